@@ -1,0 +1,51 @@
+"""What training costs, by every indicator at once.
+
+The public names load on first use (PEP 562): importing this package loads no torch, no Lightning and no wandb.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_costs.callback import CostMonitor as CostMonitor
+    from lightning_costs.compare.comparison import compare as compare
+    from lightning_costs.core.indicator import Derived as Derived
+    from lightning_costs.core.indicator import Measured as Measured
+    from lightning_costs.core.indicator import Missing as Missing
+    from lightning_costs.core.tariff import Tariff as Tariff
+    from lightning_costs.indicators import default_indicators as default_indicators
+    from lightning_costs.recorder import Recorder as Recorder
+    from lightning_costs.stores.loader import load_run as load_run
+    from lightning_costs.stores.loader import load_runs as load_runs
+
+_HOME = {
+    "CostMonitor": "callback",
+    "Derived": "core.indicator",
+    "Measured": "core.indicator",
+    "Missing": "core.indicator",
+    "Recorder": "recorder",
+    "Tariff": "core.tariff",
+    "default_indicators": "indicators",
+    "load_run": "stores.loader",
+    "load_runs": "stores.loader",
+}
+__all__ = [*sorted(_HOME), "compare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compare":
+        # The subpackage is itself callable: `from lightning_costs import compare` works in any import order.
+        return import_module("lightning_costs.compare")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("lightning-costs")
+    if name not in _HOME:
+        raise AttributeError(f"module 'lightning_costs' has no attribute {name!r}")
+    value = getattr(import_module(f"lightning_costs.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
