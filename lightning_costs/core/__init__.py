@@ -1,0 +1,1 @@
+"""Pure core: units, records, declarations, rank reduction, tariff and ledger. No framework is imported here."""

@@ -1,0 +1,95 @@
+"""Where the seconds go: every second of a run belongs to exactly one account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
+#: Parts of an account that are also shown alone.
+PARTS = {"data_wait": "train"}
+
+
+class Accounts:
+    """A stack of accounts on one clock: the top of the stack gets the time, one clock read per transition.
+
+    Args:
+        clock: Seconds, monotonic.
+        begun_s: When the run began, on that clock.
+
+    Example:
+        >>> now = iter([0.0, 3.0, 5.0, 6.0]).__next__
+        >>> accounts = Accounts(now, begun_s=now())
+        >>> with accounts.inside("evaluate"):
+        ...     pass
+        >>> accounts.read()["setup"], accounts.read.__doc__.split(".")[0]
+        (4.0, 'Seconds so far by account and part; they add up to the time since the run began')
+    """
+
+    __slots__ = ("_clock", "_since", "_spent", "_stack", "begun_s")
+
+    def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
+        self._clock = clock
+        self.begun_s = begun_s
+        self._since = begun_s
+        self._stack = ["setup"]
+        self._spent = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
+
+    def _charge(self) -> float:
+        now = self._clock()
+        self._spent[self._stack[-1]] += now - self._since
+        self._since = now
+        return now
+
+    @property
+    def top(self) -> str:
+        """The account that time goes to now."""
+        return self._stack[-1]
+
+    @property
+    def base(self) -> str:
+        """The account at the bottom of the stack: what the run is doing between interruptions."""
+        return self._stack[0]
+
+    def push(self, account: str) -> int:
+        """Time goes to `account` from now on.
+
+        Returns:
+            The stack's depth before, for `pop`.
+        """
+        now = self._clock()
+        self._spent[self._stack[-1]] += now - self._since
+        self._since = now
+        self._stack.append(account)
+        return len(self._stack) - 1
+
+    def pop(self, depth: int | None = None) -> None:
+        """Time goes to the account below again; with a depth, everything above that is closed too."""
+        now = self._clock()
+        self._spent[self._stack[-1]] += now - self._since
+        self._since = now
+        del self._stack[max(1, len(self._stack) - 1 if depth is None else depth) :]
+
+    def rebase(self, account: str) -> None:
+        """Empty the stack onto `account`: after an error, nothing that was open is still open."""
+        self._charge()
+        self._stack = [account]
+
+    @contextmanager
+    def inside(self, account: str) -> Iterator[None]:
+        """Book what happens inside to `account`, also when it raises, and whatever it left open."""
+        depth = self.push(account)
+        try:
+            yield
+        finally:
+            self.pop(depth)
+
+    def read(self) -> dict[str, float]:
+        """Seconds so far by account and part; they add up to the time since the run began."""
+        self._charge()
+        return dict(self._spent)
+
+    def train_s(self) -> float:
+        """Seconds so far of the account `train`, its parts in it: one clock read."""
+        self._charge()
+        return self._spent["train"] + self._spent["data_wait"]

@@ -1,0 +1,155 @@
+"""The records that travel from a training step to a comparison: plain, frozen data without behaviour of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import polars
+
+SCHEMA_VERSION = 1
+
+Amount = float | None
+Trigger = Literal["train", "evaluate", "epoch", "end"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Who read a value, and whom that reading speaks for.
+
+    Args:
+        rank: Global rank of the process.
+        node: Which machine.
+        replica: Which copy of the model (data-parallel coordinate).
+        stage: Which pipeline stage.
+        shard: Which member of a tensor-parallel group.
+    """
+
+    rank: int = 0
+    node: int = 0
+    replica: int = 0
+    stage: int = 0
+    shard: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSample:
+    """A window of training on one rank, closed at an optimizer step, an evaluation or the end of the run.
+
+    The window carries its own length: everything in it is an amount of this window alone.
+
+    Args:
+        step: The step that loggers stamp on the row written at this moment.
+        epoch: Epoch index at this moment.
+        trigger: What closed the window.
+        begun_s: Start on the run's total clock, in seconds.
+        ended_s: End on the run's total clock, in seconds.
+        accounts_s: Seconds of the window by account; they add up to its length.
+        data_wait_s: Seconds in which the host waited for the next batch, contained in the account `train`.
+        steps: Batches in which an optimizer stepped.
+        optimizer_steps: Calls of optimizers.
+        batches: Batches trained on.
+        epochs: Epochs completed.
+        samples: Samples trained on; None where a batch would not tell.
+        tokens: Tokens trained on; None where nobody counts them.
+        steady_s: Training seconds outside warm-up: the denominator of every rate.
+        steady_steps: Steps in `steady_s`.
+        steady_samples: Samples in `steady_s`.
+        steady_tokens: Tokens in `steady_s`.
+        step_times_s: Durations of the single steps outside warm-up; None where they cannot be told.
+        overhead_s: What measuring cost in this window, contained in the accounts.
+    """
+
+    step: int
+    epoch: int
+    trigger: Trigger
+    begun_s: float
+    ended_s: float
+    accounts_s: Mapping[str, float]
+    data_wait_s: float = 0.0
+    steps: int = 0
+    optimizer_steps: int = 0
+    batches: int = 0
+    epochs: int = 0
+    samples: int | None = 0
+    tokens: int | None = None
+    steady_s: float = 0.0
+    steady_steps: int = 0
+    steady_samples: int | None = 0
+    steady_tokens: int | None = None
+    step_times_s: tuple[float, ...] | None = ()
+    overhead_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostVector:
+    """Amounts of one window by indicator name, as one rank read them (or, reduced, as the job's)."""
+
+    place: Place
+    amounts: Mapping[str, Amount]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """One point of the cost curves: totals so far, gauges of the window, quality logged at that moment.
+
+    Args:
+        step: The step that loggers stamp on the row written at this moment.
+        epoch: Epoch index.
+        time: Unix time in seconds.
+        trigger: What closed the window.
+        costs: Totals of counters and last readings of gauges, by column.
+        quality: Metrics logged at this moment, by the names the user gave them.
+    """
+
+    step: int
+    epoch: int
+    time: float
+    trigger: Trigger
+    costs: Mapping[str, Amount]
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run: its header and its points.
+
+    Args:
+        header: Schema version, declarations, setup, tariff, attempts, missing readings with reasons.
+        points: One row per point: `step`, `epoch`, `time`, `trigger`, cost columns, quality columns.
+        source: Which file the points came from ('points.parquet' or 'points.jsonl').
+    """
+
+    header: Mapping[str, Any]
+    points: polars.DataFrame
+    source: str = "memory"
+
+    @property
+    def id(self) -> str:
+        """The run's identity, which is its folder's name."""
+        return str(self.header["run_id"])
+
+    @property
+    def name(self) -> str:
+        """What people call the run."""
+        return str(self.header.get("name") or self.id)
+
+    @property
+    def final(self) -> dict[str, Amount]:
+        """Totals and last gauges at the end of the run, and its statics, by column."""
+        last = self.points.row(-1, named=True) if self.points.height else {}
+        declared = self.header["indicators"]
+        statics: Mapping[str, Amount] = self.header.get("statics", {})
+        return {name: statics[name] if name in statics else last.get(name) for name in declared}
+
+    @property
+    def quality_columns(self) -> list[str]:
+        """Names of the columns that hold logged metrics."""
+        return [str(name) for name in self.header.get("quality", [])]
+
+    def _repr_html_(self) -> str:
+        from lightning_costs.core.summary import html_table, summary_rows
+
+        return html_table(self.name, summary_rows(self.header, self.final))
