@@ -1,0 +1,144 @@
+"""Where the time went: accounts, the training, run and total clocks, and device-seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from lightning_costs.core.indicator import Derived, Measured
+from lightning_costs.core.records import StepSample
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.probes.setting import Setting
+
+
+class _Clock(Measured):
+    """Rank 0's own clock: never a maximum per account, which would add up to more than the wall."""
+
+    name, unit, kind, family = "clock_s", "s", "counter", "time"
+    scope, across = "job", "rank0"
+    #: Accounts whose seconds this clock shows.
+    accounts: ClassVar[tuple[str, ...]] = ()
+
+    def read(self, sample: StepSample) -> float:
+        return sum(sample.accounts_s[account] for account in self.accounts)
+
+
+@final
+class SetupS(_Clock):
+    """From the run's start to the fit loop: imports, data preparation, building the model."""
+
+    name, label, role = "setup_s", "setup time", "diagnostic"
+    accounts = ("setup",)
+
+
+@final
+class TrainS(_Clock):
+    """The training clock: waiting for data, steps, compilation, weight averaging."""
+
+    name, label, headline = "train_s", "training time", True
+    accounts = ("train",)
+
+
+@final
+class EvaluateS(_Clock):
+    """Validation during the fit."""
+
+    name, label, role = "evaluate_s", "evaluation time", "diagnostic"
+    accounts = ("evaluate",)
+
+
+@final
+class CheckpointS(_Clock):
+    """Saving checkpoints."""
+
+    name, label, role = "checkpoint_s", "checkpoint time", "diagnostic"
+    accounts = ("checkpoint",)
+
+
+@final
+class OtherS(_Clock):
+    """Logging, other callbacks, sanity checks, finders, and what follows the end of training."""
+
+    name, label, role = "other_s", "other time", "diagnostic"
+    accounts = ("other",)
+
+
+@final
+class RunS(_Clock):
+    """The run clock: everything but setup."""
+
+    name, label = "run_s", "run time"
+    accounts = ("train", "evaluate", "checkpoint", "other")
+
+
+@final
+class TotalS(_Clock):
+    """The total clock: setup too, and every earlier attempt of the run."""
+
+    name, label, headline = "total_s", "total time", True
+    accounts = ("setup", "train", "evaluate", "checkpoint", "other")
+
+
+@final
+class DataWaitS(Measured):
+    """Host seconds waiting for the next batch: a part of `train_s`."""
+
+    name, unit, kind, family = "data_wait_s", "s", "counter", "time"
+    scope, across, role, label = "job", "rank0", "diagnostic", "waiting for data"
+
+    def read(self, sample: StepSample) -> float:
+        return sample.data_wait_s
+
+
+@final
+class OverheadS(Measured):
+    """What measuring cost: a memo, contained in the accounts. A census step's part is an estimate."""
+
+    name, unit, kind, family = "overhead_s", "s", "counter", "time"
+    scope, across, role, label = "job", "rank0", "diagnostic", "measuring overhead"
+
+    def open(self, setting: Setting) -> None:
+        self.method = "own code timed; a census step counts with its excess over a mean step"
+
+    def read(self, sample: StepSample) -> float:
+        return sample.overhead_s
+
+
+@final
+class Devices(Measured):
+    """Devices allocated to the job: accelerators, or nodes where a CPU trains."""
+
+    name, unit, kind, family = "devices", "devices", "gauge", "size"
+    scope, across, role, label = "job", "rank0", "diagnostic", "allocated devices"
+
+    def open(self, setting: Setting) -> None:
+        self._devices = setting.devices
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._devices)
+
+
+@final
+class Nodes(Measured):
+    """Nodes allocated to the job."""
+
+    name, unit, kind, family = "nodes", "nodes", "gauge", "size"
+    scope, across, role, label = "job", "rank0", "diagnostic", "allocated nodes"
+
+    def open(self, setting: Setting) -> None:
+        self._nodes = setting.nodes
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._nodes)
+
+
+@final
+class DeviceS(Derived):
+    """Allocated devices times total time (the paper's 'chips x time'), summed over attempts."""
+
+    name, unit, kind, family = "device_s", "s", "counter", "time"
+    label, headline = "device time", True
+    needs = ("total_s", "devices")
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
+        return window["total_s"] * window["devices"]

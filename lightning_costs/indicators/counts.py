@@ -1,0 +1,100 @@
+"""How much was trained on: steps, batches, epochs, samples and tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from lightning_costs.core.indicator import Measured, Missing, Role
+from lightning_costs.core.records import StepSample
+from lightning_costs.probes.setting import Setting
+
+
+def counted_samples(samples: int | None) -> float:
+    """A window's samples, or why there are none."""
+    if samples is None:
+        raise Missing("a batch holds no tensor that tells its size: give batch_size_fn=lambda batch: ...", warn=True)
+    return float(samples)
+
+
+def counted_tokens(tokens: int | None) -> float:
+    """A window's tokens, or why there are none."""
+    if tokens is None:
+        raise Missing("no token count: batches have no 'input_ids'; give length_fn=lambda batch: ...")
+    return float(tokens)
+
+
+class _Progress(Measured):
+    """Rank 0's own count: every rank makes the same steps."""
+
+    name, unit, kind, family = "progress_steps", "steps", "counter", "data"
+    scope, across = "job", "rank0"
+    role: ClassVar[Role] = "diagnostic"
+
+    def read(self, sample: StepSample) -> float:
+        return float(getattr(sample, self.name))
+
+
+@final
+class Steps(_Progress):
+    """Batches in which an optimizer stepped: a GAN's two steps on a batch are one."""
+
+    name, role, label = "steps", "indicator", "optimizer-step batches"
+
+
+@final
+class OptimizerSteps(_Progress):
+    """Every call of an optimizer."""
+
+    name, unit, label = "optimizer_steps", "steps", "optimizer calls"
+
+
+@final
+class Batches(_Progress):
+    """Batches trained on, accumulation included."""
+
+    name, unit = "batches", "batches"
+
+
+@final
+class Epochs(_Progress):
+    """Epochs completed."""
+
+    name, unit = "epochs", "epochs"
+
+
+@final
+class Samples(Measured):
+    """Samples trained on: quality against samples is sample efficiency."""
+
+    name, unit, kind, family = "samples", "samples", "counter", "data"
+    scope, label, headline = "replica", "samples", True
+
+    def read(self, sample: StepSample) -> float:
+        return counted_samples(sample.samples)
+
+
+@final
+class Tokens(Measured):
+    """Tokens trained on, as `length_fn` counts them, else elements of `input_ids`."""
+
+    name, unit, kind, family = "tokens", "tokens", "counter", "data"
+    scope, label, headline = "replica", "tokens", True
+
+    def read(self, sample: StepSample) -> float:
+        return counted_tokens(sample.tokens)
+
+
+@final
+class DatasetSamples(Measured):
+    """Size of the training set."""
+
+    name, unit, kind, family = "dataset_samples", "samples", "static", "data"
+    scope, across, role, label = "job", "rank0", "diagnostic", "training set"
+
+    def open(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def read(self, sample: StepSample) -> float:
+        if self._setting.dataset_samples is None:
+            raise Missing("the training set has no length")
+        return float(self._setting.dataset_samples)

@@ -1,0 +1,119 @@
+"""Memory by kind, at rest and inside the step, and the peaks of device and host."""
+
+from __future__ import annotations
+
+from typing import final
+
+from lightning_costs.core.indicator import Measured, Missing
+from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.tensors import Holding, TensorMemory
+
+
+class _Held(Measured):
+    """Bytes on all ranks together, each storage once on its rank."""
+
+    name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
+    fold, across = "max", "sum"
+
+    def open(self, setting: Setting) -> None:
+        self._memory = setting.probe(TensorMemory)
+
+    def _held(self, sample: StepSample) -> Holding:
+        return self._memory.at_rest(sample.ended_s)
+
+
+@final
+class ParamBytes(_Held):
+    """Parameters."""
+
+    name, label = "param_bytes", "memory of parameters"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._held(sample).param_bytes)
+
+
+@final
+class GradBytes(_Held):
+    """Gradients, at most: they exist from the backward pass to the next zeroing."""
+
+    name, label = "grad_bytes", "memory of gradients"
+
+    def read(self, sample: StepSample) -> Amount:
+        self._held(sample)
+        peak = self._memory.grad_peak_bytes
+        return None if peak is None else float(peak)
+
+
+@final
+class OptStateBytes(_Held):
+    """Optimizer state at rest, between steps."""
+
+    name, label, headline = "opt_state_bytes", "optimizer memory at rest", True
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._held(sample).opt_state_bytes)
+
+
+@final
+class OptPeakBytes(_Held):
+    """Most optimizer memory at any moment of the watched steps: SAM holds a second copy of the weights there."""
+
+    name, label, headline = "opt_peak_bytes", "optimizer memory inside the step", True
+
+    def read(self, sample: StepSample) -> Amount:
+        self._held(sample)
+        peak = self._memory.opt_peak_bytes
+        return None if peak is None else float(peak)
+
+
+class _Cuda(Measured):
+    name, unit, kind, family = "cuda_bytes", "bytes", "gauge", "memory"
+    fold, across = "max", "max"
+
+    def open(self, setting: Setting) -> None:
+        if not setting.on_cuda:
+            raise Missing("no CUDA device trains; see host_rss_bytes")
+        self._device = setting.device
+        self.method = "torch caching allocator, since the process began or the user's last reset"
+
+
+@final
+class PeakMemBytes(_Cuda):
+    """Most device memory in tensors, over the run so far; the user's own peak counters are left alone."""
+
+    name, label, headline = "peak_mem_bytes", "peak device memory", True
+
+    def read(self, sample: StepSample) -> float:
+        import torch
+
+        return float(torch.cuda.max_memory_allocated(self._device))
+
+
+@final
+class ReservedBytes(_Cuda):
+    """Most device memory that torch's allocator reserved."""
+
+    name, label = "reserved_bytes", "reserved device memory"
+
+    def read(self, sample: StepSample) -> float:
+        import torch
+
+        return float(torch.cuda.max_memory_reserved(self._device))
+
+
+@final
+class HostRssBytes(Measured):
+    """Resident memory of this process, the most seen at an emission."""
+
+    name, unit, kind, family = "host_rss_bytes", "bytes", "gauge", "memory"
+    fold, across, label = "max", "max", "host memory"
+
+    def open(self, setting: Setting) -> None:
+        import psutil
+
+        self._process = psutil.Process()
+        self.method = "resident set of the training process, sampled at emissions"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._process.memory_info().rss)

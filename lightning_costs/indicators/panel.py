@@ -1,0 +1,142 @@
+"""The panel: reads all indicators of a rank, and knows for each missing one why it is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import final
+
+from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
+from lightning_costs.core.records import Amount, CostVector, StepSample
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.probes.setting import Setting
+
+_log = logging.getLogger("lightning_costs")
+
+
+@final
+class Panel:
+    """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out.
+
+    Args:
+        indicators: Instances, in the order of the columns.
+        setting: Where and what is trained.
+
+    Raises:
+        ValueError: For two indicators of one name, or derived ones that need each other in a circle.
+    """
+
+    def __init__(self, indicators: Sequence[Indicator], setting: Setting) -> None:
+        self._setting = setting
+        in_order = ordered(indicators)
+        self._indicators = list(indicators)
+        self._measured = [i for i in in_order if isinstance(i, Measured)]
+        self._derived = [i for i in in_order if isinstance(i, Derived)]
+        self.missing: dict[str, str] = {}
+        self._opened = False
+
+    @property
+    def declarations(self) -> dict[str, Declaration]:
+        """Declarations by column name, in the order given."""
+        return {i.name: i.declaration() for i in self._indicators}
+
+    @property
+    def derived_names(self) -> frozenset[str]:
+        """Columns that are computed from the job's others rather than read."""
+        return frozenset(i.name for i in self._derived)
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """How readings were got, by column name, where an indicator says so."""
+        return {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
+
+    def open(self) -> None:
+        """Let every measured indicator take its probes."""
+        if self._opened:
+            return
+        self._opened = True
+        for indicator in self._measured:
+            try:
+                indicator.open(self._setting)
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+                self._lose(indicator, error)
+
+    def close(self) -> None:
+        """Let probes and indicators go."""
+        for indicator in self._measured:
+            try:
+                indicator.close()
+            except Exception as error:  # noqa: BLE001 - closing must not fail a finished run
+                _log.warning("%s could not be closed: %r", indicator.name, error)
+        self._setting.detach()
+
+    def read(self, sample: StepSample) -> CostVector:
+        """This rank's amounts of the window; missing indicators are absent."""
+        amounts = {
+            i.name: self._reading(i, sample)
+            for i in self._measured
+            if i.kind != "static" and i.name not in self.missing
+        }
+        for name in self.missing:
+            amounts.pop(name, None)
+        return CostVector(place=self._setting.place, amounts=amounts)
+
+    def statics(self, sample: StepSample) -> dict[str, Amount]:
+        """The run's single numbers, as far as they can be told by now."""
+        return {
+            i.name: self._reading(i, sample)
+            for i in self._measured
+            if i.kind == "static" and i.name not in self.missing
+        }
+
+    def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
+        try:
+            amount = indicator.read(sample)
+            if amount is None:
+                if indicator.kind == "counter":
+                    raise Missing("a window gave no reading, so its total is unknown", warn=True)
+                return None
+            return float(amount)
+        except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+            self._lose(indicator, error)
+            return None
+
+    def note_unheard(self, own: CostVector, job: Mapping[str, Amount]) -> None:
+        """Columns that this rank read and the job has not: some owner of theirs was not heard."""
+        for indicator in self._measured:
+            name = indicator.name
+            if own.amounts.get(name) is not None and job.get(name) is None:
+                processes = len(self._setting.places)
+                self._lose(
+                    indicator,
+                    Missing(f"only this rank of {processes} was heard, and it joins by {indicator.across}"),
+                )
+
+    def derive(self, job: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
+        """The job's window with the derived columns in it."""
+        window: dict[str, Amount] = dict(job)
+        for indicator in self._derived:
+            if indicator.name in self.missing:
+                continue
+            needs = {name: window.get(name) for name in indicator.needs}
+            lacking = [name for name, amount in needs.items() if amount is None]
+            if lacking:
+                lost = [name for name in lacking if name in self.missing]
+                if lost or indicator.kind == "counter":
+                    need = (lost or lacking)[0]
+                    why = self.missing.get(need, "not every rank was heard")
+                    self._lose(indicator, Missing(f"needs {need}: {why}"))
+                continue
+            try:
+                amount = indicator.of({name: amount for name, amount in needs.items() if amount is not None}, tariff)
+                window[indicator.name] = None if amount is None else float(amount)
+            except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
+                self._lose(indicator, error)
+        return window
+
+    def _lose(self, indicator: Indicator, error: Exception) -> None:
+        expected = isinstance(error, Missing)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        self.missing[indicator.name] = reason
+        if self._setting.place.rank == 0 and (not isinstance(error, Missing) or error.warn):
+            _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)

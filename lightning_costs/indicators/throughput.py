@@ -1,0 +1,130 @@
+"""Rates outside warm-up, and the spread of step times. Counts are added first and divided last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import numpy as np
+
+from lightning_costs.core.indicator import Derived, Measured, Missing
+from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.counts import counted_samples, counted_tokens
+from lightning_costs.probes.device_steps import DeviceSteps
+from lightning_costs.probes.setting import Setting
+
+
+@final
+class SteadyS(Measured):
+    """Training seconds outside warm-up (first steps, compilation, census): the denominator of the rates."""
+
+    name, unit, kind, family = "steady_s", "s", "counter", "time"
+    scope, across, role, label = "job", "rank0", "diagnostic", "time outside warm-up"
+
+    def read(self, sample: StepSample) -> float:
+        return sample.steady_s
+
+
+@final
+class SteadySamples(Measured):
+    """Samples outside warm-up."""
+
+    name, unit, kind, family = "steady_samples", "samples", "counter", "data"
+    scope, role, label = "replica", "diagnostic", "samples outside warm-up"
+
+    def read(self, sample: StepSample) -> Amount:
+        return counted_samples(sample.steady_samples)
+
+
+@final
+class SteadyTokens(Measured):
+    """Tokens outside warm-up."""
+
+    name, unit, kind, family = "steady_tokens", "tokens", "counter", "data"
+    scope, role, label = "replica", "diagnostic", "tokens outside warm-up"
+
+    def read(self, sample: StepSample) -> Amount:
+        return counted_tokens(sample.steady_tokens)
+
+
+def _rate(amount: float, seconds: float) -> Amount:
+    """A rate; None (no new reading) in a window without a steady step."""
+    return amount / seconds if seconds > 0 else None
+
+
+@final
+class SamplesPerS(Derived):
+    """Throughput of the window: samples of all replicas over training seconds outside warm-up."""
+
+    name, unit, kind, family = "samples_per_s", "samples_per_s", "gauge", "time"
+    better, label, headline = "higher", "throughput", True
+    needs = ("steady_samples", "steady_s")
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        return _rate(window["steady_samples"], window["steady_s"])
+
+
+@final
+class SamplesPerDevicePerS(Derived):
+    """Throughput of the window per allocated device."""
+
+    name, unit, kind, family = "samples_per_device_per_s", "samples_per_s", "gauge", "time"
+    better, label = "higher", "throughput per device"
+    needs = ("steady_samples", "steady_s", "devices")
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        return _rate(window["steady_samples"] / window["devices"], window["steady_s"])
+
+
+@final
+class TokensPerS(Derived):
+    """Tokens of all replicas over training seconds outside warm-up."""
+
+    name, unit, kind, family = "tokens_per_s", "tokens_per_s", "gauge", "time"
+    better, label = "higher", "token throughput"
+    needs = ("steady_tokens", "steady_s")
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        return _rate(window["steady_tokens"], window["steady_s"])
+
+
+class _StepTime(Measured):
+    """A quantile of the window's step times, from the end of one step to the end of the next."""
+
+    name, unit, kind, family = "step_time_s", "s", "gauge", "time"
+    scope, across = "job", "rank0"
+    quantile: ClassVar[float] = 0.5
+
+    def open(self, setting: Setting) -> None:
+        if setting.on_cuda:
+            setting.probe(DeviceSteps)
+            self.method = "device events, read late"
+        else:
+            self.method = "host clock"
+
+    def read(self, sample: StepSample) -> Amount:
+        if sample.step_times_s is None:
+            raise Missing("step times could not be told")
+        return float(np.quantile(sample.step_times_s, self.quantile)) if sample.step_times_s else None
+
+
+@final
+class StepP50S(_StepTime):
+    """Median step time of the window."""
+
+    name, label, quantile = "step_p50_s", "step time, median", 0.5
+
+
+@final
+class StepP95S(_StepTime):
+    """95th percentile of the window's step times."""
+
+    name, label, quantile = "step_p95_s", "step time, 95th percentile", 0.95
+
+
+@final
+class StepMaxS(_StepTime):
+    """Longest step of the window."""
+
+    name, label, quantile, role = "step_max_s", "step time, longest", 1.0, "diagnostic"

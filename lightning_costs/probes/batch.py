@@ -1,0 +1,65 @@
+"""One look at a batch: how many samples it holds and which shapes; no device is asked anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import NamedTuple
+
+import torch
+
+Signature = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+_DEPTH = 6
+
+
+class Look(NamedTuple):
+    """What a batch looks like.
+
+    Args:
+        signature: Shape and dtype of every tensor in it, in order; () where there is none.
+        samples: Length of the first tensor's first dimension; None where no tensor has one.
+    """
+
+    signature: Signature
+    samples: int | None
+
+
+def look(batch: object) -> Look:
+    """Shapes of a batch of tensors, tuples, lists, mappings, dataclasses or objects that hold any of these.
+
+    Example:
+        >>> look({"x": torch.zeros(8, 3), "y": torch.zeros(8)}).samples
+        8
+        >>> look("no tensor").samples is None
+        True
+    """
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        first, second = batch[0], batch[1]
+        if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.ndim:
+            shape = first.shape
+            return Look(((shape, first.dtype), (second.shape, second.dtype)), shape[0])
+    signature = tuple((t.shape, t.dtype) for t in _tensors(batch, _DEPTH))
+    samples = next((shape[0] for shape, _ in signature if shape), None)
+    return Look(signature, samples)
+
+
+def _tensors(value: object, depth: int) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth == 0 or isinstance(value, str | bytes | int | float):
+        return
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item, depth - 1)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _tensors(item, depth - 1)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield from _tensors(getattr(value, f.name), depth - 1)
+
+
+def input_ids_tokens(batch: object) -> int | None:
+    """Tokens of a batch in the Hugging Face form: elements of `input_ids`, padding included."""
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    return ids.numel() if isinstance(ids, torch.Tensor) else None

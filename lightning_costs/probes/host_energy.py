@@ -1,0 +1,101 @@
+"""CPU and RAM energy of this node, through codecarbon's hardware classes: the one file that touches them.
+
+Only its classes are used: no tracker, no thread, no network, no lock. RAPL where it can be read; else codecarbon's
+load model, which is called a model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, final
+
+from lightning_costs.core.indicator import Missing
+from lightning_costs.probes.setting import Setting
+
+_RAPL = Path("/sys/class/powercap")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """codecarbon warns of what we record in the header anyway (an unknown CPU, a generic TDP)."""
+    logger = logging.getLogger("codecarbon")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def rapl_readable() -> bool:
+    """Whether this process may read the energy counters of the CPU sockets."""
+    return any(os.access(path, os.R_OK) for path in _RAPL.glob("intel-rapl:*/energy_uj"))
+
+
+@final
+class HostEnergy:
+    """Energy of this node's CPUs and RAM in joules, since the last call of each."""
+
+    def __init__(self, cpu: Any, ram: Any, cpu_method: str, ram_method: str) -> None:
+        self._cpu, self._ram = cpu, ram
+        self.cpu_method, self.ram_method = cpu_method, ram_method
+        with _quiet():
+            cpu.start()
+        self._cpu_read_s = self._ram_read_s = time.perf_counter()
+
+    @classmethod
+    def attach(cls, setting: Setting) -> Self:
+        """A meter of this node; one rank of a node reads it.
+
+        Raises:
+            Missing: On every other rank, and where codecarbon cannot model this machine.
+        """
+        if not setting.first_on_node:
+            raise Missing("read by the first rank of the node")
+        with _quiet():
+            try:
+                from codecarbon.core.cpu import TDP
+                from codecarbon.external.hardware import CPU
+                from codecarbon.external.ram import RAM
+
+                ram = RAM()
+                ram_w = ram.total_power().W
+                if rapl_readable():
+                    cpu = CPU.from_utils(tempfile.gettempdir(), "intel_rapl", model="read by RAPL", tdp=0)
+                    cpu_method = "counter: RAPL, whole sockets, every process on this node"
+                else:
+                    tdp = TDP()
+                    cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", tdp.model, tdp.tdp)
+                    cpu_method = (
+                        f"model: codecarbon cpu_load, TDP {tdp.tdp:g} W for '{tdp.model}' (generic where unknown), "
+                        "load of every process on this node; RAPL is not readable here"
+                    )
+            except Exception as error:
+                raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
+        ram_method = f"constant: codecarbon RAM model, {ram_w:g} W from the installed memory"
+        return cls(cpu, ram, cpu_method, ram_method)
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+    def cpu_joules(self) -> float:
+        """CPU energy since the last call, in joules."""
+        now_s = time.perf_counter()
+        elapsed_s, self._cpu_read_s = now_s - self._cpu_read_s, now_s
+        with _quiet():
+            _, energy = self._cpu.measure_power_and_energy(elapsed_s)
+        return float(energy.kWh) * 3.6e6
+
+    def ram_joules(self) -> float:
+        """RAM energy since the last call, in joules."""
+        now_s = time.perf_counter()
+        elapsed_s, self._ram_read_s = now_s - self._ram_read_s, now_s
+        with _quiet():
+            _, energy = self._ram.measure_power_and_energy(elapsed_s)
+        return float(energy.kWh) * 3.6e6

@@ -1,0 +1,87 @@
+"""What an indicator finds when it opens: where it is, what is trained, and the probes shared by all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, final, runtime_checkable
+
+from lightning_costs.core.records import Place
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """An instrument that several indicators may read; made once a run, on first use."""
+
+    @classmethod
+    def attach(cls, setting: Setting) -> Self:
+        """Make the probe; raise `Missing(reason)` where it cannot work."""
+        ...
+
+    def detach(self) -> None:
+        """Let go of handles and hooks."""
+        ...
+
+
+P = TypeVar("P", bound=Probe)
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Setting:
+    """Where and what is trained.
+
+    Args:
+        place: This rank.
+        places: [ranks]: everyone who takes part.
+        device: The device that trains; None where nobody said.
+        devices: How many accelerators are allocated to the job (on a CPU: how many nodes).
+        nodes: How many machines.
+        module: What is trained.
+        optimizers: Returns the optimizers at the time of the call: they may be made late, or anew.
+        dataset_samples: Size of the training set; None where it has no length.
+    """
+
+    place: Place = field(default_factory=Place)
+    places: Sequence[Place] = field(default_factory=lambda: (Place(),))
+    device: torch.device | None = None
+    devices: int = 1
+    nodes: int = 1
+    module: nn.Module | None = None
+    optimizers: Callable[[], Sequence[Any]] = tuple
+    dataset_samples: int | None = None
+    _probes: dict[type, Probe] = field(default_factory=dict)
+
+    def probe(self, kind: type[P]) -> P:
+        """The run's one instance of a probe, made on first use.
+
+        Raises:
+            Missing: Where the probe cannot work here.
+        """
+        if kind not in self._probes:
+            self._probes[kind] = kind.attach(self)
+        return cast("P", self._probes[kind])
+
+    def attached(self, kind: type[P]) -> P | None:
+        """The run's instance of a probe if any indicator asked for it."""
+        return cast("P | None", self._probes.get(kind))
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether a CUDA device trains."""
+        return self.device is not None and self.device.type == "cuda"
+
+    @property
+    def first_on_node(self) -> bool:
+        """Whether this rank reads for its node: the lowest rank there."""
+        return self.place.rank == min(p.rank for p in self.places if p.node == self.place.node)
+
+    def detach(self) -> None:
+        """Let every probe go."""
+        for probe in self._probes.values():
+            probe.detach()
+        self._probes.clear()

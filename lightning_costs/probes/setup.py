@@ -1,0 +1,89 @@
+"""What was measured on: hardware, software, model and optimizer, captured by allow-list.
+
+No host name, user name, path, device UUID or environment variable is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.tensors import family
+
+_PACKAGES = ("lightning-costs", "torch", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
+_HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "rho", "adaptive")
+
+
+def describe(setting: Setting) -> dict[str, Any]:
+    """The setup as plain nested data: hardware, devices, precision switches, software, module and optimizers."""
+    import torch
+
+    hardware: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "machine": platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+    }
+    if setting.on_cuda:
+        found = torch.cuda.get_device_properties(setting.device)
+        hardware["device"] = found.name
+        hardware["device_memory_bytes"] = found.total_memory
+    return {
+        "hardware": hardware,
+        "device": setting.device.type if setting.device is not None else None,
+        "devices": setting.devices,
+        "nodes": setting.nodes,
+        "processes": len(setting.places),
+        "software": {"python": platform.python_version(), "system": platform.system(), **_versions()},
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cuda": torch.version.cuda if setting.on_cuda else None,
+        "module": type(setting.module).__name__ if setting.module is not None else None,
+        "compiled": _compiled(setting),
+        "optimizers": describe_optimizers(setting.optimizers()),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _compiled(setting: Setting) -> bool | None:
+    if setting.module is None:
+        return None
+    return any(
+        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) is not None
+        for m in setting.module.modules()
+    )
+
+
+def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
+    """Name and hyper-parameters of each optimizer and the ones it owns, as at the start."""
+    described = []
+    for optimizer in optimizers:
+        members = list(family(optimizer))
+        groups: Mapping[str, Any] = members[0].param_groups[0] if members and members[0].param_groups else {}
+        values = {name: groups[name] for name in _HYPERPARAMETERS if isinstance(groups.get(name), int | float | tuple)}
+        described.append({"name": " over ".join(type(m).__name__ for m in members), **values})
+    return described
+
+
+def cpu_model() -> str:
+    """The CPU's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

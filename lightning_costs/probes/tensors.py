@@ -1,0 +1,142 @@
+"""Bytes of parameters, gradients and optimizer state: by storage, each storage once, at rest and inside the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from lightning_costs.core.indicator import Missing
+from lightning_costs.probes.setting import Setting
+
+_DEPTH = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """Bytes held on this rank at one moment, no storage in two kinds."""
+
+    param_bytes: int
+    grad_bytes: int
+    opt_state_bytes: int
+
+
+def unwrap(optimizer: Any) -> Any:
+    """The optimizer that holds the state, under wrappers of Lightning, Accelerate or DeepSpeed."""
+    seen: set[int] = set()
+    while id(optimizer) not in seen:
+        seen.add(id(optimizer))
+        if isinstance(optimizer, Optimizer) and "_optimizer" not in vars(optimizer):
+            break
+        inner = getattr(optimizer, "_optimizer", None) or getattr(optimizer, "optimizer", None)
+        if inner is None:
+            break
+        optimizer = inner
+    return optimizer
+
+
+def family(optimizer: Any) -> Iterator[Optimizer]:
+    """An optimizer and every optimizer it owns: SAM's base optimizer, Lookahead's inner one."""
+    seen: set[int] = set()
+    waiting = [unwrap(optimizer)]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen or not isinstance(current, Optimizer):
+            continue
+        seen.add(id(current))
+        yield current
+        waiting += [value for value in vars(current).values() if isinstance(value, Optimizer)]
+
+
+def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
+    """Walk what is held now.
+
+    State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors.
+    """
+    claimed: set[tuple[str, int]] = set()
+    parameters = list(module.parameters())
+    param_bytes = _claim(parameters, claimed)
+    grad_bytes = _claim((p.grad for p in parameters if p.grad is not None), claimed)
+    states = (state for o in optimizers for member in family(o) for state in _state_tensors(member))
+    return Holding(param_bytes=param_bytes, grad_bytes=grad_bytes, opt_state_bytes=_claim(states, claimed))
+
+
+def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[str, int]]) -> int:
+    total = 0
+    for tensor in tensors:
+        if is_lazy(tensor) or tensor.is_meta:
+            continue
+        try:
+            storage = tensor.untyped_storage()
+        except (NotImplementedError, RuntimeError):  # a sparse tensor has no storage of its own
+            total += sum(part.nbytes for part in (tensor.indices(), tensor.values()))
+            continue
+        key = (str(tensor.device), storage.data_ptr())
+        if key not in claimed and storage.nbytes():
+            claimed.add(key)
+            total += storage.nbytes()
+    return total
+
+
+def _state_tensors(optimizer: Optimizer) -> Iterator[torch.Tensor]:
+    yield from _tensors(dict(optimizer.state), _DEPTH)
+
+
+def _tensors(value: object, depth: int) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth and isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item, depth - 1)
+    elif depth and isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _tensors(item, depth - 1)
+
+
+@final
+class TensorMemory:
+    """Parameters, gradients and optimizer state of a module: at rest, and at most inside a watched step.
+
+    Inside a step the memory is looked at where it can differ: before each backward pass (SAM's second pass holds
+    a copy of the weights) and around each optimizer's update. Only watched steps are looked at.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self.watching = False
+        self._rest: tuple[float, Holding] | None = None
+        self.opt_peak_bytes: int | None = None
+        self.grad_peak_bytes: int | None = None
+
+    @classmethod
+    def attach(cls, setting: Setting) -> Self:
+        """A probe of the setting's module and optimizers."""
+        if setting.module is None:
+            raise Missing("no module was given: no parameters to look at")
+        return cls(setting)
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+    def at_rest(self, moment_s: float) -> Holding:
+        """What is held between two steps: one walk for all who ask at the same moment of the run."""
+        if self._rest is None or self._rest[0] != moment_s:
+            assert self._setting.module is not None
+            self._rest = (moment_s, holding(self._setting.module, self._setting.optimizers()))
+            self._note(self._rest[1])
+        return self._rest[1]
+
+    def look(self) -> None:
+        """Look inside a step, if it is a watched one."""
+        if self.watching:
+            assert self._setting.module is not None
+            self._note(holding(self._setting.module, self._setting.optimizers()))
+
+    def _note(self, held: Holding) -> None:
+        self.opt_peak_bytes = max(self.opt_peak_bytes or 0, held.opt_state_bytes)
+        self.grad_peak_bytes = max(self.grad_peak_bytes or 0, held.grad_bytes)

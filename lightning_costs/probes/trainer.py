@@ -1,0 +1,343 @@
+"""A Lightning Trainer seen from outside: the one file that uses names of its that are not public.
+
+Seen on Lightning 2.6.6. Everything is an instance shadow, put in `setup` and lifted in `teardown` or on an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, final
+
+from lightning_costs.core.accounts import Accounts
+from lightning_costs.probes.shadow import Shadows
+from lightning_costs.probes.tensors import unwrap
+
+#: Train hooks of other callbacks: their time is not training.
+_TRAIN_HOOKS = (
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_train_epoch_end",
+    "on_train_end",
+)
+_CHECKPOINT_HOOKS = (*_TRAIN_HOOKS, "on_validation_end", "on_validation_epoch_end")
+_FINDERS = {"LearningRateFinder", "BatchSizeFinder"}
+_AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}
+
+
+class Listener(Protocol):
+    """What the view tells; `lightning_costs.callback` listens."""
+
+    accounts: Accounts
+
+    def training_begins(self) -> None:
+        """The fit loop begins."""
+
+    def training_ended(self) -> None:
+        """The fit loop is over."""
+
+    def counting(self, batch: object, position: Hashable) -> AbstractContextManager[None]:
+        """Entered around the work on a batch."""
+
+    def look_inside(self) -> None:
+        """A moment inside a step at which memory may peak."""
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """An evaluation is complete; its row is about to be written."""
+
+    def epoch_logged(self, metrics: Mapping[str, float]) -> None:
+        """A training epoch's metrics are about to be written."""
+
+    def row(self) -> Mapping[str, float]:
+        """Costs that belong into the row being written."""
+
+    def bar(self) -> str:
+        """Cost so far, for the progress bar."""
+
+
+def _kinds(thing: object) -> set[str]:
+    return {kind.__name__ for kind in type(thing).__mro__}
+
+
+@final
+class TrainerView:
+    """Reads a Trainer and tells a listener what happens in it.
+
+    Args:
+        trainer: A Trainer of `lightning.pytorch` or `pytorch_lightning`.
+        owner: The callback; where it is not among the trainer's callbacks, a finder is running.
+        listener: Who is told.
+    """
+
+    def __init__(self, trainer: Any, owner: object, listener: Listener) -> None:
+        self._trainer = trainer
+        self._owner = owner
+        self._listener = listener
+        self._shadows = Shadows()
+        self._row_open = False
+        self._stepped: list[int] = []
+        self._backwards = 0
+        self._frozen: int = 0
+        self.in_training = False
+
+    # What the trainer says ----------------------------------------------------------------------------------
+
+    @property
+    def row_step(self) -> int:
+        """The step that Lightning stamps on the row of this moment."""
+        return int(self._trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    @property
+    def accumulating(self) -> bool:
+        """Whether the batch in work ends without an optimizer step."""
+        return bool(self._trainer.fit_loop._should_accumulate())
+
+    @property
+    def epoch_complete(self) -> bool:
+        """Whether the batch in work is the epoch's last."""
+        loop = self._trainer.fit_loop.epoch_loop
+        return bool(loop._num_ready_batches_reached())
+
+    def take_work(self) -> tuple[tuple[int, ...], int]:
+        """Which optimizers stepped in this batch (in order) and how many backward passes ran; then forget."""
+        work = (tuple(self._stepped), self._backwards)
+        self._stepped, self._backwards = [], 0
+        return work
+
+    def publish(self, metrics: Mapping[str, Any]) -> None:
+        """Put metrics where EarlyStopping, ModelCheckpoint and search libraries look."""
+        self._trainer._logger_connector._callback_metrics.update(metrics)
+
+    # Shadows ------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Put the shadows."""
+        trainer, put = self._trainer, self._shadows.put
+        epoch_loop = trainer.fit_loop.epoch_loop
+        connector = trainer._logger_connector
+        put(trainer, "save_checkpoint", self._saving)
+        put(trainer.fit_loop, "run", self._fitting)
+        put(epoch_loop.val_loop, "run", self._evaluating)
+        put(epoch_loop, "_on_before_fetch", self._before_fetch)
+        put(epoch_loop, "_on_after_fetch", self._after_fetch)
+        put(epoch_loop.automatic_optimization, "run", self._automatic_step)
+        put(epoch_loop.manual_optimization, "run", self._manual_step)
+        put(trainer.strategy, "backward", self._backward)
+        if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
+            put(trainer.strategy, "teardown", self._booked("checkpoint"))
+        put(connector, "log_eval_end_metrics", self._eval_end)
+        put(connector, "update_train_step_metrics", self._open_row)
+        put(connector, "update_train_epoch_metrics", self._train_epoch)
+        for logger in trainer.loggers:
+            put(logger, "log_metrics", self._logging)
+            put(logger, "save", self._booked("other"))
+        bar = getattr(trainer, "progress_bar_callback", None)
+        if bar is not None:
+            put(bar, "get_metrics", self._bar)
+        for callback in trainer.callbacks:
+            self._watch_callback(callback)
+
+    def _watch_callback(self, callback: object) -> None:
+        kinds = _kinds(callback)
+        if callback is self._owner or kinds & _AVERAGING:
+            return
+        if kinds & _FINDERS:
+            self._shadows.put(callback, "on_fit_start", self._booked("other"))
+        checkpoint = "Checkpoint" in kinds
+        for hook in _CHECKPOINT_HOOKS if checkpoint else _TRAIN_HOOKS:
+            if self._overridden(callback, hook):
+                self._shadows.put(callback, hook, self._booked("checkpoint" if checkpoint else "other"))
+
+    @staticmethod
+    def _overridden(callback: object, hook: str) -> bool:
+        """Whether a callback has a body of its own for the hook: Lightning's base ones are empty."""
+        home = next((kind for kind in type(callback).__mro__ if hook in vars(kind)), None)
+        return hook in vars(callback) or (home is not None and home.__name__ not in ("Callback", "Checkpoint"))
+
+    def unwatch(self) -> None:
+        """Lift the shadows; the listener is told nothing more."""
+        self._shadows.lift()
+        self.in_training = False
+
+    def _booked(self, account: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        accounts = self._listener.accounts
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            def booked(*args: Any, **kwargs: Any) -> Any:
+                depth = accounts.push(account)
+                try:
+                    return original(*args, **kwargs)
+                finally:
+                    accounts.pop(depth)
+
+            return booked
+
+        return wrap
+
+    def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Saving before the fit loop is a finder's."""
+
+        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+            with self._listener.accounts.inside("checkpoint" if self._begun() else "other"):
+                return original(*args, **kwargs)
+
+        return save_checkpoint
+
+    def _begun(self) -> bool:
+        return self._listener.accounts.base != "setup"
+
+    def _fitting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self._owner not in self._trainer.callbacks:  # a finder swapped the list and trains for itself
+                with self._listener.accounts.inside("other"):
+                    return original(*args, **kwargs)
+            self._hook_optimizers()
+            self._listener.training_begins()
+            self.in_training = True
+            result = original(*args, **kwargs)
+            self.in_training = False
+            self._listener.training_ended()
+            return result
+
+        return run
+
+    def _hook_optimizers(self) -> None:
+        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls."""
+        for index, optimizer in enumerate(self._trainer.strategy.optimizers):
+            inner = unwrap(optimizer)
+            if not hasattr(inner, "register_step_post_hook"):
+                continue
+
+            def after(*_: Any, _index: int = index) -> None:
+                self._stepped.append(_index)
+                self._listener.look_inside()
+
+            self._shadows.undo_with(inner.register_step_pre_hook(lambda *_: self._listener.look_inside()).remove)
+            self._shadows.undo_with(inner.register_step_post_hook(after).remove)
+
+    def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            finder = self._owner not in self._trainer.callbacks
+            account = "other" if self._trainer.sanity_checking or finder else "evaluate"
+            with self._listener.accounts.inside(account):
+                return original(*args, **kwargs)
+
+        return run
+
+    def _before_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def before_fetch() -> None:
+            original()
+            if self.in_training:
+                self._listener.accounts.push("data_wait")
+
+        return before_fetch
+
+    def _after_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def after_fetch() -> None:
+            if self.in_training and self._listener.accounts.top == "data_wait":
+                self._listener.accounts.pop()
+            original()
+
+        return after_fetch
+
+    def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(optimizer: Any, batch_idx: int, kwargs: Any) -> Any:
+            if not self.in_training:
+                return original(optimizer, batch_idx, kwargs)
+            with self._listener.counting(kwargs.get("batch"), self._position(accumulating=self.accumulating)):
+                return original(optimizer, batch_idx, kwargs)
+
+        return run
+
+    def _manual_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(kwargs: Any) -> Any:
+            if not self.in_training:
+                return original(kwargs)
+            with self._listener.counting(kwargs.get("batch"), self._position(accumulating=False)):
+                return original(kwargs)
+
+        return run
+
+    def _position(self, *, accumulating: bool) -> Hashable:
+        """What besides shapes decides a step's work: accumulation, and which parameters are frozen."""
+        if self._trainer.fit_loop.epoch_loop.batch_idx == 0:
+            self._frozen = hash(tuple(p.requires_grad for p in self._trainer.lightning_module.parameters()))
+        return (accumulating, self._frozen)
+
+    def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            self._backwards += 1
+            self._listener.look_inside()
+            return original(*args, **kwargs)
+
+        return backward
+
+    # Rows ---------------------------------------------------------------------------------------------------
+
+    def _logging(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Costs join rows of evaluation results and train rows at emissions, and no other."""
+
+        def log_metrics(metrics: Mapping[str, float], step: int | None = None, *args: Any, **kwargs: Any) -> Any:
+            if self._row_open:
+                metrics = {**metrics, **self._listener.row()}
+            with self._listener.accounts.inside("other"):
+                return original(metrics, step, *args, **kwargs)
+
+        return log_metrics
+
+    def _within_row(self, write: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._row_open = True
+        try:
+            return write(*args, **kwargs)
+        finally:
+            self._row_open = False
+
+    def _open_row(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def update(*args: Any, **kwargs: Any) -> Any:
+            return self._within_row(original, *args, **kwargs) if self.in_training else original(*args, **kwargs)
+
+        return update
+
+    def _eval_end(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def log_eval_end_metrics(metrics: Mapping[str, Any]) -> Any:
+            if self._trainer.sanity_checking or not self.in_training:
+                return original(metrics)
+            seen = {**self._trainer._logger_connector.metrics["callback"], **metrics}
+            self._listener.evaluated(_numbers(seen))
+            return self._within_row(original, metrics)
+
+        return log_eval_end_metrics
+
+    def _train_epoch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def update_train_epoch_metrics() -> Any:
+            if not self.in_training:
+                return original()
+            self._listener.epoch_logged(_numbers(self._trainer._logger_connector.metrics["callback"]))
+            return self._within_row(original)
+
+        return update_train_epoch_metrics
+
+    def _bar(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def get_metrics(*args: Any, **kwargs: Any) -> Any:
+            items = original(*args, **kwargs)
+            text = self._listener.bar() if self.in_training else ""
+            return {**items, "cost": text} if text else items
+
+        return get_metrics
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers; what is none (a tensor of many) is left out."""
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+    return numbers
