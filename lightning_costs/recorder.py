@@ -1,0 +1,530 @@
+"""The recorder: a run's costs without any framework. A training loop tells it what happens; it does the rest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, final
+
+from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.indicator import Declaration, Indicator
+from lightning_costs.core.ledger import Ledger
+from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, Place, RunRecord, Trigger
+from lightning_costs.core.reduce import reduce_ranks
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.core.window import Window
+from lightning_costs.indicators import default_indicators
+from lightning_costs.indicators.panel import Panel
+from lightning_costs.probes import batch as batches
+from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
+from lightning_costs.probes.device_steps import DeviceSteps
+from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setup import describe
+from lightning_costs.probes.tensors import TensorMemory
+from lightning_costs.stores.folder import HEADER
+from lightning_costs.stores.loader import load_run
+from lightning_costs.stores.writer import RunWriter, new_id, utc
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_log = logging.getLogger("lightning_costs")
+
+#: Steps at the start of an attempt that count as warm-up.
+WARMUP_STEPS = 3
+#: Train points after which emissions become half as frequent, again and again: a bound for long runs.
+POINTS_BEFORE_THINNING = 1000
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
+
+
+def check_goal(monitor: str | None, mode: str | None) -> None:
+    """Refuse a metric without its direction, and a direction that is none.
+
+    Raises:
+        ValueError: Says what to give.
+    """
+    if mode not in (None, "max", "min"):
+        raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
+    if monitor is not None and mode is None:
+        raise ValueError(f"monitor={monitor!r} needs mode='max' or mode='min': which direction is better?")
+
+
+@final
+class Recorder:
+    """Measures a run: `begin`, `step` by step, `pause` for what is not training, `quality`, `end`.
+
+    Args:
+        module: What is trained; without it parameters, memory by kind and FLOPs are missing.
+        optimizers: The optimizers, or a function that returns them.
+        monitor: Name of the quality metric that comparisons use.
+        mode: Whether more of it is better ('max') or less ('min').
+        targets: Quality targets declared before the run.
+        save_dir: Where run folders go.
+        name: What people call the run.
+        batch_size_fn: Samples in a batch, where its tensors do not tell.
+        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        indicators: Costs to measure; `default_indicators()` and your own.
+        tariff: Prices and place; else from the environment or the user's file.
+        device: The device that trains; the module's by default.
+        devices: Accelerators allocated to the job; on a CPU, nodes.
+        nodes: Machines allocated to the job.
+        log_every_n_steps: Optimizer steps between two points; 0 for points at `quality` and `end` only.
+        setup: More facts about the setup (batch size, schedule) for the header.
+        place: This process among others.
+        places: [ranks]: all processes.
+        dataset_samples: Size of the training set.
+        accounts: Accounts that run already, where a framework's adapter keeps them.
+        clock: Seconds, monotonic; for tests.
+
+    Raises:
+        ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name.
+
+    Example:
+        A loop without Lightning::
+
+            with Recorder(module=model, optimizers=[optimizer], monitor="val/acc", mode="max") as recorder:
+                for epoch in range(epochs):
+                    for batch in recorder.fetching(loader):
+                        with recorder.counting(batch):
+                            train(batch)
+                        recorder.step(batch)
+                    with recorder.pause("evaluate"):
+                        accuracy = evaluate(model)
+                    recorder.quality({"val/acc": accuracy})
+    """
+
+    def __init__(
+        self,
+        *,
+        module: nn.Module | None = None,
+        optimizers: Optimizers = (),
+        monitor: str | None = None,
+        mode: Literal["max", "min"] | None = None,
+        targets: Iterable[float] = (),
+        save_dir: str | Path = "costs",
+        name: str | None = None,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        length_fn: Callable[[Any], int] | None = None,
+        indicators: Sequence[Indicator] | None = None,
+        tariff: Tariff | None = None,
+        device: torch.device | str | None = None,
+        devices: int = 1,
+        nodes: int = 1,
+        log_every_n_steps: int = 50,
+        setup: Mapping[str, Any] | None = None,
+        place: Place | None = None,
+        places: Sequence[Place] | None = None,
+        dataset_samples: int | None = None,
+        accounts: Accounts | None = None,
+        clock: Callable[[], float] = now_s,
+    ) -> None:
+        check_goal(monitor, mode)
+        self._clock = clock
+        self.accounts = accounts or Accounts(clock, run_begins_s() if clock is now_s else clock())
+        place = place or Place()
+        self._setting = Setting(
+            place=place,
+            places=places or (place,),
+            device=_device(device, module),
+            devices=devices,
+            nodes=nodes,
+            module=module,
+            optimizers=optimizers if callable(optimizers) else lambda: optimizers,
+            dataset_samples=dataset_samples,
+        )
+        self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
+        self._declarations = self._panel.declarations
+        self._tariff = Tariff.find(tariff)
+        self._ledger = Ledger(self._declarations)
+        self._window = Window(self.accounts)
+        self._save_dir = Path(save_dir)
+        self._writer: RunWriter | None = None
+        self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
+        self._every = log_every_n_steps
+        self._facts = dict(setup or {})
+        self._header: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": "",
+            "name": name,
+            "status": "running",
+            "created": "",
+            "monitor": monitor,
+            "mode": mode,
+            "targets": [float(t) for t in targets],
+            "indicators": {n: d.as_dict() for n, d in self._declarations.items()},
+            "missing": {},
+            "methods": {},
+            "statics": {},
+            "setup": {},
+            "tariff": self._tariff.as_dict(),
+            "attempts": [],
+            "warmup": f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
+            "written_by": f"lightning-costs {version('lightning-costs')}",
+        }
+        self._state: Literal["made", "open", "training", "ended"] = "made"
+        self._failed: dict[str, str] = {}
+        self._point: CurvePoint | None = None
+        self._step = self._epoch = 0
+        self._steps_done = self._train_points = 0
+        self._look: batches.Look | None = None
+        self._key: Hashable = None
+        self._warm_left = WARMUP_STEPS
+        self._interrupted = True
+        self._census_s: list[float] = []
+
+    # What others may ask ------------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity; empty before its first batch."""
+        return str(self._header["run_id"])
+
+    @property
+    def path(self) -> Path | None:
+        """The run's folder; None before the first batch, and on other ranks than 0."""
+        return self._writer.path if self._writer is not None else None
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The run's header as it stands."""
+        return self._header
+
+    @property
+    def declarations(self) -> Mapping[str, Declaration]:
+        """Declarations by column name."""
+        return self._declarations
+
+    @property
+    def costs(self) -> dict[str, Amount]:
+        """Totals and gauges at the last point."""
+        return dict(self._point.costs) if self._point is not None else self._ledger.costs
+
+    @property
+    def final(self) -> dict[str, Amount]:
+        """Costs at the last point, and the statics."""
+        return {**self.costs, **self._header["statics"]}
+
+    @property
+    def training(self) -> bool:
+        """Whether the run is between `begin` and the end of training."""
+        return self._state == "training"
+
+    # The course of a run ------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Let the probes open: energy is measured from here on. `begin` does it where nobody did."""
+        if self._state == "made":
+            began = self._clock()
+            self._panel.open()
+            self._state = "open"
+            self._window.overhead_s += self._clock() - began
+
+    def begin(self) -> None:
+        """Training begins: time goes to the account `train` from now on."""
+        self.open()
+        if self._state == "ended":
+            raise ValueError("this recorder's run has ended; make a new Recorder for another run")
+        self._state = "training"
+        self._header["attempts"].append(
+            {
+                "began": utc(),
+                "devices": self._setting.devices,
+                "nodes": self._setting.nodes,
+                "processes": len(self._setting.places),
+            }
+        )
+        self.accounts.rebase("train")
+        self._window.start_clock()
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """More facts about the setup, for the header; `dataset_samples` is a column too."""
+        self._facts |= facts
+        if self._setting.dataset_samples is None:
+            self._setting.dataset_samples = facts.get("dataset_samples")
+
+    def training_ended(self) -> None:
+        """What follows until `end` goes to the account `other`."""
+        self.accounts.rebase("other")
+
+    @contextmanager
+    def pause(self, account: Literal["evaluate", "checkpoint", "other"]) -> Iterator[None]:
+        """What happens inside is not training: its seconds go to `account`."""
+        if account not in ("evaluate", "checkpoint", "other"):
+            raise ValueError(f"account must be 'evaluate', 'checkpoint' or 'other', got {account!r}")
+        with self.accounts.inside(account):
+            yield
+
+    def fetching(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The loader's batches, with the waiting for each booked as `data_wait_s`."""
+        iterator = iter(loader)
+        while True:
+            with self.accounts.inside("data_wait"):
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    return
+            yield batch
+
+    @contextmanager
+    def counting(self, batch: object, *, position: Hashable = None) -> Iterator[None]:
+        """The work on a batch: forward, backward, update. Its operators are counted once per input signature.
+
+        Args:
+            batch: What the step trains on.
+            position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
+        """
+        self._look = look = batches.look(batch)
+        self._key = key = (look.signature, position)
+        census, memory = self._setting.attached(StepCensus), self._setting.attached(TensorMemory)
+        if memory is not None:
+            memory.watching = self._watched()
+        if census is None or not look.signature or not census.wants(key):
+            yield
+            return
+        self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
+        began = self._clock()
+        with census.counting(key):
+            yield
+        self._census_s.append(self._clock() - began)
+
+    def look_inside(self) -> None:
+        """Inside a step, where memory may peak: before a backward pass, around an update."""
+        if (memory := self._setting.attached(TensorMemory)) is not None:
+            memory.look()
+
+    def _watched(self) -> bool:
+        """Early steps, and the last before each point: optimizer state is complete after the first update."""
+        return self._steps_done < WARMUP_STEPS or (bool(self._every) and (self._steps_done + 1) % self._every == 0)
+
+    def step(
+        self,
+        batch: object = None,
+        *,
+        optimizer_steps: int = 1,
+        work: Hashable = None,
+        emit: bool | None = None,
+    ) -> CurvePoint | None:
+        """A batch is done.
+
+        Args:
+            batch: What was trained on, for its samples and tokens.
+            optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
+            work: Tells batches of equal shapes apart by what was done with them (which optimizers stepped).
+            emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
+
+        Returns:
+            The point, where one was made.
+        """
+        if self._state != "training":
+            raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
+        if self._writer is None:
+            self._writer = self._make_folder(batch)
+        look = self._look if self._look is not None else batches.look(batch)
+        warm = self._warm_left > 0
+        samples, tokens = look.samples, None
+        if self._batch_size_fn is not None and batch is not None:
+            samples = self._ask(self._batch_size_fn, batch, "batch_size_fn")
+        if self._length_fn is not None and batch is not None:
+            tokens = self._ask(self._length_fn, batch, "length_fn")
+        else:
+            tokens = batches.input_ids_tokens(batch)
+        census = self._setting.attached(StepCensus)
+        if census is not None:
+            census.book((self._key, work) if self._look is not None else None)
+        self._look = None
+        steady = self._window.batch(samples=samples, tokens=tokens, optimizer_steps=optimizer_steps, warm=warm)
+        if steady is None:
+            return None
+        if census is not None:
+            census.settle(steady=steady)
+        if (device_steps := self._setting.attached(DeviceSteps)) is not None:
+            device_steps.mark(steady=steady and not self._interrupted)
+            self._interrupted = False
+        self._steps_done += 1
+        self._warm_left = max(0, self._warm_left - 1)
+        self._step = self._steps_done - 1
+        if emit is None:
+            emit = self.due(self._steps_done)
+        return self.emit("train") if emit else None
+
+    def due(self, step: int) -> bool:
+        """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
+        if not self._every:
+            return False
+        thinned = max(0, (self._train_points // POINTS_BEFORE_THINNING).bit_length())
+        return step % (self._every << thinned) == 0
+
+    def at(self, *, step: int, epoch: int) -> None:
+        """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
+        self._step, self._epoch = step, epoch
+
+    def epoch_done(self) -> None:
+        """An epoch is complete."""
+        self._window.epoch()
+        self._epoch += 1
+
+    def quality(self, values: Mapping[str, float], *, step: int | None = None) -> CurvePoint:
+        """Quality was evaluated: close the window into a point that holds it.
+
+        Args:
+            values: Metrics by name.
+            step: The step that it is stamped with; the last step by default.
+        """
+        if step is not None:
+            self._step = step
+        return self.emit("evaluate", values)
+
+    def end(self, status: Status = "finished") -> RunRecord | None:
+        """The run is over, however it ended: write its last point with all that was spent, and close the folder.
+
+        Returns:
+            The run, as its folder now holds it; None where it never trained a batch, and on other ranks than 0.
+        """
+        if self._state == "ended":
+            return None
+        run: RunRecord | None = None
+        if self._writer is not None:
+            self.emit("end")
+        self._panel.close()
+        self._state = "ended"
+        self._header["status"] = status
+        if self._writer is not None:
+            self._header["attempts"][-1] |= {"ended": utc(), "status": status}
+            run = self._writer.close(self._header)
+            run_ended()
+        return run
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.training_ended()
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
+        self.end("finished" if kind is None else "interrupted" if stopped else "failed")
+
+    # Points -------------------------------------------------------------------------------------------------
+
+    def emit(self, trigger: Trigger, quality: Mapping[str, float] | None = None) -> CurvePoint:
+        """Close the window into a point, fold it into the totals and append it to the run folder."""
+        with self.accounts.inside("other"):
+            began = self._clock()
+            self._fold(trigger)
+            point = CurvePoint(
+                step=self._step,
+                epoch=self._epoch,
+                time=time.time(),
+                trigger=trigger,
+                costs=self._ledger.costs,
+                quality=dict(quality or {}),
+            )
+            self._point = point
+            self._train_points += trigger == "train"
+            self._interrupted = self._interrupted or trigger != "train"
+            self._note_header()
+            if self._writer is not None:
+                self._writer.header(self._header)
+                self._writer.append(point)
+            self._window.overhead_s += self._clock() - began
+        return point
+
+    def _fold(self, trigger: Trigger) -> None:
+        steady_step_s = self._window.steady_step_s
+        if steady_step_s is not None and self._census_s:
+            self._window.overhead_s += sum(max(0.0, took_s - steady_step_s) for took_s in self._census_s)
+            self._census_s.clear()
+        sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
+        if (device_steps := self._setting.attached(DeviceSteps)) is not None:
+            sample = replace(sample, step_times_s=device_steps.collect())
+        vector = self._panel.read(sample)
+        measured = {
+            name: declared
+            for name, declared in self._declarations.items()
+            if declared.kind != "static" and name not in self._panel.derived_names
+        }
+        job = reduce_ranks([vector], measured, self._setting.places)
+        self._panel.note_unheard(vector, job)
+        window = self._panel.derive(job, self._tariff)
+        self._ledger.add(window, lost=frozenset(self._panel.missing))
+        if not self._header["statics"] or trigger == "end":
+            self._header["statics"] = self._panel.statics(sample)
+
+    def state(self) -> dict[str, Any]:
+        """Plain containers for a checkpoint: identity and totals up to now."""
+        self._interrupted = True
+        self._fold("train")
+        return {
+            "run_id": self.run_id,
+            "ledger": self._ledger.state(),
+            "header": {"attempts": self._attempts()},
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Continue the run of a checkpoint: its identity, its totals.
+
+        Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
+        spent: totals never go down.
+        """
+        self._header["run_id"] = str(state["run_id"])
+        self._ledger.restore(state["ledger"])
+        self._header["attempts"] = [dict(a) for a in state["header"]["attempts"]]
+        folder = self._save_dir / self.run_id
+        if (folder / HEADER).is_file():
+            earlier = load_run(folder)
+            self._header["attempts"] = [dict(a) for a in earlier.header.get("attempts", [])]
+            self._header["created"] = earlier.header.get("created", "")
+            self._ledger.restore({"costs": earlier.final})
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        return [dict(attempt) for attempt in self._header["attempts"]]
+
+    # The folder ---------------------------------------------------------------------------------------------
+
+    def _make_folder(self, batch: object) -> RunWriter:
+        """The run folder is made at the first training batch: finders and sanity checks leave none."""
+        header = self._header
+        header["created"] = header["created"] or utc()
+        header["run_id"] = header["run_id"] or new_id(header["name"], self._save_dir)
+        header["name"] = header["name"] or header["run_id"]
+        shapes = [list(shape) for shape, _ in batches.look(batch).signature]
+        header["setup"] = {**describe(self._setting), "batch_shapes": shapes, **self._facts}
+        writer = RunWriter(self._save_dir / header["run_id"], writes=self._setting.place.rank == 0)
+        writer.open(header)
+        return writer
+
+    def _note_header(self) -> None:
+        """Say in the header what went missing and how readings were got."""
+        self._header["missing"] = {**self._panel.missing, **self._failed}
+        self._header["methods"] = self._panel.methods
+
+    def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
+        """A user's function of the batch; where it fails, the count is missing and training goes on."""
+        try:
+            return int(function(batch))
+        except Exception as error:  # noqa: BLE001 - the user's function must not kill the user's training
+            if what not in self._failed:
+                self._failed[what] = repr(error)
+                _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
+            return None
+
+
+def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:
+    import torch
+
+    if device is not None:
+        return torch.device(device)
+    if module is not None and (first := next(module.parameters(), None)) is not None:
+        return first.device
+    return torch.device("cpu") if not torch.cuda.is_available() else None

@@ -1,0 +1,1 @@
+"""Where runs live: the run folder, rows of loggers, W&B; and the loaders of runs from them."""

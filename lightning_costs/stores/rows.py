@@ -1,0 +1,61 @@
+"""Costs in the rows of loggers: the names they have there, and W&B's config, summary and panels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.records import Amount
+
+PREFIX = "cost/"
+_log = logging.getLogger("lightning_costs")
+
+
+def row(
+    costs: Mapping[str, Amount], declarations: Mapping[str, Declaration], *, headline_only: bool
+) -> dict[str, float]:
+    """Cost columns of a logger's row: `cost/<name>`, missing ones left out.
+
+    Example:
+        >>> from lightning_costs.indicators.counts import Steps
+        >>> row({"steps": 3.0}, {"steps": Steps.declaration()}, headline_only=False)
+        {'cost/steps': 3.0}
+    """
+    return {
+        PREFIX + name: amount
+        for name, amount in costs.items()
+        if amount is not None and (declarations[name].headline or not headline_only)
+    }
+
+
+def _wandb_runs(loggers: Iterable[Any]) -> Iterable[tuple[Any, str]]:
+    """W&B runs among Lightning's loggers, each with the prefix that its logger puts before names."""
+    for logger in loggers:
+        if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+            prefix = getattr(logger, "_prefix", "") or ""
+            yield logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX
+
+
+def begin_wandb(loggers: Iterable[Any], declarations: Mapping[str, Declaration], config: Mapping[str, Any]) -> None:
+    """Tell W&B runs about the cost columns: hidden but for the headline, each with its last value as summary."""
+    for run, prefix in _wandb_runs(loggers):
+        try:
+            run.config.update({"cost": dict(config)}, allow_val_change=True)
+            options = {"step_metric": "trainer/global_step", "step_sync": False, "summary": "last"}
+            run.define_metric(f"{prefix}*", hidden=True, **options)
+            for name, declared in declarations.items():
+                if declared.headline and declared.kind != "static":
+                    run.define_metric(f"{prefix}{name}", hidden=False, **options)
+        except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+            _log.warning("W&B run could not be prepared for costs: %r", error)
+
+
+def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount]) -> None:
+    """Write the final costs and statics into the summaries of W&B runs, flat."""
+    for run, prefix in _wandb_runs(loggers):
+        try:
+            run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
+        except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+            _log.warning("final costs could not be written to W&B: %r", error)
