@@ -1,0 +1,340 @@
+"""CostMonitor: a Lightning callback that tells a Recorder what happens. It computes nothing itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+
+from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.indicator import Indicator
+from lightning_costs.core.records import CurvePoint, Place, RunRecord
+from lightning_costs.core.summary import summary_rows
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.core.units import MISSING, human
+from lightning_costs.probes.clock import now_s, run_begins_s
+from lightning_costs.probes.trainer import TrainerView
+from lightning_costs.recorder import Recorder, Status, check_goal
+from lightning_costs.stores.rows import begin_wandb, end_wandb, row
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback as _Callback
+else:
+
+    def _callbacks() -> tuple[type, ...]:
+        """The Callback class of every installed namespace: a monitor is an instance of each."""
+        names = [name for name in ("lightning.pytorch", "pytorch_lightning") if find_spec(name.partition(".")[0])]
+        return tuple(import_module(name).Callback for name in names)
+
+    _Callback = type("_Callback", _callbacks(), {})
+
+_log = logging.getLogger("lightning_costs")
+#: One key in a checkpoint, with plain containers: `state_dict` would collide with a second monitor's.
+_CHECKPOINT_KEY = "lightning_costs"
+_BAR = ("train_s", "energy_j", "flop")
+
+
+@final
+class CostMonitor(_Callback):
+    """Measures what a training costs and writes it next to its quality. Add it to a Trainer's callbacks.
+
+    Args:
+        monitor: Name of the quality metric that comparisons use; by default that of the trainer's
+            ModelCheckpoint or EarlyStopping.
+        mode: Whether more of it is better ('max') or less ('min').
+        targets: Quality targets declared before the run.
+        save_dir: Where run folders go.
+        name: What people call the run.
+        batch_size_fn: Samples in a batch, where its tensors do not tell.
+        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        indicators: Costs to measure: `[*default_indicators(), Mine()]`.
+        tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
+        log: Whether loggers get the complete cost curves or the headline ones only.
+        log_every_n_steps: Optimizer steps between two points; the trainer's by default.
+
+    Raises:
+        ValueError: For a monitor without mode, or an unknown `log`.
+
+    Example:
+        ::
+
+            trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
+            trainer.fit(model, data)
+    """
+
+    def __init__(
+        self,
+        *,
+        monitor: str | None = None,
+        mode: Literal["max", "min"] | None = None,
+        targets: Sequence[float] = (),
+        save_dir: str | Path = "costs",
+        name: str | None = None,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        length_fn: Callable[[Any], int] | None = None,
+        indicators: Sequence[Indicator] | None = None,
+        tariff: Tariff | None = None,
+        log: Literal["complete", "headline"] = "complete",
+        log_every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_goal(monitor, mode)
+        if log not in ("complete", "headline"):
+            raise ValueError(f"log must be 'complete' or 'headline', got {log!r}")
+        self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
+        self._save_dir, self._name, self._log = Path(save_dir), name, log
+        self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
+        self._indicators = indicators
+        self._tariff = Tariff.find(tariff)
+        self._every = log_every_n_steps
+        self._made_s = now_s()
+        self._accounts: Accounts | None = None
+        self._session: _Session | None = None
+        self.run: RunRecord | None = None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The recorder of the fit in progress."""
+        return self._session.recorder if self._session is not None else None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
+        if stage != "fit" or trainer.fast_dev_run or self._session is not None:
+            return
+        self._accounts = self._accounts_of_this_run()
+        monitor, mode = self._goal(trainer)
+        every = trainer.log_every_n_steps if self._every is None else self._every
+        cuda = trainer.strategy.root_device.type == "cuda"
+        recorder = Recorder(
+            module=pl_module,
+            optimizers=lambda: trainer.strategy.optimizers,
+            monitor=monitor,
+            mode=mode,
+            targets=self._targets,
+            save_dir=self._save_dir,
+            name=self._name,
+            batch_size_fn=self._batch_size_fn,
+            length_fn=self._length_fn,
+            indicators=self._indicators,
+            tariff=self._tariff,
+            device=trainer.strategy.root_device,
+            devices=trainer.num_devices * trainer.num_nodes if cuda else trainer.num_nodes,
+            nodes=trainer.num_nodes,
+            log_every_n_steps=every,
+            place=Place(rank=trainer.global_rank, node=trainer.node_rank, replica=trainer.global_rank),
+            places=_places(trainer),
+            accounts=self._accounts,
+        )
+        self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
+        self._session.view.watch()
+        recorder.open()
+
+    def _accounts_of_this_run(self) -> Accounts:
+        """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
+        began_s = run_begins_s(self._made_s)
+        if self._accounts is not None and self._accounts.begun_s >= began_s - 0.5:
+            return self._accounts
+        return Accounts(now_s, began_s)
+
+    def _goal(self, trainer: Any) -> tuple[str | None, Literal["max", "min"] | None]:
+        if self._monitor is not None:
+            return self._monitor, self._mode
+        for callback in [*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks]:
+            monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+            if monitor and mode in ("max", "min"):
+                return monitor, mode
+        return None, None
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A batch is done."""
+        if self._session is not None:
+            self._session.batch_ended(batch)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Identity and totals go into the checkpoint."""
+        if self._session is not None and self._session.view.in_training:
+            checkpoint[_CHECKPOINT_KEY] = self._session.recorder.state()
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """A resumed run continues its totals."""
+        if self._session is not None and _CHECKPOINT_KEY in checkpoint and not self._session.recorder.training:
+            self._session.recorder.resume(checkpoint[_CHECKPOINT_KEY])
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The fit is over."""
+        if stage == "fit":
+            self._close(trainer, "finished")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        self._close(trainer, "interrupted" if stopped else "failed")
+
+    def _close(self, trainer: Any, status: Status) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        session.view.unwatch()
+        trained = session.recorder.run_id != ""
+        session.recorder.training_ended()
+        run = session.recorder.end(status)
+        if not trained:  # a finder's fit: its seconds stay for the run that follows
+            if self._accounts is not None:
+                self._accounts.rebase("setup")
+            return
+        self._accounts = None
+        self.run = run
+        if trainer.is_global_zero:
+            end_wandb(trainer.loggers, session.recorder.final)
+            _print_summary(session.recorder, run)
+
+
+@final
+class _Session:
+    """One fit: listens to the trainer's view and tells the recorder."""
+
+    def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, headline_only: bool) -> None:
+        self.recorder = recorder
+        self.accounts = recorder.accounts
+        self.view = TrainerView(trainer, owner, self)
+        self._trainer = trainer
+        self._headline_only = headline_only
+        self._row: dict[str, float] = {}
+        self._row_step: int | None = None
+        self._bar = ""
+
+    # The trainer's view tells ------------------------------------------------------------------------------
+
+    def training_begins(self) -> None:
+        self.recorder.begin()
+        self.view.take_work()
+        if self._trainer.is_global_zero:
+            header = self.recorder.header
+            about = {key: header[key] for key in ("schema_version", "monitor", "mode", "targets", "tariff")}
+            begin_wandb(self._trainer.loggers, self.recorder.declarations, about)
+
+    def training_ended(self) -> None:
+        self.recorder.training_ended()
+
+    def counting(self, batch: object, position: Hashable) -> AbstractContextManager[None]:
+        return self.recorder.counting(batch, position=position)
+
+    def look_inside(self) -> None:
+        self.recorder.look_inside()
+
+    def batch_ended(self, batch: object) -> None:
+        work = self.view.take_work()
+        if not self.recorder.run_id:  # the loaders are known from the first batch on
+            self.recorder.describe(_facts(self._trainer))
+        if self.view.epoch_complete:
+            self.recorder.epoch_done()
+        self.recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
+        if not self.view.accumulating and self.recorder.due(self.view.row_step + 1):
+            self._stamp()
+            self._point(self.recorder.emit("train"))
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        self._stamp()
+        self._point(self.recorder.quality(metrics))
+
+    def epoch_logged(self, metrics: Mapping[str, float]) -> None:
+        """A metric of the training itself is the quality: its epochs' ends are points too."""
+        if self.recorder.header["monitor"] in metrics:
+            self._stamp()
+            self._point(self.recorder.emit("epoch", metrics))
+
+    def row(self) -> Mapping[str, float]:
+        return self._row if self._row_step == self.view.row_step else {}
+
+    def bar(self) -> str:
+        return self._bar
+
+    # Points -------------------------------------------------------------------------------------------------
+
+    def _stamp(self) -> None:
+        self.recorder.at(step=self.view.row_step, epoch=self._trainer.current_epoch)
+
+    def _point(self, point: CurvePoint) -> None:
+        declared = self.recorder.declarations
+        self._row = row(point.costs, declared, headline_only=self._headline_only)
+        self._row_step = self.view.row_step
+        units = [(point.costs.get(name), declared[name].unit) for name in _BAR if name in declared]
+        self._bar = " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
+        if len(_places(self._trainer)) == 1:
+            headline = row(point.costs, declared, headline_only=True)
+            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463.
+            self.view.publish({name: torch.tensor(v, dtype=torch.float64) for name, v in headline.items()})
+
+
+def _places(trainer: Any) -> tuple[Place, ...]:
+    per_node = max(1, trainer.world_size // max(1, trainer.num_nodes))
+    return tuple(Place(rank=r, node=r // per_node, replica=r) for r in range(trainer.world_size))
+
+
+def _facts(trainer: Any) -> dict[str, Any]:
+    """The trainer's part of the setup."""
+    return {
+        "precision": str(trainer.precision),
+        "strategy": type(trainer.strategy).__name__,
+        "accelerator": type(trainer.accelerator).__name__,
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "planned_batches_per_epoch": _finite(trainer.num_training_batches),
+        "batch_size": _batch_size(trainer),
+        "dataset": _dataset(trainer)[0],
+        "dataset_samples": _dataset(trainer)[1],
+        "schedulers": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
+    }
+
+
+def _finite(value: float) -> int | None:
+    return int(value) if value != float("inf") else None
+
+
+def _loaders(trainer: Any) -> list[Any]:
+    combined = trainer.fit_loop._combined_loader
+    return list(combined.flattened) if combined is not None else []
+
+
+def _batch_size(trainer: Any) -> int | None:
+    sizes = [getattr(loader, "batch_size", None) for loader in _loaders(trainer)]
+    return sizes[0] if len(sizes) == 1 else None
+
+
+def _dataset(trainer: Any) -> tuple[str | None, int | None]:
+    """Class name of the training set, and its size where it has one."""
+    datasets = [getattr(loader, "dataset", None) for loader in _loaders(trainer)]
+    names = ", ".join(type(d).__name__ for d in datasets if d is not None) or None
+    samples = 0
+    for dataset in datasets:
+        try:
+            samples += len(dataset)  # type: ignore[arg-type]
+        except (TypeError, NotImplementedError):
+            return names, None
+    return names, samples or None
+
+
+def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
+    """About ten rows in human units, and what to try next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = summary_rows(recorder.header, recorder.final)
+    table = Table(title=f"What {recorder.header['name']} cost", title_justify="left", box=None, show_header=False)
+    for line in rows:
+        if line.text != MISSING:
+            table.add_row(line.label, line.text)
+    console = Console()
+    console.print(table)
+    if lacking := [line.label for line in rows if line.text == MISSING]:
+        console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
+    if run is not None:
+        console.print(f"next: lightning-costs show {recorder.path}", highlight=False, soft_wrap=True)
