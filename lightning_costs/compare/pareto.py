@@ -1,0 +1,56 @@
+"""Pareto fronts of quality against one cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lightning_costs.compare.schema import Mode
+from lightning_costs.core.records import Amount
+
+
+def nondominated(
+    costs: Sequence[Amount], qualities: Sequence[Amount], *, better: str = "lower", mode: Mode = "max"
+) -> list[bool]:
+    """Identify the rows that no other row dominates: the Pareto front of one cost and one quality.
+
+    A row dominates another when it is at least as good in both columns and better in one (weak dominance with
+    one strict inequality). Exact duplicates do not dominate each other, so that all of them stay.
+
+    Args:
+        costs: [rows]; None or NaN is a missing reading and leaves the row out: it neither is on the front nor
+            dominates.
+        qualities: [rows], missing ones likewise.
+        better: Which direction of the cost is cheaper, 'lower' or 'higher'.
+        mode: Which direction of the quality is better, 'max' or 'min'.
+
+    Returns:
+        [rows]: True where the row is on the front, in the order of the rows, which does not matter otherwise.
+
+    Complexity: O(n log n) by one sweep from the cheapest row on.
+
+    Example:
+        >>> nondominated([1.0, 2.0, 2.0, 3.0], [0.7, 0.9, 0.8, 0.9])
+        [True, True, False, False]
+        >>> nondominated([1.0, 1.0, None], [0.7, 0.7, 0.9])
+        [True, True, False]
+    """
+    if len(costs) != len(qualities):
+        raise ValueError(
+            f"expected as many qualities as costs, got {len(costs)} costs, {len(qualities)} qualities"
+        )
+    cost_sign = 1.0 if better == "lower" else -1.0
+    quality_sign = -1.0 if mode == "max" else 1.0
+    rows = sorted(
+        (cost_sign * cost, quality_sign * quality, index)
+        for index, (cost, quality) in enumerate(zip(costs, qualities, strict=True))
+        if cost is not None and quality is not None and not (math.isnan(cost) or math.isnan(quality))
+    )
+    front = [False] * len(costs)
+    best: tuple[float, float] | None = None
+    for cost, quality, index in rows:
+        # Sorted, so that a row can only be dominated by the last one on the front, unless it equals it.
+        if best is None or quality < best[1] or (cost, quality) == best:
+            front[index] = True
+            best = (cost, quality)
+    return front

@@ -1,0 +1,107 @@
+"""The plain data that a comparison holds. Amounts are in the unit that their column's name ends in."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from lightning_costs.core.records import Amount
+
+Mode = Literal["max", "min"]
+Plain = str | int | float | bool | None
+#: Column name to one value per evaluation of a run.
+Curve = dict[str, list[Amount]]
+
+
+class DeclarationRow(TypedDict):
+    """An indicator as a header declares it (`core.indicator.Declaration.as_dict`)."""
+
+    name: str
+    unit: str
+    kind: str
+    fold: str
+    scope: str
+    across: str
+    better: str
+    family: str
+    role: str
+    label: str
+    headline: bool
+
+
+class RunRow(TypedDict):
+    """One run: what it reached and what it spent until its end."""
+
+    label: str
+    id: str
+    name: str
+    status: str
+    best_quality: float | None
+    best_step: int | None
+    final_quality: float | None
+    final: dict[str, Amount]
+    setup: dict[str, Plain]
+    missing: dict[str, str]
+    methods: dict[str, str]
+
+
+class Spend(TypedDict):
+    """What one run spent, by one counter, until the first evaluation at or past a target.
+
+    `cost` is infinity where the target was never reached, None where the counter has no reading there.
+    `last_miss` and `first_hit` are the bracket, each [cost, quality].
+    """
+
+    cost: Amount
+    reached: bool
+    step: int | None
+    last_miss: list[Amount] | None
+    first_hit: list[Amount] | None
+    spent_at_end: Amount
+
+
+class TargetRow(TypedDict):
+    """Cost-to-quality at one target: indicator to run label to spend, and who needed least."""
+
+    target: float
+    declared: bool
+    basis: str
+    costs: dict[str, dict[str, Spend]]
+    winners: dict[str, list[str] | None]
+
+
+class RankPair(TypedDict):
+    """How two indicators order the same runs.
+
+    A flip [a, b] says: run a is the cheaper one by `first`, run b by `second`.
+    """
+
+    first: str
+    second: str
+    spearman: float | None
+    tau_b: float | None
+    concordant: int
+    discordant: int
+    ties: int
+    n: int
+    flips: list[list[str]]
+
+
+class Ranks(TypedDict):
+    """Agreement of indicators about the order of runs, for every pair of them."""
+
+    indicators: list[str]
+    pairs: list[RankPair]
+
+
+class Setups(TypedDict):
+    """Flattened setups: what is the same everywhere, and what differs, by run label."""
+
+    same: dict[str, Plain]
+    different: dict[str, dict[str, Plain]]
+
+
+class Lead(TypedDict):
+    """Who is cheapest by one indicator, and in which sense."""
+
+    labels: list[str]
+    basis: str
