@@ -73,8 +73,8 @@ def human(amount: float | None, unit: str) -> str:
     Example:
         >>> human(3725.0, "s"), human(2.5e9, "flop_per_s"), human(1536, "bytes"), human(None, "j")
         ('1 h 02 min', '2.50 GFLOP/s', '1.50 KiB', 'missing')
-        >>> human(0.0421, "usd"), human(0.25, "fraction"), human(67128463, "samples")
-        ('$0.0421', '25.0 %', '67.1 M samples')
+        >>> human(0.0421, "usd"), human(0.253, "fraction"), human(67128463, "samples")
+        ('$0.0421', '25.3 %', '67.1 M samples')
     """
     if amount is None:
         return MISSING
@@ -82,6 +82,7 @@ def human(amount: float | None, unit: str) -> str:
         return "not a number"
     if math.isinf(amount):
         return "not reached" if amount > 0 else "-inf"
+    amount += 0.0  # -0.0 is 0
     base, rate, _ = unit.partition("_per_s")
     tail = "/s" if rate else ""
     if unit == "s":
@@ -95,7 +96,7 @@ def human(amount: float | None, unit: str) -> str:
     if base == "usd":
         return f"${digits(amount)}{tail}"
     if base == "fraction":
-        return f"{digits(100 * amount)} %"
+        return f"{digits(100 * amount)} %{tail}"
     if base in ("flop", "mac", "w", "g"):
         word = {"flop": "FLOP", "mac": "MAC", "w": "W", "g": "g"}[base]
         steps = ("", "k", "M", "G", "T", "P", "E") if base != "g" else ("", "k", "M")
@@ -124,7 +125,12 @@ def _scaled(amount: float, base: float, words: Sequence[str]) -> str:
     while abs(amount) >= base and power < len(words) - 1:
         amount /= base
         power += 1
-    text = f"{amount:.2e}" if amount and abs(amount) < 1e-3 else f"{amount:.3g}" if power == 0 else _three(amount)
+    if amount and abs(amount) < 1e-3:
+        text = f"{amount:.2e}"
+    elif power == 0 and abs(amount) < 999.5:  # beyond, three digits would be an exponent
+        text = f"{amount:.3g}"
+    else:
+        text = _three(amount)
     return f"{text} {words[power]}"
 
 
@@ -133,11 +139,13 @@ def _three(amount: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if abs(seconds) < 1e-3:
+    if seconds < 0:
+        return f"-{_duration(-seconds)}"
+    if 0 < seconds < 0.9995e-3:
         return f"{1e6 * seconds:.3g} us"
-    if abs(seconds) < 1:
+    if 0 < seconds < 0.9995:
         return f"{1e3 * seconds:.3g} ms"
-    if abs(seconds) < 120:
+    if seconds < 120:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
