@@ -1,0 +1,144 @@
+"""What charts are drawn from: columns under safe names (c0, c1, ...), never under users' names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lightning_costs.compare.comparison import Comparison
+from lightning_costs.core.records import Amount
+from lightning_costs.report.scale import Display, display
+
+#: About this many points of a curve carry the run's shape.
+MARKED = 8
+Column = list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """A column of the chart data, for people.
+
+    Args:
+        field: Column of the chart data.
+        label: What it is, without its unit.
+        suffix: The unit that its values are shown in.
+        static: Whether it has one value per run rather than a curve.
+        positive: Whether it has any value that a logarithmic axis can show.
+    """
+
+    field: str
+    label: str
+    suffix: str
+    static: bool
+    positive: bool
+
+    @property
+    def title(self) -> str:
+        """Label and unit on one line."""
+        label = " ".join(self.label.split())
+        label = label if len(label) <= 60 else f"{label[:59]}…"
+        return f"{label} ({self.suffix})" if self.suffix and self.suffix != label else label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartData:
+    """A comparison's curves and final amounts, column by column.
+
+    Args:
+        labels: Run labels; column `r` counts them.
+        axes: Indicator to its axis; only those that some run has a value of.
+        quality: The metric's axis.
+        best: The same for the best quality of each run.
+        curves: Column name to values, one row per evaluation of a run: `r`, `s` (step), `m` (1 where the row
+            carries the run's shape), `q` (quality) and the indicators' fields.
+        finals: One row per run, its best quality in `q`.
+    """
+
+    labels: list[str]
+    axes: dict[str, Axis]
+    quality: Axis
+    best: Axis
+    curves: dict[str, Column]
+    finals: dict[str, Column]
+
+
+def chart_data(cmp: Comparison, names: Sequence[str] | None = None) -> ChartData:
+    """Bring the curves and final amounts of indicators into the units they are shown in.
+
+    Args:
+        cmp: The comparison.
+        names: Columns to take; by default those with the role 'indicator'.
+    """
+    if names is None:
+        names = [name for name, row in cmp.indicators.items() if row["role"] == "indicator"]
+    axes: dict[str, Axis] = {}
+    shown: dict[str, Display] = {}
+    for name in names:
+        row = cmp.indicators[name]
+        curve_values = [value for label in cmp.labels for value in cmp.curves[label].get(name, ())]
+        values = _finite([*curve_values, *(run["final"][name] for run in cmp.runs)])
+        if not values:
+            continue
+        shown[name] = display(row["unit"], max(values, key=abs))
+        static = row["kind"] == "static" or not _finite(curve_values)
+        axes[name] = Axis(
+            field=f"c{len(axes)}",
+            label=row["label"],
+            suffix=shown[name].suffix,
+            static=static,
+            positive=max(values) > 0,
+        )
+    curves: dict[str, Column] = {key: [] for key in ("r", "s", "m", "q", *(a.field for a in axes.values()))}
+    for index, label in enumerate(cmp.labels):
+        curve = cmp.curves[label]
+        length = len(curve["step"])
+        curves["r"] += [index] * length
+        curves["s"] += curve["step"]
+        curves["m"] += _marks(length, index)
+        curves["q"] += [_rounded(value, 1.0, 6) for value in curve["quality"]]
+        for name, axis in axes.items():
+            column = curve.get(name, [None] * length)
+            curves[axis.field] += [_rounded(value, shown[name].factor) for value in column]
+    finals: dict[str, Column] = {
+        "r": [float(index) for index in range(len(cmp.runs))],
+        "s": [run["best_step"] for run in cmp.runs],
+        "m": [1.0] * len(cmp.runs),
+        "q": [_rounded(run["best_quality"], 1.0, 6) for run in cmp.runs],
+    }
+    for name, axis in axes.items():
+        finals[axis.field] = [_rounded(run["final"][name], shown[name].factor) for run in cmp.runs]
+    quality = Axis(field="q", label=cmp.monitor, suffix="", static=False, positive=True)
+    return ChartData(
+        labels=cmp.labels,
+        axes=axes,
+        quality=quality,
+        best=replace(quality, label=f"best {cmp.monitor}"),
+        curves=curves,
+        finals=finals,
+    )
+
+
+def rows(data: ChartData, columns: Mapping[str, Column], fields: Sequence[str]) -> list[dict[str, object]]:
+    """Row by row, with the run's label beside its number: how a chart outside the page is given its data."""
+    keys = [key for key in ("r", "s", "m", "q", *fields) if key in columns]
+    return [
+        {"run": data.labels[int(values[0] or 0)], **dict(zip(keys, values, strict=True))}
+        for values in zip(*(columns[key] for key in keys), strict=True)
+    ]
+
+
+def _finite(values: Sequence[Amount]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _rounded(value: Amount, factor: float, digits: int = 5) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value / factor:.{digits}g}")
+
+
+def _marks(length: int, offset: int) -> Column:
+    """1 on about `MARKED` rows and on the last; offset by run, so that shapes do not cover each other."""
+    every = max(1, length // MARKED)
+    return [1.0 if (index + offset) % every == 0 or index == length - 1 else 0.0 for index in range(length)]

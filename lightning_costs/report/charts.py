@@ -1,0 +1,191 @@
+"""Charts of a comparison in Altair: quality, or any indicator, against a cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import altair as alt
+
+from lightning_costs.compare.comparison import Comparison
+from lightning_costs.report.chart_data import Axis, ChartData, chart_data, rows
+
+T = TypeVar("T")
+
+#: Okabe and Ito 2008, 'Color Universal Design', with wine (Tol's 'muted') for yellow, which a white page swallows.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D", "#882255")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+#: Room between the marks and the frame, in pixels.
+PADDING = 12
+DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 4))
+
+
+def chart(cmp: Comparison, x: str, y: str | None = None, *, log: bool = True) -> alt.LayerChart:
+    """Draw quality, or the indicator `y`, against the cost `x`, with its data and a legend that filters on click.
+
+    Args:
+        cmp: The comparison.
+        x: Column of an indicator.
+        y: Column of another; None or the metric's name draws the quality.
+        log: Whether costs are drawn on a logarithmic axis.
+
+    Raises:
+        ValueError: For an indicator that is not compared or that no run has a value of.
+    """
+    names = [x] if y is None or (y == cmp.monitor and y not in cmp.indicators) else [x, y]
+    for name in names:
+        if name not in cmp.indicators:
+            raise ValueError(f"{name!r} is not compared; choose one of {', '.join(cmp.indicators)}")
+    data = chart_data(cmp, names)
+    for name in names:
+        if name not in data.axes:
+            raise ValueError(f"{name!r} is missing in every run; `runs` of the comparison has the reasons")
+    axes = [data.axes[name] for name in names]
+    static = any(axis.static for axis in axes)
+    columns = data.finals if static else data.curves
+    source = alt.InlineData(values=rows(data, columns, [axis.field for axis in axes]))
+    quality = data.best if static else data.quality
+    vertical = axes[1] if len(axes) > 1 else quality
+    picture = draw(data, axes[0], vertical, source=source, log=log, lines=not static)
+    return picture.properties(width=560, height=340)
+
+
+def draw(
+    data: ChartData,
+    x: Axis,
+    y: Axis,
+    *,
+    source: alt.InlineData | alt.NamedData,
+    log: bool,
+    lines: bool,
+    page: bool = False,
+) -> alt.LayerChart:
+    """Lay lines, run shapes and hover points over each other.
+
+    Args:
+        data: For the runs' labels.
+        x: Cost axis.
+        y: Quality axis, or another indicator's.
+        source: Rows with the columns of `ChartData`; in a page, a name that the page fills in.
+        log: Whether indicators are drawn on logarithmic axes.
+        lines: Whether rows are points of curves rather than one per run.
+        page: Whether the page has its own legend, which lists hidden runs in the parameter `hidden`, and a switch
+            for the parameter `log`.
+    """
+    by, domain = ("r:N", list(range(len(data.labels)))) if page else ("run:N", data.labels)
+    legend = None if page else alt.Legend(title=None, labelLimit=260, symbolType="circle", symbolOpacity=1)
+    color = alt.Color(by, scale=alt.Scale(domain=domain, range=cycled(COLORS, len(domain))), legend=legend)
+    shape = alt.Shape(by, scale=alt.Scale(domain=domain, range=cycled(SHAPES, len(domain))), legend=None)
+    dash = alt.StrokeDash(
+        by, scale=alt.Scale(domain=domain, range=[list(d) for d in cycled(DASHES, len(domain))]), legend=None
+    )
+    log_param = alt.param(name="log", value=log)
+    base = alt.Chart(source).encode(
+        x=_encoded(alt.X, x, log=log and x.field != "q"),
+        y=_encoded(alt.Y, y, log=log and y.field != "q"),
+        color=color,
+    )
+    for axis in (x, y):
+        base = base.transform_filter(_drawable(axis))
+    base = base.transform_calculate(x_text=_text(x), y_text=_text(y))
+    if page:
+        base = base.transform_filter("indexof(hidden, datum.r) < 0")
+        runs: alt.Parameter = alt.param(name="hidden", value=[])
+        visible: object = alt.value(0.95)
+    else:
+        runs = alt.selection_point(name="runs", fields=["run"], bind="legend")
+        visible = alt.condition(runs, alt.value(0.95), alt.value(0.08))
+    tooltip = _tooltip(
+        {"run": "run", "step" if lines else "step of the best": "s", y.label: "y_text", x.label: "x_text"}
+    )
+    layers = []
+    if lines:
+        layers.append(
+            base.mark_line(strokeWidth=2, strokeJoin="round").encode(
+                strokeDash=dash, order=alt.Order("s:Q"), opacity=visible
+            )
+        )
+    layers.append(
+        base.transform_filter("datum.m === 1")
+        .mark_point(filled=True, size=45 if lines else 130, tooltip=tooltip)
+        .encode(shape=shape, opacity=visible)
+    )
+    if lines:
+        near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
+        layers.append(
+            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5, tooltip=tooltip)
+            .encode(opacity=alt.condition(near, alt.value(1), alt.value(0)))
+            .add_params(near)
+        )
+    return alt.layer(*layers).add_params(log_param, runs)
+
+
+def styled(spec: alt.LayerChart) -> alt.LayerChart:
+    """The look that charts of this package share."""
+    font = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+    return (
+        spec.configure(font=font)
+        .configure_axis(
+            labelFontSize=11,
+            titleFontSize=12,
+            titleFontWeight=600,
+            titleColor="#1f2933",
+            labelColor="#52606d",
+            gridColor="#e9edf2",
+            domainColor="#9aa5b1",
+            tickColor="#9aa5b1",
+            titlePadding=8,
+        )
+        .configure_view(stroke=None)
+    )
+
+
+def cycled(values: Sequence[T], count: int) -> list[T]:
+    """`count` values, from the start again where they run out.
+
+    Example:
+        >>> cycled(("a", "b"), 3)
+        ['a', 'b', 'a']
+    """
+    return [values[index % len(values)] for index in range(count)]
+
+
+def _encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
+    scale = (
+        alt.Scale(type="log", nice=False, padding=PADDING)
+        if log and axis.positive
+        else alt.Scale(type="linear", zero=False, nice=False, padding=PADDING)
+    )
+    return channel(
+        f"{axis.field}:Q",
+        # A zero-width space: Vega looks a bare title up among JavaScript's own names and fails on 'constructor'.
+        title=f"{axis.title}\u200b",
+        scale=scale,
+        axis=alt.Axis(format="~g", tickCount=6, labelOverlap="greedy", titleLimit=420),
+    )
+
+
+def _drawable(axis: Axis) -> str:
+    value = f"isValid(datum.{axis.field})"
+    return value if axis.field == "q" else f"{value} && (!log || datum.{axis.field} > 0)"
+
+
+def _text(axis: Axis) -> str:
+    suffix = f" {axis.suffix}" if axis.suffix else ""
+    # As a JSON literal: a unit comes from a run's header, which anybody may have written.
+    return f"format(datum.{axis.field}, ',.4~r') + {json.dumps(suffix)}"
+
+
+def _tooltip(rows: Mapping[str, str]) -> alt.ExprRef:
+    """A tooltip's titles and the fields they show.
+
+    An expression of our own: Vega-Lite 6 looks for the texts of a nearest point in the wrong place (the cell around
+    the point rather than the point). The colon keeps a user's title from meaning something: vega-tooltip shows one
+    named 'image' as a picture, and Vega's interpreter refuses 'constructor'.
+    """
+    shown = ", ".join(
+        f"{json.dumps(' '.join(title.split())[:80] + ':')}: (datum.datum || datum).{field}"
+        for title, field in rows.items()
+    )
+    return alt.ExprRef(f"{{{shown}}}")

@@ -1,0 +1,171 @@
+"""A comparison as one HTML file that opens anywhere and asks nothing of anybody: no request leaves it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import altair as alt
+import jinja2
+import vl_convert
+
+from lightning_costs.compare.comparison import Comparison
+from lightning_costs.report.chart_data import Axis, ChartData, chart_data
+from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
+from lightning_costs.report.tables import (
+    final_blocks,
+    flip_lines,
+    front_lines,
+    ordered_names,
+    quality_text,
+    rank_matrix,
+    target_tables,
+)
+from lightning_costs.report.words import summary
+
+#: The charts' shapes as SVG paths, for the legend.
+_OUTLINES = {
+    "circle": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",
+    "square": "M-4,-4H4V4H-4Z",
+    "triangle-up": "M0,-5L5,4H-5Z",
+    "diamond": "M0,-5L4,0L0,5L-4,0Z",
+    "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
+    "triangle-down": "M0,5L5,-4H-5Z",
+}
+#: The chart that a reader sees first, where runs have it.
+_FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
+
+
+def write_page(cmp: Comparison, path: Path) -> Path:
+    """Write the page, folders above it included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(cmp), encoding="utf-8")
+    return path
+
+
+def page(cmp: Comparison) -> str:
+    """The page as text.
+
+    Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
+    even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
+    """
+    data = chart_data(cmp)
+    # An HTML parser reads a carriage return as a line feed, which would change the hash.
+    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), _resource("page.js"))]
+    headline = ordered_names(cmp, headline=True, role="indicator")
+    everything = ordered_names(cmp, role="indicator")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    template = environment.from_string(_resource("page.html.j2"))
+    return template.render(
+        cmp=cmp,
+        policy=policy(scripts),
+        style=_resource("page.css"),
+        scripts=scripts,
+        data=script_json(page_data(cmp, data)),
+        summary=summary(cmp),
+        legend=_legend(cmp.labels),
+        choices=_choices(cmp, data),
+        first=_first(data),
+        counters=[name for name in everything if _small(cmp, data, name)],
+        absent=[cmp.indicators[name]["label"] for name in everything if name not in data.axes],
+        targets=target_tables(cmp),
+        fronts=front_lines(cmp),
+        matrix=rank_matrix(cmp, headline),
+        matrix_of_all=rank_matrix(cmp, everything),
+        flips=flip_lines(cmp, headline),
+        finals=final_blocks(cmp),
+        best=[quality_text(run["best_quality"]) for run in cmp.runs],
+    )
+
+
+def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
+    """What the page's script reads: columns of the charts once, and a specification per indicator."""
+    return {
+        "labels": data.labels,
+        "datasets": {"curves": data.curves, "finals": data.finals},
+        "charts": {
+            name: {
+                "label": f"{cmp.monitor} against {axis.title}",
+                "source": "finals" if axis.static else "curves",
+                "positive": axis.positive,
+                "spec": _specification(data, axis),
+            }
+            for name, axis in data.axes.items()
+        },
+    }
+
+
+def script_json(value: object) -> str:
+    r"""JSON that is safe inside a script element, whatever texts it holds.
+
+    Example:
+        >>> script_json("</script><!--")
+        '"\\u003c/script\\u003e\\u003c!--"'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    # A lone surrogate cannot be written as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def policy(scripts: list[str]) -> str:
+    """A content security policy that allows these inline scripts, inline styles, and no connection at all."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _specification(data: ChartData, axis: Axis) -> dict[str, object]:
+    source = alt.NamedData(name="finals" if axis.static else "curves")
+    quality = data.best if axis.static else data.quality
+    picture = draw(data, axis, quality, source=source, log=axis.positive, lines=not axis.static, page=True)
+    spec: dict[str, object] = styled(picture.properties(width="container", height=420)).to_dict()
+    return spec
+
+
+def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
+    """Label, color, dash and outline of each run, as the charts draw it."""
+    count = len(labels)
+    dashes = [" ".join(map(str, dash)) for dash in cycled(DASHES, count)]
+    outlines = [_OUTLINES[shape] for shape in cycled(SHAPES, count)]
+    return list(zip(labels, cycled(COLORS, count), dashes, outlines, strict=True))
+
+
+def _choices(cmp: Comparison, data: ChartData) -> dict[str, list[tuple[str, str]]]:
+    """Family to the indicators that the reader can choose as x, each with its title."""
+    choices: dict[str, list[tuple[str, str]]] = {}
+    for name in ordered_names(cmp, role="indicator"):
+        if name in data.axes:
+            choices.setdefault(cmp.indicators[name]["family"], []).append((name, data.axes[name].title))
+    return choices
+
+
+def _first(data: ChartData) -> str:
+    return next((name for name in (*_FIRST, *data.axes) if name in data.axes), "")
+
+
+def _small(cmp: Comparison, data: ChartData, name: str) -> bool:
+    return name in data.axes and cmp.indicators[name]["kind"] in ("counter", "static")
+
+
+def _resource(name: str) -> str:
+    return files("lightning_costs.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed in the version that Altair writes for, as one script."""
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    return bundle.replace("</script", "<\\/script")

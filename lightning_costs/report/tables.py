@@ -1,0 +1,256 @@
+"""Tables of a comparison as text in human units, for the page and the terminal alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning_costs.compare.comparison import Comparison
+from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, TargetRow
+from lightning_costs.core.units import digits, human
+
+#: Families in reading order; others come last.
+FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")
+
+
+class Cell(NamedTuple):
+    """A value in words, with how it was got or why it is missing, and whether it stands out."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+    missing: bool = False
+
+
+class Line(NamedTuple):
+    """One row of a table: an indicator and a cell per run."""
+
+    name: str
+    label: str
+    headline: bool
+    cells: list[Cell]
+
+
+class Block(NamedTuple):
+    """Rows under one heading."""
+
+    title: str
+    lines: list[Line]
+
+
+class TargetTable(NamedTuple):
+    """Cost-to-quality at one target."""
+
+    target: str
+    declared: bool
+    basis: str
+    lines: list[Line]
+
+
+class RankCell(NamedTuple):
+    """Spearman's correlation of two indicators in words, and its shade from -4 to 4 (None without one)."""
+
+    text: str
+    note: str
+    shade: int | None
+
+
+class RankLine(NamedTuple):
+    """One row of the rank matrix."""
+
+    name: str
+    label: str
+    cells: list[RankCell]
+
+
+class FlipLine(NamedTuple):
+    """Two indicators and the pairs of runs that they order differently, in words."""
+
+    first: str
+    second: str
+    discordant: int
+    pairs: int
+    sentences: list[str]
+    more: int
+
+
+def quality_text(value: float | None) -> str:
+    """A quality with up to four significant digits.
+
+    Example:
+        >>> quality_text(0.98765), quality_text(float("nan")), quality_text(None)
+        ('0.9877', 'not a number', 'never logged')
+    """
+    if value is None:
+        return "never logged"
+    if math.isnan(value):
+        return "not a number"
+    return f"{value:.4g}"
+
+
+def ordered_names(cmp: Comparison, *, headline: bool = False, role: str | None = None) -> list[str]:
+    """Indicators by family, headline ones first within each.
+
+    Args:
+        cmp: The comparison.
+        headline: Only headline ones.
+        role: Only those with this role.
+    """
+    chosen = [
+        (_family(row), not row["headline"], index, name)
+        for index, (name, row) in enumerate(cmp.indicators.items())
+        if (row["headline"] or not headline) and role in (None, row["role"])
+    ]
+    return [name for *_, name in sorted(chosen)]
+
+
+def final_blocks(cmp: Comparison, *, headline: bool = False) -> list[Block]:
+    """Final amounts of every run by family, in human units."""
+    blocks: dict[str, list[Line]] = {}
+    for name in ordered_names(cmp, headline=headline):
+        row = cmp.indicators[name]
+        cells = [_final_cell(run, row) for run in cmp.runs]
+        line = Line(name, row["label"], row["headline"], cells)
+        blocks.setdefault(row["family"], []).append(line)
+    return [Block(title, lines) for title, lines in blocks.items()]
+
+
+def target_tables(cmp: Comparison, *, headline: bool = False) -> list[TargetTable]:
+    """Cost-to-quality per target, winners marked."""
+    names = ordered_names(cmp, headline=headline, role="indicator")
+    return [
+        TargetTable(
+            target=quality_text(row["target"]),
+            declared=row["declared"],
+            basis=row["basis"],
+            lines=[_target_line(cmp, row, name) for name in names if _known(cmp, row, name)],
+        )
+        for row in cmp.targets
+    ]
+
+
+def front_lines(cmp: Comparison) -> list[Line]:
+    """Who is on the Pareto front of quality and cost, per indicator."""
+    return [
+        Line(
+            name,
+            cmp.indicators[name]["label"],
+            cmp.indicators[name]["headline"],
+            [
+                Cell("on the front" if label in cmp.fronts[name] else "", best=label in cmp.fronts[name])
+                for label in cmp.labels
+            ],
+        )
+        for name in ordered_names(cmp, role="indicator")
+        if cmp.fronts.get(name)
+    ]
+
+
+def rank_matrix(cmp: Comparison, names: Sequence[str]) -> list[RankLine]:
+    """Spearman's correlation of every two of the indicators that some pair of runs has."""
+    pairs = {(pair["first"], pair["second"]): pair for pair in cmp.ranks["pairs"]}
+    present = [name for name in names if any(run["final"].get(name) is not None for run in cmp.runs)]
+
+    def cell(row: str, column: str) -> RankCell:
+        pair = pairs.get((row, column)) or pairs.get((column, row))
+        return RankCell("1", "an indicator with itself", None) if pair is None else _rank_cell(cmp, pair)
+
+    return [RankLine(row, cmp.indicators[row]["label"], [cell(row, column) for column in present]) for row in present]
+
+
+def flip_lines(cmp: Comparison, names: Sequence[str], most: int = 4) -> list[FlipLine]:
+    """Pairs of indicators that order runs differently, the most disagreeing first.
+
+    Args:
+        cmp: The comparison.
+        names: Indicators to take.
+        most: How many pairs of runs are spelt out.
+    """
+    chosen = [
+        pair for pair in cmp.ranks["pairs"] if pair["flips"] and pair["first"] in names and pair["second"] in names
+    ]
+    return [
+        FlipLine(
+            first=cmp.indicators[pair["first"]]["label"],
+            second=cmp.indicators[pair["second"]]["label"],
+            discordant=pair["discordant"],
+            pairs=pair["n"] * (pair["n"] - 1) // 2,
+            sentences=[f"{one} ⇄ {other}" for one, other in pair["flips"][:most]],
+            more=max(0, len(pair["flips"]) - most),
+        )
+        for pair in sorted(chosen, key=lambda pair: -pair["discordant"])
+    ]
+
+
+def spend_text(spend: Spend, unit: str) -> str:
+    """What reaching a target cost, in words, also where it was never reached.
+
+    Example:
+        >>> spend_text({"cost": float("inf"), "reached": False, "step": None, "last_miss": None,
+        ...             "first_hit": None, "spent_at_end": 7200.0}, "s")
+        'not reached within 2 h 00 min'
+    """
+    if spend["reached"]:
+        return human(spend["cost"], unit)
+    if spend["spent_at_end"] is None:
+        return "not reached"
+    return f"not reached within {human(spend['spent_at_end'], unit)}"
+
+
+def _family(row: DeclarationRow) -> int:
+    return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else len(FAMILIES)
+
+
+def _final_cell(run: RunRow, row: DeclarationRow) -> Cell:
+    name = row["name"]
+    amount = run["final"][name]
+    if amount is None:
+        return Cell("missing", run["missing"].get(name, ""), missing=True)
+    return Cell(human(amount, row["unit"]), run["methods"].get(name, ""))
+
+
+def _known(cmp: Comparison, row: TargetRow, name: str) -> bool:
+    """Whether the indicator is a counter that any run has an amount of."""
+    return name in row["costs"] and any(run["final"][name] is not None for run in cmp.runs)
+
+
+def _target_line(cmp: Comparison, row: TargetRow, name: str) -> Line:
+    declared = cmp.indicators[name]
+    won = row["winners"][name] or []
+    cells = []
+    for label in cmp.labels:
+        spend = row["costs"][name][label]
+        cells.append(
+            Cell(
+                spend_text(spend, declared["unit"]),
+                _bracket(spend, declared["unit"]),
+                best=label in won,
+                missing=not spend["reached"] or spend["cost"] is None,
+            )
+        )
+    return Line(name, declared["label"], declared["headline"], cells)
+
+
+def _bracket(spend: Spend, unit: str) -> str:
+    def point(pair: list[float | None]) -> str:
+        return f"{quality_text(pair[1])} at {human(pair[0], unit)}"
+
+    words = []
+    if spend["last_miss"] is not None:
+        words.append(f"last evaluation short of it: {point(spend['last_miss'])}")
+    if spend["first_hit"] is not None:
+        words.append(f"first one at or past it: {point(spend['first_hit'])}")
+    return "; ".join(words)
+
+
+def _rank_cell(cmp: Comparison, pair: RankPair) -> RankCell:
+    first, second = cmp.indicators[pair["first"]]["label"], cmp.indicators[pair["second"]]["label"]
+    rho, tau = pair["spearman"], pair["tau_b"]
+    if rho is None:
+        return RankCell("–", f"{first} / {second}: no order to compare over {pair['n']} runs", None)
+    note = (
+        f"{first} / {second}: Spearman {rho:.2f}, Kendall tau-b {digits(round(tau or 0.0, 2))}, "
+        f"{pair['discordant']} pairs flip, {pair['concordant']} agree, {pair['ties']} tie, {pair['n']} runs"
+    )
+    return RankCell(f"{rho:.2f}".replace("-0.00", "0.00"), note, round(4 * rho))

@@ -1,0 +1,101 @@
+"""A comparison in the terminal, in human units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lightning_costs.compare.comparison import Comparison
+from lightning_costs.report.tables import (
+    Cell,
+    Line,
+    final_blocks,
+    flip_lines,
+    front_lines,
+    ordered_names,
+    quality_text,
+    rank_matrix,
+    target_tables,
+)
+from lightning_costs.report.words import summary
+
+
+def comparison_text(cmp: Comparison, width: int = 120) -> str:
+    """The comparison as text: summary, final costs, cost-to-quality, fronts, ranks, cautions.
+
+    Args:
+        cmp: The comparison.
+        width: Columns of the terminal.
+    """
+    out = StringIO()
+    console = Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    for part in comparison_tables(cmp):
+        console.print(part)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip() + "\n"
+
+
+def comparison_tables(cmp: Comparison) -> list[RenderableType]:
+    """The parts of `comparison_text`, for a rich console; users' texts are never read as markup."""
+    parts: list[RenderableType] = [Text(" ".join(summary(cmp))), Text()]
+    parts.append(_finals(cmp))
+    for target in target_tables(cmp, headline=True):
+        title = f"Cost to reach {cmp.monitor} {target.target} ({target.basis}); * needed least"
+        parts.append(_table(title, cmp.labels, target.lines))
+    fronts = [line for line in front_lines(cmp) if line.headline]
+    if fronts:
+        parts.append(_table("On the Pareto front of quality and cost: *", cmp.labels, fronts))
+    parts += _ranks(cmp)
+    if cmp.cautions:
+        parts.append(Text("Cautions", style="bold"))
+        parts += [Text(f"- {text}") for text in cmp.cautions]
+    return parts
+
+
+def _finals(cmp: Comparison) -> Table:
+    table = _headed("At the end of each run", cmp.labels)
+    best = [Text(quality_text(run["best_quality"])) for run in cmp.runs]
+    table.add_row(Text(f"best {cmp.monitor}", style="bold"), *best)
+    for block in final_blocks(cmp, headline=True):
+        for line in block.lines:
+            table.add_row(Text(line.label), *(_cell(cell) for cell in line.cells))
+    return table
+
+
+def _ranks(cmp: Comparison) -> list[RenderableType]:
+    names = ordered_names(cmp, headline=True, role="indicator")
+    matrix = rank_matrix(cmp, names)
+    if len(cmp.runs) < 2 or len(matrix) < 2:
+        return []
+    table = _headed("Do indicators agree on who is cheaper? (Spearman)", [str(i + 1) for i in range(len(matrix))])
+    for index, line in enumerate(matrix):
+        table.add_row(Text(f"{index + 1} {line.label}"), *(Text(cell.text) for cell in line.cells))
+    found: list[RenderableType] = [table]
+    for flip in flip_lines(cmp, names)[:5]:
+        shown = "; ".join(flip.sentences) + (f"; {flip.more} more" if flip.more else "")
+        found.append(Text(f"{flip.first} and {flip.second} disagree on {flip.discordant} of {flip.pairs}: {shown}"))
+    return [*found, Text()]
+
+
+def _headed(title: str, heads: Sequence[str]) -> Table:
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for head in heads:
+        table.add_column(Text(" ".join(head.split())), justify="right", overflow="fold")
+    return table
+
+
+def _table(title: str, labels: Sequence[str], lines: Sequence[Line]) -> Table:
+    table = _headed(" ".join(title.split()), labels)
+    for line in lines:
+        table.add_row(Text(line.label), *(_cell(cell) for cell in line.cells))
+    return table
+
+
+def _cell(cell: Cell) -> Text:
+    text = "*" if cell.text == "on the front" else f"{cell.text} *" if cell.best else cell.text
+    return Text(text, style="bold" if cell.best else "dim" if cell.missing else "")
