@@ -1,0 +1,145 @@
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from synthetic import make_run, zoo
+
+from lightning_costs.compare import compare
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium executable was found"),
+]
+HOSTILE = "a['b'].c\"]\\</script><img src=x onerror=alert(1)>\n'" + "long " * 60 + "🔥"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser, path, width=1280):
+    """The page, once its main chart is drawn; what it complained of and asked for is checked when it closes."""
+    complaints, requests = [], []
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(path.as_uri())
+    try:
+        tab.wait_for_selector("#main-chart[data-drawn]", timeout=30_000)
+        yield tab
+        assert complaints == []
+        assert requests == [path.as_uri()]
+    finally:
+        tab.close()
+
+
+def lines(tab):
+    """Outlines of the runs' lines in the main chart."""
+    paths = tab.locator("#main-chart .mark-line path")
+    return [paths.nth(index).get_attribute("d") for index in range(paths.count())]
+
+
+def hovered(tab):
+    """What the tooltip says in the middle of the main chart."""
+    tab.locator("#main-chart").scroll_into_view_if_needed()
+    box = tab.locator("#main-chart svg").bounding_box()
+    for shift in (0, 3):
+        tab.mouse.move(box["x"] + box["width"] / 2 + shift, box["y"] + box["height"] / 2)
+    return tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000).inner_text()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return compare(zoo(4, 20)).to_html(tmp_path_factory.mktemp("page") / "page.html")
+
+
+def test_the_page_draws_every_run_and_asks_for_nothing_but_itself(browser, written):
+    with opened(browser, written) as tab:
+        drawn = lines(tab)
+        assert len(drawn) == 4
+        assert len(set(drawn)) == 4
+        assert tab.locator("#main-chart").get_attribute("data-drawn") == "energy_j log"
+
+
+def test_choosing_another_cost_redraws(browser, written):
+    with opened(browser, written) as tab:
+        before = lines(tab)
+        tab.select_option("#x-choice", "flop")
+        tab.wait_for_selector("#main-chart[data-drawn='flop log']")
+        assert lines(tab) != before
+        tab.select_option("#x-choice", "params")
+        tab.wait_for_selector("#main-chart[data-drawn='params log']")
+        assert tab.locator("#main-chart .mark-symbol path").count() == 4
+
+
+def test_a_linear_axis_draws_other_lines_and_a_log_one_the_first_again(browser, written):
+    with opened(browser, written) as tab:
+        before = lines(tab)
+        tab.click("[data-scale=linear]")
+        tab.wait_for_selector("#main-chart[data-drawn='energy_j linear']")
+        linear = lines(tab)
+        tab.click("[data-scale=log]")
+        tab.wait_for_selector("#main-chart[data-drawn='energy_j log']")
+        assert linear != before
+        assert lines(tab) == before
+
+
+def test_a_click_on_a_run_hides_it_and_another_one_shows_it_again(browser, written):
+    with opened(browser, written) as tab:
+        tab.click("[data-run='1']")
+        tab.wait_for_function("document.querySelectorAll('#main-chart .mark-line path').length === 3")
+        assert tab.locator("[data-run='1']").get_attribute("aria-pressed") == "false"
+        tab.select_option("#x-choice", "flop")
+        tab.wait_for_selector("#main-chart[data-drawn='flop log']")
+        assert len(lines(tab)) == 3
+        tab.click("[data-run='1']")
+        tab.wait_for_function("document.querySelectorAll('#main-chart .mark-line path').length === 4")
+
+
+def test_small_charts_are_drawn_when_they_come_into_sight(browser, written):
+    with opened(browser, written) as tab:
+        charts = tab.locator(".chart.small")
+        for index in range(charts.count()):
+            charts.nth(index).scroll_into_view_if_needed()
+        tab.wait_for_function("!document.querySelector('.chart.small:not([data-drawn])')")
+        assert tab.locator(".chart.small svg").count() == charts.count() > 8
+
+
+def test_hovering_a_point_shows_its_cost_in_a_unit_for_people(browser, written):
+    with opened(browser, written) as tab:
+        text = hovered(tab)
+        assert "kWh" in text
+        assert "val/acc:" in text
+        assert "undefined" not in text
+
+
+def test_hostile_names_are_drawn_as_text_and_run_nothing(browser, tmp_path):
+    runs = [make_run(f"{HOSTILE}{i}", monitor=HOSTILE, setup={HOSTILE: i}) for i in range(2)]
+    with opened(browser, compare(runs).to_html(tmp_path / "page.html")) as tab:
+        assert len(lines(tab)) == 2
+        assert "<img src=x" in hovered(tab)
+        assert tab.locator("img").count() == 0
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+@pytest.mark.parametrize("name", ["image", "title", "constructor", "__proto__", "q", "datum", "a.b[0]"])
+def test_a_metric_may_have_a_name_that_means_something_to_vega(browser, tmp_path, name):
+    with opened(browser, compare([make_run(monitor=name)]).to_html(tmp_path / "page.html")) as tab:
+        assert f"{name}:" in hovered(tab)
+        assert tab.locator("img").count() == 0
+
+
+def test_the_page_fits_a_phone(browser, written):
+    with opened(browser, written, width=390) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.locator("#main-chart svg").bounding_box()["width"] <= 390

@@ -1,0 +1,83 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import make_run, zoo
+
+from lightning_costs.compare import compare
+from lightning_costs.report.scale import display
+from lightning_costs.report.tables import rank_matrix, target_tables
+from lightning_costs.report.text import comparison_text
+from lightning_costs.report.words import summary
+
+
+def test_summary_says_who_was_best_and_limits_the_claim_to_the_setup():
+    text = " ".join(summary(compare(zoo(4, 12))))
+    assert text.startswith("4 runs are compared by 'val/acc', where higher is better.")
+    assert "was reached by 'resnet50 + SAM'" in text
+    assert "hardware.accelerator: NVIDIA H100" in text
+    assert "says nothing about other hardware" in text
+
+
+def test_nobody_leads_where_all_runs_tie():
+    text = " ".join(summary(compare([make_run("a"), make_run("b")], targets=[0.8])))
+    assert "needed least" not in text
+
+
+def test_terminal_text_shows_costs_targets_fronts_ranks_and_cautions():
+    text = comparison_text(compare(zoo(4, 12)), width=200)
+    for words in ("At the end of each run", "Cost to reach val/acc", "Pareto front", "Spearman", "Cautions", "kWh"):
+        assert words in text
+
+
+def test_a_target_that_was_not_reached_is_told_with_what_was_spent():
+    cells = target_tables(compare([make_run(quality=[0.1])], targets=[0.9]))[0].lines[0].cells
+    assert cells[0].text == "not reached within 10 s"
+    assert cells[0].note == "last evaluation short of it: 0.1 at 10 s"
+
+
+def test_a_users_name_is_never_read_as_markup_of_the_terminal():
+    text = comparison_text(compare([make_run("[bold red]x[/nope]")]))
+    assert "[bold red]x[/nope]" in text
+
+
+@pytest.mark.parametrize("quality", [[], [None], [float("nan")]])
+def test_runs_without_any_quality_have_a_text_too(quality):
+    assert "so that only their costs can be shown" in comparison_text(compare([make_run(quality=quality)]))
+
+
+def test_the_diagonal_of_the_rank_matrix_agrees_with_itself():
+    lines = rank_matrix(compare(zoo(3, 4)), ["train_s", "energy_j"])
+    assert [line.cells[index].text for index, line in enumerate(lines)] == ["1", "1"]
+
+
+def test_a_notebook_shows_an_escaped_table_with_the_cautions():
+    shown = compare([make_run("<script>alert(1)</script>")])._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+    assert "cautions</summary>" in shown
+
+
+UNITS = st.sampled_from(
+    ["s", "j", "bytes", "flop", "flop_per_s", "w", "g", "usd", "fraction", "params", "samples_per_s"]
+)
+
+
+@given(UNITS, st.floats(1e-9, 1e22))
+def test_an_axis_unit_keeps_the_largest_amount_readable(unit, peak):
+    factor, _ = display(unit, peak)
+    shown = peak / factor
+    assert factor > 0
+    if 1e-2 < peak < 1e15 and unit not in ("usd", "j", "fraction"):
+        assert 0.01 <= shown < 1e5
+
+
+def test_axis_units_follow_the_amounts_that_people_would_choose():
+    assert display("s", 60.0).suffix == "s"
+    assert display("s", 120.0).suffix == "min"
+    assert display("bytes", 2048.0) == (1024.0, "KiB")
+    assert display("w", 300.0).suffix == "W"
+    assert display("usd", 3.0).suffix == "USD"
+    assert display("j", 10.0).suffix == "J"
+    assert display("samples_per_s", 500.0).suffix == "samples/s"
+    assert display("s", None).suffix == "s"
+    assert display("s", 0.0).suffix == "s"
