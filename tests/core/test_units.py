@@ -115,7 +115,7 @@ ZERO = {
 }
 
 
-@pytest.mark.parametrize("unit", (*PHYSICAL, *COUNTS))
+@pytest.mark.parametrize("unit", [*PHYSICAL, *COUNTS])
 @pytest.mark.parametrize("zero", [0, 0.0, -0.0])
 def test_zero_is_zero_of_the_base_unit(unit, zero):
     assert human(zero, unit) == ZERO.get(unit, f"0 {unit}")
@@ -180,7 +180,7 @@ SCALES = {
     **{"J": 1.0, "kJ": 1e3, "kWh": 3.6e6, "%": 0.01, "": 1.0},
     **{f"{p}{w}": 1e3**n for w in ("FLOP", "MAC", "W", "g") for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))},
     **{p: 1e3**n for n, p in enumerate(("", "k", "M", "G", "T")) if p},
-    **{c: 1.0 for c in COUNTS},
+    **dict.fromkeys(COUNTS, 1.0),
 }
 
 
