@@ -212,12 +212,8 @@ class _Session:
     # The trainer's view tells ------------------------------------------------------------------------------
 
     def training_begins(self) -> None:
-        self.recorder.begin()
         self.view.take_work()
-        if self._trainer.is_global_zero:
-            header = self.recorder.header
-            about = {key: header[key] for key in ("schema_version", "monitor", "mode", "targets", "tariff")}
-            begin_wandb(self._trainer.loggers, self.recorder.declarations, about)
+        self.recorder.begin()
 
     def training_ended(self) -> None:
         self.recorder.training_ended()
@@ -231,7 +227,8 @@ class _Session:
     def batch_ended(self, batch: object) -> None:
         work = self.view.take_work()
         if not self.recorder.run_id:  # the loaders are known from the first batch on
-            self.recorder.describe(_facts(self._trainer))
+            with self.accounts.inside("other"):
+                self._begin_folder()
         if self.view.epoch_complete:
             self.recorder.epoch_done()
         self.recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
@@ -254,6 +251,14 @@ class _Session:
 
     def bar(self) -> str:
         return self._bar
+
+    def _begin_folder(self) -> None:
+        """What can be said from the first batch on."""
+        self.recorder.describe(_facts(self._trainer))
+        if self._trainer.is_global_zero:
+            header = self.recorder.header
+            about = {key: header[key] for key in ("schema_version", "monitor", "mode", "targets", "tariff")}
+            begin_wandb(self._trainer.loggers, self.recorder.declarations, about)
 
     # Points -------------------------------------------------------------------------------------------------
 

@@ -180,6 +180,7 @@ class Recorder:
         self._key: Hashable = None
         self._warm_left = WARMUP_STEPS
         self._interrupted = True
+        self._ended_s = 0.0
         self._census_s: list[float] = []
 
     # What others may ask ------------------------------------------------------------------------------------
@@ -328,7 +329,8 @@ class Recorder:
         if self._state != "training":
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
         if self._writer is None:
-            self._writer = self._make_folder(batch)
+            with self.accounts.inside("other"):
+                self._writer = self._make_folder(batch)
         look = self._look if self._look is not None else batches.look(batch)
         warm = self._warm_left > 0
         samples, tokens = look.samples, None
@@ -401,7 +403,7 @@ class Recorder:
         if self._writer is not None:
             self._header["attempts"][-1] |= {"ended": utc(), "status": status}
             run = self._writer.close(self._header)
-            run_ended()
+            run_ended(self.accounts.begun_s + self._ended_s)
         return run
 
     def __enter__(self) -> Self:
@@ -446,6 +448,7 @@ class Recorder:
             self._window.overhead_s += sum(max(0.0, took_s - steady_step_s) for took_s in self._census_s)
             self._census_s.clear()
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
+        self._ended_s = sample.ended_s
         if (device_steps := self._setting.attached(DeviceSteps)) is not None:
             sample = replace(sample, step_times_s=device_steps.collect())
         vector = self._panel.read(sample)

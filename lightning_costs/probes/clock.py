@@ -48,7 +48,7 @@ def run_begins_s(made_s: float | None = None) -> float:
     return began if _runs_ended_s is None else max(began, _runs_ended_s)
 
 
-def run_ended() -> None:
-    """Note that a run of this process ended now: the next one begins here."""
-    global _runs_ended_s
-    _runs_ended_s = now_s()
+def run_ended(ended_s: float) -> None:
+    """Note when a run of this process ended, on the scale of `now_s`: the next one begins there."""
+    global _runs_ended_s  # noqa: PLW0603 - one process has one such moment
+    _runs_ended_s = ended_s

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -38,6 +39,15 @@ def rapl_readable() -> bool:
     return any(os.access(path, os.R_OK) for path in _RAPL.glob("intel-rapl:*/energy_uj"))
 
 
+@cache
+def _thermal_design() -> tuple[str, float]:
+    """CPU model and its thermal design power in watts: a search of codecarbon's table, once a process."""
+    from codecarbon.core.cpu import TDP
+
+    found = TDP()
+    return str(found.model), float(found.tdp)
+
+
 @final
 class HostEnergy:
     """Energy of this node's CPUs and RAM in joules, since the last call of each."""
@@ -58,26 +68,25 @@ class HostEnergy:
         """
         if not setting.first_on_node:
             raise Missing("read by the first rank of the node")
-        with _quiet():
-            try:
-                from codecarbon.core.cpu import TDP
-                from codecarbon.external.hardware import CPU
-                from codecarbon.external.ram import RAM
+        try:
+            from codecarbon.external.hardware import CPU
+            from codecarbon.external.ram import RAM
 
+            with _quiet():
                 ram = RAM()
                 ram_w = ram.total_power().W
                 if rapl_readable():
                     cpu = CPU.from_utils(tempfile.gettempdir(), "intel_rapl", model="read by RAPL", tdp=0)
                     cpu_method = "counter: RAPL, whole sockets, every process on this node"
                 else:
-                    tdp = TDP()
-                    cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", tdp.model, tdp.tdp)
+                    model, tdp_w = _thermal_design()
+                    cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
                     cpu_method = (
-                        f"model: codecarbon cpu_load, TDP {tdp.tdp:g} W for '{tdp.model}' (generic where unknown), "
+                        f"model: codecarbon cpu_load, TDP {tdp_w:g} W for '{model}' (generic where unknown), "
                         "load of every process on this node; RAPL is not readable here"
                     )
-            except Exception as error:
-                raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
+        except Exception as error:
+            raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
         ram_method = f"constant: codecarbon RAM model, {ram_w:g} W from the installed memory"
         return cls(cpu, ram, cpu_method, ram_method)
 

@@ -1,0 +1,159 @@
+"""The command line: show a run, compare runs, write a report, total a project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lightning_costs.compare import comparison
+from lightning_costs.core.records import RunRecord
+from lightning_costs.core.summary import summary_rows, total_of
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.core.units import human
+from lightning_costs.stores.loader import load_run, load_runs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="What training costs, by every indicator at once.",
+)
+
+
+class Mode(StrEnum):
+    """Which direction of the quality metric is better."""
+
+    MAX = "max"
+    MIN = "min"
+
+
+class Target(StrEnum):
+    """What a report is written as."""
+
+    HTML = "html"
+
+
+Paths = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold them.")]
+Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]
+Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it is better.")]
+TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
+Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
+) -> None:
+    """Show one run in human units, missing costs with how to get them."""
+    record = load_run(run)
+    header = record.header
+    console = Console()
+    console.print(f"{record.name}  ({header['status']}, {len(header['attempts'])} attempt(s), from {record.source})")
+    table = Table("cost", "amount", "how, or why it is missing", box=None, pad_edge=False)
+    for row in summary_rows(header, record.final, everything=everything):
+        table.add_row(row.label, row.text, row.note)
+    console.print(table)
+    monitor = header.get("monitor")
+    if monitor in record.points.columns:
+        seen = record.points[str(monitor)].drop_nulls()
+        if seen.len():
+            best = seen.max() if header.get("mode") == "max" else seen.min()
+            console.print(f"best {monitor}: {best:.6g} over {seen.len()} evaluations", highlight=False)
+    console.print(f"next: lightning-costs compare {run.parent}", highlight=False, soft_wrap=True)
+
+
+def _compared(
+    paths: Sequence[Path], monitor: str | None, mode: Mode | None, tariff: Path | None, targets: Sequence[float] | None
+) -> comparison.Comparison:
+    return comparison.compare(
+        load_runs(list(paths)),
+        monitor=monitor,
+        mode=None if mode is None else "max" if mode is Mode.MAX else "min",
+        targets=targets or (),
+        tariff=Tariff.from_file(tariff) if tariff is not None else None,
+    )
+
+
+@app.command()
+def compare(
+    paths: Paths,
+    monitor: Monitor = None,
+    mode: Direction = None,
+    target: Targets = None,
+    tariff: TariffFile = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
+) -> None:
+    """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
+    from lightning_costs.report.text import comparison_text
+
+    compared = _compared(paths, monitor, mode, tariff, target)
+    print(comparison_text(compared))
+    if json is not None:
+        compared.to_json(json)
+        print(f"wrote {json}")
+    print(f"next: lightning-costs report {' '.join(map(str, paths))} --to html -o report.html")
+
+
+@app.command()
+def report(
+    paths: Paths,
+    monitor: Monitor = None,
+    mode: Direction = None,
+    target: Targets = None,
+    tariff: TariffFile = None,
+    to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("report.html"),
+) -> None:
+    """Write a self-contained report of a comparison."""
+    written = _compared(paths, monitor, mode, tariff, target).to_html(out)
+    print(f"wrote {written}")
+
+
+@app.command()
+def total(directory: Annotated[Path, typer.Argument(help="A folder of runs.")]) -> None:
+    """Add up what a whole project cost, failed and killed runs included."""
+    runs = load_runs(directory)
+    table = Table("cost", *_statuses(runs), "all", box=None, pad_edge=False)
+    declared: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        declared |= dict(run.header["indicators"])
+    table.add_row("runs", *(str(len(_of(runs, status))) for status in _statuses(runs)), str(len(runs)))
+    for name, declaration in declared.items():
+        if declaration["kind"] != "counter" or declaration["role"] != "indicator":
+            continue
+        cells = [total_of(group, name) for group in [*(_of(runs, s) for s in _statuses(runs)), runs]]
+        if all(amount is None for amount, _ in cells):
+            continue
+        table.add_row(declaration["label"], *(_cell(amount, lacking, declaration["unit"]) for amount, lacking in cells))
+    Console().print(table)
+
+
+def _cell(amount: float | None, lacking: int, unit: str) -> str:
+    text = human(amount, unit)
+    return f"{text} (+ {lacking} unknown)" if lacking and amount is not None else text
+
+
+def _statuses(runs: Sequence[RunRecord]) -> list[str]:
+    return sorted({str(run.header["status"]) for run in runs})
+
+
+def _of(runs: Sequence[RunRecord], status: str) -> list[RunRecord]:
+    return [run for run in runs if run.header["status"] == status]
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user can mend is one line, not a traceback."""
+    try:
+        app(standalone_mode=False)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise SystemExit(f"lightning-costs: {error}") from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    raise SystemExit(0)

@@ -1,0 +1,209 @@
+"""Every second of a real Trainer's run lands in its account, and the accounts add up to an outside stopwatch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning_models import classifier, data, namespace, trainer
+
+from lightning_costs import CostMonitor, load_runs
+from lightning_costs.probes import clock
+
+pl = namespace("lightning.pytorch")
+ACCOUNTS = ("setup_s", "train_s", "evaluate_s", "checkpoint_s", "other_s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """First uses of torch, of the census and of codecarbon's tables belong to no test."""
+    trainer(pl, CostMonitor(save_dir=tmp_path_factory.mktemp("warm"))).fit(classifier(pl), data(), data())
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Seconds since a run of this process ended: the next one begins there."""
+    monkeypatch.setattr(clock, "_runs_ended_s", time.perf_counter())
+    began = time.perf_counter()
+    return lambda: time.perf_counter() - began
+
+
+class SlowCheckpoint(pl.callbacks.ModelCheckpoint):
+    def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
+        time.sleep(0.3)
+        super()._save_checkpoint(trainer, filepath)
+
+
+class SlowState(pl.Callback):
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+        time.sleep(0.2)
+
+
+class SlowHook(pl.Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        time.sleep(0.02)
+
+
+class SlowLogger(pl.loggers.CSVLogger):
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        time.sleep(0.1)
+        super().log_metrics(*args, **kwargs)
+
+
+def adds_up(final: dict[str, Any], outside_s: float) -> None:
+    total_s = sum(final[name] for name in ACCOUNTS)
+    assert total_s == pytest.approx(final["total_s"], abs=1e-6)
+    assert final["run_s"] == pytest.approx(final["total_s"] - final["setup_s"], abs=1e-6)
+    assert final["total_s"] == pytest.approx(outside_s, rel=0.01, abs=0.02)
+
+
+def test_each_planted_sleep_lands_in_its_account(tmp_path: Path, stopwatch: Any) -> None:
+    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    fit = trainer(
+        pl,
+        monitor,
+        SlowHook(),
+        SlowState(),
+        SlowCheckpoint(dirpath=tmp_path / "checkpoints"),
+        enable_checkpointing=True,
+        num_sanity_val_steps=0,
+    )
+    fit.fit(classifier(pl, train_s=0.1, val_s=0.5), data(), data())
+    outside_s = stopwatch()
+    assert monitor.run is not None
+    final = monitor.run.final
+    assert final["train_s"] == pytest.approx(16 * 0.1, rel=0.05)
+    assert final["evaluate_s"] == pytest.approx(2 * 0.5, rel=0.05)
+    assert final["checkpoint_s"] == pytest.approx(2 * (0.3 + 0.2), rel=0.05)
+    assert final["other_s"] == pytest.approx(16 * 0.02, rel=0.05, abs=0.1)
+    adds_up(final, outside_s)
+
+
+def test_logging_is_other_time_and_sanity_checks_too(tmp_path: Path, stopwatch: Any) -> None:
+    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    logger = SlowLogger(tmp_path / "csv")
+    fit = trainer(pl, monitor, logger=logger, log_every_n_steps=8, num_sanity_val_steps=2)
+    fit.fit(classifier(pl, val_s=0.4), data(), data())
+    outside_s = stopwatch()
+    assert monitor.run is not None
+    final = monitor.run.final
+    # Two train rows and two evaluation rows; the sanity check's sleep.
+    assert final["other_s"] == pytest.approx(4 * 0.1 + 0.4, rel=0.05, abs=0.1)
+    assert final["evaluate_s"] == pytest.approx(2 * 0.4, rel=0.05)
+    adds_up(final, outside_s)
+
+
+def test_waiting_for_batches_is_part_of_training(tmp_path: Path) -> None:
+    loader = data()
+
+    def slow(samples: Any) -> Any:
+        time.sleep(0.03)
+        return tuple(map(torch.stack, zip(*samples, strict=True)))
+
+    import torch
+
+    monitor = CostMonitor(save_dir=tmp_path)
+    slow_loader = torch.utils.data.DataLoader(loader.dataset, 8, collate_fn=slow)
+    trainer(pl, monitor).fit(classifier(pl), slow_loader)
+    assert monitor.run is not None
+    final = monitor.run.final
+    assert final["data_wait_s"] == pytest.approx(16 * 0.03, rel=0.05, abs=0.02)
+    assert final["data_wait_s"] < final["train_s"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("boom"), "failed"), (KeyboardInterrupt(), "interrupted")])
+def test_a_run_that_ends_by_an_error_keeps_all_it_spent(
+    tmp_path: Path, stopwatch: Any, error: BaseException, status: str
+) -> None:
+    class Breaks(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 1 and batch_idx == 3:
+                raise error
+
+    monitor = CostMonitor(save_dir=tmp_path)
+    fit = trainer(pl, monitor, Breaks())
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit.fit(classifier(pl, train_s=0.1, val_s=0.3), data(), data())
+    outside_s = stopwatch()
+    (run,) = load_runs(tmp_path)
+    assert run.header["status"] == status
+    assert run.final["batches"] == run.final["steps"] == 11
+    assert run.final["samples"] == 88
+    assert run.final["train_s"] == pytest.approx(11 * 0.1, rel=0.05)
+    adds_up(run.final, outside_s)
+    assert "run" not in vars(fit.fit_loop)
+    assert "save_checkpoint" not in vars(fit)
+
+
+def test_a_second_fit_of_the_process_begins_where_the_first_ended(tmp_path: Path, stopwatch: Any) -> None:
+    first, second = CostMonitor(save_dir=tmp_path, name="a"), CostMonitor(save_dir=tmp_path, name="b")
+    trainer(pl, first).fit(classifier(pl, train_s=0.02), data())
+    time.sleep(0.2)
+    trainer(pl, second).fit(classifier(pl, train_s=0.02), data())
+    outside_s = stopwatch()
+    assert first.run is not None
+    assert second.run is not None
+    together_s = first.run.final["total_s"] + second.run.final["total_s"]  # type: ignore[operator]
+    assert together_s == pytest.approx(outside_s, rel=0.01, abs=0.02)
+    assert second.run.final["setup_s"] == pytest.approx(0.2, abs=0.15)
+
+
+def test_two_fits_of_one_monitor_are_two_runs(tmp_path: Path) -> None:
+    monitor = CostMonitor(save_dir=tmp_path, name="twice")
+    fit = trainer(pl, monitor)
+    model = classifier(pl)
+    fit.fit(model, data())
+    fit.fit_loop.max_epochs = 3
+    fit.fit(model, data())
+    runs = load_runs(tmp_path)
+    assert len(runs) == 2
+    assert [run.final["epochs"] for run in runs] == [2, 1]
+
+
+def test_seconds_of_the_learning_rate_finder_are_other_time_of_the_run_that_follows(
+    tmp_path: Path, stopwatch: Any
+) -> None:
+    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    fit = trainer(pl, monitor, default_root_dir=tmp_path, logger=False)
+    model = classifier(pl, train_s=0.1)
+    pl.tuner.Tuner(fit).lr_find(model, data(), num_training=20, early_stop_threshold=None)
+    assert not (tmp_path / "costs").exists()
+    fit.fit(model, data())
+    outside_s = stopwatch()
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.final["other_s"] == pytest.approx(16 * 0.1, rel=0.05, abs=0.15)  # two epochs of it
+    assert run.final["train_s"] == pytest.approx(16 * 0.1, rel=0.05, abs=0.05)
+    assert run.final["batches"] == 16
+    adds_up(run.final, outside_s)
+
+
+def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_path: Path) -> None:
+    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    finder = pl.callbacks.LearningRateFinder(num_training_steps=10)
+    fit = trainer(pl, monitor, finder, default_root_dir=tmp_path, num_sanity_val_steps=0)
+    fit.fit(classifier(pl, train_s=0.1), data())
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.final["batches"] == 16
+    assert run.final["train_s"] == pytest.approx(16 * 0.1, rel=0.05, abs=0.05)
+    assert run.final["other_s"] > 10 * 0.1  # type: ignore[operator]
+
+
+def test_the_batch_size_finder_leaves_no_points(tmp_path: Path) -> None:
+    class Sized(type(classifier(pl))):  # type: ignore[misc]
+        batch_size = 4
+
+        def train_dataloader(self) -> Any:
+            return data(batch_size=self.batch_size)
+
+        val_dataloader = train_dataloader
+
+    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    fit = trainer(pl, monitor, default_root_dir=tmp_path)
+    model = Sized()
+    pl.tuner.Tuner(fit).scale_batch_size(model, max_trials=2, mode="power", steps_per_trial=1)
+    assert not (tmp_path / "costs").exists()
+    fit.fit(model)
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.final["samples"] == 128

@@ -1,0 +1,172 @@
+"""Quality and every cost stand in one row, in every logger; headline ones are in `callback_metrics` too."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_models import NAMESPACES, classifier, data, namespace, trainer
+
+from lightning_costs import CostMonitor
+from lightning_costs.core.records import RunRecord
+
+
+def columns(run: RunRecord, *, headline: bool = False) -> set[str]:
+    """Counters and gauges that the folder has and that are not missing."""
+    declared = run.header["indicators"]
+    return {
+        name
+        for name, amount in run.final.items()
+        if amount is not None and declared[name]["kind"] != "static" and (declared[name]["headline"] or not headline)
+    }
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("log", ["complete", "headline"])
+def test_csv_rows_of_results_hold_the_cost_curves(tmp_path: Path, name: str, log: Any) -> None:
+    pl = namespace(name)
+    monitor = CostMonitor(save_dir=tmp_path / "costs", monitor="val/acc", mode="max", log=log)
+    logger = pl.loggers.CSVLogger(tmp_path, name="csv", version=0)
+    trainer(pl, monitor, logger=logger).fit(classifier(pl), data(), data())
+    assert monitor.run is not None
+    run = monitor.run
+    rows = rows_of(tmp_path / "csv" / "version_0" / "metrics.csv")
+    evaluated = [row for row in rows if row["val/acc"]]
+    trained = [row for row in rows if row["train/loss"]]
+    expected = columns(run, headline=log == "headline")
+    assert len(evaluated) == 2
+    assert len(trained) == 4
+    for row in [*evaluated, *trained]:
+        assert {key.removeprefix("cost/") for key, value in row.items() if key.startswith("cost/") and value} == expected
+    points = run.points.filter(run.points["trigger"] == "evaluate").to_dicts()
+    for row, point in zip(evaluated, points, strict=True):
+        assert int(row["step"]) == point["step"]
+        for column in expected:
+            assert float(row[f"cost/{column}"]) == point[column]
+
+
+def test_rows_of_other_steps_are_left_alone(tmp_path: Path) -> None:
+    pl = namespace("lightning.pytorch")
+
+    class OnStep(type(classifier(pl))):  # type: ignore[misc]
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            super().validation_step(batch, batch_idx)
+            self.log("val/batch", float(batch_idx), on_step=True, on_epoch=False)
+
+        def on_train_start(self) -> None:
+            self.logger.log_metrics({"hand/made": 1.0}, step=0)
+
+    logger = pl.loggers.CSVLogger(tmp_path, name="csv", version=0)
+    trainer(pl, CostMonitor(save_dir=tmp_path / "costs"), logger=logger).fit(OnStep(), data(), data())
+    rows = rows_of(tmp_path / "csv" / "version_0" / "metrics.csv")
+    by_hand = [row for row in rows if row["hand/made"] or row["val/batch"]]
+    assert by_hand
+    assert not any(row["cost/steps"] for row in by_hand if not row["val/acc"] and not row["train/loss"])
+
+
+def test_tensorboard_gets_the_curves_too(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pl = namespace("lightning.pytorch")
+    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    logger = pl.loggers.TensorBoardLogger(tmp_path, name="tb", version=0)
+    trainer(pl, monitor, logger=logger).fit(classifier(pl), data(), data())
+    events = EventAccumulator(str(tmp_path / "tb" / "version_0"))
+    events.Reload()
+    assert monitor.run is not None
+    assert {f"cost/{column}" for column in columns(monitor.run)} <= set(events.Tags()["scalars"])
+
+
+def test_callback_metrics_hold_the_headline_in_float64(tmp_path: Path) -> None:
+    pl = namespace("lightning.pytorch")
+    monitor = CostMonitor(save_dir=tmp_path)
+    stop = pl.callbacks.EarlyStopping("cost/samples", mode="min", divergence_threshold=100)
+    fit = trainer(pl, monitor, stop, max_epochs=5)
+    fit.fit(classifier(pl), data(), data())
+    assert monitor.run is not None
+    costs = {name: value for name, value in fit.callback_metrics.items() if name.startswith("cost/")}
+    assert {name.removeprefix("cost/") for name in costs} == columns(monitor.run, headline=True)
+    assert all(value.dtype == torch.float64 for value in costs.values())
+    assert monitor.run.final["epochs"] == 2  # 128 samples is past the threshold of 100
+
+
+def test_the_progress_bar_shows_the_cost_so_far(tmp_path: Path) -> None:
+    pl = namespace("lightning.pytorch")
+    seen: list[str] = []
+
+    class Peek(pl.Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            seen.append(trainer.progress_bar_callback.get_metrics(trainer, pl_module)["cost"])
+
+    trainer(pl, CostMonitor(save_dir=tmp_path), Peek(), enable_progress_bar=True).fit(classifier(pl), data(), data())
+    assert len(seen) == 2
+    assert "FLOP" in seen[0]
+
+
+_WANDB = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from lightning_models import classifier, data, namespace, trainer
+from lightning_costs import CostMonitor
+pl = namespace(sys.argv[2])
+out = Path(sys.argv[3])
+logger = pl.loggers.WandbLogger(project="p", save_dir=out, offline=True, prefix=sys.argv[4])
+monitor = CostMonitor(save_dir=out / "costs", monitor="val/acc", mode="max")
+try:
+    trainer(pl, monitor, logger=logger).fit(classifier(pl), data(), data())
+finally:
+    logger.experiment.finish()
+print(monitor.recorder, monitor.run.id)
+"""
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("lightning.pytorch", ""), ("pytorch_lightning", "mine")])
+def test_an_offline_wandb_run_holds_quality_and_all_costs_in_one_row(tmp_path: Path, name: str, prefix: str) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_WANDB)
+    tests = Path(__file__).parents[1]
+    environ = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tests), name, str(tmp_path), prefix],
+        capture_output=True, text=True, env=environ, cwd=tmp_path, check=False, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    from lightning_costs import load_runs
+
+    (run,) = load_runs(tmp_path / "costs")
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    records = inspect(folder)
+    before = f"{prefix}-" if prefix else ""
+    history = [record for record in records if f"{before}val/acc" in record]
+    assert len(history) == 2
+    points = run.points.filter(run.points["trigger"] == "evaluate").to_dicts()
+    for row, point in zip(history, points, strict=True):
+        logged = {key.removeprefix(f"{before}cost/"): value for key, value in row.items() if f"{before}cost/" in key}
+        assert set(logged) == {c for c in columns(run) if point[c] is not None}
+        assert all(logged[column] == point[column] for column in logged)
+        assert row["trainer/global_step"] == point["step"]
+
+
+def inspect(folder: Path) -> list[dict[str, Any]]:
+    """History rows of an offline run, as W&B's own client reads them."""
+    wandb = shutil.which("wandb", path=str(Path(sys.executable).parent)) or "wandb"
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    return [record["history"]["item"] for record in records if record["type"] == "history"]
