@@ -62,9 +62,7 @@ def _quality(runs: Sequence[RunRow], curves: Mapping[str, Curve], metric: Metric
                 "takes part in no target and no front"
             )
         elif any(value is not None and not math.isfinite(value) for value in quality):
-            found.append(
-                f"run {quoted(run['label'])} diverged: some values of its quality are not finite numbers"
-            )
+            found.append(f"run {quoted(run['label'])} diverged: some values of its quality are not finite numbers")
     return found
 
 
@@ -77,9 +75,7 @@ def _methods(runs: Sequence[RunRow]) -> list[str]:
         )
         if len(by_method) > 1:
             ways = "; ".join(f"{method or 'unknown'}: {labels}" for method, labels in by_method.items())
-            found.append(
-                f"{name} was got by different methods ({ways}): runs are not comparable by it across methods"
-            )
+            found.append(f"{name} was got by different methods ({ways}): runs are not comparable by it across methods")
     return found
 
 
@@ -99,7 +95,7 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
 
 
 def _setups(setups: Setups, most: int = 12) -> list[str]:
-    keys = list(setups["different"])
+    keys = [key if len(key) <= 60 else f"{key[:59]}…" for key in setups["different"]]
     if not keys:
         return []
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
@@ -120,9 +116,7 @@ def _few(runs: Sequence[RunRow]) -> list[str]:
     if len(runs) >= 3:
         return []
     count = "one run has" if len(runs) == 1 else "two runs have"
-    return [
-        f"{count} no meaningful rank correlation: it takes at least 3 runs, and more to say anything firm"
-    ]
+    return [f"{count} no meaningful rank correlation: it takes at least 3 runs, and more to say anything firm"]
 
 
 def _grouped(methods: Mapping[str, str | None]) -> dict[str | None, str]:
@@ -135,6 +129,5 @@ def _grouped(methods: Mapping[str, str | None]) -> dict[str | None, str]:
 def clash_cautions(clashing: Sequence[str]) -> list[str]:
     """A word on each column that runs declare in different ways."""
     return [
-        f"runs declare {quoted(name)} with different units, kinds or directions: it is left out"
-        for name in clashing
+        f"runs declare {quoted(name)} with different units, kinds or directions: it is left out" for name in clashing
     ]

@@ -137,15 +137,11 @@ def compare(
     """
     runs = list(runs)
     if not runs:
-        raise ValueError(
-            "expected at least one run to compare, got none; is the folder of runs the right one?"
-        )
+        raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, monitor, mode)
     labels = unique_labels(runs)
     declared, clashing = declarations(runs, priced=tariff is not None)
-    evidence = [
-        read_run(run, label, metric, declared, tariff) for run, label in zip(runs, labels, strict=True)
-    ]
+    evidence = [read_run(run, label, metric, declared, tariff) for run, label in zip(runs, labels, strict=True)]
     rows = [each.run for each in evidence]
     curves = {each.run["label"]: each.curve for each in evidence}
     ranked = {name: row for name, row in declared.items() if row["role"] == "indicator"}

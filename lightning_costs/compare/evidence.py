@@ -54,9 +54,7 @@ def declarations(runs: Sequence[RunRecord], *, priced: bool) -> tuple[dict[str, 
             if any(mine[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
                 clashing.append(name)
     if priced:
-        declared |= {
-            name: cast(DeclarationRow, row.as_dict()) for name, row in PRICED.items() if name not in declared
-        }
+        declared |= {name: cast(DeclarationRow, row.as_dict()) for name, row in PRICED.items() if name not in declared}
     return {name: row for name, row in declared.items() if name not in clashing}, clashing
 
 
@@ -74,6 +72,7 @@ def read_run(
     """
     final = run.final
     missing = {str(name): str(reason) for name, reason in run.header.get("missing", {}).items()}
+    methods = {str(name): str(text) for name, text in run.header.get("methods", {}).items()}
     curve = _curve(run, metric.monitor, declared)
     if tariff is not None:
         statics: Mapping[str, Amount] = run.header.get("statics", {})
@@ -81,6 +80,7 @@ def read_run(
         prices, reasons = price({**last, **statics}, tariff)
         final = final | prices
         missing = {name: text for name, text in missing.items() if name not in PRICED} | reasons
+        methods |= dict.fromkeys(PRICED, "priced under the comparison's tariff")
         rows = _evaluations(run, metric.monitor).iter_rows(named=True)
         prices_at = [price({**row, **statics}, tariff)[0] for row in rows]
         curve |= {name: [at[name] for at in prices_at] for name in PRICED if name in declared}
@@ -98,11 +98,7 @@ def read_run(
             "final": {name: final.get(name) for name in declared},
             "setup": flatten(run.header.get("setup") or {}),
             "missing": {name: text for name, text in missing.items() if name in declared},
-            "methods": {
-                str(name): str(text)
-                for name, text in run.header.get("methods", {}).items()
-                if name in declared
-            },
+            "methods": {name: text for name, text in methods.items() if name in declared},
         },
         curve=curve,
     )
@@ -129,9 +125,7 @@ def _curve(run: RunRecord, monitor: str, declared: Mapping[str, DeclarationRow])
 
 def _best(quality: Sequence[Amount], metric: Metric) -> int | None:
     """Index of the first best quality; one that is not finite is none."""
-    finite = [
-        (index, value) for index, value in enumerate(quality) if value is not None and math.isfinite(value)
-    ]
+    finite = [(index, value) for index, value in enumerate(quality) if value is not None and math.isfinite(value)]
     if not finite:
         return None
     sign = 1.0 if metric.mode == "max" else -1.0

@@ -52,9 +52,7 @@ def agree_on_metric(
     logged = _logged(runs)
     if logged and monitor not in logged:
         near = difflib.get_close_matches(monitor, logged, n=4, cutoff=0.4) or logged
-        raise ValueError(
-            f"no run logged {monitor!r}; give monitor= one of the metrics they logged: {_listed(near)}"
-        )
+        raise ValueError(f"no run logged {monitor!r}; give monitor= one of the metrics they logged: {_listed(near)}")
     return Metric(monitor, mode)
 
 

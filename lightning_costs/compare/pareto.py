@@ -36,9 +36,7 @@ def nondominated(
         [True, True, False]
     """
     if len(costs) != len(qualities):
-        raise ValueError(
-            f"expected as many qualities as costs, got {len(costs)} costs, {len(qualities)} qualities"
-        )
+        raise ValueError(f"expected as many qualities as costs, got {len(costs)} costs, {len(qualities)} qualities")
     cost_sign = 1.0 if better == "lower" else -1.0
     quality_sign = -1.0 if mode == "max" else 1.0
     rows = sorted(

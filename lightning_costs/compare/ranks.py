@@ -64,9 +64,7 @@ def flips(labels: Sequence[str], first: Sequence[float], second: Sequence[float]
     return [[labels[i], labels[j]] for i, j in np.argwhere((x < 0) & (y > 0)).tolist()]
 
 
-def rank_agreement(
-    labels: Sequence[str], finals: Mapping[str, Sequence[Amount]], better: Mapping[str, str]
-) -> Ranks:
+def rank_agreement(labels: Sequence[str], finals: Mapping[str, Sequence[Amount]], better: Mapping[str, str]) -> Ranks:
     """Compare the orders that indicators put the same runs in, cheapest first, for every pair of indicators.
 
     Args:
@@ -75,9 +73,7 @@ def rank_agreement(
         better: Indicator to the cheaper direction, 'lower' or 'higher'.
     """
     names = list(finals)
-    oriented = {
-        name: [_oriented(amount, better[name]) for amount in amounts] for name, amounts in finals.items()
-    }
+    oriented = {name: [_oriented(amount, better[name]) for amount in amounts] for name, amounts in finals.items()}
     pairs = [
         _pair(labels, first, second, oriented[first], oriented[second])
         for index, first in enumerate(names)
@@ -92,9 +88,7 @@ def _oriented(amount: Amount, better: str) -> Amount:
     return amount if better == "lower" else -amount
 
 
-def _pair(
-    labels: Sequence[str], first: str, second: str, x: Sequence[Amount], y: Sequence[Amount]
-) -> RankPair:
+def _pair(labels: Sequence[str], first: str, second: str, x: Sequence[Amount], y: Sequence[Amount]) -> RankPair:
     both = [(r, a, b) for r, a, b in zip(labels, x, y, strict=True) if a is not None and b is not None]
     runs, xs, ys = [r for r, _, _ in both], [a for _, a, _ in both], [b for _, _, b in both]
     tau, concordant, discordant, ties = kendall(xs, ys)

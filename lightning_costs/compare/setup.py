@@ -9,7 +9,9 @@ from lightning_costs.compare.schema import Plain, Setups
 
 
 def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:
-    """A nested setup as one level, keys joined by dots; what is no plain value is written as JSON.
+    """A nested setup as one level, keys joined by dots, entries of a list of tables by number.
+
+    What is no plain value even then is written as JSON.
 
     Example:
         >>> flatten({"devices": {"count": 8, "names": ["H100"]}, "precision": "bf16"})
@@ -18,6 +20,8 @@ def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:
     flat: dict[str, Plain] = {}
     for key, value in setup.items():
         name = f"{prefix}{key}"
+        if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{name}.")
         elif value is None or isinstance(value, str | int | float | bool):

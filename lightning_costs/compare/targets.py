@@ -114,8 +114,7 @@ def target_row(
     hits = {label: first_hit(curve["quality"], target, mode) for label, curve in curves.items()}
     costs = {
         name: {
-            label: cost_to_quality(curve, name, hits[label], finals[label].get(name))
-            for label, curve in curves.items()
+            label: cost_to_quality(curve, name, hits[label], finals[label].get(name)) for label, curve in curves.items()
         }
         for name in counters
     }

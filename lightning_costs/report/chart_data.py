@@ -36,8 +36,7 @@ class Axis:
     @property
     def title(self) -> str:
         """Label and unit on one line."""
-        label = " ".join(self.label.split())
-        label = label if len(label) <= 60 else f"{label[:59]}…"
+        label = one_line(self.label)
         return f"{label} ({self.suffix})" if self.suffix and self.suffix != label else label
 
 
@@ -61,6 +60,17 @@ class ChartData:
     best: Axis
     curves: dict[str, Column]
     finals: dict[str, Column]
+
+
+def one_line(text: str, most: int = 60) -> str:
+    """A user's text on one line, cut where it is long.
+
+    Example:
+        >>> one_line("two\\nlines"), one_line("long", most=3)
+        ('two lines', 'lo…')
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def chart_data(cmp: Comparison, names: Sequence[str] | None = None) -> ChartData:

@@ -14,7 +14,7 @@ import jinja2
 import vl_convert
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.report.chart_data import Axis, ChartData, chart_data
+from lightning_costs.report.chart_data import Axis, ChartData, chart_data, one_line
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
 from lightning_costs.report.tables import (
     final_blocks,
@@ -68,6 +68,7 @@ def page(cmp: Comparison) -> str:
         style=_resource("page.css"),
         scripts=scripts,
         data=script_json(page_data(cmp, data)),
+        metric=one_line(cmp.monitor),
         summary=summary(cmp),
         legend=_legend(cmp.labels),
         choices=_choices(cmp, data),

@@ -42,22 +42,22 @@ def comparison_text(cmp: Comparison, width: int = 120) -> str:
 def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     """The parts of `comparison_text`, for a rich console; users' texts are never read as markup."""
     parts: list[RenderableType] = [Text(" ".join(summary(cmp))), Text()]
-    parts.append(_finals(cmp))
+    parts += [_title("At the end of each run"), _finals(cmp)]
     for target in target_tables(cmp, headline=True):
         title = f"Cost to reach {cmp.monitor} {target.target} ({target.basis}); * needed least"
-        parts.append(_table(title, cmp.labels, target.lines))
+        parts += [_title(title), _table(cmp.labels, target.lines)]
     fronts = [line for line in front_lines(cmp) if line.headline]
     if fronts:
-        parts.append(_table("On the Pareto front of quality and cost: *", cmp.labels, fronts))
+        parts += [_title("On the Pareto front of quality and cost: *"), _table(cmp.labels, fronts)]
     parts += _ranks(cmp)
     if cmp.cautions:
-        parts.append(Text("Cautions", style="bold"))
+        parts.append(_title("Cautions"))
         parts += [Text(f"- {text}") for text in cmp.cautions]
     return parts
 
 
 def _finals(cmp: Comparison) -> Table:
-    table = _headed("At the end of each run", cmp.labels)
+    table = _headed(cmp.labels)
     best = [Text(quality_text(run["best_quality"])) for run in cmp.runs]
     table.add_row(Text(f"best {cmp.monitor}", style="bold"), *best)
     for block in final_blocks(cmp, headline=True):
@@ -71,26 +71,30 @@ def _ranks(cmp: Comparison) -> list[RenderableType]:
     matrix = rank_matrix(cmp, names)
     if len(cmp.runs) < 2 or len(matrix) < 2:
         return []
-    table = _headed("Do indicators agree on who is cheaper? (Spearman)", [str(i + 1) for i in range(len(matrix))])
+    table = _headed([str(index + 1) for index in range(len(matrix))])
     for index, line in enumerate(matrix):
         table.add_row(Text(f"{index + 1} {line.label}"), *(Text(cell.text) for cell in line.cells))
-    found: list[RenderableType] = [table]
+    found: list[RenderableType] = [_title("Do indicators agree on who is cheaper? (Spearman)"), table]
     for flip in flip_lines(cmp, names)[:5]:
         shown = "; ".join(flip.sentences) + (f"; {flip.more} more" if flip.more else "")
         found.append(Text(f"{flip.first} and {flip.second} disagree on {flip.discordant} of {flip.pairs}: {shown}"))
     return [*found, Text()]
 
 
-def _headed(title: str, heads: Sequence[str]) -> Table:
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+def _title(text: str) -> Text:
+    return Text(" ".join(text.split()), style="bold")
+
+
+def _headed(heads: Sequence[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
     for head in heads:
         table.add_column(Text(" ".join(head.split())), justify="right", overflow="fold")
     return table
 
 
-def _table(title: str, labels: Sequence[str], lines: Sequence[Line]) -> Table:
-    table = _headed(" ".join(title.split()), labels)
+def _table(labels: Sequence[str], lines: Sequence[Line]) -> Table:
+    table = _headed(labels)
     for line in lines:
         table.add_row(Text(line.label), *(_cell(cell) for cell in line.cells))
     return table

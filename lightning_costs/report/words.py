@@ -9,8 +9,17 @@ from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import Plain
 from lightning_costs.report.tables import ordered_names, quality_text
 
-#: Beginnings of setup keys that tell what hardware and software a claim holds for, in reading order.
-_TOLD = ("hardware", "device", "accelerator", "gpu", "cpu", "node", "world", "precision", "strategy")
+#: Settings that tell what a claim holds for, in reading order; the page lists all of them.
+_TOLD = (
+    "hardware.device",
+    "hardware.accelerator",
+    "hardware.cpu",
+    "devices",
+    "hardware.devices",
+    "nodes",
+    "precision",
+    "dataset",
+)
 
 
 def summary(cmp: Comparison) -> list[str]:
@@ -62,13 +71,9 @@ def _leaders(cmp: Comparison) -> list[str]:
 
 
 def _limits(cmp: Comparison) -> str:
-    told = [
-        f"{key}: {_value(value)}"
-        for start in _TOLD
-        for key, value in cmp.setups["same"].items()
-        if key.split(".")[0].lower().startswith(start) and value not in (None, "")
-    ]
-    where = f" ({joined(list(dict.fromkeys(told)), most=8)})" if told else ""
+    same = cmp.setups["same"]
+    told = [f"{key.rpartition('.')[2]} {_value(same[key])}" for key in _TOLD if same.get(key) not in (None, "")]
+    where = f" ({', '.join(told)})" if told else ""
     return (
         f"All of this holds for the setup that was measured{where} and says nothing about other hardware, "
         "software or data."

@@ -205,6 +205,7 @@ def test_one_tariff_prices_all_runs_anew_at_the_end_and_along_the_curve():
         quality=[0.5, 0.8],
         costs={"energy_j": [3.6e6, 7.2e6], "device_s": [3600.0, 7200.0], "co2e_g": [1.0, 2.0]},
         tariff={"gco2e_per_kwh": 1.0},
+        methods={"co2e_g": "1 g/kWh (given)"},
     )
     tariff = Tariff(gco2e_per_kwh=50.0, pue=1.2, usd_per_device_h=2.0, usd_per_kwh=0.25)
     cmp = compare([run], tariff=tariff)
@@ -214,6 +215,7 @@ def test_one_tariff_prices_all_runs_anew_at_the_end_and_along_the_curve():
     assert final["electricity_usd"] == pytest.approx(0.6)
     assert cmp.curves["run"]["co2e_g"] == pytest.approx([60.0, 120.0])
     assert cmp.tariff["pue"] == 1.2
+    assert cmp.runs[0]["methods"]["co2e_g"] == "priced under the comparison's tariff"
     assert cmp.indicators["cloud_usd"]["unit"] == "usd"
 
 

@@ -33,5 +33,9 @@ def test_one_run_has_no_differences():
     assert split_setups({"a": {"x": 1}}) == {"same": {"x": 1}, "different": {}}
 
 
+def test_optimizers_in_a_list_are_told_apart_setting_by_setting():
+    assert flatten({"optimizers": [{"name": "SGD", "lr": 0.1}]}) == {"optimizers.0.name": "SGD", "optimizers.0.lr": 0.1}
+
+
 def test_nested_setups_become_dotted_keys_and_lists_become_text():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": "[1, 2]"}

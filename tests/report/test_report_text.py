@@ -14,7 +14,7 @@ def test_summary_says_who_was_best_and_limits_the_claim_to_the_setup():
     text = " ".join(summary(compare(zoo(4, 12))))
     assert text.startswith("4 runs are compared by 'val/acc', where higher is better.")
     assert "was reached by 'resnet50 + SAM'" in text
-    assert "hardware.accelerator: NVIDIA H100" in text
+    assert "(accelerator NVIDIA H100 80GB HBM3, devices 1, precision bf16-mixed, dataset ImageNet-100)" in text
     assert "says nothing about other hardware" in text
 
 
