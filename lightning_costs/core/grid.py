@@ -57,8 +57,9 @@ def intensity(
 
 
 def _unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> ValueError:
-    names = sorted(known)
-    near = difflib.get_close_matches(got, names, n=4, cutoff=0.4) or names[:4]
+    folded = {name.lower(): name for name in sorted(known)}
+    matches = difflib.get_close_matches(got.lower(), list(folded), n=4, cutoff=0.4) or list(folded)[:4]
+    near = [folded[name] for name in matches]
     return ValueError(f"{what} {got!r} is not in codecarbon's tables{hint}; near: {', '.join(near)}")
 
 
@@ -105,7 +106,8 @@ def _country(country: str, region: str | None) -> Intensity:
         grams = 1e3 * emissions.get_country_emissions(one_kwh, GeoMetadata(country_iso_code=code))
         return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code} {mix[code].get('year', '')}".strip()))
     name = region
-    if (sub := pycountry.subdivisions.get(code=region.upper())) is not None:
+    sub = pycountry.subdivisions.get(code=region.upper())
+    if sub is not None and sub.country.alpha_3 == code:  # UY-FD is Florida too, in Uruguay
         name = sub.name
     known = _regions(code, data)
     wanted = name.upper() if code in _NORDIC else name.lower()
@@ -123,7 +125,8 @@ def _regions(code: str, data: object) -> set[str]:
     if code in _NORDIC:
         return set(_NORDIC[code])
     if code == "USA":
-        return {name for name, row in data.get_country_emissions_data("usa").items() if "emissions" in row}
+        rows = data.get_country_emissions_data("usa").items()
+        return {name for name, row in rows if "emissions" in row and not name.startswith("_")}  # comments do
     if code == "CAN":
         return set(data.get_country_energy_mix_data("can"))
     if code == "CHN":

@@ -16,6 +16,8 @@ from lightning_costs.core.units import JOULE_PER_KWH
 
 PREFIX = "LIGHTNING_COSTS_"
 _NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
+#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that nobody knows.
+_LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")}
 #: Fields that only make sense together come from one source: never one source's country with another's region.
 _GROUPS = (
     ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh"),
@@ -77,12 +79,12 @@ class Tariff:
             value = getattr(self, name)
             if value is None:
                 continue
-            least = 1.0 if name == "pue" else 0.0
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number above {least:g}, got {value!r}")
-            if value < least or (value == 0 and name != "gco2e_per_kwh"):
-                wanted = "at least 1" if name == "pue" else "a finite number above 0"
-                raise ValueError(f"{name} must be {wanted}, got {value!r}; leave it out where it is unknown")
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            least, wanted = _LEAST.get(name, (0.0, "above 0"))
+            if not number or value < least or (value == 0 and name not in _LEAST):
+                raise ValueError(
+                    f"{name} must be a finite number {wanted}, got {value!r}; leave it out where it is unknown"
+                )
         if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
             raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
         if self.provider is not None and self.usd_per_device_h is None and self.usd_per_node_h is None:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+import socket
+from importlib.metadata import version
+
+import pytest
+from codecarbon.input import DataSource
+
+from lightning_costs.core.grid import intensity
+
+DATA = DataSource()
+MIX = DATA.get_global_energy_mix_data()
+LB_PER_MWH = 0.45359237  # g per kWh, by definition of the pound
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a lookup opened a socket")
+
+    intensity.cache_clear()
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.parametrize("code", sorted(MIX))
+def test_every_country_of_codecarbon_resolves_to_its_own_figure(code):
+    assert intensity(country=code).gco2e_per_kwh == pytest.approx(MIX[code]["carbon_intensity"], rel=1e-9)
+
+
+def test_every_intensity_is_possible_on_earth():
+    for code in MIX:
+        assert 0 <= intensity(country=code).gco2e_per_kwh < 1500, code
+
+
+def test_two_letters_three_letters_and_lower_case_are_one_country():
+    found = [intensity(country=c) for c in ("FRA", "FR", "fra", "fr")]
+    assert found == [found[0]] * 4
+    assert found[0].gco2e_per_kwh == 56.039
+
+
+def test_the_source_names_place_year_method_and_version():
+    assert (
+        intensity(country="FRA").source
+        == f"FRA {MIX['FRA']['year']}, location-based, codecarbon {version('codecarbon')}"
+    )
+
+
+def test_every_cloud_region_of_codecarbon_resolves_to_its_own_figure():
+    table = DATA.get_cloud_emissions_data()
+    assert len(table) >= 40
+    for row in table.to_dict("records"):
+        found = intensity(cloud=row["provider"], cloud_region=row["region"])
+        assert found.gco2e_per_kwh == float(row["impact"])
+        assert row["region"] in found.source
+
+
+def test_every_state_of_the_usa_resolves_to_its_own_figure():
+    states = DATA.get_country_emissions_data("usa")
+    checked = 0
+    for name, row in states.items():
+        if name.startswith("_"):
+            continue
+        got = intensity(country="USA", region=name).gco2e_per_kwh
+        assert got == pytest.approx(row["emissions"] * LB_PER_MWH, rel=1e-5), name
+        checked += 1
+    assert checked >= 50
+
+
+def test_every_zone_of_the_nordic_countries_resolves_to_its_own_figure():
+    zones = DATA.get_nordic_country_energy_mix_data()["data"]
+    for zone, row in zones.items():
+        country = {"SE": "SWE", "NO": "NOR", "FI": "FIN"}[zone[:2]]
+        assert intensity(country=country, region=zone).gco2e_per_kwh == pytest.approx(row["emission_factor"], rel=1e-9)
+
+
+def test_every_province_of_china_resolves_to_its_own_figure_by_each_of_its_names():
+    for row in DATA.get_china_provincial_emissions_data()["data"].values():
+        for name in row["names"]:
+            got = intensity(country="CHN", region=name).gco2e_per_kwh
+            assert got == pytest.approx(row["emission_factor"], rel=1e-9), name
+
+
+def test_every_province_of_canada_resolves_and_none_is_the_national_value():
+    for name in DATA.get_country_energy_mix_data("can"):
+        got = intensity(country="CAN", region=name).gco2e_per_kwh
+        assert 0 <= got < 1500
+        assert got != MIX["CAN"]["carbon_intensity"], name
+
+
+def test_a_region_is_found_by_name_and_by_iso_code():
+    by_name = intensity(country="USA", region="California")
+    assert intensity(country="US", region="US-CA") == by_name == intensity(country="USA", region="us-ca")
+    assert by_name.source.startswith("USA, california, location-based")
+    assert by_name.gco2e_per_kwh != intensity(country="USA").gco2e_per_kwh
+
+
+# Errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("FRB", "FRA"), ("frb", "FRA"), ("DEUX", "DEU"), ("GBRR", "GBR")])
+def test_an_unknown_country_is_an_error_with_near_matches(wrong, near):
+    with pytest.raises(ValueError, match=rf"country '{wrong}' is not in codecarbon's tables .*; near: .*\b{near}\b"):
+        intensity(country=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "X", "XX", "France", "ZZZ", "world_average"])
+def test_nothing_that_is_no_country_code_becomes_the_world_average(wrong):
+    with pytest.raises(ValueError, match=r"is not in codecarbon's tables \(ISO 3166-1, three or two letters\)"):
+        intensity(country=wrong)
+
+
+def test_an_unknown_region_is_an_error_with_near_matches():
+    with pytest.raises(ValueError, match=r"region of USA 'Calefornia' is not in codecarbon's tables; near: california"):
+        intensity(country="USA", region="Calefornia")
+
+
+def test_a_region_of_a_country_without_regions_is_an_error_and_not_the_countrys_value():
+    with pytest.raises(ValueError, match=r"region of FRA 'Bretagne' .*\(they have no regions of it\)"):
+        intensity(country="FRA", region="Bretagne")
+
+
+def test_a_zone_of_another_nordic_country_is_an_error():
+    with pytest.raises(ValueError, match=r"region of SWE 'NO1' .*near: SE1"):
+        intensity(country="SWE", region="NO1")
+
+
+def test_a_region_code_of_another_country_is_an_error_even_where_the_names_agree():
+    # UY-FD is Florida in Uruguay.
+    with pytest.raises(ValueError, match="region of USA 'UY-FD' is not in codecarbon's tables"):
+        intensity(country="USA", region="UY-FD")
+
+
+@pytest.mark.parametrize("field", ["_unit", "_source", "_define"])
+def test_a_comment_in_the_table_is_no_region(field):
+    with pytest.raises(ValueError, match=f"region of USA '{field}' is not in codecarbon's tables"):
+        intensity(country="USA", region=field)
+
+
+def test_a_province_without_a_published_figure_is_an_error_and_not_the_national_value():
+    with pytest.raises(ValueError, match="region of CHN 'tibet' is not in codecarbon's tables"):
+        intensity(country="CHN", region="tibet")
+
+
+def test_an_unknown_cloud_is_an_error_that_says_which_are_known():
+    with pytest.raises(ValueError, match=r"cloud 'aws' is not in codecarbon's tables \(they have gcp\)"):
+        intensity(cloud="aws", cloud_region="eu-west-1")
+
+
+def test_a_cloud_needs_its_region():
+    with pytest.raises(ValueError, match=r"cloud='gcp' needs cloud_region=, for example '[a-z]+-[a-z]+\d'"):
+        intensity(cloud="gcp")
+
+
+def test_an_unknown_cloud_region_is_an_error_with_near_matches():
+    with pytest.raises(
+        ValueError, match=r"gcp region 'europe-west99' is not in codecarbon's tables; near: europe-west9"
+    ):
+        intensity(cloud="gcp", cloud_region="europe-west99")
+
+
+def test_no_place_is_an_error_that_says_what_to_give():
+    with pytest.raises(ValueError, match="needs country=, or cloud= with cloud_region=, or gco2e_per_kwh="):
+        intensity()
+
+
+def test_no_figure_of_the_tables_is_not_a_number():
+    for row in DATA.get_cloud_emissions_data().to_dict("records"):
+        assert math.isfinite(intensity(cloud=row["provider"], cloud_region=row["region"]).gco2e_per_kwh)
