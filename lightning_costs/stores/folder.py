@@ -52,7 +52,7 @@ def decode(line: str) -> CurvePoint:
                 name: number for name, value in data["quality"].items() if (number := _from_json(value)) is not None
             },
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no point of a run: {line[:80]!r}") from error
 
 
@@ -63,7 +63,11 @@ def _to_json(value: float | None) -> float | str | None:
 
 
 def _from_json(value: float | str | None) -> float | None:
-    return _NOT_FINITE[value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _NOT_FINITE[value]
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no amount")
+    return value
 
 
 @final

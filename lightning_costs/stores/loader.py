@@ -75,7 +75,9 @@ def load_run(path: str | Path) -> RunRecord:
     try:
         header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         version = int(header["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
+        if version <= SCHEMA_VERSION and not all("kind" in declared for declared in header["indicators"].values()):
+            raise KeyError("kind")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / HEADER} is no header of a run: {error!r}") from error
     if version > SCHEMA_VERSION:
         raise ValueError(

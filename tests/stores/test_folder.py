@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+from datetime import date
+
+import polars as pl
+import pytest
+from fakes import declared
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
+from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder, decode, encode
+from lightning_costs.stores.loader import read_journal
+
+DECLARED = (declared("steps", "steps"), declared("energy_j"), declared("params", "params", kind="static"))
+
+
+def header(**changes):
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": "r1",
+        "name": "one",
+        "status": "running",
+        "created": "2026-01-01T00:00:00.000+00:00",
+        "indicators": {d.name: d.as_dict() for d in DECLARED},
+        "statics": {"params": 10.0},
+    } | changes
+
+
+def point(step=0, *, trigger="train", quality=None, **costs):
+    return CurvePoint(
+        step=step,
+        epoch=0,
+        time=1e9 + step,
+        trigger=trigger,
+        costs={"steps": float(step), "energy_j": 2.0 * step} | costs,
+        quality=quality or {},
+    )
+
+
+def same(a, b):
+    """Equality in which nan is nan."""
+    if isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b):
+        return True
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return a == b
+
+
+def same_point(a, b):
+    return all(same(getattr(a, f), getattr(b, f)) for f in ("step", "epoch", "time", "trigger", "costs", "quality"))
+
+
+anything = st.floats(allow_nan=True, allow_infinity=True)
+points = st.builds(
+    CurvePoint,
+    step=st.integers(0, 2**53),
+    epoch=st.integers(0, 2**31),
+    time=st.floats(0, 1e11),
+    trigger=st.sampled_from(["train", "evaluate", "epoch", "end"]),
+    costs=st.dictionaries(st.text(), st.none() | anything),
+    quality=st.dictionaries(st.text(), anything),
+)
+
+
+@given(points)
+def test_decoding_an_encoded_point_is_identity(original):
+    assert same_point(decode(encode(original)), original)
+
+
+@given(points)
+def test_a_point_is_one_line_of_strict_json(original):
+    line = encode(original)
+    assert len(line.splitlines()) == 1
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@given(original=points, data=st.data())
+def test_a_torn_line_is_never_a_point(original, data):
+    line = encode(original)
+    with pytest.raises(ValueError):  # noqa: PT011 - JSON's own message, or ours
+        decode(line[: data.draw(st.integers(0, len(line) - 1))])
+
+
+no_point = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["step", "epoch", "time", "trigger", "costs", "quality", "x"]), inner)
+    ),
+)
+
+
+@given(no_point)
+def test_json_that_is_no_point_is_a_value_error(data):
+    with pytest.raises(ValueError, match="no point of a run: "):
+        decode(json.dumps(data))
+
+
+@pytest.mark.parametrize("part", ["costs", "quality"])
+@pytest.mark.parametrize("wrong", [[], 3, "x", {"a": "Inf"}, {"a": []}])
+def test_a_point_with_parts_of_the_wrong_shape_is_a_value_error(part, wrong):
+    line = {"step": 1, "epoch": 0, "time": 0.0, "trigger": "train", "costs": {}, "quality": {}} | {part: wrong}
+    with pytest.raises(ValueError, match="no point of a run: "):
+        decode(json.dumps(line))
+
+
+# The folder --------------------------------------------------------------------------------------------------
+
+
+def test_every_point_is_on_disk_when_append_returns(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    for n in range(3):
+        folder.append(point(n))
+        assert len(read_journal(tmp_path / "r1" / JOURNAL)) == n + 1
+    folder.close(header())
+
+
+def test_closing_writes_the_final_header_and_the_points_as_parquet_and_leaves_nothing_else(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    folder.append(point(1))
+    folder.close(header(status="finished"))
+    assert {p.name for p in (tmp_path / "r1").iterdir()} == {HEADER, JOURNAL, PARQUET}
+    assert json.loads((tmp_path / "r1" / HEADER).read_text())["status"] == "finished"
+    assert pl.read_parquet(tmp_path / "r1" / PARQUET)["energy_j"].to_list() == [2.0]
+
+
+def test_a_folder_that_is_opened_again_continues_its_journal(tmp_path):
+    for attempt in range(2):
+        folder = RunFolder(tmp_path / "r1")
+        folder.open(header())
+        folder.append(point(attempt))
+        folder.close(header())
+    assert [p.step for p in read_journal(tmp_path / "r1" / JOURNAL)] == [0, 1]
+    assert pl.read_parquet(tmp_path / "r1" / PARQUET).height == 2
+
+
+def test_a_torn_last_line_of_a_killed_attempt_costs_that_point_only(tmp_path):
+    journal = tmp_path / "r1" / JOURNAL
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    folder.append(point(0))
+    folder.append(point(1))
+    folder.close(header())
+    journal.write_bytes(journal.read_bytes()[:-9])
+    again = RunFolder(tmp_path / "r1")
+    again.open(header())
+    again.append(point(2))
+    again.close(header())
+    assert [p.step for p in read_journal(journal)] == [0, 2]
+
+
+def test_a_header_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    circle = header(status="new")
+    circle["setup"] = circle
+    with pytest.raises(ValueError, match="Circular reference"):
+        folder.write_header(circle)
+    folder.close(header())
+    assert json.loads((tmp_path / "r1" / HEADER).read_text())["status"] == "running"
+
+
+def test_a_reader_never_sees_half_a_header(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    seen, stop = [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            seen.append(json.loads((tmp_path / "r1" / HEADER).read_text())["status"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for n in range(150):
+            folder.write_header(header(status=n, padding="x" * 50_000))
+    finally:
+        stop.set()
+        reader.join()
+    folder.close(header())
+    assert len(seen) > 5
+    assert seen == ["running"] * seen.count("running") + sorted(s for s in seen if s != "running")
+
+
+def test_appending_before_opening_is_our_own_mistake(tmp_path):
+    with pytest.raises(AssertionError, match="open comes before append"):
+        RunFolder(tmp_path / "r1").append(point())
+
+
+def test_a_value_that_json_does_not_know_is_written_as_its_text_in_the_header(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header(setup={"day": date(2026, 1, 2)}))
+    folder.close(header(setup={"day": date(2026, 1, 2)}))
+    assert json.loads((tmp_path / "r1" / HEADER).read_text())["setup"] == {"day": "2026-01-02"}
