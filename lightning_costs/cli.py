@@ -65,7 +65,7 @@ def show(
         seen = record.points[str(monitor)].drop_nulls()
         if seen.len():
             best = seen.max() if header.get("mode") == "max" else seen.min()
-            console.print(f"best {monitor}: {best:.6g} over {seen.len()} evaluations", highlight=False)
+            console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations", highlight=False)
     console.print(f"next: lightning-costs compare {run.parent}", highlight=False, soft_wrap=True)
 
 

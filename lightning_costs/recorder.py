@@ -40,6 +40,8 @@ _log = logging.getLogger("lightning_costs")
 
 #: Steps at the start of an attempt that count as warm-up.
 WARMUP_STEPS = 3
+#: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
+WATCH_EVERY_N_STEPS = 50
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
 
@@ -288,7 +290,7 @@ class Recorder:
         self._key = key = (look.signature, position)
         census, memory = self._setting.attached(StepCensus), self._setting.attached(TensorMemory)
         if memory is not None:
-            memory.watching = self._watched()
+            memory.watch(self._watched())
         if census is None or not look.signature or not census.wants(key):
             yield
             return
@@ -304,8 +306,9 @@ class Recorder:
             memory.look()
 
     def _watched(self) -> bool:
-        """Early steps, and the last before each point: optimizer state is complete after the first update."""
-        return self._steps_done < WARMUP_STEPS or (bool(self._every) and (self._steps_done + 1) % self._every == 0)
+        """Early steps (optimizer state is complete after the first update), and then one in so many."""
+        done = self._steps_done
+        return done < WARMUP_STEPS or (done + 1) % max(self._every, WATCH_EVERY_N_STEPS) == 0
 
     def step(
         self,
@@ -452,12 +455,7 @@ class Recorder:
         if (device_steps := self._setting.attached(DeviceSteps)) is not None:
             sample = replace(sample, step_times_s=device_steps.collect())
         vector = self._panel.read(sample)
-        measured = {
-            name: declared
-            for name, declared in self._declarations.items()
-            if declared.kind != "static" and name not in self._panel.derived_names
-        }
-        job = reduce_ranks([vector], measured, self._setting.places)
+        job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)
         window = self._panel.derive(job, self._tariff)
         self._ledger.add(window, lost=frozenset(self._panel.missing))

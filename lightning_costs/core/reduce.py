@@ -51,6 +51,8 @@ def reduce_ranks(
         {'cpu_energy_j': 5.0}
     """
     ranked = sorted(vectors, key=lambda v: v.place.rank)
+    if len(places) == len(ranked) == 1:
+        return {name: ranked[0].amounts.get(name) for name in declarations}
     job: dict[str, Amount] = {}
     for name, declared in declarations.items():
         if declared.across == "rank0":

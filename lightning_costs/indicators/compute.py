@@ -33,7 +33,7 @@ class _Census(Measured):
         if census.blind:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
         bound = f"; lower bound: no formula for {', '.join(census.uncounted)}" if census.uncounted else ""
-        self.method = f"census of {census.censuses} steps: {CONVENTION}{bound}"
+        self.method = f"step census: {CONVENTION}{bound}"
         new, self._read = total - self._read, total
         return float(new)
 

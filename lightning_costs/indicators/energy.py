@@ -13,10 +13,26 @@ from lightning_costs.probes.nvml import GpuEnergy
 from lightning_costs.probes.setting import Setting
 
 _SINCE = "; measured from the monitor's setup on"
+#: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML): train points closer than this share one reading.
+LEAST_WINDOW_S = 0.1
+
+
+class _Metered(Measured):
+    """A meter that is read at train points not too close together, and at every other point."""
+
+    name, unit, kind, family = "metered_j", "j", "counter", "energy"
+    _read_s = 0.0
+
+    def _too_soon(self, sample: StepSample) -> bool:
+        """Whether this window's energy is left to the next reading: nothing is lost, it comes later."""
+        if sample.trigger == "train" and sample.ended_s - self._read_s < LEAST_WINDOW_S:
+            return True
+        self._read_s = sample.ended_s
+        return False
 
 
 @final
-class GpuEnergyJ(Measured):
+class GpuEnergyJ(_Metered):
     """Energy of the training GPUs."""
 
     name, unit, kind, family = "gpu_energy_j", "j", "counter", "energy"
@@ -33,11 +49,11 @@ class GpuEnergyJ(Measured):
             raise Missing(f"energy of device {setting.device!s} cannot be read")
 
     def read(self, sample: StepSample) -> float:
-        return 0.0 if self._meter is None else self._meter.joules()
+        return 0.0 if self._meter is None or self._too_soon(sample) else self._meter.joules()
 
 
 @final
-class CpuEnergyJ(Measured):
+class CpuEnergyJ(_Metered):
     """Energy of the nodes' CPUs, each node once."""
 
     name, unit, kind, family = "cpu_energy_j", "j", "counter", "energy"
@@ -49,7 +65,9 @@ class CpuEnergyJ(Measured):
             self.method = self._meter.cpu_method + _SINCE
 
     def read(self, sample: StepSample) -> Amount:
-        return None if self._meter is None else self._meter.cpu_joules()
+        if self._meter is None:
+            return None
+        return 0.0 if self._too_soon(sample) else self._meter.cpu_joules()
 
 
 @final

@@ -19,8 +19,8 @@ class _Held(Measured):
     def open(self, setting: Setting) -> None:
         self._memory = setting.probe(TensorMemory)
 
-    def _held(self, sample: StepSample) -> Holding:
-        return self._memory.at_rest(sample.ended_s)
+    def _held(self) -> Holding:
+        return self._memory.at_rest()
 
 
 @final
@@ -30,7 +30,7 @@ class ParamBytes(_Held):
     name, label = "param_bytes", "memory of parameters"
 
     def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).param_bytes)
+        return float(self._held().param_bytes)
 
 
 @final
@@ -40,7 +40,7 @@ class GradBytes(_Held):
     name, label = "grad_bytes", "memory of gradients"
 
     def read(self, sample: StepSample) -> Amount:
-        self._held(sample)
+        self._held()
         peak = self._memory.grad_peak_bytes
         return None if peak is None else float(peak)
 
@@ -52,7 +52,7 @@ class OptStateBytes(_Held):
     name, label, headline = "opt_state_bytes", "optimizer memory at rest", True
 
     def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).opt_state_bytes)
+        return float(self._held().opt_state_bytes)
 
 
 @final
@@ -62,7 +62,7 @@ class OptPeakBytes(_Held):
     name, label, headline = "opt_peak_bytes", "optimizer memory inside the step", True
 
     def read(self, sample: StepSample) -> Amount:
-        self._held(sample)
+        self._held()
         peak = self._memory.opt_peak_bytes
         return None if peak is None else float(peak)
 

@@ -32,6 +32,8 @@ class Panel:
         self._indicators = list(indicators)
         self._measured = [i for i in in_order if isinstance(i, Measured)]
         self._derived = [i for i in in_order if isinstance(i, Derived)]
+        #: Declarations of what ranks read window by window, and the reduction joins.
+        self.measured = {i.name: i.declaration() for i in self._measured if i.kind != "static"}
         self.missing: dict[str, str] = {}
         self._opened = False
 
@@ -39,11 +41,6 @@ class Panel:
     def declarations(self) -> dict[str, Declaration]:
         """Declarations by column name, in the order given."""
         return {i.name: i.declaration() for i in self._indicators}
-
-    @property
-    def derived_names(self) -> frozenset[str]:
-        """Columns that are computed from the job's others rather than read."""
-        return frozenset(i.name for i in self._derived)
 
     @property
     def methods(self) -> dict[str, str]:

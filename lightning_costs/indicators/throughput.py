@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
-
-import numpy as np
 
 from lightning_costs.core.indicator import Derived, Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
@@ -89,6 +87,19 @@ class TokensPerS(Derived):
         return _rate(window["steady_tokens"], window["steady_s"])
 
 
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """A quantile by linear interpolation between order statistics (Hyndman and Fan 1996, definition 7).
+
+    Example:
+        >>> quantile([1.0, 2.0, 4.0], 0.75)
+        3.0
+    """
+    place = share * (len(ascending) - 1)
+    below = int(place)
+    above = min(below + 1, len(ascending) - 1)
+    return ascending[below] + (ascending[above] - ascending[below]) * (place - below)
+
+
 class _StepTime(Measured):
     """A quantile of the window's step times, from the end of one step to the end of the next."""
 
@@ -106,7 +117,7 @@ class _StepTime(Measured):
     def read(self, sample: StepSample) -> Amount:
         if sample.step_times_s is None:
             raise Missing("step times could not be told")
-        return float(np.quantile(sample.step_times_s, self.quantile)) if sample.step_times_s else None
+        return quantile(sorted(sample.step_times_s), self.quantile) if sample.step_times_s else None
 
 
 @final

@@ -50,5 +50,5 @@ def run_begins_s(made_s: float | None = None) -> float:
 
 def run_ended(ended_s: float) -> None:
     """Note when a run of this process ended, on the scale of `now_s`: the next one begins there."""
-    global _runs_ended_s  # noqa: PLW0603 - one process has one such moment
+    global _runs_ended_s
     _runs_ended_s = ended_s

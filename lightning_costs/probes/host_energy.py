@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.units import JOULE_PER_KWH
 from lightning_costs.probes.setting import Setting
 
 _RAPL = Path("/sys/class/powercap")
@@ -52,8 +53,8 @@ def _thermal_design() -> tuple[str, float]:
 class HostEnergy:
     """Energy of this node's CPUs and RAM in joules, since the last call of each."""
 
-    def __init__(self, cpu: Any, ram: Any, cpu_method: str, ram_method: str) -> None:
-        self._cpu, self._ram = cpu, ram
+    def __init__(self, cpu: Any, ram_w: float, cpu_method: str, ram_method: str) -> None:
+        self._cpu, self._ram_w = cpu, ram_w
         self.cpu_method, self.ram_method = cpu_method, ram_method
         with _quiet():
             cpu.start()
@@ -73,8 +74,7 @@ class HostEnergy:
             from codecarbon.external.ram import RAM
 
             with _quiet():
-                ram = RAM()
-                ram_w = ram.total_power().W
+                ram_w = float(RAM().total_power().W)
                 if rapl_readable():
                     cpu = CPU.from_utils(tempfile.gettempdir(), "intel_rapl", model="read by RAPL", tdp=0)
                     cpu_method = "counter: RAPL, whole sockets, every process on this node"
@@ -88,7 +88,7 @@ class HostEnergy:
         except Exception as error:
             raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
         ram_method = f"constant: codecarbon RAM model, {ram_w:g} W from the installed memory"
-        return cls(cpu, ram, cpu_method, ram_method)
+        return cls(cpu, ram_w, cpu_method, ram_method)
 
     def detach(self) -> None:
         """Nothing is held."""
@@ -97,14 +97,11 @@ class HostEnergy:
         """CPU energy since the last call, in joules."""
         now_s = time.perf_counter()
         elapsed_s, self._cpu_read_s = now_s - self._cpu_read_s, now_s
-        with _quiet():
-            _, energy = self._cpu.measure_power_and_energy(elapsed_s)
-        return float(energy.kWh) * 3.6e6
+        _, energy = self._cpu.measure_power_and_energy(elapsed_s)
+        return float(energy.kWh) * JOULE_PER_KWH
 
     def ram_joules(self) -> float:
-        """RAM energy since the last call, in joules."""
+        """RAM energy since the last call, in joules: the model's power is a constant of the machine."""
         now_s = time.perf_counter()
         elapsed_s, self._ram_read_s = now_s - self._ram_read_s, now_s
-        with _quiet():
-            _, energy = self._ram.measure_power_and_energy(elapsed_s)
-        return float(energy.kWh) * 3.6e6
+        return self._ram_w * elapsed_s

@@ -109,7 +109,7 @@ class TensorMemory:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self.watching = False
-        self._rest: tuple[float, Holding] | None = None
+        self._rest: Holding | None = None
         self.opt_peak_bytes: int | None = None
         self.grad_peak_bytes: int | None = None
 
@@ -123,13 +123,19 @@ class TensorMemory:
     def detach(self) -> None:
         """Nothing is held."""
 
-    def at_rest(self, moment_s: float) -> Holding:
-        """What is held between two steps: one walk for all who ask at the same moment of the run."""
-        if self._rest is None or self._rest[0] != moment_s:
+    def watch(self, watching: bool) -> None:
+        """Watch the step that begins, or not; after a watched one, what is held at rest is looked at anew."""
+        self.watching = watching
+        if watching:
+            self._rest = None
+
+    def at_rest(self) -> Holding:
+        """What is held between two steps, as seen after the last watched one: one walk for all who ask."""
+        if self._rest is None:
             assert self._setting.module is not None
-            self._rest = (moment_s, holding(self._setting.module, self._setting.optimizers()))
-            self._note(self._rest[1])
-        return self._rest[1]
+            self._rest = holding(self._setting.module, self._setting.optimizers())
+            self._note(self._rest)
+        return self._rest
 
     def look(self) -> None:
         """Look inside a step, if it is a watched one."""

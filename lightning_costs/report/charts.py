@@ -33,6 +33,24 @@ def chart(cmp: Comparison, x: str, y: str | None = None, *, log: bool = True) ->
     Raises:
         ValueError: For an indicator that is not compared or that no run has a value of.
     """
+    return _picture(cmp, x, y, log=log, still=False)
+
+
+def still(cmp: Comparison, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
+    """Draw quality against several costs side by side, as a picture that does not answer to a pointer.
+
+    Args:
+        cmp: The comparison.
+        xs: Columns of indicators.
+        log: Whether costs are drawn on logarithmic axes.
+
+    Raises:
+        ValueError: For an indicator that is not compared or that no run has a value of.
+    """
+    return alt.hconcat(*(_picture(cmp, x, None, log=log, still=True) for x in xs))
+
+
+def _picture(cmp: Comparison, x: str, y: str | None, *, log: bool, still: bool) -> alt.LayerChart:
     names = [x] if y is None or (y == cmp.monitor and y not in cmp.indicators) else [x, y]
     for name in names:
         if name not in cmp.indicators:
@@ -47,8 +65,8 @@ def chart(cmp: Comparison, x: str, y: str | None = None, *, log: bool = True) ->
     source = alt.InlineData(values=rows(data, columns, [axis.field for axis in axes]))
     quality = data.best if static else data.quality
     vertical = axes[1] if len(axes) > 1 else quality
-    picture = draw(data, axes[0], vertical, source=source, log=log, lines=not static)
-    return picture.properties(width=560, height=340)
+    picture = draw(data, axes[0], vertical, source=source, log=log, lines=not static, still=still)
+    return picture.properties(width=360 if still else 560, height=260 if still else 340)
 
 
 def draw(
@@ -60,6 +78,7 @@ def draw(
     log: bool,
     lines: bool,
     page: bool = False,
+    still: bool = False,
 ) -> alt.LayerChart:
     """Lay lines, run shapes and hover points over each other.
 
@@ -72,6 +91,7 @@ def draw(
         lines: Whether rows are points of curves rather than one per run.
         page: Whether the page has its own legend, which lists hidden runs in the parameter `hidden`, and a switch
             for the parameter `log`.
+        still: Whether the chart is a picture: no hover points, no legend to click.
     """
     by, domain = ("r:N", list(range(len(data.labels)))) if page else ("run:N", data.labels)
     legend = None if page else alt.Legend(title=None, labelLimit=260, symbolType="circle", symbolOpacity=1)
@@ -87,12 +107,15 @@ def draw(
         color=color,
     )
     for axis in (x, y):
-        base = base.transform_filter(_drawable(axis))
+        base = base.transform_filter(_drawable(axis, "log" if not still else "true" if log else "false"))
     base = base.transform_calculate(x_text=_text(x), y_text=_text(y))
+    visible: object
     if page:
         base = base.transform_filter("indexof(hidden, datum.r) < 0")
         runs: alt.Parameter = alt.param(name="hidden", value=[])
-        visible: object = alt.value(0.95)
+        visible = alt.value(0.95)
+    elif still:
+        visible = alt.value(0.95)
     else:
         runs = alt.selection_point(name="runs", fields=["run"], bind="legend")
         visible = alt.condition(runs, alt.value(0.95), alt.value(0.08))
@@ -111,6 +134,8 @@ def draw(
         .mark_point(filled=True, size=45 if lines else 130, tooltip=tooltip)
         .encode(shape=shape, opacity=visible)
     )
+    if still:
+        return alt.layer(*layers)
     if lines:
         near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
         layers.append(
@@ -162,13 +187,13 @@ def _encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> al
         # A zero-width space: Vega looks a bare title up among JavaScript's own names and fails on 'constructor'.
         title=f"{axis.title}\u200b",
         scale=scale,
-        axis=alt.Axis(format="~g", tickCount=6, labelOverlap="greedy", titleLimit=420),
+        axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", titleLimit=420),
     )
 
 
-def _drawable(axis: Axis) -> str:
+def _drawable(axis: Axis, log: str) -> str:
     value = f"isValid(datum.{axis.field})"
-    return value if axis.field == "q" else f"{value} && (!log || datum.{axis.field} > 0)"
+    return value if axis.field == "q" else f"{value} && (!{log} || datum.{axis.field} > 0)"
 
 
 def _text(axis: Axis) -> str:

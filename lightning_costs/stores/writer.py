@@ -49,7 +49,7 @@ class RunWriter:
     def __init__(self, path: Path, *, writes: bool) -> None:
         self._folder = RunFolder(path)
         self._writes = writes
-        self._written: str | None = None
+        self._written: Mapping[str, Any] = {}
 
     @property
     def path(self) -> Path:
@@ -59,13 +59,13 @@ class RunWriter:
     def open(self, header: Mapping[str, Any]) -> None:
         """Make the folder."""
         self._try(lambda: self._folder.open(header))
-        self._written = repr(header)
+        self._written = dict(header)
 
     def header(self, header: Mapping[str, Any]) -> None:
-        """Write the header if it says anything new."""
-        if repr(header) != self._written:
+        """Write the header if it says anything new; its values are replaced, never changed in place."""
+        if header != self._written:
             self._try(lambda: self._folder.write_header(header))
-            self._written = repr(header)
+            self._written = dict(header)
 
     def append(self, point: CurvePoint) -> None:
         """Add a point to the journal."""

@@ -1,0 +1,152 @@
+"""What CostMonitor adds to a training step, beside Lightning's ThroughputMonitor and DeviceStatsMonitor.
+
+The same small MLP is trained with each monitor in turn, round after round in one process on one thread, so that a
+slow moment of the machine falls on all of them. A round's figure is its time per step minus that of the same round
+without a monitor; the median over rounds is shown, with the quartiles. The logger throws rows away, so that the
+monitors are measured and not a file.
+
+    python benchmarks/overhead.py [--rounds 15] [--steps 400] [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, DeviceStatsMonitor, ThroughputMonitor
+from lightning.pytorch.loggers.logger import Logger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_costs import CostMonitor
+from lightning_costs.probes.setup import cpu_model
+
+
+class NoWhere(Logger):
+    """A logger that keeps nothing."""
+
+    @property
+    def name(self) -> str:
+        return "nowhere"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        pass
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class Mlp(pl.LightningModule):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(32, width), nn.ReLU(), nn.Linear(width, 10))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+
+
+class Stopwatch(Callback):
+    """Seconds from the end of the warm-up to the end of training."""
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup, self.began_s, self.steps, self.took_s = warmup, 0.0, 0, 0.0
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        self.steps += 1
+        if self.steps == self.warmup:
+            _wait(trainer)
+            self.began_s = time.perf_counter()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        _wait(trainer)
+        self.took_s = time.perf_counter() - self.began_s
+
+
+def _wait(trainer: Any) -> None:
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Namespace) -> float:
+    warmup = 60
+    watch = Stopwatch(warmup)
+    monitor = make()
+    x = torch.randn(64, 32)
+    loader = DataLoader(TensorDataset(x, torch.zeros(64, dtype=torch.long)), 8)
+    trainer = pl.Trainer(
+        accelerator="gpu" if args.device == "cuda" else "cpu",
+        devices=1,
+        max_steps=args.steps + warmup,
+        max_epochs=-1,
+        logger=NoWhere(),
+        log_every_n_steps=every,
+        callbacks=[watch] + ([monitor] if monitor is not None else []),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with redirect_stdout(StringIO()):
+        trainer.fit(Mlp(args.width), loader)
+    return watch.took_s / args.steps * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        contenders: dict[str, Callable[[], Callback | None]] = {
+            "no monitor": lambda: None,
+            "an empty callback": Callback,
+            "CostMonitor": lambda: CostMonitor(save_dir=folder),
+            "ThroughputMonitor": lambda: ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0])),
+            "DeviceStatsMonitor": lambda: DeviceStatsMonitor(cpu_stats=args.device == "cpu"),
+        }
+        device = torch.cuda.get_device_name() if args.device == "cuda" else f"{cpu_model()}, one thread"
+        print(f"torch {torch.__version__}, Lightning {pl.__version__}, Python {platform.python_version()}, {device}")
+        for every in (1, 50):
+            rounds: dict[str, list[float]] = {name: [] for name in contenders}
+            for _ in range(args.rounds):
+                for name, make in contenders.items():
+                    rounds[name].append(step_us(make, every, args))
+            base = rounds["no monitor"]
+            print(f"\nlogging every {every} step(s): {statistics.median(base):.0f} us a step without a monitor")
+            print(f"{'adds, us a step':24}{'median':>9}{'quartiles':>18}{'of the step':>13}")
+            for name, times in rounds.items():
+                if name == "no monitor":
+                    continue
+                added = [with_it - without for with_it, without in zip(times, base, strict=True)]
+                low, middle, high = statistics.quantiles(added, n=4)
+                share = middle / statistics.median(base)
+                print(f"{name:24}{middle:9.1f}{f'{low:.1f} to {high:.1f}':>18}{share:12.1%}")
+
+
+if __name__ == "__main__":
+    main()
