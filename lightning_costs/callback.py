@@ -218,8 +218,8 @@ class _Session:
     def training_ended(self) -> None:
         self.recorder.training_ended()
 
-    def counting(self, batch: object, position: Hashable) -> AbstractContextManager[None]:
-        return self.recorder.counting(batch, position=position)
+    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
+        return self.recorder.before(batch, position)
 
     def look_inside(self) -> None:
         self.recorder.look_inside()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -175,6 +175,10 @@ class Recorder:
         }
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._failed: dict[str, str] = {}
+        #: Probes that the steps themselves touch, where an indicator asked for them.
+        self._census: StepCensus | None = None
+        self._memory: TensorMemory | None = None
+        self._device_steps: DeviceSteps | None = None
         self._point: CurvePoint | None = None
         self._step = self._epoch = 0
         self._steps_done = self._train_points = 0
@@ -229,6 +233,9 @@ class Recorder:
         if self._state == "made":
             began = self._clock()
             self._panel.open()
+            self._census = self._setting.attached(StepCensus)
+            self._memory = self._setting.attached(TensorMemory)
+            self._device_steps = self._setting.attached(DeviceSteps)
             self._state = "open"
             self._window.overhead_s += self._clock() - began
 
@@ -286,14 +293,25 @@ class Recorder:
             batch: What the step trains on.
             position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
         """
+        with self.before(batch, position) or nullcontext():
+            yield
+
+    def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin: `counting` for hot paths.
+
+        Returns:
+            What to enter around the work where its operators are to be counted; None for nearly all batches.
+        """
         self._look = look = batches.look(batch)
         self._key = key = (look.signature, position)
-        census, memory = self._setting.attached(StepCensus), self._setting.attached(TensorMemory)
-        if memory is not None:
-            memory.watch(self._watched())
-        if census is None or not look.signature or not census.wants(key):
-            yield
-            return
+        if self._memory is not None:
+            self._memory.watch(self._watched())
+        if self._census is None or not look.signature or not self._census.wants(key):
+            return None
+        return self._counted(self._census, key)
+
+    @contextmanager
+    def _counted(self, census: StepCensus, key: Hashable) -> Iterator[None]:
         self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
         began = self._clock()
         with census.counting(key):
@@ -302,8 +320,8 @@ class Recorder:
 
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
-        if (memory := self._setting.attached(TensorMemory)) is not None:
-            memory.look()
+        if self._memory is not None:
+            self._memory.look()
 
     def _watched(self) -> bool:
         """Early steps (optimizer state is complete after the first update), and then one in so many."""
@@ -343,17 +361,16 @@ class Recorder:
             tokens = self._ask(self._length_fn, batch, "length_fn")
         else:
             tokens = batches.input_ids_tokens(batch)
-        census = self._setting.attached(StepCensus)
-        if census is not None:
-            census.book((self._key, work) if self._look is not None else None)
+        if self._census is not None:
+            self._census.book((self._key, work) if self._look is not None else None)
         self._look = None
         steady = self._window.batch(samples=samples, tokens=tokens, optimizer_steps=optimizer_steps, warm=warm)
         if steady is None:
             return None
-        if census is not None:
-            census.settle(steady=steady)
-        if (device_steps := self._setting.attached(DeviceSteps)) is not None:
-            device_steps.mark(steady=steady and not self._interrupted)
+        if self._census is not None:
+            self._census.settle(steady=steady)
+        if self._device_steps is not None:
+            self._device_steps.mark(steady=steady and not self._interrupted)
             self._interrupted = False
         self._steps_done += 1
         self._warm_left = max(0, self._warm_left - 1)
@@ -452,8 +469,8 @@ class Recorder:
             self._census_s.clear()
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
-        if (device_steps := self._setting.attached(DeviceSteps)) is not None:
-            sample = replace(sample, step_times_s=device_steps.collect())
+        if self._device_steps is not None:
+            sample = replace(sample, step_times_s=self._device_steps.collect())
         vector = self._panel.read(sample)
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)

@@ -42,8 +42,8 @@ class Listener(Protocol):
     def training_ended(self) -> None:
         """The fit loop is over."""
 
-    def counting(self, batch: object, position: Hashable) -> AbstractContextManager[None]:
-        """Entered around the work on a batch."""
+    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin; what is returned is entered around it."""
 
     def look_inside(self) -> None:
         """A moment inside a step at which memory may peak."""
@@ -96,7 +96,7 @@ class TrainerView:
     @property
     def accumulating(self) -> bool:
         """Whether the batch in work ends without an optimizer step."""
-        return bool(self._trainer.fit_loop._should_accumulate())
+        return self._trainer.accumulate_grad_batches != 1 and bool(self._trainer.fit_loop._should_accumulate())
 
     @property
     def epoch_complete(self) -> bool:
@@ -247,20 +247,21 @@ class TrainerView:
         return after_fetch
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(optimizer: Any, batch_idx: int, kwargs: Any) -> Any:
-            if not self.in_training:
-                return original(optimizer, batch_idx, kwargs)
-            with self._listener.counting(kwargs.get("batch"), self._position(accumulating=self.accumulating)):
-                return original(optimizer, batch_idx, kwargs)
-
-        return run
+        return self._step(original, lambda: self.accumulating)
 
     def _manual_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(kwargs: Any) -> Any:
-            if not self.in_training:
-                return original(kwargs)
-            with self._listener.counting(kwargs.get("batch"), self._position(accumulating=False)):
-                return original(kwargs)
+        return self._step(original, lambda: False)
+
+    def _step(self, original: Callable[..., Any], accumulating: Callable[[], bool]) -> Callable[..., Any]:
+        """The work on a batch: the last argument holds what `training_step` gets."""
+
+        def run(*args: Any) -> Any:
+            if self.in_training:
+                count = self._listener.before(args[-1].get("batch"), self._position(accumulating=accumulating()))
+                if count is not None:
+                    with count:
+                        return original(*args)
+            return original(*args)
 
         return run
 

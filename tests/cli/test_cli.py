@@ -1,0 +1,132 @@
+"""The command line on real run folders, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lightning_costs import Recorder, Tariff, load_run
+from lightning_costs.cli import main
+
+
+def make_run(folder: Path, name: str, *, qualities: list[float], speed: int = 1, status: str = "finished") -> Path:
+    recorder = Recorder(
+        name=name, save_dir=folder, monitor="val/acc", mode="max", tariff=Tariff(gco2e_per_kwh=50.0, usd_per_kwh=0.2)
+    )
+    recorder.begin()
+    for quality in qualities:
+        for _ in range(2 * speed):
+            recorder.step(None)
+        recorder.quality({"val/acc": quality})
+    recorder.end(status)  # type: ignore[arg-type]
+    assert recorder.path is not None
+    return recorder.path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "costs"
+    make_run(folder, "quick", qualities=[0.5, 0.8])
+    make_run(folder, "slow", qualities=[0.4, 0.7, 0.9], speed=3)
+    make_run(folder, "broken", qualities=[0.3], status="failed")
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int | str | None:
+    monkeypatch.setattr("sys.argv", ["lightning-costs", *map(str, args)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code
+
+
+def test_show_gives_a_run_in_human_units_and_says_how_to_get_what_is_missing(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = next(runs.glob("quick*"))
+    assert call(monkeypatch, "show", folder) == 0
+    out = capsys.readouterr().out
+    assert "finished" in out
+    assert "Tariff(usd_per_device_h=2.5)" in out
+    assert "best val/acc: 0.8" in out
+    assert call(monkeypatch, "show", folder, "--all") == 0
+    assert "optimizer calls" in capsys.readouterr().out
+
+
+def test_compare_prints_and_writes_strict_json(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert call(monkeypatch, "compare", runs, "--target", "0.75", "--json", out) == 0
+    printed = capsys.readouterr().out
+    assert "not reached within" in printed
+    compared = json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert {run["label"] for run in compared["runs"]} == {"quick", "slow", "broken"}
+    (target,) = [t for t in compared["targets"] if t["target"] == 0.75]
+    assert target["declared"]
+    assert target["winners"]["steps"] == ["quick"]
+
+
+def test_compare_prices_all_runs_under_one_tariff(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tariff = tmp_path / "tariff.toml"
+    tariff.write_text("gco2e_per_kwh = 100.0\nusd_per_node_h = 36.0\n")
+    out = tmp_path / "out.json"
+    assert call(monkeypatch, "compare", runs, "--tariff", tariff, "--json", out) == 0
+    for run in json.loads(out.read_text())["runs"]:
+        own = load_run(runs / run["id"]).final
+        assert own["energy_j"] is not None
+        assert own["total_s"] is not None
+        assert math.isclose(run["final"]["co2e_g"], own["energy_j"] / 3.6e6 * 100, rel_tol=1e-12)
+        assert math.isclose(run["final"]["cloud_usd"], own["total_s"] / 100, rel_tol=1e-12)
+        assert run["final"]["electricity_usd"] is None
+
+
+def test_report_writes_one_page(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert call(monkeypatch, "report", runs, "--to", "html", "-o", page) == 0
+    assert "val/acc" in page.read_text(encoding="utf-8")
+
+
+def test_total_counts_failed_runs_too(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert call(monkeypatch, "total", runs) == 0
+    out = capsys.readouterr().out
+    lines = {line.split("  ")[0].strip(): line.split() for line in out.splitlines() if line.strip()}
+    assert lines["runs"][1:] == ["1", "2", "3"]
+    assert lines["optimizer-step batches"][2:] == ["2", "steps", "22", "steps", "24", "steps"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["show", "nowhere"], "no run at nowhere: expected a folder that holds header.json"),
+        (["compare", "nowhere"], "no run under nowhere"),
+        (["total", "nowhere"], "no run under nowhere"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    args: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in str(call(monkeypatch, *args))
+
+
+def test_a_metric_without_its_direction_is_refused_with_advice(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = str(call(monkeypatch, "compare", runs, "--monitor", "val/other"))
+    assert said.startswith("lightning-costs: ")
+    assert "mode" in said or "val/acc" in said
+
+
+def test_a_run_shows_itself_in_a_notebook(runs: Path) -> None:
+    page = load_run(next(runs.glob("quick*")))._repr_html_()
+    assert "<table>" in page
+    assert "total time" in page
