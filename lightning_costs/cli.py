@@ -151,9 +151,7 @@ def _of(runs: Sequence[RunRecord], status: str) -> list[RunRecord]:
 def main() -> NoReturn:
     """Run the command line; what a user can mend is one line, not a traceback."""
     try:
-        app(standalone_mode=False)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+        app()
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"lightning-costs: {error}") from None
-    except typer.Abort:
-        raise SystemExit(130) from None
     raise SystemExit(0)

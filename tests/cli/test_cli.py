@@ -120,6 +120,15 @@ def test_what_a_user_can_mend_is_one_line(
     assert message in str(call(monkeypatch, *args))
 
 
+@pytest.mark.parametrize(("args", "code"), [(["nonsense"], 2), (["show"], 2), (["--help"], 0)])
+def test_a_wrong_call_shows_the_usage(
+    args: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *args) == code
+    printed = capsys.readouterr()
+    assert "Usage" in printed.out + printed.err
+
+
 def test_a_metric_without_its_direction_is_refused_with_advice(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = str(call(monkeypatch, "compare", runs, "--monitor", "val/other"))
     assert said.startswith("lightning-costs: ")

@@ -50,7 +50,9 @@ def test_csv_rows_of_results_hold_the_cost_curves(tmp_path: Path, name: str, log
     assert len(evaluated) == 2
     assert len(trained) == 4
     for row in [*evaluated, *trained]:
-        assert {key.removeprefix("cost/") for key, value in row.items() if key.startswith("cost/") and value} == expected
+        assert {
+            key.removeprefix("cost/") for key, value in row.items() if key.startswith("cost/") and value
+        } == expected
     points = run.points.filter(run.points["trigger"] == "evaluate").to_dicts()
     for row, point in zip(evaluated, points, strict=True):
         assert int(row["step"]) == point["step"]
