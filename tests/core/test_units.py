@@ -175,12 +175,22 @@ def test_a_rate_ends_in_per_second(unit, amount):
     assert human(amount, unit).endswith("/s")
 
 
+SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in COUNTS}
+
+
+@pytest.mark.parametrize("unit", COUNTS)
+def test_one_of_a_thing_is_singular(unit):
+    assert human(1, unit) == human(1.0, unit) == f"1 {SINGULAR[unit]}"
+    assert human(2, unit) == f"2 {unit}"
+
+
 SCALES = {
     **dict(zip(("B", "KiB", "MiB", "GiB", "TiB", "PiB"), (1024.0**n for n in range(6)), strict=True)),
     **{"J": 1.0, "kJ": 1e3, "kWh": 3.6e6, "%": 0.01, "": 1.0},
     **{f"{p}{w}": 1e3**n for w in ("FLOP", "MAC", "W", "g") for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))},
     **{p: 1e3**n for n, p in enumerate(("", "k", "M", "G", "T")) if p},
     **dict.fromkeys(COUNTS, 1.0),
+    **dict.fromkeys(SINGULAR.values(), 1.0),
 }
 
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import polars as pl
+from fakes import declared
+
+from lightning_costs.core.records import RunRecord
+from lightning_costs.core.summary import html_table, summary_rows, total_of
+
+COLUMNS = (
+    declared("energy_j", label="energy", headline=True),
+    declared("co2e_g", label="CO2e", headline=True),
+    declared("steps", "steps", label="steps"),
+)
+
+
+def run(energy_j, name="one", **header):
+    head = {
+        "run_id": "r1",
+        "name": name,
+        "indicators": {d.name: d.as_dict() for d in COLUMNS},
+        "missing": {"co2e_g": "no place was given"},
+        "methods": {"energy_j": "counter"},
+        "statics": {},
+    } | header
+    points = pl.DataFrame({"energy_j": [energy_j], "co2e_g": [None], "steps": [3.0]})
+    return RunRecord(header=head, points=points)
+
+
+def test_the_headline_is_shown_in_human_units_and_the_missing_with_how_to_get_it():
+    one = run(7200.0)
+    assert [tuple(r) for r in summary_rows(one.header, one.final)] == [
+        ("energy", "7.20 kJ", "counter"),
+        ("CO2e", "missing", "no place was given"),
+    ]
+    assert [r.label for r in summary_rows(one.header, one.final, everything=True)] == ["energy", "CO2e", "steps"]
+
+
+def test_a_notebook_shows_the_run_and_every_text_in_it_is_escaped():
+    text = run(1.0, name="<script>alert(1)</script>")._repr_html_()
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "no place was given" in text
+    assert "<b>" not in html_table(
+        "t",
+        summary_rows(
+            {"indicators": {"energy_j": COLUMNS[0].as_dict()}, "methods": {"energy_j": "<b>"}}, {"energy_j": 1.0}
+        ),
+    )
+
+
+def test_a_total_over_runs_says_how_many_do_not_know_it():
+    assert total_of([run(1.0), run(None), run(2.0)], "energy_j") == (3.0, 1)
+    assert total_of([run(None)], "energy_j") == (None, 1)
+    assert total_of([], "energy_j") == (None, 0)
+
+
+def test_a_run_without_a_name_is_called_by_its_identity():
+    assert run(1.0, name=None).name == "r1"
+
+
+def test_a_static_is_read_from_the_header():
+    one = run(
+        1.0, indicators={"params": declared("params", "params", kind="static").as_dict()}, statics={"params": 9.0}
+    )
+    assert one.final == {"params": 9.0}

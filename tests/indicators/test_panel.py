@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from fakes import derived, measured, sample
+
+from lightning_costs.core.indicator import Missing
+from lightning_costs.core.records import Place
+from lightning_costs.core.reduce import reduce_ranks
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.panel import Panel
+from lightning_costs.probes.setting import Setting
+
+
+@pytest.fixture
+def said(caplog):
+    """Warnings of the package so far."""
+    caplog.set_level(logging.WARNING, logger="lightning_costs")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def good(name="good_s", **more):
+    return measured(name, reads=lambda s: 1.0, **more)
+
+
+def panel_of(*indicators, setting=None):
+    panel = Panel(indicators, setting or Setting())
+    panel.open()
+    return panel
+
+
+def test_an_indicator_that_cannot_open_goes_missing_and_the_others_go_on(said):
+    panel = panel_of(measured("bad_s", opens=OSError("no driver")), good())
+    for _ in range(3):
+        assert panel.read(sample()).amounts == {"good_s": 1.0}
+    assert panel.missing == {"bad_s": "OSError: no driver"}
+    assert said() == ["bad_s is recorded as missing: OSError: no driver"]
+
+
+def test_an_indicator_that_cannot_read_goes_missing_from_then_on_and_is_logged_once(said):
+    panel = panel_of(measured("bad_s", reads=[5.0, ZeroDivisionError("by zero"), 7.0]), good())
+    assert panel.read(sample()).amounts == {"bad_s": 5.0, "good_s": 1.0}
+    for _ in range(3):
+        assert panel.read(sample()).amounts.get("bad_s") is None
+    assert panel.missing == {"bad_s": "ZeroDivisionError: by zero"}
+    assert said() == ["bad_s is recorded as missing: ZeroDivisionError: by zero"]
+
+
+def test_an_indicator_that_cannot_close_is_logged_and_the_others_are_closed(said):
+    closed = []
+    last = good("last_s")
+    last.close = lambda: closed.append("last_s")
+    panel = panel_of(measured("bad_s", closes=OSError("stuck")), last)
+    panel.close()
+    assert closed == ["last_s"]
+    assert said() == ["bad_s could not be closed: OSError('stuck')"]
+
+
+def test_a_derived_indicator_that_raises_goes_missing_and_the_others_go_on(said):
+    panel = panel_of(
+        good(),
+        derived("bad_s", needs=("good_s",), of=lambda w: 1 / 0),
+        derived("twice_s", needs=("good_s",), of=lambda w: 2 * w["good_s"]),
+    )
+    for _ in range(2):
+        window = panel.derive({"good_s": 1.0}, Tariff())
+        assert (window.get("bad_s"), window["twice_s"]) == (None, 2.0)
+    assert panel.missing == {"bad_s": "ZeroDivisionError: division by zero"}
+    assert len(said()) == 1
+
+
+def test_a_reading_that_is_no_number_is_a_missing_reading():
+    panel = panel_of(measured("bad_s", reads=["many"]), good())
+    assert panel.read(sample()).amounts.get("bad_s") is None
+    assert panel.missing["bad_s"].startswith("ValueError: could not convert")
+
+
+def test_what_is_expected_to_be_missing_is_recorded_quietly(said):
+    panel = panel_of(measured("a_s", opens=Missing("no GPU here")), measured("b_s", reads=[Missing("too old")]))
+    panel.read(sample())
+    assert panel.missing == {"a_s": "no GPU here", "b_s": "too old"}
+    assert said() == []
+
+
+def test_what_a_user_would_expect_to_work_is_said_aloud_once(said):
+    panel = panel_of(measured("a_s", reads=[Missing("no driver answered", warn=True)]))
+    for _ in range(3):
+        panel.read(sample())
+    assert said() == ["a_s is recorded as missing: no driver answered"]
+
+
+def test_only_rank_0_says_it(said):
+    places = (Place(rank=0), Place(rank=1))
+    panel = panel_of(measured("a_s", opens=OSError("x")), setting=Setting(place=places[1], places=places))
+    assert panel.missing == {"a_s": "OSError: x"}
+    assert said() == []
+
+
+def test_a_keyboard_interrupt_is_not_swallowed():
+    def read(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        panel_of(measured("a_s", reads=read)).read(sample())
+
+
+def test_a_counter_without_a_reading_goes_missing_for_good(said):
+    panel = panel_of(measured("a_s", reads=[1.0, None, 3.0]))
+    assert [panel.read(sample()).amounts.get("a_s") for _ in range(3)] == [1.0, None, None]
+    assert panel.missing == {"a_s": "a window gave no reading, so its total is unknown"}
+    assert said() == ["a_s is recorded as missing: a window gave no reading, so its total is unknown"]
+
+
+def test_a_gauge_without_a_reading_is_not_missing():
+    panel = panel_of(measured("a_s", kind="gauge", reads=[1.0, None, 3.0]))
+    assert [panel.read(sample()).amounts["a_s"] for _ in range(3)] == [1.0, None, 3.0]
+    assert panel.missing == {}
+
+
+def test_statics_are_read_apart_and_may_come_late():
+    panel = panel_of(good(), measured("params", "params", kind="static", reads=[None, 12]))
+    assert panel.read(sample()).amounts == {"good_s": 1.0}
+    assert panel.statics(sample()) == {"params": None}
+    assert panel.statics(sample()) == {"params": 12.0}
+    assert panel.missing == {}
+
+
+def test_a_derived_counter_that_needs_a_missing_one_says_why():
+    panel = panel_of(
+        measured("energy_j", opens=Missing("no meter")),
+        derived("co2e_g", needs=("energy_j",), of=lambda w: 1.0),
+        derived("trees_calls", "calls", needs=("co2e_g",), of=lambda w: 1.0),
+    )
+    window = panel.derive({"energy_j": None}, Tariff())
+    assert (window.get("co2e_g"), window.get("trees_calls")) == (None, None)
+    assert panel.missing == {
+        "energy_j": "no meter",
+        "co2e_g": "needs energy_j: no meter",
+        "trees_calls": "needs co2e_g: needs energy_j: no meter",
+    }
+
+
+def test_a_derived_gauge_whose_need_has_no_reading_in_this_window_waits():
+    panel = panel_of(
+        measured("busy_s", kind="gauge", reads=[None, 2.0]),
+        derived("load_fraction", kind="gauge", needs=("busy_s",), of=lambda w: w["busy_s"] / 4),
+    )
+    assert panel.derive(panel.read(sample()).amounts, Tariff()).get("load_fraction") is None
+    assert panel.missing == {}
+    assert panel.derive(panel.read(sample()).amounts, Tariff())["load_fraction"] == 0.5
+
+
+def test_a_derived_gauge_that_says_none_has_no_new_reading():
+    panel = panel_of(good(), derived("rate_s", kind="gauge", needs=("good_s",), of=lambda w: None))
+    assert panel.derive({"good_s": 1.0}, Tariff())["rate_s"] is None
+    assert panel.missing == {}
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge"])
+def test_a_need_that_no_indicator_measures_is_named_as_one(kind):
+    panel = panel_of(good(), derived("b_s", kind=kind, needs=("godo_s",), of=lambda w: 1.0))
+    panel.derive({"good_s": 1.0}, Tariff())
+    assert panel.missing.get("b_s", "").startswith("needs godo_s: ")
+    assert "rank" not in panel.missing["b_s"]
+
+
+def test_two_processes_of_which_one_is_heard_miss_sums_with_a_reason_and_keep_rank_0s_own():
+    places = (Place(rank=0), Place(rank=1, replica=1))
+    panel = panel_of(
+        good("clock_s", across="rank0"),
+        good("samples", unit="samples", scope="replica"),
+        good("energy_j", scope="node"),
+        good("peak_bytes", kind="gauge"),
+        measured("quiet_bytes", kind="gauge", reads=[None]),
+        derived("half_samples", "samples", needs=("samples",), of=lambda w: w["samples"] / 2),
+        setting=Setting(place=places[0], places=places),
+    )
+    own = panel.read(sample())
+    job = reduce_ranks([own], {n: d for n, d in panel.declarations.items() if n != "half_samples"}, places)
+    panel.note_unheard(own, job)
+    window = panel.derive(job, Tariff())
+    assert (window["clock_s"], window["energy_j"]) == (1.0, 1.0)
+    assert (window["samples"], window["peak_bytes"]) == (None, None)
+    assert panel.missing == {
+        "samples": "only this rank of 2 was heard, and it joins by sum",
+        "peak_bytes": "only this rank of 2 was heard, and it joins by max",
+        "half_samples": "needs samples: only this rank of 2 was heard, and it joins by sum",
+    }
+
+
+def test_methods_are_told_of_those_that_are_there():
+    here, gone = good(), good("gone_s", opens=None)
+    here.method = "told"
+    gone.method = "never"
+    panel = panel_of(here, gone, good("silent_s"))
+    panel.missing["gone_s"] = "went"
+    assert panel.methods == {"good_s": "told"}
+
+
+def test_opening_twice_opens_once():
+    opened = []
+    indicator = good()
+    indicator.open = opened.append
+    panel = panel_of(indicator)
+    panel.open()
+    assert len(opened) == 1
+
+
+def test_closing_lets_the_probes_go():
+    class Instrument:
+        let_go = False
+
+        @classmethod
+        def attach(cls, setting):
+            return cls()
+
+        def detach(self):
+            self.let_go = True
+
+    setting = Setting()
+    instrument = setting.probe(Instrument)
+    assert setting.probe(Instrument) is instrument is setting.attached(Instrument)
+    panel_of(good(), setting=setting).close()
+    assert instrument.let_go
+    assert setting.attached(Instrument) is None
+
+
+def test_a_probe_that_cannot_be_let_go_does_not_fail_a_finished_run(said):
+    class Stuck:
+        @classmethod
+        def attach(cls, setting):
+            return cls()
+
+        def detach(self):
+            raise OSError("library was unloaded")
+
+    setting = Setting()
+    setting.probe(Stuck)
+    panel_of(good(), setting=setting).close()
+    assert len(said()) == 1
+
+
+def test_columns_keep_the_order_in_which_they_were_given():
+    indicators = [derived("b_s", needs=("a_s",), of=lambda w: 1.0), good("a_s"), good("c_s")]
+    assert list(panel_of(*indicators).declarations) == ["b_s", "a_s", "c_s"]
+
+
+def test_the_lowest_rank_of_a_node_reads_for_it():
+    places = [Place(rank=0), Place(rank=1), Place(rank=2, node=1), Place(rank=3, node=1)]
+    assert [Setting(place=p, places=places).first_on_node for p in places] == [True, False, True, False]

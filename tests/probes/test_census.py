@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from lightning_costs.core.indicator import Missing
+from lightning_costs.probes import census as probe
+from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.setting import Setting
+
+
+def counted(step) -> StepCensus:
+    census = StepCensus()
+    with census.counting("step"):
+        step()
+    census.book("step")
+    return census
+
+
+def flop(step) -> int:
+    return counted(step).flop
+
+
+# Closed forms ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("m", "n", "k", "bias"), [(8, 3, 5, False), (1, 7, 2, True), (16, 16, 16, True)])
+def test_a_linear_layer_is_2mnk_forward_and_twice_that_backward(m, n, k, bias):
+    layer, x = nn.Linear(k, n, bias=bias), torch.randn(m, k, requires_grad=True)
+    assert flop(lambda: layer(x)) == 2 * m * n * k
+    assert flop(lambda: layer(x).sum().backward()) == 3 * 2 * m * n * k
+
+
+def test_a_first_layer_has_no_gradient_of_its_input():
+    layer, x = nn.Linear(5, 3), torch.randn(8, 5)
+    assert flop(lambda: layer(x).sum().backward()) == 2 * 2 * 8 * 3 * 5
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 2)])
+def test_a_convolution_is_2_times_outputs_times_kernel(stride, groups):
+    layer = nn.Conv2d(4, 6, kernel_size=3, stride=stride, padding=1, groups=groups)
+    x = torch.randn(2, 4, 8, 8)
+    side = 8 // stride
+    forward = 2 * (2 * 6 * side * side) * (4 // groups) * 3 * 3
+    assert flop(lambda: layer(x)) == forward
+
+
+def test_a_convolution_backward_is_twice_its_forward():
+    layer, x = nn.Conv2d(4, 6, kernel_size=3, padding=1), torch.randn(2, 4, 8, 8, requires_grad=True)
+    forward = 2 * (2 * 6 * 8 * 8) * 4 * 3 * 3
+    assert flop(lambda: layer(x).sum().backward()) == 3 * forward
+
+
+def test_a_batched_product_is_2bmnk_forward_and_twice_that_backward():
+    a, b = torch.randn(7, 3, 5, requires_grad=True), torch.randn(7, 5, 2, requires_grad=True)
+    assert flop(lambda: torch.bmm(a, b)) == 2 * 7 * 3 * 5 * 2
+    assert flop(lambda: (a @ b).sum().backward()) == 3 * 2 * 7 * 3 * 5 * 2
+
+
+def attention(batch=2, heads=3, length=16, width=8):
+    return [torch.randn(batch, heads, length, width, requires_grad=True) for _ in range(3)]
+
+
+FORWARD = 2 * (2 * 2 * 3 * 16 * 16 * 8)  # query x key and scores x value
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_on_a_cpu_is_two_products_forward_and_five_backward(causal):
+    q, k, v = attention()
+    assert flop(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal)) == FORWARD
+    step = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal).sum().backward()  # noqa: E731
+    assert flop(step) == FORWARD + FORWARD * 5 // 2
+
+
+def test_what_has_no_product_is_zero_and_covered():
+    census = counted(lambda: torch.relu(torch.randn(8, 8)).softmax(-1).sum())
+    assert (census.flop, census.uncounted, census.blind) == (0, (), True)
+
+
+def test_recomputation_is_counted_as_executed():
+    layer, x = nn.Linear(6, 6), torch.randn(4, 6, requires_grad=True)
+    plain = flop(lambda: layer(x).sum().backward())
+    again = flop(lambda: torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False).sum().backward())
+    assert plain == 3 * 2 * 4 * 6 * 6
+    assert again in (plain, plain + 2 * 4 * 6 * 6)  # an early stop may leave the last product out
+
+
+def test_a_small_network_is_the_sum_of_its_layers():
+    net = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.LayerNorm(20), nn.Linear(20, 4))
+    x = torch.randn(16, 10)
+    optimizer = torch.optim.AdamW(net.parameters())
+
+    def step():
+        optimizer.zero_grad()
+        net(x).pow(2).mean().backward()
+        optimizer.step()
+
+    first, last = 2 * 16 * 10 * 20, 2 * 16 * 20 * 4
+    assert flop(step) == 2 * first + 3 * last
+
+
+# Harmless ----------------------------------------------------------------------------------------------------
+
+
+def train(census, steps=20):
+    torch.manual_seed(7)
+    net = nn.Sequential(nn.Linear(12, 24), nn.Dropout(0.4), nn.ReLU(), nn.Linear(24, 3), nn.Dropout(0.1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for n in range(steps):
+        x, y = torch.randn(8 + n % 3, 12), torch.randint(3, (8 + n % 3,))
+        key = x.shape
+        wanted = census is not None and census.wants(key)
+        with census.counting(key) if wanted else torch.enable_grad():
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        if census is not None:
+            census.book(key)
+    return [p.detach().clone() for p in net.parameters()], torch.get_rng_state()
+
+
+def test_counting_changes_neither_weights_nor_random_numbers_by_a_bit():
+    census = StepCensus()
+    (plain, plain_rng), (watched, watched_rng) = train(None), train(census)
+    assert census.censuses == 3
+    assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+    assert torch.equal(plain_rng, watched_rng)
+
+
+def test_every_step_counted_is_harmless_too():
+    census = StepCensus()
+    keys = itertools.count()
+    census.wants = lambda key: True
+    original = census.counting
+    census.counting = lambda key: original((key, next(keys)))
+    (plain, plain_rng), (watched, watched_rng) = train(None), train(census)
+    assert census.censuses == 20
+    assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+    assert torch.equal(plain_rng, watched_rng)
+
+
+def test_a_step_that_raises_counts_for_nothing_and_leaves_no_mode_on():
+    census = StepCensus()
+    x = torch.randn(4, 4)
+
+    def fail():
+        with census.counting("k"):
+            _ = x @ x
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert _get_current_dispatch_mode_stack() == []
+    assert census.wants("k")
+    with census.counting("k"):
+        _ = x @ x
+    census.book("k")
+    assert (census.flop, census.batches, census.waiting) == (2 * 4**3, 1, 0)
+
+
+def test_nothing_is_left_on_the_stack_between_steps():
+    counted(lambda: torch.randn(2, 2) @ torch.randn(2, 2))
+    assert _get_current_dispatch_mode_stack() == []
+
+
+# What is remembered ------------------------------------------------------------------------------------------
+
+
+class Loop:
+    """Steps of known work: a square product of side n is 2n^3."""
+
+    def __init__(self):
+        self.census, self.true_flop, self.counted = StepCensus(), 0, 0
+
+    def step(self, key, kind, side):
+        wanted = self.census.wants(key)
+        self.counted += wanted
+        x = torch.zeros(side, side)
+        if wanted:
+            with self.census.counting(key):
+                _ = x @ x
+        else:
+            _ = x @ x
+        self.census.book((key, kind))
+        self.true_flop += 2 * side**3
+
+
+def test_steps_of_one_kind_are_counted_once():
+    loop = Loop()
+    for _ in range(50):
+        loop.step("shape", None, 6)
+    assert (loop.census.flop, loop.counted, loop.census.waiting) == (loop.true_flop, 1, 0)
+
+
+def test_new_shapes_are_counted_anew():
+    loop = Loop()
+    for n in (4, 6, 4, 8, 6, 4):
+        loop.step(n, None, n)
+    assert (loop.census.flop, loop.counted) == (loop.true_flop, 3)
+
+
+@pytest.mark.parametrize("odd_first", [True, False])
+def test_a_gan_that_trains_its_networks_on_odd_and_even_batches_comes_out_exact(odd_first):
+    loop = Loop()
+    for n in range(21):
+        discriminator = bool(n % 2) == odd_first
+        loop.step("same shapes", "d" if discriminator else "g", 4 if discriminator else 9)
+    assert loop.census.waiting == 0
+    assert loop.census.flop == loop.true_flop
+    assert loop.counted <= 6
+
+
+@pytest.mark.parametrize("period", [3, 5, 16])
+def test_a_critic_with_many_steps_to_one_of_the_generator_comes_out_exact(period):
+    loop = Loop()
+    for n in range(10 * period):
+        generator = n % period == period - 1
+        loop.step("same shapes", "g" if generator else "c", 7 if generator else 3)
+    assert loop.census.waiting == 0
+    assert loop.census.flop == loop.true_flop
+
+
+def test_a_kind_that_never_came_again_waits_and_is_not_guessed():
+    loop = Loop()
+    loop.step("k", "a", 4)
+    loop.step("k", "b", 9)
+    assert (loop.census.waiting, loop.census.batches, loop.census.flop) == (1, 2, 2 * 4**3)
+
+
+def test_warm_up_is_in_the_total_and_out_of_the_steady_count():
+    loop = Loop()
+    for n in range(5):
+        loop.step("k", None, 4)
+        loop.census.settle(steady=n >= 2)
+    assert (loop.census.flop, loop.census.steady_flop) == (5 * 2 * 4**3, 3 * 2 * 4**3)
+
+
+def test_accumulated_batches_settle_with_their_step():
+    loop = Loop()
+    for _ in range(4):
+        loop.step("k", None, 4)
+    loop.census.settle(steady=True)
+    loop.step("k", None, 4)
+    loop.census.settle(steady=False)
+    assert (loop.census.flop, loop.census.steady_flop) == (5 * 2 * 4**3, 4 * 2 * 4**3)
+
+
+def test_ever_new_shapes_stop_being_counted_and_the_rest_waits(monkeypatch):
+    monkeypatch.setattr(probe, "MOST_CENSUSES", 5)
+    loop = Loop()
+    for n in range(2, 14):
+        loop.step(n, None, n)
+    assert (loop.counted, loop.census.censuses, loop.census.exhausted) == (5, 5, True)
+    assert (loop.census.waiting, loop.census.batches) == (7, 12)
+
+
+def test_the_first_counted_step_tells_the_operators_per_step():
+    census = StepCensus()
+    assert census.op_calls is None
+    with census.counting("k"):
+        _ = torch.zeros(3, 3) @ torch.zeros(3, 3)
+    census.book("k")
+    assert census.op_calls == 3
+
+
+def test_without_a_module_there_is_nothing_to_count():
+    with pytest.raises(Missing, match="no module was given: nothing to count operators of"):
+        StepCensus.attach(Setting())
+
+
+# Operators without a formula ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def custom_op():
+    @torch.library.custom_op("lightning_costs_tests::twice_matmul", mutates_args=())
+    def twice_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return 2 * (a @ b)
+
+    return twice_matmul
+
+
+def test_a_custom_operator_without_a_formula_is_named(custom_op):
+    x = torch.ones(4, 4)
+    census = counted(lambda: custom_op(x, x) + x @ x)
+    assert census.uncounted == ("lightning_costs_tests.twice_matmul",)
+    assert census.flop >= 2 * 4**3
+    assert census.blind is False
+
+
+def test_a_formula_that_raises_does_not_kill_the_step():
+    def broken(*args, **kwargs):
+        raise RuntimeError("bad formula")
+
+    census = StepCensus()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "_formulas", lambda: {torch.ops.aten.mm: broken})
+        with census.counting("k"):
+            _ = torch.zeros(3, 3) @ torch.zeros(3, 3)
+    census.book("k")
+    assert census.uncounted == ("aten.mm",)
+
+
+# Compiled modules --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aot", [False, True])
+def test_a_compiled_module_returns_to_its_compiled_graph_after_the_counted_step(aot):
+    torch._dynamo.reset()
+    runs = []
+
+    def backend(graph, example_inputs):
+        def run(*args):
+            runs.append(1)
+            return graph(*args)
+
+        if not aot:
+            return run
+        from functorch.compile import make_boxed_func
+
+        return make_boxed_func(run)
+
+    if aot:
+        from torch._dynamo.backends.common import aot_autograd
+
+        backend = aot_autograd(fw_compiler=backend)
+    layer = nn.Linear(5, 3)
+    compiled = torch.compile(layer, backend=backend)
+    x = torch.randn(8, 5, requires_grad=True)
+
+    def step():
+        compiled(x).sum().backward()
+
+    def graph_runs():
+        runs.clear()
+        step()
+        return len(runs)
+
+    try:
+        before = graph_runs()
+        assert before >= 1
+        runs.clear()
+        census = counted(step)
+        assert (census.flop, runs) == (3 * 2 * 8 * 3 * 5, [])
+        assert [graph_runs() for _ in range(3)] == [before] * 3
+    finally:
+        torch._dynamo.reset()

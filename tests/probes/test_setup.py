@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import nn
+
+from lightning_costs.core.records import Place
+from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setup import cpu_model, describe, describe_optimizers
+
+
+def test_a_setup_is_plain_data():
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    setting = Setting(module=net, optimizers=lambda: [optimizer], device=torch.device("cpu"), devices=4, nodes=2)
+    setup = describe(setting)
+    assert json.loads(json.dumps(setup)).keys() == setup.keys()
+    assert (setup["device"], setup["devices"], setup["nodes"], setup["module"]) == ("cpu", 4, 2, "Linear")
+    assert setup["software"]["torch"] == torch.__version__
+    assert setup["hardware"]["cpu"] == cpu_model() != ""
+
+
+def test_a_setup_without_a_model_is_a_setup():
+    setup = describe(Setting(places=(Place(rank=0), Place(rank=1))))
+    assert (setup["module"], setup["compiled"], setup["optimizers"], setup["processes"]) == (None, None, [], 2)
+
+
+def test_an_optimizer_is_described_by_its_hyper_parameters_and_whom_it_owns():
+    from pytorch_optimizer import SAM
+
+    net = nn.Linear(3, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    sam = SAM(net.parameters(), base_optimizer=torch.optim.SGD, rho=0.05, lr=0.1)
+    described = describe_optimizers([sgd, sam])
+    assert described[0] == {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": False}
+    assert (described[1]["name"], described[1]["rho"]) == ("SAM over SGD", 0.05)
+
+
+def test_what_is_no_optimizer_of_torch_is_described_without_failing():
+    assert describe_optimizers([object()]) == [{"name": ""}]
+
+
+def test_a_compiled_module_says_so_wherever_the_compiled_part_is():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    assert describe(Setting(module=net))["compiled"] is False
+    assert describe(Setting(module=torch.compile(net, backend="eager")))["compiled"] is True
+    net[1].compile(backend="eager")
+    assert describe(Setting(module=net))["compiled"] is True
