@@ -102,7 +102,8 @@ def human(amount: float | None, unit: str) -> str:
         steps = ("", "k", "M", "G", "T", "P", "E") if base != "g" else ("", "k", "M")
         return _scaled(amount, 1000.0, tuple(p + word for p in steps)) + tail
     number = digits(amount) if abs(amount) < 1e5 else _scaled(amount, 1000.0, ("", "k", "M", "G", "T")).strip()
-    return f"{number} {base.removesuffix('s') if amount == 1 else base}{tail}"
+    one = "batch" if base == "batches" else base.removesuffix("s")
+    return f"{number} {one if amount == 1 else base}{tail}"
 
 
 def digits(amount: float) -> str:
