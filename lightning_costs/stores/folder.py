@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, final
 
@@ -28,8 +29,8 @@ def encode(point: CurvePoint) -> str:
         "epoch": point.epoch,
         "time": point.time,
         "trigger": point.trigger,
-        "costs": {name: _to_json(amount) for name, amount in point.costs.items()},
-        "quality": {name: _to_json(value) for name, value in point.quality.items()},
+        "costs": {name: to_json(amount) for name, amount in point.costs.items()},
+        "quality": {name: to_json(value) for name, value in point.quality.items()},
     }
     return json.dumps(line, separators=(",", ":"), allow_nan=False)
 
@@ -47,27 +48,38 @@ def decode(line: str) -> CurvePoint:
             epoch=data["epoch"],
             time=data["time"],
             trigger=data["trigger"],
-            costs={name: _from_json(amount) for name, amount in data["costs"].items()},
+            costs={name: from_json(amount) for name, amount in data["costs"].items()},
             quality={
-                name: number for name, value in data["quality"].items() if (number := _from_json(value)) is not None
+                name: number for name, value in data["quality"].items() if (number := from_json(value)) is not None
             },
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no point of a run: {line[:80]!r}") from error
 
 
-def _to_json(value: float | None) -> float | str | None:
+def to_json(value: float | None) -> float | str | None:
+    """An amount as strict JSON has it."""
     if value is None or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _from_json(value: float | str | None) -> float | None:
+def from_json(value: float | str | None) -> float | None:
+    """The amount that `to_json` was given."""
     if isinstance(value, str):
         return _NOT_FINITE[value]
     if value is not None and not isinstance(value, int | float):
         raise TypeError(f"{value!r} is no amount")
     return value
+
+
+def _plain(data: Any) -> Any:
+    """A header's data as strict JSON has it: a user's fact may be infinite, or keyed by anything."""
+    if isinstance(data, float):
+        return to_json(data)
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    return [_plain(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 @final
@@ -95,7 +107,7 @@ class RunFolder:
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Replace the header in one move: a reader sees the old one or the new one."""
         fresh = self.path / f".{HEADER}.{os.getpid()}"
-        fresh.write_text(json.dumps(header, indent=1, allow_nan=False, default=str), encoding="utf-8")
+        fresh.write_text(json.dumps(_plain(header), indent=1, allow_nan=False, default=str), encoding="utf-8")
         fresh.replace(self.path / HEADER)
 
     def append(self, point: CurvePoint) -> None:
@@ -103,6 +115,13 @@ class RunFolder:
         assert self._journal is not None, "open comes before append"
         self._journal.write(encode(point) + "\n")
         self._journal.flush()
+
+    def let_go(self) -> None:
+        """Close the journal as it is: nothing more can be written."""
+        if self._journal is not None:
+            with suppress(OSError):  # what is still in its buffer does not fit either
+                self._journal.close()
+            self._journal = None
 
     def close(self, header: Mapping[str, Any]) -> None:
         """Write the final header and the points as Parquet."""

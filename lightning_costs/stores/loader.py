@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint, RunRecord
-from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, decode
+from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, decode, from_json
 
 if TYPE_CHECKING:
     import polars
@@ -77,6 +77,9 @@ def load_run(path: str | Path) -> RunRecord:
         version = int(header["schema_version"])
         if version <= SCHEMA_VERSION and not all("kind" in declared for declared in header["indicators"].values()):
             raise KeyError("kind")
+        header["statics"] = {name: from_json(amount) for name, amount in header.get("statics", {}).items()}
+        if "targets" in header:
+            header["targets"] = [from_json(target) for target in header["targets"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / HEADER} is no header of a run: {error!r}") from error
     if version > SCHEMA_VERSION:

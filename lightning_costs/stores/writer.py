@@ -31,10 +31,18 @@ def new_id(name: str | None, save_dir: Path) -> str:
         wanted = f"{slug}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     wanted = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip(".")[:100] or "run"
     free, n = wanted, 1
-    while (save_dir / free).exists():
+    while _taken(save_dir / free):
         n += 1
         free = f"{wanted}-{n}"
     return free
+
+
+def _taken(path: Path) -> bool:
+    """Whether there is such a folder; where nobody may look, writing will say so."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 @final
@@ -90,4 +98,5 @@ class RunWriter:
             write()
         except OSError as error:
             self._writes = False
+            self._folder.let_go()
             _log.warning("costs are no longer written to %s: %s", self.path, error)

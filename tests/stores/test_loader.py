@@ -245,6 +245,12 @@ def test_save_then_load_is_identity(tmp_path_factory, rows, closed):
     assert {**run.header, "quality": None} == {**header(), "quality": None}
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 0.5, None])
+def test_statics_and_targets_come_back_as_the_numbers_they_were(tmp_path, value):
+    run = load_run(write(tmp_path / "r1", THREE, statics={"params": value}, targets=[0.5, -math.inf]))
+    assert (run.final["params"], run.header["targets"]) == (value, [0.5, -math.inf])
+
+
 def test_an_empty_frame_has_the_types_of_a_full_one():
     full, empty = to_frame(THREE, header()), to_frame([], header())
     assert all(empty.schema[name] == full.schema[name] for name in empty.columns)
