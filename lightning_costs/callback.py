@@ -240,11 +240,12 @@ class _Session:
         self._stamp()
         self._point(self.recorder.quality(metrics))
 
-    def epoch_logged(self, metrics: Mapping[str, float]) -> None:
+    def epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A metric of the training itself is the quality: its epochs' ends are points too."""
-        if self.recorder.header["monitor"] in metrics:
+        monitor = self.recorder.header["monitor"]
+        if monitor is not None and monitor in (logged := metrics()):
             self._stamp()
-            self._point(self.recorder.emit("epoch", metrics))
+            self._point(self.recorder.emit("epoch", logged))
 
     def row(self) -> Mapping[str, float]:
         return self._row if self._row_step == self.view.row_step else {}

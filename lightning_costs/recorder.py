@@ -180,7 +180,7 @@ class Recorder:
         self._memory: TensorMemory | None = None
         self._device_steps: DeviceSteps | None = None
         self._point: CurvePoint | None = None
-        self._step = self._epoch = 0
+        self._step = self._epoch = self._steps_before = 0
         self._steps_done = self._train_points = 0
         self._look: batches.Look | None = None
         self._key: Hashable = None
@@ -199,7 +199,7 @@ class Recorder:
     @property
     def path(self) -> Path | None:
         """The run's folder; None before the first batch, and on other ranks than 0."""
-        return self._writer.path if self._writer is not None else None
+        return self._writer.path if self._writer is not None and self._setting.place.rank == 0 else None
 
     @property
     def header(self) -> Mapping[str, Any]:
@@ -241,9 +241,10 @@ class Recorder:
 
     def begin(self) -> None:
         """Training begins: time goes to the account `train` from now on."""
+        self._check_not_ended()
+        if self._state == "training":
+            return
         self.open()
-        if self._state == "ended":
-            raise ValueError("this recorder's run has ended; make a new Recorder for another run")
         self._state = "training"
         self._header["attempts"].append(
             {
@@ -255,6 +256,10 @@ class Recorder:
         )
         self.accounts.rebase("train")
         self._window.start_clock()
+
+    def _check_not_ended(self) -> None:
+        if self._state == "ended":
+            raise ValueError("this recorder's run has ended; make a new Recorder for another run")
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """More facts about the setup, for the header; `dataset_samples` is a column too."""
@@ -347,11 +352,14 @@ class Recorder:
         Returns:
             The point, where one was made.
         """
+        self._check_not_ended()
         if self._state != "training":
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
         if self._writer is None:
             with self.accounts.inside("other"):
                 self._writer = self._make_folder(batch)
+        if self._look is None and self._memory is not None:  # nobody called `before`
+            self._memory.watch(self._watched())
         look = self._look if self._look is not None else batches.look(batch)
         warm = self._warm_left > 0
         samples, tokens = look.samples, None
@@ -362,7 +370,8 @@ class Recorder:
         else:
             tokens = batches.input_ids_tokens(batch)
         if self._census is not None:
-            self._census.book((self._key, work) if self._look is not None else None)
+            known = self._census.book((self._key, work) if self._look is not None else None)
+            warm = warm or (self._look is not None and not known)
         self._look = None
         steady = self._window.batch(samples=samples, tokens=tokens, optimizer_steps=optimizer_steps, warm=warm)
         if steady is None:
@@ -374,7 +383,7 @@ class Recorder:
             self._interrupted = False
         self._steps_done += 1
         self._warm_left = max(0, self._warm_left - 1)
-        self._step = self._steps_done - 1
+        self._step = self._steps_before + self._steps_done - 1
         if emit is None:
             emit = self.due(self._steps_done)
         return self.emit("train") if emit else None
@@ -383,8 +392,7 @@ class Recorder:
         """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
         if not self._every:
             return False
-        thinned = max(0, (self._train_points // POINTS_BEFORE_THINNING).bit_length())
-        return step % (self._every << thinned) == 0
+        return step % (self._every << (self._train_points // POINTS_BEFORE_THINNING)) == 0
 
     def at(self, *, step: int, epoch: int) -> None:
         """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
@@ -450,7 +458,7 @@ class Recorder:
                 time=time.time(),
                 trigger=trigger,
                 costs=self._ledger.costs,
-                quality=dict(quality or {}),
+                quality={name: float(value) for name, value in (quality or {}).items()},
             )
             self._point = point
             self._train_points += trigger == "train"
@@ -495,15 +503,23 @@ class Recorder:
         Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
         spent: totals never go down.
         """
-        self._header["run_id"] = str(state["run_id"])
-        self._ledger.restore(state["ledger"])
-        self._header["attempts"] = [dict(a) for a in state["header"]["attempts"]]
+        header = self._header
+        header["run_id"] = str(state["run_id"])
+        header["attempts"] = [dict(a) for a in state["header"]["attempts"]]
+        states = [state["ledger"]]
         folder = self._save_dir / self.run_id
         if (folder / HEADER).is_file():
-            earlier = load_run(folder)
-            self._header["attempts"] = [dict(a) for a in earlier.header.get("attempts", [])]
-            self._header["created"] = earlier.header.get("created", "")
-            self._ledger.restore({"costs": earlier.final})
+            try:
+                earlier = load_run(folder)
+            except (OSError, ValueError) as error:
+                _log.warning("the run's folder cannot be read, so it continues from the checkpoint: %s", error)
+            else:
+                header["attempts"] = [dict(a) for a in earlier.header.get("attempts", [])]
+                header["created"] = earlier.header.get("created", "")
+                states += [{"costs": earlier.final}] if earlier.points.height else []
+        for name in self._ledger.restore(*states):
+            self._failed[name] = "an earlier attempt of this run did not measure it"
+        self._steps_before = int(self._ledger.costs.get("steps") or 0)
 
     def _attempts(self) -> list[dict[str, Any]]:
         return [dict(attempt) for attempt in self._header["attempts"]]

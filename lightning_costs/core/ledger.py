@@ -59,11 +59,23 @@ class Ledger:
         """Plain containers for a checkpoint."""
         return {"costs": dict(self._costs)}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`. A column that the earlier attempt did not have is missing from then on.
+    def restore(self, state: Mapping[str, Any], *also: Mapping[str, Any]) -> list[str]:
+        """Continue from `state`, or from the furthest of several states of one run: totals never go down.
 
-        A counter cannot be right without its past; a gauge can, at its next reading.
+        A counter that one of them lacks is missing from then on: it cannot be right without its past. A gauge can,
+        at its next reading; until then it is that of the state which got furthest.
+
+        Returns:
+            Names of the counters that are missing now.
         """
-        earlier: Mapping[str, Amount] = state["costs"]
+        states: list[Mapping[str, Amount]] = [s["costs"] for s in (state, *also)]
+        furthest = max(states, key=lambda costs: costs.get("total_s") or 0.0)
         for name in self._costs:
-            self._costs[name] = earlier.get(name)
+            if self._declarations[name].kind == "counter":
+                totals = [costs.get(name) for costs in states]
+                known = [total for total in totals if total is not None]
+                self._costs[name] = max(known) if len(known) == len(totals) else None
+            else:
+                self._costs[name] = furthest.get(name)
+        counters = (name for name in self._costs if self._declarations[name].kind == "counter")
+        return [name for name in counters if self._costs[name] is None]

@@ -106,7 +106,7 @@ class Tariff:
             Missing: Where neither a place nor a figure was given.
         """
         if self.gco2e_per_kwh is not None:
-            return Intensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source=self.source or "given")
+            return Intensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
         if self.country is None and self.cloud is None:
             raise Missing("no place was given: Tariff(country='FRA') or LIGHTNING_COSTS_COUNTRY=FRA")
         return intensity(self.country, self.region, self.cloud, self.cloud_region)

@@ -41,6 +41,8 @@ class GradBytes(_Held):
 
     def read(self, sample: StepSample) -> Amount:
         self._held()
+        if self._memory.failed is not None:
+            raise Missing(self._memory.failed, warn=True)
         peak = self._memory.grad_peak_bytes
         return None if peak is None else float(peak)
 
@@ -63,6 +65,8 @@ class OptPeakBytes(_Held):
 
     def read(self, sample: StepSample) -> Amount:
         self._held()
+        if self._memory.failed is not None:
+            raise Missing(self._memory.failed, warn=True)
         peak = self._memory.opt_peak_bytes
         return None if peak is None else float(peak)
 

@@ -32,6 +32,7 @@ class Panel:
         self._indicators = list(indicators)
         self._measured = [i for i in in_order if isinstance(i, Measured)]
         self._derived = [i for i in in_order if isinstance(i, Derived)]
+        self._names = {i.name for i in indicators}
         #: Declarations of what ranks read window by window, and the reduction joins.
         self.measured = {i.name: i.declaration() for i in self._measured if i.kind != "static"}
         self.missing: dict[str, str] = {}
@@ -117,6 +118,9 @@ class Panel:
                 continue
             needs = {name: window.get(name) for name in indicator.needs}
             lacking = [name for name, amount in needs.items() if amount is None]
+            if unknown := [name for name in indicator.needs if name not in self._names]:
+                self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
+                continue
             if lacking:
                 lost = [name for name in lacking if name in self.missing]
                 if lost or indicator.kind == "counter":

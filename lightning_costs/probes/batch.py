@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Look(NamedTuple):
 
 
 def look(batch: object) -> Look:
-    """Shapes of a batch of tensors, tuples, lists, mappings, dataclasses or objects that hold any of these.
+    """Shapes of a batch: a tensor, or tuples, lists, mappings and dataclasses that hold tensors.
 
     Example:
         >>> look({"x": torch.zeros(8, 3), "y": torch.zeros(8)}).samples
@@ -51,7 +51,7 @@ def _tensors(value: object, depth: int) -> Iterator[torch.Tensor]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _tensors(item, depth - 1)
-    elif isinstance(value, Sequence):
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from _tensors(item, depth - 1)
     elif is_dataclass(value) and not isinstance(value, type):

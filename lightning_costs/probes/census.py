@@ -159,8 +159,12 @@ class StepCensus:
         self._seen.add(key)
         self._fresh = StepCount(flop=mode.flop, calls=mode.calls, uncounted=tuple(sorted(mode.uncounted)))
 
-    def book(self, kind: Hashable) -> None:
-        """Add a batch's work to the totals: `kind` is everything that decides how much it was."""
+    def book(self, kind: Hashable) -> bool:
+        """Add a batch's work to the totals: `kind` is everything that decides how much it was.
+
+        Returns:
+            Whether the work is known; if not, it is added as soon as a step of the kind was counted.
+        """
         self.batches += 1
         if self._fresh is not None:
             self._counts.setdefault(kind, self._fresh)
@@ -169,9 +173,10 @@ class StepCensus:
         count = self._counts.get(kind)
         if count is None:
             self._waiting[kind] += 1
-            return
+            return False
         self.flop += count.flop
         self._held_flop += count.flop
+        return True
 
     def settle(self, *, steady: bool) -> None:
         """A step is complete: its batches count for the rates, or were warm-up."""

@@ -9,6 +9,17 @@ from lightning_costs.core.indicator import Missing
 from lightning_costs.probes.setting import Setting
 
 
+def _handle(nvml: Any, uuid: str) -> Any:
+    """NVML's handle of the device that torch knows by this UUID."""
+    failures = []
+    for spelled in (f"GPU-{uuid}", uuid, f"MIG-{uuid}"):
+        try:
+            return nvml.nvmlDeviceGetHandleByUUID(spelled)
+        except nvml.NVMLError as error:
+            failures.append(str(error))
+    raise Missing(f"gpu energy: NVML does not know the training device by its UUID ({failures[0]})", warn=True)
+
+
 @final
 class GpuEnergy:
     """Energy of one GPU in joules: its own counter, or power times time where it has none.
@@ -49,16 +60,11 @@ class GpuEnergy:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise Missing(f"gpu energy needs NVML: no driver answered ({error})", warn=True) from error
-        uuid = str(torch.cuda.get_device_properties(setting.device).uuid)
-        failures = []
-        for spelled in (f"GPU-{uuid}", uuid, f"MIG-{uuid}"):
-            try:
-                handle = pynvml.nvmlDeviceGetHandleByUUID(spelled)
-            except pynvml.NVMLError as error:
-                failures.append(str(error))
-                continue
-            return cls(pynvml, handle)
-        raise Missing(f"gpu energy: NVML does not know the training device by its UUID ({failures[0]})", warn=True)
+        try:
+            return cls(pynvml, _handle(pynvml, str(torch.cuda.get_device_properties(setting.device).uuid)))
+        except Missing:
+            pynvml.nvmlShutdown()
+            raise
 
     def detach(self) -> None:
         """End this use of NVML."""

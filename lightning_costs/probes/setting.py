@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, final, runtime_checkable
@@ -28,6 +29,7 @@ class Probe(Protocol):
 
 
 P = TypeVar("P", bound=Probe)
+_log = logging.getLogger("lightning_costs")
 
 
 @final
@@ -82,6 +84,9 @@ class Setting:
 
     def detach(self) -> None:
         """Let every probe go."""
-        for probe in self._probes.values():
-            probe.detach()
-        self._probes.clear()
+        while self._probes:
+            kind, probe = self._probes.popitem()
+            try:
+                probe.detach()
+            except Exception as error:  # noqa: BLE001 - letting go must not fail a finished run
+                _log.warning("%s could not be detached: %r", kind.__name__, error)

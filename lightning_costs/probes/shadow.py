@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, final
 
 _ABSENT = object()
+
+
+@dataclass(slots=True)
+class _Mark:
+    """What a shadow covers, and whether it still acts; a lifted one below somebody else's only calls through."""
+
+    before: object
+    active: bool = True
+
+
+def _peel(owner: Any, name: str) -> None:
+    """Take lifted shadows off the top of a method: whoever lifts last leaves it as it was."""
+    while isinstance(mark := getattr(vars(owner).get(name), "_lightning_costs", None), _Mark) and not mark.active:
+        if mark.before is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, mark.before)
 
 
 @final
@@ -34,17 +52,19 @@ class Shadows:
         original = getattr(owner, name, None)
         if not callable(original):
             return
-        before = vars(owner).get(name, _ABSENT)
-        shadow = functools.wraps(original)(wrap(original))
+        mark = _Mark(before=vars(owner).get(name, _ABSENT))
+        wrapped = wrap(original)
+
+        @functools.wraps(original)
+        def shadow(*args: Any, **kwargs: Any) -> Any:
+            return wrapped(*args, **kwargs) if mark.active else original(*args, **kwargs)
+
+        shadow._lightning_costs = mark  # type: ignore[attr-defined]
         setattr(owner, name, shadow)
 
         def undo() -> None:
-            if vars(owner).get(name) is not shadow:
-                return  # somebody else wrapped it after us: theirs stays, and ours below it only calls through
-            if before is _ABSENT:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, before)
+            mark.active = False
+            _peel(owner, name)
 
         self._undo.append(undo)
 

@@ -71,16 +71,26 @@ def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[str, int]]) -> in
     for tensor in tensors:
         if is_lazy(tensor) or tensor.is_meta:
             continue
-        try:
-            storage = tensor.untyped_storage()
-        except (NotImplementedError, RuntimeError):  # a sparse tensor has no storage of its own
-            total += sum(part.nbytes for part in (tensor.indices(), tensor.values()))
+        if tensor.layout != torch.strided:
+            total += _claim(_parts(tensor), claimed)
             continue
+        storage = tensor.untyped_storage()
         key = (str(tensor.device), storage.data_ptr())
         if key not in claimed and storage.nbytes():
             claimed.add(key)
             total += storage.nbytes()
     return total
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Dense tensors that a sparse one is made of; a gradient fresh from the backward pass is not coalesced."""
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return []
 
 
 def _state_tensors(optimizer: Optimizer) -> Iterator[torch.Tensor]:
@@ -109,6 +119,7 @@ class TensorMemory:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self.watching = False
+        self.failed: str | None = None
         self._rest: Holding | None = None
         self.opt_peak_bytes: int | None = None
         self.grad_peak_bytes: int | None = None
@@ -125,7 +136,7 @@ class TensorMemory:
 
     def watch(self, watching: bool) -> None:
         """Watch the step that begins, or not; after a watched one, what is held at rest is looked at anew."""
-        self.watching = watching
+        self.watching = watching and self.failed is None
         if watching:
             self._rest = None
 
@@ -138,10 +149,15 @@ class TensorMemory:
         return self._rest
 
     def look(self) -> None:
-        """Look inside a step, if it is a watched one."""
-        if self.watching:
+        """Look inside a step, if it is a watched one. Where that fails, peaks inside steps are missing."""
+        if not self.watching:
+            return
+        try:
             assert self._setting.module is not None
             self._note(holding(self._setting.module, self._setting.optimizers()))
+        except Exception as error:  # noqa: BLE001 - a look must not end the user's step
+            self.failed = f"a look inside a step failed: {error!r}"
+            self.watching = False
 
     def _note(self, held: Holding) -> None:
         self.opt_peak_bytes = max(self.opt_peak_bytes or 0, held.opt_state_bytes)

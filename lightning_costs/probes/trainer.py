@@ -51,8 +51,8 @@ class Listener(Protocol):
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         """An evaluation is complete; its row is about to be written."""
 
-    def epoch_logged(self, metrics: Mapping[str, float]) -> None:
-        """A training epoch's metrics are about to be written."""
+    def epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """A training epoch's metrics are about to be written; asking for them costs something."""
 
     def row(self) -> Mapping[str, float]:
         """Costs that belong into the row being written."""
@@ -319,7 +319,7 @@ class TrainerView:
         def update_train_epoch_metrics() -> Any:
             if not self.in_training:
                 return original()
-            self._listener.epoch_logged(_numbers(self._trainer._logger_connector.metrics["callback"]))
+            self._listener.epoch_logged(lambda: _numbers(self._trainer._logger_connector.metrics["callback"]))
             return self._within_row(original)
 
         return update_train_epoch_metrics

@@ -18,6 +18,10 @@ from lightning_costs.stores.loader import load_run
 _log = logging.getLogger("lightning_costs")
 
 
+#: Variables that give a run its identity, the first that is set: it outlives a preemption.
+_IDENTITIES = ("LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID")
+
+
 def utc() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -25,7 +29,7 @@ def utc() -> str:
 
 def new_id(name: str | None, save_dir: Path) -> str:
     """An identity that no folder has: from the environment, else from name, time and chance."""
-    wanted = os.environ.get("LIGHTNING_COSTS_RUN_ID") or os.environ.get("WANDB_RUN_ID")
+    wanted = next(filter(None, map(os.environ.get, _IDENTITIES)), None)
     if not wanted:
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name or "run").strip("-.")[:60] or "run"
         wanted = f"{slug}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -114,8 +114,9 @@ def test_sparse_gradients_are_their_indices_and_values():
     assert not grad.is_coalesced()  # as backward leaves it
     held = holding(net, [])
     assert (held.param_bytes, held.grad_bytes) == (4 * 4000, 3 * 8 + 3 * 4 * 4)
-    net.weight.grad = grad.coalesce()
-    assert holding(net, []).grad_bytes == 2 * 8 + 2 * 4 * 4
+    net.weight.grad = whole = grad.coalesce()  # two rows, in storages that torch made for three
+    stored = sum(part.untyped_storage().nbytes() for part in (whole.indices(), whole.values()))
+    assert holding(net, []).grad_bytes == stored >= 2 * 8 + 2 * 4 * 4
 
 
 def test_parameters_without_storage_are_not_held():

@@ -13,8 +13,7 @@ from torch import nn
 from lightning_costs import Recorder, Tariff, load_run
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.compute import CONVENTION
-from lightning_costs.probes import census, clock
-from lightning_costs.probes.tensors import TensorMemory
+from lightning_costs.probes import census, clock, tensors
 
 PARAMS = 12 * 24 + 24 + 24 * 3 + 3
 FLOP_PER_SAMPLE = 2 * 2 * 12 * 24 + 3 * 2 * 24 * 3  # the first layer has no gradient of its input
@@ -205,15 +204,16 @@ def test_a_step_that_raises_counts_for_nothing_and_the_next_one_counts(tmp_path)
 
 
 def test_a_look_inside_that_fails_does_not_stop_the_training(tmp_path, monkeypatch):
-    def fail(self):
+    def fail(*_):
         raise RuntimeError("a tensor of a kind nobody has seen")
 
-    monkeypatch.setattr(TensorMemory, "look", fail)
+    monkeypatch.setattr(tensors, "holding", fail)
     training = Training(tmp_path)
     with training.recorder as recorder:
         for _ in range(3):
             training.step()
     assert recorder.final["steps"] == 3.0
+    assert "nobody has seen" in recorder.header["missing"]["opt_peak_bytes"]
 
 
 def test_sparse_gradients_do_not_stop_the_training(tmp_path):
