@@ -162,7 +162,7 @@ def main() -> None:
     print(comparison_text(compared))
     if args.picture is not None:
         args.picture.parent.mkdir(parents=True, exist_ok=True)
-        still(compared, ["train_s", "samples"], log=False).save(args.picture)
+        still(compared, ["flop", "samples"], log=False).save(args.picture)
     page = compared.to_html(args.out / "report.html")
     print(f"report: {page.resolve()}")
     print(f"next:   open it in a browser, or try  lightning-costs show {folders[0]}")

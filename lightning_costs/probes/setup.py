@@ -15,7 +15,7 @@ from typing import Any
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import family
 
-_PACKAGES = ("lightning-costs", "torch", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
+_PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
 _HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "rho", "adaptive")
 
 
@@ -39,7 +39,12 @@ def describe(setting: Setting) -> dict[str, Any]:
         "devices": setting.devices,
         "nodes": setting.nodes,
         "processes": len(setting.places),
-        "software": {"python": platform.python_version(), "system": platform.system(), **_versions()},
+        "software": {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            **_versions(),
+            "torch": str(torch.__version__),
+        },
         "matmul_precision": torch.get_float32_matmul_precision(),
         "cuda": torch.version.cuda if setting.on_cuda else None,
         "module": type(setting.module).__name__ if setting.module is not None else None,

@@ -1,0 +1,45 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lightning_costs import default_indicators
+
+ROOT = Path(__file__).parents[1]
+TEXTS = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/columns.md")
+}
+
+
+def test_every_column_is_defined_with_its_kind_and_headline() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)`( \*\*H\*\*)? \|", TEXTS["docs/columns.md"], re.MULTILINE))
+    declared = {i.name: i.declaration() for i in default_indicators()}
+    assert set(rows) == set(declared)
+    assert {name for name, mark in rows.items() if mark} == {name for name, d in declared.items() if d.headline}
+    for name, declaration in declared.items():
+        (kind,) = re.findall(rf"^\| `{name}`[^|]*\| (\w+)", TEXTS["docs/columns.md"], re.MULTILINE)
+        assert kind == declaration.kind
+
+
+def test_the_readme_names_no_column_that_is_not_there() -> None:
+    table = TEXTS["README.md"].split("| clocks |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) <= {i.name for i in default_indicators()}
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_links_to_files_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", TEXTS[name]):
+        if not target.startswith("http"):
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_the_map_names_modules_that_are_there() -> None:
+    for folder in ("core", "probes", "indicators", "stores", "compare"):
+        (row,) = re.findall(rf"^\| `lightning_costs/{folder}/` \|(.*)\|$", TEXTS["CONTRIBUTING.md"], re.MULTILINE)
+        for module in re.findall(r"`(\w+)`", row):
+            if module != "Comparison":
+                assert (ROOT / "lightning_costs" / folder / f"{module}.py").is_file(), module
