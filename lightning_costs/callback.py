@@ -20,7 +20,8 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.trainer import TrainerView
-from lightning_costs.recorder import Recorder, Status, check_goal
+from lightning_costs.recorder import Recorder, check_goal
+from lightning_costs.stores.book import Status
 from lightning_costs.stores.rows import begin_wandb, end_wandb, row
 
 if TYPE_CHECKING:

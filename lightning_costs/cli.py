@@ -125,10 +125,11 @@ def total(directory: Annotated[Path, typer.Argument(help="A folder of runs.")]) 
     for run in runs:
         declared |= dict(run.header["indicators"])
     table.add_row("runs", *(str(len(_of(runs, status))) for status in _statuses(runs)), str(len(runs)))
+    groups = [*(_of(runs, status) for status in _statuses(runs)), runs]
     for name, declaration in declared.items():
         if declaration["kind"] != "counter" or declaration["role"] != "indicator":
             continue
-        cells = [total_of(group, name) for group in [*(_of(runs, s) for s in _statuses(runs)), runs]]
+        cells = [total_of([run.final for run in group], name) for group in groups]
         if all(amount is None for amount, _ in cells):
             continue
         table.add_row(declaration["label"], *(_cell(amount, lacking, declaration["unit"]) for amount, lacking in cells))

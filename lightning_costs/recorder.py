@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.indicator import Declaration, Indicator
-from lightning_costs.core.ledger import Ledger
-from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, Place, RunRecord, Trigger
+from lightning_costs.core.records import Amount, CurvePoint, Place, RunRecord, Trigger
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.window import Window
@@ -28,9 +25,7 @@ from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe
 from lightning_costs.probes.tensors import TensorMemory
-from lightning_costs.stores.folder import HEADER
-from lightning_costs.stores.loader import load_run
-from lightning_costs.stores.writer import RunWriter, new_id, utc
+from lightning_costs.stores.book import RunBook, Status
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +40,6 @@ WATCH_EVERY_N_STEPS = 50
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
 
-Status = Literal["running", "finished", "failed", "interrupted"]
 Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
 
 
@@ -145,41 +139,27 @@ class Recorder:
             dataset_samples=dataset_samples,
         )
         self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
-        self._declarations = self._panel.declarations
         self._tariff = Tariff.find(tariff)
-        self._ledger = Ledger(self._declarations)
         self._window = Window(self.accounts)
-        self._save_dir = Path(save_dir)
-        self._writer: RunWriter | None = None
+        self._book = RunBook(
+            declarations=self._panel.declarations,
+            name=name,
+            monitor=monitor,
+            mode=mode,
+            targets=targets,
+            tariff=self._tariff,
+            warmup=f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
+            save_dir=Path(save_dir),
+            writes=place.rank == 0,
+        )
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._every = log_every_n_steps
         self._facts = dict(setup or {})
-        self._header: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": "",
-            "name": name,
-            "status": "running",
-            "created": "",
-            "monitor": monitor,
-            "mode": mode,
-            "targets": [float(t) for t in targets],
-            "indicators": {n: d.as_dict() for n, d in self._declarations.items()},
-            "missing": {},
-            "methods": {},
-            "statics": {},
-            "setup": {},
-            "tariff": self._tariff.as_dict(),
-            "attempts": [],
-            "warmup": f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
-            "written_by": f"lightning-costs {version('lightning-costs')}",
-        }
         self._state: Literal["made", "open", "training", "ended"] = "made"
-        self._failed: dict[str, str] = {}
         #: Probes that the steps themselves touch, where an indicator asked for them.
         self._census: StepCensus | None = None
         self._memory: TensorMemory | None = None
         self._device_steps: DeviceSteps | None = None
-        self._point: CurvePoint | None = None
         self._step = self._epoch = self._steps_before = 0
         self._steps_done = self._train_points = 0
         self._look: batches.Look | None = None
@@ -194,32 +174,32 @@ class Recorder:
     @property
     def run_id(self) -> str:
         """The run's identity; empty before its first batch."""
-        return str(self._header["run_id"])
+        return self._book.run_id
 
     @property
     def path(self) -> Path | None:
         """The run's folder; None before the first batch, and on other ranks than 0."""
-        return self._writer.path if self._writer is not None and self._setting.place.rank == 0 else None
+        return self._book.path
 
     @property
     def header(self) -> Mapping[str, Any]:
         """The run's header as it stands."""
-        return self._header
+        return self._book.header
 
     @property
     def declarations(self) -> Mapping[str, Declaration]:
         """Declarations by column name."""
-        return self._declarations
+        return self._panel.declarations
 
     @property
     def costs(self) -> dict[str, Amount]:
         """Totals and gauges at the last point."""
-        return dict(self._point.costs) if self._point is not None else self._ledger.costs
+        return self._book.costs
 
     @property
     def final(self) -> dict[str, Amount]:
         """Costs at the last point, and the statics."""
-        return {**self.costs, **self._header["statics"]}
+        return {**self.costs, **self.header["statics"]}
 
     @property
     def training(self) -> bool:
@@ -246,14 +226,8 @@ class Recorder:
             return
         self.open()
         self._state = "training"
-        self._header["attempts"].append(
-            {
-                "began": utc(),
-                "devices": self._setting.devices,
-                "nodes": self._setting.nodes,
-                "processes": len(self._setting.places),
-            }
-        )
+        setting = self._setting
+        self._book.begin_attempt({"devices": setting.devices, "nodes": setting.nodes, "processes": len(setting.places)})
         self.accounts.rebase("train")
         self._window.start_clock()
 
@@ -355,9 +329,10 @@ class Recorder:
         self._check_not_ended()
         if self._state != "training":
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
-        if self._writer is None:
+        if not self._book.opened:  # at the first training batch: finders and sanity checks leave no folder
             with self.accounts.inside("other"):
-                self._writer = self._make_folder(batch)
+                shapes = [list(shape) for shape, _ in batches.look(batch).signature]
+                self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
         if self._look is None and self._memory is not None:  # nobody called `before`
             self._memory.watch(self._watched())
         look = self._look if self._look is not None else batches.look(batch)
@@ -422,17 +397,13 @@ class Recorder:
         """
         if self._state == "ended":
             return None
-        run: RunRecord | None = None
-        if self._writer is not None:
+        if self._book.opened:
             self.emit("end")
         self._panel.close()
         self._state = "ended"
-        self._header["status"] = status
-        if self._writer is not None:
-            self._header["attempts"][-1] |= {"ended": utc(), "status": status}
-            run = self._writer.close(self._header)
+        if self._book.opened:
             run_ended(self.accounts.begun_s + self._ended_s)
-        return run
+        return self._book.close(status)
 
     def __enter__(self) -> Self:
         self.begin()
@@ -452,21 +423,9 @@ class Recorder:
         with self.accounts.inside("other"):
             began = self._clock()
             self._fold(trigger)
-            point = CurvePoint(
-                step=self._step,
-                epoch=self._epoch,
-                time=time.time(),
-                trigger=trigger,
-                costs=self._ledger.costs,
-                quality={name: float(value) for name, value in (quality or {}).items()},
-            )
-            self._point = point
             self._train_points += trigger == "train"
             self._interrupted = self._interrupted or trigger != "train"
-            self._note_header()
-            if self._writer is not None:
-                self._writer.header(self._header)
-                self._writer.append(point)
+            point = self._book.append(step=self._step, epoch=self._epoch, trigger=trigger, quality=quality or {})
             self._window.overhead_s += self._clock() - began
         return point
 
@@ -483,73 +442,27 @@ class Recorder:
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)
         window = self._panel.derive(job, self._tariff)
-        self._ledger.add(window, lost=frozenset(self._panel.missing))
-        if not self._header["statics"] or trigger == "end":
-            self._header["statics"] = self._panel.statics(sample)
+        self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
+        if not self._book.header["statics"] or trigger == "end":
+            self._book.header["statics"] = self._panel.statics(sample)
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity and totals up to now."""
         self._interrupted = True
         self._fold("train")
-        return {
-            "run_id": self.run_id,
-            "ledger": self._ledger.state(),
-            "header": {"attempts": self._attempts()},
-        }
+        return self._book.state()
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Continue the run of a checkpoint: its identity, its totals.
-
-        Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
-        spent: totals never go down.
-        """
-        header = self._header
-        header["run_id"] = str(state["run_id"])
-        header["attempts"] = [dict(a) for a in state["header"]["attempts"]]
-        states = [state["ledger"]]
-        folder = self._save_dir / self.run_id
-        if (folder / HEADER).is_file():
-            try:
-                earlier = load_run(folder)
-            except (OSError, ValueError) as error:
-                _log.warning("the run's folder cannot be read, so it continues from the checkpoint: %s", error)
-            else:
-                header["attempts"] = [dict(a) for a in earlier.header.get("attempts", [])]
-                header["created"] = earlier.header.get("created", "")
-                states += [{"costs": earlier.final}] if earlier.points.height else []
-        for name in self._ledger.restore(*states):
-            self._failed[name] = "an earlier attempt of this run did not measure it"
-        self._steps_before = int(self._ledger.costs.get("steps") or 0)
-
-    def _attempts(self) -> list[dict[str, Any]]:
-        return [dict(attempt) for attempt in self._header["attempts"]]
-
-    # The folder ---------------------------------------------------------------------------------------------
-
-    def _make_folder(self, batch: object) -> RunWriter:
-        """The run folder is made at the first training batch: finders and sanity checks leave none."""
-        header = self._header
-        header["created"] = header["created"] or utc()
-        header["run_id"] = header["run_id"] or new_id(header["name"], self._save_dir)
-        header["name"] = header["name"] or header["run_id"]
-        shapes = [list(shape) for shape, _ in batches.look(batch).signature]
-        header["setup"] = {**describe(self._setting), "batch_shapes": shapes, **self._facts}
-        writer = RunWriter(self._save_dir / header["run_id"], writes=self._setting.place.rank == 0)
-        writer.open(header)
-        return writer
-
-    def _note_header(self) -> None:
-        """Say in the header what went missing and how readings were got."""
-        self._header["missing"] = {**self._panel.missing, **self._failed}
-        self._header["methods"] = self._panel.methods
+        """Continue the run of a checkpoint, before `begin`: its identity, its totals, its count of steps."""
+        self._steps_before = self._book.resume(state)
 
     def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
         """A user's function of the batch; where it fails, the count is missing and training goes on."""
         try:
             return int(function(batch))
         except Exception as error:  # noqa: BLE001 - the user's function must not kill the user's training
-            if what not in self._failed:
-                self._failed[what] = repr(error)
+            if what not in self._book.notes:
+                self._book.notes[what] = repr(error)
                 _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
             return None
 

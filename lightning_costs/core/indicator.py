@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from lightning_costs.core.missing import Missing as Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.units import check_name
 
@@ -30,19 +31,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "family": get_args(Family),
     "role": get_args(Role),
 }
-
-
-class Missing(Exception):  # noqa: N818 - a reading that is not there is no error of the program
-    """A reading cannot be had; the message is the reason that goes into the run's header.
-
-    Args:
-        reason: What would be needed, what came, what to do.
-        warn: Whether to say so in the log as well: for what a user would expect to work here.
-    """
-
-    def __init__(self, reason: str, *, warn: bool = False) -> None:
-        super().__init__(reason)
-        self.warn = warn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
 from lightning_costs.core.units import human
 
 
@@ -49,8 +49,8 @@ def html_table(title: str, rows: Iterable[Row]) -> str:
     return f"<table><caption>{escape(title)}</caption>{body}</table>"
 
 
-def total_of(runs: Iterable[RunRecord], column: str) -> tuple[Amount, int]:
+def total_of(finals: Iterable[Mapping[str, Amount]], column: str) -> tuple[Amount, int]:
     """A column's sum over runs that know it, and how many do not; None where none does."""
-    amounts = [run.final.get(column) for run in runs]
+    amounts = [final.get(column) for final in finals]
     known = [amount for amount in amounts if amount is not None]
     return (math.fsum(known) if known else None), len(amounts) - len(known)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lightning_costs.core.grid import Intensity, intensity
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.units import JOULE_PER_KWH
 
 PREFIX = "LIGHTNING_COSTS_"

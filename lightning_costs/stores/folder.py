@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,75 +10,10 @@ from pathlib import Path
 from typing import Any, TextIO, final
 
 from lightning_costs.core.records import CurvePoint
+from lightning_costs.stores.journal import encode, plain, read_journal
+from lightning_costs.stores.table import to_frame
 
 HEADER, JOURNAL, PARQUET = "header.json", "points.jsonl", "points.parquet"
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def encode(point: CurvePoint) -> str:
-    """A point as one line of strict JSON; numbers that JSON lacks are strings.
-
-    Example:
-        >>> encode(CurvePoint(step=1, epoch=0, time=0.0, trigger="train", costs={"steps": 2.0, "flop": None},
-        ...                   quality={"loss": math.nan}))
-        '{"step":1,"epoch":0,"time":0.0,"trigger":"train","costs":{"steps":2.0,"flop":null},"quality":{"loss":"NaN"}}'
-    """
-    line = {
-        "step": point.step,
-        "epoch": point.epoch,
-        "time": point.time,
-        "trigger": point.trigger,
-        "costs": {name: to_json(amount) for name, amount in point.costs.items()},
-        "quality": {name: to_json(value) for name, value in point.quality.items()},
-    }
-    return json.dumps(line, separators=(",", ":"), allow_nan=False)
-
-
-def decode(line: str) -> CurvePoint:
-    """The point of a journal's line.
-
-    Raises:
-        ValueError: For a line that is torn or no point.
-    """
-    try:
-        data = json.loads(line)
-        return CurvePoint(
-            step=data["step"],
-            epoch=data["epoch"],
-            time=data["time"],
-            trigger=data["trigger"],
-            costs={name: from_json(amount) for name, amount in data["costs"].items()},
-            quality={
-                name: number for name, value in data["quality"].items() if (number := from_json(value)) is not None
-            },
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no point of a run: {line[:80]!r}") from error
-
-
-def to_json(value: float | None) -> float | str | None:
-    """An amount as strict JSON has it."""
-    if value is None or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def from_json(value: float | str | None) -> float | None:
-    """The amount that `to_json` was given."""
-    if isinstance(value, str):
-        return _NOT_FINITE[value]
-    if value is not None and not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no amount")
-    return value
-
-
-def _plain(data: Any) -> Any:
-    """A header's data as strict JSON has it: a user's fact may be infinite, or keyed by anything."""
-    if isinstance(data, float):
-        return to_json(data)
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    return [_plain(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 @final
@@ -107,7 +41,7 @@ class RunFolder:
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Replace the header in one move: a reader sees the old one or the new one."""
         fresh = self.path / f".{HEADER}.{os.getpid()}"
-        fresh.write_text(json.dumps(_plain(header), indent=1, allow_nan=False, default=str), encoding="utf-8")
+        fresh.write_text(json.dumps(plain(header), indent=1, allow_nan=False, default=str), encoding="utf-8")
         fresh.replace(self.path / HEADER)
 
     def append(self, point: CurvePoint) -> None:
@@ -125,8 +59,6 @@ class RunFolder:
 
     def close(self, header: Mapping[str, Any]) -> None:
         """Write the final header and the points as Parquet."""
-        from lightning_costs.stores.loader import read_journal, to_frame
-
         if self._journal is not None:
             self._journal.close()
             self._journal = None

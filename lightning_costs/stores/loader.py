@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint, RunRecord
-from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, decode, from_json
+from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
+from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
+from lightning_costs.stores.journal import from_json, read_journal
+from lightning_costs.stores.table import OWN, quality_columns, to_frame
 
 if TYPE_CHECKING:
-    import polars
-
-_OWN = ("step", "epoch", "time", "trigger")
-
-
-def read_journal(path: Path) -> list[CurvePoint]:
-    """Points of a journal; a torn last line is left out, a torn line within it too (a killed attempt's last)."""
-    points = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                points.append(decode(line))
-            except ValueError:
-                continue
-    return points
-
-
-def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> dict[str, str]:
-    """Column name of every metric that the points hold: its own, unless a cost has that name already."""
-    names = dict.fromkeys(name for point in points for name in point.quality)
-    return {name: f"quality/{name}" if name in taken or name in _OWN else name for name in names}
-
-
-def to_frame(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> polars.DataFrame:
-    """Points as a table: [points] rows; step, epoch, time, trigger, cost columns, metric columns."""
-    import polars
-
-    declared: Mapping[str, Any] = header["indicators"]
-    costs = [name for name, declaration in declared.items() if declaration["kind"] != "static"]
-    metrics = quality_columns(points, declared)
-    columns: dict[str, polars.Series] = {
-        "step": polars.Series("step", [p.step for p in points], polars.Int64),
-        "epoch": polars.Series("epoch", [p.epoch for p in points], polars.Int64),
-        "time": polars.Series("time", [p.time for p in points], polars.Float64),
-        "trigger": polars.Series("trigger", [p.trigger for p in points], polars.String),
-    }
-    for name in costs:
-        columns[name] = polars.Series(name, [p.costs.get(name) for p in points], polars.Float64)
-    for metric, column in metrics.items():
-        columns[column] = polars.Series(column, [p.quality.get(metric) for p in points], polars.Float64)
-    return polars.DataFrame(columns)
+    pass
 
 
 def load_run(path: str | Path) -> RunRecord:
@@ -91,7 +53,7 @@ def load_run(path: str | Path) -> RunRecord:
     finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
     if finished:
         frame = polars.read_parquet(parquet)
-        metrics = [name for name in frame.columns if name not in _OWN and name not in header["indicators"]]
+        metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
         return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
     points = read_journal(journal)
     metrics = list(quality_columns(points, header["indicators"]).values())

@@ -49,8 +49,8 @@ def test_a_notebook_shows_the_run_and_every_text_in_it_is_escaped():
 
 
 def test_a_total_over_runs_says_how_many_do_not_know_it():
-    assert total_of([run(1.0), run(None), run(2.0)], "energy_j") == (3.0, 1)
-    assert total_of([run(None)], "energy_j") == (None, 1)
+    assert total_of([run(1.0).final, run(None).final, run(2.0).final], "energy_j") == (3.0, 1)
+    assert total_of([run(None).final], "energy_j") == (None, 1)
     assert total_of([], "energy_j") == (None, 0)
 
 

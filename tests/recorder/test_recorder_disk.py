@@ -214,13 +214,13 @@ def test_a_full_disk_in_the_middle_is_said_once_and_training_goes_on(make, said,
     assert len(said()) == 1
     assert "No space left on device" in said()[0]
     assert load_run(recorder.path).points.height == 3
-    recorder._writer._folder._journal.close() if recorder._writer._folder._journal else None
+    recorder._book._writer._folder._journal.close() if recorder._book._writer._folder._journal else None
 
 
 def test_a_folder_that_stopped_being_written_leaves_no_file_open(make, monkeypatch):
     with make(log_every_n_steps=1) as recorder:
         train(recorder, 1)
-        journal = recorder._writer._folder._journal
+        journal = recorder._book._writer._folder._journal
         monkeypatch.setattr(RunFolder, "append", full)
         train(recorder, 1)
     try:
@@ -238,8 +238,8 @@ def test_a_full_disk_at_the_end_is_said_once_and_the_with_ends_well(make, said, 
     assert recorder.final["x_calls"] == 3.0
     assert len(said()) == 1
     monkeypatch.undo()
-    if recorder._writer._folder._journal:
-        recorder._writer._folder._journal.close()
+    if recorder._book._writer._folder._journal:
+        recorder._book._writer._folder._journal.close()
     assert load_run(recorder.path).final["x_calls"] == 3.0
 
 
@@ -247,7 +247,7 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_the_disk(make, monkeyp
     def diverge():
         with make(log_every_n_steps=1) as recorder:
             train(recorder, 1)
-            recorder._writer._folder._journal.close()
+            recorder._book._writer._folder._journal.close()
             monkeypatch.setattr(RunFolder, "append", full)
             raise ArithmeticError("loss is nan")
 

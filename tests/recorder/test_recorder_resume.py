@@ -50,7 +50,7 @@ class Attempt:
 
     def kill(self):
         """The process is gone: nothing more is written."""
-        self.recorder._writer._folder._journal.close()
+        self.recorder._book._writer._folder._journal.close()
         return self
 
     def end(self):

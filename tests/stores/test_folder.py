@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
-from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder, decode, encode
-from lightning_costs.stores.loader import read_journal
+from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
+from lightning_costs.stores.journal import decode, encode, read_journal
 
 DECLARED = (declared("steps", "steps"), declared("energy_j"), declared("params", "params", kind="static"))
 

@@ -12,8 +12,9 @@ from test_folder import DECLARED, header, point
 
 from lightning_costs import load_run, load_runs
 from lightning_costs.core.records import SCHEMA_VERSION
-from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder, encode
-from lightning_costs.stores.loader import quality_columns, to_frame
+from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
+from lightning_costs.stores.journal import encode
+from lightning_costs.stores.table import quality_columns, to_frame
 
 
 def write(folder, points=(), *, close=True, **head):

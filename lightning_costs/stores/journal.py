@@ -1,0 +1,91 @@
+"""The journal of a run: a point as a line of strict JSON, and lines back as points."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_costs.core.records import CurvePoint
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode(point: CurvePoint) -> str:
+    """A point as one line of strict JSON; numbers that JSON lacks are strings.
+
+    Example:
+        >>> encode(CurvePoint(step=1, epoch=0, time=0.0, trigger="train", costs={"steps": 2.0, "flop": None},
+        ...                   quality={"loss": math.nan}))
+        '{"step":1,"epoch":0,"time":0.0,"trigger":"train","costs":{"steps":2.0,"flop":null},"quality":{"loss":"NaN"}}'
+    """
+    line = {
+        "step": point.step,
+        "epoch": point.epoch,
+        "time": point.time,
+        "trigger": point.trigger,
+        "costs": {name: to_json(amount) for name, amount in point.costs.items()},
+        "quality": {name: to_json(value) for name, value in point.quality.items()},
+    }
+    return json.dumps(line, separators=(",", ":"), allow_nan=False)
+
+
+def decode(line: str) -> CurvePoint:
+    """The point of a journal's line.
+
+    Raises:
+        ValueError: For a line that is torn or no point.
+    """
+    try:
+        data = json.loads(line)
+        return CurvePoint(
+            step=data["step"],
+            epoch=data["epoch"],
+            time=data["time"],
+            trigger=data["trigger"],
+            costs={name: from_json(amount) for name, amount in data["costs"].items()},
+            quality={
+                name: number for name, value in data["quality"].items() if (number := from_json(value)) is not None
+            },
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no point of a run: {line[:80]!r}") from error
+
+
+def to_json(value: float | None) -> float | str | None:
+    """An amount as strict JSON has it."""
+    if value is None or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def from_json(value: float | str | None) -> float | None:
+    """The amount that `to_json` was given."""
+    if isinstance(value, str):
+        return _NOT_FINITE[value]
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no amount")
+    return value
+
+
+def plain(data: Any) -> Any:
+    """A header's data as strict JSON has it: a user's fact may be infinite, or keyed by anything."""
+    if isinstance(data, float):
+        return to_json(data)
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    return [plain(item) for item in data] if isinstance(data, list | tuple) else data
+
+
+def read_journal(path: Path) -> list[CurvePoint]:
+    """Points of a journal; a torn last line is left out, a torn line within it too (a killed attempt's last)."""
+    points = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                points.append(decode(line))
+            except ValueError:
+                continue
+    return points

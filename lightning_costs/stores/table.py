@@ -1,0 +1,40 @@
+"""The points of a run as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning_costs.core.records import CurvePoint
+
+if TYPE_CHECKING:
+    import polars
+
+#: Columns of every point that are neither costs nor metrics.
+OWN = ("step", "epoch", "time", "trigger")
+
+
+def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> dict[str, str]:
+    """Column name of every metric that the points hold: its own, unless a cost has that name already."""
+    names = dict.fromkeys(name for point in points for name in point.quality)
+    return {name: f"quality/{name}" if name in taken or name in OWN else name for name in names}
+
+
+def to_frame(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> polars.DataFrame:
+    """Points as a table: [points] rows; step, epoch, time, trigger, cost columns, metric columns."""
+    import polars
+
+    declared: Mapping[str, Any] = header["indicators"]
+    costs = [name for name, declaration in declared.items() if declaration["kind"] != "static"]
+    metrics = quality_columns(points, declared)
+    columns: dict[str, polars.Series] = {
+        "step": polars.Series("step", [p.step for p in points], polars.Int64),
+        "epoch": polars.Series("epoch", [p.epoch for p in points], polars.Int64),
+        "time": polars.Series("time", [p.time for p in points], polars.Float64),
+        "trigger": polars.Series("trigger", [p.trigger for p in points], polars.String),
+    }
+    for name in costs:
+        columns[name] = polars.Series(name, [p.costs.get(name) for p in points], polars.Float64)
+    for metric, column in metrics.items():
+        columns[column] = polars.Series(column, [p.quality.get(metric) for p in points], polars.Float64)
+    return polars.DataFrame(columns)
