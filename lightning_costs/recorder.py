@@ -19,12 +19,10 @@ from lightning_costs.core.window import Window
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.panel import Panel
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.census import StepCensus
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
-from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe
-from lightning_costs.probes.tensors import TensorMemory
+from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
 from lightning_costs.stores.book import RunBook, Status
 
 if TYPE_CHECKING:
@@ -33,10 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightning_costs")
 
-#: Steps at the start of an attempt that count as warm-up.
-WARMUP_STEPS = 3
-#: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
-WATCH_EVERY_N_STEPS = 50
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
 
@@ -156,18 +150,10 @@ class Recorder:
         self._every = log_every_n_steps
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
-        #: Probes that the steps themselves touch, where an indicator asked for them.
-        self._census: StepCensus | None = None
-        self._memory: TensorMemory | None = None
-        self._device_steps: DeviceSteps | None = None
+        self._steps: StepWatch | None = None
         self._step = self._epoch = self._steps_before = 0
-        self._steps_done = self._train_points = 0
-        self._look: batches.Look | None = None
-        self._key: Hashable = None
-        self._warm_left = WARMUP_STEPS
-        self._interrupted = True
+        self._train_points = 0
         self._ended_s = 0.0
-        self._census_s: list[float] = []
 
     # What others may ask ------------------------------------------------------------------------------------
 
@@ -213,9 +199,7 @@ class Recorder:
         if self._state == "made":
             began = self._clock()
             self._panel.open()
-            self._census = self._setting.attached(StepCensus)
-            self._memory = self._setting.attached(TensorMemory)
-            self._device_steps = self._setting.attached(DeviceSteps)
+            self._steps = StepWatch(self._setting, self._clock, self._every)
             self._state = "open"
             self._window.overhead_s += self._clock() - began
 
@@ -281,31 +265,12 @@ class Recorder:
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
-        self._look = look = batches.look(batch)
-        self._key = key = (look.signature, position)
-        if self._memory is not None:
-            self._memory.watch(self._watched())
-        if self._census is None or not look.signature or not self._census.wants(key):
-            return None
-        return self._counted(self._census, key)
-
-    @contextmanager
-    def _counted(self, census: StepCensus, key: Hashable) -> Iterator[None]:
-        self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
-        began = self._clock()
-        with census.counting(key):
-            yield
-        self._census_s.append(self._clock() - began)
+        return self._steps.before(batch, position) if self._steps is not None else None
 
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
-        if self._memory is not None:
-            self._memory.look()
-
-    def _watched(self) -> bool:
-        """Early steps (optimizer state is complete after the first update), and then one in so many."""
-        done = self._steps_done
-        return done < WARMUP_STEPS or (done + 1) % max(self._every, WATCH_EVERY_N_STEPS) == 0
+        if self._steps is not None:
+            self._steps.look_inside()
 
     def step(
         self,
@@ -327,16 +292,14 @@ class Recorder:
             The point, where one was made.
         """
         self._check_not_ended()
-        if self._state != "training":
+        steps = self._steps
+        if self._state != "training" or steps is None:
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
         if not self._book.opened:  # at the first training batch: finders and sanity checks leave no folder
             with self.accounts.inside("other"):
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
-        if self._look is None and self._memory is not None:  # nobody called `before`
-            self._memory.watch(self._watched())
-        look = self._look if self._look is not None else batches.look(batch)
-        warm = self._warm_left > 0
+        look, warm = steps.after(batch, work)
         samples, tokens = look.samples, None
         if self._batch_size_fn is not None and batch is not None:
             samples = self._ask(self._batch_size_fn, batch, "batch_size_fn")
@@ -344,23 +307,13 @@ class Recorder:
             tokens = self._ask(self._length_fn, batch, "length_fn")
         else:
             tokens = batches.input_ids_tokens(batch)
-        if self._census is not None:
-            known = self._census.book((self._key, work) if self._look is not None else None)
-            warm = warm or (self._look is not None and not known)
-        self._look = None
         steady = self._window.batch(samples=samples, tokens=tokens, optimizer_steps=optimizer_steps, warm=warm)
         if steady is None:
             return None
-        if self._census is not None:
-            self._census.settle(steady=steady)
-        if self._device_steps is not None:
-            self._device_steps.mark(steady=steady and not self._interrupted)
-            self._interrupted = False
-        self._steps_done += 1
-        self._warm_left = max(0, self._warm_left - 1)
-        self._step = self._steps_before + self._steps_done - 1
+        steps.stepped(steady=steady)
+        self._step = self._steps_before + steps.done - 1
         if emit is None:
-            emit = self.due(self._steps_done)
+            emit = self.due(steps.done)
         return self.emit("train") if emit else None
 
     def due(self, step: int) -> bool:
@@ -424,20 +377,20 @@ class Recorder:
             began = self._clock()
             self._fold(trigger)
             self._train_points += trigger == "train"
-            self._interrupted = self._interrupted or trigger != "train"
+            if trigger != "train" and self._steps is not None:
+                self._steps.interrupted()
             point = self._book.append(step=self._step, epoch=self._epoch, trigger=trigger, quality=quality or {})
             self._window.overhead_s += self._clock() - began
         return point
 
     def _fold(self, trigger: Trigger) -> None:
-        steady_step_s = self._window.steady_step_s
-        if steady_step_s is not None and self._census_s:
-            self._window.overhead_s += sum(max(0.0, took_s - steady_step_s) for took_s in self._census_s)
-            self._census_s.clear()
+        if self._steps is None:
+            raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
+        self._window.overhead_s += self._steps.take_census_s(self._window.steady_step_s)
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
-        if self._device_steps is not None:
-            sample = replace(sample, step_times_s=self._device_steps.collect())
+        if (step_times_s := self._steps.step_times_s()) is not None:
+            sample = replace(sample, step_times_s=step_times_s)
         vector = self._panel.read(sample)
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)
@@ -448,7 +401,8 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity and totals up to now."""
-        self._interrupted = True
+        if self._steps is not None:
+            self._steps.interrupted()
         self._fold("train")
         return self._book.state()
 

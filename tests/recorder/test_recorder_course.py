@@ -225,6 +225,11 @@ def test_totals_of_a_thinned_run_are_complete(make, clock, monkeypatch):
 # Begin and end -----------------------------------------------------------------------------------------------
 
 
+def test_a_point_before_begin_is_an_error_that_says_what_to_do(make):
+    with pytest.raises(ValueError, match=r"nothing is measured before begin\(\)"):
+        make().quality({"val/acc": 0.5})
+
+
 def test_a_step_before_begin_is_an_error_that_says_what_to_do(make):
     with pytest.raises(ValueError, match=r"step\(\) before begin\(\): call begin\(\), or use the recorder in a `with`"):
         make().step(BATCH)

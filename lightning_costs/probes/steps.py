@@ -1,0 +1,122 @@
+"""What is done around a step: operators of new kinds counted, memory looked at in some, warm-up told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, final
+
+from lightning_costs.probes import batch as batches
+from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.device_steps import DeviceSteps
+from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.tensors import TensorMemory
+
+#: Steps at the start of an attempt that count as warm-up.
+WARMUP_STEPS = 3
+#: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
+WATCH_EVERY_N_STEPS = 50
+
+
+class Seen(NamedTuple):
+    """What a batch was.
+
+    Args:
+        look: Its shapes and samples.
+        warm: Whether it is warm-up: in the totals, out of the rates.
+    """
+
+    look: batches.Look
+    warm: bool
+
+
+@final
+class StepWatch:
+    """Touches steps for the probes that an indicator asked for; the others cost nothing.
+
+    Args:
+        setting: Where and what is trained, its indicators opened.
+        clock: Seconds, monotonic.
+        every: Optimizer steps between two points.
+    """
+
+    def __init__(self, setting: Setting, clock: Callable[[], float], every: int) -> None:
+        self._clock, self._every = clock, every
+        self._census = setting.attached(StepCensus)
+        self._memory = setting.attached(TensorMemory)
+        self._device_steps = setting.attached(DeviceSteps)
+        self._look: batches.Look | None = None
+        self._key: Hashable = None
+        self._warm_left = WARMUP_STEPS
+        self._interrupted = True
+        self._census_s: list[float] = []
+        self.done = 0
+
+    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin.
+
+        Returns:
+            What to enter around the work where its operators are to be counted; None for nearly all batches.
+        """
+        self._look = look = batches.look(batch)
+        self._key = key = (look.signature, position)
+        self._watch_memory()
+        if self._census is None or not look.signature or not self._census.wants(key):
+            return None
+        return self._counted(self._census, key)
+
+    def _watch_memory(self) -> None:
+        """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
+        if self._memory is not None:
+            one_in_so_many = (self.done + 1) % max(self._every, WATCH_EVERY_N_STEPS) == 0
+            self._memory.watch(self.done < WARMUP_STEPS or one_in_so_many)
+
+    @contextmanager
+    def _counted(self, census: StepCensus, key: Hashable) -> Iterator[None]:
+        self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
+        began = self._clock()
+        with census.counting(key):
+            yield
+        self._census_s.append(self._clock() - began)
+
+    def look_inside(self) -> None:
+        """Inside a step, where memory may peak."""
+        if self._memory is not None:
+            self._memory.look()
+
+    def after(self, batch: object, work: Hashable) -> Seen:
+        """The work on a batch is done; `work` tells what it was apart from its shapes."""
+        entered, self._look = self._look, None
+        if entered is None:  # nobody called `before`
+            self._watch_memory()
+        warm = self._warm_left > 0
+        if self._census is not None:
+            known = self._census.book((self._key, work) if entered is not None else None)
+            warm = warm or (entered is not None and not known)
+        return Seen(entered if entered is not None else batches.look(batch), warm)
+
+    def stepped(self, *, steady: bool) -> None:
+        """A step is complete; `steady` says whether it counts for the rates."""
+        if self._census is not None:
+            self._census.settle(steady=steady)
+        if self._device_steps is not None:
+            self._device_steps.mark(steady=steady and not self._interrupted)
+            self._interrupted = False
+        self.done += 1
+        self._warm_left = max(0, self._warm_left - 1)
+
+    def interrupted(self) -> None:
+        """Something else ran between two steps: the period between their ends is no step's."""
+        self._interrupted = True
+
+    def step_times_s(self) -> tuple[float, ...] | None:
+        """Step times by the device's own events, as far as they have happened; None where the host's clock tells."""
+        return self._device_steps.collect() if self._device_steps is not None else None
+
+    def take_census_s(self, step_s: float | None) -> float:
+        """Seconds that counting took beyond steps of `step_s`, since the last call; later where that is unknown."""
+        if step_s is None:
+            return 0.0
+        excess_s = sum(max(0.0, took_s - step_s) for took_s in self._census_s)
+        self._census_s.clear()
+        return excess_s
