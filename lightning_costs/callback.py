@@ -256,7 +256,7 @@ class _Session:
 
     def _begin_folder(self) -> None:
         """What can be said from the first batch on."""
-        self.recorder.describe(_facts(self._trainer))
+        self.recorder.describe(_facts(self._trainer, self.view.loaders))
         if self._trainer.is_global_zero:
             header = self.recorder.header
             about = {key: header[key] for key in ("schema_version", "monitor", "mode", "targets", "tariff")}
@@ -284,8 +284,9 @@ def _places(trainer: Any) -> tuple[Place, ...]:
     return tuple(Place(rank=r, node=r // per_node, replica=r) for r in range(trainer.world_size))
 
 
-def _facts(trainer: Any) -> dict[str, Any]:
+def _facts(trainer: Any, loaders: Sequence[Any]) -> dict[str, Any]:
     """The trainer's part of the setup."""
+    dataset, samples = _dataset(loaders)
     return {
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
@@ -295,9 +296,9 @@ def _facts(trainer: Any) -> dict[str, Any]:
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "gradient_clip_val": trainer.gradient_clip_val,
         "planned_batches_per_epoch": _finite(trainer.num_training_batches),
-        "batch_size": _batch_size(trainer),
-        "dataset": _dataset(trainer)[0],
-        "dataset_samples": _dataset(trainer)[1],
+        "batch_size": getattr(loaders[0], "batch_size", None) if len(loaders) == 1 else None,
+        "dataset": dataset,
+        "dataset_samples": samples,
         "schedulers": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
     }
 
@@ -306,19 +307,9 @@ def _finite(value: float) -> int | None:
     return int(value) if value != float("inf") else None
 
 
-def _loaders(trainer: Any) -> list[Any]:
-    combined = trainer.fit_loop._combined_loader
-    return list(combined.flattened) if combined is not None else []
-
-
-def _batch_size(trainer: Any) -> int | None:
-    sizes = [getattr(loader, "batch_size", None) for loader in _loaders(trainer)]
-    return sizes[0] if len(sizes) == 1 else None
-
-
-def _dataset(trainer: Any) -> tuple[str | None, int | None]:
+def _dataset(loaders: Sequence[Any]) -> tuple[str | None, int | None]:
     """Class name of the training set, and its size where it has one."""
-    datasets = [getattr(loader, "dataset", None) for loader in _loaders(trainer)]
+    datasets = [getattr(loader, "dataset", None) for loader in loaders]
     names = ", ".join(type(d).__name__ for d in datasets if d is not None) or None
     samples = 0
     for dataset in datasets:

@@ -30,18 +30,14 @@ class Panel:
         self._setting = setting
         in_order = ordered(indicators)
         self._indicators = list(indicators)
+        #: Declarations by column name, in the order given.
+        self.declarations: dict[str, Declaration] = {i.name: i.declaration() for i in indicators}
         self._measured = [i for i in in_order if isinstance(i, Measured)]
         self._derived = [i for i in in_order if isinstance(i, Derived)]
-        self._names = {i.name for i in indicators}
         #: Declarations of what ranks read window by window, and the reduction joins.
-        self.measured = {i.name: i.declaration() for i in self._measured if i.kind != "static"}
+        self.measured = {i.name: self.declarations[i.name] for i in self._measured if i.kind != "static"}
         self.missing: dict[str, str] = {}
         self._opened = False
-
-    @property
-    def declarations(self) -> dict[str, Declaration]:
-        """Declarations by column name, in the order given."""
-        return {i.name: i.declaration() for i in self._indicators}
 
     @property
     def methods(self) -> dict[str, str]:
@@ -118,7 +114,7 @@ class Panel:
                 continue
             needs = {name: window.get(name) for name in indicator.needs}
             lacking = [name for name, amount in needs.items() if amount is None]
-            if unknown := [name for name in indicator.needs if name not in self._names]:
+            if unknown := [name for name in indicator.needs if name not in self.declarations]:
                 self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
                 continue
             if lacking:

@@ -104,6 +104,12 @@ class TrainerView:
         loop = self._trainer.fit_loop.epoch_loop
         return bool(loop._num_ready_batches_reached())
 
+    @property
+    def loaders(self) -> list[Any]:
+        """The training data loaders, known from the first batch on."""
+        combined = self._trainer.fit_loop._combined_loader
+        return list(combined.flattened) if combined is not None else []
+
     def take_work(self) -> tuple[tuple[int, ...], int]:
         """Which optimizers stepped in this batch (in order) and how many backward passes ran; then forget."""
         work = (tuple(self._stepped), self._backwards)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from lightning_costs import load_runs
 
@@ -38,3 +42,47 @@ def test_two_processes_leave_one_run_whose_sums_say_that_one_rank_was_not_heard(
         assert run.final[column] is None
         assert "of 2" in run.header["missing"][column]
     assert run.points["val/acc"].drop_nulls().len() == 2
+
+
+_ENDLESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from lightning_models import classifier, data, namespace, trainer
+from lightning_costs import CostMonitor
+pl = namespace("lightning.pytorch")
+trainer(pl, CostMonitor(save_dir=sys.argv[2]), max_epochs=-1).fit(classifier(pl, train_s=0.01), data(), data())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "source"),
+    [(signal.SIGINT, "interrupted", "points.parquet"), (signal.SIGKILL, "running", "points.jsonl")],
+)
+def test_a_run_that_is_stopped_from_outside_keeps_its_points(
+    tmp_path: Path, number: signal.Signals, status: str, source: str
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_ENDLESS)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(Path(__file__).parents[1]), str(tmp_path / "costs")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        journal: list[Path] = []
+        deadline_s = time.monotonic() + 120
+        while not (journal and journal[0].read_bytes().count(b"\n") >= 3):
+            assert time.monotonic() < deadline_s, "no points were written"
+            time.sleep(0.1)
+            journal = list((tmp_path / "costs").glob("*/points.jsonl"))
+        process.send_signal(number)
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.header["status"] == status
+    assert run.source == source
+    assert run.points.height >= 3
+    assert run.final["steps"] is not None
+    assert run.final["steps"] >= 4
