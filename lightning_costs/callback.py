@@ -275,8 +275,9 @@ class _Session:
         self._bar = " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
         if len(_places(self._trainer)) == 1:
             headline = row(point.costs, declared, headline_only=True)
-            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463.
-            self.view.publish({name: torch.tensor(v, dtype=torch.float64) for name, v in headline.items()})
+            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all.
+            values = torch.tensor(list(headline.values()), dtype=torch.float64).unbind()
+            self.view.publish(dict(zip(headline, values, strict=True)))
 
 
 def _places(trainer: Any) -> tuple[Place, ...]:
