@@ -38,6 +38,8 @@ else:
 _log = logging.getLogger("lightning_costs")
 #: One key in a checkpoint, with plain containers: `state_dict` would collide with a second monitor's.
 _CHECKPOINT_KEY = "lightning_costs"
+#: Parts of the header that go into the config of W&B runs.
+_CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
 _BAR = ("train_s", "energy_j", "flop")
 
 
@@ -209,6 +211,7 @@ class _Session:
         self._row: dict[str, float] = {}
         self._row_step: int | None = None
         self._bar = ""
+        self._announced = False
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
@@ -227,12 +230,16 @@ class _Session:
 
     def batch_ended(self, batch: object) -> None:
         work = self.view.take_work()
-        if not self.recorder.run_id:  # the loaders are known from the first batch on
+        first = not self._announced
+        if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
-                self._begin_folder()
+                self.recorder.describe(_facts(self._trainer, self.view.loaders))
         if self.view.epoch_complete:
             self.recorder.epoch_done()
         self.recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
+        if first:
+            with self.accounts.inside("other"):
+                self._announce()
         if not self.view.accumulating and self.recorder.due(self.view.row_step + 1):
             self._stamp()
             self._point(self.recorder.emit("train"))
@@ -254,12 +261,12 @@ class _Session:
     def bar(self) -> str:
         return self._bar
 
-    def _begin_folder(self) -> None:
-        """What can be said from the first batch on."""
-        self.recorder.describe(_facts(self._trainer, self.view.loaders))
+    def _announce(self) -> None:
+        """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
+        self._announced = True
         if self._trainer.is_global_zero:
             header = self.recorder.header
-            about = {key: header[key] for key in ("schema_version", "monitor", "mode", "targets", "tariff")}
+            about = {key: header[key] for key in _CONFIG}
             begin_wandb(self._trainer.loggers, self.recorder.declarations, about)
 
     # Points -------------------------------------------------------------------------------------------------

@@ -39,11 +39,14 @@ def _wandb_runs(loggers: Iterable[Any]) -> Iterable[tuple[Any, str]]:
 
 
 def begin_wandb(loggers: Iterable[Any], declarations: Mapping[str, Declaration], config: Mapping[str, Any]) -> None:
-    """Tell W&B runs about the cost columns: hidden but for the headline, each with its last value as summary."""
+    """Tell W&B runs about the cost columns: hidden but for the headline.
+
+    No `summary=` is given: W&B would keep a dict of the number instead of its last value.
+    """
     for run, prefix in _wandb_runs(loggers):
         try:
             run.config.update({"cost": dict(config)}, allow_val_change=True)
-            options = {"step_metric": "trainer/global_step", "step_sync": False, "summary": "last"}
+            options = {"step_metric": "trainer/global_step", "step_sync": False}
             run.define_metric(f"{prefix}*", hidden=True, **options)
             for name, declared in declarations.items():
                 if declared.headline and declared.kind != "static":

@@ -138,6 +138,16 @@ def test_batches_without_a_loss_are_counted_for_what_they_did(tmp_path: Path) ->
     assert run.final["flop"] == 96 * FLOP_PER_SAMPLE + 32 * forward
 
 
+def test_an_epoch_that_the_module_cuts_short_counts_what_was_trained(tmp_path: Path) -> None:
+    class Cuts(type(classifier(pl))):  # type: ignore[misc]
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+            return -1 if batch_idx == 3 else None
+
+    run = fit(tmp_path, Cuts(), data())
+    assert (run.final["batches"], run.final["steps"]) == (6, 6)
+    assert run.final["flop"] == 48 * FLOP_PER_SAMPLE
+
+
 def test_dict_batches_tell_samples_and_tokens(tmp_path: Path) -> None:
     class Tagger(pl.LightningModule):
         def __init__(self) -> None:

@@ -153,7 +153,7 @@ def test_an_offline_wandb_run_holds_quality_and_all_costs_in_one_row(tmp_path: P
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     records = inspect(folder)
     before = f"{prefix}-" if prefix else ""
-    history = [record for record in records if f"{before}val/acc" in record]
+    history = [row for row in records["history"] if f"{before}val/acc" in row]
     assert len(history) == 2
     points = run.points.filter(run.points["trigger"] == "evaluate").to_dicts()
     for row, point in zip(history, points, strict=True):
@@ -161,14 +161,24 @@ def test_an_offline_wandb_run_holds_quality_and_all_costs_in_one_row(tmp_path: P
         assert set(logged) == {c for c in columns(run) if point[c] is not None}
         assert all(logged[column] == point[column] for column in logged)
         assert row["trainer/global_step"] == point["step"]
+    config = {key: value for update in records["config"] for key, value in update.items()}
+    assert config["cost"]["run_id"] == run.id
+    assert config["cost"]["setup"]["hardware"] == run.header["setup"]["hardware"]
+    summary = {key: value for update in records["summary"] for key, value in update.items()}
+    for column, amount in run.final.items():
+        assert summary.get(f"{before}cost/{column}") == amount
 
 
-def inspect(folder: Path) -> list[dict[str, Any]]:
-    """History rows of an offline run, as W&B's own client reads them."""
+def inspect(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """History rows, config and summary updates of an offline run, as W&B's own client reads them."""
     wandb = shutil.which("wandb", path=str(Path(sys.executable).parent)) or "wandb"
     done = subprocess.run(
         [wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.splitlines()]
-    return [record["history"]["item"] for record in records if record["type"] == "history"]
+    parts: dict[str, list[dict[str, Any]]] = {"history": [], "config": [], "summary": []}
+    for record in map(json.loads, done.stdout.splitlines()):
+        if record["type"] in parts:
+            body = record[record["type"]]
+            parts[record["type"]].append(body.get("item") or body.get("update") or {})
+    return parts
