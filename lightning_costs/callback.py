@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, final
 
 import torch
 
@@ -162,12 +163,12 @@ class CostMonitor(_Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Identity and totals go into the checkpoint."""
         if self._session is not None and self._session.view.in_training:
-            checkpoint[_CHECKPOINT_KEY] = self._session.recorder.state()
+            self._session.save(checkpoint)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A resumed run continues its totals."""
         if self._session is not None and _CHECKPOINT_KEY in checkpoint and not self._session.recorder.training:
-            self._session.recorder.resume(checkpoint[_CHECKPOINT_KEY])
+            self._session.load(checkpoint)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The fit is over."""
@@ -185,17 +186,35 @@ class CostMonitor(_Callback):
             return
         session.view.unwatch()
         trained = session.recorder.run_id != ""
-        session.recorder.training_ended()
-        run = session.recorder.end(status)
-        if not trained:  # a finder's fit: its seconds stay for the run that follows
-            if self._accounts is not None:
-                self._accounts.rebase("setup")
-            return
-        self._accounts = None
-        self.run = run
-        if trainer.is_global_zero:
-            end_wandb(trainer.loggers, session.recorder.final)
-            _print_summary(session.recorder, run)
+        self.run = session.close(status)
+        if trained:
+            self._accounts = None
+        elif self._accounts is not None:  # a finder's fit: its seconds stay for the run that follows
+            self._accounts.rebase("setup")
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _harmless(
+    method: Callable[Concatenate[_Session, P], R],
+) -> Callable[Concatenate[_Session, P], R | None]:
+    """Whatever goes wrong in measuring must not reach the training: it is said once, and measuring stops."""
+
+    @wraps(method)
+    def harmless(session: _Session, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        if session.broken:
+            return None
+        try:
+            return method(session, *args, **kwargs)
+        except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's training
+            session.broken = True
+            session.view.unwatch()
+            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+            return None
+
+    return harmless
 
 
 @final
@@ -212,22 +231,28 @@ class _Session:
         self._row_step: int | None = None
         self._bar = ""
         self._announced = False
+        self.broken = False
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
+    @_harmless
     def training_begins(self) -> None:
         self.view.take_work()
         self.recorder.begin()
 
+    @_harmless
     def training_ended(self) -> None:
         self.recorder.training_ended()
 
+    @_harmless
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         return self.recorder.before(batch, position)
 
+    @_harmless
     def look_inside(self) -> None:
         self.recorder.look_inside()
 
+    @_harmless
     def batch_ended(self, batch: object) -> None:
         work = self.view.take_work()
         first = not self._announced
@@ -244,16 +269,40 @@ class _Session:
             self._stamp()
             self._point(self.recorder.emit("train"))
 
+    @_harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         self._stamp()
         self._point(self.recorder.quality(metrics))
 
+    @_harmless
     def epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A metric of the training itself is the quality: its epochs' ends are points too."""
         monitor = self.recorder.header["monitor"]
         if monitor is not None and monitor in (logged := metrics()):
             self._stamp()
             self._point(self.recorder.emit("epoch", logged))
+
+    @_harmless
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_CHECKPOINT_KEY] = self.recorder.state()
+
+    @_harmless
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        self.recorder.resume(checkpoint[_CHECKPOINT_KEY])
+
+    def close(self, status: Status) -> RunRecord | None:
+        """The fit is over: write the run's end; one whose measuring broke off did not finish as a run."""
+        was_broken, self.broken = self.broken, False
+        return self._finish("failed" if was_broken else status)
+
+    @_harmless
+    def _finish(self, status: Status) -> RunRecord | None:
+        self.recorder.training_ended()
+        run = self.recorder.end(status)
+        if self.recorder.run_id and self._trainer.is_global_zero:
+            end_wandb(self._trainer.loggers, self.recorder.final)
+            _print_summary(self.recorder, run)
+        return run
 
     def row(self) -> Mapping[str, float]:
         return self._row if self._row_step == self.view.row_step else {}

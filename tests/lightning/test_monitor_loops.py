@@ -285,6 +285,23 @@ def test_ones_own_indicator_is_one_class_and_a_broken_one_harms_nobody(
     assert run.final["flop"] == 128 * FLOP_PER_SAMPLE
 
 
+def test_a_fault_in_measuring_itself_is_said_once_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("lightning_costs.core.window.Window.batch", fault)
+    fitted = trainer(pl, CostMonitor(save_dir=tmp_path))
+    fitted.fit(classifier(pl), data(), data())
+    assert fitted.global_step == 16
+    assert [r.message for r in caplog.records if "measuring costs failed" in r.message]
+    assert sum("measuring costs failed" in r.message for r in caplog.records) == 1
+    assert "run" not in vars(fitted.fit_loop)
+    (run,) = load_runs(tmp_path)
+    assert run.header["status"] == "failed"
+
+
 def test_energy_carbon_and_money_follow_the_tariff(tmp_path: Path) -> None:
     from lightning_costs import Tariff
 
