@@ -114,9 +114,13 @@ def test_step_times_by_events_agree_with_a_synchronised_stopwatch(tmp_path: Path
     outside = Outside(20, 220)
     run = fit(tmp_path, Wide(), outside, steps=240)
     step_s = outside.took_s / 200
-    print(f"step {1e3 * run.final['step_p50_s']:.3f} ms by events, {1e3 * step_s:.3f} ms by stopwatch")  # type: ignore[operator]
-    assert run.final["step_p50_s"] == pytest.approx(step_s, rel=0.05)
-    assert run.final["samples_per_s"] == pytest.approx(BATCH / step_s, rel=0.05)
+    # The same steps by both: clocks of a warming device move within a run.
+    windows = run.points.filter((run.points["steps"] > 20) & (run.points["steps"] <= 220))
+    medians_s = windows["step_p50_s"].to_list()
+    print(f"step {[round(1e3 * m, 2) for m in medians_s]} ms by events, {1e3 * step_s:.3f} ms by stopwatch")
+    assert len(medians_s) == 10
+    assert sum(medians_s) / 10 == pytest.approx(step_s, rel=0.05)
+    assert sum(windows["samples_per_s"].to_list()) / 10 == pytest.approx(BATCH / step_s, rel=0.05)
 
 
 def test_steps_that_emit_nothing_do_not_synchronise(tmp_path: Path) -> None:
