@@ -22,8 +22,9 @@ class _Held(Measured):
     def open(self, setting: Setting) -> None:
         self._memory = setting.probe(TensorMemory)
 
-    def _held(self) -> Holding:
-        return self._memory.at_rest()
+    def _held(self, sample: StepSample) -> Holding:
+        """What is held now; between two train points, as after the last watched step (a walk takes time)."""
+        return self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
 
 
 @final
@@ -33,7 +34,7 @@ class ParamBytes(_Held):
     name, label = "param_bytes", "memory of parameters"
 
     def read(self, sample: StepSample) -> float:
-        return float(self._held().param_bytes)
+        return float(self._held(sample).param_bytes)
 
 
 @final
@@ -43,7 +44,7 @@ class GradBytes(_Held):
     name, label = "grad_bytes", "memory of gradients"
 
     def read(self, sample: StepSample) -> Amount:
-        self._held()
+        self._held(sample)
         if self._memory.failed is not None:
             raise Missing(self._memory.failed, warn=True)
         peak = self._memory.grad_peak_bytes
@@ -57,7 +58,7 @@ class OptStateBytes(_Held):
     name, label, headline = "opt_state_bytes", "optimizer memory at rest", True
 
     def read(self, sample: StepSample) -> float:
-        return float(self._held().opt_state_bytes)
+        return float(self._held(sample).opt_state_bytes)
 
 
 @final
@@ -67,7 +68,7 @@ class OptPeakBytes(_Held):
     name, label, headline = "opt_peak_bytes", "optimizer memory inside the step", True
 
     def read(self, sample: StepSample) -> Amount:
-        self._held()
+        self._held(sample)
         if self._memory.failed is not None:
             raise Missing(self._memory.failed, warn=True)
         peak = self._memory.opt_peak_bytes

@@ -121,6 +121,7 @@ class TensorMemory:
         self.watching = False
         self.failed: str | None = None
         self._rest: Holding | None = None
+        self._rest_s: float | None = None
         self.opt_peak_bytes: int | None = None
         self.grad_peak_bytes: int | None = None
 
@@ -140,11 +141,16 @@ class TensorMemory:
         if watching:
             self._rest = None
 
-    def at_rest(self) -> Holding:
-        """What is held between two steps, as seen after the last watched one: one walk for all who ask."""
-        if self._rest is None:
+    def at_rest(self, moment_s: float | None = None) -> Holding:
+        """What is held between two steps: one walk for all who ask.
+
+        Args:
+            moment_s: Look anew unless somebody looked at this moment; None is content with what was seen after the
+                last watched step.
+        """
+        if self._rest is None or moment_s not in (None, self._rest_s):
             assert self._setting.module is not None
-            self._rest = holding(self._setting.module, self._setting.optimizers())
+            self._rest, self._rest_s = holding(self._setting.module, self._setting.optimizers()), moment_s
             self._note(self._rest)
         return self._rest
 

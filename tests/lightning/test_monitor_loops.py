@@ -148,6 +148,48 @@ def test_an_epoch_that_the_module_cuts_short_counts_what_was_trained(tmp_path: P
     assert run.final["flop"] == 48 * FLOP_PER_SAMPLE
 
 
+def test_layers_unfrozen_on_the_way_are_counted_from_then_on(tmp_path: Path) -> None:
+    class Unfreeze(pl.callbacks.BaseFinetuning):
+        def freeze_before_training(self, pl_module: Any) -> None:
+            self.freeze(pl_module.net[0])
+
+        def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(pl_module.net[0], optimizer)
+
+    class Trainable(type(classifier(pl))):  # type: ignore[misc]
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+
+    monitor = CostMonitor(save_dir=tmp_path)
+    trainer(pl, monitor, Unfreeze(), max_epochs=3).fit(Trainable(), data(), data())
+    assert monitor.run is not None
+    final = monitor.run.final
+    of_the_last_layer = 2 * (16 * 32 + 32 * 4) + 2 * 32 * 4
+    assert final["flop"] == 64 * of_the_last_layer + 128 * FLOP_PER_SAMPLE
+    assert final["opt_state_bytes"] == final["opt_peak_bytes"] == WEIGHT_BYTES
+
+
+def test_a_step_that_fetches_its_own_batches_says_what_it_cannot_count(tmp_path: Path) -> None:
+    class Fetches(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(16, 4)
+
+        def training_step(self, dataloader_iter: Any) -> Tensor:
+            (x, y), _, _ = next(dataloader_iter)
+            return nn.functional.cross_entropy(self.net(x), y)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.01)
+
+    with pytest.warns(UserWarning, match="dataloader_iter"):
+        run = fit(tmp_path, Fetches(), data())
+    assert (run.final["steps"], run.final["samples"]) == (16, 128)
+    assert run.final["flop"] is None
+    assert "shapes are unknown" in run.header["missing"]["flop"]
+
+
 def test_dict_batches_tell_samples_and_tokens(tmp_path: Path) -> None:
     class Tagger(pl.LightningModule):
         def __init__(self) -> None:
