@@ -262,8 +262,8 @@ class TrainerView:
         """The work on a batch: the last argument holds what `training_step` gets."""
 
         def run(*args: Any) -> Any:
-            if self.in_training:
-                count = self._listener.before(args[-1].get("batch"), self._position(accumulating=accumulating()))
+            if self.in_training and "batch" in args[-1]:  # a step may fetch its batches for itself
+                count = self._listener.before(args[-1]["batch"], self._position(accumulating=accumulating()))
                 if count is not None:
                     with count:
                         return original(*args)
