@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from lightning_costs.core.records import Amount
 from lightning_costs.core.units import human
 
 
@@ -19,7 +18,9 @@ class Row(NamedTuple):
     note: str
 
 
-def summary_rows(header: Mapping[str, Any], final: Mapping[str, Amount], *, everything: bool = False) -> list[Row]:
+def summary_rows(
+    header: Mapping[str, Any], final: Mapping[str, float | None], *, everything: bool = False
+) -> list[Row]:
     """The headline costs of a run in human units, missing ones with how to get them.
 
     Args:
@@ -49,7 +50,7 @@ def html_table(title: str, rows: Iterable[Row]) -> str:
     return f"<table><caption>{escape(title)}</caption>{body}</table>"
 
 
-def total_of(finals: Iterable[Mapping[str, Amount]], column: str) -> tuple[Amount, int]:
+def total_of(finals: Iterable[Mapping[str, float | None]], column: str) -> tuple[float | None, int]:
     """A column's sum over runs that know it, and how many do not; None where none does."""
     amounts = [final.get(column) for final in finals]
     known = [amount for amount in amounts if amount is not None]
