@@ -11,7 +11,8 @@ from lightning_costs import default_indicators
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {
-    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/columns.md")
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", "docs/columns.md", "docs/run-folder.md")
 }
 
 

@@ -98,7 +98,10 @@ class OverheadS(Measured):
     scope, across, role, label = "job", "rank0", "diagnostic", "measuring overhead"
 
     def open(self, setting: Setting) -> None:
-        self.method = "own code timed; a census step counts with its excess over a mean step"
+        self.method = (
+            "opening and points timed, a census step counts with its excess over a mean step; "
+            "the tens of microseconds of every other step are not in it"
+        )
 
     def read(self, sample: StepSample) -> float:
         return sample.overhead_s
