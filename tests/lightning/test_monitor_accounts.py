@@ -32,18 +32,18 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 class SlowCheckpoint(pl.callbacks.ModelCheckpoint):
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
-        time.sleep(0.3)
+        time.sleep(0.5)
         super()._save_checkpoint(trainer, filepath)
 
 
 class SlowState(pl.Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
-        time.sleep(0.2)
+        time.sleep(0.4)
 
 
 class SlowHook(pl.Callback):
     def on_train_batch_end(self, *args: Any) -> None:
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 class SlowLogger(pl.loggers.CSVLogger):
@@ -56,7 +56,10 @@ def adds_up(final: dict[str, Any], outside_s: float) -> None:
     total_s = sum(final[name] for name in ACCOUNTS)
     assert total_s == pytest.approx(final["total_s"], abs=1e-6)
     assert final["run_s"] == pytest.approx(final["total_s"] - final["setup_s"], abs=1e-6)
-    assert final["total_s"] == pytest.approx(outside_s, rel=0.01, abs=0.02)
+    # A run's last point is followed by its Parquet file, the table that is printed, and the end of `fit` itself:
+    # about 15 ms on an idle machine, which is much of 1 % of these short runs.
+    assert final["total_s"] == pytest.approx(outside_s, rel=0.01, abs=0.08)
+    assert final["total_s"] < outside_s
 
 
 def test_each_planted_sleep_lands_in_its_account(tmp_path: Path, stopwatch: Any) -> None:
@@ -70,14 +73,14 @@ def test_each_planted_sleep_lands_in_its_account(tmp_path: Path, stopwatch: Any)
         enable_checkpointing=True,
         num_sanity_val_steps=0,
     )
-    fit.fit(classifier(pl, train_s=0.1, val_s=0.5), data(), data())
+    fit.fit(classifier(pl, train_s=0.4, val_s=0.8), data(32), data(16))
     outside_s = stopwatch()
     assert monitor.run is not None
     final = monitor.run.final
-    assert final["train_s"] == pytest.approx(16 * 0.1, rel=0.05)
-    assert final["evaluate_s"] == pytest.approx(2 * 0.5, rel=0.05)
-    assert final["checkpoint_s"] == pytest.approx(2 * (0.3 + 0.2), rel=0.05)
-    assert final["other_s"] == pytest.approx(16 * 0.02, rel=0.05, abs=0.1)
+    assert final["train_s"] == pytest.approx(8 * 0.4, rel=0.05)
+    assert final["evaluate_s"] == pytest.approx(2 * 0.8, rel=0.05)
+    assert final["checkpoint_s"] == pytest.approx(2 * (0.5 + 0.4), rel=0.05)
+    assert final["other_s"] == pytest.approx(8 * 0.1, rel=0.05, abs=0.1)
     adds_up(final, outside_s)
 
 
@@ -85,13 +88,13 @@ def test_logging_is_other_time_and_sanity_checks_too(tmp_path: Path, stopwatch: 
     monitor = CostMonitor(save_dir=tmp_path / "costs")
     logger = SlowLogger(tmp_path / "csv")
     fit = trainer(pl, monitor, logger=logger, log_every_n_steps=8, num_sanity_val_steps=2)
-    fit.fit(classifier(pl, val_s=0.4), data(), data())
+    fit.fit(classifier(pl, val_s=0.8), data(), data(16))
     outside_s = stopwatch()
     assert monitor.run is not None
     final = monitor.run.final
     # Two train rows and two evaluation rows; the sanity check's sleep.
-    assert final["other_s"] == pytest.approx(4 * 0.1 + 0.4, rel=0.05, abs=0.1)
-    assert final["evaluate_s"] == pytest.approx(2 * 0.4, rel=0.05)
+    assert final["other_s"] == pytest.approx(4 * 0.1 + 0.8, rel=0.05, abs=0.1)
+    assert final["evaluate_s"] == pytest.approx(2 * 0.8, rel=0.05)
     adds_up(final, outside_s)
 
 
@@ -109,7 +112,7 @@ def test_waiting_for_batches_is_part_of_training(tmp_path: Path) -> None:
     trainer(pl, monitor).fit(classifier(pl), slow_loader)
     assert monitor.run is not None
     final = monitor.run.final
-    assert final["data_wait_s"] == pytest.approx(16 * 0.03, rel=0.05, abs=0.02)
+    assert final["data_wait_s"] == pytest.approx(16 * 0.03, rel=0.05, abs=0.06)
     assert final["data_wait_s"] < final["train_s"]
 
 
@@ -119,19 +122,19 @@ def test_a_run_that_ends_by_an_error_keeps_all_it_spent(
 ) -> None:
     class Breaks(pl.Callback):
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            if trainer.current_epoch == 1 and batch_idx == 3:
+            if trainer.current_epoch == 1 and batch_idx == 1:
                 raise error
 
     monitor = CostMonitor(save_dir=tmp_path)
     fit = trainer(pl, monitor, Breaks())
     with pytest.raises((RuntimeError, SystemExit)):
-        fit.fit(classifier(pl, train_s=0.1, val_s=0.3), data(), data())
+        fit.fit(classifier(pl, train_s=0.4, val_s=0.3), data(32), data(16))
     outside_s = stopwatch()
     (run,) = load_runs(tmp_path)
     assert run.header["status"] == status
-    assert run.final["batches"] == run.final["steps"] == 11
-    assert run.final["samples"] == 88
-    assert run.final["train_s"] == pytest.approx(11 * 0.1, rel=0.05)
+    assert run.final["batches"] == run.final["steps"] == 5
+    assert run.final["samples"] == 40
+    assert run.final["train_s"] == pytest.approx(5 * 0.4, rel=0.05)
     adds_up(run.final, outside_s)
     assert "run" not in vars(fit.fit_loop)
     assert "save_checkpoint" not in vars(fit)
@@ -146,7 +149,8 @@ def test_a_second_fit_of_the_process_begins_where_the_first_ended(tmp_path: Path
     assert first.run is not None
     assert second.run is not None
     together_s = first.run.final["total_s"] + second.run.final["total_s"]  # type: ignore[operator]
-    assert together_s == pytest.approx(outside_s, rel=0.01, abs=0.02)
+    assert together_s == pytest.approx(outside_s, rel=0.01, abs=0.08)
+    assert together_s < outside_s
     assert second.run.final["setup_s"] == pytest.approx(0.2, abs=0.15)
 
 
@@ -167,27 +171,27 @@ def test_seconds_of_the_learning_rate_finder_are_other_time_of_the_run_that_foll
 ) -> None:
     monitor = CostMonitor(save_dir=tmp_path / "costs")
     fit = trainer(pl, monitor, default_root_dir=tmp_path, logger=False)
-    model = classifier(pl, train_s=0.1)
-    pl.tuner.Tuner(fit).lr_find(model, data(), num_training=20, early_stop_threshold=None)
+    model = classifier(pl, train_s=0.3)
+    pl.tuner.Tuner(fit).lr_find(model, data(32), num_training=20, early_stop_threshold=None)
     assert not (tmp_path / "costs").exists()
-    fit.fit(model, data())
+    fit.fit(model, data(32))
     outside_s = stopwatch()
     (run,) = load_runs(tmp_path / "costs")
-    assert run.final["other_s"] == pytest.approx(16 * 0.1, rel=0.05, abs=0.15)  # two epochs of it
-    assert run.final["train_s"] == pytest.approx(16 * 0.1, rel=0.05, abs=0.05)
-    assert run.final["batches"] == 16
+    assert run.final["other_s"] == pytest.approx(8 * 0.3, rel=0.05, abs=0.2)  # two epochs of it
+    assert run.final["train_s"] == pytest.approx(8 * 0.3, rel=0.05)
+    assert run.final["batches"] == 8
     adds_up(run.final, outside_s)
 
 
 def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_path: Path) -> None:
     monitor = CostMonitor(save_dir=tmp_path / "costs")
-    finder = pl.callbacks.LearningRateFinder(num_training_steps=10)
+    finder = pl.callbacks.LearningRateFinder(num_training_steps=10, early_stop_threshold=None)
     fit = trainer(pl, monitor, finder, default_root_dir=tmp_path, num_sanity_val_steps=0)
-    fit.fit(classifier(pl, train_s=0.1), data())
+    fit.fit(classifier(pl, train_s=0.3), data(32))
     (run,) = load_runs(tmp_path / "costs")
-    assert run.final["batches"] == 16
-    assert run.final["train_s"] == pytest.approx(16 * 0.1, rel=0.05, abs=0.05)
-    assert run.final["other_s"] > 10 * 0.1  # type: ignore[operator]
+    assert run.final["batches"] == 8
+    assert run.final["train_s"] == pytest.approx(8 * 0.3, rel=0.05)
+    assert run.final["other_s"] > 8 * 0.3  # type: ignore[operator]
 
 
 def test_the_batch_size_finder_leaves_no_points(tmp_path: Path) -> None:
