@@ -22,7 +22,7 @@ from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder, check_goal
-from lightning_costs.stores.book import Status
+from lightning_costs.stores.book import Status, status_after
 from lightning_costs.stores.rows import begin_wandb, end_wandb, row
 
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ class CostMonitor(_Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
-        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-        self._close(trainer, "interrupted" if stopped else "failed")
+        self._close(trainer, status_after(type(exception)))
 
     def _close(self, trainer: Any, status: Status) -> None:
         session, self._session = self._session, None
@@ -329,7 +328,7 @@ class _Session:
         self._row_step = self.view.row_step
         units = [(point.costs.get(name), declared[name].unit) for name in _BAR if name in declared]
         self._bar = " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
-        if len(_places(self._trainer)) == 1:
+        if self._trainer.world_size == 1:
             headline = row(point.costs, declared, headline_only=True)
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all.
             values = torch.tensor(list(headline.values()), dtype=torch.float64).unbind()

@@ -23,7 +23,7 @@ from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
-from lightning_costs.stores.book import RunBook, Status
+from lightning_costs.stores.book import RunBook, Status, status_after
 
 if TYPE_CHECKING:
     import torch
@@ -366,8 +366,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.training_ended()
-        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        self.end("finished" if kind is None else "interrupted" if stopped else "failed")
+        self.end(status_after(kind))
 
     # Points -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import final
 from lightning_costs.core.indicator import Derived, Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.throughput import rate
 from lightning_costs.probes.census import MOST_CENSUSES, StepCensus
 from lightning_costs.probes.setting import Setting
 
@@ -78,7 +79,7 @@ class FlopPerS(Derived):
     needs = ("steady_flop", "steady_s")
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return window["steady_flop"] / window["steady_s"] if window["steady_s"] > 0 else None
+        return rate(window["steady_flop"], window["steady_s"])
 
 
 @final

@@ -8,31 +8,16 @@ from typing import final
 from lightning_costs.core.indicator import Derived, Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.pace import Pace
 from lightning_costs.probes.host_energy import HostEnergy
 from lightning_costs.probes.nvml import GpuEnergy
 from lightning_costs.probes.setting import Setting
 
 _SINCE = "; measured from the monitor's setup on"
-#: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML): train points closer than this share one reading.
-LEAST_WINDOW_S = 0.1
-
-
-class _Metered(Measured):
-    """A meter that is read at train points not too close together, and at every other point."""
-
-    name, unit, kind, family = "metered_j", "j", "counter", "energy"
-    _read_s = 0.0
-
-    def _too_soon(self, sample: StepSample) -> bool:
-        """Whether this window's energy is left to the next reading: nothing is lost, it comes later."""
-        if sample.trigger == "train" and sample.ended_s - self._read_s < LEAST_WINDOW_S:
-            return True
-        self._read_s = sample.ended_s
-        return False
 
 
 @final
-class GpuEnergyJ(_Metered):
+class GpuEnergyJ(Measured):
     """Energy of the training GPUs."""
 
     name, unit, kind, family = "gpu_energy_j", "j", "counter", "energy"
@@ -40,6 +25,7 @@ class GpuEnergyJ(_Metered):
 
     def open(self, setting: Setting) -> None:
         self._meter: GpuEnergy | None = None
+        self._pace = Pace()
         if setting.device is not None and setting.device.type == "cpu":
             self.method = "zero by definition: no GPU trains in this run"
         elif setting.on_cuda:
@@ -49,11 +35,11 @@ class GpuEnergyJ(_Metered):
             raise Missing(f"energy of device {setting.device!s} cannot be read")
 
     def read(self, sample: StepSample) -> float:
-        return 0.0 if self._meter is None or self._too_soon(sample) else self._meter.joules()
+        return 0.0 if self._meter is None or not self._pace.due(sample) else self._meter.joules()
 
 
 @final
-class CpuEnergyJ(_Metered):
+class CpuEnergyJ(Measured):
     """Energy of the nodes' CPUs, each node once."""
 
     name, unit, kind, family = "cpu_energy_j", "j", "counter", "energy"
@@ -61,13 +47,14 @@ class CpuEnergyJ(_Metered):
 
     def open(self, setting: Setting) -> None:
         self._meter = setting.probe(HostEnergy) if setting.first_on_node else None
+        self._pace = Pace()
         if self._meter is not None:
             self.method = self._meter.cpu_method + _SINCE
 
     def read(self, sample: StepSample) -> Amount:
         if self._meter is None:
             return None
-        return 0.0 if self._too_soon(sample) else self._meter.cpu_joules()
+        return self._meter.cpu_joules() if self._pace.due(sample) else 0.0
 
 
 @final

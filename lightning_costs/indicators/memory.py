@@ -6,11 +6,9 @@ from typing import final
 
 from lightning_costs.core.indicator import Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.indicators.pace import Pace
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import Holding, TensorMemory
-
-#: Asking the operating system costs 50 microseconds: train points closer than this share one answer.
-LEAST_WINDOW_S = 0.1
 
 
 class _Held(Measured):
@@ -121,11 +119,8 @@ class HostRssBytes(Measured):
         import psutil
 
         self._process = psutil.Process()
-        self._read_s = -LEAST_WINDOW_S
+        self._pace = Pace()
         self.method = "resident set of the training process, sampled at emissions"
 
     def read(self, sample: StepSample) -> Amount:
-        if sample.trigger == "train" and sample.ended_s - self._read_s < LEAST_WINDOW_S:
-            return None
-        self._read_s = sample.ended_s
-        return float(self._process.memory_info().rss)
+        return float(self._process.memory_info().rss) if self._pace.due(sample) else None

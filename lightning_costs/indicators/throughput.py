@@ -46,7 +46,7 @@ class SteadyTokens(Measured):
         return counted_tokens(sample.steady_tokens)
 
 
-def _rate(amount: float, seconds: float) -> Amount:
+def rate(amount: float, seconds: float) -> Amount:
     """A rate; None (no new reading) in a window without a steady step."""
     return amount / seconds if seconds > 0 else None
 
@@ -60,7 +60,7 @@ class SamplesPerS(Derived):
     needs = ("steady_samples", "steady_s")
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return _rate(window["steady_samples"], window["steady_s"])
+        return rate(window["steady_samples"], window["steady_s"])
 
 
 @final
@@ -72,7 +72,7 @@ class SamplesPerDevicePerS(Derived):
     needs = ("steady_samples", "steady_s", "devices")
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return _rate(window["steady_samples"] / window["devices"], window["steady_s"])
+        return rate(window["steady_samples"] / window["devices"], window["steady_s"])
 
 
 @final
@@ -84,7 +84,7 @@ class TokensPerS(Derived):
     needs = ("steady_tokens", "steady_s")
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return _rate(window["steady_tokens"], window["steady_s"])
+        return rate(window["steady_tokens"], window["steady_s"])
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
+from lightning_costs.probes.tensors import tensors_in
+
 Signature = tuple[tuple[tuple[int, ...], torch.dtype], ...]
-_DEPTH = 6
 
 
 class Look(NamedTuple):
@@ -38,25 +38,9 @@ def look(batch: object) -> Look:
         if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.ndim:
             shape = first.shape
             return Look(((shape, first.dtype), (second.shape, second.dtype)), shape[0])
-    signature = tuple((t.shape, t.dtype) for t in _tensors(batch, _DEPTH))
+    signature = tuple((t.shape, t.dtype) for t in tensors_in(batch))
     samples = next((shape[0] for shape, _ in signature if shape), None)
     return Look(signature, samples)
-
-
-def _tensors(value: object, depth: int) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth == 0 or isinstance(value, str | bytes | int | float):
-        return
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item, depth - 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item, depth - 1)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            yield from _tensors(getattr(value, f.name), depth - 1)
 
 
 def input_ids_tokens(batch: object) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Self, final
 
 import torch
@@ -58,15 +58,15 @@ def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
 
     State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors.
     """
-    claimed: set[tuple[str, int]] = set()
+    claimed: set[tuple[torch.device, int]] = set()
     parameters = list(module.parameters())
     param_bytes = _claim(parameters, claimed)
     grad_bytes = _claim((p.grad for p in parameters if p.grad is not None), claimed)
-    states = (state for o in optimizers for member in family(o) for state in _state_tensors(member))
+    states = (state for o in optimizers for member in family(o) for state in tensors_in(dict(member.state)))
     return Holding(param_bytes=param_bytes, grad_bytes=grad_bytes, opt_state_bytes=_claim(states, claimed))
 
 
-def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[str, int]]) -> int:
+def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[torch.device, int]]) -> int:
     total = 0
     for tensor in tensors:
         if is_lazy(tensor) or tensor.is_meta:
@@ -75,7 +75,7 @@ def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[str, int]]) -> in
             total += _claim(_parts(tensor), claimed)
             continue
         storage = tensor.untyped_storage()
-        key = (str(tensor.device), storage.data_ptr())
+        key = (tensor.device, storage.data_ptr())
         if key not in claimed and storage.nbytes():
             claimed.add(key)
             total += storage.nbytes()
@@ -93,19 +93,21 @@ def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     return []
 
 
-def _state_tensors(optimizer: Optimizer) -> Iterator[torch.Tensor]:
-    yield from _tensors(dict(optimizer.state), _DEPTH)
-
-
-def _tensors(value: object, depth: int) -> Iterator[torch.Tensor]:
+def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[torch.Tensor]:
+    """Tensors in nested mappings, sequences, sets and dataclasses, in order: those of a batch, or of a state."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif depth and isinstance(value, Mapping):
+    elif depth == 0 or isinstance(value, str | bytes | int | float):
+        return
+    elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item, depth - 1)
-    elif depth and isinstance(value, list | tuple | set):
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(value, list | tuple | set):
         for item in value:
-            yield from _tensors(item, depth - 1)
+            yield from tensors_in(item, depth - 1)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name), depth - 1)
 
 
 @final

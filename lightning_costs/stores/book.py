@@ -22,6 +22,13 @@ _log = logging.getLogger("lightning_costs")
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
+def status_after(error: type[BaseException] | None) -> Status:
+    """How a run ended that was left by this kind of error: by a person or a signal, by a failure, or by none."""
+    if error is None:
+        return "finished"
+    return "interrupted" if issubclass(error, KeyboardInterrupt | SystemExit) else "failed"
+
+
 @final
 class RunBook:
     """Keeps a run's header, totals and points, and writes them where this process is the one that writes.

@@ -249,3 +249,16 @@ def test_columns_keep_the_order_in_which_they_were_given():
 def test_the_lowest_rank_of_a_node_reads_for_it():
     places = [Place(rank=0), Place(rank=1), Place(rank=2, node=1), Place(rank=3, node=1)]
     assert [Setting(place=p, places=places).first_on_node for p in places] == [True, False, True, False]
+
+
+def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it():
+    from lightning_costs.compare.pricing import PRICED
+    from lightning_costs.indicators import price
+
+    own = {kind.name: kind.declaration() for kind in (price.Co2eG, price.CloudUsd, price.ElectricityUsd)}
+    for name, declaration in PRICED.items():
+        assert declaration.label == own[name].label
+        assert (declaration.unit, declaration.kind, declaration.fold, declaration.better, declaration.family,
+                declaration.role, declaration.headline) == (
+            own[name].unit, own[name].kind, own[name].fold, own[name].better, own[name].family, own[name].role,
+            own[name].headline)  # fmt: skip
