@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lightning_costs.core.indicator import Missing as Missing
     from lightning_costs.core.tariff import Tariff as Tariff
     from lightning_costs.indicators import default_indicators as default_indicators
+    from lightning_costs.measure import ModelCost as ModelCost
+    from lightning_costs.measure import measure as measure
     from lightning_costs.recorder import Recorder as Recorder
     from lightning_costs.stores.loader import load_run as load_run
     from lightning_costs.stores.loader import load_runs as load_runs
@@ -25,19 +27,20 @@ _HOME = {
     "Derived": "core.indicator",
     "Measured": "core.indicator",
     "Missing": "core.indicator",
+    "ModelCost": "measure",
     "Recorder": "recorder",
     "Tariff": "core.tariff",
     "default_indicators": "indicators",
     "load_run": "stores.loader",
     "load_runs": "stores.loader",
 }
-__all__ = [*sorted(_HOME), "compare"]
+__all__ = [*sorted(_HOME), "compare", "measure"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":
-        # The subpackage is itself callable: `from lightning_costs import compare` works in any import order.
-        return import_module("lightning_costs.compare")
+    if name in ("compare", "measure"):
+        # These modules are themselves callable: `from lightning_costs import compare` works in any import order.
+        return import_module(f"lightning_costs.{name}")
     if name == "__version__":
         return import_module("importlib.metadata").version("lightning-costs")
     if name not in _HOME:

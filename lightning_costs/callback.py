@@ -61,9 +61,11 @@ class CostMonitor(_Callback):
         tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
         log: Whether loggers get the complete cost curves or the headline ones only.
         log_every_n_steps: Optimizer steps between two points; the trainer's by default.
+        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
+            twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
 
     Raises:
-        ValueError: For a monitor without mode, or an unknown `log`.
+        ValueError: For a monitor without mode, or an unknown `log` or `infer`.
 
     Example:
         ::
@@ -86,17 +88,20 @@ class CostMonitor(_Callback):
         tariff: Tariff | None = None,
         log: Literal["complete", "headline"] = "complete",
         log_every_n_steps: int | None = None,
+        infer: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
         check_goal(monitor, mode)
         if log not in ("complete", "headline"):
             raise ValueError(f"log must be 'complete' or 'headline', got {log!r}")
+        if infer not in ("auto", True, False):
+            raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
         self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
         self._save_dir, self._name, self._log = Path(save_dir), name, log
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators = indicators
         self._tariff = Tariff.find(tariff)
-        self._every = log_every_n_steps
+        self._every, self._infer = log_every_n_steps, infer
         self._made_s = now_s()
         self._accounts: Accounts | None = None
         self._session: _Session | None = None
@@ -133,6 +138,7 @@ class CostMonitor(_Callback):
             log_every_n_steps=every,
             place=Place(rank=trainer.global_rank, node=trainer.node_rank, replica=trainer.global_rank),
             places=_places(trainer),
+            infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
         self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
@@ -159,6 +165,11 @@ class CostMonitor(_Callback):
         """A batch is done."""
         if self._session is not None:
             self._session.batch_ended(batch)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Training is over and the model still on its device: what a forward pass costs is measured here."""
+        if self._session is not None and self._infer is not False and trainer.world_size == 1:
+            self._session.infer(budget_s=5.0 if self._infer is True else None)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Identity and totals go into the checkpoint."""
@@ -248,6 +259,10 @@ class _Session:
         return self.recorder.before(batch, position)
 
     @_harmless
+    def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
+        return self.recorder.before_evaluation(batch, loader)
+
+    @_harmless
     def look_inside(self) -> None:
         self.recorder.look_inside()
 
@@ -280,6 +295,11 @@ class _Session:
         if monitor is not None and monitor in (logged := metrics()):
             self._stamp()
             self._point(self.recorder.emit("epoch", logged))
+
+    @_harmless
+    def infer(self, budget_s: float | None) -> None:
+        if self.view.in_training:
+            self.recorder.infer(context=self._trainer.precision_plugin.forward_context, budget_s=budget_s)
 
     @_harmless
     def save(self, checkpoint: dict[str, Any]) -> None:

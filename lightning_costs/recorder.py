@@ -73,6 +73,7 @@ class Recorder:
         place: This process among others.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
+        infer: Whether `infer` will be called: the first counted batch is then kept on the host.
         accounts: Accounts that run already, where a framework's adapter keeps them.
         clock: Seconds, monotonic; for tests.
 
@@ -115,6 +116,7 @@ class Recorder:
         place: Place | None = None,
         places: Sequence[Place] | None = None,
         dataset_samples: int | None = None,
+        infer: bool = False,
         accounts: Accounts | None = None,
         clock: Callable[[], float] = now_s,
     ) -> None:
@@ -147,7 +149,7 @@ class Recorder:
             writes=place.rank == 0,
         )
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
-        self._every = log_every_n_steps
+        self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepWatch | None = None
@@ -199,7 +201,7 @@ class Recorder:
         if self._state == "made":
             began = self._clock()
             self._panel.open()
-            self._steps = StepWatch(self._setting, self._clock, self._every)
+            self._steps = StepWatch(self._setting, self._clock, self._every, samples=self._samples, keep=self._infer)
             self._state = "open"
             self._window.overhead_s += self._clock() - began
 
@@ -267,6 +269,21 @@ class Recorder:
         """
         return self._steps.before(batch, position) if self._steps is not None else None
 
+    @contextmanager
+    def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:
+        """The evaluation of a batch: its operators are counted once per shape and loader.
+
+        Args:
+            batch: What is evaluated.
+            loader: Tells loaders apart whose batches of equal shapes are worked on differently.
+        """
+        with self.before_evaluation(batch, loader) or nullcontext():
+            yield
+
+    def before_evaluation(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
+        """A batch is about to be evaluated: `counting_evaluation` for hot paths."""
+        return self._steps.before_evaluation(batch, loader) if self._steps is not None else None
+
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
         if self._steps is not None:
@@ -300,9 +317,7 @@ class Recorder:
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
         look, warm = steps.after(batch, work)
-        samples, tokens = look.samples, None
-        if self._batch_size_fn is not None and batch is not None:
-            samples = self._ask(self._batch_size_fn, batch, "batch_size_fn")
+        samples, tokens = self._samples(batch, look.samples), None
         if self._length_fn is not None and batch is not None:
             tokens = self._ask(self._length_fn, batch, "length_fn")
         else:
@@ -341,6 +356,48 @@ class Recorder:
         if step is not None:
             self._step = step
         return self.emit("evaluate", values)
+
+    def infer(
+        self,
+        *,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        budget_s: float | None = None,
+    ) -> None:
+        """Training is over: measure what one forward pass of the model costs, for the `infer_` columns.
+
+        The first counted forward pass is repeated in eval mode, for one sample and for its batch. Mode, buffers and
+        random numbers are as before afterwards. Its time goes to the account `other`.
+
+        Args:
+            context: Entered around each pass (autocast).
+            budget_s: Seconds that it may take; by default a twentieth of the training's, 0.1 at least and 5 at most.
+        """
+        if self._steps is None or not self._book.opened:
+            return
+        with self.accounts.inside("other"):
+            began = self._clock()
+            self._fold("epoch")
+            if budget_s is None:
+                budget_s = min(5.0, max(0.1, (self._book.totals.get("train_s") or 0.0) / 20))
+            self._setting.inference = self._steps.infer(context, self._energy_meter(), budget_s)
+            self._window.overhead_s += self._clock() - began
+
+    def _energy_meter(self) -> Callable[[], float] | None:
+        """Joules since the last call; the run's own totals go on."""
+        if self._book.totals.get("energy_j") is None:
+            return None
+        read_j = 0.0
+
+        def joules() -> float:
+            nonlocal read_j
+            self._fold("epoch")
+            total_j = self._book.totals.get("energy_j")
+            if total_j is None:
+                raise ValueError("energy went missing")
+            spent_j, read_j = total_j - read_j, total_j
+            return spent_j
+
+        return joules
 
     def end(self, status: Status = "finished") -> RunRecord | None:
         """The run is over, however it ended: write its last point with all that was spent, and close the folder.
@@ -397,6 +454,7 @@ class Recorder:
         self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
+            self._book.header |= self._steps.about()
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity and totals up to now."""
@@ -408,6 +466,12 @@ class Recorder:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Continue the run of a checkpoint, before `begin`: its identity, its totals, its count of steps."""
         self._steps_before = self._book.resume(state)
+
+    def _samples(self, batch: object, seen: int | None) -> int | None:
+        """Samples of a batch, where the user's function tells or its tensors do."""
+        if self._batch_size_fn is None or batch is None:
+            return seen
+        return self._ask(self._batch_size_fn, batch, "batch_size_fn")
 
     def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
         """A user's function of the batch; where it fails, the count is missing and training goes on."""

@@ -1,42 +1,67 @@
-"""Floating-point operations of the training steps, by the step census."""
+"""Floating-point operations, multiply-accumulates and memory accesses of the training steps, by the step census."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Derived, Measured, Missing
+from lightning_costs.core.indicator import Derived, Family, Measured, Missing, Scope
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.throughput import rate
-from lightning_costs.probes.census import MOST_CENSUSES, StepCensus
+from lightning_costs.probes.census import MOST_CENSUSES, EvaluationCensus, Quantity, StepCensus, StepCount
+from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.setting import Setting
 
+_log = logging.getLogger("lightning_costs")
+
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
-
-
 _WAITED = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.counting(batch)"
 
 
+def bound(uncounted: Mapping[str, int]) -> str:
+    """What a count lacks, in words: operators without a formula, with their calls; empty where it lacks nothing."""
+    if not uncounted:
+        return ""
+    calls = ", ".join(f"{name} ({n} calls)" for name, n in sorted(uncounted.items()))
+    return f"; lower bound: no formula for {calls}"
+
+
 class _Census(Measured):
-    name, unit, kind, family = "census_flop", "flop", "counter", "compute"
-    scope = "shard_group"
+    """A quantity that the census knows of every batch, added up over the window."""
+
+    name, unit, kind = "census_flop", "flop", "counter"
+    family: ClassVar[Family] = "compute"
+    scope: ClassVar[Scope] = "shard_group"
+    quantities: ClassVar[tuple[Quantity, ...]] = ("flop",)
+    steady: ClassVar[bool] = False
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
         self._read = 0
 
-    def _since(self, total: int, sample: StepSample) -> float:
+    def _total(self) -> int:
+        """The first quantity less the others."""
+        whole, *parts = (self._census.total(quantity, steady=self.steady) for quantity in self.quantities)
+        return whole - sum(parts)
+
+    def read(self, sample: StepSample) -> float:
         census = self._census
+        if census.failed is not None:
+            raise Missing(census.failed, warn=True)
         if census.waiting and (census.exhausted or sample.trigger == "end"):
             why = f"their shapes were unknown, or new after {MOST_CENSUSES} censuses" if census.exhausted else _WAITED
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {why}")
         if census.blind:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
-        bound = f"; lower bound: no formula for {', '.join(census.uncounted)}" if census.uncounted else ""
-        self.method = f"step census: {CONVENTION}{bound}"
+        self.method = self._how(census)
+        total = self._total()
         new, self._read = total - self._read, total
         return float(new)
+
+    def _how(self, census: StepCensus) -> str:
+        return f"step census: {CONVENTION}{bound(census.uncounted)}"
 
 
 @final
@@ -45,29 +70,94 @@ class Flop(_Census):
 
     name, label, headline = "flop", "FLOPs", True
 
-    def read(self, sample: StepSample) -> float:
-        return self._since(self._census.flop, sample)
+    def open(self, setting: Setting) -> None:
+        super().open(setting)
+        self._warns = setting.place.rank == 0
+
+    def _how(self, census: StepCensus) -> str:
+        if self._warns and census.uncounted:
+            self._warns = False
+            _log.warning(
+                "flop is a lower bound: no formula for %s; register one with "
+                "torch.utils.flop_counter.register_flop_formula",
+                ", ".join(sorted(census.uncounted)),
+            )
+        return super()._how(census)
+
+
+@final
+class ModelFlop(_Census):
+    """Floating-point operations that the model asks for: without those that only run a forward product again.
+
+    Left out are activation checkpointing's second forward pass and the scores that fused attention computes anew in
+    its backward pass (Chowdhery et al. 2022, PaLM, appendix B: model FLOPs against hardware FLOPs).
+    """
+
+    name, label, quantities = "model_flop", "model FLOPs", ("flop", "recomputed_flop")
+
+    def _how(self, census: StepCensus) -> str:
+        return f"{super()._how(census)}; without recomputation"
+
+
+@final
+class Mac(_Census):
+    """Multiply-accumulates of products, half their FLOPs. The paper's 'FLOPs' are these."""
+
+    name, unit, label, quantities = "mac", "mac", "MACs", ("mac",)
+
+
+@final
+class MemAccessBytes(_Census):
+    """Bytes that the operators of training steps read and wrote: memory access cost."""
+
+    name, unit, label, quantities = "mem_access_bytes", "bytes", "memory accesses", ("access_bytes",)
+    scope, family = "rank", "memory"
+
+    def _how(self, census: StepCensus) -> str:
+        return (
+            "estimate: step census, inputs and outputs of every operator as it ran (a compiled module: eagerly), "
+            "no cache between operators, no work space inside one"
+        )
 
 
 @final
 class SteadyFlop(_Census):
     """Floating-point operations outside warm-up."""
 
-    name, label, role = "steady_flop", "FLOPs outside warm-up", "diagnostic"
-
-    def read(self, sample: StepSample) -> float:
-        return self._since(self._census.steady_flop, sample)
+    name, label, role, steady = "steady_flop", "FLOPs outside warm-up", "diagnostic", True
 
 
 @final
-class Mac(Derived):
-    """Multiply-accumulates: half the FLOPs, as only products are counted. The paper's 'FLOPs' are these."""
+class SteadyModelFlop(_Census):
+    """Model FLOPs outside warm-up."""
 
-    name, unit, kind, family = "mac", "mac", "counter", "compute"
-    label, needs = "MACs", ("flop",)
+    name, label, role, steady = "steady_model_flop", "model FLOPs outside warm-up", "diagnostic", True
+    quantities = ("flop", "recomputed_flop")
 
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
-        return window["flop"] / 2
+
+@final
+class EvaluateFlop(Measured):
+    """Executed floating-point operations of validation during the fit."""
+
+    name, unit, kind, family = "evaluate_flop", "flop", "counter", "compute"
+    scope, role, label = "shard_group", "diagnostic", "FLOPs of evaluation"
+
+    def open(self, setting: Setting) -> None:
+        self._census = setting.probe(EvaluationCensus)
+        self._read = 0
+
+    def read(self, sample: StepSample) -> float:
+        census = self._census
+        if census.unknown:
+            raise Missing(
+                f"{census.unknown} of {census.batches} evaluation batches were not counted: "
+                f"their shapes were unknown, or new after {MOST_CENSUSES} censuses"
+            )
+        if not census.batches and sample.accounts_s["evaluate"] > 0:
+            raise Missing("evaluation ran outside recorder.counting_evaluation(batch)")
+        self.method = f"census of evaluation batches, one for each new shape{bound(census.uncounted)}"
+        new, self._read = census.flop - self._read, census.flop
+        return float(new)
 
 
 @final
@@ -83,15 +173,143 @@ class FlopPerS(Derived):
 
 
 @final
-class OpCalls(Measured):
-    """Operators that one step launches: a stand-in for sequential depth, which equal FLOPs hide."""
+class PeakFlopPerS(Measured):
+    """Most FLOP/s that the training devices can do in the number formats in use, dense.
 
-    name, unit, kind, family = "op_calls", "calls", "static", "compute"
-    scope, across, label = "job", "rank0", "operators per step"
+    Products in several formats count by the time that each would take: the whole over the sum of flop / peak.
+
+    Args:
+        flop_per_s: Peak of one device, where the table has none or you measured it (`lightning_costs.measure`).
+    """
+
+    name, unit, kind, family = "peak_flop_per_s", "flop_per_s", "gauge", "compute"
+    better, across, role, label = "higher", "sum", "diagnostic", "peak FLOP rate of the devices"
+
+    def __init__(self, flop_per_s: float | None = None) -> None:
+        if flop_per_s is not None and not flop_per_s > 0:
+            raise ValueError(f"flop_per_s must be a positive rate, got {flop_per_s!r}")
+        self._given = flop_per_s
+
+    def open(self, setting: Setting) -> None:
+        self._census = setting.probe(StepCensus)
+        if self._given is not None:
+            self.method = "given by the user"
+            return
+        peak = find_peak(setting.device)
+        if peak is None:
+            raise Missing(
+                f"the table has no peak of {_called(setting)}: pass PeakFlopPerS(flop_per_s=...) among the indicators"
+            )
+        self._peak = peak
+        self.method = f"table: dense figures of {peak.source}"
+
+    def read(self, sample: StepSample) -> Amount:
+        return self._given if self._given is not None else self._peak.of(self._census.flop_by_dtype)
+
+
+def _called(setting: Setting) -> str:
+    if not setting.on_cuda:
+        return f"device {setting.device!s}"
+    import torch
+
+    return f"'{torch.cuda.get_device_properties(setting.device).name}'"
+
+
+class _Utilization(Derived):
+    name, unit, kind, family = "utilization_fraction", "fraction", "gauge", "compute"
+    better = "higher"
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        flop, seconds, peak = (window[name] for name in self.needs)
+        return rate(flop / peak, seconds) if peak > 0 else None
+
+
+@final
+class MfuFraction(_Utilization):
+    """Model FLOP utilization: model FLOPs per second over the devices' peak (Chowdhery et al. 2022, PaLM)."""
+
+    name, label = "mfu_fraction", "model FLOP utilization"
+    needs = ("steady_model_flop", "steady_s", "peak_flop_per_s")
+
+
+@final
+class HfuFraction(_Utilization):
+    """Hardware FLOP utilization: executed FLOPs per second over the devices' peak, recomputation included."""
+
+    name, label = "hfu_fraction", "hardware FLOP utilization"
+    needs = ("steady_flop", "steady_s", "peak_flop_per_s")
+
+
+class _OfFirstStep(Measured):
+    """A number of the first counted step."""
+
+    name, unit, kind = "first_calls", "calls", "static"
+    family: ClassVar[Family] = "compute"
+    scope, across = "job", "rank0"
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
 
     def read(self, sample: StepSample) -> Amount:
-        calls = self._census.op_calls
-        return None if calls is None else float(calls)
+        first = self._census.first
+        return None if first is None else self._of(first)
+
+    def _of(self, first: StepCount) -> float:
+        return float(first.step.calls)
+
+    def _per_sample(self, first: StepCount, amount: int) -> float:
+        if not first.samples:
+            raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
+        self.method = (
+            f"first forward pass of a counted training step of {first.samples} samples, all products up to its "
+            f"backward pass{bound(first.uncounted)}"
+        )
+        return amount / first.samples
+
+
+@final
+class OpCalls(_OfFirstStep):
+    """Operators that one step launches: a stand-in for sequential depth, which equal FLOPs hide.
+
+    Views and allocations launch nothing and are not counted.
+    """
+
+    name, label = "op_calls", "operators per step"
+
+
+@final
+class ForwardFlop(_OfFirstStep):
+    """Floating-point operations of one forward pass, per sample."""
+
+    name, unit, label = "forward_flop", "flop", "FLOPs forward, per sample"
+
+    def _of(self, first: StepCount) -> float:
+        return self._per_sample(first, first.forward.flop)
+
+
+@final
+class ForwardMac(_OfFirstStep):
+    """Multiply-accumulates of one forward pass, per sample: the paper's 'GFLOPs'."""
+
+    name, unit, label = "forward_mac", "mac", "MACs forward, per sample"
+
+    def _of(self, first: StepCount) -> float:
+        return self._per_sample(first, first.forward.mac)
+
+
+@final
+class ActivationElements(_OfFirstStep):
+    """Output elements of the building blocks in one forward pass, per sample.
+
+    Dollár et al. 2021 (arXiv 2103.06877), section 3, count the outputs of convolutions. Here: every product
+    with a weight (convolutions, linear and recurrent layers; of a transformer its projections and feed-forward
+    layers). Products of activations with each other (attention scores) have no weight and are left out, fused or not.
+    """
+
+    name, unit, label = "activation_elements", "elements", "activations, per sample"
+    family = "size"
+
+    def _of(self, first: StepCount) -> float:
+        if not first.forward.elements:
+            raise Missing("no product with a parameter was seen in a forward pass")
+        return self._per_sample(first, first.forward.elements)

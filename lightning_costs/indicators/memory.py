@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from lightning_costs.core.indicator import Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.pace import Pace
+from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.lifetimes import Phase, StepMemory
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import Holding, TensorMemory
 
@@ -71,6 +73,77 @@ class OptPeakBytes(_Held):
             raise Missing(self._memory.failed, warn=True)
         peak = self._memory.opt_peak_bytes
         return None if peak is None else float(peak)
+
+
+def counted_memory(census: StepCensus) -> StepMemory:
+    """Memory inside the counted steps, or why it is not known yet."""
+    if census.failed is not None:
+        raise Missing(census.failed, warn=True)
+    if census.memory is None:
+        raise Missing("no step was counted: shapes are unknown, or it is not inside recorder.counting(batch)")
+    return census.memory
+
+
+@final
+class ActivationBytes(Measured):
+    """Memory of activations: made by a forward pass and still held when its backward pass goes on, at most."""
+
+    name, unit, kind, family = "activation_bytes", "bytes", "gauge", "memory"
+    fold, across, label = "max", "sum", "memory of activations"
+
+    def open(self, setting: Setting) -> None:
+        self._census = setting.probe(StepCensus)
+        self.method = "counted steps: storages made by the forward pass (or made again) and alive as backward goes on"
+
+    def read(self, sample: StepSample) -> Amount:
+        if self._census.memory is None and sample.trigger != "end":
+            return None
+        return float(counted_memory(self._census).activation_bytes)
+
+
+class _PhasePeak(Measured):
+    """Most memory held at one moment of a phase of the counted steps."""
+
+    name, unit, kind, family = "phase_peak_bytes", "bytes", "static", "memory"
+    scope, across = "job", "rank0"
+    phase: ClassVar[Phase] = "forward"
+
+    def open(self, setting: Setting) -> None:
+        self._census = setting.probe(StepCensus)
+        self._how = (
+            "torch caching allocator, read after each operator of the counted steps; work space inside an operator "
+            "shows where it is the most so far"
+            if setting.on_cuda
+            else "storages of parameters, buffers, gradients, optimizer state and all that the counted steps "
+            "touched; work space inside an operator is not seen"
+        )
+
+    def read(self, sample: StepSample) -> Amount:
+        memory = counted_memory(self._census)
+        early = "; before the first update, so without optimizer state" if self._census.memory_is_early else ""
+        self.method = self._how + early
+        return float(memory.peak_bytes[self.phase])
+
+
+@final
+class PeakForwardBytes(_PhasePeak):
+    """Most memory held during forward passes, everything included."""
+
+    name, label, phase = "peak_forward_bytes", "peak memory of forward", "forward"
+
+
+@final
+class PeakBackwardBytes(_PhasePeak):
+    """Most memory held during backward passes, everything included."""
+
+    name, label, phase = "peak_backward_bytes", "peak memory of backward", "backward"
+
+
+@final
+class PeakOptimizerBytes(_PhasePeak):
+    """Most memory held during updates, everything included."""
+
+    name, label, phase = "peak_optimizer_bytes", "peak memory of update", "optimizer"
 
 
 class _Cuda(Measured):

@@ -1,34 +1,35 @@
-"""How big the model is."""
+"""How big the model is, and how much of it is shared, looked up, used, or not zero."""
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from collections.abc import Mapping
+from typing import final
 
-from torch.nn.parameter import is_lazy
+from torch import nn
 
 from lightning_costs.core.indicator import Measured, Missing
-from lightning_costs.core.records import StepSample
+from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.probes import parameters
+from lightning_costs.probes.census import StepCensus
 from lightning_costs.probes.setting import Setting
 
 
 class _Params(Measured):
     name, unit, kind, family = "all_params", "params", "static", "size"
     scope, across = "job", "rank0"
-    trainable_only: ClassVar[bool] = False
 
     def open(self, setting: Setting) -> None:
         if setting.module is None:
             raise Missing("no module was given: no parameters to count")
         self._module = setting.module
+        self._setting = setting
 
-    def read(self, sample: StepSample) -> float:
-        counted = 0
-        for parameter in self._module.parameters():  # each shared parameter once
-            if is_lazy(parameter):
-                raise Missing("a lazy module has not seen its first batch")
-            if parameter.requires_grad or not self.trainable_only:
-                counted += int(getattr(parameter, "ds_numel", parameter.numel()))
-        return float(counted)
+    def _calls(self) -> tuple[Mapping[nn.Module, int], Mapping[nn.Module, int]]:
+        """How often the first counted forward pass called each module, and with how many rows."""
+        census = self._setting.attached(StepCensus)
+        if census is None or census.calls is None:
+            return {}, {}
+        return census.calls.counts, census.calls.rows
 
 
 @final
@@ -37,9 +38,69 @@ class Params(_Params):
 
     name, label, headline = "params", "parameters", True
 
+    def read(self, sample: StepSample) -> float:
+        return float(parameters.count(self._module))
+
 
 @final
 class TrainableParams(_Params):
     """Unique parameters that take gradients."""
 
-    name, label, trainable_only = "trainable_params", "trainable parameters", True
+    name, label = "trainable_params", "trainable parameters"
+
+    def read(self, sample: StepSample) -> float:
+        return float(parameters.count(self._module, trainable_only=True))
+
+
+@final
+class SharedParams(_Params):
+    """Parameters used in more than one place: tied weights, and modules that one forward pass calls repeatedly."""
+
+    name, label = "shared_params", "shared parameters"
+
+    def read(self, sample: StepSample) -> float:
+        counts, _ = self._calls()
+        self.method = (
+            "registered under several names, or owned by a module that the counted forward pass called repeatedly"
+            if counts
+            else "registered under several names; no forward pass was counted to see repeated calls"
+        )
+        return float(parameters.shared(self._module, counts))
+
+
+@final
+class EmbeddingParams(_Params):
+    """Parameters in embeddings: looked up, not multiplied."""
+
+    name, label = "embedding_params", "parameters in embeddings"
+
+    def read(self, sample: StepSample) -> float:
+        return float(parameters.embedding(self._module))
+
+
+@final
+class ActiveParams(_Params):
+    """Parameters used per token: in a sparse mixture of experts, those of the experts that it is routed to."""
+
+    name, label = "active_params", "parameters used per token"
+
+    def read(self, sample: StepSample) -> float:
+        counts, rows = self._calls()
+        self.method = (
+            "declared by modules (active_params), else rows routed to experts over rows in the counted forward pass"
+            if counts
+            else "declared by modules (active_params); no forward pass was counted to see routing"
+        )
+        return parameters.active(self._module, counts, rows)
+
+
+@final
+class NonzeroParams(_Params):
+    """Parameters that are not zero at the end of the run: masked ones are."""
+
+    name, label = "nonzero_params", "parameters not zero"
+
+    def read(self, sample: StepSample) -> Amount:
+        if sample.trigger != "end":  # counting waits for the device
+            return None
+        return float(parameters.nonzero(self._module))

@@ -1,6 +1,6 @@
 """The step census: operators of one real training step counted per new input signature, reused by all others.
 
-The mode only watches: every operator runs as it is, with the arguments it was given. Compiled modules run eagerly
+The census only watches: every operator runs as it is, with the arguments it was given. Compiled modules run eagerly
 in the counted step and return to their compiled graph afterwards (FlopCounterMode alone leaves them eager for good
 on torch 2.13).
 """
@@ -9,104 +9,47 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Self, cast, final
+from typing import Any, Literal, Self, cast, final
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import (
-    flop_registry,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-    shape_wrapper,
-)
+from torch import nn
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.probes.calls import ModuleCalls
+from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
+from lightning_costs.probes.operators import Tally, Watch
 from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.tensors import held
 
 #: After so many different signatures no more are counted: a stream of ever-new lengths must stay cheap.
 MOST_CENSUSES = 64
-#: Namespaces whose operators without a formula are elementwise, data movement or communication.
-_PLAIN = ("aten", "prim", "prims", "c10d", "_c10d_functional", "profiler")
+
+Quantity = Literal["flop", "recomputed_flop", "mac", "access_bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCount:
-    """Operators of one batch's work: floating-point operations, and calls that no formula covers."""
+    """Operators of one batch's work.
 
-    flop: int
-    calls: int
-    uncounted: tuple[str, ...] = ()
-
-
-@shape_wrapper  # type: ignore[untyped-decorator]
-def _cpu_sdpa(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Attention forward: query x key and scores x value."""
-    return int(sdpa_flop_count(query, key, value))
-
-
-@shape_wrapper  # type: ignore[untyped-decorator]
-def _cpu_sdpa_backward(
-    grad_out: torch.Size,
-    query: torch.Size,
-    key: torch.Size,
-    value: torch.Size,
-    *_: Any,
-    out_shape: Any = None,
-    **__: Any,
-) -> int:
-    """Attention backward: the scores again, then the gradients of scores, value, query and key.
-
-    Five products where the forward pass has two (Dao et al. 2022, FlashAttention, section 3.1).
+    Args:
+        step: All of it: forward, backward, update.
+        forward: The first forward pass of it.
+        flop_by_dtype: Floating-point operations by the number format that the operators were given.
+        uncounted: Calls of operators that no formula covers, by operator.
+        samples: Samples in the batch; None where it does not tell.
     """
-    return int(sdpa_backward_flop_count(grad_out, query, key, value))
+
+    step: Tally
+    forward: Tally
+    flop_by_dtype: Mapping[str, int]
+    uncounted: Mapping[str, int]
+    samples: int | None
 
 
-def _formulas() -> dict[Any, Any]:
-    """torch's registered formulas (a user's own among them), and those that torch 2.13 lacks on the CPU."""
-    lacking: dict[Any, Any] = {}
-    for name, formula in (
-        ("_scaled_dot_product_flash_attention_for_cpu", _cpu_sdpa),
-        ("_scaled_dot_product_flash_attention_for_cpu_backward", _cpu_sdpa_backward),
-    ):
-        packet = getattr(torch.ops.aten, name, None)
-        if packet is not None and packet not in flop_registry:
-            lacking[packet] = formula
-    return {**flop_registry, **lacking}
-
-
-class _Counting(TorchDispatchMode):
-    """Adds up formulas over the operators that run while it is on."""
-
-    #: Operators of higher order (flex attention) pass through as they are.
-    supports_higher_order_operators = True
-
-    def __init__(self, formulas: dict[Any, Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._formulas = formulas
-        self.flop = 0
-        self.calls = 0
-        self.uncounted: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        self.calls += 1
-        packet = getattr(func, "_overloadpacket", func)
-        formula = self._formulas.get(packet)
-        if formula is not None:
-            try:
-                self.flop += int(formula(*args, **kwargs, out_val=out))
-            except Exception:  # noqa: BLE001 - a formula (perhaps the user's) that fails must not kill the step
-                self.uncounted[str(packet)] += 1
-        elif getattr(func, "namespace", "") not in _PLAIN:
-            self.uncounted[str(packet)] += 1
-        return out
-
-
-def _eager() -> AbstractContextManager[None]:
+def eager() -> AbstractContextManager[None]:
     """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
@@ -115,24 +58,249 @@ def _eager() -> AbstractContextManager[None]:
 
 @final
 class StepCensus:
-    """Counts a step once per kind, then remembers; totals grow by `book`, one call a batch.
+    """Counts a step once per kind, then remembers; other steps are tallied, one addition a batch.
 
     What a step will do is known only when it is done: a GAN trains one network on this batch and the other on the
     next, of the same shapes. So a step is entered by what is known before (`key`: shapes, position in the
     accumulation) and booked by what is known after (which optimizers stepped, how many backward passes). A kind
     that was booked but not counted yet waits, and the steps that follow are counted until it is known.
+
+    Memory of the very first step lacks the optimizer's state, which its end makes: keys counted then are followed
+    once more after it, for memory alone.
+
+    Args:
+        module: What is trained; without it nothing is said of memory and module calls.
+        optimizers: Returns the optimizers.
+        device: Where memory is followed.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        module: nn.Module | None = None,
+        optimizers: Callable[[], Sequence[Any]] = tuple,
+        device: torch.device | None = None,
+    ) -> None:
+        self._module, self._optimizers, self._device = module, optimizers, device
         self._counts: dict[Hashable, StepCount] = {}
+        self._tally: Counter[Hashable] = Counter()
+        self._steady: Counter[Hashable] = Counter()
+        self._held: list[Hashable] = []
         self._seen: set[Hashable] = set()
+        self._again: set[Hashable] = set()
+        self._unknown: set[Hashable] = set()
         self._fresh: StepCount | None = None
-        self._waiting: Counter[Hashable] = Counter()
-        self._held_flop = 0
+        self._lost = 0
+        self._updated = False
+        self._following: Lifetimes | None = None
+        self._memory: StepMemory | None = None
+        self._memory_is_early = True
         self.censuses = 0
-        self.flop = 0
-        self.steady_flop = 0
         self.batches = 0
+        self.failed: str | None = None
+        #: Module calls of the first counted forward pass.
+        self.calls: ModuleCalls | None = None
+        #: Whether the first counted forward pass should leave an example to repeat.
+        self.keep_example = False
+
+    @classmethod
+    def attach(cls, setting: Setting) -> Self:
+        """A census for the module in training."""
+        if setting.module is None:
+            raise Missing("no module was given: nothing to count operators of")
+        return cls(setting.module, setting.optimizers, setting.device)
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+    # Counting -----------------------------------------------------------------------------------------------
+
+    def wants(self, key: Hashable) -> bool:
+        """Whether the step about to begin should be counted."""
+        if self.censuses >= MOST_CENSUSES:
+            return False
+        return bool(self._unknown) or key not in self._seen or (self._updated and key in self._again)
+
+    @contextmanager
+    def counting(self, key: Hashable, samples: int | None = None) -> Iterator[None]:
+        """Count the step inside; a step that raises counts for nothing.
+
+        Args:
+            key: What is known of the step before it.
+            samples: Samples in its batch.
+        """
+        self._fresh = None
+        counts = key not in self._again or bool(self._unknown)
+        calls = None
+        if self.calls is None and self._module is not None:
+            calls = ModuleCalls(self._module, keep_example=self.keep_example)
+        follows = self._following = self._follow()
+        watch = Watch(
+            weights=self._module.parameters() if self._module is not None else (),
+            lifetimes=follows,
+            first_backward=calls.stop if calls is not None else None,
+            counts=counts,
+        )
+        try:
+            with eager(), calls or nullcontext(), watch:
+                yield
+            self.look()
+        finally:
+            self._following = None
+            memory = follows.close() if follows is not None else None
+        self.censuses += 1
+        self._seen.add(key)
+        if watch.failed is not None:
+            self.failed = watch.failed
+        if calls is not None:
+            self.calls = calls
+        if memory is not None:
+            self._remember(key, memory)
+        if counts:
+            self._fresh = StepCount(
+                step=watch.step,
+                forward=watch.forward if watch.forward is not None else watch.step,
+                flop_by_dtype=dict(watch.flop_by_dtype),
+                uncounted=dict(watch.uncounted),
+                samples=samples,
+            )
+
+    def _follow(self) -> Lifetimes | None:
+        if self._module is None or self._device is None:
+            return None
+        follows = Lifetimes(self._device, allocator(self._device))
+        follows.hold("other", self._module.buffers())
+        self._hold(follows)
+        return follows
+
+    def _hold(self, follows: Lifetimes) -> None:
+        assert self._module is not None
+        for kind, tensors in held(self._module, self._optimizers()):
+            follows.hold(kind, tensors)
+
+    def look(self) -> None:
+        """Inside a counted step: what is a gradient or a state now is known as one from here on."""
+        if self._following is not None:
+            self._hold(self._following)
+
+    def _remember(self, key: Hashable, memory: StepMemory) -> None:
+        early = not self._updated
+        if early:
+            self._again.add(key)
+        else:
+            self._again.discard(key)
+        if self._memory is None or (self._memory_is_early and not early):
+            self._memory = memory
+        elif self._memory_is_early == early:
+            self._memory = self._memory.joined(memory)
+        self._memory_is_early = self._memory_is_early and early
+
+    # Booking ------------------------------------------------------------------------------------------------
+
+    def book(self, kind: Hashable) -> bool:
+        """Add a batch's work to the totals: `kind` is everything that decides how much it was.
+
+        Returns:
+            Whether the work is known; if not, it is added as soon as a step of the kind was counted.
+        """
+        self.batches += 1
+        if self._fresh is not None:
+            self._counts.setdefault(kind, self._fresh)
+            self._unknown.discard(kind)
+            self._fresh = None
+        if kind not in self._counts:
+            if self.exhausted and kind not in self._unknown:
+                self._lost += 1  # not remembered by kind: a stream of ever-new lengths must not grow
+                return False
+            self._unknown.add(kind)
+        self._tally[kind] += 1
+        self._held.append(kind)
+        return kind not in self._unknown
+
+    def settle(self, *, steady: bool) -> None:
+        """A step is complete: its batches count for the rates, or were warm-up."""
+        if steady:
+            self._steady.update(self._held)
+        self._held.clear()
+        self._updated = True
+
+    # What is known ------------------------------------------------------------------------------------------
+
+    def total(self, quantity: Quantity, *, steady: bool = False) -> int:
+        """A quantity over all batches so far whose work is known; `steady` for those outside warm-up."""
+        tally = self._steady if steady else self._tally
+        return sum(getattr(count.step, quantity) * tally[kind] for kind, count in self._counts.items())
+
+    @property
+    def flop_by_dtype(self) -> Counter[str]:
+        """Floating-point operations so far by number format."""
+        total: Counter[str] = Counter()
+        for kind, count in self._counts.items():
+            for dtype, flop in count.flop_by_dtype.items():
+                total[dtype] += flop * self._tally[kind]
+        return total
+
+    @property
+    def waiting(self) -> int:
+        """Batches whose kind has not been counted yet."""
+        return self._lost + sum(self._tally[kind] for kind in self._unknown)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more steps will be counted."""
+        return self.censuses >= MOST_CENSUSES
+
+    @property
+    def blind(self) -> bool:
+        """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
+        return bool(self._counts) and not any(count.step.flop for count in self._counts.values())
+
+    @property
+    def uncounted(self) -> Mapping[str, int]:
+        """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
+        total: Counter[str] = Counter()
+        for kind, count in self._counts.items():
+            for name, calls in count.uncounted.items():
+                total[name] += calls * self._tally[kind]
+        return total
+
+    @property
+    def first(self) -> StepCount | None:
+        """The first counted step."""
+        return next(iter(self._counts.values()), None)
+
+    @property
+    def memory(self) -> StepMemory | None:
+        """Memory inside counted steps: those after the first update, where there are any."""
+        return self._memory
+
+    @property
+    def memory_is_early(self) -> bool:
+        """Whether only steps before the first update were followed: the optimizer's state is not in them."""
+        return self._memory_is_early
+
+
+def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:
+    """Reads a CUDA device's allocator: bytes in tensors now, and the most so far; no counter is reset."""
+    if device.type != "cuda":
+        return None
+
+    def read() -> tuple[int, int]:
+        in_use = torch.cuda.memory_stats_as_nested_dict(device)["allocated_bytes"]["all"]
+        return in_use["current"], in_use["peak"]
+
+    return read
+
+
+@final
+class EvaluationCensus:
+    """Operators of evaluation batches: each shape counted once, at its first batch."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Hashable, tuple[int, Mapping[str, int]]] = {}
+        self._tally: Counter[Hashable] = Counter()
+        self.batches = 0
+        #: Batches whose work is not known.
+        self.unknown = 0
 
     @classmethod
     def attach(cls, setting: Setting) -> Self:
@@ -144,67 +312,45 @@ class StepCensus:
     def detach(self) -> None:
         """Nothing is held."""
 
-    def wants(self, key: Hashable) -> bool:
-        """Whether the step about to begin should be counted."""
-        return self.censuses < MOST_CENSUSES and (bool(self._waiting) or key not in self._seen)
+    def before(self, key: Hashable) -> AbstractContextManager[None] | None:
+        """A batch is about to be evaluated.
 
-    @contextmanager
-    def counting(self, key: Hashable) -> Iterator[None]:
-        """Count the step inside; a step that raises counts for nothing."""
-        self._fresh = None
-        mode = _Counting(_formulas())
-        with _eager(), mode:
-            yield
-        self.censuses += 1
-        self._seen.add(key)
-        self._fresh = StepCount(flop=mode.flop, calls=mode.calls, uncounted=tuple(sorted(mode.uncounted)))
-
-    def book(self, kind: Hashable) -> bool:
-        """Add a batch's work to the totals: `kind` is everything that decides how much it was.
+        Args:
+            key: Its shapes and its loader; None where it has no tensors.
 
         Returns:
-            Whether the work is known; if not, it is added as soon as a step of the kind was counted.
+            What to enter around it where it is to be counted.
         """
         self.batches += 1
-        if self._fresh is not None:
-            self._counts.setdefault(kind, self._fresh)
-            self._fresh = None
-            self.flop += self._counts[kind].flop * self._waiting.pop(kind, 0)
-        count = self._counts.get(kind)
-        if count is None:
-            self._waiting[kind] += 1
-            return False
-        self.flop += count.flop
-        self._held_flop += count.flop
-        return True
+        if key in self._counts:
+            self._tally[key] += 1
+            return None
+        if key is None or len(self._counts) >= MOST_CENSUSES:
+            self.unknown += 1
+            return None
+        return self._counting(key)
 
-    def settle(self, *, steady: bool) -> None:
-        """A step is complete: its batches count for the rates, or were warm-up."""
-        if steady:
-            self.steady_flop += self._held_flop
-        self._held_flop = 0
-
-    @property
-    def waiting(self) -> int:
-        """Batches whose kind has not been counted yet."""
-        return self._waiting.total()
+    @contextmanager
+    def _counting(self, key: Hashable) -> Iterator[None]:
+        watch = Watch()
+        with eager(), watch:
+            yield
+        if watch.failed is None:
+            self._counts[key] = (watch.step.flop, dict(watch.uncounted))
+            self._tally[key] += 1
+        else:
+            self.unknown += 1
 
     @property
-    def exhausted(self) -> bool:
-        """Whether no more steps will be counted."""
-        return self.censuses >= MOST_CENSUSES
+    def flop(self) -> int:
+        """Floating-point operations so far."""
+        return sum(flop * self._tally[key] for key, (flop, _) in self._counts.items())
 
     @property
-    def blind(self) -> bool:
-        """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
-        return bool(self._counts) and not any(count.flop for count in self._counts.values())
-
-    @property
-    def uncounted(self) -> tuple[str, ...]:
-        """Operators that ran and have no formula: the counts are lower bounds where there are any."""
-        return tuple(sorted({name for count in self._counts.values() for name in count.uncounted}))
-
-    @property
-    def op_calls(self) -> int | None:
-        """Operators that the first counted step launched."""
-        return next((count.calls for count in self._counts.values()), None)
+    def uncounted(self) -> Mapping[str, int]:
+        """Calls so far of operators that have no formula."""
+        total: Counter[str] = Counter()
+        for key, (_, uncounted) in self._counts.items():
+            for name, calls in uncounted.items():
+                total[name] += calls * self._tally[key]
+        return total

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lightning_costs.probes.inference import Inference
+
 
 @runtime_checkable
 class Probe(Protocol):
@@ -46,6 +48,7 @@ class Setting:
         module: What is trained.
         optimizers: Returns the optimizers at the time of the call: they may be made late, or anew.
         dataset_samples: Size of the training set; None where it has no length.
+        inference: What a forward pass costs, once it was measured; until then, why it was not.
     """
 
     place: Place = field(default_factory=Place)
@@ -56,6 +59,7 @@ class Setting:
     module: nn.Module | None = None
     optimizers: Callable[[], Sequence[Any]] = tuple
     dataset_samples: int | None = None
+    inference: Inference | str = "not asked for: infer=False"
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, final
+from dataclasses import asdict
+from typing import Any, NamedTuple, final
 
+from lightning_costs.core.roofline import place
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.census import EvaluationCensus, StepCensus
 from lightning_costs.probes.device_steps import DeviceSteps
+from lightning_costs.probes.inference import Inference, infer
+from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import TensorMemory
 
@@ -38,11 +42,24 @@ class StepWatch:
         setting: Where and what is trained, its indicators opened.
         clock: Seconds, monotonic.
         every: Optimizer steps between two points.
+        samples: Samples of a batch, given what its tensors tell; asked for the batches that are counted.
+        keep: Whether the first counted forward pass is kept, to be repeated by `infer`.
     """
 
-    def __init__(self, setting: Setting, clock: Callable[[], float], every: int) -> None:
-        self._clock, self._every = clock, every
+    def __init__(
+        self,
+        setting: Setting,
+        clock: Callable[[], float],
+        every: int,
+        samples: Callable[[object, int | None], int | None] = lambda _, seen: seen,
+        *,
+        keep: bool = False,
+    ) -> None:
+        self._setting, self._clock, self._every, self._samples = setting, clock, every, samples
         self._census = setting.attached(StepCensus)
+        self._evaluation = setting.attached(EvaluationCensus)
+        if self._census is not None:
+            self._census.keep_example = keep
         self._memory = setting.attached(TensorMemory)
         self._device_steps = setting.attached(DeviceSteps)
         self._look: batches.Look | None = None
@@ -63,7 +80,18 @@ class StepWatch:
         self._watch_memory()
         if self._census is None or not look.signature or not self._census.wants(key):
             return None
-        return self._counted(self._census, key)
+        return self._counted(self._census, key, self._samples(batch, look.samples))
+
+    def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
+        """A batch is about to be evaluated; `loader` tells loaders of equal shapes apart.
+
+        Returns:
+            What to enter around it where it is to be counted.
+        """
+        if self._evaluation is None:
+            return None
+        signature = batches.look(batch).signature
+        return self._evaluation.before((signature, loader) if signature else None)
 
     def _watch_memory(self) -> None:
         """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
@@ -72,10 +100,10 @@ class StepWatch:
             self._memory.watch(self.done < WARMUP_STEPS or one_in_so_many)
 
     @contextmanager
-    def _counted(self, census: StepCensus, key: Hashable) -> Iterator[None]:
+    def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
         self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
         began = self._clock()
-        with census.counting(key):
+        with census.counting(key, samples):
             yield
         self._census_s.append(self._clock() - began)
 
@@ -83,6 +111,8 @@ class StepWatch:
         """Inside a step, where memory may peak."""
         if self._memory is not None:
             self._memory.look()
+        if self._census is not None:
+            self._census.look()
 
     def after(self, batch: object, work: Hashable) -> Seen:
         """The work on a batch is done; `work` tells what it was apart from its shapes."""
@@ -120,3 +150,47 @@ class StepWatch:
         excess_s = sum(max(0.0, took_s - step_s) for took_s in self._census_s)
         self._census_s.clear()
         return excess_s
+
+    def about(self) -> dict[str, Any]:
+        """What the counted steps say beside their columns, for the header: memory at its peak, and the roofline."""
+        census = self._census
+        if census is None or census.failed is not None:
+            return {}
+        facts: dict[str, Any] = {}
+        if (memory := census.memory) is not None:
+            kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
+            facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}
+        if census.total("flop") and (access_bytes := census.total("access_bytes")):
+            peak = find_peak(self._setting.device)
+            placed = place(
+                flop=census.total("flop"),
+                access_bytes=access_bytes,
+                peak_flop_per_s=peak.of(census.flop_by_dtype) if peak is not None else None,
+                peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
+            )
+            facts["roofline"] = {**asdict(placed), "words": placed.words()}
+        return facts
+
+    def infer(
+        self,
+        context: Callable[[], AbstractContextManager[Any]],
+        meter: Callable[[], float] | None,
+        budget_s: float,
+    ) -> Inference | str:
+        """Repeat the first counted forward pass; the reason where it cannot be."""
+        calls = self._census.calls if self._census is not None else None
+        if calls is None:
+            return "no forward pass was counted that could be repeated"
+        if calls.example is None:
+            return calls.why_no_example
+        example, device = calls.example, self._setting.device
+        assert device is not None
+        return infer(
+            example.module,
+            example.args,
+            example.kwargs,
+            device=device,
+            context=context,
+            meter=meter,
+            budget_s=budget_s,
+        )

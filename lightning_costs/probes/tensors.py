@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lightning_costs.core.indicator import Missing
 from lightning_costs.probes.setting import Setting
@@ -59,27 +60,61 @@ def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
     State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors.
     """
     claimed: set[tuple[torch.device, int]] = set()
+    found = {f"{kind}_bytes": _claim(tensors, claimed) for kind, tensors in held(module, optimizers)}
+    return Holding(**found)
+
+
+def held(
+    module: nn.Module, optimizers: Iterable[Any]
+) -> Iterator[tuple[Literal["param", "grad", "opt_state"], Iterable[torch.Tensor]]]:
+    """Tensors that a training holds between operators, by kind, in the order in which kinds claim storages."""
     parameters = list(module.parameters())
-    param_bytes = _claim(parameters, claimed)
-    grad_bytes = _claim((p.grad for p in parameters if p.grad is not None), claimed)
-    states = (state for o in optimizers for member in family(o) for state in tensors_in(dict(member.state)))
-    return Holding(param_bytes=param_bytes, grad_bytes=grad_bytes, opt_state_bytes=_claim(states, claimed))
+    yield "param", parameters
+    yield "grad", (p.grad for p in parameters if p.grad is not None)
+    yield "opt_state", (state for o in optimizers for m in family(o) for state in tensors_in(dict(m.state)))
 
 
 def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[torch.device, int]]) -> int:
     total = 0
-    for tensor in tensors:
-        if is_lazy(tensor) or tensor.is_meta:
+    for storage in storages(tensors):
+        if storage.device.type == "meta":
             continue
-        if tensor.layout != torch.strided:
-            total += _claim(_parts(tensor), claimed)
-            continue
-        storage = tensor.untyped_storage()
-        key = (tensor.device, storage.data_ptr())
+        key = (storage.device, storage.data_ptr())
         if key not in claimed and storage.nbytes():
             claimed.add(key)
             total += storage.nbytes()
     return total
+
+
+def storages(tensors: Iterable[torch.Tensor]) -> Iterator[torch.UntypedStorage]:
+    """The storages behind tensors, in order, one for each strided part."""
+    for tensor in tensors:
+        for part in strided_parts(tensor):
+            yield part.untyped_storage()
+
+
+def strided_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The plain strided tensors that a tensor is made of: itself, or the parts of a sparse or wrapping one.
+
+    A lazy parameter has none before its first batch.
+    """
+    if is_lazy(tensor):
+        return
+    if type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout == torch.strided:
+        yield tensor
+    elif _wraps(tensor):  # DTensor and its like: what this rank holds
+        names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+        for name in names:
+            yield from strided_parts(getattr(tensor, name))
+    elif tensor.layout == torch.strided:
+        yield tensor
+    else:
+        for part in _parts(tensor):
+            yield from strided_parts(part)
+
+
+def _wraps(tensor: torch.Tensor) -> bool:
+    return is_traceable_wrapper_subclass(tensor)
 
 
 def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:

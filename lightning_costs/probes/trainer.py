@@ -45,6 +45,9 @@ class Listener(Protocol):
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin; what is returned is entered around it."""
 
+    def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
+        """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
+
     def look_inside(self) -> None:
         """A moment inside a step at which memory may peak."""
 
@@ -135,6 +138,7 @@ class TrainerView:
         put(epoch_loop.automatic_optimization, "run", self._automatic_step)
         put(epoch_loop.manual_optimization, "run", self._manual_step)
         put(trainer.strategy, "backward", self._backward)
+        put(trainer.strategy, "validation_step", self._validation_step)
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint"))
         put(connector, "log_eval_end_metrics", self._eval_end)
@@ -235,6 +239,20 @@ class TrainerView:
                 return original(*args, **kwargs)
 
         return run
+
+    def _validation_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A batch in evaluation: the first argument, where Lightning fetched it."""
+
+        def validation_step(*args: Any, **kwargs: Any) -> Any:
+            if self.in_training and not self._trainer.sanity_checking:
+                loader = args[2] if len(args) > 2 else kwargs.get("dataloader_idx", 0)
+                count = self._listener.before_evaluation(args[0] if args else kwargs.get("batch"), loader)
+                if count is not None:
+                    with count:
+                        return original(*args, **kwargs)
+            return original(*args, **kwargs)
+
+        return validation_step
 
     def _before_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def before_fetch() -> None:

@@ -104,6 +104,11 @@ class RunBook:
         """Totals and gauges at the last point."""
         return dict(self._point.costs) if self._point is not None else self._ledger.costs
 
+    @property
+    def totals(self) -> dict[str, Amount]:
+        """Totals and gauges now, between points too."""
+        return self._ledger.costs
+
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
         """Another attempt at the run begins, on what `facts` say."""
         self.header["attempts"] = [*self.header["attempts"], {"began": utc(), **facts}]

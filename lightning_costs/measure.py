@@ -1,0 +1,565 @@
+"""What a model costs before any training: `measure(model, batch)`. The module is itself callable.
+
+`lightning_costs.measure` is both this module and the public function. Whichever of the two an import binds, a call
+does the same, in any import order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from types import ModuleType
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from lightning_costs.core.indicator import Missing
+from lightning_costs.core.roofline import Roofline, place
+from lightning_costs.core.summary import Row, html_table
+from lightning_costs.core.units import MISSING, human
+from lightning_costs.probes import parameters
+from lightning_costs.probes.batch import look
+from lightning_costs.probes.calls import ModuleCalls
+from lightning_costs.probes.census import allocator, eager
+from lightning_costs.probes.inference import forward_peak_bytes, infer, moved, resized, undisturbed
+from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
+from lightning_costs.probes.operators import Watch
+from lightning_costs.probes.peaks import DevicePeak, find_peak, measured_peak
+from lightning_costs.probes.tensors import held, holding, tensors_in
+
+__all__ = ["ModelCost", "measure"]
+
+_UNITS: Mapping[str, str] = {
+    "params": "params",
+    "trainable_params": "params",
+    "shared_params": "params",
+    "embedding_params": "params",
+    "active_params": "params",
+    "nonzero_params": "params",
+    "forward_flop": "flop",
+    "forward_mac": "mac",
+    "flop": "flop",
+    "model_flop": "flop",
+    "mac": "mac",
+    "mem_access_bytes": "bytes",
+    "op_calls": "calls",
+    "activation_elements": "elements",
+    "activation_bytes": "bytes",
+    "param_bytes": "bytes",
+    "grad_bytes": "bytes",
+    "opt_state_bytes": "bytes",
+    "peak_forward_bytes": "bytes",
+    "peak_backward_bytes": "bytes",
+    "infer_latency_p50_s": "s",
+    "infer_latency_p95_s": "s",
+    "infer_samples_per_s": "samples_per_s",
+    "infer_peak_mem_bytes": "bytes",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCost:
+    """What a model costs, by the names of the columns of a run. None is missing, and `missing` says why.
+
+    Args:
+        samples: Samples in the batch that it was measured with.
+        params: Unique parameters; the other counts of parameters are as in a run.
+        forward_flop: Floating-point operations of one forward pass, per sample; `forward_mac` likewise.
+        flop: Of one training step on the batch: forward, loss, backward; `model_flop` without recomputation.
+        mac: Multiply-accumulates of that step.
+        mem_access_bytes: Bytes that its operators read and write: an estimate.
+        op_calls: Operators that it launches.
+        activation_elements: Output elements of products with a weight, forward, per sample.
+        activation_bytes: Made by the forward pass and held for the backward pass.
+        param_bytes: Memory of parameters; `grad_bytes` of their gradients; `opt_state_bytes` of the optimizer's state
+            after an update, where an optimizer is given.
+        peak_forward_bytes: Most memory held in the forward pass; `peak_backward_bytes` in the backward pass.
+        infer_latency_p50_s: Median time of a forward pass of one sample; `infer_latency_p95_s` its 95th percentile.
+        infer_samples_per_s: Throughput of the forward pass at the batch.
+        infer_peak_mem_bytes: Most memory that a forward pass without gradients needs at the batch.
+        samples_per_s: Forward throughput by batch size, for the sizes asked for.
+        largest_batch_samples: Most samples whose training step fits into memory, where asked for.
+        roofline: Where the training step lies under the device's peaks.
+        memory_at_peak: Bytes by kind at the moment of the training step when most is held.
+        uncounted: Calls of operators that no formula covers, by operator: the counts are lower bounds if there are any.
+        missing: Field to the reason why it is None.
+        methods: Field to how it was got.
+    """
+
+    samples: int
+    params: float | None = None
+    trainable_params: float | None = None
+    shared_params: float | None = None
+    embedding_params: float | None = None
+    active_params: float | None = None
+    nonzero_params: float | None = None
+    forward_flop: float | None = None
+    forward_mac: float | None = None
+    flop: float | None = None
+    model_flop: float | None = None
+    mac: float | None = None
+    mem_access_bytes: float | None = None
+    op_calls: float | None = None
+    activation_elements: float | None = None
+    activation_bytes: float | None = None
+    param_bytes: float | None = None
+    grad_bytes: float | None = None
+    opt_state_bytes: float | None = None
+    peak_forward_bytes: float | None = None
+    peak_backward_bytes: float | None = None
+    infer_latency_p50_s: float | None = None
+    infer_latency_p95_s: float | None = None
+    infer_samples_per_s: float | None = None
+    infer_peak_mem_bytes: float | None = None
+    samples_per_s: Mapping[int, float | None] = field(default_factory=dict)
+    largest_batch_samples: int | None = None
+    roofline: Roofline | None = None
+    memory_at_peak: Mapping[str, int] = field(default_factory=dict)
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> float | None:
+        """A cost by its column's name.
+
+        Raises:
+            KeyError: For a name that is none of them.
+        """
+        if column not in _UNITS:
+            raise KeyError(f"{column!r} is no cost of a model; there are {', '.join(_UNITS)}")
+        amount: float | None = getattr(self, column)
+        return amount
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON or a table."""
+        plain: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "roofline"}
+        plain["roofline"] = None if self.roofline is None else self.roofline.words()
+        return plain
+
+    def _rows(self) -> list[Row]:
+        rows = [
+            Row(name, human(self[name], unit), self.missing.get(name, "") or self.methods.get(name, ""))
+            for name, unit in _UNITS.items()
+        ]
+        rows += [
+            Row(f"throughput at {size}", human(amount, "samples_per_s"), "")
+            for size, amount in self.samples_per_s.items()
+        ]
+        if self.largest_batch_samples is not None or "largest_batch_samples" in self.missing:
+            note = self.missing.get("largest_batch_samples", "") or self.methods.get("largest_batch_samples", "")
+            rows.append(Row("largest batch", human(self.largest_batch_samples, "samples"), note))
+        if self.roofline is not None:
+            rows.append(Row("roofline", self.roofline.words(), ""))
+        return rows
+
+    def __str__(self) -> str:
+        """A table in human units, missing costs with their reasons."""
+        rows = self._rows()
+        wide = max(len(row.label) for row in rows)
+        lines = [
+            f"{row.label:<{wide}}  {row.text}" + (f"  ({row.note})" if row.text == MISSING else "") for row in rows
+        ]
+        return "\n".join([f"cost of a model, measured with {self.samples} samples", *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table(f"cost of a model, measured with {self.samples} samples", self._rows())
+
+
+Loss = Callable[[Any, Any], torch.Tensor]
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def measure(
+    model: nn.Module,
+    batch: Any,
+    *,
+    loss: Loss | None = None,
+    forward: Forward | None = None,
+    optimizer: Callable[[Iterable[nn.Parameter]], Any] | None = None,
+    samples: int | None = None,
+    times: bool = True,
+    batch_sizes: Sequence[int] = (),
+    largest_batch: bool = False,
+    memory_bytes: int | None = None,
+    measured_peaks: bool = False,
+    budget_s: float = 5.0,
+) -> ModelCost:
+    """What a model costs, before any training and without Lightning.
+
+    The model is left as it was: weights, gradients, buffers, mode and random numbers. On the meta device everything
+    but times is told, without memory for a single weight.
+
+    Args:
+        model: The model, on the device to measure on.
+        batch: A batch as a data loader gives it: a tensor, or tuples, lists and mappings of tensors.
+        loss: From the model's output and the batch; by default a LightningModule's `training_step`, else the sum of
+            the outputs, which adds no product.
+        forward: Runs the model on a batch; by default `model(batch)`, `model(**batch)` for mappings and
+            `model(*batch)` for tuples, as far as the model's forward takes arguments.
+        optimizer: Makes an optimizer from parameters, for `opt_state_bytes`:
+            `lambda params: torch.optim.AdamW(params)`. It updates a copy on the meta device.
+        samples: Samples in the batch, where the first dimension of its first tensor does not tell.
+        times: Whether latency and throughput are measured.
+        batch_sizes: Batch sizes to measure the throughput of the forward pass at.
+        largest_batch: Whether to find the largest batch whose training step fits into memory: tried on a CUDA
+            device, else computed from the memory of two batch sizes.
+        memory_bytes: How much memory there is, for `largest_batch`; by default the device's, or the host's.
+        measured_peaks: Whether to measure the device's peak rates for the roofline, where the table has none.
+        budget_s: Seconds that latency and throughput may take together, for each batch size.
+
+    Returns:
+        The costs.
+
+    Raises:
+        ValueError: Where the batch holds no tensor, or the model cannot be called on it.
+
+    Example:
+        >>> cost = measure(nn.Linear(30, 10), torch.zeros(8, 30), times=False)
+        >>> cost.params, cost.forward_mac, cost.flop
+        (310.0, 300.0, 9600.0)
+    """
+    return _Measurement(model, batch, loss, forward, samples).cost(
+        optimizer=optimizer,
+        times=times,
+        batch_sizes=batch_sizes,
+        largest_batch=largest_batch,
+        memory_bytes=memory_bytes,
+        measured_peaks=measured_peaks,
+        budget_s=budget_s,
+    )
+
+
+class _Measurement:
+    """One model on one batch."""
+
+    def __init__(
+        self, model: nn.Module, batch: Any, loss: Loss | None, forward: Forward | None, samples: int | None
+    ) -> None:
+        self._model = model
+        first = next(tensors_in(batch), None)
+        if first is None:
+            raise ValueError(f"batch holds no tensor: expected tensors in tuples or mappings, got {type(batch)}")
+        found = look(batch).samples if samples is None else samples
+        if not found:
+            raise ValueError("the batch does not tell how many samples it holds: give samples=...")
+        self._samples = found
+        weight = next((p for p in model.parameters()), None)
+        self._device = weight.device if weight is not None else first.device
+        self._batch = moved(batch, self._device)
+        self._loss = loss
+        self._forward = forward if forward is not None else _call
+        self._missing: dict[str, str] = {}
+        self._methods: dict[str, str] = {}
+        self._values: dict[str, Any] = {}
+
+    # One training step --------------------------------------------------------------------------------------
+
+    def _step(self, batch: Any) -> bool:
+        """Forward, loss, backward; whether there was anything to go backward through."""
+        if self._loss is None and callable(getattr(self._model, "training_step", None)):
+            total = _lightning_loss(self._model, batch)
+        else:
+            output = self._forward(self._model, batch)
+            total = self._loss(output, batch) if self._loss is not None else _sum(output)
+        if total is None or not total.requires_grad:
+            return False
+        total.backward()
+        return True
+
+    def _watched(self, batch: Any, *, calls: ModuleCalls | None = None) -> tuple[Watch, StepMemory, bool]:
+        model = self._model
+        follows = Lifetimes(self._device, allocator(self._device))
+        with undisturbed(model):
+            model.train()
+            follows.hold("other", [*model.buffers(), *tensors_in(batch)])
+            for kind, tensors in held(model, ()):
+                follows.hold(kind, tensors)
+            watch = Watch(
+                weights=model.parameters(),
+                lifetimes=follows,
+                first_backward=calls.stop if calls is not None else None,
+            )
+            try:
+                with torch.enable_grad(), eager(), calls or nullcontext(), watch:
+                    trained = self._step(batch)
+                for kind, tensors in held(model, ()):
+                    follows.hold(kind, tensors)
+                self._grad_bytes = holding(model, ()).grad_bytes
+            finally:
+                memory = follows.close()
+        if watch.failed is not None:
+            raise ValueError(watch.failed)
+        return watch, memory, trained
+
+    # All of it ----------------------------------------------------------------------------------------------
+
+    def cost(
+        self,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], Any] | None,
+        times: bool,
+        batch_sizes: Sequence[int],
+        largest_batch: bool,
+        memory_bytes: int | None,
+        measured_peaks: bool,
+        budget_s: float,
+    ) -> ModelCost:
+        calls = ModuleCalls(self._model)
+        watch, memory, trained = self._watched(self._batch, calls=calls)
+        self._operators(watch, memory, trained)
+        self._parameters(calls)
+        self._optimizer(optimizer)
+        throughput = self._times(times, batch_sizes, budget_s)
+        self._inference_memory()
+        if largest_batch:
+            self._largest(memory, memory_bytes)
+        peak = find_peak(self._device)
+        if measured_peaks and peak is None and self._device.type != "meta":
+            peak = measured_peak(self._device, watch.flop_by_dtype)
+        return ModelCost(
+            samples=self._samples,
+            **self._values,
+            samples_per_s=throughput,
+            roofline=_placed(watch, peak),
+            memory_at_peak={
+                **{f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()},
+                "total_bytes": memory.most_bytes,
+            },
+            uncounted=dict(watch.uncounted),
+            missing=self._missing,
+            methods=self._methods,
+        )
+
+    def _operators(self, watch: Watch, memory: StepMemory, trained: bool) -> None:
+        forward = watch.forward if watch.forward is not None else watch.step
+        of_step = {
+            "flop": watch.step.flop,
+            "model_flop": watch.step.flop - watch.step.recomputed_flop,
+            "mac": watch.step.mac,
+            "mem_access_bytes": watch.step.access_bytes,
+            "op_calls": watch.step.calls,
+            "activation_bytes": memory.activation_bytes,
+            "grad_bytes": self._grad_bytes,
+            "peak_forward_bytes": memory.peak_bytes["forward"],
+            "peak_backward_bytes": memory.peak_bytes["backward"],
+        }
+        if trained:
+            self._values |= {name: float(amount) for name, amount in of_step.items()}
+        else:
+            why = "nothing takes gradients: there is no training step to measure"
+            self._missing |= dict.fromkeys(of_step, why)
+        self._values |= {
+            "forward_flop": forward.flop / self._samples,
+            "forward_mac": forward.mac / self._samples,
+            "activation_elements": forward.elements / self._samples,
+            "param_bytes": float(holding(self._model, ()).param_bytes),
+        }
+        if watch.uncounted:
+            names = ", ".join(sorted(watch.uncounted))
+            counted = ("flop", "model_flop", "mac", "forward_flop", "forward_mac")
+            self._methods |= dict.fromkeys(counted, f"lower bound: no formula for {names}")
+
+    def _parameters(self, calls: ModuleCalls) -> None:
+        model = self._model
+        counts: dict[str, Callable[[], float]] = {
+            "params": lambda: parameters.count(model),
+            "trainable_params": lambda: parameters.count(model, trainable_only=True),
+            "shared_params": lambda: parameters.shared(model, calls.counts),
+            "embedding_params": lambda: parameters.embedding(model),
+            "active_params": lambda: parameters.active(model, calls.counts, calls.rows),
+            "nonzero_params": lambda: parameters.nonzero(model),
+        }
+        for name, count in counts.items():
+            try:
+                self._values[name] = float(count())
+            except Missing as missing:
+                self._missing[name] = str(missing)
+
+    def _optimizer(self, make: Callable[[Iterable[nn.Parameter]], Any] | None) -> None:
+        if make is None:
+            self._missing["opt_state_bytes"] = (
+                "no optimizer was given: optimizer=lambda params: torch.optim.AdamW(params)"
+            )
+            return
+        copies = []
+        for p in self._model.parameters():
+            copy = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+            copy.grad = torch.empty_like(copy) if p.requires_grad else None
+            copies.append(copy)
+        try:
+            made = make([copy for copy in copies if copy.requires_grad])
+            made.step()
+        except Exception as error:  # noqa: BLE001 - an optimizer that wants more than a gradient (SAM, LBFGS)
+            self._missing["opt_state_bytes"] = f"one update on the meta device failed: {error!r}"
+            return
+        self._values["opt_state_bytes"] = float(holding(_Holder(copies), [made]).opt_state_bytes)
+        self._methods["opt_state_bytes"] = "state after one update of a copy on the meta device"
+
+    def _times(self, times: bool, batch_sizes: Sequence[int], budget_s: float) -> dict[int, float | None]:
+        names = ("infer_latency_p50_s", "infer_latency_p95_s", "infer_samples_per_s")
+        if not times or self._device.type == "meta":
+            why = "times=False" if not times else "on the meta device nothing runs"
+            self._missing |= dict.fromkeys(names, why)
+            return {}
+        run = _Bound(self._model, self._forward)
+        throughput: dict[int, float | None] = {}
+        for size in dict.fromkeys([self._samples, *batch_sizes]):
+            batch = resized(self._batch, self._samples, size)
+            found = infer(run, (batch,), {}, device=self._device, samples=size, budget_s=budget_s)
+            if size in batch_sizes:
+                throughput[size] = found.samples_per_s
+            if size != self._samples:
+                continue
+            for name in names:
+                plain = name.removeprefix("infer_")
+                if plain in found.missing:
+                    self._missing[name] = found.missing[plain]
+                else:
+                    self._values[name] = getattr(found, plain)
+                    self._methods[name] = found.method
+        return throughput
+
+    def _inference_memory(self) -> None:
+        try:
+            run = _Bound(self._model, self._forward)
+            self._values["infer_peak_mem_bytes"] = float(forward_peak_bytes(run, (self._batch,), self._device))
+        except Exception as error:  # noqa: BLE001 - a model that only trains
+            self._missing["infer_peak_mem_bytes"] = f"a forward pass in eval mode failed: {error!r}"
+
+    # The largest batch --------------------------------------------------------------------------------------
+
+    def _largest(self, memory: StepMemory, memory_bytes: int | None) -> None:
+        """By the memory of two batch sizes: fixed and per-sample parts; on a CUDA device, then tried."""
+        available = memory_bytes if memory_bytes is not None else _available_bytes(self._device)
+        if available is None:
+            self._missing["largest_batch_samples"] = "how much memory is there? give memory_bytes=..."
+            return
+        other = 2 * self._samples
+        _, twice, _ = self._watched(resized(self._batch, self._samples, other))
+        each = (twice.most_bytes - memory.most_bytes) / (other - self._samples)
+        fixed = memory.most_bytes - each * self._samples
+        if each <= 0:
+            self._missing["largest_batch_samples"] = "memory does not grow with the batch"
+            return
+        most = int((available - fixed) / each)
+        self._methods["largest_batch_samples"] = (
+            f"computed: {human(fixed, 'bytes')} and {human(each, 'bytes')} a sample, of {human(available, 'bytes')}"
+        )
+        if self._device.type == "cuda" and memory_bytes is None:
+            most = self._tried(max(most, 1))
+            self._methods["largest_batch_samples"] = "tried: training steps on the device, in steps of 3 %"
+        if most < 1:
+            self._missing["largest_batch_samples"] = "not even one sample fits"
+            return
+        self._values["largest_batch_samples"] = most
+
+    def _tried(self, guess: int) -> int:
+        size = guess
+        while size >= 1:
+            try:
+                with undisturbed(self._model):
+                    self._model.train()
+                    self._step(resized(self._batch, self._samples, size))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                size = min(size - 1, int(size * 0.97))
+            else:
+                break
+        return size
+
+
+@final
+class _Bound(nn.Module):
+    """A model with the way to call it on a batch."""
+
+    def __init__(self, model: nn.Module, call: Forward) -> None:
+        super().__init__()
+        self.model, self._call = model, call
+
+    def forward(self, batch: Any) -> Any:
+        return self._call(self.model, batch)
+
+
+@final
+class _Holder(nn.Module):
+    """A module that only holds parameters."""
+
+    def __init__(self, held_parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self.held = nn.ParameterList(held_parameters)
+
+
+def _call(model: nn.Module, batch: Any) -> Any:
+    """The model on a batch, by as many of its parts as its forward takes."""
+    takes = inspect.signature(model.forward).parameters.values()
+    if isinstance(batch, Mapping):
+        anything = any(p.kind is p.VAR_KEYWORD for p in takes)
+        names = {p.name for p in takes}
+        chosen = {name: value for name, value in batch.items() if anything or name in names}
+        return model(**chosen) if chosen else model(batch)
+    if isinstance(batch, tuple | list):
+        needed = [p for p in takes if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+        if any(p.kind is p.VAR_POSITIONAL for p in takes) and not needed:
+            return model(*batch[:1])
+        return model(*batch[: max(1, len(needed))])
+    return model(batch)
+
+
+def _lightning_loss(model: Any, batch: Any) -> torch.Tensor | None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `self.log` says that there is no trainer
+        result = model.training_step(batch, 0) if _takes_index(model.training_step) else model.training_step(batch)
+    found = result.get("loss") if isinstance(result, Mapping) else result
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _takes_index(step: Callable[..., Any]) -> bool:
+    return len(inspect.signature(step).parameters) > 1
+
+
+def _sum(output: Any) -> torch.Tensor | None:
+    total: torch.Tensor | None = None
+    for tensor in tensors_in(output):
+        if tensor.requires_grad:
+            part = tensor.sum()
+            total = part if total is None else total + part
+    return total
+
+
+def _placed(watch: Watch, peak: DevicePeak | None) -> Roofline | None:
+    if not watch.step.access_bytes:
+        return None
+    return place(
+        flop=watch.step.flop,
+        access_bytes=watch.step.access_bytes,
+        peak_flop_per_s=peak.of(watch.flop_by_dtype) if peak is not None else None,
+        peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
+    )
+
+
+def _available_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_allocated(device)
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    return None
+
+
+class _CallableModule(ModuleType):
+    """A module that delegates a call to its function `measure`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ModelCost:
+        return measure(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,198 @@
+"""The operators of one step, watched as they run: products, memory accesses, launches, phases, storages."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any, final
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_costs.probes.access import flat, moved_bytes, results
+from lightning_costs.probes.formulas import Formulas
+from lightning_costs.probes.lifetimes import Lifetimes, Phase
+from lightning_costs.probes.tensors import storages
+
+#: Operators whose result is the weight that they were given, in another format or layout.
+_RECASTS = frozenset(("aten._to_copy", "aten.clone", "aten.to", "aten.contiguous"))
+#: Files whose functions run a forward pass again during the backward pass.
+_RECOMPUTERS = (
+    "torch/utils/checkpoint.py",
+    "deepspeed/runtime/activation_checkpointing/checkpointing.py",
+    "fairscale/nn/checkpoint/checkpoint_activations.py",
+)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one step, or of a part of it.
+
+    Args:
+        flop: Executed floating-point operations.
+        recomputed_flop: Those among them that ran a forward product a second time.
+        mac: Multiply-accumulates.
+        access_bytes: Bytes read and written.
+        calls: Operators that touched memory (views and allocations launch nothing).
+        elements: Output elements of products with a weight.
+    """
+
+    flop: int = 0
+    recomputed_flop: int = 0
+    mac: int = 0
+    access_bytes: int = 0
+    calls: int = 0
+    elements: int = 0
+
+
+@final
+class Watch(TorchDispatchMode):
+    """Counts the operators that run while it is on. Each runs as it is, with the arguments it was given.
+
+    Args:
+        weights: The parameters: products with them are the building blocks.
+        lifetimes: Follows storages too; None counts only.
+        first_backward: Called once, when the first backward pass begins.
+        counts: Whether operators are counted; False follows storages alone.
+    """
+
+    #: Operators of higher order (flex attention, Triton kernels) pass through as they are.
+    supports_higher_order_operators = True
+
+    def __init__(
+        self,
+        *,
+        weights: Iterable[torch.Tensor] = (),
+        lifetimes: Lifetimes | None = None,
+        first_backward: Callable[[], None] | None = None,
+        counts: bool = True,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._formulas = Formulas()
+        self._weights = {storage._cdata for storage in storages(weights)}
+        self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._lifetimes = lifetimes
+        self._first_backward = first_backward
+        self._counts = counts
+        self._phase: Phase = "forward"
+        self._recomputing = False
+        #: The whole step.
+        self.step = Tally()
+        #: The first forward pass: up to the first backward pass.
+        self.forward: Tally | None = None
+        self.flop_by_dtype: Counter[str] = Counter()
+        self.uncounted: Counter[str] = Counter()
+        #: Why counting stopped, if it did.
+        self.failed: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        inputs = self._before(args, kwargs)
+        out = func(*args, **kwargs)
+        if inputs is not None:
+            try:
+                self._after(func, args, kwargs, inputs, out)
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
+                self.failed = f"{func} could not be watched: {error!r}"
+        return out
+
+    def _before(self, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
+        if self.failed is not None:
+            return None
+        try:
+            inputs = list(flat((*args, *kwargs.values())))
+            self._turn(inputs)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.failed = f"a step could not be watched: {error!r}"
+            return None
+        return inputs
+
+    def _turn(self, inputs: list[torch.Tensor]) -> None:
+        """Tell the phase of the operator about to run.
+
+        Backward is what the autograd engine runs. After it comes the optimizer, until an operator with a gradient to
+        record says that another forward pass has begun (SAM's second one, the other network of a GAN).
+        """
+        if torch._C._current_graph_task_id() != -1:
+            if self.forward is None:
+                self.forward = copy(self.step)
+                if self._first_backward is not None:
+                    self._first_backward()
+            self._enter("backward", torch.is_grad_enabled() and _under_a_recomputer())
+        elif self._phase != "forward":
+            records = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+            self._enter("forward" if records else "optimizer", False)
+
+    def _enter(self, phase: Phase, recomputing: bool) -> None:
+        was, self._phase = self._phase, phase
+        recomputed, self._recomputing = self._recomputing and not recomputing, recomputing
+        if self._lifetimes is not None and (phase != was or recomputed):
+            self._lifetimes.turn(phase)
+
+    def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
+        outputs = results(out)
+        if self._counts:
+            self._count(func, args, kwargs, inputs, outputs, out)
+        if self._lifetimes is not None:
+            activation = self._phase == "forward" or self._recomputing
+            self._lifetimes.ran(inputs, outputs, activation=activation)
+
+    def _count(
+        self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], outputs: list[Any], out: Any
+    ) -> None:
+        tally = self.step
+        packet = str(getattr(func, "_overloadpacket", func))
+        if packet in _RECASTS and self._has_weight(inputs):
+            self._recast(outputs)
+        work = self._formulas.work(func, args, kwargs, out)
+        access_bytes = moved_bytes(func, args, kwargs, outputs)
+        tally.access_bytes += access_bytes
+        tally.calls += access_bytes > 0 or work is not None
+        if work is None:
+            if not self._formulas.plain(func):
+                self.uncounted[packet] += 1
+            return
+        tally.flop += work.flop
+        tally.mac += work.mac
+        tally.recomputed_flop += work.flop if self._recomputing else work.recomputed_flop
+        floating = next((tensor for tensor in inputs if tensor.is_floating_point() or tensor.is_complex()), None)
+        if floating is not None:
+            convolution = "+conv" if "conv" in packet else ""  # TF32 has a switch of its own for them
+            self.flop_by_dtype[str(floating.dtype).removeprefix("torch.") + convolution] += work.flop
+        if outputs and self._phase == "forward" and self._has_weight(inputs):
+            tally.elements += outputs[0].numel()
+
+    def _recast(self, outputs: list[torch.Tensor]) -> None:
+        """A weight in another format is the same weight, for as long as it lives: addresses are used again."""
+        for storage in storages(outputs):
+            identity = storage._cdata
+            self._weights.add(identity)
+            self._casts[identity] = weakref.ref(storage, partial(self._gone, identity))
+
+    def _gone(self, identity: int, _: object) -> None:
+        self._weights.discard(identity)
+
+    def _has_weight(self, inputs: list[torch.Tensor]) -> bool:
+        return any(storage._cdata in self._weights for storage in storages(inputs))
+
+
+def _under_a_recomputer() -> bool:
+    """Whether the operator runs inside activation checkpointing: looked for up to the call of the autograd engine.
+
+    With `create_graph=True` the backward pass itself runs with gradients on, so that alone does not tell.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code: CodeType = frame.f_code
+        if code.co_name == "_engine_run_backward":
+            return False
+        if code.co_filename.replace("\\", "/").endswith(_RECOMPUTERS):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,225 @@
+"""Counts of parameters: unique, shared, of embeddings, used per token, not zero. Sharded ones count in full."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lightning_costs.core.missing import Missing
+
+Calls = Mapping[nn.Module, int]
+
+
+def numel(parameter: torch.Tensor, sizes: Mapping[int, int] | None = None) -> int:
+    """Elements of a parameter as the model has it: under ZeRO-3 its own `numel()` is 0, under FSDP that of a shard.
+
+    Args:
+        parameter: The parameter.
+        sizes: `sharded_sizes` of its model, where it may be under FSDP.
+
+    Raises:
+        Missing: For a lazy one.
+    """
+    if is_lazy(parameter):
+        raise Missing("a lazy module has not seen its first batch")
+    if sizes and id(parameter) in sizes:
+        return sizes[id(parameter)]
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def sharded_sizes(module: nn.Module) -> dict[int, int]:
+    """Whole sizes of parameters that FSDP (version 1) holds in shards, by identity."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:
+        return {}
+    sizes: dict[int, int] = {}
+    for part in fsdp.FullyShardedDataParallel.fsdp_modules(module):
+        flat = getattr(getattr(part, "_handle", None), "flat_param", None)
+        if flat is None:
+            continue
+        sizes[id(flat)] = math.prod(flat._unpadded_unsharded_size)
+        shapes = getattr(flat, "_shapes", ())
+        for parameter, shape in zip(getattr(flat, "_params", None) or (), shapes, strict=False):
+            sizes[id(parameter)] = math.prod(shape)
+    return sizes
+
+
+def count(module: nn.Module, *, trainable_only: bool = False) -> int:
+    """Unique parameters: a tensor used in two places is one."""
+    sizes = sharded_sizes(module)
+    return sum(numel(p, sizes) for p in module.parameters() if p.requires_grad or not trainable_only)
+
+
+def _parents(module: nn.Module) -> dict[nn.Module, nn.Module]:
+    """Each module's first parent."""
+    parents: dict[nn.Module, nn.Module] = {}
+    for parent in module.modules():
+        for child in parent.children():
+            parents.setdefault(child, parent)
+    return parents
+
+
+def _nearest_called(module: nn.Module, counts: Calls, parents: Mapping[nn.Module, nn.Module]) -> nn.Module | None:
+    """The module itself, or the nearest of its ancestors, that the forward pass called."""
+    current: nn.Module | None = module
+    while current is not None and not counts.get(current):
+        current = parents.get(current)
+    return current
+
+
+def shared(module: nn.Module, counts: Calls) -> int:
+    """Parameters used in more than one place.
+
+    Registered under several names (tied weights), or owned by a module that one forward pass calls more than once (a
+    Universal Transformer's block, the encoder of two views). A module whose parameters its parent reads goes by the
+    nearest ancestor that was called.
+
+    Args:
+        module: The model.
+        counts: How often one forward pass called each module.
+    """
+    sizes, parents = sharded_sizes(module), _parents(module)
+    places: defaultdict[int, int] = defaultdict(int)
+    found: dict[int, nn.Parameter] = {}
+    for owner in module.modules():
+        called = _nearest_called(owner, counts, parents)
+        for parameter in owner._parameters.values():
+            if parameter is not None:
+                found[id(parameter)] = parameter
+                places[id(parameter)] += max(1, counts.get(called, 0) if called is not None else 0)
+    return sum(numel(found[key], sizes) for key, uses in places.items() if uses > 1)
+
+
+def embedding(module: nn.Module) -> int:
+    """Parameters that an embedding owns: nn.Embedding, nn.EmbeddingBag, or a class named ...Embedding(s)."""
+    sizes = sharded_sizes(module)
+    found = {
+        id(parameter): parameter
+        for owner in module.modules()
+        if any(kind.__name__.endswith(("Embedding", "Embeddings", "EmbeddingBag")) for kind in type(owner).__mro__)
+        for parameter in owner._parameters.values()
+        if parameter is not None
+    }
+    return sum(numel(parameter, sizes) for parameter in found.values())
+
+
+def active(module: nn.Module, counts: Calls, rows: Calls) -> float:
+    """Parameters used per token: fewer than all in a sparse mixture of experts.
+
+    A module may declare them for all below it: an attribute `active_params`, a number or a function without
+    arguments. Else experts are found by what they were given: siblings of one class and equal shapes, some of which
+    got a part of the rows that the module around them got. An expert's parameters then count with the share of rows
+    that the experts got together (top-2 routing: twice one expert).
+
+    Args:
+        module: The model.
+        counts: How often one forward pass called each module.
+        rows: How many rows it gave each.
+    """
+    sizes, parents = sharded_sizes(module), _parents(module)
+    total = 0.0
+    taken: set[int] = set()
+
+    def take(part: nn.Module) -> int:
+        new = {id(p): p for p in part.parameters() if id(p) not in taken}
+        taken.update(new)
+        return sum(numel(p, sizes) for p in new.values())
+
+    def walk(part: nn.Module) -> None:
+        nonlocal total
+        declared: Any = getattr(part, "active_params", None)
+        if declared is not None:
+            take(part)
+            total += float(declared() if callable(declared) else declared)
+            return
+        inside: set[nn.Module] = set()
+        for group in _experts(part, counts, rows, parents):
+            around = _nearest_called(part, counts, parents)
+            assert around is not None
+            each = sum(take(expert) for expert in group) / len(group)
+            total += each * sum(rows.get(expert, 0) for expert in group) / rows[around]
+            inside.update(group)
+        for parameter in part._parameters.values():
+            if parameter is not None and id(parameter) not in taken:
+                taken.add(id(parameter))
+                total += numel(parameter, sizes)
+        for child in part.children():
+            if child not in inside:
+                walk(child)
+
+    walk(module)
+    return total
+
+
+def _experts(
+    part: nn.Module, counts: Calls, rows: Calls, parents: Mapping[nn.Module, nn.Module]
+) -> Iterator[list[nn.Module]]:
+    """Groups of routed experts among a module's children."""
+    around = _nearest_called(part, counts, parents)
+    entered = rows.get(around, 0) if around is not None else 0
+    if not entered:
+        return
+    alike: defaultdict[Any, list[nn.Module]] = defaultdict(list)
+    for child in part.children():
+        shapes = tuple(tuple(p.shape) for p in child.parameters())
+        if shapes:
+            alike[(type(child), shapes)].append(child)
+    for siblings in alike.values():
+        given = [rows.get(sibling, 0) for sibling in siblings]
+        uneven = any(0 < n < entered for n in given) and max(given) <= entered
+        narrowing = given[0] >= entered and sorted(given, reverse=True) == given  # layers that drop tokens
+        idle = any(n == 0 for n in given) and any(given)
+        told = _called_experts(part, siblings, parents)
+        if len(siblings) > 1 and ((uneven and not narrowing) or (told and (uneven or idle))):
+            yield siblings
+
+
+def _called_experts(part: nn.Module, siblings: list[nn.Module], parents: Mapping[nn.Module, nn.Module]) -> bool:
+    """Whether the code calls them experts: their class, their name, or that of the list that holds them."""
+    names = [type(siblings[0]).__name__, *(name for name, child in part.named_children() if child in siblings)]
+    if part in parents:
+        names += [name for name, child in parents[part].named_children() if child is part]
+    return any("expert" in name.lower() for name in names)
+
+
+def nonzero(module: nn.Module) -> int:
+    """Elements that are not zero in the weights used: masks of `torch.nn.utils.prune` are applied.
+
+    One synchronisation with the device, for all of them.
+
+    Raises:
+        Missing: For parameters in shards, on the meta device, or lazy.
+    """
+    kept: list[torch.Tensor] = []
+    seen: set[int] = set()
+    if sharded_sizes(module):
+        raise Missing("parameters are held in shards: one rank cannot count their zeros")
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is None or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if is_lazy(parameter):
+                raise Missing("a lazy module has not seen its first batch")
+            if parameter.is_meta:
+                raise Missing("on the meta device weights have no values")
+            if (
+                hasattr(parameter, "ds_numel")
+                or type(parameter).__name__ == "DTensor"
+                or hasattr(parameter, "device_mesh")
+            ):
+                raise Missing("parameters are held in shards: one rank cannot count their zeros")
+            mask = owner._buffers.get(f"{name.removesuffix('_orig')}_mask") if name.endswith("_orig") else None
+            weight = parameter.detach()
+            kept.append(torch.count_nonzero(weight if mask is None else weight * mask))
+    if not kept:
+        return 0
+    device = kept[0].device
+    return int(torch.stack([k.to(device) for k in kept]).sum().item())

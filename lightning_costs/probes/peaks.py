@@ -1,0 +1,216 @@
+"""Peak rates of devices: dense figures by exact name and number format, each with its source.
+
+Written down in November 2026. A device that is not here has no peak: no other device's figures are taken for it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, final
+
+import torch
+
+_FORMATS: Final = MappingProxyType(
+    {
+        "float64": "fp64",
+        "complex128": "fp64",
+        "float32": "fp32",
+        "complex64": "fp32",
+        "float16": "fp16",
+        "bfloat16": "bf16",
+        "float8_e4m3fn": "fp8",
+        "float8_e5m2": "fp8",
+        "int8": "int8",
+    }
+)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePeak:
+    """Most that one device can do.
+
+    Args:
+        flop_per_s: Dense rate of matrix products by number format (fp64, fp32, tf32, bf16, fp16, fp8, int8).
+        bytes_per_s: Memory bandwidth; None where sources disagree.
+        source: Where the figures are from.
+    """
+
+    flop_per_s: Mapping[str, float]
+    bytes_per_s: float | None
+    source: str
+
+    def of(self, flop_by_dtype: Mapping[str, int]) -> float | None:
+        """The rate at which a mix of formats runs at peak: all of it over the sum of flop / peak.
+
+        Args:
+            flop_by_dtype: Operations by torch's dtype name; with `+conv` behind it for convolutions, which TF32 has a
+                switch of its own for.
+
+        Returns:
+            FLOP/s; None where nothing was counted or a format's peak is not known.
+
+        Example:
+            >>> peak = DevicePeak(flop_per_s={"bf16": 100.0, "fp32": 10.0}, bytes_per_s=None, source="an example")
+            >>> peak.of({"bfloat16": 900, "float32": 100})
+            52.63...
+        """
+        seconds, total = 0.0, 0
+        for dtype, flop in flop_by_dtype.items():
+            if not flop:
+                continue
+            peak = self.flop_per_s.get(_format(dtype))
+            if peak is None:
+                return None
+            seconds += flop / peak
+            total += flop
+        return total / seconds if total else None
+
+
+def _format(dtype: str) -> str:
+    base, _, convolution = dtype.partition("+")
+    found = _FORMATS.get(base, base)
+    return "tf32" if found == "fp32" and tf32(convolutions=bool(convolution)) else found
+
+
+def tf32(*, convolutions: bool) -> bool:
+    """Whether products of float32 run in TF32 on devices that have it, by torch's switches."""
+    backend = torch.backends.cudnn if convolutions else torch.backends.cuda.matmul
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:  # the newer switches were used: the older ones refuse to tell
+        part: Any = torch.backends.cudnn.conv if convolutions else torch.backends.cuda.matmul  # type: ignore[attr-defined]
+        return bool(part.fp32_precision == "tf32")
+
+
+def _peak(
+    source: str, bytes_per_s: float | None = None, *, half: float | None = None, **tera_flop_per_s: float
+) -> DevicePeak:
+    rates = {name: 1e12 * rate for name, rate in tera_flop_per_s.items()}
+    if half is not None:
+        rates |= {"fp16": 1e12 * half, "bf16": 1e12 * half}
+    return DevicePeak(flop_per_s=MappingProxyType(rates), bytes_per_s=bytes_per_s, source=source)
+
+
+_A100: Final = {"half": 312.0, "tf32": 156.0, "fp32": 19.5, "fp64": 19.5, "int8": 624.0}
+_H100: Final = {"half": 989.4, "tf32": 494.7, "fp8": 1978.9, "fp32": 66.9, "fp64": 66.9, "int8": 1978.9}
+_V100_SXM: Final = {"fp16": 125.0, "fp32": 15.7, "fp64": 7.8}
+_V100_PCIE: Final = {"fp16": 112.0, "fp32": 14.0, "fp64": 7.0}
+_H100_PAPER, _A100_SHEET = "NVIDIA H100 architecture white paper (2022)", "NVIDIA A100 data sheet (2021)"
+_V100_SHEET = "NVIDIA V100 data sheet (2020)"
+
+#: By the name that `torch.cuda.get_device_properties` gives. Data sheets that print figures with sparsity were halved.
+PEAKS: Final[Mapping[str, DevicePeak]] = MappingProxyType(
+    {
+        "NVIDIA H200": _peak("NVIDIA H200 data sheet (2024), products as H100 SXM", 4.8e12, **_H100),
+        "NVIDIA H100 80GB HBM3": _peak(_H100_PAPER, 3.35e12, **_H100),
+        "NVIDIA H100 PCIe": _peak(_H100_PAPER, 2.0e12, half=756.0, tf32=378.0, fp8=1513.0, fp32=51.2, fp64=51.2),
+        "NVIDIA H100 NVL": _peak(
+            "NVIDIA H100 data sheet (2024), NVL column, halved from sparsity",
+            3.9e12,
+            half=835.5,
+            tf32=417.5,
+            fp8=1670.5,
+            fp32=60.0,
+            fp64=60.0,
+        ),
+        "NVIDIA A100-SXM4-40GB": _peak(_A100_SHEET, 1.555e12, **_A100),
+        "NVIDIA A100-SXM4-80GB": _peak(_A100_SHEET, 2.039e12, **_A100),
+        "NVIDIA A100-PCIE-40GB": _peak(_A100_SHEET, 1.555e12, **_A100),
+        "NVIDIA A100 80GB PCIe": _peak(_A100_SHEET, 1.935e12, **_A100),
+        "NVIDIA A30": _peak("NVIDIA A30 data sheet (2022)", 933e9, half=165.0, tf32=82.0, fp32=10.3, fp64=10.3),
+        "NVIDIA A40": _peak("NVIDIA A40 data sheet (2022)", 696e9, half=149.7, tf32=74.8, fp32=37.4),
+        "NVIDIA A10": _peak("NVIDIA A10 data sheet (2021)", 600e9, half=125.0, tf32=62.5, fp32=31.2),
+        "NVIDIA L4": _peak(
+            "NVIDIA L4 data sheet (2023), halved from sparsity", 300e9, half=121.0, tf32=60.0, fp8=242.5, fp32=30.3
+        ),
+        "NVIDIA L40": _peak("NVIDIA L40 data sheet (2022)", 864e9, half=181.05, tf32=90.5, fp8=362.0, fp32=90.5),
+        "NVIDIA L40S": _peak("NVIDIA L40S data sheet (2023)", 864e9, half=362.05, tf32=183.0, fp8=733.0, fp32=91.6),
+        "Tesla T4": _peak("NVIDIA T4 data sheet (2019)", fp16=65.0, fp32=8.1, int8=130.0),
+        "Tesla V100-SXM2-16GB": _peak(_V100_SHEET, 900e9, **_V100_SXM),
+        "Tesla V100-SXM2-32GB": _peak(_V100_SHEET, 900e9, **_V100_SXM),
+        "Tesla V100-PCIE-16GB": _peak(_V100_SHEET, 900e9, **_V100_PCIE),
+        "Tesla V100-PCIE-32GB": _peak(_V100_SHEET, 900e9, **_V100_PCIE),
+        "NVIDIA B200": _peak(
+            "NVIDIA HGX B200 data sheet (2025), an eighth of the board, halved from sparsity",
+            half=2250.0,
+            tf32=1125.0,
+            fp8=4500.0,
+            fp32=75.0,
+        ),
+        "NVIDIA GeForce RTX 3090": _peak(
+            "NVIDIA GA102 white paper (2021), fp32 accumulation", 936e9, half=71.0, tf32=35.6, fp32=35.6
+        ),
+        "NVIDIA GeForce RTX 4090": _peak(
+            "NVIDIA Ada white paper (2023), fp32 accumulation", 1008e9, half=165.2, tf32=82.6, fp8=330.3, fp32=82.6
+        ),
+    }
+)
+
+
+def find_peak(device: torch.device | None) -> DevicePeak | None:
+    """The table's row of a device; None where it has none: a CPU, an unknown name."""
+    if device is None or device.type != "cuda":
+        return None
+    return PEAKS.get(torch.cuda.get_device_properties(device).name.strip())
+
+
+def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget_s: float = 1.0) -> DevicePeak:
+    """Peak rates found by trying: the fastest square product of each format, and a copy larger than caches.
+
+    Only run on request, before training: it keeps the device busy for about `budget_s`.
+
+    Args:
+        device: What to measure.
+        flop_by_dtype: The formats, as counted.
+        budget_s: Seconds for all of it.
+    """
+    dtypes = sorted({name.partition("+")[0] for name, flop in flop_by_dtype.items() if flop})
+    share_s = budget_s / (len(dtypes) + 1)
+    rates: dict[str, float] = {}
+    for name in dtypes:
+        best = _best_product(device, getattr(torch, name), share_s)
+        rates |= dict.fromkeys({_format(name), _format(f"{name}+conv")}, best)
+    return DevicePeak(
+        flop_per_s=rates, bytes_per_s=_copy_rate(device, share_s), source="measured on this device, best square product"
+    )
+
+
+def _best_product(device: torch.device, dtype: torch.dtype, budget_s: float) -> float:
+    best = 0.0
+    sizes = (1024, 4096, 8192) if device.type == "cuda" else (256, 512, 1024)
+    for n in sizes:
+        a = torch.full((n, n), 0.5, device=device, dtype=dtype)
+        out = torch.empty_like(a)
+        took_s = _median_s(partial(torch.mm, a, a, out=out), device, budget_s / len(sizes))
+        best = max(best, 2 * n**3 / took_s)
+    return best
+
+
+def _copy_rate(device: torch.device, budget_s: float) -> float:
+    a = torch.zeros(2**28 if device.type == "cuda" else 2**25, device=device)
+    b = torch.empty_like(a)
+    return 2 * a.numel() * a.element_size() / _median_s(lambda: b.copy_(a), device, budget_s)
+
+
+def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float) -> float:
+    run()
+    took_s: list[float] = []
+    until = time.perf_counter() + budget_s
+    while len(took_s) < 3 or time.perf_counter() < until:
+        _wait(device)
+        began = time.perf_counter()
+        run()
+        _wait(device)
+        took_s.append(time.perf_counter() - began)
+    return statistics.median(took_s)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
