@@ -451,10 +451,10 @@ class Recorder:
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)
         window = self._panel.derive(job, self._tariff)
-        self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
             self._book.header |= self._steps.about()
+        self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity and totals up to now."""

@@ -32,6 +32,8 @@ class _Plan(NamedTuple):
     name: str
     #: Names of arguments it writes.
     writes: frozenset[str]
+    #: Those among them whose values it never reads.
+    overwrites: frozenset[str]
     #: Names of its positional arguments, in order.
     positions: tuple[str, ...]
     #: Memory is made and left as it is.
@@ -46,9 +48,11 @@ def _plan(func: Any) -> _Plan:
         schema = getattr(func, "_schema", None)
         name = schema.name.rpartition("::")[2] if schema is not None else str(func)
         arguments = schema.arguments if schema is not None else ()
+        written = [a for a in arguments if a.alias_info is not None and a.alias_info.is_write]
         plan = _plans[func] = _Plan(
             name=name,
-            writes=frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write),
+            writes=frozenset(a.name for a in written),
+            overwrites=frozenset(a.name for a in written if a.kwarg_only or name in _OVERWRITES),
             positions=tuple(a.name for a in arguments),
             untouched=name.startswith(("empty", "new_empty")),
         )
@@ -123,9 +127,7 @@ def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs:
     if plan.name in _PICKS:
         picked, *indices = [tensor for _, tensor in reads]
         return moved + sum(extent_bytes(t) for t in indices) + min(extent_bytes(picked), moved)
-    return moved + sum(
-        extent_bytes(tensor) for name, tensor in reads if not (plan.name in _OVERWRITES and name in plan.writes)
-    )
+    return moved + sum(extent_bytes(tensor) for name, tensor in reads if name not in plan.overwrites)
 
 
 def _put_bytes(plan: _Plan, tensors: Sequence[torch.Tensor]) -> int:

@@ -93,7 +93,7 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        inputs = self._before(args, kwargs)
+        inputs = self._before(func, args, kwargs)
         out = func(*args, **kwargs)
         if inputs is not None:
             try:
@@ -102,22 +102,23 @@ class Watch(TorchDispatchMode):
                 self.failed = f"{func} could not be watched: {error!r}"
         return out
 
-    def _before(self, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
+    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
         if self.failed is not None:
             return None
         try:
             inputs = list(flat((*args, *kwargs.values())))
-            self._turn(inputs)
+            self._turn(func, inputs)
         except Exception as error:  # noqa: BLE001 - as above
             self.failed = f"a step could not be watched: {error!r}"
             return None
         return inputs
 
-    def _turn(self, inputs: list[torch.Tensor]) -> None:
+    def _turn(self, func: Any, inputs: list[torch.Tensor]) -> None:
         """Tell the phase of the operator about to run.
 
         Backward is what the autograd engine runs. After it comes the optimizer, until an operator with a gradient to
-        record says that another forward pass has begun (SAM's second one, the other network of a GAN).
+        record says that another forward pass has begun (SAM's second one, the other network of a GAN). A view says
+        nothing: frameworks detach the loss when all is over.
         """
         if torch._C._current_graph_task_id() != -1:
             if self.forward is None:
@@ -126,8 +127,9 @@ class Watch(TorchDispatchMode):
                     self._first_backward()
             self._enter("backward", torch.is_grad_enabled() and _under_a_recomputer())
         elif self._phase != "forward":
-            records = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-            self._enter("forward" if records else "optimizer", False)
+            computes = torch.is_grad_enabled() and not getattr(func, "is_view", False)
+            again = computes and any(tensor.requires_grad for tensor in inputs)
+            self._enter("forward" if again else "optimizer", False)
 
     def _enter(self, phase: Phase, recomputing: bool) -> None:
         was, self._phase = self._phase, phase

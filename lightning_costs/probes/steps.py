@@ -156,7 +156,13 @@ class StepWatch:
         census = self._census
         if census is None or census.failed is not None:
             return {}
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {
+            "census": {
+                "counted_steps": census.censuses,
+                "batches": census.batches,
+                "batches_not_counted": census.waiting,
+            }
+        }
         if (memory := census.memory) is not None:
             kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
             facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}

@@ -177,7 +177,8 @@ def test_the_headline_is_the_one_of_the_design():
 
 def test_rates_are_better_higher_and_costs_lower():
     for i in default_indicators():
-        assert i.better == ("higher" if i.unit.endswith("_per_s") else "lower"), i.name
+        higher = i.unit.endswith("_per_s") or i.name in ("mfu_fraction", "hfu_fraction")
+        assert i.better == ("higher" if higher else "lower"), i.name
 
 
 def test_a_label_is_for_people():
