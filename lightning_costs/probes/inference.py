@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, final
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Final, final
 
 import torch
 from torch import nn
 
+from lightning_costs.core.indicator import Missing
 from lightning_costs.probes.census import eager
 from lightning_costs.probes.lifetimes import Lifetimes
 from lightning_costs.probes.operators import Watch
 from lightning_costs.probes.tensors import tensors_in
 
-_WARM_UP = 3
-_MOST_PASSES = 200
-#: NVML's counter moves about every 100 ms: a shorter loop would read energy that is mostly edge.
-LEAST_ENERGY_S = 1.0
+_WARM_UP: Final = 3
+_LEAST_PASSES, _MOST_PASSES = 5, 200
+#: NVML's counter moves about every 100 ms (`probes/nvml.py`): either end of a loop may miss as much.
+_METER_STEP_S: Final = 0.1
+#: A loop of this length bounds the edge error of its energy at a tenth; a shorter one gives none.
+LEAST_ENERGY_S: Final = 1.0
+#: Work that the host queues ahead of a CUDA device: enough to keep it busy, too little for the budget to slip.
+_AHEAD_S: Final = 0.02
+_NO_METER: Final = "energy is missing in this run"
 
 
 @final
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
     """What forward passes cost. None is missing, and `missing` says why.
 
@@ -35,6 +42,8 @@ class Inference:
         samples_per_s: Throughput at the batch.
         energy_j: Energy of one sample, at the batch.
         peak_mem_bytes: Most memory that a pass needs at the batch.
+        passes: Forward passes that were run in all.
+        took_s: Time of all of it.
         method: How all this was got.
         missing: Field to reason.
     """
@@ -45,8 +54,10 @@ class Inference:
     samples_per_s: float | None = None
     energy_j: float | None = None
     peak_mem_bytes: float | None = None
+    passes: int = 0
+    took_s: float = 0.0
     method: str = ""
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def infer(
@@ -63,7 +74,7 @@ def infer(
     """Measure `module(*args, **kwargs)` in eval mode without gradients: one sample, then the batch.
 
     Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly: new shapes would compile
-    for longer than the budget.
+    for longer than the budget. A pass that has begun is not interrupted.
 
     Args:
         module: What to run.
@@ -73,92 +84,168 @@ def infer(
         samples: Samples in the arguments; by default the first dimension of their first tensor.
         context: Entered around each pass.
         meter: Joules since its last call; None for no energy.
-        budget_s: Seconds for all of it: less than a third for one sample, the rest for the batch.
+        budget_s: Seconds for all of it: about a third for one sample, half for the batch.
     """
-    began = time.perf_counter()
+    call = (args, dict(kwargs))
     if samples is None:
-        samples = next((t.shape[0] for t in tensors_in([*args, *kwargs.values()]) if t.ndim), 1)
-    found = Inference(batch_samples=samples)
-    compiled = _compiled(module)
-    found.method = (
-        f"eval mode, no gradients, {'eagerly although compiled, ' if compiled else ''}"
-        f"after {_WARM_UP} passes left out; latency of 1 sample, the rest at {samples}"
+        samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
+    trial = _Trial(module, device, samples, context, budget_s)
+    compiled = "eagerly although compiled, " if _compiled(module) else ""
+    with undisturbed(module), torch.no_grad(), eager():
+        module.eval()
+        trial.attempt(("latency_p50_s", "latency_p95_s"), lambda: trial.single(call))
+        trial.attempt(("samples_per_s", "energy_j"), lambda: trial.serve(call, meter))
+        trial.attempt(("peak_mem_bytes",), lambda: trial.memory(call))
+    return Inference(
+        batch_samples=samples,
+        **trial.values,
+        passes=trial.passes,
+        took_s=time.perf_counter() - trial.began_s,
+        method=f"eval mode, no gradients, {compiled}" + "; ".join(trial.notes or ["nothing was measured"]),
+        missing=trial.missing,
     )
 
-    def passes(call: tuple[Any, Any]) -> Callable[[], Any]:
-        moved_args, moved_kwargs = moved(call, device)
+
+@final
+class _Trial:
+    """Passes within a budget: what they gave, how, and why the rest is missing."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        samples: int,
+        context: Callable[[], AbstractContextManager[Any]],
+        budget_s: float,
+    ) -> None:
+        self._module, self._device, self._samples, self._context = module, device, samples, context
+        self._budget_s = budget_s
+        self._pass_s = 0.0
+        self.began_s = time.perf_counter()
+        self.passes = 0
+        self.values: dict[str, Any] = {}
+        self.missing: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def attempt(self, names: tuple[str, ...], measure: Callable[[], None]) -> None:
+        """Measure these fields; those that it leaves open are missing with its reason."""
+        try:
+            if self._spent(1.0):
+                raise Missing(f"{self.passes} forward passes used up the budget of {self._budget_s:g} s")
+            measure()
+        except Missing as missing:
+            why = str(missing)
+        except Exception as error:  # noqa: BLE001 - a model that cannot run so must not end the user's run
+            why = f"a forward pass in eval mode failed: {type(error).__name__}: {error}"
+        else:
+            return
+        for name in names:
+            if name not in self.values:
+                self.missing.setdefault(name, why)
+
+    def single(self, call: tuple[Any, Any]) -> None:
+        """Latency of one sample: each pass is waited for, the first ones are left out."""
+        if self._samples > 1 and not any(t.ndim and t.shape[0] == self._samples for t in tensors_in(call)):
+            raise Missing(f"no tensor's first dimension is {self._samples}: one sample cannot be taken from the batch")
+        run = self._runs(resized(call, self._samples, 1))
+        times_s: list[float] = []
+        while len(times_s) < _WARM_UP + _MOST_PASSES:
+            times_s.append(self._timed(run))
+            # Past its share a latency may finish its least passes, but half of the budget is the batch's.
+            if self._spent(0.5) or (self._spent(0.3) and len(times_s) >= _WARM_UP + _LEAST_PASSES):
+                break
+        steady_s = times_s[_WARM_UP:]
+        self.values["latency_p50_s"] = statistics.median(steady_s or times_s[-1:])
+        if not steady_s:
+            self.notes.append(f"latency of 1 sample: the last of {len(times_s)} passes, too slow to leave warm-up out")
+        else:
+            self.notes.append(
+                f"latency of 1 sample: {len(steady_s)} passes, each waited for, after {_WARM_UP} left out"
+            )
+        if len(steady_s) < _LEAST_PASSES:
+            raise Missing(
+                f"a percentile needs {_LEAST_PASSES} passes after warm-up; {len(steady_s)} fitted into half of the "
+                f"budget of {self._budget_s:g} s"
+            )
+        self.values["latency_p95_s"] = statistics.quantiles(steady_s, n=20, method="inclusive")[-1]
+
+    def serve(self, call: tuple[Any, Any], meter: Callable[[], float] | None) -> None:
+        """Throughput and energy at the batch: passes one after the other, the device never left without work."""
+        run = self._runs(call)
+        first_s = self._timed(run)
+        if self._spent(0.8):
+            self.values["samples_per_s"] = self._samples / first_s
+            self.notes.append(f"throughput at {self._samples}: one pass, too slow to leave warm-up out")
+            raise Missing("one pass used up the time: too short to read energy from" if meter else _NO_METER)
+        started = meter is not None and self._metered(meter) is not None
+        before, began_s = self.passes, time.perf_counter()
+        self._queue(run, max(1, min(16, int(_AHEAD_S / first_s))))
+        took_s = time.perf_counter() - began_s
+        served = (self.passes - before) * self._samples
+        self.values["samples_per_s"] = served / took_s
+        self.notes.append(f"throughput at {self._samples}: {self.passes - before} passes in {took_s:.3g} s")
+        if meter is None:
+            raise Missing(_NO_METER)
+        if took_s < LEAST_ENERGY_S:
+            raise Missing(
+                f"{took_s:.2g} s of passes are too short to read energy from (meters move in steps): "
+                f"{LEAST_ENERGY_S:g} s are needed, a larger budget (infer=True) gives them"
+            )
+        if started and (energy_j := self._metered(meter)) is not None:
+            self.values["energy_j"] = energy_j / served
+            self.notes.append(f"energy over the same passes, edge error up to {_METER_STEP_S / took_s:.0%}")
+
+    def memory(self, call: tuple[Any, Any]) -> None:
+        """Most memory at the batch: one more pass, followed."""
+        if self._pass_s > self._budget_s / 2:
+            raise Missing(f"a pass takes {self._pass_s:.2g} s: another does not fit the budget of {self._budget_s:g} s")
+        self.passes += 1
+        self.values["peak_mem_bytes"] = float(_peak_bytes(self._module, self._runs(call), self._device))
+
+    def _runs(self, call: tuple[Any, Any]) -> Callable[[], Any]:
+        args, kwargs = moved(call, self._device)
 
         def run() -> Any:
-            with context():
-                return module(*moved_args, **moved_kwargs)
+            with self._context():
+                return self._module(*args, **kwargs)
 
         return run
 
-    with undisturbed(module), torch.no_grad(), eager():
-        module.eval()
-        with _reasons(found, "latency_p50_s", "latency_p95_s"):
-            times_s = _latencies(passes(resized((args, dict(kwargs)), samples, 1)), device, began + 0.3 * budget_s)
-            found.latency_p50_s = statistics.median(times_s)
-            found.latency_p95_s = times_s[-1 - len(times_s) // 20]
-        run = passes((args, dict(kwargs)))
-        with _reasons(found, "samples_per_s", "energy_j"):
-            _serve(found, run, device, meter, max(began + 0.9 * budget_s, time.perf_counter()))
-        with _reasons(found, "peak_mem_bytes"):
-            found.peak_mem_bytes = float(_peak_bytes(module, run, device))
-    return found
-
-
-@contextmanager
-def _reasons(found: Inference, *concerned: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a model that cannot run so must not end the user's run
-        for name in concerned:
-            if getattr(found, name) is None:
-                found.missing[name] = f"a forward pass in eval mode failed: {type(error).__name__}: {error}"
-
-
-def _latencies(run: Callable[[], Any], device: torch.device, until_s: float) -> list[float]:
-    """Times of single passes, ascending, each waited for."""
-    times_s: list[float] = []
-    for number in range(_WARM_UP + _MOST_PASSES):
-        began = time.perf_counter()
+    def _timed(self, run: Callable[[], Any]) -> float:
+        _wait(self._device)
+        began_s = time.perf_counter()
+        self.passes += 1
         run()
-        _wait(device)
-        ended = time.perf_counter()
-        times_s.append(ended - began)
-        if ended > until_s and number + 1 >= _WARM_UP + 5:
-            break
-        if ended > until_s and times_s[-1] > 0.1:  # slow passes: their warm-up matters little
-            break
-    return sorted(times_s[_WARM_UP:] or times_s[-1:])
+        _wait(self._device)
+        self._pass_s = time.perf_counter() - began_s
+        return self._pass_s
 
+    def _queue(self, run: Callable[[], Any], ahead: int) -> None:
+        """Run until the batch's share is spent; every `ahead` passes, wait for the ones before those."""
+        behind: torch.cuda.Event | None = None
+        queued = 0
+        while not queued or not self._spent(0.8):
+            run()
+            self.passes += 1
+            queued += 1
+            if self._device.type == "cuda" and queued % ahead == 0:
+                event = torch.cuda.Event()
+                event.record(torch.cuda.current_stream(self._device))
+                if behind is not None:
+                    behind.synchronize()
+                behind = event
+        _wait(self._device)
 
-def _serve(
-    found: Inference, run: Callable[[], Any], device: torch.device, meter: Callable[[], float] | None, until_s: float
-) -> None:
-    """Passes one after the other, waited for at both ends only."""
-    run()
-    _wait(device)
-    if meter is not None:
-        meter()
-    began, passes = time.perf_counter(), 0
-    while passes < 1 or time.perf_counter() < until_s:
-        run()
-        passes += 1
-        if passes % 16 == 0:  # a queue of launches would let the budget slip
-            _wait(device)
-    _wait(device)
-    took_s = time.perf_counter() - began
-    found.samples_per_s = passes * found.batch_samples / took_s
-    if meter is None:
-        found.missing["energy_j"] = "energy is missing in this run"
-    elif took_s < LEAST_ENERGY_S:
-        found.missing["energy_j"] = (
-            f"{took_s:.2g} s of passes are too short to read energy from (meters move in steps): infer=True takes 5 s"
-        )
-    else:
-        found.energy_j = meter() / (passes * found.batch_samples)
+    def _metered(self, meter: Callable[[], float]) -> float | None:
+        """Joules since the last call; where the meter fails, energy alone is missing."""
+        try:
+            return meter()
+        except Exception as error:  # noqa: BLE001 - a meter that fails takes no throughput with it
+            self.missing["energy_j"] = f"the energy meter failed: {type(error).__name__}: {error}"
+            return None
+
+    def _spent(self, share: float) -> bool:
+        return time.perf_counter() - self.began_s >= share * self._budget_s
 
 
 def _peak_bytes(module: nn.Module, run: Callable[[], Any], device: torch.device) -> int:
@@ -186,12 +273,9 @@ def forward_peak_bytes(module: nn.Module, args: tuple[Any, ...], device: torch.d
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Whatever happens inside, modes, buffers, gradients and random numbers are as before afterwards."""
     modes = [(part, part.training) for part in module.modules()]
-    buffers = [
-        (part._buffers, name, buffer, None if buffer.is_meta else buffer.detach().clone())
-        for part in module.modules()
-        for name, buffer in part._buffers.items()
-        if buffer is not None
-    ]
+    homes = [(part, dict(part._buffers.items()), set(part._non_persistent_buffers_set)) for part in module.modules()]
+    buffers = {id(b): b for _, held, _ in homes for b in held.values() if b is not None and not b.is_meta}
+    copies = [(buffer, buffer.detach().clone()) for buffer in buffers.values()]
     gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
@@ -202,11 +286,12 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-        with torch.no_grad():
-            for home, name, buffer, before in buffers:
-                home[name] = buffer  # a module may have put another in its place
-                if before is not None and not torch.equal(buffer, before):
-                    buffer.copy_(before)
+        for part, held, fleeting in homes:
+            _put_back(part, held, fleeting)
+        for buffer, before in copies:
+            # Equal is not the same bits (0.0 and -0.0); one that overlaps itself (expanded) cannot be written at all.
+            if buffer.layout != torch.strided or buffer.is_contiguous() or not torch.equal(buffer, before):
+                buffer.data.copy_(before)
         for parameter, gradient in gradients:
             parameter.grad = gradient
         torch.set_rng_state(host_rng)
@@ -214,8 +299,20 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(device_rng)
 
 
+def _put_back(part: nn.Module, held: Mapping[str, torch.Tensor | None], fleeting: set[str]) -> None:
+    """The same buffers under the same names: a pass may have put others in their place, or registered more."""
+    now = dict(part._buffers.items())
+    for name in now.keys() - held.keys():
+        del part._buffers[name]
+    for name, buffer in held.items():
+        if name not in now or now[name] is not buffer:
+            part._buffers[name] = buffer
+    if part._non_persistent_buffers_set != fleeting:
+        part._non_persistent_buffers_set = fleeting
+
+
 def moved(value: Any, device: torch.device) -> Any:
-    """Tensors of nested tuples, lists and mappings on a device; all else as it is."""
+    """Tensors of nested tuples, lists, mappings and dataclasses on a device; all else as it is."""
     return _mapped(value, lambda tensor: tensor.to(device))
 
 
@@ -245,6 +342,11 @@ def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         items = [_mapped(item, change) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        twin = copy.copy(value)
+        for part in fields(value):
+            object.__setattr__(twin, part.name, _mapped(getattr(value, part.name), change))  # frozen ones too
+        return twin
     return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -60,22 +61,40 @@ class DevicePeak:
             >>> peak.of({"bfloat16": 900, "float32": 100})
             52.63...
         """
-        seconds, total = 0.0, 0
-        for dtype, flop in flop_by_dtype.items():
-            if not flop:
-                continue
-            peak = self.flop_per_s.get(_format(dtype))
-            if peak is None:
-                return None
-            seconds += flop / peak
-            total += flop
-        return total / seconds if total else None
+        flop_by_format: dict[str, int] = {}
+        for name, flop in flop_by_dtype.items():
+            dtype, _, convolution = name.partition("+")
+            number = format_of(dtype, tf32=tf32(convolutions=bool(convolution)))
+            flop_by_format[number] = flop_by_format.get(number, 0) + flop
+        return effective_peak(flop_by_format, self)
 
 
-def _format(dtype: str) -> str:
-    base, _, convolution = dtype.partition("+")
-    found = _FORMATS.get(base, base)
-    return "tf32" if found == "fp32" and tf32(convolutions=bool(convolution)) else found
+def effective_peak(flop_by_format: Mapping[str, int], peak: DevicePeak) -> float | None:
+    """The rate at which a mix of number formats runs at peak, in FLOP/s: all of it over the sum of flop / peak.
+
+    Returns:
+        None where nothing was counted or a format's peak is not known.
+    """
+    counted = {name: flop for name, flop in flop_by_format.items() if flop}
+    if not counted or not counted.keys() <= peak.flop_per_s.keys():
+        return None
+    return sum(counted.values()) / sum(flop / peak.flop_per_s[name] for name, flop in counted.items())
+
+
+def format_of(dtype: torch.dtype | str, *, tf32: bool) -> str:
+    """The number format that products of a dtype run in; a dtype without one here keeps its name.
+
+    Args:
+        dtype: torch's, or its name.
+        tf32: Whether products of float32 run in TF32.
+
+    Example:
+        >>> format_of(torch.bfloat16, tf32=True), format_of("float32", tf32=True), format_of("float32", tf32=False)
+        ('bf16', 'tf32', 'fp32')
+    """
+    name = str(dtype).removeprefix("torch.")
+    found = _FORMATS.get(name, name)
+    return "tf32" if found == "fp32" and tf32 else found
 
 
 def tf32(*, convolutions: bool) -> bool:
@@ -108,6 +127,9 @@ _V100_SHEET = "NVIDIA V100 data sheet (2020)"
 PEAKS: Final[Mapping[str, DevicePeak]] = MappingProxyType(
     {
         "NVIDIA H200": _peak("NVIDIA H200 data sheet (2024), products as H100 SXM", 4.8e12, **_H100),
+        "NVIDIA GH200 480GB": _peak(
+            "NVIDIA GH200 data sheet (2024), 96 GB HBM3, products as H100 SXM", 4.0e12, **_H100
+        ),
         "NVIDIA H100 80GB HBM3": _peak(_H100_PAPER, 3.35e12, **_H100),
         "NVIDIA H100 PCIe": _peak(_H100_PAPER, 2.0e12, half=756.0, tf32=378.0, fp8=1513.0, fp32=51.2, fp64=51.2),
         "NVIDIA H100 NVL": _peak(
@@ -143,6 +165,14 @@ PEAKS: Final[Mapping[str, DevicePeak]] = MappingProxyType(
             fp8=4500.0,
             fp32=75.0,
         ),
+        "NVIDIA GB200": _peak(
+            "NVIDIA Blackwell data sheet (2025), one GPU of a GB200 NVL72, halved from sparsity",
+            8.0e12,
+            half=2500.0,
+            tf32=1250.0,
+            fp8=5000.0,
+            fp32=80.0,
+        ),
         "NVIDIA GeForce RTX 3090": _peak(
             "NVIDIA GA102 white paper (2021), fp32 accumulation", 936e9, half=71.0, tf32=35.6, fp32=35.6
         ),
@@ -153,17 +183,28 @@ PEAKS: Final[Mapping[str, DevicePeak]] = MappingProxyType(
 )
 
 
+def find(name: str) -> DevicePeak | None:
+    """The table's row of a device's exact name, spaces around it aside; None for every other name.
+
+    Example:
+        >>> find("NVIDIA H200").bytes_per_s, find("NVIDIA H300")
+        (4800000000000.0, None)
+    """
+    return PEAKS.get(name.strip())
+
+
 def find_peak(device: torch.device | None) -> DevicePeak | None:
     """The table's row of a device; None where it has none: a CPU, an unknown name."""
     if device is None or device.type != "cuda":
         return None
-    return PEAKS.get(torch.cuda.get_device_properties(device).name.strip())
+    return find(torch.cuda.get_device_properties(device).name)
 
 
 def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget_s: float = 1.0) -> DevicePeak:
     """Peak rates found by trying: the fastest square product of each format, and a copy larger than caches.
 
-    Only run on request, before training: it keeps the device busy for about `budget_s`.
+    Only run on request, before training: it keeps the device busy for about `budget_s`. A format that cannot be
+    multiplied so (fp8) is left out.
 
     Args:
         device: What to measure.
@@ -174,17 +215,32 @@ def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget
     share_s = budget_s / (len(dtypes) + 1)
     rates: dict[str, float] = {}
     for name in dtypes:
-        best = _best_product(device, getattr(torch, name), share_s)
-        rates |= dict.fromkeys({_format(name), _format(f"{name}+conv")}, best)
+        with suppress(RuntimeError):
+            rate = measured(device, getattr(torch, name), share_s)
+            rates[format_of(name, tf32=tf32(convolutions=False))] = rate
+            if device.type != "cuda":  # no tensor cores: convolutions run in the same format
+                rates[format_of(name, tf32=tf32(convolutions=True))] = rate
     return DevicePeak(
-        flop_per_s=rates, bytes_per_s=_copy_rate(device, share_s), source="measured on this device, best square product"
+        flop_per_s=rates,
+        bytes_per_s=measured_bandwidth(device, share_s),
+        source="measured on this device, best square product",
     )
 
 
-def _best_product(device: torch.device, dtype: torch.dtype, budget_s: float) -> float:
+def measured(device: torch.device, dtype: torch.dtype, budget_s: float = 0.5) -> float:
+    """The fastest square matrix product found, in FLOP/s: a lower bound of the peak.
+
+    Every element is the same, so that no random number is drawn. Only run on request, before training.
+
+    Raises:
+        RuntimeError: Where the device cannot multiply matrices of this dtype.
+    """
     best = 0.0
+    until = time.perf_counter() + budget_s
     sizes = (1024, 4096, 8192) if device.type == "cuda" else (256, 512, 1024)
     for n in sizes:
+        if best and 4 * 2 * n**3 / best > until - time.perf_counter():  # a warm-up and three repeats would not fit
+            break
         a = torch.full((n, n), 0.5, device=device, dtype=dtype)
         out = torch.empty_like(a)
         took_s = _median_s(partial(torch.mm, a, a, out=out), device, budget_s / len(sizes))
@@ -192,18 +248,19 @@ def _best_product(device: torch.device, dtype: torch.dtype, budget_s: float) -> 
     return best
 
 
-def _copy_rate(device: torch.device, budget_s: float) -> float:
-    a = torch.zeros(2**28 if device.type == "cuda" else 2**25, device=device)
+def measured_bandwidth(device: torch.device, budget_s: float = 0.3) -> float:
+    """Memory bandwidth by a copy larger than caches, in bytes read and written per second."""
+    a = torch.full((2**28 if device.type == "cuda" else 2**25,), 1.0, device=device)  # float32: 1 GiB, 128 MiB
     b = torch.empty_like(a)
     return 2 * a.numel() * a.element_size() / _median_s(lambda: b.copy_(a), device, budget_s)
 
 
 def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float) -> float:
     run()
+    _wait(device)
     took_s: list[float] = []
     until = time.perf_counter() + budget_s
     while len(took_s) < 3 or time.perf_counter() < until:
-        _wait(device)
         began = time.perf_counter()
         run()
         _wait(device)
