@@ -24,7 +24,7 @@ def bound(uncounted: Mapping[str, int]) -> str:
     """What a count lacks, in words: operators without a formula, with their calls; empty where it lacks nothing."""
     if not uncounted:
         return ""
-    calls = ", ".join(f"{name} ({n} calls)" for name, n in sorted(uncounted.items()))
+    calls = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in sorted(uncounted.items()))
     return f"; lower bound: no formula for {calls}"
 
 

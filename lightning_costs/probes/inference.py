@@ -131,7 +131,7 @@ class _Trial:
         """Measure these fields; those that it leaves open are missing with its reason."""
         try:
             if self._spent(1.0):
-                raise Missing(f"{self.passes} forward passes used up the budget of {self._budget_s:g} s")
+                raise Missing(f"the budget of {self._budget_s:g} s was used up (forward passes so far: {self.passes})")
             measure()
         except Missing as missing:
             why = str(missing)
@@ -157,7 +157,7 @@ class _Trial:
         steady_s = times_s[_WARM_UP:]
         self.values["latency_p50_s"] = statistics.median(steady_s or times_s[-1:])
         if not steady_s:
-            self.notes.append(f"latency of 1 sample: the last of {len(times_s)} passes, too slow to leave warm-up out")
+            self.notes.append(f"latency of 1 sample: pass {len(times_s)}, too slow to leave warm-up out")
         else:
             self.notes.append(
                 f"latency of 1 sample: {len(steady_s)} passes, each waited for, after {_WARM_UP} left out"
@@ -290,7 +290,9 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
             _put_back(part, held, fleeting)
         for buffer, before in copies:
             # Equal is not the same bits (0.0 and -0.0); one that overlaps itself (expanded) cannot be written at all.
-            if buffer.layout != torch.strided or buffer.is_contiguous() or not torch.equal(buffer, before):
+            if buffer.shape != before.shape:
+                buffer.data = before
+            elif buffer.layout != torch.strided or buffer.is_contiguous() or not torch.equal(buffer, before):
                 buffer.data.copy_(before)
         for parameter, gradient in gradients:
             parameter.grad = gradient

@@ -204,7 +204,7 @@ def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget
     """Peak rates found by trying: the fastest square product of each format, and a copy larger than caches.
 
     Only run on request, before training: it keeps the device busy for about `budget_s`. A format that cannot be
-    multiplied so (fp8) is left out.
+    multiplied so (fp8 on CUDA) is left out.
 
     Args:
         device: What to measure.

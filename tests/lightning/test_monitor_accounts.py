@@ -19,7 +19,7 @@ ACCOUNTS = ("setup_s", "train_s", "evaluate_s", "checkpoint_s", "other_s")
 @pytest.fixture(scope="module", autouse=True)
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
     """First uses of torch, of the census and of codecarbon's tables belong to no test."""
-    trainer(pl, CostMonitor(save_dir=tmp_path_factory.mktemp("warm"))).fit(classifier(pl), data(), data())
+    trainer(pl, CostMonitor(infer=False, save_dir=tmp_path_factory.mktemp("warm"))).fit(classifier(pl), data(), data())
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def adds_up(final: dict[str, Any], outside_s: float) -> None:
 
 
 def test_each_planted_sleep_lands_in_its_account(tmp_path: Path, stopwatch: Any) -> None:
-    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
     fit = trainer(
         pl,
         monitor,
@@ -85,7 +85,7 @@ def test_each_planted_sleep_lands_in_its_account(tmp_path: Path, stopwatch: Any)
 
 
 def test_logging_is_other_time_and_sanity_checks_too(tmp_path: Path, stopwatch: Any) -> None:
-    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
     logger = SlowLogger(tmp_path / "csv")
     fit = trainer(pl, monitor, logger=logger, log_every_n_steps=8, num_sanity_val_steps=2)
     fit.fit(classifier(pl, val_s=0.8), data(), data(16))
@@ -107,7 +107,7 @@ def test_waiting_for_batches_is_part_of_training(tmp_path: Path) -> None:
 
     import torch
 
-    monitor = CostMonitor(save_dir=tmp_path)
+    monitor = CostMonitor(infer=False, save_dir=tmp_path)
     slow_loader = torch.utils.data.DataLoader(loader.dataset, 8, collate_fn=slow)
     trainer(pl, monitor).fit(classifier(pl), slow_loader)
     assert monitor.run is not None
@@ -125,7 +125,7 @@ def test_a_run_that_ends_by_an_error_keeps_all_it_spent(
             if trainer.current_epoch == 1 and batch_idx == 1:
                 raise error
 
-    monitor = CostMonitor(save_dir=tmp_path)
+    monitor = CostMonitor(infer=False, save_dir=tmp_path)
     fit = trainer(pl, monitor, Breaks())
     with pytest.raises((RuntimeError, SystemExit)):
         fit.fit(classifier(pl, train_s=0.4, val_s=0.3), data(32), data(16))
@@ -141,7 +141,7 @@ def test_a_run_that_ends_by_an_error_keeps_all_it_spent(
 
 
 def test_a_second_fit_of_the_process_begins_where_the_first_ended(tmp_path: Path, stopwatch: Any) -> None:
-    first, second = CostMonitor(save_dir=tmp_path, name="a"), CostMonitor(save_dir=tmp_path, name="b")
+    first, second = CostMonitor(infer=False, save_dir=tmp_path, name="a"), CostMonitor(save_dir=tmp_path, name="b")
     trainer(pl, first).fit(classifier(pl, train_s=0.02), data())
     time.sleep(0.2)
     trainer(pl, second).fit(classifier(pl, train_s=0.02), data())
@@ -155,7 +155,7 @@ def test_a_second_fit_of_the_process_begins_where_the_first_ended(tmp_path: Path
 
 
 def test_two_fits_of_one_monitor_are_two_runs(tmp_path: Path) -> None:
-    monitor = CostMonitor(save_dir=tmp_path, name="twice")
+    monitor = CostMonitor(infer=False, save_dir=tmp_path, name="twice")
     fit = trainer(pl, monitor)
     model = classifier(pl)
     fit.fit(model, data())
@@ -169,7 +169,7 @@ def test_two_fits_of_one_monitor_are_two_runs(tmp_path: Path) -> None:
 def test_seconds_of_the_learning_rate_finder_are_other_time_of_the_run_that_follows(
     tmp_path: Path, stopwatch: Any
 ) -> None:
-    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
     fit = trainer(pl, monitor, default_root_dir=tmp_path, logger=False)
     model = classifier(pl, train_s=0.3)
     pl.tuner.Tuner(fit).lr_find(model, data(32), num_training=20, early_stop_threshold=None)
@@ -184,7 +184,7 @@ def test_seconds_of_the_learning_rate_finder_are_other_time_of_the_run_that_foll
 
 
 def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_path: Path) -> None:
-    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
     finder = pl.callbacks.LearningRateFinder(num_training_steps=10, early_stop_threshold=None)
     fit = trainer(pl, monitor, finder, default_root_dir=tmp_path, num_sanity_val_steps=0)
     fit.fit(classifier(pl, train_s=0.3), data(32))
@@ -203,7 +203,7 @@ def test_the_batch_size_finder_leaves_no_points(tmp_path: Path) -> None:
 
         val_dataloader = train_dataloader
 
-    monitor = CostMonitor(save_dir=tmp_path / "costs")
+    monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
     fit = trainer(pl, monitor, default_root_dir=tmp_path)
     model = Sized()
     pl.tuner.Tuner(fit).scale_batch_size(model, max_trials=2, mode="power", steps_per_trial=1)
