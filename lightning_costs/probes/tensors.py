@@ -57,7 +57,8 @@ def family(optimizer: Any) -> Iterator[Optimizer]:
 def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
     """Walk what is held now.
 
-    State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors.
+    State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors. On the meta
+    device it is what a real one would hold.
     """
     claimed: set[tuple[torch.device, int]] = set()
     found = {f"{kind}_bytes": _claim(tensors, claimed) for kind, tensors in held(module, optimizers)}
@@ -77,9 +78,8 @@ def held(
 def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[torch.device, int]]) -> int:
     total = 0
     for storage in storages(tensors):
-        if storage.device.type == "meta":
-            continue
-        key = (storage.device, storage.data_ptr())
+        address = storage._cdata if storage.device.type == "meta" else storage.data_ptr()
+        key = (storage.device, address)
         if key not in claimed and storage.nbytes():
             claimed.add(key)
             total += storage.nbytes()
