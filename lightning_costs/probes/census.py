@@ -19,6 +19,7 @@ from torch import nn
 
 from lightning_costs.core.indicator import Missing
 from lightning_costs.probes.calls import ModuleCalls
+from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Tally, Watch
 from lightning_costs.probes.setting import Setting
@@ -141,7 +142,7 @@ class StepCensus:
             counts=counts,
         )
         try:
-            with eager(), calls or nullcontext(), watch:
+            with eager(), calls or nullcontext(), launches(watch.launched), watch:
                 yield
             self.look()
         finally:
@@ -333,7 +334,7 @@ class EvaluationCensus:
     @contextmanager
     def _counting(self, key: Hashable) -> Iterator[None]:
         watch = Watch()
-        with eager(), watch:
+        with eager(), launches(watch.launched), watch:
             yield
         if watch.failed is None:
             self._counts[key] = (watch.step.flop, dict(watch.uncounted))

@@ -65,6 +65,11 @@ class Watch(TorchDispatchMode):
     #: Operators of higher order (flex attention, Triton kernels) pass through as they are.
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing compiles inside a census; to forbid it, torch would import its compiler: seconds of the user's run."""
+        return False
+
     def __init__(
         self,
         *,
@@ -80,6 +85,7 @@ class Watch(TorchDispatchMode):
         self._lifetimes = lifetimes
         self._first_backward = first_backward
         self._counts = counts
+        self._running = 0
         self._phase: Phase = "forward"
         self._recomputing = False
         #: The whole step.
@@ -94,13 +100,22 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         inputs = self._before(func, args, kwargs)
-        out = func(*args, **kwargs)
+        self._running += 1
+        try:
+            out = func(*args, **kwargs)
+        finally:
+            self._running -= 1
         if inputs is not None:
             try:
                 self._after(func, args, kwargs, inputs, out)
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
                 self.failed = f"{func} could not be watched: {error!r}"
         return out
+
+    def launched(self, kernel: str) -> None:
+        """A Triton kernel is launched: uncounted, unless an operator that is watched launches it."""
+        if not self._running:
+            self.uncounted[f"triton.{kernel}"] += 1
 
     def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
         if self.failed is not None:

@@ -44,7 +44,8 @@ class Deep(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3, foreach=False, fused=False)
 
     def train_dataloader(self) -> Any:
-        return DataLoader([(torch.randn(BATCH, WIDTH),)] * 20, batch_size=None)
+        generator = torch.Generator().manual_seed(5)
+        return DataLoader([(torch.randn(BATCH, WIDTH, generator=generator),)] * 20, batch_size=None)
 
 
 def fit(tmp_path: Path, model: Any, **options: Any) -> RunRecord:
@@ -169,6 +170,7 @@ def test_a_triton_kernel_is_executed_in_the_counted_step(tmp_path: Path) -> None
     run = fit(tmp_path, second, max_steps=3)
     a, b = first.state_dict(), second.state_dict()
     assert run.final["flop"] is not None
+    assert "no formula for triton._double (6 calls)" in run.header["methods"]["flop"]
     assert all(torch.equal(a[name].cpu(), b[name].cpu()) for name in a)
 
 

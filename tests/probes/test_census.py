@@ -556,3 +556,21 @@ def test_a_compiled_module_returns_to_its_compiled_graph_after_the_counted_step(
         assert [graph_runs() for _ in range(3)] == [before] * 3
     finally:
         torch._dynamo.reset()
+
+
+def test_a_census_does_not_bring_torchs_compiler_into_the_process():
+    import subprocess
+    import sys
+
+    program = """if True:
+        import sys, torch
+        from lightning_costs.probes.census import StepCensus
+        layer = torch.nn.Linear(4, 4)
+        census = StepCensus(layer, tuple, torch.device("cpu"))
+        with census.counting("k", 2):
+            layer(torch.ones(2, 4)).sum().backward()
+        census.book("k")
+        print(census.total("flop"), "torch._dynamo" in sys.modules)
+        """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(2 * 2 * 2 * 4 * 4), "False"]

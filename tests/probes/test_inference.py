@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch._dynamo  # a dispatch mode imports it on first use, for seconds: the census's in a run, not the budget's here
+import torch._dynamo  # a dispatch mode imports it on first use, for seconds: in a run the census has paid that
 from torch import Tensor, nn
 
 from lightning_costs.probes.inference import Inference, infer, moved, resized
