@@ -67,7 +67,7 @@ class Watch(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing compiles inside a census; to forbid it, torch would import its compiler: seconds of the user's run."""
+        """Nothing compiles in a census; to forbid it, torch would import its compiler: seconds of the user's run."""
         return False
 
     def __init__(

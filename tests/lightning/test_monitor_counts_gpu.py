@@ -64,8 +64,8 @@ def by_hand() -> dict[str, int]:
     x = torch.randn(BATCH, WIDTH, device="cuda")
     peaks: dict[str, int] = {}
     for _ in range(3):
-        optimizer.zero_grad()
         torch.cuda.reset_peak_memory_stats()
+        optimizer.zero_grad()  # inside Lightning's step: the last gradients are there as it begins
         loss = net(x).square().mean()
         peaks["forward"] = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -86,15 +86,15 @@ def emptied() -> int:
 
 
 def test_peaks_of_phases_are_those_of_torchs_counters(tmp_path: Path) -> None:
+    by_hand()  # from now on cuBLAS has its work space
     before = emptied()
     expected = {phase: peak - before for phase, peak in by_hand().items()}
     before = emptied()
     run = fit(tmp_path, Deep())
     found = {phase: run.final[f"peak_{phase}_bytes"] - before for phase in expected}  # type: ignore[operator]
     print("by hand", expected, "census", found)
-    workspace = 64 * 2**20  # cuBLAS makes its own at the first product, in whichever run comes first
     for phase, peak in expected.items():
-        assert abs(found[phase] - peak) <= 0.01 * peak + workspace, phase
+        assert abs(found[phase] - peak) <= 64 * 1024, phase  # some numbers of Lightning's own
 
 
 def test_kinds_and_other_add_up_to_what_the_allocator_gave_out(tmp_path: Path) -> None:

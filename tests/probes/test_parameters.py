@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import nn
+from torch.nn.utils import prune
+
+from lightning_costs.core.missing import Missing
+from lightning_costs.probes import parameters
+from lightning_costs.probes.calls import ModuleCalls
+
+
+def called(module, *args):
+    with ModuleCalls(module) as calls:
+        module(*args)
+    return calls
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.body, self.head = nn.Embedding(10, 4), nn.Linear(4, 4), nn.Linear(4, 10, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids, times=1):
+        x = self.embedding(ids)
+        for _ in range(times):
+            x = self.body(x)
+        return self.head(x)
+
+
+# Counts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_in_two_places_is_one():
+    net = Tied()
+    assert parameters.count(net) == 10 * 4 + 4 * 4 + 4
+    net.body.requires_grad_(False)
+    assert parameters.count(net, trainable_only=True) == 40
+
+
+def test_meta_parameters_count_and_lazy_ones_wait_for_their_first_batch():
+    assert parameters.count(nn.Linear(1000, 1000, device="meta")) == 1001000
+    lazy = nn.LazyLinear(3)
+    with pytest.raises(Missing, match="a lazy module has not seen its first batch"):
+        parameters.count(lazy)
+    lazy(torch.zeros(1, 5))
+    assert parameters.count(lazy) == 18
+
+
+def test_zero_3_parameters_count_by_their_own_record():
+    net = nn.Linear(4, 3)
+    for parameter in net.parameters():
+        parameter.ds_numel = parameter.numel()
+        parameter.data = torch.empty(0)
+    assert parameters.count(net) == 15
+    assert parameters.active(net, {}, {}) == 15
+    with pytest.raises(Missing, match="held in shards"):
+        parameters.nonzero(net)
+
+
+# Shared ------------------------------------------------------------------------------------------------------
+
+
+def test_tied_weights_are_shared_and_so_is_a_block_that_a_pass_calls_repeatedly():
+    net, ids = Tied(), torch.zeros(2, 3, dtype=torch.long)
+    assert parameters.shared(net, {}) == 40
+    assert parameters.shared(net, called(net, ids).counts) == 40
+    assert parameters.shared(net, called(net, ids, 3).counts) == 40 + 20
+
+
+def test_one_module_under_two_names_is_shared():
+    layer = nn.Linear(4, 4)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    assert parameters.shared(net, called(net, torch.zeros(1, 4)).counts) == 20
+
+
+def test_parameters_that_a_parent_reads_go_with_the_parent():
+    net = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.zeros(1, 3, 8)
+    with ModuleCalls(net) as once:
+        net(x, x, x)
+    assert parameters.shared(net, once.counts) == 0
+    with ModuleCalls(net) as twice:
+        net(*[net(x, x, x)[0]] * 3)
+    assert parameters.shared(net, twice.counts) == parameters.count(net)
+
+
+def test_a_transformer_shares_nothing():
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 3, enable_nested_tensor=False)
+    assert parameters.shared(net, called(net, torch.zeros(1, 3, 8)).counts) == 0
+
+
+# Embeddings --------------------------------------------------------------------------------------------------
+
+
+def test_embeddings_by_their_class_and_by_their_name():
+    class PositionEmbedding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(7, 4))
+
+    net = nn.ModuleList([Tied(), PositionEmbedding(), nn.EmbeddingBag(5, 4), nn.Linear(4, 4)])
+    assert parameters.embedding(net) == 40 + 28 + 20
+
+
+# Mixtures ----------------------------------------------------------------------------------------------------
+
+
+class Mixture(nn.Module):
+    """Routes each row to `top` of its experts, by a given assignment."""
+
+    def __init__(self, experts=4, top=1):
+        super().__init__()
+        self.router = nn.Linear(4, experts)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(experts))
+        self.top = top
+
+    def forward(self, x):
+        chosen = self.router(x).topk(self.top, -1).indices
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).any(-1)
+            if rows.any():
+                out[rows] += expert(x[rows])
+        return out
+
+
+@pytest.mark.parametrize("top", [1, 2])
+@pytest.mark.parametrize("experts", [4, 8])
+def test_a_routed_mixture_uses_as_many_experts_a_token_as_it_routes_to(top, experts):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), Mixture(experts, top), nn.Linear(4, 2))
+    calls = called(net, torch.randn(200, 4))
+    router = 4 * experts + experts
+    assert parameters.active(net, calls.counts, calls.rows) == pytest.approx(20 + router + top * 20 + 10)
+    assert parameters.count(net) == 20 + router + experts * 20 + 10
+
+
+def test_a_module_may_declare_what_it_uses():
+    class Batched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.Parameter(torch.zeros(8, 4, 4))
+            self.active_params = 2 * 16
+
+        def forward(self, x):
+            return F.relu(x)
+
+    class Asked(Batched):
+        def __init__(self):
+            super().__init__()
+            self.active_params = lambda: 16
+
+    net = nn.Sequential(nn.Linear(4, 4), Batched(), Asked())
+    assert parameters.active(net, {}, {}) == 20 + 32 + 16
+
+
+def test_dense_models_use_all_their_parameters():
+    stack = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = stack
+
+        def forward(self, x, dropped=(), lengths=None):
+            for number, layer in enumerate(self.layers):
+                if number not in dropped:
+                    x = layer(x if lengths is None else x[: lengths[number]])
+            return x
+
+    net = Layers()
+    for args in (
+        (torch.zeros(10, 4),),
+        (torch.zeros(10, 4), (1,)),  # LayerDrop
+        (torch.zeros(10, 4), (), (10, 7, 4)),  # tokens pruned on the way
+    ):
+        calls = called(net, *args)
+        assert parameters.active(net, calls.counts, calls.rows) == 60
+    assert parameters.active(net, {}, {}) == 60
+
+
+def test_a_shared_parameter_is_used_once():
+    net = Tied()
+    assert parameters.active(net, {}, {}) == parameters.count(net)
+
+
+# Zeros -------------------------------------------------------------------------------------------------------
+
+
+def test_pruned_weights_are_not_there():
+    net = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1.0)
+    prune.l1_unstructured(net[0], "weight", amount=30)
+    assert parameters.nonzero(net) == 2 * 110 - 30
+    with torch.no_grad():
+        net[1].weight[:2] = 0
+    assert parameters.nonzero(net) == 2 * 110 - 30 - 20
+    prune.remove(net[0], "weight")
+    assert parameters.nonzero(net) == 2 * 110 - 30 - 20
+
+
+def test_zeros_of_tied_weights_are_counted_once_and_meta_ones_not_at_all():
+    net = Tied()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1.0)
+        net.embedding.weight[0] = 0
+    assert parameters.nonzero(net) == 60 - 4
+    with pytest.raises(Missing, match="on the meta device weights have no values"):
+        parameters.nonzero(nn.Linear(3, 3, device="meta"))
+    assert parameters.nonzero(nn.ReLU()) == 0
+
+
+# Shards ------------------------------------------------------------------------------------------------------
+
+
+def _sharded(rank: int, port: int, queue: object) -> None:
+    import os
+
+    import torch.distributed as dist
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    found = {}
+    for name, wrap in {
+        "fsdp2": lambda net: fully_shard(net) or net,
+        "fsdp1": lambda net: FullyShardedDataParallel(net, device_id=torch.device("cpu"), use_orig_params=True),
+        "fsdp1, flat": lambda net: FullyShardedDataParallel(net, device_id=torch.device("cpu")),
+    }.items():
+        net = wrap(nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 7)))
+        try:
+            zeros = str(parameters.nonzero(net))
+        except Missing as missing:
+            zeros = str(missing)
+        found[name] = (parameters.count(net), zeros)
+    dist.destroy_process_group()
+    if rank == 0:
+        queue.put(found)  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_sharded_parameters_count_in_full_on_two_real_processes():
+    import socket
+
+    import torch.multiprocessing as mp
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = mp.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_sharded, args=(rank, port, queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = queue.get(timeout=120)
+    for process in processes:
+        process.join(60)
+    assert {name: count for name, (count, _) in found.items()} == dict.fromkeys(found, 11 * 5 + 5 * 7 + 7)
+    assert all("held in shards" in zeros for _, zeros in found.values())
