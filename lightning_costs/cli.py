@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lightning_costs.compare import comparison
 from lightning_costs.core.records import RunRecord
-from lightning_costs.core.summary import summary_rows, total_of
+from lightning_costs.core.summary import sentences, summary_rows, total_of
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
 from lightning_costs.stores.loader import load_run, load_runs
@@ -60,6 +60,8 @@ def show(
     for row in summary_rows(header, record.final, everything=everything):
         table.add_row(row.label, row.text, row.note)
     console.print(table)
+    for sentence in sentences(header):
+        console.print(sentence, highlight=False, soft_wrap=True)
     monitor = header.get("monitor")
     if monitor in record.points.columns:
         seen = record.points[str(monitor)].drop_nulls()

@@ -40,6 +40,42 @@ def summary_rows(
     return rows
 
 
+_KINDS = {
+    "param_bytes": "parameters",
+    "grad_bytes": "gradients",
+    "opt_state_bytes": "optimizer state",
+    "activation_bytes": "activations",
+    "other_bytes": "other",
+}
+
+
+def sentences(header: Mapping[str, Any]) -> list[str]:
+    """What the counted steps say beside their columns: roofline, memory at its peak, what was not counted.
+
+    Args:
+        header: The run's header.
+
+    Example:
+        >>> sentences({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
+        ['50 of 200 batches were not counted, after 64 counted steps']
+    """
+    said = []
+    if roofline := header.get("roofline"):
+        said.append(f"roofline of the training steps: {roofline['words']}")
+    if at_peak := header.get("memory_at_peak"):
+        kinds = ", ".join(f"{word} {human(at_peak[name], 'bytes')}" for name, word in _KINDS.items())
+        total = human(at_peak["total_bytes"], "bytes")
+        said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
+    if census := header.get("census"):
+        lost, batches = census["batches_not_counted"], census["batches"]
+        if lost:
+            said.append(f"{lost} of {batches} batches were not counted, after {census['counted_steps']} counted steps")
+        if calls := census.get("uncounted_calls"):
+            named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
+            said.append(f"FLOPs are a lower bound, no formula for: {named}")
+    return said
+
+
 def html_table(title: str, rows: Iterable[Row]) -> str:
     """The rows as an HTML table for notebooks; every text is escaped."""
     body = "".join(

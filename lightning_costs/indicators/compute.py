@@ -21,11 +21,11 @@ _WAITED = "their tensors' shapes are unknown, or (without Lightning) the step is
 
 
 def bound(uncounted: Mapping[str, int]) -> str:
-    """What a count lacks, in words: operators without a formula, with their calls; empty where it lacks nothing."""
-    if not uncounted:
-        return ""
-    calls = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in sorted(uncounted.items()))
-    return f"; lower bound: no formula for {calls}"
+    """What a count lacks, in words: operators without a formula; empty where it lacks nothing.
+
+    Their calls are in the header: a method's text holds no figure that differs between runs counted alike.
+    """
+    return f"; lower bound: no formula for {', '.join(sorted(uncounted))}" if uncounted else ""
 
 
 class _Census(Measured):
@@ -261,8 +261,8 @@ class _OfFirstStep(Measured):
         if not first.samples:
             raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
         self.method = (
-            f"first forward pass of a counted training step of {first.samples} samples, all products up to its "
-            f"backward pass{bound(first.uncounted)}"
+            "first forward pass of a counted training step, all products up to its backward pass"
+            f"{bound(first.uncounted)}"
         )
         return amount / first.samples
 

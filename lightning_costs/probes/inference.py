@@ -28,6 +28,7 @@ _METER_STEP_S: Final = 0.1
 LEAST_ENERGY_S: Final = 1.0
 #: Work that the host queues ahead of a CUDA device: enough to keep it busy, too little for the budget to slip.
 _AHEAD_S: Final = 0.02
+_COLD: Final = "; too slow to leave warm-up out"
 _NO_METER: Final = "energy is missing in this run"
 
 
@@ -44,7 +45,8 @@ class Inference:
         peak_mem_bytes: Most memory that a pass needs at the batch.
         passes: Forward passes that were run in all.
         took_s: Time of all of it.
-        method: How all this was got.
+        method: How all this was got; the same words wherever it was got alike.
+        detail: How many passes, in what time.
         missing: Field to reason.
     """
 
@@ -57,6 +59,7 @@ class Inference:
     passes: int = 0
     took_s: float = 0.0
     method: str = ""
+    detail: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -101,7 +104,9 @@ def infer(
         **trial.values,
         passes=trial.passes,
         took_s=time.perf_counter() - trial.began_s,
-        method=f"eval mode, no gradients, {compiled}" + "; ".join(trial.notes or ["nothing was measured"]),
+        method=f"eval mode, no gradients, {compiled}latency of 1 sample with each pass waited for, "
+        f"throughput and energy at {samples} with passes queued{trial.cold}",
+        detail="; ".join(trial.notes) or "nothing was measured",
         missing=trial.missing,
     )
 
@@ -126,6 +131,7 @@ class _Trial:
         self.values: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
         self.notes: list[str] = []
+        self.cold = ""
 
     def attempt(self, names: tuple[str, ...], measure: Callable[[], None]) -> None:
         """Measure these fields; those that it leaves open are missing with its reason."""
@@ -157,11 +163,10 @@ class _Trial:
         steady_s = times_s[_WARM_UP:]
         self.values["latency_p50_s"] = statistics.median(steady_s or times_s[-1:])
         if not steady_s:
-            self.notes.append(f"latency of 1 sample: pass {len(times_s)}, too slow to leave warm-up out")
+            self.notes.append(f"latency of 1 sample: pass {len(times_s)}")
+            self.cold = _COLD
         else:
-            self.notes.append(
-                f"latency of 1 sample: {len(steady_s)} passes, each waited for, after {_WARM_UP} left out"
-            )
+            self.notes.append(f"latency of 1 sample: {len(steady_s)} passes after {_WARM_UP} left out")
         if len(steady_s) < _LEAST_PASSES:
             raise Missing(
                 f"a percentile needs {_LEAST_PASSES} passes after warm-up; {len(steady_s)} fitted into half of the "
@@ -175,7 +180,8 @@ class _Trial:
         first_s = self._timed(run)
         if self._spent(0.8):
             self.values["samples_per_s"] = self._samples / first_s
-            self.notes.append(f"throughput at {self._samples}: one pass, too slow to leave warm-up out")
+            self.notes.append(f"throughput at {self._samples}: one pass")
+            self.cold = _COLD
             raise Missing("one pass used up the time: too short to read energy from" if meter else _NO_METER)
         started = meter is not None and self._metered(meter) is not None
         before, began_s = self.passes, time.perf_counter()

@@ -152,7 +152,7 @@ class StepWatch:
         return excess_s
 
     def about(self) -> dict[str, Any]:
-        """What the counted steps say beside their columns, for the header: memory at its peak, and the roofline."""
+        """What the counted steps say beside their columns, for the header: memory at its peak, roofline, inference."""
         census = self._census
         if census is None or census.failed is not None:
             return {}
@@ -161,6 +161,7 @@ class StepWatch:
                 "counted_steps": census.censuses,
                 "batches": census.batches,
                 "batches_not_counted": census.waiting,
+                "uncounted_calls": dict(sorted(census.uncounted.items())),
             }
         }
         if (memory := census.memory) is not None:
@@ -175,6 +176,9 @@ class StepWatch:
                 peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
             )
             facts["roofline"] = {**asdict(placed), "words": placed.words()}
+        if isinstance(found := self._setting.inference, Inference):
+            names = ("batch_samples", "passes", "took_s", "detail")
+            facts["inference"] = {name: getattr(found, name) for name in names}
         return facts
 
     def infer(

@@ -4,7 +4,7 @@ import polars as pl
 from fakes import declared
 
 from lightning_costs.core.records import RunRecord
-from lightning_costs.core.summary import html_table, summary_rows, total_of
+from lightning_costs.core.summary import html_table, sentences, summary_rows, total_of
 
 COLUMNS = (
     declared("energy_j", label="energy", headline=True),
@@ -63,3 +63,31 @@ def test_a_static_is_read_from_the_header():
         1.0, indicators={"params": declared("params", "params", kind="static").as_dict()}, statics={"params": 9.0}
     )
     assert one.final == {"params": 9.0}
+
+
+def test_what_the_counted_steps_say_beside_their_columns():
+    assert sentences(run(1.0).header) == []
+    kinds = {"param": 2e6, "grad": 1e6, "opt_state": 5e5, "activation": 4e6, "other": 0}
+    header = {
+        "roofline": {"words": "155 FLOP/byte, memory-bound"},
+        "memory_at_peak": {
+            "phase": "backward",
+            "total_bytes": 7_500_000,
+            **{f"{k}_bytes": n for k, n in kinds.items()},
+        },
+        "census": {
+            "counted_steps": 64,
+            "batches": 200,
+            "batches_not_counted": 50,
+            "uncounted_calls": {"a.b": 1, "c.d": 3},
+        },
+    }
+    assert sentences(header) == [
+        "roofline of the training steps: 155 FLOP/byte, memory-bound",
+        "memory at its peak, 7.15 MiB in the backward phase: parameters 1.91 MiB, gradients 977 KiB, "
+        "optimizer state 488 KiB, activations 3.81 MiB, other 0 B",
+        "50 of 200 batches were not counted, after 64 counted steps",
+        "FLOPs are a lower bound, no formula for: a.b (1 call), c.d (3 calls)",
+    ]
+    counted = {"counted_steps": 2, "batches": 200, "batches_not_counted": 0, "uncounted_calls": {}}
+    assert sentences({"census": counted}) == [], "nothing to say of a run counted in whole"

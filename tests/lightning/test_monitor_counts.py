@@ -96,8 +96,9 @@ def test_a_custom_operator_makes_flop_a_lower_bound_that_names_it(
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     run = fit(tmp_path, Odd())
-    bound = "; lower bound: no formula for lightning_costs_tests.opaque (16 calls)"
+    bound = "; lower bound: no formula for lightning_costs_tests.opaque"
     assert run.header["methods"]["flop"].endswith(bound)
+    assert run.header["census"]["uncounted_calls"] == {"lightning_costs_tests.opaque": 16}
     assert run.final["flop"] == 128 * 2 * 2 * 16 * 4
     said = [r.getMessage() for r in caplog.records if "flop is a lower bound" in r.getMessage()]
     assert len(said) == 1
@@ -345,6 +346,13 @@ def test_without_infer_its_columns_say_so_and_a_wrong_value_is_refused(tmp_path:
         CostMonitor(infer="yes")  # type: ignore[arg-type]
 
 
+def test_runs_of_other_lengths_are_got_by_the_same_methods(tmp_path: Path) -> None:
+    short = fit(tmp_path, classifier(pl), infer="auto", max_epochs=1)
+    long = fit(tmp_path, classifier(pl), infer="auto", max_epochs=9)
+    assert short.header["inference"]["detail"] != long.header["inference"]["detail"]
+    assert short.header["methods"] == long.header["methods"]
+
+
 def test_a_model_that_cannot_run_in_eval_mode_ends_its_training_all_the_same(tmp_path: Path) -> None:
     class OnlyTrains(nn.Module):
         def __init__(self) -> None:
@@ -387,5 +395,10 @@ def test_ever_new_lengths_are_bounded_and_the_share_is_said(tmp_path: Path, monk
     trainer(pl, monitor, max_epochs=1).fit(Stretching())
     assert monitor.run is not None
     assert monitor.run.final["flop"] is None
-    assert monitor.run.header["census"] == {"counted_steps": 6, "batches": 20, "batches_not_counted": 14}
+    assert monitor.run.header["census"] == {
+        "counted_steps": 6,
+        "batches": 20,
+        "batches_not_counted": 14,
+        "uncounted_calls": {},
+    }
     assert "batches were never counted" in monitor.run.header["missing"]["flop"]

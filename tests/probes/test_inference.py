@@ -110,8 +110,11 @@ def test_latency_and_throughput_of_a_known_pass() -> None:
 
 def test_a_record_says_how_it_was_got() -> None:
     found = infer(Sleeps(0.005), (torch.zeros(8, 2),), {}, device=CPU, budget_s=0.5)
-    assert found.method.startswith("eval mode, no gradients, latency of 1 sample: ")
-    assert "passes, each waited for, after 3 left out; throughput at 8: " in found.method
+    assert found.method == (
+        "eval mode, no gradients, latency of 1 sample with each pass waited for, "
+        "throughput and energy at 8 with passes queued"
+    ), "no figure that differs between runs measured alike: compare reads a difference as another method"
+    assert "passes after 3 left out; throughput at 8: " in found.detail
     with pytest.raises(FrozenInstanceError):
         found.passes = 0  # type: ignore[misc]
 
@@ -260,7 +263,8 @@ def test_slow_passes_keep_the_budget() -> None:
     assert found.missing["latency_p95_s"] == (
         "a percentile needs 5 passes after warm-up; 0 fitted into half of the budget of 1 s"
     )
-    assert "pass 1, too slow to leave warm-up out" in found.method
+    assert found.method.endswith("; too slow to leave warm-up out")
+    assert found.detail.startswith("latency of 1 sample: pass 1")
 
 
 def test_a_first_pass_longer_than_the_budget_is_the_only_one() -> None:
@@ -280,7 +284,7 @@ def test_energy_of_a_long_loop_is_exact_and_says_its_edge_error() -> None:
     passes = module.seen.count(4) - 2  # one of warm-up, one that follows memory
     assert found.energy_j == 120.0 / (4 * passes)
     assert meter.calls == 2, "what was spent before the loop is not the loop's"
-    assert "edge error up to" in found.method
+    assert "edge error up to" in found.detail
     assert not found.missing
 
 
