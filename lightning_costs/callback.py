@@ -242,6 +242,7 @@ class _Session:
         self._bar = ""
         self._announced = False
         self.broken = False
+        self.looking = False
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
@@ -256,7 +257,9 @@ class _Session:
 
     @_harmless
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        return self.recorder.before(batch, position)
+        count = self.recorder.before(batch, position)
+        self.looking = self.recorder.looking
+        return count
 
     @_harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
@@ -268,20 +271,21 @@ class _Session:
 
     @_harmless
     def batch_ended(self, batch: object) -> None:
-        work = self.view.take_work()
+        view, recorder = self.view, self.recorder
+        work = view.take_work()
         first = not self._announced
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
-                self.recorder.describe(_facts(self._trainer, self.view.loaders))
-        if self.view.epoch_complete:
-            self.recorder.epoch_done()
-        self.recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
+                recorder.describe(_facts(self._trainer, view.loaders))
+        if view.epoch_complete:
+            recorder.epoch_done()
+        recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
         if first:
             with self.accounts.inside("other"):
                 self._announce()
-        if not self.view.accumulating and self.recorder.due(self.view.row_step + 1):
+        if recorder.due(view.row_step + 1) and not view.accumulating:
             self._stamp()
-            self._point(self.recorder.emit("train"))
+            self._point(recorder.emit("train"))
 
     @_harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:
