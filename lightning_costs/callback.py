@@ -23,7 +23,7 @@ from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder, check_goal
 from lightning_costs.stores.book import Status, status_after
-from lightning_costs.stores.rows import begin_wandb, end_wandb, row
+from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback as _Callback
@@ -236,10 +236,11 @@ class _Session:
         self.accounts = recorder.accounts
         self.view = TrainerView(trainer, owner, self)
         self._trainer = trainer
-        self._headline_only = headline_only
+        self._columns = columns(recorder.declarations, headline_only=headline_only)
+        self._headline = columns(recorder.declarations, headline_only=True)
         self._row: dict[str, float] = {}
         self._row_step: int | None = None
-        self._bar = ""
+        self._costs: Mapping[str, float | None] = {}
         self._announced = False
         self.broken = False
         self.looking = False
@@ -331,7 +332,9 @@ class _Session:
         return self._row if self._row_step == self.view.row_step else {}
 
     def bar(self) -> str:
-        return self._bar
+        declared = self.recorder.declarations
+        units = [(self._costs.get(name), declared[name].unit) for name in _BAR if name in declared]
+        return " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
 
     def _announce(self) -> None:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
@@ -347,14 +350,13 @@ class _Session:
         self.recorder.at(step=self.view.row_step, epoch=self._trainer.current_epoch)
 
     def _point(self, point: CurvePoint) -> None:
-        declared = self.recorder.declarations
-        self._row = row(point.costs, declared, headline_only=self._headline_only)
+        self._costs = point.costs
+        self._row = row(point.costs, self._columns)
         self._row_step = self.view.row_step
-        units = [(point.costs.get(name), declared[name].unit) for name in _BAR if name in declared]
-        self._bar = " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
         if self._trainer.world_size == 1:
-            headline = row(point.costs, declared, headline_only=True)
-            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all.
+            headline = row(point.costs, self._headline)
+            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
+            # fresh ones, as somebody may keep the last.
             values = torch.tensor(list(headline.values()), dtype=torch.float64).unbind()
             self.view.publish(dict(zip(headline, values, strict=True)))
 

@@ -9,7 +9,7 @@ import torch
 
 from lightning_costs.probes.tensors import tensors_in
 
-_PAIRS = frozenset((list, tuple))
+_PAIR = (list, tuple)
 Signature = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
@@ -34,8 +34,8 @@ def look(batch: object) -> Look:
         >>> look("no tensor").samples is None
         True
     """
-    if type(batch) in _PAIRS and len(batch) == 2:  # type: ignore[arg-type]
-        first, second = batch  # type: ignore[misc]
+    if isinstance(batch, _PAIR) and len(batch) == 2:
+        first, second = batch[0], batch[1]
         if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.ndim:
             shape = first.shape
             return Look(((shape, first.dtype), (second.shape, second.dtype)), shape[0])
@@ -46,7 +46,7 @@ def look(batch: object) -> Look:
 
 def input_ids_tokens(batch: object) -> int | None:
     """Tokens of a batch in the Hugging Face form: elements of `input_ids`, padding included."""
-    if type(batch) in _PAIRS:  # asking for an abstract class takes longer than all else in here
+    if isinstance(batch, _PAIR):  # asking for an abstract class takes longer than all else in here
         return None
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
     return ids.numel() if isinstance(ids, torch.Tensor) else None
