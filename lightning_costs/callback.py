@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, final
 
+import numpy
 import torch
 
 from lightning_costs.core.accounts import Accounts
@@ -357,7 +358,7 @@ class _Session:
             headline = row(point.costs, self._headline)
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
             # fresh ones, as somebody may keep the last.
-            values = torch.tensor(list(headline.values()), dtype=torch.float64).unbind()
+            values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self.view.publish(dict(zip(headline, values, strict=True)))
 
 

@@ -129,6 +129,8 @@ class Panel:
 
     def note_unheard(self, own: CostVector, job: Mapping[str, Amount]) -> None:
         """Columns that this rank read and the job has not: some owner of theirs was not heard."""
+        if len(self._setting.places) == 1:
+            return
         for indicator in self._measured:
             name = indicator.name
             if own.amounts.get(name) is not None and job.get(name) is None:

@@ -27,20 +27,29 @@ class Encoder:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Amount, str]] = {}
+        self._keys: dict[str, str] = {}
 
     def line(self, point: CurvePoint) -> str:
         """The point's line, without its end."""
-        known, pairs = self._known, []
+        known, keys, pairs = self._known, self._keys, []
         for name, amount in point.costs.items():
             last = known.get(name)
+            if last is None:
+                keys[name] = json.dumps(name) + ":"
             if last is None or last[0] != amount:
-                last = known[name] = (amount, f"{json.dumps(name)}:{json.dumps(to_json(amount), allow_nan=False)}")
+                if type(amount) is float and amount - amount == 0.0:
+                    text = keys[name] + repr(amount)  # what json writes of a finite float
+                else:
+                    text = keys[name] + json.dumps(to_json(amount), allow_nan=False)
+                last = known[name] = (amount, text)
             pairs.append(last[1])
-        quality = {name: to_json(value) for name, value in point.quality.items()}
+        quality = "{}"
+        if point.quality:
+            values = {name: to_json(value) for name, value in point.quality.items()}
+            quality = json.dumps(values, separators=(",", ":"), allow_nan=False)
         return (
-            f'{{"step":{point.step},"epoch":{point.epoch},"time":{json.dumps(point.time, allow_nan=False)},'
-            f'"trigger":{json.dumps(point.trigger)},"costs":{{{",".join(pairs)}}},'
-            f'"quality":{json.dumps(quality, separators=(",", ":"), allow_nan=False)}}}'
+            f'{{"step":{point.step},"epoch":{point.epoch},"time":{point.time!r},"trigger":"{point.trigger}",'
+            f'"costs":{{{",".join(pairs)}}},"quality":{quality}}}'
         )
 
 

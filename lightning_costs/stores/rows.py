@@ -35,7 +35,8 @@ def row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[str, floa
         >>> row({"steps": 3.0, "flop": None}, {"steps": "cost/steps", "flop": "cost/flop"})
         {'cost/steps': 3.0}
     """
-    return {named[name]: amount for name, amount in costs.items() if amount is not None and name in named}
+    amount_of = costs.get
+    return {key: amount for name, key in named.items() if (amount := amount_of(name)) is not None}
 
 
 def _wandb_runs(loggers: Iterable[Any]) -> Iterable[tuple[Any, str]]:
