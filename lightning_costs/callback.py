@@ -220,9 +220,7 @@ def _harmless(
         try:
             return method(session, *args, **kwargs)
         except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's training
-            session.broken = True
-            session.view.unwatch()
-            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+            session.stop_measuring()
             return None
 
     return harmless
@@ -246,6 +244,13 @@ class _Session:
         self.broken = False
         self.looking = False
 
+    def stop_measuring(self) -> None:
+        """Something went wrong in here: say so once, and leave the training alone from now on."""
+        self.broken = True
+        self.looking = False
+        self.view.unwatch()
+        _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+
     # The trainer's view tells ------------------------------------------------------------------------------
 
     @_harmless
@@ -257,10 +262,15 @@ class _Session:
     def training_ended(self) -> None:
         self.recorder.training_ended()
 
-    @_harmless
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        count = self.recorder.before(batch, position)
-        self.looking = self.recorder.looking
+        if self.broken:
+            return None
+        try:  # every step comes by here: no wrapper
+            count = self.recorder.before(batch, position)
+            self.looking = self.recorder.looking
+        except Exception:  # noqa: BLE001 - as in _harmless
+            self.stop_measuring()
+            return None
         return count
 
     @_harmless
@@ -271,8 +281,15 @@ class _Session:
     def look_inside(self) -> None:
         self.recorder.look_inside()
 
-    @_harmless
     def batch_ended(self, batch: object) -> None:
+        if self.broken:
+            return
+        try:  # every step comes by here: no wrapper
+            self._batch_ended(batch)
+        except Exception:  # noqa: BLE001 - as in _harmless
+            self.stop_measuring()
+
+    def _batch_ended(self, batch: object) -> None:
         view, recorder = self.view, self.recorder
         work = view.take_work()
         first = not self._announced

@@ -267,7 +267,8 @@ class Recorder:
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
-        return self._steps.before(batch, position) if self._steps is not None else None
+        steps = self._steps
+        return steps.before(batch, position) if steps is not None else None
 
     @contextmanager
     def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:

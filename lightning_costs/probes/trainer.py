@@ -151,7 +151,7 @@ class TrainerView:
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint"))
         put(connector, "log_eval_end_metrics", self._eval_end)
-        put(connector, "update_train_step_metrics", self._open_row)
+        put(connector, "update_train_step_metrics", self._open_row, hot=True)
         put(connector, "update_train_epoch_metrics", self._train_epoch)
         for logger in trainer.loggers:
             put(logger, "log_metrics", self._logging)
@@ -349,7 +349,13 @@ class TrainerView:
 
     def _open_row(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def update(*args: Any, **kwargs: Any) -> Any:
-            return self._within_row(original, *args, **kwargs) if self.in_training else original(*args, **kwargs)
+            if not self.in_training:
+                return original(*args, **kwargs)
+            self._row_open = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._row_open = False
 
         return update
 
