@@ -445,8 +445,8 @@ class Recorder:
         self._window.overhead_s += self._steps.take_census_s(self._window.steady_step_s)
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
-        if (step_times_s := self._steps.step_times_s()) is not None:
-            sample = replace(sample, step_times_s=step_times_s)
+        if (device := self._steps.device_time()) is not None:
+            sample = replace(sample, device=device, step_times_s=device.step_times_s)
         vector = self._panel.read(sample)
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
+from lightning_costs.core.records import DeviceTime
 from lightning_costs.core.roofline import place
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.census import EvaluationCensus, StepCensus
@@ -65,7 +66,6 @@ class StepWatch:
         self._look: batches.Look | None = None
         self._key: Hashable = None
         self._warm_left = WARMUP_STEPS
-        self._interrupted = True
         self._census_s: list[float] = []
         self.done = 0
 
@@ -78,6 +78,8 @@ class StepWatch:
         self._look = look = batches.look(batch)
         self._key = key = (look.signature, position)
         self._watch_memory()
+        if self._device_steps is not None:
+            self._device_steps.begin()
         if self._census is None or not look.signature or not self._census.wants(key):
             return None
         return self._counted(self._census, key, self._samples(batch, look.samples))
@@ -117,6 +119,8 @@ class StepWatch:
     def after(self, batch: object, work: Hashable) -> Seen:
         """The work on a batch is done; `work` tells what it was apart from its shapes."""
         entered, self._look = self._look, None
+        if self._device_steps is not None:
+            self._device_steps.end()
         if entered is None:  # nobody called `before`
             self._watch_memory()
         warm = self._warm_left > 0
@@ -130,17 +134,17 @@ class StepWatch:
         if self._census is not None:
             self._census.settle(steady=steady)
         if self._device_steps is not None:
-            self._device_steps.mark(steady=steady and not self._interrupted)
-            self._interrupted = False
+            self._device_steps.stepped(steady=steady)
         self.done += 1
         self._warm_left = max(0, self._warm_left - 1)
 
     def interrupted(self) -> None:
         """Something else ran between two steps: the period between their ends is no step's."""
-        self._interrupted = True
+        if self._device_steps is not None:
+            self._device_steps.interrupted()
 
-    def step_times_s(self) -> tuple[float, ...] | None:
-        """Step times by the device's own events, as far as they have happened; None where the host's clock tells."""
+    def device_time(self) -> DeviceTime | None:
+        """What the device's own events tell, as far as they have happened; None where the host's clock tells."""
         return self._device_steps.collect() if self._device_steps is not None else None
 
     def take_census_s(self, step_s: float | None) -> float:
