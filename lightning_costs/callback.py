@@ -259,6 +259,14 @@ class _Session:
         return self.recorder.before(batch, position)
 
     @_harmless
+    def worked(self) -> None:
+        self.recorder.worked()
+
+    @_harmless
+    def handing_over(self) -> AbstractContextManager[None] | None:
+        return self.recorder.handing_over()
+
+    @_harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         return self.recorder.before_evaluation(batch, loader)
 

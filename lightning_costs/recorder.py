@@ -260,6 +260,7 @@ class Recorder:
         """
         with self.before(batch, position) or nullcontext():
             yield
+        self.worked()
 
     def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin: `counting` for hot paths.
@@ -267,7 +268,23 @@ class Recorder:
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
-        return self._steps.before(batch, position) if self._steps is not None else None
+        return self._steps.before(batch, position, self.accounts.data_wait_s()) if self._steps is not None else None
+
+    def worked(self) -> None:
+        """The work on a batch was queued: `counting` says it."""
+        if self._steps is not None:
+            self._steps.worked()
+
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Handing a training batch to the device: booked as `h2d_s`, and told apart from idle on the device."""
+        steps = self._steps
+        with self.accounts.inside("h2d"):
+            if steps is not None:
+                steps.copying()
+            yield
+            if steps is not None:
+                steps.copied()
 
     @contextmanager
     def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:

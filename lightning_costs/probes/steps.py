@@ -67,10 +67,21 @@ class StepWatch:
         self._key: Hashable = None
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
+        self._waited_s = 0.0
         self.done = 0
 
-    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        """The work on a batch is about to begin.
+    def copying(self) -> None:
+        """A training batch is about to be handed to the device."""
+        if self._device_steps is not None:
+            self._device_steps.copying()
+
+    def copied(self) -> None:
+        """It was handed over."""
+        if self._device_steps is not None:
+            self._device_steps.copied()
+
+    def before(self, batch: object, position: Hashable, waited_s: float = 0.0) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin, after `waited_s` (so far in the run) of waiting for data.
 
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
@@ -79,7 +90,8 @@ class StepWatch:
         self._key = key = (look.signature, position)
         self._watch_memory()
         if self._device_steps is not None:
-            self._device_steps.begin()
+            self._device_steps.begin(waited_s - self._waited_s)
+            self._waited_s = waited_s
         if self._census is None or not look.signature or not self._census.wants(key):
             return None
         return self._counted(self._census, key, self._samples(batch, look.samples))
@@ -116,11 +128,14 @@ class StepWatch:
         if self._census is not None:
             self._census.look()
 
+    def worked(self) -> None:
+        """The work on a batch was queued."""
+        if self._device_steps is not None:
+            self._device_steps.end()
+
     def after(self, batch: object, work: Hashable) -> Seen:
         """The work on a batch is done; `work` tells what it was apart from its shapes."""
         entered, self._look = self._look, None
-        if self._device_steps is not None:
-            self._device_steps.end()
         if entered is None:  # nobody called `before`
             self._watch_memory()
         warm = self._warm_left > 0

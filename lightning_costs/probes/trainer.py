@@ -6,7 +6,7 @@ Seen on Lightning 2.6.6. Everything is an instance shadow, put in `setup` and li
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
@@ -44,6 +44,12 @@ class Listener(Protocol):
 
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin; what is returned is entered around it."""
+
+    def worked(self) -> None:
+        """The work on a batch was queued."""
+
+    def handing_over(self) -> AbstractContextManager[None] | None:
+        """A training batch is about to be handed to the device; what is returned is entered around it."""
 
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
@@ -138,6 +144,7 @@ class TrainerView:
         put(epoch_loop.automatic_optimization, "run", self._automatic_step)
         put(epoch_loop.manual_optimization, "run", self._manual_step)
         put(trainer.strategy, "backward", self._backward)
+        put(trainer.strategy, "batch_to_device", self._batch_to_device)
         put(trainer.strategy, "validation_step", self._validation_step)
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint"))
@@ -282,12 +289,24 @@ class TrainerView:
         def run(*args: Any) -> Any:
             if self.in_training and "batch" in args[-1]:  # a step may fetch its batches for itself
                 count = self._listener.before(args[-1]["batch"], self._position(accumulating=accumulating()))
-                if count is not None:
-                    with count:
-                        return original(*args)
+                with count or nullcontext():
+                    result = original(*args)
+                self._listener.worked()
+                return result
             return original(*args)
 
         return run
+
+    def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Training batches alone: evaluation, too, hands its own over by this method."""
+
+        def batch_to_device(*args: Any, **kwargs: Any) -> Any:
+            if not self.in_training or self._listener.accounts.top != "train":
+                return original(*args, **kwargs)
+            with self._listener.handing_over() or nullcontext():
+                return original(*args, **kwargs)
+
+        return batch_to_device
 
     def _position(self, *, accumulating: bool) -> Hashable:
         """What besides shapes decides a step's work: accumulation, and which parameters are frozen."""

@@ -112,3 +112,37 @@ def test_an_evaluation_is_in_no_step(tmp_path: Path, heard: Heard) -> None:
     assert step_times_s
     assert max(step_times_s) < 0.2
     assert heard.total("idle_s") < 0.2
+
+
+class Slow(torch.utils.data.Dataset[Any]):
+    """Batches that take a while to load."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.02)
+        return (torch.randn(8, 16),)
+
+
+def test_waiting_for_data_is_told_from_other_idle(tmp_path: Path, heard: Heard) -> None:
+    loader = torch.utils.data.DataLoader(Slow(), batch_size=None)
+    monitor = fit(tmp_path, heard, Sleeping(hook_s=0.01, step_s=0.01), loader)
+    assert monitor.run is not None
+    assert heard.total("idle_s") / heard.total("timed_s") == pytest.approx(0.75, abs=0.08)
+    assert heard.total("idle_data_s") / heard.total("timed_s") == pytest.approx(0.5, abs=0.08)
+    assert monitor.run.final["data_wait_s"] == pytest.approx(20 * 0.02, rel=0.2)
+
+
+def test_handing_batches_over_is_no_idle_and_that_of_an_evaluation_is_nobodys(tmp_path: Path, heard: Heard) -> None:
+    class Handing(Sleeping):
+        def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+            time.sleep(0.02)
+            return batch
+
+    monitor = fit(tmp_path, heard, Handing(step_s=0.02), data(160, 8), data(80, 8), val_check_interval=10)
+    assert monitor.run is not None
+    assert heard.total("h2d_s") / heard.total("timed_s") == pytest.approx(0.5, abs=0.08)
+    assert heard.total("idle_s") / heard.total("timed_s") < 0.1
+    assert monitor.run.final["h2d_s"] == pytest.approx(20 * 0.02, rel=0.2)
+    assert monitor.run.final["train_s"] > 20 * 0.04
