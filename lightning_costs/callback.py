@@ -143,9 +143,9 @@ class CostMonitor(_Callback):
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
+        recorder.open()
         self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
         self._session.view.watch()
-        recorder.open()
 
     def _accounts_of_this_run(self) -> Accounts:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
@@ -245,6 +245,7 @@ class _Session:
         self._announced = False
         self.broken = False
         self.looking = False
+        self.timing_device = recorder.timing_device
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
@@ -276,6 +277,14 @@ class _Session:
             self.stop_measuring()
             return None
         return count
+
+    @_harmless
+    def worked(self) -> None:
+        self.recorder.worked()
+
+    @_harmless
+    def handing_over(self) -> AbstractContextManager[None] | None:
+        return self.recorder.handing_over()
 
     @_harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
@@ -364,7 +373,9 @@ class _Session:
         units = {name: declared[name].unit for name in _BAR if name in declared}
         amounts = [(self._costs.get(name), unit) for name, unit in units.items()]
         said = " · ".join(human(amount, unit) for amount, unit in amounts if amount is not None)
-        ahead = self.recorder.forecast(self.view.planned_steps)
+        steps, calls = self._costs.get("steps"), self._costs.get("optimizer_steps")
+        planned = self.view.planned_steps(calls_a_step=calls / steps if calls and steps else 1.0)
+        ahead = self.recorder.forecast(planned)
         ends = [ahead[name].words(unit) for name, unit in units.items() if name in ahead]
         return f"{said} → {' · '.join(ends)}" if ends else said
 

@@ -60,7 +60,7 @@ def show(
     for row in summary_rows(header, record.final, everything=everything):
         table.add_row(row.label, row.text, row.note)
     console.print(table)
-    for sentence in sentences(header):
+    for sentence in sentences(header, record.final):
         console.print(sentence, highlight=False, soft_wrap=True)
     monitor = header.get("monitor")
     if monitor in record.points.columns:

@@ -264,6 +264,7 @@ class Recorder:
         """
         with self.before(batch, position) or nullcontext():
             yield
+        self.worked()
 
     def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin: `counting` for hot paths.
@@ -272,7 +273,28 @@ class Recorder:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
         steps = self._steps
-        return steps.before(batch, position) if steps is not None else None
+        return steps.before(batch, position, self.accounts.data_wait_s()) if steps is not None else None
+
+    def worked(self) -> None:
+        """The work on a batch was queued: `counting` says it."""
+        if self._steps is not None:
+            self._steps.worked()
+
+    @property
+    def timing_device(self) -> bool:
+        """Whether a device's own timeline is kept: `worked` and `handing_over` are of use."""
+        return self._steps is not None and self._steps.timing_device
+
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Handing a training batch to the device: booked as `h2d_s`, and told apart from idle on the device."""
+        steps = self._steps
+        with self.accounts.inside("h2d"):
+            if steps is not None:
+                steps.copying()
+            yield
+            if steps is not None:
+                steps.copied()
 
     @contextmanager
     def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:
@@ -470,8 +492,8 @@ class Recorder:
         self._window.overhead_s += self._steps.take_census_s(self._window.steady_step_s)
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
-        if (step_times_s := self._steps.step_times_s()) is not None:
-            sample = replace(sample, step_times_s=step_times_s)
+        if (device := self._steps.device_time()) is not None:
+            sample = replace(sample, device=device, step_times_s=device.step_times_s)
         vector = self._panel.read(sample)
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)

@@ -24,6 +24,61 @@ class FakeClock:
     perf_counter = __call__
 
 
+class FakeEvent:
+    """A moment on a `FakeStream`."""
+
+    def __init__(self, at_s: float) -> None:
+        self.at_s = at_s
+        self.free = False
+
+
+class FakeStream:
+    """A stream that runs what is queued in order, each at once where it has nothing else to do.
+
+    Stands in for `lightning_costs.probes.device_steps.Events`, and refuses what CUDA's events would.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.free_at_s = clock()
+        #: What ran: begin, end, kind.
+        self.ran: list[tuple[float, float, str]] = []
+        self.in_use = 0
+
+    def launch(self, seconds: float, kind: str = "work") -> None:
+        begin_s = max(self._clock(), self.free_at_s)
+        self.free_at_s = begin_s + seconds
+        self.ran.append((begin_s, self.free_at_s, kind))
+
+    def synchronize(self) -> None:
+        self._clock.now = max(self._clock(), self.free_at_s)
+
+    def spent_s(self, begin_s: float, end_s: float, kind: str) -> float:
+        """The truth: seconds of a kind between two moments; of 'idle', those in which nothing ran."""
+        inside = [(max(a, begin_s), min(b, end_s), k) for a, b, k in self.ran if a < end_s and b > begin_s]
+        if kind == "idle":
+            return end_s - begin_s - sum(b - a for a, b, _ in inside)
+        return sum(b - a for a, b, k in inside if k == kind)
+
+    def record(self) -> FakeEvent:
+        self.in_use += 1
+        return FakeEvent(max(self._clock(), self.free_at_s))
+
+    def done(self, event: FakeEvent) -> bool:
+        assert not event.free, "asked for an event that was released"
+        return self._clock() >= event.at_s
+
+    def between_s(self, earlier: FakeEvent, later: FakeEvent) -> float:
+        assert self.done(earlier), "the device has not passed the earlier event"
+        assert self.done(later), "the device has not passed the later event"
+        return later.at_s - earlier.at_s
+
+    def release(self, event: FakeEvent) -> None:
+        assert not event.free, "released twice"
+        event.free = True
+        self.in_use -= 1
+
+
 class FakeNvml:
     """The five calls of NVML that are used, over a power curve in watts.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account that are also shown alone.
-PARTS = {"data_wait": "train"}
+PARTS = {"data_wait": "train", "h2d": "train"}
 
 
 class Accounts:
@@ -113,4 +113,8 @@ class Accounts:
     def train_s(self) -> float:
         """Seconds so far of the account `train`, its parts in it: one clock read."""
         self._charge()
-        return self._spent["train"] + self._spent["data_wait"]
+        return self._spent["train"] + self._spent["data_wait"] + self._spent["h2d"]
+
+    def data_wait_s(self) -> float:
+        """Seconds waited for data so far, without the waiting that is going on: no clock read."""
+        return self._spent["data_wait"]

@@ -39,7 +39,7 @@ class Expected:
 
         Example:
             >>> Expected(middle=7300.0, low=7200.0, high=7400.0).words("s"), Expected(middle=5.3).words("usd")
-            ('2 h 02 min (2 h 00 min to 2 h 03 min)', '$5.30')
+            ('2 h 01 min (2 h 00 min to 2 h 03 min)', '$5.30')
         """
         middle = human(self.middle, unit)
         if self.low is None or self.high is None:

@@ -35,6 +35,28 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTime:
+    """What a device did in the steps outside warm-up that it completed in a window, by its own events.
+
+    `timed_s` is the denominator of the others. Of a step whose begin is unknown only the duration is in here.
+
+    Args:
+        step_times_s: Durations of the optimizer steps, from the end of one's work to the end of the next one's.
+        timed_s: Device seconds over which the others were seen: the sum of those durations.
+        idle_s: Nothing queued between the end of one batch's work and the begin of the next one's, transfers apart.
+        idle_data_s: At most so much of `idle_s` would vanish if batches were there at once: in each gap the lesser
+            of idle and of the host's waiting for data.
+        h2d_s: Transfers of batches on the compute stream.
+    """
+
+    step_times_s: tuple[float, ...] = ()
+    timed_s: float = 0.0
+    idle_s: float = 0.0
+    idle_data_s: float = 0.0
+    h2d_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepSample:
     """A window of training on one rank, closed at an optimizer step, an evaluation or the end of the run.
 
@@ -48,6 +70,8 @@ class StepSample:
         ended_s: End on the run's total clock, in seconds.
         accounts_s: Seconds of the window by account; they add up to its length.
         data_wait_s: Seconds in which the host waited for the next batch, contained in the account `train`.
+        h2d_s: Host seconds in which batches were handed to the device, contained in the account `train`; None where
+            nobody told them apart.
         steps: Batches in which an optimizer stepped.
         optimizer_steps: Calls of optimizers.
         batches: Batches trained on.
@@ -61,6 +85,7 @@ class StepSample:
         steady_tokens: Tokens in `steady_s`.
         step_times_s: Durations of the single steps outside warm-up; None where they cannot be told.
         overhead_s: What measuring cost in this window, contained in the accounts.
+        device: What the device did in the steps it completed since the last window; None where it has no events.
     """
 
     step: int
@@ -70,6 +95,7 @@ class StepSample:
     ended_s: float
     accounts_s: Mapping[str, float]
     data_wait_s: float = 0.0
+    h2d_s: float | None = None
     steps: int = 0
     optimizer_steps: int = 0
     batches: int = 0
@@ -83,6 +109,7 @@ class StepSample:
     steady_tokens: int | None = None
     step_times_s: tuple[float, ...] | None = ()
     overhead_s: float = 0.0
+    device: DeviceTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from lightning_costs.core.units import human
+from lightning_costs.core.verdict import verdict
 
 
 class Row(NamedTuple):
@@ -49,17 +50,18 @@ _KINDS = {
 }
 
 
-def sentences(header: Mapping[str, Any]) -> list[str]:
-    """What the counted steps say beside their columns: roofline, memory at its peak, what was not counted.
+def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
+    """What a run says beside its columns: whether it waited for data, roofline, memory at its peak, what is uncounted.
 
     Args:
         header: The run's header.
+        final: Column name to the final amount; without it nothing is said of waiting.
 
     Example:
         >>> sentences({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
-    said = []
+    said = verdict(header.get("setup") or {}, final) if final is not None else []
     if roofline := header.get("roofline"):
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):

@@ -141,6 +141,7 @@ class Window:
             ended_s=self._closed_s + length_s,
             accounts_s=accounts_s,
             data_wait_s=part["data_wait"],
+            h2d_s=part["h2d"],
             steps=self._steps,
             optimizer_steps=self._optimizer_steps,
             batches=self._batches,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
+from lightning_costs.core.records import DeviceTime
 from lightning_costs.core.roofline import place
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.census import EvaluationCensus, StepCensus
@@ -20,6 +22,12 @@ from lightning_costs.probes.tensors import TensorMemory
 WARMUP_STEPS = 3
 #: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
 WATCH_EVERY_N_STEPS = 50
+
+
+def compiled_graphs() -> int:
+    """Graphs that torch.compile has made in this process; nothing is imported where it was not used."""
+    utils = sys.modules.get("torch._dynamo.utils")
+    return int(utils.counters["stats"]["unique_graphs"]) if utils is not None else 0
 
 
 class Seen(NamedTuple):
@@ -72,12 +80,28 @@ class StepWatch:
         #: Whether somebody looks inside the step in work: `look_inside` is of use.
         self.looking = False
         self._warm_left = WARMUP_STEPS
-        self._interrupted = True
         self._census_s: list[float] = []
+        self._waited_s = 0.0
+        self._graphs = compiled_graphs()
         self.done = 0
 
-    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        """The work on a batch is about to begin.
+    @property
+    def timing_device(self) -> bool:
+        """Whether a device's own timeline is kept."""
+        return self._device_steps is not None
+
+    def copying(self) -> None:
+        """A training batch is about to be handed to the device."""
+        if self._device_steps is not None:
+            self._device_steps.copying()
+
+    def copied(self) -> None:
+        """It was handed over."""
+        if self._device_steps is not None:
+            self._device_steps.copied()
+
+    def before(self, batch: object, position: Hashable, waited_s: float = 0.0) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin, after `waited_s` (so far in the run) of waiting for data.
 
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
@@ -91,6 +115,9 @@ class StepWatch:
             self._kind = None
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
+        if self._device_steps is not None:
+            self._device_steps.begin(waited_s - self._waited_s)
+            self._waited_s = waited_s
         census = self._census
         if census is None or not signature or not census.wants(self._key):
             return None
@@ -132,10 +159,17 @@ class StepWatch:
         if self._census is not None:
             self._census.look()
 
+    def worked(self) -> None:
+        """The work on a batch was queued."""
+        if self._device_steps is not None:
+            self._device_steps.end()
+
     def after(self, batch: object, work: Hashable) -> Seen:
         """The work on a batch is done; `work` tells what it was apart from its shapes."""
         entered, self._look = self._look, None
         warm = self._warm_left > 0
+        if (graphs := compiled_graphs()) != self._graphs:
+            self._graphs, warm = graphs, True
         if entered is None:  # nobody called `before`
             self._watch_memory()
             if self._census is not None:
@@ -152,18 +186,18 @@ class StepWatch:
         if self._census is not None:
             self._census.settle(steady=steady)
         if self._device_steps is not None:
-            self._device_steps.mark(steady=steady and not self._interrupted)
-            self._interrupted = False
+            self._device_steps.stepped(steady=steady)
         self.done += 1
         if self._warm_left:
             self._warm_left -= 1
 
     def interrupted(self) -> None:
         """Something else ran between two steps: the period between their ends is no step's."""
-        self._interrupted = True
+        if self._device_steps is not None:
+            self._device_steps.interrupted()
 
-    def step_times_s(self) -> tuple[float, ...] | None:
-        """Step times by the device's own events, as far as they have happened; None where the host's clock tells."""
+    def device_time(self) -> DeviceTime | None:
+        """What the device's own events tell, as far as they have happened; None where the host's clock tells."""
         return self._device_steps.collect() if self._device_steps is not None else None
 
     def take_census_s(self, step_s: float | None) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
@@ -41,6 +41,10 @@ class Listener(Protocol):
     def looking(self) -> bool:
         """Whether the step in work is one that is looked inside."""
 
+    @property
+    def timing_device(self) -> bool:
+        """Whether a device's own timeline is kept: then `worked` and `handing_over` are of use."""
+
     def training_begins(self) -> None:
         """The fit loop begins."""
 
@@ -49,6 +53,12 @@ class Listener(Protocol):
 
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin; what is returned is entered around it."""
+
+    def worked(self) -> None:
+        """The work on a batch was queued."""
+
+    def handing_over(self) -> AbstractContextManager[None] | None:
+        """A training batch is about to be handed to the device; what is returned is entered around it."""
 
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
@@ -123,23 +133,22 @@ class TrainerView:
     def parts(self, batch: Any) -> list[Any]:
         """What the training loaders gave, one by one: a batch of several loaders has their structure."""
         combined = self._trainer.fit_loop._combined_loader
-        if combined is None or len(combined.flattened) < 2 or combined._mode == "sequential":
-            return [batch]
-        return _parts(combined.iterables, batch)
+        return [batch] if combined is None else _parts(combined.iterables, batch)
 
-    @property
-    def planned_steps(self) -> float:
+    def planned_steps(self, *, calls_a_step: float) -> float:
         """Steps (batches in which an optimizer stepped) that the whole training will have; inf where it has no end.
 
         EarlyStopping, `max_time` and `should_stop` may end it sooner.
+
+        Args:
+            calls_a_step: Calls of optimizers in a step: `max_steps` counts them.
         """
         trainer, loop = self._trainer, self._trainer.fit_loop
         steps = math.inf
         if loop.max_epochs not in (-1, None) and loop.max_batches != math.inf:
             steps = math.ceil(loop.max_batches / trainer.accumulate_grad_batches) * loop.max_epochs
-        if trainer.max_steps != -1 and (done := self.row_step):
-            # `max_steps` counts the calls of every optimizer.
-            steps = min(steps, trainer.max_steps * done / max(done, loop.epoch_loop.global_step))
+        if trainer.max_steps != -1:
+            steps = min(steps, trainer.max_steps / calls_a_step)
         return steps
 
     def take_work(self) -> tuple[tuple[int, ...], int]:
@@ -170,6 +179,8 @@ class TrainerView:
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
+        if self._listener.timing_device:
+            put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
@@ -328,10 +339,26 @@ class TrainerView:
                 count = listener.before(args[-1]["batch"], self._position(manual=manual))
                 if count is not None:
                     with count:
-                        return original(*args)
+                        result = original(*args)
+                else:
+                    result = original(*args)
+                if listener.timing_device:
+                    listener.worked()
+                return result
             return original(*args)
 
         return run
+
+    def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Training batches alone: evaluation, too, hands its own over by this method."""
+
+        def batch_to_device(*args: Any, **kwargs: Any) -> Any:
+            if not self.in_training or self._listener.accounts.top != "train":
+                return original(*args, **kwargs)
+            with self._listener.handing_over() or nullcontext():
+                return original(*args, **kwargs)
+
+        return batch_to_device
 
     def _position(self, *, manual: bool) -> Hashable:
         """What besides shapes decides a step's work: accumulation, and which parameters are frozen."""

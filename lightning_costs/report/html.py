@@ -25,7 +25,7 @@ from lightning_costs.report.tables import (
     rank_matrix,
     target_tables,
 )
-from lightning_costs.report.words import summary
+from lightning_costs.report.words import summary, waits
 
 #: The charts' shapes as SVG paths, for the legend.
 _OUTLINES = {
@@ -81,6 +81,7 @@ def page(cmp: Comparison) -> str:
         matrix_of_all=rank_matrix(cmp, everything),
         flips=flip_lines(cmp, headline),
         finals=final_blocks(cmp),
+        waits=waits(cmp),
         best=[quality_text(run["best_quality"]) for run in cmp.runs],
     )
 

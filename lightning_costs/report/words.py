@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning_costs.compare.cautions import quoted
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import Plain
+from lightning_costs.core.verdict import verdict
 from lightning_costs.report.tables import ordered_names, quality_text
 
 #: Settings that tell what a claim holds for, in reading order; the page lists all of them.
@@ -25,6 +26,12 @@ _TOLD = (
 def summary(cmp: Comparison) -> list[str]:
     """Sentences: how many runs, who was best, who leads by which headline indicators, what it holds for."""
     return [_runs(cmp), *_best(cmp), *_leaders(cmp), _limits(cmp)]
+
+
+def waits(cmp: Comparison) -> dict[str, str]:
+    """Run label to whether it waited for its data; runs without a reading are absent."""
+    said = {run["label"]: "; ".join(verdict(run["setup"], run["final"])) for run in cmp.runs}
+    return {label: text for label, text in said.items() if text}
 
 
 def joined(words: Sequence[str], most: int = 6) -> str:

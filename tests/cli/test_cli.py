@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock
 
 from lightning_costs import Recorder, Tariff, load_run
 from lightning_costs.cli import main
@@ -54,6 +56,27 @@ def test_show_gives_a_run_in_human_units_and_says_how_to_get_what_is_missing(
     assert "best val/acc: 0.8" in out
     assert call(monkeypatch, "show", folder, "--all") == 0
     assert "optimizer calls" in capsys.readouterr().out
+
+
+def test_show_says_whether_training_waited_for_its_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = FakeClock(50.0)
+    recorder = Recorder(name="waiting", save_dir=tmp_path, device="cpu", clock=clock)
+
+    def loader() -> Iterator[int]:
+        for i in range(8):
+            clock.sleep(3.0)
+            yield i
+
+    recorder.begin()
+    for batch in recorder.fetching(loader()):
+        clock.sleep(5.0)
+        recorder.step(batch)
+    recorder.end()
+    assert recorder.path is not None
+    assert call(monkeypatch, "show", recorder.path) == 0
+    assert "input-bound 38 %: training waited 24 s of 64 s for batches" in capsys.readouterr().out
 
 
 def test_compare_prints_and_writes_strict_json(

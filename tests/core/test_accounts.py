@@ -35,6 +35,7 @@ def test_the_top_of_the_stack_gets_the_time():
     assert accounts.read() == {
         **{"setup": 1.0, "train": 34.0, "evaluate": 20.0, "checkpoint": 8.0, "other": 0.0},
         "data_wait": 0.0,
+        "h2d": 0.0,
     }
 
 

@@ -171,7 +171,7 @@ def test_every_need_of_a_default_indicator_is_a_default_indicator():
 def test_the_headline_is_the_one_of_the_design():
     headline = {i.name for i in default_indicators() if i.headline}
     table = "train_s total_s device_s samples tokens samples_per_s flop flop_per_s params opt_state_bytes"
-    table += " opt_peak_bytes peak_mem_bytes energy_j co2e_g cloud_usd"
+    table += " opt_peak_bytes peak_mem_bytes energy_j co2e_g cloud_usd idle_fraction"
     assert headline == set(table.split())
 
 

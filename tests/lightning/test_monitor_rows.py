@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 
-from lightning_costs import CostMonitor
+from lightning_costs import CostMonitor, Tariff
 from lightning_costs.core.records import RunRecord
 
 
@@ -105,7 +106,7 @@ def test_callback_metrics_hold_the_headline_in_float64(tmp_path: Path) -> None:
     assert monitor.run.final["epochs"] == 2  # 128 samples is past the threshold of 100
 
 
-def test_the_progress_bar_shows_the_cost_so_far(tmp_path: Path) -> None:
+def test_the_progress_bar_shows_the_cost_so_far_and_at_the_end(tmp_path: Path) -> None:
     pl = namespace("lightning.pytorch")
     seen: list[str] = []
 
@@ -113,9 +114,56 @@ def test_the_progress_bar_shows_the_cost_so_far(tmp_path: Path) -> None:
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             seen.append(trainer.progress_bar_callback.get_metrics(trainer, pl_module)["cost"])
 
-    trainer(pl, CostMonitor(save_dir=tmp_path), Peek(), enable_progress_bar=True).fit(classifier(pl), data(), data())
-    assert len(seen) == 2
-    assert "FLOP" in seen[0]
+    monitor = CostMonitor(save_dir=tmp_path, tariff=Tariff(usd_per_device_h=3600.0), infer=False)
+    bar = {"enable_progress_bar": True, "max_epochs": 8}
+    trainer(pl, monitor, Peek(), **bar).fit(classifier(pl), data(3200), data())
+    assert len(seen) == 8
+    so_far, at_end = seen[-2].split(" → ")
+    for text in (so_far, at_end):
+        assert " s" in text
+        assert "J" in text
+        assert "$" in text
+    assert " to " in at_end, "with an interval"
+    # At a dollar a second the estimate is the run's total, but for what follows training.
+    dollars = float(at_end.split("$")[1].split()[0])
+    assert monitor.run is not None
+    assert dollars == pytest.approx(monitor.run.final["cloud_usd"], rel=0.25)
+
+
+class Ending(NamedTuple):
+    """How long a trainer is going to train, and how many steps that makes."""
+
+    options: dict[str, Any]
+    steps: float
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Ending({"max_epochs": 3}, 24),
+        Ending({"max_epochs": 3, "accumulate_grad_batches": 3}, 9),
+        Ending({"max_epochs": 3, "limit_train_batches": 5}, 15),
+        Ending({"max_epochs": -1, "max_steps": 10}, 10),
+        Ending({"max_epochs": 3, "max_steps": 10}, 10),
+        Ending({"max_epochs": -1}, math.inf),
+    ],
+)
+def test_planned_steps_are_those_that_the_training_will_have(tmp_path: Path, ending: Ending) -> None:
+    pl = namespace("lightning.pytorch")
+    planned: list[float] = []
+    monitor = CostMonitor(save_dir=tmp_path, infer=False)
+
+    class Peek(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            planned.append(monitor._session.view.planned_steps(calls_a_step=1))  # type: ignore[union-attr]
+            if len(planned) == 50:
+                trainer.should_stop = True
+
+    trainer(pl, monitor, Peek(), **ending.options).fit(classifier(pl), data(64, 8))
+    assert set(planned) == {ending.steps}
+    assert monitor.run is not None
+    if ending.steps < math.inf:
+        assert monitor.run.final["steps"] == ending.steps
 
 
 _WANDB = """

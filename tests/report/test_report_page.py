@@ -126,3 +126,16 @@ def test_eight_runs_of_500_points_by_45_costs_stay_under_four_megabytes(tmp_path
         run.header["indicators"].update(extra)
         runs.append(type(run)(header=run.header, points=run.points.with_columns(columns)))
     assert compare(runs).to_html(tmp_path / "page.html").stat().st_size < 4e6
+
+
+def test_the_page_says_of_each_run_whether_it_waited_and_of_others_nothing():
+    columns = {name: declaration(name, "s", "counter", "time") for name in ("idle_s", "idle_data_s", "timed_s")}
+    waited = {"idle_s": [0.0, 40.0], "idle_data_s": [0.0, 34.0], "timed_s": [50.0, 100.0]}
+    runs = [
+        make_run(f"slow loader {HOSTILE}", costs=waited, declared=columns, setup={"device": "cuda", "devices": 1}),
+        make_run("nothing known"),
+    ]
+    text = page(compare(runs))
+    assert "input-bound 34 %: the device waited 34 s of 100 s for batches; idle at least 6 % beside that" in text
+    assert text.count("for batches;") == 1
+    assert "Did the device wait?" not in page(compare([make_run("nothing known")]))

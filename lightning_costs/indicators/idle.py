@@ -1,0 +1,154 @@
+"""Device idle between steps: how much, how much of it waiting for data explains, and the transfers kept apart."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import final
+
+from lightning_costs.core.indicator import Derived, Measured, Missing
+from lightning_costs.core.records import Amount, DeviceTime, StepSample
+from lightning_costs.core.tariff import Tariff
+from lightning_costs.probes.device_steps import DeviceSteps
+from lightning_costs.probes.setting import Setting
+
+_METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
+
+
+def _device(sample: StepSample) -> DeviceTime:
+    """What the device's events told of the window.
+
+    Raises:
+        Missing: Where they tell of steps whose begin nobody told.
+    """
+    device = sample.device
+    if device is None:
+        raise Missing("the device's events were not read")
+    if device.step_times_s and not device.timed_s:
+        raise Missing("needs to know when the work on a batch begins: put it in `with recorder.counting(batch):`")
+    return device
+
+
+class _DeviceAmount(Measured, ABC):
+    """An amount of the device's own timeline."""
+
+    def open(self, setting: Setting) -> None:
+        if not setting.on_cuda:
+            raise Missing(
+                "needs a CUDA device: where a CPU trains, it works whenever it does not wait; "
+                "data_wait_s against train_s says how long it waited for batches"
+            )
+        setting.probe(DeviceSteps)
+        self.method = _METHOD
+
+    def read(self, sample: StepSample) -> Amount:
+        return self._amount(_device(sample))
+
+    @abstractmethod
+    def _amount(self, device: DeviceTime) -> Amount: ...
+
+
+@final
+class IdleS(_DeviceAmount):
+    """Device seconds with nothing to do between the end of one batch's work and the begin of the next one's.
+
+    Transfers of batches are not in it. A lower bound: gaps inside a step, and before a first kernel that is launched
+    late, are not seen.
+    """
+
+    name, unit, kind, family = "idle_s", "s", "counter", "time"
+    label = "device idle between steps"
+
+    def open(self, setting: Setting) -> None:
+        super().open(setting)
+        self.method = f"{_METHOD}; a lower bound: gaps inside a step are not seen"
+
+    def _amount(self, device: DeviceTime) -> float:
+        return device.idle_s
+
+
+@final
+class IdleDataS(_DeviceAmount):
+    """The part of `idle_s` that would vanish, at most, if every batch were there at once.
+
+    In each gap the lesser of the device's idle and of the host's waiting for data.
+    """
+
+    name, unit, kind, family = "idle_data_s", "s", "counter", "time"
+    role, label = "diagnostic", "device idle while waiting for data"
+
+    def _amount(self, device: DeviceTime) -> float:
+        return device.idle_data_s
+
+
+@final
+class H2dDeviceS(_DeviceAmount):
+    """Device seconds of batch transfers on the compute stream, in the steps of `timed_s`."""
+
+    name, unit, kind, family = "h2d_device_s", "s", "counter", "time"
+    role, label = "diagnostic", "batch transfer, on the device"
+
+    def _amount(self, device: DeviceTime) -> float:
+        return device.h2d_s
+
+
+@final
+class TimedS(_DeviceAmount):
+    """Device seconds over which idle and transfers were seen: the denominator of their fractions."""
+
+    name, unit, kind, family = "timed_s", "s", "counter", "time"
+    role, label = "diagnostic", "device time seen by events"
+
+    def _amount(self, device: DeviceTime) -> float:
+        return device.timed_s
+
+
+def _share(part_s: float, of_s: float) -> Amount:
+    """A fraction; None (no new reading) in a window without a step that was seen."""
+    return part_s / of_s if of_s > 0 else None
+
+
+@final
+class IdleFraction(Derived):
+    """Idle of all devices in the window over the device time in which it was seen: `idle_s` over `timed_s`."""
+
+    name, unit, kind, family = "idle_fraction", "fraction", "gauge", "time"
+    label, headline = "device idle", True
+    needs = ("idle_s", "timed_s")
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        return _share(window["idle_s"], window["timed_s"])
+
+
+@final
+class RankMaxIdleFraction(_DeviceAmount):
+    """The window's idle fraction of the device that idles most."""
+
+    name, unit, kind, family = "rank_max_idle_fraction", "fraction", "gauge", "time"
+    across, role, label = "max", "diagnostic", "device idle, the worst device"
+
+    def _amount(self, device: DeviceTime) -> Amount:
+        return _share(device.idle_s, device.timed_s)
+
+
+@final
+class H2dS(Measured):
+    """Host seconds of handing batches to the device: a part of `train_s`.
+
+    A copy from pinned memory is handed over at once; one from pageable memory makes the host wait, for the device's
+    earlier work too.
+    """
+
+    name, unit, kind, family = "h2d_s", "s", "counter", "time"
+    scope, across, role, label = "job", "rank0", "diagnostic", "batch transfer, on the host"
+
+    def open(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def read(self, sample: StepSample) -> float:
+        if not self._setting.on_cuda and self._setting.attached(DeviceSteps) is None:
+            self.method = "zero by definition: the host trains, nothing is handed over"
+            return 0.0
+        if sample.h2d_s is None:
+            raise Missing("nobody tells when a batch is handed to the device")
+        return sample.h2d_s
