@@ -48,6 +48,12 @@ class FabricMonitor:
         return FabricMonitor, (self._namespace, self.options)
 
 
+def finish() -> None:
+    """End the runs in progress now, as the end of the process would: in a notebook, or before something else runs."""
+    for session in list(_running):
+        session._end()
+
+
 def _session_of(fabric: Any) -> _Session | None:
     session = _sessions.get(fabric)
     if session is None:
@@ -89,6 +95,15 @@ class _Batch:
         self.backwards = 0
 
 
+class _Evaluation:
+    """An iteration over a loader that looks like evaluation, until something is trained in it."""
+
+    def __init__(self, loader: Any, content: object) -> None:
+        self.loader, self.content = loader, content
+        self.count = view.OpenCount()
+        self.trains = False
+
+
 @final
 class _Session:
     """One Fabric: what was set up, and the run in progress."""
@@ -101,7 +116,7 @@ class _Session:
         self._recorder: Recorder | None = None
         self._batch: _Batch | None = None
         self._trained_on: WeakSet[Any] = WeakSet()
-        self._evaluation: Any = None
+        self._evaluation: _Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
         self._world_size = 1
@@ -141,6 +156,7 @@ class _Session:
 
     @_harmless
     def backward(self) -> None:
+        self._it_trains()
         if self._batch is not None:
             self._batch.backwards += 1
         self._look_inside()
@@ -172,13 +188,22 @@ class _Session:
 
     @_harmless
     def _stepped(self, index: int) -> None:
+        self._it_trains()
         self._look_inside()
         if self._batch is not None:
             self._batch.stepped.append(index)
         else:  # the batch came from elsewhere: steps are known, what is in them is not
-            if self._evaluation is not None:
-                self._trained_on.add(self._evaluation)
             self._begin().step(None, work=(index,))
+
+    def _it_trains(self) -> None:
+        """Fine-tuning in eval mode is no evaluation after all."""
+        evaluation, self._evaluation = self._evaluation, None
+        if evaluation is not None:
+            evaluation.trains = True
+            evaluation.count.end(discard=True)
+            self._trained_on.add(evaluation.loader)
+            self._begin().before(evaluation.content)  # it is too late to count it: one of its kind will be
+            self._batch = _Batch(evaluation.loader, evaluation.content)
 
     # Loaders ------------------------------------------------------------------------------------------------
 
@@ -210,6 +235,7 @@ class _Session:
 
     @_harmless
     def _fetch_begins(self, loader: Any) -> None:
+        self._evaluation = None
         batch = self._batch
         if batch is not None and (batch.stepped or batch.backwards):
             self._batch_ended()
@@ -258,29 +284,34 @@ class _Session:
             self._recorder.accounts.rebase("other")
 
     def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
-        self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
-        count = view.OpenCount()
         depth = self._push("evaluate")
-        self._evaluated, self._evaluation = True, loader
+        evaluation = None
         try:
             for batch in fetched:
-                self._evaluation_begins(count, batch)
+                evaluation = _Evaluation(loader, batch)
+                self._evaluation_begins(evaluation)
                 yield batch
                 del batch
-                self._evaluation_ended(count)
+                if evaluation.trains:
+                    yield from self._training(loader, fetched)
+                    return
+                self._evaluation_ended(evaluation)
         finally:
-            self._evaluation = None
-            self._evaluation_ended(count)
+            self._evaluation_ended(evaluation)
             self._pop(depth)
 
     @_harmless
-    def _evaluation_begins(self, count: view.OpenCount, batch: object) -> None:
+    def _evaluation_begins(self, evaluation: _Evaluation) -> None:
+        self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
+        self._evaluated, self._evaluation = True, evaluation
         if self._recorder is not None:
-            count.begin(self._recorder.before_evaluation(batch))
+            evaluation.count.begin(self._recorder.before_evaluation(evaluation.content))
 
     @_harmless
-    def _evaluation_ended(self, count: view.OpenCount) -> None:
-        count.end()
+    def _evaluation_ended(self, evaluation: _Evaluation | None) -> None:
+        self._evaluation = None
+        if evaluation is not None:
+            evaluation.count.end()
 
     @_harmless
     def _push(self, account: str) -> int | None:
@@ -299,9 +330,8 @@ class _Session:
         """The run in progress; the first time, those of other Fabrics end."""
         if self._recorder is not None:
             return self._recorder
-        for other in list(_running):
-            if not other._iterations:
-                other._end()
+        for other in [session for session in _running if not session._iterations]:
+            other._end()
         options = dict(self._options)
         every, infer = options.pop("log_every_n_steps", None), options.pop("infer", "auto")
         recorder = Recorder(
