@@ -137,6 +137,7 @@ def accuracy(model, loader):
 
 def main(epochs=3):
     fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
     fabric.seed_everything(1, verbose=False)
     data = TensorDataset(torch.randn(64, 16), torch.arange(64) % 4)
     train, val = fabric.setup_dataloaders(DataLoader(data, 8, shuffle=True), DataLoader(data, 16))

@@ -178,13 +178,21 @@ def test_each_fit_is_a_run_and_a_trainer_with_a_monitor_of_its_own_gets_no_secon
     assert second.final["setup_s"] < first.final["setup_s"]  # it begins where the first one ended
 
 
-@pytest.mark.parametrize("launcher", ["subprocess", "torchrun"])
-def test_two_processes_leave_one_run(call: Call, launcher: str) -> None:
-    command = [PYTHON] if launcher == "subprocess" else [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
-    done = call(*COSTS, "run", "--", *command, "train.py", script=run_scripts.DDP)
+def test_a_script_that_launches_itself_again_leaves_one_run(call: Call) -> None:
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.DDP)
     assert done.code == 0, done.err[-3000:]
     assert done.run.header["setup"]["processes"] == 2
     assert done.run.final["steps"] == 6
+
+
+def test_processes_of_torchrun_leave_one_run(call: Call) -> None:
+    script = run_scripts.FABRIC.replace("devices=1", 'devices=2, strategy="ddp"')
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+    done = call(*COSTS, "run", "--", *torchrun, "train.py", script=script)
+    assert done.code == 0, done.err[-3000:]
+    assert done.run.header["setup"]["processes"] == 2
+    assert done.run.final["steps"] == 12
+    assert done.run.points["val/acc"].drop_nulls().len() == 3
 
 
 # The environment without us ---------------------------------------------------------------------------------
@@ -329,6 +337,36 @@ def test_a_signal_reaches_the_command(begun: Callable[..., subprocess.Popen[str]
     out, _ = process.communicate(timeout=60)
     assert out == f"{number.name}\n"
     assert process.returncode == 40 + number
+
+
+_COUNTS = """
+import signal, time
+seen = []
+signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+print("ready", flush=True)
+deadline = time.monotonic() + 30
+while not seen and time.monotonic() < deadline:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("interrupts:", len(seen), flush=True)
+"""
+
+
+def test_ctrl_c_arrives_once(environment: dict[str, str], tmp_path: Path) -> None:
+    """A terminal tells the command as well: the second Ctrl-C would end a graceful shutdown."""
+    command = [*COSTS, "run", "--", PYTHON, "-c", _COUNTS]
+    inside_a_terminal = f"import os, pty; raise SystemExit(os.waitstatus_to_exitcode(pty.spawn({command!r})))"
+    with subprocess.Popen(
+        [PYTHON, "-c", inside_a_terminal], cwd=tmp_path, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        process.stdin.write("\x03")
+        process.stdin.flush()
+        assert "interrupts: 1" in process.stdout.read()
+    assert process.returncode == 0
 
 
 def test_a_command_that_a_signal_ended_ends_us_by_the_same(begun: Callable[..., subprocess.Popen[str]]) -> None:
