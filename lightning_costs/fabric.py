@@ -57,7 +57,7 @@ def finish() -> None:
 def _session_of(fabric: Any) -> _Session | None:
     session = _sessions.get(fabric)
     if session is None:
-        monitor = next((c for c in fabric._callbacks if isinstance(c, FabricMonitor)), None)
+        monitor = next((c for c in view.callbacks(fabric) if isinstance(c, FabricMonitor)), None)
         if monitor is not None:
             session = _sessions[fabric] = _Session(monitor.options)
     return session
@@ -100,7 +100,6 @@ class _Evaluation:
 
     def __init__(self, loader: Any, content: object) -> None:
         self.loader, self.content = loader, content
-        self.count = view.OpenCount()
         self.trains = False
 
 
@@ -200,7 +199,7 @@ class _Session:
         evaluation, self._evaluation = self._evaluation, None
         if evaluation is not None:
             evaluation.trains = True
-            evaluation.count.end(discard=True)
+            self.count.end(discard=True)
             self._trained_on.add(evaluation.loader)
             self._begin().before(evaluation.content)  # it is too late to count it: one of its kind will be
             self._batch = _Batch(evaluation.loader, evaluation.content)
@@ -235,7 +234,7 @@ class _Session:
 
     @_harmless
     def _fetch_begins(self, loader: Any) -> None:
-        self._evaluation = None
+        self._evaluation_ended(self._evaluation)
         batch = self._batch
         if batch is not None and (batch.stepped or batch.backwards):
             self._batch_ended()
@@ -305,13 +304,13 @@ class _Session:
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
         self._evaluated, self._evaluation = True, evaluation
         if self._recorder is not None:
-            evaluation.count.begin(self._recorder.before_evaluation(evaluation.content))
+            self.count.begin(self._recorder.before_evaluation(evaluation.content))
 
     @_harmless
     def _evaluation_ended(self, evaluation: _Evaluation | None) -> None:
-        self._evaluation = None
-        if evaluation is not None:
-            evaluation.count.end()
+        if evaluation is not None and evaluation is self._evaluation:
+            self._evaluation = None
+            self.count.end()
 
     @_harmless
     def _push(self, account: str) -> int | None:

@@ -124,6 +124,12 @@ def _logging(fabric: Any, listener: FabricListener, call: Call, args: Any, kwarg
 # What a Fabric says -----------------------------------------------------------------------------------------
 
 
+def callbacks(fabric: Any) -> Sequence[object]:
+    """Its callbacks, those of entry points among them."""
+    found: Sequence[object] = fabric._callbacks
+    return found
+
+
 def places(fabric: Any) -> tuple[Place, tuple[Place, ...]]:
     """This process, and all of them: known once Fabric has launched them."""
     per_node = max(1, fabric.world_size // nodes(fabric))
@@ -160,32 +166,39 @@ class OpenCount:
     """A count of operators from one batch to the next: entered and left by hand, and never in the user's modes' way.
 
     Between two fetches the script may enter modes of its own and keep them: torch's modes are a stack, and whoever
-    leaves pops its top. So a count begins only where no mode is on, and takes those above it off while it leaves.
+    leaves pops its top. So nothing is counted where a mode is on already, and those above are off while it leaves.
     """
 
     def __init__(self) -> None:
         self._stack: ExitStack | None = None
 
     def begin(self, count: AbstractContextManager[None] | None) -> None:
-        """Enter what was given, if it may be."""
-        if count is not None and self._stack is None and not _modes():
-            self._stack = ExitStack()
-            self._stack.enter_context(count)
+        """Enter what was given; under a mode of the script's it is left at once, and what it counts stays unknown."""
+        if count is None:
+            return
+        self.end(discard=True)
+        lowest = not _modes()
+        self._stack = ExitStack()
+        self._stack.enter_context(count)
+        if not lowest:
+            self._leave(discard=True)
 
     def end(self, *, discard: bool = False) -> None:
         """Leave it; `discard` where what was counted is not the work of one batch."""
-        stack, self._stack = self._stack, None
-        if stack is None:
+        if self._stack is None:
             return
         above = [_pop_mode() for _ in range(len(_modes()) - 1)]
         try:
-            if discard:
-                stack.__exit__(GeneratorExit, GeneratorExit(), None)
-            else:
-                stack.close()
+            self._leave(discard=discard)
         finally:
             for mode in reversed(above):
                 _push_mode(mode)
+
+    def _leave(self, *, discard: bool) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            error = GeneratorExit() if discard else None
+            stack.__exit__(type(error) if error is not None else None, error, None)
 
 
 def _modes() -> list[Any]:

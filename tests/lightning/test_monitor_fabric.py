@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_costs import load_runs
 from lightning_costs.core.records import RunRecord
 from lightning_costs.fabric import FabricMonitor, finish
+from lightning_costs.probes.fabric import callbacks, facts
 
 STEP_FLOP = 3 * 2 * (16 * 32 + 32 * 4) - 2 * 16 * 32
 
@@ -212,6 +214,43 @@ def test_a_fabric_without_a_monitor_is_as_ever(script: Script, tmp_path: Path) -
         optimizer.step()
     finish()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_counted_under_a_users_mode_is_missing_and_not_less(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    with FlopCounterMode(display=False):
+        for batch in script.loader:
+            script.train(batch)
+        script.evaluate()
+    run = ended()
+    assert counts(run) == [8, 8, 64, 1, None]
+    assert "8 of 8 batches were never counted" in run.header["missing"]["flop"]
+    assert run.final["evaluate_flop"] is None
+
+
+def test_a_validation_iterator_that_stays_open_takes_nothing_from_training(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    other = iter(script.fabric.setup_dataloaders(data()))
+    for batch in script.loader:
+        with torch.no_grad():
+            script.model(next(other)[0])
+        script.train(batch)
+    assert counts(ended())[:4] == [8, 8, 64, 1]
+
+
+@pytest.mark.parametrize("name", ["lightning.fabric", "lightning_fabric"])
+def test_what_the_adapter_wraps_and_reads_is_there(name: str) -> None:
+    """Seen on Lightning 2.6.6."""
+    kind = import_module(name).Fabric
+    for method in ("setup", "setup_module", "setup_optimizers", "setup_dataloaders", "backward", "save", "log_dict"):
+        assert callable(getattr(kind, method))
+    fabric = kind(accelerator="cpu", devices=1)
+    assert callbacks(fabric) == []
+    assert facts(fabric) == {
+        "precision": "32-true", "strategy": "SingleDeviceStrategy", "accelerator": "CPUAccelerator"
+    }  # fmt: skip
 
 
 def test_a_fabric_goes_to_spawned_processes(script: Script) -> None:
