@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, final
 
+import numpy
 import torch
 
 from lightning_costs.core.accounts import Accounts
@@ -24,7 +25,7 @@ from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import Status, status_after
-from lightning_costs.stores.rows import begin_wandb, end_wandb, row
+from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback as _Callback
@@ -236,9 +237,7 @@ def _harmless(
         try:
             return method(session, *args, **kwargs)
         except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's training
-            session.broken = True
-            session.view.unwatch()
-            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+            session.stop_measuring()
             return None
 
     return harmless
@@ -253,12 +252,21 @@ class _Session:
         self.accounts = recorder.accounts
         self.view = TrainerView(trainer, owner, self)
         self._trainer = trainer
-        self._headline_only = headline_only
+        self._columns = columns(recorder.declarations, headline_only=headline_only)
+        self._headline = columns(recorder.declarations, headline_only=True)
         self._row: dict[str, float] = {}
         self._row_step: int | None = None
-        self._bar = ""
+        self._costs: Mapping[str, float | None] = {}
         self._announced = False
         self.broken = False
+        self.looking = False
+
+    def stop_measuring(self) -> None:
+        """Something went wrong in here: say so once, and leave the training alone from now on."""
+        self.broken = True
+        self.looking = False
+        self.view.unwatch()
+        _log.exception("measuring costs failed and stops here; training goes on. Please report this")
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
@@ -271,9 +279,16 @@ class _Session:
     def training_ended(self) -> None:
         self.recorder.training_ended()
 
-    @_harmless
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        return self.recorder.before(batch, position)
+        if self.broken:
+            return None
+        try:  # every step comes by here: no wrapper
+            count = self.recorder.before(batch, position)
+            self.looking = self.recorder.looking
+        except Exception:  # noqa: BLE001 - as in _harmless
+            self.stop_measuring()
+            return None
+        return count
 
     @_harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
@@ -283,22 +298,30 @@ class _Session:
     def look_inside(self) -> None:
         self.recorder.look_inside()
 
-    @_harmless
     def batch_ended(self, batch: object) -> None:
-        work = self.view.take_work()
+        if self.broken:
+            return
+        try:  # every step comes by here: no wrapper
+            self._batch_ended(batch)
+        except Exception:  # noqa: BLE001 - as in _harmless
+            self.stop_measuring()
+
+    def _batch_ended(self, batch: object) -> None:
+        view, recorder = self.view, self.recorder
+        work = view.take_work()
         first = not self._announced
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
-                self.recorder.describe(_facts(self._trainer, self.view.loaders))
-        if self.view.epoch_complete:
-            self.recorder.epoch_done()
-        self.recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
+                recorder.describe(_facts(self._trainer, view.loaders))
+        if view.epoch_complete:
+            recorder.epoch_done()
+        recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
         if first:
             with self.accounts.inside("other"):
                 self._announce()
-        if not self.view.accumulating and self.recorder.due(self.view.row_step + 1):
+        if recorder.due(view.row_step + 1) and not view.accumulating:
             self._stamp()
-            self._point(self.recorder.emit("train"))
+            self._point(recorder.emit("train"))
 
     @_harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:
@@ -344,7 +367,9 @@ class _Session:
         return self._row if self._row_step == self.view.row_step else {}
 
     def bar(self) -> str:
-        return self._bar
+        declared = self.recorder.declarations
+        units = [(self._costs.get(name), declared[name].unit) for name in _BAR if name in declared]
+        return " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
 
     def _announce(self) -> None:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
@@ -360,15 +385,14 @@ class _Session:
         self.recorder.at(step=self.view.row_step, epoch=self._trainer.current_epoch)
 
     def _point(self, point: CurvePoint) -> None:
-        declared = self.recorder.declarations
-        self._row = row(point.costs, declared, headline_only=self._headline_only)
+        self._costs = point.costs
+        self._row = row(point.costs, self._columns)
         self._row_step = self.view.row_step
-        units = [(point.costs.get(name), declared[name].unit) for name in _BAR if name in declared]
-        self._bar = " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
         if self._trainer.world_size == 1:
-            headline = row(point.costs, declared, headline_only=True)
-            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all.
-            values = torch.tensor(list(headline.values()), dtype=torch.float64).unbind()
+            headline = row(point.costs, self._headline)
+            # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
+            # fresh ones, as somebody may keep the last.
+            values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self.view.publish(dict(zip(headline, values, strict=True)))
 
 

@@ -256,7 +256,8 @@ class Recorder:
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
-        return self._steps.before(batch, position) if self._steps is not None else None
+        steps = self._steps
+        return steps.before(batch, position) if steps is not None else None
 
     @contextmanager
     def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:
@@ -272,6 +273,11 @@ class Recorder:
     def before_evaluation(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated: `counting_evaluation` for hot paths."""
         return self._steps.before_evaluation(batch, loader) if self._steps is not None else None
+
+    @property
+    def looking(self) -> bool:
+        """Whether `look_inside` is of use in the step in work."""
+        return self._steps is not None and self._steps.looking
 
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
@@ -297,16 +303,16 @@ class Recorder:
         Returns:
             The point, where one was made.
         """
-        self._check_not_ended()
         steps = self._steps
         if self._state != "training" or steps is None:
+            self._check_not_ended()
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
         if not self._book.opened:  # at the first training batch: finders and sanity checks leave no folder
             with self.accounts.inside("other"):
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
         look, warm = steps.after(batch, work)
-        samples, tokens = self._samples(batch, look.samples), None
+        samples = look.samples if self._batch_size_fn is None else self._samples(batch, look.samples)
         if self._length_fn is not None and batch is not None:
             tokens = self._ask(self._length_fn, batch, "length_fn")
         else:

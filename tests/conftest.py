@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from lightning_costs.stores import folder
+
 settings.register_profile("fast", max_examples=60, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
@@ -33,3 +35,9 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 
 #: A module of its own, as Triton reads a kernel's source; importable where Triton is.
 collect_ignore = [] if find_spec("triton") else ["gpu_kernels.py"]
+
+
+@pytest.fixture
+def every_point_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that last milliseconds and are killed: their points must not wait for a second to pass."""
+    monkeypatch.setattr(folder, "FLUSH_EVERY_S", 0.0)

@@ -137,6 +137,11 @@ class Measured(Indicator, ABC):
     reading cannot be had. None from `read` means: a gauge has no new reading in this window and keeps its last;
     a counter lost this window and is missing from then on.
 
+    Class attributes:
+        paced: Reading costs something, or the meter moves in steps: train points close to each other (closer than
+            `lightning_costs.indicators.panel.LEAST_WINDOW_S`) share one reading. A paced counter's `read` tells
+            what was spent since its last call.
+
     Example:
         >>> class Sneezes(Measured):
         ...     name, unit, kind, family = "sneeze_calls", "calls", "counter", "data"
@@ -151,6 +156,8 @@ class Measured(Indicator, ABC):
         Traceback (most recent call last):
         TypeError: indicator name 'energy' must be its unit 'j' or end in '_j'
     """
+
+    paced: ClassVar[bool] = False
 
     def open(self, setting: Any) -> None:
         """Take what reading needs from the setting (`lightning_costs.probes.setting.Setting`)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from lightning_costs.core.indicator import Declaration
@@ -31,13 +31,15 @@ class Ledger:
             for name, declared in self._declarations.items()
             if declared.kind != "static"
         }
+        self._counters = [name for name in self._costs if self._declarations[name].kind == "counter"]
+        self._gauges = [(n, self._declarations[n].fold == "max") for n in self._costs if n not in self._counters]
 
     @property
     def costs(self) -> dict[str, Amount]:
         """Totals of counters and readings of gauges so far."""
         return dict(self._costs)
 
-    def add(self, window: Mapping[str, Amount], *, lost: frozenset[str] = frozenset()) -> None:
+    def add(self, window: Mapping[str, Amount], *, lost: Container[str] = ()) -> None:
         """Fold one window.
 
         Args:
@@ -45,15 +47,17 @@ class Ledger:
                 from now on; a gauge that is absent or None keeps its last reading.
             lost: Gauges that cannot be read any more: they become missing.
         """
-        for name, so_far in self._costs.items():
-            declared, amount = self._declarations[name], window.get(name)
-            if declared.kind == "counter":
-                self._costs[name] = None if so_far is None or amount is None else so_far + amount
-            elif name in lost:
-                self._costs[name] = None
-            elif amount is not None:
-                keep = declared.fold == "max" and so_far is not None and so_far > amount
-                self._costs[name] = so_far if keep else amount
+        costs, amount_of = self._costs, window.get
+        for name in self._counters:
+            if (so_far := costs[name]) is not None:
+                amount = amount_of(name)
+                costs[name] = None if amount is None else so_far + amount
+        for name, is_most in self._gauges:
+            amount, so_far = amount_of(name), costs[name]
+            if amount is not None and not (is_most and so_far is not None and so_far > amount):
+                costs[name] = amount
+            if name in lost:
+                costs[name] = None
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint."""
@@ -71,11 +75,10 @@ class Ledger:
         states: list[Mapping[str, Amount]] = [s["costs"] for s in (state, *also)]
         furthest = max(states, key=lambda costs: costs.get("total_s") or 0.0)
         for name in self._costs:
-            if self._declarations[name].kind == "counter":
+            if name in self._counters:
                 totals = [costs.get(name) for costs in states]
                 known = [total for total in totals if total is not None]
                 self._costs[name] = max(known) if len(known) == len(totals) else None
             else:
                 self._costs[name] = furthest.get(name)
-        counters = (name for name in self._costs if self._declarations[name].kind == "counter")
-        return [name for name in counters if self._costs[name] is None]
+        return [name for name in self._counters if self._costs[name] is None]

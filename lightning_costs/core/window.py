@@ -8,6 +8,11 @@ from lightning_costs.core.accounts import PARTS, Accounts
 from lightning_costs.core.records import StepSample, Trigger
 
 
+def _sum(total: int | None, amount: int | None) -> int | None:
+    """A sum; unknown where a part of it is."""
+    return None if total is None or amount is None else total + amount
+
+
 class Window:
     """Adds up what a training loop does between two emissions.
 
@@ -21,10 +26,15 @@ class Window:
         "_closed",
         "_closed_s",
         "_epochs",
+        "_held_batches",
+        "_held_samples",
+        "_held_tokens",
+        "_held_warm",
         "_optimizer_steps",
         "_samples",
-        "_since_step",
-        "_steady",
+        "_steady_s",
+        "_steady_samples",
+        "_steady_tokens",
         "_step_times_s",
         "_steps",
         "_tokens",
@@ -37,8 +47,11 @@ class Window:
         self._closed = dict.fromkeys(accounts.read(), 0.0)
         self._closed_s = 0.0
         self._train_s = accounts.train_s()
-        #: Samples, tokens and warmth of the batches since the last optimizer step.
-        self._since_step: tuple[int | None, int | None, bool] = (0, 0, False)
+        #: Batches since the last optimizer step, their samples and tokens, and whether one was warm-up.
+        self._held_batches = 0
+        self._held_samples: int | None = 0
+        self._held_tokens: int | None = 0
+        self._held_warm = False
         self.overhead_s = 0.0
         self._reset()
 
@@ -46,7 +59,9 @@ class Window:
         self._batches = self._steps = self._optimizer_steps = self._epochs = 0
         self._samples: int | None = 0
         self._tokens: int | None = 0
-        self._steady: tuple[float, int, int | None, int | None] = (0.0, 0, 0, 0)
+        self._steady_s = 0.0
+        self._steady_samples: int | None = 0
+        self._steady_tokens: int | None = 0
         self._step_times_s = array("d")
 
     def start_clock(self) -> None:
@@ -73,30 +88,27 @@ class Window:
             Whether the step that ended with this batch counts for the rates; None where none ended.
         """
         self._batches += 1
-        self._samples = None if self._samples is None or samples is None else self._samples + samples
-        self._tokens = None if self._tokens is None or tokens is None else self._tokens + tokens
-        held_samples, held_tokens, held_warm = self._since_step
-        held_samples = None if held_samples is None or samples is None else held_samples + samples
-        held_tokens = None if held_tokens is None or tokens is None else held_tokens + tokens
-        held_warm = held_warm or warm
+        self._samples = _sum(self._samples, samples)
+        self._tokens = _sum(self._tokens, tokens)
+        if self._held_batches:
+            samples, tokens = _sum(self._held_samples, samples), _sum(self._held_tokens, tokens)
+            warm = warm or self._held_warm
         if not optimizer_steps:
-            self._since_step = (held_samples, held_tokens, held_warm)
+            self._held_samples, self._held_tokens, self._held_warm = samples, tokens, warm
+            self._held_batches += 1
             return None
-        self._since_step = (0, 0, False)
+        self._held_batches = 0
         self._steps += 1
         self._optimizer_steps += optimizer_steps
         train_s = self._accounts.train_s()
         took_s, self._train_s = train_s - self._train_s, train_s
-        if not held_warm:
-            steady_s, steps, steady_samples, steady_tokens = self._steady
-            self._steady = (
-                steady_s + took_s,
-                steps + 1,
-                None if steady_samples is None or held_samples is None else steady_samples + held_samples,
-                None if steady_tokens is None or held_tokens is None else steady_tokens + held_tokens,
-            )
-            self._step_times_s.append(took_s)
-        return not held_warm
+        if warm:
+            return False
+        self._steady_s += took_s
+        self._steady_samples = _sum(self._steady_samples, samples)
+        self._steady_tokens = _sum(self._steady_tokens, tokens)
+        self._step_times_s.append(took_s)
+        return True
 
     def epoch(self) -> None:
         """Note that an epoch is complete."""
@@ -105,8 +117,8 @@ class Window:
     @property
     def steady_step_s(self) -> float | None:
         """Mean duration of the window's steps outside warm-up so far, in seconds."""
-        steady_s, steps, _, _ = self._steady
-        return steady_s / steps if steps else None
+        steps = len(self._step_times_s)
+        return self._steady_s / steps if steps else None
 
     def close(self, *, step: int, epoch: int, trigger: Trigger) -> StepSample:
         """The window as a sample; the next one begins at the same clock reading."""
@@ -116,7 +128,6 @@ class Window:
         for name, account in PARTS.items():
             accounts_s[account] += part[name]
         length_s = sum(accounts_s.values())
-        steady_s, steady_steps, steady_samples, steady_tokens = self._steady
         sample = StepSample(
             step=step,
             epoch=epoch,
@@ -131,10 +142,10 @@ class Window:
             epochs=self._epochs,
             samples=self._samples,
             tokens=self._tokens,
-            steady_s=steady_s,
-            steady_steps=steady_steps,
-            steady_samples=steady_samples,
-            steady_tokens=steady_tokens,
+            steady_s=self._steady_s,
+            steady_steps=len(self._step_times_s),
+            steady_samples=self._steady_samples,
+            steady_tokens=self._steady_tokens,
             step_times_s=tuple(self._step_times_s),
             overhead_s=self.overhead_s,
         )

@@ -20,7 +20,10 @@ class _Clock(Measured):
     accounts: ClassVar[tuple[str, ...]] = ()
 
     def read(self, sample: StepSample) -> float:
-        return sum(sample.accounts_s[account] for account in self.accounts)
+        seconds = 0.0
+        for account in self.accounts:
+            seconds += sample.accounts_s[account]
+        return seconds
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, final
 
 from lightning_costs.core.indicator import Derived, Family, Measured, Missing, Scope
@@ -20,7 +20,7 @@ CONVENTION = "executed operators of the step, matrix products and convolutions, 
 _WAITED = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.counting(batch)"
 
 
-def bound(uncounted: Mapping[str, int]) -> str:
+def bound(uncounted: Iterable[str]) -> str:
     """What a count lacks, in words: operators without a formula; empty where it lacks nothing.
 
     Their calls are in the header: a method's text holds no figure that differs between runs counted alike.
@@ -40,11 +40,14 @@ class _Census(Measured):
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
         self._read = 0
+        self._lacking: tuple[str, ...] | None = None
 
     def _total(self) -> int:
         """The first quantity less the others."""
-        whole, *parts = (self._census.total(quantity, steady=self.steady) for quantity in self.quantities)
-        return whole - sum(parts)
+        total = self._census.total(self.quantities[0], steady=self.steady)
+        for quantity in self.quantities[1:]:
+            total -= self._census.total(quantity, steady=self.steady)
+        return total
 
     def read(self, sample: StepSample) -> float:
         census = self._census
@@ -55,13 +58,15 @@ class _Census(Measured):
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {why}")
         if census.blind:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
-        self.method = self._how(census)
         total = self._total()
         new, self._read = total - self._read, total
+        if census.lacking is not self._lacking:
+            self._lacking = census.lacking
+            self.method = self._how(census)
         return float(new)
 
     def _how(self, census: StepCensus) -> str:
-        return f"step census: {CONVENTION}{bound(census.uncounted)}"
+        return f"step census: {CONVENTION}{bound(census.lacking)}"
 
 
 @final
@@ -75,12 +80,12 @@ class Flop(_Census):
         self._warns = setting.place.rank == 0
 
     def _how(self, census: StepCensus) -> str:
-        if self._warns and census.uncounted:
+        if self._warns and census.lacking:
             self._warns = False
             _log.warning(
                 "flop is a lower bound: no formula for %s; register one with "
                 "torch.utils.flop_counter.register_flop_formula",
-                ", ".join(sorted(census.uncounted)),
+                ", ".join(census.lacking),
             )
         return super()._how(census)
 
@@ -144,7 +149,7 @@ class EvaluateFlop(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(EvaluationCensus)
-        self._read = 0
+        self._read, self._batches = 0, -1
 
     def read(self, sample: StepSample) -> float:
         census = self._census
@@ -155,6 +160,9 @@ class EvaluateFlop(Measured):
             )
         if not census.batches and sample.accounts_s["evaluate"] > 0:
             raise Missing("evaluation ran outside recorder.counting_evaluation(batch)")
+        if census.batches == self._batches:
+            return 0.0
+        self._batches = census.batches
         self.method = f"census of evaluation batches, one for each new shape{bound(census.uncounted)}"
         new, self._read = census.flop - self._read, census.flop
         return float(new)

@@ -8,7 +8,6 @@ from typing import final
 from lightning_costs.core.indicator import Derived, Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.indicators.pace import Pace
 from lightning_costs.probes.host_energy import HostEnergy
 from lightning_costs.probes.nvml import GpuEnergy
 from lightning_costs.probes.setting import Setting
@@ -21,11 +20,10 @@ class GpuEnergyJ(Measured):
     """Energy of the training GPUs."""
 
     name, unit, kind, family = "gpu_energy_j", "j", "counter", "energy"
-    scope, label = "rank", "GPU energy"
+    scope, label, paced = "rank", "GPU energy", True
 
     def open(self, setting: Setting) -> None:
         self._meter: GpuEnergy | None = None
-        self._pace = Pace()
         if setting.device is not None and setting.device.type == "cpu":
             self.method = "zero by definition: no GPU trains in this run"
         elif setting.on_cuda:
@@ -35,7 +33,7 @@ class GpuEnergyJ(Measured):
             raise Missing(f"energy of device {setting.device!s} cannot be read")
 
     def read(self, sample: StepSample) -> float:
-        return 0.0 if self._meter is None or not self._pace.due(sample) else self._meter.joules()
+        return 0.0 if self._meter is None else self._meter.joules()
 
 
 @final
@@ -43,18 +41,15 @@ class CpuEnergyJ(Measured):
     """Energy of the nodes' CPUs, each node once."""
 
     name, unit, kind, family = "cpu_energy_j", "j", "counter", "energy"
-    scope, label = "node", "CPU energy"
+    scope, label, paced = "node", "CPU energy", True
 
     def open(self, setting: Setting) -> None:
         self._meter = setting.probe(HostEnergy) if setting.first_on_node else None
-        self._pace = Pace()
         if self._meter is not None:
             self.method = self._meter.cpu_method + _SINCE
 
     def read(self, sample: StepSample) -> Amount:
-        if self._meter is None:
-            return None
-        return self._meter.cpu_joules() if self._pace.due(sample) else 0.0
+        return None if self._meter is None else self._meter.cpu_joules()
 
 
 @final
@@ -62,7 +57,7 @@ class RamEnergyJ(Measured):
     """Energy of the nodes' memory, each node once."""
 
     name, unit, kind, family = "ram_energy_j", "j", "counter", "energy"
-    scope, label = "node", "RAM energy"
+    scope, label, paced = "node", "RAM energy", True
 
     def open(self, setting: Setting) -> None:
         self._meter = setting.probe(HostEnergy) if setting.first_on_node else None

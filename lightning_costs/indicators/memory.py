@@ -6,7 +6,6 @@ from typing import ClassVar, final
 
 from lightning_costs.core.indicator import Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
-from lightning_costs.indicators.pace import Pace
 from lightning_costs.probes.census import StepCensus
 from lightning_costs.probes.lifetimes import Phase, StepMemory
 from lightning_costs.probes.setting import Setting
@@ -17,7 +16,7 @@ class _Held(Measured):
     """Bytes on all ranks together, each storage once on its rank."""
 
     name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
-    fold, across = "max", "sum"
+    fold, across, paced = "max", "sum", True
 
     def open(self, setting: Setting) -> None:
         self._memory = setting.probe(TensorMemory)
@@ -89,7 +88,7 @@ class ActivationBytes(Measured):
     """Memory of activations: made by a forward pass and still held when its backward pass goes on, at most."""
 
     name, unit, kind, family = "activation_bytes", "bytes", "gauge", "memory"
-    fold, across, label = "max", "sum", "memory of activations"
+    fold, across, label, paced = "max", "sum", "memory of activations", True
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
@@ -148,7 +147,7 @@ class PeakOptimizerBytes(_PhasePeak):
 
 class _Cuda(Measured):
     name, unit, kind, family = "cuda_bytes", "bytes", "gauge", "memory"
-    fold, across = "max", "max"
+    fold, across, paced = "max", "max", True
 
     def open(self, setting: Setting) -> None:
         if not setting.on_cuda:
@@ -186,14 +185,13 @@ class HostRssBytes(Measured):
     """Resident memory of this process, the most seen at an emission."""
 
     name, unit, kind, family = "host_rss_bytes", "bytes", "gauge", "memory"
-    fold, across, label = "max", "max", "host memory"
+    fold, across, label, paced = "max", "max", "host memory", True
 
     def open(self, setting: Setting) -> None:
         import psutil
 
         self._process = psutil.Process()
-        self._pace = Pace()
         self.method = "resident set of the training process, sampled at emissions"
 
     def read(self, sample: StepSample) -> Amount:
-        return float(self._process.memory_info().rss) if self._pace.due(sample) else None
+        return float(self._process.memory_info().rss)

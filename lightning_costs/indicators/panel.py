@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, cast, final
 
 from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
 from lightning_costs.core.records import Amount, CostVector, StepSample
@@ -12,6 +12,11 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.probes.setting import Setting
 
 _log = logging.getLogger("lightning_costs")
+
+#: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs tens of
+#: microseconds: train points closer than this share one reading of the paced indicators.
+LEAST_WINDOW_S = 0.1
+_READ_ALWAYS = object()
 
 
 @final
@@ -36,13 +41,14 @@ class Panel:
         self._derived = [i for i in in_order if isinstance(i, Derived)]
         #: Declarations of what ranks read window by window, and the reduction joins.
         self.measured = {i.name: self.declarations[i.name] for i in self._measured if i.kind != "static"}
+        #: Why a column is missing, by name; replaced when it changes.
         self.missing: dict[str, str] = {}
+        #: How readings were got, by column name, where an indicator says so; replaced when it changes.
+        self.methods: dict[str, str] = {}
         self._opened = False
-
-    @property
-    def methods(self) -> dict[str, str]:
-        """How readings were got, by column name, where an indicator says so."""
-        return {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
+        self._read_s = -LEAST_WINDOW_S
+        self._reads: list[tuple[str, Measured, Any]] | None = None
+        self._reads_lack = 0
 
     def open(self) -> None:
         """Let every measured indicator take its probes."""
@@ -66,14 +72,44 @@ class Panel:
 
     def read(self, sample: StepSample) -> CostVector:
         """This rank's amounts of the window; missing indicators are absent."""
-        amounts = {
-            i.name: self._reading(i, sample)
-            for i in self._measured
-            if i.kind != "static" and i.name not in self.missing
-        }
-        for name in self.missing:
-            amounts.pop(name, None)
+        amounts: dict[str, Amount] = {}
+        reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= LEAST_WINDOW_S
+        if reads_all:
+            self._read_s = sample.ended_s
+        lost = len(self.missing)
+        for name, indicator, skipped in self._live():
+            if not reads_all and skipped is not _READ_ALWAYS:
+                amounts[name] = skipped
+                continue
+            try:
+                amount = indicator.read(sample)
+                if amount is None:
+                    if indicator.kind == "counter":
+                        raise Missing("a window gave no reading, so its total is unknown", warn=True)
+                    amounts[name] = None
+                else:
+                    amounts[name] = float(amount)
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+                self._lose(indicator, error)
+        if len(self.missing) != lost:
+            for name in self.missing:
+                amounts.pop(name, None)
+        if reads_all:
+            methods = {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
+            if methods != self.methods:
+                self.methods = methods
         return CostVector(place=self._setting.place, amounts=amounts)
+
+    def _live(self) -> list[tuple[str, Measured, Any]]:
+        """What is read window by window, each with what stands for a reading that is skipped."""
+        if self._reads is None or self._reads_lack != len(self.missing):
+            self._reads = [
+                (i.name, i, (0.0 if i.kind == "counter" else None) if i.paced else _READ_ALWAYS)
+                for i in self._measured
+                if i.kind != "static" and i.name not in self.missing
+            ]
+            self._reads_lack = len(self.missing)
+        return self._reads
 
     def statics(self, sample: StepSample) -> dict[str, Amount]:
         """The run's single numbers, as far as they can be told by now."""
@@ -86,17 +122,15 @@ class Panel:
     def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
         try:
             amount = indicator.read(sample)
-            if amount is None:
-                if indicator.kind == "counter":
-                    raise Missing("a window gave no reading, so its total is unknown", warn=True)
-                return None
-            return float(amount)
+            return None if amount is None else float(amount)
         except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
             self._lose(indicator, error)
             return None
 
     def note_unheard(self, own: CostVector, job: Mapping[str, Amount]) -> None:
         """Columns that this rank read and the job has not: some owner of theirs was not heard."""
+        if len(self._setting.places) == 1:
+            return
         for indicator in self._measured:
             name = indicator.name
             if own.amounts.get(name) is not None and job.get(name) is None:
@@ -109,31 +143,38 @@ class Panel:
     def derive(self, job: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
         """The job's window with the derived columns in it."""
         window: dict[str, Amount] = dict(job)
+        missing = self.missing
         for indicator in self._derived:
-            if indicator.name in self.missing:
+            name = indicator.name
+            if name in missing:
                 continue
-            needs = {name: window.get(name) for name in indicator.needs}
-            lacking = [name for name, amount in needs.items() if amount is None]
-            if unknown := [name for name in indicator.needs if name not in self.declarations]:
-                self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
-                continue
-            if lacking:
-                lost = [name for name in lacking if name in self.missing]
-                if lost or indicator.kind == "counter":
-                    need = (lost or lacking)[0]
-                    why = self.missing.get(need, "not every rank was heard")
-                    self._lose(indicator, Missing(f"needs {need}: {why}"))
-                continue
-            try:
-                amount = indicator.of({name: amount for name, amount in needs.items() if amount is not None}, tariff)
-                window[indicator.name] = None if amount is None else float(amount)
-            except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
-                self._lose(indicator, error)
+            for need in indicator.needs:
+                if window.get(need) is None:
+                    self._lack(indicator, window)
+                    break
+            else:
+                try:
+                    amount = indicator.of(cast("dict[str, float]", window), tariff)
+                    window[name] = None if amount is None else float(amount)
+                except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
+                    self._lose(indicator, error)
+                    missing = self.missing
         return window
+
+    def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:
+        """A need has no amount: a gauge waits for its next reading, what cannot be made up is missing."""
+        lacking = [name for name in indicator.needs if window.get(name) is None]
+        if unknown := [name for name in indicator.needs if name not in self.declarations]:
+            self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
+            return
+        lost = [name for name in lacking if name in self.missing]
+        if lost or indicator.kind == "counter":
+            need = (lost or lacking)[0]
+            self._lose(indicator, Missing(f"needs {need}: {self.missing.get(need, 'not every rank was heard')}"))
 
     def _lose(self, indicator: Indicator, error: Exception) -> None:
         expected = isinstance(error, Missing)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        self.missing[indicator.name] = reason
+        self.missing = {**self.missing, indicator.name: reason}
         if self._setting.place.rank == 0 and (not isinstance(error, Missing) or error.warn):
             _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)

@@ -58,6 +58,17 @@ def eager() -> AbstractContextManager[None]:
 
 
 @final
+class _Booked:
+    """Batches of one kind: how many, how many of them outside warm-up, and how many the totals have."""
+
+    __slots__ = ("added", "batches", "count", "steady", "steady_added")
+
+    def __init__(self) -> None:
+        self.count: StepCount | None = None
+        self.batches = self.steady = self.added = self.steady_added = 0
+
+
+@final
 class StepCensus:
     """Counts a step once per kind, then remembers; other steps are tallied, one addition a batch.
 
@@ -82,10 +93,15 @@ class StepCensus:
         device: torch.device | None = None,
     ) -> None:
         self._module, self._optimizers, self._device = module, optimizers, device
-        self._counts: dict[Hashable, StepCount] = {}
-        self._tally: Counter[Hashable] = Counter()
-        self._steady: Counter[Hashable] = Counter()
-        self._held: list[Hashable] = []
+        self._kinds: dict[Hashable, _Booked] = {}
+        self._last: tuple[Hashable, _Booked] | None = None
+        self._held: list[_Booked] = []
+        self._changed: set[_Booked] = set()
+        self._totals: Counter[Quantity] = Counter()
+        self._steady_totals: Counter[Quantity] = Counter()
+        self._flop_by_dtype: Counter[str] = Counter()
+        self._uncounted: Counter[str] = Counter()
+        self._content: Hashable = None
         self._seen: set[Hashable] = set()
         self._again: set[Hashable] = set()
         self._unknown: set[Hashable] = set()
@@ -97,6 +113,11 @@ class StepCensus:
         self._memory_is_early = True
         self.censuses = 0
         self.batches = 0
+        #: The first counted step.
+        self.first: StepCount | None = None
+        #: Operators that no formula covers; the counts are lower bounds where there are any.
+        self.lacking: tuple[str, ...] = ()
+        self._products = False
         self.failed: str | None = None
         #: Module calls of the first counted forward pass.
         self.calls: ModuleCalls | None = None
@@ -117,9 +138,14 @@ class StepCensus:
 
     def wants(self, key: Hashable) -> bool:
         """Whether the step about to begin should be counted."""
+        if key is self._content and not self._unknown:
+            return False
         if self.censuses >= MOST_CENSUSES:
             return False
-        return bool(self._unknown) or key not in self._seen or (self._updated and key in self._again)
+        if self._unknown or key not in self._seen or (self._updated and key in self._again):
+            return True
+        self._content = key if self._updated else None
+        return False
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None) -> Iterator[None]:
@@ -204,46 +230,95 @@ class StepCensus:
             Whether the work is known; if not, it is added as soon as a step of the kind was counted.
         """
         self.batches += 1
-        if self._fresh is not None:
-            self._counts.setdefault(kind, self._fresh)
-            self._unknown.discard(kind)
-            self._fresh = None
-        if kind not in self._counts:
-            if self.exhausted and kind not in self._unknown:
+        last = self._last
+        if last is not None and last[0] is kind and self._fresh is None:
+            booked = last[1]
+        else:
+            found = self._entry(kind)
+            if found is None:
                 self._lost += 1  # not remembered by kind: a stream of ever-new lengths must not grow
                 return False
-            self._unknown.add(kind)
-        self._tally[kind] += 1
-        self._held.append(kind)
-        return kind not in self._unknown
+            booked = found
+            self._last = (kind, booked)
+        booked.batches += 1
+        self._held.append(booked)
+        self._changed.add(booked)
+        return booked.count is not None
+
+    def _entry(self, kind: Hashable) -> _Booked | None:
+        """The batches of a kind, with its count where a step was counted just now; None where no more are kept."""
+        booked = self._kinds.get(kind)
+        fresh, self._fresh = self._fresh, None
+        if booked is None:
+            if fresh is None and self.exhausted:
+                return None
+            booked = self._kinds[kind] = _Booked()
+        if booked.count is None:
+            if fresh is None:
+                self._unknown.add(kind)
+                return booked
+            booked.count = fresh
+            self._unknown.discard(kind)
+            self.first = self.first or fresh
+            self._products = self._products or fresh.step.flop > 0
+        return booked
 
     def settle(self, *, steady: bool) -> None:
         """A step is complete: its batches count for the rates, or were warm-up."""
         if steady:
-            self._steady.update(self._held)
+            for booked in self._held:
+                booked.steady += 1
+            self._changed.update(self._held)
         self._held.clear()
-        self._updated = True
+        if not self._updated:
+            self._updated, self._content = True, None
 
     # What is known ------------------------------------------------------------------------------------------
 
     def total(self, quantity: Quantity, *, steady: bool = False) -> int:
         """A quantity over all batches so far whose work is known; `steady` for those outside warm-up."""
-        tally = self._steady if steady else self._tally
-        return sum(getattr(count.step, quantity) * tally[kind] for kind, count in self._counts.items())
+        if self._changed:
+            self._add_up()
+        return (self._steady_totals if steady else self._totals)[quantity]
+
+    def _add_up(self) -> None:
+        """Add to the totals what was booked since: only kinds that changed are looked at."""
+        waiting = set()
+        for booked in self._changed:
+            count = booked.count
+            if count is None:
+                waiting.add(booked)
+                continue
+            new, booked.added = booked.batches - booked.added, booked.batches
+            new_steady, booked.steady_added = booked.steady - booked.steady_added, booked.steady
+            step, totals, steady = count.step, self._totals, self._steady_totals
+            totals["flop"] += new * step.flop
+            totals["recomputed_flop"] += new * step.recomputed_flop
+            totals["mac"] += new * step.mac
+            totals["access_bytes"] += new * step.access_bytes
+            steady["flop"] += new_steady * step.flop
+            steady["recomputed_flop"] += new_steady * step.recomputed_flop
+            steady["mac"] += new_steady * step.mac
+            steady["access_bytes"] += new_steady * step.access_bytes
+            for dtype, flop in count.flop_by_dtype.items():
+                self._flop_by_dtype[dtype] += new * flop
+            for name, calls in count.uncounted.items():
+                self._uncounted[name] += new * calls
+        self._changed = waiting
+        if len(self._uncounted) != len(self.lacking):
+            self.lacking = tuple(sorted(self._uncounted))
 
     @property
     def flop_by_dtype(self) -> Counter[str]:
         """Floating-point operations so far by number format."""
-        total: Counter[str] = Counter()
-        for kind, count in self._counts.items():
-            for dtype, flop in count.flop_by_dtype.items():
-                total[dtype] += flop * self._tally[kind]
-        return total
+        if self._changed:
+            self._add_up()
+        return self._flop_by_dtype
 
     @property
     def waiting(self) -> int:
         """Batches whose kind has not been counted yet."""
-        return self._lost + sum(self._tally[kind] for kind in self._unknown)
+        return self._lost + sum(self._kinds[kind].batches for kind in self._unknown)
 
     @property
     def exhausted(self) -> bool:
@@ -253,21 +328,14 @@ class StepCensus:
     @property
     def blind(self) -> bool:
         """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
-        return bool(self._counts) and not any(count.step.flop for count in self._counts.values())
+        return self.first is not None and not self._products
 
     @property
     def uncounted(self) -> Mapping[str, int]:
         """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
-        total: Counter[str] = Counter()
-        for kind, count in self._counts.items():
-            for name, calls in count.uncounted.items():
-                total[name] += calls * self._tally[kind]
-        return total
-
-    @property
-    def first(self) -> StepCount | None:
-        """The first counted step."""
-        return next(iter(self._counts.values()), None)
+        if self._changed:
+            self._add_up()
+        return self._uncounted
 
     @property
     def memory(self) -> StepMemory | None:

@@ -47,18 +47,28 @@ class Shadows:
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
-    def put(self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Shadow `owner.name` with `wrap(original)`, if it has such a method."""
+    def put(
+        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, hot: bool = False
+    ) -> None:
+        """Shadow `owner.name` with `wrap(original)`, if it has such a method.
+
+        Args:
+            owner: Whose method.
+            name: Which method.
+            wrap: Makes the shadow from the original.
+            hot: The shadow is called at every step: it knows by itself when it is lifted, and then calls through
+                (somebody else's may still stand on it). That spares a call.
+        """
         original = getattr(owner, name, None)
         if not callable(original):
             return
         mark = _Mark(before=vars(owner).get(name, _ABSENT))
         wrapped = wrap(original)
 
-        @functools.wraps(original)
-        def shadow(*args: Any, **kwargs: Any) -> Any:
+        def careful(*args: Any, **kwargs: Any) -> Any:
             return wrapped(*args, **kwargs) if mark.active else original(*args, **kwargs)
 
+        shadow = functools.update_wrapper(wrapped if hot else careful, original)
         shadow._lightning_costs = mark  # type: ignore[attr-defined]
         setattr(owner, name, shadow)
 

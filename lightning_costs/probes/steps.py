@@ -63,7 +63,14 @@ class StepWatch:
         self._memory = setting.attached(TensorMemory)
         self._device_steps = setting.attached(DeviceSteps)
         self._look: batches.Look | None = None
+        self._signature: batches.Signature = ()
+        self._position: Hashable = None
         self._key: Hashable = None
+        self._work: Hashable = None
+        self._kind: Hashable = None
+        self._watch_at = 0
+        #: Whether somebody looks inside the step in work: `look_inside` is of use.
+        self.looking = False
         self._warm_left = WARMUP_STEPS
         self._interrupted = True
         self._census_s: list[float] = []
@@ -76,11 +83,19 @@ class StepWatch:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
         self._look = look = batches.look(batch)
-        self._key = key = (look.signature, position)
-        self._watch_memory()
-        if self._census is None or not look.signature or not self._census.wants(key):
+        signature = look.signature
+        if signature != self._signature or position != self._position:
+            # The same objects stand for the same step: what follows compares them by identity.
+            self._signature, self._position = signature, position
+            self._key = (signature, position)
+            self._kind = None
+        if self.looking or self.done >= self._watch_at:
+            self._watch_memory()
+        census = self._census
+        if census is None or not signature or not census.wants(self._key):
             return None
-        return self._counted(self._census, key, self._samples(batch, look.samples))
+        self.looking = True
+        return self._counted(census, self._key, self._samples(batch, look.samples))
 
     def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated; `loader` tells loaders of equal shapes apart.
@@ -95,9 +110,12 @@ class StepWatch:
 
     def _watch_memory(self) -> None:
         """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
+        if self.done > self._watch_at:
+            apart = max(self._every, WATCH_EVERY_N_STEPS)
+            self._watch_at = self.done if self.done < WARMUP_STEPS else self.done // apart * apart + apart - 1
+        self.looking = self.done == self._watch_at
         if self._memory is not None:
-            one_in_so_many = (self.done + 1) % max(self._every, WATCH_EVERY_N_STEPS) == 0
-            self._memory.watch(self.done < WARMUP_STEPS or one_in_so_many)
+            self._memory.watch(self.looking)
 
     @contextmanager
     def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
@@ -117,13 +135,17 @@ class StepWatch:
     def after(self, batch: object, work: Hashable) -> Seen:
         """The work on a batch is done; `work` tells what it was apart from its shapes."""
         entered, self._look = self._look, None
+        warm = self._warm_left > 0
         if entered is None:  # nobody called `before`
             self._watch_memory()
-        warm = self._warm_left > 0
+            if self._census is not None:
+                self._census.book(None)
+            return Seen(batches.look(batch), warm)
         if self._census is not None:
-            known = self._census.book((self._key, work) if entered is not None else None)
-            warm = warm or (entered is not None and not known)
-        return Seen(entered if entered is not None else batches.look(batch), warm)
+            if self._kind is None or work != self._work:
+                self._work, self._kind = work, (self._key, work)
+            warm = not self._census.book(self._kind) or warm
+        return Seen(entered, warm)
 
     def stepped(self, *, steady: bool) -> None:
         """A step is complete; `steady` says whether it counts for the rates."""
@@ -133,7 +155,8 @@ class StepWatch:
             self._device_steps.mark(steady=steady and not self._interrupted)
             self._interrupted = False
         self.done += 1
-        self._warm_left = max(0, self._warm_left - 1)
+        if self._warm_left:
+            self._warm_left -= 1
 
     def interrupted(self) -> None:
         """Something else ran between two steps: the period between their ends is no step's."""

@@ -36,6 +36,10 @@ class Listener(Protocol):
 
     accounts: Accounts
 
+    @property
+    def looking(self) -> bool:
+        """Whether the step in work is one that is looked inside."""
+
     def training_begins(self) -> None:
         """The fit loop begins."""
 
@@ -84,8 +88,10 @@ class TrainerView:
         self._listener = listener
         self._shadows = Shadows()
         self._row_open = False
-        self._stepped: list[int] = []
+        self._stepped: tuple[int, ...] = ()
         self._backwards = 0
+        self._work: tuple[tuple[int, ...], int] = ((), 0)
+        self._at: tuple[bool, int] = (False, 0)
         self._frozen: int = 0
         self.in_training = False
 
@@ -104,8 +110,8 @@ class TrainerView:
     @property
     def epoch_complete(self) -> bool:
         """Whether the batch in work is the epoch's last."""
-        loop = self._trainer.fit_loop.epoch_loop
-        return bool(loop._num_ready_batches_reached())
+        progress = self._trainer.fit_loop.epoch_loop.batch_progress
+        return bool(progress.is_last_batch) or progress.current.ready == self._trainer.fit_loop.max_batches
 
     @property
     def loaders(self) -> list[Any]:
@@ -115,8 +121,11 @@ class TrainerView:
 
     def take_work(self) -> tuple[tuple[int, ...], int]:
         """Which optimizers stepped in this batch (in order) and how many backward passes ran; then forget."""
-        work = (tuple(self._stepped), self._backwards)
-        self._stepped, self._backwards = [], 0
+        if self._stepped == self._work[0] and self._backwards == self._work[1]:
+            work = self._work  # the same object for the same work: others compare it by identity
+        else:
+            work = self._work = (tuple(self._stepped), self._backwards)
+        self._stepped, self._backwards = (), 0
         return work
 
     def publish(self, metrics: Mapping[str, Any]) -> None:
@@ -133,16 +142,16 @@ class TrainerView:
         put(trainer, "save_checkpoint", self._saving)
         put(trainer.fit_loop, "run", self._fitting)
         put(epoch_loop.val_loop, "run", self._evaluating)
-        put(epoch_loop, "_on_before_fetch", self._before_fetch)
-        put(epoch_loop, "_on_after_fetch", self._after_fetch)
-        put(epoch_loop.automatic_optimization, "run", self._automatic_step)
-        put(epoch_loop.manual_optimization, "run", self._manual_step)
-        put(trainer.strategy, "backward", self._backward)
+        put(epoch_loop, "_on_before_fetch", self._before_fetch, hot=True)
+        put(epoch_loop, "_on_after_fetch", self._after_fetch, hot=True)
+        put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
+        put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
+        put(trainer.strategy, "backward", self._backward, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint"))
         put(connector, "log_eval_end_metrics", self._eval_end)
-        put(connector, "update_train_step_metrics", self._open_row)
+        put(connector, "update_train_step_metrics", self._open_row, hot=True)
         put(connector, "update_train_epoch_metrics", self._train_epoch)
         for logger in trainer.loggers:
             put(logger, "log_metrics", self._logging)
@@ -224,11 +233,16 @@ class TrainerView:
             if not hasattr(inner, "register_step_post_hook"):
                 continue
 
-            def after(*_: Any, _index: int = index) -> None:
-                self._stepped.append(_index)
-                self._listener.look_inside()
+            def before(*_: Any) -> None:
+                if self._listener.looking:
+                    self._listener.look_inside()
 
-            self._shadows.undo_with(inner.register_step_pre_hook(lambda *_: self._listener.look_inside()).remove)
+            def after(*_: Any, _index: tuple[int] = (index,)) -> None:
+                self._stepped += _index
+                if self._listener.looking:
+                    self._listener.look_inside()
+
+            self._shadows.undo_with(inner.register_step_pre_hook(before).remove)
             self._shadows.undo_with(inner.register_step_post_hook(after).remove)
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,33 +269,38 @@ class TrainerView:
         return validation_step
 
     def _before_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        push = self._listener.accounts.push
+
         def before_fetch() -> None:
             original()
             if self.in_training:
-                self._listener.accounts.push("data_wait")
+                push("data_wait")
 
         return before_fetch
 
     def _after_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        accounts = self._listener.accounts
+
         def after_fetch() -> None:
-            if self.in_training and self._listener.accounts.top == "data_wait":
-                self._listener.accounts.pop()
+            if self.in_training and accounts.top == "data_wait":
+                accounts.pop()
             original()
 
         return after_fetch
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        return self._step(original, lambda: self.accumulating)
+        return self._step(original, manual=False)
 
     def _manual_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        return self._step(original, lambda: False)
+        return self._step(original, manual=True)
 
-    def _step(self, original: Callable[..., Any], accumulating: Callable[[], bool]) -> Callable[..., Any]:
+    def _step(self, original: Callable[..., Any], *, manual: bool) -> Callable[..., Any]:
         """The work on a batch: the last argument holds what `training_step` gets."""
+        listener = self._listener
 
         def run(*args: Any) -> Any:
             if self.in_training and "batch" in args[-1]:  # a step may fetch its batches for itself
-                count = self._listener.before(args[-1]["batch"], self._position(accumulating=accumulating()))
+                count = listener.before(args[-1]["batch"], self._position(manual=manual))
                 if count is not None:
                     with count:
                         return original(*args)
@@ -289,16 +308,21 @@ class TrainerView:
 
         return run
 
-    def _position(self, *, accumulating: bool) -> Hashable:
+    def _position(self, *, manual: bool) -> Hashable:
         """What besides shapes decides a step's work: accumulation, and which parameters are frozen."""
-        if self._trainer.fit_loop.epoch_loop.batch_idx == 0:
-            self._frozen = hash(tuple(p.requires_grad for p in self._trainer.lightning_module.parameters()))
-        return (accumulating, self._frozen)
+        trainer = self._trainer
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:  # the epoch's first batch
+            self._frozen = hash(tuple(p.requires_grad for p in trainer.lightning_module.parameters()))
+        accumulating = trainer.accumulate_grad_batches != 1 and not manual and self.accumulating
+        if accumulating != self._at[0] or self._frozen != self._at[1]:
+            self._at = (accumulating, self._frozen)
+        return self._at
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*args: Any, **kwargs: Any) -> Any:
             self._backwards += 1
-            self._listener.look_inside()
+            if self._listener.looking:
+                self._listener.look_inside()
             return original(*args, **kwargs)
 
         return backward
@@ -325,7 +349,13 @@ class TrainerView:
 
     def _open_row(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def update(*args: Any, **kwargs: Any) -> Any:
-            return self._within_row(original, *args, **kwargs) if self.in_training else original(*args, **kwargs)
+            if not self.in_training:
+                return original(*args, **kwargs)
+            self._row_open = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._row_open = False
 
         return update
 

@@ -63,6 +63,7 @@ class RunBook:
         self._save_dir, self._writes = save_dir, writes
         self._writer: RunWriter | None = None
         self._point: CurvePoint | None = None
+        self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         #: Why something is missing that no indicator knows of.
         self.notes: dict[str, str] = {}
         self.header: dict[str, Any] = {
@@ -127,9 +128,12 @@ class RunBook:
 
     def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         """Fold a window into the totals, with why columns are missing and how the others were got."""
-        self._ledger.add(window, lost=frozenset(missing))
-        self.header["missing"] = {**missing, **self.notes}
-        self.header["methods"] = dict(methods)
+        self._ledger.add(window, lost=missing)
+        was_missing, was_methods, notes = self._said
+        if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
+            self._said = (missing, methods, len(self.notes))
+            self.header["missing"] = {**missing, **self.notes}
+            self.header["methods"] = dict(methods)
 
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
         """Make the totals a point, and write it."""
@@ -148,6 +152,8 @@ class RunBook:
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity, totals, attempts."""
+        if self._writer is not None:
+            self._writer.flush()
         attempts = [dict(attempt) for attempt in self.header["attempts"]]
         return {"run_id": self.run_id, "ledger": self._ledger.state(), "header": {"attempts": attempts}}
 

@@ -6,30 +6,51 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
-from lightning_costs.core.records import CurvePoint
+from lightning_costs.core.records import Amount, CurvePoint
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def encode(point: CurvePoint) -> str:
-    """A point as one line of strict JSON; numbers that JSON lacks are strings.
+@final
+class Encoder:
+    """Points as lines of strict JSON; numbers that JSON lacks are strings.
+
+    From one point to the next most amounts stay: what was written of them before is written again.
 
     Example:
-        >>> encode(CurvePoint(step=1, epoch=0, time=0.0, trigger="train", costs={"steps": 2.0, "flop": None},
-        ...                   quality={"loss": math.nan}))
+        >>> Encoder().line(CurvePoint(step=1, epoch=0, time=0.0, trigger="train", costs={"steps": 2.0, "flop": None},
+        ...                           quality={"loss": math.nan}))
         '{"step":1,"epoch":0,"time":0.0,"trigger":"train","costs":{"steps":2.0,"flop":null},"quality":{"loss":"NaN"}}'
     """
-    line = {
-        "step": point.step,
-        "epoch": point.epoch,
-        "time": point.time,
-        "trigger": point.trigger,
-        "costs": {name: to_json(amount) for name, amount in point.costs.items()},
-        "quality": {name: to_json(value) for name, value in point.quality.items()},
-    }
-    return json.dumps(line, separators=(",", ":"), allow_nan=False)
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Amount, str]] = {}
+        self._keys: dict[str, str] = {}
+
+    def line(self, point: CurvePoint) -> str:
+        """The point's line, without its end."""
+        known, keys, pairs = self._known, self._keys, []
+        for name, amount in point.costs.items():
+            last = known.get(name)
+            if last is None:
+                keys[name] = json.dumps(name) + ":"
+            if last is None or last[0] != amount:
+                if type(amount) is float and amount - amount == 0.0:
+                    text = keys[name] + repr(amount)  # what json writes of a finite float
+                else:
+                    text = keys[name] + json.dumps(to_json(amount), allow_nan=False)
+                last = known[name] = (amount, text)
+            pairs.append(last[1])
+        quality = "{}"
+        if point.quality:
+            values = {name: to_json(value) for name, value in point.quality.items()}
+            quality = json.dumps(values, separators=(",", ":"), allow_nan=False)
+        return (
+            f'{{"step":{point.step},"epoch":{point.epoch},"time":{point.time!r},"trigger":"{point.trigger}",'
+            f'"costs":{{{",".join(pairs)}}},"quality":{quality}}}'
+        )
 
 
 def decode(line: str) -> CurvePoint:

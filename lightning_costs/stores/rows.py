@@ -13,21 +13,30 @@ PREFIX = "cost/"
 _log = logging.getLogger("lightning_costs")
 
 
-def row(
-    costs: Mapping[str, Amount], declarations: Mapping[str, Declaration], *, headline_only: bool
-) -> dict[str, float]:
-    """Cost columns of a logger's row: `cost/<name>`, missing ones left out.
+def columns(declarations: Mapping[str, Declaration], *, headline_only: bool) -> dict[str, str]:
+    """Cost columns that loggers get, each with its name there.
 
     Example:
         >>> from lightning_costs.indicators.counts import Steps
-        >>> row({"steps": 3.0}, {"steps": Steps.declaration()}, headline_only=False)
-        {'cost/steps': 3.0}
+        >>> columns({"steps": Steps.declaration()}, headline_only=False)
+        {'steps': 'cost/steps'}
     """
     return {
-        PREFIX + name: amount
-        for name, amount in costs.items()
-        if amount is not None and (declarations[name].headline or not headline_only)
+        name: PREFIX + name
+        for name, declared in declarations.items()
+        if declared.kind != "static" and (declared.headline or not headline_only)
     }
+
+
+def row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[str, float]:
+    """Cost columns of a logger's row, missing ones left out; `named` are those wanted.
+
+    Example:
+        >>> row({"steps": 3.0, "flop": None}, {"steps": "cost/steps", "flop": "cost/flop"})
+        {'cost/steps': 3.0}
+    """
+    amount_of = costs.get
+    return {key: amount for name, key in named.items() if (amount := amount_of(name)) is not None}
 
 
 def _wandb_runs(loggers: Iterable[Any]) -> Iterable[tuple[Any, str]]:

@@ -83,6 +83,10 @@ class RunWriter:
         """Add a point to the journal."""
         self._try(lambda: self._folder.append(point))
 
+    def flush(self) -> None:
+        """Write the points that wait."""
+        self._try(self._folder.flush)
+
     def close(self, header: Mapping[str, Any]) -> RunRecord | None:
         """Write the end of the run and read it back; None where it could not be written."""
         self._try(lambda: self._folder.close(header))

@@ -194,7 +194,8 @@ def test_methods_are_told_of_those_that_are_there():
     here.method = "told"
     gone.method = "never"
     panel = panel_of(here, gone, good("silent_s"))
-    panel.missing["gone_s"] = "went"
+    panel.missing = {"gone_s": "went"}
+    panel.read(sample())
     assert panel.methods == {"good_s": "told"}
 
 

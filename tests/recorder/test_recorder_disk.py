@@ -22,6 +22,8 @@ from torch import nn
 from lightning_costs import Recorder, load_run
 from lightning_costs.stores.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("every_point_at_once")
+
 BATCH = torch.zeros(8, 3)
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from lightning_costs import Recorder, load_run
 from lightning_costs.stores.folder import HEADER
 
+pytestmark = pytest.mark.usefixtures("every_point_at_once")
+
 BATCH = torch.zeros(8, 3)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from dataclasses import replace
 from datetime import date
 
 import polars as pl
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
-from lightning_costs.stores.journal import decode, encode, read_journal
+from lightning_costs.stores.journal import Encoder, decode, read_journal
 
 DECLARED = (declared("steps", "steps"), declared("energy_j"), declared("params", "params", kind="static"))
 
@@ -68,19 +69,26 @@ points = st.builds(
 
 @given(points)
 def test_decoding_an_encoded_point_is_identity(original):
-    assert same_point(decode(encode(original)), original)
+    assert same_point(decode(Encoder().line(original)), original)
+
+
+@given(st.lists(points, max_size=4))
+def test_what_an_encoder_remembers_of_earlier_points_changes_no_line(originals):
+    encoder = Encoder()
+    for original in originals:
+        assert same_point(decode(encoder.line(original)), original)
 
 
 @given(points)
 def test_a_point_is_one_line_of_strict_json(original):
-    line = encode(original)
+    line = Encoder().line(original)
     assert len(line.splitlines()) == 1
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 @given(original=points, data=st.data())
 def test_a_torn_line_is_never_a_point(original, data):
-    line = encode(original)
+    line = Encoder().line(original)
     with pytest.raises(ValueError):  # noqa: PT011 - JSON's own message, or ours
         decode(line[: data.draw(st.integers(0, len(line) - 1))])
 
@@ -111,13 +119,37 @@ def test_a_point_with_parts_of_the_wrong_shape_is_a_value_error(part, wrong):
 # The folder --------------------------------------------------------------------------------------------------
 
 
-def test_every_point_is_on_disk_when_append_returns(tmp_path):
+def test_points_a_second_apart_are_on_disk_when_append_returns(tmp_path):
     folder = RunFolder(tmp_path / "r1")
     folder.open(header())
     for n in range(3):
         folder.append(point(n))
         assert len(read_journal(tmp_path / "r1" / JOURNAL)) == n + 1
     folder.close(header())
+
+
+@pytest.mark.parametrize("last", ["evaluate", "epoch", "end", "later", "earlier"])
+def test_train_points_within_a_second_are_written_together_and_with_whatever_follows(tmp_path, last):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    for n in range(4):
+        folder.append(replace(point(n), time=1e9 + n / 10))
+    assert [p.step for p in read_journal(tmp_path / "r1" / JOURNAL)] == [0]
+    # The system's clock may be set back: that must not keep points waiting.
+    moment = {"later": 1e9 + 1.0, "earlier": 1e9 - 5.0}.get(last, 1e9 + 0.5)
+    trigger = "train" if last in ("later", "earlier") else last
+    folder.append(replace(point(4), time=moment, trigger=trigger))
+    assert [p.step for p in read_journal(tmp_path / "r1" / JOURNAL)] == [0, 1, 2, 3, 4]
+    folder.close(header())
+
+
+def test_closing_writes_the_points_that_wait(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    for n in range(3):
+        folder.append(replace(point(n), time=1e9))
+    folder.close(header())
+    assert [p.step for p in read_journal(tmp_path / "r1" / JOURNAL)] == [0, 1, 2]
 
 
 def test_closing_writes_the_final_header_and_the_points_as_parquet_and_leaves_nothing_else(tmp_path):

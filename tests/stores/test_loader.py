@@ -13,7 +13,7 @@ from test_folder import DECLARED, header, point
 from lightning_costs import load_run, load_runs
 from lightning_costs.core.records import SCHEMA_VERSION
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
-from lightning_costs.stores.journal import encode
+from lightning_costs.stores.journal import Encoder
 from lightning_costs.stores.table import quality_columns, to_frame
 
 
@@ -22,6 +22,7 @@ def write(folder, points=(), *, close=True, **head):
     run.open(header(**head))
     for one in points:
         run.append(one)
+    run.flush()
     if close:
         run.close(header(**head))
     else:  # killed: the journal is all there is
@@ -80,7 +81,7 @@ def test_a_journal_newer_than_the_parquet_wins(tmp_path):
     folder = write(tmp_path / "r1", THREE)
     age(folder / PARQUET, 60)
     with (folder / JOURNAL).open("a") as journal:
-        journal.write(encode(point(4)) + "\n")
+        journal.write(Encoder().line(point(4)) + "\n")
     run = load_run(folder)
     assert run.source == JOURNAL
     assert run.points["step"].to_list() == [1, 2, 3, 4]

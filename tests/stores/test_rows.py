@@ -4,7 +4,7 @@ import logging
 
 from fakes import declared
 
-from lightning_costs.stores.rows import begin_wandb, end_wandb, row
+from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
 
 DECLARATIONS = {
     d.name: d
@@ -42,12 +42,12 @@ class CSVLogger:
 
 def test_a_row_holds_the_costs_that_are_known_under_their_names():
     costs = {"flop": 5.0, "steps": 0.0}
-    assert row(costs, DECLARATIONS, headline_only=False) == {"cost/flop": 5.0, "cost/steps": 0.0}
-    assert row({"flop": None, "steps": 2.0}, DECLARATIONS, headline_only=False) == {"cost/steps": 2.0}
+    assert row(costs, columns(DECLARATIONS, headline_only=False)) == {"cost/flop": 5.0, "cost/steps": 0.0}
+    assert row({"flop": None, "steps": 2.0}, columns(DECLARATIONS, headline_only=False)) == {"cost/steps": 2.0}
 
 
 def test_a_headline_row_holds_the_headline():
-    assert row({"flop": 5.0, "steps": 2.0}, DECLARATIONS, headline_only=True) == {"cost/flop": 5.0}
+    assert row({"flop": 5.0, "steps": 2.0}, columns(DECLARATIONS, headline_only=True)) == {"cost/flop": 5.0}
 
 
 def test_wandb_hides_all_columns_but_the_headline_curves():
