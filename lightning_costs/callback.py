@@ -43,7 +43,8 @@ _log = logging.getLogger("lightning_costs")
 _CHECKPOINT_KEY = "lightning_costs"
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
-_BAR = ("train_s", "energy_j", "flop")
+#: What the progress bar shows, so far and at the end of training.
+_BAR = ("total_s", "energy_j", "cloud_usd")
 
 
 @final
@@ -257,6 +258,7 @@ class _Session:
         self._row: dict[str, float] = {}
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
+        self._bar: str | None = ""
         self._announced = False
         self.broken = False
         self.looking = False
@@ -283,6 +285,8 @@ class _Session:
         if self.broken:
             return None
         try:  # every step comes by here: no wrapper
+            if not self._announced and len(self.view.loaders) > 1:
+                self.recorder.batches_have_parts(self.view.parts)
             count = self.recorder.before(batch, position)
             self.looking = self.recorder.looking
         except Exception:  # noqa: BLE001 - as in _harmless
@@ -367,9 +371,19 @@ class _Session:
         return self._row if self._row_step == self.view.row_step else {}
 
     def bar(self) -> str:
+        if self._bar is None:
+            self._bar = self._in_words()
+        return self._bar
+
+    def _in_words(self) -> str:
+        """Cost so far, and at the end of training with its interval."""
         declared = self.recorder.declarations
-        units = [(self._costs.get(name), declared[name].unit) for name in _BAR if name in declared]
-        return " · ".join(human(amount, unit) for amount, unit in units if amount is not None)
+        units = {name: declared[name].unit for name in _BAR if name in declared}
+        amounts = [(self._costs.get(name), unit) for name, unit in units.items()]
+        said = " · ".join(human(amount, unit) for amount, unit in amounts if amount is not None)
+        ahead = self.recorder.forecast(self.view.planned_steps)
+        ends = [ahead[name].words(unit) for name, unit in units.items() if name in ahead]
+        return f"{said} → {' · '.join(ends)}" if ends else said
 
     def _announce(self) -> None:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
@@ -385,7 +399,7 @@ class _Session:
         self.recorder.at(step=self.view.row_step, epoch=self._trainer.current_epoch)
 
     def _point(self, point: CurvePoint) -> None:
-        self._costs = point.costs
+        self._costs, self._bar = point.costs, None
         self._row = row(point.costs, self._columns)
         self._row_step = self.view.row_step
         if self._trainer.world_size == 1:

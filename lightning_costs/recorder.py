@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.forecast import Expected, Forecast
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Declaration, Indicator
 from lightning_costs.core.records import Amount, CurvePoint, Place, RunRecord, Trigger
@@ -18,7 +19,7 @@ from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.window import Window
 from lightning_costs.indicators import default_indicators
-from lightning_costs.indicators.panel import Panel
+from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.setting import Setting
@@ -138,6 +139,9 @@ class Recorder:
             writes=place.rank == 0,
         )
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
+        self._parts: Callable[[Any], Sequence[Any]] | None = None
+        self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
+        self._marked_s = 0.0
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
@@ -279,6 +283,17 @@ class Recorder:
         """Whether `look_inside` is of use in the step in work."""
         return self._steps is not None and self._steps.looking
 
+    def batches_have_parts(self, parts: Callable[[Any], Sequence[Any]]) -> None:
+        """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up."""
+        self._parts = parts
+
+    def forecast(self, planned_steps: float) -> dict[str, Expected]:
+        """What the run will have cost after so many steps in all, by column; empty while too little was seen.
+
+        Evaluations to come are in once one was seen. What ends training sooner (early stopping) is not foreseen.
+        """
+        return self._forecast.at_end(planned_steps)
+
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
         if self._steps is not None:
@@ -312,12 +327,15 @@ class Recorder:
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
         look, warm = steps.after(batch, work)
-        samples = look.samples if self._batch_size_fn is None else self._samples(batch, look.samples)
-        if self._length_fn is not None and batch is not None:
-            tokens = self._ask(self._length_fn, batch, "length_fn")
+        padding = None
+        if self._plain:  # the tensors tell
+            samples, tokens = look.samples, batches.input_ids_tokens(batch)
         else:
-            tokens = batches.input_ids_tokens(batch)
-        steady = self._window.batch(samples=samples, tokens=tokens, optimizer_steps=optimizer_steps, warm=warm)
+            samples = self._samples(batch, look.samples)
+            tokens, padding = self._tokens(batch)
+        steady = self._window.batch(
+            samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
+        )
         if steady is None:
             return None
         steps.stepped(steady=steady)
@@ -424,9 +442,10 @@ class Recorder:
 
     def emit(self, trigger: Trigger, quality: Mapping[str, float] | None = None) -> CurvePoint:
         """Close the window into a point, fold it into the totals and append it to the run folder."""
-        with self.accounts.inside("other"):
+        with self.accounts.inside("other", "lightning-costs"):
             began = self._clock()
             self._fold(trigger)
+            self._mark(trigger)
             self._train_points += trigger == "train"
             if trigger != "train" and self._steps is not None:
                 self._steps.interrupted()
@@ -449,7 +468,19 @@ class Recorder:
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
             self._book.header |= self._steps.about()
+        if trigger != "train":
+            by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
+            self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
         self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
+
+    def _mark(self, trigger: Trigger) -> None:
+        """Note the totals for the forecast, once the first steps are over; not more often than meters move."""
+        if trigger == "train" and self._ended_s - self._marked_s < LEAST_WINDOW_S:
+            return
+        self._marked_s = self._ended_s
+        totals = self._book.totals
+        if (totals.get("steps") or 0) >= WARMUP_STEPS:
+            self._forecast.mark(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
 
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity and totals up to now."""
@@ -464,9 +495,28 @@ class Recorder:
 
     def _samples(self, batch: object, seen: int | None) -> int | None:
         """Samples of a batch, where the user's function tells or its tensors do."""
-        if self._batch_size_fn is None or batch is None:
+        if batch is None:
             return seen
-        return self._ask(self._batch_size_fn, batch, "batch_size_fn")
+        if self._batch_size_fn is not None:
+            return self._ask(self._batch_size_fn, batch, "batch_size_fn")
+        if self._parts is None:
+            return seen
+        sizes = [batches.look(part).samples for part in self._parts(batch)]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def _plain(self) -> bool:
+        return self._batch_size_fn is None and self._length_fn is None and self._parts is None
+
+    def _tokens(self, batch: object) -> tuple[int | None, int | None]:
+        """Tokens of a batch, and how many elements of `input_ids` beyond them are padding, where both are known."""
+        parts = [batch] if self._parts is None or batch is None else self._parts(batch)
+        seen = [batches.input_ids_tokens(part) for part in parts]
+        elements = None if None in seen or not seen else sum(n for n in seen if n is not None)
+        if self._length_fn is None or batch is None:
+            return elements, None
+        tokens = self._ask(self._length_fn, batch, "length_fn")
+        return tokens, None if tokens is None or elements is None else max(0, elements - tokens)
 
     def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
         """A user's function of the batch; where it fails, the count is missing and training goes on."""

@@ -26,7 +26,7 @@ class Accounts:
         (4.0, 'Seconds so far by account and part; they add up to the time since the run began')
     """
 
-    __slots__ = ("_clock", "_since", "_spent", "_stack", "begun_s")
+    __slots__ = ("_claimed", "_clock", "_since", "_spent", "_stack", "begun_s", "by_whom_s")
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
         self._clock = clock
@@ -34,6 +34,9 @@ class Accounts:
         self._since = begun_s
         self._stack = ["setup"]
         self._spent = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
+        #: Seconds by account and by whose they were (a callback, a logger), of those who were told apart.
+        self.by_whom_s: dict[tuple[str, str], float] = {}
+        self._claimed = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
 
     def _charge(self) -> float:
         now = self._clock()
@@ -76,13 +79,31 @@ class Accounts:
         self._stack = [account]
 
     @contextmanager
-    def inside(self, account: str) -> Iterator[None]:
-        """Book what happens inside to `account`, also when it raises, and whatever it left open."""
+    def inside(self, account: str, whose: str | None = None) -> Iterator[None]:
+        """Book what happens inside to `account`, also when it raises, and whatever it left open.
+
+        Args:
+            account: Where the seconds go.
+            whose: Whose they are (`by_whom_s`); what is booked elsewhere in between is not.
+        """
         depth = self.push(account)
+        before_s = self.unclaimed_s(account)
         try:
             yield
         finally:
             self.pop(depth)
+            if whose is not None:
+                self.claim(account, whose, before_s)
+
+    def unclaimed_s(self, account: str) -> float:
+        """Seconds of an account, up to the last transition, that nobody has claimed."""
+        return self._spent[account] - self._claimed[account]
+
+    def claim(self, account: str, whose: str, since_s: float) -> None:
+        """The seconds of an account that nobody has claimed since `unclaimed_s` was `since_s` were somebody's."""
+        seconds = self.unclaimed_s(account) - since_s
+        self._claimed[account] += seconds
+        self.by_whom_s[account, whose] = self.by_whom_s.get((account, whose), 0.0) + seconds
 
     def read(self) -> dict[str, float]:
         """Seconds so far by account and part; they add up to the time since the run began."""

@@ -54,6 +54,7 @@ class StepSample:
         epochs: Epochs completed.
         samples: Samples trained on; None where a batch would not tell.
         tokens: Tokens trained on; None where nobody counts them.
+        padding_tokens: Elements of `input_ids` beyond the tokens; None where nobody tells them apart.
         steady_s: Training seconds outside warm-up: the denominator of every rate.
         steady_steps: Steps in `steady_s`.
         steady_samples: Samples in `steady_s`.
@@ -75,6 +76,7 @@ class StepSample:
     epochs: int = 0
     samples: int | None = 0
     tokens: int | None = None
+    padding_tokens: int | None = None
     steady_s: float = 0.0
     steady_steps: int = 0
     steady_samples: int | None = 0

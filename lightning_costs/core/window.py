@@ -31,6 +31,7 @@ class Window:
         "_held_tokens",
         "_held_warm",
         "_optimizer_steps",
+        "_padding",
         "_samples",
         "_steady_s",
         "_steady_samples",
@@ -59,6 +60,7 @@ class Window:
         self._batches = self._steps = self._optimizer_steps = self._epochs = 0
         self._samples: int | None = 0
         self._tokens: int | None = 0
+        self._padding: int | None = 0
         self._steady_s = 0.0
         self._steady_samples: int | None = 0
         self._steady_tokens: int | None = 0
@@ -75,6 +77,7 @@ class Window:
         tokens: int | None,
         optimizer_steps: int,
         warm: bool,
+        padding: int | None = None,
     ) -> bool | None:
         """Note a batch at its end.
 
@@ -83,6 +86,7 @@ class Window:
             tokens: In this batch; None where nobody counts them.
             optimizer_steps: Optimizer calls in this batch; 0 while gradients accumulate.
             warm: The batch is warm-up: in the totals, out of the rates.
+            padding: Elements of this batch beyond its tokens; None where nobody tells them apart.
 
         Returns:
             Whether the step that ended with this batch counts for the rates; None where none ended.
@@ -90,6 +94,7 @@ class Window:
         self._batches += 1
         self._samples = _sum(self._samples, samples)
         self._tokens = _sum(self._tokens, tokens)
+        self._padding = _sum(self._padding, padding)
         if self._held_batches:
             samples, tokens = _sum(self._held_samples, samples), _sum(self._held_tokens, tokens)
             warm = warm or self._held_warm
@@ -142,6 +147,7 @@ class Window:
             epochs=self._epochs,
             samples=self._samples,
             tokens=self._tokens,
+            padding_tokens=self._padding,
             steady_s=self._steady_s,
             steady_steps=len(self._step_times_s),
             steady_samples=self._steady_samples,

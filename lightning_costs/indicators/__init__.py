@@ -27,6 +27,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     clocks.DeviceS,
     counts.Samples,
     counts.Tokens,
+    counts.PaddingTokens,
     counts.Steps,
     counts.OptimizerSteps,
     counts.Batches,

@@ -89,6 +89,19 @@ class Tokens(Measured):
 
 
 @final
+class PaddingTokens(Measured):
+    """Elements of `input_ids` beyond the tokens that `length_fn` counts: computed on and of no use."""
+
+    name, unit, kind, family = "padding_tokens", "tokens", "counter", "data"
+    scope, role, label = "replica", "diagnostic", "padding"
+
+    def read(self, sample: StepSample) -> float:
+        if sample.padding_tokens is None:
+            raise Missing("padding is told apart where batches have 'input_ids' and length_fn counts what is none")
+        return float(sample.padding_tokens)
+
+
+@final
 class DatasetSamples(Measured):
     """Size of the training set."""
 

@@ -5,6 +5,7 @@ Seen on Lightning 2.6.6. Everything is an instance shadow, put in `setup` and li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, final
@@ -119,6 +120,28 @@ class TrainerView:
         combined = self._trainer.fit_loop._combined_loader
         return list(combined.flattened) if combined is not None else []
 
+    def parts(self, batch: Any) -> list[Any]:
+        """What the training loaders gave, one by one: a batch of several loaders has their structure."""
+        combined = self._trainer.fit_loop._combined_loader
+        if combined is None or len(combined.flattened) < 2 or combined._mode == "sequential":
+            return [batch]
+        return _parts(combined.iterables, batch)
+
+    @property
+    def planned_steps(self) -> float:
+        """Steps (batches in which an optimizer stepped) that the whole training will have; inf where it has no end.
+
+        EarlyStopping, `max_time` and `should_stop` may end it sooner.
+        """
+        trainer, loop = self._trainer, self._trainer.fit_loop
+        steps = math.inf
+        if loop.max_epochs not in (-1, None) and loop.max_batches != math.inf:
+            steps = math.ceil(loop.max_batches / trainer.accumulate_grad_batches) * loop.max_epochs
+        if trainer.max_steps != -1 and (done := self.row_step):
+            # `max_steps` counts the calls of every optimizer.
+            steps = min(steps, trainer.max_steps * done / max(done, loop.epoch_loop.global_step))
+        return steps
+
     def take_work(self) -> tuple[tuple[int, ...], int]:
         """Which optimizers stepped in this batch (in order) and how many backward passes ran; then forget."""
         if self._stepped == self._work[0] and self._backwards == self._work[1]:
@@ -149,13 +172,13 @@ class TrainerView:
         put(trainer.strategy, "backward", self._backward, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
-            put(trainer.strategy, "teardown", self._booked("checkpoint"))
+            put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
         put(connector, "log_eval_end_metrics", self._eval_end)
         put(connector, "update_train_step_metrics", self._open_row, hot=True)
         put(connector, "update_train_epoch_metrics", self._train_epoch)
         for logger in trainer.loggers:
-            put(logger, "log_metrics", self._logging)
-            put(logger, "save", self._booked("other"))
+            put(logger, "log_metrics", self._logging(type(logger).__name__))
+            put(logger, "save", self._booked("other", logger))
         bar = getattr(trainer, "progress_bar_callback", None)
         if bar is not None:
             put(bar, "get_metrics", self._bar)
@@ -167,11 +190,11 @@ class TrainerView:
         if callback is self._owner or kinds & _AVERAGING:
             return
         if kinds & _FINDERS:
-            self._shadows.put(callback, "on_fit_start", self._booked("other"))
+            self._shadows.put(callback, "on_fit_start", self._booked("other", callback))
         checkpoint = "Checkpoint" in kinds
         for hook in _CHECKPOINT_HOOKS if checkpoint else _TRAIN_HOOKS:
             if self._overridden(callback, hook):
-                self._shadows.put(callback, hook, self._booked("checkpoint" if checkpoint else "other"))
+                self._shadows.put(callback, hook, self._booked("checkpoint" if checkpoint else "other", callback))
 
     @staticmethod
     def _overridden(callback: object, hook: str) -> bool:
@@ -184,16 +207,18 @@ class TrainerView:
         self._shadows.lift()
         self.in_training = False
 
-    def _booked(self, account: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        accounts = self._listener.accounts
+    def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        accounts, name = self._listener.accounts, type(whose).__name__
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def booked(*args: Any, **kwargs: Any) -> Any:
                 depth = accounts.push(account)
+                before_s = accounts.unclaimed_s(account)
                 try:
                     return original(*args, **kwargs)
                 finally:
                     accounts.pop(depth)
+                    accounts.claim(account, name, before_s)
 
             return booked
 
@@ -329,16 +354,19 @@ class TrainerView:
 
     # Rows ---------------------------------------------------------------------------------------------------
 
-    def _logging(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _logging(self, whose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Costs join rows of evaluation results and train rows at emissions, and no other."""
 
-        def log_metrics(metrics: Mapping[str, float], step: int | None = None, *args: Any, **kwargs: Any) -> Any:
-            if self._row_open:
-                metrics = {**metrics, **self._listener.row()}
-            with self._listener.accounts.inside("other"):
-                return original(metrics, step, *args, **kwargs)
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            def log_metrics(metrics: Mapping[str, float], step: int | None = None, *args: Any, **kwargs: Any) -> Any:
+                if self._row_open:
+                    metrics = {**metrics, **self._listener.row()}
+                with self._listener.accounts.inside("other", whose):
+                    return original(metrics, step, *args, **kwargs)
 
-        return log_metrics
+            return log_metrics
+
+        return wrap
 
     def _within_row(self, write: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._row_open = True
@@ -385,6 +413,15 @@ class TrainerView:
             return {**items, "cost": text} if text else items
 
         return get_metrics
+
+
+def _parts(iterables: Any, batch: Any) -> list[Any]:
+    """The batch along the structure of the loaders; an exhausted loader gives None."""
+    if isinstance(iterables, Mapping):
+        return [part for key, each in iterables.items() for part in _parts(each, batch[key])]
+    if isinstance(iterables, list | tuple):
+        return [part for each, own in zip(iterables, batch, strict=True) for part in _parts(each, own)]
+    return [] if batch is None else [batch]
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
