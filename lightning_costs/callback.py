@@ -15,6 +15,7 @@ import numpy
 import torch
 
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import CurvePoint, Place, RunRecord
 from lightning_costs.core.summary import summary_rows
@@ -22,7 +23,7 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.trainer import TrainerView
-from lightning_costs.recorder import Recorder, check_goal
+from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import Status, status_after
 from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
 
@@ -76,6 +77,9 @@ class CostMonitor(_Callback):
             trainer.fit(model, data)
     """
 
+    #: Made by `lightning-costs run`, not by the script: it yields to a monitor that the script has.
+    yields = False
+
     def __init__(
         self,
         *,
@@ -116,8 +120,21 @@ class CostMonitor(_Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
-        if stage != "fit" or trainer.fast_dev_run or self._session is not None:
+        if stage != "fit" or trainer.fast_dev_run or self._session is not None or self._superfluous(trainer):
             return
+        try:
+            self._begin(trainer, pl_module)
+        except Exception:
+            if not self.yields:  # what the script's author wrote is the author's to mend
+                raise
+            _log.exception("this fit is not measured; it goes on. Please report this")
+
+    def _superfluous(self, trainer: Any) -> bool:
+        """Whether another measures: the script's own, or the first of several, where Trainers share a callback list."""
+        monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
+        return self.yields and self is not next((m for m in monitors if not m.yields), monitors[0])
+
+    def _begin(self, trainer: Any, pl_module: Any) -> None:
         self._accounts = self._accounts_of_this_run()
         monitor, mode = self._goal(trainer)
         every = trainer.log_every_n_steps if self._every is None else self._every

@@ -1,11 +1,11 @@
-"""The command line: show a run, compare runs, write a report, total a project."""
+"""The command line: run a script measured, show a run, compare runs, write a report, total a project."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -33,6 +33,21 @@ class Mode(StrEnum):
     MIN = "min"
 
 
+class Log(StrEnum):
+    """Which costs loggers get."""
+
+    COMPLETE = "complete"
+    HEADLINE = "headline"
+
+
+class Infer(StrEnum):
+    """Whether the cost of a forward pass is measured after training."""
+
+    AUTO = "auto"
+    TRUE = "true"
+    FALSE = "false"
+
+
 class Target(StrEnum):
     """What a report is written as."""
 
@@ -44,6 +59,40 @@ Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default th
 Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it is better.")]
 TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
 Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run: python train.py ...")],
+    monitor: Annotated[str | None, typer.Option(help="Quality metric; by default that of the checkpoints.")] = None,
+    mode: Direction = None,
+    target: Targets = None,
+    save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
+    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    log: Annotated[Log, typer.Option(help="Costs that loggers get.")] = Log.COMPLETE,
+    log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
+    infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
+    tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
+) -> None:
+    """Run an unmodified Lightning script and measure what its training costs."""
+    from lightning_costs.launch import command as launched
+    from lightning_costs.launch.options import RunOptions
+
+    try:
+        options = RunOptions(
+            monitor=monitor,
+            mode=_mode(mode),
+            targets=tuple(target or ()),
+            save_dir=str(save_dir.absolute()),
+            name=name,
+            log="complete" if log is Log.COMPLETE else "headline",
+            log_every_n_steps=log_every_n_steps,
+            infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
+            tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
+        )
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    launched.run(command, options.as_environment())
 
 
 @app.command()
@@ -71,13 +120,17 @@ def show(
     console.print(f"next: lightning-costs compare {run.parent}", highlight=False, soft_wrap=True)
 
 
+def _mode(mode: Mode | None) -> Literal["max", "min"] | None:
+    return None if mode is None else "max" if mode is Mode.MAX else "min"
+
+
 def _compared(
     paths: Sequence[Path], monitor: str | None, mode: Mode | None, tariff: Path | None, targets: Sequence[float] | None
 ) -> comparison.Comparison:
     return comparison.compare(
         load_runs(list(paths)),
         monitor=monitor,
-        mode=None if mode is None else "max" if mode is Mode.MAX else "min",
+        mode=_mode(mode),
         targets=targets or (),
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
     )

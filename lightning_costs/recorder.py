@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.forecast import Expected, Forecast
+from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Declaration, Indicator
 from lightning_costs.core.records import Amount, CurvePoint, Place, RunRecord, Trigger
 from lightning_costs.core.reduce import reduce_ranks
@@ -36,18 +37,6 @@ _log = logging.getLogger("lightning_costs")
 POINTS_BEFORE_THINNING = 1000
 
 Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
-
-
-def check_goal(monitor: str | None, mode: str | None) -> None:
-    """Refuse a metric without its direction, and a direction that is none.
-
-    Raises:
-        ValueError: Says what to give.
-    """
-    if mode not in (None, "max", "min"):
-        raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
-    if monitor is not None and mode is None:
-        raise ValueError(f"monitor={monitor!r} needs mode='max' or mode='min': which direction is better?")
 
 
 @final

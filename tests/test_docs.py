@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from lightning_costs import default_indicators
+from lightning_costs.launch.options import RunOptions
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md", "docs/columns.md", "docs/run-folder.md")
+    for name in ("README.md", "CONTRIBUTING.md", "docs/columns.md", "docs/run-folder.md", "docs/running.md")
 }
 
 
@@ -44,3 +46,8 @@ def test_the_map_names_modules_that_are_there() -> None:
         for module in re.findall(r"`(\w+)`", row):
             if module != "Comparison":
                 assert (ROOT / "lightning_costs" / folder / f"{module}.py").is_file(), module
+
+
+def test_the_page_on_running_names_every_option() -> None:
+    named = set(re.findall(r"`--([a-z-]+)", TEXTS["docs/running.md"]))
+    assert named == {field.name.replace("_", "-") for field in fields(RunOptions)} - {"targets"} | {"target"}

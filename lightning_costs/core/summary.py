@@ -68,6 +68,7 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         kinds = ", ".join(f"{word} {human(at_peak[name], 'bytes')}" for name, word in _KINDS.items())
         total = human(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
+    said += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
         lost, batches = census["batches_not_counted"], census["batches"]
         if lost:
@@ -76,6 +77,23 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
             said.append(f"FLOPs are a lower bound, no formula for: {named}")
     return said
+
+
+#: Whoever has less than this share of the total time is not named.
+_LEAST_SHARE = 0.01
+
+
+def _by_whom(by_whom_s: Iterable[tuple[str, str, float]], final: Mapping[str, float | None]) -> list[str]:
+    """Who took time beside training, the longest first."""
+    total_s = final.get("total_s") or 0.0
+    accounts: dict[str, list[str]] = {}
+    for account, whose, seconds in by_whom_s:
+        if seconds >= _LEAST_SHARE * total_s > 0:
+            accounts.setdefault(account, []).append(f"{whose} {human(seconds, 's')}")
+    return [
+        f"{human(final.get(f'{account}_s'), 's')} of {account} time: {', '.join(who)}"
+        for account, who in accounts.items()
+    ]
 
 
 def html_table(title: str, rows: Iterable[Row]) -> str:

@@ -12,7 +12,11 @@ from lightning_costs.probes.setting import Setting
 def counted_samples(samples: int | None) -> float:
     """A window's samples, or why there are none."""
     if samples is None:
-        raise Missing("a batch holds no tensor that tells its size: give batch_size_fn=lambda batch: ...", warn=True)
+        raise Missing(
+            "a batch holds no tensor that tells its size: give batch_size_fn=lambda batch: ... "
+            "(in Fabric: set its loader up by setup_dataloaders)",
+            warn=True,
+        )
     return float(samples)
 
 

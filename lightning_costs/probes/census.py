@@ -402,13 +402,13 @@ class EvaluationCensus:
     @contextmanager
     def _counting(self, key: Hashable) -> Iterator[None]:
         watch = Watch()
+        self.unknown += 1  # until it is over
         with eager(), launches(watch.launched), watch:
             yield
         if watch.failed is None:
             self._counts[key] = (watch.step.flop, dict(watch.uncounted))
             self._tally[key] += 1
-        else:
-            self.unknown += 1
+            self.unknown -= 1
 
     @property
     def flop(self) -> int:

@@ -15,6 +15,7 @@ from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, Run
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.folder import HEADER
 from lightning_costs.stores.loader import load_run
+from lightning_costs.stores.receipt import sign
 from lightning_costs.stores.writer import RunWriter, new_id, utc
 
 _log = logging.getLogger("lightning_costs")
@@ -123,6 +124,7 @@ class RunBook:
         header["setup"] = dict(setup)
         self._writer = RunWriter(self._save_dir / header["run_id"], writes=self._writes)
         self._writer.open(header)
+        sign("recorded")
 
     def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         """Fold a window into the totals, with why columns are missing and how the others were got."""

@@ -91,3 +91,18 @@ def test_what_the_counted_steps_say_beside_their_columns():
     ]
     counted = {"counted_steps": 2, "batches": 200, "batches_not_counted": 0, "uncounted_calls": {}}
     assert sentences({"census": counted}) == [], "nothing to say of a run counted in whole"
+
+
+def test_who_took_time_beside_training_is_named_where_it_matters():
+    by_whom = [
+        ("other", "Slow", 3.0),
+        ("checkpoint", "ModelCheckpoint", 2.0),
+        ("other", "CSVLogger", 1.0),
+        ("other", "X", 0.1),
+    ]
+    said = sentences({"by_whom_s": by_whom}, {"total_s": 20.0, "other_s": 4.5, "checkpoint_s": 2.5})
+    assert said == [
+        "4.5 s of other time: Slow 3 s, CSVLogger 1 s",
+        "2.5 s of checkpoint time: ModelCheckpoint 2 s",
+    ]
+    assert sentences({"by_whom_s": by_whom}, {}) == []

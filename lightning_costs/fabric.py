@@ -1,0 +1,386 @@
+"""FabricMonitor: what happens in a Lightning Fabric script, told to a Recorder. It computes nothing itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
+from importlib import import_module
+from multiprocessing.util import Finalize
+from typing import Any, Concatenate, ParamSpec, TypeVar, final
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+from torch import nn
+
+from lightning_costs.probes import fabric as view
+from lightning_costs.recorder import Recorder
+from lightning_costs.stores.book import status_after
+
+_log = logging.getLogger("lightning_costs")
+
+_sessions: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
+_running: list[_Session] = []
+
+
+@final
+class FabricMonitor:
+    """Measures what a Fabric script's training costs. It goes among the Fabric's callbacks; the script stays as it is.
+
+    A batch begins where a training loader is asked for it and ends where the next one is; it counts where an
+    optimizer stepped or `fabric.backward` ran. A loader that is iterated over with gradients off, or with every module
+    in eval mode, is evaluation. Metrics that are logged after it, or the one named `monitor`, are the quality. Time
+    outside of loaders is `other`. The run begins with the process and ends with it, or where the next Fabric trains.
+
+    Args:
+        namespace: 'lightning.fabric' or 'lightning_fabric'.
+        options: Arguments of `CostMonitor`; `log` has no meaning here.
+    """
+
+    def __init__(self, namespace: str, options: Mapping[str, Any]) -> None:
+        self._namespace = namespace
+        self.options = {name: value for name, value in options.items() if name != "log"}
+        view.watch(import_module(namespace).Fabric, _session_of)
+
+    def __reduce__(self) -> tuple[type[FabricMonitor], tuple[str, Mapping[str, Any]]]:
+        return FabricMonitor, (self._namespace, self.options)
+
+
+def finish() -> None:
+    """End the runs in progress now, as the end of the process would: in a notebook, or before something else runs."""
+    for session in list(_running):
+        session._end()
+
+
+def _session_of(fabric: Any) -> _Session | None:
+    session = _sessions.get(fabric)
+    if session is None:
+        monitor = next((c for c in view.callbacks(fabric) if isinstance(c, FabricMonitor)), None)
+        if monitor is not None:
+            session = _sessions[fabric] = _Session(monitor.options)
+    return session
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _harmless(method: Callable[Concatenate[_Session, P], R]) -> Callable[Concatenate[_Session, P], R | None]:
+    """Whatever goes wrong in measuring must not reach the script: it is said once, and measuring stops."""
+
+    @wraps(method)
+    def harmless(session: _Session, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        if session.broken:
+            return None
+        try:
+            return method(session, *args, **kwargs)
+        except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's script
+            session.broken = True
+            with suppress(Exception):
+                session.count.end(discard=True)
+            _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
+            return None
+
+    return harmless
+
+
+class _Batch:
+    """A batch in work."""
+
+    def __init__(self, loader: Any, content: object) -> None:
+        self.loader, self.content = loader, content
+        self.stepped: list[int] = []
+        self.backwards = 0
+
+
+class _Evaluation:
+    """An iteration over a loader that looks like evaluation, until something is trained in it."""
+
+    def __init__(self, loader: Any, content: object) -> None:
+        self.loader, self.content = loader, content
+        self.trains = False
+
+
+@final
+class _Session:
+    """One Fabric: what was set up, and the run in progress."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._modules: list[nn.Module] = []
+        self._optimizers: list[Any] = []
+        self._where: dict[str, Any] = {}
+        self._recorder: Recorder | None = None
+        self._batch: _Batch | None = None
+        self._trained_on: WeakSet[Any] = WeakSet()
+        self._evaluation: _Evaluation | None = None
+        self._iterations = self._batches_of_epoch = 0
+        self._evaluated = False
+        self._world_size = 1
+        self.count = view.OpenCount()
+        self.broken = False
+
+    # The view tells -----------------------------------------------------------------------------------------
+
+    @_harmless
+    def set_up(self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any]) -> None:
+        place, places = view.places(fabric)
+        nodes, cuda = view.nodes(fabric), fabric.device.type == "cuda"
+        self._world_size = fabric.world_size
+        self._where = {
+            "place": place,
+            "places": places,
+            "nodes": nodes,
+            "device": fabric.device,
+            "devices": fabric.world_size if cuda else nodes,
+            "setup": view.facts(fabric),
+        }
+        self._modules += [module for module in modules if all(module is not known for known in self._modules)]
+        for optimizer in optimizers:
+            if all(optimizer is not known for known in self._optimizers):
+                self._optimizers.append(optimizer)
+                view.on_step(optimizer, self._look_inside, partial(self._stepped, len(self._optimizers) - 1))
+
+    def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
+        """The loader's batches; what is told between them never raises."""
+        yield from (self._evaluating if self._evaluates(loader) else self._training)(loader, fetched)
+
+    def _evaluates(self, loader: Any) -> bool:
+        """Gradients are off, or every module is in eval mode; but fine-tuning may train in that mode."""
+        if not torch.is_grad_enabled():
+            return True
+        return loader not in self._trained_on and not any(module.training for module in self._modules)
+
+    @_harmless
+    def backward(self) -> None:
+        self._it_trains()
+        if self._batch is not None:
+            self._batch.backwards += 1
+        self._look_inside()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        depth = self._push("checkpoint")
+        try:
+            yield
+        finally:
+            self._pop(depth)
+
+    @_harmless
+    def logged(self, metrics: Mapping[str, Any]) -> None:
+        """The metric that was named, wherever it is logged; without a name, what is logged after an evaluation."""
+        monitor = self._options.get("monitor")
+        wanted = self._evaluated if monitor is None else monitor in metrics
+        if self._recorder is not None and wanted:
+            numbers: dict[str, float] = {}
+            for name, value in metrics.items():
+                with suppress(TypeError, ValueError, RuntimeError):  # what is no number is no quality
+                    numbers[str(name)] = float(value)
+            self._recorder.quality(numbers)
+
+    @_harmless
+    def _look_inside(self) -> None:
+        if self._recorder is not None:
+            self._recorder.look_inside()
+
+    @_harmless
+    def _stepped(self, index: int) -> None:
+        self._it_trains()
+        self._look_inside()
+        if self._batch is not None:
+            self._batch.stepped.append(index)
+        else:  # the batch came from elsewhere: steps are known, what is in them is not
+            self._begin().step(None, work=(index,))
+
+    def _it_trains(self) -> None:
+        """Fine-tuning in eval mode is no evaluation after all."""
+        evaluation, self._evaluation = self._evaluation, None
+        if evaluation is not None:
+            evaluation.trains = True
+            self.count.end(discard=True)
+            self._trained_on.add(evaluation.loader)
+            self._begin().before(evaluation.content)  # it is too late to count it: one of its kind will be
+            self._batch = _Batch(evaluation.loader, evaluation.content)
+
+    # Loaders ------------------------------------------------------------------------------------------------
+
+    def _training(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
+        self._iteration_begins(loader)
+        try:
+            while True:
+                self._fetch_begins(loader)
+                try:
+                    batch = next(fetched)
+                except StopIteration:
+                    self._exhausted(loader)
+                    return
+                finally:
+                    self._pop()
+                self._batch_begins(loader, batch)
+                yield batch
+                del batch
+        finally:
+            self._iteration_ended(loader)
+
+    @_harmless
+    def _iteration_begins(self, loader: Any) -> None:
+        if self._optimizers and self._modules:
+            self._begin()
+        self._iterations += 1
+        self._evaluated = False
+        self._trained_on.add(loader)
+
+    @_harmless
+    def _fetch_begins(self, loader: Any) -> None:
+        self._evaluation_ended(self._evaluation)
+        batch = self._batch
+        if batch is not None and (batch.stepped or batch.backwards):
+            self._batch_ended()
+        elif batch is not None and batch.loader is loader:  # it was passed over
+            self.count.end(discard=True)
+            self._batch = None
+        if self._recorder is not None and self._recorder.training:
+            if self._recorder.accounts.top != "train":
+                self._recorder.accounts.rebase("train")
+            self._push("data_wait")
+
+    @_harmless
+    def _batch_begins(self, loader: Any, content: object) -> None:
+        if self._recorder is None or self._batch is not None:  # a second loader's batch belongs to the one in work
+            return
+        self._batch = _Batch(loader, content)
+        self.count.begin(self._recorder.before(content))
+
+    @_harmless
+    def _batch_ended(self) -> None:
+        batch, self._batch = self._batch, None
+        self.count.end()
+        if batch is not None and self._recorder is not None:
+            self._describe(batch.loader)
+            self._batches_of_epoch += 1
+            work = (tuple(batch.stepped), batch.backwards)
+            self._recorder.step(batch.content, optimizer_steps=len(batch.stepped), work=work)
+
+    @_harmless
+    def _exhausted(self, loader: Any) -> None:
+        if self._recorder is not None and self._batches_of_epoch:
+            self._recorder.epoch_done()
+            self._batches_of_epoch = 0
+
+    @_harmless
+    def _iteration_ended(self, loader: Any) -> None:
+        """The loader is at its end, or was left: by `break`, or by an error in the middle of a batch."""
+        if self._batch is not None and self._batch.loader is loader:
+            if self._batch.stepped:
+                self._batch_ended()
+            else:
+                self.count.end(discard=True)
+                self._batch = None
+        self._iterations -= 1
+        if not self._iterations and self._recorder is not None and self._recorder.training:
+            self._recorder.accounts.rebase("other")
+
+    def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
+        depth = self._push("evaluate")
+        evaluation = None
+        try:
+            for batch in fetched:
+                evaluation = _Evaluation(loader, batch)
+                self._evaluation_begins(evaluation)
+                yield batch
+                del batch
+                if evaluation.trains:
+                    yield from self._training(loader, fetched)
+                    return
+                self._evaluation_ended(evaluation)
+        finally:
+            self._evaluation_ended(evaluation)
+            self._pop(depth)
+
+    @_harmless
+    def _evaluation_begins(self, evaluation: _Evaluation) -> None:
+        self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
+        self._evaluated, self._evaluation = True, evaluation
+        if self._recorder is not None:
+            self.count.begin(self._recorder.before_evaluation(evaluation.content))
+
+    @_harmless
+    def _evaluation_ended(self, evaluation: _Evaluation | None) -> None:
+        if evaluation is not None and evaluation is self._evaluation:
+            self._evaluation = None
+            self.count.end()
+
+    @_harmless
+    def _push(self, account: str) -> int | None:
+        return self._recorder.accounts.push(account) if self._recorder is not None else None
+
+    @_harmless
+    def _pop(self, depth: int | None = None) -> None:
+        accounts = self._recorder.accounts if self._recorder is not None else None
+        if accounts is None or (depth is None and accounts.top != "data_wait"):
+            return
+        accounts.pop(depth)
+
+    # The run ------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Recorder:
+        """The run in progress; the first time, those of other Fabrics end."""
+        if self._recorder is not None:
+            return self._recorder
+        for other in [session for session in _running if not session._iterations]:
+            other._end()
+        options = dict(self._options)
+        every, infer = options.pop("log_every_n_steps", None), options.pop("infer", "auto")
+        recorder = Recorder(
+            module=self._modules[0] if len(self._modules) == 1 else nn.ModuleList(self._modules),
+            optimizers=lambda: self._optimizers,
+            log_every_n_steps=50 if every is None else every,
+            infer=infer is not False and self._world_size == 1,
+            **options,
+            **self._where,
+        )
+        recorder.begin()
+        self._recorder = recorder
+        # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.
+        Finalize(None, self._end, exitpriority=100)
+        _running.append(self)
+        return recorder
+
+    def _describe(self, loader: Any) -> None:
+        if self._recorder is None or self._recorder.run_id:
+            return
+        dataset = getattr(loader, "dataset", None)
+        samples = None
+        with suppress(TypeError, NotImplementedError):
+            samples = len(dataset)  # type: ignore[arg-type]
+        self._recorder.describe(
+            {
+                "batch_size": getattr(loader, "batch_size", None),
+                "dataset": type(dataset).__name__ if dataset is not None else None,
+                "dataset_samples": samples or None,
+            }
+        )
+
+    def _end(self) -> None:
+        """The run is over: its process ends, or another Fabric trains."""
+        if (recorder := self._recorder) is None:
+            return
+        _running.remove(self)
+        was_broken, self.broken = self.broken, False
+        self._last(recorder, was_broken=was_broken)
+        self._recorder = None
+
+    @_harmless
+    def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
+        error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
+        if self._batch is not None and self._batch.stepped:
+            self._batch_ended()
+        infer = self._options.get("infer", "auto")
+        if error is None and not was_broken and infer is not False and self._world_size == 1:
+            recorder.infer(budget_s=5.0 if infer is True else None)
+        recorder.training_ended()
+        recorder.end("failed" if was_broken else status_after(error))
+        if recorder.path is not None:
+            print(f"next: lightning-costs show {recorder.path}", flush=True)

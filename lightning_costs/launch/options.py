@@ -1,0 +1,108 @@
+"""The options of `lightning-costs run`; they reach the script by the environment, which its children inherit."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, final
+
+from lightning_costs.core.goal import check_goal
+from lightning_costs.core.tariff import Tariff
+
+#: Switches the entry points on where it is 1.
+SWITCH = "LIGHTNING_COSTS"
+#: Options as a JSON object.
+OPTIONS = "LIGHTNING_COSTS_OPTIONS"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options of a monitor that are plain data; their meaning is that of `CostMonitor`'s arguments.
+
+    Args:
+        monitor: Name of the quality metric.
+        mode: Whether more of it is better ('max') or less ('min').
+        targets: Quality targets declared before the run.
+        save_dir: Where run folders go.
+        name: What people call the run.
+        log: Whether loggers get the complete cost curves or the headline ones only.
+        log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
+        infer: Whether the cost of a forward pass is measured after training.
+        tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
+
+    Raises:
+        ValueError: For what a monitor would refuse.
+
+    Example:
+        >>> RunOptions(monitor="val/acc", mode="max").as_environment()["LIGHTNING_COSTS"]
+        '1'
+        >>> RunOptions(monitor="val/acc")
+        Traceback (most recent call last):
+        ValueError: monitor='val/acc' needs mode='max' or mode='min': which direction is better?
+    """
+
+    monitor: str | None = None
+    mode: Literal["max", "min"] | None = None
+    targets: tuple[float, ...] = ()
+    save_dir: str = "costs"
+    name: str | None = None
+    log: Literal["complete", "headline"] = "complete"
+    log_every_n_steps: int | None = None
+    infer: Literal["auto"] | bool = "auto"
+    tariff: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("monitor", "name", "save_dir"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value) and (value is not None or name == "save_dir"):
+                raise ValueError(f"{name} must be a text, got {value!r}")
+        check_goal(self.monitor, self.mode)
+        for target in self.targets:
+            if not isinstance(target, int | float) or not math.isfinite(target):
+                raise ValueError(f"targets must be finite numbers, got {target!r}")
+        if self.log not in ("complete", "headline"):
+            raise ValueError(f"log must be 'complete' or 'headline', got {self.log!r}")
+        every = self.log_every_n_steps
+        if every is not None and (type(every) is not int or every < 0):
+            raise ValueError(f"log_every_n_steps must be a whole number of at least 0, got {every!r}")
+        if self.infer not in ("auto", True, False):
+            raise ValueError(f"infer must be 'auto', true or false, got {self.infer!r}")
+        Tariff.find(self._tariff())
+
+    def _tariff(self) -> Tariff | None:
+        return None if self.tariff is None else Tariff.from_dict(self.tariff)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of a monitor."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return given | {"tariff": self._tariff()}
+
+    def as_environment(self) -> dict[str, str]:
+        """Variables that carry them."""
+        return {SWITCH: "1", OPTIONS: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """What the environment carries; defaults where LIGHTNING_COSTS=1 was set by hand.
+
+        Raises:
+            ValueError: For what is no JSON object of these options.
+        """
+        text = (os.environ if environ is None else environ).get(OPTIONS) or "{}"
+        try:
+            given = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{OPTIONS} is not JSON: {error}") from error
+        if not isinstance(given, dict):
+            raise ValueError(f"{OPTIONS} must be a JSON object, got {text}")
+        known = [field.name for field in fields(cls)]
+        if strange := sorted(set(given) - set(known)):
+            raise ValueError(f"{OPTIONS} has no option {strange[0]!r}; it has {', '.join(known)}")
+        for name, kind in (("targets", list), ("tariff", dict)):
+            if not isinstance(given.get(name, kind()), kind | None):
+                raise ValueError(f"{name} in {OPTIONS} must be a JSON {'array' if kind is list else 'object'}")
+        return cls(**given | {"targets": tuple(given.get("targets") or ())})

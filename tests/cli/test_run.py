@@ -1,0 +1,402 @@
+"""`lightning-costs run`: scripts as people write them, in processes of their own, measured without a change to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import run_scripts
+
+from lightning_costs import load_runs
+from lightning_costs.core.records import RunRecord
+from lightning_costs.launch.options import RunOptions
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PYTHON = sys.executable
+#: The command, whether or not its script is installed.
+COSTS = [PYTHON, "-c", "from lightning_costs.cli import main; main()"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended, in the folder that was its own."""
+
+    folder: Path
+    code: int
+    out: str
+    err: str
+
+    def runs(self, folder: str = "costs") -> list[RunRecord]:
+        return load_runs(self.folder / folder)
+
+    @property
+    def run(self) -> RunRecord:
+        (run,) = self.runs()
+        return run
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Entry points as `pip install` would leave them; in front of the path, they hide those of an installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    site = tmp_path_factory.mktemp("site")
+    info = site / f"lightning_costs-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lightning-costs\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {where}\n" for name, where in those.items()) for group, those in groups
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    private = ("LIGHTNING_COSTS", "WANDB_", "SLURM_", "XDG_CONFIG")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+    home = tmp_path_factory.mktemp("home")
+    return {**kept, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def call(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Call:
+    """Runs a command in a folder that holds `train.py`."""
+
+    def call(*command: str, script: str = "", text: str | None = None, **variables: str) -> Done:
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "train.py").write_text(script)
+        (folder / "tariff.toml").write_text("gco2e_per_kwh = 100.0\n")
+        done = subprocess.run(
+            command, cwd=folder, env=environment | variables, input=text, capture_output=True, text=True, timeout=240,
+            check=False,
+        )  # fmt: skip
+        return Done(folder, done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+# Three scripts, unmodified ----------------------------------------------------------------------------------
+
+
+def test_a_gan_with_manual_optimization_is_measured(call: Call) -> None:
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.GAN)
+    assert done.code == 0, done.err[-3000:]
+    assert "lightning-costs: " not in done.err
+    run = done.run
+    assert run.header["status"] == "finished"
+    assert run.final["steps"] == 12
+    assert run.final["optimizer_steps"] == 24
+    assert run.final["samples"] == 96
+    assert run.final["params"] == 8 * 32 + 32 + 32 * 16 + 16 + 16 * 32 + 32 + 32 + 1
+    assert run.final["flop"]
+
+
+def test_a_text_classifier_with_dict_batches_is_measured_under_its_checkpoints_metric(call: Call) -> None:
+    done = call(*COSTS, "run", "--log-every-n-steps", "1", "--", PYTHON, "train.py", script=run_scripts.TEXT)
+    assert done.code == 0, done.err[-3000:]
+    run = done.run
+    assert run.final["samples"] == 64
+    assert run.final["tokens"] == 64 * 4  # padded to the longest row of each batch
+    assert (run.header["monitor"], run.header["mode"]) == ("val_acc", "max")
+    assert run.points["val_acc"].drop_nulls().len() == 2
+    assert run.points.filter(run.points["trigger"] == "train").height == 8
+
+
+def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
+    ours = "--name cli --monitor val/loss --mode min --target 0.5 --target 0.25 --tariff tariff.toml --infer false"
+    its = (
+        "fit --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.logger false --trainer.limit_train_batches 4 "
+        "--trainer.enable_progress_bar false --model.lr 0.01"
+    )
+    done = call(
+        *COSTS, "run", *ours.split(), "--save-dir", "out", PYTHON, "train.py", *its.split(), script=run_scripts.CLI
+    )
+    assert done.code == 0, done.err[-3000:]
+    (run,) = done.runs("out")  # beside the script, which went elsewhere
+    assert run.name == "cli"
+    assert run.header["targets"] == [0.5, 0.25]
+    assert (run.header["monitor"], run.header["mode"]) == ("val/loss", "min")
+    assert run.final["steps"] == 4
+    assert run.final["co2e_g"] == pytest.approx(run.final["energy_j"] / 3.6e6 * 100)
+    assert run.final["infer_latency_p50_s"] is None
+
+
+# Fabric -----------------------------------------------------------------------------------------------------
+
+_FORWARD_FLOP = 2 * (16 * 32 + 32 * 4)
+_STEP_FLOP = 3 * _FORWARD_FLOP - 2 * 16 * 32  # the first layer has no input gradient
+
+
+def test_a_fabric_script_leaves_a_run_whose_counts_are_exact(call: Call) -> None:
+    command = [*COSTS, "run", "--monitor", "val/acc", "--mode", "max", "--", PYTHON, "train.py"]
+    done = call(*command, script=run_scripts.FABRIC)
+    assert done.code == 0, done.err[-3000:]
+    run = done.run
+    assert (run.header["status"], run.source) == ("finished", "points.parquet")
+    final = run.final
+    assert [final[name] for name in ("steps", "batches", "epochs", "samples")] == [24, 24, 3, 192]
+    assert final["params"] == 16 * 32 + 32 + 32 * 4 + 4
+    assert final["flop"] == 192 * _STEP_FLOP
+    assert final["evaluate_flop"] == 3 * 64 * _FORWARD_FLOP
+    assert final["opt_state_bytes"] == 4 * final["params"]
+    assert final["infer_latency_p50_s"] is not None
+    assert all(final[f"{account}_s"] > 0 for account in ("setup", "train", "evaluate", "checkpoint", "other"))
+    assert run.points["val/acc"].drop_nulls().len() == 3
+    assert run.header["setup"]["dataset_samples"] == 64
+
+
+def test_a_fabric_script_that_fails_keeps_what_it_spent(call: Call) -> None:
+    script = run_scripts.FABRIC.replace("lightning.fabric", "lightning_fabric")
+    done = call(*COSTS, "run", PYTHON, "train.py", "--fail", script=script)
+    assert done.code == 1
+    assert "the data is broken" in done.err
+    assert (done.run.header["status"], done.run.source) == ("failed", "points.parquet")
+    assert done.run.final["samples"] == 20 * 8
+    assert done.run.final["epochs"] == 2
+    assert done.run.points["val/acc"].drop_nulls().len() == 2  # logged after an evaluation: nobody named it
+
+
+# Several monitors, several processes ------------------------------------------------------------------------
+
+
+def test_each_fit_is_a_run_and_a_trainer_with_a_monitor_of_its_own_gets_no_second_one(call: Call) -> None:
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.SEVERAL)
+    assert done.code == 5, done.err[-3000:]
+    for folder in ("costs", "own"):
+        runs = done.runs(folder)
+        assert [run.final["steps"] for run in runs] == [4, 4], folder
+    first, second = sorted(done.runs(), key=lambda run: str(run.header["created"]))
+    assert second.final["setup_s"] < first.final["setup_s"]  # it begins where the first one ended
+
+
+def test_a_script_that_launches_itself_again_leaves_one_run(call: Call) -> None:
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.DDP)
+    assert done.code == 0, done.err[-3000:]
+    assert done.run.header["setup"]["processes"] == 2
+    assert done.run.final["steps"] == 6
+
+
+def test_processes_of_torchrun_leave_one_run(call: Call) -> None:
+    script = run_scripts.FABRIC.replace("devices=1", 'devices=2, strategy="ddp"')
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+    done = call(*COSTS, "run", "--", *torchrun, "train.py", script=script)
+    assert done.code == 0, done.err[-3000:]
+    assert done.run.header["setup"]["processes"] == 2
+    assert done.run.final["steps"] == 12
+    assert done.run.points["val/acc"].drop_nulls().len() == 3
+
+
+# The environment without us ---------------------------------------------------------------------------------
+
+
+def test_an_installation_changes_no_trainer_and_imports_nothing_there(call: Call) -> None:
+    done = call(PYTHON, "train.py", script=run_scripts.INERT)
+    assert done.code == 0, done.err[-3000:]
+    made, loaded = done.out.splitlines()[-2:]
+    assert "Monitor" not in made
+    assert loaded.split() == ["lightning_costs", "lightning_costs.launch", "lightning_costs.launch.entry"]
+
+
+def test_options_that_cannot_be_read_are_said_once_and_break_no_trainer(call: Call) -> None:
+    done = call(
+        PYTHON, "-W", "error::UserWarning:lightning_costs", "train.py",
+        script=run_scripts.INERT, LIGHTNING_COSTS="1", LIGHTNING_COSTS_OPTIONS='{"mode": "most"}',
+    )  # fmt: skip
+    assert done.code == 0, done.err[-3000:]
+    assert "Monitor" not in done.out
+    assert done.err.count("costs are not measured, training goes on") == 1
+    assert "mode must be 'max' or 'min', got 'most'" in done.err
+
+
+def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    trainers = {"lightning.pytorch.callbacks_factory", "pytorch_lightning.callbacks_factory"}
+    assert set(groups) == trainers | {"lightning.fabric.callbacks_factory", "lightning_fabric.callbacks_factory"}
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from lightning_costs.launch import entry\n"
+        "assert [entry.trainer(), entry.fabric(), entry.lightning_fabric()] == [[], [], []]\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    loaded = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    assert {name.partition(".")[0] for name in loaded} <= {"lightning_costs"} | set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"colour": 1}', "has no option 'colour'; it has monitor, mode"),
+        ('{"targets": "0.5"}', "targets in LIGHTNING_COSTS_OPTIONS must be a JSON array"),
+        ('{"targets": ["high"]}', "targets must be finite numbers, got 'high'"),
+        ('{"monitor": 3, "mode": "max"}', "monitor must be a text, got 3"),
+        ('{"log_every_n_steps": -1}', "log_every_n_steps must be a whole number of at least 0, got -1"),
+        ('{"log": "all"}', "log must be 'complete' or 'headline'"),
+        ('{"infer": "maybe"}', "infer must be 'auto', true or false"),
+        ('{"tariff": {"colour": 1}}', "a tariff has no field 'colour'"),
+    ],
+)
+def test_what_run_never_writes_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunOptions.from_environment({"LIGHTNING_COSTS_OPTIONS": text})
+
+
+def test_options_arrive_as_they_left() -> None:
+    options = RunOptions(
+        monitor="val/acc", mode="max", targets=(0.5, 0.75), name="a name", infer=False, tariff={"pue": 1.2}
+    )
+    assert RunOptions.from_environment(options.as_environment()) == options
+    assert RunOptions.from_environment({}) == RunOptions()
+
+
+# The command is the command ---------------------------------------------------------------------------------
+
+
+def test_streams_and_exit_code_are_the_commands(call: Call) -> None:
+    done = call(*COSTS, "run", "bash", "-c", "cat; exit 7", text="from a pipe")
+    assert (done.code, done.out) == (7, "from a pipe")
+    assert done.err.startswith("lightning-costs: no run was recorded: no Lightning Trainer or Fabric was made there")
+    assert done.err.count("\n") == 1
+    assert not (done.folder / "costs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--", "no-such-command"], 127, "lightning-costs: no-such-command: command not found\n"),
+        (["--", "./tariff.toml"], 126, "lightning-costs: ./tariff.toml: Permission denied\n"),
+        ([], 2, "Missing argument 'COMMAND'"),
+        (["--", "bash", "-c", "kill -KILL $$"], -signal.SIGKILL, "no run was recorded"),
+    ],
+)
+def test_it_exits_as_a_shell_or_its_command_does(call: Call, arguments: list[str], code: int, message: str) -> None:
+    done = call(*COSTS, "run", *arguments)
+    assert done.code == code
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--monitor", "val/acc"], "monitor='val/acc' needs mode='max' or mode='min'"),
+        (["--tariff", "nowhere.toml"], "No such file or directory: 'nowhere.toml'"),
+        (["--target", "nan"], "targets must be finite numbers, got nan"),
+    ],
+)
+def test_bad_options_are_refused_before_the_command_starts(call: Call, arguments: list[str], message: str) -> None:
+    done = call(*COSTS, "run", *arguments, "--", "touch", "started", COLUMNS="200")
+    assert done.code == 2
+    assert message in done.err
+    assert not (done.folder / "started").exists()
+
+
+@pytest.fixture
+def begun(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a command and leaves it running, in a session of its own: no terminal sends it anything."""
+    processes = []
+
+    def begin(*command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*COSTS, "run", "--", *command], cwd=tmp_path, env=environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+_LISTENS = """
+import signal, sys, time
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda number, _: (print(signal.Signals(number).name, flush=True), sys.exit(40 + number)))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_reaches_the_command(begun: Callable[..., subprocess.Popen[str]], number: signal.Signals) -> None:
+    process = begun(PYTHON, "-c", _LISTENS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert out == f"{number.name}\n"
+    assert process.returncode == 40 + number
+
+
+_COUNTS = """
+import signal, time
+seen = []
+signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+print("ready", flush=True)
+deadline = time.monotonic() + 30
+while not seen and time.monotonic() < deadline:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("interrupts:", len(seen), flush=True)
+"""
+
+
+def test_ctrl_c_arrives_once(environment: dict[str, str], tmp_path: Path) -> None:
+    """A terminal tells the command as well: the second Ctrl-C would end a graceful shutdown."""
+    command = [*COSTS, "run", "--", PYTHON, "-c", _COUNTS]
+    inside_a_terminal = f"import os, pty; raise SystemExit(os.waitstatus_to_exitcode(pty.spawn({command!r})))"
+    with subprocess.Popen(
+        [PYTHON, "-c", inside_a_terminal], cwd=tmp_path, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        process.stdin.write("\x03")
+        process.stdin.flush()
+        assert "interrupts: 1" in process.stdout.read()
+    assert process.returncode == 0
+
+
+def test_a_command_that_a_signal_ended_ends_us_by_the_same(begun: Callable[..., subprocess.Popen[str]]) -> None:
+    process = begun("bash", "-c", "echo ready; exec sleep 60")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_training_that_is_terminated_keeps_its_points(
+    begun: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(run_scripts.ENDLESS)
+    process = begun(PYTHON, "train.py")
+    deadline_s = time.monotonic() + 120
+    while not any(path.read_bytes().count(b"\n") >= 3 for path in tmp_path.glob("costs/*/points.jsonl")):
+        assert time.monotonic() < deadline_s, "no points were written"
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=60)
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.header["status"] == "interrupted"
+    assert run.source == "points.parquet"
+
+
+def test_options_travel_as_json(call: Call) -> None:
+    done = call(*COSTS, "run", "--name", "x y", "--", "bash", "-c", 'printf %s "$LIGHTNING_COSTS_OPTIONS"')
+    options = json.loads(done.out)
+    assert options["name"] == "x y"
+    assert options["save_dir"] == str(done.folder / "costs")
