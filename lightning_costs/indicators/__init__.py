@@ -9,6 +9,7 @@ from lightning_costs.indicators import (
     counts,
     energy,
     inference,
+    lost,
     memory,
     parameters,
     price,
@@ -88,6 +89,10 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     compute.SteadyModelFlop,
     compute.EvaluateFlop,
     compute.PeakFlopPerS,
+    lost.LostS,
+    lost.LostSamples,
+    lost.LostFlop,
+    lost.LostEnergyJ,
 )
 
 
