@@ -16,7 +16,7 @@ import torch
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import CurvePoint, Place, RunRecord
-from lightning_costs.core.summary import summary_rows
+from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
@@ -142,8 +142,7 @@ class CostMonitor(_Callback):
             accounts=self._accounts,
         )
         self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
-        self._session.view.watch()
-        recorder.open()
+        self._session.start()
 
     def _accounts_of_this_run(self) -> Accounts:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
@@ -243,6 +242,11 @@ class _Session:
         self._announced = False
         self.broken = False
 
+    @_harmless
+    def start(self) -> None:
+        self.view.watch()
+        self.recorder.open()
+
     # The trainer's view tells ------------------------------------------------------------------------------
 
     @_harmless
@@ -320,7 +324,10 @@ class _Session:
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
             end_wandb(self._trainer.loggers, self.recorder.final)
-            _print_summary(self.recorder, run)
+            try:
+                _print_summary(self.recorder, run)
+            except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
+                _log.warning("the summary of costs could not be printed: %r", error)
         return run
 
     def row(self) -> Mapping[str, float]:
@@ -408,6 +415,8 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
             table.add_row(line.label, line.text)
     console = Console()
     console.print(table)
+    if lost := lost_words(recorder.header, recorder.final):
+        console.print(lost, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
     if run is not None:
