@@ -140,12 +140,10 @@ class RunBook:
         """Make the folder, under the identity that a resume or the environment gave, or a new one."""
         header = self.header
         found = self._found or find(header["name"], self._save_dir, writes=self._writes)
-        if self._writes:
-            settled = settle(found, self._save_dir)
-            if not found.refused:
-                self._warn(settled)
-            found = settled
-        self._found = found
+        said = bool(found.refused)
+        found = self._found = settle(found, self._save_dir, writes=self._writes)
+        if not said:
+            self._warn(found)
         header["created"] = header["created"] or utc()
         header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]

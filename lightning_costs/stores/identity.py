@@ -120,12 +120,12 @@ def find_again(run_id: str, first: str | None, save_dir: Path, *, writes: bool) 
     raise AssertionError("numbers end")
 
 
-def settle(found: Found, save_dir: Path) -> Found:
-    """Make the folder and hold it; where another run came first, under the next free name.
+def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
+    """Make the folder and hold it, where this process writes; where another run came first, under the next free name.
 
     A disk that fails is not said here: writing will.
     """
-    if found.lock is None and found.earlier is None:
+    if writes and found.lock is None and found.earlier is None:
         for run_id in _numbered(found.wanted, after=found.run_id):
             path, found = save_dir / run_id, replace(found, run_id=run_id)
             try:
