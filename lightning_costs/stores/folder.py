@@ -11,7 +11,7 @@ from typing import Any, TextIO, final
 
 from lightning_costs.core.records import CurvePoint
 from lightning_costs.stores.journal import encode, plain, read_journal
-from lightning_costs.stores.table import to_frame
+from lightning_costs.stores.table import from_frame, read_parquet, to_frame
 
 HEADER, JOURNAL, PARQUET = "header.json", "points.jsonl", "points.parquet"
 
@@ -33,8 +33,11 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_header(header)
         journal = self.path / JOURNAL
-        if journal.is_file():
-            (self.path / PARQUET).unlink(missing_ok=True)
+        if (self.path / PARQUET).is_file():
+            if not journal.is_file():  # somebody kept the table alone
+                points = from_frame(read_parquet(self.path / PARQUET), header)
+                journal.write_text("".join(encode(point) + "\n" for point in points), encoding="utf-8")
+            (self.path / PARQUET).unlink()
         torn = journal.is_file() and journal.read_bytes()[-1:] not in (b"", b"\n")
         self._journal = journal.open("a", encoding="utf-8")
         if torn:

@@ -11,7 +11,7 @@ from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.journal import from_json, read_journal
 from lightning_costs.stores.lock import writer_of
-from lightning_costs.stores.table import OWN, quality_columns, to_frame
+from lightning_costs.stores.table import OWN, quality_columns, read_parquet, to_frame
 
 if TYPE_CHECKING:
     import polars
@@ -62,10 +62,8 @@ def load_run(path: str | Path) -> RunRecord:
 
 def _parquet(path: Path, *, else_from: Path) -> polars.DataFrame | None:
     """The points as a table; None where it cannot be read and there is a journal to read."""
-    import polars
-
     try:
-        return polars.read_parquet(path)
+        return read_parquet(path)
     except Exception as error:
         if else_from.is_file():
             return None

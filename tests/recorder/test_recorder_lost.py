@@ -399,3 +399,53 @@ def test_totals_are_the_sum_of_what_ran_and_lost_what_led_nowhere(tmp_path_facto
     assert reached.final["steps"] == position
     assert reached.points["steps"].is_sorted()
     assert reached.points["steps"].to_list() == reached.points["total_s"].to_list()
+
+
+# Before and after ------------------------------------------------------------------------------------------------
+
+
+def test_a_wandb_run_that_says_it_was_resumed_continues_its_folder(tmp_path, monkeypatch):
+    class Wandb:
+        class run:  # noqa: N801 - wandb's own name
+            id, resumed = "mine", True
+
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    Attempt(tmp_path).train(3).kill()
+    monkeypatch.setitem(__import__("sys").modules, "wandb", Wandb)
+    assert Attempt(tmp_path).train(1).end().final["steps"] == 4.0
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path):
+    first = Attempt(tmp_path).train(3)
+    state = first.checkpoint()
+    first.train(1).kill()
+    old = {
+        "run_id": state["run_id"],
+        "ledger": {"costs": {k: v for k, v in state["ledger"]["costs"].items() if k not in LOST}},
+        "header": {"attempts": [{"began": "2026-01-01T00:00:00.000+00:00", "devices": 1}]},
+    }
+    run = Attempt(tmp_path / "elsewhere", old).train(2).end()
+    assert (run.final["steps"], run.final["lost_s"], run.header["attempts"][-1]["from_step"]) == (5.0, None, 3)
+
+
+def test_an_attempt_that_trains_no_batch_leaves_the_folder_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "mine")
+    first = Attempt(tmp_path).train(3).kill()
+    before = load_run(first.recorder.path).header
+    Attempt(tmp_path).end("failed")
+    assert load_run(first.recorder.path).header == before
+    assert before["status"] == "killed"
+    assert Attempt(tmp_path).train(1).end().final["lost_s"] == 3.0
+
+
+def test_a_run_whose_table_alone_was_kept_goes_on_with_all_its_points(tmp_path):
+    first = Attempt(tmp_path).train(2).quality(0.5)
+    first.recorder.quality({"steps": 0.25})
+    state = first.checkpoint()
+    first.train(1).end()
+    (first.recorder.path / "points.jsonl").unlink()
+    run = Attempt(tmp_path, state).train(1).end()
+    assert run.points["steps"].to_list() == [1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]
+    assert run.points["acc"].drop_nulls().to_list() == [0.5]
+    assert run.points["quality/steps"].drop_nulls().to_list() == [0.25]
+    assert run.to_reach().points["steps"].to_list() == [1.0, 2.0, 2.0, 2.0, 3.0, 3.0]
