@@ -80,7 +80,7 @@ class Ledger:
         """Continue from `state`, or from the furthest of several states of one run: totals never go down.
 
         A counter that one of them lacks is missing from then on: it cannot be right without its past. A gauge can,
-        at its next reading; until then it is that of the state which got furthest. Lost work is that of the furthest.
+        at its next reading; until then it is that of the state which got furthest. Lost work is what `state` knew.
 
         Returns:
             Names of the counters that are missing now.
@@ -93,7 +93,7 @@ class Ledger:
             else:
                 self._costs[name] = furthest.get(name)
         for name in self._lost:
-            self._lost[name] = _most([s.get("lost", {}).get(name) for s in states])
+            self._lost[name] = states[0].get("lost", {}).get(name)
         self._tell()
         return [name for name in self._counters() if self._costs[name] is None and name not in LOST]
 

@@ -60,7 +60,7 @@ class RunBook:
         save_dir: Path,
         writes: bool,
     ) -> None:
-        self._lineageger = Ledger(declarations)
+        self._ledger = Ledger(declarations)
         self._save_dir, self._writes = save_dir, writes
         self._writer: RunWriter | None = None
         self._point: CurvePoint | None = None
@@ -108,12 +108,12 @@ class RunBook:
     @property
     def costs(self) -> dict[str, Amount]:
         """Totals and gauges at the last point."""
-        return dict(self._point.costs) if self._point is not None else self._lineageger.costs
+        return dict(self._point.costs) if self._point is not None else self._ledger.costs
 
     @property
     def totals(self) -> dict[str, Amount]:
         """Totals and gauges now, between points too."""
-        return self._lineageger.costs
+        return self._ledger.costs
 
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
         """Another attempt at the run begins, on what `facts` say.
@@ -127,11 +127,11 @@ class RunBook:
             if found.earlier is not None:
                 self._continue(found.earlier)
                 self._restore([self._spent(found.earlier)] if found.earlier.points.height else [])
-                self._lineageger.lose_since(None)
+                self._ledger.lose_since(None)
         about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc(), **facts}
         if (restarts := restart()) is not None:
             about["restart"] = restarts
-        lost = {name: amount for name, amount in self._lineageger.lost.items() if amount != 0}
+        lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
         about |= {"from_step": self._from_step, "row": self._rows, "lost": lost}
         self.header["attempts"] = [*self.header["attempts"], about]
         self.header["lineage"] = [*self._lineage, [self._rows, None]]
@@ -162,7 +162,7 @@ class RunBook:
 
     def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         """Fold a window into the totals, with why columns are missing and how the others were got."""
-        self._lineageger.add(window, unreadable=frozenset(missing))
+        self._ledger.add(window, unreadable=frozenset(missing))
         self.header["missing"] = {**self.notes, **missing}
         self.header["methods"] = dict(methods)
 
@@ -173,7 +173,7 @@ class RunBook:
             epoch=epoch,
             time=time.time(),
             trigger=trigger,
-            costs=self._lineageger.costs,
+            costs=self._ledger.costs,
             quality={name: float(value) for name, value in quality.items()},
         )
         if self._writer is not None:
@@ -193,13 +193,11 @@ class RunBook:
             "run_id": self.run_id,
             "step": step,
             "lineage": [*self._lineage, [begun, self._rows]],
-            "ledger": self._lineageger.state(),
+            "ledger": self._ledger.state(),
             "header": {
                 "name": self.header["name"],
                 "attempts": [dict(attempt) for attempt in self.header["attempts"]],
-                "missing": {
-                    name: why for name, why in self.header["missing"].items() if name in self._lineageger.costs
-                },
+                "missing": {name: why for name, why in self.header["missing"].items() if name in self._ledger.costs},
             },
         }
 
@@ -251,14 +249,15 @@ class RunBook:
             self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
         if known[:both] != listed[:both]:
             self._lost_is_unknown("an earlier attempt of the run is not in its folder")
-        elif _ran_since(state, earlier):
-            self._lineageger.lose_since(state["ledger"])
-            self._lineage = [[a, min(b, self._rows)] for a, b in state.get("lineage", ()) if a < self._rows]
         else:
-            self._lineage = [[a, self._rows if b is None else b] for a, b in earlier.header.get("lineage", [[0, None]])]
-        if None in self._lineageger.lost.values() and all(
-            self._lineageger.lost.get(base) is None for base in LOST.values()
-        ):
+            lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
+            if _ran_since(state, earlier):
+                self._ledger.lose_since(state["ledger"])
+            elif lineage:  # what its maker did after the checkpoint without a step led here too
+                after = earlier.header["attempts"][len(known) :]
+                lineage[-1][1] = after[0].get("row", self._rows) if after else self._rows
+            self._lineage = lineage
+        if not self._ledger.lost_is_known:
             self._lineage = []
         return self._from_step
 
@@ -268,7 +267,7 @@ class RunBook:
         attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
         if attempts and attempts[-1].get("status", "killed") == "killed" and "ended" not in attempts[-1]:
             attempts[-1]["status"] = "killed"
-            if earlier.points.height:
+            if earlier.points.height > attempts[-1].get("row", 0):
                 last = datetime.fromtimestamp(earlier.points["time"][-1], UTC)
                 attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
         header["attempts"] = attempts
@@ -286,7 +285,7 @@ class RunBook:
         return {"costs": costs, "lost": {} if lost is None else {name: lost.get(name, 0.0) for name in costs}}
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
-        gone = self._lineageger.restore(*states) if states else []
+        gone = self._ledger.restore(*states) if states else []
         said, self.notes = self.notes, {}
         for column in gone:
             self.notes[column] = said.get(column, "an earlier attempt of this run did not measure it")
@@ -297,7 +296,7 @@ class RunBook:
                 self.notes[column] = f"needs {base}: {self.notes[base]}" if base in gone else why
 
     def _lost_is_unknown(self, why: str) -> None:
-        self._lineageger.forget_lost()
+        self._ledger.forget_lost()
         self._lineage = []
         self.notes |= {column: why for column in LOST if column in self.totals}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +17,8 @@ if sys.platform != "win32":
 #: folder has another, and nobody locks a copy.
 LOCK = "writer.lock"
 
-#: Looks at a lock's file that others keep removing, before it counts as one that cannot be locked.
-_TRIES = 10
+#: A reader that looks whether we live holds the lock for a moment, and one who leaves removes its file: try again.
+_TRIES, _TRY_AGAIN_S = 10, 0.02
 
 
 class Held(Exception):  # noqa: N818 - another writer is no error of the program
@@ -51,7 +52,9 @@ class FolderLock:
         if sys.platform == "win32":  # no such locks: whether a writer lives cannot be told there
             return None
         path = folder / LOCK
-        for _ in range(_TRIES):
+        for n in range(_TRIES):
+            if n:
+                time.sleep(_TRY_AGAIN_S)
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError:
@@ -67,7 +70,9 @@ class FolderLock:
                     os.pwrite(descriptor, str(inode).encode(), 0)
             except BlockingIOError:
                 os.close(descriptor)
-                raise Held(str(folder)) from None
+                if n + 1 == _TRIES:
+                    raise Held(str(folder)) from None
+                continue
             except OSError:
                 os.close(descriptor)
                 return None

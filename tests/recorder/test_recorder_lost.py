@@ -113,6 +113,17 @@ def test_a_checkpoint_of_an_abandoned_line_makes_its_work_useful_again(tmp_path)
     assert run.to_reach().points["total_s"].to_list() == [*map(float, range(1, 10)), 9.0]
 
 
+def test_an_attempt_that_left_no_point_changes_nothing_for_the_next_one(tmp_path):
+    first = Attempt(tmp_path, log_every_n_steps=3).train(3)
+    three = first.checkpoint()
+    seven = first.train(4).checkpoint()
+    first.kill()
+    Attempt(tmp_path, three, log_every_n_steps=3).train(1).kill()
+    run = Attempt(tmp_path, seven, log_every_n_steps=3).train(3).end()
+    assert (run.final["steps"], run.final["lost_s"]) == (10.0, 0.0)
+    assert run.to_reach().points["steps"].to_list() == [3.0, 6.0, 10.0, 10.0]
+
+
 def test_nothing_is_lost_where_no_step_ran_after_the_checkpoint(tmp_path):
     first = Attempt(tmp_path).train(3)
     state = first.checkpoint()
@@ -362,7 +373,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(moves=moves, every=st.integers(1, 3))
 def test_totals_are_the_sum_of_what_ran_and_lost_what_led_nowhere(tmp_path_factory, moves, every):
     """Any sequence of training, saving, dying and resuming from any checkpoint, against integers."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +46,30 @@ def test_a_folder_has_one_writer_and_readers_see_it(tmp_path: Path) -> None:
     again.release()
     assert not (tmp_path / LOCK).exists()
     assert writer_of(tmp_path) is None
+
+
+def test_readers_do_not_keep_a_writer_out(tmp_path: Path) -> None:
+    lock = FolderLock.take(tmp_path)
+    assert lock is not None
+    lock.drop()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            writer_of(tmp_path)
+
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(100):
+            lock = FolderLock.take(tmp_path)
+            assert lock is not None
+            lock.drop()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
 
 
 def test_a_lock_that_nobody_keeps_is_let_go(tmp_path: Path) -> None:
