@@ -62,7 +62,10 @@ class RunWriter:
         self._try(lambda: self._folder.close(header))
         if self._lock is not None:
             # A run whose end is not on disk leaves the lock's file: a reader then says that it was killed.
-            self._lock.release() if self._writes else self._lock.drop()
+            if self._writes:
+                self._lock.release()
+            else:
+                self._lock.drop()
         if not self._writes:
             return None
         try:
