@@ -18,7 +18,7 @@ from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import CurvePoint, Place, RunRecord
-from lightning_costs.core.summary import summary_rows
+from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
@@ -160,9 +160,8 @@ class CostMonitor(_Callback):
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
-        recorder.open()
         self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
-        self._session.view.watch()
+        self._session.start()
 
     def _accounts_of_this_run(self) -> Accounts:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
@@ -262,7 +261,7 @@ class _Session:
         self._announced = False
         self.broken = False
         self.looking = False
-        self.timing_device = recorder.timing_device
+        self.timing_device = False
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
@@ -270,6 +269,12 @@ class _Session:
         self.looking = False
         self.view.unwatch()
         _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+
+    @_harmless
+    def start(self) -> None:
+        self.recorder.open()
+        self.timing_device = self.recorder.timing_device
+        self.view.watch()
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
@@ -373,7 +378,10 @@ class _Session:
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
             end_wandb(self._trainer.loggers, self.recorder.final)
-            _print_summary(self.recorder, run)
+            try:
+                _print_summary(self.recorder, run)
+            except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
+                _log.warning("the summary of costs could not be printed: %r", error)
         return run
 
     def row(self) -> Mapping[str, float]:
@@ -474,6 +482,8 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
             table.add_row(line.label, line.text)
     console = Console()
     console.print(table)
+    if lost := lost_words(recorder.header, recorder.final):
+        console.print(lost, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
     if run is not None:

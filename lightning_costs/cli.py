@@ -13,10 +13,11 @@ from rich.table import Table
 
 from lightning_costs.compare import comparison
 from lightning_costs.core.records import RunRecord
-from lightning_costs.core.summary import sentences, summary_rows, total_of
+from lightning_costs.core.summary import attempts_told, sentences, summary_rows, total_of
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
 from lightning_costs.stores.loader import load_run, load_runs
+from lightning_costs.stores.lock import writer_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,10 +55,18 @@ class Target(StrEnum):
     HTML = "html"
 
 
+class Curve(StrEnum):
+    """Whether work that restarts lost is in the costs."""
+
+    SPENT = "spent"
+    TO_REACH = "to_reach"
+
+
 Paths = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold them.")]
 Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]
 Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it is better.")]
 TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
+Curves = Annotated[Curve, typer.Option(help="All that was spent, or what it took to reach: without lost work.")]
 Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
 
 
@@ -104,12 +113,14 @@ def show(
     record = load_run(run)
     header = record.header
     console = Console()
-    console.print(f"{record.name}  ({header['status']}, {len(header['attempts'])} attempt(s), from {record.source})")
+    attempts = len(header["attempts"])
+    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    console.print(f"{record.name}  ({_status(run, header['status'])}, {tries}, from {record.source})", highlight=False)
     table = Table("cost", "amount", "how, or why it is missing", box=None, pad_edge=False)
     for row in summary_rows(header, record.final, everything=everything):
         table.add_row(row.label, row.text, row.note)
     console.print(table)
-    for sentence in sentences(header, record.final):
+    for sentence in (*attempts_told(header, record.final), *sentences(header, record.final)):
         console.print(sentence, highlight=False, soft_wrap=True)
     monitor = header.get("monitor")
     if monitor in record.points.columns:
@@ -124,8 +135,19 @@ def _mode(mode: Mode | None) -> Literal["max", "min"] | None:
     return None if mode is None else "max" if mode is Mode.MAX else "min"
 
 
+def _status(run: Path, status: str) -> str:
+    if status == "running" and writer_of(run) is None:
+        return "running, or killed: whether its writer lives cannot be told from here"
+    return status
+
+
 def _compared(
-    paths: Sequence[Path], monitor: str | None, mode: Mode | None, tariff: Path | None, targets: Sequence[float] | None
+    paths: Sequence[Path],
+    monitor: str | None,
+    mode: Mode | None,
+    tariff: Path | None,
+    targets: Sequence[float] | None,
+    curve: Curve,
 ) -> comparison.Comparison:
     return comparison.compare(
         load_runs(list(paths)),
@@ -133,6 +155,7 @@ def _compared(
         mode=_mode(mode),
         targets=targets or (),
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
+        curve="spent" if curve is Curve.SPENT else "to_reach",
     )
 
 
@@ -143,17 +166,19 @@ def compare(
     mode: Direction = None,
     target: Targets = None,
     tariff: TariffFile = None,
+    curve: Curves = Curve.SPENT,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    compared = _compared(paths, monitor, mode, tariff, target)
+    compared = _compared(paths, monitor, mode, tariff, target, curve)
     print(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
         print(f"wrote {json}")
-    print(f"next: lightning-costs report {' '.join(map(str, paths))} --to html -o report.html")
+    again = "" if curve is Curve.SPENT else f" --curve {curve.value}"
+    print(f"next: lightning-costs report {' '.join(map(str, paths))}{again} --to html -o report.html")
 
 
 @app.command()
@@ -163,11 +188,12 @@ def report(
     mode: Direction = None,
     target: Targets = None,
     tariff: TariffFile = None,
+    curve: Curves = Curve.SPENT,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("report.html"),
 ) -> None:
     """Write a self-contained report of a comparison."""
-    written = _compared(paths, monitor, mode, tariff, target).to_html(out)
+    written = _compared(paths, monitor, mode, tariff, target, curve).to_html(out)
     print(f"wrote {written}")
 
 

@@ -509,10 +509,16 @@ class Recorder:
         if self._steps is not None:
             self._steps.interrupted()
         self._fold("train")
-        return self._book.state()
+        return self._book.state(step=self._steps_before + (self._steps.done if self._steps is not None else 0))
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Continue the run of a checkpoint, before `begin`: its identity, its totals, its count of steps."""
+        """Continue the run of a checkpoint, before `begin`: its identity, its totals, its count of steps.
+
+        Raises:
+            ValueError: Training has begun.
+        """
+        if self._state in ("training", "ended"):
+            raise ValueError("resume() after begin(): an attempt resumes a checkpoint before it trains")
         self._steps_before = self._book.resume(state)
 
     def _samples(self, batch: object, seen: int | None) -> int | None:

@@ -9,12 +9,28 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from lightning_costs.stores import folder
+from lightning_costs.stores import folder, identity
 
 settings.register_profile("fast", max_examples=60, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-_IDENTITIES = ("WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_API_KEY", "SLURM_JOB_ID")
+_IDENTITIES = (
+    "WANDB_RUN_ID",
+    "WANDB_PROJECT",
+    "WANDB_ENTITY",
+    "WANDB_API_KEY",
+    "WANDB_RESUME",
+    "SLURM_JOB_ID",
+    "SLURM_RESTART_COUNT",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes minutes runs only when asked for, whatever else is selected: `pytest -m slow`."""
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +40,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
             monkeypatch.delenv(name)
     if "PLAYWRIGHT_BROWSERS_PATH" not in os.environ:  # browsers lie under the real home
         monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(Path.home() / ".cache" / "ms-playwright"))
+    identity._used_here.clear()  # every test is a process of its own
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))

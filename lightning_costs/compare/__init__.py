@@ -32,11 +32,12 @@ class _CallableModule(ModuleType):
         mode: Literal["max", "min"] | None = None,
         targets: Sequence[float] = (),
         tariff: Tariff | None = None,
+        curve: Literal["spent", "to_reach"] = "spent",
     ) -> Comparison:
         """See `lightning_costs.compare.comparison.compare`."""
         from lightning_costs.compare.comparison import compare
 
-        return compare(runs, monitor=monitor, mode=mode, targets=targets, tariff=tariff)
+        return compare(runs, monitor=monitor, mode=mode, targets=targets, tariff=tariff, curve=curve)
 
     def __getattr__(self, name: str) -> object:
         if name in __all__:

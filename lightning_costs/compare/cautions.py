@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Curve, RunRow, Setups, TargetRow
 from lightning_costs.core.records import RunRecord
+from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
 
 
@@ -131,3 +132,20 @@ def clash_cautions(clashing: Sequence[str]) -> list[str]:
     return [
         f"runs declare {quoted(name)} with different units, kinds or directions: it is left out" for name in clashing
     ]
+
+
+def restart_cautions(runs: Mapping[str, RunRecord], curve: str) -> list[str]:
+    """A word on each run, by label and as spent, whose restarts lost work or may have."""
+    found = []
+    for label, run in runs.items():
+        lost = lost_words(run.header, run.final)
+        if lost is None:
+            continue
+        if "unknown" in lost:
+            limit = "its costs may hold work that bought nothing" if curve == "spent" else "it has no cost to reach"
+        elif curve == "spent":
+            limit = "its costs hold work that bought nothing; compare(runs, curve='to_reach') leaves it out"
+        else:
+            limit = "that is left out here"
+        found.append(f"run {quoted(label)} {lost}: {limit}")
+    return found

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightning_costs.compare.cautions import cautions, clash_cautions
+from lightning_costs.compare.cautions import cautions, clash_cautions, restart_cautions
 from lightning_costs.compare.evidence import declarations, read_run, unique_labels
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.pareto import nondominated
@@ -17,6 +17,7 @@ from lightning_costs.compare.ranks import rank_agreement
 from lightning_costs.compare.schema import Curve, DeclarationRow, Lead, Mode, Ranks, RunRow, Setups, TargetRow
 from lightning_costs.compare.setup import split_setups
 from lightning_costs.compare.targets import chosen_targets, target_row
+from lightning_costs.core.reach import Curve as CostCurve
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.tariff import Tariff
 
@@ -43,6 +44,7 @@ class Comparison:
         setups: What runs have in common and what they differ in.
         cautions: What limits the claims, in words.
         tariff: The one tariff that all runs are priced under; None where each has its own.
+        curve: 'spent': costs are all that was spent. 'to_reach': work that restarts lost is left out of them.
     """
 
     monitor: str
@@ -58,6 +60,7 @@ class Comparison:
     setups: Setups
     cautions: list[str]
     tariff: dict[str, Any] | None
+    curve: CostCurve = "spent"
 
     @property
     def labels(self) -> list[str]:
@@ -120,6 +123,7 @@ def compare(
     mode: Literal["max", "min"] | None = None,
     targets: Sequence[float] = (),
     tariff: Tariff | None = None,
+    curve: CostCurve = "spent",
 ) -> Comparison:
     """Compare runs by quality and by every cost at once.
 
@@ -131,11 +135,16 @@ def compare(
         targets: Qualities to reach, declared before results were seen; where not given, those in the headers,
             else two are chosen from the results and marked as chosen.
         tariff: Prices all runs anew; where not given, each keeps what it recorded.
+        curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
 
     Raises:
-        ValueError: For no runs, no metric that all runs can be compared by, or a target that is not a number.
+        ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, or an
+            unknown curve.
     """
-    runs = list(runs)
+    if curve not in get_args(CostCurve):
+        raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
+    spent = list(runs)
+    runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, monitor, mode)
@@ -163,9 +172,11 @@ def compare(
         setups=setups,
         cautions=[
             *cautions(runs, rows, curves, metric, setups, target_rows, tariff),
+            *restart_cautions(dict(zip(labels, spent, strict=True)), curve),
             *clash_cautions(clashing),
         ],
         tariff=None if tariff is None else tariff.as_dict(),
+        curve=curve,
     )
 
 

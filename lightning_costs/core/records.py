@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -177,6 +177,18 @@ class RunRecord:
     def quality_columns(self) -> list[str]:
         """Names of the columns that hold logged metrics."""
         return [str(name) for name in self.header.get("quality", [])]
+
+    def to_reach(self) -> RunRecord:
+        """The run without the work that restarts lost: its points and costs are those that led to its state.
+
+        Points of lost work are left out; of every counter, what was lost is taken off. Where nobody knows how much
+        that is, counters are missing, with their reason in the header.
+        """
+        from lightning_costs.core.reach import to_reach
+
+        points, reasons = to_reach(self.points, self.header)
+        header = {**self.header, "missing": {**self.header.get("missing", {}), **reasons}}
+        return replace(self, header=header, points=points)
 
     def _repr_html_(self) -> str:
         from lightning_costs.core.summary import html_table, summary_rows

@@ -41,6 +41,61 @@ def summary_rows(
     return rows
 
 
+def lost_words(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
+    """What a run's restarts lost, in words; None where they lost nothing.
+
+    Args:
+        header: The run's header.
+        final: Column name to the final amount, as spent.
+
+    Example:
+        >>> lost_words({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
+        'lost 12.3 s of 60 s to restarts'
+    """
+    if len(header.get("attempts", ())) < 2 or "lost_s" not in header["indicators"] | final:
+        return None
+    lost_s, total_s = final.get("lost_s"), final.get("total_s")
+    if lost_s is None:
+        why = header.get("missing", {}).get("lost_s", "not measured")
+        return f"lost an unknown part to restarts ({why})"
+    return f"lost {human(lost_s, 's')} of {human(total_s, 's')} to restarts" if lost_s else None
+
+
+def attempts_told(header: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+    """The attempts of a run that was restarted, a line each, and what the restarts lost.
+
+    Args:
+        header: The run's header.
+        final: Column name to the final amount, as spent.
+
+    Example:
+        >>> attempts_told({"attempts": [
+        ...     {"began": "2026-01-02T03:04:05.678+00:00", "from_step": 0, "devices": 4, "status": "killed"},
+        ...     {"began": "2026-01-02T04:04:05.678+00:00", "from_step": 120, "devices": 2},
+        ... ], "indicators": {}}, {"lost_s": 0.0, "total_s": 60.0})
+        ['attempt 1: 2026-01-02 03:04:05 UTC, from step 0, on 4 devices, killed',
+         'attempt 2: 2026-01-02 04:04:05 UTC, from step 120, on 2 devices',
+         'restarts lost nothing']
+    """
+    attempts = header.get("attempts", ())
+    if len(attempts) < 2:
+        return []
+    told = []
+    for number, attempt in enumerate(attempts, 1):
+        began = str(attempt.get("began", ""))[:19].replace("T", " ")
+        devices = attempt.get("devices")
+        parts = [
+            f"{began} UTC" if began else "",
+            f"from step {attempt['from_step']}" if "from_step" in attempt else "",
+            f"on {devices} device{'s' if devices != 1 else ''}" if devices else "",
+            str(attempt.get("status", "")),
+        ]
+        told.append(f"attempt {number}: {', '.join(part for part in parts if part)}")
+    if "lost_s" in header["indicators"] | final:
+        told.append(lost_words(header, final) or "restarts lost nothing")
+    return told
+
+
 _KINDS = {
     "param_bytes": "parameters",
     "grad_bytes": "gradients",

@@ -10,6 +10,7 @@ from lightning_costs.indicators import (
     energy,
     idle,
     inference,
+    lost,
     memory,
     parameters,
     price,
@@ -97,6 +98,10 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     compute.SteadyModelFlop,
     compute.EvaluateFlop,
     compute.PeakFlopPerS,
+    lost.LostS,
+    lost.LostSamples,
+    lost.LostFlop,
+    lost.LostEnergyJ,
 )
 
 

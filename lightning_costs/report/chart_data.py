@@ -94,7 +94,7 @@ def chart_data(cmp: Comparison, names: Sequence[str] | None = None) -> ChartData
         static = row["kind"] == "static" or not _finite(curve_values)
         axes[name] = Axis(
             field=f"c{len(axes)}",
-            label=row["label"],
+            label=f"{row['label']} to reach" if cmp.curve == "to_reach" and row["kind"] == "counter" else row["label"],
             suffix=shown[name].suffix,
             static=static,
             positive=max(values) > 0,

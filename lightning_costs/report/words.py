@@ -25,7 +25,7 @@ _TOLD = (
 
 def summary(cmp: Comparison) -> list[str]:
     """Sentences: how many runs, who was best, who leads by which headline indicators, what it holds for."""
-    return [_runs(cmp), *_best(cmp), *_leaders(cmp), _limits(cmp)]
+    return [_runs(cmp), *_best(cmp), *_leaders(cmp), *_curve(cmp), _limits(cmp)]
 
 
 def waits(cmp: Comparison) -> dict[str, str]:
@@ -75,6 +75,12 @@ def _leaders(cmp: Comparison) -> list[str]:
         verb = "needed least" if basis.startswith("to reach") else "had the best"
         clauses.setdefault(basis, []).append(f"{who} {verb} {joined(indicators, most=12)}")
     return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(said)}." for basis, said in clauses.items()]
+
+
+def _curve(cmp: Comparison) -> list[str]:
+    if cmp.curve == "spent":
+        return []
+    return ["Costs are those to reach each state: what restarts lost was spent too and is left out."]
 
 
 def _limits(cmp: Comparison) -> str:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, final
 
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.ledger import Ledger
+from lightning_costs.core.ledger import LOST, Ledger
 from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, RunRecord, Trigger
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.stores.folder import HEADER
-from lightning_costs.stores.loader import load_run
+from lightning_costs.stores.identity import Found, find, find_again, restart, settle
 from lightning_costs.stores.receipt import sign
-from lightning_costs.stores.writer import RunWriter, new_id, utc
+from lightning_costs.stores.writer import RunWriter, utc
 
 _log = logging.getLogger("lightning_costs")
 
+#: How a run stands; a reader says 'killed' where the process of a running one is gone.
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -64,6 +66,10 @@ class RunBook:
         self._writer: RunWriter | None = None
         self._point: CurvePoint | None = None
         self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
+        self._found: Found | None = None
+        self._from_step = self._rows = 0
+        #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
+        self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
         self.notes: dict[str, str] = {}
         self.header: dict[str, Any] = {
@@ -112,27 +118,58 @@ class RunBook:
         return self._ledger.costs
 
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
-        """Another attempt at the run begins, on what `facts` say."""
-        self.header["attempts"] = [*self.header["attempts"], {"began": utc(), **facts}]
+        """Another attempt at the run begins, on what `facts` say.
+
+        Where no checkpoint was resumed and the environment says which run this is, its folder is continued. All that
+        it spent is then lost: this attempt begins from nothing.
+        """
+        if self._found is None:
+            found = self._found = find(self.header["name"], self._save_dir, writes=self._writes)
+            self._warn(found)
+            if found.earlier is not None:
+                self._continue(found.earlier)
+                self._restore([self._spent(found.earlier)] if found.earlier.points.height else [])
+                self._ledger.lose_since(None)
+        about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc(), **facts}
+        if (restarts := restart()) is not None:
+            about["restart"] = restarts
+        lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
+        about |= {"from_step": self._from_step, "row": self._rows, "lost": lost}
+        self.header["attempts"] = [*self.header["attempts"], about]
+        self.header["lineage"] = [*self._lineage, [self._rows, None]]
 
     def open(self, setup: Mapping[str, Any]) -> None:
         """Make the folder, under the identity that a resume or the environment gave, or a new one."""
         header = self.header
+        found = self._found or find(header["name"], self._save_dir, writes=self._writes)
+        said = bool(found.refused)
+        found = self._found = settle(found, self._save_dir, writes=self._writes)
+        if not said:
+            self._warn(found)
         header["created"] = header["created"] or utc()
-        header["run_id"] = header["run_id"] or new_id(header["name"], self._save_dir)
+        header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]
         header["setup"] = dict(setup)
-        self._writer = RunWriter(self._save_dir / header["run_id"], writes=self._writes)
+        self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
         self._writer.open(header)
         sign("recorded")
 
+    def _warn(self, found: Found) -> None:
+        if found.refused and self._writes:
+            _log.warning(
+                "%s; it is left as it is and costs go to %s. Move it away, or give another save_dir or "
+                "LIGHTNING_COSTS_RUN_ID",
+                found.refused,
+                self._save_dir / found.run_id,
+            )
+
     def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         """Fold a window into the totals, with why columns are missing and how the others were got."""
-        self._ledger.add(window, lost=missing)
+        self._ledger.add(window, unreadable=missing)
         was_missing, was_methods, notes = self._said
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
             self._said = (missing, methods, len(self.notes))
-            self.header["missing"] = {**missing, **self.notes}
+            self.header["missing"] = {**self.notes, **missing}
             self.header["methods"] = dict(methods)
 
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
@@ -146,43 +183,135 @@ class RunBook:
             quality={name: float(value) for name, value in quality.items()},
         )
         if self._writer is not None:
+            self._rows += 1
             self._writer.header(self.header)
             self._writer.append(point)
         return point
 
-    def state(self) -> dict[str, Any]:
-        """Plain containers for a checkpoint: identity, totals, attempts."""
+    def state(self, *, step: int) -> dict[str, Any]:
+        """Plain containers for a checkpoint: identity, totals, attempts, and which points led here.
+
+        Args:
+            step: Steps that led here, over all attempts.
+        """
         if self._writer is not None:
             self._writer.flush()
-        attempts = [dict(attempt) for attempt in self.header["attempts"]]
-        return {"run_id": self.run_id, "ledger": self._ledger.state(), "header": {"attempts": attempts}}
+        begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
+        return {
+            "run_id": self.run_id,
+            "step": step,
+            "lineage": [*self._lineage, [begun, self._rows]],
+            "ledger": self._ledger.state(),
+            "header": {
+                "name": self.header["name"],
+                "attempts": [dict(attempt) for attempt in self.header["attempts"]],
+                "missing": {name: why for name, why in self.header["missing"].items() if name in self._ledger.costs},
+            },
+        }
 
     def resume(self, state: Mapping[str, Any]) -> int:
         """Continue the run of a checkpoint: its identity, its totals.
 
         Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
-        spent: totals never go down.
+        spent: totals never go down. What steps after the checkpoint had spent is lost. Without the folder nobody
+        knows how much that is.
 
         Returns:
-            Steps that earlier attempts made.
+            Steps that led to the checkpoint.
         """
+        self._let_go()
+        attempts: list[dict[str, Any]] = [dict(attempt) for attempt in state["header"]["attempts"]]
+        first = attempts[0].get("id") if attempts else None
+        was = str(state["run_id"])
+        if was:
+            found = find_again(was, first, self._save_dir, writes=self._writes)
+        else:
+            found = find(self.header["name"], self._save_dir, writes=self._writes)
+        self._found = found
+        self._warn(found)
+        steps = state["ledger"]["costs"].get("steps")
+        self._from_step = int(state.get("step", steps or 0))
+        self.header["run_id"] = found.run_id
+        self.notes |= state["header"].get("missing", {})
+        earlier = found.earlier
+        if earlier is None:
+            for attempt in attempts:  # their points are in another journal
+                attempt.pop("row", None)
+            self.header["attempts"] = attempts
+            self.header["created"] = attempts[0]["began"] if attempts else ""
+            self.header["name"] = self.header["name"] or (state["header"].get("name") if found.wanted == was else None)
+            self._restore([state["ledger"]])
+            if found.wanted == was:
+                self._lost_is_unknown(
+                    "the folder of the run's earlier attempt is another run's or cannot be read"
+                    if found.refused
+                    else "the folder of the run's earlier attempt is not at hand"
+                )
+            return self._from_step
+        self._continue(earlier)
+        known = [attempt.get("id") for attempt in attempts]
+        listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
+        both = min(len(known), len(listed))
+        self._restore([state["ledger"], *([self._spent(earlier)] if earlier.points.height else [])])
+        if len(known) > len(listed):
+            self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
+        if known[:both] != listed[:both]:
+            self._lost_is_unknown("an earlier attempt of the run is not in its folder")
+        else:
+            lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
+            if _ran_since(state, earlier):
+                self._ledger.lose_since(state["ledger"])
+            elif lineage:  # what its maker did after the checkpoint without a step led here too
+                after = earlier.header["attempts"][len(known) :]
+                lineage[-1][1] = after[0].get("row", self._rows) if after else self._rows
+            self._lineage = lineage
+        if not self._ledger.lost_is_known:
+            self._lineage = []
+        return self._from_step
+
+    def _continue(self, earlier: RunRecord) -> None:
+        """Take up what the folder says of the run; an attempt that did not write its end was killed."""
         header = self.header
-        header["run_id"] = str(state["run_id"])
-        header["attempts"] = [dict(attempt) for attempt in state["header"]["attempts"]]
-        states = [state["ledger"]]
-        folder = self._save_dir / self.run_id
-        if (folder / HEADER).is_file():
-            try:
-                earlier = load_run(folder)
-            except (OSError, ValueError) as error:
-                _log.warning("the run's folder cannot be read, so it continues from the checkpoint: %s", error)
-            else:
-                header["attempts"] = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
-                header["created"] = earlier.header.get("created", "")
-                states += [{"costs": earlier.final}] if earlier.points.height else []
-        for column in self._ledger.restore(*states):
-            self.notes[column] = "an earlier attempt of this run did not measure it"
-        return int(self._ledger.costs.get("steps") or 0)
+        attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
+        if attempts and attempts[-1].get("status", "killed") == "killed" and "ended" not in attempts[-1]:
+            attempts[-1]["status"] = "killed"
+            if earlier.points.height > attempts[-1].get("row", 0):
+                last = datetime.fromtimestamp(earlier.points["time"][-1], UTC)
+                attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
+        header["attempts"] = attempts
+        header["created"] = earlier.header.get("created", "")
+        header["name"] = header["name"] or earlier.header.get("name")
+        self.notes |= {name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals}
+        self._rows = earlier.points.height
+
+    @staticmethod
+    def _spent(earlier: RunRecord) -> dict[str, Any]:
+        """The folder's last totals, and what of them was lost, as a state of the ledger."""
+        attempts = earlier.header.get("attempts") or [{}]
+        lost: Mapping[str, Amount] | None = attempts[-1].get("lost", None if len(attempts) > 1 else {})
+        costs = earlier.final
+        return {"costs": costs, "lost": {} if lost is None else {name: lost.get(name, 0.0) for name in costs}}
+
+    def _restore(self, states: list[Mapping[str, Any]]) -> None:
+        gone = self._ledger.restore(*states) if states else []
+        said, self.notes = self.notes, {}
+        for column in gone:
+            self.notes[column] = said.get(column, "an earlier attempt of this run did not measure it")
+        for column in LOST:
+            if column in self.totals and self.totals[column] is None:
+                base = LOST[column]
+                why = said.get(column, "an earlier attempt of this run did not measure it")
+                self.notes[column] = f"needs {base}: {self.notes[base]}" if base in gone else why
+
+    def _lost_is_unknown(self, why: str) -> None:
+        self._ledger.forget_lost()
+        self._lineage = []
+        self.notes |= {column: why for column in LOST if column in self.totals}
+
+    def _let_go(self) -> None:
+        if self._found is not None and self._found.lock is not None:
+            self._found.lock.drop()
+        self._found = None
 
     def close(self, status: Status) -> RunRecord | None:
         """The run is over: write how it ended, and its points as Parquet.
@@ -192,7 +321,19 @@ class RunBook:
         """
         self.header["status"] = status
         if self._writer is None:
+            self._let_go()
             return None
         *earlier, last = self.header["attempts"]
         self.header["attempts"] = [*earlier, {**last, "ended": utc(), "status": status}]
         return self._writer.close(self.header)
+
+
+def _ran_since(state: Mapping[str, Any], earlier: RunRecord) -> bool:
+    """Whether the run trained on after a checkpoint, as its folder has it: only then is anything lost."""
+    then, now = state["ledger"]["costs"].get("steps"), earlier.final.get("steps")
+    if then is not None and now is not None:
+        return bool(now > then)
+    rows: list[tuple[int, int]] = state.get("lineage") or [(0, 0)]
+    later = earlier.points[rows[-1][1] :]
+    again = len(earlier.header.get("attempts", ())) > len(state["header"]["attempts"])
+    return later.height > 0 and (again or int(later["step"].max()) >= state.get("step", 0))  # type: ignore[arg-type]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, final
 
 from lightning_costs.core.records import CurvePoint
 from lightning_costs.stores.journal import Encoder, plain, read_journal
-from lightning_costs.stores.table import to_frame
+from lightning_costs.stores.table import from_frame, read_parquet, to_frame
 
 #: Train points wait so long at most before they are written.
 FLUSH_EVERY_S = 1.0
@@ -38,10 +38,15 @@ class RunFolder:
         self._flushed_s = -FLUSH_EVERY_S
 
     def open(self, header: Mapping[str, Any]) -> None:
-        """Make the folder and write the header; a journal that is there is continued."""
+        """Make the folder and write the header; a journal that is there is continued, its Parquet made anew."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_header(header)
         journal = self.path / JOURNAL
+        if (self.path / PARQUET).is_file():
+            if not journal.is_file():  # somebody kept the table alone
+                points = from_frame(read_parquet(self.path / PARQUET), header)
+                journal.write_text("".join(self._encoder.line(point) + "\n" for point in points), encoding="utf-8")
+            (self.path / PARQUET).unlink()
         torn = journal.is_file() and journal.read_bytes()[-1:] not in (b"", b"\n")
         self._journal = journal.open("a", encoding="utf-8")
         if torn:
@@ -49,9 +54,19 @@ class RunFolder:
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Replace the header in one move: a reader sees the old one or the new one."""
-        fresh = self.path / f".{HEADER}.{os.getpid()}"
-        fresh.write_text(json.dumps(plain(header), indent=1, allow_nan=False, default=str), encoding="utf-8")
-        fresh.replace(self.path / HEADER)
+        text = json.dumps(plain(header), indent=1, allow_nan=False, default=str)
+        self._replace(HEADER, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+
+    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write a file beside `name` and put it in its place; where that fails, nothing stays behind."""
+        fresh = self.path / f".{name}.{os.getpid()}"
+        try:
+            write(fresh)
+            fresh.replace(self.path / name)
+        except BaseException:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise
 
     def append(self, point: CurvePoint) -> None:
         """Add a point to the journal."""
@@ -83,6 +98,4 @@ class RunFolder:
             self._journal = None
         self.write_header(header)
         points = read_journal(self.path / JOURNAL)
-        fresh = self.path / f".{PARQUET}.{os.getpid()}"
-        to_frame(points, header).write_parquet(fresh)
-        fresh.replace(self.path / PARQUET)
+        self._replace(PARQUET, to_frame(points, header).write_parquet)

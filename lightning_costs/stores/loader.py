@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.journal import from_json, read_journal
-from lightning_costs.stores.table import OWN, quality_columns, to_frame
+from lightning_costs.stores.lock import writer_of
+from lightning_costs.stores.table import OWN, quality_columns, read_parquet, to_frame
 
 if TYPE_CHECKING:
-    pass
+    import polars
 
 
 def load_run(path: str | Path) -> RunRecord:
@@ -23,14 +24,13 @@ def load_run(path: str | Path) -> RunRecord:
         path: The folder that holds `header.json`.
 
     Returns:
-        The run; `source` says whether its points came from Parquet (finished) or from the journal.
+        The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
+        'killed' where the header says 'running' and its writer is gone; the file stays as it is.
 
     Raises:
         FileNotFoundError: Where there is no run.
         ValueError: For a header that is broken or from a newer version.
     """
-    import polars
-
     folder = Path(path)
     if not (folder / HEADER).is_file():
         raise FileNotFoundError(f"no run at {folder}: expected a folder that holds {HEADER}")
@@ -51,13 +51,33 @@ def load_run(path: str | Path) -> RunRecord:
         )
     journal, parquet = folder / JOURNAL, folder / PARQUET
     finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
-    if finished:
-        frame = polars.read_parquet(parquet)
+    header = _as_it_is(header, folder)
+    if finished and (frame := _parquet(parquet, else_from=journal)) is not None:
         metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
         return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
     points = read_journal(journal)
     metrics = list(quality_columns(points, header["indicators"]).values())
     return RunRecord(header={**header, "quality": metrics}, points=to_frame(points, header), source=JOURNAL)
+
+
+def _parquet(path: Path, *, else_from: Path) -> polars.DataFrame | None:
+    """The points as a table; None where it cannot be read and there is a journal to read."""
+    try:
+        return read_parquet(path)
+    except Exception as error:
+        if else_from.is_file():
+            return None
+        raise ValueError(f"{path} cannot be read, and there is no {JOURNAL} beside it: {error}") from error
+
+
+def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The header with what its writer could not write any more: that it was killed."""
+    if header.get("status") != "running" or writer_of(folder) != "gone":
+        return header
+    attempts = [dict(attempt) for attempt in header.get("attempts", ())]
+    if attempts and "status" not in attempts[-1]:
+        attempts[-1]["status"] = "killed"
+    return {**header, "status": "killed", "attempts": attempts}
 
 
 def load_runs(paths: str | Path | Sequence[str | Path]) -> list[RunRecord]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lightning_costs.core.indicator import Declaration
@@ -39,12 +39,18 @@ def row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[str, floa
     return {key: amount for name, key in named.items() if (amount := amount_of(name)) is not None}
 
 
-def _wandb_runs(loggers: Iterable[Any]) -> Iterable[tuple[Any, str]]:
-    """W&B runs among Lightning's loggers, each with the prefix that its logger puts before names."""
+def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], failed: str) -> None:
+    """Tell each W&B run among Lightning's loggers, with the prefix that its logger puts before names.
+
+    Whatever a logger raises is said and ends there: neither the training nor the measuring may suffer.
+    """
     for logger in loggers:
         if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
-            prefix = getattr(logger, "_prefix", "") or ""
-            yield logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX
+            try:
+                prefix = getattr(logger, "_prefix", "") or ""
+                tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)
+            except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+                _log.warning("%s: %r", failed, error)
 
 
 def begin_wandb(loggers: Iterable[Any], declarations: Mapping[str, Declaration], config: Mapping[str, Any]) -> None:
@@ -52,22 +58,22 @@ def begin_wandb(loggers: Iterable[Any], declarations: Mapping[str, Declaration],
 
     No `summary=` is given: W&B would keep a dict of the number instead of its last value.
     """
-    for run, prefix in _wandb_runs(loggers):
-        try:
-            run.config.update({"cost": dict(config)}, allow_val_change=True)
-            options = {"step_metric": "trainer/global_step", "step_sync": False}
-            run.define_metric(f"{prefix}*", hidden=True, **options)
-            for name, declared in declarations.items():
-                if declared.headline and declared.kind != "static":
-                    run.define_metric(f"{prefix}{name}", hidden=False, **options)
-        except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
-            _log.warning("W&B run could not be prepared for costs: %r", error)
+
+    def tell(run: Any, prefix: str) -> None:
+        run.config.update({"cost": dict(config)}, allow_val_change=True)
+        options = {"step_metric": "trainer/global_step", "step_sync": False}
+        run.define_metric(f"{prefix}*", hidden=True, **options)
+        for name, declared in declarations.items():
+            if declared.headline and declared.kind != "static":
+                run.define_metric(f"{prefix}{name}", hidden=False, **options)
+
+    _each_wandb_run(loggers, tell, "W&B run could not be prepared for costs")
 
 
 def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount]) -> None:
     """Write the final costs and statics into the summaries of W&B runs, flat."""
-    for run, prefix in _wandb_runs(loggers):
-        try:
-            run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
-        except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
-            _log.warning("final costs could not be written to W&B: %r", error)
+
+    def tell(run: Any, prefix: str) -> None:
+        run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
+
+    _each_wandb_run(loggers, tell, "final costs could not be written to W&B")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.records import CurvePoint
@@ -38,3 +39,25 @@ def to_frame(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> polars.
     for metric, column in metrics.items():
         columns[column] = polars.Series(column, [p.quality.get(metric) for p in points], polars.Float64)
     return polars.DataFrame(columns)
+
+
+def from_frame(frame: polars.DataFrame, header: Mapping[str, Any]) -> list[CurvePoint]:
+    """The points of a table: `to_frame` turned round."""
+    declared: Mapping[str, Any] = header["indicators"]
+    metrics = [name for name in frame.columns if name not in OWN and name not in declared]
+    taken = {f"quality/{name}": name for name in (*OWN, *declared)}
+    return [
+        CurvePoint(
+            **{name: row[name] for name in OWN},
+            costs={name: row[name] for name in declared if name in row},
+            quality={taken.get(name, name): row[name] for name in metrics if row[name] is not None},
+        )
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def read_parquet(path: Path) -> polars.DataFrame:
+    """A table of points."""
+    import polars
+
+    return polars.read_parquet(path)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,39 +11,14 @@ from typing import Any, final
 from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.stores.folder import RunFolder
 from lightning_costs.stores.loader import load_run
+from lightning_costs.stores.lock import FolderLock
 
 _log = logging.getLogger("lightning_costs")
-
-
-#: Variables that give a run its identity, the first that is set: it outlives a preemption.
-_IDENTITIES = ("LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID")
 
 
 def utc() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def new_id(name: str | None, save_dir: Path) -> str:
-    """An identity that no folder has: from the environment, else from name, time and chance."""
-    wanted = next(filter(None, map(os.environ.get, _IDENTITIES)), None)
-    if not wanted:
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name or "run").strip("-.")[:60] or "run"
-        wanted = f"{slug}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    wanted = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip(".")[:100] or "run"
-    free, n = wanted, 1
-    while _taken(save_dir / free):
-        n += 1
-        free = f"{wanted}-{n}"
-    return free
-
-
-def _taken(path: Path) -> bool:
-    """Whether there is such a folder; where nobody may look, writing will say so."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 @final
@@ -56,10 +28,12 @@ class RunWriter:
     Args:
         path: The run's folder.
         writes: Whether this process is the one that writes.
+        lock: The folder, held: while it is, a reader sees that its writer lives.
     """
 
-    def __init__(self, path: Path, *, writes: bool) -> None:
+    def __init__(self, path: Path, *, writes: bool, lock: FolderLock | None = None) -> None:
         self._folder = RunFolder(path)
+        self._lock = lock
         self._writes = writes
         self._written: Mapping[str, Any] = {}
 
@@ -90,11 +64,17 @@ class RunWriter:
     def close(self, header: Mapping[str, Any]) -> RunRecord | None:
         """Write the end of the run and read it back; None where it could not be written."""
         self._try(lambda: self._folder.close(header))
+        if self._lock is not None:
+            # A run whose end is not on disk leaves the lock's file: a reader then says that it was killed.
+            if self._writes:
+                self._lock.release()
+            else:
+                self._lock.drop()
         if not self._writes:
             return None
         try:
             return load_run(self.path)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a reader raises, the training has ended well
             _log.warning("the run at %s could not be read back: %s", self.path, error)
             return None
 
@@ -104,7 +84,7 @@ class RunWriter:
             return
         try:
             write()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - polars has errors of its own for a disk that fails
             self._writes = False
             self._folder.let_go()
             _log.warning("costs are no longer written to %s: %s", self.path, error)

@@ -56,7 +56,7 @@ def test_a_gauge_without_a_new_reading_keeps_its_last():
 def test_a_gauge_that_cannot_be_read_any_more_is_missing():
     books = ledger()
     books.add({"rate_s": 9.0, "peak_bytes": 70.0})
-    books.add({"rate_s": 9.0, "peak_bytes": 71.0}, lost=frozenset({"rate_s", "peak_bytes"}))
+    books.add({"rate_s": 9.0, "peak_bytes": 71.0}, unreadable=frozenset({"rate_s", "peak_bytes"}))
     assert (books.costs["rate_s"], books.costs["peak_bytes"]) == (None, None)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_costs import load_runs
+from lightning_costs import load_run, load_runs
+from lightning_costs.cli import show
 
 _SCRIPT = """
 import sys
@@ -44,6 +45,39 @@ def test_two_processes_leave_one_run_whose_sums_say_that_one_rank_was_not_heard(
     assert run.points["val/acc"].drop_nulls().len() == 2
 
 
+_RESUMED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from lightning_models import classifier, data, namespace, trainer
+from lightning_costs import CostMonitor
+pl = namespace("lightning.pytorch")
+if __name__ == "__main__":
+    folder, devices = sys.argv[2], int(sys.argv[3])
+    save = pl.callbacks.ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+    fit = trainer(
+        pl, CostMonitor(save_dir=folder + "/costs"), save, devices=devices, max_epochs=devices + 1,
+        strategy="ddp" if devices > 1 else "auto", enable_checkpointing=True,
+    )
+    fit.fit(classifier(pl), data(), ckpt_path=folder + "/epoch=0.ckpt" if devices > 1 else None)
+"""
+
+
+def test_a_run_goes_on_over_another_number_of_processes(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_RESUMED)
+    for devices in (1, 2):
+        done = subprocess.run(
+            [sys.executable, str(script), str(Path(__file__).parents[1]), str(tmp_path), str(devices)],
+            capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = load_runs(tmp_path / "costs")
+    assert [a["processes"] for a in run.header["attempts"]] == [1, 2]
+    assert run.final["steps"] == 8 + 8 + 4 + 4  # two epochs, the second lost; then two of half the steps
+    assert run.to_reach().final["steps"] == 8 + 4 + 4
+    assert 0 < run.final["lost_s"] < run.final["total_s"]  # type: ignore[operator]
+
+
 _ENDLESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -56,10 +90,14 @@ trainer(pl, CostMonitor(save_dir=sys.argv[2]), max_epochs=-1).fit(classifier(pl,
 
 @pytest.mark.parametrize(
     ("number", "status", "source"),
-    [(signal.SIGINT, "interrupted", "points.parquet"), (signal.SIGKILL, "running", "points.jsonl")],
+    [
+        (signal.SIGINT, "interrupted", "points.parquet"),
+        (signal.SIGTERM, "interrupted", "points.parquet"),
+        (signal.SIGKILL, "killed", "points.jsonl"),
+    ],
 )
 def test_a_run_that_is_stopped_from_outside_keeps_its_points(
-    tmp_path: Path, number: signal.Signals, status: str, source: str
+    tmp_path: Path, number: signal.Signals, status: str, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(_ENDLESS)
@@ -75,6 +113,7 @@ def test_a_run_that_is_stopped_from_outside_keeps_its_points(
             assert time.monotonic() < deadline_s, "no points were written"
             time.sleep(0.1)
             journal = list((tmp_path / "costs").glob("*/points.jsonl"))
+        assert load_run(journal[0].parent).header["status"] == "running"
         process.send_signal(number)
         process.wait(timeout=60)
     finally:
@@ -82,7 +121,10 @@ def test_a_run_that_is_stopped_from_outside_keeps_its_points(
         process.wait()
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["status"] == status
+    assert run.header["attempts"][-1]["status"] == status
     assert run.source == source
+    show(journal[0].parent)
+    assert f"({status}, 1 attempt, from {source})" in capsys.readouterr().out
     assert run.points.height >= 3
     assert run.final["steps"] is not None
     assert run.final["steps"] >= 4

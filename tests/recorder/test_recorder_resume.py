@@ -52,7 +52,9 @@ class Attempt:
 
     def kill(self):
         """The process is gone: nothing more is written."""
-        self.recorder._book._writer._folder._journal.close()
+        writer = self.recorder._book._writer
+        writer._folder.let_go()
+        writer._lock.drop()
         return self
 
     def end(self):

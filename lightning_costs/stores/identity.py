@@ -1,0 +1,228 @@
+"""Which run this is, and which folder holds it: a run keeps its identity and its folder over preemption.
+
+The first that is set names a run: LIGHTNING_COSTS_RUN_ID, WANDB_RUN_ID, the checkpoint's own record, the SLURM job. A
+checkpoint goes before the job: of jobs that are chained by checkpoints every one would else count the costs again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
+from lightning_costs.stores.folder import HEADER, JOURNAL
+from lightning_costs.stores.loader import load_run
+from lightning_costs.stores.lock import LOCK, FolderLock, Held
+
+OURS, WANDB, SLURM = "LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID"
+
+#: Folders that this process wrote or writes: a further fit without a checkpoint is another run.
+_used_here: set[Path] = set()
+
+
+class Refused(Exception):  # noqa: N818 - a folder that is somebody else's is no error of the program
+    """A folder is not written into; the message says what was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A run's identity and its folder.
+
+    Args:
+        run_id: The identity, which is the folder's name.
+        wanted: The identity without the number that tells it from others of that name.
+        earlier: What the folder holds of this run; None where there is nothing.
+        lock: The folder, held; None where it is not made yet, not ours to write or cannot be locked.
+        refused: Why the folder of the wanted name is left alone, in words; empty where it is not.
+    """
+
+    run_id: str
+    wanted: str
+    earlier: RunRecord | None = None
+    lock: FolderLock | None = None
+    refused: str = ""
+
+
+def restart() -> int | None:
+    """How often SLURM has requeued this job; None outside SLURM."""
+    if not os.environ.get(SLURM):
+        return None
+    try:
+        return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    except ValueError:
+        return 0
+
+
+def find(name: str | None, save_dir: Path, *, writes: bool) -> Found:
+    """The run of an attempt that begins without a checkpoint.
+
+    Where the environment says that it continues a run, that run's folder is taken up again.
+
+    Args:
+        name: What people call the run.
+        save_dir: Where run folders go.
+        writes: Whether this process writes; the folder is held then.
+    """
+    variable = next((v for v in (OURS, WANDB, SLURM) if os.environ.get(v)), None)
+    if variable is None:
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name or "run").strip("-.")[:60] or "run"
+        wanted = f"{slug}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    else:
+        wanted = _clean(os.environ[variable])
+    continues = variable is not None and _continues(variable)
+    refused = ""
+    for run_id in _numbered(wanted):
+        path = save_dir / run_id
+        if not _taken(path):
+            return Found(run_id=run_id, wanted=wanted, refused=refused)
+        if not continues or path.absolute() in _used_here:
+            continue
+        try:
+            earlier, lock = _hold(path, run_id, writes=writes, since=restart() if variable == SLURM else None)
+        except Refused as why:
+            refused = refused or str(why)
+            continue
+        return Found(run_id=run_id, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
+    raise AssertionError("numbers end")
+
+
+def find_again(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> Found:
+    """The run of a checkpoint.
+
+    Args:
+        run_id: The checkpoint's identity.
+        first: Which attempt began the run: tells runs of one name apart.
+        save_dir: Where run folders go.
+        writes: Whether this process writes; the folder is held then.
+    """
+    given = next((_clean(os.environ[v]) for v in (OURS, WANDB) if os.environ.get(v)), None)
+    wanted = run_id if given is None or re.fullmatch(rf"{re.escape(given)}(-\d+)?", run_id) else given
+    refused = ""
+    for candidate in _numbered(wanted):
+        path = save_dir / candidate
+        if not _taken(path):
+            return Found(run_id=candidate, wanted=wanted, refused=refused)
+        try:
+            earlier, lock = _hold(path, candidate, writes=writes, first=first)
+        except Refused as why:
+            refused = refused or str(why)
+            continue
+        return Found(run_id=candidate, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
+    raise AssertionError("numbers end")
+
+
+def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
+    """Make the folder and hold it, where this process writes; where another run came first, under the next free name.
+
+    A disk that fails is not said here: writing will.
+    """
+    if writes and found.lock is None and found.earlier is None:
+        for run_id in _numbered(found.wanted, after=found.run_id):
+            path, found = save_dir / run_id, replace(found, run_id=run_id)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                lock = FolderLock.take(path)
+            except Held:
+                if os.environ.get(OURS):
+                    found = replace(found, refused=found.refused or _written(path))
+                continue
+            except OSError:
+                break
+            if not _taken(path, besides=lock):
+                found = replace(found, lock=lock)
+                break
+            if lock is not None:
+                lock.release()
+    _used_here.add((save_dir / found.run_id).absolute())
+    return found
+
+
+def _continues(variable: str) -> bool:
+    """Whether the environment says that this process goes on with a run rather than beginning another."""
+    if variable == OURS:
+        return True
+    if variable == SLURM:
+        return bool(restart())
+    if os.environ.get("WANDB_RESUME", "").lower() in ("allow", "must", "auto", "true", "1"):
+        return True
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    return bool(getattr(run, "resumed", False)) and getattr(run, "id", None) == os.environ[WANDB]
+
+
+def _hold(
+    path: Path, run_id: str, *, writes: bool, first: str | None = None, since: int | None = None
+) -> tuple[RunRecord | None, FolderLock | None]:
+    """What a folder holds of a run, and the folder, held.
+
+    Raises:
+        Refused: It holds something else, cannot be read, or is being written.
+    """
+    if not (path / HEADER).exists():
+        raise Refused(f"{path} holds no {HEADER}: it is no run's folder")
+    try:
+        header: dict[str, Any] = json.loads((path / HEADER).read_text(encoding="utf-8"))
+        version, holds = int(header["schema_version"]), str(header["run_id"])
+        attempts: list[Mapping[str, Any]] = list(header.get("attempts", ()))
+        began, restarts = (attempts[0].get("id"), attempts[-1].get("restart")) if attempts else (None, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"{path / HEADER} cannot be read: {error!r}") from error
+    if version > SCHEMA_VERSION:
+        raise Refused(f"{path} was written with schema version {version}, this package writes {SCHEMA_VERSION}")
+    if holds != run_id:
+        raise Refused(f"{path} holds the run {holds!r}, expected {run_id!r}")
+    if first is not None and began is not None and first != began:
+        raise Refused(f"{path} holds another run of this name, begun {attempts[0].get('began')}")
+    if since is not None and restarts is not None and restarts >= since:
+        raise Refused("")  # another run of this very start of the job: nothing to say
+    try:
+        lock = FolderLock.take(path) if writes else None
+    except Held:
+        raise Refused(_written(path)) from None
+    try:
+        return load_run(path), lock
+    except Exception as error:  # whatever a file's reader raises, the folder is not ours to mend
+        if lock is not None:
+            lock.drop()
+        raise Refused(f"{path} cannot be read: {error}") from error
+
+
+def _written(path: Path) -> str:
+    return f"{path} is being written by another process, or by a recorder that has not ended"
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".")[:100] or "run"
+
+
+def _numbered(wanted: str, after: str = "") -> Iterator[str]:
+    names = (wanted if n == 1 else f"{wanted}-{n}" for n in count(1))
+    for name in names:
+        if after and name != after:
+            continue
+        after = ""
+        yield name
+
+
+def _taken(path: Path, besides: FolderLock | None = None) -> bool:
+    """Whether a folder holds anything; where nobody may look, writing will say so."""
+    try:
+        return path.exists() and (
+            not path.is_dir()
+            or any(
+                entry.name != LOCK
+                and not entry.name.startswith(f".{HEADER}.")
+                and not (entry.name == JOURNAL and not entry.stat().st_size)
+                for entry in path.iterdir()
+            )
+        )
+    except OSError:
+        return False
