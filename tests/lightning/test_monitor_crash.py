@@ -17,6 +17,7 @@ from lightning_models import classifier, data, namespace, trainer
 from lightning_costs import CostMonitor, load_run, load_runs
 from lightning_costs.stores.folder import JOURNAL, PARQUET
 
+pytestmark = pytest.mark.usefixtures("every_point_at_once")
 pl = namespace("lightning.pytorch")
 
 
