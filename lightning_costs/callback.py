@@ -327,6 +327,8 @@ class _Session:
     def _batch_ended(self, batch: object) -> None:
         view, recorder = self.view, self.recorder
         work = view.take_work()
+        if recorder.again(work):
+            return
         first = not self._announced
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
@@ -337,9 +339,11 @@ class _Session:
         if first:
             with self.accounts.inside("other"):
                 self._announce()
-        if recorder.due(view.row_step + 1) and not view.accumulating:
+        step = view.row_step + 1
+        if recorder.due(step) and not view.accumulating:
             self._stamp()
             self._point(recorder.emit("train"))
+        recorder.expect(view.batches_before_last, step)
 
     @_harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:

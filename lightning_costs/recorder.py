@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -142,6 +143,7 @@ class Recorder:
         self._parts: Callable[[Any], Sequence[Any]] | None = None
         self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
+        self._repeated: _Repeated | None = None
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
@@ -262,7 +264,9 @@ class Recorder:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
         steps = self._steps
-        return steps.before(batch, position, self.accounts.data_wait_s()) if steps is not None else None
+        if steps is None:
+            return None
+        return steps.before(batch, position, self.accounts.data_wait_s() if steps.timing_device else 0.0)
 
     def worked(self) -> None:
         """The work on a batch was queued: `counting` says it."""
@@ -340,6 +344,7 @@ class Recorder:
         Returns:
             The point, where one was made.
         """
+        self._book_repeated()
         steps = self._steps
         if self._state != "training" or steps is None:
             self._check_not_ended()
@@ -358,19 +363,58 @@ class Recorder:
         steady = self._window.batch(
             samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
         )
+        self._repeated = None
         if steady is None:
             return None
+        if steady and self._plain:
+            self._repeated = _Repeated(work, samples, tokens, optimizer_steps)
         steps.stepped(steady=steady)
         self._step = self._steps_before + steps.done - 1
         if emit is None:
             emit = self.due(steps.done)
         return self.emit("train") if emit else None
 
+    def expect(self, batches: float, step: int) -> None:
+        """After a step: how many batches follow at most before one that must be told by `step`, an epoch's last one.
+
+        Args:
+            batches: Such batches; those before the next train point are taken from them.
+            step: Optimizer steps so far, as `due` counts them.
+        """
+        repeated, steps = self._repeated, self._steps
+        if repeated is not None and steps is not None:
+            before_point = self._period - step % self._period - 1 if self._every else batches
+            repeated.left = min(batches, before_point, steps.repeats)
+
+    def again(self, work: Hashable) -> bool:
+        """A batch is done: books it where it is just like the one before; False where `step` has to be told.
+
+        Nearly every step of nearly every training takes this way: a clock is read and a number kept.
+        """
+        repeated = self._repeated
+        if repeated is None or repeated.left <= 0 or work is not repeated.work or not self._steps.again():  # type: ignore[union-attr]
+            return False
+        repeated.left -= 1
+        repeated.train_s.append(self.accounts.train_s())
+        return True
+
+    def _book_repeated(self) -> None:
+        repeated, steps = self._repeated, self._steps
+        if repeated is None or steps is None or not (n := len(repeated.train_s)):
+            return
+        samples, tokens, calls = repeated.samples, repeated.tokens, repeated.calls
+        self._window.repeat(repeated.train_s, samples=samples, tokens=tokens, padding=None, calls=calls)
+        steps.repeated(n)
+        self._step = self._steps_before + steps.done - 1
+        repeated.train_s = array("d")
+
+    @property
+    def _period(self) -> int:
+        return self._every << (self._train_points // POINTS_BEFORE_THINNING)
+
     def due(self, step: int) -> bool:
         """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
-        if not self._every:
-            return False
-        return step % (self._every << (self._train_points // POINTS_BEFORE_THINNING)) == 0
+        return bool(self._every) and step % self._period == 0
 
     def at(self, *, step: int, epoch: int) -> None:
         """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
@@ -478,6 +522,7 @@ class Recorder:
     def _fold(self, trigger: Trigger) -> None:
         if self._steps is None:
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
+        self._book_repeated()
         self._window.overhead_s += self._steps.take_census_s(self._window.steady_step_s)
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
@@ -555,6 +600,19 @@ class Recorder:
                 self._book.notes[what] = repr(error)
                 _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
             return None
+
+
+@final
+class _Repeated:
+    """The last step, and those since that were just like it."""
+
+    __slots__ = ("calls", "left", "samples", "tokens", "train_s", "work")
+
+    def __init__(self, work: Hashable, samples: int | None, tokens: int | None, calls: int) -> None:
+        self.work, self.samples, self.tokens, self.calls = work, samples, tokens, calls
+        self.left: float = 0
+        #: What the account `train` held at the end of each.
+        self.train_s = array("d")
 
 
 def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:

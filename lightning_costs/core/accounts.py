@@ -86,24 +86,30 @@ class Accounts:
             account: Where the seconds go.
             whose: Whose they are (`by_whom_s`); what is booked elsewhere in between is not.
         """
-        depth = self.push(account)
-        before_s = self.unclaimed_s(account)
+        entered = self.enter(account)
         try:
             yield
         finally:
-            self.pop(depth)
-            if whose is not None:
-                self.claim(account, whose, before_s)
+            self.leave(account, whose, entered)
 
-    def unclaimed_s(self, account: str) -> float:
-        """Seconds of an account, up to the last transition, that nobody has claimed."""
-        return self._spent[account] - self._claimed[account]
+    def enter(self, account: str) -> tuple[int, float]:
+        """Time goes to `account` from now on: `inside` for hot paths.
 
-    def claim(self, account: str, whose: str, since_s: float) -> None:
-        """The seconds of an account that nobody has claimed since `unclaimed_s` was `since_s` were somebody's."""
-        seconds = self.unclaimed_s(account) - since_s
-        self._claimed[account] += seconds
-        self.by_whom_s[account, whose] = self.by_whom_s.get((account, whose), 0.0) + seconds
+        Returns:
+            What `leave` needs.
+        """
+        depth = self.push(account)
+        return depth, self._spent[account] - self._claimed[account]
+
+    def leave(self, account: str, whose: str | None, entered: tuple[int, float]) -> None:
+        """Time goes to the account below again; what nobody else has claimed since `enter` was `whose`."""
+        depth, unclaimed_s = entered
+        self.pop(depth)
+        if whose is not None:
+            seconds = self._spent[account] - self._claimed[account] - unclaimed_s
+            self._claimed[account] += seconds
+            key = (account, whose)
+            self.by_whom_s[key] = self.by_whom_s.get(key, 0.0) + seconds
 
     def read(self) -> dict[str, float]:
         """Seconds so far by account and part; they add up to the time since the run began."""

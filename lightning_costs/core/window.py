@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from lightning_costs.core.accounts import PARTS, Accounts
 from lightning_costs.core.records import StepSample, Trigger
@@ -11,6 +12,10 @@ from lightning_costs.core.records import StepSample, Trigger
 def _sum(total: int | None, amount: int | None) -> int | None:
     """A sum; unknown where a part of it is."""
     return None if total is None or amount is None else total + amount
+
+
+def _times(amount: int | None, n: int) -> int | None:
+    return None if amount is None else amount * n
 
 
 class Window:
@@ -114,6 +119,32 @@ class Window:
         self._steady_tokens = _sum(self._steady_tokens, tokens)
         self._step_times_s.append(took_s)
         return True
+
+    def repeat(
+        self, train_s: Sequence[float], *, samples: int | None, tokens: int | None, padding: int | None, calls: int
+    ) -> None:
+        """Note batches that were steps outside warm-up, all alike, since the last one noted.
+
+        Args:
+            train_s: [batches]: what the account `train` held at the end of each.
+            samples: In each; None where they would not tell. Likewise `tokens` and `padding`.
+            tokens: See above.
+            padding: See above.
+            calls: Optimizer calls in each.
+        """
+        n = len(train_s)
+        self._batches += n
+        self._steps += n
+        self._optimizer_steps += n * calls
+        self._samples = _sum(self._samples, _times(samples, n))
+        self._tokens = _sum(self._tokens, _times(tokens, n))
+        self._padding = _sum(self._padding, _times(padding, n))
+        self._steady_samples = _sum(self._steady_samples, _times(samples, n))
+        self._steady_tokens = _sum(self._steady_tokens, _times(tokens, n))
+        for ended_s in train_s:
+            took_s, self._train_s = ended_s - self._train_s, ended_s
+            self._steady_s += took_s
+            self._step_times_s.append(took_s)
 
     def epoch(self) -> None:
         """Note that an epoch is complete."""

@@ -7,6 +7,7 @@ from typing import ClassVar, final
 from lightning_costs.core.indicator import Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.host_memory import rss_reader
 from lightning_costs.probes.lifetimes import Phase, StepMemory
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import Holding, TensorMemory
@@ -188,10 +189,8 @@ class HostRssBytes(Measured):
     fold, across, label, paced = "max", "max", "host memory", True
 
     def open(self, setting: Setting) -> None:
-        import psutil
-
-        self._process = psutil.Process()
+        self._rss_bytes = rss_reader()
         self.method = "resident set of the training process, sampled at emissions"
 
     def read(self, sample: StepSample) -> Amount:
-        return float(self._process.memory_info().rss)
+        return float(self._rss_bytes())

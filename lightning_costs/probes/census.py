@@ -245,6 +245,20 @@ class StepCensus:
         self._changed.add(booked)
         return booked.count is not None
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the batch booked last was of a known kind, and none waits to be counted."""
+        return self._last is not None and self._last[1].count is not None and not self._unknown
+
+    def repeat(self, n: int) -> None:
+        """Book and settle so many batches more like the last one, outside warm-up."""
+        assert self._last is not None, "repeatable comes before repeat"
+        booked = self._last[1]
+        self.batches += n
+        booked.batches += n
+        booked.steady += n
+        self._changed.add(booked)
+
     def _entry(self, kind: Hashable) -> _Booked | None:
         """The batches of a kind, with its count where a step was counted just now; None where no more are kept."""
         booked = self._kinds.get(kind)

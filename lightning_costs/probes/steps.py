@@ -70,6 +70,8 @@ class StepWatch:
             self._census.keep_example = keep
         self._memory = setting.attached(TensorMemory)
         self._device_steps = setting.attached(DeviceSteps)
+        #: Whether a device's own timeline is kept.
+        self.timing_device = self._device_steps is not None
         self._look: batches.Look | None = None
         self._signature: batches.Signature = ()
         self._position: Hashable = None
@@ -77,6 +79,7 @@ class StepWatch:
         self._work: Hashable = None
         self._kind: Hashable = None
         self._watch_at = 0
+        self._same = False
         #: Whether somebody looks inside the step in work: `look_inside` is of use.
         self.looking = False
         self._warm_left = WARMUP_STEPS
@@ -84,11 +87,6 @@ class StepWatch:
         self._waited_s = 0.0
         self._graphs = compiled_graphs()
         self.done = 0
-
-    @property
-    def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept."""
-        return self._device_steps is not None
 
     def copying(self) -> None:
         """A training batch is about to be handed to the device."""
@@ -108,7 +106,8 @@ class StepWatch:
         """
         self._look = look = batches.look(batch)
         signature = look.signature
-        if signature != self._signature or position != self._position:
+        same = signature == self._signature and position == self._position
+        if not same:
             # The same objects stand for the same step: what follows compares them by identity.
             self._signature, self._position = signature, position
             self._key = (signature, position)
@@ -120,7 +119,9 @@ class StepWatch:
             self._waited_s = waited_s
         census = self._census
         if census is None or not signature or not census.wants(self._key):
+            self._same = same
             return None
+        self._same = False
         self.looking = True
         return self._counted(census, self._key, self._samples(batch, look.samples))
 
@@ -163,6 +164,33 @@ class StepWatch:
         """The work on a batch was queued."""
         if self._device_steps is not None:
             self._device_steps.end()
+
+    @property
+    def repeats(self) -> int:
+        """How many batches like the last one may be told by `again` alone; 0 where each has to be looked at."""
+        if self._warm_left or self._kind is None:
+            return 0
+        if self._census is not None and not self._census.repeatable:
+            return 0
+        return self._watch_at - self.done - 1
+
+    def again(self) -> bool:
+        """A batch just like the one before was worked on, in a steady step of its own: False where it was another.
+
+        It is booked by `repeated`, later.
+        """
+        if not self._same or compiled_graphs() != self._graphs:
+            return False
+        self._same, self._look = False, None
+        if self._device_steps is not None:
+            self._device_steps.stepped(steady=True)
+        return True
+
+    def repeated(self, n: int) -> None:
+        """Book so many batches that `again` was told of."""
+        if self._census is not None:
+            self._census.repeat(n)
+        self.done += n
 
     def after(self, batch: object, work: Hashable) -> Seen:
         """The work on a batch is done; `work` tells what it was apart from its shapes."""

@@ -125,6 +125,14 @@ class TrainerView:
         return bool(progress.is_last_batch) or progress.current.ready == self._trainer.fit_loop.max_batches
 
     @property
+    def batches_before_last(self) -> float:
+        """Batches that follow in this epoch before its last one; 0 where nobody knows which that is."""
+        batches = self._trainer.fit_loop.max_batches
+        if batches == math.inf:
+            return 0
+        return float(batches - self._trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1)
+
+    @property
     def loaders(self) -> list[Any]:
         """The training data loaders, known from the first batch on."""
         combined = self._trainer.fit_loop._combined_loader
@@ -223,13 +231,11 @@ class TrainerView:
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def booked(*args: Any, **kwargs: Any) -> Any:
-                depth = accounts.push(account)
-                before_s = accounts.unclaimed_s(account)
+                entered = accounts.enter(account)
                 try:
                     return original(*args, **kwargs)
                 finally:
-                    accounts.pop(depth)
-                    accounts.claim(account, name, before_s)
+                    accounts.leave(account, name, entered)
 
             return booked
 

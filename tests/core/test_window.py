@@ -246,3 +246,31 @@ def test_batches_of_different_sizes_add_up(sizes):
         loop.batch(samples=size, tokens=10 * size)
     closed = loop.close()
     assert (closed.samples, closed.tokens) == (sum(sizes), 10 * sum(sizes))
+
+
+sizes = st.none() | st.integers(0, 100)
+
+
+@given(
+    before=st.lists(st.tuples(sizes, st.floats(0.0, 5.0), st.booleans()), max_size=4),
+    like=st.tuples(sizes, sizes, st.integers(1, 3)),
+    took_s=st.lists(st.floats(0.0, 5.0), max_size=6),
+)
+def test_repeated_batches_are_as_batches_told_one_by_one(before, like, took_s):
+    closed = []
+    samples, tokens, calls = like
+    for at_once in (False, True):
+        loop, marks = Loop().begin(), []
+        for size, seconds, warm in before:
+            loop.batch(seconds, samples=size, warm=warm)
+        for seconds in took_s:
+            if at_once:
+                loop.clock.sleep(seconds)
+                marks.append(loop.accounts.train_s())
+            else:
+                loop.batch(seconds, samples=samples, tokens=tokens, steps=calls)
+        loop.window.repeat(marks, samples=samples, tokens=tokens, padding=None, calls=calls)
+        closed.append(loop.close())
+    one, all_at_once = closed
+    if took_s:
+        assert one == all_at_once

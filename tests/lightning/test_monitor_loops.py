@@ -13,7 +13,7 @@ from lightning_models import NAMESPACES, Dicts, Stream, classifier, data, namesp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
+from lightning_costs import CostMonitor, Measured, Missing, Recorder, default_indicators, load_run, load_runs
 from lightning_costs.core.records import RunRecord
 
 pl = namespace("lightning.pytorch")
@@ -399,3 +399,43 @@ def test_a_compiled_model_is_counted_and_returns_to_its_graph(tmp_path: Path) ->
     final = fit(tmp_path, model, data()).final
     assert final["flop"] == 128 * FLOP_PER_SAMPLE
     assert len(runs) == 14  # of 16 steps, one was counted, and one more followed for its memory
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"log_every_n_steps": 1},
+        {"log_every_n_steps": 7, "val_check_interval": 5},
+        {"accumulate_grad_batches": 3},
+        {"max_epochs": -1, "max_steps": 21},
+        {"limit_train_batches": 9},
+    ],
+    ids=str,
+)
+def test_steps_that_repeat_are_counted_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    booked: list[bool] = []
+
+    def fitted(folder: str) -> RunRecord:
+        monitor = CostMonitor(save_dir=tmp_path / folder, infer=False)
+        quiet = {"max_epochs": 2, "log_every_n_steps": 4, **options}
+        trainer(pl, monitor, **quiet).fit(classifier(pl), data(156, 8), data())  # the last batch is a short one
+        assert monitor.run is not None
+        return monitor.run
+
+    again = Recorder.again
+    monkeypatch.setattr(Recorder, "again", lambda self, work: (booked.append(again(self, work)), booked[-1])[1])
+    fast = fitted("fast")
+    monkeypatch.setattr(Recorder, "again", lambda self, work: False)
+    slow = fitted("slow")
+    assert any(booked) == (options.get("log_every_n_steps") != 1 and "accumulate_grad_batches" not in options)
+    counted = [
+        name
+        for name, declared in slow.header["indicators"].items()
+        if declared["kind"] == "counter" and declared["family"] in ("data", "compute") and slow.final[name] is not None
+    ]
+    assert {"steps", "samples", "flop", "epochs", "steady_samples", "steady_flop", "batches"} <= set(counted)
+    for column in ("step", "epoch", "trigger", *counted):
+        assert fast.points[column].to_list() == slow.points[column].to_list(), column

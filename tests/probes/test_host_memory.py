@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from lightning_costs.probes import host_memory
+from lightning_costs.probes.host_memory import rss_reader
+
+
+def test_resident_memory_is_that_of_the_operating_system_and_follows_it() -> None:
+    read = rss_reader()
+    before = read()
+    assert before == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
+    block = bytearray(os.urandom(1 << 16)) * 1024  # 64 MiB, touched
+    assert read() - before == pytest.approx(len(block), rel=0.1)
+    del block
+    assert read() - before < 32 << 20
+
+
+def test_a_forked_child_reads_its_own_memory() -> None:
+    read = rss_reader()
+    read()
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        block = bytearray(os.urandom(1 << 16)) * 1024
+        os.write(tell, f"{read()} {psutil.Process().memory_info().rss} {len(block)}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    own, truth, _ = map(int, os.read(told, 100).split())
+    assert own == pytest.approx(truth, rel=0.05)
+
+
+def test_where_there_is_no_proc_psutil_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> int:
+        raise FileNotFoundError("/proc/self/statm")
+
+    monkeypatch.setattr(host_memory.os, "open", gone)
+    assert rss_reader()() == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
