@@ -13,9 +13,9 @@ from lightning_costs.probes.setting import Setting
 
 _log = logging.getLogger("lightning_costs")
 
-#: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs tens of
+#: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs hundreds of
 #: microseconds: train points closer than this share one reading of the paced indicators.
-LEAST_WINDOW_S = 0.1
+LEAST_WINDOW_S = 0.5
 _READ_ALWAYS = object()
 
 
