@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, final
+from typing import cast, final
 
 from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
 from lightning_costs.core.records import Amount, CostVector, StepSample
@@ -16,7 +16,6 @@ _log = logging.getLogger("lightning_costs")
 #: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs hundreds of
 #: microseconds: train points closer than this share one reading of the paced indicators.
 LEAST_WINDOW_S = 0.5
-_READ_ALWAYS = object()
 
 
 @final
@@ -47,7 +46,9 @@ class Panel:
         self.methods: dict[str, str] = {}
         self._opened = False
         self._read_s = -LEAST_WINDOW_S
-        self._reads: list[tuple[str, Measured, Any]] | None = None
+        self._reads: list[tuple[str, Measured]] | None = None
+        #: Paced gauges, as they were read last.
+        self._gauges: dict[str, Amount] = {}
         self._reads_lack = 0
 
     def open(self) -> None:
@@ -77,9 +78,9 @@ class Panel:
         if reads_all:
             self._read_s = sample.ended_s
         lost = len(self.missing)
-        for name, indicator, skipped in self._live():
-            if not reads_all and skipped is not _READ_ALWAYS:
-                amounts[name] = skipped
+        for name, indicator in self._live():
+            if not reads_all and indicator.paced:
+                amounts[name] = 0.0 if indicator.kind == "counter" else self._gauges.get(name)
                 continue
             try:
                 amount = indicator.read(sample)
@@ -95,19 +96,16 @@ class Panel:
             for name in self.missing:
                 amounts.pop(name, None)
         if reads_all:
+            self._gauges = {i.name: amounts.get(i.name) for i in self._measured if i.paced and i.kind == "gauge"}
             methods = {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
             if methods != self.methods:
                 self.methods = methods
         return CostVector(place=self._setting.place, amounts=amounts)
 
-    def _live(self) -> list[tuple[str, Measured, Any]]:
-        """What is read window by window, each with what stands for a reading that is skipped."""
+    def _live(self) -> list[tuple[str, Measured]]:
+        """What is read window by window."""
         if self._reads is None or self._reads_lack != len(self.missing):
-            self._reads = [
-                (i.name, i, (0.0 if i.kind == "counter" else None) if i.paced else _READ_ALWAYS)
-                for i in self._measured
-                if i.kind != "static" and i.name not in self.missing
-            ]
+            self._reads = [(i.name, i) for i in self._measured if i.kind != "static" and i.name not in self.missing]
             self._reads_lack = len(self.missing)
         return self._reads
 
@@ -143,10 +141,9 @@ class Panel:
     def derive(self, job: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
         """The job's window with the derived columns in it."""
         window: dict[str, Amount] = dict(job)
-        missing = self.missing
         for indicator in self._derived:
             name = indicator.name
-            if name in missing:
+            if name in self.missing:
                 continue
             for need in indicator.needs:
                 if window.get(need) is None:
@@ -158,7 +155,6 @@ class Panel:
                     window[name] = None if amount is None else float(amount)
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
                     self._lose(indicator, error)
-                    missing = self.missing
         return window
 
     def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:

@@ -141,6 +141,19 @@ def test_a_derived_counter_that_needs_a_missing_one_says_why():
     }
 
 
+def test_paced_readings_are_shared_by_close_train_points_and_lose_no_column_that_needs_them():
+    held = measured("held_bytes", "bytes", kind="gauge", reads=iter([5.0, 7.0]), paced=True)
+    spent = measured("spent_j", reads=iter([3.0, 4.0]), paced=True)
+    both = derived("byte_j", needs=("held_bytes", "spent_j"), of=lambda w: w["held_bytes"] * w["spent_j"])
+    panel = panel_of(held, spent, both)
+    read = []
+    for ended_s, trigger in ((1.0, "train"), (1.1, "train"), (1.2, "evaluate")):
+        window = panel.read(sample(ended_s=ended_s, trigger=trigger)).amounts
+        read.append(tuple(panel.derive(window, Tariff())[name] for name in ("held_bytes", "spent_j", "byte_j")))
+    assert read == [(5.0, 3.0, 15.0), (5.0, 0.0, 0.0), (7.0, 4.0, 28.0)]
+    assert panel.missing == {}
+
+
 def test_a_derived_gauge_whose_need_has_no_reading_in_this_window_waits():
     panel = panel_of(
         measured("busy_s", kind="gauge", reads=[None, 2.0]),
