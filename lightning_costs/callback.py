@@ -305,8 +305,12 @@ class _Session:
         self.recorder.worked()
 
     @_harmless
-    def handing_over(self) -> AbstractContextManager[None] | None:
-        return self.recorder.handing_over()
+    def copying(self) -> None:
+        self.recorder.copying()
+
+    @_harmless
+    def copied(self) -> None:
+        self.recorder.copied()
 
     @_harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:

@@ -275,19 +275,26 @@ class Recorder:
 
     @property
     def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept: `worked` and `handing_over` are of use."""
+        """Whether a device's own timeline is kept: `worked`, `copying` and `copied` are of use."""
         return self._steps is not None and self._steps.timing_device
 
     @contextmanager
     def handing_over(self) -> Iterator[None]:
         """Handing a training batch to the device: booked as `h2d_s`, and told apart from idle on the device."""
-        steps = self._steps
         with self.accounts.inside("h2d"):
-            if steps is not None:
-                steps.copying()
+            self.copying()
             yield
-            if steps is not None:
-                steps.copied()
+            self.copied()
+
+    def copying(self) -> None:
+        """A training batch is about to be handed to the device: `handing_over` says it."""
+        if self._steps is not None:
+            self._steps.copying()
+
+    def copied(self) -> None:
+        """It was handed over."""
+        if self._steps is not None:
+            self._steps.copied()
 
     @contextmanager
     def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
@@ -43,7 +43,7 @@ class Listener(Protocol):
 
     @property
     def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept: then `worked` and `handing_over` are of use."""
+        """Whether a device's own timeline is kept: then `worked`, `copying` and `copied` are of use."""
 
     def training_begins(self) -> None:
         """The fit loop begins."""
@@ -57,8 +57,11 @@ class Listener(Protocol):
     def worked(self) -> None:
         """The work on a batch was queued."""
 
-    def handing_over(self) -> AbstractContextManager[None] | None:
-        """A training batch is about to be handed to the device; what is returned is entered around it."""
+    def copying(self) -> None:
+        """A training batch is about to be handed to the device."""
+
+    def copied(self) -> None:
+        """It was handed over."""
 
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
@@ -357,12 +360,18 @@ class TrainerView:
 
     def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Training batches alone: evaluation, too, hands its own over by this method."""
+        listener, accounts = self._listener, self._listener.accounts
 
         def batch_to_device(*args: Any, **kwargs: Any) -> Any:
-            if not self.in_training or self._listener.accounts.top != "train":
+            if not self.in_training or accounts.top != "train":
                 return original(*args, **kwargs)
-            with self._listener.handing_over() or nullcontext():
+            depth = accounts.push("h2d")
+            listener.copying()
+            try:
                 return original(*args, **kwargs)
+            finally:
+                listener.copied()
+                accounts.pop(depth)
 
         return batch_to_device
 

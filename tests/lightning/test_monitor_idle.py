@@ -146,3 +146,24 @@ def test_handing_batches_over_is_no_idle_and_that_of_an_evaluation_is_nobodys(tm
     assert heard.total("idle_s") / heard.total("timed_s") < 0.1
     assert monitor.run.final["h2d_s"] == pytest.approx(20 * 0.02, rel=0.2)
     assert monitor.run.final["train_s"] > 20 * 0.04
+
+
+@pytest.mark.parametrize("call", ["copying", "copied", "end"])
+def test_a_fault_of_the_timeline_ends_the_measuring_and_not_the_training(
+    tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    def broken(self: Any) -> None:
+        raise RuntimeError("no more events")
+
+    monkeypatch.setattr(DeviceSteps, call, broken)
+    steps: list[int] = []
+
+    class Counts(Sleeping):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            steps.append(batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    monitor = fit(tmp_path, heard, Counts())
+    assert len(steps) == 20
+    assert "measuring costs failed and stops here; training goes on" in caplog.text
+    assert monitor.recorder is None
