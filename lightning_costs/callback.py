@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy
 import torch
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.goal import check_goal
+from lightning_costs.core.harmless import harmless
 from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import CurvePoint, Place, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
@@ -221,28 +221,6 @@ class CostMonitor(_Callback):
             self._accounts.rebase("setup")
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _harmless(
-    method: Callable[Concatenate[_Session, P], R],
-) -> Callable[Concatenate[_Session, P], R | None]:
-    """Whatever goes wrong in measuring must not reach the training: it is said once, and measuring stops."""
-
-    @wraps(method)
-    def harmless(session: _Session, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        if session.broken:
-            return None
-        try:
-            return method(session, *args, **kwargs)
-        except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's training
-            session.stop_measuring()
-            return None
-
-    return harmless
-
-
 @final
 class _Session:
     """One fit: listens to the trainer's view and tells the recorder."""
@@ -270,7 +248,7 @@ class _Session:
         self.view.unwatch()
         _log.exception("measuring costs failed and stops here; training goes on. Please report this")
 
-    @_harmless
+    @harmless
     def start(self) -> None:
         self.recorder.open()
         self.timing_device = self.recorder.timing_device
@@ -278,12 +256,12 @@ class _Session:
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def training_begins(self) -> None:
         self.view.take_work()
         self.recorder.begin()
 
-    @_harmless
+    @harmless
     def training_ended(self) -> None:
         self.recorder.training_ended()
 
@@ -295,28 +273,28 @@ class _Session:
                 self.recorder.batches_have_parts(self.view.parts)
             count = self.recorder.before(batch, position)
             self.looking = self.recorder.looking
-        except Exception:  # noqa: BLE001 - as in _harmless
+        except Exception:  # noqa: BLE001 - as in harmless
             self.stop_measuring()
             return None
         return count
 
-    @_harmless
+    @harmless
     def worked(self) -> None:
         self.recorder.worked()
 
-    @_harmless
+    @harmless
     def copying(self) -> None:
         self.recorder.copying()
 
-    @_harmless
+    @harmless
     def copied(self) -> None:
         self.recorder.copied()
 
-    @_harmless
+    @harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         return self.recorder.before_evaluation(batch, loader)
 
-    @_harmless
+    @harmless
     def look_inside(self) -> None:
         self.recorder.look_inside()
 
@@ -325,7 +303,7 @@ class _Session:
             return
         try:  # every step comes by here: no wrapper
             self._batch_ended(batch)
-        except Exception:  # noqa: BLE001 - as in _harmless
+        except Exception:  # noqa: BLE001 - as in harmless
             self.stop_measuring()
 
     def _batch_ended(self, batch: object) -> None:
@@ -349,12 +327,12 @@ class _Session:
             self._point(recorder.emit("train"))
         recorder.expect(view.batches_before_last, step)
 
-    @_harmless
+    @harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         self._stamp()
         self._point(self.recorder.quality(metrics))
 
-    @_harmless
+    @harmless
     def epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A metric of the training itself is the quality: its epochs' ends are points too."""
         monitor = self.recorder.header["monitor"]
@@ -362,16 +340,16 @@ class _Session:
             self._stamp()
             self._point(self.recorder.emit("epoch", logged))
 
-    @_harmless
+    @harmless
     def infer(self, budget_s: float | None) -> None:
         if self.view.in_training:
             self.recorder.infer(context=self._trainer.precision_plugin.forward_context, budget_s=budget_s)
 
-    @_harmless
+    @harmless
     def save(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_CHECKPOINT_KEY] = self.recorder.state()
 
-    @_harmless
+    @harmless
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         self.recorder.resume(checkpoint[_CHECKPOINT_KEY])
 
@@ -380,7 +358,7 @@ class _Session:
         was_broken, self.broken = self.broken, False
         return self._finish("failed" if was_broken else status)
 
-    @_harmless
+    @harmless
     def _finish(self, status: Status) -> RunRecord | None:
         self.recorder.training_ended()
         run = self.recorder.end(status)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial, wraps
+from functools import partial
 from importlib import import_module
 from multiprocessing.util import Finalize
-from typing import Any, Concatenate, ParamSpec, TypeVar, final
+from typing import Any, final
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
 
+from lightning_costs.core.harmless import harmless
 from lightning_costs.probes import fabric as view
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import status_after
@@ -63,29 +64,6 @@ def _session_of(fabric: Any) -> _Session | None:
     return session
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _harmless(method: Callable[Concatenate[_Session, P], R]) -> Callable[Concatenate[_Session, P], R | None]:
-    """Whatever goes wrong in measuring must not reach the script: it is said once, and measuring stops."""
-
-    @wraps(method)
-    def harmless(session: _Session, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        if session.broken:
-            return None
-        try:
-            return method(session, *args, **kwargs)
-        except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's script
-            session.broken = True
-            with suppress(Exception):
-                session.count.end(discard=True)
-            _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
-            return None
-
-    return harmless
-
-
 class _Batch:
     """A batch in work."""
 
@@ -122,9 +100,16 @@ class _Session:
         self.count = view.OpenCount()
         self.broken = False
 
+    def stop_measuring(self) -> None:
+        """Something went wrong in here: say so once, and leave the script alone from now on."""
+        self.broken = True
+        with suppress(Exception):
+            self.count.end(discard=True)
+        _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
+
     # The view tells -----------------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def set_up(self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any]) -> None:
         place, places = view.places(fabric)
         nodes, cuda = view.nodes(fabric), fabric.device.type == "cuda"
@@ -153,7 +138,7 @@ class _Session:
             return True
         return loader not in self._trained_on and not any(module.training for module in self._modules)
 
-    @_harmless
+    @harmless
     def backward(self) -> None:
         self._it_trains()
         if self._batch is not None:
@@ -168,7 +153,7 @@ class _Session:
         finally:
             self._pop(depth)
 
-    @_harmless
+    @harmless
     def logged(self, metrics: Mapping[str, Any]) -> None:
         """The metric that was named, wherever it is logged; without a name, what is logged after an evaluation."""
         monitor = self._options.get("monitor")
@@ -180,12 +165,12 @@ class _Session:
                     numbers[str(name)] = float(value)
             self._recorder.quality(numbers)
 
-    @_harmless
+    @harmless
     def _look_inside(self) -> None:
         if self._recorder is not None:
             self._recorder.look_inside()
 
-    @_harmless
+    @harmless
     def _stepped(self, index: int) -> None:
         self._it_trains()
         self._look_inside()
@@ -224,7 +209,7 @@ class _Session:
         finally:
             self._iteration_ended(loader)
 
-    @_harmless
+    @harmless
     def _iteration_begins(self, loader: Any) -> None:
         if self._optimizers and self._modules:
             self._begin()
@@ -232,7 +217,7 @@ class _Session:
         self._evaluated = False
         self._trained_on.add(loader)
 
-    @_harmless
+    @harmless
     def _fetch_begins(self, loader: Any) -> None:
         self._evaluation_ended(self._evaluation)
         batch = self._batch
@@ -246,14 +231,14 @@ class _Session:
                 self._recorder.accounts.rebase("train")
             self._push("data_wait")
 
-    @_harmless
+    @harmless
     def _batch_begins(self, loader: Any, content: object) -> None:
         if self._recorder is None or self._batch is not None:  # a second loader's batch belongs to the one in work
             return
         self._batch = _Batch(loader, content)
         self.count.begin(self._recorder.before(content))
 
-    @_harmless
+    @harmless
     def _batch_ended(self) -> None:
         batch, self._batch = self._batch, None
         self.count.end()
@@ -263,13 +248,13 @@ class _Session:
             work = (tuple(batch.stepped), batch.backwards)
             self._recorder.step(batch.content, optimizer_steps=len(batch.stepped), work=work)
 
-    @_harmless
+    @harmless
     def _exhausted(self, loader: Any) -> None:
         if self._recorder is not None and self._batches_of_epoch:
             self._recorder.epoch_done()
             self._batches_of_epoch = 0
 
-    @_harmless
+    @harmless
     def _iteration_ended(self, loader: Any) -> None:
         """The loader is at its end, or was left: by `break`, or by an error in the middle of a batch."""
         if self._batch is not None and self._batch.loader is loader:
@@ -299,24 +284,24 @@ class _Session:
             self._evaluation_ended(evaluation)
             self._pop(depth)
 
-    @_harmless
+    @harmless
     def _evaluation_begins(self, evaluation: _Evaluation) -> None:
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
         self._evaluated, self._evaluation = True, evaluation
         if self._recorder is not None:
             self.count.begin(self._recorder.before_evaluation(evaluation.content))
 
-    @_harmless
+    @harmless
     def _evaluation_ended(self, evaluation: _Evaluation | None) -> None:
         if evaluation is not None and evaluation is self._evaluation:
             self._evaluation = None
             self.count.end()
 
-    @_harmless
+    @harmless
     def _push(self, account: str) -> int | None:
         return self._recorder.accounts.push(account) if self._recorder is not None else None
 
-    @_harmless
+    @harmless
     def _pop(self, depth: int | None = None) -> None:
         accounts = self._recorder.accounts if self._recorder is not None else None
         if accounts is None or (depth is None and accounts.top != "data_wait"):
@@ -372,7 +357,7 @@ class _Session:
         self._last(recorder, was_broken=was_broken)
         self._recorder = None
 
-    @_harmless
+    @harmless
     def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
         error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
         if self._batch is not None and self._batch.stepped:
