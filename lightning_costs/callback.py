@@ -22,6 +22,7 @@ from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
+from lightning_costs.probes.stride import BACKWARD, work_of
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import Status, status_after
@@ -179,10 +180,17 @@ class CostMonitor(_Callback):
                 return monitor, mode
         return None, None
 
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        """A backward pass is about to begin, in automatic and in manual optimization."""
+        if (session := self._session) is not None and not session.broken:
+            session.stride.events.append(BACKWARD)
+            if session.looking:
+                session.look_inside()
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch is done."""
-        if self._session is not None:
-            self._session.batch_ended(batch)
+        if (session := self._session) is not None and not (session.stride.same and session.stride.again()):
+            session.batch_ended(batch)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Training is over and the model still on its device: what a forward pass costs is measured here."""
@@ -227,7 +235,7 @@ class _Session:
 
     def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, headline_only: bool) -> None:
         self.recorder = recorder
-        self.accounts = recorder.accounts
+        self.accounts, self.stride = recorder.accounts, recorder.stride
         self.view = TrainerView(trainer, owner, self)
         self._trainer = trainer
         self._columns = columns(recorder.declarations, headline_only=headline_only)
@@ -252,13 +260,14 @@ class _Session:
     def start(self) -> None:
         self.recorder.open()
         self.timing_device = self.recorder.timing_device
+        self.stride.noted = self.noted if self.timing_device else None
         self.view.watch()
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
     @harmless
     def training_begins(self) -> None:
-        self.view.take_work()
+        self.stride.take_events()
         self.recorder.begin()
 
     @harmless
@@ -277,6 +286,14 @@ class _Session:
             self.stop_measuring()
             return None
         return count
+
+    @harmless
+    def before_alike(self) -> None:
+        self.recorder.before_alike()
+
+    @harmless
+    def noted(self) -> None:
+        self.recorder.stepped_alike()
 
     @harmless
     def worked(self) -> None:
@@ -301,23 +318,25 @@ class _Session:
     def batch_ended(self, batch: object) -> None:
         if self.broken:
             return
-        try:  # every step comes by here: no wrapper
+        try:  # every step may come by here: no wrapper
+            if self.stride.same:
+                self.stride.same = False
+                self.recorder.not_alike()
             self._batch_ended(batch)
         except Exception:  # noqa: BLE001 - as in harmless
             self.stop_measuring()
 
     def _batch_ended(self, batch: object) -> None:
         view, recorder = self.view, self.recorder
-        work = view.take_work()
-        if recorder.again(work):
-            return
+        events = self.stride.take_events()
+        work = work_of(events)
         first = not self._announced
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
                 recorder.describe(_facts(self._trainer, view.loaders))
         if view.epoch_complete:
             recorder.epoch_done()
-        recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False)
+        recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
         if first:
             with self.accounts.inside("other"):
                 self._announce()
@@ -325,7 +344,7 @@ class _Session:
         if recorder.due(step) and not view.accumulating:
             self._stamp()
             self._point(recorder.emit("train"))
-        recorder.expect(view.batches_before_last, step)
+        recorder.expect(0 if view.accumulates else view.batches_before_last, step)
 
     @harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:
@@ -407,6 +426,8 @@ class _Session:
         self._costs, self._bar = point.costs, None
         self._row = row(point.costs, self._columns)
         self._row_step = self.view.row_step
+        if point.trigger == "train":
+            self.view.open_next_row()
         if self._trainer.world_size == 1:
             headline = row(point.costs, self._headline)
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from array import array
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -26,6 +26,7 @@ from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
+from lightning_costs.probes.stride import Stride
 from lightning_costs.stores.book import RunBook, Status, status_after
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ _log = logging.getLogger("lightning_costs")
 
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
+#: Train points after which the next ones keep apart, where one process trains (several need the same steps): a point
+#: takes some 0.2 ms, so measuring stays near a hundredth of a training whose steps take a millisecond.
+POINTS_AT_ANY_PACE = 200
+LEAST_APART_S = 0.025
 
 Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
 
@@ -143,7 +148,10 @@ class Recorder:
         self._parts: Callable[[Any], Sequence[Any]] | None = None
         self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
-        self._repeated: _Repeated | None = None
+        #: Steps like the one before, for those who see each step's parts (`CostMonitor`): see `step`.
+        self.stride = Stride(self.accounts)
+        self._alike = False
+        self._next_point_s = -math.inf
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
@@ -339,6 +347,7 @@ class Recorder:
         optimizer_steps: int = 1,
         work: Hashable = None,
         emit: bool | None = None,
+        events: list[int] | None = None,
     ) -> CurvePoint | None:
         """A batch is done.
 
@@ -347,11 +356,13 @@ class Recorder:
             optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
             work: Tells batches of equal shapes apart by what was done with them (which optimizers stepped).
             emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
+            events: What happened in it, by `Stride.events`: steps like this one may then follow by `stride` alone,
+                as many as `expect` allows.
 
         Returns:
             The point, where one was made.
         """
-        self._book_repeated()
+        self._book_stride()
         steps = self._steps
         if self._state != "training" or steps is None:
             self._check_not_ended()
@@ -370,11 +381,13 @@ class Recorder:
         steady = self._window.batch(
             samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
         )
-        self._repeated = None
+        self.stride.break_off()
+        self._alike = False
         if steady is None:
             return None
-        if steady and self._plain:
-            self._repeated = _Repeated(work, samples, tokens, optimizer_steps)
+        if steady and self._plain and events is not None:
+            self._alike = True
+            self.stride.follow(look, samples=samples, tokens=tokens, events=events)
         steps.stepped(steady=steady)
         self._step = self._steps_before + steps.done - 1
         if emit is None:
@@ -388,32 +401,27 @@ class Recorder:
             batches: Such batches; those before the next train point are taken from them.
             step: Optimizer steps so far, as `due` counts them.
         """
-        repeated, steps = self._repeated, self._steps
-        if repeated is not None and steps is not None:
-            before_point = self._period - step % self._period - 1 if self._every else batches
-            repeated.left = min(batches, before_point, steps.repeats)
-
-    def again(self, work: Hashable) -> bool:
-        """A batch is done: books it where it is just like the one before; False where `step` has to be told.
-
-        Nearly every step of nearly every training takes this way: a clock is read and a number kept.
-        """
-        repeated = self._repeated
-        if repeated is None or repeated.left <= 0 or work is not repeated.work or not self._steps.again():  # type: ignore[union-attr]
-            return False
-        repeated.left -= 1
-        repeated.train_s.append(self.accounts.train_s())
-        return True
-
-    def _book_repeated(self) -> None:
-        repeated, steps = self._repeated, self._steps
-        if repeated is None or steps is None or not (n := len(repeated.train_s)):
+        stride, steps = self.stride, self._steps
+        if not self._alike or steps is None:
             return
-        samples, tokens, calls = repeated.samples, repeated.tokens, repeated.calls
-        self._window.repeat(repeated.train_s, samples=samples, tokens=tokens, padding=None, calls=calls)
+        left = min(batches, steps.repeats)
+        stride.until_s = math.inf
+        if self._every:
+            if self.accounts.since_s < self._next_point_s:  # no point until then, whatever the step
+                stride.until_s = self._next_point_s
+            else:
+                left = min(left, self._period - step % self._period - 1)
+        stride.left = left
+
+    def _book_stride(self) -> None:
+        steps, stride = self._steps, self.stride
+        if steps is None or not (n := len(stride.train_s)):
+            return
+        self._window.repeat(
+            stride.take(), samples=stride.samples, tokens=stride.tokens, padding=None, calls=stride.calls
+        )
         steps.repeated(n)
         self._step = self._steps_before + steps.done - 1
-        repeated.train_s = array("d")
 
     @property
     def _period(self) -> int:
@@ -421,7 +429,7 @@ class Recorder:
 
     def due(self, step: int) -> bool:
         """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
-        return bool(self._every) and step % self._period == 0
+        return bool(self._every) and step % self._period == 0 and self.accounts.since_s >= self._next_point_s
 
     def at(self, *, step: int, epoch: int) -> None:
         """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
@@ -442,6 +450,21 @@ class Recorder:
         if step is not None:
             self._step = step
         return self.emit("evaluate", values)
+
+    def before_alike(self) -> None:
+        """The work on a batch that `stride` takes for one like the last is about to begin, where `timing_device`."""
+        if self._steps is not None:
+            self._steps.before_alike(self.accounts.data_wait_s())
+
+    def stepped_alike(self) -> None:
+        """It was a step like the last one."""
+        if self._steps is not None:
+            self._steps.stepped_alike()
+
+    def not_alike(self) -> None:
+        """It was another step after all: `step` comes next."""
+        if self._steps is not None:
+            self._steps.not_alike()
 
     def infer(
         self,
@@ -519,7 +542,10 @@ class Recorder:
             began = self._clock()
             self._fold(trigger)
             self._mark(trigger)
-            self._train_points += trigger == "train"
+            if trigger == "train":
+                self._train_points += 1
+                if self._train_points >= POINTS_AT_ANY_PACE and len(self._setting.places) == 1:
+                    self._next_point_s = began + LEAST_APART_S
             if trigger != "train" and self._steps is not None:
                 self._steps.interrupted()
             point = self._book.append(step=self._step, epoch=self._epoch, trigger=trigger, quality=quality or {})
@@ -529,7 +555,7 @@ class Recorder:
     def _fold(self, trigger: Trigger) -> None:
         if self._steps is None:
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
-        self._book_repeated()
+        self._book_stride()
         self._window.overhead_s += self._steps.take_census_s(self._window.steady_step_s)
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
@@ -607,19 +633,6 @@ class Recorder:
                 self._book.notes[what] = repr(error)
                 _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
             return None
-
-
-@final
-class _Repeated:
-    """The last step, and those since that were just like it."""
-
-    __slots__ = ("calls", "left", "samples", "tokens", "train_s", "work")
-
-    def __init__(self, work: Hashable, samples: int | None, tokens: int | None, calls: int) -> None:
-        self.work, self.samples, self.tokens, self.calls = work, samples, tokens, calls
-        self.left: float = 0
-        #: What the account `train` held at the end of each.
-        self.train_s = array("d")
 
 
 def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:

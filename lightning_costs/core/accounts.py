@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account that are also shown alone.
@@ -26,12 +30,13 @@ class Accounts:
         (4.0, 'Seconds so far by account and part; they add up to the time since the run began')
     """
 
-    __slots__ = ("_claimed", "_clock", "_since", "_spent", "_stack", "begun_s", "by_whom_s")
+    __slots__ = ("_claimed", "_clock", "_spent", "_stack", "begun_s", "by_whom_s", "since_s")
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
         self._clock = clock
         self.begun_s = begun_s
-        self._since = begun_s
+        #: When the clock was read last: up to here every second is booked.
+        self.since_s = begun_s
         self._stack = ["setup"]
         self._spent = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
         #: Seconds by account and by whose they were (a callback, a logger), of those who were told apart.
@@ -40,8 +45,8 @@ class Accounts:
 
     def _charge(self) -> float:
         now = self._clock()
-        self._spent[self._stack[-1]] += now - self._since
-        self._since = now
+        self._spent[self._stack[-1]] += now - self.since_s
+        self.since_s = now
         return now
 
     @property
@@ -61,22 +66,77 @@ class Accounts:
             The stack's depth before, for `pop`.
         """
         now = self._clock()
-        self._spent[self._stack[-1]] += now - self._since
-        self._since = now
+        self._spent[self._stack[-1]] += now - self.since_s
+        self.since_s = now
         self._stack.append(account)
         return len(self._stack) - 1
 
     def pop(self, depth: int | None = None) -> None:
         """Time goes to the account below again; with a depth, everything above that is closed too."""
         now = self._clock()
-        self._spent[self._stack[-1]] += now - self._since
-        self._since = now
+        self._spent[self._stack[-1]] += now - self.since_s
+        self.since_s = now
         del self._stack[max(1, len(self._stack) - 1 if depth is None else depth) :]
 
     def rebase(self, account: str) -> None:
         """Empty the stack onto `account`: after an error, nothing that was open is still open."""
         self._charge()
-        self._stack = [account]
+        self._stack[:] = [account]
+
+    def gates(
+        self, account: str, begins: Callable[[], object], ends: Callable[[], object]
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Two functions around something that belongs to `account` where training waits for it: one frame each.
+
+        Args:
+            account: A part of `train`.
+            begins: Called by the first, before the account's time begins.
+            ends: Called by the second, after it ended.
+        """
+        clock, stack, spent = self._clock, self._stack, self._spent
+
+        def enter() -> None:
+            begins()
+            if stack[-1] == "train":
+                now = clock()
+                spent["train"] += now - self.since_s
+                self.since_s = now
+                stack.append(account)
+
+        def leave() -> None:
+            if stack[-1] == account:
+                now = clock()
+                spent[account] += now - self.since_s
+                self.since_s = now
+                stack.pop()
+            ends()
+
+        return enter, leave
+
+    def booked(self, function: Callable[P, R], account: str, whose: str) -> Callable[P, R]:
+        """`function`, its seconds booked to `account` as whose they are: `inside` in a single frame, for every step."""
+        clock, stack, spent, claimed, by_whom_s = self._clock, self._stack, self._spent, self._claimed, self.by_whom_s
+        key = (account, whose)
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            now = clock()
+            spent[stack[-1]] += now - self.since_s
+            self.since_s = now
+            depth = len(stack)
+            stack.append(account)
+            unclaimed_s = spent[account] - claimed[account]
+            try:
+                return function(*args, **kwargs)
+            finally:
+                now = clock()
+                spent[stack[-1]] += now - self.since_s
+                self.since_s = now
+                del stack[depth:]
+                seconds = spent[account] - claimed[account] - unclaimed_s
+                claimed[account] += seconds
+                by_whom_s[key] = by_whom_s.get(key, 0.0) + seconds
+
+        return call
 
     @contextmanager
     def inside(self, account: str, whose: str | None = None) -> Iterator[None]:
@@ -86,30 +146,17 @@ class Accounts:
             account: Where the seconds go.
             whose: Whose they are (`by_whom_s`); what is booked elsewhere in between is not.
         """
-        entered = self.enter(account)
+        depth = self.push(account)
+        unclaimed_s = self._spent[account] - self._claimed[account]
         try:
             yield
         finally:
-            self.leave(account, whose, entered)
-
-    def enter(self, account: str) -> tuple[int, float]:
-        """Time goes to `account` from now on: `inside` for hot paths.
-
-        Returns:
-            What `leave` needs.
-        """
-        depth = self.push(account)
-        return depth, self._spent[account] - self._claimed[account]
-
-    def leave(self, account: str, whose: str | None, entered: tuple[int, float]) -> None:
-        """Time goes to the account below again; what nobody else has claimed since `enter` was `whose`."""
-        depth, unclaimed_s = entered
-        self.pop(depth)
-        if whose is not None:
-            seconds = self._spent[account] - self._claimed[account] - unclaimed_s
-            self._claimed[account] += seconds
-            key = (account, whose)
-            self.by_whom_s[key] = self.by_whom_s.get(key, 0.0) + seconds
+            self.pop(depth)
+            if whose is not None:
+                seconds = self._spent[account] - self._claimed[account] - unclaimed_s
+                self._claimed[account] += seconds
+                key = (account, whose)
+                self.by_whom_s[key] = self.by_whom_s.get(key, 0.0) + seconds
 
     def read(self) -> dict[str, float]:
         """Seconds so far by account and part; they add up to the time since the run began."""
@@ -118,8 +165,10 @@ class Accounts:
 
     def train_s(self) -> float:
         """Seconds so far of the account `train`, its parts in it: one clock read."""
-        self._charge()
-        return self._spent["train"] + self._spent["data_wait"] + self._spent["h2d"]
+        spent, now = self._spent, self._clock()
+        spent[self._stack[-1]] += now - self.since_s
+        self.since_s = now
+        return spent["train"] + spent["data_wait"] + spent["h2d"]
 
     def data_wait_s(self) -> float:
         """Seconds waited for data so far, without the waiting that is going on: no clock read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -16,18 +16,15 @@ from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.inference import Inference, infer
 from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.stride import compiled_graphs
 from lightning_costs.probes.tensors import TensorMemory
 
 #: Steps at the start of an attempt that count as warm-up.
 WARMUP_STEPS = 3
 #: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
 WATCH_EVERY_N_STEPS = 50
-
-
-def compiled_graphs() -> int:
-    """Graphs that torch.compile has made in this process; nothing is imported where it was not used."""
-    utils = sys.modules.get("torch._dynamo.utils")
-    return int(utils.counters["stats"]["unique_graphs"]) if utils is not None else 0
+#: And no more than two in a second: each look takes some 50 microseconds.
+LEAST_WATCHED_APART_S = 0.5
 
 
 class Seen(NamedTuple):
@@ -73,13 +70,14 @@ class StepWatch:
         #: Whether a device's own timeline is kept.
         self.timing_device = self._device_steps is not None
         self._look: batches.Look | None = None
+        self._last: batches.Look | None = None
         self._signature: batches.Signature = ()
         self._position: Hashable = None
         self._key: Hashable = None
         self._work: Hashable = None
         self._kind: Hashable = None
-        self._watch_at = 0
-        self._same = False
+        self._watch_at = self._watched = 0
+        self._watched_s = clock()
         #: Whether somebody looks inside the step in work: `look_inside` is of use.
         self.looking = False
         self._warm_left = WARMUP_STEPS
@@ -104,7 +102,7 @@ class StepWatch:
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
-        self._look = look = batches.look(batch)
+        self._look = self._last = look = batches.look(batch)
         signature = look.signature
         same = signature == self._signature and position == self._position
         if not same:
@@ -114,14 +112,10 @@ class StepWatch:
             self._kind = None
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
-        if self._device_steps is not None:
-            self._device_steps.begin(waited_s - self._waited_s)
-            self._waited_s = waited_s
+        self.before_alike(waited_s)
         census = self._census
         if census is None or not signature or not census.wants(self._key):
-            self._same = same
             return None
-        self._same = False
         self.looking = True
         return self._counted(census, self._key, self._samples(batch, look.samples))
 
@@ -139,11 +133,20 @@ class StepWatch:
     def _watch_memory(self) -> None:
         """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
         if self.done > self._watch_at:
-            apart = max(self._every, WATCH_EVERY_N_STEPS)
-            self._watch_at = self.done if self.done < WARMUP_STEPS else self.done // apart * apart + apart - 1
+            self._watch_at = self.done if self.done < WARMUP_STEPS else self._next_watched()
         self.looking = self.done == self._watch_at
+        if self.looking:
+            self._watched, self._watched_s = self.done, self._clock()
         if self._memory is not None:
             self._memory.watch(self.looking)
+
+    def _next_watched(self) -> int:
+        """The step to be watched next: the last one before a point, apart from the last one watched in time, too."""
+        apart = max(self._every, WATCH_EVERY_N_STEPS)
+        step_s = (self._clock() - self._watched_s) / max(1, self.done - self._watched)
+        if step_s > 0:
+            apart *= max(1, math.ceil(LEAST_WATCHED_APART_S / step_s / apart))
+        return self.done // apart * apart + apart - 1
 
     @contextmanager
     def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
@@ -167,27 +170,30 @@ class StepWatch:
 
     @property
     def repeats(self) -> int:
-        """How many batches like the last one may be told by `again` alone; 0 where each has to be looked at."""
+        """How many steps like the last one may be told by `repeated` alone; 0 where each has to be looked at."""
         if self._warm_left or self._kind is None:
             return 0
         if self._census is not None and not self._census.repeatable:
             return 0
         return self._watch_at - self.done - 1
 
-    def again(self) -> bool:
-        """A batch just like the one before was worked on, in a steady step of its own: False where it was another.
+    def before_alike(self, waited_s: float) -> None:
+        """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
+        if self._device_steps is not None:
+            self._device_steps.begin(waited_s - self._waited_s)
+            self._waited_s = waited_s
 
-        It is booked by `repeated`, later.
-        """
-        if not self._same or compiled_graphs() != self._graphs:
-            return False
-        self._same, self._look = False, None
+    def stepped_alike(self) -> None:
+        """It was a step like the last one; `repeated` books it, later."""
         if self._device_steps is not None:
             self._device_steps.stepped(steady=True)
-        return True
+
+    def not_alike(self) -> None:
+        """It looked like the last batch and was another step after all: as if `before` had been told of it."""
+        self._look = self._last
 
     def repeated(self, n: int) -> None:
-        """Book so many batches that `again` was told of."""
+        """Book so many steps like the last one."""
         if self._census is not None:
             self._census.repeat(n)
         self.done += n

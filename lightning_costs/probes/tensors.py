@@ -32,7 +32,7 @@ def unwrap(optimizer: Any) -> Any:
     seen: set[int] = set()
     while id(optimizer) not in seen:
         seen.add(id(optimizer))
-        if isinstance(optimizer, Optimizer) and "_optimizer" not in vars(optimizer):
+        if isinstance(optimizer, Optimizer) and not hasattr(optimizer, "_optimizer"):
             break
         inner = getattr(optimizer, "_optimizer", None) or getattr(optimizer, "optimizer", None)
         if inner is None:

@@ -6,12 +6,13 @@ Seen on Lightning 2.6.6. Everything is an instance shadow, put in `setup` and li
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.probes.shadow import ABSENT, Shadows, own
+from lightning_costs.probes.stride import Stride
 from lightning_costs.probes.tensors import unwrap
 
 #: Train hooks of other callbacks: their time is not training.
@@ -27,7 +28,9 @@ _TRAIN_HOOKS = (
     "on_train_epoch_end",
     "on_train_end",
 )
+_HOOKS_OF_A_STEP = ("on_train_batch_start", "on_before_zero_grad", "on_after_backward", "on_before_optimizer_step")
 _CHECKPOINT_HOOKS = (*_TRAIN_HOOKS, "on_validation_end", "on_validation_epoch_end")
+_FETCHED_WITHIN = object()
 _FINDERS = {"LearningRateFinder", "BatchSizeFinder"}
 _AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}
 
@@ -36,6 +39,7 @@ class Listener(Protocol):
     """What the view tells; `lightning_costs.callback` listens."""
 
     accounts: Accounts
+    stride: Stride
 
     @property
     def looking(self) -> bool:
@@ -53,6 +57,9 @@ class Listener(Protocol):
 
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin; what is returned is entered around it."""
+
+    def before_alike(self) -> None:
+        """The work on a batch that the stride takes for one like the last is about to begin, where `timing_device`."""
 
     def worked(self) -> None:
         """The work on a batch was queued."""
@@ -101,10 +108,8 @@ class TrainerView:
         self._owner = owner
         self._listener = listener
         self._shadows = Shadows()
+        self._train_row = Shadows()
         self._row_open = False
-        self._stepped: tuple[int, ...] = ()
-        self._backwards = 0
-        self._work: tuple[tuple[int, ...], int] = ((), 0)
         self._at: tuple[bool, int] = (False, 0)
         self._frozen: int = 0
         self.in_training = False
@@ -117,9 +122,14 @@ class TrainerView:
         return int(self._trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     @property
+    def accumulates(self) -> bool:
+        """Whether Lightning accumulates gradients over batches."""
+        return self._trainer.accumulate_grad_batches != 1  # type: ignore[no-any-return]
+
+    @property
     def accumulating(self) -> bool:
         """Whether the batch in work ends without an optimizer step."""
-        return self._trainer.accumulate_grad_batches != 1 and bool(self._trainer.fit_loop._should_accumulate())
+        return self.accumulates and bool(self._trainer.fit_loop._should_accumulate())
 
     @property
     def epoch_complete(self) -> bool:
@@ -162,15 +172,6 @@ class TrainerView:
             steps = min(steps, trainer.max_steps / calls_a_step)
         return steps
 
-    def take_work(self) -> tuple[tuple[int, ...], int]:
-        """Which optimizers stepped in this batch (in order) and how many backward passes ran; then forget."""
-        if self._stepped == self._work[0] and self._backwards == self._work[1]:
-            work = self._work  # the same object for the same work: others compare it by identity
-        else:
-            work = self._work = (tuple(self._stepped), self._backwards)
-        self._stepped, self._backwards = (), 0
-        return work
-
     def publish(self, metrics: Mapping[str, Any]) -> None:
         """Put metrics where EarlyStopping, ModelCheckpoint and search libraries look."""
         self._trainer._logger_connector._callback_metrics.update(metrics)
@@ -185,18 +186,15 @@ class TrainerView:
         put(trainer, "save_checkpoint", self._saving)
         put(trainer.fit_loop, "run", self._fitting)
         put(epoch_loop.val_loop, "run", self._evaluating)
-        put(epoch_loop, "_on_before_fetch", self._before_fetch, hot=True)
-        put(epoch_loop, "_on_after_fetch", self._after_fetch, hot=True)
+        self._watch_fetching(epoch_loop)
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
-        put(trainer.strategy, "backward", self._backward, hot=True)
         if self._listener.timing_device:
             put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
         put(connector, "log_eval_end_metrics", self._eval_end)
-        put(connector, "update_train_step_metrics", self._open_row, hot=True)
         put(connector, "update_train_epoch_metrics", self._train_epoch)
         for logger in trainer.loggers:
             put(logger, "log_metrics", self._logging(type(logger).__name__))
@@ -206,6 +204,9 @@ class TrainerView:
             put(bar, "get_metrics", self._bar)
         for callback in trainer.callbacks:
             self._watch_callback(callback)
+        for hook in _HOOKS_OF_A_STEP:  # an empty hook of ours would still cost what Lightning does around it
+            if not self._overridden(self._owner, hook):
+                self._shadows.hide(self._owner, hook)
 
     def _watch_callback(self, callback: object) -> None:
         kinds = _kinds(callback)
@@ -222,27 +223,19 @@ class TrainerView:
     def _overridden(callback: object, hook: str) -> bool:
         """Whether a callback has a body of its own for the hook: Lightning's base ones are empty."""
         home = next((kind for kind in type(callback).__mro__ if hook in vars(kind)), None)
-        return hook in vars(callback) or (home is not None and home.__name__ not in ("Callback", "Checkpoint"))
+        return own(callback, hook) is not ABSENT or (
+            home is not None and home.__name__ not in ("Callback", "Checkpoint")
+        )
 
     def unwatch(self) -> None:
         """Lift the shadows; the listener is told nothing more."""
+        self._train_row.lift()
         self._shadows.lift()
         self.in_training = False
 
     def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         accounts, name = self._listener.accounts, type(whose).__name__
-
-        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            def booked(*args: Any, **kwargs: Any) -> Any:
-                entered = accounts.enter(account)
-                try:
-                    return original(*args, **kwargs)
-                finally:
-                    accounts.leave(account, name, entered)
-
-            return booked
-
-        return wrap
+        return lambda original: accounts.booked(original, account, name)
 
     def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Saving before the fit loop is a finder's."""
@@ -273,22 +266,30 @@ class TrainerView:
 
     def _hook_optimizers(self) -> None:
         """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls."""
+        note = self._listener.stride.events.append
         for index, optimizer in enumerate(self._trainer.strategy.optimizers):
             inner = unwrap(optimizer)
             if not hasattr(inner, "register_step_post_hook"):
                 continue
 
-            def before(*_: Any) -> None:
-                if self._listener.looking:
-                    self._listener.look_inside()
+            def stepped(*_: Any, _index: int = index, _note: Callable[[int], None] = note) -> None:
+                _note(_index)
 
-            def after(*_: Any, _index: tuple[int] = (index,)) -> None:
-                self._stepped += _index
-                if self._listener.looking:
-                    self._listener.look_inside()
+            self._shadows.undo_with(inner.register_step_post_hook(stepped).remove)
 
-            self._shadows.undo_with(inner.register_step_pre_hook(before).remove)
-            self._shadows.undo_with(inner.register_step_post_hook(after).remove)
+    @contextmanager
+    def _looking_inside(self) -> Iterator[None]:
+        """Around the work on one batch: memory is looked at before and after each update, too."""
+        looks = Shadows()
+        for optimizer in self._trainer.strategy.optimizers:
+            inner = unwrap(optimizer)
+            if hasattr(inner, "register_step_post_hook"):
+                looks.undo_with(inner.register_step_pre_hook(lambda *_: self._listener.look_inside()).remove)
+                looks.undo_with(inner.register_step_post_hook(lambda *_: self._listener.look_inside()).remove)
+        try:
+            yield
+        finally:
+            looks.lift()
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -313,25 +314,12 @@ class TrainerView:
 
         return validation_step
 
-    def _before_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        push = self._listener.accounts.push
-
-        def before_fetch() -> None:
-            original()
-            if self.in_training:
-                push("data_wait")
-
-        return before_fetch
-
-    def _after_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        accounts = self._listener.accounts
-
-        def after_fetch() -> None:
-            if self.in_training and accounts.top == "data_wait":
-                accounts.pop()
-            original()
-
-        return after_fetch
+    def _watch_fetching(self, epoch_loop: Any) -> None:
+        """Between these two the host waits for the next batch."""
+        begins, ends = epoch_loop._on_before_fetch, epoch_loop._on_after_fetch
+        enter, leave = self._listener.accounts.gates("data_wait", begins, ends)
+        self._shadows.put(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
+        self._shadows.put(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         return self._step(original, manual=False)
@@ -341,22 +329,29 @@ class TrainerView:
 
     def _step(self, original: Callable[..., Any], *, manual: bool) -> Callable[..., Any]:
         """The work on a batch: the last argument holds what `training_step` gets."""
-        listener = self._listener
+        listener, stride = self._listener, self._listener.stride
 
         def run(*args: Any) -> Any:
-            if self.in_training and "batch" in args[-1]:  # a step may fetch its batches for itself
-                count = listener.before(args[-1]["batch"], self._position(manual=manual))
-                if count is not None:
-                    with count:
-                        result = original(*args)
-                else:
+            batch = args[-1].get("batch", _FETCHED_WITHIN) if self.in_training else _FETCHED_WITHIN
+            if batch is _FETCHED_WITHIN:  # a step may fetch its batches for itself
+                return original(*args)
+            count = listener.before(batch, self._position(manual=manual))
+            if count is not None or listener.looking:
+                with self._looking_inside(), count or nullcontext():
                     result = original(*args)
-                if listener.timing_device:
-                    listener.worked()
-                return result
-            return original(*args)
+            else:
+                result = original(*args)
+            if listener.timing_device:
+                listener.worked()
+            return result
 
-        return run
+        def run_alike(*args: Any) -> Any:
+            listener.before_alike()
+            result = original(*args)
+            listener.worked()
+            return result
+
+        return stride.choosing(run_alike if listener.timing_device else original, run)
 
     def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Training batches alone: evaluation, too, hands its own over by this method."""
@@ -385,26 +380,18 @@ class TrainerView:
             self._at = (accumulating, self._frozen)
         return self._at
 
-    def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def backward(*args: Any, **kwargs: Any) -> Any:
-            self._backwards += 1
-            if self._listener.looking:
-                self._listener.look_inside()
-            return original(*args, **kwargs)
-
-        return backward
-
     # Rows ---------------------------------------------------------------------------------------------------
 
     def _logging(self, whose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Costs join rows of evaluation results and train rows at emissions, and no other."""
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            booked = self._listener.accounts.booked(original, "other", whose)
+
             def log_metrics(metrics: Mapping[str, float], step: int | None = None, *args: Any, **kwargs: Any) -> Any:
                 if self._row_open:
                     metrics = {**metrics, **self._listener.row()}
-                with self._listener.accounts.inside("other", whose):
-                    return original(metrics, step, *args, **kwargs)
+                return booked(metrics, step, *args, **kwargs)
 
             return log_metrics
 
@@ -417,15 +404,15 @@ class TrainerView:
         finally:
             self._row_open = False
 
+    def open_next_row(self) -> None:
+        """The next train row is one at an emission: costs belong into it."""
+        if not self._train_row:
+            self._train_row.put(self._trainer._logger_connector, "update_train_step_metrics", self._open_row, hot=True)
+
     def _open_row(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def update(*args: Any, **kwargs: Any) -> Any:
-            if not self.in_training:
-                return original(*args, **kwargs)
-            self._row_open = True
-            try:
-                return original(*args, **kwargs)
-            finally:
-                self._row_open = False
+            self._train_row.lift()
+            return self._within_row(original, *args, **kwargs)
 
         return update
 

@@ -181,3 +181,40 @@ def test_inside_leaves_the_stack_as_it_was_unless_it_was_cut_below(program):
     with accounts.inside("evaluate"):
         run(only_deeper, clock, accounts)
     assert (accounts.top, accounts.base) == ("train", "train")
+
+
+def test_a_booked_function_is_an_inside_in_one_frame():
+    clock, accounts = fresh()
+    accounts.rebase("train")
+
+    def slow(seconds: float, *, fail: bool = False) -> float:
+        clock.sleep(seconds)
+        with accounts.inside("checkpoint"):
+            clock.sleep(1)
+        if fail:
+            raise RuntimeError("diverged")
+        return seconds
+
+    booked = accounts.booked(slow, "other", "Slow")
+    assert booked(2.0) == 2.0
+    with contextlib.suppress(RuntimeError):
+        booked(3.0, fail=True)
+    spent = accounts.read()
+    assert (spent["other"], spent["checkpoint"], spent["train"], accounts.top) == (5.0, 2.0, 0.0, "train")
+    assert accounts.by_whom_s == {("other", "Slow"): 5.0}
+
+
+def test_what_is_waited_for_is_only_training_where_training_waits():
+    clock, accounts = fresh()
+    told: list[str] = []
+    enter, leave = accounts.gates("data_wait", lambda: told.append("begins"), lambda: told.append("ends"))
+    accounts.rebase("train")
+    enter()
+    clock.sleep(2)
+    leave()
+    with accounts.inside("evaluate"):
+        enter()
+        clock.sleep(4)
+        leave()
+    spent = accounts.read()
+    assert (spent["data_wait"], spent["evaluate"], told) == (2.0, 4.0, ["begins", "ends"] * 2)

@@ -13,8 +13,9 @@ from lightning_models import NAMESPACES, Dicts, Stream, classifier, data, namesp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_costs import CostMonitor, Measured, Missing, Recorder, default_indicators, load_run, load_runs
+from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
 from lightning_costs.core.records import RunRecord
+from lightning_costs.probes.stride import Stride
 
 pl = namespace("lightning.pytorch")
 
@@ -425,10 +426,10 @@ def test_steps_that_repeat_are_counted_like_any_other(
         assert monitor.run is not None
         return monitor.run
 
-    again = Recorder.again
-    monkeypatch.setattr(Recorder, "again", lambda self, work: (booked.append(again(self, work)), booked[-1])[1])
+    again = Stride.again
+    monkeypatch.setattr(Stride, "again", lambda self: (booked.append(again(self)), booked[-1])[1])
     fast = fitted("fast")
-    monkeypatch.setattr(Recorder, "again", lambda self, work: False)
+    monkeypatch.setattr(Stride, "again", lambda self: False)
     slow = fitted("slow")
     assert any(booked) == (options.get("log_every_n_steps") != 1 and "accumulate_grad_batches" not in options)
     counted = [

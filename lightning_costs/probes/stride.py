@@ -1,0 +1,169 @@
+"""Steps just like the one before: each of them is a clock read and a number kept, booked in bulk later."""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, TypeVar, final
+
+from lightning_costs.core.accounts import Accounts
+from lightning_costs.probes.batch import Look, Signature, look
+
+#: What `Stride.events` holds for a backward pass; an optimizer's step is its index.
+BACKWARD = -1
+_SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
+_PLAIN = (list, tuple)
+R = TypeVar("R")
+
+
+def _compiled() -> Mapping[str, Mapping[str, int]]:
+    """What torch.compile counts in this process; nothing is imported where it was not used."""
+    utils = sys.modules.get("torch._dynamo.utils")
+    return utils.counters if utils is not None else {"stats": {}}
+
+
+def compiled_graphs() -> int:
+    """Graphs that torch.compile has made in this process."""
+    return int(_compiled()["stats"].get("unique_graphs", 0))
+
+
+def looks_alike(batch: Any, signature: Signature) -> bool:
+    """Whether a batch has this signature: the common forms without making its own.
+
+    Example:
+        >>> import torch
+        >>> batch = {"input_ids": torch.zeros(8, 16), "labels": torch.zeros(8)}
+        >>> signature = look(batch).signature
+        >>> looks_alike(batch, signature), looks_alike({**batch, "labels": torch.zeros(4)}, signature)
+        (True, False)
+    """
+    tensors = batch.values() if type(batch) is dict else batch if type(batch) in _PLAIN else (batch,)
+    try:
+        if tuple(map(_SHAPE_AND_DTYPE, tensors)) == signature:
+            return True
+    except AttributeError:  # not all of them are tensors
+        pass
+    return look(batch).signature == signature
+
+
+@final
+class Stride:
+    """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
+
+    Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
+    in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `choosing`
+    around its work, appends to `events` what happens in it, and asks `again` at its end where `same` is true; where
+    either is False, the step has to be told in full.
+
+    Args:
+        accounts: The run's accounts; their clock is read at each step's end.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_counted",
+        "_events",
+        "_graphs",
+        "_signature",
+        "calls",
+        "events",
+        "left",
+        "noted",
+        "same",
+        "samples",
+        "tokens",
+        "train_s",
+        "until_s",
+    )
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        #: What happened in the batch in work: indices of optimizers that stepped, and BACKWARD.
+        self.events: list[int] = []
+        self._events: list[int] = []
+        self._signature: Signature = ()
+        self._counted = _compiled()
+        self._graphs = 0
+        #: How many batches may still be noted here, and until when on the accounts' clock.
+        self.left: float = 0
+        self.until_s = math.inf
+        #: Whether the batch in work looks like the last one.
+        self.same = False
+        self.samples: int | None = None
+        self.tokens: int | None = None
+        self.calls = 0
+        #: Called at each step that is noted.
+        self.noted: Callable[[], object] | None = None
+        #: What the account `train` held at the end of each step that was noted and not yet booked.
+        self.train_s = array("d")
+
+    def follow(self, seen: Look, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
+        """A step was told in full: those like it may follow, once `left` allows them."""
+        self._signature, self._events = seen.signature, events
+        self.samples, self.tokens = samples, tokens
+        self.calls = sum(event != BACKWARD for event in events)
+        self._counted = _compiled()
+        self._graphs = compiled_graphs()
+
+    def break_off(self) -> None:
+        """The next step has to be told in full."""
+        self.left = 0
+
+    def choosing(self, alike: Callable[..., R], otherwise: Callable[..., R]) -> Callable[..., R]:
+        """A function around the work on a batch: `alike` where it may be a step like the last one, else `otherwise`.
+
+        The last argument holds what a training step gets, its batch under that name.
+        """
+
+        def run(*args: Any) -> R:
+            if self.left > 0:
+                batch = args[-1].get("batch")
+                try:  # the commonest form in this very frame
+                    plain = type(batch) in _PLAIN and tuple(map(_SHAPE_AND_DTYPE, batch)) == self._signature
+                    self.same = plain or looks_alike(batch, self._signature)
+                except Exception:  # noqa: BLE001 - a batch that cannot be looked at is told in full, and said there
+                    self.same = False
+                if self.same:
+                    return alike(*args)
+            return otherwise(*args)
+
+        return run
+
+    def again(self) -> bool:
+        """The batch is done: notes it where it was a step like the last one."""
+        if self.events != self._events or self._counted["stats"].get("unique_graphs", 0) != self._graphs:
+            return False
+        train_s = self._accounts.train_s()
+        if self._accounts.since_s >= self.until_s:
+            return False
+        self.train_s.append(train_s)
+        self.left -= 1
+        self.same = False
+        self.events.clear()
+        if self.noted is not None:
+            self.noted()
+        return True
+
+    def take(self) -> array[float]:
+        """The steps noted since the last call, to be booked; then forget them."""
+        noted, self.train_s = self.train_s, array("d")
+        return noted
+
+    def take_events(self) -> list[int]:
+        """What happened in the batch that is done; then forget it."""
+        happened = self.events.copy()
+        self.events.clear()
+        return happened
+
+
+def work_of(events: list[int]) -> tuple[tuple[int, ...], int]:
+    """Which optimizers stepped (in order), and how many backward passes ran.
+
+    Example:
+        >>> work_of([BACKWARD, 0, BACKWARD, BACKWARD, 1])
+        ((0, 1), 3)
+    """
+    return tuple(event for event in events if event != BACKWARD), events.count(BACKWARD)
