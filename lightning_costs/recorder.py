@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.budget import Budget, Passed, check_columns, unheld
 from lightning_costs.core.forecast import Expected, Forecast
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Declaration, Indicator
@@ -143,6 +144,7 @@ class Recorder:
         self._parts: Callable[[Any], Sequence[Any]] | None = None
         self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
+        self._budget: Budget | None = None
         self._repeated: _Repeated | None = None
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
@@ -185,6 +187,23 @@ class Recorder:
         return {**self.costs, **self.header["statics"]}
 
     @property
+    def totals(self) -> dict[str, Amount]:
+        """Totals and gauges as they were read last, between points too; after `resume` those of earlier attempts."""
+        return self._book.totals
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no batch was done since the totals were read."""
+        return self._window.empty and (self._repeated is None or not self._repeated.train_s)
+
+    def lacking(self, columns: Iterable[str]) -> dict[str, str]:
+        """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
+        columns = list(columns)
+        why = self._book.notes | self.header["missing"]
+        gone = {name: why.get(name, "it was not read") for name in columns if self.totals.get(name) is None}
+        return gone | self._panel.lacking(columns, self._tariff)
+
+    @property
     def training(self) -> bool:
         """Whether the run is between `begin` and the end of training."""
         return self._state == "training"
@@ -221,6 +240,10 @@ class Recorder:
         self._facts |= facts
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
+
+    def tell(self, facts: Mapping[str, Any]) -> None:
+        """More for the header, plain data by key: it is written with the next point."""
+        self._book.header |= facts
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
@@ -327,6 +350,56 @@ class Recorder:
         """
         return self._forecast.at_end(planned_steps)
 
+    def read(self) -> dict[str, Amount]:
+        """Totals up to now, every meter asked: what a point costs, without one."""
+        with self.accounts.inside("other", "lightning-costs"):
+            began = self._clock()
+            self._fold("epoch")
+            self._window.overhead_s += self._clock() - began
+        return self._book.totals
+
+    def over(self, limits: Mapping[str, float]) -> Passed | None:
+        """The limit that the run's totals are at or past, by most; None where they are within all.
+
+        Ask after every step. Totals are read only where a limit may be near, so asking costs next to nothing. Of
+        several processes let rank 0 ask, and tell the others.
+
+        Args:
+            limits: Amount by counter column, in the column's unit.
+
+        Raises:
+            ValueError: For a limit that nobody can hold: of an unknown column, one that is no counter, or one that is
+                missing.
+
+        Example:
+            In a training loop::
+
+                if passed := recorder.over({"energy_j": 3.6e6}):
+                    break
+        """
+        if self._steps is None:
+            raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
+        budget = self._budget
+        if budget is None or (budget.limits != limits):
+            check_columns(list(limits), self.declarations)
+            budget = self._budget = Budget(limits)
+            self.tell({"budget": {"limits": budget.limits}})
+            if words := self.unheld(budget.limits):
+                raise ValueError(words)
+        steps, now_s = self._steps.done + (len(self._repeated.train_s) if self._repeated else 0), self._clock()
+        if not budget.due(steps, now_s):
+            return None
+        totals = self.totals
+        if not self.fresh or budget.close(totals):  # a train point asks not every meter
+            totals = self.read()
+        if lost := budget.missing(totals):
+            raise ValueError(self.unheld({column: budget.limits[column] for column in lost}))
+        return budget.look(steps, now_s, totals)
+
+    def unheld(self, limits: Mapping[str, float]) -> str | None:
+        """Which of these limits nobody can hold, as their columns are missing, in words; None where all can be held."""
+        return unheld(limits, self.declarations, self.lacking(limits))
+
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
         if self._steps is not None:
@@ -422,6 +495,10 @@ class Recorder:
     def due(self, step: int) -> bool:
         """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
         return bool(self._every) and step % self._period == 0
+
+    def steps_to_point(self, step: int) -> float:
+        """Steps from `step`, as `due` counts them, to the next train point."""
+        return self._period - step % self._period if self._every else float("inf")
 
     def at(self, *, step: int, epoch: int) -> None:
         """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
