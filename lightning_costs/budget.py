@@ -130,6 +130,11 @@ class CostBudget(Callback):
         if self._active and not trainer.sanity_checking and not self._stopped:
             self._look(trainer, evaluated=True)
 
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Epochs come in leaps that no pace foretells."""
+        if self._active and "epochs" in self.limits and not self._stopped:
+            self._look(trainer)
+
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The end of an epoch may be what a stop had to wait for."""
         if self._active and self._stopped and self._steps and self._saved_step != trainer.global_step:
@@ -230,9 +235,7 @@ class CostBudget(Callback):
         unit = watched.recorder.declarations[passed.column].unit
         when = f"at step {watched.step}" if self._steps else "before this attempt"
         limit, amount = human(passed.limit, unit), human(passed.amount, unit)
-        _log.warning(
-            "the budget of %s (%s) is used up: %s %s; training stops", limit, passed.column, amount, when
-        )
+        _log.warning("the budget of %s (%s) is used up: %s %s; training stops", limit, passed.column, amount, when)
 
     def _say_what_is_missing(self, recorder: Recorder, totals: Mapping[str, Amount]) -> None:
         """A total that went missing in the midst of training: once, and training goes on."""
@@ -251,7 +254,7 @@ class CostBudget(Callback):
                 "%s of the budget of %s (%s) is used at step %s; at this pace %s",
                 *(share, limit, used.column, watched.step, ends),
             )
-        if self._foretold:
+        if self._foretold or len(self._lost) == len(self.limits):
             return
         ahead = watched.ahead()
         known = {name: ahead[name] for name in self.limits if name in ahead and ahead[name].low is not None}

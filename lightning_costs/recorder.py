@@ -390,7 +390,7 @@ class Recorder:
         if not budget.due(steps, now_s):
             return None
         totals = self.totals
-        if not self.fresh or budget.close(totals):  # a train point asks not every meter
+        if steps and (not self.fresh or budget.close(totals)):  # a train point asks not every meter
             totals = self.read()
         if lost := budget.missing(totals):
             raise ValueError(self.unheld({column: budget.limits[column] for column in lost}))

@@ -50,7 +50,8 @@ def beads(a_step: float = 1.0, name: str = "bead_calls") -> Any:
 
 def fit(
     pl: ModuleType, folder: Path, limits: dict[str, float], *callbacks: Any, val: bool = False, model: Any = None,
-    ckpt_path: Any = None, indicators: Any = (), first: bool = False, budget: dict[str, Any] | None = None, **options: Any,
+    ckpt_path: Any = None, indicators: Any = (), first: bool = False, budget: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Any:  # fmt: skip
     watched = [*default_indicators(), *indicators] if indicators else [Steps(), TotalS(), beads()]
     both = [CostMonitor(save_dir=folder / "costs", infer=False, indicators=watched), CostBudget(limits, **budget or {})]
@@ -126,6 +127,12 @@ def test_lightnings_least_training_comes_first(
     assert load_runs(tmp_path / "costs")[0].header["stopped"]["step"] == 4
     assert saved(tmp_path) == [name]
     assert any("Lightning trains on until min_epochs=" in said for said in warned())
+
+
+def test_epochs_are_held_though_they_come_in_leaps(lightning: ModuleType, tmp_path: Path) -> None:
+    t = fit(lightning, tmp_path, {"epochs": 3}, indicators=[beads()], log_every_n_steps=1000)
+    assert (t.global_step, t.current_epoch) == (24, 3)
+    assert saved(tmp_path) == ["budget-epoch=2-step=24.ckpt"]
 
 
 def test_two_optimizers_on_a_batch_are_one_step(lightning: ModuleType, tmp_path: Path) -> None:
@@ -204,7 +211,9 @@ def test_it_warns_once_with_the_step_at_which_all_is_used(lightning: ModuleType,
     fit(lightning, tmp_path, {"bead_calls": 40}, log_every_n_steps=1000)
     nearly = [said for said in warned() if "at this pace" in said]
     assert len(nearly) == 1
-    found = re.fullmatch(r"(\d+).* % of the budget of 40 calls \(bead_calls\) is used at step (\d+); .* step 39", nearly[0])
+    found = re.fullmatch(
+        r"(\d+).* % of the budget of 40 calls \(bead_calls\) is used at step (\d+); .* step 39", nearly[0]
+    )
     assert found is not None, nearly
     assert 80 <= int(found[1]) < 100
 
@@ -215,7 +224,10 @@ def test_a_plan_beyond_the_budget_is_told_early_with_its_interval(
     monkeypatch.setattr("lightning_costs.recorder.LEAST_WINDOW_S", 0.0)
     fit(lightning, tmp_path, {"bead_calls": 70, "steps": 1000})
     (ahead,) = [said for said in warned() if "as planned" in said]
-    assert ahead == "training as planned would need 80 calls, beyond the budget of 70 calls (bead_calls); it will stop sooner"
+    assert (
+        ahead
+        == "training as planned would need 80 calls, beyond the budget of 70 calls (bead_calls); it will stop sooner"
+    )
     assert next(i for i, said in enumerate(warned()) if "as planned" in said) == 0
 
 
@@ -345,6 +357,18 @@ def test_a_budget_serves_one_fit_after_the_other(lightning: ModuleType, tmp_path
         t = trainer(lightning, budget, monitor, default_root_dir=tmp_path)
         t.fit(classifier(lightning), data())
         assert t.global_step == 5
+
+
+def test_trainers_that_share_a_callback_list_have_each_budget_once(
+    lightning: ModuleType, tmp_path: Path, warned: Any
+) -> None:
+    monitor = CostMonitor(save_dir=tmp_path / "costs", infer=False, indicators=[Steps(), TotalS()])
+    shared = [CostBudget({"steps": 5}), CostBudget({"steps": 5}), monitor, CostBudget({"steps": 4})]
+    for _ in range(2):
+        t = trainer(lightning, *shared, default_root_dir=tmp_path)
+        t.fit(classifier(lightning), data())
+        assert t.global_step == 4
+    assert sum("is used up" in said for said in warned()) == 2
 
 
 def test_a_step_far_from_any_limit_is_not_looked_at(
