@@ -78,7 +78,6 @@ class CostBudget(Callback):
         self._until_s = math.inf
         self._stopped = self._foretold = False
         self._saved_step = -1
-        self._lost: set[str] = set()
 
     def watch(self, watched: Watched) -> None:
         """A fit is measured: its totals are the ones that are limited."""
@@ -163,6 +162,8 @@ class CostBudget(Callback):
         self._left, stop = trainer.strategy.broadcast(decided)
         if trainer.world_size > 1:
             self._until_s = math.inf  # a moment that one rank alone knows of
+        if self._left == math.inf and not stop:
+            self._active = False  # nobody can tell any more
         if stop:
             self._stopped = trainer.should_stop = True
             if self._steps:
@@ -222,7 +223,8 @@ class CostBudget(Callback):
         most = recorder.steps_to_point(watched.step + 1)
         passed = budget.look(steps, now_s(), totals, most_steps=most)
         self._until_s = budget.next_s
-        self._say_what_is_missing(recorder, totals)
+        if lost := budget.lost(totals):
+            _log.error("%s; training goes on", recorder.unheld(lost))
         if passed is not None:
             self._say_it_stops(watched, passed)
             return math.inf, True
@@ -237,13 +239,6 @@ class CostBudget(Callback):
         limit, amount = human(passed.limit, unit), human(passed.amount, unit)
         _log.warning("the budget of %s (%s) is used up: %s %s; training stops", limit, passed.column, amount, when)
 
-    def _say_what_is_missing(self, recorder: Recorder, totals: Mapping[str, Amount]) -> None:
-        """A total that went missing in the midst of training: once, and training goes on."""
-        lost = set(self._budget.missing(totals)) - self._lost
-        if lost:
-            self._lost |= lost
-            _log.error("%s; training goes on", recorder.unheld({column: self.limits[column] for column in lost}))
-
     def _say_what_is_ahead(self, watched: Watched, totals: Mapping[str, Amount]) -> None:
         """Each once: that most of a limit is used, and that the plan of the training is beyond it."""
         declared = watched.recorder.declarations
@@ -254,7 +249,7 @@ class CostBudget(Callback):
                 "%s of the budget of %s (%s) is used at step %s; at this pace %s",
                 *(share, limit, used.column, watched.step, ends),
             )
-        if self._foretold or len(self._lost) == len(self.limits):
+        if self._foretold or not self._budget.held:
             return
         ahead = watched.ahead()
         known = {name: ahead[name] for name in self.limits if name in ahead and ahead[name].low is not None}

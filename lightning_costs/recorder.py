@@ -362,14 +362,15 @@ class Recorder:
         """The limit that the run's totals are at or past, by most; None where they are within all.
 
         Ask after every step. Totals are read only where a limit may be near, so asking costs next to nothing. Of
-        several processes let rank 0 ask, and tell the others.
+        several processes let rank 0 ask, and tell the others. A limit whose total goes missing later is told once, as
+        an error in the log, and held no longer.
 
         Args:
             limits: Amount by counter column, in the column's unit.
 
         Raises:
-            ValueError: For a limit that nobody can hold: of an unknown column, one that is no counter, or one that is
-                missing.
+            ValueError: The first time, for a limit that nobody can hold: of an unknown column, one that is no counter,
+                or one that is missing.
 
         Example:
             In a training loop::
@@ -392,8 +393,8 @@ class Recorder:
         totals = self.totals
         if steps and (not self.fresh or budget.close(totals)):  # a train point asks not every meter
             totals = self.read()
-        if lost := budget.missing(totals):
-            raise ValueError(self.unheld({column: budget.limits[column] for column in lost}))
+        if lost := budget.lost(totals):
+            _log.error("%s; training goes on", self.unheld(lost))
         return budget.look(steps, now_s, totals)
 
     def unheld(self, limits: Mapping[str, float]) -> str | None:

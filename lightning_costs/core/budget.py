@@ -136,6 +136,7 @@ class Budget:
         self._paces: dict[str, tuple[float, float, float]] = {}
         self._step_s = math.inf
         self._warned: set[str] = set()
+        self._lost: set[str] = set()
 
     def due(self, steps: int, at_s: float) -> bool:
         """Whether somebody has to look, after so many steps at this moment."""
@@ -213,9 +214,18 @@ class Budget:
         """Whether too little time went by since the first step for every meter to have moved."""
         return self._first is None or self._last is None or self._last.at_s - self._first.at_s < CLOSE_S
 
-    def missing(self, totals: Mapping[str, Amount]) -> list[str]:
-        """Limited columns that have no total: nobody can hold those limits."""
-        return [column for column in self.limits if totals.get(column) is None]
+    def lost(self, totals: Mapping[str, Amount]) -> dict[str, float]:
+        """Limits that nobody can hold any longer, as their totals went missing; each told once."""
+        lost = {
+            name: limit for name, limit in self.limits.items() if totals.get(name) is None and name not in self._lost
+        }
+        self._lost |= set(lost)
+        return lost
+
+    @property
+    def held(self) -> bool:
+        """Whether any limit is still held."""
+        return len(self._lost) < len(self.limits)
 
     def nearly(self, totals: Mapping[str, Amount], share: float) -> list[tuple[Passed, float | None]]:
         """Limits of which this share is used, each told once, as soon as a pace is known.

@@ -93,7 +93,11 @@ def test_a_missing_total_holds_no_limit_and_leaves_the_others():
     budget = Budget({"energy_j": 10.0, "steps": 4.0})
     for step in (1, 2, 3):
         assert budget.look(step, float(step), {"energy_j": None, "steps": float(step)}) is None
-    assert budget.missing({"energy_j": None, "steps": 3.0}) == ["energy_j"]
+    assert budget.lost({"energy_j": None, "steps": 3.0}) == {"energy_j": 10.0}
+    assert budget.lost({"energy_j": None, "steps": 3.0}) == {}, "told once"
+    assert budget.held
+    assert budget.lost({"energy_j": None, "steps": None}) == {"steps": 4.0}
+    assert not budget.held
     assert budget.look(4, 4.0, {"energy_j": None, "steps": 4.0}) is not None
 
 

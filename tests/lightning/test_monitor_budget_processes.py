@@ -20,7 +20,7 @@ warnings.simplefilter("ignore")
 import torch
 from fakes import measured
 from lightning_models import classifier, data, namespace, trainer
-from lightning_costs import CostBudget, CostMonitor
+from lightning_costs import CostBudget, CostMonitor, Recorder
 from lightning_costs.core.budget import Budget
 from lightning_costs.indicators.clocks import TotalS, TrainS
 from lightning_costs.indicators.counts import Samples, Steps
@@ -68,6 +68,9 @@ if rank == 0:
     Budget.look = lambda *a, **k: 1 / 0
 fit("rank_0_is_at_fault", {"bead_calls": 9}, max_steps=30)
 Budget.look = look
+if rank == 0:
+    Recorder.emit = lambda *a, **k: 1 / 0
+fit("rank_0_breaks_off", {"bead_calls": 9}, max_steps=30)
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(stopped, file)
 """
@@ -110,6 +113,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
         ("evaluating", 14),
         ("rank_1_has_no_monitor", 9),
         ("rank_0_is_at_fault", 30),
+        ("rank_0_breaks_off", 30),
     ],
 )
 def test_both_ranks_stop_at_the_first_step_past_rank_0s_limit(
