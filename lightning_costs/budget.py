@@ -77,7 +77,8 @@ class CostBudget(Callback):
         self._left: float = 0
         self._until_s = math.inf
         self._stopped = self._foretold = False
-        self._saved_step = -1
+        self._saved_at = -1
+        self._counted = False
 
     def watch(self, watched: Watched) -> None:
         """A fit is measured: its totals are the ones that are limited."""
@@ -114,9 +115,12 @@ class CostBudget(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look where a limit may be near: rank 0 has told all when that is."""
-        if not self._active or (step := trainer.global_step) == self._global_step:
+        if not self._active:
+            return
+        if (step := trainer.global_step) != self._global_step:
+            self._global_step, self._counted = step, True
+        elif self._counted or pl_module.automatic_optimization:  # else Lightning never sees the optimizers step
             return  # gradients accumulate
-        self._global_step = step
         self._steps += 1
         self._left -= 1
         if self._stopped:
@@ -136,12 +140,12 @@ class CostBudget(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The end of an epoch may be what a stop had to wait for."""
-        if self._active and self._stopped and self._steps and self._saved_step != trainer.global_step:
+        if self._active and self._stopped and self._steps and self._saved_at != self._steps:
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Somebody's checkpoint of this step is as good as ours."""
-        self._saved_step = trainer.global_step
+        self._saved_at = self._steps
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The fit is over."""
@@ -175,7 +179,7 @@ class CostBudget(Callback):
 
     def _save_where_it_ends(self, trainer: Any) -> None:
         """In the midst of an epoch, so that a resume goes on there: after it, Lightning would skip the epoch's rest."""
-        if _can_stop(trainer) and self._saved_step != trainer.global_step:
+        if _can_stop(trainer) and self._saved_at != self._steps:
             self._save(trainer)
 
     def _save(self, trainer: Any) -> None:

@@ -155,6 +155,22 @@ def test_two_optimizers_on_a_batch_are_one_step(lightning: ModuleType, tmp_path:
     assert (t.global_step, load_runs(tmp_path / "costs")[0].final["steps"]) == (14, 7)
 
 
+def test_optimizers_that_step_behind_lightnings_back_are_held_too(lightning: ModuleType, tmp_path: Path) -> None:
+    class Bare(type(classifier(lightning))):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            self.manual_backward(torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+            optimizer.step()
+
+    model = Bare()
+    model.automatic_optimization = False
+    each = lightning.callbacks.ModelCheckpoint(tmp_path / "checkpoints", "{epoch}")
+    t = fit(lightning, tmp_path, {"steps": 11}, each, model=model, enable_checkpointing=True)
+    assert (t.global_step, load_runs(tmp_path / "costs")[0].final["steps"]) == (0, 11)
+    assert "budget-epoch=1-step=0.ckpt" in saved(tmp_path)
+
+
 def test_measured_energy_stops_training_too(lightning: ModuleType, tmp_path: Path) -> None:
     model = classifier(lightning, train_s=0.02)
     t = fit(lightning, tmp_path, {"energy_j": 1e-6}, model=model, indicators=[beads()], max_epochs=40)
