@@ -317,6 +317,23 @@ def test_it_exits_as_a_shell_or_its_command_does(call: Call, arguments: list[str
     assert message in done.err
 
 
+def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_path: Path) -> None:
+    code = (
+        "import os, threading, time\n"
+        "from lightning_costs.launch import command\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "spawn = os.posix_spawnp\n"
+        "def late(*args, **options):\n"
+        "    child = spawn(*args, **options)\n"
+        "    time.sleep(0.5)\n"  # it ends before anybody waits
+        "    return child\n"
+        "os.posix_spawnp = late\n"
+        "command.run(['bash', '-c', 'exit 7'], {})\n"
+    )
+    done = subprocess.run([PYTHON, "-c", code], check=False, timeout=30, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
