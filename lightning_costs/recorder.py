@@ -381,12 +381,13 @@ class Recorder:
         if self._steps is None:
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
         budget = self._budget
-        if budget is None or (budget.limits != limits):
-            check_columns(list(limits), self.declarations)
-            budget = self._budget = Budget(limits)
-            self.tell({"budget": {"limits": budget.limits}})
+        if budget is None or budget.limits != limits:
+            budget = Budget(limits)
+            check_columns(list(budget.limits), self.declarations)
             if words := self.unheld(budget.limits):
                 raise ValueError(words)
+            self._budget = budget
+            self.tell({"budget": {"limits": budget.limits}})
         steps, now_s = self._steps.done + (len(self._repeated.train_s) if self._repeated else 0), self._clock()
         if not budget.due(steps, now_s):
             return None
