@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_costs.budget import CostBudget as CostBudget
     from lightning_costs.callback import CostMonitor as CostMonitor
     from lightning_costs.compare.comparison import compare as compare
     from lightning_costs.core.indicator import Derived as Derived
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_costs.stores.loader import load_runs as load_runs
 
 _HOME = {
+    "CostBudget": "budget",
     "CostMonitor": "callback",
     "Derived": "core.indicator",
     "Measured": "core.indicator",

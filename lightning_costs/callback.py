@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, Literal, final
 
 import numpy
 import torch
 
+from lightning_costs.budget import CostBudget
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.budget import budget_told, share_used
+from lightning_costs.core.forecast import Expected
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.harmless import harmless
 from lightning_costs.core.indicator import Indicator
@@ -22,22 +23,14 @@ from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
+from lightning_costs.probes.namespaces import Callback
 from lightning_costs.probes.stride import BACKWARD, work_of
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import Status, status_after
 from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
 
-if TYPE_CHECKING:
-    from pytorch_lightning import Callback as _Callback
-else:
-
-    def _callbacks() -> tuple[type, ...]:
-        """The Callback class of every installed namespace: a monitor is an instance of each."""
-        names = [name for name in ("lightning.pytorch", "pytorch_lightning") if find_spec(name.partition(".")[0])]
-        return tuple(import_module(name).Callback for name in names)
-
-    _Callback = type("_Callback", _callbacks(), {})
+__all__ = ["CostBudget", "CostMonitor"]
 
 _log = logging.getLogger("lightning_costs")
 #: One key in a checkpoint, with plain containers: `state_dict` would collide with a second monitor's.
@@ -49,7 +42,7 @@ _BAR = ("total_s", "energy_j", "cloud_usd")
 
 
 @final
-class CostMonitor(_Callback):
+class CostMonitor(Callback):
     """Measures what a training costs and writes it next to its quality. Add it to a Trainer's callbacks.
 
     Args:
@@ -163,6 +156,9 @@ class CostMonitor(_Callback):
         )
         self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
         self._session.start()
+        for callback in trainer.callbacks:
+            if isinstance(callback, CostBudget):
+                callback.watch(self._session)
 
     def _accounts_of_this_run(self) -> Accounts:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
@@ -398,16 +394,29 @@ class _Session:
         return self._bar
 
     def _in_words(self) -> str:
-        """Cost so far, and at the end of training with its interval."""
+        """Cost so far, and at the end of training with its interval; what of a budget is used."""
         declared = self.recorder.declarations
         units = {name: declared[name].unit for name in _BAR if name in declared}
         amounts = [(self._costs.get(name), unit) for name, unit in units.items()]
         said = " · ".join(human(amount, unit) for amount, unit in amounts if amount is not None)
-        steps, calls = self._costs.get("steps"), self._costs.get("optimizer_steps")
-        planned = self.view.planned_steps(calls_a_step=calls / steps if calls and steps else 1.0)
-        ahead = self.recorder.forecast(planned)
+        ahead = self.ahead()
         ends = [ahead[name].words(unit) for name, unit in units.items() if name in ahead]
-        return f"{said} → {' · '.join(ends)}" if ends else said
+        used = share_used(self.recorder.header, self._costs)
+        of_budget = f" ({human(used, 'fraction')} of the budget)" if used is not None else ""
+        return f"{said}{of_budget} → {' · '.join(ends)}" if ends else f"{said}{of_budget}"
+
+    # A budget asks ------------------------------------------------------------------------------------------
+
+    def ahead(self) -> Mapping[str, Expected]:
+        """Totals at the end of training as planned."""
+        costs = self.recorder.totals
+        steps, calls = costs.get("steps"), costs.get("optimizer_steps")
+        return self.recorder.forecast(self.view.planned_steps(calls_a_step=calls / steps if calls and steps else 1.0))
+
+    @property
+    def step(self) -> int:
+        """The step that points of this moment are stamped with."""
+        return self.view.row_step
 
     def _announce(self) -> None:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
@@ -491,6 +500,8 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     console.print(table)
     if lost := lost_words(recorder.header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
+    for told in budget_told(recorder.header, recorder.final):
+        console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
     if run is not None:

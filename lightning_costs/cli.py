@@ -82,6 +82,9 @@ def run(
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")
+    ] = None,
 ) -> None:
     """Run an unmodified Lightning script and measure what its training costs."""
     from lightning_costs.launch import command as launched
@@ -98,6 +101,7 @@ def run(
             log_every_n_steps=log_every_n_steps,
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
+            budget=_limits(budget) if budget else None,
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
@@ -129,6 +133,22 @@ def show(
             best = seen.max() if header.get("mode") == "max" else seen.min()
             console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations", highlight=False)
     console.print(f"next: lightning-costs compare {run.parent}", highlight=False, soft_wrap=True)
+
+
+def _limits(texts: Sequence[str]) -> dict[str, float]:
+    """Limits from `column=amount`, of columns that the command's monitor measures."""
+    from lightning_costs.core.budget import check_columns
+    from lightning_costs.indicators import default_indicators
+
+    limits = {}
+    for text in texts:
+        column, _, amount = text.partition("=")
+        try:
+            limits[column] = float(amount)
+        except ValueError:
+            raise ValueError(f"--budget must be COLUMN=AMOUNT, such as energy_j=3.6e6, got {text!r}") from None
+    check_columns(list(limits), {indicator.name: indicator.declaration() for indicator in default_indicators()})
+    return limits
 
 
 def _mode(mode: Mode | None) -> Literal["max", "min"] | None:

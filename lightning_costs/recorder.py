@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.budget import Budget, Passed, check_columns, unheld
 from lightning_costs.core.forecast import Expected, Forecast
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Declaration, Indicator
@@ -152,6 +153,7 @@ class Recorder:
         self.stride = Stride(self.accounts)
         self._alike = False
         self._next_point_s = -math.inf
+        self._budget: Budget | None = None
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
@@ -193,6 +195,23 @@ class Recorder:
         return {**self.costs, **self.header["statics"]}
 
     @property
+    def totals(self) -> dict[str, Amount]:
+        """Totals and gauges as they were read last, between points too; after `resume` those of earlier attempts."""
+        return self._book.totals
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no batch was done since the totals were read."""
+        return self._window.empty and not self.stride.train_s
+
+    def lacking(self, columns: Iterable[str]) -> dict[str, str]:
+        """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
+        columns = list(columns)
+        why = self._book.notes | self.header["missing"]
+        gone = {name: why.get(name, "it was not read") for name in columns if self.totals.get(name) is None}
+        return gone | self._panel.lacking(columns, self._tariff)
+
+    @property
     def training(self) -> bool:
         """Whether the run is between `begin` and the end of training."""
         return self._state == "training"
@@ -229,6 +248,10 @@ class Recorder:
         self._facts |= facts
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
+
+    def tell(self, facts: Mapping[str, Any]) -> None:
+        """More for the header, plain data by key: it is written with the next point."""
+        self._book.header |= facts
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
@@ -335,6 +358,58 @@ class Recorder:
         """
         return self._forecast.at_end(planned_steps)
 
+    def read(self) -> dict[str, Amount]:
+        """Totals up to now, every meter asked: what a point costs, without one."""
+        with self.accounts.inside("other", "lightning-costs"):
+            began = self._clock()
+            self._fold("epoch")
+            self._window.overhead_s += self._clock() - began
+        return self._book.totals
+
+    def over(self, limits: Mapping[str, float]) -> Passed | None:
+        """The limit that the run's totals are at or past, by most; None where they are within all.
+
+        Ask after every step. Totals are read only where a limit may be near, so asking costs next to nothing. Of
+        several processes let rank 0 ask, and tell the others. A limit whose total goes missing later is told once, as
+        an error in the log, and held no longer.
+
+        Args:
+            limits: Amount by counter column, in the column's unit.
+
+        Raises:
+            ValueError: The first time, for a limit that nobody can hold: of an unknown column, one that is no counter,
+                or one that is missing.
+
+        Example:
+            In a training loop::
+
+                if passed := recorder.over({"energy_j": 3.6e6}):
+                    break
+        """
+        if self._steps is None:
+            raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
+        budget = self._budget
+        if budget is None or budget.limits != limits:
+            budget = Budget(limits)
+            check_columns(list(budget.limits), self.declarations)
+            if words := self.unheld(budget.limits):
+                raise ValueError(words)
+            self._budget = budget
+            self.tell({"budget": {"limits": budget.limits}})
+        steps, now_s = self._steps.done + len(self.stride.train_s), self._clock()
+        if not budget.due(steps, now_s):
+            return None
+        totals = self.totals
+        if steps and (not self.fresh or budget.close(totals)):  # a train point asks not every meter
+            totals = self.read()
+        if lost := budget.lost(totals):
+            _log.error("%s; training goes on", self.unheld(lost))
+        return budget.look(steps, now_s, totals)
+
+    def unheld(self, limits: Mapping[str, float]) -> str | None:
+        """Which of these limits nobody can hold, as their columns are missing, in words; None where all can be held."""
+        return unheld(limits, self.declarations, self.lacking(limits))
+
     def look_inside(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
         if self._steps is not None:
@@ -430,6 +505,10 @@ class Recorder:
     def due(self, step: int) -> bool:
         """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
         return bool(self._every) and step % self._period == 0 and self.accounts.since_s >= self._next_point_s
+
+    def steps_to_point(self, step: int) -> float:
+        """Steps from `step`, as `due` counts them, to the next train point."""
+        return self._period - step % self._period if self._every else float("inf")
 
     def at(self, *, step: int, epoch: int) -> None:
         """Tell which step and epoch the next point is stamped with, where a framework counts its own."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
+from lightning_costs.core.budget import budget_told
 from lightning_costs.core.units import human
 from lightning_costs.core.verdict import verdict
 
@@ -116,7 +117,7 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         >>> sentences({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
-    said = verdict(header.get("setup") or {}, final) if final is not None else []
+    said = [*budget_told(header, final), *verdict(header.get("setup") or {}, final)] if final is not None else []
     if roofline := header.get("roofline"):
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):

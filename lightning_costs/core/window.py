@@ -146,6 +146,11 @@ class Window:
             self._steady_s += took_s
             self._step_times_s.append(took_s)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no batch was noted since the window was opened."""
+        return not self._batches
+
     def epoch(self) -> None:
         """Note that an epoch is complete."""
         self._epochs += 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
 from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
 from lightning_costs.core.records import Amount, CostVector, StepSample
+from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.probes.setting import Setting
 
@@ -132,11 +133,35 @@ class Panel:
         for indicator in self._measured:
             name = indicator.name
             if own.amounts.get(name) is not None and job.get(name) is None:
-                processes = len(self._setting.places)
-                self._lose(
-                    indicator,
-                    Missing(f"only this rank of {processes} was heard, and it joins by {indicator.across}"),
-                )
+                self._lose(indicator, Missing(_unheard(indicator, len(self._setting.places))))
+
+    def lacking(self, columns: Iterable[str], tariff: Tariff) -> dict[str, str]:
+        """Counters among these that are missing, with the reason; before the first window as far as it can be told.
+
+        A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
+        """
+        why = dict(self.missing)
+        nothing = {name: 0.0 for name in self.measured if name not in why}
+        job = reduce_ranks(
+            [CostVector(place=self._setting.place, amounts=nothing)], self.measured, self._setting.places
+        )
+        for indicator in self._measured:
+            if indicator.name in nothing and job.get(indicator.name) is None:
+                why[indicator.name] = _unheard(indicator, len(self._setting.places))
+        for derived in self._derived:
+            if derived.name in why or derived.kind != "counter":
+                continue
+            lacks = next((need for need in derived.needs if need in why or need not in self.declarations), None)
+            if lacks is not None:
+                why[derived.name] = f"needs {lacks}: {why.get(lacks, 'no indicator of that name was passed')}"
+                continue
+            try:
+                derived.of(dict.fromkeys(derived.needs, 0.0), tariff)
+            except Missing as error:
+                why[derived.name] = str(error)
+            except Exception:  # noqa: BLE001 - what a window of nothing cannot tell, the first one will
+                continue
+        return {column: why[column] for column in columns if column in why}
 
     def derive(self, job: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
         """The job's window with the derived columns in it."""
@@ -174,3 +199,7 @@ class Panel:
         self.missing = {**self.missing, indicator.name: reason}
         if self._setting.place.rank == 0 and (not isinstance(error, Missing) or error.warn):
             _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)
+
+
+def _unheard(indicator: Indicator, processes: int) -> str:
+    return f"only this rank of {processes} was heard, and it joins by {indicator.across}"

@@ -13,6 +13,9 @@ from typing import NoReturn
 
 from lightning_costs.stores.receipt import VARIABLE, signed
 
+#: A library's thread (polars starts one) may be handed the end of the command while this one does not wait for it yet.
+_LOOK_EVERY_S = 0.5
+
 #: Signals that ask a process for something: whoever sends one to us means the command.
 _PASSED_ON = {
     signal.SIGINT,
@@ -78,26 +81,28 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
         child = os.posix_spawnp(command[0], list(command), environment, setsigmask=mask, setsigdef=defaults)
         while True:
             number, by_terminal = _next(waited)
-            if number == signal.SIGCHLD:
+            if number in (signal.SIGCHLD, None):
                 ended, status = os.waitpid(child, os.WNOHANG)
                 if ended:
                     return os.waitstatus_to_exitcode(status)
-            elif not by_terminal:
+            elif number is not None and not by_terminal:
                 os.kill(child, number)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _next(waited: set[signal.Signals]) -> tuple[int, bool]:
-    """Wait for a signal: its number, and whether the terminal sent it, to the command as well.
+def _next(waited: set[signal.Signals]) -> tuple[int | None, bool]:
+    """Wait for a signal: its number, and whether the terminal sent it, to the command as well; None after a while.
 
     A key (Ctrl-C) or a hang-up reaches the whole foreground group: passed on, it would arrive twice, and the second
     Ctrl-C ends a graceful shutdown.
     """
-    if sys.platform == "darwin":  # has no sigwaitinfo: there, Ctrl-C is taken for a key
+    if sys.platform == "darwin":  # has no sigtimedwait: there, Ctrl-C is taken for a key
         number = signal.sigwait(waited)
         return number, number in (signal.SIGINT, signal.SIGQUIT) and sys.stdin.isatty()
-    told = signal.sigwaitinfo(waited)
+    told = signal.sigtimedwait(waited, _LOOK_EVERY_S)
+    if told is None:
+        return None, False
     return told.si_signo, told.si_code > 0  # positive: by the kernel; by a process: 0 or below
 
 

@@ -32,7 +32,7 @@ def _made(make: str, *namespace: str) -> list[Any]:
     try:
         from lightning_costs.launch import instrument
 
-        return [getattr(instrument, make)(*namespace)]
+        return list(getattr(instrument, make)(*namespace))
     except Exception as error:  # noqa: BLE001 - a factory that raises breaks every Trainer in the environment
         _refuse(f"{type(error).__name__}: {error}")
         return []

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, final
 
+from lightning_costs.core.budget import check_limits
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.tariff import Tariff
 
@@ -33,6 +34,7 @@ class RunOptions:
         log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
         infer: Whether the cost of a forward pass is measured after training.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
+        budget: Limits of a `CostBudget` by counter column.
 
     Raises:
         ValueError: For what a monitor would refuse.
@@ -54,6 +56,7 @@ class RunOptions:
     log_every_n_steps: int | None = None
     infer: Literal["auto"] | bool = "auto"
     tariff: Mapping[str, Any] | None = None
+    budget: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("monitor", "name", "save_dir"):
@@ -72,13 +75,15 @@ class RunOptions:
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', true or false, got {self.infer!r}")
         Tariff.find(self._tariff())
+        if self.budget is not None:
+            check_limits(self.budget)
 
     def _tariff(self) -> Tariff | None:
         return None if self.tariff is None else Tariff.from_dict(self.tariff)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of a monitor."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "budget"}
         return given | {"tariff": self._tariff()}
 
     def as_environment(self) -> dict[str, str]:
@@ -102,7 +107,7 @@ class RunOptions:
         known = [field.name for field in fields(cls)]
         if strange := sorted(set(given) - set(known)):
             raise ValueError(f"{OPTIONS} has no option {strange[0]!r}; it has {', '.join(known)}")
-        for name, kind in (("targets", list), ("tariff", dict)):
+        for name, kind in (("targets", list), ("tariff", dict), ("budget", dict)):
             if not isinstance(given.get(name, kind()), kind | None):
                 raise ValueError(f"{name} in {OPTIONS} must be a JSON {'array' if kind is list else 'object'}")
         return cls(**given | {"targets": tuple(given.get("targets") or ())})

@@ -33,6 +33,8 @@ _CHECKPOINT_HOOKS = (*_TRAIN_HOOKS, "on_validation_end", "on_validation_epoch_en
 _FETCHED_WITHIN = object()
 _FINDERS = {"LearningRateFinder", "BatchSizeFinder"}
 _AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}
+#: What costs something in its hooks books that for itself.
+_OURS = {"CostBudget"}
 
 
 class Listener(Protocol):
@@ -210,7 +212,7 @@ class TrainerView:
 
     def _watch_callback(self, callback: object) -> None:
         kinds = _kinds(callback)
-        if callback is self._owner or kinds & _AVERAGING:
+        if callback is self._owner or kinds & (_AVERAGING | _OURS):
             return
         if kinds & _FINDERS:
             self._shadows.put(callback, "on_fit_start", self._booked("other", callback))

@@ -18,6 +18,7 @@ import run_scripts
 
 from lightning_costs import load_runs
 from lightning_costs.core.records import RunRecord
+from lightning_costs.launch import entry
 from lightning_costs.launch.options import RunOptions
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,33 @@ def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
     assert run.final["infer_latency_p50_s"] is None
 
 
+# A budget ---------------------------------------------------------------------------------------------------
+
+
+def test_a_script_without_an_end_ends_where_its_budget_is_used_up(call: Call) -> None:
+    done = call(
+        *COSTS, "run", "--budget", "steps=25", "--budget", "energy_j=3.6e9", "--", PYTHON, "train.py",
+        script=run_scripts.ENDLESS,
+    )  # fmt: skip
+    assert done.code == 0, done.err[-3000:]
+    assert done.run.final["steps"] == 25
+    assert done.run.header["stopped"]["column"] == "steps"
+    assert done.run.header["budget"] == {"limits": {"steps": 25.0, "energy_j": 3.6e9}}
+    assert "the budget of 25 steps (steps) is used up: 25 steps at step 24; training stops" in done.err
+    assert (done.folder / "checkpoints" / "budget-epoch=0-step=25.ckpt").exists()
+
+
+def test_a_fabric_script_is_told_that_nobody_can_stop_its_loop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in RunOptions(budget={"steps": 3.0}).as_environment().items():
+        monkeypatch.setenv(name, value)
+    (monitor,) = entry.fabric()
+    assert "budget" not in monitor.options
+    (told,) = caplog.messages
+    assert told.startswith("--budget is not held in a Fabric script: nobody but its own loop can stop it")
+
+
 # Fabric -----------------------------------------------------------------------------------------------------
 
 _FORWARD_FLOP = 2 * (16 * 32 + 32 * 4)
@@ -178,11 +206,12 @@ def test_each_fit_is_a_run_and_a_trainer_with_a_monitor_of_its_own_gets_no_secon
     assert second.final["setup_s"] < first.final["setup_s"]  # it begins where the first one ended
 
 
-def test_a_script_that_launches_itself_again_leaves_one_run(call: Call) -> None:
-    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.DDP)
+def test_a_script_that_launches_itself_again_leaves_one_run_and_stops_as_one(call: Call) -> None:
+    done = call(*COSTS, "run", "--budget", "steps=4", "--", PYTHON, "train.py", script=run_scripts.DDP)
     assert done.code == 0, done.err[-3000:]
     assert done.run.header["setup"]["processes"] == 2
-    assert done.run.final["steps"] == 6
+    assert done.run.final["steps"] == 4
+    assert done.err.count("is used up") == 1
 
 
 def test_processes_of_torchrun_leave_one_run(call: Call) -> None:
@@ -244,6 +273,8 @@ def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
         ('{"log": "all"}', "log must be 'complete' or 'headline'"),
         ('{"infer": "maybe"}', "infer must be 'auto', true or false"),
         ('{"tariff": {"colour": 1}}', "a tariff has no field 'colour'"),
+        ('{"budget": ["steps"]}', "budget in LIGHTNING_COSTS_OPTIONS must be a JSON object"),
+        ('{"budget": {"steps": -1}}', "the limit of 'steps' must be a finite number above 0, got -1"),
     ],
 )
 def test_what_run_never_writes_is_refused(text: str, message: str) -> None:
@@ -253,8 +284,9 @@ def test_what_run_never_writes_is_refused(text: str, message: str) -> None:
 
 def test_options_arrive_as_they_left() -> None:
     options = RunOptions(
-        monitor="val/acc", mode="max", targets=(0.5, 0.75), name="a name", infer=False, tariff={"pue": 1.2}
-    )
+        monitor="val/acc", mode="max", targets=(0.5, 0.75), name="a name", infer=False, tariff={"pue": 1.2},
+        budget={"steps": 5.0},
+    )  # fmt: skip
     assert RunOptions.from_environment(options.as_environment()) == options
     assert RunOptions.from_environment({}) == RunOptions()
 
@@ -285,12 +317,32 @@ def test_it_exits_as_a_shell_or_its_command_does(call: Call, arguments: list[str
     assert message in done.err
 
 
+def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_path: Path) -> None:
+    code = (
+        "import os, threading, time\n"
+        "from lightning_costs.launch import command\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "spawn = os.posix_spawnp\n"
+        "def late(*args, **options):\n"
+        "    child = spawn(*args, **options)\n"
+        "    time.sleep(0.5)\n"  # it ends before anybody waits
+        "    return child\n"
+        "os.posix_spawnp = late\n"
+        "command.run(['bash', '-c', 'exit 7'], {})\n"
+    )
+    done = subprocess.run([PYTHON, "-c", code], check=False, timeout=30, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--monitor", "val/acc"], "monitor='val/acc' needs mode='max' or mode='min'"),
         (["--tariff", "nowhere.toml"], "No such file or directory: 'nowhere.toml'"),
         (["--target", "nan"], "targets must be finite numbers, got nan"),
+        (["--budget", "steps"], "--budget must be COLUMN=AMOUNT, such as energy_j=3.6e6, got 'steps'"),
+        (["--budget", "steps=0"], "the limit of 'steps' must be a finite number above 0, got 0.0"),
+        (["--budget", "energy=5"], "did you mean energy_j"),
     ],
 )
 def test_bad_options_are_refused_before_the_command_starts(call: Call, arguments: list[str], message: str) -> None:

@@ -69,6 +69,9 @@ trainer:
         tariff:
           country: FRA
           usd_per_node_h: 0.1
+    - class_path: lightning_costs.CostBudget
+      init_args:
+        limits: {{steps: 5, energy_j: 3.6e+9}}
 """
 
 
@@ -81,16 +84,19 @@ def test_lightning_cli_builds_the_monitor_from_yaml(tmp_path: Path, name: str) -
     assert run.header["targets"] == [0.5, 0.9]
     assert run.header["tariff"]["country"] == "FRA"
     assert run.final["co2e_g"] is not None
+    assert run.header["budget"] == {"limits": {"steps": 5.0, "energy_j": 3.6e9}}
+    assert run.final["steps"] == 5
 
 
 @pytest.mark.parametrize("first", [*NAMESPACES, "lightning_costs"])
 def test_a_monitor_is_a_callback_of_both_in_any_import_order(tmp_path: Path, first: str) -> None:
     code = f"""
 import {first}, pickle
-from lightning_costs import CostMonitor
+from lightning_costs import CostBudget, CostMonitor
 import lightning.pytorch, pytorch_lightning
-monitor = pickle.loads(pickle.dumps(CostMonitor(monitor="a", mode="max")))
-assert isinstance(monitor, lightning.pytorch.Callback) and isinstance(monitor, pytorch_lightning.Callback)
+for callback in (CostMonitor(monitor="a", mode="max"), CostBudget({{"steps": 5}})):
+    callback = pickle.loads(pickle.dumps(callback))
+    assert isinstance(callback, lightning.pytorch.Callback) and isinstance(callback, pytorch_lightning.Callback)
 """
     python("-c", code, cwd=tmp_path)
 
