@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import nn
 
+from lightning_costs.core.accounts import METERED
 from lightning_costs.core.harmless import harmless
 from lightning_costs.probes import fabric as view
 from lightning_costs.recorder import Recorder
@@ -299,13 +300,19 @@ class _Session:
 
     @harmless
     def _push(self, account: str) -> int | None:
-        return self._recorder.accounts.push(account) if self._recorder is not None else None
+        if self._recorder is None:
+            return None
+        if account in METERED:
+            self._recorder.accounts.switching()
+        return self._recorder.accounts.push(account)
 
     @harmless
     def _pop(self, depth: int | None = None) -> None:
         accounts = self._recorder.accounts if self._recorder is not None else None
         if accounts is None or (depth is None and accounts.top != "data_wait"):
             return
+        if accounts.top in METERED:
+            accounts.switching()
         accounts.pop(depth)
 
     # The run ------------------------------------------------------------------------------------------------

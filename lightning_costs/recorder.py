@@ -24,6 +24,7 @@ from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
+from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
@@ -130,6 +131,7 @@ class Recorder:
             module=module,
             optimizers=optimizers if callable(optimizers) else lambda: optimizers,
             dataset_samples=dataset_samples,
+            accounts=self.accounts,
         )
         self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
         self._tariff = Tariff.find(tariff)
@@ -158,6 +160,7 @@ class Recorder:
         self._facts = dict(setup or {})
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepWatch | None = None
+        self._meters: EnergyMeters | None = None
         self._step = self._epoch = self._steps_before = 0
         self._train_points = 0
         self._ended_s = 0.0
@@ -225,6 +228,8 @@ class Recorder:
             self._panel.open()
             self._steps = StepWatch(self._setting, self._clock, self._every, samples=self._samples, keep=self._infer)
             self._state = "open"
+            self._meters = self._setting.attached(EnergyMeters)
+            self.accounts.before_switch = self._meter_switch
             self._window.overhead_s += self._clock() - began
 
     def begin(self) -> None:
@@ -238,6 +243,13 @@ class Recorder:
         self._book.begin_attempt({"devices": setting.devices, "nodes": setting.nodes, "processes": len(setting.places)})
         self.accounts.rebase("train")
         self._window.start_clock()
+
+    def _meter_switch(self) -> None:
+        """Read the meters where a long account begins or ends, so that each gets what it spent."""
+        if self._meters is not None:
+            began = self._clock()
+            self._meters.switch()
+            self._window.overhead_s += self._clock() - began
 
     def _check_not_ended(self) -> None:
         if self._state == "ended":
@@ -597,6 +609,7 @@ class Recorder:
             return None
         if self._book.opened:
             self.emit("end")
+        self.accounts.before_switch = self._meters = None
         self._panel.close()
         self._state = "ended"
         if self._book.opened:
@@ -650,7 +663,12 @@ class Recorder:
         if trigger != "train":
             by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
+        if self._meters is not None and (trigger != "train" or "energy" not in self._book.header):
+            self._book.header["energy"] = self._meters.about(final=trigger == "end")
         self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
+        if self._panel.read_all:  # else paced counters lag behind the others
+            gauges = self._panel.of_totals(self._book.totals, self._tariff)
+            self._book.settle(gauges, missing=self._panel.missing, methods=self._panel.methods)
 
     def _mark(self, trigger: Trigger) -> None:
         """Note the totals for the forecast, once the first steps are over; not more often than meters move."""

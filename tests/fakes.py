@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import ctypes
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import pynvml
+
 from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured
+from lightning_costs.core.metering import Metering
 from lightning_costs.core.records import Amount, StepSample
 
 
@@ -22,6 +28,11 @@ class FakeClock:
         self.now += seconds
 
     perf_counter = __call__
+    #: What `time` says when the clock says 0.
+    EPOCH_S = 1_700_000_000.0
+
+    def time(self) -> float:
+        return self.EPOCH_S + self.now
 
 
 class FakeEvent:
@@ -79,14 +90,65 @@ class FakeStream:
         self.in_use -= 1
 
 
-class FakeNvml:
-    """The five calls of NVML that are used, over a power curve in watts.
+class FakeMeter:
+    """A meter of one component's power, which is told and may change; by a clock, else by the time itself."""
 
-    Energy is the curve's integral by the midpoint rule, exact for a constant and for a ramp.
+    method = "counter: told"
+
+    def __init__(self, watts: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._watts = clock, watts
+        self._joules, self._since, self._told = 0.0, clock(), 0.0
+        #: Raised at the next reading.
+        self.fails: Exception | None = None
+        self.reads = self.detached = 0
+        #: The truth when it was let go.
+        self.ended_j = 0.0
+
+    @property
+    def watts(self) -> float:
+        return self._watts
+
+    @watts.setter
+    def watts(self, watts: float) -> None:
+        self.total_j()
+        self._watts = watts
+
+    def total_j(self) -> float:
+        """The truth so far."""
+        now = self._clock()
+        self._joules, self._since = self._joules + self._watts * (now - self._since), now
+        return self._joules
+
+    def joules(self) -> float:
+        if self.fails is not None:
+            raise self.fails
+        self.reads += 1
+        spent, self._told = self.total_j() - self._told, self._joules
+        return spent
+
+    def metering(self) -> Metering:
+        return Metering(method="counter", instrument="told", error_j=1.0, detail="the truth")
+
+    def detach(self) -> None:
+        self.detached += 1
+        self.ended_j = self.total_j()
+
+
+class FakeGpu:
+    """A GPU over a power curve in watts: the handle that `FakeNvml` gives.
+
+    Args:
+        clock: When it is.
+        power_w: The truth: watts at a moment of the clock.
+        counter: Whether it has an energy counter.
+        power: Whether it tells its power.
+        samples: Whether its driver keeps samples of power.
+        step_s: The counter moves so often only.
+        sample_s: Time between two samples that the driver keeps; 120 of them, as drivers do.
+        limit_w: Its power limit; None where it does not tell.
+        grid_s: Step of the integral; None for one midpoint a reading, exact for a constant and a ramp.
+        mig: UUIDs of the MIG slices that it is cut into; None with MIG off.
     """
-
-    class NVMLError(Exception):
-        pass
 
     def __init__(
         self,
@@ -95,30 +157,146 @@ class FakeNvml:
         *,
         counter: bool = True,
         power: bool = True,
+        samples: bool = False,
+        step_s: float = 0.0,
+        sample_s: float = 0.02,
+        limit_w: float | None = 500.0,
+        grid_s: float | None = None,
+        mig: Sequence[str] | None = None,
     ) -> None:
-        self._clock, self._power_w = clock, power_w
-        self.has_counter, self.has_power = counter, power
+        self.clock, self.power_w = clock, power_w
+        self.counter, self.power, self.samples = counter, power, samples
+        self.step_s, self.sample_s, self.limit_w, self.grid_s = step_s, sample_s, limit_w, grid_s
+        self.mig = None if mig is None else [FakeSlice(self, uuid) for uuid in mig]
+        self.lost = False
         self._mj, self._since = 5_000_000.0, clock()  # since the driver was loaded, long before us
-        self.shutdowns = 0
+
+    def spent_j(self, begin_s: float, end_s: float) -> float:
+        """The truth, by the midpoint rule."""
+        steps = 1 if self.grid_s is None else max(1, round((end_s - begin_s) / self.grid_s))
+        step_s = (end_s - begin_s) / steps
+        return sum(self.power_w(begin_s + (i + 0.5) * step_s) for i in range(steps)) * step_s
 
     def reset_counter(self) -> None:
-        self._mj, self._since = 0.0, self._clock()
+        self._mj, self._since = 0.0, self.clock()
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: object) -> int:  # noqa: N802 - the vendor's name
-        if not self.has_counter:
-            raise self.NVMLError("Not Supported")
-        now = self._clock()
-        self._mj += 1e3 * self._power_w((now + self._since) / 2) * (now - self._since)
+    def total_mj(self) -> int:
+        now = self.clock()
+        if self.step_s:
+            now = max(self._since, self.step_s * math.floor(now / self.step_s + 1e-9))
+        self._mj += 1e3 * self.spent_j(self._since, now)
         self._since = now
         return round(self._mj)
 
-    def nvmlDeviceGetPowerUsage(self, handle: object) -> int:  # noqa: N802 - the vendor's name
-        if not self.has_power:
-            raise self.NVMLError("GPU is lost")
-        return round(1e3 * self._power_w(self._clock()))
 
-    def nvmlShutdown(self) -> None:  # noqa: N802 - the vendor's name
+class FakeSlice:
+    """A MIG slice of a GPU: NVML meters nothing of it."""
+
+    def __init__(self, parent: FakeGpu, uuid: str) -> None:
+        self.parent, self.uuid = parent, uuid
+
+
+class FakeNvml:
+    """The calls of NVML that are used, with the vendor's own error classes, constants and structures.
+
+    There is no call that finds a device by its index.
+
+    Args:
+        clock: When it is.
+        power_w: Power of the one device, which any handle means; or None where `gpus` are given.
+        gpus: Devices by UUID.
+        options: Of the one device.
+    """
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        power_w: Callable[[float], float] | None = None,
+        *,
+        gpus: Mapping[str, FakeGpu] | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = clock
+        self.gpu = FakeGpu(clock, power_w, **options) if power_w is not None else None
+        self.gpus = dict(gpus or {})
+        self.asked: list[str] = []
+        self.inits = self.shutdowns = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("NVML_ERROR", "NVML_TOTAL_POWER", "NVMLError")):
+            return getattr(pynvml, name)
+        raise AttributeError(name)
+
+    def _of(self, handle: object, has: bool = True, *, slices: bool = False) -> Any:
+        device = handle if isinstance(handle, FakeGpu | FakeSlice) else self.gpu
+        assert device is not None
+        gpu = device.parent if isinstance(device, FakeSlice) else device
+        if gpu.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        if not has or (isinstance(device, FakeSlice) and not slices):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return device
+
+    def nvmlInit(self) -> None:  # noqa: N802 - the vendor's name, as are those below
+        self.inits += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
         self.shutdowns += 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu | FakeSlice:  # noqa: N802
+        self.asked.append(uuid)
+        slices = {s.uuid: s for gpu in self.gpus.values() for s in gpu.mig or ()}
+        if uuid not in self.gpus | slices:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return self.gpus.get(uuid) or slices[uuid]
+
+    def nvmlDeviceIsMigDeviceHandle(self, handle: object) -> Any:  # noqa: N802
+        return ctypes.c_uint(isinstance(self._of(handle, slices=True), FakeSlice))  # as pynvml gives it, no int
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: FakeSlice) -> FakeGpu:  # noqa: N802
+        return handle.parent
+
+    def nvmlDeviceGetMigMode(self, handle: object) -> list[int]:  # noqa: N802
+        mig = self._of(handle).mig
+        return [int(mig is not None)] * 2
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: object) -> int:  # noqa: N802
+        self._of(handle)
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: object, index: int) -> FakeSlice:  # noqa: N802
+        slices = self._of(handle).mig
+        if index >= len(slices):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return slices[index]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: object) -> int:  # noqa: N802
+        gpu = self._of(handle)
+        return self._of(handle, gpu.counter).total_mj()
+
+    def nvmlDeviceGetPowerUsage(self, handle: object) -> int:  # noqa: N802
+        gpu = self._of(handle)
+        return round(1e3 * self._of(handle, gpu.power).power_w(self.clock()))
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: object) -> int:  # noqa: N802
+        gpu = self._of(handle)
+        return round(1e3 * self._of(handle, gpu.limit_w is not None).limit_w)
+
+    def nvmlDeviceGetSamples(self, handle: object, kind: int, since_us: int) -> tuple[int, list[Any]]:  # noqa: N802
+        assert kind == pynvml.NVML_TOTAL_POWER_SAMPLES
+        gpu = self._of(handle, self._of(handle).samples)
+        newest = math.floor(self.clock() / gpu.sample_s + 1e-9)
+        samples = []
+        for index in range(newest - 119, newest + 1):
+            at_s = index * gpu.sample_s
+            sample = pynvml.c_nvmlSample_t()
+            sample.timeStamp = round(1e6 * (self.clock.EPOCH_S + at_s))
+            sample.sampleValue.uiVal = round(1e3 * gpu.power_w(at_s))
+            if sample.timeStamp > since_us and at_s >= 0:
+                samples.append(sample)
+        if not samples:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return pynvml.NVML_VALUE_TYPE_UNSIGNED_INT, samples
 
 
 def declared(name: str, unit: str | None = None, kind: str = "counter", **more: Any) -> Declaration:

@@ -12,6 +12,8 @@ R = TypeVar("R")
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account that are also shown alone.
 PARTS = {"data_wait": "train", "h2d": "train"}
+#: Accounts that `inside` begins and ends rarely, for long: meters are read there.
+METERED = frozenset({"evaluate", "checkpoint"})
 
 
 class Accounts:
@@ -30,7 +32,7 @@ class Accounts:
         (4.0, 'Seconds so far by account and part; they add up to the time since the run began')
     """
 
-    __slots__ = ("_claimed", "_clock", "_spent", "_stack", "begun_s", "by_whom_s", "since_s")
+    __slots__ = ("_claimed", "_clock", "_spent", "_stack", "before_switch", "begun_s", "by_whom_s", "since_s")
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
         self._clock = clock
@@ -42,6 +44,13 @@ class Accounts:
         #: Seconds by account and by whose they were (a callback, a logger), of those who were told apart.
         self.by_whom_s: dict[tuple[str, str], float] = {}
         self._claimed = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
+        #: Called before `METERED` accounts begin and end, and where the stack is emptied: who meters by account.
+        self.before_switch: Callable[[], None] | None = None
+
+    def switching(self) -> None:
+        """A change of accounts that is rare enough for meters to be read at it is about to happen."""
+        if self.before_switch is not None:
+            self.before_switch()
 
     def _charge(self) -> float:
         now = self._clock()
@@ -80,6 +89,7 @@ class Accounts:
 
     def rebase(self, account: str) -> None:
         """Empty the stack onto `account`: after an error, nothing that was open is still open."""
+        self.switching()
         self._charge()
         self._stack[:] = [account]
 
@@ -146,11 +156,16 @@ class Accounts:
             account: Where the seconds go.
             whose: Whose they are (`by_whom_s`); what is booked elsewhere in between is not.
         """
+        metered = account in METERED
+        if metered:
+            self.switching()
         depth = self.push(account)
         unclaimed_s = self._spent[account] - self._claimed[account]
         try:
             yield
         finally:
+            if metered:
+                self.switching()
             self.pop(depth)
             if whose is not None:
                 seconds = self._spent[account] - self._claimed[account] - unclaimed_s

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["counter", "gauge", "static"]
 Fold = Literal["sum", "last", "max"]
-Scope = Literal["rank", "node", "shard_group", "replica", "job"]
+Scope = Literal["rank", "device", "node", "shard_group", "replica", "job"]
 Across = Literal["sum", "max", "mean", "rank0"]
 Better = Literal["lower", "higher"]
 Family = Literal["time", "compute", "memory", "energy", "money", "data", "size"]
@@ -62,7 +62,7 @@ class Indicator(ABC):
         unit: One of `lightning_costs.core.units.UNITS`.
         kind: 'counter' (adds up), 'gauge' (a state), 'static' (one number for the run).
         fold: Over windows: 'sum', 'last' or 'max'. Counters sum; others default to 'last'.
-        scope: Whom one reading speaks for: a rank, node, tensor-parallel group, replica, or the job.
+        scope: Whom one reading speaks for: a rank, device, node, tensor-parallel group, replica, or the job.
         across: How owners join: 'sum', 'max', 'mean', or 'rank0' (rank 0's own reading).
         better: Which direction is cheaper.
         family: Indicators of one family tend to say the same; agreement is counted by family.
@@ -176,9 +176,19 @@ class Derived(Indicator, ABC):
     Class attributes:
         needs: Columns of the same window that `of` reads. A counter must be linear in them, so that adding up
             windows and computing from totals give the same.
+        of_totals: Of a gauge: `of` gets the totals of the run so far in place of the window's amounts.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    of_totals: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.of_totals and cls.kind != "gauge":
+            raise TypeError(f"indicator {cls.name!r}: of_totals is for gauges; got kind={cls.kind!r}")
+
+    def open(self, setting: Any) -> None:
+        """Take from the setting what the words of `method` need."""
 
     @abstractmethod
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:

@@ -73,6 +73,12 @@ class Ledger:
             if name in unreadable:
                 costs[name] = None
 
+    def settle(self, gauges: Mapping[str, Amount], *, unreadable: Container[str] = ()) -> None:
+        """Set gauges that follow from the totals; one that is None keeps its last reading, unless it is unreadable."""
+        for name, amount in gauges.items():
+            if amount is not None or name in unreadable:
+                self._costs[name] = amount
+
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint."""
         return {"costs": dict(self._costs), "lost": dict(self._lost)}

@@ -25,6 +25,8 @@ class Place:
         replica: Which copy of the model (data-parallel coordinate).
         stage: Which pipeline stage.
         shard: Which member of a tensor-parallel group.
+        device: What tells this rank's device from the others of its node; equal where ranks share one. None where it
+            is not known: it is then taken for one of its own.
     """
 
     rank: int = 0
@@ -32,6 +34,7 @@ class Place:
     replica: int = 0
     stage: int = 0
     shard: int = 0
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

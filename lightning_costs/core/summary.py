@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from lightning_costs.core.budget import budget_told
+from lightning_costs.core.metering import COMPONENTS
 from lightning_costs.core.units import human
 from lightning_costs.core.verdict import verdict
 
@@ -107,7 +108,7 @@ _KINDS = {
 
 
 def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
-    """What a run says beside its columns: whether it waited for data, roofline, memory at its peak, what is uncounted.
+    """What a run says beside its columns: whether it waited for data, how energy was got, what is uncounted, and more.
 
     Args:
         header: The run's header.
@@ -124,6 +125,7 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         kinds = ", ".join(f"{word} {human(at_peak[name], 'bytes')}" for name, word in _KINDS.items())
         total = human(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
+    said += _energy(header.get("energy") or {})
     said += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
         lost, batches = census["batches_not_counted"], census["batches"]
@@ -132,6 +134,25 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         if calls := census.get("uncounted_calls"):
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
             said.append(f"FLOPs are a lower bound, no formula for: {named}")
+    return said
+
+
+def _energy(told: Mapping[str, Any]) -> list[str]:
+    """How the energy was got, component by component with its bound, and whose else it is."""
+    parts = []
+    for component in COMPONENTS:
+        how = told.get(component)
+        if how is None or how["method"] == "none":
+            continue
+        bound = "no bound" if how["error_j"] is None else f"within {human(how['error_j'], 'j')}"
+        parts.append(f"{component.upper()} by {how['method']} ({how['instrument']}), {bound}")
+    said = [f"energy: {'; '.join(parts)}"] if parts else []
+    if ratio := told.get("gpu", {}).get("counter_over_power"):
+        said.append(f"NVML's energy counter over its own power: {ratio:.3f}")
+    if (share := told.get("job_share_fraction")) is not None:
+        said.append(
+            f"node energy is that of all who computed there: {human(share, 'fraction')} of the CPU time was this job's"
+        )
     return said
 
 

@@ -1,71 +1,62 @@
-"""IT energy of the devices and nodes in use, without PUE, network or cooling."""
+"""IT energy of the devices and nodes in use, without PUE, network or cooling: by component, by account, by sample."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Derived, Measured, Missing
+from lightning_costs.core.indicator import Derived, Measured, Role
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.probes.host_energy import HostEnergy
-from lightning_costs.probes.nvml import GpuEnergy
+from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.setting import Setting
 
 _SINCE = "; measured from the monitor's setup on"
 
 
-@final
-class GpuEnergyJ(Measured):
-    """Energy of the training GPUs."""
+class _Component(Measured):
+    """Energy of one component, as its meter counts it."""
 
-    name, unit, kind, family = "gpu_energy_j", "j", "counter", "energy"
-    scope, label, paced = "rank", "GPU energy", True
+    name, unit, kind, family = "component_j", "j", "counter", "energy"
+    paced = True
+    component: ClassVar[str] = "gpu"
 
     def open(self, setting: Setting) -> None:
-        self._meter: GpuEnergy | None = None
-        if setting.device is not None and setting.device.type == "cpu":
-            self.method = "zero by definition: no GPU trains in this run"
-        elif setting.on_cuda:
-            self._meter = setting.probe(GpuEnergy)
-            self.method = self._meter.method + _SINCE
-        else:
-            raise Missing(f"energy of device {setting.device!s} cannot be read")
+        self._meters, self._told_j = setting.probe(EnergyMeters), 0.0
+        if self._meters.reads(self.component):
+            self.method = self._meters.method(self.component) + _SINCE
 
-    def read(self, sample: StepSample) -> float:
-        return 0.0 if self._meter is None else self._meter.joules()
+    def read(self, sample: StepSample) -> Amount:
+        if not self._meters.reads(self.component):
+            return None
+        total_j = self._meters.total_j(self.component, sample)
+        self.method = self._meters.method(self.component) + _SINCE
+        spent_j, self._told_j = total_j - self._told_j, total_j
+        return spent_j
 
 
 @final
-class CpuEnergyJ(Measured):
+class GpuEnergyJ(_Component):
+    """Energy of the training GPUs, each once."""
+
+    name, component = "gpu_energy_j", "gpu"
+    scope, label = "device", "GPU energy"
+
+
+@final
+class CpuEnergyJ(_Component):
     """Energy of the nodes' CPUs, each node once."""
 
-    name, unit, kind, family = "cpu_energy_j", "j", "counter", "energy"
-    scope, label, paced = "node", "CPU energy", True
-
-    def open(self, setting: Setting) -> None:
-        self._meter = setting.probe(HostEnergy) if setting.first_on_node else None
-        if self._meter is not None:
-            self.method = self._meter.cpu_method + _SINCE
-
-    def read(self, sample: StepSample) -> Amount:
-        return None if self._meter is None else self._meter.cpu_joules()
+    name, component = "cpu_energy_j", "cpu"
+    scope, label = "node", "CPU energy"
 
 
 @final
-class RamEnergyJ(Measured):
+class RamEnergyJ(_Component):
     """Energy of the nodes' memory, each node once."""
 
-    name, unit, kind, family = "ram_energy_j", "j", "counter", "energy"
-    scope, label, paced = "node", "RAM energy", True
-
-    def open(self, setting: Setting) -> None:
-        self._meter = setting.probe(HostEnergy) if setting.first_on_node else None
-        if self._meter is not None:
-            self.method = self._meter.ram_method + _SINCE
-
-    def read(self, sample: StepSample) -> Amount:
-        return None if self._meter is None else self._meter.ram_joules()
+    name, component = "ram_energy_j", "ram"
+    scope, label = "node", "RAM energy"
 
 
 @final
@@ -76,5 +67,92 @@ class EnergyJ(Derived):
     label, headline = "energy", True
     needs = ("gpu_energy_j", "cpu_energy_j", "ram_energy_j")
 
+    def open(self, setting: Setting) -> None:
+        self.method = setting.probe(EnergyMeters).ways()
+
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
         return window["gpu_energy_j"] + window["cpu_energy_j"] + window["ram_energy_j"]
+
+
+class _Account(Measured):
+    """Energy of all components in one account of time; the five add up to `energy_j`.
+
+    A rank's own: its device's, and its node's where it is the first rank there, by its own accounts.
+    """
+
+    name, unit, kind, family = "account_j", "j", "counter", "energy"
+    scope, paced = "device", True
+    role: ClassVar[Role] = "diagnostic"
+    account: ClassVar[str] = "train"
+
+    def open(self, setting: Setting) -> None:
+        self._meters, self._told_j = setting.probe(EnergyMeters), 0.0
+        self._meters.require_accounts()
+        self.method = "meters read where accounts change, in between by time"
+
+    def read(self, sample: StepSample) -> float:
+        total_j = self._meters.account_j(self.account, sample)
+        spent_j, self._told_j = total_j - self._told_j, total_j
+        return spent_j
+
+
+@final
+class TrainEnergyJ(_Account):
+    """Energy of the training clock's time."""
+
+    name, account, label, role = "train_energy_j", "train", "energy of training", "indicator"
+
+
+@final
+class EvaluateEnergyJ(_Account):
+    """Energy of validation during the fit."""
+
+    name, account, label = "evaluate_energy_j", "evaluate", "energy of evaluation"
+
+
+@final
+class CheckpointEnergyJ(_Account):
+    """Energy of saving checkpoints."""
+
+    name, account, label = "checkpoint_energy_j", "checkpoint", "energy of checkpoints"
+
+
+@final
+class OtherEnergyJ(_Account):
+    """Energy of logging, other callbacks, sanity checks, and what follows the end of training."""
+
+    name, account, label = "other_energy_j", "other", "energy of other time"
+
+
+@final
+class SetupEnergyJ(_Account):
+    """Energy from the monitor's setup to the fit loop; what the process drew before is in no column."""
+
+    name, account, label = "setup_energy_j", "setup", "energy of setup"
+
+
+def _per(joules: float, count: float) -> Amount:
+    """A ratio of totals; None until both have begun."""
+    return joules / count if joules > 0 and count > 0 else None
+
+
+@final
+class SampleEnergyJ(Derived):
+    """Training energy per sample trained on: `train_energy_j` over `samples`, of the run so far."""
+
+    name, unit, kind, family = "sample_energy_j", "j", "gauge", "energy"
+    label, needs, of_totals = "training energy per sample", ("train_energy_j", "samples"), True
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        return _per(window["train_energy_j"], window["samples"])
+
+
+@final
+class TokenEnergyJ(Derived):
+    """Training energy per token trained on: `train_energy_j` over `tokens`, of the run so far."""
+
+    name, unit, kind, family = "token_energy_j", "j", "gauge", "energy"
+    label, needs, of_totals = "training energy per token", ("train_energy_j", "tokens"), True
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        return _per(window["train_energy_j"], window["tokens"])

@@ -39,6 +39,11 @@ class Panel:
         self.declarations: dict[str, Declaration] = {i.name: i.declaration() for i in indicators}
         self._measured = [i for i in in_order if isinstance(i, Measured)]
         self._derived = [i for i in in_order if isinstance(i, Derived)]
+        self._of_window = [i for i in self._derived if not i.of_totals]
+        self._of_totals = [i for i in self._derived if i.of_totals]
+        self._of_totals_names = [i.name for i in self._of_totals]
+        #: Whether the last window read all indicators, the paced ones too.
+        self.read_all = False
         #: Declarations of what ranks read window by window, and the reduction joins.
         self.measured = {i.name: self.declarations[i.name] for i in self._measured if i.kind != "static"}
         #: Why a column is missing, by name; replaced when it changes.
@@ -57,7 +62,8 @@ class Panel:
         if self._opened:
             return
         self._opened = True
-        for indicator in self._measured:
+        opened: list[Measured | Derived] = [*self._measured, *self._derived]
+        for indicator in opened:
             try:
                 indicator.open(self._setting)
             except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
@@ -76,6 +82,7 @@ class Panel:
         """This rank's amounts of the window; missing indicators are absent."""
         amounts: dict[str, Amount] = {}
         reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= LEAST_WINDOW_S
+        self.read_all = reads_all
         if reads_all:
             self._read_s = sample.ended_s
         lost = len(self.missing)
@@ -166,7 +173,17 @@ class Panel:
     def derive(self, job: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
         """The job's window with the derived columns in it."""
         window: dict[str, Amount] = dict(job)
-        for indicator in self._derived:
+        self._derive(self._of_window, window, tariff)
+        return window
+
+    def of_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
+        """Gauges of the run so far, from its totals."""
+        window = {**totals, **dict.fromkeys(self._of_totals_names)}
+        self._derive(self._of_totals, window, tariff)
+        return {name: window[name] for name in self._of_totals_names}
+
+    def _derive(self, derived: Sequence[Derived], window: dict[str, Amount], tariff: Tariff) -> None:
+        for indicator in derived:
             name = indicator.name
             if name in self.missing:
                 continue
@@ -180,7 +197,6 @@ class Panel:
                     window[name] = None if amount is None else float(amount)
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
                     self._lose(indicator, error)
-        return window
 
     def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:
         """A need has no amount: a gauge waits for its next reading, what cannot be made up is missing."""

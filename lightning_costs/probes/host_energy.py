@@ -1,30 +1,30 @@
-"""CPU and RAM energy of this node, through codecarbon's hardware classes: the one file that touches them.
+"""CPU and RAM energy of this node: RAPL where it can be read, else codecarbon's models, called models.
 
-Only its classes are used: no tracker, no thread, no network, no lock. RAPL where it can be read; else codecarbon's
-load model, which is called a model.
+The one file that touches codecarbon's hardware classes. No tracker, thread, network or lock of its is used.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.metering import Metering
 from lightning_costs.core.units import JOULE_PER_KWH
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes import rapl
+from lightning_costs.probes.rapl import RaplEnergy
 
-_RAPL = Path("/sys/class/powercap")
+#: Load is looked at over so long at least.
+_LEAST_LOAD_S = 0.1
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """codecarbon warns of what we record in the header anyway (an unknown CPU, a generic TDP)."""
     logger = logging.getLogger("codecarbon")
     before = logger.level
@@ -33,11 +33,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def rapl_readable() -> bool:
-    """Whether this process may read the energy counters of the CPU sockets."""
-    return any(os.access(path, os.R_OK) for path in _RAPL.glob("intel-rapl:*/energy_uj"))
 
 
 @cache
@@ -50,58 +45,117 @@ def _thermal_design() -> tuple[str, float]:
 
 
 @final
-class HostEnergy:
-    """Energy of this node's CPUs and RAM in joules, since the last call of each."""
+class CpuModel:
+    """CPU energy of the node by codecarbon's load model: TDP x (0.1 + 0.9 x load^3), load averaged over a reading."""
 
-    def __init__(self, cpu: Any, ram_w: float, cpu_method: str, ram_method: str) -> None:
-        self._cpu, self._ram_w = cpu, ram_w
-        self.cpu_method, self.ram_method = cpu_method, ram_method
-        with _quiet():
+    def __init__(self, cpu: Any, model: str, tdp_w: float) -> None:
+        self._cpu, self._model, self._tdp_w = cpu, model, tdp_w
+        self.method = (
+            f"model: codecarbon cpu_load, TDP {tdp_w:g} W for '{model}' (generic where unknown), "
+            "load of every process on this node; RAPL is not readable here"
+        )
+        with quiet():
             cpu.start()
-        self._cpu_read_s = self._ram_read_s = time.perf_counter()
+        self._seen_s = time.perf_counter()
+        #: Power where load was looked at last; the model's least until then.
+        self._power_w = 0.1 * tdp_w
+        #: Joules that were told since load was looked at.
+        self._told_j = 0.0
 
-    @classmethod
-    def attach(cls, setting: Setting) -> Self:
-        """A meter of this node; one rank of a node reads it.
+    def joules(self) -> float:
+        """CPU energy since the last call, in joules.
 
-        Raises:
-            Missing: On every other rank, and where codecarbon cannot model this machine.
+        The system counts CPU time in ticks of 10 ms: over a few of them load is noise, so that until there are enough
+        the last power goes on, and is made good after.
         """
-        if not setting.first_on_node:
-            raise Missing("read by the first rank of the node")
-        try:
-            from codecarbon.external.hardware import CPU
-            from codecarbon.external.ram import RAM
+        now_s = time.perf_counter()
+        elapsed_s = now_s - self._seen_s
+        if elapsed_s < _LEAST_LOAD_S:
+            told_j, self._told_j = self._told_j, max(self._told_j, self._power_w * elapsed_s)
+            return self._told_j - told_j
+        _, energy = self._cpu.measure_power_and_energy(elapsed_s)
+        self._seen_s = now_s
+        spent_j = float(energy.kWh) * JOULE_PER_KWH
+        self._power_w = spent_j / elapsed_s
+        owed_j, self._told_j = spent_j - self._told_j, max(0.0, self._told_j - spent_j)
+        return max(0.0, owed_j)
 
-            with _quiet():
-                ram_w = float(RAM().total_power().W)
-                if rapl_readable():
-                    cpu = CPU.from_utils(tempfile.gettempdir(), "intel_rapl", model="read by RAPL", tdp=0)
-                    cpu_method = "counter: RAPL, whole sockets, every process on this node"
-                else:
-                    model, tdp_w = _thermal_design()
-                    cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
-                    cpu_method = (
-                        f"model: codecarbon cpu_load, TDP {tdp_w:g} W for '{model}' (generic where unknown), "
-                        "load of every process on this node; RAPL is not readable here"
-                    )
-        except Exception as error:
-            raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
-        ram_method = f"constant: codecarbon RAM model, {ram_w:g} W from the installed memory"
-        return cls(cpu, ram_w, cpu_method, ram_method)
+    def metering(self) -> Metering:
+        """How it was got."""
+        return Metering(
+            method="model",
+            instrument="codecarbon cpu_load",
+            error_j=None,
+            detail=f"TDP {self._tdp_w:g} W for '{self._model}' (generic where unknown) x (0.1 + 0.9 x load^3), load of "
+            "every process on this node averaged over each reading; nobody can bound a model's error; RAPL is not "
+            "readable here",
+            facts={"tdp_w": self._tdp_w},
+        )
 
     def detach(self) -> None:
         """Nothing is held."""
 
-    def cpu_joules(self) -> float:
-        """CPU energy since the last call, in joules."""
-        now_s = time.perf_counter()
-        elapsed_s, self._cpu_read_s = now_s - self._cpu_read_s, now_s
-        _, energy = self._cpu.measure_power_and_energy(elapsed_s)
-        return float(energy.kWh) * JOULE_PER_KWH
 
-    def ram_joules(self) -> float:
-        """RAM energy since the last call, in joules: the model's power is a constant of the machine."""
+@final
+class RamConstant:
+    """RAM energy of the node: a constant power for the installed memory, by codecarbon, times time."""
+
+    def __init__(self, power_w: float) -> None:
+        self._power_w = power_w
+        self.method = f"constant: codecarbon RAM model, {power_w:g} W from the installed memory"
+        self._read_s = time.perf_counter()
+
+    def joules(self) -> float:
+        """RAM energy since the last call, in joules."""
         now_s = time.perf_counter()
-        elapsed_s, self._ram_read_s = now_s - self._ram_read_s, now_s
-        return self._ram_w * elapsed_s
+        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        return self._power_w * elapsed_s
+
+    def metering(self) -> Metering:
+        """How it was got."""
+        return Metering(
+            method="constant",
+            instrument="codecarbon RAM model",
+            error_j=None,
+            detail=f"{self._power_w:g} W from the installed memory, busy or not; nobody can bound a constant's error",
+            facts={"ram_w": self._power_w},
+        )
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+
+def cpu_meter() -> RaplEnergy | CpuModel:
+    """A meter of this node's CPUs.
+
+    Raises:
+        Missing: Where codecarbon cannot model this machine.
+    """
+    if (counter := rapl.packages()) is not None:
+        return counter
+    try:
+        from codecarbon.external.hardware import CPU
+
+        with quiet():
+            model, tdp_w = _thermal_design()
+            cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
+        return CpuModel(cpu, model, tdp_w)
+    except Exception as error:
+        raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
+
+
+def ram_meter() -> RaplEnergy | RamConstant:
+    """A meter of this node's memory.
+
+    Raises:
+        Missing: Where codecarbon cannot model this machine.
+    """
+    if (counter := rapl.memory()) is not None:
+        return counter
+    try:
+        from codecarbon.external.ram import RAM
+
+        with quiet():
+            return RamConstant(float(RAM().total_power().W))
+    except Exception as error:
+        raise Missing(f"ram energy: codecarbon cannot model this machine ({error!r})", warn=True) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, final, runtime_checkable
 
+from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.records import Place
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Setting:
         optimizers: Returns the optimizers at the time of the call: they may be made late, or anew.
         dataset_samples: Size of the training set; None where it has no length.
         inference: What a forward pass costs, once it was measured; until then, why it was not.
+        accounts: Where the run's time goes; None where nobody keeps accounts.
     """
 
     place: Place = field(default_factory=Place)
@@ -60,6 +62,7 @@ class Setting:
     optimizers: Callable[[], Sequence[Any]] = tuple
     dataset_samples: int | None = None
     inference: Inference | str = "not asked for: infer=False"
+    accounts: Accounts | None = None
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:

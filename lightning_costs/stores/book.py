@@ -166,6 +166,14 @@ class RunBook:
     def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         """Fold a window into the totals, with why columns are missing and how the others were got."""
         self._ledger.add(window, unreadable=missing)
+        self._tell(missing, methods)
+
+    def settle(self, gauges: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
+        """Set gauges that follow from the totals."""
+        self._ledger.settle(gauges, unreadable=missing)
+        self._tell(missing, methods)
+
+    def _tell(self, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         was_missing, was_methods, notes = self._said
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
             self._said = (missing, methods, len(self.notes))

@@ -218,3 +218,28 @@ def test_what_is_waited_for_is_only_training_where_training_waits():
         leave()
     spent = accounts.read()
     assert (spent["data_wait"], spent["evaluate"], told) == (2.0, 4.0, ["begins", "ends"] * 2)
+
+
+def test_who_meters_by_account_is_told_before_long_accounts_change_and_never_of_short_ones():
+    clock, accounts = fresh()
+    seen = []
+    accounts.before_switch = lambda: seen.append(accounts.top)
+    accounts.rebase("train")
+    for account in ("data_wait", "h2d", "other"):
+        with accounts.inside(account):
+            clock.sleep(1)
+    accounts.booked(lambda: None, "checkpoint", "ModelCheckpoint")()  # a hook of every batch
+    assert seen == ["setup"]
+    with accounts.inside("evaluate"), accounts.inside("checkpoint"):
+        clock.sleep(1)
+    accounts.rebase("other")
+    assert seen == ["setup", "train", "evaluate", "checkpoint", "evaluate", "train"]
+
+
+def test_the_end_of_a_long_account_is_told_when_it_raises_too():
+    accounts = fresh()[1]
+    seen = []
+    accounts.before_switch = lambda: seen.append(accounts.top)
+    with contextlib.suppress(RuntimeError), accounts.inside("evaluate"):
+        raise RuntimeError("diverged")
+    assert seen == ["setup", "evaluate"]

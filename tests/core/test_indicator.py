@@ -30,7 +30,7 @@ def test_a_class_that_declares_too_little_fails_at_its_creation(lacking):
     [
         ("kind", "total", "'counter', 'gauge', 'static'"),
         ("fold", "mean", "'sum', 'last', 'max'"),
-        ("scope", "gpu", "'rank', 'node', 'shard_group', 'replica', 'job'"),
+        ("scope", "gpu", "'rank', 'device', 'node', 'shard_group', 'replica', 'job'"),
         ("across", "rank1", "'sum', 'max', 'mean', 'rank0'"),
         ("better", "max", "'lower', 'higher'"),
         ("family", "speed", "'time', 'compute', 'memory', 'energy', 'money', 'data', 'size'"),

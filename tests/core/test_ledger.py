@@ -141,3 +141,12 @@ def test_a_state_is_a_snapshot():
     state = books.state()
     books.add({"steps": 5.0, "energy_j": 1.0})
     assert state["costs"]["steps"] == 0.0
+
+
+def test_gauges_that_follow_from_totals_are_set_and_keep_their_last_reading():
+    books = ledger()
+    books.settle({"rate_s": 3.0})
+    books.settle({"rate_s": None})
+    assert books.costs["rate_s"] == 3.0
+    books.settle({"rate_s": None}, unreadable={"rate_s"})
+    assert books.costs["rate_s"] is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lightning_costs.core.records import CostVector, Place
 from lightning_costs.core.reduce import owner, reduce_ranks
 
-SCOPES = ("rank", "node", "shard_group", "replica", "job")
+SCOPES = ("rank", "device", "node", "shard_group", "replica", "job")
 
 
 def grid(replicas: int, stages: int, shards: int, per_node: int = 2) -> list[Place]:
@@ -137,3 +137,51 @@ def test_a_sum_over_ranks_is_the_sum_over_nodes_of_sums(data, places):
     assume(len(places) > 1)
     readings = data.draw(st.lists(st.integers(0, 2**40), min_size=len(places), max_size=len(places)))
     assert reduced([float(a) for a in readings], places, scope="rank") == float(sum(readings))
+
+
+# Devices that ranks share --------------------------------------------------------------------------------------
+
+
+def on_devices(devices, per_node=8):
+    """Ranks that say which device of their node they train on, as each knows it of itself alone."""
+    return [Place(rank=r, node=r // per_node, replica=r, device=d) for r, d in enumerate(devices)]
+
+
+def told(readings, places, name="gpu_energy_j", **declaration):
+    """What ranks read; the others' devices are not known beforehand."""
+    declared_ = {name: declared(name, scope="device", **declaration)}
+    vectors = [
+        CostVector(place=p, amounts={} if a is None else {name: a}) for p, a in zip(places, readings, strict=True)
+    ]
+    known = [Place(rank=p.rank, node=p.node, replica=p.replica) for p in places]
+    return reduce_ranks(vectors, declared_, known)[name]
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_each_device_is_counted_once_with_any_number_of_ranks_on_it(ranks, devices):
+    places = on_devices([f"gpu-{r % devices}" for r in range(ranks)])
+    readings = [100.0 * (r % devices + 1) for r in range(ranks)]
+    assert told(readings, places) == sum(100.0 * (d + 1) for d in range(min(ranks, devices)))
+
+
+def test_devices_of_equal_names_on_two_nodes_are_two():
+    assert told([5.0] * 4, on_devices(["0", "0", "0", "0"], per_node=2)) == 10.0
+
+
+def test_a_rank_that_knows_no_device_has_one_of_its_own():
+    assert told([5.0] * 3, on_devices([None, None, "0"])) == 15.0
+
+
+def test_a_device_is_spoken_for_by_its_lowest_rank_and_nobody_steps_in():
+    """That rank may speak for the node too: another one's reading would be less, and look like all."""
+    assert told([None, 5.0], on_devices(["0", "0"])) is None
+    assert told([7.0, None], on_devices(["0", "0"])) == 7.0
+
+
+def test_a_rank_that_was_not_heard_may_have_a_device_of_its_own():
+    places = on_devices(["0", "0", "1"])
+    vectors = [CostVector(place=p, amounts={"x_j": 1.0}) for p in places[:2]]
+    assert reduce_ranks(vectors, {"x_j": declared("x_j", scope="device")}, places) == {"x_j": None}
+    everyone = [Place(rank=r, replica=r) for r in range(3)]
+    assert reduce_ranks(vectors, {"x_j": declared("x_j", scope="device")}, everyone) == {"x_j": None}

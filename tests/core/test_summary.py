@@ -106,3 +106,22 @@ def test_who_took_time_beside_training_is_named_where_it_matters():
         "2.5 s of checkpoint time: ModelCheckpoint 2 s",
     ]
     assert sentences({"by_whom_s": by_whom}, {}) == []
+
+
+def test_how_energy_was_got_is_said_with_its_bounds_and_whose_it_is():
+    counter = {"method": "counter", "instrument": "NVML total energy consumption", "error_j": 70.0, "detail": "..."}
+    model = {"method": "model", "instrument": "codecarbon cpu_load", "error_j": None, "detail": "..."}
+    told = {
+        "gpu": {**counter, "counter_over_power": 1.0123},
+        "cpu": model,
+        "by_account": {"readings": 3, "detail": "..."},
+        "job_share_fraction": 0.924,
+    }
+    assert sentences({"indicators": {}, "energy": told}) == [
+        "energy: GPU by counter (NVML total energy consumption), within 70 J; "
+        "CPU by model (codecarbon cpu_load), no bound",
+        "NVML's energy counter over its own power: 1.012",
+        "node energy is that of all who computed there: 92.4 % of the CPU time was this job's",
+    ]
+    nothing = {"method": "none", "instrument": "", "error_j": 0.0, "detail": ""}
+    assert sentences({"energy": {"gpu": nothing, "job_share_fraction": None}}) == []

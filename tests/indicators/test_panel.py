@@ -276,3 +276,45 @@ def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it(
                 declaration.role, declaration.headline) == (
             own[name].unit, own[name].kind, own[name].fold, own[name].better, own[name].family, own[name].role,
             own[name].headline)  # fmt: skip
+
+
+# Gauges of the totals ------------------------------------------------------------------------------------------
+
+
+def per_sample(name="sample_energy_j"):
+    of = lambda totals: totals["train_energy_j"] / totals["samples"]  # noqa: E731
+    return derived(name, kind="gauge", needs=("train_energy_j", "samples"), of=of, of_totals=True)
+
+
+def test_a_gauge_of_totals_divides_what_was_added_up_and_never_a_window():
+    panel = panel_of(good("train_energy_j"), good("samples", unit="samples"), per_sample())
+    window = panel.derive({"train_energy_j": 5.0, "samples": 1.0}, Tariff())
+    assert "sample_energy_j" not in window
+    totals = {"train_energy_j": 30.0, "samples": 4.0, "sample_energy_j": 99.0}
+    assert panel.of_totals(totals, Tariff()) == {"sample_energy_j": 7.5}
+
+
+def test_a_gauge_of_totals_is_missing_with_its_need():
+    panel = panel_of(good("train_energy_j"), measured("samples", unit="samples", opens=Missing("no")), per_sample())
+    assert panel.of_totals({"train_energy_j": 30.0, "samples": None}, Tariff()) == {"sample_energy_j": None}
+    assert panel.missing["sample_energy_j"] == "needs samples: no"
+
+
+def test_a_train_point_between_readings_is_told_from_one_that_reads():
+    panel = panel_of(good("spent_j", paced=True))
+    said_ = []
+    for ended_s, trigger in ((1.0, "train"), (1.1, "train"), (1.2, "evaluate"), (1.3, "train"), (1.8, "train")):
+        panel.read(sample(ended_s=ended_s, trigger=trigger))
+        said_.append(panel.read_all)
+    assert said_ == [True, False, True, False, True]
+
+
+def test_only_a_gauge_is_of_totals():
+    with pytest.raises(TypeError, match="indicator 'twice_j': of_totals is for gauges; got kind='counter'"):
+        derived("twice_j", needs=("spent_j",), of=lambda totals: 1.0, of_totals=True)
+
+
+def test_a_derived_indicator_that_cannot_open_is_missing_with_its_reason():
+    broken = derived("b_s", needs=("good_s",), of=lambda w: 1.0)
+    type(broken).open = lambda self, setting: (_ for _ in ()).throw(Missing("nobody knows how"))
+    assert panel_of(good(), broken).missing == {"b_s": "nobody knows how"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import FakeMeter
 from lightning.fabric import Fabric
 from lightning_models import data
 from torch import nn
@@ -19,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_costs import load_runs
 from lightning_costs.core.records import RunRecord
 from lightning_costs.fabric import FabricMonitor, finish
+from lightning_costs.probes import energy
 from lightning_costs.probes.fabric import callbacks, facts
 
 STEP_FLOP = 3 * 2 * (16 * 32 + 32 * 4) - 2 * 16 * 32
@@ -190,6 +193,30 @@ def test_what_is_logged_after_an_evaluation_is_quality_and_what_training_logs_is
     run = ended()
     assert run.points["val/acc"].drop_nulls().to_list() == [0.5]
     assert not {"train/loss", "words"} & set(run.points.columns)
+
+
+def test_an_evaluation_has_what_was_drawn_in_it(
+    script: Script, ended: Callable[[], RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = FakeMeter(100.0)
+    monkeypatch.setattr(energy, "cpu_meter", lambda: cpu)
+    for batch in script.loader:
+        script.train(batch)
+        time.sleep(0.05)
+    script.model.eval()
+    with torch.no_grad():
+        for x, _ in script.loader:
+            cpu.watts = 1.0
+            script.model(x)
+            time.sleep(0.05)
+    cpu.watts = 100.0
+    script.model.train()
+    for batch in script.loader:
+        script.train(batch)
+    final = ended().final
+    ram_j = final["ram_energy_j"] * final["evaluate_s"] / final["total_s"]  # type: ignore[operator]
+    assert final["evaluate_energy_j"] - ram_j < 0.3 * 100 * final["evaluate_s"]  # type: ignore[operator]
+    assert final["train_energy_j"] > 0.7 * 100 * final["train_s"]  # type: ignore[operator]
 
 
 def test_a_fault_of_ours_is_said_once_and_the_script_goes_on(

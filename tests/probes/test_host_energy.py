@@ -12,19 +12,20 @@ from codecarbon.external.ram import RAM
 from fakes import FakeClock
 
 from lightning_costs.core.indicator import Missing
-from lightning_costs.core.records import Place
 from lightning_costs.probes import host_energy as probe
-from lightning_costs.probes.host_energy import HostEnergy
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes import rapl
+from lightning_costs.probes.host_energy import cpu_meter, ram_meter
 
 HOUR = 3600.0
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch, tmp_path):
+    """The time, on a machine without RAPL."""
     clock = FakeClock()
     monkeypatch.setattr(probe, "time", clock)
-    monkeypatch.setattr(probe, "rapl_readable", lambda: False)
+    for kind in ("packages", "memory"):
+        monkeypatch.setattr(rapl, kind, lambda: None)
     return clock
 
 
@@ -56,43 +57,52 @@ def test_codecarbon_still_has_what_the_adapter_uses():
 @pytest.mark.parametrize(("percent", "factor"), [(0.0, 0.1), (50.0, 0.1 + 0.9 * 0.5**3), (100.0, 1.0)])
 def test_cpu_energy_is_tdp_times_load_factor_times_time(clock, load, percent, factor):
     load["percent"] = percent
-    meter = HostEnergy.attach(Setting())
+    meter = cpu_meter()
     clock.sleep(HOUR)
-    assert meter.cpu_joules() == pytest.approx(TDP().tdp * factor * HOUR, rel=1e-6)
-    assert meter.cpu_joules() == 0.0
+    assert meter.joules() == pytest.approx(TDP().tdp * factor * HOUR, rel=1e-6)
+    assert meter.joules() == 0.0
     clock.sleep(10.0)
-    assert meter.cpu_joules() == pytest.approx(TDP().tdp * factor * 10.0, rel=1e-6)
+    assert meter.joules() == pytest.approx(TDP().tdp * factor * 10.0, rel=1e-6)
+
+
+def test_readings_that_are_closer_than_load_can_be_told_lose_nothing(clock, load):
+    """Over less than some ticks of the system's CPU time load is noise; the last power goes on and is made good."""
+    dense, sparse = cpu_meter(), cpu_meter()
+    total_j = 0.0
+    for turn in range(640):
+        load["percent"] = 100.0 if turn % 64 < 32 else 0.0
+        clock.sleep(1 / 64)
+        spent_j = dense.joules()
+        assert spent_j >= 0.0
+        total_j += spent_j
+        if turn % 7 == 6:
+            total_j -= sparse.joules()
+    assert total_j - sparse.joules() == pytest.approx(0.0, abs=TDP().tdp * 0.1)
 
 
 def test_ram_energy_is_a_constant_power_times_time(clock, load):
-    meter = HostEnergy.attach(Setting())
+    meter = ram_meter()
     clock.sleep(HOUR)
-    assert meter.ram_joules() == pytest.approx(RAM().total_power().W * HOUR, rel=1e-6)
-    assert meter.ram_joules() == 0.0
+    assert meter.joules() == pytest.approx(RAM().total_power().W * HOUR, rel=1e-6)
+    assert meter.joules() == 0.0
 
 
-def test_each_meter_has_its_own_last_reading(clock, load):
-    meter = HostEnergy.attach(Setting())
-    clock.sleep(10.0)
-    first = meter.cpu_joules()
-    clock.sleep(10.0)
-    assert meter.ram_joules() == pytest.approx(RAM().total_power().W * 20.0, rel=1e-6)
-    assert meter.cpu_joules() == pytest.approx(first, rel=1e-6)
+def test_a_model_is_called_a_model_and_a_constant_a_constant_and_neither_has_a_bound(clock, load):
+    cpu, ram, tdp = cpu_meter(), ram_meter(), TDP()
+    assert cpu.method.startswith(f"model: codecarbon cpu_load, TDP {tdp.tdp:g} W for '{tdp.model}'")
+    assert cpu.method.endswith("RAPL is not readable here")
+    assert ram.method == f"constant: codecarbon RAM model, {RAM().total_power().W:g} W from the installed memory"
+    told = cpu.metering().as_dict()
+    assert (told["method"], told["error_j"], told["tdp_w"]) == ("model", None, tdp.tdp)
+    assert "nobody can bound a model's error" in told["detail"]
+    told = ram.metering().as_dict()
+    assert (told["method"], told["error_j"], told["ram_w"]) == ("constant", None, RAM().total_power().W)
 
 
-def test_a_model_is_called_a_model_and_a_constant_a_constant(clock, load):
-    meter = HostEnergy.attach(Setting())
-    tdp = TDP()
-    assert meter.cpu_method.startswith(f"model: codecarbon cpu_load, TDP {tdp.tdp:g} W for '{tdp.model}'")
-    assert meter.cpu_method.endswith("RAPL is not readable here")
-    assert meter.ram_method == f"constant: codecarbon RAM model, {RAM().total_power().W:g} W from the installed memory"
-
-
-def test_the_first_rank_of_a_node_reads_for_it(clock, load):
-    places = [Place(rank=0), Place(rank=1)]
-    HostEnergy.attach(Setting(place=places[0], places=places))
-    with pytest.raises(Missing, match="read by the first rank of the node"):
-        HostEnergy.attach(Setting(place=places[1], places=places))
+def test_rapl_is_used_where_it_can_be_read(clock, load, monkeypatch):
+    monkeypatch.setattr(rapl, "packages", lambda: "sockets")
+    monkeypatch.setattr(rapl, "memory", lambda: "memory")
+    assert (cpu_meter(), ram_meter()) == ("sockets", "memory")
 
 
 def test_a_codecarbon_that_fails_is_missing_with_its_words(clock, monkeypatch):
@@ -100,10 +110,13 @@ def test_a_codecarbon_that_fails_is_missing_with_its_words(clock, monkeypatch):
         raise FileNotFoundError("no table")
 
     monkeypatch.setattr(CPU, "from_utils", fail)
-    with pytest.raises(Missing, match=r"codecarbon cannot model this machine \(FileNotFoundError") as caught:
-        HostEnergy.attach(Setting())
-    assert caught.value.warn
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    monkeypatch.setattr(RAM, "total_power", fail)
+    for component, make in (("cpu", cpu_meter), ("ram", ram_meter)):
+        wanted = rf"{component} energy: codecarbon cannot model this machine \(FileNotFoundError"
+        with pytest.raises(Missing, match=wanted) as caught:
+            make()
+        assert caught.value.warn
+        assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
 @pytest.mark.parametrize("level", [logging.NOTSET, logging.INFO, logging.ERROR])
@@ -112,13 +125,12 @@ def test_the_level_of_codecarbons_logger_is_the_users_again(clock, load, level, 
     before = logger.level
     try:
         logger.setLevel(level)
-        meter = HostEnergy.attach(Setting())
-        meter.cpu_joules()
-        meter.ram_joules()
+        cpu_meter().joules()
+        ram_meter().joules()
         assert logger.level == level
         monkeypatch.setattr(CPU, "from_utils", lambda *a, **kw: 1 / 0)
         with pytest.raises(Missing):
-            HostEnergy.attach(Setting())
+            cpu_meter()
         assert logger.level == level
     finally:
         logger.setLevel(before)
@@ -127,10 +139,10 @@ def test_the_level_of_codecarbons_logger_is_the_users_again(clock, load, level, 
 def test_codecarbon_says_nothing_while_it_is_asked(clock, load, caplog):
     caplog.set_level(logging.DEBUG)
     probe._thermal_design.cache_clear()
-    meter = HostEnergy.attach(Setting())
+    cpu, ram = cpu_meter(), ram_meter()
     clock.sleep(1.0)
-    meter.cpu_joules()
-    meter.ram_joules()
+    cpu.joules()
+    ram.joules()
     assert [r.getMessage() for r in caplog.records if r.name == "codecarbon" and r.levelno >= logging.INFO] == []
 
 
@@ -143,17 +155,6 @@ def test_no_tracker_thread_or_socket_is_started(clock, load, monkeypatch):
 
     threads = threading.active_count()
     monkeypatch.setattr(socket, "socket", refuse)
-    meter = HostEnergy.attach(Setting())
-    meter.cpu_joules()
+    cpu_meter().joules()
+    ram_meter().joules()
     assert threading.active_count() == threads
-
-
-def test_rapl_is_used_where_it_can_be_read(clock, monkeypatch, tmp_path):
-    package = tmp_path / "intel-rapl:0"
-    package.mkdir()
-    (package / "energy_uj").write_text("1")
-    monkeypatch.undo()
-    monkeypatch.setattr(probe, "_RAPL", tmp_path)
-    assert probe.rapl_readable()
-    monkeypatch.setattr(probe, "_RAPL", tmp_path / "nothing")
-    assert not probe.rapl_readable()
