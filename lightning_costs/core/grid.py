@@ -152,7 +152,10 @@ def _codes(data: DataSource) -> dict[str, str]:
         country = pycountry.countries.get(alpha_3=code)
         spellings = [code, row.get("country_name")]
         if country is not None:
-            spellings += [country.alpha_2, *(getattr(country, n, None) for n in ("name", "common_name", "official_name"))]
+            spellings += [
+                country.alpha_2,
+                *(getattr(country, n, None) for n in ("name", "common_name", "official_name")),
+            ]
         for spelling in filter(None, spellings):
             codes.setdefault(_folded(spelling), code)
     return codes

@@ -176,9 +176,12 @@ class Derived(Indicator, ABC):
     Class attributes:
         needs: Columns of the same window that `of` reads. A counter must be linear in them, so that adding up
             windows and computing from totals give the same.
+        priced: The counter is one of `lightning_costs.core.rates.PRICED`: a function of the run's totals and of the
+            tariffs that its attempts were under. `of` says whether it can be had; the book of the run tells it.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    priced: ClassVar[bool] = False
 
     @abstractmethod
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
