@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import polars as pl
 
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Curve, DeclarationRow, RunRow
 from lightning_costs.compare.setup import flatten
+from lightning_costs.core.rates import Rates
 from lightning_costs.core.records import Amount, RunRecord
 
 
@@ -81,9 +82,16 @@ def read_run(run: RunRecord, label: str, metric: Metric, declared: Mapping[str, 
             "setup": flatten(run.header.get("setup") or {}),
             "missing": {name: text for name, text in missing.items() if name in declared},
             "methods": {name: text for name, text in methods.items() if name in declared},
+            "rates": _rates(run.header.get("tariff") or {}),
         },
         curve=curve,
     )
+
+
+def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:
+    rates = Rates.of(tariff)
+    names = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
+    return {name: float(rate) for name in names if (rate := getattr(rates, name)) is not None}
 
 
 def _evaluations(run: RunRecord, monitor: str) -> pl.DataFrame:
