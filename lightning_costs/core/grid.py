@@ -181,8 +181,9 @@ def _regions(code: str, data: DataSource) -> dict[str, _Region]:
         import pycountry
 
         isos = {_folded(part.name): part.code for part in pycountry.subdivisions.get(country_code="CA")}
+        year = data.country_energy_mix_data_path("can").parent.name  # the table names none itself
         for name in data.get_country_energy_mix_data("can"):
-            known[_folded(name)] = _Region(name, " (from its mix of sources)")
+            known[_folded(name)] = _Region(name, f" {year} (from its mix of sources)")
             if (iso := isos.get(_folded(name))) is not None:
                 known[_folded(iso)] = known[_folded(iso[3:])] = known[_folded(name)]
     elif code == "CHN":

@@ -25,11 +25,6 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
     Returns:
         The record with carbon and money of every point, of lost work, and their reasons and methods, anew. Columns of
         its own that a user priced by an indicator of theirs stay as they are.
-
-    Example:
-        >>> from lightning_costs import load_run  # doctest: +SKIP
-        >>> reprice(load_run("costs/run"), Tariff(country="FRA")).final["co2e_g"]  # doctest: +SKIP
-        12.3
     """
     header = reprice_header(run.header, tariff)
     points = price_points(run.points, header)

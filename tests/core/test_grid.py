@@ -126,7 +126,7 @@ def test_a_region_is_found_without_its_accents_and_case(quebec):
 
 
 def test_the_source_of_a_regional_figure_holds_its_year():
-    for country, region in (("SE", "SE3"), ("US", "US-TX"), ("CN", "CN-GD")):
+    for country, region in (("SE", "SE3"), ("US", "US-TX"), ("CN", "CN-GD"), ("CA", "CA-QC")):
         assert re.search(r" 20\d\d", intensity(country=country, region=region).source), region
     assert "CO2 alone" in intensity(country="CN", region="CN-GD").source  # not CO2e: the announcement says so
 
