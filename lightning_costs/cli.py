@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -13,11 +14,13 @@ from rich.table import Table
 
 from lightning_costs.compare import comparison
 from lightning_costs.core.records import RunRecord
+from lightning_costs.core.reprice import priced_columns
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows, total_of
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
 from lightning_costs.stores.loader import load_run, load_runs
 from lightning_costs.stores.lock import writer_of
+from lightning_costs.stores.repriced import reprice_folder
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -215,6 +218,36 @@ def report(
     """Write a self-contained report of a comparison."""
     written = _compared(paths, monitor, mode, tariff, target, curve).to_html(out)
     print(f"wrote {written}")
+
+
+@app.command(name="reprice")
+def reprice_run(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    tariff: Annotated[Path, typer.Option(help="TOML file under which the run is priced.")],
+    json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
+) -> None:
+    """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
+    was, now, header = before.final, after.final, after.header
+    changes = {
+        name: {
+            "before": was.get(name),
+            "after": now.get(name),
+            "how": header["missing"].get(name) or header["methods"].get(name, ""),
+        }
+        for name in priced_columns(header)
+    }
+    if json:
+        print(dumps({"run": after.id, "tariff": header["tariff"], "columns": changes}, indent=1))
+        return
+    table = Table("cost", "before", "now", "how, or why it is missing", box=None, pad_edge=False)
+    for name, change in changes.items():
+        declared = header["indicators"][name]
+        amounts = (human(change[when], declared["unit"]) for when in ("before", "after"))
+        table.add_row(declared["label"], *amounts, change["how"])
+    Console().print(table)
+    print(f"next: lightning-costs show {run}")
 
 
 @app.command()

@@ -26,7 +26,7 @@ from lightning_costs.probes import batch as batches
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.setup import describe
+from lightning_costs.probes.setup import describe, device_name
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
 from lightning_costs.probes.stride import Stride
 from lightning_costs.stores.book import RunBook, Status, status_after
@@ -143,6 +143,7 @@ class Recorder:
             mode=mode,
             targets=targets,
             tariff=self._tariff,
+            priced=self._panel.priced,
             warmup=f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
             save_dir=Path(save_dir),
             writes=place.rank == 0,
@@ -225,6 +226,8 @@ class Recorder:
         """Let the probes open: energy is measured from here on. `begin` does it where nobody did."""
         if self._state == "made":
             began = self._clock()
+            self._tariff = self._tariff.for_device(device_name(self._setting), warn=self._setting.place.rank == 0)
+            self._book.price_under(self._tariff)
             self._panel.open()
             self._steps = StepWatch(self._setting, self._clock, self._every, samples=self._samples, keep=self._infer)
             self._state = "open"
@@ -240,7 +243,8 @@ class Recorder:
         self.open()
         self._state = "training"
         setting = self._setting
-        self._book.begin_attempt({"devices": setting.devices, "nodes": setting.nodes, "processes": len(setting.places)})
+        facts = {"devices": setting.devices, "nodes": setting.nodes, "processes": len(setting.places)}
+        self._book.begin_attempt({**facts, "device": device_name(setting)})
         self.accounts.rebase("train")
         self._window.start_clock()
 

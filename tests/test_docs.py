@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_costs import default_indicators
+from lightning_costs import Tariff, default_indicators
 from lightning_costs.launch.options import RunOptions
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +18,7 @@ TEXTS = {
         "README.md",
         "CONTRIBUTING.md",
         "docs/budget.md",
+        "docs/carbon-and-money.md",
         "docs/columns.md",
         "docs/run-folder.md",
         "docs/running.md",
@@ -58,3 +59,12 @@ def test_the_map_names_modules_that_are_there() -> None:
 def test_the_page_on_running_names_every_option() -> None:
     named = set(re.findall(r"`--([a-z-]+)", TEXTS["docs/running.md"]))
     assert named == {field.name.replace("_", "-") for field in fields(RunOptions)} - {"targets"} | {"target"}
+
+
+def test_the_tariff_on_the_page_about_money_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", TEXTS["docs/carbon-and-money.md"], re.DOTALL)
+    path = tmp_path / "tariff.toml"
+    path.write_text(text, encoding="utf-8")
+    tariff = Tariff.from_file(path).for_device("NVIDIA H100 80GB HBM3")
+    assert tariff.price_row is not None
+    assert (tariff.price_row.usd_per_device_h, tariff.region) == (4.1, "US-TX")

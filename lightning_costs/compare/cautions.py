@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Curve, RunRow, Setups, TargetRow
+from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
@@ -68,7 +70,7 @@ def _quality(runs: Sequence[RunRow], curves: Mapping[str, Curve], metric: Metric
 
 
 def _methods(runs: Sequence[RunRow]) -> list[str]:
-    names = sorted({name for run in runs for name in run["methods"]})
+    names = sorted({name for run in runs for name in run["methods"] if name not in PRICED})
     found = []
     for name in names:
         by_method = _grouped(
@@ -84,7 +86,7 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
     if tariff is not None:
         return []
     recorded = {
-        run["label"]: json.dumps(record.header.get("tariff") or {}, sort_keys=True)
+        run["label"]: json.dumps(_without_device(record.header.get("tariff") or {}), sort_keys=True)
         for record, run in zip(records, runs, strict=True)
     }
     if len(set(recorded.values())) < 2:
@@ -93,6 +95,11 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
         "runs were priced under different tariffs, so that carbon and money differ by more than what the "
         "runs used; compare them under one: compare(runs, tariff=Tariff(...))"
     ]
+
+
+def _without_device(tariff: Mapping[str, Any]) -> dict[str, Any]:
+    """A tariff without the price row that it found: two devices have two prices at one provider."""
+    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}
 
 
 def _setups(setups: Setups, most: int = 12) -> list[str]:

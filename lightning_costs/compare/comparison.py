@@ -19,6 +19,7 @@ from lightning_costs.compare.setup import split_setups
 from lightning_costs.compare.targets import chosen_targets, target_row
 from lightning_costs.core.reach import Curve as CostCurve
 from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.reprice import reprice
 from lightning_costs.core.tariff import Tariff
 
 if TYPE_CHECKING:
@@ -143,14 +144,14 @@ def compare(
     """
     if curve not in get_args(CostCurve):
         raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
-    spent = list(runs)
+    spent = list(runs) if tariff is None else [reprice(run, tariff) for run in runs]
     runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, monitor, mode)
     labels = unique_labels(runs)
-    declared, clashing = declarations(runs, priced=tariff is not None)
-    evidence = [read_run(run, label, metric, declared, tariff) for run, label in zip(runs, labels, strict=True)]
+    declared, clashing = declarations(runs)
+    evidence = [read_run(run, label, metric, declared) for run, label in zip(runs, labels, strict=True)]
     rows = [each.run for each in evidence]
     curves = {each.run["label"]: each.curve for each in evidence}
     ranked = {name: row for name, row in declared.items() if row["role"] == "indicator"}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import polars as pl
 
 from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.pricing import PRICED, price
 from lightning_costs.compare.schema import Curve, DeclarationRow, RunRow
 from lightning_costs.compare.setup import flatten
+from lightning_costs.core.rates import Rates
 from lightning_costs.core.records import Amount, RunRecord
-from lightning_costs.core.tariff import Tariff
 
 
 class Evidence(NamedTuple):
@@ -39,12 +38,11 @@ def unique_labels(runs: Iterable[RunRecord]) -> list[str]:
     return labels
 
 
-def declarations(runs: Sequence[RunRecord], *, priced: bool) -> tuple[dict[str, DeclarationRow], list[str]]:
+def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, DeclarationRow], list[str]]:
     """The indicators that any run declares, and those left out because runs mean different things by them.
 
     Args:
         runs: Their headers' declarations are joined; where wording differs, the first run's counts.
-        priced: Whether the columns of a tariff are added.
     """
     declared: dict[str, DeclarationRow] = {}
     clashing: list[str] = []
@@ -53,37 +51,22 @@ def declarations(runs: Sequence[RunRecord], *, priced: bool) -> tuple[dict[str, 
             mine = declared.setdefault(name, cast(DeclarationRow, dict(row)))
             if any(mine[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
                 clashing.append(name)
-    if priced:
-        declared |= {name: cast(DeclarationRow, row.as_dict()) for name, row in PRICED.items() if name not in declared}
     return {name: row for name, row in declared.items() if name not in clashing}, clashing
 
 
-def read_run(
-    run: RunRecord, label: str, metric: Metric, declared: Mapping[str, DeclarationRow], tariff: Tariff | None
-) -> Evidence:
-    """Read one run under a metric, and under a tariff where one is given.
+def read_run(run: RunRecord, label: str, metric: Metric, declared: Mapping[str, DeclarationRow]) -> Evidence:
+    """Read one run under a metric.
 
     Args:
         run: The record.
         label: Its unique label.
         metric: The quality metric.
         declared: Columns to read.
-        tariff: Replaces the recorded carbon and money; None leaves the run's own.
     """
     final = run.final
     missing = {str(name): str(reason) for name, reason in run.header.get("missing", {}).items()}
     methods = {str(name): str(text) for name, text in run.header.get("methods", {}).items()}
     curve = _curve(run, metric.monitor, declared)
-    if tariff is not None:
-        statics: Mapping[str, Amount] = run.header.get("statics", {})
-        last = run.points.row(-1, named=True) if run.points.height else {}
-        prices, reasons = price({**last, **statics}, tariff)
-        final = final | prices
-        missing = {name: text for name, text in missing.items() if name not in PRICED} | reasons
-        methods |= dict.fromkeys(PRICED, "priced under the comparison's tariff")
-        rows = _evaluations(run, metric.monitor).iter_rows(named=True)
-        prices_at = [price({**row, **statics}, tariff)[0] for row in rows]
-        curve |= {name: [at[name] for at in prices_at] for name in PRICED if name in declared}
     best = _best(curve["quality"], metric)
     step = None if best is None else curve["step"][best]
     return Evidence(
@@ -99,9 +82,16 @@ def read_run(
             "setup": flatten(run.header.get("setup") or {}),
             "missing": {name: text for name, text in missing.items() if name in declared},
             "methods": {name: text for name, text in methods.items() if name in declared},
+            "rates": _rates(run.header.get("tariff") or {}),
         },
         curve=curve,
     )
+
+
+def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:
+    rates = Rates.of(tariff)
+    names = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
+    return {name: float(rate) for name in names if (rate := getattr(rates, name)) is not None}
 
 
 def _evaluations(run: RunRecord, monitor: str) -> pl.DataFrame:

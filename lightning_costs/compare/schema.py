@@ -29,7 +29,10 @@ class DeclarationRow(TypedDict):
 
 
 class RunRow(TypedDict):
-    """One run: what it reached and what it spent until its end."""
+    """One run: what it reached and what it spent until its end.
+
+    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent.
+    """
 
     label: str
     id: str
@@ -42,6 +45,7 @@ class RunRow(TypedDict):
     setup: dict[str, Plain]
     missing: dict[str, str]
     methods: dict[str, str]
+    rates: dict[str, float]
 
 
 class Spend(TypedDict):

@@ -7,10 +7,15 @@ used: never its tracker, a thread or the network, and never its silent fallbacks
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from codecarbon.input import DataSource
 
 _NORDIC = {"SWE": ("SE1", "SE2", "SE3", "SE4"), "NOR": ("NO1", "NO2", "NO3", "NO4", "NO5"), "FIN": ("FI",)}
 
@@ -33,9 +38,9 @@ def intensity(
     """Look up the carbon intensity of a place.
 
     Args:
-        country: ISO 3166-1 code of two or three letters.
-        region: Name of a state, province or bidding zone where codecarbon has regional data, or its ISO 3166-2
-            code (`US-CA`).
+        country: ISO 3166-1 code of two or three letters, or the country's name.
+        region: State, province or bidding zone where codecarbon has regional data, by its ISO 3166-2 code (`US-CA`,
+            `CA-QC`, `CN-BJ`; the country may be left off) or name.
         cloud: Cloud provider with regional figures (`gcp`).
         cloud_region: That provider's region (`europe-west9`).
 
@@ -47,7 +52,7 @@ def intensity(
         56.039
         >>> intensity(country="FRB")
         Traceback (most recent call last):
-        ValueError: country 'FRB' is not in codecarbon's tables (ISO 3166-1, three or two letters); near: ...
+        ValueError: country 'FRB' is not in codecarbon's tables (ISO 3166-1 code or name); near: ...
     """
     if cloud is not None:
         return _cloud(cloud, cloud_region)
@@ -56,11 +61,28 @@ def intensity(
     return _country(country, region)
 
 
+def near(got: str, known: Iterable[str]) -> list[str]:
+    """Up to four of the known names that are most like the one that came; the first ones where none is."""
+    folded = {_folded(name): name for name in sorted(known)}
+    matches = difflib.get_close_matches(_folded(got), list(folded), n=4, cutoff=0.4) or list(folded)[:4]
+    return [folded[name] for name in matches]
+
+
+def _folded(name: str) -> str:
+    """A name as it is compared: without case, accents, and differences of blanks.
+
+    Example:
+        >>> _folded(" Québec "), _folded("NEW  York")
+        ('quebec', 'new york')
+    """
+    bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    return " ".join(bare.casefold().split())
+
+
 def _unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> ValueError:
-    folded = {name.lower(): name for name in sorted(known)}
-    matches = difflib.get_close_matches(got.lower(), list(folded), n=4, cutoff=0.4) or list(folded)[:4]
-    near = [folded[name] for name in matches]
-    return ValueError(f"{what} {got!r} is not in codecarbon's tables{hint}; near: {', '.join(near)}")
+    matches = near(got, known)
+    told = f"; near: {', '.join(matches)}" if matches else ""
+    return ValueError(f"{what} {got!r} is not in codecarbon's tables{hint}{told}")
 
 
 def _source(what: str) -> str:
@@ -86,8 +108,14 @@ def _cloud(cloud: str, cloud_region: str | None) -> Intensity:
     )
 
 
+class _Region(NamedTuple):
+    """A region that has its own figure: the name that codecarbon looks it up by, and what its source says."""
+
+    name: str
+    about: str
+
+
 def _country(country: str, region: str | None) -> Intensity:
-    import pycountry
     from codecarbon.core.emissions import Emissions
     from codecarbon.core.units import Energy
     from codecarbon.external.geography import GeoMetadata
@@ -95,41 +123,71 @@ def _country(country: str, region: str | None) -> Intensity:
 
     data = DataSource()
     mix = data.get_global_energy_mix_data()
-    code = country.upper()
-    if len(code) == 2 and (found := pycountry.countries.get(alpha_2=code)) is not None:
-        code = found.alpha_3
-    if code not in mix:
-        raise _unknown("country", country, mix, " (ISO 3166-1, three or two letters)")
+    codes = _codes(data)
+    code = codes.get(_folded(country))
+    if code is None:
+        names = [row.get("country_name", iso) for iso, row in mix.items()]
+        raise _unknown("country", country, mix if len(country) <= 4 else names, " (ISO 3166-1 code or name)")
     one_kwh = Energy.from_energy(kWh=1)
     emissions = Emissions(data)
     if region is None:
         grams = 1e3 * emissions.get_country_emissions(one_kwh, GeoMetadata(country_iso_code=code))
         return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code} {mix[code].get('year', '')}".strip()))
-    name = region
-    sub = pycountry.subdivisions.get(code=region.upper())
-    if sub is not None and sub.country.alpha_3 == code:  # UY-FD is Florida too, in Uruguay
-        name = sub.name
     known = _regions(code, data)
-    wanted = name.upper() if code in _NORDIC else name.lower()
-    if wanted not in known:
-        raise _unknown(f"region of {code}", region, known, "" if known else " (they have no regions of it)")
-    grams = 1e3 * emissions.get_region_emissions(one_kwh, GeoMetadata(country_iso_code=code, region=wanted))
-    return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code}, {wanted}"))
+    found = known.get(_folded(region))
+    if found is None:
+        hint = "" if known else " (they have no regions of it)"
+        raise _unknown(f"region of {code}", region, {each.name for each in known.values()}, hint)
+    grams = 1e3 * emissions.get_region_emissions(one_kwh, GeoMetadata(country_iso_code=code, region=found.name))
+    return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code}, {found.name}{found.about}"))
 
 
-def _regions(code: str, data: object) -> set[str]:
-    """Region names that codecarbon has its own figures for, in the spelling that it looks them up by."""
-    from codecarbon.input import DataSource
+def _codes(data: DataSource) -> dict[str, str]:
+    """Codes and names of countries, folded, to the code of three letters; only those that have a figure."""
+    import pycountry
 
-    assert isinstance(data, DataSource)
+    mix = data.get_global_energy_mix_data()
+    codes: dict[str, str] = {}
+    for code, row in mix.items():
+        country = pycountry.countries.get(alpha_3=code)
+        spellings = [code, row.get("country_name")]
+        if country is not None:
+            spellings += [
+                country.alpha_2,
+                *(getattr(country, n, None) for n in ("name", "common_name", "official_name")),
+            ]
+        for spelling in filter(None, spellings):
+            codes.setdefault(_folded(spelling), code)
+    return codes
+
+
+def _regions(code: str, data: DataSource) -> dict[str, _Region]:
+    """Folded names and codes of the regions that codecarbon has its own figures for."""
+    known: dict[str, _Region] = {}
     if code in _NORDIC:
-        return set(_NORDIC[code])
-    if code == "USA":
-        rows = data.get_country_emissions_data("usa").items()
-        return {name for name, row in rows if "emissions" in row and not name.startswith("_")}  # comments do
-    if code == "CAN":
-        return set(data.get_country_energy_mix_data("can"))
-    if code == "CHN":
-        provinces = data.get_china_provincial_emissions_data()["data"].values()
-        return {name for row in provinces for name in row["names"]}
-    return set()
+        zones = data.get_nordic_country_energy_mix_data()["data"]
+        for zone in _NORDIC[code]:
+            known[_folded(zone)] = _Region(zone, f" {zones[zone].get('year', '')}".rstrip())
+    elif code == "USA":
+        table = data.get_country_emissions_data("usa")
+        about = table.get("_source", {})
+        told = f" {about.get('year', '')} ({about.get('name', '')})" if about else ""
+        for name, row in table.items():
+            if "emissions" in row and not name.startswith("_"):  # comments do
+                known[_folded(name)] = _Region(name, told)
+                if len(iso := row.get("regionCode", "")) == 2:
+                    known[_folded(f"US-{iso}")] = known[_folded(iso)] = _Region(name, told)
+    elif code == "CAN":
+        import pycountry
+
+        isos = {_folded(part.name): part.code for part in pycountry.subdivisions.get(country_code="CA")}
+        year = data.country_energy_mix_data_path("can").parent.name  # the table names none itself
+        for name in data.get_country_energy_mix_data("can"):
+            known[_folded(name)] = _Region(name, f" {year} (from its mix of sources)")
+            if (iso := isos.get(_folded(name))) is not None:
+                known[_folded(iso)] = known[_folded(iso[3:])] = known[_folded(name)]
+    elif code == "CHN":
+        for iso, row in data.get_china_provincial_emissions_data()["data"].items():
+            found = _Region(row["names"][0], f" {row.get('year', '')} (CO2 alone)")
+            known |= {_folded(name): found for name in (*row["names"], iso, iso[3:])}
+    return known

@@ -177,10 +177,13 @@ class Derived(Indicator, ABC):
         needs: Columns of the same window that `of` reads. A counter must be linear in them, so that adding up
             windows and computing from totals give the same.
         of_totals: Of a gauge: `of` gets the totals of the run so far in place of the window's amounts.
+        priced: The counter is one of `lightning_costs.core.rates.PRICED`: a function of the run's totals and of the
+            tariffs that its attempts were under. `of` says whether it can be had; the book of the run tells it.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     of_totals: ClassVar[bool] = False
+    priced: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

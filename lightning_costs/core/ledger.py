@@ -79,6 +79,11 @@ class Ledger:
             if amount is not None or name in unreadable:
                 self._costs[name] = amount
 
+    def price(self, costs: Mapping[str, Amount], lost: Mapping[str, Amount] | None = None) -> None:
+        """Set totals that are made from other totals; and what of them was lost, where an attempt begins."""
+        self._costs |= costs
+        self._lost |= lost or {}
+
     def state(self) -> dict[str, Any]:
         """Plain containers for a checkpoint."""
         return {"costs": dict(self._costs), "lost": dict(self._lost)}

@@ -119,6 +119,9 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
     said = [*budget_told(header, final), *verdict(header.get("setup") or {}, final)] if final is not None else []
+    if history := header.get("repriced"):
+        day = str(history[-1].get("until", ""))[:10]
+        said.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
     if roofline := header.get("roofline"):
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from lightning_costs.core.grid import Intensity, intensity
+from lightning_costs.core.grid import Intensity, intensity, near
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.units import JOULE_PER_KWH
+from lightning_costs.core.prices import EVERYWHERE, PriceRow, find_price, rows_of, shipped, warn_if_old
+from lightning_costs.core.rates import (
+    NO_ELECTRICITY,
+    NO_PLACE,
+    NO_PRICE,
+    carbon_g,
+    electricity_price_usd,
+    hire_usd,
+)
 
 PREFIX = "LIGHTNING_COSTS_"
 _NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
@@ -22,9 +30,22 @@ _LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")
 _GROUPS = (
     ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh"),
     ("pue",),
-    ("provider", "tier", "usd_per_device_h", "usd_per_node_h", "source", "date"),
+    (
+        "provider",
+        "tier",
+        "price_region",
+        "usd_per_device_h",
+        "usd_per_node_h",
+        "source",
+        "date",
+        "price_row",
+        "unpriced",
+    ),
+    ("prices",),
     ("usd_per_kwh",),
 )
+#: Fields that are no single text or number, and so come from no environment variable.
+_NESTED = ("prices", "price_row", "unpriced")
 
 
 @final
@@ -33,23 +54,29 @@ class Tariff:
     """Prices and carbon intensity under which physical amounts are priced.
 
     Args:
-        country: ISO 3166-1 code of two or three letters; its grid's carbon intensity is looked up offline.
-        region: State, province or bidding zone within the country.
+        country: ISO 3166-1 code of two or three letters, or the country's name; its grid's carbon intensity is looked
+            up offline.
+        region: State, province or bidding zone within the country, by ISO 3166-2 code (`US-CA`) or name.
         cloud: Cloud provider whose regions have published intensities (`gcp`).
         cloud_region: That provider's region.
         gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; wins over the place.
         pue: Power usage effectiveness of the data centre, at least 1. Where it is not given, carbon and
             electricity are those of the IT energy alone, and the run says so.
-        provider: Whose price this is, as a label.
-        tier: Kind of price, as a label ('on_demand', 'spot', 'reserved', 'owned').
+        provider: Whose price this is. Where no price is given beside it, the price table's row for the device that
+            trains is taken.
+        tier: Kind of price ('on_demand', 'spot', 'reserved', 'owned'): a label, or which row of the table.
+        price_region: The provider's region whose price is taken from the table.
         usd_per_device_h: Price of one allocated device for an hour, in US dollars.
         usd_per_node_h: Price of one node for an hour, in US dollars; instead of the device's.
         usd_per_kwh: Price of electricity in US dollars per kWh.
         source: Where the price is from.
         date: When it was read, as YYYY-MM-DD.
+        prices: Rows of a price table of one's own; they go before the shipped ones.
+        price_row: The table's row that `for_device` found.
+        unpriced: Why `for_device` found none.
 
     Raises:
-        ValueError: For an unknown place, a price that is not above zero, a PUE below 1, or prices that
+        ValueError: For an unknown place or provider, a price that is not above zero, a PUE below 1, or prices that
             contradict each other.
 
     Example:
@@ -73,6 +100,10 @@ class Tariff:
     usd_per_kwh: float | None = None
     source: str | None = None
     date: str | None = None
+    price_region: str | None = None
+    prices: Sequence[PriceRow] = ()
+    price_row: PriceRow | None = None
+    unpriced: str | None = None
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -87,17 +118,81 @@ class Tariff:
                 )
         if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
             raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
-        if self.provider is not None and self.usd_per_device_h is None and self.usd_per_node_h is None:
-            raise ValueError(
-                f"provider {self.provider!r} is unknown: no price table ships with this version; "
-                "give usd_per_device_h= or usd_per_node_h= with source= and date="
-            )
+        object.__setattr__(self, "prices", tuple(self.prices))
+        if self._takes_a_row and self.price_row is None:
+            self._check_provider()
         if self.region is not None and self.country is None:
             raise ValueError(f"region={self.region!r} needs country= beside it")
         if self.cloud_region is not None and self.cloud is None:
             raise ValueError(f"cloud_region={self.cloud_region!r} needs cloud= beside it")
         if self.country is not None or self.cloud is not None:
             intensity(self.country, self.region, self.cloud, self.cloud_region)
+
+    @property
+    def _takes_a_row(self) -> bool:
+        """Whether the price table is asked: a provider was named, and no price."""
+        return self.provider is not None and self.usd_per_device_h is None and self.usd_per_node_h is None
+
+    def _rows(self) -> tuple[PriceRow, ...]:
+        return (*self.prices, *shipped())
+
+    def _check_provider(self) -> None:
+        """What can be told before a device is known is told at once: a provider, tier or region of no row."""
+        rows = self._rows()
+        if self.provider not in {row.provider for row in rows}:
+            rows = (*rows, *user_prices())
+        own = "for a price of your own give usd_per_device_h= or usd_per_node_h=, source= and date=, or [[prices]] rows"
+        known = sorted({row.provider for row in rows})
+        if self.provider not in known:
+            close = ", ".join(near(str(self.provider), known))
+            raise ValueError(
+                f"provider {self.provider!r} is unknown: the price table has {', '.join(known)}; near: {close}; {own}"
+            )
+        rows = tuple(row for row in rows if row.provider == self.provider)
+        if self.tier not in (tiers := {row.tier for row in rows}):
+            raise ValueError(f"no price of {self.provider} is {self.tier!r}: it has {', '.join(sorted(tiers))}; {own}")
+        regions = {row.region for row in rows}
+        if self.price_region is not None and not regions & {self.price_region, EVERYWHERE}:
+            close = ", ".join(near(self.price_region, regions))
+            raise ValueError(
+                f"no price of {self.provider} is in price_region={self.price_region!r}; near: {close}; {own}"
+            )
+
+    def for_device(self, reported: str | None, *, warn: bool = True) -> Tariff:
+        """The tariff with the price of the device that trains, where a provider was named.
+
+        Args:
+            reported: The device's name as torch or NVML reports it; 'cpu' where nodes train without accelerators,
+                None where nobody knows.
+            warn: Whether to say that a price is old, or that there is none.
+
+        Returns:
+            This tariff with the table's row in `price_row`, or why there is none in `unpriced`.
+
+        Example:
+            >>> priced = Tariff(provider="aws").for_device("NVIDIA H100 80GB HBM3")
+            >>> priced.price_row.usd_per_device_h, priced.price_row.includes
+            (6.88, '1/8 of p5.48xlarge (vCPUs, memory, disk)')
+            >>> Tariff(provider="aws").for_device("NVIDIA H100 PCIe").unpriced
+            "no price of 'H100 PCIe' (reported as 'NVIDIA H100 PCIe') at aws, on_demand; there are: B200, ..."
+        """
+        if not self._takes_a_row:
+            return self
+        if self.price_row is not None and reported is not None and self.price_row.is_of(reported):
+            return self
+        rows = self._rows()
+        if self.provider not in {row.provider for row in rows}:
+            rows = (*user_prices(), *rows)
+        assert self.provider is not None, "a row is taken where a provider is named"
+        try:
+            if reported is None:
+                raise Missing("nobody knows which device trains, so its price cannot be looked up", warn=True)
+            row = find_price(rows, reported, provider=self.provider, tier=self.tier, region=self.price_region)
+        except Missing as missing:
+            return replace(self, price_row=None, unpriced=str(missing))
+        if warn:
+            warn_if_old(row)
+        return replace(self, price_row=row, unpriced=None)
 
     def intensity(self) -> Intensity:
         """Carbon intensity in force, with its source.
@@ -108,41 +203,42 @@ class Tariff:
         if self.gco2e_per_kwh is not None:
             return Intensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
         if self.country is None and self.cloud is None:
-            raise Missing("no place was given: Tariff(country='FRA') or LIGHTNING_COSTS_COUNTRY=FRA")
+            raise Missing(NO_PLACE)
         return intensity(self.country, self.region, self.cloud, self.cloud_region)
 
     def co2e_g(self, energy_j: float) -> float:
-        """Carbon in grams of CO2 equivalent: energy x PUE x intensity (the IT energy's alone without a PUE).
-
-        Formula: Henderson et al. 2020, 'Towards the Systematic Reporting of the Energy and Carbon Footprints of
-        Machine Learning', section 4.
-        """
-        return energy_j / JOULE_PER_KWH * (self.pue or 1.0) * self.intensity().gco2e_per_kwh
+        """Carbon in grams of CO2 equivalent: energy x PUE x intensity (`lightning_costs.core.rates.carbon_g`)."""
+        return carbon_g(energy_j, self.intensity().gco2e_per_kwh, self.pue)
 
     def electricity_usd(self, energy_j: float) -> float:
         """Price of the electricity in US dollars: energy x PUE x price."""
         if self.usd_per_kwh is None:
-            raise Missing("no electricity price: Tariff(usd_per_kwh=0.25) or LIGHTNING_COSTS_USD_PER_KWH=0.25")
-        return energy_j / JOULE_PER_KWH * (self.pue or 1.0) * self.usd_per_kwh
+            raise Missing(NO_ELECTRICITY)
+        return electricity_price_usd(energy_j, self.usd_per_kwh, self.pue)
 
     def cloud_usd(self, *, device_s: float, node_s: float) -> float:
         """Price of the allocated hardware in US dollars: device-hours (or node-hours) x price."""
         if self.usd_per_node_h is not None:
-            return node_s / 3600 * self.usd_per_node_h
-        if self.usd_per_device_h is None:
-            raise Missing("no device price: Tariff(usd_per_device_h=2.5) or LIGHTNING_COSTS_USD_PER_DEVICE_H=2.5")
-        return device_s / 3600 * self.usd_per_device_h
+            return hire_usd(node_s, self.usd_per_node_h)
+        if self.usd_per_device_h is not None:
+            return hire_usd(device_s, self.usd_per_device_h)
+        if self.price_row is not None:
+            return hire_usd(device_s, self.price_row.usd_per_device_h)
+        raise Missing(self.unpriced or NO_PRICE, warn=self.unpriced is not None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a header: what was given, and the intensity it resolved to."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        """Plain data for a header: what was given, the intensity it resolved to, the price row that was found."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, ())}
+        if self.prices:
+            given["prices"] = [row.as_dict() for row in self.prices]
+        if self.price_row is not None:
+            given["price_row"] = self.price_row.as_dict()
+            given.pop("prices", None)  # what was taken of them is there
         try:
             found = self.intensity()
         except Missing:
             return given
-        return given | {
-            "intensity": {"gco2e_per_kwh": found.gco2e_per_kwh, "source": found.source},
-        }
+        return given | {"intensity": asdict(found)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tariff:
@@ -151,16 +247,19 @@ class Tariff:
         known = {f.name for f in fields(cls)}
         if strange := sorted(set(given) - known):
             raise ValueError(f"a tariff has no field {strange[0]!r}; it has {', '.join(sorted(known))}")
+        if "prices" in given:
+            given["prices"] = rows_of(given["prices"])
+        if given.get("price_row") is not None:
+            given["price_row"] = PriceRow.of(given["price_row"])
         return cls(**given)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tariff:
-        """A tariff from a TOML file, whose keys are this class's fields, at the top or under `[tariff]`."""
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is not TOML: {error}") from error
-        return cls.from_dict(data.get("tariff", data))
+        """A tariff from a TOML file, whose keys are this class's fields, at the top or under `[tariff]`.
+
+        Price rows of one's own are `[[prices]]` there (`lightning_costs.core.prices.PriceRow`).
+        """
+        return cls.from_dict(_read(path))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Tariff:
@@ -169,12 +268,14 @@ class Tariff:
         given: dict[str, Any] = {}
         for field in fields(cls):
             text = environ.get(PREFIX + field.name.upper())
-            if not text:
+            if not text or field.name in _NESTED:
                 continue
             try:
                 given[field.name] = float(text) if field.name in _NUMBERS else text
             except ValueError as error:
                 raise ValueError(f"{PREFIX}{field.name.upper()} must be a number, got {text!r}") from error
+        if "provider" in given:
+            given["prices"] = user_prices(environ)
         return cls(**given)
 
     @classmethod
@@ -182,15 +283,12 @@ class Tariff:
         """The tariff in force: the argument, else environment variables, else the user's file.
 
         The file is `LIGHTNING_COSTS_TARIFF`, else `lightning-costs/tariff.toml` under the user's configuration
-        folder. Each group of fields (place, PUE, device price, electricity price) comes from the first source
-        that gives any of it.
+        folder. Each group of fields (place, PUE, device price, price rows, electricity price) comes from the first
+        source that gives any of it.
         """
         environ = os.environ if environ is None else environ
         sources = [given or cls(), cls.from_environment(environ)]
-        named = environ.get(PREFIX + "TARIFF")
-        home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
-        path = Path(named) if named else Path(home) / "lightning-costs" / "tariff.toml"
-        if named or path.is_file():
+        if (path := _user_file(environ)) is not None:
             sources.append(cls.from_file(path))
         nothing = cls()
         chosen: dict[str, Any] = {}
@@ -201,3 +299,30 @@ class Tariff:
                     chosen |= values
                     break
         return replace(nothing, **chosen)
+
+
+def _user_file(environ: Mapping[str, str]) -> Path | None:
+    """The user's tariff file: the named one, or the one in the configuration folder where it is there."""
+    if named := environ.get(PREFIX + "TARIFF"):
+        return Path(named)
+    home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
+    path = Path(home) / "lightning-costs" / "tariff.toml"
+    return path if path.is_file() else None
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    if "tariff" not in data:
+        return data
+    if strange := sorted(set(data) - {"tariff", "prices"}):
+        raise ValueError(f"{path} has {strange[0]!r} beside [tariff]: put it under that")
+    return {**data["tariff"], **({"prices": data["prices"]} if "prices" in data else {})}
+
+
+def user_prices(environ: Mapping[str, str] | None = None) -> tuple[PriceRow, ...]:
+    """Price rows in the user's tariff file."""
+    path = _user_file(os.environ if environ is None else environ)
+    return rows_of(_read(path).get("prices", ())) if path is not None else ()

@@ -94,6 +94,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     clocks.OverheadS,
     clocks.Devices,
     clocks.Nodes,
+    clocks.NodeS,
     throughput.SteadyS,
     throughput.SteadySamples,
     throughput.SteadyTokens,

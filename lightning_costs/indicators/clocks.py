@@ -148,3 +148,14 @@ class DeviceS(Derived):
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
         return window["total_s"] * window["devices"]
+
+
+@final
+class NodeS(Derived):
+    """Allocated nodes times total time, summed over attempts: what a price per node is taken of."""
+
+    name, unit, kind, family = "node_s", "s", "counter", "time"
+    label, role, needs = "node time", "diagnostic", ("total_s", "nodes")
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
+        return window["total_s"] * window["nodes"]

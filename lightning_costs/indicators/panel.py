@@ -50,6 +50,8 @@ class Panel:
         self.missing: dict[str, str] = {}
         #: How readings were got, by column name, where an indicator says so; replaced when it changes.
         self.methods: dict[str, str] = {}
+        #: Columns that the book of the run prices.
+        self.priced = [i.name for i in self._derived if i.priced]
         self._opened = False
         self._read_s = -LEAST_WINDOW_S
         self._reads: list[tuple[str, Measured]] | None = None

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import final
 
 from lightning_costs.core.indicator import Derived
+from lightning_costs.core.rates import NEEDS
 from lightning_costs.core.tariff import Tariff
-
-
-def _overhead(tariff: Tariff) -> str:
-    return f"PUE {tariff.pue:g}" if tariff.pue else "IT energy alone: no PUE was given"
 
 
 @final
@@ -18,11 +15,9 @@ class Co2eG(Derived):
     """Carbon: energy x PUE x carbon intensity of the place."""
 
     name, unit, kind, family = "co2e_g", "g", "counter", "energy"
-    label, headline, needs = "CO2e", True, ("energy_j",)
+    label, headline, needs, priced = "CO2e", True, NEEDS["co2e_g"], True
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
-        found = tariff.intensity()
-        self.method = f"{found.gco2e_per_kwh:g} g/kWh ({found.source}); {_overhead(tariff)}"
         return tariff.co2e_g(window["energy_j"])
 
 
@@ -31,13 +26,10 @@ class CloudUsd(Derived):
     """Money for the allocated hardware: device time x price, for all of the total time."""
 
     name, unit, kind, family = "cloud_usd", "usd", "counter", "money"
-    label, headline, needs = "cloud cost", True, ("device_s", "total_s", "nodes")
+    label, headline, needs, priced = "cloud cost", True, NEEDS["cloud_usd"], True
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
-        usd = tariff.cloud_usd(device_s=window["device_s"], node_s=window["total_s"] * window["nodes"])
-        said = [tariff.provider, tariff.tier, tariff.source, tariff.date]
-        self.method = ", ".join(word for word in said if word)
-        return usd
+        return tariff.cloud_usd(device_s=window["device_s"], node_s=window["node_s"])
 
 
 @final
@@ -45,8 +37,7 @@ class ElectricityUsd(Derived):
     """Money for electricity: energy x PUE x price; never added to the cloud's price."""
 
     name, unit, kind, family = "electricity_usd", "usd", "counter", "money"
-    label, needs = "electricity cost", ("energy_j",)
+    label, needs, priced = "electricity cost", NEEDS["electricity_usd"], True
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
-        self.method = _overhead(tariff)
         return tariff.electricity_usd(window["energy_j"])

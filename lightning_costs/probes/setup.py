@@ -53,6 +53,15 @@ def describe(setting: Setting) -> dict[str, Any]:
     }
 
 
+def device_name(setting: Setting) -> str | None:
+    """The training device's name as torch reports it; 'cpu' for nodes without accelerators, None where nobody knows."""
+    import torch
+
+    if setting.on_cuda:
+        return str(torch.cuda.get_device_properties(setting.device).name)
+    return "cpu" if setting.device is not None and setting.device.type == "cpu" else None
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:

@@ -16,6 +16,7 @@ import vl_convert
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.chart_data import Axis, ChartData, chart_data, one_line
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
+from lightning_costs.report.reader import bases, reader_data, recorded, room, with_priced
 from lightning_costs.report.tables import (
     final_blocks,
     flip_lines,
@@ -54,8 +55,10 @@ def page(cmp: Comparison) -> str:
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
     data = chart_data(cmp)
+    cmp = with_priced(cmp, data)
+    priced = bases(cmp, data)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
-    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), _resource("page.js"))]
+    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), _page_script())]
     headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(
@@ -74,7 +77,10 @@ def page(cmp: Comparison) -> str:
         choices=_choices(cmp, data),
         first=_first(data),
         counters=[name for name in everything if _small(cmp, data, name)],
-        absent=[cmp.indicators[name]["label"] for name in everything if name not in data.axes],
+        absent=[(name, cmp.indicators[name]["label"]) for name in everything if name not in data.axes],
+        priced={name: name in data.axes for name in priced},
+        rates=recorded(cmp),
+        room=lambda lines: room(lines, priced, cmp),
         targets=target_tables(cmp),
         fronts=front_lines(cmp),
         matrix=rank_matrix(cmp, headline),
@@ -100,6 +106,7 @@ def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
             }
             for name, axis in data.axes.items()
         },
+        "reader": reader_data(cmp, data, _specification),
     }
 
 
@@ -159,6 +166,10 @@ def _first(data: ChartData) -> str:
 
 def _small(cmp: Comparison, data: ChartData, name: str) -> bool:
     return name in data.axes and cmp.indicators[name]["kind"] in ("counter", "static")
+
+
+def _page_script() -> str:
+    return _resource("page.js") + _resource("page_reader.js")
 
 
 def _resource(name: str) -> str:

@@ -1,12 +1,14 @@
 "use strict";
 (() => {
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const costs = window.costs = {};
+  const page = costs.page = JSON.parse(document.getElementById("page-data").textContent);
   const hidden = new Set();
   const views = new Map();
+  const wanted = new WeakMap();
   let log = true;
 
   // Columns become rows once; every chart reads the same ones.
-  const datasets = Object.fromEntries(Object.entries(page.datasets).map(([name, columns]) => {
+  const datasets = costs.datasets = Object.fromEntries(Object.entries(page.datasets).map(([name, columns]) => {
     const keys = Object.keys(columns);
     return [name, columns.r.map((run, row) => {
       const point = { run: page.labels[run] };
@@ -38,22 +40,30 @@
   const draw = async (element) => {
     const name = element.dataset.chart;
     if (!name || !page.charts[name]) return;
-    const wanted = `${name} ${log ? "log" : "linear"}`;
-    element.dataset.wanted = wanted;
+    const drawn = `${name} ${log ? "log" : "linear"}`;
+    const mine = {};
+    wanted.set(element, mine);
     const result = await vegaEmbed(element, specification(name, element.classList.contains("small")), {
       actions: false, ast: true, renderer: "svg", tooltip: { theme: "page" },
     });
-    if (element.dataset.wanted !== wanted) return;
+    if (wanted.get(element) !== mine) return;
     views.get(element)?.finalize();
     views.set(element, result.view);
     await result.view.signal("hidden", [...hidden]).runAsync();
     element.setAttribute("aria-label", page.charts[name].label);
-    element.dataset.drawn = wanted;
+    element.dataset.drawn = drawn;
   };
+  // Charts of these columns, where they have been drawn.
+  costs.redraw = (names) => Promise.all([...views.keys()].filter((one) => names.has(one.dataset.chart)).map(draw));
 
   const main = document.getElementById("main-chart");
   const choice = document.getElementById("x-choice");
   if (!main || !choice || !choice.value) return;
+
+  costs.choose = (name) => {
+    choice.value = name;
+    choice.dispatchEvent(new Event("change"));
+  };
 
   choice.addEventListener("change", () => {
     main.dataset.chart = choice.value;

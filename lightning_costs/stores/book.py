@@ -13,7 +13,9 @@ from typing import Any, Literal, final
 
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.ledger import LOST, Ledger
+from lightning_costs.core.rates import PHYSICAL, History
 from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, RunRecord, Trigger
+from lightning_costs.core.reprice import lost_at, told
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.identity import Found, find, find_again, restart, settle
 from lightning_costs.stores.receipt import sign
@@ -43,6 +45,7 @@ class RunBook:
         mode: Whether more of it is better.
         targets: Quality targets declared before the run.
         tariff: What carbon and money are priced under.
+        priced: Columns that are told from the totals and the tariffs.
         warmup: In words, what is left out of rates.
         save_dir: Where run folders go.
         writes: Whether this process writes: rank 0 does.
@@ -60,7 +63,11 @@ class RunBook:
         warmup: str,
         save_dir: Path,
         writes: bool,
+        priced: Iterable[str] = (),
     ) -> None:
+        self._priced = list(priced)
+        self._history = History((), tariff.as_dict())
+        self._resumed: int | None = None
         self._ledger = Ledger(declarations)
         self._save_dir, self._writes = save_dir, writes
         self._writer: RunWriter | None = None
@@ -87,6 +94,7 @@ class RunBook:
             "statics": {},
             "setup": {},
             "tariff": tariff.as_dict(),
+            "priced": self._priced,
             "attempts": [],
             "warmup": warmup,
             "written_by": f"lightning-costs {version('lightning-costs')}",
@@ -117,6 +125,12 @@ class RunBook:
         """Totals and gauges now, between points too."""
         return self._ledger.costs
 
+    def price_under(self, tariff: Tariff) -> None:
+        """The tariff from here on: its device was found."""
+        self.header["tariff"] = tariff.as_dict()
+        if not self.header["attempts"]:
+            self._history = History((), self.header["tariff"])
+
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
         """Another attempt at the run begins, on what `facts` say.
 
@@ -134,8 +148,16 @@ class RunBook:
         if (restarts := restart()) is not None:
             about["restart"] = restarts
         lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
-        about |= {"from_step": self._from_step, "row": self._rows, "lost": lost}
+        about |= {"from_step": self._from_step, "row": self._rows, "lost": lost, "tariff": self.header["tariff"]}
+        if number := len(self.header["attempts"]):
+            used = {name: amount for name, amount in self._ledger.costs.items() if name in PHYSICAL}
+            about |= {"used": used, "resumed": self._resumed}
+            history = History([*self.header["attempts"], about], self.header["tariff"])
+            about["lost"] = lost_at(history, number, lost, self._priced)
         self.header["attempts"] = [*self.header["attempts"], about]
+        self._history = History(self.header["attempts"], self.header["tariff"])
+        lost_now = {name: about["lost"].get(name, 0.0) for name in self._priced}
+        self._ledger.price(self._prices(), lost_now)
         self.header["lineage"] = [*self._lineage, [self._rows, None]]
 
     def open(self, setup: Mapping[str, Any]) -> None:
@@ -166,6 +188,8 @@ class RunBook:
     def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         """Fold a window into the totals, with why columns are missing and how the others were got."""
         self._ledger.add(window, unreadable=missing)
+        if self._priced:
+            self._ledger.price(self._prices())
         self._tell(missing, methods)
 
     def settle(self, gauges: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
@@ -177,8 +201,14 @@ class RunBook:
         was_missing, was_methods, notes = self._said
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
             self._said = (missing, methods, len(self.notes))
-            self.header["missing"] = {**self.notes, **missing}
-            self.header["methods"] = dict(methods)
+            self.header["missing"], self.header["methods"] = told(
+                self._history, self._priced, {**self.notes, **missing}, methods
+            )
+
+    def _prices(self) -> dict[str, Amount]:
+        """The priced columns, from the totals as they stand."""
+        used = self._ledger.costs
+        return {name: self._history.amount(name, used) for name in self._priced}
 
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
         """Make the totals a point, and write it."""
@@ -243,6 +273,7 @@ class RunBook:
         self.notes |= state["header"].get("missing", {})
         earlier = found.earlier
         if earlier is None:
+            self._resumed = len(attempts) - 1 if attempts else None
             for attempt in attempts:  # their points are in another journal
                 attempt.pop("row", None)
             self.header["attempts"] = attempts
@@ -257,6 +288,7 @@ class RunBook:
                 )
             return self._from_step
         self._continue(earlier)
+        self._resumed = len(attempts) - 1 if attempts else None
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
         both = min(len(known), len(listed))
@@ -286,6 +318,10 @@ class RunBook:
             if earlier.points.height > attempts[-1].get("row", 0):
                 last = datetime.fromtimestamp(earlier.points["time"][-1], UTC)
                 attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
+        for attempt in attempts:
+            attempt.setdefault("tariff", earlier.header.get("tariff", {}))
+        if "repriced" in earlier.header:
+            header["repriced"] = earlier.header["repriced"]
         header["attempts"] = attempts
         header["created"] = earlier.header.get("created", "")
         header["name"] = header["name"] or earlier.header.get("name")

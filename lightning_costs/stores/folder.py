@@ -7,11 +7,14 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import TYPE_CHECKING, Any, TextIO, final
 
 from lightning_costs.core.records import CurvePoint
 from lightning_costs.stores.journal import Encoder, plain, read_journal
 from lightning_costs.stores.table import from_frame, read_parquet, to_frame
+
+if TYPE_CHECKING:
+    import polars
 
 #: Train points wait so long at most before they are written.
 FLUSH_EVERY_S = 1.0
@@ -67,6 +70,14 @@ class RunFolder:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise
+
+    def rewrite(self, points: polars.DataFrame, header: Mapping[str, Any]) -> None:
+        """Replace the points in the files that are there: the journal first, which the table must not be older than."""
+        if (self.path / JOURNAL).is_file():
+            lines = "".join(self._encoder.line(point) + "\n" for point in from_frame(points, header))
+            self._replace(JOURNAL, lambda fresh: fresh.write_text(lines, encoding="utf-8"))
+        if (self.path / PARQUET).is_file():
+            self._replace(PARQUET, points.write_parquet)
 
     def append(self, point: CurvePoint) -> None:
         """Add a point to the journal."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
+from lightning_costs.core.reprice import price_points
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.journal import from_json, read_journal
 from lightning_costs.stores.lock import writer_of
@@ -50,14 +51,18 @@ def load_run(path: str | Path) -> RunRecord:
             "install a newer lightning-costs"
         )
     journal, parquet = folder / JOURNAL, folder / PARQUET
+    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
     finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
     header = _as_it_is(header, folder)
     if finished and (frame := _parquet(parquet, else_from=journal)) is not None:
         metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
+        frame = price_points(frame, header) if anew else frame
         return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
     points = read_journal(journal)
     metrics = list(quality_columns(points, header["indicators"]).values())
-    return RunRecord(header={**header, "quality": metrics}, points=to_frame(points, header), source=JOURNAL)
+    frame = to_frame(points, header)
+    frame = price_points(frame, header) if anew else frame
+    return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
 
 
 def _parquet(path: Path, *, else_from: Path) -> polars.DataFrame | None:
@@ -72,8 +77,12 @@ def _parquet(path: Path, *, else_from: Path) -> polars.DataFrame | None:
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The header with what its writer could not write any more: that it was killed."""
-    if header.get("status") != "running" or writer_of(folder) != "gone":
-        return header
+    gone = header.get("status") == "running" and writer_of(folder) == "gone"
+    return killed(header) if gone else header
+
+
+def killed(header: dict[str, Any]) -> dict[str, Any]:
+    """The header of a run whose writer died."""
     attempts = [dict(attempt) for attempt in header.get("attempts", ())]
     if attempts and "status" not in attempts[-1]:
         attempts[-1]["status"] = "killed"

@@ -162,3 +162,58 @@ def test_a_run_shows_itself_in_a_notebook(runs: Path) -> None:
     page = load_run(next(runs.glob("quick*")))._repr_html_()
     assert "<table>" in page
     assert "total time" in page
+
+
+def test_reprice_tells_before_and_after_and_writes_the_folder(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    folder, tariff = next(runs.glob("quick*")), tmp_path / "tariff.toml"
+    tariff.write_text('country = "FRA"\npue = 1.2\nusd_per_node_h = 3600.0\n')
+    was = load_run(folder).final
+    assert call(monkeypatch, "reprice", folder, "--tariff", tariff) == 0
+    out = capsys.readouterr().out
+    assert "56.039 g/kWh (FRA 20" in out
+    assert "location-based" in out
+    assert "no electricity price" in out
+    assert f"next: lightning-costs show {folder}" in out
+    now = load_run(folder).final
+    assert now["cloud_usd"] == now["node_s"] / 3600 * 3600.0  # type: ignore[operator]
+    assert (was["cloud_usd"], now["electricity_usd"]) == (None, None)
+    assert now["energy_j"] == was["energy_j"]
+    assert call(monkeypatch, "show", folder) == 0
+    assert "carbon and money were priced again on 20" in capsys.readouterr().out
+
+
+def test_reprice_as_json_is_strict_and_alone_on_the_output(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, tariff = next(runs.glob("slow*")), tmp_path / "tariff.toml"
+    tariff.write_text("gco2e_per_kwh = 100.0\nusd_per_kwh = 0.2\n")
+    before = load_run(folder).final["co2e_g"]
+    assert call(monkeypatch, "reprice", folder, "--tariff", tariff, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["columns"]["co2e_g"]["before"] == before
+    assert told["columns"]["co2e_g"]["after"] == load_run(folder).final["co2e_g"]
+    assert told["tariff"]["intensity"] == {"gco2e_per_kwh": 100.0, "source": "given"}
+    assert set(told["columns"]) == {"co2e_g", "cloud_usd", "electricity_usd"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('provider = "awz"\n', "provider 'awz' is unknown"),
+        ("usd_per_device_h = 0.0\n", "usd_per_device_h must be a finite number above 0"),
+        ('[[prices]]\ngpu = "L4"\nprovider = "us"\nusd_per_device_h = 1.0\ndate = 2026-10-01\n', "needs source"),
+        ('country = "Franze"\n', "near: France"),
+    ],
+)
+def test_a_tariff_that_cannot_be_leaves_the_run_alone(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    folder, tariff = next(runs.glob("slow*")), tmp_path / "tariff.toml"
+    tariff.write_text(text)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    said = call(monkeypatch, "reprice", folder, "--tariff", tariff)
+    assert message in str(said)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files

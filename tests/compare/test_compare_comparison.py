@@ -215,7 +215,7 @@ def test_one_tariff_prices_all_runs_anew_at_the_end_and_along_the_curve():
     assert final["electricity_usd"] == pytest.approx(0.6)
     assert cmp.curves["run"]["co2e_g"] == pytest.approx([60.0, 120.0])
     assert cmp.tariff["pue"] == 1.2
-    assert cmp.runs[0]["methods"]["co2e_g"] == "priced under the comparison's tariff"
+    assert cmp.runs[0]["methods"]["co2e_g"] == "50 g/kWh (given); PUE 1.2"
     assert cmp.indicators["cloud_usd"]["unit"] == "usd"
 
 
@@ -226,7 +226,7 @@ def test_a_price_per_node_takes_node_seconds():
     without = make_run(quality=[0.5], costs={"total_s": [3600.0]})
     row = compare([without], tariff=Tariff(usd_per_node_h=10.0)).runs[0]
     assert row["final"]["cloud_usd"] is None
-    assert row["missing"]["cloud_usd"] == "nodes is missing, and the price is made from it"
+    assert row["missing"]["cloud_usd"] == "node_s is missing, and the price is made from it"
 
 
 def test_what_a_tariff_does_not_give_is_missing_with_its_reason_even_where_a_run_had_recorded_it():

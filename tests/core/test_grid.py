@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import math
+import re
 import socket
+import unicodedata
 from importlib.metadata import version
 
+import pycountry
 import pytest
 from codecarbon.input import DataSource
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from lightning_costs.core.grid import intensity
 
@@ -33,6 +38,13 @@ def test_every_country_of_codecarbon_resolves_to_its_own_figure(code):
 def test_every_intensity_is_possible_on_earth():
     for code in MIX:
         assert 0 <= intensity(country=code).gco2e_per_kwh < 1500, code
+
+
+@pytest.mark.parametrize("code", sorted(MIX))
+def test_every_country_of_codecarbon_is_found_by_its_two_letters_and_by_its_name(code):
+    by_code = intensity(country=code)
+    assert intensity(country=MIX[code]["country_name"]) == by_code
+    assert intensity(country=pycountry.countries.get(alpha_3=code).alpha_2) == by_code
 
 
 def test_two_letters_three_letters_and_lower_case_are_one_country():
@@ -93,8 +105,30 @@ def test_every_province_of_canada_resolves_and_none_is_the_national_value():
 def test_a_region_is_found_by_name_and_by_iso_code():
     by_name = intensity(country="USA", region="California")
     assert intensity(country="US", region="US-CA") == by_name == intensity(country="USA", region="us-ca")
-    assert by_name.source.startswith("USA, california, location-based")
+    assert by_name.source.startswith("USA, california 2023 (EPA eGRID2023")
+    assert ", location-based, codecarbon " in by_name.source
     assert by_name.gco2e_per_kwh != intensity(country="USA").gco2e_per_kwh
+
+
+def test_every_region_is_found_by_its_iso_code():
+    for iso, row in DATA.get_china_provincial_emissions_data()["data"].items():
+        assert intensity(country="CHN", region=iso).gco2e_per_kwh == pytest.approx(row["emission_factor"], rel=1e-9)
+    for name, row in DATA.get_country_emissions_data("usa").items():
+        if len(iso := row.get("regionCode", "") if not name.startswith("_") else "") == 2:
+            assert intensity(country="US", region=f"US-{iso}") == intensity(country="US", region=name)
+    for part in pycountry.subdivisions.get(country_code="CA"):
+        assert intensity(country="CA", region=part.code) == intensity(country="CAN", region=part.name), part
+
+
+@pytest.mark.parametrize("quebec", ["CA-QC", "QC", "quebec", "Québec", " QUEBEC "])
+def test_a_region_is_found_without_its_accents_and_case(quebec):
+    assert intensity(country="Canada", region=quebec) == intensity(country="CAN", region="CA-QC")
+
+
+def test_the_source_of_a_regional_figure_holds_its_year():
+    for country, region in (("SE", "SE3"), ("US", "US-TX"), ("CN", "CN-GD"), ("CA", "CA-QC")):
+        assert re.search(r" 20\d\d", intensity(country=country, region=region).source), region
+    assert "CO2 alone" in intensity(country="CN", region="CN-GD").source  # not CO2e: the announcement says so
 
 
 # Errors ------------------------------------------------------------------------------------------------------
@@ -106,10 +140,38 @@ def test_an_unknown_country_is_an_error_with_near_matches(wrong, near):
         intensity(country=wrong)
 
 
-@pytest.mark.parametrize("wrong", ["", "X", "XX", "France", "ZZZ", "world_average"])
+@pytest.mark.parametrize("wrong", ["", "X", "XX", "Franc", "ZZZ", "world_average", "WORLD"])
 def test_nothing_that_is_no_country_code_becomes_the_world_average(wrong):
-    with pytest.raises(ValueError, match=r"is not in codecarbon's tables \(ISO 3166-1, three or two letters\)"):
+    with pytest.raises(ValueError, match=r"is not in codecarbon's tables \(ISO 3166-1 code or name\)"):
         intensity(country=wrong)
+
+
+KNOWN = {"".join(c for c in unicodedata.normalize("NFKD", n) if not unicodedata.combining(c)).casefold().strip()
+         for code, row in MIX.items()
+         for country in [pycountry.countries.get(alpha_3=code)]
+         for n in (code, row["country_name"], country.alpha_2, country.name, getattr(country, "common_name", ""),
+                   getattr(country, "official_name", ""))}  # fmt: skip
+
+
+@given(made_up=st.text(max_size=12) | st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=2, max_size=3))
+def test_a_made_up_country_is_an_error_and_never_a_figure(made_up):
+    folded = "".join(c for c in unicodedata.normalize("NFKD", made_up) if not unicodedata.combining(c))
+    assume(" ".join(folded.casefold().split()) not in KNOWN)
+    with pytest.raises(ValueError, match="is not in codecarbon's tables"):
+        intensity(country=made_up)
+
+
+@given(made_up=st.text(max_size=12), country=st.sampled_from(["USA", "CAN", "CHN", "SWE", "NOR", "FIN", "FRA", "DEU"]))
+def test_a_made_up_region_is_an_error_and_never_the_countrys_figure(made_up, country):
+    with pytest.raises(ValueError, match=f"region of {country} .* is not in codecarbon's tables"):
+        intensity(country=country, region=f"{made_up}?")
+
+
+@given(made_up=st.text(max_size=20))
+def test_a_made_up_cloud_region_is_an_error(made_up):
+    assume(made_up not in set(DATA.get_cloud_emissions_data()["region"]))
+    with pytest.raises(ValueError, match=r"^gcp region .* is not in codecarbon's tables; near: "):
+        intensity(cloud="gcp", cloud_region=made_up)
 
 
 def test_an_unknown_region_is_an_error_with_near_matches():

@@ -133,9 +133,10 @@ def test_two_prices_for_the_same_hardware_are_refused():
 
 def test_a_provider_without_a_price_is_refused():
     with pytest.raises(
-        ValueError, match=r"provider 'lambda' is unknown: no price table ships .*; give usd_per_device_h= or"
+        ValueError,
+        match=r"provider 'lamda' is unknown: the price table has aws, azure, .*; near: lambda, .*; for a price",
     ):
-        Tariff(provider="lambda")
+        Tariff(provider="lamda")
     assert Tariff(provider="lambda", usd_per_device_h=2.0).provider == "lambda"
 
 

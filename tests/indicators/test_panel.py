@@ -266,7 +266,7 @@ def test_the_lowest_rank_of_a_node_reads_for_it():
 
 
 def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it():
-    from lightning_costs.compare.pricing import PRICED
+    from lightning_costs.core.rates import PRICED
     from lightning_costs.indicators import price
 
     own = {kind.name: kind.declaration() for kind in (price.Co2eG, price.CloudUsd, price.ElectricityUsd)}
