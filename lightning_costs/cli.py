@@ -68,6 +68,9 @@ Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it
 TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
 Curves = Annotated[Curve, typer.Option(help="All that was spent, or what it took to reach: without lost work.")]
 Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+Queries = Annotated[
+    list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
+]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -148,6 +151,7 @@ def _compared(
     tariff: Path | None,
     targets: Sequence[float] | None,
     curve: Curve,
+    queries: Sequence[float] | None = None,
 ) -> comparison.Comparison:
     return comparison.compare(
         load_runs(list(paths)),
@@ -156,6 +160,7 @@ def _compared(
         targets=targets or (),
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         curve="spent" if curve is Curve.SPENT else "to_reach",
+        queries=queries or (),
     )
 
 
@@ -167,12 +172,13 @@ def compare(
     target: Targets = None,
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
+    queries: Queries = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    compared = _compared(paths, monitor, mode, tariff, target, curve)
+    compared = _compared(paths, monitor, mode, tariff, target, curve, queries)
     print(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
@@ -189,11 +195,12 @@ def report(
     target: Targets = None,
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
+    queries: Queries = None,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("report.html"),
 ) -> None:
     """Write a self-contained report of a comparison."""
-    written = _compared(paths, monitor, mode, tariff, target, curve).to_html(out)
+    written = _compared(paths, monitor, mode, tariff, target, curve, queries).to_html(out)
     print(f"wrote {written}")
 
 

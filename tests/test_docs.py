@@ -14,7 +14,15 @@ from lightning_costs.launch.options import RunOptions
 ROOT = Path(__file__).parents[1]
 TEXTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md", "docs/columns.md", "docs/run-folder.md", "docs/running.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/columns.md",
+        "docs/lifecycle.md",
+        "docs/run-folder.md",
+        "docs/running.md",
+        "docs/statement.md",
+    )
 }
 
 

@@ -16,6 +16,8 @@ import vl_convert
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.chart_data import Axis, ChartData, chart_data, one_line
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
+from lightning_costs.report.lifecycle_chart import FIRST, decades, life_data
+from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
 from lightning_costs.report.tables import (
     final_blocks,
     flip_lines,
@@ -36,6 +38,7 @@ _OUTLINES = {
     "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     "triangle-down": "M0,5L5,-4H-5Z",
 }
+_SCRIPTS = ("page.js", "lifecycle.js")
 #: The chart that a reader sees first, where runs have it.
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
@@ -55,7 +58,7 @@ def page(cmp: Comparison) -> str:
     """
     data = chart_data(cmp)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
-    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), _resource("page.js"))]
+    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), *map(_resource, _SCRIPTS))]
     headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(
@@ -82,6 +85,7 @@ def page(cmp: Comparison) -> str:
         flips=flip_lines(cmp, headline),
         finals=final_blocks(cmp),
         waits=waits(cmp),
+        life=_lifecycle(cmp),
         best=[quality_text(run["best_quality"]) for run in cmp.runs],
     )
 
@@ -100,6 +104,7 @@ def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
             }
             for name, axis in data.axes.items()
         },
+        "lifecycle": life_data(cmp) if told(cmp.lifecycle) else None,
     }
 
 
@@ -134,6 +139,21 @@ def _specification(data: ChartData, axis: Axis) -> dict[str, object]:
     picture = draw(data, axis, quality, source=source, log=axis.positive, lines=not axis.static, page=True)
     spec: dict[str, object] = styled(picture.properties(width="container", height=420)).to_dict()
     return spec
+
+
+def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
+    """What the section on training and queries shows before its script runs; None without one."""
+    names = told(cmp.lifecycle)
+    if not names and "infer_energy_j" not in cmp.indicators:
+        return None
+    return {
+        "choices": [(name, TOLD[name][1]) for name in names],
+        "sentences": life_sentences(cmp),
+        "heads": life_heads(cmp),
+        "tables": life_tables(cmp),
+        "first": f"{FIRST:.0f}",
+        "decades": decades(cmp),
+    }
 
 
 def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
