@@ -38,7 +38,8 @@
   };
 
   const draw = async () => {
-    const column = life.columns[choice.value];
+    const wanted = choice.value;
+    const column = life.columns[wanted];
     const spec = structuredClone(life.spec);
     const steps = Array.from({ length: 8 * life.decades + 1 }, (_, step) => 10 ** (step / 8));
     const footprints = column.runs.flatMap((run, r) => steps.map((n) => ({ r, n, v: cost(run, n) })))
@@ -63,12 +64,13 @@
       layer.encoding.y.title = `${column.label}, training and queries (${column.suffix})\u200b`;
     }
     const result = await vegaEmbed(chart, spec, { actions: false, ast: true, renderer: "svg", tooltip: { theme: "page" } });
+    if (choice.value !== wanted) return;
     view?.finalize();
     view = result.view;
     view.data("asked", asked());
     await view.runAsync();
     chart.setAttribute("aria-label", `${column.label} of training and queries, against the number of queries`);
-    chart.dataset.drawn = choice.value;
+    chart.dataset.drawn = wanted;
     chart.dataset.queries = String(queries);
   };
 
