@@ -140,8 +140,9 @@ def lifecycle(runs: Mapping[str, RunRecord], tariff: Tariff | None = None, queri
             _pair(lives, lines[column], column, first, second)
             for first, second in combinations(runs, 2)
             for column in COLUMNS
+            if lines[column]
         ],
-        "cheapest": {column: cheapest(lines[column]) for column in COLUMNS},
+        "cheapest": {column: cheapest(lines[column]) for column in COLUMNS if lines[column]},
         "at": at,
     }
 

@@ -152,7 +152,11 @@ class Footprint(TypedDict):
 
 
 class Lifecycle(TypedDict):
-    """Training and queries together: runs by label, break-even numbers of every pair, who is cheapest from where."""
+    """Training and queries together: runs by label, break-even numbers of every pair, who is cheapest from where.
+
+    `columns` are those that some run has both parts of; pairs and the cheapest are told by these. Of the others, `runs`
+    holds why.
+    """
 
     columns: list[str]
     runs: dict[str, LifeRun]

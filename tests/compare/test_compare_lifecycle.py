@@ -138,7 +138,8 @@ def test_without_the_energy_of_inference_the_number_is_missing_with_its_reason()
     assert found["why"] == "blind: inference: 0.4 s of passes are too short"
     assert cmp.lifecycle["at"][0]["costs"]["blind"]["energy_j"] is None
     assert "'blind' is left out: inference: 0.4 s of passes are too short." in life_sentences(cmp)
-    assert pair(cmp, "electricity_usd")["why"].startswith("blind: training: no electricity price")
+    assert cmp.lifecycle["columns"] == ["energy_j", "co2e_g"]
+    assert cmp.lifecycle["runs"]["b"]["missing"]["electricity_usd"].startswith("training: no electricity price")
 
 
 def test_equal_runs_are_said_to_be_equal():
