@@ -144,7 +144,10 @@ def test_runs_that_did_not_finish_are_counted_and_told():
         "The 2 runs that did not finish have 10 h of total time, 80 device-hours, 40 kWh of IT energy and "
         "2.69 kg of CO2e of that." in text
     )
-    assert "did not finish (status: killed)" in text_of(spent("c", status="killed"))
+    killed = spent("c", status="killed", attempts=[ATTEMPT | {"status": "killed"}])
+    assert "did not finish (status: killed)" in text_of(killed)
+    assert "What 1 killed process spent after the last point written is in no figure." in text_of(killed)
+    assert "killed" not in text_of(spent("a"))
     assert "still running" in text_of(spent("c", status="running"))
 
 
@@ -241,7 +244,7 @@ def test_a_given_tariff_prices_all_runs_anew():
     text = text_of(spent("a"), tariff=Tariff(country="SWE", pue=1.5))
     assert "PUE 1.5, as given, is" in text
     assert "one tariff, which was given for this statement" in text
-    assert "Cloud cost: no device price" in text
+    assert "Cloud cost: no device price." in text  # what its user could do is no business of a reader
 
 
 def test_inference_is_told_as_a_range_over_runs():

@@ -23,7 +23,7 @@ def model_card(said: Statement, *, training_type: str | None = None) -> str:
     carbon = said.totals["co2e_g"]
     if carbon.amount is None:
         why = next(iter(carbon.reasons), "it was not measured")
-        raise ValueError(f"co2_eq_emissions needs co2e_g: {why}; or name a place afterwards: --tariff FILE")
+        raise ValueError(f"co2_eq_emissions needs co2e_g: {why}; a place can be named afterwards: --tariff FILE")
     fields = {
         "emissions": number(carbon.amount),
         "source": quoted(summary_line(said)),

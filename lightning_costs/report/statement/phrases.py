@@ -112,7 +112,7 @@ def statuses_told(said: Statement) -> str:
 
 def counted(count: int, what: str) -> str:
     """A number and what it counts."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def capital(text: str) -> str:

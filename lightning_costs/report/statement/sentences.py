@@ -35,7 +35,9 @@ class Paragraph(NamedTuple):
 def paragraphs(said: Statement) -> list[Paragraph]:
     """Everything that a statement says, in reading order; what was not measured is last."""
     found = [
-        Paragraph("Runs and hardware", [*_runs(said), *_unfinished(said), *_hardware(said), *_restarts(said)]),
+        Paragraph(
+            "Runs and hardware", [*_runs(said), *_unfinished(said), *_killed(said), *_hardware(said), *_restarts(said)]
+        ),
         Paragraph("Time", _time(said)),
         Paragraph("Computation", _compute(said)),
         Paragraph("Energy", [*_energy(said), *_bounds(said)]),
@@ -87,6 +89,12 @@ def _unfinished(said: Statement) -> list[str]:
         return []
     which = "The run that did not finish has" if short == 1 else f"The {short} runs that did not finish have"
     return [f"{which} {listed([text + words.get(name, '') for name, text in parts.items()])} of that."]
+
+
+def _killed(said: Statement) -> list[str]:
+    if not said.killed:
+        return []
+    return [f"What {counted(said.killed, 'killed process')} spent after the last point written is in no figure."]
 
 
 def _hardware(said: Statement) -> list[str]:

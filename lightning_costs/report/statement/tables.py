@@ -53,7 +53,7 @@ def totals_table(said: Statement) -> Table:
             bounds = dict.fromkeys((figure.least, figure.most))
             exactly = " to ".join(exact(amount) for amount in bounds)
             rows.append([label, span(figure, unit), f"{name} = {exactly}", _how(figure)])
-    over = "the run" if len(said.runs) == 1 else f"all {len(said.runs)} runs"
+    over = "the run" if len(said.runs) == 1 else f"the {len(said.runs)} runs"
     return Table(
         f"Costs of {over}: for reading, and exactly, in the unit that the column's name ends in.",
         ["cost", "amount", "exactly", "how it was got"],
