@@ -14,6 +14,7 @@ from lightning_costs.compare.evidence import declarations, read_run, unique_labe
 from lightning_costs.compare.lifecycle import lifecycle
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.pareto import nondominated
+from lightning_costs.compare.pricing import reprice
 from lightning_costs.compare.ranks import rank_agreement
 from lightning_costs.compare.schema import (
     Curve,
@@ -164,6 +165,7 @@ def compare(
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, monitor, mode)
+    priced = spent if tariff is None else [reprice(run, tariff) for run in spent]
     labels = unique_labels(runs)
     declared, clashing = declarations(runs, priced=tariff is not None)
     evidence = [read_run(run, label, metric, declared, tariff) for run, label in zip(runs, labels, strict=True)]
@@ -193,7 +195,7 @@ def compare(
         ],
         tariff=None if tariff is None else tariff.as_dict(),
         curve=curve,
-        lifecycle=lifecycle(dict(zip(labels, spent, strict=True)), tariff, queries),
+        lifecycle=lifecycle(dict(zip(labels, priced, strict=True)), queries),
     )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from lightning_costs.compare.pricing import price
 from lightning_costs.compare.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifeRun
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.tariff import Tariff
 
@@ -102,12 +102,11 @@ def _meeting(leader: Linear, other: Linear) -> float:
     return max(0.0, (other.once - leader.once) / (leader.each - other.each))
 
 
-def lifecycle(runs: Mapping[str, RunRecord], tariff: Tariff | None = None, queries: Sequence[float] = ()) -> Lifecycle:
+def lifecycle(runs: Mapping[str, RunRecord], queries: Sequence[float] = ()) -> Lifecycle:
     """The lifecycle of every run, and of every pair the number of queries at which they break even.
 
     Args:
-        runs: By label, as spent.
-        tariff: Prices all of them; None prices each under its own.
+        runs: By label, as spent; each is priced under the tariff of its header.
         queries: Numbers of queries to tell costs at; by default `QUERIES`.
 
     Raises:
@@ -116,7 +115,7 @@ def lifecycle(runs: Mapping[str, RunRecord], tariff: Tariff | None = None, queri
     for number in queries:
         if not math.isfinite(number) or number < 0:
             raise ValueError(f"queries must be a finite number of at least 0, got {number!r}")
-    lives = {label: _life(run, tariff) for label, run in runs.items()}
+    lives = {label: _life(run) for label, run in runs.items()}
     lines = {
         column: {label: line for label, life in lives.items() if (line := _line(life, column)) is not None}
         for column in COLUMNS
@@ -147,44 +146,41 @@ def lifecycle(runs: Mapping[str, RunRecord], tariff: Tariff | None = None, queri
     }
 
 
-def _life(run: RunRecord, tariff: Tariff | None) -> LifeRun:
+def _life(run: RunRecord) -> LifeRun:
     """What training cost and what a query costs, and why either is missing."""
     header, final = run.header, run.final
     reasons: Mapping[str, str] = header.get("missing", {})
     infer_j = final.get("infer_energy_j")
     why = reasons.get("infer_energy_j") or "the energy of a forward pass was not measured in this run (infer=True does)"
-    served, unserved = _priced({"energy_j": infer_j}, header, tariff)
     once = {column: final.get(column) for column in COLUMNS}
-    missing = {column: reasons.get(column, "not measured in this run") for column in COLUMNS}
-    if tariff is not None:
-        prices, unpriced = price({"energy_j": once["energy_j"]}, tariff)
-        once |= {column: prices[column] for column in COLUMNS if column in prices}
-        missing |= {column: text for column, text in unpriced.items() if column in COLUMNS}
-    each = {"energy_j": infer_j} | {column: served[column] for column in COLUMNS if column in served}
-    absent = {}
+    each, unpriced = _query(infer_j, header.get("tariff") or {})
+    missing = {}
     for column in COLUMNS:
         if not _finite(once[column]):
-            absent[column] = f"training: {missing[column]}"
+            missing[column] = f"training: {reasons.get(column, 'not measured in this run')}"
         elif not _finite(infer_j):
-            absent[column] = f"inference: {why}"
+            missing[column] = f"inference: {why}"
         elif not _finite(each[column]):
-            absent[column] = f"inference: {unserved.get(column, 'not a number')}"
+            missing[column] = f"inference: {unpriced.get(column, 'not a number')}"
     batch = (header.get("inference") or {}).get("batch_samples")
-    return {"once": once, "each": each, "missing": absent, "batch_samples": batch}
+    return {"once": once, "each": each, "missing": missing, "batch_samples": batch}
 
 
-def _priced(
-    amounts: Mapping[str, Amount], header: Mapping[str, Any], tariff: Tariff | None
-) -> tuple[dict[str, Amount], dict[str, str]]:
-    """Prices of amounts under a tariff, else under the run's own as it was resolved when it was recorded."""
-    if tariff is None:
-        recorded: Mapping[str, Any] = header.get("tariff") or {}
-        grams = (recorded.get("intensity") or recorded).get("gco2e_per_kwh")
+def _query(infer_j: Amount, recorded: Mapping[str, Any]) -> tuple[dict[str, Amount], dict[str, str]]:
+    """What a query costs under a header's tariff, with the intensity that it resolved to then; why it has no price."""
+    each: dict[str, Amount] = {**dict.fromkeys(COLUMNS), "energy_j": infer_j}
+    grams = (recorded.get("intensity") or recorded).get("gco2e_per_kwh")
+    try:
+        tariff = Tariff(gco2e_per_kwh=grams, pue=recorded.get("pue"), usd_per_kwh=recorded.get("usd_per_kwh"))
+    except ValueError as error:
+        return each, dict.fromkeys(COLUMNS, f"the run's own tariff cannot be used ({error})")
+    reasons: dict[str, str] = {}
+    for column, way in (("co2e_g", tariff.co2e_g), ("electricity_usd", tariff.electricity_usd)):
         try:
-            tariff = Tariff(gco2e_per_kwh=grams, pue=recorded.get("pue"), usd_per_kwh=recorded.get("usd_per_kwh"))
-        except ValueError as error:
-            return dict.fromkeys(COLUMNS), dict.fromkeys(COLUMNS, f"the run's own tariff cannot be used ({error})")
-    return price(amounts, tariff)
+            each[column] = None if infer_j is None else way(infer_j)
+        except Missing as missing:
+            reasons[column] = str(missing)
+    return each, reasons
 
 
 def _line(life: LifeRun, column: str) -> Linear | None:

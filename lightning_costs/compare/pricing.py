@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from lightning_costs.core.indicator import Declaration, Family, Missing
-from lightning_costs.core.records import Amount
+from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.tariff import Tariff
 
 
@@ -74,6 +75,29 @@ def price(amounts: Mapping[str, Amount], tariff: Tariff) -> tuple[dict[str, Amou
         except Missing as missing:
             prices[name], reasons[name] = None, str(missing)
     return prices, reasons
+
+
+def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
+    """The run as if it had been recorded under a tariff: carbon and money of every point anew.
+
+    Args:
+        run: The record.
+        tariff: Prices and place.
+    """
+    import polars as pl
+
+    statics: Mapping[str, Amount] = run.header.get("statics", {})
+    priced = [price({**row, **statics}, tariff) for row in run.points.iter_rows(named=True)]
+    columns = [pl.Series(name, [row[name] for row, _ in priced], dtype=pl.Float64) for name in PRICED]
+    reasons = priced[-1][1] if priced else {}
+    header = {
+        **run.header,
+        "tariff": tariff.as_dict(),
+        "indicators": {name: row.as_dict() for name, row in PRICED.items()} | dict(run.header["indicators"]),
+        "missing": {name: why for name, why in run.header.get("missing", {}).items() if name not in PRICED} | reasons,
+        "methods": {**run.header.get("methods", {}), **dict.fromkeys(PRICED, "priced under the tariff that was given")},
+    }
+    return replace(run, header=header, points=run.points.with_columns(columns))
 
 
 def _have(name: str, amount: Amount) -> float:

@@ -58,7 +58,7 @@ def page(cmp: Comparison) -> str:
     """
     data = chart_data(cmp)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
-    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), *map(_resource, _SCRIPTS))]
+    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(

@@ -171,9 +171,9 @@ def test_nothing_that_is_missing_is_stated_as_zero():
 
 
 def test_energy_is_measured_where_a_counter_counts_and_estimated_where_a_model_does():
-    new = spent("new", energy={"gpu": {"method": "power"}, "cpu": {"method": "counter"}})
+    new = spent("new", energy={"gpu": {"method": "power", "error_j": 1.8e6}, "cpu": {"method": "counter"}})
     text = text_of(new)
-    assert "GPU 35 kWh (measured as power and integrated over time)" in text
+    assert "GPU 35 kWh (measured as power and integrated over time, its reading off by 0.500 kWh at most)" in text
     assert "CPU 4 kWh (measured by hardware counters)" in text
     assert "RAM 1 kWh (estimated from a constant power)" in text
     both = text_of(new, spent("old"))
@@ -209,6 +209,46 @@ def test_attempts_and_what_they_lost_are_told():
     assert "how much work the restarts lost is unknown" in text_of(run)
     none = run.points.with_columns(lost_s=0.0, lost_energy_j=0.0)
     assert "the restarts lost no work" in text_of(run.__class__(header=run.header, points=none), spent("other"))
+
+
+def test_attempts_under_two_tariffs_are_told_with_both():
+    sweden = {"country": "SWE", "intensity": {"gco2e_per_kwh": 20.0, "source": "SWE 2023, location-based"}}
+    run = spent(attempts=[ATTEMPT | {"tariff": FRANCE}, ATTEMPT | {"id": "a2", "tariff": sweden}], tariff=sweden)
+    text = text_of(run)
+    assert "56 g/kWh (FRA 2023, location-based, codecarbon 3.2.0) in 1 run and 20 g/kWh (SWE 2023" in text
+    assert "1.2 in 1 run and none in 1 run" in text
+    assert yaml.safe_load(model_card(statement(run)))["co2_eq_emissions"]["geographical_location"] == (
+        "France (FRA); Sweden (SWE)"
+    )
+
+
+def test_a_price_from_a_table_is_told_with_the_rows_source():
+    row = {
+        "provider": "aws",
+        "tier": "on_demand",
+        "gpu": "H100",
+        "source": "https://example.org/p",
+        "date": "2026-03-01",
+    }
+    text = text_of(spent(tariff={"provider": "aws", "price_row": row | {"usd_per_device_h": 3.93}}))
+    assert "at USD 3.93 per device-hour (aws, on demand, https://example.org/p, of 2026-03-01)." in text
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"country": "fra"}, "France (FRA)"),
+        ({"country": "DE"}, "Germany (DEU)"),
+        ({"country": "Sweden", "region": "SE3"}, "SE3, Sweden (SWE)"),
+        ({"country": "USA", "region": "US-CA"}, "California, United States (USA)"),
+        ({"region": "CA-QC"}, "Quebec, Canada (CAN)"),
+        ({"country": "Atlantis"}, "Atlantis"),
+        ({"cloud": "gcp", "cloud_region": "europe-west9"}, "gcp europe-west9"),
+    ],
+)
+def test_a_place_is_named_as_people_name_it(given, place):
+    found = statement(spent(tariff=FRANCE | {"country": None} | given)).grids
+    assert [grid.place.replace("Québec", "Quebec") for grid in found] == [place]
 
 
 def test_branches_that_count_the_same_attempt_are_told():

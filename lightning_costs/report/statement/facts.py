@@ -128,6 +128,7 @@ class Statement:
         inference: Column to its figure; the sum means nothing, the range does.
         batches: Batches at which inference was measured.
         components: 'gpu', 'cpu', 'ram' to the word for how its energy was got, and in how many runs.
+        errors_j: Component to the most that its sum can be off by its reading, in joules; None where nobody can tell.
         hardware: What they ran on, and how many runs did.
         grids: Carbon intensities, and in how many runs; of the runs that have any CO2e.
         pues: PUEs, None where none was given, and in how many runs; of those that were priced by energy.
@@ -148,6 +149,7 @@ class Statement:
     inference: Mapping[str, Figure]
     batches: tuple[int, ...]
     components: Mapping[str, Mapping[str, int]]
+    errors_j: Mapping[str, Amount]
     hardware: Mapping[Hardware, int]
     grids: Mapping[Grid, int]
     pues: Mapping[float | None, int]

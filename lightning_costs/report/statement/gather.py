@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lightning_costs.compare.evidence import unique_labels
 from lightning_costs.compare.metric import Metric, agree_on_metric
-from lightning_costs.compare.pricing import PRICED, price
+from lightning_costs.compare.pricing import reprice
 from lightning_costs.compare.schema import Mode
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.summary import total_of
@@ -31,7 +31,7 @@ from lightning_costs.report.statement.facts import (
 
 _UNMEASURED = "not measured"
 #: What a reason says to its user, and a reader of a paper cannot do.
-_ADVICE = re.compile(r"(: Tariff\(|; give |: pass ).*", re.DOTALL)
+_ADVICE = re.compile(r"(: Tariff\(|; give |: pass |; lightning-costs ).*", re.DOTALL)
 
 
 def statement(
@@ -56,20 +56,20 @@ def statement(
     if not runs:
         raise ValueError("expected at least one run to state the cost of, got none")
     metric = None if monitor is None else agree_on_metric(runs, monitor, mode)
-    priced = [_priced(run, tariff) for run in runs]
+    if tariff is not None:
+        runs = [reprice(run, tariff) for run in runs]
     facts = [
         RunFacts(
             label=discreet(label),
             status=str(run.header.get("status") or "unknown"),
             attempts=max(1, len(run.header.get("attempts", ()))),
             hardware=_hardware(run.header),
-            amounts={name: _finite(run.final.get(name)) for name in (*TOTALS, *INFERENCE)}
-            | {name: _finite(amount) for name, amount in run.prices.items()},
-            quality=_best(run.record, metric),
+            amounts={name: _finite(run.final.get(name)) for name in (*TOTALS, *INFERENCE)},
+            quality=_best(run, metric),
         )
-        for label, run in zip(unique_labels(runs), priced, strict=True)
+        for label, run in zip(unique_labels(runs), runs, strict=True)
     ]
-    pairs = list(zip(facts, priced, strict=True))
+    pairs = list(zip(facts, runs, strict=True))
     unfinished = [pair for pair in pairs if pair[0].status != "finished"]
     return Statement(
         runs=tuple(facts),
@@ -79,23 +79,12 @@ def statement(
         inference={name: _figure(name, pairs) for name in INFERENCE},
         batches=_batches(runs),
         components={part: _ways(part, pairs) for part in COMPONENTS},
+        errors_j={part: _error_j(part, pairs) for part in COMPONENTS},
         hardware=_counted(fact.hardware for fact in facts),
-        grids=_counted(
-            grid
-            for fact, run in pairs
-            if fact.amounts["co2e_g"] is not None and (grid := _grid(run.tariff)) is not None
-        ),
-        pues=_counted(
-            run.tariff.get("pue")
-            for fact, run in pairs
-            if fact.amounts["co2e_g"] is not None or fact.amounts["electricity_usd"] is not None
-        ),
-        prices=_counted(_price(run.tariff) for fact, run in pairs if fact.amounts["cloud_usd"] is not None),
-        usd_per_kwh=_counted(
-            float(run.tariff["usd_per_kwh"])
-            for fact, run in pairs
-            if fact.amounts["electricity_usd"] is not None and run.tariff.get("usd_per_kwh") is not None
-        ),
+        grids=_counted(_priced_by(pairs, "co2e_g", _grid)),
+        pues=_pues(pairs),
+        prices=_counted(_priced_by(pairs, "cloud_usd", _price)),
+        usd_per_kwh=_counted(_priced_by(pairs, "electricity_usd", lambda tariff: tariff.get("usd_per_kwh"))),
         uncounted=tuple(
             sorted({str(name) for run in runs for name in (run.header.get("census") or {}).get("uncounted_calls", ())})
         ),
@@ -108,48 +97,48 @@ def statement(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    """A run beside the tariff that it is told under."""
-
-    record: RunRecord
-    tariff: Mapping[str, Any]
-    prices: Mapping[str, Amount]
-    missing: Mapping[str, str]
-
-    @property
-    def header(self) -> Mapping[str, Any]:
-        return self.record.header
-
-    @property
-    def final(self) -> dict[str, Amount]:
-        return self.record.final
+def _tariffs(run: RunRecord) -> list[Mapping[str, Any]]:
+    """What a run's attempts are priced under, each once: their own tariffs, else the run's."""
+    found: list[Mapping[str, Any]] = []
+    for attempt in run.header.get("attempts") or [{}]:
+        tariff = attempt.get("tariff") or run.header.get("tariff") or {}
+        if tariff not in found:
+            found.append(tariff)
+    return found
 
 
-def _priced(run: RunRecord, tariff: Tariff | None) -> _Priced:
-    missing = {str(name): str(why) for name, why in run.header.get("missing", {}).items()}
-    if tariff is None:
-        return _Priced(run, run.header.get("tariff") or {}, {}, missing)
-    last = run.points.row(-1, named=True) if run.points.height else {}
-    prices, reasons = price({**last, **run.header.get("statics", {})}, tariff)
-    return _Priced(
-        run, tariff.as_dict(), prices, {name: why for name, why in missing.items() if name not in PRICED} | reasons
+def _priced_by(
+    pairs: Iterable[tuple[RunFacts, RunRecord]], column: str, told: Callable[[Mapping[str, Any]], Any]
+) -> Iterable[Any]:
+    """What each run that has a priced column says of its tariffs, each word once a run."""
+    for fact, run in pairs:
+        if fact.amounts[column] is not None:
+            yield from dict.fromkeys(word for tariff in _tariffs(run) if (word := told(tariff)) is not None)
+
+
+def _pues(pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[float | None, int]:
+    """PUEs of the runs that are priced by energy, None where one had none."""
+    return _counted(
+        pue
+        for fact, run in pairs
+        if fact.amounts["co2e_g"] is not None or fact.amounts["electricity_usd"] is not None
+        for pue in dict.fromkeys(tariff.get("pue") for tariff in _tariffs(run))
     )
 
 
-def _figure(name: str, pairs: Sequence[tuple[RunFacts, _Priced]]) -> Figure:
+def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
     amounts = [fact.amounts[name] for fact, _ in pairs]
     known = [amount for amount in amounts if amount is not None]
     total, unknown = total_of([fact.amounts for fact, _ in pairs], name)
     reasons = Counter(
-        discreet(_ADVICE.sub("", run.missing.get(name, _UNMEASURED)))
+        discreet(_ADVICE.sub("", run.header.get("missing", {}).get(name, _UNMEASURED)))
         for fact, run in pairs
         if fact.amounts[name] is None
     )
     methods = Counter(
-        discreet(_method(name, run))
+        discreet(str(run.header["methods"][name]))
         for fact, run in pairs
-        if fact.amounts[name] is not None and (name in run.prices or name in run.header.get("methods", {}))
+        if fact.amounts[name] is not None and name in run.header.get("methods", {})
     )
     return Figure(
         amount=total,
@@ -162,12 +151,8 @@ def _figure(name: str, pairs: Sequence[tuple[RunFacts, _Priced]]) -> Figure:
     )
 
 
-def _method(name: str, run: _Priced) -> str:
-    return "priced under the statement's tariff" if name in run.prices else str(run.header["methods"][name])
-
-
-def _ways(part: str, pairs: Iterable[tuple[RunFacts, _Priced]]) -> dict[str, int]:
-    """The word for how a component's energy was got: counter, power, model, constant, zero; of runs that know it."""
+def _ways(part: str, pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[str, int]:
+    """The word for how a component's energy was got: counter, power, model, constant, none; of runs that know it."""
     name = f"{part}_energy_j"
     words: Counter[str] = Counter()
     for fact, run in pairs:
@@ -177,8 +162,20 @@ def _ways(part: str, pairs: Iterable[tuple[RunFacts, _Priced]]) -> dict[str, int
         word = said.get("method") if isinstance(said, Mapping) else said
         if not isinstance(word, str):
             word = str(run.header.get("methods", {}).get(name, "")).partition(":")[0]
-        words["zero" if word.startswith("zero") else word or "unknown"] += 1
+        words["none" if word.startswith(("zero", "none")) else word or "unknown"] += 1
     return dict(words.most_common())
+
+
+def _error_j(part: str, pairs: Iterable[tuple[RunFacts, RunRecord]]) -> Amount:
+    """How far a component's sum can be off by its reading; None where a run cannot tell, as one of several attempts."""
+    errors: list[Amount] = []
+    for fact, run in pairs:
+        if fact.amounts[f"{part}_energy_j"] is None:
+            continue
+        said = (run.header.get("energy") or {}).get(part)
+        errors.append(said.get("error_j") if isinstance(said, Mapping) and fact.attempts == 1 else None)
+    known = [error for error in errors if error is not None]
+    return math.fsum(known) if errors and len(known) == len(errors) else None
 
 
 def _hardware(header: Mapping[str, Any]) -> Hardware:
@@ -216,22 +213,25 @@ def _place(tariff: Mapping[str, Any]) -> str | None:
 
     if tariff.get("cloud"):
         return " ".join(str(tariff[key]) for key in ("cloud", "cloud_region") if tariff.get(key))
-    code = str(tariff.get("country") or "").upper()
-    if not code:
-        return None
-    country = pycountry.countries.get(alpha_3=code) or pycountry.countries.get(alpha_2=code)
-    named = f"{country.name} ({country.alpha_3})" if country is not None else code
-    return f"{tariff['region']}, {named}" if tariff.get("region") else named
+    region, country = (str(tariff.get(key) or "") for key in ("region", "country"))
+    part = pycountry.subdivisions.get(code=region.upper())
+    with suppress(LookupError):
+        found = pycountry.countries.lookup(country) if country else part and part.country
+        country = f"{found.name} ({found.alpha_3})" if found else country
+    return ", ".join(filter(None, (part.name if part else region, country))) or None
 
 
 def _price(tariff: Mapping[str, Any]) -> Price:
+    """The price of a device or a node: the one that was given, else the row of a table that was found."""
+    row: Mapping[str, Any] = tariff.get("price_row") or {}
+    told = {key: row.get(key, tariff.get(key)) for key in ("provider", "tier", "source", "date")}
     per_node = tariff.get("usd_per_node_h")
-    told = {
-        key: discreet(str(tariff[key])) if tariff.get(key) is not None else None
-        for key in ("provider", "tier", "source", "date")
-    }
-    usd = per_node if per_node is not None else tariff.get("usd_per_device_h")
-    return Price(usd_per_h=None if usd is None else float(usd), per="device" if per_node is None else "node", **told)
+    usd = tariff.get("usd_per_device_h", row.get("usd_per_device_h")) if per_node is None else per_node
+    return Price(
+        usd_per_h=None if usd is None else float(usd),
+        per="device" if per_node is None else "node",
+        **{key: None if text is None else discreet(str(text)) for key, text in told.items()},
+    )
 
 
 def _best(run: RunRecord, metric: Metric | None) -> Amount:

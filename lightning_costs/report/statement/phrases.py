@@ -12,7 +12,7 @@ _WAYS = {
     "power": "measured as power and integrated over time",
     "model": "estimated by a model",
     "constant": "estimated from a constant power",
-    "zero": "zero by definition",
+    "none": "none by definition",
 }
 
 
@@ -25,17 +25,19 @@ def components_told(said: Statement) -> str:
     for part, label in COMPONENTS.items():
         figure = said.totals[f"{part}_energy_j"]
         ways = said.components[part]
-        if figure.amount is None or (figure.amount == 0 and set(ways) == {"zero"} and not figure.unknown):
+        if figure.amount is None or (figure.amount == 0 and set(ways) == {"none"} and not figure.unknown):
             continue
         words = {
-            way: _WAYS.get(way, "by a way that was not recorded") for way in ways if way != "zero" or len(ways) == 1
+            way: _WAYS.get(way, "by a way that was not recorded") for way in ways if way != "none" or len(ways) == 1
         }
         how = (
             next(iter(words.values()))
             if len(words) == 1
             else listed([f"{text} in {counted(ways[way], 'run')}" for way, text in words.items()])
         )
-        parts.append(f"{label} {sum_told(said, f'{part}_energy_j')} ({how})")
+        error_j = said.errors_j[part]
+        bound = f", its reading off by {told(error_j, 'j')} at most" if error_j else ""
+        parts.append(f"{label} {sum_told(said, f'{part}_energy_j')} ({how}{bound})")
     return listed(parts)
 
 
