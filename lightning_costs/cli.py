@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from json import dumps
@@ -53,9 +54,12 @@ class Infer(StrEnum):
 
 
 class Target(StrEnum):
-    """What a report is written as."""
+    """What a report is written as: a page of a comparison, or a statement of what all of it cost."""
 
     HTML = "html"
+    MD = "md"
+    LATEX = "latex"
+    HF_YAML = "hf-yaml"
 
 
 class Curve(StrEnum):
@@ -71,6 +75,9 @@ Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it
 TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
 Curves = Annotated[Curve, typer.Option(help="All that was spent, or what it took to reach: without lost work.")]
 Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+Queries = Annotated[
+    list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
+]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -171,6 +178,7 @@ def _compared(
     tariff: Path | None,
     targets: Sequence[float] | None,
     curve: Curve,
+    queries: Sequence[float] | None = None,
 ) -> comparison.Comparison:
     return comparison.compare(
         load_runs(list(paths)),
@@ -179,6 +187,7 @@ def _compared(
         targets=targets or (),
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         curve="spent" if curve is Curve.SPENT else "to_reach",
+        queries=queries or (),
     )
 
 
@@ -190,12 +199,13 @@ def compare(
     target: Targets = None,
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
+    queries: Queries = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    compared = _compared(paths, monitor, mode, tariff, target, curve)
+    compared = _compared(paths, monitor, mode, tariff, target, curve, queries)
     print(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
@@ -212,12 +222,55 @@ def report(
     target: Targets = None,
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
+    queries: Queries = None,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where to write it; by default report.html, statements to the terminal."),
+    ] = None,
+    training_type: Annotated[
+        str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
+    ] = None,
 ) -> None:
-    """Write a self-contained report of a comparison."""
-    written = _compared(paths, monitor, mode, tariff, target, curve).to_html(out)
-    print(f"wrote {written}")
+    """Write a page that compares runs, or a statement of what all of them cost, for a paper or a model card."""
+    if training_type is not None and to is not Target.HF_YAML:
+        raise typer.BadParameter("--training-type is a field of --to hf-yaml")
+    if to is Target.HTML:
+        compared = _compared(paths, monitor, mode, tariff, target, curve, queries)
+        print(f"wrote {compared.to_html(out or Path('report.html'))}")
+        return
+    if target or queries or curve is Curve.TO_REACH:
+        raise typer.BadParameter(
+            f"--target, --queries and --curve compare runs; --to {to.value} states all that was spent"
+        )
+    text = _stated(paths, monitor, mode, tariff, to, training_type)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+        print(f"wrote {out}")
+
+
+def _stated(
+    paths: Sequence[Path],
+    monitor: str | None,
+    mode: Mode | None,
+    tariff: Path | None,
+    to: Target,
+    training_type: str | None,
+) -> str:
+    from lightning_costs.report import statement
+
+    said = statement.statement(
+        load_runs(list(paths)),
+        tariff=Tariff.from_file(tariff) if tariff is not None else None,
+        monitor=monitor,
+        mode=_mode(mode),
+    )
+    if to is Target.HF_YAML:
+        return statement.model_card(said, training_type=training_type)
+    return statement.markdown(said) if to is Target.MD else statement.latex(said)
 
 
 @app.command(name="reprice")

@@ -22,6 +22,8 @@ TEXTS = {
         "docs/columns.md",
         "docs/run-folder.md",
         "docs/running.md",
+        "docs/lifecycle.md",
+        "docs/statement.md",
     )
 }
 

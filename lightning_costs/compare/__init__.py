@@ -33,11 +33,12 @@ class _CallableModule(ModuleType):
         targets: Sequence[float] = (),
         tariff: Tariff | None = None,
         curve: Literal["spent", "to_reach"] = "spent",
+        queries: Sequence[float] = (),
     ) -> Comparison:
         """See `lightning_costs.compare.comparison.compare`."""
         from lightning_costs.compare.comparison import compare
 
-        return compare(runs, monitor=monitor, mode=mode, targets=targets, tariff=tariff, curve=curve)
+        return compare(runs, monitor=monitor, mode=mode, targets=targets, tariff=tariff, curve=curve, queries=queries)
 
     def __getattr__(self, name: str) -> object:
         if name in __all__:

@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lightning_costs.compare.cautions import cautions, clash_cautions, restart_cautions
 from lightning_costs.compare.evidence import declarations, read_run, unique_labels
+from lightning_costs.compare.lifecycle import lifecycle
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.pareto import nondominated
 from lightning_costs.compare.ranks import rank_agreement
-from lightning_costs.compare.schema import Curve, DeclarationRow, Lead, Mode, Ranks, RunRow, Setups, TargetRow
+from lightning_costs.compare.schema import (
+    Curve,
+    DeclarationRow,
+    Lead,
+    Lifecycle,
+    Mode,
+    Ranks,
+    RunRow,
+    Setups,
+    TargetRow,
+)
 from lightning_costs.compare.setup import split_setups
 from lightning_costs.compare.targets import chosen_targets, target_row
 from lightning_costs.core.reach import Curve as CostCurve
@@ -46,6 +57,8 @@ class Comparison:
         cautions: What limits the claims, in words.
         tariff: The one tariff that all runs are priced under; None where each has its own.
         curve: 'spent': costs are all that was spent. 'to_reach': work that restarts lost is left out of them.
+        lifecycle: Training and queries together, always by all that training spent; at how many queries runs break
+            even.
     """
 
     monitor: str
@@ -61,6 +74,7 @@ class Comparison:
     setups: Setups
     cautions: list[str]
     tariff: dict[str, Any] | None
+    lifecycle: Lifecycle
     curve: CostCurve = "spent"
 
     @property
@@ -125,6 +139,7 @@ def compare(
     targets: Sequence[float] = (),
     tariff: Tariff | None = None,
     curve: CostCurve = "spent",
+    queries: Sequence[float] = (),
 ) -> Comparison:
     """Compare runs by quality and by every cost at once.
 
@@ -137,10 +152,11 @@ def compare(
             else two are chosen from the results and marked as chosen.
         tariff: Prices all runs anew; where not given, each keeps what it recorded.
         curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
+        queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
 
     Raises:
-        ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, or an
-            unknown curve.
+        ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, an
+            unknown curve, or a number of queries below 0.
     """
     if curve not in get_args(CostCurve):
         raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
@@ -178,6 +194,7 @@ def compare(
         ],
         tariff=None if tariff is None else tariff.as_dict(),
         curve=curve,
+        lifecycle=lifecycle(dict(zip(labels, spent, strict=True)), queries),
     )
 
 

@@ -119,7 +119,7 @@ def draw(
     else:
         runs = alt.selection_point(name="runs", fields=["run"], bind="legend")
         visible = alt.condition(runs, alt.value(0.95), alt.value(0.08))
-    tooltip = _tooltip(
+    tooltip = tooltip_of(
         {"run": "run", "step" if lines else "step of the best": "s", y.label: "y_text", x.label: "x_text"}
     )
     layers = []
@@ -202,7 +202,7 @@ def _text(axis: Axis) -> str:
     return f"format(datum.{axis.field}, ',.4~r') + {json.dumps(suffix)}"
 
 
-def _tooltip(rows: Mapping[str, str]) -> alt.ExprRef:
+def tooltip_of(rows: Mapping[str, str]) -> alt.ExprRef:
     """A tooltip's titles and the fields they show.
 
     An expression of our own: Vega-Lite 6 looks for the texts of a nearest point in the wrong place (the cell around

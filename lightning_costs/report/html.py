@@ -16,6 +16,8 @@ import vl_convert
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.chart_data import Axis, ChartData, chart_data, one_line
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
+from lightning_costs.report.lifecycle_chart import FIRST, decades, life_data
+from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
 from lightning_costs.report.reader import bases, reader_data, recorded, room, with_priced
 from lightning_costs.report.tables import (
     final_blocks,
@@ -37,6 +39,7 @@ _OUTLINES = {
     "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     "triangle-down": "M0,5L5,-4H-5Z",
 }
+_SCRIPTS = ("page.js", "page_reader.js", "lifecycle.js")
 #: The chart that a reader sees first, where runs have it.
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
@@ -58,7 +61,7 @@ def page(cmp: Comparison) -> str:
     cmp = with_priced(cmp, data)
     priced = bases(cmp, data)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
-    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), _page_script())]
+    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(
@@ -88,6 +91,7 @@ def page(cmp: Comparison) -> str:
         flips=flip_lines(cmp, headline),
         finals=final_blocks(cmp),
         waits=waits(cmp),
+        life=_lifecycle(cmp),
         best=[quality_text(run["best_quality"]) for run in cmp.runs],
     )
 
@@ -107,6 +111,7 @@ def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
             for name, axis in data.axes.items()
         },
         "reader": reader_data(cmp, data, _specification),
+        "lifecycle": life_data(cmp) if told(cmp.lifecycle) else None,
     }
 
 
@@ -143,6 +148,21 @@ def _specification(data: ChartData, axis: Axis) -> dict[str, object]:
     return spec
 
 
+def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
+    """What the section on training and queries shows before its script runs; None without one."""
+    names = told(cmp.lifecycle)
+    if not names and "infer_energy_j" not in cmp.indicators:
+        return None
+    return {
+        "choices": [(name, TOLD[name][1]) for name in names],
+        "sentences": life_sentences(cmp),
+        "heads": life_heads(cmp),
+        "tables": life_tables(cmp),
+        "first": f"{FIRST:.0f}",
+        "decades": decades(cmp),
+    }
+
+
 def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
     """Label, color, dash and outline of each run, as the charts draw it."""
     count = len(labels)
@@ -166,10 +186,6 @@ def _first(data: ChartData) -> str:
 
 def _small(cmp: Comparison, data: ChartData, name: str) -> bool:
     return name in data.axes and cmp.indicators[name]["kind"] in ("counter", "static")
-
-
-def _page_script() -> str:
-    return _resource("page.js") + _resource("page_reader.js")
 
 
 def _resource(name: str) -> str:

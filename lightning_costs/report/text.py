@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.report.lifecycle_words import life_heads, life_sentences, life_tables, told
 from lightning_costs.report.tables import (
     Cell,
     Line,
@@ -50,6 +51,7 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     if fronts:
         parts += [_title("On the Pareto front of quality and cost: *"), _table(cmp.labels, fronts)]
     parts += _ranks(cmp)
+    parts += _lifecycle(cmp)
     if cmp.cautions:
         parts.append(_title("Cautions"))
         parts += [Text(f"- {text}") for text in cmp.cautions]
@@ -79,6 +81,18 @@ def _ranks(cmp: Comparison) -> list[RenderableType]:
         shown = "; ".join(flip.sentences) + (f"; {flip.more} more" if flip.more else "")
         found.append(Text(f"{flip.first} and {flip.second} disagree on {flip.discordant} of {flip.pairs}: {shown}"))
     return [*found, Text()]
+
+
+def _lifecycle(cmp: Comparison) -> list[RenderableType]:
+    """Training and queries together; nothing where no run has ever been asked what a query costs."""
+    if not told(cmp.lifecycle) and "infer_energy_j" not in cmp.indicators:
+        return []
+    found: list[RenderableType] = []
+    for table in life_tables(cmp):
+        found += [_title(f"Over the model's life: {table.label}; * least"), _table(life_heads(cmp), table.lines)]
+    if not found:
+        found.append(_title("Over the model's life"))
+    return [*found, *(Text(f"- {sentence}") for sentence in life_sentences(cmp)), Text()]
 
 
 def _title(text: str) -> Text:

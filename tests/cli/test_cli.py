@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from fakes import FakeClock
 
 from lightning_costs import Recorder, Tariff, load_run
@@ -217,3 +218,61 @@ def test_a_tariff_that_cannot_be_leaves_the_run_alone(
     said = call(monkeypatch, "reprice", folder, "--tariff", tariff)
     assert message in str(said)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
+def test_report_states_what_all_runs_cost_for_a_paper_and_a_model_card(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "report", runs, "--to", "md", "--monitor", "val/acc") == 0
+    printed = capsys.readouterr().out
+    assert "3 training runs" in printed
+    assert "2 finished and 1 failed" in printed
+    assert "best val/acc" in printed
+    out = tmp_path / "deep" / "costs.tex"
+    assert call(monkeypatch, "report", runs, "--to", "latex", "-o", out) == 0
+    assert out.read_text(encoding="ascii").count(r"\begin{tabular}") == 2
+    capsys.readouterr()
+    assert call(monkeypatch, "report", runs, "--to", "hf-yaml", "--training-type", "pre-training") == 0
+    total = sum(load_run(path).final["co2e_g"] or 0.0 for path in runs.iterdir())
+    block = yaml.safe_load(capsys.readouterr().out)["co2_eq_emissions"]
+    assert math.isclose(block["emissions"], total, rel_tol=1e-12)
+    assert block["training_type"] == "pre-training"
+
+
+def test_a_statement_is_priced_under_the_tariff_that_is_given(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tariff = tmp_path / "tariff.toml"
+    tariff.write_text('country = "SWE"\n')
+    assert call(monkeypatch, "report", runs, "--to", "hf-yaml", "--tariff", tariff) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["co2_eq_emissions"]["geographical_location"] == "Sweden (SWE)"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--to", "csv"], "'html', 'md', 'latex', 'hf-yaml'"),
+        (["--to", "md", "--target", "0.8"], "--to md states all that was spent"),
+        (["--to", "latex", "--curve", "to_reach"], "--to latex states all that was spent"),
+        (["--to", "md", "--training-type", "pre-training"], "--training-type is a field of --to hf-yaml"),
+    ],
+)
+def test_what_a_statement_cannot_be_is_refused(
+    runs: Path, args: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call(monkeypatch, "report", runs, *args) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_compare_tells_costs_after_so_many_queries(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert call(monkeypatch, "compare", runs, "--queries", "1e6", "--json", out) == 0
+    assert "Costs over queries are missing" in capsys.readouterr().out
+    life = json.loads(out.read_text())["lifecycle"]
+    assert [row["queries"] for row in life["at"]] == [1e6]
+    assert life["columns"] == life["pairs"] == []
+    assert all("inference" in run["missing"]["energy_j"] for run in life["runs"].values())
+    assert "queries must be a finite number" in str(call(monkeypatch, "compare", runs, "--queries", "-1"))

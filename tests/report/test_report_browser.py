@@ -2,6 +2,7 @@ from contextlib import contextmanager
 
 import pytest
 from synthetic import make_run, zoo
+from test_compare_lifecycle import life_run
 
 from lightning_costs.compare import compare
 
@@ -128,3 +129,66 @@ def test_the_page_fits_a_phone(browser, written):
     with opened(browser, written, width=390) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert tab.locator("#main-chart svg").bounding_box()["width"] <= 390
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory):
+    runs = [life_run(f"small {HOSTILE}", 7.2e6, 0.5), life_run("large", 72e6, 0.05), life_run("blind", 1e6, None)]
+    return compare(runs).to_html(tmp_path_factory.mktemp("page") / "lives.html")
+
+
+@contextmanager
+def opened_on_lives(browser, lives):
+    with opened(browser, lives) as tab:
+        tab.locator("#life-chart").scroll_into_view_if_needed()
+        tab.wait_for_selector("#life-chart[data-drawn=energy_j]", timeout=30_000)
+        yield tab
+
+
+def test_a_page_whose_runs_never_break_even_has_a_chart_without_marks(browser, tmp_path):
+    runs = [life_run("cheap", 1e6, 0.5), life_run("dear", 2e6, 0.6)]
+    with opened_on_lives(browser, compare(runs).to_html(tmp_path / "page.html")) as tab:
+        tab.fill("#life-queries", "0")
+        assert told(tab, 0)[2] == told(tab, 0)[0]
+        assert tab.locator("#life-chart .mark-symbol path").count() == 0
+
+
+def told(tab, run):
+    return tab.locator(f"tr[data-life='{run}'] td[data-part]").all_inner_texts()
+
+
+def test_costs_after_so_many_queries_follow_the_field_and_the_slider(browser, lives):
+    with opened_on_lives(browser, lives) as tab:
+        assert told(tab, 0) == ["2 kWh", "0.5 J", "2.14 kWh"]
+        tab.fill("#life-queries", "144000000")
+        assert told(tab, 0)[2] == told(tab, 1)[2] == "22 kWh"
+        tab.fill("#life-queries", "1e9")
+        assert told(tab, 1)[2] == "33.9 kWh"
+        assert tab.locator("td.best[data-part=sum]").count() == 1
+        assert tab.locator("#life-head").inner_text() == "after 1,000,000,000 queries"
+        tab.locator("#life-slider").fill("3")
+        assert tab.locator("#life-queries").input_value() == "1000"
+        assert told(tab, 2) == ["0.278 kWh", "missing", "missing"]
+
+
+def test_no_number_of_queries_leaves_the_last_one_and_says_so(browser, lives):
+    with opened_on_lives(browser, lives) as tab:
+        before = told(tab, 0)
+        for wrong in ("-5", ""):
+            tab.fill("#life-queries", wrong)
+            assert tab.locator("#life-queries").get_attribute("aria-invalid") == "true"
+            assert told(tab, 0) == before
+
+
+def test_runs_that_break_even_are_marked_and_hidden_ones_are_not_drawn(browser, lives):
+    with opened_on_lives(browser, lives) as tab:
+        assert tab.locator("#life-chart .mark-line path").count() == 2
+        assert tab.locator("#life-chart .mark-symbol path").count() == 1
+        assert tab.locator("#life-chart line[stroke-dasharray='3,3']").count() == 1
+        tab.locator("#life-chart .mark-symbol path").hover()
+        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000).inner_text()
+        assert "144,000,000 queries" in text
+        assert "22 kWh" in text
+        tab.click("[data-run='1']")
+        tab.wait_for_function("document.querySelectorAll('#life-chart .mark-line path').length === 1")
+        tab.wait_for_function("document.querySelectorAll('#life-chart .mark-symbol path').length === 0")
