@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import polars
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -14,6 +15,7 @@ from lightning_costs import Recorder, Tariff, load_run
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.compute import CONVENTION
 from lightning_costs.probes import census, clock, tensors
+from lightning_costs.recorder import LEAST_APART_S, POINTS_AT_ANY_PACE
 
 PARAMS = 12 * 24 + 24 + 24 * 3 + 3
 FLOP_PER_SAMPLE = 2 * 2 * 12 * 24 + 3 * 2 * 24 * 3  # the first layer has no gradient of its input
@@ -313,3 +315,16 @@ def test_a_second_run_of_the_process_begins_where_the_first_ended(tmp_path, monk
             training.step()
         totals.append(recorder.final["total_s"])
     assert totals[1] < min(2.0, totals[0])
+
+
+def test_many_train_points_keep_apart_and_totals_leave_nothing_out(tmp_path):
+    clock = FakeClock(0.0)
+    recorder = Recorder(save_dir=tmp_path, log_every_n_steps=1, clock=clock, indicators=default_indicators())
+    with recorder:
+        for _ in range(POINTS_AT_ANY_PACE + 100):
+            clock.sleep(0.001)
+            recorder.step(torch.zeros(4, 2))
+    run = load_run(recorder.path)
+    train = run.points.filter(polars.col("trigger") == "train")
+    assert train.height == POINTS_AT_ANY_PACE + 100 * 0.001 // LEAST_APART_S
+    assert (run.final["steps"], run.final["samples"]) == (POINTS_AT_ANY_PACE + 100, 4 * (POINTS_AT_ANY_PACE + 100))
