@@ -5,7 +5,7 @@ between belongs to whoever runs it. What the timing itself takes is measured in 
 nothing and by entries that only call such a one, and taken off. The median over steps that emit nothing, and over steps
 that emit a point, is shown with the quartiles.
 
-    python benchmarks/hooks.py [--steps 3000] [--every 50]
+    python benchmarks/hooks.py [--steps 3000] [--every 50] [--others 1]
 """
 
 from __future__ import annotations
@@ -84,18 +84,42 @@ def instrument(meter: Meter) -> None:
                 hooks[key] = meter.timed(OURS, hook)
 
     Shadows.put, TrainerView._hook_optimizers = timed_put, timed_hooks  # type: ignore[method-assign]
-    for hook in ("on_before_backward", "on_train_batch_end"):
-        setattr(CostMonitor, hook, meter.timed(OURS, getattr(CostMonitor, hook)))
+    CostMonitor.on_train_batch_end = meter.timed(OURS, CostMonitor.on_train_batch_end)  # type: ignore[method-assign]
+
+
+class Reader:
+    """Reads the meter at the end of every batch."""
+
+    def __init__(self, meter: Meter, every: int) -> None:
+        self.meter, self.every, self.steps = meter, every, 0
+        self.quiet: list[float] = []
+        self.emitting: list[float] = []
+        self.empty: list[float] = []
+
+    def read(self) -> None:
+        ours_us, empty_us = self.meter.take()
+        self.steps += 1
+        if self.steps > 100:
+            (self.quiet if self.steps % self.every else self.emitting).append(ours_us)
+            self.empty.append(empty_us)
+
+
+class Bystander(Callback):
+    """Somebody else's callback, whose time is booked as its own."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
 
 
 class Marked(Mlp):
-    """Makes empty entries where ours are made: amid the step, with other code in the caches."""
+    """Makes empty entries where ours are made, amid the step, with other code in the caches; its end is read last."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, reader: Reader) -> None:
         super().__init__(64)
         self.nothing = meter.timed(NOTHING, lambda: None)
         called = meter.timed(CALLED, lambda *args, **kwargs: None)
         self.calls_nothing = meter.timed(CALLS_NOTHING, lambda *args, **kwargs: called(*args, **kwargs))
+        self.reader = reader
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.nothing()
@@ -105,33 +129,18 @@ class Marked(Mlp):
     def on_train_batch_end(self, *args: Any) -> None:
         self.nothing()
         self.calls_nothing(*args)
+        self.reader.read()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.nothing()
 
 
-class Reader(Callback):
-    """Reads the meter at the end of every batch, after the monitor."""
-
-    def __init__(self, meter: Meter, every: int) -> None:
-        self.meter, self.every, self.steps = meter, every, 0
-        self.quiet: list[float] = []
-        self.emitting: list[float] = []
-        self.empty: list[float] = []
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        ours_us, empty_us = self.meter.take()
-        self.steps += 1
-        if self.steps > 100:
-            (self.quiet if self.steps % self.every else self.emitting).append(ours_us)
-            self.empty.append(empty_us)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--others", type=int, default=0, help="callbacks beside ours that have a hook of every batch")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -149,12 +158,12 @@ def main() -> None:
             max_epochs=-1,
             logger=NoWhere(),
             log_every_n_steps=args.every,
-            callbacks=[CostMonitor(save_dir=folder, infer=False), reader],
+            callbacks=[CostMonitor(save_dir=folder, infer=False), *[Bystander() for _ in range(args.others)]],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(Marked(meter), loader)
+        trainer.fit(Marked(meter, reader), loader)
     print(f"an empty entry (taken off): {statistics.median(reader.empty):.2f} us")
     for name, times in (("a step that emits nothing", reader.quiet), ("a step that emits a point", reader.emitting)):
         if len(times) > 3:

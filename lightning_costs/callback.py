@@ -24,7 +24,7 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.namespaces import Callback
-from lightning_costs.probes.stride import BACKWARD, work_of
+from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import Status, status_after
@@ -175,13 +175,6 @@ class CostMonitor(Callback):
             if monitor and mode in ("max", "min"):
                 return monitor, mode
         return None, None
-
-    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-        """A backward pass is about to begin, in automatic and in manual optimization."""
-        if (session := self._session) is not None and not session.broken:
-            session.stride.events.append(BACKWARD)
-            if session.looking:
-                session.look_inside()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch is done."""

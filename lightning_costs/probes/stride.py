@@ -19,15 +19,15 @@ _PLAIN = (list, tuple)
 R = TypeVar("R")
 
 
-def _compiled() -> Mapping[str, Mapping[str, int]]:
+def _compiled() -> Mapping[str, int]:
     """What torch.compile counts in this process; nothing is imported where it was not used."""
     utils = sys.modules.get("torch._dynamo.utils")
-    return utils.counters if utils is not None else {"stats": {}}
+    return utils.counters["stats"] if utils is not None else {}
 
 
 def compiled_graphs() -> int:
     """Graphs that torch.compile has made in this process."""
-    return int(_compiled()["stats"].get("unique_graphs", 0))
+    return int(_compiled().get("unique_graphs", 0))
 
 
 def looks_alike(batch: Any, signature: Signature) -> bool:
@@ -67,6 +67,7 @@ class Stride:
         "_counted",
         "_events",
         "_graphs",
+        "_keep",
         "_signature",
         "calls",
         "events",
@@ -99,6 +100,7 @@ class Stride:
         self.noted: Callable[[], object] | None = None
         #: What the account `train` held at the end of each step that was noted and not yet booked.
         self.train_s = array("d")
+        self._keep = self.train_s.append
 
     def follow(self, seen: Look, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
         """A step was told in full: those like it may follow, once `left` allows them."""
@@ -134,12 +136,13 @@ class Stride:
 
     def again(self) -> bool:
         """The batch is done: notes it where it was a step like the last one."""
-        if self.events != self._events or self._counted["stats"].get("unique_graphs", 0) != self._graphs:
+        if self.events != self._events or self._counted.get("unique_graphs", 0) != self._graphs:
             return False
-        train_s = self._accounts.train_s()
-        if self._accounts.since_s >= self.until_s:
+        accounts = self._accounts
+        train_s = accounts.train_s()
+        if accounts.since_s >= self.until_s:
             return False
-        self.train_s.append(train_s)
+        self._keep(train_s)
         self.left -= 1
         self.same = False
         self.events.clear()
@@ -150,6 +153,7 @@ class Stride:
     def take(self) -> array[float]:
         """The steps noted since the last call, to be booked; then forget them."""
         noted, self.train_s = self.train_s, array("d")
+        self._keep = self.train_s.append
         return noted
 
     def take_events(self) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.probes.shadow import ABSENT, Shadows, own
-from lightning_costs.probes.stride import Stride
+from lightning_costs.probes.stride import BACKWARD, Stride
 from lightning_costs.probes.tensors import unwrap
 
 #: Train hooks of other callbacks: their time is not training.
@@ -28,7 +28,13 @@ _TRAIN_HOOKS = (
     "on_train_epoch_end",
     "on_train_end",
 )
-_HOOKS_OF_A_STEP = ("on_train_batch_start", "on_before_zero_grad", "on_after_backward", "on_before_optimizer_step")
+_HOOKS_OF_A_STEP = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
 _CHECKPOINT_HOOKS = (*_TRAIN_HOOKS, "on_validation_end", "on_validation_epoch_end")
 _FETCHED_WITHIN = object()
 _FINDERS = {"LearningRateFinder", "BatchSizeFinder"}
@@ -191,6 +197,7 @@ class TrainerView:
         self._watch_fetching(epoch_loop)
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
+        put(trainer.strategy, "backward", self._backward, hot=True)
         if self._listener.timing_device:
             put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
@@ -381,6 +388,18 @@ class TrainerView:
         if accumulating != self._at[0] or self._frozen != self._at[1]:
             self._at = (accumulating, self._frozen)
         return self._at
+
+    def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A backward pass, automatic or manual: a hook of ours would cost thrice as much, with what is around it."""
+        listener, note = self._listener, self._listener.stride.events.append
+
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            note(BACKWARD)
+            if listener.looking:
+                listener.look_inside()
+            return original(*args, **kwargs)
+
+        return backward
 
     # Rows ---------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ PRIVATE = (
     "_logger_connector.log_eval_end_metrics",
     "_logger_connector.update_train_step_metrics",
     "_logger_connector.update_train_epoch_metrics",
+    "strategy.backward",
     "strategy.optimizers",
 )
 
