@@ -263,17 +263,12 @@ class _Session:
     def training_ended(self) -> None:
         self.recorder.training_ended()
 
+    @harmless
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        if self.broken:
-            return None
-        try:  # every step comes by here: no wrapper
-            if not self._announced and len(self.view.loaders) > 1:
-                self.recorder.batches_have_parts(self.view.parts)
-            count = self.recorder.before(batch, position)
-            self.looking = self.recorder.looking
-        except Exception:  # noqa: BLE001 - as in harmless
-            self.stop_measuring()
-            return None
+        if not self._announced and len(self.view.loaders) > 1:
+            self.recorder.batches_have_parts(self.view.parts)
+        count = self.recorder.before(batch, position)
+        self.looking = self.recorder.looking
         return count
 
     @harmless
@@ -304,19 +299,12 @@ class _Session:
     def look_inside(self) -> None:
         self.recorder.look_inside()
 
+    @harmless
     def batch_ended(self, batch: object) -> None:
-        if self.broken:
-            return
-        try:  # every step may come by here: no wrapper
-            if self.stride.same:
-                self.stride.same = False
-                self.recorder.not_alike()
-            self._batch_ended(batch)
-        except Exception:  # noqa: BLE001 - as in harmless
-            self.stop_measuring()
-
-    def _batch_ended(self, batch: object) -> None:
         view, recorder = self.view, self.recorder
+        if self.stride.same:  # it looked like the last batch, and was another step after all
+            self.stride.same = False
+            recorder.not_alike()
         events = self.stride.take_events()
         work = work_of(events)
         first = not self._announced
