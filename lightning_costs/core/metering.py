@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from lightning_costs.core.accounts import ACCOUNTS, PARTS
 
@@ -59,3 +59,32 @@ def by_account(joules: float, seconds: Mapping[str, float], now: str) -> dict[st
     if total_s <= 0:
         return {PARTS.get(now, now): joules}
     return {account: joules * amount_s / total_s for account, amount_s in spent.items() if amount_s > 0}
+
+
+@final
+class EdgeError:
+    """The bound of a counter that moves in steps: its lag times the highest mean power between two readings.
+
+    Args:
+        lag_s: How far behind the counter may be.
+
+    Example:
+        >>> edge = EdgeError(0.1)
+        >>> edge.note(spent_j=50.0, elapsed_s=0.5)
+        >>> edge.joules
+        10.0
+    """
+
+    def __init__(self, lag_s: float) -> None:
+        self._lag_s = lag_s
+        self._peak_w = 0.0
+
+    def note(self, spent_j: float, elapsed_s: float) -> None:
+        """What was spent between two readings; readings closer than the lag tell no power."""
+        if elapsed_s > self._lag_s:
+            self._peak_w = max(self._peak_w, spent_j / elapsed_s)
+
+    @property
+    def joules(self) -> float:
+        """The bound, in joules."""
+        return self._lag_s * self._peak_w

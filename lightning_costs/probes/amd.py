@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, final
 
 from lightning_costs.core.indicator import Missing
-from lightning_costs.core.metering import Metering
+from lightning_costs.core.metering import EdgeError, Metering
 from lightning_costs.probes.host_energy import quiet
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class AmdEnergy:
                 warn=True,
             )
         self._read_s = time.perf_counter()
-        self._peak_w = 0.0
+        self._edge = EdgeError(_LAG_S)
 
     @classmethod
     def attach(cls, device: torch.device) -> Self:
@@ -90,8 +90,7 @@ class AmdEnergy:
         if self._counter_mj < before_mj:
             raise Missing("gpu energy: amdsmi's accumulator was reset during the run", warn=True)
         spent_j = (self._counter_mj - before_mj) / 1e3
-        if elapsed_s > _LAG_S:
-            self._peak_w = max(self._peak_w, spent_j / elapsed_s)
+        self._edge.note(spent_j, elapsed_s)
         return spent_j
 
     def metering(self) -> Metering:
@@ -99,7 +98,7 @@ class AmdEnergy:
         return Metering(
             method="counter",
             instrument="amdsmi energy accumulator",
-            error_j=_LAG_S * self._peak_w,
+            error_j=self._edge.joules,
             detail=f"the whole device, whoever uses it; the bound is {_LAG_S:g} s x the highest mean power between "
             "readings; the sensor's own accuracy is not in it",
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import final
 
 from lightning_costs.core.indicator import Missing
-from lightning_costs.core.metering import Metering
+from lightning_costs.core.metering import EdgeError, Metering
 
 POWERCAP = Path("/sys/class/powercap")
 #: Intel's counters move about every millisecond.
@@ -52,7 +52,7 @@ class RaplEnergy:
     def __init__(self, zones: Sequence[Zone], covers: str) -> None:
         self._zones, self._covers = list(zones), covers
         self._read_s = time.perf_counter()
-        self._peak_w = 0.0
+        self._edge = EdgeError(_LAG_S)
         self.method = f"counter: RAPL, {covers}, every process on this node"
 
     def joules(self) -> float:
@@ -74,8 +74,7 @@ class RaplEnergy:
             spent_j = sum(zone.take_uj() for zone in self._zones) / 1e6
         except (OSError, ValueError) as error:
             raise Missing(f"RAPL cannot be read any more ({error!r})", warn=True) from error
-        if elapsed_s > _LAG_S:
-            self._peak_w = max(self._peak_w, spent_j / elapsed_s)
+        self._edge.note(spent_j, elapsed_s)
         return spent_j
 
     def metering(self) -> Metering:
@@ -83,7 +82,7 @@ class RaplEnergy:
         return Metering(
             method="counter",
             instrument="RAPL",
-            error_j=_LAG_S * self._peak_w,
+            error_j=self._edge.joules,
             detail=f"{self._covers}, every process on this node; the bound is {_LAG_S:g} s x the highest mean power "
             "between readings, as counters move about that often; the processor's own accuracy is not in it",
             facts={"zones": [zone.name for zone in self._zones]},
