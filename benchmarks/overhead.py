@@ -5,7 +5,7 @@ slow moment of the machine falls on all of them. A round's figure is its time pe
 without a monitor; the median over rounds is shown, with the quartiles. Beside it stands the same in CPU time of the
 training thread, which other programs on the machine disturb less. The logger throws rows away, so that the monitors
 are measured and not a file. Timing begins after the first steps, past those of CostMonitor that are counted and past
-its first points, which it makes at any pace.
+its first points, which it makes at any pace: these are only a few here, as a training soon has them behind it.
 
     python benchmarks/overhead.py [--rounds 15] [--steps 400] [--device cuda] [--width 64] [--layers 2] [--batch 8]
 
@@ -33,9 +33,11 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_costs import CostMonitor
+from lightning_costs import CostMonitor, recorder
 from lightning_costs.probes.setup import cpu_model
-from lightning_costs.recorder import POINTS_AT_ANY_PACE
+
+#: Points that CostMonitor makes at any pace: so few that even a short timing shows what comes after them.
+FIRST_POINTS = 4
 
 
 class NoWhere(Logger):
@@ -95,7 +97,7 @@ def _wait(trainer: Any) -> None:
 
 
 def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Namespace) -> tuple[float, float]:
-    warmup = POINTS_AT_ANY_PACE + 60
+    warmup = FIRST_POINTS * every + 60
     watch = Stopwatch(warmup)
     monitor = make()
     x = torch.randn(args.batches * args.batch, 32)
@@ -136,6 +138,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    recorder.POINTS_AT_ANY_PACE = FIRST_POINTS
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -229,7 +229,6 @@ class _Session:
         self._trainer = trainer
         self._columns = columns(recorder.declarations, headline_only=headline_only)
         self._headline = columns(recorder.declarations, headline_only=True)
-        self._row: dict[str, float] = {}
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
@@ -367,7 +366,7 @@ class _Session:
         return run
 
     def row(self) -> Mapping[str, float]:
-        return self._row if self._row_step == self.view.row_step else {}
+        return row(self._costs, self._columns) if self._row_step == self.view.row_step else {}
 
     def bar(self) -> str:
         if self._bar is None:
@@ -414,7 +413,6 @@ class _Session:
 
     def _point(self, point: CurvePoint) -> None:
         self._costs, self._bar = point.costs, None
-        self._row = row(point.costs, self._columns)
         self._row_step = self.view.row_step
         if point.trigger == "train":
             self.view.open_next_row()

@@ -40,9 +40,12 @@ _log = logging.getLogger("lightning_costs")
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
 #: Train points after which the next ones keep apart, where one process trains (several need the same steps): a point
-#: takes some 0.2 ms, so measuring stays near a hundredth of a training whose steps take a millisecond.
+#: that took some seconds is followed by the next one after that many over this share of the time, so that measuring
+#: stays a small part of a training whose steps take a millisecond (the steps after a point are slower too: caches are
+#: cold). One slow point must not hide what follows it.
 POINTS_AT_ANY_PACE = 200
-LEAST_APART_S = 0.025
+MOST_OF_THE_TIME = 0.0025
+MOST_APART_S = 1.0
 
 Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
 
@@ -640,12 +643,13 @@ class Recorder:
             self._mark(trigger)
             if trigger == "train":
                 self._train_points += 1
-                if self._train_points >= POINTS_AT_ANY_PACE and len(self._setting.places) == 1:
-                    self._next_point_s = began + LEAST_APART_S
             if trigger != "train" and self._steps is not None:
                 self._steps.interrupted()
             point = self._book.append(step=self._step, epoch=self._epoch, trigger=trigger, quality=quality or {})
-            self._window.overhead_s += self._clock() - began
+            took_s = self._clock() - began
+            self._window.overhead_s += took_s
+            if self._train_points >= POINTS_AT_ANY_PACE and len(self._setting.places) == 1:
+                self._next_point_s = began + took_s + min(took_s / MOST_OF_THE_TIME, MOST_APART_S)
         return point
 
     def _fold(self, trigger: Trigger) -> None:

@@ -226,7 +226,8 @@ class TrainerView:
         checkpoint = "Checkpoint" in kinds
         for hook in _CHECKPOINT_HOOKS if checkpoint else _TRAIN_HOOKS:
             if self._overridden(callback, hook):
-                self._shadows.put(callback, hook, self._booked("checkpoint" if checkpoint else "other", callback))
+                booked = self._booked("checkpoint" if checkpoint else "other", callback)
+                self._shadows.put(callback, hook, booked, hot=True)  # below another's shadow it would book on: harmless
 
     @staticmethod
     def _overridden(callback: object, hook: str) -> bool:

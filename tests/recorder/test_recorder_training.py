@@ -12,10 +12,11 @@ from fakes import FakeClock
 from torch import nn
 
 from lightning_costs import Recorder, Tariff, load_run
+from lightning_costs.core.indicator import Measured
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.compute import CONVENTION
 from lightning_costs.probes import census, clock, tensors
-from lightning_costs.recorder import LEAST_APART_S, POINTS_AT_ANY_PACE
+from lightning_costs.recorder import MOST_APART_S, MOST_OF_THE_TIME, POINTS_AT_ANY_PACE
 
 PARAMS = 12 * 24 + 24 + 24 * 3 + 3
 FLOP_PER_SAMPLE = 2 * 2 * 12 * 24 + 3 * 2 * 24 * 3  # the first layer has no gradient of its input
@@ -317,14 +318,29 @@ def test_a_second_run_of_the_process_begins_where_the_first_ended(tmp_path, monk
     assert totals[1] < min(2.0, totals[0])
 
 
-def test_many_train_points_keep_apart_and_totals_leave_nothing_out(tmp_path):
+@pytest.mark.parametrize(("point_s", "apart_s"), [(0.0001, 0.0001 / MOST_OF_THE_TIME), (0.01, MOST_APART_S)])
+def test_many_train_points_keep_apart_by_what_one_takes_and_totals_leave_nothing_out(tmp_path, point_s, apart_s):
     clock = FakeClock(0.0)
-    recorder = Recorder(save_dir=tmp_path, log_every_n_steps=1, clock=clock, indicators=default_indicators())
+
+    class Slow(Measured):
+        name, unit, kind, family = "slow_calls", "calls", "counter", "data"
+
+        def read(self, sample):
+            clock.sleep(point_s)
+            return 1.0
+
+    steps = POINTS_AT_ANY_PACE + 3000
+    indicators = [*default_indicators(), Slow()]
+    recorder = Recorder(save_dir=tmp_path, log_every_n_steps=1, clock=clock, indicators=indicators)
     with recorder:
-        for _ in range(POINTS_AT_ANY_PACE + 100):
+        for _ in range(steps):
             clock.sleep(0.001)
             recorder.step(torch.zeros(4, 2))
     run = load_run(recorder.path)
-    train = run.points.filter(polars.col("trigger") == "train")
-    assert train.height == POINTS_AT_ANY_PACE + 100 * 0.001 // LEAST_APART_S
-    assert (run.final["steps"], run.final["samples"]) == (POINTS_AT_ANY_PACE + 100, 4 * (POINTS_AT_ANY_PACE + 100))
+    ended_s = run.points.filter(polars.col("trigger") == "train")["total_s"]
+    gaps_s = ended_s.diff().drop_nulls()
+    assert gaps_s[: POINTS_AT_ANY_PACE - 1].to_list() == pytest.approx([0.001 + point_s] * (POINTS_AT_ANY_PACE - 1))
+    later_s = gaps_s[POINTS_AT_ANY_PACE - 1 :]
+    assert len(later_s) >= 2
+    assert apart_s <= later_s.min() <= later_s.max() <= apart_s + 0.002 + point_s
+    assert (run.final["steps"], run.final["samples"]) == (steps, 4 * steps)
