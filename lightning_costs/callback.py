@@ -18,12 +18,13 @@ from lightning_costs.core.forecast import Expected
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.harmless import harmless
 from lightning_costs.core.indicator import Indicator
-from lightning_costs.core.records import CurvePoint, Place, RunRecord
+from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.namespaces import Callback
+from lightning_costs.probes.places import of_trainer
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder
@@ -133,6 +134,7 @@ class CostMonitor(Callback):
         monitor, mode = self._goal(trainer)
         every = trainer.log_every_n_steps if self._every is None else self._every
         cuda = trainer.strategy.root_device.type == "cuda"
+        place, everyone = of_trainer(trainer)
         recorder = Recorder(
             module=pl_module,
             optimizers=lambda: trainer.strategy.optimizers,
@@ -149,8 +151,8 @@ class CostMonitor(Callback):
             devices=trainer.num_devices * trainer.num_nodes if cuda else trainer.num_nodes,
             nodes=trainer.num_nodes,
             log_every_n_steps=every,
-            place=Place(rank=trainer.global_rank, node=trainer.node_rank, replica=trainer.global_rank),
-            places=_places(trainer),
+            place=place,
+            places=everyone,
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
@@ -416,17 +418,16 @@ class _Session:
         self._row_step = self.view.row_step
         if point.trigger == "train":
             self.view.open_next_row()
-        if self._trainer.world_size == 1:
-            headline = row(point.costs, self._headline)
+        headline = row(point.costs, self._headline)
+        if self._trainer.world_size > 1:  # every rank has to see the same, or their decisions part
+            if point.trigger not in ("evaluate", "epoch"):
+                return
+            headline = self.recorder.agreed(headline, point.trigger)
+        if headline:
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
             # fresh ones, as somebody may keep the last.
             values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self.view.publish(dict(zip(headline, values, strict=True)))
-
-
-def _places(trainer: Any) -> tuple[Place, ...]:
-    per_node = max(1, trainer.world_size // max(1, trainer.num_nodes))
-    return tuple(Place(rank=r, node=r // per_node, replica=r) for r in range(trainer.world_size))
 
 
 def _facts(trainer: Any, loaders: Sequence[Any]) -> dict[str, Any]:

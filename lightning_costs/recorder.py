@@ -17,14 +17,15 @@ from lightning_costs.core.forecast import Expected, Forecast
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.indicator import Declaration, Indicator
 from lightning_costs.core.records import Amount, CurvePoint, Place, RunRecord, Trigger
-from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.window import Window
 from lightning_costs.indicators import default_indicators
+from lightning_costs.indicators.job import Job
 from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
+from lightning_costs.probes.places import job_places
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe, device_name
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
@@ -71,7 +72,7 @@ class Recorder:
         nodes: Machines allocated to the job.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `quality` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
-        place: This process among others.
+        place: This process among others; by default as torch.distributed tells, each a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
         infer: Whether `infer` will be called: the first counted batch is then kept on the host.
@@ -124,6 +125,8 @@ class Recorder:
         check_goal(monitor, mode)
         self._clock = clock
         self.accounts = accounts or Accounts(clock, run_begins_s() if clock is now_s else clock())
+        if places is None and place is None:
+            place, places = job_places()
         place = place or Place()
         self._setting = Setting(
             place=place,
@@ -137,6 +140,7 @@ class Recorder:
             accounts=self.accounts,
         )
         self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
+        self._job = Job(self._panel, self._setting)
         self._tariff = Tariff.find(tariff)
         self._window = Window(self.accounts)
         self._book = RunBook(
@@ -165,9 +169,10 @@ class Recorder:
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepWatch | None = None
         self._meters: EnergyMeters | None = None
-        self._step = self._epoch = self._steps_before = 0
+        self._step = self._epoch = self._steps_before = self._batches = 0
         self._train_points = 0
         self._ended_s = 0.0
+        self._hurry = False
 
     # What others may ask ------------------------------------------------------------------------------------
 
@@ -216,7 +221,7 @@ class Recorder:
         columns = list(columns)
         why = self._book.notes | self.header["missing"]
         gone = {name: why.get(name, "it was not read") for name in columns if self.totals.get(name) is None}
-        return gone | self._panel.lacking(columns, self._tariff)
+        return gone | self._panel.lacking(columns, self._tariff, hears_all=self._job.hears_all)
 
     @property
     def training(self) -> bool:
@@ -248,6 +253,7 @@ class Recorder:
         setting = self._setting
         facts = {"devices": setting.devices, "nodes": setting.nodes, "processes": len(setting.places)}
         self._book.begin_attempt({**facts, "device": device_name(setting)})
+        self._job.meet()
         self.accounts.rebase("train")
         self._window.start_clock()
 
@@ -271,6 +277,22 @@ class Recorder:
     def tell(self, facts: Mapping[str, Any]) -> None:
         """More for the header, plain data by key: it is written with the next point."""
         self._book.header |= facts
+
+    def locate(self, place: Place) -> None:
+        """Where this process is, where that is known late (a pipeline's stage): before the first point."""
+        self._setting.place = replace(place, device=place.device or self._setting.place.device)
+
+    def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+        """Rank 0's numbers after a point, the same on every rank; empty where they cannot be had in time.
+
+        Args:
+            headline: On rank 0, the numbers; on other ranks they are not looked at.
+            trigger: What closed the point's window.
+        """
+        began = self._clock()
+        numbers = self._job.agreed(headline, trigger)
+        self._window.overhead_s += self._clock() - began
+        return numbers
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
@@ -614,6 +636,7 @@ class Recorder:
         """
         if self._state == "ended":
             return None
+        self._hurry = status != "finished"
         if self._book.opened:
             self.emit("end")
         self.accounts.before_switch = self._meters = None
@@ -639,7 +662,8 @@ class Recorder:
         """Close the window into a point, fold it into the totals and append it to the run folder."""
         with self.accounts.inside("other", "lightning-costs"):
             began = self._clock()
-            self._fold(trigger)
+            self._job.point()
+            self._fold(trigger, at_point=True)
             self._mark(trigger)
             if trigger == "train":
                 self._train_points += 1
@@ -652,25 +676,31 @@ class Recorder:
                 self._next_point_s = began + took_s + min(took_s / MOST_OF_THE_TIME, MOST_APART_S)
         return point
 
-    def _fold(self, trigger: Trigger) -> None:
+    def _fold(self, trigger: Trigger, *, at_point: bool = False) -> None:
         if self._steps is None:
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
         self._book_stride()
         self._window.overhead_s += self._steps.take_census_s(self._window.steady_step_s)
         sample = self._window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
+        if (lead_s := self.stride.take_lead_s()) is not None:
+            sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
             sample = replace(sample, device=device, step_times_s=device.step_times_s)
         vector = self._panel.read(sample)
-        job = reduce_ranks([vector], self._panel.measured, self._setting.places)
-        self._panel.note_unheard(vector, job)
-        window = self._panel.derive(job, self._tariff)
+        self._batches += sample.batches
+        job, even = self._job.window(
+            vector, trigger=trigger, batches=self._batches, exact=not at_point, hurry=self._hurry
+        )
+        window = self._panel.derive(job, self._tariff, None if even is job else even or {})
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
             self._book.header |= self._steps.about()
         if trigger != "train":
             by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
+            if ranks := self._job.told():
+                self._book.header["ranks"] = ranks
         if self._meters is not None and (trigger != "train" or "energy" not in self._book.header):
             self._book.header["energy"] = self._meters.about(final=trigger == "end")
         self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)

@@ -75,6 +75,7 @@ class StepSample:
         data_wait_s: Seconds in which the host waited for the next batch, contained in the account `train`.
         h2d_s: Host seconds in which batches were handed to the device, contained in the account `train`; None where
             nobody told them apart.
+        lead_s: Host seconds from having a batch to its first backward pass; None where nobody tells.
         steps: Batches in which an optimizer stepped.
         optimizer_steps: Calls of optimizers.
         batches: Batches trained on.
@@ -99,6 +100,7 @@ class StepSample:
     accounts_s: Mapping[str, float]
     data_wait_s: float = 0.0
     h2d_s: float | None = None
+    lead_s: float | None = None
     steps: int = 0
     optimizer_steps: int = 0
     batches: int = 0

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_costs.core.indicator import Declaration, Scope
 from lightning_costs.core.records import Amount, CostVector, Place
@@ -54,29 +58,94 @@ def reduce_ranks(
         >>> reduce_ranks(heard, {"cpu_energy_j": CpuEnergyJ.declaration()}, places)
         {'cpu_energy_j': 5.0}
     """
-    ranked = sorted(vectors, key=lambda v: v.place.rank)
-    if len(places) == len(ranked) == 1:
-        return {name: ranked[0].amounts.get(name) for name in declarations}
-    heard = {vector.place.rank: vector.place for vector in ranked}
-    places = [heard.get(place.rank, place) for place in places]
-    job: dict[str, Amount] = {}
-    for name, declared in declarations.items():
-        if declared.across == "rank0":
-            job[name] = next((v.amounts.get(name) for v in ranked if v.place.rank == 0), None)
-            continue
-        owners: dict[tuple[int | str, ...], Amount] = {owner(place, declared.scope): None for place in places}
-        spoken: set[tuple[int | str, ...]] = set()  # a device's lowest rank speaks for it: nobody steps in
-        for vector in ranked:
-            key = owner(vector.place, declared.scope)
-            if owners.get(key) is None and not (declared.scope == "device" and key in spoken):
-                owners[key] = vector.amounts.get(name)
-            spoken.add(key)
-        readings = [amount for amount in owners.values() if amount is not None]
-        if not readings or len(readings) < len(owners):
-            job[name] = None
-        elif declared.across == "max":
-            job[name] = max(readings)
-        else:
-            total = math.fsum(readings)
-            job[name] = total / len(readings) if declared.across == "mean" else total
-    return job
+    vectors = list(vectors)
+    if len(places) == len(vectors) == 1:
+        return {name: vectors[0].amounts.get(name) for name in declarations}
+    by_rank = {vector.place.rank: vector for vector in vectors}
+    joint = Joint(declarations, [by_rank[p.rank].place if p.rank in by_rank else p for p in places])
+    heard = np.array([place.rank in by_rank for place in joint.places], dtype=bool)
+    readings = np.full((len(joint.places), len(declarations)), np.nan)
+    for row, place in enumerate(joint.places):
+        if place.rank in by_rank:
+            amount_of = by_rank[place.rank].amounts.get
+            readings[row] = [np.nan if (amount := amount_of(name)) is None else amount for name in declarations]
+    return dict(zip(declarations, joint.join(readings, heard), strict=True))
+
+
+@final
+class Joint:
+    """Joins the readings of many ranks, all columns of a scope at once.
+
+    Args:
+        declarations: By column name: the order of the columns.
+        places: [ranks]: everyone who takes part.
+    """
+
+    def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[Place]) -> None:
+        #: [ranks], ascending: the order of the rows.
+        self.places = sorted(places, key=lambda place: place.rank)
+        self._across = [declared.across for declared in declarations.values()]
+        columns: dict[Scope, list[int]] = {}
+        for column, declared in enumerate(declarations.values()):
+            columns.setdefault(declared.scope, []).append(column)
+        self._scopes = [(scope, np.array(of_scope), self._members(scope)) for scope, of_scope in columns.items()]
+        self._rank0 = next((row for row, place in enumerate(self.places) if place.rank == 0), None)
+
+    def _members(self, scope: Scope) -> list[list[int]]:
+        """[owners][members]: the rows of each owner's ranks."""
+        members: dict[tuple[int | str, ...], list[int]] = {}
+        for row, place in enumerate(self.places):
+            members.setdefault(owner(place, scope), []).append(row)
+        return list(members.values())
+
+    def owners(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> Iterator[_OfOwners]:
+        """By scope: its columns, its owners' readings, and whose they are.
+
+        Args:
+            readings: [ranks, columns], NaN where a rank has none.
+            heard: [ranks]: whether anything came from it.
+        """
+        for scope, columns, members in self._scopes:
+            of_scope = readings[:, columns]
+            if len(members) == len(self.places):
+                yield _OfOwners(columns, of_scope, members)
+                continue
+            spoken = np.full((len(members), len(columns)), np.nan)
+            for owned, rows in enumerate(members):
+                for row in rows:
+                    lacks = np.isnan(spoken[owned])
+                    if not lacks.any():
+                        break
+                    spoken[owned, lacks] = of_scope[row, lacks]
+                    if scope == "device" and heard[row]:
+                        break  # a device's lowest rank that is heard speaks for it: nobody steps in
+            yield _OfOwners(columns, spoken, members)
+
+    def join(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> list[Amount]:
+        """[columns]: the job's amounts; None where an owner's reading is missing."""
+        job: list[Amount] = [None] * readings.shape[1]
+        for column, across in enumerate(self._across):
+            if across == "rank0" and self._rank0 is not None:
+                own = float(readings[self._rank0, column])
+                job[column] = None if math.isnan(own) else own
+        for columns, spoken, _ in self.owners(readings, heard):
+            whole = ~np.isnan(spoken).any(axis=0)
+            for index in np.flatnonzero(whole).tolist():
+                across = self._across[columns[index]]
+                if across == "rank0":
+                    continue
+                amounts = spoken[:, index].tolist()
+                if across == "max":
+                    job[columns[index]] = max(amounts)
+                else:
+                    total = math.fsum(amounts)
+                    job[columns[index]] = total / len(amounts) if across == "mean" else total
+        return job
+
+
+class _OfOwners(NamedTuple):
+    columns: NDArray[np.intp]
+    #: [owners, columns], NaN where nobody of an owner has a reading.
+    spoken: NDArray[np.float64]
+    #: [owners][members]: rows of the ranks that may speak for each.
+    members: list[list[int]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Derived, Measured
+from lightning_costs.core.indicator import Derived, Measured, Missing
 from lightning_costs.core.records import StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.probes.setting import Setting
@@ -91,6 +91,33 @@ class DataWaitS(Measured):
 
     def read(self, sample: StepSample) -> float:
         return sample.data_wait_s
+
+
+@final
+class RankMaxDataWaitS(Measured):
+    """Host seconds waiting for the next batch, of the rank that waited most."""
+
+    name, unit, kind, family = "rank_max_data_wait_s", "s", "counter", "time"
+    across, role, label = "max", "diagnostic", "waiting for data, the worst rank"
+
+    def read(self, sample: StepSample) -> float:
+        return sample.data_wait_s
+
+
+@final
+class RankMaxLeadS(Measured):
+    """Host seconds from having a batch to its first backward pass, of the rank with most of them.
+
+    What a rank does by itself before gradients are exchanged: the others wait there for the slowest.
+    """
+
+    name, unit, kind, family = "rank_max_lead_s", "s", "counter", "time"
+    across, role, label = "max", "diagnostic", "before the backward pass, the worst rank"
+
+    def read(self, sample: StepSample) -> float:
+        if sample.lead_s is None:
+            raise Missing("told where several processes train under Lightning")
+        return sample.lead_s
 
 
 @final

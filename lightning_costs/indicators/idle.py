@@ -152,3 +152,18 @@ class H2dS(Measured):
         if sample.h2d_s is None:
             raise Missing("nobody tells when a batch is handed to the device")
         return sample.h2d_s
+
+
+@final
+class RankMaxH2dS(Measured):
+    """Host seconds of handing batches to the device, of the rank that took longest."""
+
+    name, unit, kind, family = "rank_max_h2d_s", "s", "counter", "time"
+    across, role, label = "max", "diagnostic", "batch transfer, the worst rank"
+
+    def open(self, setting: Setting) -> None:
+        self._own = H2dS()
+        self._own.open(setting)
+
+    def read(self, sample: StepSample) -> float:
+        return self._own.read(sample)

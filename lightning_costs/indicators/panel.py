@@ -135,28 +135,37 @@ class Panel:
             self._lose(indicator, error)
             return None
 
-    def note_unheard(self, own: CostVector, job: Mapping[str, Amount]) -> None:
+    def note_unheard(self, own: CostVector, job: Mapping[str, Amount], why: str | None) -> None:
         """Columns that this rank read and the job has not: some owner of theirs was not heard."""
-        if len(self._setting.places) == 1:
-            return
         for indicator in self._measured:
             name = indicator.name
             if own.amounts.get(name) is not None and job.get(name) is None:
-                self._lose(indicator, Missing(_unheard(indicator, len(self._setting.places))))
+                self._lose(indicator, Missing(_unheard(indicator, len(self._setting.places), why)))
 
-    def lacking(self, columns: Iterable[str], tariff: Tariff) -> dict[str, str]:
+    def lose(self, reasons: Mapping[str, str]) -> None:
+        """Columns that another rank lacks for good, with the reason; what this rank lacks too has its own."""
+        for indicator in self._measured:
+            if indicator.name in reasons and indicator.name not in self.missing:
+                self._lose(indicator, Missing(reasons[indicator.name], warn=True))
+
+    def lacking(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
         """Counters among these that are missing, with the reason; before the first window as far as it can be told.
 
         A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
+
+        Args:
+            columns: Their names.
+            tariff: Prices.
+            hears_all: Whether other ranks can be heard.
         """
         why = dict(self.missing)
-        nothing = {name: 0.0 for name in self.measured if name not in why}
-        job = reduce_ranks(
-            [CostVector(place=self._setting.place, amounts=nothing)], self.measured, self._setting.places
-        )
-        for indicator in self._measured:
-            if indicator.name in nothing and job.get(indicator.name) is None:
-                why[indicator.name] = _unheard(indicator, len(self._setting.places))
+        if not hears_all:
+            nothing = {name: 0.0 for name in self.measured if name not in why}
+            own = CostVector(place=self._setting.place, amounts=nothing)
+            job = reduce_ranks([own], self.measured, self._setting.places)
+            for indicator in self._measured:
+                if indicator.name in nothing and job.get(indicator.name) is None:
+                    why[indicator.name] = _unheard(indicator, len(self._setting.places), None)
         for derived in self._derived:
             if derived.name in why or derived.kind != "counter":
                 continue
@@ -172,10 +181,26 @@ class Panel:
                 continue
         return {column: why[column] for column in columns if column in why}
 
-    def derive(self, job: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
-        """The job's window with the derived columns in it."""
+    def derive(
+        self, job: Mapping[str, Amount], tariff: Tariff, even: Mapping[str, Amount] | None = None
+    ) -> dict[str, Amount]:
+        """The job's window with the derived columns in it.
+
+        Args:
+            job: The window.
+            tariff: Prices.
+            even: What gauges are made of, where that is another window: of ranks that were heard unevenly no rate can
+                be told. Empty where there is none; by default the window itself.
+        """
         window: dict[str, Amount] = dict(job)
-        self._derive(self._of_window, window, tariff)
+        if even is None:
+            self._derive(self._of_window, window, tariff)
+            return window
+        self._derive([i for i in self._of_window if i.kind == "counter"], window, tariff)
+        if even:
+            rates = dict(even)
+            self._derive(self._of_window, rates, tariff)
+            window |= {i.name: rates.get(i.name) for i in self._of_window if i.kind == "gauge"}
         return window
 
     def of_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
@@ -219,5 +244,6 @@ class Panel:
             _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)
 
 
-def _unheard(indicator: Indicator, processes: int) -> str:
-    return f"only this rank of {processes} was heard, and it joins by {indicator.across}"
+def _unheard(indicator: Indicator, processes: int, why: str | None) -> str:
+    because = f" ({why})" if why else ""
+    return f"only this rank of {processes} was heard, and it joins by {indicator.across}{because}"

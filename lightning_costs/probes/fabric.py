@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode, _push_mode
 
 from lightning_costs.core.records import Place
+from lightning_costs.probes.places import on_mesh, replicas
 from lightning_costs.probes.tensors import unwrap
 
 _WRAPPED = "_lightning_costs_wrapped"
@@ -132,9 +133,9 @@ def callbacks(fabric: Any) -> Sequence[object]:
 
 def places(fabric: Any) -> tuple[Place, tuple[Place, ...]]:
     """This process, and all of them: known once Fabric has launched them."""
-    per_node = max(1, fabric.world_size // nodes(fabric))
-    everyone = tuple(Place(rank=r, node=r // per_node, replica=r) for r in range(fabric.world_size))
-    return Place(rank=fabric.global_rank, node=fabric.node_rank, replica=fabric.global_rank), everyone
+    everyone = replicas(fabric.world_size, fabric.world_size // nodes(fabric))
+    everyone = on_mesh(getattr(fabric.strategy, "_device_mesh", None), everyone)
+    return everyone[fabric.global_rank], everyone
 
 
 def nodes(fabric: Any) -> int:

@@ -71,6 +71,7 @@ class Stride:
         "_signature",
         "calls",
         "events",
+        "lead_s",
         "left",
         "noted",
         "same",
@@ -91,6 +92,9 @@ class Stride:
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
+        #: Seconds from having a batch to its first backward pass, of all batches since `take_lead_s`; None where
+        #: nobody tells.
+        self.lead_s: float | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
         self.samples: int | None = None
@@ -149,6 +153,20 @@ class Stride:
         if self.noted is not None:
             self.noted()
         return True
+
+    def leads(self) -> None:
+        """The first backward pass of a batch begins: up to here the rank worked by itself. One clock read."""
+        accounts = self._accounts
+        since_s = accounts.since_s
+        accounts.train_s()
+        self.lead_s = (self.lead_s or 0.0) + accounts.since_s - since_s
+
+    def take_lead_s(self) -> float | None:
+        """`lead_s`, which begins anew."""
+        lead_s = self.lead_s
+        if lead_s is not None:
+            self.lead_s = 0.0
+        return lead_s
 
     def take(self) -> array[float]:
         """The steps noted since the last call, to be booked; then forget them."""

@@ -198,6 +198,8 @@ class TrainerView:
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
+        if trainer.world_size > 1:
+            self._listener.stride.lead_s = 0.0
         if self._listener.timing_device:
             put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
@@ -392,9 +394,12 @@ class TrainerView:
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A backward pass, automatic or manual: a hook of ours would cost thrice as much, with what is around it."""
-        listener, note = self._listener, self._listener.stride.events.append
+        listener, stride = self._listener, self._listener.stride
+        note, events, several = stride.events.append, stride.events, self._trainer.world_size > 1
 
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if several and not events:
+                stride.leads()
             note(BACKWARD)
             if listener.looking:
                 listener.look_inside()

@@ -1,0 +1,100 @@
+"""The job: the windows of all its ranks as one, on rank 0; on other ranks this rank's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, final
+
+from lightning_costs.core.missing import Missing
+from lightning_costs.core.records import Amount, CostVector, Trigger
+from lightning_costs.core.reduce import reduce_ranks
+from lightning_costs.indicators.panel import Panel
+from lightning_costs.probes.exchange import Exchange, job_store
+from lightning_costs.probes.setting import Setting
+
+_log = logging.getLogger("lightning_costs")
+
+
+@final
+class Job:
+    """Joins what the panel reads with what the other ranks' panels read.
+
+    Args:
+        panel: This rank's.
+        setting: Where it is, and who else takes part.
+    """
+
+    def __init__(self, panel: Panel, setting: Setting) -> None:
+        self._panel, self._setting = panel, setting
+        self._exchange: Exchange | None = None
+        #: Why the other ranks cannot be heard; None where they can.
+        self._alone: str | None = None
+
+    def meet(self) -> None:
+        """Training begins: from now on ranks leave letters for rank 0."""
+        setting = self._setting
+        if len(setting.places) == 1:
+            return
+        try:
+            self._exchange = Exchange(job_store(), setting.place, setting.places, self._panel.measured)
+        except Missing as error:
+            self._alone = str(error)
+            if setting.place.rank == 0:
+                _log.warning("sums over ranks are recorded as missing: %s", error)
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether every rank's letters can come, as far as it can be told."""
+        if len(self._setting.places) == 1 or self._exchange is not None:
+            return True
+        try:
+            job_store()
+        except Missing:
+            return False
+        return self._alone is None
+
+    def point(self) -> None:
+        """The windows that follow belong to another point: every rank says so at the same ones."""
+        if self._exchange is not None:
+            self._exchange.points += 1
+
+    def window(
+        self, own: CostVector, *, trigger: Trigger, batches: int, exact: bool = False, hurry: bool = False
+    ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
+        """The job's window, and what rates may be made of (see `Joined.even`).
+
+        Args:
+            own: This rank's window.
+            trigger: What closed it.
+            batches: Batches that this rank has trained on.
+            exact: The window was closed between points: other ranks' letters of these batches are waited for.
+            hurry: An error ended the run.
+        """
+        panel, places = self._panel, self._setting.places
+        exchange = self._exchange
+        if len(places) > 1 and own.place.rank != 0:
+            if exchange is not None:
+                exchange.leave(own, batches=batches, final=trigger == "end", missing=panel.missing)
+            places = [own.place]
+        if exchange is None or own.place.rank != 0:
+            job = reduce_ranks([own], panel.measured, places)
+            if len(places) > 1:
+                panel.note_unheard(own, job, self._alone)
+            return job, job
+        exchange.leave(own, batches=batches, final=trigger == "end", missing=panel.missing)
+        joined = exchange.join(own, trigger=trigger, exact=exact, batches=batches, hurry=hurry)
+        panel.lose(joined.missing)
+        return joined.window, joined.even
+
+    def told(self) -> dict[str, Any]:
+        """For the header: who was heard; empty where one process trains."""
+        if self._exchange is not None:
+            return self._exchange.told()
+        return {} if self._alone is None else {"heard": 1, "of": len(self._setting.places), "failed": self._alone}
+
+    def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+        """Rank 0's numbers on every rank, the same; empty where they cannot be had."""
+        if len(self._setting.places) == 1:
+            return dict(headline)
+        return {} if self._exchange is None else self._exchange.agreed(headline, trigger)

@@ -1,0 +1,242 @@
+"""The exchange of totals between ranks, over the store that the job's processes met in: host, not training stream.
+
+Each rank leaves a letter at each point, a few hundred bytes, and goes on; rank 0 reads them. Nothing is waited for but
+by rank 0, for a small share of the time since its last point, and where an evaluation's costs are told to all ranks.
+No process group is made: making one is slow for thousands of ranks (gloo#407), and one over gloo fails on hosts with
+several interfaces (pytorch#68726); a collective would make every rank wait for the slowest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.letter import Totals, opened, sealed
+from lightning_costs.core.missing import Missing
+from lightning_costs.core.records import Amount, CostVector, Place
+from lightning_costs.core.roll import Joined, Roll
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+#: Rank 0 waits for late letters at most this share of the time since its last point, and at most so many seconds.
+SHARE: Final = 0.01
+MOST_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 5.0}
+#: Where it is worth waiting at all, however short the window was.
+LEAST_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 5.0}
+#: After an error others are killed, and nothing more may come.
+AFTER_ERROR_S: Final = 0.25
+#: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
+KEPT: Final = 4
+_PAUSE_S: Final = 0.0005
+#: The how-manyth exchange of this process: every rank makes them in the same order.
+_made = itertools.count()
+
+
+def job_store() -> Store:
+    """The store in which the processes of this job met.
+
+    Raises:
+        Missing: There is none that letters can be left in.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        raise Missing("torch.distributed is not initialized, so the ranks cannot tell each other what they spent")
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store: Any = _get_default_store()
+    base = store
+    while hasattr(base, "underlying_store"):
+        base = base.underlying_store
+    if not isinstance(base, dist.TCPStore | dist.HashStore):
+        raise Missing(
+            f"the job's processes met in a {type(base).__name__}, in which letters between ranks would pile up: "
+            'initialize torch.distributed with init_method="env://" or "tcp://..."'
+        )
+    return store  # type: ignore[no-any-return]
+
+
+@final
+class Exchange:
+    """Leaves this rank's letters, and on rank 0 joins everybody's.
+
+    Args:
+        store: The job's.
+        place: This rank.
+        places: [ranks]: everyone who takes part.
+        declarations: By column name: of what ranks read window by window.
+        clock: Seconds, monotonic.
+
+    Raises:
+        Missing: The store failed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        places: Sequence[Place],
+        declarations: Mapping[str, Declaration],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._rank = place.rank
+        self._prefix = f"lightning-costs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(_made)}"
+        self._totals = Totals({name: declared.kind == "counter" for name, declared in declarations.items()})
+        self._roll = Roll(declarations, places) if self._rank == 0 else None
+        self._ranks = [p.rank for p in places]
+        self._joined: set[int] = set()
+        self._joined_last_s = clock()
+        self._said: frozenset[str] = frozenset()
+        self._waits = {"batch": True, "headline": True}
+        #: Points of this rank so far.
+        self.points = 0
+        #: Why letters are left no longer; None while they are.
+        self.failed: str | None = None
+        try:
+            store.multi_set([self._key(self._rank, slot) for slot in range(KEPT)], [""] * KEPT)
+            store.add(f"{self._prefix}/joined", 1)
+        except Exception as error:  # noqa: BLE001 - a store has errors of its own
+            raise Missing(f"the job's store takes no letters: {error!r}", warn=True) from error
+
+    def _key(self, rank: int, slot: int) -> str:
+        return f"{self._prefix}/{rank}/{slot % KEPT}"
+
+    def leave(self, vector: CostVector, *, batches: int, final: bool, missing: Mapping[str, str]) -> None:
+        """Leave a letter with what this rank has spent so far; nothing is waited for."""
+        self._totals.add(vector.amounts)
+        letter = self._totals.letter(
+            vector.place, points=self.points, batches=batches, final=final, missing=missing
+        )
+        if self._roll is not None:
+            self._roll.hear(letter, self._clock())
+        elif self.failed is None:
+            try:
+                if missing.keys() != self._said:
+                    self._said = frozenset(missing)
+                    self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
+                self._store.set(self._key(self._rank, self.points), sealed(letter, self._totals.columns))
+            except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
+                self.failed = repr(error)
+
+    def join(
+        self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: bool = False
+    ) -> Joined:
+        """On rank 0, after `leave`: the job's window, of all letters that came in time.
+
+        Args:
+            own: Rank 0's own window.
+            trigger: What closed the window: 'end' makes everybody who is late gone.
+            exact: Letters written after `batches` are waited for, where ranks leave them outside points.
+            batches: Batches that rank 0 has trained on.
+            hurry: An error ended the run: others may be dead.
+        """
+        roll = self._roll
+        if roll is None:
+            raise ValueError("only rank 0 joins")
+        ending = trigger == "end"
+        began = self._clock()
+        wait_s = MOST_S["evaluate"] if exact else MOST_S.get(trigger, 0.0)
+        if not ending:
+            share_s = SHARE * (began - self._joined_last_s)
+            wait_s = min(wait_s, max(share_s, LEAST_S["evaluate" if exact else trigger]))
+        if hurry:
+            wait_s = AFTER_ERROR_S
+        wants = batches if exact and self._waits["batch"] else 0
+        self._read(roll, until_s=began + wait_s, wants=wants, ending=ending)
+        if wants and roll.late(self.points, wants):
+            self._waits["batch"] = False  # only rank 0 asks for it in this run
+        now = self._clock()
+        if self.points:
+            roll.give_up(self.points, now, ending=ending)
+        self._joined_last_s = now
+        joined = roll.join(own.amounts, self.points)
+        return Joined(
+            window=joined.window, even=joined.even, missing={n: self._why(n, w) for n, w in joined.missing.items()}
+        )
+
+    def _read(self, roll: Roll, *, until_s: float, wants: int, ending: bool) -> None:
+        """Read letters until all have come that can be expected, or it is `until_s`."""
+        while self.failed is None:
+            late = roll.late(self.points, wants)
+            if not late:
+                return
+            try:
+                self._look_who_joined(late)
+                there = [rank for rank in late if rank in self._joined]
+                if there:
+                    keys = [self._key(rank, self.points) for rank in there]
+                    for letter in self._store.multi_get(keys):
+                        if letter:
+                            roll.hear(opened(letter, self._totals.columns), self._clock())
+            except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
+                self.failed = repr(error)
+                return
+            late = roll.late(self.points, wants)
+            worth = set(late) if ending else set(late) - roll.stuck(self.points)
+            if not worth or self._clock() >= until_s:
+                return
+            time.sleep(_PAUSE_S)
+
+    def _look_who_joined(self, late: Iterable[int]) -> None:
+        """Reading what was never written would block."""
+        if len(self._joined) == len(self._ranks):
+            return
+        if self._store.add(f"{self._prefix}/joined", 0) >= len(self._ranks):
+            self._joined = set(self._ranks)
+            return
+        self._joined |= {rank for rank in late if rank not in self._joined and self._store.check([self._key(rank, 0)])}
+
+    def _why(self, name: str, reason: str) -> str:
+        """The reason that the rank itself has, where it says one."""
+        if self.failed is not None:
+            return f"{reason} (the exchange between ranks failed: {self.failed})"
+        words = reason.split()
+        if not reason.endswith("has no reading of it") or not words[1].isdigit():
+            return reason
+        key = f"{self._prefix}/why/{words[1]}"
+        try:
+            told = json.loads(self._store.get(key)) if self._store.check([key]) else {}
+        except Exception:  # noqa: BLE001 - the reason is a courtesy
+            return reason
+        return f"rank {words[1]}: {told[name]}" if name in told else reason
+
+    def told(self) -> dict[str, Any]:
+        """For the header, on rank 0: who was heard, and who keeps the others waiting."""
+        about: dict[str, Any] = {} if self._roll is None else self._roll.told()
+        return about | ({"failed": self.failed} if self.failed is not None else {})
+
+    def agreed(self, headline: Mapping[str, float] | None, trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+        """Rank 0's numbers at this point, on every rank the same; empty where they cannot be had in time.
+
+        Args:
+            headline: On rank 0, the numbers.
+            trigger: What closed the window.
+        """
+        key = f"{self._prefix}/headline/{self.points % KEPT}"
+        if self.failed is not None:
+            return {}
+        try:
+            if self._roll is not None:
+                self._store.set(key, json.dumps([self.points, dict(headline or {})]))
+                return dict(headline or {})
+            until_s = self._clock() + (MOST_S[trigger] if self._waits["headline"] else 0.0)
+            while True:
+                if self._store.check([key]):
+                    points, numbers = json.loads(self._store.get(key))
+                    if points == self.points:
+                        self._waits["headline"] = True
+                        return dict(numbers)
+                if self._clock() >= until_s:
+                    self._waits["headline"] = False
+                    return {}
+                time.sleep(_PAUSE_S)
+        except Exception as error:  # noqa: BLE001 - rank 0 is gone
+            self.failed = repr(error)
+            return {}
