@@ -162,7 +162,12 @@ class CostBudget(Callback):
 
     def _look(self, trainer: Any, *, evaluated: bool = False) -> None:
         """Rank 0 decides, and all hear of it: whatever goes wrong in deciding, every rank reaches the broadcast."""
-        decided = self._decide(evaluated=evaluated) if trainer.is_global_zero else None
+        if trainer.is_global_zero:
+            decided = self._decide(evaluated=evaluated)
+        else:
+            decided = None
+            if self._watched is not None and not self._watched.broken and not self._watched.recorder.fresh:
+                self._watched.recorder.read()  # rank 0 has to know what this rank spent
         self._left, stop = trainer.strategy.broadcast(decided)
         if trainer.world_size > 1:
             self._until_s = math.inf  # a moment that one rank alone knows of

@@ -39,7 +39,7 @@ class Letter:
 
 
 def sealed(letter: Letter, columns: Sequence[str]) -> bytes:
-    """The letter as bytes: 41 and 9 a column, and the device's name.
+    """The letter as bytes: 43 and 9 a column, and the device's name.
 
     Example:
         >>> amounts, missing = np.array([8.0, np.nan]), np.array([False, True])

@@ -101,7 +101,7 @@ class Roll:
             self._relocated = True
 
     def late(self, points: int, batches: int = 0) -> list[int]:
-        """Ranks whose last letter was written before this point, or these batches; the final ones and the gone apart."""
+        """Ranks that wrote neither a final letter nor one at this point, and are not gone; or none of these batches."""
         behind = ((self._points < points) | (self._batches < batches)) & ~self._final
         return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._gone]
 

@@ -7,6 +7,7 @@ on torch 2.13).
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from lightning_costs.probes.operators import Tally, Watch
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import held
 
+_log = logging.getLogger("lightning_costs")
 #: After so many different signatures no more are counted: a stream of ever-new lengths must stay cheap.
 MOST_CENSUSES = 64
 
@@ -194,9 +196,13 @@ class StepCensus:
     def _follow(self) -> Lifetimes | None:
         if self._module is None or self._device is None:
             return None
-        follows = Lifetimes(self._device, allocator(self._device))
-        follows.hold("other", self._module.buffers())
-        self._hold(follows)
+        try:
+            follows = Lifetimes(self._device, allocator(self._device))
+            follows.hold("other", self._module.buffers())
+            self._hold(follows)
+        except Exception:  # noqa: BLE001 - tensors of unknown kinds: the training goes on, its memory is not followed
+            _log.exception("memory inside steps is not followed; training goes on. Please report this")
+            return None
         return follows
 
     def _hold(self, follows: Lifetimes) -> None:
@@ -207,7 +213,11 @@ class StepCensus:
     def look(self) -> None:
         """Inside a counted step: what is a gradient or a state now is known as one from here on."""
         if self._following is not None:
-            self._hold(self._following)
+            try:
+                self._hold(self._following)
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("memory inside this step is followed no longer; training goes on. Please report this")
+                self._following = None
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

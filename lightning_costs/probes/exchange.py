@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, final
@@ -18,22 +19,24 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.letter import Totals, opened, sealed
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, CostVector, Place
+from lightning_costs.core.records import CostVector, Place
 from lightning_costs.core.roll import Joined, Roll
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 #: Rank 0 waits for late letters at most this share of the time since its last point, and at most so many seconds.
 SHARE: Final = 0.01
-MOST_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 5.0}
+MOST_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 2.0}
 #: Where it is worth waiting at all, however short the window was.
-LEAST_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 5.0}
+LEAST_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
 #: After an error others are killed, and nothing more may come.
 AFTER_ERROR_S: Final = 0.25
 #: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
 KEPT: Final = 4
 _PAUSE_S: Final = 0.0005
+#: Bytes by which letters tell that they are meant for rank 0's exchange, and not for another one of that name.
+_TOKEN: Final = 8
 #: The how-manyth exchange of this process: every rank makes them in the same order.
 _made = itertools.count()
 
@@ -50,16 +53,16 @@ def job_store() -> Store:
         raise Missing("torch.distributed is not initialized, so the ranks cannot tell each other what they spent")
     from torch.distributed.distributed_c10d import _get_default_store
 
-    store: Any = _get_default_store()
-    base = store
+    store: Store = _get_default_store()
+    base: Any = store
     while hasattr(base, "underlying_store"):
         base = base.underlying_store
-    if not isinstance(base, dist.TCPStore | dist.HashStore):
+    if type(base).__name__ not in ("TCPStore", "HashStore"):
         raise Missing(
             f"the job's processes met in a {type(base).__name__}, in which letters between ranks would pile up: "
             'initialize torch.distributed with init_method="env://" or "tcp://..."'
         )
-    return store  # type: ignore[no-any-return]
+    return store
 
 
 @final
@@ -72,6 +75,7 @@ class Exchange:
         places: [ranks]: everyone who takes part.
         declarations: By column name: of what ranks read window by window.
         clock: Seconds, monotonic.
+        name: Of this exchange, the same on every rank; by default the how-manyth of its process it is.
 
     Raises:
         Missing: The store failed.
@@ -84,10 +88,11 @@ class Exchange:
         places: Sequence[Place],
         declarations: Mapping[str, Declaration],
         clock: Callable[[], float] = time.monotonic,
+        name: str | None = None,
     ) -> None:
         self._store, self._clock = store, clock
         self._rank = place.rank
-        self._prefix = f"lightning-costs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(_made)}"
+        self._prefix = f"lightning-costs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{name or next(_made)}"
         self._totals = Totals({name: declared.kind == "counter" for name, declared in declarations.items()})
         self._roll = Roll(declarations, places) if self._rank == 0 else None
         self._ranks = [p.rank for p in places]
@@ -99,10 +104,14 @@ class Exchange:
         self.points = 0
         #: Why letters are left no longer; None while they are.
         self.failed: str | None = None
+        self._token = secrets.token_bytes(_TOKEN) if self._rank == 0 else bytes(_TOKEN)
         try:
-            store.multi_set([self._key(self._rank, slot) for slot in range(KEPT)], [""] * KEPT)
+            if self._rank == 0:
+                store.set(f"{self._prefix}/token", self._token.hex())
+            for slot in range(KEPT):
+                store.set(self._key(self._rank, slot), "")
             store.add(f"{self._prefix}/joined", 1)
-        except Exception as error:  # noqa: BLE001 - a store has errors of its own
+        except Exception as error:
             raise Missing(f"the job's store takes no letters: {error!r}", warn=True) from error
 
     def _key(self, rank: int, slot: int) -> str:
@@ -111,19 +120,24 @@ class Exchange:
     def leave(self, vector: CostVector, *, batches: int, final: bool, missing: Mapping[str, str]) -> None:
         """Leave a letter with what this rank has spent so far; nothing is waited for."""
         self._totals.add(vector.amounts)
-        letter = self._totals.letter(
-            vector.place, points=self.points, batches=batches, final=final, missing=missing
-        )
+        letter = self._totals.letter(vector.place, points=self.points, batches=batches, final=final, missing=missing)
         if self._roll is not None:
             self._roll.hear(letter, self._clock())
         elif self.failed is None:
             try:
+                self._learn_token()
                 if missing.keys() != self._said:
                     self._said = frozenset(missing)
                     self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
-                self._store.set(self._key(self._rank, self.points), sealed(letter, self._totals.columns))
+                note = self._token + sealed(letter, self._totals.columns)
+                self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
             except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
                 self.failed = repr(error)
+
+    def _learn_token(self) -> None:
+        """What rank 0 made its exchange with: one of the same name that it had no part in is another."""
+        if not any(self._token) and self._store.check([key := f"{self._prefix}/token"]):
+            self._token = bytes.fromhex(self._store.get(key).decode())
 
     def join(
         self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: bool = False
@@ -149,7 +163,8 @@ class Exchange:
         if hurry:
             wait_s = AFTER_ERROR_S
         wants = batches if exact and self._waits["batch"] else 0
-        self._read(roll, until_s=began + wait_s, wants=wants, ending=ending)
+        if self.failed is None:
+            self._read(roll, until_s=began + wait_s, wants=wants, ending=ending)
         if wants and roll.late(self.points, wants):
             self._waits["batch"] = False  # only rank 0 asks for it in this run
         now = self._clock()
@@ -163,26 +178,25 @@ class Exchange:
 
     def _read(self, roll: Roll, *, until_s: float, wants: int, ending: bool) -> None:
         """Read letters until all have come that can be expected, or it is `until_s`."""
-        while self.failed is None:
-            late = roll.late(self.points, wants)
-            if not late:
-                return
-            try:
+        try:
+            while late := roll.late(self.points, wants):
                 self._look_who_joined(late)
-                there = [rank for rank in late if rank in self._joined]
-                if there:
-                    keys = [self._key(rank, self.points) for rank in there]
-                    for letter in self._store.multi_get(keys):
-                        if letter:
-                            roll.hear(opened(letter, self._totals.columns), self._clock())
-            except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
-                self.failed = repr(error)
-                return
-            late = roll.late(self.points, wants)
-            worth = set(late) if ending else set(late) - roll.stuck(self.points)
-            if not worth or self._clock() >= until_s:
-                return
-            time.sleep(_PAUSE_S)
+                self._read_those_of(roll, late, self.points)
+                late = roll.late(self.points, wants)
+                worth = set(late) if ending else set(late) - roll.stuck(self.points)
+                if not worth or self._clock() >= until_s:
+                    break
+                time.sleep(_PAUSE_S)
+            for before in range(1, KEPT):  # what the late ones left at earlier points
+                self._read_those_of(roll, roll.late(self.points), self.points - before)
+        except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
+            self.failed = repr(error)
+
+    def _read_those_of(self, roll: Roll, ranks: Iterable[int], point: int) -> None:
+        keys = [self._key(rank, point) for rank in ranks if rank in self._joined]
+        for letter in self._store.multi_get(keys) if keys else ():
+            if letter.startswith(self._token):
+                roll.hear(opened(letter[_TOKEN:], self._totals.columns), self._clock())
 
     def _look_who_joined(self, late: Iterable[int]) -> None:
         """Reading what was never written would block."""

@@ -105,7 +105,8 @@ def strided_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     elif _wraps(tensor):  # DTensor and its like: what this rank holds
         names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
         for name in names:
-            yield from strided_parts(getattr(tensor, name))
+            if isinstance(part := getattr(tensor, name), torch.Tensor):  # a DTensor's mesh is among them
+                yield from strided_parts(part)
     elif tensor.layout == torch.strided:
         yield tensor
     else:

@@ -191,7 +191,7 @@ def test_two_processes_of_which_one_is_heard_miss_sums_with_a_reason_and_keep_ra
     )
     own = panel.read(sample())
     job = reduce_ranks([own], {n: d for n, d in panel.declarations.items() if n != "half_samples"}, places)
-    panel.note_unheard(own, job)
+    panel.note_unheard(own, job, None)
     window = panel.derive(job, Tariff())
     assert (window["clock_s"], window["energy_j"]) == (1.0, 1.0)
     assert (window["samples"], window["peak_bytes"]) == (None, None)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 from lightning_costs import load_runs
 
@@ -22,8 +19,11 @@ from fakes import measured
 from lightning_models import classifier, data, namespace, trainer
 from lightning_costs import CostBudget, CostMonitor, Recorder
 from lightning_costs.core.budget import Budget
+from lightning_costs.core.missing import Missing
 from lightning_costs.indicators.clocks import TotalS, TrainS
+from lightning_costs.indicators import job
 from lightning_costs.indicators.counts import Samples, Steps
+from lightning_costs.probes import exchange
 
 torch.set_num_threads(1)
 pl, folder, rank = namespace("lightning.pytorch"), sys.argv[2], int(os.environ["LOCAL_RANK"])
@@ -60,9 +60,13 @@ fit("far_between_looks", {"bead_calls": 61}, log_every_n_steps=1000)
 fit("accumulating", {"bead_calls": 5}, accumulate_grad_batches=2, val=True)
 fit("evaluating", {"bead_calls": 14}, val=True, val_check_interval=3)
 fit("seconds", {"train_s": 0.3}, model=Slow(), log_every_n_steps=7)
+fit("summed_over_ranks", {"samples": 16 * 9}, log_every_n_steps=1000)
 fit("rank_1_has_no_monitor", {"bead_calls": 9}, monitored=rank == 0)
 fit("rank_0_has_no_monitor", {"bead_calls": 9}, monitored=rank == 1)
+store = exchange.job_store
+exchange.job_store = job.job_store = lambda: (_ for _ in ()).throw(Missing("no store"))
 fit("not_summed_over_ranks", {"samples": 9})
+exchange.job_store = job.job_store = store
 look = Budget.look
 if rank == 0:
     Budget.look = lambda *a, **k: 1 / 0
@@ -80,26 +84,7 @@ with open(f"{folder}/{rank}.json", "w") as file:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, object]]]:
     """Where each rank stopped, by case."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "train.py").write_text(_SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(folder / "train.py"), str(Path(__file__).parents[1]), str(folder)],
-            env={**os.environ, **world, "LOCAL_RANK": str(rank), "RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [rank.communicate(timeout=150)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert [rank.returncode for rank in ranks] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    run(_SCRIPT, folder)
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -111,6 +96,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
         ("far_between_looks", 61),
         ("accumulating", 5),
         ("evaluating", 14),
+        ("summed_over_ranks", 9),
         ("rank_1_has_no_monitor", 9),
         ("rank_0_is_at_fault", 30),
         ("rank_0_breaks_off", 30),
