@@ -128,6 +128,7 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         kinds = ", ".join(f"{word} {human(at_peak[name], 'bytes')}" for name, word in _KINDS.items())
         total = human(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
+    said += _ranks(header.get("ranks") or {}, final or {})
     said += _energy(header.get("energy") or {})
     said += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
@@ -137,6 +138,35 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         if calls := census.get("uncounted_calls"):
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
             said.append(f"FLOPs are a lower bound, no formula for: {named}")
+    return said
+
+
+#: A rank whose own work takes less of the training time beyond the others' than this is not named.
+_LEAST_AHEAD = 0.02
+
+
+def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+    """Which rank the others wait for, and who was not heard.
+
+    Example:
+        >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
+        >>> _ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
+        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward pass 2 s)']
+    """
+    said = []
+    slowest, train_s = told.get("slowest"), final.get("train_s")
+    if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
+        said.append(
+            f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
+            f"{human(slowest['ahead_s'], 's')} of {human(train_s, 's')} (its data {human(slowest['data_wait_s'], 's')}, "
+            f"its work before the backward pass {human(slowest['lead_s'], 's')})"
+        )
+    if gone := told.get("gone"):
+        said.append(f"{len(gone)} of {told['of']} ranks are gone: {'; '.join(gone.values())}")
+    if late := told.get("late"):
+        said.append(f"{len(late)} of {told['of']} ranks are late, counted with their last totals: {late}")
+    if failed := told.get("failed"):
+        said.append(f"ranks could not tell each other what they spent: {failed}")
     return said
 
 

@@ -34,7 +34,7 @@ LEAST_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
 AFTER_ERROR_S: Final = 0.25
 #: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
 KEPT: Final = 4
-_PAUSE_S: Final = 0.0005
+_PAUSE_S: Final = 0.0002
 #: Bytes by which letters tell that they are meant for rank 0's exchange, and not for another one of that name.
 _TOKEN: Final = 8
 #: The how-manyth exchange of this process: every rank makes them in the same order.
