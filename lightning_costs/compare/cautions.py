@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
 from lightning_costs.compare.targets import Course
@@ -152,7 +154,7 @@ def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metr
                     [run["label"]],
                 )
             )
-        elif lost := sum(not math.isfinite(value) for value in quality):
+        elif lost := int((~np.isfinite(quality)).sum()):
             found.append(
                 caution(
                     "diverged",

@@ -71,13 +71,13 @@ def flips(
     """
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     found: list[list[str]] = []
-    rows = max(1, _AT_ONCE // max(1, len(x)))
-    for start in range(0, len(x), rows):
+    # Where many pairs flip, the first few runs have enough of them.
+    start, rows = 0, 16
+    while start < len(x) and len(found) < most:
         part = slice(start, start + rows)
         here = np.argwhere((x[part, None] < x) & (y[part, None] > y))[: most - len(found)]
         found += [[labels[start + i], labels[j]] for i, j in here.tolist()]
-        if len(found) == most:
-            break
+        start, rows = start + rows, min(4 * rows, max(16, _AT_ONCE // len(x)))
     return found
 
 
@@ -205,9 +205,9 @@ def _count(columns: Floats, groups: Sequence[str | None] | None = None) -> _Coun
         part = slice(start, start + rows)
         own = columns[:, part, None]
         signs = (own > columns[:, None, :]).astype(np.float32) - (own < columns[:, None, :]).astype(np.float32)
-        signs = signs.reshape(indicators, -1)
+        signs = signs.reshape(indicators, own.shape[1] * runs)
         sizes = np.abs(signs)
-        both = (there[:, part, None] & there[:, None, :]).reshape(indicators, -1).astype(np.float32)
+        both = (there[:, part, None] & there[:, None, :]).reshape(signs.shape).astype(np.float32)
         signed += signs @ signs.T
         untied += sizes @ sizes.T
         first += sizes @ both.T

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.compare.ranks import MOST_FLIPS, average_ranks, flips, kendall
+from lightning_costs.compare.ranks import average_ranks, rank_pairs
 from lightning_costs.compare.schema import Flips, Mode, Spend, TargetRow
 from lightning_costs.core.records import Amount
 
@@ -188,28 +188,19 @@ def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, st
         costs: Counter to run label to cost; only runs with finite both take part in a pair of counters.
         better: Counter to its cheaper direction.
     """
-    found: list[Flips] = []
-    names = list(costs)
-    signed = {
-        name: [math.nan if c is None or not math.isfinite(c) else c if better[name] == "lower" else -c for c in row]
-        for name, row in ((name, list(costs[name].values())) for name in names)
-    }
     labels = list(next(iter(costs.values()), {}))
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            _, _, discordant, _ = kendall(signed[first], signed[second])
-            if discordant:
-                both = sum(not math.isnan(a + b) for a, b in zip(signed[first], signed[second], strict=True))
-                found.append(
-                    {
-                        "first": first,
-                        "second": second,
-                        "clocks": first in CLOCKS and second in CLOCKS,
-                        "discordant": discordant,
-                        "n": both,
-                        "pairs": flips(labels, signed[first], signed[second], MOST_FLIPS),
-                    }
-                )
+    found: list[Flips] = [
+        {
+            "first": pair["first"],
+            "second": pair["second"],
+            "clocks": pair["first"] in CLOCKS and pair["second"] in CLOCKS,
+            "discordant": pair["discordant"],
+            "n": pair["n"],
+            "pairs": pair["flips"],
+        }
+        for pair in rank_pairs(labels, {name: list(row.values()) for name, row in costs.items()}, better)
+        if pair["discordant"]
+    ]
     return sorted(found, key=lambda row: (not row["clocks"], -row["discordant"]))
 
 
