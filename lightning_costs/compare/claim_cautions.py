@@ -24,6 +24,7 @@ from lightning_costs.compare.schema import (
 
 #: An early lead counts where it covers this share of the range of qualities.
 EARLY_SHARE = 0.1
+_EARLY_TOLD = 3
 #: 'Almost as good': within this share of the better quality. 'Much cheaper': at most this share of its cost.
 ALMOST, CHEAPER = 0.01, 0.5
 #: From so many runs on, an order shared by chance is rare: two of n! orders are the same or reversed.
@@ -64,10 +65,13 @@ def early_leads(
             if share >= EARLY_SHARE and label not in best:
                 leads.setdefault(label, {})[name] = (float(share), float(targets[np.flatnonzero(row)[-1]]))
     found = []
-    for label, by in list(leads.items())[:NAMED]:
-        early = rows[label]
+    # A difference in schedule explains a lead: such runs come first, then those that lead furthest.
+    shaped = {label: shaping_differences(rows[label]["setup"], late["setup"]) for label in leads}
+    ordered = sorted(leads, key=lambda label: (not shaped[label], -max(share for share, _ in leads[label].values())))
+    for label in ordered[:_EARLY_TOLD]:
+        early, by = rows[label], leads[label]
         upto = max((upto for _, upto in by.values()), key=lambda value: value if metric.mode == "max" else -value)
-        differences = shaping_differences(early["setup"], late["setup"])
+        differences = shaped[label]
         why = f"; they differ in {', '.join(differences[:4])}" if differences else ""
         found.append(
             caution(
@@ -83,12 +87,11 @@ def early_leads(
                 differences=differences,
             )
         )
-    if len(leads) > NAMED:
-        others = list(leads)[NAMED:]
+    if others := ordered[_EARLY_TOLD:]:
         found.append(
             caution(
                 "early_lead",
-                f"{len(others)} more runs lead early and lose late against {quoted(late['label'])}",
+                f"so {'do' if len(others) > 1 else 'does'} {named(others)} against {quoted(late['label'])}",
                 [*others, late["label"]],
                 section="2.1",
             )

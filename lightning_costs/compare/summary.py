@@ -106,7 +106,8 @@ def _dominance(runs: Sequence[RunRow], dominance: Dominance) -> list[str]:
         return []
     everywhere, nowhere = dominance["everywhere"], dominance["nowhere"]
     first = (
-        f"On the Pareto front of every indicator: {joined([quoted(label) for label in everywhere])}"
+        f"On the Pareto front of every indicator: {joined([quoted(label) for label in everywhere])} "
+        "(the best quality always is)"
         if everywhere
         else "No run is on the Pareto front of every indicator"
     )
