@@ -1,99 +1,158 @@
-"""What a reader must know before believing a comparison."""
+"""What a reader must know of runs before believing a comparison: their ends, methods, prices and setups."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from lightning_costs.compare.method_cautions import flop_conventions, lower_bounds, methods, several_passes
 from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.schema import Curve, RunRow, Setups, TargetRow
-from lightning_costs.core.rates import PRICED
+from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
+from lightning_costs.compare.targets import Course
+from lightning_costs.compare.wording import caution, named, quoted
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.core.units import human
+
+#: Settings of machine and software: what is measured in seconds, joules, money or bytes depends on them.
+_HARDWARE = ("hardware", "device", "devices", "nodes", "processes", "cuda", "precision", "matmul_precision", "compiled")
+_HARDWARE_BOUND = ("time", "energy", "money", "memory")
+
+NAMED = 6
 
 
-def quoted(text: str, most: int = 60) -> str:
-    """A user's text on one line within quotation marks, cut where it is long.
-
-    Example:
-        >>> quoted("two\\nlines")
-        "'two\\\\nlines'"
-    """
-    return repr(text if len(text) <= most else f"{text[: most - 1]}…")
-
-
-def cautions(
+def run_cautions(
     records: Sequence[RunRecord],
     runs: Sequence[RunRow],
-    curves: Mapping[str, Curve],
+    courses: Mapping[str, Course],
     metric: Metric,
     setups: Setups,
-    targets: Sequence[TargetRow],
+    declared: Mapping[str, DeclarationRow],
     tariff: Tariff | None,
-) -> list[str]:
-    """Everything that limits what a comparison can claim, in words, the gravest first."""
+) -> list[Caution]:
+    """What each run's record says that limits claims, the gravest first."""
     return [
         *_unfinished(runs),
-        *_quality(runs, curves, metric),
-        *_methods(runs),
+        *_stopped(runs, declared),
+        *_before_the_end(runs),
+        *_quality(runs, courses, metric),
+        *methods(runs),
+        *flop_conventions(runs),
+        *lower_bounds(records, runs),
+        *several_passes(runs),
         *_tariffs(records, runs, tariff),
-        *_setups(setups),
-        *_hindsight(targets),
-        *_few(runs),
+        *_setups(setups, declared),
+        *_trials(runs),
     ]
 
 
-def _unfinished(runs: Sequence[RunRow]) -> list[str]:
+def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
     return [
-        f"run {quoted(run['label'])} is {quoted(run['status'])}, not finished: what it spent is not "
-        "the cost of a whole training"
+        caution(
+            "unfinished",
+            f"run {quoted(run['label'])} is {quoted(run['status'])}, not finished: what it spent is not "
+            "the cost of a whole training",
+            [run["label"]],
+            status=run["status"],
+            planned_fraction=run["planned_fraction"],
+        )
         for run in runs
         if run["status"] != "finished"
     ]
 
 
-def _quality(runs: Sequence[RunRow], curves: Mapping[str, Curve], metric: Metric) -> list[str]:
+def _stopped(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> list[Caution]:
     found = []
     for run in runs:
-        quality = curves[run["label"]]["quality"]
-        if not quality:
-            found.append(
-                f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve and "
-                "takes part in no target and no front"
+        stop = run["stopped"]
+        if stop is None:
+            continue
+        unit = declared[stop["column"]]["unit"] if stop["column"] in declared else None
+        limit = f" of {human(stop['limit'], unit)}" if unit and stop["limit"] is not None else ""
+        found.append(
+            caution(
+                "stopped_by_budget",
+                f"run {quoted(run['label'])} was ended by its budget{limit} ({stop['column']}): its quality is what "
+                "the budget bought, not what its method reaches, and its curve says nothing beyond",
+                [run["label"]],
+                section="2.1",
+                **stop,
             )
-        elif any(value is not None and not math.isfinite(value) for value in quality):
-            found.append(f"run {quoted(run['label'])} diverged: some values of its quality are not finite numbers")
-    return found
-
-
-def _methods(runs: Sequence[RunRow]) -> list[str]:
-    names = sorted({name for run in runs for name in run["methods"] if name not in PRICED})
-    found = []
-    for name in names:
-        by_method = _grouped(
-            {run["label"]: run["methods"].get(name) for run in runs if run["final"].get(name) is not None}
         )
-        if len(by_method) > 1:
-            ways = "; ".join(f"{method or 'unknown'}: {labels}" for method, labels in by_method.items())
-            found.append(f"{name} was got by different methods ({ways}): runs are not comparable by it across methods")
     return found
 
 
-def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tariff | None) -> list[str]:
+def _before_the_end(runs: Sequence[RunRow]) -> list[Caution]:
+    short = {
+        run["label"]: share
+        for run in runs
+        if run["status"] == "finished"
+        and run["stopped"] is None
+        and (share := run["planned_fraction"]) is not None
+        and share < 1.0
+    }
+    if not short:
+        return []
+    least = min(short.values())
+    return [
+        caution(
+            "not_at_the_end_of_the_schedule",
+            f"{named(short)} ended before the schedule did (after {100 * least:.0f} % of it"
+            f"{' at least' if len(short) > 1 else ''}): the learning rate had not come down, and nothing is "
+            "claimed past that point",
+            short,
+            section="2.1",
+            planned_fraction=short,
+        )
+    ]
+
+
+def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metric) -> list[Caution]:
+    found = []
+    for run in runs:
+        quality = courses[run["label"]].quality
+        if not len(quality):
+            found.append(
+                caution(
+                    "no_quality",
+                    f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve and "
+                    "takes part in no target and no front",
+                    [run["label"]],
+                )
+            )
+        elif lost := int((~np.isfinite(quality)).sum()):
+            found.append(
+                caution(
+                    "diverged",
+                    f"run {quoted(run['label'])} diverged: some values of its quality are not finite numbers",
+                    [run["label"]],
+                    evaluations=len(quality),
+                    not_finite=lost,
+                )
+            )
+    return found
+
+
+def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tariff | None) -> list[Caution]:
     if tariff is not None:
         return []
-    recorded = {
-        run["label"]: json.dumps(_without_device(record.header.get("tariff") or {}), sort_keys=True)
-        for record, run in zip(records, runs, strict=True)
-    }
-    if len(set(recorded.values())) < 2:
+    recorded: dict[str, list[str]] = {}
+    for record, run in zip(records, runs, strict=True):
+        text = json.dumps(_without_device(record.header.get("tariff") or {}), sort_keys=True, default=str)
+        recorded.setdefault(text, []).append(run["label"])
+    if len(recorded) < 2:
         return []
     return [
-        "runs were priced under different tariffs, so that carbon and money differ by more than what the "
-        "runs used; compare them under one: compare(runs, tariff=Tariff(...))"
+        caution(
+            "tariffs_differ",
+            "runs were priced under different tariffs, so that carbon and money differ by more than what the "
+            "runs used; compare them under one: compare(runs, tariff=Tariff(...))",
+            tariffs=[{"runs": labels, "tariff": json.loads(text)} for text, labels in recorded.items()],
+        )
     ]
 
 
@@ -102,46 +161,78 @@ def _without_device(tariff: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}
 
 
-def _setups(setups: Setups, most: int = 12) -> list[str]:
+def _setups(setups: Setups, declared: Mapping[str, DeclarationRow], most: int = 12) -> list[Caution]:
     keys = [key if len(key) <= 60 else f"{key[:59]}…" for key in setups["different"]]
     if not keys:
         return []
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return [f"setups differ in {', '.join(keys[:most])}{more}: a difference in cost may come from there"]
+    found = [
+        caution(
+            "setups_differ",
+            f"setups differ in {', '.join(keys[:most])}{more}: a difference in cost may come from there",
+            keys=list(setups["different"]),
+        )
+    ]
+    machine = [key for key in setups["different"] if key.partition(".")[0] in _HARDWARE]
+    bound = [name for name, row in declared.items() if row["family"] in _HARDWARE_BOUND and row["role"] == "indicator"]
+    if machine and bound:
+        found.append(
+            caution(
+                "hardware_differs",
+                f"runs differ in machine or number format ({', '.join(machine[:most])}): by time, energy, money and "
+                "memory they compare machines as much as methods",
+                keys=machine,
+                columns=bound,
+            )
+        )
+    return found
 
 
-def _hindsight(targets: Sequence[TargetRow]) -> list[str]:
+def _trials(runs: Sequence[RunRow]) -> list[Caution]:
+    trials = {
+        run["label"]: run["search"]["trials"] for run in runs if run["search"] and run["search"]["trials"] is not None
+    }
+    if len(set(trials.values())) < 2:
+        return []
+    return [
+        caution(
+            "tuning_budgets_differ",
+            f"settings were searched in {min(trials.values())} to {max(trials.values())} trials: who was tuned "
+            "longer had more chances to look good",
+            trials,
+            trials=trials,
+        )
+    ]
+
+
+def hindsight_cautions(targets: Sequence[TargetRow]) -> list[Caution]:
+    """A word on targets that were chosen after seeing results."""
     chosen = [f"{row['target']:.4g}" for row in targets if not row["declared"]]
     if not chosen:
         return []
     return [
-        f"no target was declared: {' and '.join(chosen)} "
-        f"{'were' if len(chosen) > 1 else 'was'} chosen after seeing the results"
+        caution(
+            "targets_in_hindsight",
+            f"no target was declared: {' and '.join(chosen)} "
+            f"{'were' if len(chosen) > 1 else 'was'} chosen after seeing the results",
+            targets=[row["target"] for row in targets if not row["declared"]],
+        )
     ]
 
 
-def _few(runs: Sequence[RunRow]) -> list[str]:
-    if len(runs) >= 3:
-        return []
-    count = "one run has" if len(runs) == 1 else "two runs have"
-    return [f"{count} no meaningful rank correlation: it takes at least 3 runs, and more to say anything firm"]
-
-
-def _grouped(methods: Mapping[str, str | None]) -> dict[str | None, str]:
-    groups: dict[str | None, list[str]] = {}
-    for label, method in methods.items():
-        groups.setdefault(method, []).append(quoted(label, 30))
-    return {method: ", ".join(labels) for method, labels in groups.items()}
-
-
-def clash_cautions(clashing: Sequence[str]) -> list[str]:
+def clash_cautions(clashing: Sequence[str]) -> list[Caution]:
     """A word on each column that runs declare in different ways."""
     return [
-        f"runs declare {quoted(name)} with different units, kinds or directions: it is left out" for name in clashing
+        caution(
+            "declarations_clash",
+            f"runs declare {quoted(name)} with different units, kinds or directions: it is left out",
+            column=name,
+        )
+        for name in clashing
     ]
 
 
-def restart_cautions(runs: Mapping[str, RunRecord], curve: str) -> list[str]:
+def restart_cautions(runs: Mapping[str, RunRecord], curve: str) -> list[Caution]:
     """A word on each run, by label and as spent, whose restarts lost work or may have."""
     found = []
     for label, run in runs.items():
@@ -154,5 +245,13 @@ def restart_cautions(runs: Mapping[str, RunRecord], curve: str) -> list[str]:
             limit = "its costs hold work that bought nothing; compare(runs, curve='to_reach') leaves it out"
         else:
             limit = "that is left out here"
-        found.append(f"run {quoted(label)} {lost}: {limit}")
+        found.append(
+            caution(
+                "restarts_lost_work",
+                f"run {quoted(label)} {lost}: {limit}",
+                [label],
+                lost_s=run.final.get("lost_s"),
+                total_s=run.final.get("total_s"),
+            )
+        )
     return found

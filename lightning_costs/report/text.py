@@ -18,6 +18,7 @@ from lightning_costs.report.tables import (
     final_blocks,
     flip_lines,
     front_lines,
+    group_tables,
     ordered_names,
     quality_text,
     rank_matrix,
@@ -47,6 +48,9 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     for target in target_tables(cmp, headline=True):
         title = f"Cost to reach {cmp.monitor} {target.target} ({target.basis}); * needed least"
         parts += [_title(title), _table(cmp.labels, target.lines)]
+    for target in group_tables(cmp, headline=True):
+        title = f"Medians by group to reach {cmp.monitor} {target.target}, 95 % interval, how many reached it; * least"
+        parts += [_title(title), _table(list(cmp.groups["members"] if cmp.groups else ()), target.lines)]
     fronts = [line for line in front_lines(cmp) if line.headline]
     if fronts:
         parts += [_title("On the Pareto front of quality and cost: *"), _table(cmp.labels, fronts)]
@@ -54,7 +58,7 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     parts += _lifecycle(cmp)
     if cmp.cautions:
         parts.append(_title("Cautions"))
-        parts += [Text(f"- {text}") for text in cmp.cautions]
+        parts += [Text(f"- {caution['text']}{_section(caution['section'])}") for caution in cmp.cautions]
     return parts
 
 
@@ -93,6 +97,10 @@ def _lifecycle(cmp: Comparison) -> list[RenderableType]:
     if not found:
         found.append(_title("Over the model's life"))
     return [*found, *(Text(f"- {sentence}") for sentence in life_sentences(cmp)), Text()]
+
+
+def _section(section: str | None) -> str:
+    return f" (The Efficiency Misnomer, section {section})" if section else ""
 
 
 def _title(text: str) -> Text:
