@@ -23,6 +23,7 @@ from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.job import Job
 from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches
+from lightning_costs.probes.batch_size import BatchSize
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.places import job_places
@@ -155,8 +156,7 @@ class Recorder:
             save_dir=Path(save_dir),
             writes=place.rank == 0,
         )
-        self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
-        self._parts: Callable[[Any], Sequence[Any]] | None = None
+        self._batch_size = BatchSize(batch_size_fn, length_fn, self._book.notes)
         self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
         #: Steps like the one before, for those who see each step's parts (`CostMonitor`): see `step`.
@@ -237,7 +237,9 @@ class Recorder:
             self._tariff = self._tariff.for_device(device_name(self._setting), warn=self._setting.place.rank == 0)
             self._book.price_under(self._tariff)
             self._panel.open()
-            self._steps = StepWatch(self._setting, self._clock, self._every, samples=self._samples, keep=self._infer)
+            self._steps = StepWatch(
+                self._setting, self._clock, self._every, samples=self._batch_size.samples, keep=self._infer
+            )
             self._state = "open"
             self._meters = self._setting.attached(EnergyMeters)
             self.accounts.before_switch = self._meter_switch
@@ -280,7 +282,9 @@ class Recorder:
 
     def locate(self, place: Place) -> None:
         """Where this process is, where that is known late (a pipeline's stage): before the first point."""
-        self._setting.place = replace(place, device=place.device or self._setting.place.device)
+        own = replace(place, device=place.device or self._setting.place.device)
+        self._setting.places = [own if each.rank == own.rank else each for each in self._setting.places]
+        self._setting.place = own
 
     def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
         """Rank 0's numbers after a point, the same on every rank; empty where they cannot be had in time.
@@ -390,7 +394,7 @@ class Recorder:
 
     def batches_have_parts(self, parts: Callable[[Any], Sequence[Any]]) -> None:
         """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up."""
-        self._parts = parts
+        self._batch_size.parts = parts
 
     def forecast(self, planned_steps: float) -> dict[str, Expected]:
         """What the run will have cost after so many steps in all, by column; empty while too little was seen.
@@ -488,12 +492,7 @@ class Recorder:
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
         look, warm = steps.after(batch, work)
-        padding = None
-        if self._plain:  # the tensors tell
-            samples, tokens = look.samples, batches.input_ids_tokens(batch)
-        else:
-            samples = self._samples(batch, look.samples)
-            tokens, padding = self._tokens(batch)
+        samples, tokens, padding = self._batch_size.of(batch, look)
         steady = self._window.batch(
             samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
         )
@@ -501,7 +500,7 @@ class Recorder:
         self._alike = False
         if steady is None:
             return None
-        if steady and self._plain and events is not None:
+        if steady and self._batch_size.plain and events is not None:
             self._alike = True
             self.stride.follow(look, samples=samples, tokens=tokens, events=events)
         steps.stepped(steady=steady)
@@ -733,41 +732,6 @@ class Recorder:
         if self._state in ("training", "ended"):
             raise ValueError("resume() after begin(): an attempt resumes a checkpoint before it trains")
         self._steps_before = self._book.resume(state)
-
-    def _samples(self, batch: object, seen: int | None) -> int | None:
-        """Samples of a batch, where the user's function tells or its tensors do."""
-        if batch is None:
-            return seen
-        if self._batch_size_fn is not None:
-            return self._ask(self._batch_size_fn, batch, "batch_size_fn")
-        if self._parts is None:
-            return seen
-        sizes = [batches.look(part).samples for part in self._parts(batch)]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
-
-    @property
-    def _plain(self) -> bool:
-        return self._batch_size_fn is None and self._length_fn is None and self._parts is None
-
-    def _tokens(self, batch: object) -> tuple[int | None, int | None]:
-        """Tokens of a batch, and how many elements of `input_ids` beyond them are padding, where both are known."""
-        parts = [batch] if self._parts is None or batch is None else self._parts(batch)
-        seen = [batches.input_ids_tokens(part) for part in parts]
-        elements = None if None in seen or not seen else sum(n for n in seen if n is not None)
-        if self._length_fn is None or batch is None:
-            return elements, None
-        tokens = self._ask(self._length_fn, batch, "length_fn")
-        return tokens, None if tokens is None or elements is None else max(0, elements - tokens)
-
-    def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
-        """A user's function of the batch; where it fails, the count is missing and training goes on."""
-        try:
-            return int(function(batch))
-        except Exception as error:  # noqa: BLE001 - the user's function must not kill the user's training
-            if what not in self._book.notes:
-                self._book.notes[what] = repr(error)
-                _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
-            return None
 
 
 def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:

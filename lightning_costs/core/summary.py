@@ -151,15 +151,16 @@ def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[s
     Example:
         >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
         >>> _ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
-        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward pass 2 s)']
+        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
     said = []
     slowest, train_s = told.get("slowest"), final.get("train_s")
     if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         said.append(
             f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
-            f"{human(slowest['ahead_s'], 's')} of {human(train_s, 's')} (its data {human(slowest['data_wait_s'], 's')}, "
-            f"its work before the backward pass {human(slowest['lead_s'], 's')})"
+            f"{human(slowest['ahead_s'], 's')} of {human(train_s, 's')} "
+            f"(its data {human(slowest['data_wait_s'], 's')}, its work before the backward "
+            f"{human(slowest['lead_s'], 's')})"
         )
     if gone := told.get("gone"):
         said.append(f"{len(gone)} of {told['of']} ranks are gone: {'; '.join(gone.values())}")
