@@ -257,6 +257,7 @@ class _Session:
     @harmless
     def training_begins(self) -> None:
         self.stride.take_events()
+        self.recorder.wrapped(self._trainer.strategy.model)
         self.recorder.begin()
 
     @harmless

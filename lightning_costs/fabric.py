@@ -89,6 +89,7 @@ class _Session:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
         self._modules: list[nn.Module] = []
+        self._wrappers: list[nn.Module] = []
         self._optimizers: list[Any] = []
         self._where: dict[str, Any] = {}
         self._recorder: Recorder | None = None
@@ -111,7 +112,9 @@ class _Session:
     # The view tells -----------------------------------------------------------------------------------------
 
     @harmless
-    def set_up(self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any]) -> None:
+    def set_up(
+        self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
+    ) -> None:
         place, places = view.places(fabric)
         nodes, cuda = view.nodes(fabric), fabric.device.type == "cuda"
         self._world_size = fabric.world_size
@@ -123,6 +126,7 @@ class _Session:
             "devices": fabric.world_size if cuda else nodes,
             "setup": view.facts(fabric),
         }
+        self._wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self._wrappers)]
         self._modules += [module for module in modules if all(module is not known for known in self._modules)]
         for optimizer in optimizers:
             if all(optimizer is not known for known in self._optimizers):
@@ -333,6 +337,7 @@ class _Session:
             **options,
             **self._where,
         )
+        recorder.wrapped(nn.ModuleList(self._wrappers))
         recorder.begin()
         self._recorder = recorder
         # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.

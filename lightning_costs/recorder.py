@@ -269,6 +269,10 @@ class Recorder:
         """More for the header, plain data by key: it is written with the next point."""
         self._book.header |= facts
 
+    def wrapped(self, wrapper: nn.Module | None) -> None:
+        """The module in the wrapping that a strategy gave it, where that comes late: FSDP's knows whole sizes."""
+        self._setting.wrapper = wrapper
+
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
         self.accounts.rebase("other")

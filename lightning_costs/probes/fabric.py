@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode, _push_mode
 
 from lightning_costs.core.records import Place
-from lightning_costs.probes.tensors import unwrap
+from lightning_costs.probes.optimizers import on_update, unwrap
+from lightning_costs.probes.shadow import Shadows
 
 _WRAPPED = "_lightning_costs_wrapped"
 
@@ -24,8 +25,10 @@ _WRAPPED = "_lightning_costs_wrapped"
 class FabricListener(Protocol):
     """What is told of a Fabric; `lightning_costs.fabric` listens."""
 
-    def set_up(self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any]) -> None:
-        """Modules and optimizers were set up, the user's own under their wrappers."""
+    def set_up(
+        self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
+    ) -> None:
+        """Modules and optimizers were set up: the user's own modules, optimizers as the strategy gave them, wrappers."""
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """A loader is iterated over: the same batches, one by one."""
@@ -80,8 +83,10 @@ def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListene
 def _setting_up(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     parts = result if isinstance(result, tuple) else (result,)
-    modules = [getattr(part, "module", part) for part in parts if isinstance(part, nn.Module)]
-    listener.set_up(fabric, modules, [unwrap(part) for part in parts if hasattr(part, "param_groups")])
+    wrappers = [part for part in parts if isinstance(part, nn.Module)]
+    modules = [getattr(part, "module", part) for part in wrappers]
+    optimizers = [getattr(part, "_optimizer", part) for part in parts if hasattr(part, "param_groups")]
+    listener.set_up(fabric, modules, optimizers, wrappers)
     return result
 
 
@@ -153,9 +158,10 @@ def facts(fabric: Any) -> dict[str, Any]:
 
 def on_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
     """Call around every update of an optimizer, where it can be hooked."""
-    if hasattr(optimizer, "register_step_post_hook"):
-        optimizer.register_step_pre_hook(lambda *_: before())
-        optimizer.register_step_post_hook(lambda *_: after())
+    inner = unwrap(optimizer)
+    if hasattr(inner, "register_step_pre_hook"):
+        inner.register_step_pre_hook(lambda *_: before())
+    on_update(optimizer, after, Shadows())
 
 
 # A count that no `with` surrounds ---------------------------------------------------------------------------
