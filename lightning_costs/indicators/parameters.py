@@ -107,4 +107,4 @@ class NonzeroParams(_Params):
     def read(self, sample: StepSample) -> Amount:
         if sample.trigger != "end":  # counting waits for the device
             return None
-        return float(parameters.nonzero(self._module, self._sizes()))
+        return float(parameters.nonzero(self._module))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, final
@@ -22,6 +22,7 @@ from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Tally, Watch
+from lightning_costs.probes.parameters import in_shards
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import held
 
@@ -160,13 +161,22 @@ class StepCensus:
         calls = None
         if self.calls is None and self._module is not None:
             calls = ModuleCalls(self._module, keep_example=self.keep_example)
-        follows = self._following = self._follow()
-        watch = Watch(
-            weights=self._module.parameters() if self._module is not None else (),
-            lifetimes=follows,
-            first_backward=calls.stop if calls is not None else None,
-            counts=counts,
-        )
+        watch = None
+        try:
+            follows = self._following = self._follow()
+            watch = Watch(
+                weights=self._module.parameters() if self._module is not None else (),
+                lifetimes=follows,
+                first_backward=calls.stop if calls is not None else None,
+                counts=counts,
+                gathered=self._gathered(),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
+            self.failed = f"a step could not be watched: {error!r}"
+        if watch is None:
+            self.censuses += 1
+            yield
+            return
         try:
             with eager(), calls or nullcontext(), launches(watch.launched), watch:
                 yield
@@ -191,6 +201,9 @@ class StepCensus:
                 samples=samples,
             )
 
+    def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
+        return self._module.parameters if self._module is not None and in_shards(self._module) else None
+
     def _follow(self) -> Lifetimes | None:
         if self._module is None or self._device is None:
             return None
@@ -206,8 +219,12 @@ class StepCensus:
 
     def look(self) -> None:
         """Inside a counted step: what is a gradient or a state now is known as one from here on."""
-        if self._following is not None:
+        if self._following is None:
+            return
+        try:
             self._hold(self._following)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._following, self.failed = None, f"a look inside a counted step failed: {error!r}"
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

@@ -56,6 +56,12 @@ def sharded_sizes(module: nn.Module) -> dict[int, int]:
     return sizes
 
 
+def in_shards(module: nn.Module) -> bool:
+    """Whether ranks share the parameters: by ZeRO-3, FSDP of either version, or tensor parallelism."""
+    marks = ("ds_numel", "_fsdp_flattened", "device_mesh")
+    return any(hasattr(parameter, mark) for parameter in module.parameters() for mark in marks)
+
+
 def count(module: nn.Module, *, trainable_only: bool = False, sizes: Sizes | None = None) -> int:
     """Unique parameters: a tensor used in two places is one.
 
@@ -209,7 +215,7 @@ def _called_experts(part: nn.Module, siblings: list[nn.Module], parents: Mapping
     return any("expert" in name.lower() for name in names)
 
 
-def nonzero(module: nn.Module, sizes: Sizes | None = None) -> int:
+def nonzero(module: nn.Module) -> int:
     """Elements that are not zero in the weights used: masks of `torch.nn.utils.prune` are applied.
 
     One synchronisation with the device, for all of them.
@@ -219,7 +225,7 @@ def nonzero(module: nn.Module, sizes: Sizes | None = None) -> int:
     """
     kept: list[torch.Tensor] = []
     seen: set[int] = set()
-    if sharded_sizes(module) if sizes is None else sizes:
+    if in_shards(module) or sharded_sizes(module):
         raise Missing("parameters are held in shards: one rank cannot count their zeros")
     for owner in module.modules():
         for name, parameter in owner._parameters.items():
@@ -230,12 +236,6 @@ def nonzero(module: nn.Module, sizes: Sizes | None = None) -> int:
                 raise Missing("a lazy module has not seen its first batch")
             if parameter.is_meta:
                 raise Missing("on the meta device weights have no values")
-            if (
-                hasattr(parameter, "ds_numel")
-                or type(parameter).__name__ == "DTensor"
-                or hasattr(parameter, "device_mesh")
-            ):
-                raise Missing("parameters are held in shards: one rank cannot count their zeros")
             mask = owner._buffers.get(f"{name.removesuffix('_orig')}_mask") if name.endswith("_orig") else None
             weight = parameter.detach()
             kept.append(torch.count_nonzero(weight if mask is None else weight * mask))

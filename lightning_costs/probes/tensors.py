@@ -93,8 +93,9 @@ def strided_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor
     elif _wraps(tensor):  # DTensor and its like: what this rank holds
         names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
-        for name in names:
-            yield from strided_parts(getattr(tensor, name))
+        for part in (getattr(tensor, name) for name in names):
+            if isinstance(part, torch.Tensor):  # a DTensor of torch 2.13 names its mesh, too
+                yield from strided_parts(part)
     elif tensor.layout == torch.strided:
         yield tensor
     else:
