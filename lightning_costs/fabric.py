@@ -18,6 +18,7 @@ from torch import nn
 from lightning_costs.core.accounts import METERED
 from lightning_costs.core.harmless import harmless
 from lightning_costs.probes import fabric as view
+from lightning_costs.probes.open_count import OpenCount
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import status_after
 
@@ -99,7 +100,7 @@ class _Session:
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
         self._world_size = 1
-        self.count = view.OpenCount()
+        self.count = OpenCount()
         self.broken = False
 
     def stop_measuring(self) -> None:

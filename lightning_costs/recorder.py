@@ -269,9 +269,20 @@ class Recorder:
         """More for the header, plain data by key: it is written with the next point."""
         self._book.header |= facts
 
-    def wrapped(self, wrapper: nn.Module | None) -> None:
-        """The module in the wrapping that a strategy gave it, where that comes late: FSDP's knows whole sizes."""
+    def locate(self, place: Place) -> None:
+        """Where this process is, where that is known late (a pipeline's stage): before the first point."""
+        self._setting.place = replace(place, device=place.device or self._setting.place.device)
+
+    def wrapped(self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None) -> None:
+        """What a strategy made of module and optimizers, where that comes late: before the first point.
+
+        Args:
+            wrapper: The module in its wrapping: FSDP's outermost knows whole sizes.
+            optimizers: Returns the optimizers in theirs: DeepSpeed's hold masters and gradients.
+        """
         self._setting.wrapper = wrapper
+        if optimizers is not None:
+            self._setting.optimizers = optimizers
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""

@@ -130,7 +130,7 @@ class StepCensus:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
-        return cls(setting.module, setting.optimizers, setting.device)
+        return cls(setting.module, lambda: setting.optimizers(), setting.device)  # they may be wrapped later
 
     def detach(self) -> None:
         """Nothing is held."""

@@ -8,12 +8,11 @@ listener each only calls through. Seen on Lightning 2.6.6.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from functools import partial, wraps
-from typing import Any, Protocol, final
+from typing import Any, Protocol
 
 from torch import nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode, _push_mode
 
 from lightning_costs.core.records import Place
 from lightning_costs.probes.optimizers import on_update, unwrap
@@ -28,7 +27,7 @@ class FabricListener(Protocol):
     def set_up(
         self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
     ) -> None:
-        """Modules and optimizers were set up: the user's own modules, optimizers as the strategy gave them, wrappers."""
+        """Modules and optimizers were set up: the user's modules, optimizers as the strategy gave them, wrappers."""
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """A loader is iterated over: the same batches, one by one."""
@@ -162,50 +161,3 @@ def on_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None
     if hasattr(inner, "register_step_pre_hook"):
         inner.register_step_pre_hook(lambda *_: before())
     on_update(optimizer, after, Shadows())
-
-
-# A count that no `with` surrounds ---------------------------------------------------------------------------
-
-
-@final
-class OpenCount:
-    """A count of operators from one batch to the next: entered and left by hand, and never in the user's modes' way.
-
-    Between two fetches the script may enter modes of its own and keep them: torch's modes are a stack, and whoever
-    leaves pops its top. So nothing is counted where a mode is on already, and those above are off while it leaves.
-    """
-
-    def __init__(self) -> None:
-        self._stack: ExitStack | None = None
-
-    def begin(self, count: AbstractContextManager[None] | None) -> None:
-        """Enter what was given; under a mode of the script's it is left at once, and what it counts stays unknown."""
-        if count is None:
-            return
-        self.end(discard=True)
-        lowest = not _modes()
-        self._stack = ExitStack()
-        self._stack.enter_context(count)
-        if not lowest:
-            self._leave(discard=True)
-
-    def end(self, *, discard: bool = False) -> None:
-        """Leave it; `discard` where what was counted is not the work of one batch."""
-        if self._stack is None:
-            return
-        above = [_pop_mode() for _ in range(len(_modes()) - 1)]
-        try:
-            self._leave(discard=discard)
-        finally:
-            for mode in reversed(above):
-                _push_mode(mode)
-
-    def _leave(self, *, discard: bool) -> None:
-        stack, self._stack = self._stack, None
-        if stack is not None:
-            error = GeneratorExit() if discard else None
-            stack.__exit__(type(error) if error is not None else None, error, None)
-
-
-def _modes() -> list[Any]:
-    return list(_get_current_dispatch_mode_stack())
