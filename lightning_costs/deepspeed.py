@@ -46,8 +46,10 @@ def watch(engine: Any, recorder: Recorder) -> Watching:
         What is watching; as a context manager, it ends with the `with`.
 
     Raises:
-        ValueError: For a pipeline engine, whose batches run inside `train_batch`.
+        ValueError: For what is no engine, and for a pipeline engine, whose batches run inside `train_batch`.
     """
+    if not hasattr(engine, "is_gradient_accumulation_boundary"):
+        raise ValueError(f"watch() needs the engine that deepspeed.initialize returned, got {type(engine).__name__}")
     if getattr(engine, "pipeline_parallelism", False):
         raise ValueError("watch() follows forward, backward and step; a PipelineEngine runs them inside train_batch()")
     return Watching(engine, recorder)

@@ -220,6 +220,12 @@ def test_a_pipeline_engine_is_refused_in_words(tmp_path: Path) -> None:
         watch(engine, recorder_of(engine, tmp_path))
 
 
+def test_what_is_no_engine_is_refused_in_words(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with pytest.raises(ValueError, match=r"deepspeed\.initialize returned, got Linear"):
+        watch(engine.module, recorder_of(engine, tmp_path))
+
+
 def topology(**ranks: int) -> SimpleNamespace:
     return SimpleNamespace(**{name: lambda rank=rank: rank for name, rank in ranks.items()})
 
@@ -235,3 +241,19 @@ def test_places_follow_the_engines_topology(monkeypatch: pytest.MonkeyPatch) -> 
     sequences = topology(get_data_parallel_rank=0, get_sequence_parallel_rank=1)
     engine = SimpleNamespace(global_rank=1, mpu=sequences, sequence_parallel_size=2)
     assert place_of(engine) == Place(rank=1, node=0, replica=0, shard=1)
+
+
+def test_nodes_and_devices_are_by_default_those_of_the_processes(tmp_path: Path) -> None:
+    places = [Place(rank=rank, node=rank // 2, replica=rank) for rank in range(4)]
+    on_cpu = Recorder(save_dir=tmp_path, device="cpu", place=places[0], places=places)._setting
+    assert (on_cpu.devices, on_cpu.nodes) == (2, 2)
+    on_cuda = Recorder(save_dir=tmp_path, device="cuda", place=places[0], places=places)._setting
+    assert (on_cuda.devices, on_cuda.nodes) == (4, 2)
+    told = Recorder(save_dir=tmp_path, device="cuda", devices=8, nodes=1, place=places[0], places=places)._setting
+    assert (told.devices, told.nodes) == (8, 1)
+
+
+def test_a_place_that_is_known_late_keeps_the_device(tmp_path: Path) -> None:
+    recorder = Recorder(save_dir=tmp_path, place=Place(device="one"))
+    recorder.locate(Place(rank=0, stage=2))
+    assert recorder._setting.place == Place(rank=0, stage=2, device="one")
