@@ -22,6 +22,7 @@ from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
+from lightning_costs.probes import engine
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.namespaces import Callback
 from lightning_costs.probes.places import of_trainer
@@ -258,6 +259,7 @@ class _Session:
     @harmless
     def training_begins(self) -> None:
         self.stride.take_events()
+        self.recorder.wrapped(self._trainer.strategy.model)
         self.recorder.begin()
 
     @harmless
@@ -436,6 +438,7 @@ def _facts(trainer: Any, loaders: Sequence[Any]) -> dict[str, Any]:
     return {
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
+        **engine.facts(trainer.strategy.model),
         "accelerator": type(trainer.accelerator).__name__,
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,

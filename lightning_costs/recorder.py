@@ -69,8 +69,8 @@ class Recorder:
         indicators: Costs to measure; `default_indicators()` and your own.
         tariff: Prices and place; else from the environment or the user's file.
         device: The device that trains; the module's by default.
-        devices: Accelerators allocated to the job; on a CPU, nodes.
-        nodes: Machines allocated to the job.
+        devices: Accelerators allocated to the job, by default one a process; on a CPU, nodes.
+        nodes: Machines allocated to the job; by default those that its processes are on.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `quality` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
         place: This process among others; by default as torch.distributed tells, each a copy of the model.
@@ -112,8 +112,8 @@ class Recorder:
         indicators: Sequence[Indicator] | None = None,
         tariff: Tariff | None = None,
         device: torch.device | str | None = None,
-        devices: int = 1,
-        nodes: int = 1,
+        devices: int | None = None,
+        nodes: int | None = None,
         log_every_n_steps: int = 50,
         setup: Mapping[str, Any] | None = None,
         place: Place | None = None,
@@ -133,13 +133,14 @@ class Recorder:
             place=place,
             places=places or (place,),
             device=_device(device, module),
-            devices=devices,
-            nodes=nodes,
             module=module,
             optimizers=optimizers if callable(optimizers) else lambda: optimizers,
             dataset_samples=dataset_samples,
             accounts=self.accounts,
         )
+        self._setting.nodes = nodes or len({each.node for each in self._setting.places})
+        of_processes = len(self._setting.places) if self._setting.on_cuda else self._setting.nodes
+        self._setting.devices = devices or of_processes
         self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
         self._job = Job(self._panel, self._setting)
         self._tariff = Tariff.find(tariff)
@@ -297,6 +298,17 @@ class Recorder:
         numbers = self._job.agreed(headline, trigger)
         self._window.overhead_s += self._clock() - began
         return numbers
+
+    def wrapped(self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None) -> None:
+        """What a strategy made of module and optimizers, where that comes late: before the first point.
+
+        Args:
+            wrapper: The module in its wrapping: FSDP's outermost knows whole sizes.
+            optimizers: Returns the optimizers in theirs: DeepSpeed's hold masters and gradients.
+        """
+        self._setting.wrapper = wrapper
+        if optimizers is not None:
+            self._setting.optimizers = optimizers
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""

@@ -100,6 +100,7 @@ def attempts_told(header: Mapping[str, Any], final: Mapping[str, float | None]) 
 
 _KINDS = {
     "param_bytes": "parameters",
+    "master_bytes": "fp32 masters",
     "grad_bytes": "gradients",
     "opt_state_bytes": "optimizer state",
     "activation_bytes": "activations",
@@ -125,7 +126,8 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
     if roofline := header.get("roofline"):
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):
-        kinds = ", ".join(f"{word} {human(at_peak[name], 'bytes')}" for name, word in _KINDS.items())
+        held = {word: at_peak[name] for name, word in _KINDS.items() if at_peak.get(name)}
+        kinds = ", ".join(f"{word} {human(nbytes, 'bytes')}" for word, nbytes in held.items())
         total = human(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
     said += _ranks(header.get("ranks") or {}, final or {})
