@@ -24,6 +24,7 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.namespaces import Callback
+from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
 from lightning_costs.recorder import Recorder
@@ -257,7 +258,16 @@ class _Session:
     @harmless
     def training_begins(self) -> None:
         self.stride.take_events()
+        self._find_pipeline()
         self.recorder.begin()
+
+    def _find_pipeline(self) -> None:
+        """A pipeline that the module holds is watched: one is built in `configure_model`, or in the first step."""
+        found = pipelines_of(self._trainer.lightning_module)
+        if len(found) > 1:
+            _log.warning("%d pipelines are among the module's attributes; the first is watched", len(found))
+        if found:
+            self.recorder.watch_pipeline(found[0])
 
     @harmless
     def training_ended(self) -> None:
@@ -311,6 +321,7 @@ class _Session:
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
                 recorder.describe(_facts(self._trainer, view.loaders))
+                self._find_pipeline()
         if view.epoch_complete:
             recorder.epoch_done()
         recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)

@@ -25,6 +25,7 @@ from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
+from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe, device_name
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
@@ -264,6 +265,32 @@ class Recorder:
         self._facts |= facts
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
+
+    def locate(self, place: Place) -> None:
+        """Correct this rank's place: its replica and stage may be known late."""
+        places = [place if each.rank == place.rank else each for each in self._setting.places]
+        self._setting.place, self._setting.places = place, places
+
+    def watch_pipeline(self, pipeline: object) -> None:
+        """Time this rank's stage of a pipeline, for the bubble's columns; it says which stage and replica this is.
+
+        Args:
+            pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
+
+        Raises:
+            ValueError: For anything else, or a second pipeline in one run.
+        """
+        self._check_not_ended()
+        self.locate(self._setting.probe(Pipeline).watch(pipeline))
+
+    def pipeline_lane(self) -> dict[str, Any] | None:
+        """One step of this rank's stage as plain data, to be sent to rank 0; None before there is one."""
+        pipeline = self._setting.attached(Pipeline)
+        return pipeline.timeline() if pipeline is not None else None
+
+    def hear_pipeline(self, lanes: Sequence[Mapping[str, Any]]) -> None:
+        """Other ranks' `pipeline_lane()`: they join the picture in `header["pipeline"]["timeline"]`."""
+        self._setting.probe(Pipeline).hear(lanes)
 
     def tell(self, facts: Mapping[str, Any]) -> None:
         """More for the header, plain data by key: it is written with the next point."""
@@ -657,6 +684,8 @@ class Recorder:
         self._ended_s = sample.ended_s
         if (device := self._steps.device_time()) is not None:
             sample = replace(sample, device=device, step_times_s=device.step_times_s)
+        if (pipeline := self._steps.pipeline_time()) is not None:
+            sample = replace(sample, pipeline=pipeline)
         vector = self._panel.read(sample)
         job = reduce_ranks([vector], self._panel.measured, self._setting.places)
         self._panel.note_unheard(vector, job)

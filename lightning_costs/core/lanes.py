@@ -20,8 +20,8 @@ KINDS = {
 }
 #: The kinds in which a stage is busy.
 COMPUTE = ("F", "B", "I", "W")
-#: Intervals that a lane holds at most: with 32 characters each it stays under 64 KiB as JSON.
-MOST_INTERVALS = 1800
+#: Intervals that a lane holds at most: with 40 characters each it stays under 64 KiB as JSON.
+MOST_INTERVALS = 1500
 
 
 class Interval(NamedTuple):

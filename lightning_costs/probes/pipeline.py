@@ -1,0 +1,374 @@
+"""A pipeline's stage on this rank: what it did in each step, by the clock or by a device's events read late."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, Self, TypeVar, final
+
+from lightning_costs.core.bubble import CONVENTION, Shape, theory, theory_words
+from lightning_costs.core.indicator import Missing
+from lightning_costs.core.lanes import COMPUTE, KINDS, Interval, Lane, busy_s, joined, lane
+from lightning_costs.core.records import PipelineTime, Place
+from lightning_costs.probes.clock import now_s
+from lightning_costs.probes.device_steps import CudaEvents, Events
+from lightning_costs.probes.pipeline_engines import Watched, device_of, watch
+from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.shadow import Shadows
+
+#: Steps of the pipeline whose sends and receives are noted too, the warm-up (step 0) left out: the last of them that
+#: was run is the one that is drawn.
+DRAWN = range(1, 6)
+#: Steps in flight at most. Past that the oldest are dropped whole, so that a device far behind stays bounded.
+MOST_STEPS = 16
+NO_PIPELINE = (
+    "no pipeline: neither a schedule of torch.distributed.pipelining nor a DeepSpeed PipelineEngine was found among "
+    "the module's attributes; lightning_costs.deepspeed.watch_pipeline(schedule, recorder) names one"
+)
+
+E = TypeVar("E")
+
+
+@final
+class HostEvents:
+    """Moments on the host's clock, for stages that a CPU runs: what was called has happened."""
+
+    def __init__(self, clock: Callable[[], float] = now_s) -> None:
+        #: Read the clock: a moment.
+        self.record = clock
+
+    def done(self, event: float) -> bool:
+        """It was read, so it has happened."""
+        return True
+
+    def between_s(self, earlier: float, later: float) -> float:
+        """Seconds between two moments."""
+        return later - earlier
+
+    def release(self, event: float) -> None:
+        """Nothing to give back."""
+
+
+class _Noted(NamedTuple, Generic[E]):
+    """An interval that is not read yet."""
+
+    kind: str
+    chunk: int
+    microbatch: int
+    begun: E
+    ended: E
+
+
+@final
+class _Step(Generic[E]):
+    """A step in flight: from its begin to the next one's."""
+
+    __slots__ = ("began", "begun", "ended", "next_begun", "noted", "number", "steady")
+
+    def __init__(self, number: int, begun: E, began: float) -> None:
+        self.number, self.begun, self.began = number, begun, began
+        self.ended: E | None = None
+        self.next_begun: E | None = None
+        self.noted: list[_Noted[E]] = []
+        self.steady = number > 0
+
+
+@final
+class StageTape(Generic[E]):
+    """What a stage does, step by step; sums over steps that count, read once their moments have happened.
+
+    Args:
+        events: Moments of the clock or of the device's stream.
+        wall: Unix time in seconds.
+    """
+
+    def __init__(self, events: Events[E], wall: Callable[[], float] = time.time) -> None:
+        self._events, self._wall = events, wall
+        #: Mark a moment.
+        self.mark = events.record
+        self._open: _Step[E] | None = None
+        self._closed: deque[_Step[E]] = deque()
+        self._steps = self._judged = 0
+        #: Whether sends and receives of the step in work are noted.
+        self.detailed = False
+        #: What the stage does between two passes, since when: sending, receiving, or ('') nothing that is known of.
+        self._between: tuple[str, int, int, E] | None = None
+        self._awaited: set[tuple[str, int, int]] = set()
+        #: The step that is drawn: its number, when it began, its length, and its intervals.
+        self.drawn: tuple[int, float, float, list[Interval]] | None = None
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._sums = PipelineTime()
+
+    # The engine tells --------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A training step of the pipeline begins, and the one before is complete."""
+        if len(self._closed) >= MOST_STEPS:
+            self._read()
+            while len(self._closed) >= MOST_STEPS:
+                self._release(self._closed.popleft())
+        begun = self.mark()
+        step, number = self._open, self._steps
+        if step is not None:
+            step.next_begun = begun
+            self._closed.append(step)
+        self._steps += 1
+        self.detailed = number in DRAWN
+        self._open = _Step(number, begun, self._wall() if self.detailed else 0.0)
+        self._read()
+
+    def end(self) -> None:
+        """The step's schedule was gone through; what follows until the next `begin` is a part of the step."""
+        self._leave()
+        self.detailed = False
+        if self._open is not None:
+            self._open.ended = self.mark()
+
+    def note(self, kind: str, chunk: int, microbatch: int, begun: E) -> None:
+        """Something that began at `begun` is over; outside of a step it is nobody's."""
+        if self._open is None or self._open.ended is not None:
+            self._events.release(begun)
+        else:
+            self._open.noted.append(_Noted(kind, chunk, microbatch, begun, self.mark()))
+
+    def between(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
+        """In a detailed step: from here to the next thing told the stage sends ('S') or does nothing known of ('')."""
+        self._leave()
+        self._between = (kind, chunk, microbatch, self.mark())
+
+    def awaits(self, way: str, chunk: int, microbatch: int) -> None:
+        """In a detailed step: the input of a forward ('F') or backward ('B') pass is asked of another rank."""
+        self._awaited.add((way, chunk, microbatch))
+        self.between("R", chunk, microbatch)
+
+    def arrived(self, way: str, chunk: int, microbatch: int) -> None:
+        """In a detailed step: a pass begins. Where its input was asked for, what was done before it is receiving."""
+        if (way, chunk, microbatch) in self._awaited and self._between is not None:
+            self._awaited.discard((way, chunk, microbatch))
+            self._between = ("R", chunk, microbatch, self._between[3])
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._between is not None:
+            kind, chunk, microbatch, begun = self._between
+            self._between = None
+            if kind:
+                self.note(kind, chunk, microbatch, begun)
+            else:
+                self._events.release(begun)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a training step's schedule is being gone through."""
+        return self._open is not None and self._open.ended is None
+
+    # The recorder tells ------------------------------------------------------------------------------------
+
+    def judged(self, *, steady: bool) -> None:
+        """The optimizer step that ended with the last of the pipeline's steps counts for the rates, or is warm-up."""
+        if not steady:
+            for step in (*self._closed, *((self._open,) if self._open is not None else ())):
+                step.steady = step.steady and step.number < self._judged
+        self._judged = self._steps
+
+    def interrupted(self) -> None:
+        """Something else than training ran: the step in work is longer than it was."""
+        if self._open is not None:
+            self._open.steady = False
+
+    # Reading -----------------------------------------------------------------------------------------------
+
+    def collect(self) -> PipelineTime:
+        """What steps outside warm-up that have completed since the last call took."""
+        self._read()
+        found = self._sums
+        self._start_window()
+        return found
+
+    def _read(self) -> None:
+        while self._closed and self._events.done(self._closed[0].next_begun):  # type: ignore[arg-type]
+            step = self._closed.popleft()
+            self._draw(step)
+            if step.steady:
+                self._add(step)
+            self._release(step)
+        if self._open is not None and self._open.ended is not None and self._open.number in DRAWN:
+            self._draw(self._open)
+
+    def _intervals(self, step: _Step[E]) -> list[Interval]:
+        between_s, begun = self._events.between_s, step.begun
+        return [
+            Interval(n.kind, n.chunk, n.microbatch, between_s(begun, n.begun), between_s(begun, n.ended))
+            for n in step.noted
+        ]
+
+    def _add(self, step: _Step[E]) -> None:
+        assert step.ended is not None
+        assert step.next_begun is not None
+        intervals = self._intervals(step)
+        step_s = self._events.between_s(step.begun, step.next_begun)
+        schedule_s = self._events.between_s(step.begun, step.ended)
+        within_s = busy_s(i for i in intervals if i.kind in ("L", "G", "U"))
+        sums = self._sums
+        self._sums = replace(
+            sums,
+            steps=sums.steps + 1,
+            step_s=sums.step_s + step_s,
+            busy_s=sums.busy_s + busy_s(i for i in intervals if i.kind in COMPUTE),
+            outside_s=sums.outside_s + step_s - schedule_s + within_s,
+        )
+
+    def _draw(self, step: _Step[E]) -> None:
+        if step.number not in DRAWN or step.ended is None or not self._events.done(step.ended):
+            return
+        if self.drawn is None or self.drawn[0] < step.number:
+            length_s = self._events.between_s(step.begun, step.ended)
+            self.drawn = (step.number, step.began, length_s, self._intervals(step))
+
+    def _release(self, step: _Step[E]) -> None:
+        """Give the moments back, but for the one at which the next step begins."""
+        self._events.release(step.begun)
+        if step.ended is not None:
+            self._events.release(step.ended)
+        for noted in step.noted:
+            self._events.release(noted.begun)
+            self._events.release(noted.ended)
+
+
+@final
+class Pipeline:
+    """The run's pipeline, where there is one: its stage on this rank is watched, and other ranks' lanes are heard.
+
+    A run has one. It is known late (Lightning builds it in `configure_model`), so the probe opens without it.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._shadows = Shadows()
+        self._watched: Watched | None = None
+        self._object: object = None
+        self._tape: StageTape[Any] | None = None
+        self._lanes: dict[int, Lane] = {}
+        self._clock = "host"
+
+    @classmethod
+    def attach(cls, setting: Setting) -> Self:
+        """Ready for a pipeline."""
+        return cls(setting)
+
+    def detach(self) -> None:
+        """Lift the shadows."""
+        self._shadows.lift()
+
+    def watch(self, pipeline: object) -> Place:
+        """Time the stages of a schedule or an engine on this rank from its next step on.
+
+        Returns:
+            This rank's place, with its stage and replica.
+
+        Raises:
+            ValueError: For an object that is no pipeline, or a second pipeline in one run.
+        """
+        if self._object is not None and self._object is not pipeline:
+            raise ValueError("one pipeline is watched in a run, and this run has another one already")
+        if self._watched is None:
+            device = device_of(pipeline)
+            on_cuda = device is not None and device.type == "cuda"
+            self._clock = "device" if on_cuda else "host"
+            tape: StageTape[Any] = StageTape(CudaEvents(device, follow=True) if on_cuda else HostEvents())
+            self._watched = watch(pipeline, tape, self._shadows)
+            self._object, self._tape = pipeline, tape
+        at = self._watched.at
+        return replace(self._setting.place, replica=at.replica, stage=at.stage, shard=at.shard)
+
+    @property
+    def shape(self) -> Shape:
+        """The pipeline's shape at this moment.
+
+        Raises:
+            Missing: Where nothing is a pipeline.
+        """
+        if self._watched is None:
+            raise Missing(NO_PIPELINE)
+        return self._watched.shape()
+
+    def theory(self) -> float:
+        """The bubble that the schedule leaves by its order alone.
+
+        Raises:
+            Missing: Where nothing is a pipeline, or no closed form is known.
+        """
+        return theory(self.shape)
+
+    def theory_words(self) -> str:
+        """That closed form, its source, and what it assumes.
+
+        Raises:
+            Missing: As `theory`.
+        """
+        return ": ".join(theory_words(self.shape))
+
+    def judged(self, *, steady: bool) -> None:
+        """See `StageTape.judged`."""
+        if self._tape is not None:
+            self._tape.judged(steady=steady)
+
+    def interrupted(self) -> None:
+        """See `StageTape.interrupted`."""
+        if self._tape is not None:
+            self._tape.interrupted()
+
+    def collect(self) -> PipelineTime | None:
+        """What this rank's stage did since the last call; None where nothing is a pipeline."""
+        return self._tape.collect() if self._tape is not None else None
+
+    def timeline(self) -> dict[str, Any] | None:
+        """One steady step of this rank's stage, as `core.lanes.lane` makes it; None before there is one."""
+        if self._tape is None or self._watched is None or self._tape.drawn is None:
+            return None
+        number, began, length_s, intervals = self._tape.drawn
+        place = self._setting.place
+        return lane(
+            sorted(intervals, key=lambda i: i.begun_s),
+            step=number,
+            rank=place.rank,
+            node=place.node,
+            replica=self._watched.at.replica,
+            stage=self._watched.at.stage,
+            chunks=self._watched.chunks,
+            began=began,
+            clock=self._clock,
+            length_s=length_s,
+        )
+
+    def hear(self, lanes: Sequence[Lane]) -> None:
+        """Other ranks' `timeline()`: they join the picture."""
+        self._lanes |= {each["rank"]: each for each in lanes}
+
+    def about(self) -> Mapping[str, Any]:
+        """For the header: what runs as a pipeline, its closed form, the convention, and one step's timeline."""
+        if self._watched is None:
+            return {}
+        shape = self.shape
+        facts: dict[str, Any] = {
+            "engine": shape.engine,
+            "schedule": shape.schedule,
+            "stages": shape.stages,
+            "microbatches": shape.microbatches,
+            "chunks": shape.chunks,
+            "convention": CONVENTION,
+            "clock": "device events, read late" if self._clock == "device" else "the host's clock",
+        }
+        try:
+            facts["theory"], facts["theory_source"] = theory_words(shape)
+        except Missing as why:
+            facts["theory"], facts["theory_source"] = None, str(why)
+        own = self.timeline()
+        lanes = [*self._lanes.values(), *([own] if own is not None else [])]
+        facts["timeline"] = joined(lanes)
+        facts["kinds"] = KINDS
+        return facts
