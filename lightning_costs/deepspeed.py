@@ -7,16 +7,18 @@ from lightning_costs.recorder import Recorder
 __all__ = ["watch_pipeline"]
 
 
-def watch_pipeline(pipeline: object, recorder: Recorder) -> None:
+def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False) -> None:
     """Measure the bubble of a pipeline, on every rank that takes part in it; call it before its first step.
 
     Its instances are shadowed, no class is touched, and the recorder's `end` lifts the shadows. It tells the recorder
     which stage and which copy of the model this rank is, so that samples are counted once and FLOPs of all stages add
-    up. Steps are told by the loop, with `recorder.counting` and `recorder.step`, as in any other.
+    up.
 
     Args:
         pipeline: A schedule of `torch.distributed.pipelining` (any), or a DeepSpeed `PipelineEngine`.
         recorder: The run's.
+        steps: Whether each `train_batch` of an engine is a step of the run: the loop then tells nothing. A schedule's
+            steps are told by the loop, with `recorder.counting` and `recorder.step`, as in any other.
 
     Raises:
         ValueError: For anything else, or a second pipeline in one run.
@@ -33,5 +35,12 @@ def watch_pipeline(pipeline: object, recorder: Recorder) -> None:
                         schedule.step(x, target=y)
                         optimizer.step()
                     recorder.step(x)
+
+        A DeepSpeed engine's loop, which sees no batch::
+
+            with Recorder(module=engine.module, optimizers=[engine.optimizer]) as recorder:
+                watch_pipeline(engine, recorder, steps=True)
+                for _ in range(steps):
+                    engine.train_batch(data_iter=batches)
     """
-    recorder.watch_pipeline(pipeline)
+    recorder.watch_pipeline(pipeline, steps=steps)

@@ -271,17 +271,33 @@ class Recorder:
         places = [place if each.rank == place.rank else each for each in self._setting.places]
         self._setting.place, self._setting.places = place, places
 
-    def watch_pipeline(self, pipeline: object) -> None:
+    def watch_pipeline(self, pipeline: object, *, steps: bool = False) -> None:
         """Time this rank's stage of a pipeline, for the bubble's columns; it says which stage and replica this is.
 
         Args:
             pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
+            steps: Whether each `train_batch` of an engine is told as a step of the run, too. The batch that
+                `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
 
         Raises:
             ValueError: For anything else, or a second pipeline in one run.
         """
         self._check_not_ended()
-        self.locate(self._setting.probe(Pipeline).watch(pipeline))
+        self.locate(self._setting.probe(Pipeline).watch(pipeline, self if steps else None))
+
+    @contextmanager
+    def engine_works(self, samples: int) -> Iterator[None]:
+        """A step of an engine that fetches its batches for itself, each of so many samples (`watch_pipeline`)."""
+        import torch
+
+        batch = torch.empty((samples, 0), device="meta")
+        with self.counting(batch):
+            yield
+        self.step(batch)
+
+    def engine_waits(self) -> AbstractContextManager[None]:
+        """Such an engine fetches a batch: booked as `data_wait_s`."""
+        return self.accounts.inside("data_wait")
 
     def pipeline_lane(self) -> dict[str, Any] | None:
         """One step of this rank's stage as plain data, to be sent to rank 0; None before there is one."""

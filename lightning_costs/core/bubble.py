@@ -75,11 +75,12 @@ _ZBV = _Form(
     lambda p, m, v: 0.0,
 )
 _DUALPIPEV = _Form(
-    "(p-1)/(6m+p-1)",
-    f"torch's order of operations, counted through in unit times (forward and backward do not overlap there); {_SPLIT}",
+    "(p-1)/(3m+p-1)",
+    "DeepSeek-AI 2024 (arXiv 2412.19437): (PP/2-1)(F&B+B-3W) a step, with PP = 2p and a pair of passes as long as one "
+    f"after the other, as torch runs it; {_SPLIT}",
     lambda p, m, v: m >= 2 * p,
     "from 2p micro-batches on",
-    lambda p, m, v: (p - 1) / (6 * m + p - 1),
+    lambda p, m, v: (p - 1) / (3 * m + p - 1),
 )
 
 #: By class name of the schedule: torch's, then DeepSpeed's.

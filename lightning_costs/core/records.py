@@ -69,8 +69,8 @@ class PipelineTime:
         steps: How many.
         step_s: Their seconds: the denominator of the others.
         busy_s: In forward and backward passes.
-        outside_s: Neither in a pass nor waiting for another stage within the schedule: loading, reducing gradients,
-            the optimizer, whatever lies between two schedules.
+        outside_s: In loading, reducing gradients, the optimizer step, and between two schedules, with what these
+            wait for other stages.
     """
 
     steps: int = 0

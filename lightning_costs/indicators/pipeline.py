@@ -55,9 +55,9 @@ class StageBusyS(_StageAmount):
 
 @final
 class StageOutsideS(_StageAmount):
-    """The part of `bubble_s` that is no waiting for other stages: loading, reducing, the optimizer, between steps.
+    """The part of `bubble_s` in loading, reducing gradients, the optimizer step, and between two schedules.
 
-    With gradient clipping the optimizer step waits for other stages all the same.
+    Where these wait for other stages (DeepSpeed's update does, for the norm of all gradients) that is in it, too.
     """
 
     name, unit, kind, family = "stage_outside_s", "s", "counter", "time"

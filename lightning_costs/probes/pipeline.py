@@ -14,7 +14,7 @@ from lightning_costs.core.lanes import COMPUTE, KINDS, Interval, Lane, busy_s, j
 from lightning_costs.core.records import PipelineTime, Place
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_steps import CudaEvents, Events
-from lightning_costs.probes.pipeline_engines import Watched, device_of, watch
+from lightning_costs.probes.pipeline_engines import Loop, Watched, device_of, watch
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.shadow import Shadows
 
@@ -108,7 +108,7 @@ class StageTape(Generic[E]):
     def begin(self) -> None:
         """A training step of the pipeline begins, and the one before is complete."""
         if len(self._closed) >= MOST_STEPS:
-            self._read()
+            self.read()
             while len(self._closed) >= MOST_STEPS:
                 self._release(self._closed.popleft())
         begun = self.mark()
@@ -119,7 +119,7 @@ class StageTape(Generic[E]):
         self._steps += 1
         self.detailed = number in DRAWN
         self._open = _Step(number, begun, self._wall() if self.detailed else 0.0)
-        self._read()
+        self.read()
 
     def end(self) -> None:
         """The step's schedule was gone through; what follows until the next `begin` is a part of the step."""
@@ -184,12 +184,13 @@ class StageTape(Generic[E]):
 
     def collect(self) -> PipelineTime:
         """What steps outside warm-up that have completed since the last call took."""
-        self._read()
+        self.read()
         found = self._sums
         self._start_window()
         return found
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Read the steps whose moments have happened; nothing is waited for."""
         while self._closed and self._events.done(self._closed[0].next_begun):  # type: ignore[arg-type]
             step = self._closed.popleft()
             self._draw(step)
@@ -264,8 +265,12 @@ class Pipeline:
         """Lift the shadows."""
         self._shadows.lift()
 
-    def watch(self, pipeline: object) -> Place:
+    def watch(self, pipeline: object, loop: Loop | None = None) -> Place:
         """Time the stages of a schedule or an engine on this rank from its next step on.
+
+        Args:
+            pipeline: Which.
+            loop: Who is told of an engine's batches too.
 
         Returns:
             This rank's place, with its stage and replica.
@@ -280,7 +285,7 @@ class Pipeline:
             on_cuda = device is not None and device.type == "cuda"
             self._clock = "device" if on_cuda else "host"
             tape: StageTape[Any] = StageTape(CudaEvents(device, follow=True) if on_cuda else HostEvents())
-            self._watched = watch(pipeline, tape, self._shadows)
+            self._watched = watch(pipeline, tape, self._shadows, loop)
             self._object, self._tape = pipeline, tape
         at = self._watched.at
         return replace(self._setting.place, replica=at.replica, stage=at.stage, shard=at.shard)
@@ -328,7 +333,10 @@ class Pipeline:
 
     def timeline(self) -> dict[str, Any] | None:
         """One steady step of this rank's stage, as `core.lanes.lane` makes it; None before there is one."""
-        if self._tape is None or self._watched is None or self._tape.drawn is None:
+        if self._tape is None or self._watched is None:
+            return None
+        self._tape.read()
+        if self._tape.drawn is None:
             return None
         number, began, length_s, intervals = self._tape.drawn
         place = self._setting.place

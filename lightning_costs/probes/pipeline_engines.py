@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +56,16 @@ class Tape(Protocol):
         """Something else than training runs."""
 
 
+class Loop(Protocol):
+    """Who is told of an engine's batches, where nobody else tells: `lightning_costs.recorder.Recorder`."""
+
+    def engine_works(self, samples: int) -> AbstractContextManager[None]:
+        """Around the work on a batch of so many samples."""
+
+    def engine_waits(self) -> AbstractContextManager[None]:
+        """Around the waiting for a micro-batch."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """A pipeline that is watched.
@@ -70,15 +81,23 @@ class Watched:
     chunks: Sequence[int]
 
 
-def watch(pipeline: object, tape: Tape, shadows: Shadows) -> Watched:
+def watch(pipeline: object, tape: Tape, shadows: Shadows, loop: Loop | None = None) -> Watched:
     """Put shadows on a pipeline's instances.
 
+    Args:
+        pipeline: A schedule or an engine.
+        tape: Who is told what the stage does.
+        shadows: Holds them.
+        loop: Who is told of an engine's batches too; None where the loop around it tells.
+
     Raises:
-        ValueError: For an object that is no pipeline.
+        ValueError: For an object that is no pipeline; a `loop` for a schedule, which sees no batches of its own.
     """
     kinds = _kinds(pipeline)
     if "PipelineEngine" in kinds:
-        return _watch_deepspeed(pipeline, tape, shadows)
+        return _watch_deepspeed(pipeline, tape, shadows, loop)
+    if loop is not None:
+        raise ValueError("a schedule fetches no batches: tell its steps by recorder.counting and recorder.step")
     if "_PipelineSchedule" in kinds:
         return _watch_torch(pipeline, tape, shadows)
     raise ValueError(
@@ -284,20 +303,31 @@ _INSTRUCTIONS = {
 _OF_THE_STEP = ("G", "U")
 
 
-def _watch_deepspeed(engine: Any, tape: Tape, shadows: Shadows) -> Watched:
+def _watch_deepspeed(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -> Watched:
     grid = engine.grid
     counts: Counter[str] = Counter()
 
     def train_batch(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            counts.clear()
-            tape.begin()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                tape.end()
+            samples = engine.train_micro_batch_size_per_gpu() * engine.micro_batches
+            with nullcontext() if loop is None else loop.engine_works(samples):
+                counts.clear()
+                tape.begin()
+                try:
+                    return original(*args, **kwargs)
+                finally:
+                    tape.end()
 
         return run
+
+    def fetching(original: Callable[..., Any]) -> Callable[..., Any]:
+        def next_batch(*args: Any, **kwargs: Any) -> Any:
+            if loop is None or not tape.in_step:
+                return original(*args, **kwargs)
+            with loop.engine_waits():
+                return original(*args, **kwargs)
+
+        return next_batch
 
     def eval_batch(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -336,6 +366,7 @@ def _watch_deepspeed(engine: Any, tape: Tape, shadows: Shadows) -> Watched:
     shadows.undo_with(undo)
     shadows.put(engine, "train_batch", train_batch)
     shadows.put(engine, "eval_batch", eval_batch)
+    shadows.put(engine, "_next_batch", fetching)
 
     def shape() -> Shape:
         schedule = engine._train_schedule()
