@@ -28,7 +28,6 @@ from torch import distributed, nn
 from torch.distributed import pipelining
 
 from lightning_costs import Recorder
-from lightning_costs.core.lanes import joined
 from lightning_costs.core.records import Place
 from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
@@ -65,8 +64,6 @@ FEW: list[Case] = [
     ("deepspeed", "1F1B", 2, 2, 1),
     ("deepspeed", "1F1B", 4, 4, 1),
 ]
-#: What a rank's recorder holds, and its stage's lane of one step.
-Watched = tuple[Recorder, dict[str, Any] | None]
 SPLIT = ("InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
 
 
@@ -115,7 +112,7 @@ def recorder(folder: str, module: nn.Module) -> Recorder:
     )  # fmt: skip
 
 
-def run_torch(schedule: str, p: int, m: int, v: int, group: distributed.ProcessGroup, folder: str) -> Watched:
+def run_torch(schedule: str, p: int, m: int, v: int, group: distributed.ProcessGroup, folder: str) -> Recorder:
     rank = distributed.get_rank(group)
     v_shaped = schedule in ("ZBVZeroBubble", "DualPipeV")
     indices = [rank, 2 * p - 1 - rank] if v_shaped else [rank + chunk * p for chunk in range(v)]
@@ -141,13 +138,12 @@ def run_torch(schedule: str, p: int, m: int, v: int, group: distributed.ProcessG
             with run.counting(x):
                 made.step(*([x] if first else []), **({"target": y} if last else {}))
             run.step(x)
-        lane = run.pipeline_lane()
     assert not any(name in vars(stages[0]) for name in ("forward_one_chunk", "get_fwd_recv_ops")), "a shadow stayed"
     assert "step" not in vars(made)
-    return run, lane
+    return run
 
 
-def run_deepspeed(p: int, m: int, folder: str) -> Watched:
+def run_deepspeed(p: int, m: int, folder: str) -> Recorder:
     import deepspeed
     from deepspeed.pipe import LayerSpec, PipelineModule
 
@@ -170,10 +166,9 @@ def run_deepspeed(p: int, m: int, folder: str) -> Watched:
         watch_pipeline(engine, run, steps=True)
         for _ in range(STEPS):
             engine.train_batch(data_iter=iter([batch] * m))
-        lane = run.pipeline_lane()
     assert "_INSTRUCTION_MAP" not in vars(engine), "a shadow stayed"
     assert "train_batch" not in vars(engine)
-    return run, lane
+    return run
 
 
 def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -187,11 +182,9 @@ def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "measured": 1 - total["stage_busy_s"] / total["stage_step_s"],
         "theory": runs[0]["final"]["bubble_theory_fraction"],
         "outside": total["stage_outside_s"] / total["stage_step_s"],
-        "about": {key: value for key, value in runs[0]["about"].items() if key != "timeline"},
-        "timeline": joined([run["lane"] for run in runs]),
+        "about": runs[0]["about"],
         "finals": [run["final"] for run in runs],
         "places": [run["place"] for run in runs],
-        "lane_bytes": max(len(json.dumps(run["lane"])) for run in runs),
     }  # fmt: skip
 
 
@@ -214,16 +207,14 @@ def work(rank: int, port: int, cases: list[Case]) -> list[dict[str, Any]]:
         if rank < members:
             with tempfile.TemporaryDirectory() as folder:
                 if engine == "deepspeed":
-                    run, lane = run_deepspeed(p, m, folder)
+                    run = run_deepspeed(p, m, folder)
                 else:
                     group = pair if p == 2 else distributed.group.WORLD
                     assert group is not None
-                    run, lane = run_torch(schedule, p, m, v, group, folder)
-                assert lane is not None
-                lane["rank"] = rank
+                    run = run_torch(schedule, p, m, v, group, folder)
                 place = run._setting.place
                 mine = {
-                    "final": run.final, "lane": lane, "about": run.header["pipeline"],
+                    "final": run.final, "about": run.header["pipeline"],
                     "place": [place.replica, place.stage, place.shard],
                 }  # fmt: skip
         heard: list[Any] = [None] * WORLD

@@ -299,15 +299,6 @@ class Recorder:
         """Such an engine fetches a batch: booked as `data_wait_s`."""
         return self.accounts.inside("data_wait")
 
-    def pipeline_lane(self) -> dict[str, Any] | None:
-        """One step of this rank's stage as plain data, to be sent to rank 0; None before there is one."""
-        pipeline = self._setting.attached(Pipeline)
-        return pipeline.timeline() if pipeline is not None else None
-
-    def hear_pipeline(self, lanes: Sequence[Mapping[str, Any]]) -> None:
-        """Other ranks' `pipeline_lane()`: they join the picture in `header["pipeline"]["timeline"]`."""
-        self._setting.probe(Pipeline).hear(lanes)
-
     def tell(self, facts: Mapping[str, Any]) -> None:
         """More for the header, plain data by key: it is written with the next point."""
         self._book.header |= facts
@@ -708,7 +699,7 @@ class Recorder:
         window = self._panel.derive(job, self._tariff)
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
-            self._book.header |= self._steps.about()
+            self._book.header |= self._steps.about(final=trigger == "end")
         if trigger != "train":
             by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]

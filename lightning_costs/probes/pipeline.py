@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, Self, TypeVar, final
 
@@ -15,6 +15,7 @@ from lightning_costs.core.records import PipelineTime, Place
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_steps import CudaEvents, Events
 from lightning_costs.probes.pipeline_engines import Loop, Watched, device_of, watch
+from lightning_costs.probes.pipeline_lanes import MOST_S, SharedLanes, global_rank
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.shadow import Shadows
 
@@ -242,7 +243,7 @@ class StageTape(Generic[E]):
 
 @final
 class Pipeline:
-    """The run's pipeline, where there is one: its stage on this rank is watched, and other ranks' lanes are heard.
+    """The run's pipeline, where there is one: its stage on this rank is watched, and other ranks' lanes are read.
 
     A run has one. It is known late (Lightning builds it in `configure_model`), so the probe opens without it.
     """
@@ -253,7 +254,7 @@ class Pipeline:
         self._watched: Watched | None = None
         self._object: object = None
         self._tape: StageTape[Any] | None = None
-        self._lanes: dict[int, Lane] = {}
+        self._shared: SharedLanes | None = None
         self._clock = "host"
 
     @classmethod
@@ -287,6 +288,8 @@ class Pipeline:
             tape: StageTape[Any] = StageTape(CudaEvents(device, follow=True) if on_cuda else HostEvents())
             self._watched = watch(pipeline, tape, self._shadows, loop)
             self._object, self._tape = pipeline, tape
+            if len(self._watched.ranks) > 1:
+                self._shared = SharedLanes(self._watched.ranks)
         at = self._watched.at
         return replace(self._setting.place, replica=at.replica, stage=at.stage, shard=at.shard)
 
@@ -329,7 +332,14 @@ class Pipeline:
 
     def collect(self) -> PipelineTime | None:
         """What this rank's stage did since the last call; None where nothing is a pipeline."""
-        return self._tape.collect() if self._tape is not None else None
+        if self._tape is None:
+            return None
+        found = self._tape.collect()
+        if self._shared is not None and self._tape.drawn is not None and self._shared.left < self._tape.drawn[0]:
+            own = self.timeline()
+            assert own is not None
+            self._shared.leave(own)
+        return found
 
     def timeline(self) -> dict[str, Any] | None:
         """One steady step of this rank's stage, as `core.lanes.lane` makes it; None before there is one."""
@@ -343,7 +353,7 @@ class Pipeline:
         return lane(
             sorted(intervals, key=lambda i: i.begun_s),
             step=number,
-            rank=place.rank,
+            rank=place.rank if (rank := global_rank()) is None else rank,
             node=place.node,
             replica=self._watched.at.replica,
             stage=self._watched.at.stage,
@@ -353,12 +363,12 @@ class Pipeline:
             length_s=length_s,
         )
 
-    def hear(self, lanes: Sequence[Lane]) -> None:
-        """Other ranks' `timeline()`: they join the picture."""
-        self._lanes |= {each["rank"]: each for each in lanes}
+    def about(self, *, final: bool) -> Mapping[str, Any]:
+        """For the header: what runs as a pipeline, its closed form, the convention, and one step's timeline.
 
-    def about(self) -> Mapping[str, Any]:
-        """For the header: what runs as a pipeline, its closed form, the convention, and one step's timeline."""
+        Args:
+            final: Whether it is worth a moment's waiting for other ranks' lanes: the run is over.
+        """
         if self._watched is None:
             return {}
         shape = self.shape
@@ -375,8 +385,13 @@ class Pipeline:
             facts["theory"], facts["theory_source"] = theory_words(shape)
         except Missing as why:
             facts["theory"], facts["theory_source"] = None, str(why)
-        own = self.timeline()
-        lanes = [*self._lanes.values(), *([own] if own is not None else [])]
-        facts["timeline"] = joined(lanes)
+        facts["timeline"] = joined(self._all_lanes(MOST_S if final else 0.0))
         facts["kinds"] = KINDS
         return facts
+
+    def _all_lanes(self, most_s: float) -> list[Lane]:
+        """The lanes of all ranks on the run's first one, which writes the header; elsewhere this rank's own."""
+        own = self.timeline()
+        if own is None:
+            return []
+        return [own] if self._shared is None or self._setting.place.rank != 0 else self._shared.read(own, most_s)

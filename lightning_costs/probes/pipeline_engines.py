@@ -74,11 +74,13 @@ class Watched:
         shape: Its shape at the time of the call.
         at: This rank's replica, stage and shard.
         chunks: Parts of the model that this rank holds, numbered as a micro-batch passes them.
+        ranks: Global ranks of the processes that a micro-batch passes.
     """
 
     shape: Callable[[], Shape]
     at: Place
     chunks: Sequence[int]
+    ranks: Sequence[int]
 
 
 def watch(pipeline: object, tape: Tape, shadows: Shadows, loop: Loop | None = None) -> Watched:
@@ -188,8 +190,9 @@ def _watch_torch(schedule: Any, tape: Tape, shadows: Shadows) -> Watched:
         return maybe_compute_loss
 
     shadows.put(schedule, "_maybe_compute_loss", losing)
-    at = Place(replica=_replica_of(stages[0].group), stage=stages[0].group_rank)
-    return Watched(shape=shape, at=at, chunks=list(chunks))
+    ranks = _ranks_of(stages[0].group)
+    at = Place(replica=_replica_of(ranks), stage=stages[0].group_rank)
+    return Watched(shape=shape, at=at, chunks=list(chunks), ranks=ranks)
 
 
 def _torch_step(schedule: Any, original: Callable[..., Any], tape: Tape) -> Callable[..., Any]:
@@ -272,15 +275,23 @@ def _reducing(original: Callable[..., Any], chunk: int, tape: Tape) -> Callable[
     return run
 
 
-def _replica_of(group: Any) -> int:
-    """Which of a job's pipelines this is: groups of ranks that keep one distance, as a mesh's dimension makes them.
+def _ranks_of(group: Any) -> list[int]:
+    """Global ranks of a process group, ascending."""
+    from torch import distributed
+
+    return sorted(distributed.get_process_group_ranks(group or distributed.group.WORLD))
+
+
+def _replica_of(ranks: Sequence[int]) -> int:
+    """Which of a job's pipelines this is, where their ranks keep one distance, as a mesh's dimension makes them.
 
     Of a mesh with tensor-parallel ranks beside the pipeline's each of these counts as a replica: the schedule does not
     know them.
-    """
-    from torch import distributed
 
-    ranks = sorted(distributed.get_process_group_ranks(group or distributed.group.WORLD))
+    Example:
+        >>> [_replica_of(ranks) for ranks in ([0, 1], [2, 3])], [_replica_of(ranks) for ranks in ([0, 2], [1, 3])]
+        ([0, 1], [0, 1])
+    """
     apart = ranks[1] - ranks[0] if len(ranks) > 1 else 1
     return ranks[0] // (apart * len(ranks)) * apart + ranks[0] % apart
 
@@ -378,4 +389,4 @@ def _watch_deepspeed(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | Non
         )
 
     at = Place(replica=grid.get_data_parallel_id(), stage=grid.get_stage_id(), shard=grid.get_slice_parallel_rank())
-    return Watched(shape=shape, at=at, chunks=[grid.get_stage_id()])
+    return Watched(shape=shape, at=at, chunks=[grid.get_stage_id()], ranks=_ranks_of(grid.get_pipe_parallel_group()))

@@ -252,10 +252,14 @@ class StepWatch:
         self._census_s.clear()
         return excess_s
 
-    def about(self) -> dict[str, Any]:
-        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference."""
+    def about(self, *, final: bool = False) -> dict[str, Any]:
+        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference.
+
+        Args:
+            final: Whether the run is over.
+        """
         facts: dict[str, Any] = {}
-        if self._pipeline is not None and (pipeline := self._pipeline.about()):
+        if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
             facts["pipeline"] = pipeline
         census = self._census
         if census is None or census.failed is not None:
