@@ -1,6 +1,6 @@
 """The pipeline bubble as measured beside its closed form, with stages that sleep: their truth is known.
 
-Four gloo processes of one machine (of DeepSpeed's two stages two pipelines). A stage sleeps 20 ms forward and 40 ms
+Four gloo processes of one machine (of DeepSpeed's two stages two pipelines). A stage sleeps 30 ms forward and 60 ms
 backward, or 40 ms each for forward, the input's gradient and the weights' where a schedule splits them; it computes
 next to nothing, so that two cores suffice.
 
@@ -33,7 +33,7 @@ from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
 
 WORLD = 4
-FORWARD_S, BACKWARD_S = 0.02, 0.04
+FORWARD_S, BACKWARD_S = 0.03, 0.06
 #: Of schedules that split the backward pass: each of the three.
 SPLIT_S = 0.04
 #: Steps: the recorder leaves three as warm-up out, and the last one has no next one to end at.
