@@ -109,6 +109,7 @@ class StepCensus:
         self._lost = 0
         self._updated = False
         self._following: Lifetimes | None = None
+        self._watch: Watch | None = None
         self._memory: StepMemory | None = None
         self._memory_is_early = True
         self.censuses = 0
@@ -167,12 +168,13 @@ class StepCensus:
             first_backward=calls.stop if calls is not None else None,
             counts=counts,
         )
+        self._watch = watch
         try:
             with eager(), calls or nullcontext(), launches(watch.launched), watch:
                 yield
             self.look()
         finally:
-            self._following = None
+            self._following = self._watch = None
             memory = follows.close() if follows is not None else None
         self.censuses += 1
         self._seen.add(key)
@@ -190,6 +192,19 @@ class StepCensus:
                 uncounted=dict(watch.uncounted),
                 samples=samples,
             )
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """What runs inside is none of the step's work: other steps of its kind do not repeat it."""
+        watch = self._watch
+        if watch is None or watch.away:
+            yield
+            return
+        watch.away = True
+        try:
+            yield
+        finally:
+            watch.away = False
 
     def _follow(self) -> Lifetimes | None:
         if self._module is None or self._device is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, Self, TypeVar, final
 
@@ -12,6 +13,7 @@ from lightning_costs.core.bubble import CONVENTION, Shape, theory, theory_words
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.lanes import COMPUTE, KINDS, Interval, Lane, busy_s, joined, lane
 from lightning_costs.core.records import PipelineTime, Place
+from lightning_costs.probes.census import StepCensus
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_steps import CudaEvents, Events
 from lightning_costs.probes.pipeline_engines import Loop, Watched, device_of, watch
@@ -286,12 +288,16 @@ class Pipeline:
             on_cuda = device is not None and device.type == "cuda"
             self._clock = "device" if on_cuda else "host"
             tape: StageTape[Any] = StageTape(CudaEvents(device, follow=True) if on_cuda else HostEvents())
-            self._watched = watch(pipeline, tape, self._shadows, loop)
+            self._watched = watch(pipeline, tape, self._shadows, loop, self._aside)
             self._object, self._tape = pipeline, tape
             if len(self._watched.ranks) > 1:
                 self._shared = SharedLanes(self._watched.ranks)
         at = self._watched.at
         return replace(self._setting.place, replica=at.replica, stage=at.stage, shard=at.shard)
+
+    def _aside(self) -> AbstractContextManager[None]:
+        census = self._setting.attached(StepCensus)
+        return census.looking_away() if census is not None else nullcontext()
 
     @property
     def shape(self) -> Shape:

@@ -83,7 +83,13 @@ class Watched:
     ranks: Sequence[int]
 
 
-def watch(pipeline: object, tape: Tape, shadows: Shadows, loop: Loop | None = None) -> Watched:
+def watch(
+    pipeline: object,
+    tape: Tape,
+    shadows: Shadows,
+    loop: Loop | None = None,
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Watched:
     """Put shadows on a pipeline's instances.
 
     Args:
@@ -91,6 +97,7 @@ def watch(pipeline: object, tape: Tape, shadows: Shadows, loop: Loop | None = No
         tape: Who is told what the stage does.
         shadows: Holds them.
         loop: Who is told of an engine's batches too; None where the loop around it tells.
+        aside: Entered around what a first step does beside its work: torch infers shapes by passes of its own.
 
     Raises:
         ValueError: For an object that is no pipeline; a `loop` for a schedule, which sees no batches of its own.
@@ -101,7 +108,7 @@ def watch(pipeline: object, tape: Tape, shadows: Shadows, loop: Loop | None = No
     if loop is not None:
         raise ValueError("a schedule fetches no batches: tell its steps by recorder.counting and recorder.step")
     if "_PipelineSchedule" in kinds:
-        return _watch_torch(pipeline, tape, shadows)
+        return _watch_torch(pipeline, tape, shadows, aside)
     raise ValueError(
         "expected a schedule of torch.distributed.pipelining or a DeepSpeed PipelineEngine, "
         f"got {type(pipeline).__name__}"
@@ -157,7 +164,9 @@ def _known(kinds: Sequence[type]) -> str:
 # torch.distributed.pipelining ---------------------------------------------------------------------------------------
 
 
-def _watch_torch(schedule: Any, tape: Tape, shadows: Shadows) -> Watched:
+def _watch_torch(
+    schedule: Any, tape: Tape, shadows: Shadows, aside: Callable[[], AbstractContextManager[None]]
+) -> Watched:
     stages = list(getattr(schedule, "_stages", None) or [schedule._stage])
     chunks = {stage.stage_index: chunk for chunk, stage in enumerate(stages)}
 
@@ -190,6 +199,16 @@ def _watch_torch(schedule: Any, tape: Tape, shadows: Shadows) -> Watched:
         return maybe_compute_loss
 
     shadows.put(schedule, "_maybe_compute_loss", losing)
+
+    def initializing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def initialize(*args: Any, **kwargs: Any) -> Any:
+            with aside():
+                return original(*args, **kwargs)
+
+        return initialize
+
+    for name in ("_initialize_stage", "_initialize_stages"):
+        shadows.put(schedule, name, initializing)
     ranks = _ranks_of(stages[0].group)
     at = Place(replica=_replica_of(ranks), stage=stages[0].group_rank)
     return Watched(shape=shape, at=at, chunks=list(chunks), ranks=ranks)
