@@ -370,7 +370,7 @@ class _Session:
         self.recorder.training_ended()
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
-            end_wandb(self._trainer.loggers, self.recorder.final)
+            end_wandb(self._trainer.loggers, self.recorder.final, self.recorder.header.get("pipeline"))
             try:
                 _print_summary(self.recorder, run)
             except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only

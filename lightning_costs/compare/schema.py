@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from lightning_costs.core.records import Amount
 
@@ -31,7 +31,8 @@ class DeclarationRow(TypedDict):
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
-    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent.
+    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent. `pipeline` is its
+    header's: what ran as a pipeline, and one step of it; None where nothing did.
     """
 
     label: str
@@ -46,6 +47,7 @@ class RunRow(TypedDict):
     missing: dict[str, str]
     methods: dict[str, str]
     rates: dict[str, float]
+    pipeline: dict[str, Any] | None
 
 
 class Spend(TypedDict):

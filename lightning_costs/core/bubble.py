@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_costs.core.missing import Missing
+from lightning_costs.core.units import human
 
 #: What `bubble_s` and `bubble_fraction` are, in the words of a run's header.
 CONVENTION = (
@@ -127,6 +128,38 @@ def theory_words(shape: Shape) -> tuple[str, str]:
     """
     form = _form(shape)
     return form.words, form.source
+
+
+def bubble_told(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
+    """A sentence on a run's bubble; none where nothing is a pipeline.
+
+    Args:
+        pipeline: The header's.
+        final: Column name to the run's final amount.
+
+    Example:
+        >>> run = {"schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 1, "theory": "(p-1)/(m+p-1)"}
+        >>> bubble_told(run, {"bubble_s": 3.0, "stage_step_s": 12.0, "stage_outside_s": 0.6,
+        ...                   "bubble_theory_fraction": 0.2})
+        ['pipeline bubble 25 % of stage time, 5 % outside the schedule; by its order alone ScheduleGPipe leaves 20 %
+         ((p-1)/(m+p-1) with p = 2, m = 4)']
+    """
+    if not pipeline:
+        return []
+    bubble_s, step_s, outside_s = (final.get(name) for name in ("bubble_s", "stage_step_s", "stage_outside_s"))
+    said = "pipeline bubble not measured"
+    if bubble_s is not None and step_s:
+        said = f"pipeline bubble {human(bubble_s / step_s, 'fraction')} of stage time"
+        if outside_s is not None and bubble_s > 0:
+            said += f", {human(outside_s / step_s, 'fraction')} outside the schedule"
+    share = final.get("bubble_theory_fraction")
+    if share is None or pipeline.get("theory") is None:
+        return [f"{said}; no closed form for {pipeline['schedule']} as it ran"]
+    chunks = f", v = {pipeline['chunks']}" if pipeline["chunks"] > 1 else ""
+    return [
+        f"{said}; by its order alone {pipeline['schedule']} leaves {human(share, 'fraction')} ({pipeline['theory']} "
+        f"with p = {pipeline['stages']}, m = {pipeline['microbatches']}{chunks})"
+    ]
 
 
 def _form(shape: Shape) -> _Form:
