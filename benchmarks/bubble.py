@@ -1,7 +1,7 @@
 """The pipeline bubble as measured beside its closed form, with stages that sleep: their truth is known.
 
-Four gloo processes of one machine (of DeepSpeed's two stages two pipelines). A stage sleeps 30 ms forward and 60 ms
-backward, or 40 ms each for forward, the input's gradient and the weights' where a schedule splits them; it computes
+Four gloo processes of one machine (of DeepSpeed's two stages two pipelines). A stage sleeps 25 ms forward and 50 ms
+backward, or 30 ms each for forward, the input's gradient and the weights' where a schedule splits them; it computes
 next to nothing, so that two cores suffice.
 
     python benchmarks/bubble.py                  the whole table, some three minutes
@@ -33,11 +33,11 @@ from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
 
 WORLD = 4
-FORWARD_S, BACKWARD_S = 0.03, 0.06
+FORWARD_S, BACKWARD_S = 0.025, 0.05
 #: Of schedules that split the backward pass: each of the three.
-SPLIT_S = 0.04
+SPLIT_S = 0.03
 #: Steps: the recorder leaves three as warm-up out, and the last one has no next one to end at.
-STEPS = 3 + 3 + 1
+STEPS = 3 + 2 + 1
 TIMEOUT_S = 560.0
 
 #: Engine, schedule, stages, micro-batches, chunks a rank.

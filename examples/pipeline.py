@@ -47,7 +47,7 @@ class Digits(pl.LightningDataModule):
         return DataLoader(self.held_out, BATCH)
 
 
-def stage_of(rank: int, stages: int, width: int = 512, depth: int = 4) -> nn.Module:
+def stage_of(rank: int, stages: int, width: int = 1024, depth: int = 2) -> nn.Module:
     """A stage's part of the model: as many hidden layers as every other's."""
     hidden = [layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU())]
     first = [nn.Linear(64, width), nn.ReLU()] if rank == 0 else []

@@ -93,26 +93,20 @@ def watch(
     """Put shadows on a pipeline's instances.
 
     Args:
-        pipeline: A schedule or an engine.
+        pipeline: A schedule or an engine (`is_pipeline`).
         tape: Who is told what the stage does.
         shadows: Holds them.
         loop: Who is told of an engine's batches too; None where the loop around it tells.
         aside: Entered around what a first step does beside its work: torch infers shapes by passes of its own.
 
     Raises:
-        ValueError: For an object that is no pipeline; a `loop` for a schedule, which sees no batches of its own.
+        ValueError: For a `loop` with a schedule, which sees no batches of its own.
     """
-    kinds = _kinds(pipeline)
-    if "PipelineEngine" in kinds:
+    if "PipelineEngine" in _kinds(pipeline):
         return _watch_deepspeed(pipeline, tape, shadows, loop)
     if loop is not None:
         raise ValueError("a schedule fetches no batches: tell its steps by recorder.counting and recorder.step")
-    if "_PipelineSchedule" in kinds:
-        return _watch_torch(pipeline, tape, shadows, aside)
-    raise ValueError(
-        "expected a schedule of torch.distributed.pipelining or a DeepSpeed PipelineEngine, "
-        f"got {type(pipeline).__name__}"
-    )
+    return _watch_torch(pipeline, tape, shadows, aside)
 
 
 def is_pipeline(thing: object) -> bool:
@@ -121,9 +115,18 @@ def is_pipeline(thing: object) -> bool:
 
 
 def device_of(pipeline: Any) -> torch.device | None:
-    """Where this rank's stage runs; None where it does not say."""
+    """Where this rank's stage runs; None where it does not say.
+
+    Raises:
+        ValueError: For an object that is no pipeline.
+    """
     import torch
 
+    if not is_pipeline(pipeline):
+        raise ValueError(
+            "expected a schedule of torch.distributed.pipelining or a DeepSpeed PipelineEngine, "
+            f"got {type(pipeline).__name__}"
+        )
     if "PipelineEngine" in _kinds(pipeline):
         device = pipeline.device
     else:
