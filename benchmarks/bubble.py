@@ -1,10 +1,10 @@
 """The pipeline bubble as measured beside its closed form, with stages that sleep: their truth is known.
 
 Four gloo processes of one machine (of DeepSpeed's two stages two pipelines). A stage sleeps 25 ms forward and 50 ms
-backward, or 30 ms each for forward, the input's gradient and the weights' where a schedule splits them; it computes
-next to nothing, so that two cores suffice.
+backward (DeepSpeed's 50 and 100), or 30 ms each for forward, the input's gradient and the weights' where a schedule
+splits them; it computes next to nothing, so that two cores suffice.
 
-    python benchmarks/bubble.py                  the whole table, some three minutes
+    python benchmarks/bubble.py                  the whole table, some five minutes
     python benchmarks/bubble.py --cases few      a few rows of it
     python benchmarks/bubble.py --json           rows as JSON, with one step's lanes
 """
@@ -21,24 +21,28 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import distributed, nn
 from torch.distributed import pipelining
 
-from lightning_costs import Recorder
+from lightning_costs import Recorder, load_run
 from lightning_costs.core.records import Place
 from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
 
 WORLD = 4
 FORWARD_S, BACKWARD_S = 0.025, 0.05
+#: DeepSpeed's engine computes more of its own.
+DEEPSPEED_S = (0.05, 0.1)
 #: Of schedules that split the backward pass: each of the three.
 SPLIT_S = 0.03
-#: Steps: the recorder leaves three as warm-up out, and the last one has no next one to end at.
-STEPS = 3 + 2 + 1
-TIMEOUT_S = 560.0
+#: Measured steps, of which the table has the median: others may use the machine for a moment. The recorder leaves three
+#: before them out as warm-up, and the last step has no next one to end at.
+MEASURED = {"all": 5, "few": 3}
+TIMEOUT_S = 900.0
 
 #: Engine, schedule, stages, micro-batches, chunks a rank.
 Case = tuple[str, str, int, int, int]
@@ -58,7 +62,7 @@ FEW: list[Case] = [
     ("torch", "1F1B", 4, 4, 1),
     ("torch", "Interleaved1F1B", 2, 4, 2),
     ("torch", "LoopedBFS", 2, 2, 2),
-    ("torch", "InterleavedZeroBubble", 4, 4, 1),
+    ("torch", "InterleavedZeroBubble", 2, 2, 1),
     ("torch", "ZBVZeroBubble", 2, 4, 2),
     ("torch", "DualPipeV", 2, 4, 2),
     ("deepspeed", "1F1B", 2, 2, 1),
@@ -108,11 +112,13 @@ def recorder(folder: str, module: nn.Module) -> Recorder:
     alone = Place(rank=0)
     return Recorder(
         module=module, indicators=[kind() for kind in kinds], save_dir=folder, place=alone, places=[alone],
-        log_every_n_steps=2,
+        log_every_n_steps=1,
     )  # fmt: skip
 
 
-def run_torch(schedule: str, p: int, m: int, v: int, group: distributed.ProcessGroup, folder: str) -> Recorder:
+def run_torch(
+    schedule: str, p: int, m: int, v: int, group: distributed.ProcessGroup, steps: int, folder: str
+) -> Recorder:
     rank = distributed.get_rank(group)
     v_shaped = schedule in ("ZBVZeroBubble", "DualPipeV")
     indices = [rank, 2 * p - 1 - rank] if v_shaped else [rank + chunk * p for chunk in range(v)]
@@ -134,7 +140,7 @@ def run_torch(schedule: str, p: int, m: int, v: int, group: distributed.ProcessG
     first, last = any(s.is_first for s in stages), any(s.is_last for s in stages)
     with recorder(folder, stages[0].submod) as run:
         watch_pipeline(made, run)
-        for _ in range(STEPS):
+        for _ in range(3 + steps + 1):
             with run.counting(x):
                 made.step(*([x] if first else []), **({"target": y} if last else {}))
             run.step(x)
@@ -143,12 +149,12 @@ def run_torch(schedule: str, p: int, m: int, v: int, group: distributed.ProcessG
     return run
 
 
-def run_deepspeed(p: int, m: int, folder: str) -> Recorder:
+def run_deepspeed(p: int, m: int, steps: int, folder: str) -> Recorder:
     import deepspeed
     from deepspeed.pipe import LayerSpec, PipelineModule
 
     module = PipelineModule(
-        [LayerSpec(Stage, FORWARD_S, BACKWARD_S) for _ in range(p)], num_stages=p, loss_fn=loss,
+        [LayerSpec(Stage, *DEEPSPEED_S) for _ in range(p)], num_stages=p, loss_fn=loss,
         partition_method="uniform",
     )  # fmt: skip
     engine, *_ = deepspeed.initialize(
@@ -164,31 +170,45 @@ def run_deepspeed(p: int, m: int, folder: str) -> Recorder:
     batch = (torch.ones(1, 1), torch.zeros(1, 1))
     with recorder(folder, module) as run:
         watch_pipeline(engine, run, steps=True)
-        for _ in range(STEPS):
+        for _ in range(3 + steps + 1):
             engine.train_batch(data_iter=iter([batch] * m))
     assert "_INSTRUCTION_MAP" not in vars(engine), "a shadow stayed"
     assert "train_batch" not in vars(engine)
     return run
 
 
+def steps_of(run: Recorder) -> list[list[float]]:
+    """[steps][step, busy, outside]: seconds of this rank's stage in each measured step, from the run's points."""
+    assert run.path is not None
+    names = ("stage_step_s", "stage_busy_s", "stage_outside_s")
+    totals = load_run(run.path).points.select(names).rows()
+    windows = [
+        [after - before for after, before in zip(*pair, strict=True)] for pair in zip(totals[1:], totals, strict=False)
+    ]
+    return [window for window in windows if window[0] > 0]
+
+
 def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """A case's row from what each rank read: counts are added first, and divided last."""
-    total = {
-        name: sum(run["final"][name] for run in runs) for name in ("stage_step_s", "stage_busy_s", "stage_outside_s")
-    }
+    """A case's row from what each rank read: of a step, counts are added first and divided last."""
+    shares = []
+    for ranks in zip(*(run["steps"] for run in runs), strict=True):
+        step_s, busy_s, outside_s = (sum(amounts) for amounts in zip(*ranks, strict=True))
+        shares.append((1 - busy_s / step_s, outside_s / step_s))
     engine, schedule, p, m, v = case
     return {
         "engine": engine, "schedule": schedule, "p": p, "m": m, "v": v,
-        "measured": 1 - total["stage_busy_s"] / total["stage_step_s"],
+        "measured": median(share for share, _ in shares),
         "theory": runs[0]["final"]["bubble_theory_fraction"],
-        "outside": total["stage_outside_s"] / total["stage_step_s"],
+        "least": min(share for share, _ in shares),
+        "outside": median(share for _, share in shares),
+        "steps": len(shares),
         "about": runs[0]["about"],
         "finals": [run["final"] for run in runs],
         "places": [run["place"] for run in runs],
     }  # fmt: skip
 
 
-def work(rank: int, port: int, cases: list[Case]) -> list[dict[str, Any]]:
+def work(rank: int, port: int, cases: list[Case], steps: int) -> list[dict[str, Any]]:
     """One of the processes; rank 0 returns the rows."""
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
@@ -207,14 +227,14 @@ def work(rank: int, port: int, cases: list[Case]) -> list[dict[str, Any]]:
         if rank < members:
             with tempfile.TemporaryDirectory() as folder:
                 if engine == "deepspeed":
-                    run = run_deepspeed(p, m, folder)
+                    run = run_deepspeed(p, m, steps, folder)
                 else:
                     group = pair if p == 2 else distributed.group.WORLD
                     assert group is not None
-                    run = run_torch(schedule, p, m, v, group, folder)
+                    run = run_torch(schedule, p, m, v, group, steps, folder)
                 place = run._setting.place
                 mine = {
-                    "final": run.final, "about": run.header["pipeline"],
+                    "final": run.final, "steps": steps_of(run), "about": run.header["pipeline"],
                     "place": [place.replica, place.stage, place.shard],
                 }  # fmt: skip
         heard: list[Any] = [None] * WORLD
@@ -237,15 +257,28 @@ def prepare_deepspeed() -> None:
     deepspeed.init_distributed("gloo", verbose=False)
 
 
-def measure(cases: list[Case]) -> list[dict[str, Any]]:
+def measure(cases: list[Case], steps: int) -> list[dict[str, Any]]:
     """Run cases in processes of their own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.json"
-        command = [sys.executable, __file__, "--port", str(port), "--rows", str(out), "--work", json.dumps(cases)]
-        processes = [subprocess.Popen([*command, "--rank", str(rank)]) for rank in range(WORLD)]
+        command = [
+            sys.executable,
+            __file__,
+            "--port",
+            str(port),
+            "--rows",
+            str(out),
+            "--work",
+            json.dumps(cases),
+            "--steps",
+            str(steps),
+        ]
+        processes = [
+            subprocess.Popen([*command, "--rank", str(rank)], stdout=subprocess.DEVNULL) for rank in range(WORLD)
+        ]
         try:
             until_s = time.monotonic() + TIMEOUT_S
             for process in processes:
@@ -277,17 +310,18 @@ def main() -> None:
     parser.add_argument("--cases", choices=("all", "few"), default="all")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
         warnings.simplefilter("ignore")
-        rows = work(given.rank, given.port, [tuple(case) for case in json.loads(given.work)])
+        rows = work(given.rank, given.port, [tuple(case) for case in json.loads(given.work)], given.steps)
         if given.rank == 0:
             given.rows.write_text(json.dumps(rows))
         return
-    rows = measure(FEW if given.cases == "few" else ALL)
+    rows = measure(FEW if given.cases == "few" else ALL, MEASURED[given.cases])
     print(json.dumps(rows) if given.json else table(rows))
 
 

@@ -73,9 +73,14 @@ def _title(pipeline: Mapping[str, Any], timeline: Mapping[str, Any]) -> str:
     chunks = f", {pipeline['chunks']} chunks each" if pipeline["chunks"] > 1 else ""
     schedule = _NAMES.get(pipeline["schedule"], pipeline["schedule"])
     return (
-        f"{schedule}, {pipeline['stages']} stages{chunks}, {pipeline['microbatches']} micro-batches: "
+        f"{schedule}, {_number(pipeline['stages'], 'stage')}{chunks}, "
+        f"{_number(pipeline['microbatches'], 'micro-batch', 'es')}: "
         f"step {timeline['step'] + 1}"
     )
+
+
+def _number(count: int, what: str, plural: str = "s") -> str:
+    return f"{count} {what}{plural if count != 1 else ''}"
 
 
 def _legend(lanes: Sequence[Mapping[str, Any]], hatch: str) -> list[str]:
