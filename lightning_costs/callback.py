@@ -234,7 +234,7 @@ class _Session:
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
-        self._announced = False
+        self._announced = self._pipelined = False
         self.broken = False
         self.looking = False
         self.timing_device = False
@@ -263,11 +263,16 @@ class _Session:
 
     def _find_pipeline(self) -> None:
         """A pipeline that the module holds is watched: one is built in `configure_model`, or in the first step."""
-        found = pipelines_of(self._trainer.lightning_module)
+        found = [] if self._pipelined else pipelines_of(self._trainer.lightning_module)
+        if not found:
+            return
+        self._pipelined = True
         if len(found) > 1:
             _log.warning("%d pipelines are among the module's attributes; the first is watched", len(found))
-        if found:
+        try:
             self.recorder.watch_pipeline(found[0])
+        except Exception as error:  # noqa: BLE001 - an engine of an unknown version: the other costs are measured
+            _log.warning("the pipeline among the module's attributes is not watched: %r", error)
 
     @harmless
     def training_ended(self) -> None:

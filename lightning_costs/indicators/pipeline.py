@@ -9,7 +9,7 @@ from typing import final
 from lightning_costs.core.indicator import Derived, Measured, Missing
 from lightning_costs.core.records import Amount, PipelineTime, StepSample
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.probes.pipeline import NO_PIPELINE, Pipeline
+from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.setting import Setting
 
 _METHOD = "shadows on this run's schedule and stages; start of a step to the start of the next one, warm-up dropped"
@@ -19,11 +19,11 @@ class _StageAmount(Measured, ABC):
     """An amount of this rank's stage."""
 
     def open(self, setting: Setting) -> None:
-        setting.probe(Pipeline)
+        self._pipeline = setting.probe(Pipeline)
 
     def read(self, sample: StepSample) -> float:
         if sample.pipeline is None:
-            raise Missing(NO_PIPELINE)
+            raise Missing(self._pipeline.lacks)
         self.method = _METHOD
         return self._amount(sample.pipeline)
 

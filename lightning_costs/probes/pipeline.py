@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple, Self, TypeVar, final
 
 from lightning_costs.core.bubble import CONVENTION, Shape, theory, theory_words
+from lightning_costs.core.harmless import harmless
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.lanes import COMPUTE, KINDS, Interval, Lane, busy_s, joined, lane
 from lightning_costs.core.records import PipelineTime, Place
@@ -32,6 +34,7 @@ NO_PIPELINE = (
 )
 
 E = TypeVar("E")
+_log = logging.getLogger("lightning_costs")
 
 
 @final
@@ -82,6 +85,8 @@ class _Step(Generic[E]):
 class StageTape(Generic[E]):
     """What a stage does, step by step; sums over steps that count, read once their moments have happened.
 
+    It is told in the middle of the user's training, so nothing that goes wrong in it gets out: it stops.
+
     Args:
         events: Moments of the clock or of the device's stream.
         wall: Unix time in seconds.
@@ -94,6 +99,7 @@ class StageTape(Generic[E]):
         self._open: _Step[E] | None = None
         self._closed: deque[_Step[E]] = deque()
         self._steps = self._judged = 0
+        self.broken = False
         #: Whether sends and receives of the step in work are noted.
         self.detailed = False
         #: What the stage does between two passes, since when: sending, receiving, or ('') nothing that is known of.
@@ -106,8 +112,14 @@ class StageTape(Generic[E]):
     def _start_window(self) -> None:
         self._sums = PipelineTime()
 
+    def stop_measuring(self) -> None:
+        """Something went wrong in here: say so once, and note nothing more."""
+        self.broken, self.detailed, self._open = True, False, None
+        _log.exception("timing the pipeline's stages failed and stops here; training goes on. Please report this")
+
     # The engine tells --------------------------------------------------------------------------------------
 
+    @harmless
     def begin(self) -> None:
         """A training step of the pipeline begins, and the one before is complete."""
         if len(self._closed) >= MOST_STEPS:
@@ -124,6 +136,7 @@ class StageTape(Generic[E]):
         self._open = _Step(number, begun, self._wall() if self.detailed else 0.0)
         self.read()
 
+    @harmless
     def end(self) -> None:
         """The step's schedule was gone through; what follows until the next `begin` is a part of the step."""
         self._leave()
@@ -131,6 +144,7 @@ class StageTape(Generic[E]):
         if self._open is not None:
             self._open.ended = self.mark()
 
+    @harmless
     def note(self, kind: str, chunk: int, microbatch: int, begun: E) -> None:
         """Something that began at `begun` is over; outside of a step it is nobody's."""
         if self._open is None or self._open.ended is not None:
@@ -138,16 +152,19 @@ class StageTape(Generic[E]):
         else:
             self._open.noted.append(_Noted(kind, chunk, microbatch, begun, self.mark()))
 
+    @harmless
     def between(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
         """In a detailed step: from here to the next thing told the stage sends ('S') or does nothing known of ('')."""
         self._leave()
         self._between = (kind, chunk, microbatch, self.mark())
 
+    @harmless
     def awaits(self, way: str, chunk: int, microbatch: int) -> None:
         """In a detailed step: the input of a forward ('F') or backward ('B') pass is asked of another rank."""
         self._awaited.add((way, chunk, microbatch))
         self.between("R", chunk, microbatch)
 
+    @harmless
     def arrived(self, way: str, chunk: int, microbatch: int) -> None:
         """In a detailed step: a pass begins. Where its input was asked for, what was done before it is receiving."""
         if (way, chunk, microbatch) in self._awaited and self._between is not None:
@@ -171,6 +188,7 @@ class StageTape(Generic[E]):
 
     # The recorder tells ------------------------------------------------------------------------------------
 
+    @harmless
     def judged(self, *, steady: bool) -> None:
         """The optimizer step that ended with the last of the pipeline's steps counts for the rates, or is warm-up."""
         if not steady:
@@ -178,6 +196,7 @@ class StageTape(Generic[E]):
                 step.steady = step.steady and step.number < self._judged
         self._judged = self._steps
 
+    @harmless
     def interrupted(self) -> None:
         """Something else than training ran: the step in work is longer than it was."""
         if self._open is not None:
@@ -185,6 +204,7 @@ class StageTape(Generic[E]):
 
     # Reading -----------------------------------------------------------------------------------------------
 
+    @harmless
     def collect(self) -> PipelineTime:
         """What steps outside warm-up that have completed since the last call took."""
         self.read()
@@ -192,9 +212,10 @@ class StageTape(Generic[E]):
         self._start_window()
         return found
 
+    @harmless
     def read(self) -> None:
         """Read the steps whose moments have happened; nothing is waited for."""
-        while self._closed and self._events.done(self._closed[0].next_begun):  # type: ignore[arg-type]
+        while self._closed and self._happened(self._closed[0]):
             step = self._closed.popleft()
             self._draw(step)
             if step.steady:
@@ -202,6 +223,11 @@ class StageTape(Generic[E]):
             self._release(step)
         if self._open is not None and self._open.ended is not None and self._open.number in DRAWN:
             self._draw(self._open)
+
+    def _happened(self, step: _Step[E]) -> bool:
+        """Whether all of a step's moments have; a pass on a stream of its own may end after the next step's begin."""
+        done = self._events.done
+        return done(step.next_begun) and all(done(noted.ended) for noted in step.noted)  # type: ignore[arg-type]
 
     def _intervals(self, step: _Step[E]) -> list[Interval]:
         between_s, begun = self._events.between_s, step.begun
@@ -227,7 +253,10 @@ class StageTape(Generic[E]):
         )
 
     def _draw(self, step: _Step[E]) -> None:
-        if step.number not in DRAWN or step.ended is None or not self._events.done(step.ended):
+        done = self._events.done
+        if step.number not in DRAWN or step.ended is None or not done(step.ended):
+            return
+        if not all(done(noted.ended) for noted in step.noted):
             return
         if self.drawn is None or self.drawn[0] < step.number:
             length_s = self._events.between_s(step.begun, step.ended)
@@ -258,6 +287,7 @@ class Pipeline:
         self._tape: StageTape[Any] | None = None
         self._shared: SharedLanes | None = None
         self._clock = "host"
+        self._lacks = NO_PIPELINE
 
     @classmethod
     def attach(cls, setting: Setting) -> Self:
@@ -288,8 +318,14 @@ class Pipeline:
             on_cuda = device is not None and device.type == "cuda"
             self._clock = "device" if on_cuda else "host"
             tape: StageTape[Any] = StageTape(CudaEvents(device, follow=True) if on_cuda else HostEvents())
-            self._watched = watch(pipeline, tape, self._shadows, loop, self._aside)
-            self._object, self._tape = pipeline, tape
+            try:
+                watched = watch(pipeline, tape, self._shadows, loop, self._aside)
+                watched.shape()
+            except Exception as error:
+                self._shadows.lift()
+                self._lacks = f"the pipeline ({type(pipeline).__name__}) could not be watched: {error!r}"
+                raise
+            self._watched, self._object, self._tape = watched, pipeline, tape
             if len(self._watched.ranks) > 1:
                 self._shared = SharedLanes(self._watched.ranks)
         at = self._watched.at
@@ -300,6 +336,11 @@ class Pipeline:
         return census.looking_away() if census is not None else nullcontext()
 
     @property
+    def lacks(self) -> str:
+        """Why nothing is known of a stage's time."""
+        return self._lacks if self._tape is None else "timing the stages failed; the log has the error"
+
+    @property
     def shape(self) -> Shape:
         """The pipeline's shape at this moment.
 
@@ -307,7 +348,7 @@ class Pipeline:
             Missing: Where nothing is a pipeline.
         """
         if self._watched is None:
-            raise Missing(NO_PIPELINE)
+            raise Missing(self._lacks)
         return self._watched.shape()
 
     def theory(self) -> float:
@@ -337,11 +378,12 @@ class Pipeline:
             self._tape.interrupted()
 
     def collect(self) -> PipelineTime | None:
-        """What this rank's stage did since the last call; None where nothing is a pipeline."""
+        """What this rank's stage did since the last call; None where that is not known (`lacks`)."""
         if self._tape is None:
             return None
         found = self._tape.collect()
-        if self._shared is not None and self._tape.drawn is not None and self._shared.left < self._tape.drawn[0]:
+        drawn = self._tape.drawn
+        if self._shared is not None and drawn is not None and self._shared.left < drawn[0]:
             own = self.timeline()
             assert own is not None
             self._shared.leave(own)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -164,6 +164,19 @@ def _known(kinds: Sequence[type]) -> str:
     return next((name for name in names if name in KNOWN), names[0])
 
 
+@contextmanager
+def _stepping(tape: Tape) -> Iterator[None]:
+    """Around a training step; one that raises counts for nothing."""
+    tape.begin()
+    try:
+        yield
+    except BaseException:
+        tape.interrupted()
+        raise
+    finally:
+        tape.end()
+
+
 # torch.distributed.pipelining ---------------------------------------------------------------------------------------
 
 
@@ -224,11 +237,8 @@ def _torch_step(schedule: Any, original: Callable[..., Any], tape: Tape) -> Call
         if not schedule._has_backward:
             tape.interrupted()
             return original(*args, **kwargs)
-        tape.begin()
-        try:
+        with _stepping(tape):
             return original(*args, **kwargs)
-        finally:
-            tape.end()
 
     return step
 
@@ -345,11 +355,8 @@ def _watch_deepspeed(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | Non
             samples = engine.train_micro_batch_size_per_gpu() * engine.micro_batches
             with nullcontext() if loop is None else loop.engine_works(samples):
                 counts.clear()
-                tape.begin()
-                try:
+                with _stepping(tape):
                     return original(*args, **kwargs)
-                finally:
-                    tape.end()
 
         return run
 

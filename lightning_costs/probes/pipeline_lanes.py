@@ -6,6 +6,7 @@ A lane is left once, after the first steps, and read at the end of the run: no c
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any, final
 
 from lightning_costs.core.lanes import Lane
 
+_log = logging.getLogger("lightning_costs")
 #: Seconds that the reader waits at most for lanes that are not there yet.
 MOST_S = 1.0
 _PAUSE_S = 0.002
@@ -55,20 +57,29 @@ class SharedLanes:
         return self._store
 
     def leave(self, lane: Lane) -> None:
-        """Leave this rank's lane, in place of the one before."""
-        self._open().set(f"{self._prefix}/{lane['rank']}", json.dumps(lane))
+        """Leave this rank's lane, in place of the one before; where the store fails, the picture does without it."""
         self.left = lane["step"]
+        try:
+            self._open().set(f"{self._prefix}/{lane['rank']}", json.dumps(lane))
+        except Exception as error:  # noqa: BLE001 - a store has errors of its own
+            _log.warning("this stage's timeline could not be left in the job's store: %r", error)
 
     def read(self, own: Lane, most_s: float) -> list[Lane]:
         """The lanes of all ranks that have left one by now, or within so many seconds, this rank's own with them."""
+        heard = [own]
+        try:
+            self._read_others(own, heard, most_s)
+        except Exception as error:  # noqa: BLE001 - as above
+            _log.warning("other stages' timelines could not be read from the job's store: %r", error)
+        return heard
+
+    def _read_others(self, own: Lane, heard: list[Lane], most_s: float) -> None:
         store = self._open()
         waiting = {rank: f"{self._prefix}/{rank}" for rank in self._ranks if rank != own["rank"]}
-        heard = [own]
         until_s = self._clock() + most_s
         while waiting:
             for rank in [rank for rank, key in waiting.items() if store.check([key])]:
                 heard.append(json.loads(store.get(waiting.pop(rank))))
             if not waiting or self._clock() >= until_s:
-                break
+                return
             time.sleep(_PAUSE_S)
-        return heard

@@ -441,3 +441,84 @@ def test_an_engines_evaluation_breaks_the_step_before_and_is_none() -> None:
         engine.eval_batch(None)
     assert pipeline.collect() == PipelineTime()
     pipeline.detach()
+
+
+# What goes wrong ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_fault_of_the_tape_stops_the_timing_and_never_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = made()
+    x = torch.ones(8, 3)
+    with recorder(tmp_path) as run:
+        watch_pipeline(schedule, run)
+        tape = run._setting.probe(Pipeline)._tape
+        assert tape is not None
+
+        def fails(*_: Any) -> float:
+            raise RuntimeError("device event not ready")
+
+        for number in range(4):
+            if number == 2:
+                tape._events.between_s = fails  # type: ignore[method-assign]
+            schedule.step(x, target=x)
+            run.step(x)
+    assert sum("timing the pipeline's stages failed" in record.message for record in caplog.records) == 1
+    assert run.final["stage_step_s"] is None
+    assert run.header["missing"]["stage_step_s"] == "timing the stages failed; the log has the error"
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_step_that_raises_counts_for_nothing() -> None:
+    schedule = made("ScheduleGPipe", parts=1)
+    x = torch.ones(8, 3)
+    clock = FakeClock()
+    tape: StageTape[float] = StageTape(HostEvents(clock), clock.time)
+    shadows = Shadows()
+    watch(schedule, tape, shadows)
+    for number in range(5):
+        if number == 2:
+            with pytest.raises(RuntimeError, match="failed to run forward"):
+                schedule.step(x, target=x, unknown=1)
+        schedule.step(x, target=x)
+    tape.begin()
+    shadows.lift()
+    assert tape.collect().steps == 4, "the second to the fifth that went through"
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_engine_of_an_unknown_version_is_given_back_as_it_was(tmp_path: Path) -> None:
+    schedule = made()
+    del schedule._n_microbatches
+    before = set(vars(schedule))
+    with recorder(tmp_path) as run, pytest.raises(AttributeError):
+        watch_pipeline(schedule, run)
+    assert set(vars(schedule)) == before
+
+
+def test_a_pass_on_a_stream_of_its_own_is_waited_for() -> None:
+    clock = FakeClock()
+    stream, other = FakeStream(clock), FakeStream(clock)
+    tape: StageTape[Any] = StageTape(stream, clock.time)
+    for _ in range(3):
+        tape.begin()
+        begun = tape.mark()
+        other.launch(8.0)
+        stream.free_at_s, was = other.free_at_s, stream.free_at_s  # the pass's end is recorded on the other one
+        tape.note("F", 0, 0, begun)
+        stream.free_at_s = was
+        stream.launch(1.0)
+        tape.end()
+    clock.sleep(4.0)
+    assert tape.collect() == PipelineTime()
+    clock.sleep(20.0)
+    assert tape.collect().steps == 1
+
+
+def test_a_store_that_fails_leaves_the_picture_without_other_stages(caplog: pytest.LogCaptureFixture) -> None:
+    lanes = SharedLanes([0, 1], object())
+    lanes.leave({"rank": 0, "step": 5})
+    assert lanes.read({"rank": 0, "step": 5}, 0.0) == [{"rank": 0, "step": 5}]
+    assert len(caplog.records) == 2
