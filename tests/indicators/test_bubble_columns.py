@@ -13,7 +13,7 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import pipeline
 from lightning_costs.indicators.panel import Panel
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.pipeline_engines import Watched
+from lightning_costs.probes.pipeline_seen import Watched
 from lightning_costs.probes.setting import Setting
 
 

@@ -20,11 +20,12 @@ from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators.compute import Flop, ForwardFlop
 from lightning_costs.indicators.counts import Samples, Steps
 from lightning_costs.indicators.pipeline import BubbleFraction, BubbleS, StageBusyS, StageOutsideS, StageStepS
-from lightning_costs.probes.pipeline import MOST_STEPS, HostEvents, Pipeline, StageTape
+from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.pipeline_engines import is_pipeline, pipelines_of, watch
 from lightning_costs.probes.pipeline_lanes import SharedLanes
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.shadow import Shadows
+from lightning_costs.probes.stage_tape import MOST_STEPS, HostEvents, StageTape
 
 # The tape -----------------------------------------------------------------------------------------------------------
 
