@@ -83,7 +83,7 @@ def read_run(run: RunRecord, label: str, metric: Metric, declared: Mapping[str, 
             "missing": {name: text for name, text in missing.items() if name in declared},
             "methods": {name: text for name, text in methods.items() if name in declared},
             "rates": _rates(run.header.get("tariff") or {}),
-            "pipeline": run.header.get("pipeline"),
+            "about": {name: run.header[name] for name in ("pipeline",) if run.header.get(name)},
         },
         curve=curve,
     )

@@ -31,8 +31,8 @@ class DeclarationRow(TypedDict):
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
-    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent. `pipeline` is
-    the header's: what ran as a pipeline, and one step of it; None where nothing did.
+    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent. `about` is what its
+    header says beside columns: pipeline; what was not recorded is absent.
     """
 
     label: str
@@ -47,7 +47,7 @@ class RunRow(TypedDict):
     missing: dict[str, str]
     methods: dict[str, str]
     rates: dict[str, float]
-    pipeline: dict[str, Any] | None
+    about: dict[str, Any]
 
 
 class Spend(TypedDict):

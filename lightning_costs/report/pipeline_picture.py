@@ -31,7 +31,7 @@ def pictured(cmp: Comparison) -> list[Pictured]:
     """The runs that were pipelines, in the order of the comparison."""
     found = []
     for number, run in enumerate(cmp.runs):
-        pipeline = run["pipeline"]
+        pipeline = run["about"].get("pipeline")
         if pipeline is None:
             continue
         svg = lane_picture(pipeline, number)
