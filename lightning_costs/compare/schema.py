@@ -31,8 +31,8 @@ class DeclarationRow(TypedDict):
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
-    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent. `about` is what its
-    header says beside columns: pipeline; what was not recorded is absent.
+    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent. `about` is what
+    its header says beside columns: pipeline; what was not recorded is absent.
     """
 
     label: str
