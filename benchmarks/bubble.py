@@ -32,6 +32,8 @@ from lightning_costs import Recorder, load_run
 from lightning_costs.core.records import Place
 from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
+from lightning_costs.indicators.compute import Flop
+from lightning_costs.indicators.counts import Samples, Steps
 
 WORLD = 4
 FORWARD_S, BACKWARD_S = 0.025, 0.05
@@ -107,7 +109,7 @@ def recorder(folder: str, module: nn.Module) -> Recorder:
     """Each process measures itself, as if it were alone: the sums over stages are made below."""
     kinds = (
         bubble.StageStepS, bubble.StageBusyS, bubble.StageOutsideS, bubble.BubbleS,
-        bubble.BubbleFraction, bubble.BubbleTheoryFraction,
+        bubble.BubbleFraction, bubble.BubbleTheoryFraction, Samples, Steps, Flop,
     )  # fmt: skip
     alone = Place(rank=0)
     return Recorder(
@@ -199,7 +201,6 @@ def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "engine": engine, "schedule": schedule, "p": p, "m": m, "v": v,
         "measured": median(share for share, _ in shares),
         "theory": runs[0]["final"]["bubble_theory_fraction"],
-        "least": min(share for share, _ in shares),
         "outside": median(share for _, share in shares),
         "steps": len(shares),
         "about": runs[0]["about"],
@@ -308,6 +309,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", choices=("all", "few"), default="all")
+    parser.add_argument("--only", help='these cases: JSON, such as [["torch", "GPipe", 2, 4, 1]]')
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
@@ -321,7 +323,8 @@ def main() -> None:
         if given.rank == 0:
             given.rows.write_text(json.dumps(rows))
         return
-    rows = measure(FEW if given.cases == "few" else ALL, MEASURED[given.cases])
+    cases = [tuple(case) for case in json.loads(given.only)] if given.only else FEW if given.cases == "few" else ALL
+    rows = measure(cases, MEASURED[given.cases])
     print(json.dumps(rows) if given.json else table(rows))
 
 

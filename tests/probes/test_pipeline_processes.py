@@ -11,29 +11,41 @@ from typing import Any
 
 import pytest
 
+from lightning_costs.core.records import CostVector, Place
+from lightning_costs.core.reduce import reduce_ranks
+from lightning_costs.indicators.compute import Flop
+from lightning_costs.indicators.counts import Samples, Steps
+
 _BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bubble.py"
 pytest.importorskip("deepspeed", reason="half of the cases are DeepSpeed's")
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
+def measured(*options: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, str(_BENCHMARK), "--cases", "few", "--json"], capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
+        [sys.executable, str(_BENCHMARK), "--cases", "few", "--json", *options], capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return measured()
+
+
 def test_the_measured_bubble_is_the_closed_forms_and_a_little_for_talking(rows: list[dict[str, Any]]) -> None:
-    engines = {row["engine"] for row in rows}
-    assert engines == {"torch", "deepspeed"}
-    for row in rows:
-        case = {key: row[key] for key in ("engine", "schedule", "p", "m", "v")}
-        assert row["measured"] - row["theory"] >= -0.01, (case, row["measured"], row["theory"])
-        # Of three steps the one that others who use the machine disturbed least.
-        assert row["least"] - row["theory"] <= 0.06, (case, row["least"], row["theory"])
+    assert {row["engine"] for row in rows} == {"torch", "deepspeed"}
+    far = rows
+    for tries in range(3):
+        if tries:  # others use the machine: what they disturbed is measured again
+            cases = [[row[key] for key in ("engine", "schedule", "p", "m", "v")] for row in far]
+            far = measured("--only", json.dumps(cases))
+        far = [row for row in far if not -0.01 <= row["measured"] - row["theory"] <= 0.06]
+        if not far:
+            return
+    assert far == []
 
 
 def test_every_rank_reads_its_own_stage_and_replicas_are_told_apart(rows: list[dict[str, Any]]) -> None:
@@ -67,3 +79,16 @@ def test_one_steps_timeline_holds_every_pass_of_every_stage_in_an_order_that_can
             if kind in ("F", "B") and needs is not None:
                 assert min(times) >= needs[1] - 1000, "it began before what it needs was there"
         assert {"R", "S"} & {kind for lane in told["lanes"] for kind, *_ in lane["intervals"]}
+
+
+def test_samples_are_those_of_a_replica_and_flops_those_of_a_stage(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        places = [Place(rank=rank, replica=r, stage=s) for rank, (r, s, _) in enumerate(row["places"])]
+        vectors = [CostVector(place=p, amounts=final) for p, final in zip(places, row["finals"], strict=True)]
+        declared = {kind.name: kind.declaration() for kind in (Samples, Steps, Flop)}
+        job = reduce_ranks(vectors, declared, places)
+        replicas, parts = len(places) // row["p"], row["p"] * row["v"]
+        assert job["steps"] is not None
+        assert job["samples"] == job["steps"] * row["m"] * replicas
+        # A weight of one: forward, its gradient, and the input's gradient of all parts but the first.
+        assert job["flop"] == job["samples"] * 2 * (2 * parts + parts - 1)
