@@ -25,6 +25,7 @@ from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import engine
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.namespaces import Callback
+from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
@@ -235,7 +236,7 @@ class _Session:
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
-        self._announced = False
+        self._announced = self._pipelined = False
         self.broken = False
         self.looking = False
         self.timing_device = False
@@ -260,7 +261,21 @@ class _Session:
     def training_begins(self) -> None:
         self.stride.take_events()
         self.recorder.wrapped(self._trainer.strategy.model)
+        self._find_pipeline()
         self.recorder.begin()
+
+    def _find_pipeline(self) -> None:
+        """A pipeline that the module holds is watched: one is built in `configure_model`, or in the first step."""
+        found = [] if self._pipelined else pipelines_of(self._trainer.lightning_module)
+        if not found:
+            return
+        self._pipelined = True
+        if len(found) > 1:
+            _log.warning("%d pipelines are among the module's attributes; the first is watched", len(found))
+        try:
+            self.recorder.watch_pipeline(found[0])
+        except Exception as error:  # noqa: BLE001 - an engine of an unknown version: the other costs are measured
+            _log.warning("the pipeline among the module's attributes is not watched: %r", error)
 
     @harmless
     def training_ended(self) -> None:
@@ -314,6 +329,7 @@ class _Session:
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
                 recorder.describe(_facts(self._trainer, view.loaders))
+                self._find_pipeline()
         if view.epoch_complete:
             recorder.epoch_done()
         recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
@@ -362,7 +378,7 @@ class _Session:
         self.recorder.training_ended()
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
-            end_wandb(self._trainer.loggers, self.recorder.final)
+            end_wandb(self._trainer.loggers, self.recorder.final, self.recorder.header.get("pipeline"))
             try:
                 _print_summary(self.recorder, run)
             except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only

@@ -26,6 +26,7 @@ from lightning_costs.probes import batch as batches
 from lightning_costs.probes.batch_size import BatchSize
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
+from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.places import job_places
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe, device_name
@@ -276,6 +277,34 @@ class Recorder:
         self._facts |= facts
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
+
+    def watch_pipeline(self, pipeline: object, *, steps: bool = False) -> None:
+        """Time this rank's stage of a pipeline, for the bubble's columns; it says which stage and replica this is.
+
+        Args:
+            pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
+            steps: Whether each `train_batch` of an engine is told as a step of the run, too. The batch that
+                `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
+
+        Raises:
+            ValueError: For anything else, or a second pipeline in one run.
+        """
+        self._check_not_ended()
+        self.locate(self._setting.probe(Pipeline).watch(pipeline, self if steps else None))
+
+    @contextmanager
+    def engine_works(self, samples: int) -> Iterator[None]:
+        """A step of an engine that fetches its batches for itself, each of so many samples (`watch_pipeline`)."""
+        import torch
+
+        batch = torch.empty((samples, 0), device="meta")
+        with self.counting(batch):
+            yield
+        self.step(batch)
+
+    def engine_waits(self) -> AbstractContextManager[None]:
+        """Such an engine fetches a batch: booked as `data_wait_s`."""
+        return self.accounts.inside("data_wait")
 
     def tell(self, facts: Mapping[str, Any]) -> None:
         """More for the header, plain data by key: it is written with the next point."""
@@ -698,6 +727,8 @@ class Recorder:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
             sample = replace(sample, device=device, step_times_s=device.step_times_s)
+        if (pipeline := self._steps.pipeline_time()) is not None:
+            sample = replace(sample, pipeline=pipeline)
         vector = self._panel.read(sample)
         self._batches += sample.batches
         job, even = self._job.window(
@@ -706,7 +737,7 @@ class Recorder:
         window = self._panel.derive(job, self._tariff, None if even is job else even or {})
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
-            self._book.header |= self._steps.about()
+            self._book.header |= self._steps.about(final=trigger == "end")
         if trigger != "train":
             by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]

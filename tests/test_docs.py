@@ -28,6 +28,7 @@ TEXTS = {
         "docs/run-folder.md",
         "docs/running.md",
         "docs/lifecycle.md",
+        "docs/pipeline.md",
         "docs/statement.md",
     )
 }

@@ -110,6 +110,7 @@ class StepCensus:
         self._lost = 0
         self._updated = False
         self._following: Lifetimes | None = None
+        self._watch: Watch | None = None
         self._memory: StepMemory | None = None
         self._memory_is_early = True
         self.censuses = 0
@@ -177,12 +178,13 @@ class StepCensus:
             self.censuses += 1
             yield
             return
+        self._watch = watch
         try:
             with eager(), calls or nullcontext(), launches(watch.launched), watch:
                 yield
             self.look()
         finally:
-            self._following = None
+            self._following = self._watch = None
             memory = follows.close() if follows is not None else None
         self.censuses += 1
         self._seen.add(key)
@@ -203,6 +205,19 @@ class StepCensus:
 
     def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
         return self._module.parameters if self._module is not None and in_shards(self._module) else None
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """What runs inside is none of the step's work: other steps of its kind do not repeat it."""
+        watch = self._watch
+        if watch is None or watch.away:
+            yield
+            return
+        watch.away = True
+        try:
+            yield
+        finally:
+            watch.away = False
 
     def _follow(self) -> Lifetimes | None:
         if self._module is None or self._device is None:

@@ -99,6 +99,8 @@ class Watch(TorchDispatchMode):
         self.uncounted: Counter[str] = Counter()
         #: Why counting stopped, if it did.
         self.failed: str | None = None
+        #: Whether what runs is none of the step's: it is neither counted nor followed.
+        self.away = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
@@ -121,7 +123,7 @@ class Watch(TorchDispatchMode):
             self.uncounted[f"triton.{kernel}"] += 1
 
     def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
-        if self.failed is not None:
+        if self.failed is not None or self.away:
             return None
         try:
             inputs = list(flat((*args, *kwargs.values())))

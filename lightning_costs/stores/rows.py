@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from typing import Any
 
 from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.lane_picture import lane_picture
 from lightning_costs.core.records import Amount
 
 PREFIX = "cost/"
@@ -70,10 +72,30 @@ def begin_wandb(loggers: Iterable[Any], declarations: Mapping[str, Declaration],
     _each_wandb_run(loggers, tell, "W&B run could not be prepared for costs")
 
 
-def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount]) -> None:
-    """Write the final costs and statics into the summaries of W&B runs, flat."""
+def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None) -> None:
+    """Write the final costs and statics into the summaries of W&B runs, flat; one step of a pipeline is an image."""
 
     def tell(run: Any, prefix: str) -> None:
         run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
 
     _each_wandb_run(loggers, tell, "final costs could not be written to W&B")
+    if pipeline is not None and (svg := lane_picture(pipeline)) is not None:
+        _log_picture(loggers, svg)
+
+
+def _log_picture(loggers: Iterable[Any], svg: str) -> None:
+    """The picture as PNG, which W&B shows; it is drawn with the extra `report` only."""
+    try:
+        import vl_convert
+    except ImportError:
+        _log.info("the pipeline's picture goes to W&B where lightning-costs[report] is installed")
+        return
+
+    def tell(run: Any, prefix: str) -> None:
+        import wandb
+        from PIL import Image
+
+        picture = Image.open(BytesIO(vl_convert.svg_to_png(svg, scale=2)))
+        run.log({f"{prefix}pipeline_timeline": wandb.Image(picture)})
+
+    _each_wandb_run(loggers, tell, "the pipeline's picture could not be written to W&B")
