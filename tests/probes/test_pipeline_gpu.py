@@ -44,7 +44,9 @@ class Stage(nn.Module):
 def alone() -> Iterator[None]:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    torch.cuda.set_device(0)
+    # Stages of one rank send to themselves, which gloo cannot; what torch tells them as objects must not synchronise.
+    distributed.init_process_group("cpu:gloo,cuda:nccl", store=distributed.HashStore(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 

@@ -19,7 +19,7 @@ import torch
 from lightning_models import namespace, trainer
 from processes import free_port
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor, Recorder
 
@@ -41,16 +41,22 @@ HELD = {
 }
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A job of one process, over when the test is."""
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """A job of one process, over when the tests are: DeepSpeed keeps the groups that it was begun with."""
     job = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in {**job, "MASTER_PORT": str(free_port())}.items():
-        monkeypatch.setenv(name, value)
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**job, "MASTER_PORT": str(free_port())}.items():
+            patch.setenv(name, value)
+        yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def cleared() -> Iterator[None]:
+    yield
+    torch.cuda.set_sync_debug_mode("default")
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -89,7 +95,7 @@ def lightning(tmp_path: Path, precision: str, *, measured: bool) -> tuple[Any, l
             return torch.optim.AdamW(self.parameters(), lr=1e-4)
 
         def train_dataloader(self) -> Any:
-            return DataLoader([(torch.randn(BATCH, WIDTH),)] * STEPS, batch_size=None)
+            return DataLoader(TensorDataset(torch.randn(BATCH * STEPS, WIDTH)), BATCH)  # DeepSpeed asks for its size
 
     class Count(pl.Callback):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:
