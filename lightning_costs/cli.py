@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_costs.compare import comparison
+from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import priced_columns
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows, total_of
@@ -78,6 +80,11 @@ Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality
 Queries = Annotated[
     list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module."),
+]
+Tolerance = Annotated[float, typer.Option(help="Runs are matched within this share: 0.05 is 5 %.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -179,6 +186,8 @@ def _compared(
     targets: Sequence[float] | None,
     curve: Curve,
     queries: Sequence[float] | None = None,
+    group: str | None = None,
+    tolerance: float = TOLERANCE,
 ) -> comparison.Comparison:
     return comparison.compare(
         load_runs(list(paths)),
@@ -188,6 +197,8 @@ def _compared(
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         curve="spent" if curve is Curve.SPENT else "to_reach",
         queries=queries or (),
+        group=group,
+        tolerance=tolerance,
     )
 
 
@@ -200,17 +211,20 @@ def compare(
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
     queries: Queries = None,
+    group: Group = None,
+    tolerance: Tolerance = TOLERANCE,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    compared = _compared(paths, monitor, mode, tariff, target, curve, queries)
+    compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
     print(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
         print(f"wrote {json}")
     again = "" if curve is Curve.SPENT else f" --curve {curve.value}"
+    again += "" if group is None else f" --group {quote(group)}"
     print(f"next: lightning-costs report {' '.join(map(str, paths))}{again} --to html -o report.html")
 
 
@@ -223,6 +237,8 @@ def report(
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
     queries: Queries = None,
+    group: Group = None,
+    tolerance: Tolerance = TOLERANCE,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[
         Path | None,
@@ -236,12 +252,12 @@ def report(
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if to is Target.HTML:
-        compared = _compared(paths, monitor, mode, tariff, target, curve, queries)
+        compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
         print(f"wrote {compared.to_html(out or Path('report.html'))}")
         return
-    if target or queries or curve is Curve.TO_REACH:
+    if target or queries or group or curve is Curve.TO_REACH:
         raise typer.BadParameter(
-            f"--target, --queries and --curve compare runs; --to {to.value} states all that was spent"
+            f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
         )
     text = _stated(paths, monitor, mode, tariff, to, training_type)
     if out is None:

@@ -20,6 +20,8 @@ TEXTS = {
         "docs/budget.md",
         "docs/carbon-and-money.md",
         "docs/columns.md",
+        "docs/comparing.md",
+        "docs/comparison-schema.md",
         "docs/run-folder.md",
         "docs/running.md",
         "docs/lifecycle.md",

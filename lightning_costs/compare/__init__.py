@@ -34,11 +34,23 @@ class _CallableModule(ModuleType):
         tariff: Tariff | None = None,
         curve: Literal["spent", "to_reach"] = "spent",
         queries: Sequence[float] = (),
+        group: str | None = None,
+        tolerance: float = 0.05,
     ) -> Comparison:
         """See `lightning_costs.compare.comparison.compare`."""
         from lightning_costs.compare.comparison import compare
 
-        return compare(runs, monitor=monitor, mode=mode, targets=targets, tariff=tariff, curve=curve, queries=queries)
+        return compare(
+            runs,
+            monitor=monitor,
+            mode=mode,
+            targets=targets,
+            tariff=tariff,
+            curve=curve,
+            queries=queries,
+            group=group,
+            tolerance=tolerance,
+        )
 
     def __getattr__(self, name: str) -> object:
         if name in __all__:

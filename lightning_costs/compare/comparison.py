@@ -9,25 +9,40 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightning_costs.compare.cautions import cautions, clash_cautions, restart_cautions
-from lightning_costs.compare.evidence import declarations, read_run, unique_labels
+from lightning_costs.compare import claim_cautions as claims
+from lightning_costs.compare.breakdowns import breakdowns
+from lightning_costs.compare.cautions import clash_cautions, hindsight_cautions, restart_cautions, run_cautions
+from lightning_costs.compare.dominance import dominance, fronts
+from lightning_costs.compare.evidence import declarations, drawn_curve, read_run, unique_labels
+from lightning_costs.compare.families import families, family_pairs
+from lightning_costs.compare.grouping import group_of_each, members
 from lightning_costs.compare.lifecycle import lifecycle
+from lightning_costs.compare.matched import TOLERANCE, matched
 from lightning_costs.compare.metric import Metric, agree_on_metric
-from lightning_costs.compare.pareto import nondominated
-from lightning_costs.compare.ranks import rank_agreement
+from lightning_costs.compare.ranks import average_ranks, oriented, rank_pairs
 from lightning_costs.compare.schema import (
+    Breakdown,
+    Caution,
     Curve,
     DeclarationRow,
+    Dominance,
+    Families,
+    Groups,
     Lead,
     Lifecycle,
+    Matched,
     Mode,
     Ranks,
     RunRow,
     Setups,
+    Sweep,
     TargetRow,
 )
+from lightning_costs.compare.seeds import grouped
 from lightning_costs.compare.setup import split_setups
-from lightning_costs.compare.targets import chosen_targets, target_row
+from lightning_costs.compare.summary import summary
+from lightning_costs.compare.sweep import sweep
+from lightning_costs.compare.targets import Course, chosen_targets, target_row
 from lightning_costs.core.reach import Curve as CostCurve
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.reprice import reprice
@@ -35,6 +50,13 @@ from lightning_costs.core.tariff import Tariff
 
 if TYPE_CHECKING:
     import altair
+
+
+#: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
+SCHEMA = 2
+#: Most values of curves that a comparison holds for drawing: runs x columns x evaluations.
+DRAWN_VALUES = 2_000_000
+_LEAST_DRAWN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +68,24 @@ class Comparison:
         mode: Which direction of it is better.
         runs: One row per run, in the order they were given.
         indicators: Declarations of the columns that are compared.
-        curves: By run label: `step`, `quality` and every counter and gauge, where the metric was logged.
+        curves: By run label: `step`, `quality` and every counter and gauge, where the metric was logged. For the eye:
+            of very many evaluations some are left out, evenly; no figure is made from them.
+        drawn_evaluations: Most evaluations of a run that `curves` hold; None where they hold all.
         targets: Cost-to-quality per target, hardest last.
+        sweep: Cost-to-quality over all targets, and how far each winner's lead holds.
         fronts: Indicator to the labels on the Pareto front of best quality against the final amount.
+        dominance: The front in all indicators together; who is efficient by every indicator, who by none.
         ranks: Agreement of indicators about the order of runs.
+        families: Who leads, counted by families of indicators that say one thing.
+        matched: Pairs of runs that are alike by one indicator, and what that hides of the others.
+        groups: Seeds of one method together; None where runs were not grouped.
+        breakdowns: Time by account, memory and energy by kind, step times, waiting, money.
         leaders: Indicator to who is cheapest by it: for counters, to the last target that anybody reached;
             for others, at the end.
         best: Labels of the runs with the best quality.
         setups: What runs have in common and what they differ in.
-        cautions: What limits the claims, in words.
+        summary: What was found, in sentences that are limited to the setup that was measured.
+        cautions: What limits the claims: in words, with the figures behind them and the paper's section.
         tariff: The one tariff that all runs are priced under; None where each has its own.
         curve: 'spent': costs are all that was spent. 'to_reach': work that restarts lost is left out of them.
         lifecycle: Training and queries together, always by all that training spent; at how many queries runs break
@@ -66,13 +97,21 @@ class Comparison:
     runs: list[RunRow]
     indicators: dict[str, DeclarationRow]
     curves: dict[str, Curve]
+    drawn_evaluations: int | None
     targets: list[TargetRow]
+    sweep: Sweep
     fronts: dict[str, list[str]]
+    dominance: Dominance
     ranks: Ranks
+    families: Families
+    matched: Matched
+    groups: Groups | None
+    breakdowns: dict[str, Breakdown]
     leaders: dict[str, Lead]
     best: list[str]
     setups: Setups
-    cautions: list[str]
+    summary: list[str]
+    cautions: list[Caution]
     tariff: dict[str, Any] | None
     lifecycle: Lifecycle
     curve: CostCurve = "spent"
@@ -120,9 +159,9 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """The comparison as data that JSON can hold: None for what is infinite or not a number.
 
-        A target that was never reached says so in `reached`.
+        A target that was never reached says so in `reached`; docs/comparison-schema.md lists the keys.
         """
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"schema": SCHEMA} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def to_json(self, path: str | Path) -> Path:
         """Write `as_dict()` as JSON."""
@@ -140,6 +179,8 @@ def compare(
     tariff: Tariff | None = None,
     curve: CostCurve = "spent",
     queries: Sequence[float] = (),
+    group: str | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Comparison:
     """Compare runs by quality and by every cost at once.
 
@@ -153,48 +194,89 @@ def compare(
         tariff: Prices all runs anew; where not given, each keeps what it recorded.
         curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
         queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
+        group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
+            names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'.
+        tolerance: Runs are matched by an indicator where the larger amount is at most 1 + tolerance times the smaller.
 
     Raises:
         ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, an
-            unknown curve, or a number of queries below 0.
+            unknown curve, a number of queries below 0, a group that a run has not, or a tolerance below 0.
     """
     if curve not in get_args(CostCurve):
         raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance must be a finite number of at least 0, such as 0.05 for 5 %, got {tolerance!r}")
     spent = list(runs) if tariff is None else [reprice(run, tariff) for run in runs]
     runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, monitor, mode)
     labels = unique_labels(runs)
+    of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
+    by_group = None if group is None else members(labels, [str(each) for each in of_each])
     declared, clashing = declarations(runs)
-    evidence = [read_run(run, label, metric, declared) for run, label in zip(runs, labels, strict=True)]
+    evidence = [
+        read_run(run, label, metric, declared, method) for run, label, method in zip(runs, labels, of_each, strict=True)
+    ]
     rows = [each.run for each in evidence]
-    curves = {each.run["label"]: each.curve for each in evidence}
+    courses = {each.run["label"]: each.course for each in evidence}
     ranked = {name: row for name, row in declared.items() if row["role"] == "indicator"}
+    better = {name: row["better"] for name, row in ranked.items()}
+    counters = {name: row["better"] for name, row in ranked.items() if row["kind"] == "counter"}
     finals = {name: [row["final"][name] for row in rows] for name in ranked}
     best = [row["best_quality"] for row in rows]
-    target_rows = _targets(runs, targets, metric, best, rows, curves, ranked)
+    first = _extreme(labels, best, "higher" if metric.mode == "max" else "lower")
+    target_rows = _targets(runs, targets, metric, best, rows, courses, counters)
+    swept = sweep(courses, counters, metric.mode, by_group)
+    by_indicator = fronts(labels, finals, best, ranked, metric.mode)
+    dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
+    leaders = _leaders(labels, finals, ranked, target_rows)
+    by_family = families(labels, finals, ranked, leaders)
+    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each)
+    alike = matched(labels, finals, best, tolerance)
     setups = split_setups({row["label"]: row["setup"] for row in rows})
+    seeds = None
+    if group is not None and by_group is not None:
+        amounts = {name: dict(zip(labels, row, strict=True)) for name, row in finals.items()}
+        seeds = grouped(group, by_group, dict(zip(labels, best, strict=True)), amounts, target_rows, better)
+    most = max(_LEAST_DRAWN, DRAWN_VALUES // max(1, len(runs) * len(declared)))
+    as_spent = dict(zip(labels, spent, strict=True))
     return Comparison(
         monitor=metric.monitor,
         mode=metric.mode,
         runs=rows,
         indicators=declared,
-        curves=curves,
+        curves={label: drawn_curve(course, most) for label, course in courses.items()},
+        drawn_evaluations=most if any(row["evaluations"] > most for row in rows) else None,
         targets=target_rows,
-        fronts=_fronts(labels, finals, best, ranked, metric.mode),
-        ranks=rank_agreement(labels, finals, {name: row["better"] for name, row in ranked.items()}),
-        leaders=_leaders(labels, finals, ranked, target_rows),
-        best=_extreme(labels, best, "higher" if metric.mode == "max" else "lower"),
+        sweep=swept,
+        fronts=by_indicator,
+        dominance=dominant,
+        ranks=ranks,
+        families=by_family,
+        matched=alike,
+        groups=seeds,
+        breakdowns=breakdowns(rows, declared),
+        leaders=leaders,
+        best=first,
         setups=setups,
+        summary=summary(rows, metric, first, declared, leaders, by_family, dominant, setups, curve),
         cautions=[
-            *cautions(runs, rows, curves, metric, setups, target_rows, tariff),
-            *restart_cautions(dict(zip(labels, spent, strict=True)), curve),
+            *run_cautions(runs, rows, courses, metric, setups, declared, tariff),
+            *hindsight_cautions(target_rows),
+            *claims.early_leads(rows, swept, metric, first, counters),
+            *claims.single_family(by_family),
+            *claims.searched_under(rows, leaders),
+            *claims.almost_as_good(rows, metric, first, declared),
+            *claims.matched_pairs(alike),
+            *claims.seed_noise(seeds, metric),
+            *claims.few_runs(rows, ranks),
+            *restart_cautions(as_spent, curve),
             *clash_cautions(clashing),
         ],
         tariff=None if tariff is None else tariff.as_dict(),
         curve=curve,
-        lifecycle=lifecycle(dict(zip(labels, spent, strict=True)), queries),
+        lifecycle=lifecycle(as_spent, queries),
     )
 
 
@@ -204,8 +286,8 @@ def _targets(
     metric: Metric,
     best: Sequence[Amount],
     rows: Sequence[RunRow],
-    curves: Mapping[str, Curve],
-    ranked: Mapping[str, DeclarationRow],
+    courses: Mapping[str, Course],
+    counters: Mapping[str, str],
 ) -> list[TargetRow]:
     """Cost-to-quality at the targets that were given, else in headers, else chosen from results."""
     headers = {
@@ -223,14 +305,13 @@ def _targets(
     declared = bool(wanted)
     if not wanted:
         wanted = chosen_targets(best, metric.mode)
-    counters = {name: row["better"] for name, row in ranked.items() if row["kind"] == "counter"}
     return [
         target_row(
             target,
             declared=declared,
             basis=basis,
             mode=metric.mode,
-            curves=curves,
+            courses=courses,
             finals={row["label"]: row["final"] for row in rows},
             counters=counters,
         )
@@ -238,22 +319,26 @@ def _targets(
     ]
 
 
-def _fronts(
+def _ranks(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
     best: Sequence[Amount],
     ranked: Mapping[str, DeclarationRow],
-    mode: Mode,
-) -> dict[str, list[str]]:
+    better: Mapping[str, str],
+    metric: Metric,
+    groups: Sequence[str | None] | None,
+) -> Ranks:
+    def order(amounts: Sequence[Amount], cheaper: str) -> dict[str, float]:
+        ranks = average_ranks(oriented(amounts, cheaper).tolist())
+        return {label: rank for label, rank in zip(labels, ranks, strict=True) if rank is not None}
+
+    pairs = rank_pairs(labels, finals, better, groups)
     return {
-        name: [
-            label
-            for label, kept in zip(
-                labels, nondominated(amounts, best, better=ranked[name]["better"], mode=mode), strict=True
-            )
-            if kept
-        ]
-        for name, amounts in finals.items()
+        "indicators": list(finals),
+        "pairs": pairs,
+        "orders": {name: order(amounts, better[name]) for name, amounts in finals.items()},
+        "quality": order(best, "higher" if metric.mode == "max" else "lower"),
+        "families": family_pairs(pairs, finals, ranked),
     }
 
 

@@ -7,20 +7,40 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.schema import Curve, DeclarationRow, RunRow
+from lightning_costs.compare.schedule import planned_fraction
+from lightning_costs.compare.schema import Curve, DeclarationRow, RunRow, Search, Stop
 from lightning_costs.compare.setup import flatten
+from lightning_costs.compare.targets import Course
 from lightning_costs.core.rates import Rates
 from lightning_costs.core.records import Amount, RunRecord
 
+#: What a header says beside columns that a report shows.
+_ABOUT = (
+    "attempts",
+    "budget",
+    "by_whom_s",
+    "census",
+    "created",
+    "energy",
+    "memory_at_peak",
+    "pipeline",
+    "repriced",
+    "roofline",
+    "warmup",
+    "written_by",
+)
+
 
 class Evidence(NamedTuple):
-    """One run, read: its row and its curve."""
+    """One run, read: its row, and its evaluations with every counter and gauge at them."""
 
     run: RunRow
-    curve: Curve
+    course: Course
 
 
 def unique_labels(runs: Iterable[RunRecord]) -> list[str]:
@@ -54,7 +74,9 @@ def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, DeclarationRow], 
     return {name: row for name, row in declared.items() if name not in clashing}, clashing
 
 
-def read_run(run: RunRecord, label: str, metric: Metric, declared: Mapping[str, DeclarationRow]) -> Evidence:
+def read_run(
+    run: RunRecord, label: str, metric: Metric, declared: Mapping[str, DeclarationRow], group: str | None = None
+) -> Evidence:
     """Read one run under a metric.
 
     Args:
@@ -62,30 +84,83 @@ def read_run(run: RunRecord, label: str, metric: Metric, declared: Mapping[str, 
         label: Its unique label.
         metric: The quality metric.
         declared: Columns to read.
+        group: The method that it is a seed of.
     """
     final = run.final
     missing = {str(name): str(reason) for name, reason in run.header.get("missing", {}).items()}
     methods = {str(name): str(text) for name, text in run.header.get("methods", {}).items()}
-    curve = _curve(run, metric.monitor, declared)
-    best = _best(curve["quality"], metric)
-    step = None if best is None else curve["step"][best]
+    course = _course(run, metric.monitor, declared)
+    quality = course.quality
+    best = _best(quality, metric)
+    step = None if best is None else course.steps[best]
+    setup = flatten(run.header.get("setup") or {})
     return Evidence(
         run={
             "label": label,
             "id": run.id,
             "name": run.name,
             "status": str(run.header.get("status") or "unknown"),
-            "best_quality": None if best is None else curve["quality"][best],
+            "source": run.source,
+            "group": group,
+            "best_quality": None if best is None else float(quality[best]),
             "best_step": None if step is None else int(step),
-            "final_quality": curve["quality"][-1] if curve["quality"] else None,
-            "final": {name: final.get(name) for name in declared},
-            "setup": flatten(run.header.get("setup") or {}),
+            "final_quality": float(quality[-1]) if len(quality) else None,
+            "evaluations": len(quality),
+            "final": {name: _amount(final.get(name)) for name in declared},
+            "setup": setup,
             "missing": {name: text for name, text in missing.items() if name in declared},
             "methods": {name: text for name, text in methods.items() if name in declared},
             "rates": _rates(run.header.get("tariff") or {}),
+            "planned_fraction": planned_fraction(setup, final),
+            "stopped": _stop(run.header.get("stopped")),
+            "search": _search(run.header.get("search")),
+            "about": {name: run.header[name] for name in _ABOUT if run.header.get(name)},
         },
-        curve=curve,
+        course=course,
     )
+
+
+def drawn_curve(course: Course, most: int) -> Curve:
+    """A run's evaluations as plain lists, at most about so many of them.
+
+    Where there are more, those are kept that are evenly spaced, the first and the last among them: a curve for the
+    eye. Figures are never made from it.
+
+    Args:
+        course: All evaluations.
+        most: At least 2.
+    """
+    count = len(course.quality)
+    kept: NDArray[np.int64] | slice = slice(None)
+    if count > most:
+        kept = np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+    steps = np.asarray(course.steps, dtype=object)[kept].tolist()
+    return {
+        "step": steps,
+        "quality": course.quality[kept].tolist(),
+        **{
+            name: [None if value != value else value for value in column[kept].tolist()]
+            for name, column in course.costs.items()
+        },
+    }
+
+
+def _stop(told: Mapping[str, Any] | None) -> Stop | None:
+    if not told:
+        return None
+    return {
+        "by": str(told.get("by", "unknown")),
+        "step": told.get("step"),
+        "column": str(told.get("column", "unknown")),
+        "limit": told.get("limit"),
+        "amount": told.get("amount"),
+    }
+
+
+def _search(told: Mapping[str, Any] | None) -> Search | None:
+    if not told:
+        return None
+    return {"trials": told.get("trials"), "under": told.get("under")}
 
 
 def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:
@@ -94,29 +169,34 @@ def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(rate) for name in names if (rate := getattr(rates, name)) is not None}
 
 
-def _evaluations(run: RunRecord, monitor: str) -> pl.DataFrame:
-    if monitor not in run.quality_columns or monitor not in run.points.columns:
-        return run.points.clear()
-    return run.points.filter(pl.col(monitor).is_not_null())
+def _amount(value: Amount) -> Amount:
+    """A final amount; not a number is no reading."""
+    return None if value is None or math.isnan(value) else value
 
 
-def _curve(run: RunRecord, monitor: str, declared: Mapping[str, DeclarationRow]) -> Curve:
+def _course(run: RunRecord, monitor: str, declared: Mapping[str, DeclarationRow]) -> Course:
     """Step, quality and cost columns at the evaluations: only points where the metric was logged."""
-    points = _evaluations(run, monitor)
+    points = run.points
+    if monitor in run.quality_columns and monitor in points.columns:
+        points = points.filter(pl.col(monitor).is_not_null())
+    else:
+        points = points.clear()
+    names = [name for name, row in declared.items() if row["kind"] != "static"]
+    there = [name for name in (monitor, *names) if name in points.columns]
+    # Not a number stands for no reading; in the quality column none is left, so that there it is what was logged.
+    table = dict(zip(there, points.select(pl.col(there).cast(pl.Float64)).to_numpy().T, strict=True))
+    nothing = np.full(points.height, np.nan)
+    return Course(
+        steps=points["step"].to_list(),
+        quality=np.ascontiguousarray(table.get(monitor, nothing)),
+        costs={name: table.get(name, nothing) for name in names},
+    )
 
-    def column(name: str) -> list[Amount]:
-        if name not in points.columns:
-            return [None] * points.height
-        return points[name].cast(pl.Float64).to_list()
 
-    costs = {name: column(name) for name, row in declared.items() if row["kind"] != "static"}
-    return {"step": points["step"].to_list(), "quality": column(monitor), **costs}
-
-
-def _best(quality: Sequence[Amount], metric: Metric) -> int | None:
+def _best(quality: NDArray[np.float64], metric: Metric) -> int | None:
     """Index of the first best quality; one that is not finite is none."""
-    finite = [(index, value) for index, value in enumerate(quality) if value is not None and math.isfinite(value)]
-    if not finite:
+    finite = np.isfinite(quality)
+    if not finite.any():
         return None
-    sign = 1.0 if metric.mode == "max" else -1.0
-    return max(finite, key=lambda pair: (sign * pair[1], -pair[0]))[0]
+    signed = quality if metric.mode == "max" else -quality
+    return int(np.argmax(np.where(finite, signed, -np.inf)))

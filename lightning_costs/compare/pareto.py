@@ -1,12 +1,18 @@
-"""Pareto fronts of quality against one cost."""
+"""Pareto fronts: of quality against one cost, and in all of them together."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from lightning_costs.compare.schema import Mode
 from lightning_costs.core.records import Amount
+
+#: Most runs that are listed as dominating another one.
+MOST_DOMINATORS = 5
+_AT_ONCE = 1 << 22
 
 
 def nondominated(
@@ -52,3 +58,32 @@ def nondominated(
             front[index] = True
             best = (cost, quality)
     return front
+
+
+def jointly_nondominated(columns: Sequence[Sequence[float]]) -> tuple[list[bool], list[list[int]], list[int]]:
+    """Identify the rows that no other row dominates in all columns together, lower being better.
+
+    Args:
+        columns: [columns][rows], without a missing value.
+
+    Returns:
+        [rows]: whether the row is on the joint front; the first rows that dominate it; how many do.
+
+    Complexity: O(rows^2 x columns), memory bounded.
+
+    Example:
+        >>> jointly_nondominated([[1.0, 2.0, 2.0], [5.0, 3.0, 4.0]])
+        ([True, True, False], [[], [], [1]], [0, 0, 1])
+    """
+    table = np.array(columns, dtype=np.float64).T
+    rows, width = table.shape
+    by: list[list[int]] = []
+    count: list[int] = []
+    step = max(1, _AT_ONCE // max(1, rows * width))
+    for start in range(0, rows, step):
+        own = table[start : start + step, None, :]
+        no_worse, better = (table <= own).all(axis=2), (table < own).any(axis=2)
+        dominated = np.atleast_2d(no_worse & better)
+        by += [np.flatnonzero(row)[:MOST_DOMINATORS].tolist() for row in dominated]
+        count += dominated.sum(axis=1).tolist()
+    return [not dominators for dominators in count], by, count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from lightning_costs.core.records import Amount
 
@@ -28,31 +28,65 @@ class DeclarationRow(TypedDict):
     headline: bool
 
 
+class Stop(TypedDict):
+    """What ended a run before its time: `by` whom, at which `step`, over which `limit` of a column."""
+
+    by: str
+    step: int | None
+    column: str
+    limit: Amount
+    amount: Amount
+
+
+class Search(TypedDict):
+    """How a run's settings were searched, where its header says.
+
+    `trials` counts all trials of the search that this run is the outcome of. `under` is a column or None.
+    """
+
+    trials: int | None
+    under: str | None
+
+
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
     `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent.
+    `planned_fraction` is how much of its planned training ran, 1.0 where it came to its end, None where nobody planned
+    one. `group` is the method that it is a seed of, None without `group`. `about` is what its header says beside
+    columns: attempts, census, energy, memory at peak, roofline, by whom the time went, pipeline; what was not recorded
+    is absent.
     """
 
     label: str
     id: str
     name: str
     status: str
+    source: str
+    group: str | None
     best_quality: float | None
     best_step: int | None
     final_quality: float | None
+    evaluations: int
     final: dict[str, Amount]
     setup: dict[str, Plain]
     missing: dict[str, str]
     methods: dict[str, str]
     rates: dict[str, float]
+    planned_fraction: float | None
+    stopped: Stop | None
+    search: Search | None
+    about: dict[str, Any]
 
 
 class Spend(TypedDict):
     """What one run spent, by one counter, until the first evaluation at or past a target.
 
     `cost` is infinity where the target was never reached, None where the counter has no reading there.
-    `last_miss` and `first_hit` are the bracket, each [cost, quality].
+    `last_miss` and `first_hit` are the bracket, each [cost, quality]. `kept_cost` is the cost at the first evaluation
+    from which on all are at or past the target ('reached and kept'), infinity where the last one is not.
+    `interpolated` is the cost at the target on the straight line through the bracket, None without one: what nobody
+    measured, by name.
     """
 
     cost: Amount
@@ -61,22 +95,88 @@ class Spend(TypedDict):
     last_miss: list[Amount] | None
     first_hit: list[Amount] | None
     spent_at_end: Amount
+    kept_cost: Amount
+    kept: bool
+    interpolated: Amount
+
+
+class Flips(TypedDict):
+    """Two counters that order runs differently by what it cost to reach a target.
+
+    `pairs` are [a, b]: a needed less of `first`, b less of `second`; at most `ranks.MOST_FLIPS`, of `discordant`.
+    `clocks` says that both are clocks. Runs that did not reach the target take no part.
+    """
+
+    first: str
+    second: str
+    clocks: bool
+    discordant: int
+    n: int
+    pairs: list[list[str]]
 
 
 class TargetRow(TypedDict):
-    """Cost-to-quality at one target: indicator to run label to spend, and who needed least."""
+    """Cost-to-quality at one target: indicator to run label to spend, and who needed least.
+
+    `winners` go by `cost`, `kept_winners` by `kept_cost`. `orders` holds ranks, 1 for who needed least, equal costs
+    sharing their average rank; runs that did not reach it, or have no reading, are absent.
+    """
 
     target: float
     declared: bool
     basis: str
+    reached: list[str]
     costs: dict[str, dict[str, Spend]]
     winners: dict[str, list[str] | None]
+    kept_winners: dict[str, list[str] | None]
+    orders: dict[str, dict[str, float]]
+    reversals: list[Flips]
+
+
+class WinnerRange(TypedDict):
+    """Who reaches targets at least cost: for every target past `after` (None: from the easiest on) up to `upto`.
+
+    `first` is the easiest target looked at in the range.
+    """
+
+    after: float | None
+    first: float
+    upto: float
+    labels: list[str]
+
+
+class Sweep(TypedDict):
+    """Cost-to-quality over all targets, easiest first.
+
+    `targets` are the values at which some run's best quality so far improves, so that between two of them nothing
+    changes; `complete` is False where they are too many and only some, evenly by rank, were looked at. `costs` is
+    indicator to run label to [targets]: None where there is no reading, infinity where it was not reached. `winners` is
+    indicator to ranges; targets that nobody reached at a known cost are in none. `group_winners` likewise, by
+    the median of each group.
+    """
+
+    targets: list[float]
+    complete: bool
+    costs: dict[str, dict[str, list[Amount]]]
+    winners: dict[str, list[WinnerRange]]
+    group_winners: dict[str, list[WinnerRange]]
+
+
+class Counts(TypedDict):
+    """Pairs of runs that two indicators order alike, differently, or not at all."""
+
+    concordant: int
+    discordant: int
+    ties: int
 
 
 class RankPair(TypedDict):
     """How two indicators order the same runs.
 
-    A flip [a, b] says: run a is the cheaper one by `first`, run b by `second`.
+    A flip [a, b] says: run a is the cheaper one by `first`, run b by `second`; at most `ranks.MOST_FLIPS` are
+    listed, of `discordant`. `within` and `across` split the counts into pairs of one group and pairs of two, where runs
+    have groups.
+    `rounded` is [least, most] of what Spearman can be where runs that are one printed digit apart change places.
     """
 
     first: str
@@ -88,13 +188,186 @@ class RankPair(TypedDict):
     ties: int
     n: int
     flips: list[list[str]]
+    within: Counts | None
+    across: Counts | None
+    rounded: list[float] | None
+
+
+class FamilyPair(TypedDict):
+    """How two families of indicators agree: the lowest and highest Spearman of any two of their columns."""
+
+    first: str
+    second: str
+    lowest: float
+    highest: float
+    lowest_pair: list[str]
+    pairs: int
 
 
 class Ranks(TypedDict):
-    """Agreement of indicators about the order of runs, for every pair of them."""
+    """Agreement of indicators about the order of runs, for every pair of them.
+
+    `orders` holds each run's rank by its amount at the end, 1 for the cheapest, equal amounts sharing their average
+    rank; runs without a finite amount are absent. `quality` ranks runs by best quality, 1 for the best. `families`
+    is the agreement counted by family (`Comparison.families`).
+    """
 
     indicators: list[str]
     pairs: list[RankPair]
+    orders: dict[str, dict[str, float]]
+    quality: dict[str, float]
+    families: list[FamilyPair]
+
+
+class FamilyRow(TypedDict):
+    """Indicators that say one thing, counted once: who leads by all of them that have a leader.
+
+    `columns` with a reading; `merged` says of a column declared in another family why it is counted here. `leaders`
+    lead by every column; empty where columns disagree (`split`) or all runs tie.
+    """
+
+    family: str
+    columns: list[str]
+    merged: dict[str, str]
+    leaders: list[str]
+    split: bool
+
+
+class Families(TypedDict):
+    """Agreement counted by family: `leads` is run label to the families it leads, of the `contested` ones."""
+
+    rows: list[FamilyRow]
+    leads: dict[str, list[str]]
+    contested: int
+
+
+class Dominance(TypedDict):
+    """Who is efficient by everything and who by nothing.
+
+    `joint` is the Pareto front in quality and all `columns` together; `left_out` says why an indicator is not among
+    them. `by_run` is label to the indicators whose own front it is `on` and `off` (missing ones are in neither).
+    `everywhere` are on every front, `nowhere` on none. `dominated_by` is label to runs that are at least as good in
+    all of `columns` and quality and better in one; at most `pareto.MOST_DOMINATORS`, of `dominators`.
+    """
+
+    joint: list[str]
+    columns: list[str]
+    left_out: dict[str, str]
+    by_run: dict[str, dict[str, list[str]]]
+    everywhere: list[str]
+    nowhere: list[str]
+    dominated_by: dict[str, list[str]]
+    dominators: dict[str, int]
+
+
+class MatchedPair(TypedDict):
+    """Two runs that are alike by one indicator: `ratio` of the larger to the smaller.
+
+    `others` is column to b's amount over a's, None where either is missing, infinite or not positive.
+    """
+
+    a: str
+    b: str
+    ratio: float
+    quality: list[Amount]
+    others: dict[str, Amount]
+
+
+class Hidden(TypedDict):
+    """What matching by one indicator hides of another: how many matched pairs differ by more than the tolerance.
+
+    `most` is the largest ratio, of the runs `example`. `n` pairs have both.
+    """
+
+    differ: int
+    n: int
+    most: float
+    example: list[str]
+
+
+class MatchedRow(TypedDict):
+    """Pairs of runs with max/min <= 1 + tolerance by one indicator.
+
+    `pairs` counts all; `listed` holds those that hide most, at most `matched.MOST_LISTED`. `hides` is told over
+    `looked_at` pairs: all, or the `matched.MOST_PAIRS` closest ones.
+    """
+
+    column: str
+    pairs: int
+    looked_at: int
+    listed: list[MatchedPair]
+    hides: dict[str, Hidden]
+
+
+class Matched(TypedDict):
+    """Matched comparisons, by indicator."""
+
+    tolerance: float
+    rows: list[MatchedRow]
+
+
+class Spread(TypedDict):
+    """One quantity over the runs of a group.
+
+    `n` runs have a known outcome, `reached` of them a finite one; a run that never reached its target is infinite and
+    takes part. `low` and `high` bound the median's 95 % bootstrap interval where n >= 3; `least` and `most` are the
+    extremes. `missing` runs have no reading.
+    """
+
+    n: int
+    reached: int
+    share_reached: float | None
+    median: Amount
+    low: Amount
+    high: Amount
+    least: Amount
+    most: Amount
+    missing: int
+
+
+class GroupTarget(TypedDict):
+    """Cost-to-quality of groups at one target: indicator to group to spread, and whose median is least."""
+
+    target: float
+    costs: dict[str, dict[str, Spread]]
+    winners: dict[str, list[str] | None]
+
+
+class Groups(TypedDict):
+    """Seeds of one method together: never a mean over those who reached a target."""
+
+    by: str
+    members: dict[str, list[str]]
+    quality: dict[str, Spread]
+    finals: dict[str, dict[str, Spread]]
+    targets: list[GroupTarget]
+
+
+class Breakdown(TypedDict):
+    """Columns that are parts of one thing, or are read side by side: label to column to final amount.
+
+    `parts` says whether the columns are disjoint parts that may be stacked; `total` is the column they add up to.
+    """
+
+    title: str
+    unit: str
+    columns: list[str]
+    parts: bool
+    total: str | None
+    amounts: dict[str, dict[str, Amount]]
+
+
+class Caution(TypedDict):
+    """What limits a claim: its `kind`, in words, whom it is about, the figures behind it.
+
+    `section` is that of 'The Efficiency Misnomer' (arXiv 2110.12894) which warns of it, None where none does by number.
+    """
+
+    kind: str
+    text: str
+    section: str | None
+    runs: list[str]
+    evidence: dict[str, Any]
 
 
 class Setups(TypedDict):

@@ -4,61 +4,105 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from lightning_costs.compare.schema import Curve, Mode, Spend, TargetRow
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_costs.compare.ranks import average_ranks, rank_pairs
+from lightning_costs.compare.schema import Flips, Mode, Spend, TargetRow
 from lightning_costs.core.records import Amount
 
+Floats = NDArray[np.float64]
+#: The three clocks, after AlgoPerf and MLPerf.
+CLOCKS = ("train_s", "run_s", "total_s")
 
-def first_hit(quality: Sequence[Amount], target: float, mode: Mode) -> int | None:
-    """Index of the first evaluation whose quality is at or past the target; one that is not finite never is.
+
+class Course(NamedTuple):
+    """A run's evaluations as arrays: steps, qualities, and counters with NaN where there is no reading."""
+
+    steps: Sequence[Amount]
+    quality: Floats
+    costs: Mapping[str, Floats]
+
+
+def first_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -> NDArray[np.int64]:
+    """[targets]: index of the first evaluation at or past each; the number of evaluations where none is.
+
+    An evaluation that is not finite is never at or past a target.
+
+    Args:
+        quality: [evaluations].
+        targets: Finite ones.
+        mode: Which direction of the quality is better.
+
+    Complexity: O(evaluations + targets x log evaluations).
 
     Example:
-        >>> first_hit([0.1, float("nan"), 0.5, 0.4], 0.5, "max"), first_hit([0.3, 0.2], 0.1, "min")
-        (2, None)
+        >>> first_hits(np.array([0.1, np.nan, 0.5, 0.4]), [0.5, 0.6], "max").tolist()
+        [2, 4]
     """
-    for index, value in enumerate(quality):
-        if value is None or not math.isfinite(value):
-            continue
-        if value >= target if mode == "max" else value <= target:
-            return index
-    return None
+    so_far = np.maximum.accumulate(_signed(quality, mode))
+    return np.searchsorted(so_far, _sign(mode) * np.asarray(targets, dtype=np.float64), side="left")
 
 
-def cost_to_quality(curve: Curve, column: str, hit: int | None, spent_at_end: Amount) -> Spend:
+def kept_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -> NDArray[np.int64]:
+    """[targets]: index of the evaluation from which on all are at or past each ('reached and kept').
+
+    The number of evaluations where the last one is not.
+
+    Example:
+        >>> kept_hits(np.array([0.5, 0.4, 0.6, 0.5]), [0.5, 0.6], "max").tolist()
+        [2, 4]
+    """
+    from_here = np.minimum.accumulate(_signed(quality, mode)[::-1])[::-1]
+    return np.searchsorted(from_here, _sign(mode) * np.asarray(targets, dtype=np.float64), side="left")
+
+
+def spend_of(course: Course, column: str, target: float, *, hit: int, kept: int, spent_at_end: Amount) -> Spend:
     """What a run had spent by `column` at evaluation `hit`, never interpolated, with the bracket around it.
 
     Args:
-        curve: `step`, `quality` and cost columns, one value per evaluation.
+        course: The run's evaluations.
         column: A counter.
-        hit: From `first_hit`; None costs infinity, also for a run that diverged or was aborted.
+        target: The quality to reach.
+        hit: From `first_hits`; past the end costs infinity, also for a run that diverged or was aborted.
+        kept: From `kept_hits`, likewise.
         spent_at_end: The counter's total at the end of the run.
 
     Example:
-        >>> curve = {"step": [1, 2], "quality": [0.1, 0.9], "energy_j": [5.0, 11.0]}
-        >>> spend = cost_to_quality(curve, "energy_j", 1, 12.0)
-        >>> spend["cost"], spend["last_miss"], spend["first_hit"]
-        (11.0, [5.0, 0.1], [11.0, 0.9])
+        >>> course = Course([1, 2], np.array([0.1, 0.9]), {"energy_j": np.array([5.0, 11.0])})
+        >>> spend = spend_of(course, "energy_j", 0.5, hit=1, kept=1, spent_at_end=12.0)
+        >>> spend["cost"], spend["last_miss"], spend["first_hit"], spend["interpolated"]
+        (11.0, [5.0, 0.1], [11.0, 0.9], 8.0)
     """
-    quality, costs = curve["quality"], curve[column]
-    miss = len(quality) - 1 if hit is None else hit - 1
-    step = None if hit is None else curve["step"][hit]
+    costs, quality = course.costs[column], course.quality
+    reached = hit < len(quality)
+    miss = hit - 1
+    step = course.steps[hit] if reached else None
+    before: list[Amount] | None = [_amount(costs[miss]), float(quality[miss])] if miss >= 0 else None
+    after: list[Amount] | None = [_amount(costs[hit]), float(quality[hit])] if reached else None
     return {
-        "cost": math.inf if hit is None else costs[hit],
-        "reached": hit is not None,
+        "cost": _amount(costs[hit]) if reached else math.inf,
+        "reached": reached,
         "step": None if step is None else int(step),
-        "last_miss": [costs[miss], quality[miss]] if miss >= 0 else None,
-        "first_hit": None if hit is None else [costs[hit], quality[hit]],
+        "last_miss": before,
+        "first_hit": after,
         "spent_at_end": spent_at_end,
+        "kept_cost": _amount(costs[kept]) if kept < len(quality) else math.inf,
+        "kept": kept < len(quality),
+        "interpolated": _between(before, after, target),
     }
 
 
-def winners(spends: Mapping[str, Spend], better: str = "lower") -> list[str] | None:
-    """Labels of the runs that reached the target at the least cost, all where they tie; None for nobody."""
-    reached = {
-        label: spend["cost"]
-        for label, spend in spends.items()
-        if spend["reached"] and spend["cost"] is not None and math.isfinite(spend["cost"])
-    }
+def winners(costs: Mapping[str, Amount], better: str = "lower") -> list[str] | None:
+    """Labels of those who reached the target at the least cost, all where they tie; None for nobody.
+
+    Args:
+        costs: By label; infinite where the target was not reached, None where there is no reading.
+        better: Which direction of the cost is cheaper.
+    """
+    reached = {label: cost for label, cost in costs.items() if cost is not None and math.isfinite(cost)}
     if not reached:
         return None
     least = min(reached.values()) if better == "lower" else max(reached.values())
@@ -96,7 +140,7 @@ def target_row(
     declared: bool,
     basis: str,
     mode: Mode,
-    curves: Mapping[str, Curve],
+    courses: Mapping[str, Course],
     finals: Mapping[str, Mapping[str, Amount]],
     counters: Mapping[str, str],
 ) -> TargetRow:
@@ -107,21 +151,84 @@ def target_row(
         declared: Whether it was set before results were seen.
         basis: Where it comes from, in words.
         mode: Which direction of the quality is better.
-        curves: By run label.
+        courses: By run label.
         finals: Run label to final amounts by column.
         counters: Counter to its cheaper direction.
     """
-    hits = {label: first_hit(curve["quality"], target, mode) for label, curve in curves.items()}
+    hits = {label: int(first_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
+    kept = {label: int(kept_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
     costs = {
         name: {
-            label: cost_to_quality(curve, name, hits[label], finals[label].get(name)) for label, curve in curves.items()
+            label: spend_of(
+                course, name, target, hit=hits[label], kept=kept[label], spent_at_end=finals[label].get(name)
+            )
+            for label, course in courses.items()
         }
         for name in counters
     }
+    first = {name: {label: spend["cost"] for label, spend in spends.items()} for name, spends in costs.items()}
+    lasting = {name: {label: spend["kept_cost"] for label, spend in spends.items()} for name, spends in costs.items()}
     return {
         "target": target,
         "declared": declared,
         "basis": basis,
+        "reached": [label for label, course in courses.items() if hits[label] < len(course.quality)],
         "costs": costs,
-        "winners": {name: winners(costs[name], better) for name, better in counters.items()},
+        "winners": {name: winners(first[name], better) for name, better in counters.items()},
+        "kept_winners": {name: winners(lasting[name], better) for name, better in counters.items()},
+        "orders": {name: _order(first[name], better) for name, better in counters.items()},
+        "reversals": reversals(first, counters),
     }
+
+
+def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, str]) -> list[Flips]:
+    """Pairs of counters that order runs differently by cost-to-target, clocks first, then the most discordant.
+
+    Args:
+        costs: Counter to run label to cost; only runs with finite both take part in a pair of counters.
+        better: Counter to its cheaper direction.
+    """
+    labels = list(next(iter(costs.values()), {}))
+    found: list[Flips] = [
+        {
+            "first": pair["first"],
+            "second": pair["second"],
+            "clocks": pair["first"] in CLOCKS and pair["second"] in CLOCKS,
+            "discordant": pair["discordant"],
+            "n": pair["n"],
+            "pairs": pair["flips"],
+        }
+        for pair in rank_pairs(labels, {name: list(row.values()) for name, row in costs.items()}, better)
+        if pair["discordant"]
+    ]
+    return sorted(found, key=lambda row: (not row["clocks"], -row["discordant"]))
+
+
+def _order(costs: Mapping[str, Amount], better: str) -> dict[str, float]:
+    sign = 1.0 if better == "lower" else -1.0
+    ranks = average_ranks([None if cost is None else sign * cost for cost in costs.values()])
+    return {label: rank for label, rank in zip(costs, ranks, strict=True) if rank is not None}
+
+
+def _between(before: Sequence[Amount] | None, after: Sequence[Amount] | None, target: float) -> Amount:
+    """The cost at the target on the line through both ends of the bracket."""
+    if before is None or after is None or None in (*before, *after):
+        return None
+    (cost, low), (dearer, high) = before, after
+    if not all(value is not None and math.isfinite(value) for value in (cost, low, dearer, high)):
+        return None
+    share = (target - low) / (high - low)  # type: ignore[operator]
+    return cost + share * (dearer - cost)  # type: ignore[operator]
+
+
+def _sign(mode: Mode) -> float:
+    return 1.0 if mode == "max" else -1.0
+
+
+def _signed(quality: Floats, mode: Mode) -> Floats:
+    """Quality where higher is better; what is not finite is worse than anything."""
+    return np.where(np.isfinite(quality), _sign(mode) * quality, -np.inf)
+
+
+def _amount(value: np.float64) -> Amount:
+    return None if np.isnan(value) else float(value)

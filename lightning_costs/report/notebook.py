@@ -23,9 +23,9 @@ def comparison_html(cmp: Comparison) -> str:
         + "</tr>"
         for run in cmp.runs
     )
-    caution = "".join(f"<li>{escape(text)}</li>" for text in cmp.cautions)
+    cautions = "".join(f"<li>{escape(caution['text'])}</li>" for caution in cmp.cautions)
     return (
         f"<table><thead><tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr></thead>"
         f"<tbody>{body}</tbody></table>"
-        + (f"<details><summary>{len(cmp.cautions)} cautions</summary><ul>{caution}</ul></details>" if caution else "")
+        + (f"<details><summary>{len(cmp.cautions)} cautions</summary><ul>{cautions}</ul></details>" if cautions else "")
     )

@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, TargetRow
+from lightning_costs.compare.summary import FAMILIES
 from lightning_costs.core.units import digits, human
-
-#: Families in reading order; others come last.
-FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")
 
 
 class Cell(NamedTuple):
@@ -177,7 +175,7 @@ def flip_lines(cmp: Comparison, names: Sequence[str], most: int = 4) -> list[Fli
             discordant=pair["discordant"],
             pairs=pair["n"] * (pair["n"] - 1) // 2,
             sentences=[f"{one} ⇄ {other}" for one, other in pair["flips"][:most]],
-            more=max(0, len(pair["flips"]) - most),
+            more=max(0, pair["discordant"] - min(most, len(pair["flips"]))),
         )
         for pair in sorted(chosen, key=lambda pair: -pair["discordant"])
     ]

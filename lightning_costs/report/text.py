@@ -54,7 +54,7 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     parts += _lifecycle(cmp)
     if cmp.cautions:
         parts.append(_title("Cautions"))
-        parts += [Text(f"- {text}") for text in cmp.cautions]
+        parts += [Text(f"- {caution['text']}{_section(caution['section'])}") for caution in cmp.cautions]
     return parts
 
 
@@ -93,6 +93,10 @@ def _lifecycle(cmp: Comparison) -> list[RenderableType]:
     if not found:
         found.append(_title("Over the model's life"))
     return [*found, *(Text(f"- {sentence}") for sentence in life_sentences(cmp)), Text()]
+
+
+def _section(section: str | None) -> str:
+    return f" (The Efficiency Misnomer, section {section})" if section else ""
 
 
 def _title(text: str) -> Text:

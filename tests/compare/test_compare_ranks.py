@@ -5,7 +5,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.compare.ranks import flips, kendall, rank_agreement, spearman
+from lightning_costs.compare.ranks import flips, kendall, rank_pairs, spearman
 
 PAIRS = st.lists(
     st.tuples(st.integers(-3, 3), st.floats(-2, 2, allow_nan=False).map(lambda x: round(x, 1))),
@@ -77,30 +77,30 @@ def test_full_agreement_is_exactly_one_and_full_reversal_exactly_minus_one(value
 
 
 def test_an_indicator_where_higher_is_better_is_ranked_by_cheapness():
-    ranks = rank_agreement(
+    ranks = rank_pairs(
         ["slow", "fast"],
         {"train_s": [9.0, 3.0], "samples_per_s": [10.0, 30.0]},
         {"train_s": "lower", "samples_per_s": "higher"},
     )
-    assert ranks["pairs"][0]["spearman"] == 1.0
-    assert ranks["pairs"][0]["flips"] == []
+    assert ranks[0]["spearman"] == 1.0
+    assert ranks[0]["flips"] == []
 
 
 def test_runs_take_part_only_where_they_have_finite_both():
-    ranks = rank_agreement(
+    ranks = rank_pairs(
         ["a", "b", "c", "d"],
         {"flop": [1.0, 2.0, None, 4.0], "energy_j": [2.0, 1.0, 3.0, math.inf]},
         {"flop": "lower", "energy_j": "lower"},
     )
-    (pair,) = ranks["pairs"]
+    (pair,) = ranks
     assert (pair["n"], pair["discordant"], pair["flips"]) == (2, 1, [["a", "b"]])
 
 
 def test_a_constant_indicator_has_no_correlation_rather_than_nan():
-    ranks = rank_agreement(
+    ranks = rank_pairs(
         ["a", "b"], {"flop": [1.0, 1.0], "energy_j": [2.0, 1.0]}, dict.fromkeys(("flop", "energy_j"), "lower")
     )
-    assert (ranks["pairs"][0]["spearman"], ranks["pairs"][0]["tau_b"], ranks["pairs"][0]["ties"]) == (None, None, 1)
+    assert (ranks[0]["spearman"], ranks[0]["tau_b"], ranks[0]["ties"]) == (None, None, 1)
 
 
 def test_no_run_at_all_has_no_correlation():

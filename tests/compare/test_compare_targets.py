@@ -1,36 +1,40 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_run
 
 from lightning_costs.compare import compare
-from lightning_costs.compare.targets import chosen_targets, cost_to_quality, first_hit, winners
+from lightning_costs.compare.targets import Course, chosen_targets, first_hits, kept_hits, spend_of, winners
 
-QUALITY = st.lists(st.one_of(st.none(), st.floats(0, 1), st.just(math.nan), st.just(math.inf)), max_size=15)
+QUALITY = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.5, math.nan, math.inf, -math.inf])), max_size=15)
+
+
+def reaches(value, target, mode):
+    return math.isfinite(value) and (value >= target if mode == "max" else value <= target)
 
 
 @given(QUALITY, st.floats(0, 1), st.sampled_from(["max", "min"]))
 def test_first_hit_is_the_first_finite_value_at_or_past_the_target(quality, target, mode):
-    expected = [
-        index
-        for index, value in enumerate(quality)
-        if value is not None and math.isfinite(value) and (value >= target if mode == "max" else value <= target)
-    ]
-    assert first_hit(quality, target, mode) == (expected[0] if expected else None)
+    expected = [index for index, value in enumerate(quality) if reaches(value, target, mode)]
+    assert first_hits(np.array(quality), [target], mode).tolist() == [*expected[:1], len(quality)][:1]
+
+
+@given(QUALITY, st.floats(0, 1), st.sampled_from(["max", "min"]))
+def test_kept_is_where_no_later_evaluation_falls_short(quality, target, mode):
+    expected = [i for i in range(len(quality)) if all(reaches(value, target, mode) for value in quality[i:])]
+    assert kept_hits(np.array(quality), [target], mode).tolist() == [*expected[:1], len(quality)][:1]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e9)), min_size=1, max_size=15), st.floats(0, 1))
 def test_cost_is_one_that_was_measured_at_an_evaluation_never_interpolated(points, target):
-    curve = {
-        "step": list(range(len(points))),
-        "quality": [q for q, _ in points],
-        "energy_j": [c for _, c in points],
-    }
-    hit = first_hit(curve["quality"], target, "max")
-    spend = cost_to_quality(curve, "energy_j", hit, 1e9)
-    if hit is None:
+    quality, costs = np.array([q for q, _ in points]), np.array([c for _, c in points])
+    course = Course(list(range(len(points))), quality, {"energy_j": costs})
+    hit, kept = (int(f(quality, [target], "max")[0]) for f in (first_hits, kept_hits))
+    spend = spend_of(course, "energy_j", target, hit=hit, kept=kept, spent_at_end=1e9)
+    if hit == len(points):
         assert spend["cost"] == math.inf
         assert spend["first_hit"] is None
         assert spend["last_miss"] == [points[-1][1], points[-1][0]]
@@ -41,13 +45,27 @@ def test_cost_is_one_that_was_measured_at_an_evaluation_never_interpolated(point
         assert all(q < target for q, _ in points[:hit])
 
 
-def spend_of(run, target=0.9, name="energy_j", **options):
+def test_a_target_that_was_passed_and_lost_again_costs_more_to_keep():
+    spend = spend_in(make_run(quality=[0.5, 0.9, 0.8, 0.95]))
+    assert (spend["cost"], spend["kept_cost"], spend["kept"]) == (200.0, 400.0, True)
+    lost = spend_in(make_run(quality=[0.5, 0.9, 0.8]))
+    assert (lost["cost"], lost["kept_cost"], lost["kept"]) == (200.0, math.inf, False)
+
+
+def test_interpolation_goes_by_its_own_name_and_needs_a_bracket():
+    assert spend_in(make_run(quality=[0.8, 1.0]))["interpolated"] == pytest.approx(150.0)
+    assert spend_in(make_run(quality=[0.95]))["interpolated"] is None
+    assert spend_in(make_run(quality=[0.1]))["interpolated"] is None
+    assert spend_in(make_run(quality=[math.nan, 1.0]))["interpolated"] is None
+
+
+def spend_in(run, target=0.9, name="energy_j", **options):
     cmp = compare([run], targets=[target], **options)
     return cmp.targets[0]["costs"][name][run.name]
 
 
 def test_a_target_that_was_never_reached_costs_infinity_and_tells_what_was_spent():
-    spend = spend_of(make_run(quality=[0.1, 0.2]))
+    spend = spend_in(make_run(quality=[0.1, 0.2]))
     assert spend["cost"] == math.inf
     assert not spend["reached"]
     assert spend["spent_at_end"] == 200.0
@@ -56,33 +74,33 @@ def test_a_target_that_was_never_reached_costs_infinity_and_tells_what_was_spent
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
 def test_an_aborted_run_that_never_reached_it_costs_infinity(status):
-    assert spend_of(make_run(quality=[0.1], status=status))["cost"] == math.inf
+    assert spend_in(make_run(quality=[0.1], status=status))["cost"] == math.inf
 
 
 def test_a_diverged_run_never_reaches_a_target_by_not_being_a_number():
-    spend = spend_of(make_run(quality=[0.5, math.nan, math.nan]))
+    spend = spend_in(make_run(quality=[0.5, math.nan, math.nan]))
     assert spend["cost"] == math.inf
 
 
 def test_a_run_that_diverged_after_it_reached_the_target_did_reach_it():
-    assert spend_of(make_run(quality=[0.95, math.nan]))["cost"] == 100.0
+    assert spend_in(make_run(quality=[0.95, math.nan]))["cost"] == 100.0
 
 
 def test_a_loss_reaches_its_target_from_above():
     run = make_run(quality=[2.0, 1.0, 0.5], monitor="val/loss", mode="min")
-    assert spend_of(run, target=1.0)["cost"] == 200.0
+    assert spend_in(run, target=1.0)["cost"] == 200.0
 
 
 def test_a_cost_without_a_reading_at_the_hit_is_missing_not_infinite():
     run = make_run(quality=[0.5, 0.95], costs={"energy_j": [None, None], "train_s": [1.0, 2.0]})
-    spend = spend_of(run)
+    spend = spend_in(run)
     assert (spend["cost"], spend["reached"]) == (None, True)
-    assert spend_of(run, name="train_s")["cost"] == 2.0
+    assert spend_in(run, name="train_s")["cost"] == 2.0
 
 
 def test_the_cost_between_evaluations_is_not_counted_as_if_it_were_at_one():
     run = make_run(quality=[None, 0.5, None, 0.95, None], costs={"energy_j": [1.0, 2.0, 3.0, 4.0, 5.0]})
-    spend = spend_of(run)
+    spend = spend_in(run)
     assert (spend["cost"], spend["step"], spend["last_miss"], spend["spent_at_end"]) == (4.0, 3, [2.0, 0.5], 5.0)
 
 

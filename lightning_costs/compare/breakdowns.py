@@ -1,0 +1,94 @@
+"""Costs that are parts of one thing: time by account, memory and energy by kind, step times, waiting, money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lightning_costs.compare.schema import Breakdown, DeclarationRow, RunRow
+
+
+class _Theme(NamedTuple):
+    title: str
+    columns: tuple[str, ...]
+    parts: bool = False
+    total: str | None = None
+
+
+#: What belongs together. Parts are disjoint and may be stacked; `total` is what they add up to.
+_THEMES = {
+    "time": _Theme(
+        "Where the time went", ("train_s", "evaluate_s", "checkpoint_s", "other_s", "setup_s"), True, "total_s"
+    ),
+    "memory": _Theme(
+        "Memory by kind, each at its most",
+        ("param_bytes", "grad_bytes", "master_bytes", "opt_state_bytes", "activation_bytes"),
+        True,
+    ),
+    "peaks": _Theme(
+        "Memory at most",
+        (
+            "peak_forward_bytes",
+            "peak_backward_bytes",
+            "peak_optimizer_bytes",
+            "opt_peak_bytes",
+            "peak_mem_bytes",
+            "reserved_bytes",
+            "host_rss_bytes",
+        ),
+    ),
+    "steps": _Theme("Step times of the last window", ("step_p50_s", "step_p95_s", "step_max_s")),
+    "waiting": _Theme(
+        "Device seconds without work",
+        ("idle_s", "idle_data_s", "h2d_device_s", "bubble_s", "data_wait_s", "h2d_s", "timed_s"),
+    ),
+    "waiting_share": _Theme(
+        "Share of device time without work",
+        ("idle_fraction", "rank_max_idle_fraction", "bubble_fraction", "bubble_theory_fraction"),
+    ),
+    "energy": _Theme("Energy by component", ("gpu_energy_j", "cpu_energy_j", "ram_energy_j"), True, "energy_j"),
+    "energy_by_account": _Theme(
+        "Energy by account",
+        ("train_energy_j", "evaluate_energy_j", "checkpoint_energy_j", "other_energy_j", "setup_energy_j"),
+        True,
+        "energy_j",
+    ),
+    "money": _Theme("Money, never added up", ("cloud_usd", "electricity_usd")),
+    "lost": _Theme("Seconds that restarts lost", ("lost_s",)),
+}
+_AT_PEAK = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes", "other_bytes")
+
+
+def breakdowns(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> dict[str, Breakdown]:
+    """Theme to its columns that some run has a reading of; themes without one are absent.
+
+    `memory_at_peak` splits the moment of a counted step when most was held (a run's header tells it): unlike the
+    columns of `memory`, which are each at their own most, its parts were held at once and add up.
+    """
+    found: dict[str, Breakdown] = {}
+    for key, theme in _THEMES.items():
+        columns = [
+            name
+            for name in theme.columns
+            if name in declared and any(run["final"].get(name) is not None for run in runs)
+        ]
+        if columns:
+            found[key] = {
+                "title": theme.title,
+                "unit": declared[columns[0]]["unit"],
+                "columns": columns,
+                "parts": theme.parts,
+                "total": theme.total if theme.total in declared else None,
+                "amounts": {run["label"]: {name: run["final"].get(name) for name in columns} for run in runs},
+            }
+    at_peak = {run["label"]: run["about"].get("memory_at_peak") or {} for run in runs}
+    if any(at_peak.values()):
+        found["memory_at_peak"] = {
+            "title": "Memory at the peak of a step",
+            "unit": "bytes",
+            "columns": list(_AT_PEAK),
+            "parts": True,
+            "total": None,
+            "amounts": {label: {name: kinds.get(name) for name in _AT_PEAK} for label, kinds in at_peak.items()},
+        }
+    return found

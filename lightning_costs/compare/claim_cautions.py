@@ -1,0 +1,312 @@
+"""What a reader must know of results before believing them: early leads, noise, rounding, matching, one indicator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lightning_costs.compare.cautions import NAMED, caution, named, quoted
+from lightning_costs.compare.metric import Metric
+from lightning_costs.compare.schedule import shaping_differences
+from lightning_costs.compare.schema import (
+    Caution,
+    DeclarationRow,
+    Families,
+    Groups,
+    Lead,
+    Matched,
+    Ranks,
+    RunRow,
+    Sweep,
+)
+
+#: An early lead counts where it covers this share of the range of qualities.
+EARLY_SHARE = 0.1
+_EARLY_TOLD = 3
+#: 'Almost as good': within this share of the better quality. 'Much cheaper': at most this share of its cost.
+ALMOST, CHEAPER = 0.01, 0.5
+#: From so many runs on, an order shared by chance is rare: two of n! orders are the same or reversed.
+ENOUGH_RUNS = 5
+#: Columns that are matched by, what else of a model matching hides, and the paper's section that warns of it.
+_SIZE = ("params", "trainable_params")
+_WORK = ("forward_flop", "forward_mac", "flop", "mac", "model_flop")
+_MATCHED = (
+    (_SIZE, _WORK, "3.2.1", "parameters", "compute"),
+    (_WORK, _SIZE, "3.2.2", "compute", "capacity"),
+)
+_HIDES = 1.25
+
+
+def early_leads(
+    runs: Sequence[RunRow], sweep: Sweep, metric: Metric, best: Sequence[str], better: Mapping[str, str]
+) -> list[Caution]:
+    """Runs that reach easy targets at less cost than the run with the best quality, and end behind it.
+
+    A short schedule, a learning rate that comes down soon and a low weight decay lead early and lose late (the paper's
+    figures 2 and 3). An early lead is told where it covers `EARLY_SHARE` of the range of qualities, by some counter.
+    """
+    rows = {run["label"]: run for run in runs}
+    if not best or len(sweep["targets"]) < 2:
+        return []
+    late = rows[best[0]]
+    targets = np.array(sweep["targets"])
+    widths = np.abs(np.diff(targets, prepend=targets[0]))
+    whole = float(widths.sum())
+    leads: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, costs in sweep["costs"].items():
+        sign = 1.0 if better[name] == "lower" else -1.0
+        table = np.array([[math.nan if c is None else c for c in costs[label]] for label in rows])
+        table = np.where(np.isfinite(table), sign * table, table)
+        theirs = table[list(rows).index(late["label"])]
+        ahead = table < theirs
+        for label, row, share in zip(rows, ahead, (ahead @ widths) / whole, strict=True):
+            if share >= EARLY_SHARE and label not in best:
+                leads.setdefault(label, {})[name] = (float(share), float(targets[np.flatnonzero(row)[-1]]))
+    found = []
+    # A difference in schedule explains a lead: such runs come first, then those that lead furthest.
+    shaped = {label: shaping_differences(rows[label]["setup"], late["setup"]) for label in leads}
+    ordered = sorted(leads, key=lambda label: (not shaped[label], -max(share for share, _ in leads[label].values())))
+    for label in ordered[:_EARLY_TOLD]:
+        early, by = rows[label], leads[label]
+        upto = max((upto for _, upto in by.values()), key=lambda value: value if metric.mode == "max" else -value)
+        differences = shaped[label]
+        why = f"; they differ in {', '.join(differences[:4])}" if differences else ""
+        found.append(
+            caution(
+                "early_lead",
+                f"{quoted(label)} leads early and loses late: up to {metric.monitor} {upto:.4g} it needs less than "
+                f"{quoted(late['label'])} by {_listed(list(by))}, and ends at {early['best_quality']:.4g} against "
+                f"{late['best_quality']:.4g}{why}",
+                [label, late["label"]],
+                section="2.1",
+                share_of_range={name: share for name, (share, _) in by.items()},
+                upto={name: upto for name, (_, upto) in by.items()},
+                best_quality=[early["best_quality"], late["best_quality"]],
+                differences=differences,
+            )
+        )
+    if others := ordered[_EARLY_TOLD:]:
+        found.append(
+            caution(
+                "early_lead",
+                f"so {'do' if len(others) > 1 else 'does'} {named(others)} against {quoted(late['label'])}",
+                [*others, late["label"]],
+                section="2.1",
+            )
+        )
+    return found
+
+
+def single_family(families: Families) -> list[Caution]:
+    """Runs that lead by one family of indicators alone, where several are contested."""
+    if families["contested"] < 2:
+        return []
+    found = []
+    for label, led in families["leads"].items():
+        others = {
+            row["family"]: row["leaders"]
+            for row in families["rows"]
+            if row["leaders"] and row["family"] not in led and label not in row["leaders"]
+        }
+        if len(led) == 1 and others:
+            found.append(
+                caution(
+                    "one_indicator",
+                    f"that {quoted(label)} is the efficient one is supported by {led[0]} alone, of "
+                    f"{families['contested']} families of indicators that differ: "
+                    + "; ".join(f"by {family} {named(who, 2)} leads" for family, who in list(others.items())[:3]),
+                    [label],
+                    family=led[0],
+                    others=others,
+                    contested=families["contested"],
+                )
+            )
+    return found[:NAMED]
+
+
+def matched_pairs(matched: Matched) -> list[Caution]:
+    """Pairs that are alike in parameters and not in compute, and the other way round."""
+    rows = {row["column"]: row for row in matched["rows"]}
+    found = []
+    for by, hidden, section, alike, other in _MATCHED:
+        told = [
+            (rows[column]["hides"][name], column, name)
+            for column in by
+            if column in rows
+            for name in hidden
+            if name in rows[column]["hides"]
+        ]
+        told = [row for row in told if row[0]["most"] >= _HIDES]
+        if told:
+            hides, column, name = max(told, key=lambda row: row[0]["most"])
+            found.append(
+                caution(
+                    f"{alike}_matched",
+                    f"{named(hides['example'])} are matched by {column} and differ {hides['most']:.2g} times in {name}:"
+                    f" a comparison at equal {alike} hides {other} ({hides['differ']} of {hides['n']} pairs)",
+                    hides["example"],
+                    section=section,
+                    column=column,
+                    hides=name,
+                    **hides,
+                )
+            )
+    return found
+
+
+def almost_as_good(
+    runs: Sequence[RunRow], metric: Metric, best: Sequence[str], declared: Mapping[str, DeclarationRow]
+) -> list[Caution]:
+    """Runs that are almost as good as the best and much cheaper, where the best one was not tuned for cost."""
+    rows = {run["label"]: run for run in runs}
+    if not best:
+        return []
+    top = rows[best[0]]
+    under = top["search"]["under"] if top["search"] else None
+    found = []
+    for run in runs:
+        mine, theirs = run["best_quality"], top["best_quality"]
+        if run["label"] in best or mine is None or theirs is None or abs(mine - theirs) > ALMOST * abs(theirs):
+            continue
+        cheaper = {}
+        for name, row in declared.items():
+            a, b = run["final"].get(name), top["final"].get(name)
+            counts = row["role"] == "indicator" and row["kind"] == "counter" and row["better"] == "lower"
+            if counts and name != under and a is not None and b and 0 < b < math.inf and a <= CHEAPER * b:
+                cheaper[name] = a / b
+        if cheaper:
+            least = min(cheaper, key=lambda name: cheaper[name])
+            found.append(
+                caution(
+                    "almost_as_good",
+                    f"{quoted(run['label'])} is almost as good as {quoted(top['label'])} ({mine:.4g} against "
+                    f"{theirs:.4g}) at {100 * cheaper[least]:.2g} % of its {least}; nothing says that the latter was "
+                    "tuned for cost: trained shorter or made smaller it might be as cheap",
+                    [run["label"], top["label"]],
+                    section="2.1",
+                    share_of_cost=cheaper,
+                    best_quality=[mine, theirs],
+                )
+            )
+    return sorted(found, key=lambda row: min(row["evidence"]["share_of_cost"].values()))[:NAMED]
+
+
+def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Lead]) -> list[Caution]:
+    """Runs that lead by the very indicator that their settings were searched under."""
+    return [
+        caution(
+            "searched_under_the_indicator",
+            f"{quoted(run['label'])} leads by {under}, the cost that its settings were searched under: by the others "
+            "it was not optimised, and the others not by this",
+            [run["label"]],
+            column=under,
+            trials=run["search"]["trials"],
+        )
+        for run in runs
+        if run["search"]
+        and (under := run["search"]["under"]) is not None
+        and under in leaders
+        and run["label"] in leaders[under]["labels"]
+        and len(leaders[under]["labels"]) < len(runs)
+    ]
+
+
+def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
+    """Groups whose quality cannot be told from the best one's by the spread of their seeds."""
+    if groups is None:
+        return []
+    known = {group: spread for group, spread in groups["quality"].items() if spread["median"] is not None}
+    if len(known) < 2:
+        return []
+    sign = 1.0 if metric.mode == "max" else -1.0
+    top = max(known, key=lambda group: sign * (known[group]["median"] or 0.0))
+    single = [group for group, spread in known.items() if spread["n"] == 1]
+    close = []
+    for group, spread in known.items():
+        mine = known[top]
+        if group == top or (spread["n"] == 1 and mine["n"] == 1):
+            continue
+        # The extremes of both overlap: some seed of the worse method is at least as good as some of the better one.
+        if _overlap(spread["least"], spread["most"], mine["least"], mine["most"]):
+            close.append(group)
+    found = []
+    if close:
+        found.append(
+            caution(
+                "within_seed_noise",
+                f"{metric.monitor} of {named(close)} lies within the spread of seeds of {quoted(top)}: which is better "
+                "cannot be told from these runs",
+                [label for group in (top, *close) for label in groups["members"][group]],
+                spreads={group: dict(known[group]) for group in (top, *close)},
+            )
+        )
+    if single and len(single) < len(known):
+        found.append(
+            caution(
+                "single_seed",
+                f"{named(single)} {'has' if len(single) == 1 else 'have'} one run each: how much chance is in it is "
+                "unknown",
+                [label for group in single for label in groups["members"][group]],
+            )
+        )
+    return found
+
+
+def few_runs(runs: Sequence[RunRow], ranks: Ranks) -> list[Caution]:
+    """Correlations over few runs, and those that printed digits decide."""
+    found = []
+    if len(runs) < 3:
+        count = "one run has" if len(runs) == 1 else "two runs have"
+        found.append(
+            caution(
+                "few_runs",
+                f"{count} no meaningful rank correlation: it takes at least 3 runs, and more to say anything firm",
+                n=len(runs),
+            )
+        )
+    else:
+        firm = [pair for pair in ranks["pairs"] if pair["spearman"] is not None and abs(pair["spearman"]) == 1.0]
+        short = [pair for pair in firm if pair["n"] < ENOUGH_RUNS]
+        if short:
+            n = max(pair["n"] for pair in short)
+            chance = min(1.0, 2 / math.factorial(n))
+            found.append(
+                caution(
+                    "few_runs",
+                    f"{len(short)} rank correlations of 1 or -1 are over {n} runs at most: of two indicators that have "
+                    f"nothing to do with each other, {100 * chance:.2g} % would show one",
+                    n=n,
+                    chance=chance,
+                    pairs=[[pair["first"], pair["second"]] for pair in short],
+                )
+            )
+    decided = [pair for pair in ranks["pairs"] if pair["rounded"] is not None]
+    if decided:
+        widest = max(decided, key=lambda pair: pair["rounded"][1] - pair["rounded"][0])  # type: ignore[index]
+        low, high = widest["rounded"] or (0.0, 0.0)
+        found.append(
+            caution(
+                "decided_by_rounding",
+                f"figures are printed with few digits, and runs that are one digit apart may be in the other order: "
+                f"Spearman of {widest['first']} and {widest['second']} is {widest['spearman']:.2g} as printed and can "
+                f"be anything from {low:.2g} to {high:.2g} ({len(decided)} of {len(ranks['pairs'])} pairs of "
+                "indicators)",
+                pairs=[
+                    {"first": p["first"], "second": p["second"], "spearman": p["spearman"], "rounded": p["rounded"]}
+                    for p in decided
+                ],
+            )
+        )
+    return found
+
+
+def _overlap(least: float | None, most: float | None, others_least: float | None, others_most: float | None) -> bool:
+    if least is None or most is None or others_least is None or others_most is None:
+        return False
+    return least <= others_most and others_least <= most
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,65 @@
+"""Which runs are seeds of one method: by name, by a pattern in it, or by a setting."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from lightning_costs.compare.setup import flatten
+from lightning_costs.core.records import RunRecord
+
+
+def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
+    """The group of every run.
+
+    Args:
+        runs: At least one.
+        by: 'name' puts runs of one name together; 'name~PATTERN' those whose names hold the same text where the
+            regular expression matches (its first bracket, where it has one); 'group' goes by the header's; anything
+            else is a setting of the setup, such as 'optimizers.0.name' or 'module'.
+
+    Raises:
+        ValueError: For a pattern that is none, a name that it does not match, or a setting that a run lacks.
+
+    Example:
+        >>> import polars
+        >>> names = ("sam-1", "sam-2", "sgd-1")
+        >>> runs = [RunRecord(header={"run_id": n, "name": n}, points=polars.DataFrame()) for n in names]
+        >>> group_of_each(runs, r"name~(.+)-\\d+")
+        ['sam', 'sam', 'sgd']
+    """
+    if by == "name":
+        return [run.name for run in runs]
+    key, tilde, pattern = by.partition("~")
+    if tilde:
+        if key != "name":
+            raise ValueError(f"group must be 'name~PATTERN', 'name', 'group' or a setting, got {by!r}")
+        return [_matched(run.name, pattern) for run in runs]
+    setups: list[Mapping[str, object]] = [
+        {"group": run.header.get("group"), **flatten(run.header.get("setup") or {})} for run in runs
+    ]
+    for run, setup in zip(runs, setups, strict=True):
+        if setup.get(by) is None:
+            known = sorted({name for each in setups for name, value in each.items() if value is not None})
+            near = ", ".join(difflib.get_close_matches(by, known, n=4, cutoff=0.4) or known[:8]) or "none at all"
+            raise ValueError(f"group={by!r}: run {run.name!r} has no such setting; runs have {near}")
+    return [str(setup[by]) for setup in setups]
+
+
+def members(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
+    """Group to the labels of its runs, in the order they were given."""
+    found: dict[str, list[str]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        found.setdefault(group, []).append(label)
+    return found
+
+
+def _matched(name: str, pattern: str) -> str:
+    try:
+        found = re.search(pattern, name)
+    except re.error as error:
+        raise ValueError(f"group pattern {pattern!r} is no regular expression: {error}") from error
+    if found is None:
+        raise ValueError(f"group pattern {pattern!r} matches nothing in the name of run {name!r}")
+    return found.group(1 if found.re.groups else 0)

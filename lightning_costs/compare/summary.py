@@ -1,0 +1,139 @@
+"""What a comparison found, in a few sentences that are limited to the setup that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning_costs.compare.cautions import quoted
+from lightning_costs.compare.metric import Metric
+from lightning_costs.compare.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
+
+#: Families in reading order; others come last.
+FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")
+#: Settings that tell what a claim holds for, in reading order; the page lists all of them.
+_TOLD = (
+    "hardware.device",
+    "hardware.accelerator",
+    "hardware.cpu",
+    "devices",
+    "hardware.devices",
+    "nodes",
+    "precision",
+    "dataset",
+)
+
+
+def summary(
+    runs: Sequence[RunRow],
+    metric: Metric,
+    best: Sequence[str],
+    declared: Mapping[str, DeclarationRow],
+    leaders: Mapping[str, Lead],
+    families: Families,
+    dominance: Dominance,
+    setups: Setups,
+    curve: str,
+) -> list[str]:
+    """Sentences: how many runs, who was best, who leads by which headline indicators, by how many families, where."""
+    return [
+        _runs(runs, metric),
+        *_best(runs, best),
+        *_leaders(runs, declared, leaders),
+        *_families(runs, families),
+        *_dominance(runs, dominance),
+        *_curve(curve),
+        _limits(setups),
+    ]
+
+
+def joined(words: Sequence[str], most: int = 6) -> str:
+    """Words as a list in a sentence.
+
+    Example:
+        >>> joined(["a", "b", "c"]), joined(["a", "b", "c"], most=2)
+        ('a, b and c', 'a, b and 1 more')
+    """
+    if len(words) > most:
+        return f"{', '.join(words[:most])} and {len(words) - most} more"
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def _runs(runs: Sequence[RunRow], metric: Metric) -> str:
+    count = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
+    direction = "higher" if metric.mode == "max" else "lower"
+    return f"{count} compared by {quoted(metric.monitor)}, where {direction} is better."
+
+
+def _best(runs: Sequence[RunRow], best: Sequence[str]) -> list[str]:
+    if not best:
+        return ["None of them logged it, so that only their costs can be shown."]
+    value = next(run["best_quality"] for run in runs if run["label"] == best[0])
+    return [f"The best value, {value:.4g}, was reached by {joined([quoted(label) for label in best])}."]
+
+
+def _leaders(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow], leaders: Mapping[str, Lead]) -> list[str]:
+    if len(runs) < 2:
+        return []
+    headline = [name for name, row in declared.items() if row["headline"] and row["role"] == "indicator"]
+    by_lead: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name in sorted(headline, key=lambda name: _place(declared[name]["family"])):
+        lead = leaders.get(name)
+        # Where all runs tie nobody leads.
+        if lead is not None and len(lead["labels"]) < len(runs):
+            by_lead.setdefault((lead["basis"], tuple(lead["labels"])), []).append(declared[name]["label"])
+    clauses: dict[str, list[str]] = {}
+    for (basis, labels), indicators in by_lead.items():
+        who = joined([quoted(label) for label in labels])
+        verb = "needed least" if basis.startswith("to reach") else "had the best"
+        clauses.setdefault(basis, []).append(f"{who} {verb} {joined(indicators, most=12)}")
+    return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(said)}." for basis, said in clauses.items()]
+
+
+def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
+    """Who leads by how many families of indicators: columns that say one thing are counted once."""
+    if len(runs) < 2 or not families["contested"]:
+        return []
+    leads = sorted(families["leads"].items(), key=lambda row: -len(row[1]))
+    told = [f"{quoted(label)} in {len(led)} ({joined(led, most=8)})" for label, led in leads[:4]]
+    split = [row["family"] for row in families["rows"] if row["split"]]
+    who = f"{joined(told)} leads" if len(told) == 1 else f"{joined(told)} lead" if told else "nobody leads"
+    rest = f"; the columns of {joined(split, most=8)} disagree" if split else ""
+    return [f"Of {families['contested']} families of indicators that differ, {who}{rest}."]
+
+
+def _dominance(runs: Sequence[RunRow], dominance: Dominance) -> list[str]:
+    if len(runs) < 2 or not dominance["by_run"]:
+        return []
+    everywhere, nowhere = dominance["everywhere"], dominance["nowhere"]
+    first = (
+        f"On the Pareto front of every indicator: {joined([quoted(label) for label in everywhere])} "
+        "(the best quality always is)"
+        if everywhere
+        else "No run is on the Pareto front of every indicator"
+    )
+    return [f"{first}{f'; on none: {joined([quoted(label) for label in nowhere])}' if nowhere else ''}."]
+
+
+def _curve(curve: str) -> list[str]:
+    if curve == "spent":
+        return []
+    return ["Costs are those to reach each state: what restarts lost was spent too and is left out."]
+
+
+def _limits(setups: Setups) -> str:
+    same = setups["same"]
+    told = [f"{key.rpartition('.')[2]} {_value(same[key])}" for key in _TOLD if same.get(key) not in (None, "")]
+    where = f" ({', '.join(told)})" if told else ""
+    return (
+        f"All of this holds for the setup that was measured{where} and says nothing about other hardware, "
+        "software or data."
+    )
+
+
+def _value(value: Plain) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _place(family: str) -> int:
+    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
