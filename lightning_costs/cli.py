@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
-from shlex import quote
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
@@ -71,12 +71,33 @@ class Curve(StrEnum):
     TO_REACH = "to_reach"
 
 
-Paths = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold them.")]
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Run folders, tables (CSV, Parquet), CSVLogger folders, offline W&B runs, MLPerf logs, folders that hold "
+        "them, URLs of them, or wandb:entity/project.",
+    ),
+]
 Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]
 Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it is better.")]
 TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
 Curves = Annotated[Curve, typer.Option(help="All that was spent, or what it took to reach: without lost work.")]
 Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+Costs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cost",
+        metavar="NAME[=COLUMN][:max]",
+        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+    ),
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Option("--unit", metavar="COST=UNIT", help="Unit it is written in, as flops=GMAC; may be given repeatedly."),
+]
+RunColumn = Annotated[str | None, typer.Option(help="Column of tables that names runs.")]
+StepColumn = Annotated[str | None, typer.Option(help="Column of tables that steps are in: they are curves then.")]
 Queries = Annotated[
     list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
 ]
@@ -178,8 +199,41 @@ def _status(run: Path, status: str) -> str:
     return status
 
 
+def _units(texts: Sequence[str] | None) -> dict[str, str]:
+    """Units by cost from `cost=unit`."""
+    units = {}
+    for text in texts or ():
+        name, given, unit = text.rpartition("=")
+        if not (given and name and unit):
+            raise ValueError(f"--unit must be COST=UNIT, such as flops=GMAC, got {text!r}")
+        units[name] = unit
+    return units
+
+
+class Sources(NamedTuple):
+    """Where runs are, and how those are read that are no run folders."""
+
+    paths: Sequence[str]
+    costs: Sequence[str] | None = None
+    units: Sequence[str] | None = None
+    run_column: str | None = None
+    step_column: str | None = None
+
+    def load(self, monitor: str | None, mode: Mode | None) -> list[RunRecord]:
+        """The runs."""
+        return load_runs(
+            list(self.paths),
+            monitor=monitor,
+            mode=_mode(mode),
+            costs=self.costs or (),
+            units=_units(self.units),
+            run_column=self.run_column,
+            step_column=self.step_column,
+        )
+
+
 def _compared(
-    paths: Sequence[Path],
+    sources: Sources,
     monitor: str | None,
     mode: Mode | None,
     tariff: Path | None,
@@ -190,7 +244,7 @@ def _compared(
     tolerance: float = TOLERANCE,
 ) -> comparison.Comparison:
     return comparison.compare(
-        load_runs(list(paths)),
+        sources.load(monitor, mode),
         monitor=monitor,
         mode=_mode(mode),
         targets=targets or (),
@@ -213,19 +267,24 @@ def compare(
     queries: Queries = None,
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
+    cost: Costs = None,
+    unit: Units = None,
+    run_column: RunColumn = None,
+    step_column: StepColumn = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
+    sources = Sources(paths, cost, unit, run_column, step_column)
+    compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
     print(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
         print(f"wrote {json}")
     again = "" if curve is Curve.SPENT else f" --curve {curve.value}"
-    again += "" if group is None else f" --group {quote(group)}"
-    print(f"next: lightning-costs report {' '.join(map(str, paths))}{again} --to html -o report.html")
+    again += "" if group is None else f" --group {shlex.quote(group)}"
+    print(f"next: lightning-costs report {shlex.join(paths)}{again} --to html -o report.html")
 
 
 @app.command()
@@ -239,6 +298,10 @@ def report(
     queries: Queries = None,
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
+    cost: Costs = None,
+    unit: Units = None,
+    run_column: RunColumn = None,
+    step_column: StepColumn = None,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[
         Path | None,
@@ -251,15 +314,16 @@ def report(
     """Write a page that compares runs, or a statement of what all of them cost, for a paper or a model card."""
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
+    sources = Sources(paths, cost, unit, run_column, step_column)
     if to is Target.HTML:
-        compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
         print(f"wrote {compared.to_html(out or Path('report.html'))}")
         return
     if target or queries or group or curve is Curve.TO_REACH:
         raise typer.BadParameter(
             f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
         )
-    text = _stated(paths, monitor, mode, tariff, to, training_type)
+    text = _stated(sources, monitor, mode, tariff, to, training_type)
     if out is None:
         sys.stdout.write(text)
     else:
@@ -269,7 +333,7 @@ def report(
 
 
 def _stated(
-    paths: Sequence[Path],
+    sources: Sources,
     monitor: str | None,
     mode: Mode | None,
     tariff: Path | None,
@@ -279,7 +343,7 @@ def _stated(
     from lightning_costs.report import statement
 
     said = statement.statement(
-        load_runs(list(paths)),
+        sources.load(monitor, mode),
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         monitor=monitor,
         mode=_mode(mode),
