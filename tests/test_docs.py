@@ -25,6 +25,7 @@ TEXTS = {
         "docs/run-folder.md",
         "docs/running.md",
         "docs/lifecycle.md",
+        "docs/sources.md",
         "docs/statement.md",
     )
 }

@@ -84,17 +84,18 @@ def imported(
 
 
 def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
-    """The points, and one more where the last one lacks a total that an earlier one has."""
+    """The points, the last of which has every total and state that an earlier one has: one more where it had not."""
     import polars
 
-    if points.height < 2:
+    if points.height < 2 or not costs:
         return points
-    last = points.select(polars.col(costs).forward_fill().last()) if costs else points.select([])
-    lacking = points[-1].select(costs)
-    if not costs or last.equals(lacking):
+    filled = points.select(polars.col(costs).forward_fill().last())
+    if filled.equals(points[-1].select(costs)):
         return points
-    end = points[-1].select("step", "epoch", "time").with_columns(trigger=polars.lit("end"))
-    return polars.concat([points, end.hstack(last)], how="diagonal")
+    ended = points["trigger"][-1] == "end"
+    end = points[-1] if ended else points[-1].select("step", "epoch", "time").with_columns(trigger=polars.lit("end"))
+    end = end.drop(costs, strict=False).hstack(filled)
+    return polars.concat([points[:-1] if ended else points, end], how="diagonal")
 
 
 def first_fall(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:

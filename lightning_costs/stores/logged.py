@@ -84,7 +84,7 @@ def run_of_log(log: Log, reading: Reading, *, run_id: str, name: str, source: st
     points = _points(log)
     metrics = _metrics(points, costs)
     missing: dict[str, str] = {}
-    frame = _frame(points, metrics)
+    frame = _frame(points, metrics, reading.monitor)
     statics: dict[str, Amount] = {}
     amounts: dict[str, list[Amount]] = {}
     for cost in costs:
@@ -138,16 +138,17 @@ def _with_costs(frame: polars.DataFrame, amounts: Mapping[str, list[Amount]]) ->
     )
 
 
-def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> polars.DataFrame:
+def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str], monitor: str | None) -> polars.DataFrame:
     """The points without their costs."""
     import polars
 
+    triggers = ["evaluate" if monitor is None or monitor in point else "train" for point in points]
     return polars.DataFrame(
         [
             polars.Series("step", [int(point["step"]) for point in points], polars.Int64),
             polars.Series("epoch", [_whole(point.get("epoch")) for point in points], polars.Int64),
             polars.Series("time", [None] * len(points), polars.Float64),
-            polars.Series("trigger", ["evaluate"] * len(points), polars.String),
+            polars.Series("trigger", triggers, polars.String),
             *(polars.Series(name, [point.get(name) for point in points], polars.Float64) for name in metrics),
         ]
     )

@@ -12,6 +12,7 @@ from lightning_costs.core.units import digits
 from lightning_costs.stores.imported import PUBLISHED, fallen, imported
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.reading import CostColumn, Reading, cost_columns
+from lightning_costs.stores.table import OWN
 
 if TYPE_CHECKING:
     import polars
@@ -20,6 +21,8 @@ RUN_COLUMNS = ("run", "run_name", "model", "method", "name")
 STEP_COLUMNS = ("step", "global_step", "trainer/global_step")
 #: What people write into a cell that holds nothing.
 EMPTY = ("", "-", "–", "—", "na", "n/a", "null", "none", "missing")
+#: Columns of our own beside those of the table, under names that no table has.
+_RUN, _ROW, _AT = "\0run", "\0row", "\0at"
 #: Facts of a run that its header has a place for.
 _HEADER = ("group", "status")
 
@@ -38,7 +41,8 @@ def read_published(place: Place, reading: Reading) -> list[RunRecord]:
     curves = step is not None and names.n_unique() < frame.height
     costs = cost_columns(frame.columns, reading, kind="counter" if curves else "static")
     _all_found(frame, reading, costs, place)
-    metrics = _metrics(frame, reading, costs, {run, step, "epoch", *_HEADER})
+    _no_name_of_ours(costs, reading.monitor, place)
+    metrics = _metrics(frame, reading, costs, {run, step, *OWN, *_HEADER})
     data = _numbers(frame, costs, metrics, step, names, place)
     facts = [c for c in frame.columns if c not in {run, step, *metrics, *(cost.column for cost in costs)}]
     if not curves:
@@ -60,14 +64,15 @@ def _rows(
     fixed = [c.declared.name for c in costs if c.declared.kind == "static"]
     points = data.select("step", "epoch", "time", "trigger", *kept, *metrics)
     records = []
-    for at, (amounts, told) in enumerate(zip(data.to_dicts(), frame.select(facts).to_dicts(), strict=True)):
+    told_by_row = frame.select(facts).to_dicts() if facts else [{}] * data.height
+    for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True)):
         records.append(
             imported(
                 points[at],
                 costs,
                 reading,
                 run_id=f"{place.name} row {at + 1}",
-                name=amounts["run"],
+                name=amounts[_RUN],
                 source=place.name,
                 statics={name: amounts[name] for name in fixed},
                 methods={c.declared.name: f"as published in {place.name}" for c in costs},
@@ -96,8 +101,8 @@ def _curves(
     firsts = frame.select(facts)
     statics = _statics(data, fixed, place)
     records = []
-    for (name,), points in data.partition_by("run", as_dict=True, maintain_order=True).items():
-        told = firsts.row(int(points["row"].sort()[0]) - 1, named=True)
+    for (name,), points in data.partition_by(_RUN, as_dict=True, maintain_order=True).items():
+        told = firsts.row(int(points[_ROW].sort()[0]) - 1, named=True) if facts else {}
         records.append(
             imported(
                 points.select("step", "epoch", "time", "trigger", *kept, *metrics),
@@ -176,7 +181,7 @@ def _names(frame: polars.DataFrame, run: str, place: Place) -> polars.Series:
     empty = names.fill_null("").str.strip_chars().eq("")
     if empty.any():
         raise ValueError(f"{place}, row {_first(empty)}: no name in column {run!r}")
-    return names.rename("run")
+    return names.rename(_RUN)
 
 
 def _all_found(frame: polars.DataFrame, reading: Reading, costs: Sequence[CostColumn], place: Place) -> None:
@@ -186,6 +191,16 @@ def _all_found(frame: polars.DataFrame, reading: Reading, costs: Sequence[CostCo
             f"{place} has no cost: looked for {wanted} among its columns {_listed(frame.columns)}; "
             "name them: costs=['params', 'images_per_s:max'], --cost params --cost images_per_s:max"
         )
+
+
+def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: Place) -> None:
+    names = [cost.declared.name for cost in costs]
+    for name in names:
+        if name in OWN:
+            raise ValueError(f"{place}: a cost cannot be named {name!r}; give it another name: --cost {name}_s={name}")
+    if monitor in (*OWN, *names):
+        what = "a cost" if monitor in names else "what every point has"
+        raise ValueError(f"{place}: {monitor!r} cannot be the quality metric: it is {what}")
 
 
 def _metrics(
@@ -224,7 +239,7 @@ def _numbers(
             )
         return numbers
 
-    columns = [names, polars.int_range(1, frame.height + 1, eager=True).alias("row")]
+    columns = [names, polars.int_range(1, frame.height + 1, eager=True).alias(_ROW)]
     steps = polars.Series("step", [None] * frame.height, polars.Float64) if step is None else column(step)
     if step is not None:
         lost = steps.is_null() | steps.is_nan() | (steps != steps.round())
@@ -256,21 +271,21 @@ def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: Place) -
     """Rows in the order of steps; those of one run and step are one, where they do not contradict each other."""
     import polars
 
-    keys = ["run", "step"]
-    order = data.group_by("run", maintain_order=True).agg(polars.len()).with_row_index("at").drop("len")
-    data = data.join(order, on="run", how="left", maintain_order="left").sort("at", "step", "row").drop("at")
+    keys = [_RUN, "step"]
+    order = data.group_by(_RUN, maintain_order=True).agg(polars.len()).with_row_index(_AT).drop("len")
+    data = data.join(order, on=_RUN, how="left", maintain_order="left").sort(_AT, "step", _ROW).drop(_AT)
     again = data.select(keys).is_duplicated()
     if not again.any():
         return data
     several = (
         data.filter(again)
         .group_by(keys, maintain_order=True)
-        .agg(polars.col("row").max(), *(polars.col(name).drop_nulls().n_unique() for name in values))
+        .agg(polars.col(_ROW).max(), *(polars.col(name).drop_nulls().n_unique() for name in values))
     )
     for name in values:
         wrong = several.filter(polars.col(name) > 1)
         if wrong.height:
-            run, step, row = wrong.select("run", "step", "row").row(0)
+            run, step, row = wrong.select(_RUN, "step", _ROW).row(0)
             raise ValueError(
                 f"{place}, row {row}: run {run!r} has another {name} at step {step} already; "
                 "give runs of one name names of their own"
@@ -287,10 +302,12 @@ def _never_falls(data: polars.DataFrame, name: str, place: Place) -> None:
     import polars
 
     total = polars.col(name)
-    before = total.forward_fill().shift(1).over("run")
-    wrong = data.select("run", "row", "step", after=total, before=before).filter(total.alias("after") < before)
+    before = total.forward_fill().shift(1).over(_RUN)
+    wrong = data.select(_RUN, _ROW, "step", after=total, before=before).filter(
+        polars.col("after") < polars.col("before")
+    )
     if wrong.height:
-        run, row, step, after, last = wrong.select("run", "row", "step", "after", "before").row(0)
+        run, row, step, after, last = wrong.select(_RUN, _ROW, "step", "after", "before").row(0)
         raise ValueError(
             f"{place}, row {row}: run {run!r} at step {step}: {fallen(name, last, after)}; "
             f"where it is a state and no total, say --cost {name}:gauge"
@@ -303,16 +320,16 @@ def _statics(data: polars.DataFrame, names: Sequence[str], place: Place) -> dict
     found: dict[str, dict[str, float | None]] = {}
     if not names:
         return found
-    seen = data.group_by("run", maintain_order=True).agg(polars.col(name).drop_nulls().unique() for name in names)
+    seen = data.group_by(_RUN, maintain_order=True).agg(polars.col(name).drop_nulls().unique() for name in names)
     for row in seen.iter_rows(named=True):
         for name in names:
             if len(row[name]) > 1:
                 low, high = min(row[name]), max(row[name])
                 raise ValueError(
-                    f"{place}: run {row['run']!r} has {name} from {digits(low)} to {digits(high)}, and one number "
+                    f"{place}: run {row[_RUN]!r} has {name} from {digits(low)} to {digits(high)}, and one number "
                     f"is expected; say --cost {name}:gauge or --cost {name}:counter"
                 )
-        found[row["run"]] = {name: row[name][0] if len(row[name]) else None for name in names}
+        found[row[_RUN]] = {name: row[name][0] if len(row[name]) else None for name in names}
     return found
 
 

@@ -153,28 +153,31 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
         given = foreign_unit(text)
         unit, factor = given.unit or unit, given.factor
     if known and unit == known.unit:
-        better, its_kind, family = cost.better or known.better, cost.kind or known.kind, str(known.family)
-    else:
-        if cost.better is None and (unit.endswith("_per_s") or cost.name.endswith("_per_s")):
-            raise ValueError(
-                f"cost {cost.name!r} is a rate: say which direction is better, "
-                f"--cost {cost.name}:max or --cost {cost.name}:min"
-            )
-        better, its_kind, family = cost.better or "lower", cost.kind or kind, family_of(unit)
-    row: dict[str, Any] = {
+        its_kind = cost.kind or known.kind
+        row = known.as_dict() | {"better": cost.better or known.better, "headline": named or known.headline}
+        if its_kind != known.kind:
+            row |= {"kind": its_kind, "fold": "sum" if its_kind == "counter" else "last"}
+        return CostColumn(column=cost.column, factor=factor, declared=Declaration(**row))
+    if cost.better is None and (unit.endswith("_per_s") or cost.name.endswith("_per_s")):
+        raise ValueError(
+            f"cost {cost.name!r} is a rate: say which direction is better, "
+            f"--cost {cost.name}:max or --cost {cost.name}:min"
+        )
+    its_kind = cost.kind or kind
+    anew: dict[str, Any] = {
         "name": cost.name,
         "unit": unit,
         "kind": its_kind,
         "fold": "sum" if its_kind == "counter" else "last",
         "scope": "job",
         "across": "sum",
-        "better": better,
-        "family": family,
-        "role": known.role if known else "indicator",
+        "better": cost.better or "lower",
+        "family": family_of(unit),
+        "role": "indicator",
         "label": known.label if known else cost.name.replace("_", " "),
-        "headline": named or known is None or known.headline,
+        "headline": True,
     }
-    return CostColumn(column=cost.column, factor=factor, declared=Declaration(**row))
+    return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
 
 
 def unit_of_name(name: str) -> str:

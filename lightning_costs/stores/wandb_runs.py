@@ -78,27 +78,28 @@ def read_online(path: str, reading: Reading) -> list[RunRecord]:
     try:
         api = wandb.Api(timeout=60)
         found = [api.run("/".join(parts))] if len(parts) == 3 else list(api.runs("/".join(parts)))
-        return [_online(run, reading) for run in found]
-    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        told = [_told(run) for run in found]
+    except (wandb.errors.Error, ValueError) as error:  # the client says 'Could not find' by a ValueError
         raise ValueError(f"{path} cannot be read from W&B: {error}") from error
+    return [_run(**kept, reading=reading) for kept in told]
 
 
-def _online(run: Any, reading: Reading) -> RunRecord:
+def _told(run: Any) -> dict[str, Any]:
+    """All that the server keeps of a run."""
     if callable(getattr(run, "load_full_data", None)):
         run.load_full_data()  # lists of runs leave out configs and summaries until they are asked for
-    return _run(
-        list(run.scan_history()),
-        dict(run.summary),
-        dict(run.config),
-        reading,
-        run_id=str(run.id),
-        name=str(run.name or run.id),
-        source=f"W&B, {'/'.join(run.path)}",
-        status=_STATES.get(run.state, "unknown"),
-        created=str(getattr(run, "created_at", "") or ""),
-        group=getattr(run, "group", None),
-        tags=getattr(run, "tags", None) or (),
-    )
+    return {
+        "rows": list(run.scan_history()),
+        "summary": dict(run.summary),
+        "config": dict(run.config),
+        "run_id": str(run.id),
+        "name": str(run.name or run.id),
+        "source": f"W&B, {'/'.join(run.path)}",
+        "status": _STATES.get(run.state, "unknown"),
+        "created": str(getattr(run, "created_at", "") or ""),
+        "group": getattr(run, "group", None),
+        "tags": getattr(run, "tags", None) or (),
+    }
 
 
 def _run(
