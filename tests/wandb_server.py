@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import threading
+import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import quote
 
 ENTITY = "tester"
+KEY = "0" * 40
 _PROJECT = {"id": "UHJvamVjdDox", "internalId": "1", "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00Z"}
+_STREAMS = {"history": "wandb-history.jsonl", "events": "wandb-events.jsonl", "log": "output.log"}
 _PAGE = {"endCursor": None, "hasNextPage": False}
 
 
 class WandbServer:
-    """Start it with `with`; `environment` is what a client needs to find it. `unknown` are operations it lacks."""
+    """Start it with `with`; `environment` is what a client needs to find it. `unknown` are operations it lacks.
 
-    def __init__(self) -> None:
+    Args:
+        slow_s: Seconds that each answer takes.
+    """
+
+    def __init__(self, slow_s: float = 0.0) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.lines: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+        self.files: dict[str, bytes] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
         self.unknown: list[str] = []
         self._lock = threading.RLock()
         outer = self
@@ -39,9 +52,15 @@ class WandbServer:
                     self.rfile.readline()
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                path, known = self.path.partition("?")[0], outer._knows(self.headers.get("authorization"))
+                if slow_s:
+                    time.sleep(slow_s)
                 with outer._lock:
-                    said = json.dumps(outer._reply(self.path.partition("?")[0], body)).encode()
-                self.send_response(200)
+                    if path.startswith("/storage/"):
+                        said = outer._stored(self.command, path, body)
+                    else:
+                        said = json.dumps(outer._reply(path, body) if known else {"errors": ["no such key"]}).encode()
+                self.send_response(200 if known or path.startswith("/storage/") else 401)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
@@ -62,18 +81,52 @@ class WandbServer:
     def environment(self) -> dict[str, str]:
         return {
             "WANDB_BASE_URL": self.url,
-            "WANDB_API_KEY": "0" * 40,
+            "WANDB_API_KEY": KEY,
             "WANDB_MODE": "online",
             "WANDB_ERROR_REPORTING": "false",
         }
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *args: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """The rows that a run logged."""
+        return self._rows(run, "wandb-history.jsonl")
+
+    def summary(self, run: str) -> dict[str, Any]:
+        """Its summary."""
+        kept: dict[str, Any] = json.loads(self._node(run)["summaryMetrics"])
+        return kept
+
+    def config(self, run: str) -> dict[str, Any]:
+        """Its config, without W&B's own part."""
+        told = json.loads(self.runs[run].get("config") or "{}")
+        return {name: entry["value"] for name, entry in told.items() if name != "_wandb"}
+
+    def defined(self, run: str) -> dict[str, dict[str, Any]]:
+        """What `define_metric` told, by the metric's name or pattern."""
+        told = json.loads(self.runs[run].get("config") or "{}").get("_wandb", {}).get("value", {}).get("m", [])
+        return {entry.get("1") or entry["2"]: entry for entry in told}
+
+    @staticmethod
+    def _knows(authorization: str | None) -> bool:
+        """Whether the request bears the key; a client asks for some pages without any."""
+        if authorization is None:
+            return True
+        return base64.b64decode(authorization.removeprefix("Basic ")).decode().rpartition(":")[2] == KEY
+
+    def _stored(self, command: str, path: str, body: bytes) -> bytes:
+        """A file that the client puts or gets."""
+        name = path.removeprefix("/storage/")
+        if command == "PUT":
+            self.files[name] = body
+            return b"{}"
+        return self.files.get(name, b"")
 
     def _reply(self, path: str, body: bytes) -> dict[str, Any]:
         if path.endswith("/file_stream"):
@@ -82,6 +135,7 @@ class WandbServer:
             return {}
         asked = json.loads(body)
         operation = asked.get("operationName") or asked["query"].split("(")[0].split("{")[0].split()[-1]
+        self.asked.append(operation)
         answer = getattr(self, f"_{operation}", None)
         if answer is None:
             self.unknown.append(operation)
@@ -99,6 +153,11 @@ class WandbServer:
     def _rows(self, run: str, name: str) -> list[dict[str, Any]]:
         lines = self.lines[run, name]
         return [json.loads(lines[at]) for at in sorted(lines)]
+
+    def _tail(self, run: str, name: str) -> list[str]:
+        """The last line of a stream, as text."""
+        lines = self.lines[run, name]
+        return [lines[max(lines)]] if lines else []
 
     # Operations of GraphQL, by their names -------------------------------------------------------------------
 
@@ -124,13 +183,28 @@ class WandbServer:
         return {"organization": {"featureFlags": []}}
 
     def _RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return {"model": {**self._project(asked["project"]), "bucket": None}}
+        key = asked["name"]
+        bucket: dict[str, Any] | None = None
+        if key in self.runs:
+            counts = {f"{part}LineCount": len(self.lines[key, name]) for part, name in _STREAMS.items()}
+            tails = {f"{part}Tail": json.dumps(self._tail(key, name)) for part, name in _STREAMS.items()}
+            kept = {"config": self.runs[key].get("config", "{}"), "summaryMetrics": json.dumps(self.summary(key))}
+            bucket = {
+                "name": key,
+                "displayName": self.runs[key].get("displayName", key),
+                "tags": [],
+                "wandbConfig": '{"t": 1}',
+            }
+            bucket |= counts | tails | kept
+        return {"model": {**self._project(asked["project"]), "bucket": bucket}}
 
     def _RunStoppedStatus(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"project": {"run": {"stopped": False}}}
 
     def _CreateRunFiles(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        files = [{"name": name, "uploadUrl": f"{self.url}/storage/{i}"} for i, name in enumerate(asked["files"])]
+        files = [
+            {"name": name, "uploadUrl": f"{self.url}/storage/{asked['run']}/{quote(name)}"} for name in asked["files"]
+        ]
         return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
 
     def _UpsertBucket(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -139,12 +213,13 @@ class WandbServer:
         run = self.runs.setdefault(
             key, {"project": asked.get("project"), "state": "running", "tags": [], "group": None}
         )
-        for name in ("displayName", "config", "summaryMetrics", "tags"):
+        for name in ("displayName", "config", "summaryMetrics", "tags", "jobType"):
             if asked.get(name) is not None:
                 run[name] = asked[name]
         run["group"] = asked.get("groupName") or run["group"]
         bucket = {"id": key, "name": key, "displayName": run.get("displayName", key), "description": None}
-        bucket |= {"config": run.get("config", "{}"), "sweepName": None, "historyLineCount": 0}
+        lines = len(self.lines[key, _STREAMS["history"]])
+        bucket |= {"config": run.get("config", "{}"), "sweepName": None, "historyLineCount": lines}
         return {"upsertBucket": {"inserted": new, "bucket": bucket | {"project": self._project(run["project"])}}}
 
     def _Run(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -169,6 +244,88 @@ class WandbServer:
         kept = [json.dumps(row) for row in rows if asked["minStep"] <= row["_step"] < asked["maxStep"]]
         return {"project": {"run": {"history": kept}}}
 
+    # Reports and saved views ----------------------------------------------------------------------------------
+
+    def _upsertView(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        key = asked.get("id") or base64.b64encode(f"View:{len(self.views) + 1}".encode()).decode().rstrip("=")
+        before = self.views.get(key)
+        names = ("type", "name", "displayName", "description", "spec")
+        when = {"createdAt": "2026-01-01T00:00:00", "updatedAt": f"2026-01-01T00:00:{len(self.asked) % 60:02d}"}
+        about = {"id": key, "project": self._project(asked["projectName"]), "user": {"username": ENTITY}, **when}
+        self.views[key] = {**(before or {}), **{name: asked.get(name) or "" for name in names}, **about}
+        return {"upsertView": {"view": self.views[key], "inserted": before is None}}
+
+    _UpsertView2 = _upsertView
+
+    def _View(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"allViews": self._listed(asked)}}
+
+    def _ProjectViews(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"allViews": self._listed(asked)}}
+
+    def _listed(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Views of the type that is asked for, of one name where one is given."""
+        kind, name = asked.get("viewType") or "runs", asked.get("viewName")
+        found = [view for view in self.views.values() if view["type"] == kind and name in (None, view["name"])]
+        return {"edges": [{"node": view, "cursor": view["id"]} for view in found], "pageInfo": _PAGE}
+
+    def _SpecificReport(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"view": self.views.get(asked["reportId"].rstrip("="))}
+
+    def _GetProjects(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        names = dict.fromkeys([run["project"] for run in self.runs.values()])
+        nodes = [{"__typename": "Project", **self._project(name), "user": None} for name in names]
+        page = {"__typename": "PageInfo", **_PAGE}
+        return {"models": {"pageInfo": page, "edges": [{"node": node} for node in nodes]}}
+
+    def _GetProject(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"__typename": "Project", **self._project(asked["name"]), "user": None}}
+
+    def _ProjectInternalId(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": self._project(asked["projectName"])}
+
+    def _CreateProject(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        made = {**self._project(asked["input"]["name"]), "description": None, "access": "PRIVATE", "views": "{}"}
+        return {"result": {"project": made, "model": made, "inserted": True}}
+
+    # Artifacts: tables of runs, checkpoints -------------------------------------------------------------------
+
+    def _ArtifactType(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"artifact": None}}
+
+    def _CreateArtifact(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        key = f"QXJ0aWZhY3Q{len(self.artifacts)}"
+        self.artifacts[key] = asked["input"]
+        sequence = {"artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": {"id": key, "state": "PENDING", **sequence}}}
+
+    def _CreateArtifactManifest(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        at = f"{self.url}/storage/artifact/{asked['artifactID']}/{quote(asked['name'])}"
+        file = {"id": f"f-{asked['artifactID']}", "uploadUrl": at, "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": f"m-{asked['artifactID']}", "file": file}}}
+
+    def _UpdateArtifactManifest(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        at = f"{self.url}/storage/artifact/{asked['artifactManifestID'][2:]}/wandb_manifest.json"
+        file = {"id": "f", "uploadUrl": at, "uploadHeaders": []}
+        return {"updateArtifactManifest": {"artifactManifest": {"id": asked["artifactManifestID"], "file": file}}}
+
+    def _CreateArtifactFiles(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        nodes = []
+        for told in asked.get("artifactFiles") or asked["input"]["artifactFiles"]:
+            name, of = told["name"], told["artifactID"]
+            at = f"{self.url}/storage/artifact/{of}/{quote(name)}"
+            node = {"id": "x", "name": name, "displayName": name, "storagePath": f"s/{name}", "artifact": {"id": of}}
+            nodes.append({"node": {**node, "uploadUrl": at, "uploadHeaders": [], "uploadMultipartUrls": None}})
+        return {"createArtifactFiles": {"files": {"edges": nodes}}}
+
+    def _CommitArtifact(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        digest = self.artifacts[asked["artifactID"]]["digest"]
+        return {"commitArtifact": {"artifact": {"id": asked["artifactID"], "digest": digest}}}
+
+    def _ClientIDMapping(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = [key for key, made in self.artifacts.items() if made["clientID"] == asked["clientID"]]
+        return {"clientIDMapping": {"serverID": found[0] if found else None}}
+
     def _project(self, name: str) -> dict[str, Any]:
         return {**_PROJECT, "name": name, "isBenchmark": False, "entity": {"id": "1", "name": ENTITY}}
 
@@ -179,13 +336,14 @@ class WandbServer:
         counts = {name: {"typeCounts": [{"type": "number", "count": 1}]} for row in rows for name in row}
         last = rows[-1]["_step"] if rows else -1
         when = {"createdAt": "2026-01-01T00:00:00Z", "heartbeatAt": "2026-01-01T00:00:00Z"}
-        nothing = dict.fromkeys(("sweepName", "jobType", "commit", "description", "notes"))
+        nothing = dict.fromkeys(("sweepName", "commit", "description", "notes"))
         return {
             "id": key,
             "name": key,
             "displayName": run.get("displayName", key),
             "tags": run["tags"],
             "state": run["state"],
+            "jobType": run.get("jobType"),
             "config": run.get("config", "{}"),
             "group": run["group"],
             "readOnly": False,

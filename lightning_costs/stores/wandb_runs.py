@@ -14,6 +14,7 @@ from lightning_costs.core.records import RunRecord
 from lightning_costs.stores.logged import Log, run_of_log
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.reading import Reading
+from lightning_costs.stores.rows import PREFIX, is_outcome
 
 #: How a W&B run or project is named on the command line.
 ONLINE = "wandb:"
@@ -115,6 +116,9 @@ def _run(
     """A run from what W&B keeps of it; what our monitor put into its config counts as in a run folder."""
     ours = config.get("cost") if isinstance(config.get("cost"), Mapping) else {}
     assert isinstance(ours, Mapping)
+    before = str(ours.get("prefix") or "")
+    rows = [_named(row, before) for row in rows]
+    summary = {name: value for name, value in _named(summary, before).items() if not _is_outcome(name)}
     facts = {key: value for key, value in config.items() if key not in ("_wandb", "cost")}
     stamped = any(STAMP in row for row in rows)
     header: dict[str, Any] = {"tags": list(tags), **({"group": group} if group else {})}
@@ -131,6 +135,15 @@ def _run(
         **about,
         **header,
     )
+
+
+def _named(row: Mapping[str, object], before: str) -> dict[str, object]:
+    """A row under the names that it has without its logger's prefix."""
+    return {name.removeprefix(before): value for name, value in row.items()}
+
+
+def _is_outcome(name: str) -> bool:
+    return name.startswith(PREFIX) and is_outcome(name.removeprefix(PREFIX))
 
 
 def _records(folder: Place) -> Iterator[dict[str, Any]]:
