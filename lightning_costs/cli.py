@@ -56,9 +56,10 @@ class Infer(StrEnum):
 
 
 class Target(StrEnum):
-    """What a report is written as: a page of a comparison, or a statement of what all of it cost."""
+    """What a report is written as: a page or W&B Report of a comparison, or a statement of what all of it cost."""
 
     HTML = "html"
+    WANDB = "wandb"
     MD = "md"
     LATEX = "latex"
     HF_YAML = "hf-yaml"
@@ -310,14 +311,30 @@ def report(
     training_type: Annotated[
         str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
     ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="For wandb: entity/project; by default that of the runs.", show_default=False)
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="For wandb: the report's title, by which it is found again.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="For wandb: write it to a file, ask no server.")] = False,
 ) -> None:
-    """Write a page that compares runs, or a statement of what all of them cost, for a paper or a model card."""
+    """Write a page or W&B Report that compares runs, or a statement of what all of them cost, for a paper."""
+    if to is not Target.WANDB and (project or title or dry_run):
+        raise typer.BadParameter("--project, --title and --dry-run are of --to wandb")
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     sources = Sources(paths, cost, unit, run_column, step_column)
     if to is Target.HTML:
         compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
         print(f"wrote {compared.to_html(out or Path('report.html'))}")
+        return
+    if to is Target.WANDB:
+        project = project or next((path for path in paths if path.startswith("wandb:")), None)
+        if project is None:
+            raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+        compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        _to_wandb(compared, project, title, out, dry_run=dry_run)
         return
     if target or queries or group or curve is Curve.TO_REACH:
         raise typer.BadParameter(
@@ -330,6 +347,26 @@ def report(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
         print(f"wrote {out}")
+
+
+def _to_wandb(
+    compared: comparison.Comparison, project: str, title: str | None, out: Path | None, *, dry_run: bool
+) -> None:
+    """Write a W&B Report, or what would be written."""
+    from lightning_costs.report.wandb.publish import publish, write_dry_run
+
+    if dry_run:
+        print(f"wrote {write_dry_run(compared, project, out or Path('report.wandb.json'), title=title)}")
+        return
+    if out is not None:
+        raise typer.BadParameter("--out is for --dry-run and for what is written to files")
+    from lightning_costs.report.html import page
+
+    written = publish(compared, project, title=title, page=page(compared))
+    print(f"wrote {written.url}")
+    print(f"view  {written.view}")
+    if written.left_out:
+        print(f"no run there has {', '.join(written.left_out)}: panels of them are left out")
 
 
 def _stated(

@@ -139,8 +139,14 @@ def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount]) -> None:
 
 
 def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> None:
-    """Write final amounts into the summary of a W&B run, flat; missing ones are left out."""
+    """Write final amounts into the summary of a W&B run, flat; missing ones are left out.
+
+    W&B keeps the last value that was logged: of what went missing since, it goes.
+    """
     run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
+    for name, value in final.items():
+        if value is None and prefix + name in run.summary.keys():  # noqa: SIM118 - a summary is no dict
+            del run.summary[prefix + name]
 
 
 def link_wandb(loggers: Iterable[Any], header: Mapping[str, Any], final: Mapping[str, Amount]) -> None:

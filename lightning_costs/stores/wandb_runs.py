@@ -21,6 +21,8 @@ ONLINE = "wandb:"
 TRANSACTIONS = ".wandb"
 #: Lightning's own step in the rows of a WandbLogger.
 STAMP = "trainer/global_step"
+#: The job type of runs that hold no training but a report's page.
+PAGE_JOB = "cost-report"
 _WAIT_S = 300
 _STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "killed": "killed", "running": "running"}
 
@@ -79,6 +81,7 @@ def read_online(path: str, reading: Reading) -> list[RunRecord]:
     try:
         api = wandb.Api(timeout=60)
         found = [api.run("/".join(parts))] if len(parts) == 3 else list(api.runs("/".join(parts)))
+        found = [run for run in found if getattr(run, "job_type", None) != PAGE_JOB]
         told = [_told(run) for run in found]
     except (wandb.errors.Error, ValueError) as error:  # the client says 'Could not find' by a ValueError
         raise ValueError(f"{path} cannot be read from W&B: {error}") from error
