@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from processes import run as run_processes
-from wandb_server import ENTITY, WandbServer
+from wandb_server import ENTITY, KEY, WandbServer
 
 from lightning_costs import compare, load_runs
 from lightning_costs.core.records import RunRecord
 
+SOMEBODY = "u5er-0f-th15"
 TESTS = Path(__file__).parents[1]
 TRAIN = """
 import sys
@@ -32,7 +34,8 @@ pl = namespace("lightning.pytorch")
 torch.set_num_threads(1)
 
 def fit(name, logger, *callbacks, targets=(0.0, 2.0), ckpt_path=None, epochs=2, **options):
-    monitor = CostMonitor(save_dir=out / "costs", monitor="val/acc", mode="max", targets=targets, name=name, infer=False)
+    monitor = CostMonitor(save_dir=out / "costs", monitor="val/acc", mode="max", targets=targets, name=name,
+                          infer=False)
     trainer(pl, monitor, *callbacks, logger=logger, max_epochs=epochs, **options).fit(
         classifier(pl), data(), data(), ckpt_path=ckpt_path)
 
@@ -93,7 +96,16 @@ def python(script: str, folder: Path, server: WandbServer, timeout_s: float = 15
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     folder = tmp_path_factory.mktemp("online")
     with WandbServer() as server:
-        said = python(TRAIN, folder, server, WANDB_SILENT="true", HOME=str(folder), WANDB_DIR=str(folder))
+        said = python(
+            TRAIN,
+            folder,
+            server,
+            WANDB_SILENT="true",
+            USER=SOMEBODY,
+            LOGNAME=SOMEBODY,
+            HOME=str(folder),
+            WANDB_DIR=str(folder),
+        )
         yield Logged(server, {run.name: run for run in load_runs(folder / "costs")}, said, folder)
 
 
@@ -175,8 +187,13 @@ def test_the_config_says_what_was_measured_and_names_nobody(logged: Logged) -> N
         )
         assert cost["setup"]["hardware"] == run.header["setup"]["hardware"]
         ours = json.dumps(cost) + json.dumps({k: v for k, v in logged.server.summary(key).items() if "cost/" in k})
-        for secret in (str(logged.path), socket.gethostname(), os.environ["HOME"], "0" * 40, f'"{getpass.getuser()}"'):
+        for secret in (str(logged.path), f'"{socket.gethostname()}"', os.environ["HOME"], KEY, SOMEBODY):
             assert secret not in ours
+
+
+def test_checkpoints_that_a_logger_uploads_are_beside_the_costs(logged: Logged) -> None:
+    kinds = {made["artifactTypeName"] for made in logged.server.artifacts.values()}
+    assert "model" in kinds
 
 
 def test_a_resumed_run_goes_on_where_it_was(logged: Logged) -> None:
@@ -255,3 +272,102 @@ def test_two_ranks_are_one_run_with_the_totals_of_the_job(tmp_path: Path, monkey
         assert [row["cost/samples"] for row in rows] == [64.0, 128.0]
         assert server.summary("two")["cost/samples"] == run.final["samples"] == 128.0
         assert server.unknown == []
+
+
+SLOW = """
+import logging, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+out = Path(sys.argv[2])
+import torch, wandb
+from lightning_models import classifier, data, namespace, trainer
+from lightning_costs import CostMonitor
+from lightning_costs.stores import wandb_view
+pl = namespace("lightning.pytorch")
+torch.set_num_threads(1)
+logging.basicConfig(level=logging.INFO)
+wandb_view._WAIT_S = 2.0
+
+class Tell(pl.Callback):
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if not trainer.sanity_checking and trainer.current_epoch == 0:
+            print("first epoch", flush=True)
+            sys.stdin.readline()
+
+monitor = CostMonitor(save_dir=out / "costs", monitor="val/acc", mode="max", infer=False)
+logger = pl.loggers.WandbLogger(project="p", id="gone", save_dir=out)
+trainer(pl, monitor, Tell(), logger=logger, max_epochs=3).fit(classifier(pl), data(), data())
+print("trained", flush=True)
+"""
+
+
+def test_a_server_that_dies_mid_run_costs_no_training_and_no_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = {"WANDB_FINISH_TIMEOUT": "1", "WANDB_CONSOLE": "off", "HOME": str(tmp_path), "WANDB_DIR": str(tmp_path)}
+    with WandbServer() as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLOW, str(TESTS), str(tmp_path)],
+            env={**os.environ, **server.environment, **quick}, cwd=tmp_path, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "first epoch" in line:
+                break
+    try:
+        said, _ = process.communicate("\n", timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, said[-3000:]
+    assert "trained" in said
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.header["status"] == "finished"
+    assert run.points.filter(run.points["trigger"] == "evaluate").height == 3
+    assert run.final["samples"] == 192
+    about_view = [line for line in said.splitlines() if "no view of quality against costs" in line]
+    assert len(about_view) == 1, said[-3000:]
+    assert "Traceback" not in said
+
+
+def test_a_wandb_that_answers_nothing_is_waited_for_no_longer_than_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from lightning_costs.stores import rows, wandb_view
+
+    class Run:
+        offline = disabled = False
+        url, entity, project, summary = "http://here", "e", "p", {}
+
+    hangs = threading.Event()
+    monkeypatch.setattr(wandb_view, "_WAIT_S", 0.05)
+    monkeypatch.setattr(wandb_view, "save_view", lambda *_, **__: hangs.wait(20))
+    declared = {"flop": {"label": "FLOPs", "unit": "flop", "kind": "counter", "role": "indicator", "headline": True}}
+    began_s = time.monotonic()
+    rows.link_wandb([rows.PlainRun(Run())], {"indicators": declared, "monitor": "acc"}, {"flop": 1.0})
+    took_s = time.monotonic() - began_s
+    hangs.set()
+    assert took_s < 5
+    assert [record.getMessage() for record in caplog.records] == [
+        "no view of quality against costs: TimeoutError('the server did not answer within 0.05 s')"
+    ]
+    monkeypatch.setenv(wandb_view.SWITCH, "0")
+    rows.link_wandb([rows.PlainRun(Run())], {"indicators": declared, "monitor": "acc"}, {"flop": 1.0})
+    assert len(caplog.records) == 1
+
+
+def test_a_resumed_run_whose_costs_begin_anew_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    from lightning_costs.stores import rows
+
+    class Run:
+        resumed = True
+        config: Any = type("Config", (), {"update": lambda self, *_, **__: None})()
+
+        def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+    rows.begin_run(Run(), {}, {"attempts": [{}]})
+    assert "the W&B run is resumed, but its costs begin at 0" in caplog.text
+    caplog.clear()
+    rows.begin_run(Run(), {}, {"attempts": [{}, {}]})
+    assert caplog.text == ""
