@@ -32,6 +32,8 @@ class WandbServer:
         self.files: dict[str, bytes] = {}
         self.views: dict[str, dict[str, Any]] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
+        self.sweeps: dict[str, str] = {}
+        self.jobs: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.unknown: list[str] = []
         self._lock = threading.RLock()
@@ -325,6 +327,23 @@ class WandbServer:
     def _ClientIDMapping(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         found = [key for key, made in self.artifacts.items() if made["clientID"] == asked["clientID"]]
         return {"clientIDMapping": {"serverID": found[0] if found else None}}
+
+    # Sweeps: what an agent is to run is put into `jobs` --------------------------------------------------------
+
+    def _UpsertSweep(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.sweeps["sweep1"] = asked["config"]
+        return {"upsertSweep": {"sweep": {"name": "sweep1", "project": self._project(asked["projectName"])}}}
+
+    def _GetSweepState(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"sweep": {"id": "1", "name": asked["sweep"], "state": "RUNNING"}}}
+
+    def _CreateAgent(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"createAgent": {"agent": {"id": "agent1"}}}
+
+    def _Heartbeat(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        idle = not any(json.loads(asked["runState"]).values())
+        command = [self.jobs.pop(0) if self.jobs else {"type": "exit"}] if idle else []
+        return {"agentHeartbeat": {"agent": {"id": "agent1"}, "commands": json.dumps(command)}}
 
     def _project(self, name: str) -> dict[str, Any]:
         return {**_PROJECT, "name": name, "isBenchmark": False, "entity": {"id": "1", "name": ENTITY}}

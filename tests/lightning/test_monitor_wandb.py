@@ -65,6 +65,16 @@ try:
             recorder.quality({"acc": 0.3 * epoch})
             run.log({"acc": 0.3 * epoch, **recorder.row()})
     run.finish()
+    from wandb.agents.pyagent import Agent
+    Agent.HEARTBEAT_SLEEP_SECONDS = 0.1
+    metric = {"name": "cost/to_target_energy_j", "goal": "minimize"}
+    sweep = wandb.sweep({"method": "grid", "metric": metric, "parameters": {"target": {"values": [0.0, 2.0]}}},
+                        project="p")
+    def trial():
+        logger = WandbLogger(project="p", save_dir=out)
+        fit("trial", logger, targets=[logger.experiment.config["target"]])
+        wandb.finish()
+    wandb.agent(sweep, trial, count=2, project="p", entity="tester")
     run = wandb.init(project="p", mode="disabled")
     fit("disabled", WandbLogger(experiment=run, save_dir=out))
 finally:
@@ -96,6 +106,10 @@ def python(script: str, folder: Path, server: WandbServer, timeout_s: float = 15
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     folder = tmp_path_factory.mktemp("online")
     with WandbServer() as server:
+        server.jobs = [
+            {"type": "run", "run_id": name, "args": {"target": {"value": target}}}
+            for name, target in (("trial1", 0.0), ("trial2", 2.0))
+        ]
         said = python(
             TRAIN,
             folder,
@@ -111,7 +125,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
 
 def test_the_server_knows_every_operation_that_the_client_asks_for(logged: Logged) -> None:
     assert logged.server.unknown == []
-    assert set(logged.server.runs) == {"resumed", "prefixed", "existing", "plain"}
+    assert set(logged.server.runs) == {"resumed", "prefixed", "existing", "plain", "trial1", "trial2"}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +192,7 @@ def test_the_summary_holds_flat_finals_best_quality_and_cost_to_each_target(
 
 
 def test_the_config_says_what_was_measured_and_names_nobody(logged: Logged) -> None:
-    for key in logged.server.runs:
+    for key in ("resumed", "prefixed", "existing", "plain"):
         cost = logged.server.config(key)["cost"]
         run = logged.folders[key]
         assert cost["run_id"] == run.id
@@ -220,6 +234,18 @@ def test_run_pages_link_one_view_of_quality_against_costs(logged: Logged) -> Non
     assert len(panels) > 10
     for panel in panels:
         assert all({panel["config"]["xAxis"], *panel["config"]["metrics"]} <= row.keys() for row in rows)
+
+
+def test_a_sweep_can_minimise_the_cost_to_a_target_in_its_config(logged: Logged) -> None:
+    (told,) = logged.server.sweeps.values()
+    assert "name: cost/to_target_energy_j" in told
+    reached, missed = logged.server.summary("trial1"), logged.server.summary("trial2")
+    assert reached["cost/to_target_energy_j"] > 0
+    assert (reached["cost/target_reached"], missed["cost/target_reached"]) == (True, False)
+    assert "cost/to_target_energy_j" not in missed, "a trial that missed must not look cheap"
+    for key, target in (("trial1", 0.0), ("trial2", 2.0)):
+        config = logged.server.config(key)
+        assert (config["target"], config["cost"]["targets"]) == (target, [target])
 
 
 def test_a_disabled_run_costs_nobody_anything(logged: Logged) -> None:
