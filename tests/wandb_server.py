@@ -345,6 +345,10 @@ class WandbServer:
         command = [self.jobs.pop(0) if self.jobs else {"type": "exit"}] if idle else []
         return {"agentHeartbeat": {"agent": {"id": "agent1"}, "commands": json.dumps(command)}}
 
+    def _RunFullHistory(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = {part: self._rows(asked["name"], _STREAMS[part]) for part in ("history", "events")}
+        return {"project": {"run": {part: [json.dumps(row) for row in rows] for part, rows in found.items()}}}
+
     def _project(self, name: str) -> dict[str, Any]:
         return {**_PROJECT, "name": name, "isBenchmark": False, "entity": {"id": "1", "name": ENTITY}}
 

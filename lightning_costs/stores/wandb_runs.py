@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from lightning_costs.core.records import RunRecord
+from lightning_costs.stores.imported import number
 from lightning_costs.stores.logged import Log, run_of_log
 from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import Reading
+from lightning_costs.stores.reading import Reading, known_columns
 from lightning_costs.stores.rows import PREFIX, is_outcome
+from lightning_costs.stores.wandb_power import gpu_energy
 
 #: How a W&B run or project is named on the command line.
 ONLINE = "wandb:"
@@ -23,7 +26,10 @@ TRANSACTIONS = ".wandb"
 STAMP = "trainer/global_step"
 #: The job type of runs that hold no training but a report's page.
 PAGE_JOB = "cost-report"
+_GPU_ENERGY = f"{PREFIX}gpu_energy_j"
 _WAIT_S = 300
+#: System metrics that are asked for: at one in 15 s, those of a week, after which W&B leaves some out.
+_SYSTEM_SAMPLES = 40_000
 _STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "killed": "killed", "running": "running"}
 
 
@@ -37,6 +43,7 @@ def read_offline(folder: Place, reading: Reading) -> RunRecord:
     about: dict[str, Any] = {}
     config: dict[str, Any] = {}
     rows: list[Mapping[str, object]] = []
+    events: list[Mapping[str, object]] = []
     summary: dict[str, object] = {}
     status = "unknown"
     for record in _records(folder):
@@ -48,12 +55,15 @@ def read_offline(folder: Place, reading: Reading) -> RunRecord:
             _update(config, record["config"])
         elif kind == "history":
             rows.append(record["history"].get("item") or {})
+        elif kind == "stats":
+            events.append({**record["stats"]["item"], "_timestamp": _seconds(record["stats"]["timestamp"])})
         elif kind == "summary":
             summary |= record["summary"].get("update") or {}
         elif kind == "exit":
             status = "failed" if record["exit"].get("exit_code") else "finished"
     return _run(
         rows,
+        events,
         summary,
         config,
         reading,
@@ -92,8 +102,11 @@ def _told(run: Any) -> dict[str, Any]:
     """All that the server keeps of a run."""
     if callable(getattr(run, "load_full_data", None)):
         run.load_full_data()  # lists of runs leave out configs and summaries until they are asked for
+    rows = list(run.scan_history())
+    measured = any(PREFIX in name for row in [*rows[:1], *rows[-1:], dict(run.summary)] for name in row)
     return {
-        "rows": list(run.scan_history()),
+        "rows": rows,
+        "events": [] if measured else run.history(stream="system", samples=_SYSTEM_SAMPLES, pandas=False),
         "summary": dict(run.summary),
         "config": dict(run.config),
         "run_id": str(run.id),
@@ -108,6 +121,7 @@ def _told(run: Any) -> dict[str, Any]:
 
 def _run(
     rows: Sequence[Mapping[str, object]],
+    events: Sequence[Mapping[str, object]],
     summary: Mapping[str, object],
     config: Mapping[str, Any],
     reading: Reading,
@@ -131,13 +145,35 @@ def _run(
     if reading.monitor is None and ours.get("monitor"):
         reading = replace(reading, monitor=str(ours["monitor"]), mode=ours.get("mode"))
     setup = dict(ours.get("setup") or {"origin": "W&B, setup unknown"})
-    return run_of_log(
+    measured = any(name.startswith(PREFIX) for row in [*rows, summary] for name in row)
+    energy = None if measured else gpu_energy(events, [number(row.get("_timestamp")) for row in rows])
+    if energy is not None:
+        of_rows = zip(rows, energy.at_rows_j, strict=True)
+        rows = [row if spent is None else {**row, _GPU_ENERGY: spent} for row, spent in of_rows]
+        summary = {**summary, _GPU_ENERGY: energy.total_j}
+    run = run_of_log(
         Log(rows=rows, step=STAMP if stamped else "_step", stamped=stamped, totals=summary),
         reading,
         setup={**setup, **({"config": facts} if facts else {})},
         **about,
         **header,
     )
+    return run if measured else _named_missing(run, None if energy is None else energy.method)
+
+
+def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
+    """A run that nobody measured says so of each headline cost, for those that it is compared with."""
+    why = "logged to W&B without lightning-costs: nobody measured it"
+    known = {**run.header["statics"], **run.final}
+    lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}
+    methods = {**run.header["methods"], **({"gpu_energy_j": energy} if energy else {})}
+    if energy is None:
+        lacking["gpu_energy_j"] = f"{why}, and W&B's system metrics hold no power of a GPU"
+    return replace(run, header={**run.header, "missing": {**lacking, **run.header["missing"]}, "methods": methods})
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _named(row: Mapping[str, object], before: str) -> dict[str, object]:
