@@ -27,6 +27,7 @@ TEXTS = {
         "docs/lifecycle.md",
         "docs/sources.md",
         "docs/statement.md",
+        "docs/wandb.md",
     )
 }
 
