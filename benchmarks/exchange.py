@@ -1,8 +1,8 @@
 """What it costs to join the costs of many processes, and what other ways would.
 
-Processes train nothing, make points, and meet only in the store: rank 0's time for a point with the others' letters, the
-others' time, and the same point of one process alone. Beside it, in the same processes: an all_gather of the same letters
-over a gloo group of its own (and what making that group costs), and a journal in a file for each process.
+Processes train nothing, make points, and meet only in the store: rank 0's time for a point with the others' letters,
+the others' time, and the same point of one process alone. Beside it, in the same processes: an all_gather of the same
+letters over a gloo group of its own (and what making that group costs), and a journal in a file for each process.
 
 Then, in one process: letters of many made-up ranks, left in a real store and joined as rank 0 does it.
 
@@ -137,7 +137,7 @@ def simulated(ranks: int) -> None:
         assert joined.window["samples"] == sum(float(r) for r in range(0, ranks, 4))
     each_us = (wrote - began) / ranks * 1e6
     print(
-        f"{ranks} ranks: a letter is {len(notes[-1])} bytes and {each_us:.0f} us to write; the server takes all of them in "
+        f"{ranks} ranks: a letter is {len(notes[-1])} bytes and {each_us:.0f} us to write; the server takes all in "
         f"{(left - wrote) * 1e3:.0f} ms; rank 0 reads and joins them in {(read - left) * 1e3:.0f} ms"
     )
 

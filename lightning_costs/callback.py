@@ -22,8 +22,10 @@ from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
+from lightning_costs.probes import engine
 from lightning_costs.probes.clock import now_s, run_begins_s
 from lightning_costs.probes.namespaces import Callback
+from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
@@ -232,7 +234,7 @@ class _Session:
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
-        self._announced = False
+        self._announced = self._pipelined = False
         self.broken = False
         self.looking = False
         self.timing_device = False
@@ -256,7 +258,22 @@ class _Session:
     @harmless
     def training_begins(self) -> None:
         self.stride.take_events()
+        self.recorder.wrapped(self._trainer.strategy.model)
+        self._find_pipeline()
         self.recorder.begin()
+
+    def _find_pipeline(self) -> None:
+        """A pipeline that the module holds is watched: one is built in `configure_model`, or in the first step."""
+        found = [] if self._pipelined else pipelines_of(self._trainer.lightning_module)
+        if not found:
+            return
+        self._pipelined = True
+        if len(found) > 1:
+            _log.warning("%d pipelines are among the module's attributes; the first is watched", len(found))
+        try:
+            self.recorder.watch_pipeline(found[0])
+        except Exception as error:  # noqa: BLE001 - an engine of an unknown version: the other costs are measured
+            _log.warning("the pipeline among the module's attributes is not watched: %r", error)
 
     @harmless
     def training_ended(self) -> None:
@@ -310,6 +327,7 @@ class _Session:
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
                 recorder.describe(_facts(self._trainer, view.loaders))
+                self._find_pipeline()
         if view.epoch_complete:
             recorder.epoch_done()
         recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
@@ -358,7 +376,8 @@ class _Session:
         self.recorder.training_ended()
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
-            end_wandb(self._trainer.loggers, {**self.recorder.final, **came_to(run)})
+            final = {**self.recorder.final, **came_to(run)}
+            end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline"))
             link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
@@ -433,6 +452,7 @@ def _facts(trainer: Any, loaders: Sequence[Any]) -> dict[str, Any]:
     return {
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
+        **engine.facts(trainer.strategy.model),
         "accelerator": type(trainer.accelerator).__name__,
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from lightning_costs.compare import comparison
 from lightning_costs.compare.matched import TOLERANCE
+from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import priced_columns
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows, total_of
@@ -163,7 +164,8 @@ def show(
     for row in summary_rows(header, record.final, everything=everything):
         table.add_row(row.label, row.text, row.note)
     console.print(table)
-    for sentence in (*attempts_told(header, record.final), *sentences(header, record.final)):
+    bubble = bubble_told(header.get("pipeline"), record.final)
+    for sentence in (*attempts_told(header, record.final), *sentences(header, record.final), *bubble):
         console.print(sentence, highlight=False, soft_wrap=True)
     monitor = header.get("monitor")
     if monitor in record.points.columns:

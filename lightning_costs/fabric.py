@@ -18,6 +18,7 @@ from torch import nn
 from lightning_costs.core.accounts import METERED
 from lightning_costs.core.harmless import harmless
 from lightning_costs.probes import fabric as view
+from lightning_costs.probes.open_count import OpenCount
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import status_after
 
@@ -89,6 +90,7 @@ class _Session:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
         self._modules: list[nn.Module] = []
+        self._wrappers: list[nn.Module] = []
         self._optimizers: list[Any] = []
         self._where: dict[str, Any] = {}
         self._recorder: Recorder | None = None
@@ -98,7 +100,7 @@ class _Session:
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
         self._world_size = 1
-        self.count = view.OpenCount()
+        self.count = OpenCount()
         self.broken = False
 
     def stop_measuring(self) -> None:
@@ -111,7 +113,9 @@ class _Session:
     # The view tells -----------------------------------------------------------------------------------------
 
     @harmless
-    def set_up(self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any]) -> None:
+    def set_up(
+        self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
+    ) -> None:
         place, places = view.places(fabric)
         nodes, cuda = view.nodes(fabric), fabric.device.type == "cuda"
         self._world_size = fabric.world_size
@@ -123,6 +127,7 @@ class _Session:
             "devices": fabric.world_size if cuda else nodes,
             "setup": view.facts(fabric),
         }
+        self._wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self._wrappers)]
         self._modules += [module for module in modules if all(module is not known for known in self._modules)]
         for optimizer in optimizers:
             if all(optimizer is not known for known in self._optimizers):
@@ -333,6 +338,7 @@ class _Session:
             **options,
             **self._where,
         )
+        recorder.wrapped(nn.ModuleList(self._wrappers))
         recorder.begin()
         self._recorder = recorder
         # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.

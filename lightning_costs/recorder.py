@@ -23,8 +23,10 @@ from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.job import Job
 from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches
+from lightning_costs.probes.batch_size import BatchSize
 from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
+from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.places import job_places
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.setup import describe, device_name
@@ -69,8 +71,8 @@ class Recorder:
         indicators: Costs to measure; `default_indicators()` and your own.
         tariff: Prices and place; else from the environment or the user's file.
         device: The device that trains; the module's by default.
-        devices: Accelerators allocated to the job; on a CPU, nodes.
-        nodes: Machines allocated to the job.
+        devices: Accelerators allocated to the job, by default one a process; on a CPU, nodes.
+        nodes: Machines allocated to the job; by default those that its processes are on.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `quality` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
         place: This process among others; by default as torch.distributed tells, each a copy of the model.
@@ -114,8 +116,8 @@ class Recorder:
         indicators: Sequence[Indicator] | None = None,
         tariff: Tariff | None = None,
         device: torch.device | str | None = None,
-        devices: int = 1,
-        nodes: int = 1,
+        devices: int | None = None,
+        nodes: int | None = None,
         log_every_n_steps: int = 50,
         setup: Mapping[str, Any] | None = None,
         place: Place | None = None,
@@ -136,13 +138,14 @@ class Recorder:
             place=place,
             places=places or (place,),
             device=_device(device, module),
-            devices=devices,
-            nodes=nodes,
             module=module,
             optimizers=optimizers if callable(optimizers) else lambda: optimizers,
             dataset_samples=dataset_samples,
             accounts=self.accounts,
         )
+        self._setting.nodes = nodes or len({each.node for each in self._setting.places})
+        of_processes = len(self._setting.places) if self._setting.on_cuda else self._setting.nodes
+        self._setting.devices = devices or of_processes
         self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
         self._job = Job(self._panel, self._setting)
         self._tariff = Tariff.find(tariff)
@@ -159,8 +162,7 @@ class Recorder:
             save_dir=Path(save_dir),
             writes=place.rank == 0,
         )
-        self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
-        self._parts: Callable[[Any], Sequence[Any]] | None = None
+        self._batch_size = BatchSize(batch_size_fn, length_fn, self._book.notes)
         self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
         #: Steps like the one before, for those who see each step's parts (`CostMonitor`): see `step`.
@@ -256,7 +258,9 @@ class Recorder:
             self._tariff = self._tariff.for_device(device_name(self._setting), warn=self._setting.place.rank == 0)
             self._book.price_under(self._tariff)
             self._panel.open()
-            self._steps = StepWatch(self._setting, self._clock, self._every, samples=self._samples, keep=self._infer)
+            self._steps = StepWatch(
+                self._setting, self._clock, self._every, samples=self._batch_size.samples, keep=self._infer
+            )
             self._state = "open"
             self._meters = self._setting.attached(EnergyMeters)
             self.accounts.before_switch = self._meter_switch
@@ -293,13 +297,43 @@ class Recorder:
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
 
+    def watch_pipeline(self, pipeline: object, *, steps: bool = False) -> None:
+        """Time this rank's stage of a pipeline, for the bubble's columns; it says which stage and replica this is.
+
+        Args:
+            pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
+            steps: Whether each `train_batch` of an engine is told as a step of the run, too. The batch that
+                `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
+
+        Raises:
+            ValueError: For anything else, or a second pipeline in one run.
+        """
+        self._check_not_ended()
+        self.locate(self._setting.probe(Pipeline).watch(pipeline, self if steps else None))
+
+    @contextmanager
+    def engine_works(self, samples: int) -> Iterator[None]:
+        """A step of an engine that fetches its batches for itself, each of so many samples (`watch_pipeline`)."""
+        import torch
+
+        batch = torch.empty((samples, 0), device="meta")
+        with self.counting(batch):
+            yield
+        self.step(batch)
+
+    def engine_waits(self) -> AbstractContextManager[None]:
+        """Such an engine fetches a batch: booked as `data_wait_s`."""
+        return self.accounts.inside("data_wait")
+
     def tell(self, facts: Mapping[str, Any]) -> None:
         """More for the header, plain data by key: it is written with the next point."""
         self._book.header |= facts
 
     def locate(self, place: Place) -> None:
         """Where this process is, where that is known late (a pipeline's stage): before the first point."""
-        self._setting.place = replace(place, device=place.device or self._setting.place.device)
+        own = replace(place, device=place.device or self._setting.place.device)
+        self._setting.places = [own if each.rank == own.rank else each for each in self._setting.places]
+        self._setting.place = own
 
     def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
         """Rank 0's numbers after a point, the same on every rank; empty where they cannot be had in time.
@@ -312,6 +346,17 @@ class Recorder:
         numbers = self._job.agreed(headline, trigger)
         self._window.overhead_s += self._clock() - began
         return numbers
+
+    def wrapped(self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None) -> None:
+        """What a strategy made of module and optimizers, where that comes late: before the first point.
+
+        Args:
+            wrapper: The module in its wrapping: FSDP's outermost knows whole sizes.
+            optimizers: Returns the optimizers in theirs: DeepSpeed's hold masters and gradients.
+        """
+        self._setting.wrapper = wrapper
+        if optimizers is not None:
+            self._setting.optimizers = optimizers
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
@@ -409,7 +454,7 @@ class Recorder:
 
     def batches_have_parts(self, parts: Callable[[Any], Sequence[Any]]) -> None:
         """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up."""
-        self._parts = parts
+        self._batch_size.parts = parts
 
     def forecast(self, planned_steps: float) -> dict[str, Expected]:
         """What the run will have cost after so many steps in all, by column; empty while too little was seen.
@@ -508,12 +553,7 @@ class Recorder:
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
                 begin_wandb(self._wandb, self.declarations, self.header, step_metric=None)
         look, warm = steps.after(batch, work)
-        padding = None
-        if self._plain:  # the tensors tell
-            samples, tokens = look.samples, batches.input_ids_tokens(batch)
-        else:
-            samples = self._samples(batch, look.samples)
-            tokens, padding = self._tokens(batch)
+        samples, tokens, padding = self._batch_size.of(batch, look)
         steady = self._window.batch(
             samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
         )
@@ -521,7 +561,7 @@ class Recorder:
         self._alike = False
         if steady is None:
             return None
-        if steady and self._plain and events is not None:
+        if steady and self._batch_size.plain and events is not None:
             self._alike = True
             self.stride.follow(look, samples=samples, tokens=tokens, events=events)
         steps.stepped(steady=steady)
@@ -711,6 +751,8 @@ class Recorder:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
             sample = replace(sample, device=device, step_times_s=device.step_times_s)
+        if (pipeline := self._steps.pipeline_time()) is not None:
+            sample = replace(sample, pipeline=pipeline)
         vector = self._panel.read(sample)
         self._batches += sample.batches
         job, even = self._job.window(
@@ -719,7 +761,7 @@ class Recorder:
         window = self._panel.derive(job, self._tariff, None if even is job else even or {})
         if not self._book.header["statics"] or trigger == "end":
             self._book.header["statics"] = self._panel.statics(sample)
-            self._book.header |= self._steps.about()
+            self._book.header |= self._steps.about(final=trigger == "end")
         if trigger != "train":
             by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
@@ -757,41 +799,6 @@ class Recorder:
         if self._state in ("training", "ended"):
             raise ValueError("resume() after begin(): an attempt resumes a checkpoint before it trains")
         self._steps_before = self._book.resume(state)
-
-    def _samples(self, batch: object, seen: int | None) -> int | None:
-        """Samples of a batch, where the user's function tells or its tensors do."""
-        if batch is None:
-            return seen
-        if self._batch_size_fn is not None:
-            return self._ask(self._batch_size_fn, batch, "batch_size_fn")
-        if self._parts is None:
-            return seen
-        sizes = [batches.look(part).samples for part in self._parts(batch)]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
-
-    @property
-    def _plain(self) -> bool:
-        return self._batch_size_fn is None and self._length_fn is None and self._parts is None
-
-    def _tokens(self, batch: object) -> tuple[int | None, int | None]:
-        """Tokens of a batch, and how many elements of `input_ids` beyond them are padding, where both are known."""
-        parts = [batch] if self._parts is None or batch is None else self._parts(batch)
-        seen = [batches.input_ids_tokens(part) for part in parts]
-        elements = None if None in seen or not seen else sum(n for n in seen if n is not None)
-        if self._length_fn is None or batch is None:
-            return elements, None
-        tokens = self._ask(self._length_fn, batch, "length_fn")
-        return tokens, None if tokens is None or elements is None else max(0, elements - tokens)
-
-    def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
-        """A user's function of the batch; where it fails, the count is missing and training goes on."""
-        try:
-            return int(function(batch))
-        except Exception as error:  # noqa: BLE001 - the user's function must not kill the user's training
-            if what not in self._book.notes:
-                self._book.notes[what] = repr(error)
-                _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
-            return None
 
 
 def came_to(run: RunRecord | None) -> dict[str, float | bool]:

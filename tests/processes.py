@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TESTS = str(Path(__file__).parent)
@@ -39,7 +40,8 @@ def run(script: str, folder: Path, ranks: int = 2, *arguments: str, timeout_s: f
     """Run `script` in so many processes to its end, and return what they said; all of them have to succeed."""
     processes = start(script, folder, ranks, *arguments, per_node=per_node)
     try:
-        said = [process.communicate(timeout=timeout_s)[0] for process in processes]
+        with ThreadPoolExecutor(ranks) as readers:  # all at once: who fills a pipe that nobody reads waits for good
+            said = list(readers.map(lambda process: process.communicate(timeout=timeout_s)[0], processes))
     finally:
         for process in processes:
             process.kill()

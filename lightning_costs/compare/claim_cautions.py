@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lightning_costs.compare.cautions import NAMED, caution, named, quoted
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schedule import shaping_differences
 from lightning_costs.compare.schema import (
@@ -21,6 +20,7 @@ from lightning_costs.compare.schema import (
     RunRow,
     Sweep,
 )
+from lightning_costs.compare.wording import NAMED, caution, named, quoted
 
 #: An early lead counts where it covers this share of the range of qualities.
 EARLY_SHARE = 0.1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.compare.cautions import quoted
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
+from lightning_costs.compare.wording import quoted
 
 #: Families in reading order; others come last.
 FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")

@@ -60,6 +60,26 @@ class DeviceTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineTime:
+    """What one rank's stage of a pipeline did in the steps outside warm-up that it completed in a window.
+
+    A step goes from its begin to the next one's.
+
+    Args:
+        steps: How many.
+        step_s: Their seconds: the denominator of the others.
+        busy_s: In forward and backward passes.
+        outside_s: In loading, reducing gradients, the optimizer step, and between two schedules, with what these
+            wait for other stages.
+    """
+
+    steps: int = 0
+    step_s: float = 0.0
+    busy_s: float = 0.0
+    outside_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepSample:
     """A window of training on one rank, closed at an optimizer step, an evaluation or the end of the run.
 
@@ -90,6 +110,7 @@ class StepSample:
         step_times_s: Durations of the single steps outside warm-up; None where they cannot be told.
         overhead_s: What measuring cost in this window, contained in the accounts.
         device: What the device did in the steps it completed since the last window; None where it has no events.
+        pipeline: What this rank's stage of a pipeline did in the steps it completed since; None without one.
     """
 
     step: int
@@ -115,6 +136,7 @@ class StepSample:
     step_times_s: tuple[float, ...] | None = ()
     overhead_s: float = 0.0
     device: DeviceTime | None = None
+    pipeline: PipelineTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,7 @@ def attempts_told(header: Mapping[str, Any], final: Mapping[str, float | None]) 
 
 _KINDS = {
     "param_bytes": "parameters",
+    "master_bytes": "fp32 masters",
     "grad_bytes": "gradients",
     "opt_state_bytes": "optimizer state",
     "activation_bytes": "activations",
@@ -125,7 +126,8 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
     if roofline := header.get("roofline"):
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):
-        kinds = ", ".join(f"{word} {human(at_peak[name], 'bytes')}" for name, word in _KINDS.items())
+        held = {word: at_peak[name] for name, word in _KINDS.items() if at_peak.get(name)}
+        kinds = ", ".join(f"{word} {human(nbytes, 'bytes')}" for word, nbytes in held.items())
         total = human(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
     said += _ranks(header.get("ranks") or {}, final or {})
@@ -151,15 +153,16 @@ def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[s
     Example:
         >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
         >>> _ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
-        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward pass 2 s)']
+        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
     said = []
     slowest, train_s = told.get("slowest"), final.get("train_s")
     if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         said.append(
             f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
-            f"{human(slowest['ahead_s'], 's')} of {human(train_s, 's')} (its data {human(slowest['data_wait_s'], 's')}, "
-            f"its work before the backward pass {human(slowest['lead_s'], 's')})"
+            f"{human(slowest['ahead_s'], 's')} of {human(train_s, 's')} "
+            f"(its data {human(slowest['data_wait_s'], 's')}, its work before the backward "
+            f"{human(slowest['lead_s'], 's')})"
         )
     if gone := told.get("gone"):
         said.append(f"{len(gone)} of {told['of']} ranks are gone: {'; '.join(gone.values())}")

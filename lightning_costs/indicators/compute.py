@@ -260,12 +260,15 @@ class _OfFirstStep(Measured):
 
     def read(self, sample: StepSample) -> Amount:
         first = self._census.first
+        self._staged = sample.pipeline is not None
         return None if first is None else self._of(first)
 
     def _of(self, first: StepCount) -> float:
         return float(first.step.calls)
 
     def _per_sample(self, first: StepCount, amount: int) -> float:
+        if self._staged:
+            raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
         if not first.samples:
             raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
         self.method = (

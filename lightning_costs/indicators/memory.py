@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 from lightning_costs.core.indicator import Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
@@ -13,11 +13,11 @@ from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import Holding, TensorMemory
 
 
-class _Held(Measured):
-    """Bytes on all ranks together, each storage once on its rank."""
+class _OnRank(Measured):
+    """Bytes on this rank, each storage once."""
 
     name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
-    fold, across, paced = "max", "sum", True
+    fold, paced = "max", True
 
     def open(self, setting: Setting) -> None:
         self._memory = setting.probe(TensorMemory)
@@ -25,6 +25,26 @@ class _Held(Measured):
     def _held(self, sample: StepSample) -> Holding:
         """What is held now; between two train points, as after the last watched step (a walk takes time)."""
         return self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
+
+    def _most(self, sample: StepSample, peak: Literal["grad_peak_bytes", "opt_peak_bytes"]) -> Amount:
+        """The most that was held at any moment that was looked at."""
+        self._held(sample)
+        if self._memory.failed is not None:
+            raise Missing(self._memory.failed, warn=True)
+        most: int | None = getattr(self._memory, peak)
+        return None if most is None else float(most)
+
+
+class _Held(_OnRank):
+    """Bytes on all ranks together, each storage once on its rank."""
+
+    name, across = "held_bytes", "sum"
+
+
+class _Fullest(_OnRank):
+    """The same on the rank that holds most."""
+
+    name, across, role = "rank_max_held_bytes", "max", "diagnostic"
 
 
 @final
@@ -44,11 +64,17 @@ class GradBytes(_Held):
     name, label = "grad_bytes", "memory of gradients"
 
     def read(self, sample: StepSample) -> Amount:
-        self._held(sample)
-        if self._memory.failed is not None:
-            raise Missing(self._memory.failed, warn=True)
-        peak = self._memory.grad_peak_bytes
-        return None if peak is None else float(peak)
+        return self._most(sample, "grad_peak_bytes")
+
+
+@final
+class MasterBytes(_Held):
+    """Master weights: the copies (fp32, as a rule) that an optimizer updates in place of the model's parameters."""
+
+    name, label = "master_bytes", "memory of master weights"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._held(sample).master_bytes)
 
 
 @final
@@ -68,11 +94,57 @@ class OptPeakBytes(_Held):
     name, label, headline = "opt_peak_bytes", "optimizer memory inside the step", True
 
     def read(self, sample: StepSample) -> Amount:
-        self._held(sample)
-        if self._memory.failed is not None:
-            raise Missing(self._memory.failed, warn=True)
-        peak = self._memory.opt_peak_bytes
-        return None if peak is None else float(peak)
+        return self._most(sample, "opt_peak_bytes")
+
+
+@final
+class RankMaxParamBytes(_Fullest):
+    """Parameters on the rank that holds most of them."""
+
+    name, label = "rank_max_param_bytes", "memory of parameters, the fullest rank"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._held(sample).param_bytes)
+
+
+@final
+class RankMaxGradBytes(_Fullest):
+    """Gradients, at most, on the rank that holds most of them."""
+
+    name, label = "rank_max_grad_bytes", "memory of gradients, the fullest rank"
+
+    def read(self, sample: StepSample) -> Amount:
+        return self._most(sample, "grad_peak_bytes")
+
+
+@final
+class RankMaxMasterBytes(_Fullest):
+    """Master weights on the rank that holds most of them."""
+
+    name, label = "rank_max_master_bytes", "memory of master weights, the fullest rank"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._held(sample).master_bytes)
+
+
+@final
+class RankMaxOptStateBytes(_Fullest):
+    """Optimizer state at rest on the rank that holds most of it."""
+
+    name, label = "rank_max_opt_state_bytes", "optimizer memory at rest, the fullest rank"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._held(sample).opt_state_bytes)
+
+
+@final
+class RankMaxOptPeakBytes(_Fullest):
+    """Most optimizer memory at any moment of the watched steps, on the rank that holds most."""
+
+    name, label = "rank_max_opt_peak_bytes", "optimizer memory inside the step, the fullest rank"
+
+    def read(self, sample: StepSample) -> Amount:
+        return self._most(sample, "opt_peak_bytes")
 
 
 def counted_memory(census: StepCensus) -> StepMemory:

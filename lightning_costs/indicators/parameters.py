@@ -24,6 +24,10 @@ class _Params(Measured):
         self._module = setting.module
         self._setting = setting
 
+    def _sizes(self) -> Mapping[int, int]:
+        """Whole sizes of parameters in shards: under FSDP what wraps the module knows them."""
+        return parameters.sharded_sizes(self._setting.wrapper or self._module)
+
     def _calls(self) -> tuple[Mapping[nn.Module, int], Mapping[nn.Module, int]]:
         """How often the first counted forward pass called each module, and with how many rows."""
         census = self._setting.attached(StepCensus)
@@ -39,7 +43,7 @@ class Params(_Params):
     name, label, headline = "params", "parameters", True
 
     def read(self, sample: StepSample) -> float:
-        return float(parameters.count(self._module))
+        return float(parameters.count(self._module, sizes=self._sizes()))
 
 
 @final
@@ -49,7 +53,7 @@ class TrainableParams(_Params):
     name, label = "trainable_params", "trainable parameters"
 
     def read(self, sample: StepSample) -> float:
-        return float(parameters.count(self._module, trainable_only=True))
+        return float(parameters.count(self._module, trainable_only=True, sizes=self._sizes()))
 
 
 @final
@@ -65,7 +69,7 @@ class SharedParams(_Params):
             if counts
             else "registered under several names; no forward pass was counted to see repeated calls"
         )
-        return float(parameters.shared(self._module, counts))
+        return float(parameters.shared(self._module, counts, self._sizes()))
 
 
 @final
@@ -75,7 +79,7 @@ class EmbeddingParams(_Params):
     name, label = "embedding_params", "parameters in embeddings"
 
     def read(self, sample: StepSample) -> float:
-        return float(parameters.embedding(self._module))
+        return float(parameters.embedding(self._module, self._sizes()))
 
 
 @final
@@ -91,7 +95,7 @@ class ActiveParams(_Params):
             if counts
             else "declared by modules (active_params); no forward pass was counted to see routing"
         )
-        return parameters.active(self._module, counts, rows)
+        return parameters.active(self._module, counts, rows, self._sizes())
 
 
 @final

@@ -7,10 +7,9 @@ on torch 2.13).
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, final
@@ -23,10 +22,10 @@ from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Tally, Watch
+from lightning_costs.probes.parameters import in_shards
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import held
 
-_log = logging.getLogger("lightning_costs")
 #: After so many different signatures no more are counted: a stream of ever-new lengths must stay cheap.
 MOST_CENSUSES = 64
 
@@ -111,6 +110,7 @@ class StepCensus:
         self._lost = 0
         self._updated = False
         self._following: Lifetimes | None = None
+        self._watch: Watch | None = None
         self._memory: StepMemory | None = None
         self._memory_is_early = True
         self.censuses = 0
@@ -131,7 +131,7 @@ class StepCensus:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
-        return cls(setting.module, setting.optimizers, setting.device)
+        return cls(setting.module, lambda: setting.optimizers(), setting.device)  # they may be wrapped later
 
     def detach(self) -> None:
         """Nothing is held."""
@@ -162,19 +162,29 @@ class StepCensus:
         calls = None
         if self.calls is None and self._module is not None:
             calls = ModuleCalls(self._module, keep_example=self.keep_example)
-        follows = self._following = self._follow()
-        watch = Watch(
-            weights=self._module.parameters() if self._module is not None else (),
-            lifetimes=follows,
-            first_backward=calls.stop if calls is not None else None,
-            counts=counts,
-        )
+        watch = None
+        try:
+            follows = self._following = self._follow()
+            watch = Watch(
+                weights=self._module.parameters() if self._module is not None else (),
+                lifetimes=follows,
+                first_backward=calls.stop if calls is not None else None,
+                counts=counts,
+                gathered=self._gathered(),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
+            self.failed = f"a step could not be watched: {error!r}"
+        if watch is None:
+            self.censuses += 1
+            yield
+            return
+        self._watch = watch
         try:
             with eager(), calls or nullcontext(), launches(watch.launched), watch:
                 yield
             self.look()
         finally:
-            self._following = None
+            self._following = self._watch = None
             memory = follows.close() if follows is not None else None
         self.censuses += 1
         self._seen.add(key)
@@ -193,16 +203,28 @@ class StepCensus:
                 samples=samples,
             )
 
+    def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
+        return self._module.parameters if self._module is not None and in_shards(self._module) else None
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """What runs inside is none of the step's work: other steps of its kind do not repeat it."""
+        watch = self._watch
+        if watch is None or watch.away:
+            yield
+            return
+        watch.away = True
+        try:
+            yield
+        finally:
+            watch.away = False
+
     def _follow(self) -> Lifetimes | None:
         if self._module is None or self._device is None:
             return None
-        try:
-            follows = Lifetimes(self._device, allocator(self._device))
-            follows.hold("other", self._module.buffers())
-            self._hold(follows)
-        except Exception:  # noqa: BLE001 - tensors of unknown kinds: the training goes on, its memory is not followed
-            _log.exception("memory inside steps is not followed; training goes on. Please report this")
-            return None
+        follows = Lifetimes(self._device, allocator(self._device))
+        follows.hold("other", self._module.buffers())
+        self._hold(follows)
         return follows
 
     def _hold(self, follows: Lifetimes) -> None:
@@ -212,12 +234,12 @@ class StepCensus:
 
     def look(self) -> None:
         """Inside a counted step: what is a gradient or a state now is known as one from here on."""
-        if self._following is not None:
-            try:
-                self._hold(self._following)
-            except Exception:  # noqa: BLE001 - as above
-                _log.exception("memory inside this step is followed no longer; training goes on. Please report this")
-                self._following = None
+        if self._following is None:
+            return
+        try:
+            self._hold(self._following)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._following, self.failed = None, f"a look inside a counted step failed: {error!r}"
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

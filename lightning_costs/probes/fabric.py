@@ -8,16 +8,16 @@ listener each only calls through. Seen on Lightning 2.6.6.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from functools import partial, wraps
-from typing import Any, Protocol, final
+from typing import Any, Protocol
 
 from torch import nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode, _push_mode
 
 from lightning_costs.core.records import Place
+from lightning_costs.probes.optimizers import on_update, unwrap
 from lightning_costs.probes.places import on_mesh, replicas
-from lightning_costs.probes.tensors import unwrap
+from lightning_costs.probes.shadow import Shadows
 
 _WRAPPED = "_lightning_costs_wrapped"
 
@@ -25,8 +25,10 @@ _WRAPPED = "_lightning_costs_wrapped"
 class FabricListener(Protocol):
     """What is told of a Fabric; `lightning_costs.fabric` listens."""
 
-    def set_up(self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any]) -> None:
-        """Modules and optimizers were set up, the user's own under their wrappers."""
+    def set_up(
+        self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
+    ) -> None:
+        """Modules and optimizers were set up: the user's modules, optimizers as the strategy gave them, wrappers."""
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """A loader is iterated over: the same batches, one by one."""
@@ -81,8 +83,10 @@ def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListene
 def _setting_up(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     parts = result if isinstance(result, tuple) else (result,)
-    modules = [getattr(part, "module", part) for part in parts if isinstance(part, nn.Module)]
-    listener.set_up(fabric, modules, [unwrap(part) for part in parts if hasattr(part, "param_groups")])
+    wrappers = [part for part in parts if isinstance(part, nn.Module)]
+    modules = [getattr(part, "module", part) for part in wrappers]
+    optimizers = [getattr(part, "_optimizer", part) for part in parts if hasattr(part, "param_groups")]
+    listener.set_up(fabric, modules, optimizers, wrappers)
     return result
 
 
@@ -154,53 +158,7 @@ def facts(fabric: Any) -> dict[str, Any]:
 
 def on_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
     """Call around every update of an optimizer, where it can be hooked."""
-    if hasattr(optimizer, "register_step_post_hook"):
-        optimizer.register_step_pre_hook(lambda *_: before())
-        optimizer.register_step_post_hook(lambda *_: after())
-
-
-# A count that no `with` surrounds ---------------------------------------------------------------------------
-
-
-@final
-class OpenCount:
-    """A count of operators from one batch to the next: entered and left by hand, and never in the user's modes' way.
-
-    Between two fetches the script may enter modes of its own and keep them: torch's modes are a stack, and whoever
-    leaves pops its top. So nothing is counted where a mode is on already, and those above are off while it leaves.
-    """
-
-    def __init__(self) -> None:
-        self._stack: ExitStack | None = None
-
-    def begin(self, count: AbstractContextManager[None] | None) -> None:
-        """Enter what was given; under a mode of the script's it is left at once, and what it counts stays unknown."""
-        if count is None:
-            return
-        self.end(discard=True)
-        lowest = not _modes()
-        self._stack = ExitStack()
-        self._stack.enter_context(count)
-        if not lowest:
-            self._leave(discard=True)
-
-    def end(self, *, discard: bool = False) -> None:
-        """Leave it; `discard` where what was counted is not the work of one batch."""
-        if self._stack is None:
-            return
-        above = [_pop_mode() for _ in range(len(_modes()) - 1)]
-        try:
-            self._leave(discard=discard)
-        finally:
-            for mode in reversed(above):
-                _push_mode(mode)
-
-    def _leave(self, *, discard: bool) -> None:
-        stack, self._stack = self._stack, None
-        if stack is not None:
-            error = GeneratorExit() if discard else None
-            stack.__exit__(type(error) if error is not None else None, error, None)
-
-
-def _modes() -> list[Any]:
-    return list(_get_current_dispatch_mode_stack())
+    inner = unwrap(optimizer)
+    if hasattr(inner, "register_step_pre_hook"):
+        inner.register_step_pre_hook(lambda *_: before())
+    on_update(optimizer, after, Shadows())

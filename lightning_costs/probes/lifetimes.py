@@ -13,8 +13,8 @@ import torch
 from lightning_costs.probes.tensors import storages
 
 Phase = Literal["forward", "backward", "optimizer"]
-Kind = Literal["param", "grad", "opt_state", "activation", "other"]
-KINDS: tuple[Kind, ...] = ("param", "grad", "opt_state", "activation", "other")
+Kind = Literal["param", "master", "grad", "opt_state", "activation", "other"]
+KINDS: tuple[Kind, ...] = ("param", "master", "grad", "opt_state", "activation", "other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class Lifetimes:
         """These tensors are of a kind. Storages not met before were there before the step."""
         for storage in storages(tensors):
             number = self._follow(storage, kind, early=True)
-            if number is not None and self._storages[number].kind != "param":
+            if number is not None and self._storages[number].kind not in ("param", "master"):
                 self._storages[number].kind = kind
 
     def ran(self, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], *, activation: bool) -> None:

@@ -60,6 +60,7 @@ class Watch(TorchDispatchMode):
         lifetimes: Follows storages too; None counts only.
         first_backward: Called once, when the first backward pass begins.
         counts: Whether operators are counted; False follows storages alone.
+        gathered: Tells the weights of this moment, where they are in shards and put together only while in use.
     """
 
     #: Operators of higher order (flex attention, Triton kernels) pass through as they are.
@@ -77,10 +78,12 @@ class Watch(TorchDispatchMode):
         lifetimes: Lifetimes | None = None,
         first_backward: Callable[[], None] | None = None,
         counts: bool = True,
+        gathered: Callable[[], Iterable[torch.Tensor]] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._formulas = Formulas()
         self._weights = {storage._cdata for storage in storages(weights)}
+        self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
         self._first_backward = first_backward
@@ -96,6 +99,8 @@ class Watch(TorchDispatchMode):
         self.uncounted: Counter[str] = Counter()
         #: Why counting stopped, if it did.
         self.failed: str | None = None
+        #: Whether what runs is none of the step's: it is neither counted nor followed.
+        self.away = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
@@ -118,7 +123,7 @@ class Watch(TorchDispatchMode):
             self.uncounted[f"triton.{kernel}"] += 1
 
     def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
-        if self.failed is not None:
+        if self.failed is not None or self.away:
             return None
         try:
             inputs = list(flat((*args, *kwargs.values())))
@@ -194,8 +199,11 @@ class Watch(TorchDispatchMode):
 
     def _gone(self, identity: int, _: object) -> None:
         self._weights.discard(identity)
+        self._casts.pop(identity, None)
 
     def _has_weight(self, inputs: list[torch.Tensor]) -> bool:
+        if self._gathered is not None:  # anew: where a weight was, there may be an activation by now
+            self._weights = {storage._cdata for storage in storages(self._gathered())} | self._casts.keys()
         return any(storage._cdata in self._weights for storage in storages(inputs))
 
 

@@ -15,9 +15,10 @@ from torch.nn.parameter import is_lazy
 from lightning_costs.core.missing import Missing
 
 Calls = Mapping[nn.Module, int]
+Sizes = Mapping[int, int]
 
 
-def numel(parameter: torch.Tensor, sizes: Mapping[int, int] | None = None) -> int:
+def numel(parameter: torch.Tensor, sizes: Sizes | None = None) -> int:
     """Elements of a parameter as the model has it: under ZeRO-3 its own `numel()` is 0, under FSDP that of a shard.
 
     Args:
@@ -35,7 +36,11 @@ def numel(parameter: torch.Tensor, sizes: Mapping[int, int] | None = None) -> in
 
 
 def sharded_sizes(module: nn.Module) -> dict[int, int]:
-    """Whole sizes of parameters that FSDP (version 1) holds in shards, by identity."""
+    """Whole sizes of parameters that FSDP (version 1) holds in shards, by identity.
+
+    Args:
+        module: The outermost FSDP module: the one that it wraps knows nothing of it.
+    """
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return {}
@@ -51,9 +56,21 @@ def sharded_sizes(module: nn.Module) -> dict[int, int]:
     return sizes
 
 
-def count(module: nn.Module, *, trainable_only: bool = False) -> int:
-    """Unique parameters: a tensor used in two places is one."""
-    sizes = sharded_sizes(module)
+def in_shards(module: nn.Module) -> bool:
+    """Whether ranks share the parameters: by ZeRO-3, FSDP of either version, or tensor parallelism."""
+    marks = ("ds_numel", "_fsdp_flattened", "device_mesh")
+    return any(hasattr(parameter, mark) for parameter in module.parameters() for mark in marks)
+
+
+def count(module: nn.Module, *, trainable_only: bool = False, sizes: Sizes | None = None) -> int:
+    """Unique parameters: a tensor used in two places is one.
+
+    Args:
+        module: The model.
+        trainable_only: Only those that take gradients.
+        sizes: `sharded_sizes` of what wraps the model; by default of the model.
+    """
+    sizes = sharded_sizes(module) if sizes is None else sizes
     return sum(numel(p, sizes) for p in module.parameters() if p.requires_grad or not trainable_only)
 
 
@@ -74,7 +91,7 @@ def _nearest_called(module: nn.Module, counts: Calls, parents: Mapping[nn.Module
     return current
 
 
-def shared(module: nn.Module, counts: Calls) -> int:
+def shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -> int:
     """Parameters used in more than one place.
 
     Registered under several names (tied weights), or owned by a module that one forward pass calls more than once (a
@@ -84,8 +101,9 @@ def shared(module: nn.Module, counts: Calls) -> int:
     Args:
         module: The model.
         counts: How often one forward pass called each module.
+        sizes: As in `count`.
     """
-    sizes, parents = sharded_sizes(module), _parents(module)
+    sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     places: defaultdict[int, int] = defaultdict(int)
     found: dict[int, nn.Parameter] = {}
     for owner in module.modules():
@@ -97,9 +115,9 @@ def shared(module: nn.Module, counts: Calls) -> int:
     return sum(numel(found[key], sizes) for key, uses in places.items() if uses > 1)
 
 
-def embedding(module: nn.Module) -> int:
+def embedding(module: nn.Module, sizes: Sizes | None = None) -> int:
     """Parameters that an embedding owns: nn.Embedding, nn.EmbeddingBag, or a class named ...Embedding(s)."""
-    sizes = sharded_sizes(module)
+    sizes = sharded_sizes(module) if sizes is None else sizes
     found = {
         id(parameter): parameter
         for owner in module.modules()
@@ -110,7 +128,7 @@ def embedding(module: nn.Module) -> int:
     return sum(numel(parameter, sizes) for parameter in found.values())
 
 
-def active(module: nn.Module, counts: Calls, rows: Calls) -> float:
+def active(module: nn.Module, counts: Calls, rows: Calls, sizes: Sizes | None = None) -> float:
     """Parameters used per token: fewer than all in a sparse mixture of experts.
 
     A module may declare them for all below it: an attribute `active_params`, a number or a function without
@@ -122,8 +140,9 @@ def active(module: nn.Module, counts: Calls, rows: Calls) -> float:
         module: The model.
         counts: How often one forward pass called each module.
         rows: How many rows it gave each.
+        sizes: As in `count`.
     """
-    sizes, parents = sharded_sizes(module), _parents(module)
+    sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     total = 0.0
     taken: set[int] = set()
 
@@ -140,7 +159,7 @@ def active(module: nn.Module, counts: Calls, rows: Calls) -> float:
             total += float(declared() if callable(declared) else declared)
             return
         inside: set[nn.Module] = set()
-        for group in _experts(part, counts, rows, parents):
+        for group in _experts(part, counts, rows, parents, sizes):
             around = _nearest_called(part, counts, parents)
             assert around is not None
             each = sum(take(expert) for expert in group) / len(group)
@@ -159,7 +178,7 @@ def active(module: nn.Module, counts: Calls, rows: Calls) -> float:
 
 
 def _experts(
-    part: nn.Module, counts: Calls, rows: Calls, parents: Mapping[nn.Module, nn.Module]
+    part: nn.Module, counts: Calls, rows: Calls, parents: Mapping[nn.Module, nn.Module], sizes: Sizes
 ) -> Iterator[list[nn.Module]]:
     """Groups of routed experts among a module's children."""
     around = _nearest_called(part, counts, parents)
@@ -168,7 +187,7 @@ def _experts(
         return
     alike: defaultdict[Any, list[nn.Module]] = defaultdict(list)
     for child in part.children():
-        shapes = tuple(tuple(p.shape) for p in child.parameters())
+        shapes = tuple(_shape(p, sizes) for p in child.parameters())
         if shapes:
             alike[(type(child), shapes)].append(child)
     for siblings in alike.values():
@@ -179,6 +198,13 @@ def _experts(
         told = _called_experts(part, siblings, parents)
         if len(siblings) > 1 and ((uneven and not narrowing) or (told and (uneven or idle))):
             yield siblings
+
+
+def _shape(parameter: torch.Tensor, sizes: Sizes) -> tuple[int, ...]:
+    """Its whole shape, under ZeRO-3 too; where FSDP keeps a flat shard, its whole size."""
+    if id(parameter) in sizes:
+        return (sizes[id(parameter)],)
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _called_experts(part: nn.Module, siblings: list[nn.Module], parents: Mapping[nn.Module, nn.Module]) -> bool:
@@ -199,7 +225,7 @@ def nonzero(module: nn.Module) -> int:
     """
     kept: list[torch.Tensor] = []
     seen: set[int] = set()
-    if sharded_sizes(module):
+    if in_shards(module) or sharded_sizes(module):
         raise Missing("parameters are held in shards: one rank cannot count their zeros")
     for owner in module.modules():
         for name, parameter in owner._parameters.items():
@@ -210,12 +236,6 @@ def nonzero(module: nn.Module) -> int:
                 raise Missing("a lazy module has not seen its first batch")
             if parameter.is_meta:
                 raise Missing("on the meta device weights have no values")
-            if (
-                hasattr(parameter, "ds_numel")
-                or type(parameter).__name__ == "DTensor"
-                or hasattr(parameter, "device_mesh")
-            ):
-                raise Missing("parameters are held in shards: one rank cannot count their zeros")
             mask = owner._buffers.get(f"{name.removesuffix('_orig')}_mask") if name.endswith("_orig") else None
             weight = parameter.detach()
             kept.append(torch.count_nonzero(weight if mask is None else weight * mask))

@@ -47,6 +47,7 @@ class Setting:
         devices: How many accelerators are allocated to the job (on a CPU: how many nodes).
         nodes: How many machines.
         module: What is trained.
+        wrapper: The module in the wrapping that a strategy gave it (FSDP's, DeepSpeed's engine), once it has one.
         optimizers: Returns the optimizers at the time of the call: they may be made late, or anew.
         dataset_samples: Size of the training set; None where it has no length.
         inference: What a forward pass costs, once it was measured; until then, why it was not.
@@ -59,6 +60,7 @@ class Setting:
     devices: int = 1
     nodes: int = 1
     module: nn.Module | None = None
+    wrapper: nn.Module | None = None
     optimizers: Callable[[], Sequence[Any]] = tuple
     dataset_samples: int | None = None
     inference: Inference | str = "not asked for: infer=False"

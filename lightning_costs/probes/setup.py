@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lightning_costs.probes.optimizers import family
 from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.tensors import family
 
 _PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
 _HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "rho", "adaptive")

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
-from lightning_costs.core.records import DeviceTime
+from lightning_costs.core.records import DeviceTime, PipelineTime
 from lightning_costs.core.roofline import place
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.census import EvaluationCensus, StepCensus
 from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.inference import Inference, infer
 from lightning_costs.probes.peaks import find_peak
+from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.stride import compiled_graphs
 from lightning_costs.probes.tensors import TensorMemory
@@ -67,6 +68,7 @@ class StepWatch:
             self._census.keep_example = keep
         self._memory = setting.attached(TensorMemory)
         self._device_steps = setting.attached(DeviceSteps)
+        self._pipeline = setting.attached(Pipeline)
         #: Whether a device's own timeline is kept.
         self.timing_device = self._device_steps is not None
         self._look: batches.Look | None = None
@@ -221,6 +223,8 @@ class StepWatch:
             self._census.settle(steady=steady)
         if self._device_steps is not None:
             self._device_steps.stepped(steady=steady)
+        if self._pipeline is not None:
+            self._pipeline.judged(steady=steady)
         self.done += 1
         if self._warm_left:
             self._warm_left -= 1
@@ -229,10 +233,16 @@ class StepWatch:
         """Something else ran between two steps: the period between their ends is no step's."""
         if self._device_steps is not None:
             self._device_steps.interrupted()
+        if self._pipeline is not None:
+            self._pipeline.interrupted()
 
     def device_time(self) -> DeviceTime | None:
         """What the device's own events tell, as far as they have happened; None where the host's clock tells."""
         return self._device_steps.collect() if self._device_steps is not None else None
+
+    def pipeline_time(self) -> PipelineTime | None:
+        """What this rank's stage of a pipeline did, as far as its moments have happened; None without a pipeline."""
+        return self._pipeline.collect() if self._pipeline is not None else None
 
     def take_census_s(self, step_s: float | None) -> float:
         """Seconds that counting took beyond steps of `step_s`, since the last call; later where that is unknown."""
@@ -242,12 +252,19 @@ class StepWatch:
         self._census_s.clear()
         return excess_s
 
-    def about(self) -> dict[str, Any]:
-        """What the counted steps say beside their columns, for the header: memory at its peak, roofline, inference."""
+    def about(self, *, final: bool = False) -> dict[str, Any]:
+        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference.
+
+        Args:
+            final: Whether the run is over.
+        """
+        facts: dict[str, Any] = {}
+        if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
+            facts["pipeline"] = pipeline
         census = self._census
         if census is None or census.failed is not None:
-            return {}
-        facts: dict[str, Any] = {
+            return facts
+        facts |= {
             "census": {
                 "counted_steps": census.censuses,
                 "batches": census.batches,

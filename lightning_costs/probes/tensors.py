@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, Self, final
@@ -9,10 +10,10 @@ from typing import Any, Literal, Self, final
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.probes.optimizers import family, gradients_of, masters_of, parameters_of
 from lightning_costs.probes.setting import Setting
 
 _DEPTH = 6
@@ -23,56 +24,44 @@ class Holding:
     """Bytes held on this rank at one moment, no storage in two kinds."""
 
     param_bytes: int
+    master_bytes: int
     grad_bytes: int
     opt_state_bytes: int
-
-
-def unwrap(optimizer: Any) -> Any:
-    """The optimizer that holds the state, under wrappers of Lightning, Accelerate or DeepSpeed."""
-    seen: set[int] = set()
-    while id(optimizer) not in seen:
-        seen.add(id(optimizer))
-        if isinstance(optimizer, Optimizer) and not hasattr(optimizer, "_optimizer"):
-            break
-        inner = getattr(optimizer, "_optimizer", None) or getattr(optimizer, "optimizer", None)
-        if inner is None:
-            break
-        optimizer = inner
-    return optimizer
-
-
-def family(optimizer: Any) -> Iterator[Optimizer]:
-    """An optimizer and every optimizer it owns: SAM's base optimizer, Lookahead's inner one."""
-    seen: set[int] = set()
-    waiting = [unwrap(optimizer)]
-    while waiting:
-        current = waiting.pop()
-        if id(current) in seen or not isinstance(current, Optimizer):
-            continue
-        seen.add(id(current))
-        yield current
-        waiting += [value for value in vars(current).values() if isinstance(value, Optimizer)]
 
 
 def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
     """Walk what is held now.
 
     State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors. On the meta
-    device it is what a real one would hold.
+    device it is what a real one would hold. Of what ranks share (DTensor, FSDP, ZeRO) it is this rank's shard.
     """
     claimed: set[tuple[torch.device, int]] = set()
-    found = {f"{kind}_bytes": _claim(tensors, claimed) for kind, tensors in held(module, optimizers)}
-    return Holding(**found)
+    found: Counter[str] = Counter()
+    for kind, tensors in held(module, optimizers):
+        found[kind] += _claim(tensors, claimed)
+    return Holding(**{f"{kind}_bytes": nbytes for kind, nbytes in found.items()})
 
 
 def held(
     module: nn.Module, optimizers: Iterable[Any]
-) -> Iterator[tuple[Literal["param", "grad", "opt_state"], Iterable[torch.Tensor]]]:
+) -> Iterator[tuple[Literal["param", "master", "grad", "opt_state"], Iterable[torch.Tensor]]]:
     """Tensors that a training holds between operators, by kind, in the order in which kinds claim storages."""
-    parameters = list(module.parameters())
-    yield "param", parameters
-    yield "grad", (p.grad for p in parameters if p.grad is not None)
+    parameters, optimizers = list(module.parameters()), list(optimizers)
+    masters = list(tensors_in([masters_of(o) for o in optimizers]))
+    yield "param", (part for p in parameters for part in (p, *_shards(p)))
+    yield "param", tensors_in([parameters_of(o) for o in optimizers])
+    yield "master", masters
+    yield "grad", (p.grad for p in (*parameters, *masters) if p.grad is not None)
+    yield "grad", tensors_in([gradients_of(o) for o in optimizers])
     yield "opt_state", (state for o in optimizers for m in family(o) for state in tensors_in(dict(m.state)))
+
+
+def _shards(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What ZeRO-3 keeps of a parameter on this rank, and of it with ZeRO++ for the node; the parameter may be empty."""
+    for name in ("ds_tensor", "ds_secondary_tensor"):
+        shard = getattr(parameter, name, None)
+        if isinstance(shard, torch.Tensor):
+            yield shard
 
 
 def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[torch.device, int]]) -> int:
@@ -104,8 +93,8 @@ def strided_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor
     elif _wraps(tensor):  # DTensor and its like: what this rank holds
         names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
-        for name in names:
-            if isinstance(part := getattr(tensor, name), torch.Tensor):  # a DTensor's mesh is among them
+        for part in (getattr(tensor, name) for name in names):
+            if isinstance(part, torch.Tensor):  # a DTensor of torch 2.13 names its mesh, too
                 yield from strided_parts(part)
     elif tensor.layout == torch.strided:
         yield tensor

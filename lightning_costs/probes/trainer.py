@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.probes.optimizers import on_update, unwrap
 from lightning_costs.probes.shadow import ABSENT, Shadows, own
 from lightning_costs.probes.stride import BACKWARD, Stride
-from lightning_costs.probes.tensors import unwrap
 
 #: Train hooks of other callbacks: their time is not training.
 _TRAIN_HOOKS = (
@@ -280,14 +281,7 @@ class TrainerView:
         """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls."""
         note = self._listener.stride.events.append
         for index, optimizer in enumerate(self._trainer.strategy.optimizers):
-            inner = unwrap(optimizer)
-            if not hasattr(inner, "register_step_post_hook"):
-                continue
-
-            def stepped(*_: Any, _index: int = index, _note: Callable[[int], None] = note) -> None:
-                _note(_index)
-
-            self._shadows.undo_with(inner.register_step_post_hook(stepped).remove)
+            on_update(optimizer, partial(note, index), self._shadows)
 
     @contextmanager
     def _looking_inside(self) -> Iterator[None]:
@@ -401,9 +395,12 @@ class TrainerView:
             if several and not events:
                 stride.leads()
             note(BACKWARD)
-            if listener.looking:
-                listener.look_inside()
-            return original(*args, **kwargs)
+            if not listener.looking:
+                return original(*args, **kwargs)
+            listener.look_inside()
+            result = original(*args, **kwargs)
+            listener.look_inside()  # ZeRO lets most gradients go before it updates
+            return result
 
         return backward
 

@@ -18,6 +18,7 @@ from lightning_costs.report.chart_data import Axis, ChartData, chart_data, one_l
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
 from lightning_costs.report.lifecycle_chart import FIRST, decades, life_data
 from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
+from lightning_costs.report.pipeline_picture import pictured
 from lightning_costs.report.reader import bases, reader_data, recorded, room, with_priced
 from lightning_costs.report.tables import (
     final_blocks,
@@ -91,6 +92,7 @@ def page(cmp: Comparison) -> str:
         flips=flip_lines(cmp, headline),
         finals=final_blocks(cmp),
         waits=waits(cmp),
+        pipelines=pictured(cmp),
         life=_lifecycle(cmp),
         best=[quality_text(run["best_quality"]) for run in cmp.runs],
     )

@@ -12,12 +12,11 @@ from dataclasses import replace
 from itertools import combinations
 from typing import cast
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.compare.comparison import Comparison, summary_at_one_price
 from lightning_costs.compare.schema import DeclarationRow, Spend
 from lightning_costs.core.rates import PRICED
 from lightning_costs.report.chart_data import Axis, ChartData
 from lightning_costs.report.tables import Cell, Line, ordered_names, quality_text
-from lightning_costs.report.words import summary
 
 #: What a priced column is a multiple of, under one tariff for all.
 BASES = {"co2e_g": "energy_j", "cloud_usd": "device_s", "electricity_usd": "energy_j"}
@@ -158,6 +157,5 @@ def _summaries(cmp: Comparison, names: Mapping[str, str]) -> dict[str, list[str]
     found = {}
     for count in range(1, len(headline) + 1):
         for chosen in combinations(headline, count):
-            leaders = {**cmp.leaders, **{n: cmp.leaders[names[n]] for n in chosen if names[n] in cmp.leaders}}
-            found[",".join(chosen)] = summary(replace(cmp, leaders=leaders))
+            found[",".join(chosen)] = summary_at_one_price(cmp, {name: names[name] for name in chosen})
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, TargetRow
+from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
 from lightning_costs.compare.summary import FAMILIES
 from lightning_costs.core.units import digits, human
 
@@ -126,6 +126,48 @@ def target_tables(cmp: Comparison, *, headline: bool = False) -> list[TargetTabl
         )
         for row in cmp.targets
     ]
+
+
+def group_tables(cmp: Comparison, *, headline: bool = False) -> list[TargetTable]:
+    """Cost-to-quality of groups per target: medians, never over survivors alone; whose is least is marked."""
+    if cmp.groups is None:
+        return []
+    names = ordered_names(cmp, headline=headline, role="indicator")
+    tables = []
+    for row, target in zip(cmp.groups["targets"], cmp.targets, strict=True):
+        lines = [
+            Line(
+                name,
+                cmp.indicators[name]["label"],
+                cmp.indicators[name]["headline"],
+                [
+                    Cell(
+                        spread_text(spread, cmp.indicators[name]["unit"]),
+                        best=group in (row["winners"][name] or []),
+                        missing=not spread["n"],
+                    )
+                    for group, spread in row["costs"][name].items()
+                ],
+            )
+            for name in names
+            if _known(cmp, target, name)
+        ]
+        tables.append(TargetTable(quality_text(row["target"]), target["declared"], target["basis"], lines))
+    return tables
+
+
+def spread_text(spread: Spread, unit: str) -> str:
+    """The median of a group in words, its interval where there is one, and how many reached it.
+
+    Example:
+        >>> spread_text({"n": 3, "reached": 2, "share_reached": 2 / 3, "median": 90.0, "low": 60.0, "high": math.inf,
+        ...              "least": 60.0, "most": math.inf, "missing": 0}, "s")
+        '90 s [60 s, not reached], 2 of 3'
+    """
+    if not spread["n"]:
+        return "missing"
+    bounds = "" if spread["low"] is None else f" [{human(spread['low'], unit)}, {human(spread['high'], unit)}]"
+    return f"{human(spread['median'], unit)}{bounds}, {spread['reached']} of {spread['n']}"
 
 
 def front_lines(cmp: Comparison) -> list[Line]:

@@ -18,6 +18,7 @@ from lightning_costs.report.tables import (
     final_blocks,
     flip_lines,
     front_lines,
+    group_tables,
     ordered_names,
     quality_text,
     rank_matrix,
@@ -47,6 +48,9 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     for target in target_tables(cmp, headline=True):
         title = f"Cost to reach {cmp.monitor} {target.target} ({target.basis}); * needed least"
         parts += [_title(title), _table(cmp.labels, target.lines)]
+    for target in group_tables(cmp, headline=True):
+        title = f"Medians by group to reach {cmp.monitor} {target.target}, 95 % interval, how many reached it; * least"
+        parts += [_title(title), _table(list(cmp.groups["members"] if cmp.groups else ()), target.lines)]
     fronts = [line for line in front_lines(cmp) if line.headline]
     if fronts:
         parts += [_title("On the Pareto front of quality and cost: *"), _table(cmp.labels, fronts)]

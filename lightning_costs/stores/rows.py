@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from typing import Any, final
 
 from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.lane_picture import lane_picture
 from lightning_costs.core.records import Amount
 
 PREFIX = "cost/"
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
 #: What summaries hold beside costs: what the run came to (`compare.outcome`), and where it is drawn.
-_OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view")
+_OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
 _log = logging.getLogger("lightning_costs")
 
 
@@ -129,13 +131,18 @@ def is_outcome(name: str) -> bool:
     return _OUTCOME.fullmatch(name) is not None
 
 
-def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount]) -> None:
-    """Write the final costs, statics and what the run came to into the summaries of W&B runs, flat."""
+def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None) -> None:
+    """Write final costs, statics and what the run came to into the summaries of W&B runs, flat.
+
+    One step of a pipeline is an image.
+    """
 
     def tell(run: Any, prefix: str) -> None:
         end_run(run, final, prefix=prefix)
 
     _each_wandb_run(loggers, tell, "final costs could not be written to W&B")
+    if pipeline is not None and (svg := lane_picture(pipeline)) is not None:
+        _log_picture(loggers, svg)
 
 
 def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> None:
@@ -159,3 +166,21 @@ def link_wandb(loggers: Iterable[Any], header: Mapping[str, Any], final: Mapping
         link_view(run, keys_of(header["indicators"], held, header["monitor"], prefix.removesuffix(PREFIX)))
 
     _each_wandb_run(loggers, tell, "no view of quality against costs")
+
+
+def _log_picture(loggers: Iterable[Any], svg: str) -> None:
+    """The picture as PNG, which W&B shows; it is drawn with the extra `report` only."""
+    try:
+        import vl_convert
+    except ImportError:
+        _log.info("the pipeline's picture goes to W&B where lightning-costs[report] is installed")
+        return
+
+    def tell(run: Any, prefix: str) -> None:
+        import wandb
+        from PIL import Image
+
+        picture = Image.open(BytesIO(vl_convert.svg_to_png(svg, scale=2)))
+        run.log({f"{prefix}pipeline_timeline": wandb.Image(picture)})
+
+    _each_wandb_run(loggers, tell, "the pipeline's picture could not be written to W&B")

@@ -135,7 +135,7 @@ def _run(
     assert isinstance(ours, Mapping)
     before = str(ours.get("prefix") or "")
     rows = [_named(row, before) for row in rows]
-    summary = {name: value for name, value in _named(summary, before).items() if not _is_outcome(name)}
+    summary = _named(summary, before)
     facts = {key: value for key, value in config.items() if key not in ("_wandb", "cost")}
     stamped = any(STAMP in row for row in rows)
     header: dict[str, Any] = {"tags": list(tags), **({"group": group} if group else {})}
@@ -177,8 +177,9 @@ def _seconds(text: str) -> float:
 
 
 def _named(row: Mapping[str, object], before: str) -> dict[str, object]:
-    """A row under the names that it has without its logger's prefix."""
-    return {name.removeprefix(before): value for name, value in row.items()}
+    """Costs and metrics of a row under the names that they have without its logger's prefix."""
+    named = {name.removeprefix(before): value for name, value in row.items()}
+    return {name: value for name, value in named.items() if not _is_outcome(name)}
 
 
 def _is_outcome(name: str) -> bool:

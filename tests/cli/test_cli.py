@@ -94,6 +94,23 @@ def test_compare_prints_and_writes_strict_json(
     assert target["winners"]["steps"] == ["quick"]
 
 
+def test_compare_groups_seeds_and_matches_within_a_tolerance(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    pattern = "name~(quick|slow|broken)"
+    options = ("--group", pattern, "--tolerance", "0.5", "--json", out)
+    assert call(monkeypatch, "compare", runs, "--target", "0.75", *options) == 0
+    printed = capsys.readouterr().out
+    assert "Medians by group" in printed
+    assert f"--group '{pattern}' --to html" in printed
+    compared = json.loads(out.read_text())
+    assert list(compared["groups"]["members"]) == [run["label"] for run in compared["runs"]]
+    assert compared["matched"]["tolerance"] == 0.5
+    assert "no such setting" in str(call(monkeypatch, "compare", runs, "--group", "nothing"))
+    assert call(monkeypatch, "report", runs, "--to", "md", "--group", "name") != 0
+
+
 def test_compare_prices_all_runs_under_one_tariff(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,7 @@ def test_every_field_has_its_row_in_the_document():
 def test_the_page_on_comparing_names_every_kind_of_caution():
     source = "".join(
         (DOCS.parent / "lightning_costs/compare" / name).read_text(encoding="utf-8")
-        for name in ("cautions.py", "claim_cautions.py")
+        for name in ("cautions.py", "method_cautions.py", "claim_cautions.py")
     )
     kinds = set(re.findall(r"caution\(\s+\"(\w+)\"", source)) | {"parameters_matched", "compute_matched"}
     named = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "comparing.md").read_text(encoding="utf-8"), re.MULTILINE))

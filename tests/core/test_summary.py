@@ -85,7 +85,7 @@ def test_what_the_counted_steps_say_beside_their_columns():
     assert sentences(header) == [
         "roofline of the training steps: 155 FLOP/byte, memory-bound",
         "memory at its peak, 7.15 MiB in the backward phase: parameters 1.91 MiB, gradients 977 KiB, "
-        "optimizer state 488 KiB, activations 3.81 MiB, other 0 B",
+        "optimizer state 488 KiB, activations 3.81 MiB",
         "50 of 200 batches were not counted, after 64 counted steps",
         "FLOPs are a lower bound, no formula for: a.b (1 call), c.d (3 calls)",
     ]

@@ -574,3 +574,41 @@ def test_a_census_does_not_bring_torchs_compiler_into_the_process():
         """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(2 * 2 * 2 * 4 * 4), "False"]
+
+
+def test_a_step_whose_tensors_cannot_be_looked_at_goes_on_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Linear(4, 4)
+    census = StepCensus(net, device=torch.device("cpu"))
+
+    def refuses(*_: object) -> None:
+        raise RuntimeError("no storage here")
+
+    monkeypatch.setattr("lightning_costs.probes.census.held", refuses)
+    with census.counting("a step"):
+        net(torch.zeros(2, 4)).sum().backward()
+    assert net.weight.grad is not None
+    assert census.failed is not None
+    assert "no storage here" in census.failed
+    assert census.first is None
+
+
+def test_weights_that_are_put_together_while_in_use_are_known_as_weights() -> None:
+    """As under ZeRO-3: between uses a parameter is empty, and in use it lies elsewhere each time."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    whole = {p: p.data.clone() for p in net.parameters()}
+    for layer in net:
+        layer.register_forward_pre_hook(
+            lambda layer, _: [setattr(p, "data", whole[p].clone()) for p in layer.parameters()] and None
+        )
+        layer.register_forward_hook(
+            lambda layer, *_: [setattr(p, "data", torch.empty(0)) for p in layer.parameters()] and None
+        )
+    for parameter in net.parameters():
+        parameter.ds_numel = parameter.numel()
+        parameter.data = torch.empty(0)
+    census = StepCensus(net, device=torch.device("cpu"))
+    with census.counting("a step"), torch.no_grad():
+        net(torch.zeros(3, 4))
+    census.book("a step")
+    assert census.first is not None
+    assert census.first.forward.elements == 3 * (8 + 2)

@@ -27,6 +27,7 @@ def test_births_and_deaths_are_replayed_in_order():
     assert memory.peak_bytes == {"forward": (4 + 8 + 16) * KB, "backward": 0, "optimizer": 0}
     assert memory.at_peak_bytes == {
         "param": 4 * KB,
+        "master": 0,
         "grad": 0,
         "opt_state": 0,
         "activation": 24 * KB,

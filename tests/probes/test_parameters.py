@@ -263,3 +263,27 @@ def test_sharded_parameters_count_in_full_on_two_real_processes():
         process.join(60)
     assert {name: count for name, (count, _) in found.items()} == dict.fromkeys(found, 11 * 5 + 5 * 7 + 7)
     assert all("held in shards" in zeros for _, zeros in found.values())
+
+
+def test_experts_in_zero_3s_shards_are_told_by_their_whole_shapes() -> None:
+    """Empty on this rank, all of them: layers of different sizes are no siblings for that."""
+    part = nn.Module()
+    part.small, part.large = nn.Linear(2, 2, bias=False), nn.Linear(2, 8, bias=False)
+    for layer in (part.small, part.large):
+        weight = layer.weight
+        weight.ds_shape, weight.ds_numel = weight.shape, weight.numel()
+        weight.data = torch.empty(0)
+    counts, rows = {part: 1, part.small: 1, part.large: 1}, {part: 8, part.small: 2, part.large: 8}
+    assert parameters.active(part, counts, rows) == 4 + 16
+    assert parameters.in_shards(part)
+    assert not parameters.in_shards(nn.Linear(2, 2))
+    with pytest.raises(Missing, match="shards"):
+        parameters.nonzero(part)
+
+
+def test_sizes_are_those_of_what_wraps_the_model_where_they_are_given() -> None:
+    model = nn.Linear(3, 2)
+    sizes = {id(p): 10 * p.numel() for p in model.parameters()}
+    assert parameters.count(model, sizes=sizes) == 10 * (6 + 2)
+    assert parameters.shared(model, {model: 2}, sizes) == 10 * (6 + 2)
+    assert parameters.active(model, {}, {}, sizes) == 10 * (6 + 2)

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.probes.optimizers import family, unwrap
 from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.tensors import Holding, TensorMemory, family, holding, unwrap
+from lightning_costs.probes.tensors import Holding, TensorMemory, holding
 
 PARAMS = 10 * 20 + 20 + 20 * 4 + 4  # of the network below
 TENSORS = 4
@@ -38,14 +39,14 @@ def test_bytes_are_those_of_the_textbook(make, state_bytes):
     net = network()
     optimizer = make(net.parameters())
     step(net, optimizer)
-    expected = Holding(param_bytes=4 * PARAMS, grad_bytes=4 * PARAMS, opt_state_bytes=state_bytes)
+    expected = Holding(param_bytes=4 * PARAMS, master_bytes=0, grad_bytes=4 * PARAMS, opt_state_bytes=state_bytes)
     assert holding(net, [optimizer]) == expected
 
 
 def test_before_the_first_step_there_is_neither_gradient_nor_state():
     net = network()
     held = holding(net, [torch.optim.Adam(net.parameters())])
-    assert held == Holding(param_bytes=4 * PARAMS, grad_bytes=0, opt_state_bytes=0)
+    assert held == Holding(param_bytes=4 * PARAMS, master_bytes=0, grad_bytes=0, opt_state_bytes=0)
 
 
 def test_half_precision_takes_half_the_bytes():

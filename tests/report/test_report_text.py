@@ -35,6 +35,19 @@ def test_a_target_that_was_not_reached_is_told_with_what_was_spent():
     assert cells[0].note == "last evaluation short of it: 0.1 at 10 s"
 
 
+def test_the_terminal_shows_medians_of_groups_and_how_many_got_there():
+    runs = [make_run(f"a-{i}", quality=q) for i, q in enumerate(([0.9], [0.1], [0.95]))]
+    text = comparison_text(compare(runs, targets=[0.9], group="name~(.)-"), width=160)
+    assert "Medians by group to reach val/acc 0.9" in text
+    assert "10 s [10 s, not reached], 2 of 3 *" in text
+    assert "Medians by group" not in comparison_text(compare(runs, targets=[0.9]))
+
+
+def test_a_caution_names_the_papers_section():
+    runs = [make_run(n, statics={"params": 1e6, "forward_flop": f}) for n, f in (("a", 1e9), ("b", 4e9))]
+    assert "(The Efficiency Misnomer, section 3.2.1)" in comparison_text(compare(runs), width=600)
+
+
 def test_a_users_name_is_never_read_as_markup_of_the_terminal():
     text = comparison_text(compare([make_run("[bold red]x[/nope]")]))
     assert "[bold red]x[/nope]" in text

@@ -1,0 +1,39 @@
+"""Words that cautions are made of: users' texts quoted on one line, runs listed, and the caution itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lightning_costs.compare.schema import Caution
+
+#: Most runs that a caution names.
+NAMED = 6
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """A user's text on one line within quotation marks, cut where it is long.
+
+    Example:
+        >>> quoted("two\\nlines")
+        "'two\\\\nlines'"
+    """
+    return repr(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def named(labels: Iterable[str], most: int = NAMED) -> str:
+    """Runs in a sentence.
+
+    Example:
+        >>> named(["a", "b", "c"], most=2)
+        "'a', 'b' and 1 more"
+    """
+    words = [quoted(label, 30) for label in labels]
+    if len(words) > most:
+        return f"{', '.join(words[:most])} and {len(words) - most} more"
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def caution(kind: str, text: str, runs: Iterable[str] = (), *, section: str | None = None, **evidence: Any) -> Caution:
+    """A caution; `evidence` are the figures behind its words."""
+    return {"kind": kind, "text": text, "section": section, "runs": list(runs), "evidence": evidence}

@@ -1,0 +1,107 @@
+"""Shadows on a DeepSpeed `PipelineEngine`: on its map of instructions, an attribute of the instance from then on.
+
+Seen on DeepSpeed 0.18.2, 0.18.6 and 0.19.8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from lightning_costs.core.bubble import Shape
+from lightning_costs.core.records import Place
+from lightning_costs.probes.pipeline_seen import Loop, Tape, Watched, known_name, ranks_of, stepping
+from lightning_costs.probes.shadow import ABSENT, Shadows
+
+#: Instructions by their class names. A second word for one kind does not change what micro-batch it is of.
+_INSTRUCTIONS = {
+    "ForwardPass": "F",
+    "BackwardPass": "B",
+    "SendActivation": "S",
+    "SendGrad": "S",
+    "RecvActivation": "R",
+    "RecvGrad": "R",
+    "LoadMicroBatch": "L",
+    "ReduceGrads": "G",
+    "ReduceTiedGrads": "G",
+    "OptimizerStep": "U",
+}
+_OF_THE_STEP = ("G", "U")
+
+
+def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -> Watched:
+    """Put shadows on an engine, as `pipeline_engines.watch` describes it."""
+    grid = engine.grid
+    counts: Counter[str] = Counter()
+
+    def train_batch(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            samples = engine.train_micro_batch_size_per_gpu() * engine.micro_batches
+            with nullcontext() if loop is None else loop.engine_works(samples):
+                counts.clear()
+                with stepping(tape):
+                    return original(*args, **kwargs)
+
+        return run
+
+    def fetching(original: Callable[..., Any]) -> Callable[..., Any]:
+        def next_batch(*args: Any, **kwargs: Any) -> Any:
+            if loop is None or not tape.in_step:
+                return original(*args, **kwargs)
+            with loop.engine_waits():
+                return original(*args, **kwargs)
+
+        return next_batch
+
+    def eval_batch(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            tape.interrupted()
+            return original(*args, **kwargs)
+
+        return run
+
+    def timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        kind = _INSTRUCTIONS.get(name)
+        talks = kind in ("S", "R")
+
+        def run(engine: Any, *args: Any, **kwargs: Any) -> Any:
+            if kind is None or not tape.in_step or (talks and not tape.detailed):
+                return original(engine, *args, **kwargs)
+            begun = tape.mark()
+            result = original(engine, *args, **kwargs)
+            tape.note(kind, 0, -1 if kind in _OF_THE_STEP else counts[name], begun)
+            counts[name] += 1
+            return result
+
+        return run
+
+    before = vars(engine).get("_INSTRUCTION_MAP", ABSENT)
+    ours = {kind: timed(kind.__name__, run) for kind, run in engine._INSTRUCTION_MAP.items()}
+    engine._INSTRUCTION_MAP = ours
+
+    def undo() -> None:
+        if vars(engine).get("_INSTRUCTION_MAP") is not ours:
+            return  # somebody else's stands on it, and calls through: outside of a step nothing is noted
+        if before is ABSENT:
+            del engine._INSTRUCTION_MAP
+        else:
+            engine._INSTRUCTION_MAP = before
+
+    shadows.undo_with(undo)
+    shadows.put(engine, "train_batch", train_batch)
+    shadows.put(engine, "eval_batch", eval_batch)
+    shadows.put(engine, "_next_batch", fetching)
+
+    def shape() -> Shape:
+        schedule = engine._train_schedule()
+        return Shape(
+            engine="DeepSpeed",
+            schedule=known_name(type(schedule).__mro__),
+            stages=grid.pipe_parallel_size,
+            microbatches=engine.micro_batches,
+        )
+
+    at = Place(replica=grid.get_data_parallel_id(), stage=grid.get_stage_id(), shard=grid.get_slice_parallel_rank())
+    return Watched(shape=shape, at=at, chunks=[grid.get_stage_id()], ranks=ranks_of(grid.get_pipe_parallel_group()))
