@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from wandb_server import ENTITY, KEY, WandbServer
 from wandb_workspaces.reports.v2 import internal
 
-from lightning_costs import cli, compare
+from lightning_costs import cli, compare, load_runs
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.wandb import publish
 from lightning_costs.report.wandb.panels import bar_tables
@@ -35,7 +35,7 @@ from lightning_costs import CostMonitor
 pl = namespace("lightning.pytorch")
 torch.set_num_threads(1)
 try:
-    for name, optimizer, samples in RUNS:
+    for name, optimizer, samples in (("sgd", "sgd", 64), ("adam", "adam", 96), ("small", "sgd", 32)):
         logger = pl.loggers.WandbLogger(project="p", name=name, id=name, save_dir=out)
         monitor = CostMonitor(save_dir=out / "costs", monitor="val/acc", mode="max", targets=[0.05, 0.99], name=name,
                               infer=False)
@@ -45,7 +45,6 @@ try:
 finally:
     wandb.finish()
 """
-THREE = 'RUNS = (("sgd", "sgd", 64), ("adam", "adam", 96), ("small", "sgd", 32))'
 REPORT = """
 import os
 from lightning_costs.cli import app
@@ -54,6 +53,18 @@ for source in (["wandb:tester/p"], ["costs", "--project", "tester/p"]):
     app(["report", *source, "--to", "wandb", "--title", "digits"], standalone_mode=False)
 """
 SOMEBODY = "u5er-0f-th15"
+OFFLINE = """
+import subprocess
+logger = pl.loggers.WandbLogger(project="q", name="offline", save_dir=out / "offline", offline=True)
+monitor = CostMonitor(save_dir=out / "others", monitor="val/acc", mode="max", targets=[0.05], infer=False)
+try:
+    trainer(pl, monitor, logger=logger, max_epochs=2).fit(classifier(pl), data(), data())
+finally:
+    wandb.finish()
+(folder,) = (out / "offline" / "wandb").glob("offline-run-*")
+os.environ["WANDB_MODE"] = "online"
+subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], check=True)
+"""
 TESTS = Path(__file__).parents[1]
 
 
@@ -80,7 +91,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WandbSer
             "spec": "{}", "project": {"id": "1", "name": "p", "entityName": ENTITY}, "user": {"name": "t"},
             "createdAt": "2026-01-01T00:00:00", "updatedAt": "2026-01-01T00:00:00",
         }  # fmt: skip
-        (folder / "said").write_text(python("\n".join([THREE, TRAIN, REPORT]), folder, **server.environment))
+        (folder / "said").write_text(python("\n".join([TRAIN, REPORT, OFFLINE]), folder, **server.environment))
         yield server, folder
 
 
@@ -171,8 +182,6 @@ def test_bars_draw_tables_that_the_pages_run_holds(project: tuple[WandbServer, P
 
 
 def test_a_page_is_no_run_to_compare(project: tuple[WandbServer, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_costs import load_runs
-
     server, _ = project
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
@@ -189,23 +198,17 @@ def test_nothing_that_a_report_writes_names_the_machine_or_its_user(project: tup
         assert secret not in written
 
 
-def test_synced_offline_runs_make_the_same_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_costs import load_runs
-
-    with WandbServer() as server:
-        here = server.environment
-        one = 'RUNS = (("sgd", "sgd", 64),)'
-        python("\n".join([one, TRAIN]), tmp_path, **{**here, "WANDB_MODE": "offline"})
-        (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-        sync = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'wandb', 'sync', {str(folder)!r}])"
-        python(sync, tmp_path, **here)
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        online = compare(load_runs("wandb:tester/p")).as_dict()
-        offline = compare(load_runs(tmp_path / "wandb")).as_dict()
-        assert server.unknown == []
+def test_synced_offline_runs_make_the_same_comparison(
+    project: tuple[WandbServer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, folder = project
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    online = compare(load_runs("wandb:tester/q")).as_dict()
+    offline = compare(load_runs(folder / "offline" / "wandb")).as_dict()
     for part in ("curves", "targets", "fronts", "leaders", "best", "summary"):
         assert online[part] == offline[part], part
+    assert online["curves"]["offline"]["energy_j"][0] > 0
 
 
 @pytest.fixture(scope="module")
