@@ -55,7 +55,7 @@ for source in (["wandb:tester/p"], ["costs", "--project", "tester/p"]):
 SOMEBODY = "u5er-0f-th15"
 OFFLINE = """
 import subprocess
-logger = pl.loggers.WandbLogger(project="q", name="offline", save_dir=out / "offline", offline=True)
+logger = pl.loggers.WandbLogger(project="q", name="offline", save_dir=out / "offline", mode="offline")
 monitor = CostMonitor(save_dir=out / "others", monitor="val/acc", mode="max", targets=[0.05], infer=False)
 try:
     trainer(pl, monitor, logger=logger, max_epochs=2).fit(classifier(pl), data(), data())
