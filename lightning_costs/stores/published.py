@@ -208,8 +208,8 @@ def _metrics(
 ) -> list[str]:
     """Quality metrics: the monitor where it was named, else every column of numbers that is no cost."""
     taken = {cost.column for cost in costs} | {cost.declared.name for cost in costs} | other
-    if reading.monitor is not None:
-        return [reading.monitor] if reading.monitor in frame.columns else []
+    if reading.monitor in frame.columns:
+        return [str(reading.monitor)]
     return [c for c in frame.columns if c not in taken and not _is_text(frame[c])]
 
 
