@@ -233,5 +233,5 @@ def test_units_are_read_with_their_prefix(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_table_has_is_refused_with_those_it_has(tmp_path: Path) -> None:
     runs = load_runs(write(tmp_path, TABLE), monitor="top-1", mode="max", costs=COSTS, units=UNITS)
-    with pytest.raises(ValueError, match="no run logged 'top-1'; give monitor= one of .*'top1'"):
+    with pytest.raises(ValueError, match=r"no run logged 'top-1'; give monitor= one of .*'top1'"):
         compare(runs, monitor="top-1", mode="max")
