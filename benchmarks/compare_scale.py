@@ -160,7 +160,8 @@ def main() -> int:
         found = json.loads(done.stdout.splitlines()[-1])
         print(
             f"{runs:6d} {found['load_s']:5.1f} s {found['compare_s']:6.1f} s {found['report_s']:5.1f} s "
-            f"{found['all_s']:5.1f} s {found['cpu_s']:5.1f} s {found['peak_bytes'] / 1e9:6.2f} GB {found['page_bytes'] / 1e6:6.2f} MB"
+            f"{found['all_s']:5.1f} s {found['cpu_s']:5.1f} s {found['peak_bytes'] / 1e9:6.2f} GB "
+            f"{found['page_bytes'] / 1e6:6.2f} MB"
         )
         over |= runs * asked.points <= 1_000_000 and (
             found["all_s"] > MOST_S or found["peak_bytes"] > MOST_BYTES or found["page_bytes"] > MOST_PAGE_BYTES
