@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+import polars as pl
+
 from lightning_costs.compare.metric import agree_on_metric
 from lightning_costs.compare.setup import flatten
-from lightning_costs.compare.targets import first_hit
 from lightning_costs.core.records import Amount, RunRecord
 
 Outcome = Literal["regression", "ok", "reported", "unknown"]
@@ -218,11 +219,15 @@ def _amount(limit: Limit, run: RunRecord) -> Amount:
     if limit.target is None:
         return run.final.get(limit.column)
     metric = agree_on_metric([run])
-    points = run.points.drop_nulls(metric.monitor) if metric.monitor in run.points.columns else run.points.clear()
-    if limit.column not in points.columns:
+    if metric.monitor not in run.points.columns or limit.column not in run.points.columns:
         return None
-    hit = first_hit(points[metric.monitor].to_list() if points.height else [], limit.target, metric.mode)
-    return math.inf if hit is None else points[limit.column][hit]
+    quality = pl.col(metric.monitor)
+    past = quality >= limit.target if metric.mode == "max" else quality <= limit.target
+    hits = run.points.filter(past & quality.is_finite())
+    if not hits.height:
+        return math.inf
+    spent: Amount = hits[limit.column][0]
+    return spent
 
 
 def _change(then: float, now: float) -> Amount:
