@@ -95,7 +95,7 @@ def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
     """The points, the last of which has every total and state that an earlier one has: one more where it had not."""
     import polars
 
-    if points.height < 2 or not costs:
+    if points.height < 2 or not costs or None not in points.select(costs).row(-1):
         return points
     filled = points.select(polars.col(costs).forward_fill().last())
     if filled.equals(points[-1].select(costs)):

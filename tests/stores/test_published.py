@@ -236,3 +236,12 @@ def test_a_metric_that_no_table_has_is_refused_with_those_it_has(tmp_path: Path)
     runs = load_runs(write(tmp_path, TABLE), monitor="top-1", mode="max", costs=COSTS, units=UNITS)
     with pytest.raises(ValueError, match=r"no run logged 'top-1'; give monitor= one of .*'top1'"):
         compare(runs, monitor="top-1", mode="max")
+
+
+def test_what_changes_within_a_run_is_no_fact_of_its_setup(tmp_path: Path) -> None:
+    text = "run,step,val_loss,energy_j,train_loss,lr,note\na,1,1,10,3,0.1,x\na,2,0.5,20,2,0.1,y\nb,1,1,5,9,0.2,z\n"
+    a, b = curves(tmp_path, text)
+    assert (a.header["setup"], b.header["setup"]) == (
+        {"origin": PUBLISHED, "lr": "0.1"},
+        {"origin": PUBLISHED, "lr": "0.2"},
+    )
