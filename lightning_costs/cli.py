@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lightning_costs.compare import comparison
 from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import priced_columns
-from lightning_costs.core.summary import attempts_told, sentences, summary_rows, total_of
+from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
 from lightning_costs.stores.loader import load_run, load_runs
@@ -54,6 +55,14 @@ class Infer(StrEnum):
     AUTO = "auto"
     TRUE = "true"
     FALSE = "false"
+
+
+class Parts(StrEnum):
+    """What a project's runs are told apart by."""
+
+    STATUS = "status"
+    GROUP = "group"
+    TAG = "tag"
 
 
 class Target(StrEnum):
@@ -423,36 +432,80 @@ def reprice_run(
 
 
 @app.command()
-def total(directory: Annotated[Path, typer.Argument(help="A folder of runs.")]) -> None:
+def total(
+    paths: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs, or other sources of them.")],
+    by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
+    tariff: TariffFile = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
+) -> None:
     """Add up what a whole project cost, failed and killed runs included."""
-    runs = load_runs(directory)
-    table = Table("cost", *_statuses(runs), "all", box=None, pad_edge=False)
-    declared: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        declared |= dict(run.header["indicators"])
-    table.add_row("runs", *(str(len(_of(runs, status))) for status in _statuses(runs)), str(len(runs)))
-    groups = [*(_of(runs, status) for status in _statuses(runs)), runs]
-    for name, declaration in declared.items():
-        if declaration["kind"] != "counter" or declaration["role"] != "indicator":
-            continue
-        cells = [total_of([run.final for run in group], name) for group in groups]
-        if all(amount is None for amount, _ in cells):
-            continue
-        table.add_row(declaration["label"], *(_cell(amount, lacking, declaration["unit"]) for amount, lacking in cells))
+    from lightning_costs.report.project import project_csv, project_rows, project_total
+
+    priced = Tariff.from_file(tariff) if tariff is not None else None
+    found = project_total(load_runs(list(paths)), by=by.value, tariff=priced)
+    table = Table("cost", box=None, pad_edge=False)
+    for part in found.runs:
+        table.add_column(Text(" ".join(part.split())))
+    for row in project_rows(found):
+        table.add_row(*map(Text, row))
     Console().print(table)
+    for note in found.notes:
+        print(note)
+    for path, text in ((csv, project_csv), (json, lambda told: dumps(told.as_dict(), indent=1) + "\n")):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text(found), encoding="utf-8")
+            print(f"wrote {path}")
 
 
-def _cell(amount: float | None, lacking: int, unit: str) -> str:
-    text = human(amount, unit)
-    return f"{text} (+ {lacking} unknown)" if lacking and amount is not None else text
+@app.command()
+def check(
+    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
+    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            metavar="COLUMN>AMOUNT",
+            help="What fails, as 'flop>2%', 'samples@0.9>10%', 'samples_per_s<5%'; may be given repeatedly. By default "
+            "FLOPs and memory that grow by 2 %, and samples to declared targets by 10 %.",
+        ),
+    ] = None,
+    target: Targets = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Setup keys that may differ, as 'optimizers.*'; may be given repeatedly."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
+) -> None:
+    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    from lightning_costs.compare.gate import Limit, gate
+    from lightning_costs.report.gate_words import gate_text
+
+    try:
+        found = gate(
+            _single(run),
+            _single(baseline),
+            limits=[Limit.parse(text) for text in fail or ()],
+            targets=target or (),
+            allow=allow or (),
+        )
+        if json is not None:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+    except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
+        print(f"lightning-costs: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(gate_text(found), end="")
+    raise typer.Exit(found.exit_code)
 
 
-def _statuses(runs: Sequence[RunRecord]) -> list[str]:
-    return sorted({str(run.header["status"]) for run in runs})
-
-
-def _of(runs: Sequence[RunRecord], status: str) -> list[RunRecord]:
-    return [run for run in runs if run.header["status"] == status]
+def _single(path: str) -> RunRecord:
+    runs = load_runs(path)
+    if len(runs) != 1:
+        raise ValueError(f"expected one run at {path}, found {len(runs)}; name its own folder")
+    return runs[0]
 
 
 def main() -> NoReturn:

@@ -145,7 +145,7 @@ def _frame(
 
 def is_mlperf(place: Place) -> bool:
     """Whether a file holds MLPerf's lines."""
-    return TOKEN.encode() in place.read()
+    return place.holds(TOKEN.encode())
 
 
 def _lines(place: Place) -> list[tuple[int, dict[str, Any]]]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 
+_PIECE = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -72,6 +74,16 @@ class Place:
         """All that is in the file."""
         content: bytes = self.remote.cat_file(self.path) if self.remote else Path(self.path).read_bytes()
         return content
+
+    def holds(self, token: bytes) -> bool:
+        """Whether the file holds a text, read piece by piece: a log may be long."""
+        with self.remote.open(self.path, "rb") if self.remote else open(self.path, "rb") as file:
+            before = b""
+            while piece := file.read(_PIECE):
+                if token in before + piece:
+                    return True
+                before = piece[-len(token) :]
+        return False
 
     def inside(self, name: str) -> Place:
         """A file of the folder."""

@@ -92,31 +92,44 @@ def _curves(
     place: Place,
 ) -> list[RunRecord]:
     """A run per name."""
+    names = data[_RUN]
     data = _one_per_step(data, [c.declared.name for c in costs] + list(metrics), place)
-    for cost in costs:
-        if cost.declared.kind == "counter":
-            _never_falls(data, cost.declared.name, place)
+    _never_fall(data, [c.declared.name for c in costs if c.declared.kind == "counter"], place)
     kept = [c.declared.name for c in costs if c.declared.kind != "static"]
     fixed = [c.declared.name for c in costs if c.declared.kind == "static"]
-    firsts = frame.select(facts)
+    facts_of = _constant(frame.select(facts), names)
     statics = _statics(data, fixed, place)
+    methods = {c.declared.name: f"as published in {place.name}" for c in costs}
+    columns = data.select(_RUN, "step", "epoch", "time", "trigger", *kept, *metrics)
     records = []
-    for (name,), points in data.partition_by(_RUN, as_dict=True, maintain_order=True).items():
-        told = firsts.row(int(points[_ROW].sort()[0]) - 1, named=True) if facts else {}
+    for (name,), points in columns.partition_by(_RUN, as_dict=True, include_key=False, maintain_order=True).items():
         records.append(
             imported(
-                points.select("step", "epoch", "time", "trigger", *kept, *metrics),
+                points,
                 costs,
                 reading,
                 run_id=place.name,
                 name=str(name),
                 source=place.name,
                 statics=statics.get(str(name), {}),
-                methods={c.declared.name: f"as published in {place.name}" for c in costs},
-                **_about({key: value for key, value in told.items() if not isinstance(value, float)}),
+                methods=methods,
+                **_about(facts_of.get(str(name), {})),
             )
         )
     return records
+
+
+def _constant(facts: polars.DataFrame, names: polars.Series) -> dict[str, dict[str, Any]]:
+    """By run, the facts that are the same in all of its rows: others are no facts of a run."""
+    import polars
+
+    if not facts.width:
+        return {}
+    named = facts.with_columns(names)
+    counted = named.group_by(_RUN).agg(polars.all().n_unique())
+    kept = [name for name in facts.columns if counted[name].max() == 1]
+    firsts = named.group_by(_RUN, maintain_order=True).first().select(_RUN, *kept)
+    return {row.pop(_RUN): row for row in firsts.to_dicts()}
 
 
 def _about(told: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +144,7 @@ def _frame(place: Place) -> polars.DataFrame:
     import polars
 
     if place.suffix == ".parquet":
-        return polars.read_parquet(io.BytesIO(place.read()))
+        return polars.read_parquet(io.BytesIO(place.read()) if place.remote else place.path)
     text = place.read().decode("utf-8-sig", "replace")
     separator = "\t" if place.suffix == ".tsv" else ","
     head = next(csv.reader(io.StringIO(text), delimiter=separator), [])
@@ -208,8 +221,8 @@ def _metrics(
 ) -> list[str]:
     """Quality metrics: the monitor where it was named, else every column of numbers that is no cost."""
     taken = {cost.column for cost in costs} | {cost.declared.name for cost in costs} | other
-    if reading.monitor is not None:
-        return [reading.monitor] if reading.monitor in frame.columns else []
+    if reading.monitor in frame.columns:
+        return [str(reading.monitor)]
     return [c for c in frame.columns if c not in taken and not _is_text(frame[c])]
 
 
@@ -272,11 +285,13 @@ def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: Place) -
     import polars
 
     keys = [_RUN, "step"]
-    order = data.group_by(_RUN, maintain_order=True).agg(polars.len()).with_row_index(_AT).drop("len")
-    data = data.join(order, on=_RUN, how="left", maintain_order="left").sort(_AT, "step", _ROW).drop(_AT)
-    again = data.select(keys).is_duplicated()
-    if not again.any():
+    if not _in_order(data):
+        order = data.group_by(_RUN, maintain_order=True).agg(polars.len()).with_row_index(_AT).drop("len")
+        data = data.join(order, on=_RUN, how="left", maintain_order="left").sort(_AT, "step", _ROW).drop(_AT)
+    beside = (polars.col(_RUN) == polars.col(_RUN).shift(1)) & (polars.col("step") == polars.col("step").shift(1))
+    if not data.select(beside.any()).item():
         return data
+    again = data.select(keys).is_duplicated()
     several = (
         data.filter(again)
         .group_by(keys, maintain_order=True)
@@ -298,16 +313,28 @@ def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: Place) -
     )
 
 
-def _never_falls(data: polars.DataFrame, name: str, place: Place) -> None:
+def _in_order(data: polars.DataFrame) -> bool:
+    """Whether rows of a run stand together, in the order of their steps: most tables do, and need no copy."""
     import polars
 
-    total = polars.col(name)
-    before = total.forward_fill().shift(1).over(_RUN)
-    wrong = data.select(_RUN, _ROW, "step", after=total, before=before).filter(
-        polars.col("after") < polars.col("before")
-    )
-    if wrong.height:
-        run, row, step, after, last = wrong.select(_RUN, _ROW, "step", "after", "before").row(0)
+    same = (polars.col(_RUN) == polars.col(_RUN).shift(1)).fill_null(False)
+    back = same & (polars.col("step") < polars.col("step").shift(1))
+    stretches, backwards = data.select(stretches=(~same).sum(), backwards=back.sum()).row(0)
+    return bool(stretches == data[_RUN].n_unique() and not backwards)
+
+
+def _never_fall(data: polars.DataFrame, names: Sequence[str], place: Place) -> None:
+    import polars
+
+    def before(name: str) -> polars.Expr:
+        return polars.col(name).forward_fill().shift(1).over(_RUN)
+
+    fall = data.select((polars.col(name) < before(name)).any().alias(name) for name in names)
+    for name in names:
+        if not fall[name][0]:
+            continue
+        told = data.select(_RUN, _ROW, "step", after=name, before=before(name))
+        run, row, step, after, last = told.filter(polars.col("after") < polars.col("before")).row(0)
         raise ValueError(
             f"{place}, row {row}: run {run!r} at step {step}: {fallen(name, last, after)}; "
             f"where it is a state and no total, say --cost {name}:gauge"

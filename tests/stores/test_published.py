@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lightning_costs import compare, load_runs
 from lightning_costs.core.records import RunRecord
+from lightning_costs.report.text import comparison_text
 from lightning_costs.stores.imported import PUBLISHED
 
 TABLE = """model,params,ms_per_image,images_per_s,gmacs,top1,group
@@ -103,7 +104,7 @@ def test_an_infinite_or_undefined_quality_stays_and_is_said(tmp_path: Path) -> N
     found = compare(load_runs(write(tmp_path, text), monitor="loss", mode="min", costs=["params"]))
     assert [run["best_quality"] for run in found.runs] == [None, None, 0.5, None]
     assert found.fronts["params"] == ["c"]
-    said = " ".join(found.cautions)
+    said = " ".join(comparison_text(found).split())
     assert "'a' diverged" in said
     assert "'b' diverged" in said
     assert "'d' never logged" in said
@@ -229,3 +230,18 @@ def test_units_are_read_with_their_prefix(tmp_path: Path) -> None:
     assert math.isclose(float(run.final["a"] or 0), 7.2e6)
     with pytest.raises(ValueError, match="write which of them it is"):
         load_runs(write(tmp_path, text), costs=["a"], units={"a": "GFLOPS"})
+
+
+def test_a_metric_that_no_table_has_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    runs = load_runs(write(tmp_path, TABLE), monitor="top-1", mode="max", costs=COSTS, units=UNITS)
+    with pytest.raises(ValueError, match=r"no run logged 'top-1'; give monitor= one of .*'top1'"):
+        compare(runs, monitor="top-1", mode="max")
+
+
+def test_what_changes_within_a_run_is_no_fact_of_its_setup(tmp_path: Path) -> None:
+    text = "run,step,val_loss,energy_j,train_loss,lr,note\na,1,1,10,3,0.1,x\na,2,0.5,20,2,0.1,y\nb,1,1,5,9,0.2,z\n"
+    a, b = curves(tmp_path, text)
+    assert (a.header["setup"], b.header["setup"]) == (
+        {"origin": PUBLISHED, "lr": "0.1"},
+        {"origin": PUBLISHED, "lr": "0.2"},
+    )
