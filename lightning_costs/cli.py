@@ -376,7 +376,11 @@ def _to_wandb(
     written = publish(compared, project, title=title, page=page(compared))
     print(f"wrote {written.url}")
     print(f"view  {written.view}")
-    if written.left_out:
+    if not written.drawn:
+        print(
+            "none of the runs is in that project: what W&B draws of runs is left out; tables and page hold all of them"
+        )
+    elif written.left_out:
         print(f"no run there has {', '.join(written.left_out)}: panels of them are left out")
 
 

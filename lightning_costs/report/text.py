@@ -30,7 +30,8 @@ from lightning_costs.report.words import summary
 
 #: So many runs fit beside each other in a terminal.
 ABREAST = 12
-_CHOSEN = "those of the best quality, then those that lead by most costs and are on most fronts"
+#: Which ones those are, where there are more.
+CHOSEN = "those of the best quality, then those that lead by most costs and are on most fronts"
 
 
 def comparison_text(cmp: Comparison, width: int = 120) -> str:
@@ -52,7 +53,7 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(" ".join(summary(cmp))), Text()]
     count, cmp = len(cmp.runs), abreast(cmp)
     if len(cmp.runs) < count:
-        parts += [Text(f"Of {count} runs, {len(cmp.runs)} are shown: {_CHOSEN}; the page and --json have all."), Text()]
+        parts += [Text(f"Of {count} runs, {len(cmp.runs)} are shown: {CHOSEN}; the page and --json have all."), Text()]
     parts += [_title("At the end of each run"), _finals(cmp)]
     for target in filter(lambda table: table.lines, target_tables(cmp, headline=True)):
         title = f"Cost to reach {cmp.monitor} {target.target} ({target.basis}); * needed least"

@@ -316,7 +316,7 @@ def test_a_statement_is_priced_under_the_tariff_that_is_given(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--to", "csv"], "'html', 'md', 'latex', 'hf-yaml'"),
+        (["--to", "csv"], "'html', 'wandb', 'md', 'latex', 'hf-yaml'"),
         (["--to", "md", "--target", "0.8"], "--to md states all that was spent"),
         (["--to", "latex", "--curve", "to_reach"], "--to latex states all that was spent"),
         (["--to", "md", "--training-type", "pre-training"], "--training-type is a field of --to hf-yaml"),

@@ -254,6 +254,40 @@ def test_a_report_says_all_that_the_comparison_holds(eight: Comparison) -> None:
     assert sum(heading.startswith("Cost to reach") for heading in headings) == len(eight.targets)
 
 
+def test_seeds_of_one_method_stand_together() -> None:
+    runs = zoo(4)
+    grouped = compare(runs, group="name~^(.)")
+    text = json.dumps(dry_run(grouped, "me/zoo")["report"])
+    assert "Medians by group to reach" in text
+
+
+def test_of_very_many_runs_tables_show_those_that_stand_out() -> None:
+    many = compare(zoo(30))
+    blocks = dry_run(many, "me/zoo")["report"]["spec"]["blocks"]
+    texts = [block["content"] for block in blocks if block["type"] == "markdown-block"]
+    assert any(text.startswith("Of 30 runs, tables show 12: ") for text in texts)
+    for text in texts:
+        if text.startswith("|"):
+            assert len(text.splitlines()[0].split(" | ")) <= 14
+
+
+def test_runs_that_are_not_in_the_project_are_in_tables_and_page_alone(
+    eight: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with WandbServer() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        written = publish.publish(eight, "tester/empty", page="<!doctype html><title>page</title>")
+        assert server.unknown == []
+        (report,) = (view for view in server.views.values() if view["type"] == "runs")
+    assert (written.drawn, written.url) == (
+        0,
+        f"{server.url}/tester/empty/reports/{report['displayName'].replace(' ', '-')}--{report['id']}",
+    )
+    assert {panel["viewType"] for panel in panels_of(report)} == {"Vega2", "Media Browser"}
+    assert "None of the compared runs is in this project" in report["spec"]
+
+
 def test_a_bar_of_a_run_that_did_not_reach_the_target_has_no_length(eight: Comparison) -> None:
     tables = bar_tables(eight)
     assert len(tables) == len(eight.targets)
