@@ -42,18 +42,14 @@ def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float |
         samples = _samples(events, pattern)
         if not samples:
             continue
-        known = [time for time in times_s if time is not None]
-        until_s = max([*known, *(sample[0][-1] for sample in samples)])
-        at_rows: list[float | None] = [0.0 for _ in times_s]
-        total_j = 0.0
-        for times, watts in samples:
-            total_j += _energy(times, watts, until_s) or 0.0
-            for index, time in enumerate(times_s):
-                spent, so_far = None if time is None else _energy(times, watts, time), at_rows[index]
-                at_rows[index] = None if spent is None or so_far is None else so_far + spent
+        rows_s = np.array([np.nan if time is None else time for time in times_s])
+        until_s = max([*(time for time in times_s if time is not None), *(times[-1] for times, _ in samples)])
+        at_rows = sum(_energy(times, watts, rows_s) for times, watts in samples)
+        total_j = sum(float(_energy(times, watts, np.array([until_s]))[0]) for times, watts in samples)
         longest = max(float(np.diff(times).max()) for times, _ in samples)
         how = f"power of {len(samples)} GPUs ({whose}) in W&B's system metrics, integrated over samples"
-        return GpuEnergy(at_rows, total_j, f"{how} {longest:.3g} s apart at most")
+        spent = [None if np.isnan(energy) else float(energy) for energy in np.atleast_1d(at_rows)]
+        return GpuEnergy(spent, total_j, f"{how} {longest:.3g} s apart at most")
     return None
 
 
@@ -71,10 +67,12 @@ def _samples(
     return [(np.array([time for time, _ in one]), np.array([watts for _, watts in one])) for one in ordered]
 
 
-def _energy(times: NDArray[np.float64], watts: NDArray[np.float64], until_s: float) -> float | None:
-    """Energy from the first sample to a moment; None before it."""
-    if until_s < times[0]:
-        return None
-    before = times <= until_s
-    power = float(np.interp(until_s, times, watts))
-    return float(np.trapezoid([*watts[before], power], [*times[before], until_s]))
+def _energy(
+    times: NDArray[np.float64], watts: NDArray[np.float64], until_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[moments]: energy from the first sample to each, NaN before it."""
+    so_far = np.concatenate([[0.0], np.cumsum(np.diff(times) * (watts[1:] + watts[:-1]) / 2)])
+    last = np.clip(np.searchsorted(times, until_s, side="right") - 1, 0, len(times) - 1)
+    power = np.interp(until_s, times, watts)
+    spent: NDArray[np.float64] = so_far[last] + (until_s - times[last]) * (watts[last] + power) / 2
+    return np.where(until_s >= times[0], spent, np.nan)

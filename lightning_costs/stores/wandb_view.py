@@ -23,9 +23,8 @@ SWITCH = "LIGHTNING_COSTS_WANDB_VIEW"
 _WAIT_S = 10.0
 #: The cost that quality is drawn against first, where runs have it.
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop", "samples", "steps")
-_ACROSS, _WIDTH, _HEIGHT = 3, 8, 6
-#: W&B samples curves longer than this at random.
-SAMPLED_FROM = 1500
+#: Panels beside each other, and rows of the grid that each is high.
+_ACROSS, _HEIGHT = 3, 6
 _log = logging.getLogger("lightning_costs")
 T = TypeVar("T")
 
@@ -115,7 +114,7 @@ def view(entity: str, project: str, keys: Keys) -> Workspace:
 
     others = [column for column in keys.costs if column not in keys.headline]
     steps = [
-        wr.LinePlot(title=keys.costs[column], x=f"{keys.cost('steps')}", y=[keys.cost(column)], layout=placed(index))
+        wr.LinePlot(title=keys.costs[column], x=keys.cost("steps"), y=[keys.cost(column)], layout=placed(index))
         for index, column in enumerate(column for column in keys.headline if "steps" in keys.costs)
     ]
     drawn = keys.monitor is not None
@@ -147,7 +146,7 @@ def save_view(entity: str, project: str, keys: Keys, *, anew: bool) -> str:
     """
     made = view(entity, project, keys)
     found = find_view(entity, project)
-    # A view is created under a name that its maker chooses, which the package does not let one say.
+    # A view is created under a name that its maker chooses, which wandb-workspaces 0.4.13 lets nobody say.
     made._internal_name, made._internal_id = NAME, found or ""
     if found is None or anew:
         made.save()
@@ -155,13 +154,19 @@ def save_view(entity: str, project: str, keys: Keys, *, anew: bool) -> str:
 
 
 def find_view(entity: str, project: str) -> str | None:
-    """The id of the project's view, None where it has none."""
+    """The id of the project's view, None where it has none.
+
+    Raises:
+        ValueError: For a view that another version of wandb-workspaces wrote: it is left alone.
+    """
     from wandb_workspaces.workspaces.internal import get_view_dict
 
     try:
         return str(get_view_dict(entity, project, NAME.removeprefix("nw-").removesuffix("-v"))["id"])
-    except ValueError:  # there is none; a view of another version of W&B's is one that is there
-        return None
+    except ValueError as error:
+        if "not found" in str(error):
+            return None
+        raise
 
 
 def link_view(run: Any, keys: Keys) -> None:

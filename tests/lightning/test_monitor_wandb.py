@@ -397,3 +397,21 @@ def test_a_resumed_run_whose_costs_begin_anew_is_told(caplog: pytest.LogCaptureF
     caplog.clear()
     rows.begin_run(Run(), {}, {"attempts": [{}, {}]})
     assert caplog.text == ""
+
+
+def test_a_view_that_another_version_wrote_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb_workspaces.workspaces import internal
+
+    from lightning_costs.stores import wandb_view
+
+    def raises(words: str) -> None:
+        def asked(*_: Any) -> None:
+            raise ValueError(words)
+
+        monkeypatch.setattr(internal, "get_view_dict", asked)
+
+    raises("Workspace `costquality` not found in project `p`")
+    assert wandb_view.find_view("e", "p") is None
+    raises("spec version 99")
+    with pytest.raises(ValueError, match="spec version 99"):
+        wandb_view.find_view("e", "p")
