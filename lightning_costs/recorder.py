@@ -755,13 +755,17 @@ class Recorder:
             sample = replace(sample, pipeline=pipeline)
         vector = self._panel.read(sample)
         self._batches += sample.batches
+        ending = trigger == "end"
+        statics = self._panel.statics(sample) if ending or not self._book.header["statics"] else None
+        if ending and statics is not None:
+            self._job.leave_statics(statics)
         job, even = self._job.window(
             vector, trigger=trigger, batches=self._batches, exact=not at_point, hurry=self._hurry
         )
         window = self._panel.derive(job, self._tariff, None if even is job else even or {})
-        if not self._book.header["statics"] or trigger == "end":
-            self._book.header["statics"] = self._panel.statics(sample)
-            self._book.header |= self._steps.about(final=trigger == "end")
+        if statics is not None:
+            self._book.header["statics"] = self._job.statics(statics, final=ending)
+            self._book.header |= self._steps.about(final=ending)
         if trigger != "train":
             by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]

@@ -87,6 +87,30 @@ class Job:
         panel.lose(joined.missing)
         return joined.window, joined.even
 
+    def leave_statics(self, statics: Mapping[str, Amount]) -> None:
+        """This rank's single numbers of the run, before its last window."""
+        if self._exchange is not None:
+            self._exchange.leave_statics(statics)
+
+    def statics(self, own: Mapping[str, Amount], *, final: bool) -> dict[str, Amount]:
+        """The run's single numbers: rank 0's own, but parameters of a pipeline, which are those of all its stages.
+
+        Args:
+            own: This rank's.
+            final: Whether every rank has left its own.
+        """
+        stages = self._exchange.other_stages() if self._exchange is not None else []
+        if not stages:
+            return dict(own)
+        whole = dict(own)
+        others = [self._exchange.statics_of(rank) for rank in stages] if final and self._exchange is not None else [{}]
+        for name, amount in own.items():
+            if self._panel.declarations[name].unit == "params":
+                each = [amount, *(other.get(name) for other in others)]
+                known = [part for part in each if part is not None]
+                whole[name] = sum(known) if len(known) == len(each) else None
+        return whole
+
     def told(self) -> dict[str, Any]:
         """For the header: who was heard; empty where one process trains."""
         if self._exchange is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.letter import Totals, opened, sealed
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import CostVector, Place
+from lightning_costs.core.records import Amount, CostVector, Place
 from lightning_costs.core.roll import Joined, Roll
 
 if TYPE_CHECKING:
@@ -133,6 +133,32 @@ class Exchange:
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
             except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
                 self.failed = repr(error)
+
+    def leave_statics(self, statics: Mapping[str, Amount]) -> None:
+        """Leave the run's single numbers, before the final letter: of a pipeline each stage has its own."""
+        if self._roll is None and self.failed is None:
+            try:
+                self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
+            except Exception as error:  # noqa: BLE001 - rank 0 is gone
+                self.failed = repr(error)
+
+    def other_stages(self) -> list[int]:
+        """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks were heard."""
+        if self._roll is None:
+            return []
+        places = self._roll.places
+        own = next(place for place in places if place.rank == self._rank)
+        ranks = {p.stage: p.rank for p in reversed(places) if p.replica == own.replica and p.stage != own.stage}
+        return sorted(ranks.values())
+
+    def statics_of(self, rank: int) -> Mapping[str, Amount]:
+        """What a rank left; empty where it left none."""
+        key = f"{self._prefix}/statics/{rank}"
+        try:
+            return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
+        except Exception as error:  # noqa: BLE001 - whatever a store raises
+            self.failed = repr(error)
+            return {}
 
     def _learn_token(self) -> None:
         """What rank 0 made its exchange with: one of the same name that it had no part in is another."""

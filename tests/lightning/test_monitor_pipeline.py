@@ -103,5 +103,8 @@ def test_the_example_trains_two_stages_on_two_processes(tmp_path: Path) -> None:
     assert (told["schedule"], told["stages"], told["microbatches"]) == ("Schedule1F1B", 2, 4)
     assert [lane["stage"] for lane in told["timeline"]["lanes"]] == [0, 1]
     assert run.final["bubble_theory_fraction"] == 1 / 5
+    assert 0 < run.final["bubble_fraction"] < 1  # type: ignore[operator]
+    assert run.final["samples"] == 1380, "a replica's samples are counted once"
+    assert run.final["params"] == 64 * 1024 + 1024 + 4 * (1024 * 1024 + 1024) + 1024 * 10 + 10, "of both stages"
     assert run.points["val/acc"].drop_nulls()[-1] > 0.5
     assert "4 micro-batches" in done.stdout
