@@ -29,17 +29,15 @@ from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
-from lightning_costs.recorder import Recorder
+from lightning_costs.recorder import Recorder, came_to
 from lightning_costs.stores.book import Status, status_after
-from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
+from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, link_wandb, row
 
 __all__ = ["CostBudget", "CostMonitor"]
 
 _log = logging.getLogger("lightning_costs")
 #: One key in a checkpoint, with plain containers: `state_dict` would collide with a second monitor's.
 _CHECKPOINT_KEY = "lightning_costs"
-#: Parts of the header that go into the config of W&B runs.
-_CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
 #: What the progress bar shows, so far and at the end of training.
 _BAR = ("total_s", "energy_j", "cloud_usd")
 
@@ -378,7 +376,9 @@ class _Session:
         self.recorder.training_ended()
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
-            end_wandb(self._trainer.loggers, self.recorder.final, self.recorder.header.get("pipeline"))
+            final = {**self.recorder.final, **came_to(run)}
+            end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline"))
+            link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
             except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
@@ -422,9 +422,7 @@ class _Session:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
         self._announced = True
         if self._trainer.is_global_zero:
-            header = self.recorder.header
-            about = {key: header[key] for key in _CONFIG}
-            begin_wandb(self._trainer.loggers, self.recorder.declarations, about)
+            begin_wandb(self._trainer.loggers, self.recorder.declarations, self.recorder.header)
 
     # Points -------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from lightning_costs.probes.setup import describe, device_name
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
 from lightning_costs.probes.stride import Stride
 from lightning_costs.stores.book import RunBook, Status, status_after
+from lightning_costs.stores.rows import PlainRun, begin_wandb, columns, end_wandb, link_wandb, row
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +79,8 @@ class Recorder:
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
         infer: Whether `infer` will be called: the first counted batch is then kept on the host.
+        wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
+            rows stay yours: put `row()` into them.
         accounts: Accounts that run already, where a framework's adapter keeps them.
         clock: Seconds, monotonic; for tests.
 
@@ -121,6 +124,7 @@ class Recorder:
         places: Sequence[Place] | None = None,
         dataset_samples: int | None = None,
         infer: bool = False,
+        wandb: Any = None,
         accounts: Accounts | None = None,
         clock: Callable[[], float] = now_s,
     ) -> None:
@@ -168,6 +172,7 @@ class Recorder:
         self._budget: Budget | None = None
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
+        self._wandb = [PlainRun(wandb)] if wandb is not None and place.rank == 0 else []
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepWatch | None = None
         self._meters: EnergyMeters | None = None
@@ -207,6 +212,20 @@ class Recorder:
     def final(self) -> dict[str, Amount]:
         """Costs at the last point, and the statics."""
         return {**self.costs, **self.header["statics"]}
+
+    def row(self, *, headline: bool = False) -> dict[str, float]:
+        """Costs at the last point by the names that loggers give them, for a row that holds its quality.
+
+        Args:
+            headline: The main ones alone.
+
+        Example:
+            With W&B and no Lightning::
+
+                recorder.quality({"val/acc": accuracy})
+                run.log({"val/acc": accuracy, **recorder.row()})
+        """
+        return row(self.costs, columns(self.declarations, headline_only=headline))
 
     @property
     def totals(self) -> dict[str, Amount]:
@@ -532,6 +551,7 @@ class Recorder:
             with self.accounts.inside("other"):
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
+                begin_wandb(self._wandb, self.declarations, self.header, step_metric=None)
         look, warm = steps.after(batch, work)
         samples, tokens, padding = self._batch_size.of(batch, look)
         steady = self._window.batch(
@@ -684,7 +704,11 @@ class Recorder:
         self._state = "ended"
         if self._book.opened:
             run_ended(self.accounts.begun_s + self._ended_s)
-        return self._book.close(status)
+        run = self._book.close(status)
+        if self._wandb and self._book.opened:
+            end_wandb(self._wandb, {**self.final, **came_to(run)})
+            link_wandb(self._wandb, self.header, self.final)
+        return run
 
     def __enter__(self) -> Self:
         self.begin()
@@ -779,6 +803,17 @@ class Recorder:
         if self._state in ("training", "ended"):
             raise ValueError("resume() after begin(): an attempt resumes a checkpoint before it trains")
         self._steps_before = self._book.resume(state)
+
+
+def came_to(run: RunRecord | None) -> dict[str, float | bool]:
+    """Best quality and cost-to-quality of a run that has just ended, for summaries; what is wrong with it is said."""
+    from lightning_costs.compare.outcome import outcome  # its tables are nothing that a training waits for
+
+    try:
+        return {} if run is None else outcome(run)
+    except Exception as error:  # noqa: BLE001 - a summary must not cost anybody the run
+        _log.warning("best quality and cost-to-quality are in no summary: %r", error)
+        return {}
 
 
 def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +22,8 @@ _IDENTITIES = (
     "WANDB_ENTITY",
     "WANDB_API_KEY",
     "WANDB_RESUME",
+    "WANDB_RUN_GROUP",
+    "WANDB_TAGS",
     "SLURM_JOB_ID",
     "SLURM_RESTART_COUNT",
 )
@@ -34,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in os.environ:
         if name.startswith("LIGHTNING_COSTS") or name in _IDENTITIES:
             monkeypatch.delenv(name)
@@ -47,7 +51,9 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(home))
-    return home
+    yield home
+    if (wandb := sys.modules.get("wandb")) is not None and hasattr(wandb, "teardown"):
+        wandb.teardown()  # it keeps the server and the mode that it was first used with
 
 
 #: A module of its own, as Triton reads a kernel's source; importable where Triton is.

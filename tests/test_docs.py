@@ -19,6 +19,7 @@ TEXTS = {
         "CONTRIBUTING.md",
         "docs/budget.md",
         "docs/carbon-and-money.md",
+        "docs/check.md",
         "docs/columns.md",
         "docs/comparing.md",
         "docs/comparison-schema.md",
@@ -29,7 +30,10 @@ TEXTS = {
         "docs/running.md",
         "docs/lifecycle.md",
         "docs/pipeline.md",
+        "docs/sources.md",
         "docs/statement.md",
+        "docs/total.md",
+        "docs/wandb.md",
     )
 }
 

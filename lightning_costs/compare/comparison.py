@@ -151,6 +151,27 @@ class Comparison:
             raise _needs_report("to_html", error) from error
         return write_page(self, Path(path))
 
+    def to_wandb(self, project: str, *, title: str | None = None) -> str:
+        """Write the comparison as a W&B Report, or write it anew where the project has one of this title by us.
+
+        Args:
+            project: `entity/project`. Panels draw those of the compared runs that it has.
+            title: The report's title.
+
+        Returns:
+            The report's address.
+
+        Raises:
+            ImportError: Without the extras `report` and `wandb`.
+            ValueError: Where W&B refuses it or cannot be reached.
+        """
+        try:
+            from lightning_costs.report.html import page
+            from lightning_costs.report.wandb.publish import publish
+        except ImportError as error:
+            raise _needs_report("to_wandb", error) from error
+        return publish(self, project, title=title, page=page(self)).url
+
     def _repr_html_(self) -> str:
         from lightning_costs.report.notebook import comparison_html
 

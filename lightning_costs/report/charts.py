@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import altair as alt
 
@@ -95,11 +95,10 @@ def draw(
     """
     by, domain = ("r:N", list(range(len(data.labels)))) if page else ("run:N", data.labels)
     legend = None if page else alt.Legend(title=None, labelLimit=260, symbolType="circle", symbolOpacity=1)
-    color = alt.Color(by, scale=alt.Scale(domain=domain, range=cycled(COLORS, len(domain))), legend=legend)
-    shape = alt.Shape(by, scale=alt.Scale(domain=domain, range=cycled(SHAPES, len(domain))), legend=None)
-    dash = alt.StrokeDash(
-        by, scale=alt.Scale(domain=domain, range=[list(d) for d in cycled(DASHES, len(domain))]), legend=None
-    )
+    colors, shapes, dashes = (_range(values, len(domain), page=page) for values in (COLORS, SHAPES, DASHES))
+    color = alt.Color(by, scale=alt.Scale(domain=domain, range=colors), legend=legend)
+    shape = alt.Shape(by, scale=alt.Scale(domain=domain, range=shapes), legend=None)
+    dash = alt.StrokeDash(by, scale=alt.Scale(domain=domain, range=[list(d) for d in dashes]), legend=None)
     log_param = alt.param(name="log", value=log)
     base = alt.Chart(source).encode(
         x=_encoded(alt.X, x, log=log and x.field != "q"),
@@ -164,6 +163,11 @@ def styled(spec: alt.LayerChart) -> alt.LayerChart:
         )
         .configure_view(stroke=None)
     )
+
+
+def _range(values: Sequence[Any], count: int, *, page: bool) -> list[Any]:
+    """What so many runs are drawn in. On a page, which may have very many, Vega begins anew where values run out."""
+    return list(values[:count]) if page else cycled(values, count)
 
 
 def cycled(values: Sequence[T], count: int) -> list[T]:

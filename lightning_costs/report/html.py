@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +22,7 @@ from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_senten
 from lightning_costs.report.pipeline_picture import pictured
 from lightning_costs.report.reader import bases, reader_data, recorded, room, with_priced
 from lightning_costs.report.tables import (
+    TargetTable,
     final_blocks,
     flip_lines,
     front_lines,
@@ -41,6 +43,8 @@ _OUTLINES = {
     "triangle-down": "M0,5L5,-4H-5Z",
 }
 _SCRIPTS = ("page.js", "page_reader.js", "lifecycle.js")
+#: Up to so many runs, figures tell of the evaluations around them.
+NOTED = 200
 #: The chart that a reader sees first, where runs have it.
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
@@ -85,7 +89,7 @@ def page(cmp: Comparison) -> str:
         priced={name: name in data.axes for name in priced},
         rates=recorded(cmp),
         room=lambda lines: room(lines, priced, cmp),
-        targets=target_tables(cmp),
+        targets=_targets(cmp),
         fronts=front_lines(cmp),
         matrix=rank_matrix(cmp, headline),
         matrix_of_all=rank_matrix(cmp, everything),
@@ -99,7 +103,8 @@ def page(cmp: Comparison) -> str:
 
 
 def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
-    """What the page's script reads: columns of the charts once, and a specification per indicator."""
+    """What the page's script reads: columns of the charts once, and how each indicator's chart is filled in."""
+    drawings = _Drawings(data)
     return {
         "labels": data.labels,
         "datasets": {"curves": data.curves, "finals": data.finals},
@@ -108,11 +113,12 @@ def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
                 "label": f"{cmp.monitor} against {axis.title}",
                 "source": "finals" if axis.static else "curves",
                 "positive": axis.positive,
-                "spec": _specification(data, axis),
+                **drawings.of(axis),
             }
             for name, axis in data.axes.items()
         },
-        "reader": reader_data(cmp, data, _specification),
+        "reader": reader_data(cmp, data, drawings.of),
+        "shapes": drawings.shapes,
         "lifecycle": life_data(cmp) if told(cmp.lifecycle) else None,
     }
 
@@ -140,6 +146,45 @@ def policy(scripts: list[str]) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+class _Drawings:
+    """Specifications of the charts: few shapes, which the script fills in with an axis's field, label and unit."""
+
+    def __init__(self, data: ChartData) -> None:
+        self._data = data
+        self._numbers: dict[tuple[bool, bool, str], int] = {}
+        self.shapes: list[dict[str, object]] = []
+
+    def of(self, axis: Axis) -> dict[str, object]:
+        """The number of an axis's shape, and what is filled in."""
+        form = "bare" if not axis.suffix else "same" if axis.suffix == axis.label else "full"
+        key = (axis.static, axis.positive, form)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.shapes)
+            suffix = {"bare": "", "same": "@x-label@", "full": "@x-unit@"}[form]
+            blank = replace(axis, field="@x-field@", label="@x-label@", suffix=suffix)
+            self.shapes.append(_specification(self._data, blank))
+        fills = {"field": axis.field, "label": _harmless(one_line(axis.label)), "unit": _harmless(axis.suffix)}
+        return {"shape": self._numbers[key], "fills": fills}
+
+
+def _harmless(text: str) -> str:
+    """A text that is the same within JSON and within an expression: what either would escape looks like it only."""
+    return "".join(one for one in text.replace("\\", "∖").replace('"', "”") if one.isprintable())
+
+
+def _targets(cmp: Comparison) -> list[TargetTable]:
+    """Cost-to-quality; with very many runs without the evaluations around each figure, which `--json` holds."""
+    tables = target_tables(cmp)
+    if len(cmp.runs) <= NOTED:
+        return tables
+    return [
+        table._replace(
+            lines=[line._replace(cells=[cell._replace(note="") for cell in line.cells]) for line in table.lines]
+        )
+        for table in tables
+    ]
 
 
 def _specification(data: ChartData, axis: Axis) -> dict[str, object]:

@@ -17,9 +17,13 @@
     })];
   }));
 
+  // A shape is the specification of every chart that looks like it, but for the axis.
+  const filled = (shape, fills) =>
+    JSON.parse(JSON.stringify(shape).replace(/@x-(field|label|unit)@/g, (_, key) => fills[key]));
+
   const specification = (name, small) => {
     const chart = page.charts[name];
-    const spec = structuredClone(chart.spec);
+    const spec = filled(page.shapes[chart.shape], chart.fills);
     const logarithmic = log && chart.positive;
     spec.datasets = { [chart.source]: datasets[chart.source] };
     spec.params.find((param) => param.name === "log").value = logarithmic;

@@ -172,7 +172,7 @@
   };
 
   const drawAs = (name, priced) => {
-    const { base, field, static: still, positive, label, unit, spec } = columns[name];
+    const { base, field, static: still, positive, label, unit, shape, fills } = columns[name];
     const source = still ? "finals" : "curves";
     const amounts = bases[base][source].map((amount) => (amount === null ? null : priced(amount)));
     const all = [...bases[base].curves, ...bases[base].finals].map((amount) => Math.abs(priced(amount ?? 0)));
@@ -181,13 +181,15 @@
     datasets[source].forEach((row, i) => {
       row[field] = amounts[i] === null ? null : Number((amounts[i] / factor).toPrecision(5));
     });
-    const told = JSON.parse(JSON.stringify(spec).replaceAll("@unit@", word));
     const option = document.querySelector(`#x-choice option[value="${name}"]`);
     if (option) {
       keep(option);
       option.textContent = `${option.textContent.replace(/ \([^()]*\)$/, "")} (${word}), reader's tariff`;
     }
-    page.charts[name] = { label: `${label} (reader's tariff)`, source, positive: positive && priced(1) > 0, spec: told };
+    page.charts[name] = {
+      label: `${label} (reader's tariff)`, source, positive: positive && priced(1) > 0,
+      shape, fills: { ...fills, unit: word },
+    };
   };
 
   const mark = (name, on, isPriced) => {

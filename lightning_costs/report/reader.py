@@ -61,23 +61,21 @@ def room(lines: Sequence[Line], names: Mapping[str, str], cmp: Comparison) -> li
     ]
 
 
-def reader_data(
-    cmp: Comparison, data: ChartData, specification: Callable[[ChartData, Axis], dict[str, object]]
-) -> dict[str, object]:
+def reader_data(cmp: Comparison, data: ChartData, chart: Callable[[Axis], dict[str, object]]) -> dict[str, object]:
     """What the page's script prices from.
 
     Args:
         cmp: The comparison, with declarations of the priced columns.
         data: Its chart data.
-        specification: A chart's specification for an axis.
+        chart: How the chart of an axis is drawn, as the page has it.
     """
     names = bases(cmp, data)
     return {
         "recorded": recorded(cmp),
-        "columns": {name: _column(cmp, data, specification, name, base) for name, base in names.items()},
+        "columns": {name: _column(cmp, data, chart, name, base) for name, base in names.items()},
         "bases": {
             base: {
-                "curves": [value for label in cmp.labels for value in _column_of(cmp, label, base)],
+                "curves": [amount for label in cmp.labels for amount in _drawn(cmp, label, base, data.kept[label])],
                 "finals": [run["final"][base] for run in cmp.runs],
                 "targets": [
                     {
@@ -111,7 +109,7 @@ def reader_data(
 def _column(
     cmp: Comparison,
     data: ChartData,
-    specification: Callable[[ChartData, Axis], dict[str, object]],
+    chart: Callable[[Axis], dict[str, object]],
     name: str,
     base: str,
 ) -> dict[str, object]:
@@ -129,13 +127,14 @@ def _column(
         "positive": axis.positive,
         "label": f"{cmp.monitor} against {label}",
         "unit": PRICED[name].unit,
-        "spec": specification(data, axis),
+        **chart(axis),
     }
 
 
-def _column_of(cmp: Comparison, label: str, base: str) -> Sequence[float | None]:
-    curve = cmp.curves[label]
-    return curve.get(base, [None] * len(curve["step"]))
+def _drawn(cmp: Comparison, label: str, base: str, kept: Sequence[int]) -> Sequence[float | None]:
+    """A run's amounts at the evaluations that are drawn."""
+    column = cmp.curves[label].get(base)
+    return [None if column is None else column[at] for at in kept]
 
 
 def _spend(spend: Spend) -> dict[str, object]:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, final
 
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.lane_picture import lane_picture
 from lightning_costs.core.records import Amount
 
 PREFIX = "cost/"
+#: Parts of the header that go into the config of W&B runs.
+_CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
+#: What summaries hold beside costs: what the run came to (`compare.outcome`), and where it is drawn.
+_OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
 _log = logging.getLogger("lightning_costs")
+
+
+@final
+class PlainRun:
+    """A W&B run that is logged to without Lightning, as one among its loggers.
+
+    Args:
+        run: As `wandb.init` returns it.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self.experiment = run
 
 
 def columns(declarations: Mapping[str, Declaration], *, headline_only: bool) -> dict[str, str]:
@@ -47,7 +64,7 @@ def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], fa
     Whatever a logger raises is said and ends there: neither the training nor the measuring may suffer.
     """
     for logger in loggers:
-        if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+        if any(kind.__name__ in ("WandbLogger", "PlainRun") for kind in type(logger).__mro__):
             try:
                 prefix = getattr(logger, "_prefix", "") or ""
                 tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)
@@ -55,32 +72,100 @@ def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], fa
                 _log.warning("%s: %r", failed, error)
 
 
-def begin_wandb(loggers: Iterable[Any], declarations: Mapping[str, Declaration], config: Mapping[str, Any]) -> None:
-    """Tell W&B runs about the cost columns: hidden but for the headline.
-
-    No `summary=` is given: W&B would keep a dict of the number instead of its last value.
-    """
+def begin_wandb(
+    loggers: Iterable[Any],
+    declarations: Mapping[str, Declaration],
+    header: Mapping[str, Any],
+    step_metric: str | None = "trainer/global_step",
+) -> None:
+    """Tell the W&B runs of Lightning's loggers about the cost columns: see `begin_run`."""
 
     def tell(run: Any, prefix: str) -> None:
-        run.config.update({"cost": dict(config)}, allow_val_change=True)
-        options = {"step_metric": "trainer/global_step", "step_sync": False}
-        run.define_metric(f"{prefix}*", hidden=True, **options)
-        for name, declared in declarations.items():
-            if declared.headline and declared.kind != "static":
-                run.define_metric(f"{prefix}{name}", hidden=False, **options)
+        begin_run(run, declarations, header, prefix=prefix, step_metric=step_metric)
 
     _each_wandb_run(loggers, tell, "W&B run could not be prepared for costs")
 
 
+def begin_run(
+    run: Any,
+    declarations: Mapping[str, Declaration],
+    header: Mapping[str, Any],
+    *,
+    prefix: str = PREFIX,
+    step_metric: str | None = None,
+) -> None:
+    """Tell a W&B run about the cost columns, hidden but for the headline, and what was measured on into its config.
+
+    No `summary=` is given: W&B would keep a dict of the number instead of its last value.
+
+    Args:
+        run: As `wandb.init` returns it.
+        declarations: Declarations by column name.
+        header: The run's header; setup, tariff, metric and targets are taken from it.
+        prefix: What stands before the names of columns.
+        step_metric: The column that they are drawn against at first; W&B's own step where there is none.
+    """
+    if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
+        _log.warning(
+            "the W&B run is resumed, but its costs begin at 0: no checkpoint of a measured training was resumed, and "
+            "LIGHTNING_COSTS_RUN_ID names no run folder to go on with"
+        )
+    about = {name: header[name] for name in _CONFIG if name in header}
+    if before := prefix.removesuffix(PREFIX):
+        about["prefix"] = before
+    run.config.update({"cost": about}, allow_val_change=True)
+    options = {"step_metric": step_metric, "step_sync": False} if step_metric else {}
+    run.define_metric(f"{prefix}*", hidden=True, **options)
+    for name, declared in declarations.items():
+        if declared.headline and declared.kind != "static":
+            run.define_metric(f"{prefix}{name}", hidden=False, **options)
+
+
+def is_outcome(name: str) -> bool:
+    """Whether a name in a W&B summary is no cost column but what the run came to.
+
+    Example:
+        >>> [is_outcome(name) for name in ("to_target_energy_j", "target_2_reached", "energy_j")]
+        [True, True, False]
+    """
+    return _OUTCOME.fullmatch(name) is not None
+
+
 def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None) -> None:
-    """Write the final costs and statics into the summaries of W&B runs, flat; one step of a pipeline is an image."""
+    """Write final costs, statics and what the run came to into the summaries of W&B runs, flat.
+
+    One step of a pipeline is an image.
+    """
 
     def tell(run: Any, prefix: str) -> None:
-        run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
+        end_run(run, final, prefix=prefix)
 
     _each_wandb_run(loggers, tell, "final costs could not be written to W&B")
     if pipeline is not None and (svg := lane_picture(pipeline)) is not None:
         _log_picture(loggers, svg)
+
+
+def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> None:
+    """Write final amounts into the summary of a W&B run, flat; missing ones are left out.
+
+    W&B keeps the last value that was logged: of what went missing since, it goes.
+    """
+    run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
+    for name, value in final.items():
+        if value is None and prefix + name in run.summary.keys():  # noqa: SIM118 - a summary is no dict
+            del run.summary[prefix + name]
+
+
+def link_wandb(loggers: Iterable[Any], header: Mapping[str, Any], final: Mapping[str, Amount]) -> None:
+    """Write the address of the view that plots quality against costs into the summaries of W&B runs."""
+    from lightning_costs.stores.wandb_view import keys_of, link_view
+
+    held = [name for name, amount in final.items() if amount is not None]
+
+    def tell(run: Any, prefix: str) -> None:
+        link_view(run, keys_of(header["indicators"], held, header["monitor"], prefix.removesuffix(PREFIX)))
+
+    _each_wandb_run(loggers, tell, "no view of quality against costs")
 
 
 def _log_picture(loggers: Iterable[Any], svg: str) -> None:

@@ -1,0 +1,213 @@
+"""The saved view of a W&B project that plots quality against costs: its panels, and the link to it on run pages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from lightning_costs.stores.rows import PREFIX
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2 import LinePlot
+    from wandb_workspaces.workspaces import Workspace
+
+#: The view's name in a project's list, and in its address: the same for all, so that there is one.
+TITLE = "Quality against costs"
+NAME = "nw-costquality-v"
+#: Set to 0, no view is made at the end of a run.
+SWITCH = "LIGHTNING_COSTS_WANDB_VIEW"
+#: Most seconds that the end of a run waits for a server.
+_WAIT_S = 10.0
+#: The cost that quality is drawn against first, where runs have it.
+_FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop", "samples", "steps")
+#: Panels beside each other, and rows of the grid that each is high.
+_ACROSS, _HEIGHT = 3, 6
+_log = logging.getLogger("lightning_costs")
+T = TypeVar("T")
+
+
+class Keys(NamedTuple):
+    """Under which names a project's runs hold things: what is plotted, and what our prefix is there.
+
+    Args:
+        costs: Column to its label with its unit, in the order in which they are drawn; curves of runs alone.
+        headline: Those that are shown first.
+        monitor: The quality metric.
+        before: What the logger puts before all names ('mine-'), usually nothing.
+    """
+
+    costs: Mapping[str, str]
+    headline: Sequence[str]
+    monitor: str | None
+    before: str = ""
+
+    def cost(self, column: str) -> str:
+        """The name of a cost column."""
+        return f"{self.before}{PREFIX}{column}"
+
+    @property
+    def quality(self) -> str:
+        """The name of the quality metric."""
+        return f"{self.before}{self.monitor}"
+
+    @property
+    def first(self) -> str:
+        """The cost that is drawn first, by its column."""
+        return next((column for column in (*_FIRST, *self.costs) if column in self.costs), "steps")
+
+
+def keys_of(
+    declared: Mapping[str, Mapping[str, Any]], held: Iterable[str], monitor: str | None, before: str = ""
+) -> Keys:
+    """What is drawn of runs that hold these columns: counters that take part in rankings.
+
+    Args:
+        declared: Declarations as headers hold them.
+        held: Columns that some run has an amount of.
+        monitor: The quality metric.
+        before: What the logger puts before all names.
+    """
+    there = set(held)
+    costs = {
+        name: f"{row['label']} ({row['unit']})" if row["unit"] != row["label"] else str(row["label"])
+        for name, row in declared.items()
+        if name in there and row["kind"] == "counter" and row["role"] == "indicator"
+    }
+    return Keys(costs, [name for name in costs if declared[name]["headline"]], monitor, before)
+
+
+def quality_plots(keys: Keys, columns: Sequence[str], most_runs: int = 50) -> list[LinePlot]:
+    """Quality against each cost: x and y stand in one row of a run's history, so that W&B can join them."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return [
+        wr.LinePlot(
+            title=f"{keys.monitor} against {keys.costs[column]}",
+            x=keys.cost(column),
+            y=[keys.quality],
+            title_x=keys.costs[column],
+            title_y=str(keys.monitor),
+            smoothing_factor=0.0,
+            smoothing_type="none",
+            max_runs_to_show=most_runs,
+            layout=placed(index),
+        )
+        for index, column in enumerate(columns)
+    ]
+
+
+def placed(index: int, across: int = _ACROSS, height: int = _HEIGHT) -> Any:
+    """Where the panel of this number stands on a grid of 24 columns."""
+    import wandb_workspaces.reports.v2 as wr
+
+    width = 24 // across
+    return wr.Layout(x=width * (index % across), y=height * (index // across), w=width, h=height)
+
+
+def view(entity: str, project: str, keys: Keys) -> Workspace:
+    """The view, not saved: quality against the headline costs, against the others, and costs over steps."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    others = [column for column in keys.costs if column not in keys.headline]
+    steps = [
+        wr.LinePlot(title=keys.costs[column], x=keys.cost("steps"), y=[keys.cost(column)], layout=placed(index))
+        for index, column in enumerate(column for column in keys.headline if "steps" in keys.costs)
+    ]
+    drawn = keys.monitor is not None
+    sections = [
+        ws.Section(name=TITLE, panels=quality_plots(keys, keys.headline) if drawn else [], is_open=True),
+        ws.Section(name="Against the other costs", panels=quality_plots(keys, others) if drawn else [], is_open=False),
+        ws.Section(name="Costs over steps", panels=steps, is_open=not drawn),
+    ]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=TITLE,
+        sections=[section for section in sections if section.panels],
+        settings=ws.WorkspaceSettings(x_axis=keys.cost(keys.first), smoothing_type="none", max_runs=50),
+    )
+
+
+def save_view(entity: str, project: str, keys: Keys, *, anew: bool) -> str:
+    """Save the view under its one name.
+
+    Args:
+        entity: Who owns the project.
+        project: Its name.
+        keys: What is drawn.
+        anew: Whether one that is there is written over; else it is left as people have made it.
+
+    Returns:
+        Its address.
+    """
+    made = view(entity, project, keys)
+    found = find_view(entity, project)
+    # A view is created under a name that its maker chooses, which wandb-workspaces 0.4.13 lets nobody say.
+    made._internal_name, made._internal_id = NAME, found or ""
+    if found is None or anew:
+        made.save()
+    return str(made.url)
+
+
+def find_view(entity: str, project: str) -> str | None:
+    """The id of the project's view, None where it has none.
+
+    Raises:
+        ValueError: For a view that another version of wandb-workspaces wrote: it is left alone.
+    """
+    from wandb_workspaces.workspaces.internal import get_view_dict
+
+    try:
+        return str(get_view_dict(entity, project, NAME.removeprefix("nw-").removesuffix("-v"))["id"])
+    except ValueError as error:
+        if "not found" in str(error):
+            return None
+        raise
+
+
+def link_view(run: Any, keys: Keys) -> None:
+    """Write the view's address into the summary of a W&B run; where the project has none yet, make it.
+
+    Only where the run is online. A server that does not answer is waited for ten seconds and no longer; whatever goes
+    wrong is said in one line.
+    """
+    if os.environ.get(SWITCH) == "0" or keys.monitor is None or not keys.costs:
+        return
+    if getattr(run, "offline", True) or getattr(run, "disabled", False) or not getattr(run, "url", None):
+        return
+    try:
+        address = within(_WAIT_S, lambda: save_view(run.entity, run.project, keys, anew=False))
+    except ModuleNotFoundError as error:
+        _log.info("no view of quality against costs: pip install 'lightning-costs[wandb]' brings %s", error.name)
+        return
+    run.summary.update({keys.cost("view"): address})
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns; it runs in a thread that is left behind where it takes longer.
+
+    Raises:
+        TimeoutError: It takes longer.
+        Exception: What `work` raises.
+    """
+    came: list[T] = []
+    raised: list[BaseException] = []
+
+    def worker() -> None:
+        try:
+            came.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            raised.append(error)
+
+    thread = threading.Thread(target=worker, name="lightning-costs W&B view", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not came:
+        raise TimeoutError(f"the server did not answer within {seconds:g} s")
+    return came[0]
