@@ -53,7 +53,7 @@ class _Census(Measured):
         census = self._census
         if census.failed is not None:
             raise Missing(census.failed, warn=True)
-        if census.waiting and (census.exhausted or sample.trigger == "end"):
+        if census.waiting and (census.exhausted or sample.trigger == "end" or not census.censuses):
             why = f"their shapes were unknown, or new after {MOST_CENSUSES} censuses" if census.exhausted else _WAITED
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {why}")
         if census.blind:
