@@ -56,9 +56,11 @@ class Infer(StrEnum):
 
 
 class Target(StrEnum):
-    """What a report is written as: a page of a comparison, or a statement of what all of it cost."""
+    """What a report is written as: a page, figures or tables of a comparison, or a statement of what all of it cost."""
 
     HTML = "html"
+    FIGURES = "figures"
+    CSV = "csv"
     MD = "md"
     LATEX = "latex"
     HF_YAML = "hf-yaml"
@@ -242,24 +244,44 @@ def report(
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to write it; by default report.html, statements to the terminal."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write it; by default report.html, the folder figures or tables, statements to the terminal.",
+        ),
     ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="For md and latex: the tables of the comparison beneath the statement.")
+    ] = False,
     training_type: Annotated[
         str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a page that compares runs, or a statement of what all of them cost, for a paper or a model card."""
+    """Write a page, figures or tables that compare runs, or a statement of what all of them cost, for a paper."""
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
-    if to is Target.HTML:
-        compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
-        print(f"wrote {compared.to_html(out or Path('report.html'))}")
-        return
-    if target or queries or group or curve is Curve.TO_REACH:
+    if tables and to not in (Target.MD, Target.LATEX):
+        raise typer.BadParameter("--tables goes with --to md and --to latex")
+    comparing = tables or to in (Target.HTML, Target.FIGURES, Target.CSV)
+    if not comparing and (target or queries or group or curve is Curve.TO_REACH):
         raise typer.BadParameter(
             f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
+            + ("" if to is Target.HF_YAML else ", and with --tables how they compare")
         )
-    text = _stated(paths, monitor, mode, tariff, to, training_type)
+    compared = None
+    if comparing:
+        compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        if to is Target.HTML:
+            print(f"wrote {compared.to_html(out or Path('report.html'))}")
+        elif to is Target.FIGURES:
+            folder = out or Path("figures")
+            print(f"wrote {len(compared.to_figures(folder))} files to {folder}")
+        elif to is Target.CSV:
+            folder = out or Path("tables")
+            print(f"wrote {len(compared.to_csv(folder))} files to {folder}")
+        if not tables:
+            return
+    text = _stated(paths, monitor, mode, tariff, to, training_type, compared)
     if out is None:
         sys.stdout.write(text)
     else:
@@ -275,8 +297,10 @@ def _stated(
     tariff: Path | None,
     to: Target,
     training_type: str | None,
+    compared: comparison.Comparison | None,
 ) -> str:
     from lightning_costs.report import statement
+    from lightning_costs.report.comparison_tables import comparison_tables
 
     said = statement.statement(
         load_runs(list(paths)),
@@ -286,7 +310,10 @@ def _stated(
     )
     if to is Target.HF_YAML:
         return statement.model_card(said, training_type=training_type)
-    return statement.markdown(said) if to is Target.MD else statement.latex(said)
+    beneath = comparison_tables(compared) if compared is not None else ()
+    cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
+    write = statement.markdown if to is Target.MD else statement.latex
+    return write(said, tables=beneath, cautions=cautions)
 
 
 @app.command(name="reprice")

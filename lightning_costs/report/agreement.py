@@ -1,4 +1,4 @@
-"""What a comparison says beside its tables of runs, in words: agreement by family, dominance, reversals, matched pairs."""
+"""What a comparison says in words beside its tables of runs: families, dominance, reversals, matched pairs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def dominance_sentences(cmp: Comparison) -> list[str]:
     said = [
         f"On the front of every one of {count} indicators: {named(found['everywhere']) or 'nobody'}.",
         f"On none: {named(found['nowhere']) or 'nobody'}.",
-        f"On the joint front in quality and {len(found['columns'])} indicators together: {named(found['joint']) or 'nobody'}.",
+        f"On the joint front in quality and {len(found['columns'])} indicators together: {named(found['joint'])}.",
     ]
     for label in found["nowhere"][:3]:
         if above := found["dominated_by"].get(label):

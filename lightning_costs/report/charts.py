@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import altair as alt
 
@@ -91,8 +91,8 @@ def draw(
         source: Rows with the columns of `ChartData`; in a page, a name that the page fills in.
         log: Whether indicators are drawn on logarithmic axes.
         lines: Whether rows are points of curves rather than one per run.
-        page: Whether the page's script fills in titles, scales and tooltips, and its own legend lists hidden runs in the
-            parameter `hidden`.
+        page: Whether the page's script fills in titles, scales and tooltips, and its own legend the runs that are
+            hidden.
         still: Whether the chart is a picture: no hover points, no legend to click.
     """
     look = Look(data.labels, page=page)
@@ -194,9 +194,9 @@ class Look:
         self.dashes = alt.Scale(domain=domain, range=[list(dash) for dash in cycled(DASHES, count)])
 
 
-def run_legend(limit: int = 260) -> alt.Legend:
+def run_legend(symbol: str = "circle", orient: Literal["right", "top"] = "right") -> alt.Legend:
     """The legend of a chart outside the page."""
-    return alt.Legend(title=None, labelLimit=limit, symbolType="circle", symbolOpacity=1)
+    return alt.Legend(title=None, labelLimit=260, symbolType=symbol, symbolOpacity=1, orient=orient)
 
 
 def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:

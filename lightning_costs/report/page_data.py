@@ -91,7 +91,7 @@ def _axis(cmp: Comparison, name: str, axis: Axis) -> dict[str, object]:
 
 
 def _others(cmp: Comparison, data: ChartData) -> dict[str, list[object]] | None:
-    """The final amounts of runs that are not drawn, as `ChartData.finals` holds them of the others; None without any."""
+    """The final amounts of runs that are not drawn, as `ChartData.finals` has those of the others; None without any."""
     shown = set(data.labels)
     rows = [run for run in cmp.runs if run["label"] not in shown]
     if not rows:

@@ -104,7 +104,7 @@ def bump_chart(
         scale=alt.Scale(reverse=True, zero=False, nice=False, padding=_ROOM),
         axis=alt.Axis(format="d", tickMinStep=1, grid=False),
     )
-    color = alt.Color(look.by, scale=look.colors, legend=None if page else run_legend())
+    color = alt.Color(look.by, scale=look.colors, legend=None if page else run_legend(orient="top"))
     base = alt.Chart(source).encode(x=x, y=y, color=color)
     if page:
         base = base.transform_filter(SHOWN)

@@ -35,7 +35,7 @@ def sweep_columns(cmp: Comparison, data: ChartData, name: str) -> list[list[floa
 
 
 def sweep_ranges(cmp: Comparison, data: ChartData, name: str) -> list[dict[str, object]]:
-    """Where each winner holds: from `a` to `b`, run number `r` (-1: several, or one that is not drawn), in words `who`."""
+    """Where each winner holds: from `a` to `b`, its number `r` (-1: several, or one that is not drawn), in words `who`."""
     targets = cmp.sweep["targets"]
     numbers = {label: number for number, label in enumerate(data.labels)}
     found = []
@@ -104,14 +104,15 @@ def sweep_chart(
     """
     across = encoded(alt.X, replace(x, field="x"), log=False)
     across.scale = alt.Scale(type="linear", zero=False, nice=False, padding=PADDING, reverse=falling)
-    color = alt.Color(look.by, scale=look.colors, legend=None if page else run_legend())
+    legend = None if page else run_legend("stroke")
+    color = alt.Color(look.by, scale=look.colors, legend=legend)
     base = alt.Chart(sources["rows"]).encode(x=across, y=encoded(alt.Y, replace(y, field="y"), log=log), color=color)
     if page:
         base = base.transform_filter(SHOWN)
     elif log:
         base = base.transform_filter("datum.y > 0")
     lines = base.mark_line(strokeWidth=2, interpolate="step-before").encode(
-        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=None), order=alt.Order("x:Q")
+        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=legend), order=alt.Order("x:Q")
     )
     if page:
         near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
