@@ -95,7 +95,9 @@ def matched_lines(cmp: Comparison) -> list[MatchedLine]:
             for name, hidden in worst
             if hidden["differ"] and math.isfinite(hidden["most"]) and name in headline
         ]
-        examples = [_example(pair, cmp, headline) for pair in row["listed"][:2]]
+        examples = [
+            told for pair in row["listed"][:2] if (told := _example(pair, cmp, headline, cmp.matched["tolerance"]))
+        ]
         declared = cmp.indicators[row["column"]]
         found.append(
             MatchedLine(declared["label"], row["column"], declared["headline"], row["pairs"], hides[:4], examples)
@@ -113,12 +115,13 @@ def evidence_lines(evidence: Mapping[str, Any], most: int = 12) -> list[tuple[st
     return [(str(key).replace("_", " "), _cut(_told(value))) for key, value in list(evidence.items())[:most]]
 
 
-def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str]) -> str:
+def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str], tolerance: float) -> str:
+    """Two runs and what differs most between them; nothing where all is within the tolerance."""
     known = {name: ratio for name, ratio in pair["others"].items() if ratio is not None and ratio > 0 and name in names}
+    name = max(known, key=lambda one: abs(math.log(known[one])), default="")
+    if not name or abs(math.log(known[name])) <= math.log1p(tolerance):
+        return ""
     text = f"{quoted(pair['a'])} and {quoted(pair['b'])}"
-    if not known:
-        return text
-    name = max(known, key=lambda one: abs(math.log(known[one])))
     ratio = known[name]
     more, times = ("second", ratio) if ratio >= 1 else ("first", 1 / ratio)
     return f"{text}: the {more} has {digits(round(times, 2))} times the {cmp.indicators[name]['label']}"

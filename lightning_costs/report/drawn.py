@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -21,8 +21,8 @@ V = TypeVar("V")
 def drawn_labels(cmp: Comparison, most: int = MOST_RUNS) -> list[str]:
     """The runs that are drawn, in the order of the comparison.
 
-    All where they are few. Else, until there are `most`: those with the best quality, those that needed least for a
-    target, those cheapest by a headline cost, the Pareto fronts of headline costs, and the others by their quality.
+    All where they are few. Else, until there are `most`, in turns one of each: those with the best quality, those that
+    needed least for a target, those cheapest by a headline cost, those on its Pareto front; then the others by quality.
 
     Args:
         cmp: The comparison.
@@ -87,15 +87,13 @@ def _thinned(curve: Curve, most: int) -> Curve:
 
 
 def _by_merit(cmp: Comparison) -> Iterator[str]:
-    yield from cmp.best
+    """Every run, in turns the next of each list: however long one is, the others are heard."""
     names = ordered_names(cmp, headline=True, role="indicator")
-    for row in reversed(cmp.targets):
-        for name in names:
-            yield from row["winners"].get(name) or ()
-    for name in names:
-        yield from cmp.leaders[name]["labels"] if name in cmp.leaders else ()
-    fronts = [[label for label in cmp.labels if label in set(cmp.fronts.get(name, ()))] for name in names]
-    # A few of each front rather than all of the first one's.
-    for place in range(max(map(len, fronts), default=0)):
-        yield from (front[place] for front in fronts if place < len(front))
+    order = {label: number for number, label in enumerate(cmp.labels)}
+    lists: list[Sequence[str]] = [cmp.best]
+    lists += [row["winners"].get(name) or () for row in reversed(cmp.targets) for name in names]
+    lists += [cmp.leaders[name]["labels"] for name in names if name in cmp.leaders]
+    lists += [sorted(cmp.fronts.get(name, ()), key=order.__getitem__) for name in names]
+    for place in range(max(map(len, lists), default=0)):
+        yield from (one[place] for one in lists if place < len(one))
     yield from sorted(cmp.labels, key=lambda label: cmp.ranks["quality"].get(label, math.inf))

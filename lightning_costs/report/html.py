@@ -31,7 +31,7 @@ from lightning_costs.report.part_charts import parts
 from lightning_costs.report.rank_charts import bases as bump_bases
 from lightning_costs.report.rank_charts import bump_names
 from lightning_costs.report.reader import SLIDES, bases, recorded, room, with_priced
-from lightning_costs.report.run_table import run_columns, run_lines
+from lightning_costs.report.run_table import run_columns, run_lines, runs_csv
 from lightning_costs.report.sweep_chart import ranges_told
 from lightning_costs.report.tables import (
     final_blocks,
@@ -81,6 +81,7 @@ def page(cmp: Comparison) -> str:
     labels = drawn_labels(cmp)
     drawn = narrowed(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
+    csv = runs_csv(cmp)
     cmp, drawn = with_priced(cmp, data), with_priced(drawn, data)
     priced = bases(cmp, data)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
@@ -103,7 +104,7 @@ def page(cmp: Comparison) -> str:
         policy=policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
-        data=script_json(page_data(cmp, drawn, data, themes)),
+        data=script_json(page_data(cmp, drawn, data, themes, csv)),
         metric=one_line(cmp.monitor),
         summary=summary(cmp),
         cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
@@ -210,10 +211,10 @@ def _thinned(cmp: Comparison, drawn: Comparison) -> list[str]:
     said = []
     if len(drawn.runs) < len(cmp.runs):
         said.append(
-            f"{len(drawn.runs)} of {len(cmp.runs):,} runs are drawn and have columns of their own: those with the best "
-            f"quality, those that needed least for a target or are cheapest by a headline cost, those on its Pareto "
-            f"fronts, then the others by their quality. Every figure, front, rank and caution is of all "
-            f"{len(cmp.runs):,}, which are in the table of all runs."
+            f"{len(drawn.runs)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those with "
+            "the best quality, those that needed least for a target or are cheapest by a headline cost, and those on "
+            f"its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are in the "
+            "table of all runs."
         )
     if any(run["evaluations"] > len(drawn.curves[run["label"]]["step"]) for run in drawn.runs):
         most = max(len(curve["step"]) for curve in drawn.curves.values())

@@ -30,8 +30,11 @@
     ...was, type: logarithmic ? "log" : "linear", nice: false, ...(logarithmic ? { zero: undefined } : { zero: false }),
   });
 
-  // Whole domains are named where a layer may be empty: Vega warns of a scale without extent.
-  const domain = (spec, channel, rows) => {
+  // Whole domains are named: a layer may be empty, and Vega warns of a scale without extent. They are those of the
+  // runs that are shown, so that hiding some looks closer at the others.
+  const domain = (spec, channel, all) => {
+    const seen = all.filter((row) => !hidden.has(row.r));
+    const rows = seen.length ? seen : all;
     let [low, high] = rows.reduce(([least, most], row) => [Math.min(least, row[channel]), Math.max(most, row[channel])], [Infinity, -Infinity]);
     if (low === high) [low, high] = low > 0 ? [low * 0.95, high * 1.05] : [low - 1, high + 1];
     for (const layer of spec.layer) {
@@ -71,6 +74,8 @@
         point: [["run", at("run")], [still ? "step of the best" : "step", at("s")], [y ? y.label : page.quality.label, amount("y", y?.suffix)],
           [x.label, amount("x", x.suffix)]],
       });
+      domain(spec, "x", rows);
+      domain(spec, "y", rows);
       const mine = x.reader || y?.reader;
       return { spec, data: { rows }, drawn: `${name}${y ? ` ${other}` : ""} ${log ? "log" : "linear"}`,
         label: `${y ? y.title : page.quality.label} against ${x.title}${mine ? " (reader's tariff)" : ""}` };
@@ -111,7 +116,8 @@
         point: [["run", at("run")], ["target", amount("x", "")], [y.label, amount("y", y.suffix)]],
         rect: [["needs least", at("who")], ["after", amount("a", "")], ["up to", amount("b", "")]],
       });
-      domain(spec, "x", rows);
+      domain(spec, "x", page.sweep.targets.map((x) => ({ x })));
+      domain(spec, "y", rows);
       return { spec, data: { rows, ranges: page.sweep.ranges[behind(name)] }, drawn: `${name} ${log ? "log" : "linear"}`,
         label: `${y.title} to reach each ${page.quality.label}` };
     },
@@ -126,6 +132,7 @@
         return bump.rows.filter((one) => one.i === column && one.r === row.r).map((one) => ({ ...row, k: one.k }));
       });
       const spec = structuredClone(bump.spec);
+      domain(spec, "y", rows.map((row) => ({ r: row.r, y: row.k })));
       return { spec, data: { rows }, drawn: element.dataset.basis, label: "Ranks of the runs by every headline indicator" };
     },
     parts(element) {
@@ -138,7 +145,11 @@
         const v = datasets.finals[row.r][axis.field];
         return { ...row, v, text: `${v} ${axis.suffix}, reader's tariff` };
       });
-      return { spec: structuredClone(part.spec), data: { rows }, drawn: element.dataset.theme, label: part.title };
+      const spec = structuredClone(part.spec);
+      // Bars and linear axes begin at nothing.
+      const ends = rows.map((row) => ({ r: row.r, x: row.b ?? row.v }));
+      domain(spec, "x", part.far ? ends : [...ends, { r: -1, x: 0 }]);
+      return { spec, data: { rows }, drawn: element.dataset.theme, label: part.title };
     },
   };
 
@@ -212,6 +223,7 @@
       button.setAttribute("aria-pressed", String(!hidden.has(Number(button.dataset.run))));
     }
     for (const view of views.values()) view.signal("hidden", [...hidden]).runAsync();
+    if (main) draw(main);
     document.dispatchEvent(new Event("runs-shown"));
   };
   for (const button of document.querySelectorAll("[data-run]")) {

@@ -15,7 +15,6 @@ from lightning_costs.report.lifecycle_words import told
 from lightning_costs.report.part_charts import Parts, part_chart
 from lightning_costs.report.rank_charts import bases, bump_chart, bump_names, bump_rows
 from lightning_costs.report.reader import reader_data
-from lightning_costs.report.run_table import runs_csv
 from lightning_costs.report.sweep_chart import sweep_chart, sweep_columns, sweep_ranges, swept
 
 #: Axes that the script fills in.
@@ -23,7 +22,9 @@ _X = Axis(field="x", label="x", suffix="", static=False, positive=True)
 _Y = Axis(field="y", label="y", suffix="", static=False, positive=True)
 
 
-def page_data(cmp: Comparison, drawn: Comparison, data: ChartData, themes: Sequence[Parts]) -> dict[str, object]:
+def page_data(
+    cmp: Comparison, drawn: Comparison, data: ChartData, themes: Sequence[Parts], csv: str
+) -> dict[str, object]:
     """All of it, ready for JSON.
 
     Args:
@@ -31,6 +32,7 @@ def page_data(cmp: Comparison, drawn: Comparison, data: ChartData, themes: Seque
         drawn: The same with the runs that are drawn alone.
         data: The chart data of those.
         themes: Its breakdowns.
+        csv: The file that the page gives away.
     """
     return {
         "labels": data.labels,
@@ -45,7 +47,7 @@ def page_data(cmp: Comparison, drawn: Comparison, data: ChartData, themes: Seque
         "parts": {part.key: _parts(part, data.labels) for part in themes},
         "reader": reader_data(cmp, drawn, data),
         "lifecycle": life_data(drawn) if told(drawn.lifecycle) else None,
-        "csv": runs_csv(cmp),
+        "csv": csv,
     }
 
 
@@ -144,4 +146,4 @@ def _bumps(drawn: Comparison) -> dict[str, object]:
 def _parts(part: Parts, labels: Sequence[str]) -> Mapping[str, object]:
     picture = part_chart(part, labels, alt.NamedData(name="rows"), page=True)
     spec = styled(picture.properties(width="container")).to_dict()
-    return {"spec": spec, "columns": part.columns, "title": part.title, "rows": part.rows}
+    return {"spec": spec, "columns": part.columns, "title": part.title, "rows": part.rows, "far": part.far}

@@ -35,7 +35,7 @@ def sweep_columns(cmp: Comparison, data: ChartData, name: str) -> list[list[floa
 
 
 def sweep_ranges(cmp: Comparison, data: ChartData, name: str) -> list[dict[str, object]]:
-    """Where each winner holds: from `a` to `b`, its number `r` (-1: several, or one that is not drawn), in words `who`."""
+    """Where each winner holds: from `a` to `b`, run number `r` (-1: several, or one not drawn), in words `who`."""
     targets = cmp.sweep["targets"]
     numbers = {label: number for number, label in enumerate(data.labels)}
     found = []
