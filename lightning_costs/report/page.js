@@ -174,6 +174,9 @@
     } else if (element.clientWidth < 480) {
       if (spec.height === 420) spec.height = 320;
       spec.config.axis.labelLimit = 96;
+      for (const { encoding } of spec.layer) {
+        for (const legend of [encoding?.color?.legend, encoding?.shape?.legend]) if (legend) legend.columns = 1;
+      }
     }
     const result = await vegaEmbed(element, spec, { actions: false, ast: true, renderer: "svg", tooltip: { theme: "page" } });
     if (wanted.get(element) !== mine) {
