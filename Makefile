@@ -23,6 +23,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/paper_tables.py
+	$(BIN)/python benchmarks/compare_scale.py --runs 250 500 1000
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

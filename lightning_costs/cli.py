@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
-from shlex import quote
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lightning_costs.compare import comparison
 from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import priced_columns
-from lightning_costs.core.summary import attempts_told, sentences, summary_rows, total_of
+from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
 from lightning_costs.stores.loader import load_run, load_runs
@@ -55,6 +56,14 @@ class Infer(StrEnum):
     FALSE = "false"
 
 
+class Parts(StrEnum):
+    """What a project's runs are told apart by."""
+
+    STATUS = "status"
+    GROUP = "group"
+    TAG = "tag"
+
+
 class Target(StrEnum):
     """What a report is written as: a page, figures or tables of a comparison, or a statement of what all of it cost."""
 
@@ -73,12 +82,33 @@ class Curve(StrEnum):
     TO_REACH = "to_reach"
 
 
-Paths = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold them.")]
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Run folders, tables (CSV, Parquet), CSVLogger folders, offline W&B runs, MLPerf logs, folders that hold "
+        "them, URLs of them, or wandb:entity/project.",
+    ),
+]
 Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]
 Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it is better.")]
 TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
 Curves = Annotated[Curve, typer.Option(help="All that was spent, or what it took to reach: without lost work.")]
 Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+Costs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cost",
+        metavar="NAME[=COLUMN][:max]",
+        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+    ),
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Option("--unit", metavar="COST=UNIT", help="Unit it is written in, as flops=GMAC; may be given repeatedly."),
+]
+RunColumn = Annotated[str | None, typer.Option(help="Column of tables that names runs.")]
+StepColumn = Annotated[str | None, typer.Option(help="Column of tables that steps are in: they are curves then.")]
 Queries = Annotated[
     list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
 ]
@@ -180,8 +210,41 @@ def _status(run: Path, status: str) -> str:
     return status
 
 
+def _units(texts: Sequence[str] | None) -> dict[str, str]:
+    """Units by cost from `cost=unit`."""
+    units = {}
+    for text in texts or ():
+        name, given, unit = text.rpartition("=")
+        if not (given and name and unit):
+            raise ValueError(f"--unit must be COST=UNIT, such as flops=GMAC, got {text!r}")
+        units[name] = unit
+    return units
+
+
+class Sources(NamedTuple):
+    """Where runs are, and how those are read that are no run folders."""
+
+    paths: Sequence[str]
+    costs: Sequence[str] | None = None
+    units: Sequence[str] | None = None
+    run_column: str | None = None
+    step_column: str | None = None
+
+    def load(self, monitor: str | None, mode: Mode | None) -> list[RunRecord]:
+        """The runs."""
+        return load_runs(
+            list(self.paths),
+            monitor=monitor,
+            mode=_mode(mode),
+            costs=self.costs or (),
+            units=_units(self.units),
+            run_column=self.run_column,
+            step_column=self.step_column,
+        )
+
+
 def _compared(
-    paths: Sequence[Path],
+    sources: Sources,
     monitor: str | None,
     mode: Mode | None,
     tariff: Path | None,
@@ -192,7 +255,7 @@ def _compared(
     tolerance: float = TOLERANCE,
 ) -> comparison.Comparison:
     return comparison.compare(
-        load_runs(list(paths)),
+        sources.load(monitor, mode),
         monitor=monitor,
         mode=_mode(mode),
         targets=targets or (),
@@ -215,19 +278,24 @@ def compare(
     queries: Queries = None,
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
+    cost: Costs = None,
+    unit: Units = None,
+    run_column: RunColumn = None,
+    step_column: StepColumn = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
+    sources = Sources(paths, cost, unit, run_column, step_column)
+    compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
     print(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
         print(f"wrote {json}")
     again = "" if curve is Curve.SPENT else f" --curve {curve.value}"
-    again += "" if group is None else f" --group {quote(group)}"
-    print(f"next: lightning-costs report {' '.join(map(str, paths))}{again} --to html -o report.html")
+    again += "" if group is None else f" --group {shlex.quote(group)}"
+    print(f"next: lightning-costs report {shlex.join(paths)}{again} --to html -o report.html")
 
 
 @app.command()
@@ -241,6 +309,10 @@ def report(
     queries: Queries = None,
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
+    cost: Costs = None,
+    unit: Units = None,
+    run_column: RunColumn = None,
+    step_column: StepColumn = None,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[
         Path | None,
@@ -262,6 +334,7 @@ def report(
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
         raise typer.BadParameter("--tables goes with --to md and --to latex")
+    sources = Sources(paths, cost, unit, run_column, step_column)
     comparing = tables or to in (Target.HTML, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
         raise typer.BadParameter(
@@ -270,7 +343,7 @@ def report(
         )
     compared = None
     if comparing:
-        compared = _compared(paths, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
         if to is Target.HTML:
             print(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.FIGURES:
@@ -281,7 +354,7 @@ def report(
             print(f"wrote {len(compared.to_csv(folder))} files to {folder}")
         if not tables:
             return
-    text = _stated(paths, monitor, mode, tariff, to, training_type, compared)
+    text = _stated(sources, monitor, mode, tariff, to, training_type, compared)
     if out is None:
         sys.stdout.write(text)
     else:
@@ -291,7 +364,7 @@ def report(
 
 
 def _stated(
-    paths: Sequence[Path],
+    sources: Sources,
     monitor: str | None,
     mode: Mode | None,
     tariff: Path | None,
@@ -303,7 +376,7 @@ def _stated(
     from lightning_costs.report.comparison_tables import comparison_tables
 
     said = statement.statement(
-        load_runs(list(paths)),
+        sources.load(monitor, mode),
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         monitor=monitor,
         mode=_mode(mode),
@@ -347,36 +420,80 @@ def reprice_run(
 
 
 @app.command()
-def total(directory: Annotated[Path, typer.Argument(help="A folder of runs.")]) -> None:
+def total(
+    paths: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs, or other sources of them.")],
+    by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
+    tariff: TariffFile = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
+) -> None:
     """Add up what a whole project cost, failed and killed runs included."""
-    runs = load_runs(directory)
-    table = Table("cost", *_statuses(runs), "all", box=None, pad_edge=False)
-    declared: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        declared |= dict(run.header["indicators"])
-    table.add_row("runs", *(str(len(_of(runs, status))) for status in _statuses(runs)), str(len(runs)))
-    groups = [*(_of(runs, status) for status in _statuses(runs)), runs]
-    for name, declaration in declared.items():
-        if declaration["kind"] != "counter" or declaration["role"] != "indicator":
-            continue
-        cells = [total_of([run.final for run in group], name) for group in groups]
-        if all(amount is None for amount, _ in cells):
-            continue
-        table.add_row(declaration["label"], *(_cell(amount, lacking, declaration["unit"]) for amount, lacking in cells))
+    from lightning_costs.report.project import project_csv, project_rows, project_total
+
+    priced = Tariff.from_file(tariff) if tariff is not None else None
+    found = project_total(load_runs(list(paths)), by=by.value, tariff=priced)
+    table = Table("cost", box=None, pad_edge=False)
+    for part in found.runs:
+        table.add_column(Text(" ".join(part.split())))
+    for row in project_rows(found):
+        table.add_row(*map(Text, row))
     Console().print(table)
+    for note in found.notes:
+        print(note)
+    for path, text in ((csv, project_csv), (json, lambda told: dumps(told.as_dict(), indent=1) + "\n")):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text(found), encoding="utf-8")
+            print(f"wrote {path}")
 
 
-def _cell(amount: float | None, lacking: int, unit: str) -> str:
-    text = human(amount, unit)
-    return f"{text} (+ {lacking} unknown)" if lacking and amount is not None else text
+@app.command()
+def check(
+    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
+    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            metavar="COLUMN>AMOUNT",
+            help="What fails, as 'flop>2%', 'samples@0.9>10%', 'samples_per_s<5%'; may be given repeatedly. By default "
+            "FLOPs and memory that grow by 2 %, and samples to declared targets by 10 %.",
+        ),
+    ] = None,
+    target: Targets = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Setup keys that may differ, as 'optimizers.*'; may be given repeatedly."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
+) -> None:
+    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    from lightning_costs.compare.gate import Limit, gate
+    from lightning_costs.report.gate_words import gate_text
+
+    try:
+        found = gate(
+            _single(run),
+            _single(baseline),
+            limits=[Limit.parse(text) for text in fail or ()],
+            targets=target or (),
+            allow=allow or (),
+        )
+        if json is not None:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+    except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
+        print(f"lightning-costs: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(gate_text(found), end="")
+    raise typer.Exit(found.exit_code)
 
 
-def _statuses(runs: Sequence[RunRecord]) -> list[str]:
-    return sorted({str(run.header["status"]) for run in runs})
-
-
-def _of(runs: Sequence[RunRecord], status: str) -> list[RunRecord]:
-    return [run for run in runs if run.header["status"] == status]
+def _single(path: str) -> RunRecord:
+    runs = load_runs(path)
+    if len(runs) != 1:
+        raise ValueError(f"expected one run at {path}, found {len(runs)}; name its own folder")
+    return runs[0]
 
 
 def main() -> NoReturn:

@@ -19,13 +19,16 @@ TEXTS = {
         "CONTRIBUTING.md",
         "docs/budget.md",
         "docs/carbon-and-money.md",
+        "docs/check.md",
         "docs/columns.md",
         "docs/comparing.md",
         "docs/comparison-schema.md",
         "docs/run-folder.md",
         "docs/running.md",
         "docs/lifecycle.md",
+        "docs/sources.md",
         "docs/statement.md",
+        "docs/total.md",
     )
 }
 

@@ -13,6 +13,8 @@ from lightning_costs.report.scale import Display, display
 
 #: About this many points of a curve carry the run's shape.
 MARKED = 8
+#: At most about so many numbers are drawn, over all runs and columns; a run has at least `LEAST` points of its own.
+MOST, LEAST = 200_000, 8
 Column = list[float | None]
 
 
@@ -55,6 +57,7 @@ class ChartData:
         curves: Column name to values, one row per evaluation of a run: `r`, `s` (step), `m` (1 where the row
             carries the run's shape), `q` (quality) and the indicators' fields.
         finals: One row per run, its best quality in `q`.
+        kept: By run label, which of its evaluations are rows of `curves`.
     """
 
     labels: list[str]
@@ -63,6 +66,7 @@ class ChartData:
     best: Axis
     curves: dict[str, Column]
     finals: dict[str, Column]
+    kept: dict[str, list[int]]
 
 
 def one_line(text: str, most: int = 60) -> str:
@@ -106,17 +110,22 @@ def chart_data(
             positive=max(values) > 0,
             factor=shown[name].factor,
         )
-    curves: dict[str, Column] = {key: [] for key in ("r", "s", "m", "q", *(a.field for a in axes.values()))}
+    curves: dict[str, Column] = {
+        key: [] for key in ("r", "s", "m", "q", *(axis.field for axis in axes.values() if not axis.static))
+    }
+    most = max(LEAST, MOST // max(1, len(cmp.labels) * len(curves)))
+    drawn = {name: axis for name, axis in axes.items() if not axis.static}
+    rows_of: dict[str, list[int]] = {}
     for index, label in enumerate(cmp.labels):
         curve = cmp.curves[label]
-        length = len(curve["step"])
-        curves["r"] += [index] * length
-        curves["s"] += curve["step"]
-        curves["m"] += _marks(length, index)
-        curves["q"] += [rounded(value, 1.0, 6) for value in curve["quality"]]
-        for name, axis in axes.items():
-            column = curve.get(name, [None] * length)
-            curves[axis.field] += [rounded(value, shown[name].factor) for value in column]
+        kept = rows_of[label] = thinned(curve["quality"], most)
+        curves["r"] += [index] * len(kept)
+        curves["s"] += [curve["step"][at] for at in kept]
+        curves["m"] += _marks(len(kept), index)
+        curves["q"] += [rounded(curve["quality"][at], 1.0, 6) for at in kept]
+        for name, axis in drawn.items():
+            column, factor = curve.get(name), shown[name].factor
+            curves[axis.field] += [None if column is None else rounded(column[at], factor) for at in kept]
     finals: dict[str, Column] = {
         "r": [float(index) for index in range(len(cmp.runs))],
         "s": [run["best_step"] for run in cmp.runs],
@@ -133,7 +142,29 @@ def chart_data(
         best=replace(quality, label=f"best {cmp.monitor}"),
         curves=curves,
         finals=finals,
+        kept=rows_of,
     )
+
+
+def thinned(quality: Sequence[Amount], most: int) -> list[int]:
+    """Which evaluations of a run are drawn: all, or about `most` of them. Figures are never made from these.
+
+    Where there are more, evaluations are cut into as many stretches of equal length as fit; of each its first one
+    stays, and with them the last one and those of the least and the greatest quality.
+
+    Example:
+        >>> thinned([0.1, 0.3, 0.2, 0.9, 0.5, 0.6, 0.7, 0.8], 4), thinned([0.1, None], 4)
+        ([0, 3, 7], [0, 1])
+    """
+    count = len(quality)
+    if count <= most:
+        return list(range(count))
+    stretches = max(1, most - 3)
+    kept = {at * count // stretches for at in range(stretches)} | {count - 1}
+    finite = [(value, at) for at, value in enumerate(quality) if value is not None and math.isfinite(value)]
+    if finite:
+        kept |= {min(finite)[1], max(finite)[1]}
+    return sorted(kept)
 
 
 def rows(data: ChartData, columns: Mapping[str, Column], fields: Sequence[str]) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Which runs and which of their evaluations are drawn: a rule for the eye, never for a figure."""
+"""Which runs are drawn where they are very many: a rule for the eye, never for a figure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import Curve
 from lightning_costs.report.tables import ordered_names
 
 #: So many runs have a line and a column of their own, at most.
 MOST_RUNS = 24
-#: So many evaluations of all runs together are drawn, at most.
-MOST_ROWS = 6000
 V = TypeVar("V")
 
 
@@ -38,13 +35,12 @@ def drawn_labels(cmp: Comparison, most: int = MOST_RUNS) -> list[str]:
     return [label for label in cmp.labels if label in chosen]
 
 
-def narrowed(cmp: Comparison, labels: list[str], most_rows: int = MOST_ROWS) -> Comparison:
+def narrowed(cmp: Comparison, labels: list[str]) -> Comparison:
     """The comparison with the rows, curves and cells of some runs; what was found over all of them stays.
 
     Args:
         cmp: The comparison.
         labels: The runs that stay.
-        most_rows: Evaluations that stay, over all runs: of each run evenly many, the first and the last among them.
     """
     chosen = set(labels)
 
@@ -54,7 +50,7 @@ def narrowed(cmp: Comparison, labels: list[str], most_rows: int = MOST_ROWS) -> 
     return replace(
         cmp,
         runs=[run for run in cmp.runs if run["label"] in chosen],
-        curves={label: _thinned(curve, most_rows // max(1, len(labels))) for label, curve in of(cmp.curves).items()},
+        curves=of(cmp.curves),
         targets=[{**row, "costs": {name: of(costs) for name, costs in row["costs"].items()}} for row in cmp.targets],
         setups={**cmp.setups, "different": {key: of(values) for key, values in cmp.setups["different"].items()}},
         lifecycle={
@@ -77,13 +73,6 @@ def kept(length: int, most: int) -> list[int]:
     if length <= most:
         return list(range(length))
     return [round(index * (length - 1) / (most - 1)) for index in range(most)]
-
-
-def _thinned(curve: Curve, most: int) -> Curve:
-    rows = kept(len(curve["step"]), most)
-    if len(rows) == len(curve["step"]):
-        return curve
-    return {name: [values[row] for row in rows] for name, values in curve.items()}
 
 
 def _by_merit(cmp: Comparison) -> Iterator[str]:

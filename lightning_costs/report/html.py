@@ -108,7 +108,7 @@ def page(cmp: Comparison) -> str:
         metric=one_line(cmp.monitor),
         summary=summary(cmp),
         cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
-        thinned=_thinned(cmp, drawn),
+        thinned=_thinned(cmp, data),
         legend=_legend(labels),
         choices=_choices(cmp, data),
         first=_first(data),
@@ -206,20 +206,22 @@ def _first(data: ChartData) -> str:
     return next((name for name in (*_FIRST, *data.axes) if name in data.axes), "")
 
 
-def _thinned(cmp: Comparison, drawn: Comparison) -> list[str]:
+def _thinned(cmp: Comparison, data: ChartData) -> list[str]:
     """What is left out of drawings, in words; figures are always made from everything."""
     said = []
-    if len(drawn.runs) < len(cmp.runs):
+    if len(data.labels) < len(cmp.runs):
         said.append(
-            f"{len(drawn.runs)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those with "
-            "the best quality, those that needed least for a target or are cheapest by a headline cost, and those on "
-            f"its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are in the "
-            "table of all runs."
+            f"{len(data.labels)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those "
+            "with the best quality, those that needed least for a target or are cheapest by a headline cost, and "
+            f"those on its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are "
+            "in the table of all runs."
         )
-    if any(run["evaluations"] > len(drawn.curves[run["label"]]["step"]) for run in drawn.runs):
-        most = max(len(curve["step"]) for curve in drawn.curves.values())
+    evaluations = {run["label"]: run["evaluations"] for run in cmp.runs}
+    if any(evaluations[label] > len(kept) for label, kept in data.kept.items()):
+        most = max(map(len, data.kept.values()))
         said.append(
-            f"Curves are drawn with {most} evaluations of each run at most, evenly spaced; figures are made from all."
+            f"Curves are drawn with {most} evaluations of each run at most, evenly many, with the first, the last, the "
+            "best and the worst; figures are made from all."
         )
     return said
 

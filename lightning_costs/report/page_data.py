@@ -40,7 +40,7 @@ def page_data(
         "others": _others(cmp, data),
         "axes": {name: _axis(cmp, name, axis) for name, axis in data.axes.items()},
         "quality": {"title": data.quality.title, "best": data.best.title, "label": cmp.monitor},
-        "templates": _templates(data.labels, cmp.mode),
+        "templates": _templates(data, cmp.mode),
         "fronts": {name: _front(cmp, data, name) for name in data.axes if cmp.fronts.get(name)},
         "sweep": _sweep(cmp, data),
         "bumps": _bumps(drawn),
@@ -51,14 +51,13 @@ def page_data(
     }
 
 
-def _templates(labels: Sequence[str], mode: str) -> dict[str, object]:
+def _templates(data: ChartData, mode: str) -> dict[str, object]:
     """A specification per kind of chart, for rows of the columns `x` and `y`."""
     rows = alt.NamedData(name="rows")
-    look = Look(labels, page=True)
-    some = ChartData(labels=list(labels), axes={}, quality=_Y, best=_Y, curves={}, finals={})
+    look = Look(data.labels, page=True)
     return {
-        "curve": _specification(draw(some, _X, _Y, source=rows, log=False, lines=True, page=True)),
-        "point": _specification(draw(some, _X, _Y, source=rows, log=False, lines=False, page=True)),
+        "curve": _specification(draw(data, _X, _Y, source=rows, log=False, lines=True, page=True)),
+        "point": _specification(draw(data, _X, _Y, source=rows, log=False, lines=False, page=True)),
         "front": _specification(front_chart(look, _X, _Y, rows, log=False, higher=False, page=True)),
         "sweep": _specification(
             sweep_chart(

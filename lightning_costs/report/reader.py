@@ -81,7 +81,7 @@ def reader_data(cmp: Comparison, drawn: Comparison, data: ChartData) -> dict[str
         "columns": {name: _column(cmp, data, name, base) for name, base in names.items()},
         "bases": {
             base: {
-                "curves": [value for label in drawn.labels for value in _column_of(drawn, label, base)],
+                "curves": [amount for label in drawn.labels for amount in _drawn(drawn, label, base, data.kept[label])],
                 "finals": [run["final"][base] for run in drawn.runs],
                 "every": [run["final"][base] for run in cmp.runs],
                 "targets": [
@@ -128,9 +128,10 @@ def _column(cmp: Comparison, data: ChartData, name: str, base: str) -> dict[str,
     }
 
 
-def _column_of(cmp: Comparison, label: str, base: str) -> Sequence[float | None]:
-    curve = cmp.curves[label]
-    return curve.get(base, [None] * len(curve["step"]))
+def _drawn(cmp: Comparison, label: str, base: str, kept: Sequence[int]) -> Sequence[float | None]:
+    """A run's amounts at the evaluations that are drawn."""
+    column = cmp.curves[label].get(base)
+    return [None if column is None else column[at] for at in kept]
 
 
 def _spend(spend: Spend) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 
 from rich.box import SIMPLE_HEAD
@@ -26,6 +28,10 @@ from lightning_costs.report.tables import (
 )
 from lightning_costs.report.words import summary
 
+#: So many runs fit beside each other in a terminal.
+ABREAST = 12
+_CHOSEN = "those of the best quality, then those that lead by most costs and are on most fronts"
+
 
 def comparison_text(cmp: Comparison, width: int = 120) -> str:
     """The comparison as text: summary, final costs, cost-to-quality, fronts, ranks, cautions.
@@ -44,8 +50,11 @@ def comparison_text(cmp: Comparison, width: int = 120) -> str:
 def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     """The parts of `comparison_text`, for a rich console; users' texts are never read as markup."""
     parts: list[RenderableType] = [Text(" ".join(summary(cmp))), Text()]
+    count, cmp = len(cmp.runs), abreast(cmp)
+    if len(cmp.runs) < count:
+        parts += [Text(f"Of {count} runs, {len(cmp.runs)} are shown: {_CHOSEN}; the page and --json have all."), Text()]
     parts += [_title("At the end of each run"), _finals(cmp)]
-    for target in target_tables(cmp, headline=True):
+    for target in filter(lambda table: table.lines, target_tables(cmp, headline=True)):
         title = f"Cost to reach {cmp.monitor} {target.target} ({target.basis}); * needed least"
         parts += [_title(title), _table(cmp.labels, target.lines)]
     for target in group_tables(cmp, headline=True):
@@ -60,6 +69,17 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
         parts.append(_title("Cautions"))
         parts += [Text(f"- {caution['text']}{_section(caution['section'])}") for caution in cmp.cautions]
     return parts
+
+
+def abreast(cmp: Comparison, most: int = ABREAST) -> Comparison:
+    """The comparison with no more runs than fit beside each other; what was found of all of them stays as it is."""
+    if len(cmp.runs) <= most:
+        return cmp
+    praised = Counter(label for lead in cmp.leaders.values() for label in lead["labels"])
+    fronts = Counter(label for front in cmp.fronts.values() for label in front)
+    ranked = sorted(cmp.labels, key=lambda label: (label not in cmp.best, -praised[label], -fronts[label]))
+    chosen = set(ranked[:most])
+    return replace(cmp, runs=[run for run in cmp.runs if run["label"] in chosen])
 
 
 def _finals(cmp: Comparison) -> Table:

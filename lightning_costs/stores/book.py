@@ -18,6 +18,7 @@ from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, Run
 from lightning_costs.core.reprice import lost_at, told
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.identity import Found, find, find_again, restart, settle
+from lightning_costs.stores.labels import group_of_run, tags_of_run
 from lightning_costs.stores.receipt import sign
 from lightning_costs.stores.writer import RunWriter, utc
 
@@ -83,6 +84,8 @@ class RunBook:
             "schema_version": SCHEMA_VERSION,
             "run_id": "",
             "name": name,
+            "group": group_of_run(),
+            "tags": tags_of_run(),
             "status": "running",
             "created": "",
             "monitor": monitor,
@@ -324,7 +327,8 @@ class RunBook:
             header["repriced"] = earlier.header["repriced"]
         header["attempts"] = attempts
         header["created"] = earlier.header.get("created", "")
-        header["name"] = header["name"] or earlier.header.get("name")
+        for label in ("name", "group", "tags"):
+            header[label] = header[label] or earlier.header.get(label)
         self.notes |= {name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals}
         self._rows = earlier.points.height
 

@@ -1,28 +1,31 @@
-"""Runs back from run folders, in any of their states: finished, running, or killed in the middle of a line."""
+"""Runs from wherever they are: run folders, tables, curves, loggers' folders, W&B, MLPerf logs; here or by URL."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
-from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
-from lightning_costs.core.reprice import price_points
+from lightning_costs.core.records import RunRecord
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
-from lightning_costs.stores.journal import from_json, read_journal
-from lightning_costs.stores.lock import writer_of
-from lightning_costs.stores.table import OWN, quality_columns, read_parquet, to_frame
+from lightning_costs.stores.logged import METRICS, read_csv_logger
+from lightning_costs.stores.mlperf import TOKEN, is_mlperf, read_mlperf
+from lightning_costs.stores.places import Place
+from lightning_costs.stores.published import read_published
+from lightning_costs.stores.reading import Cost, Reading
+from lightning_costs.stores.recorded import read_folder
+from lightning_costs.stores.wandb_runs import ONLINE, TRANSACTIONS, read_offline, read_online
 
-if TYPE_CHECKING:
-    import polars
+_Read = Callable[[Place, Reading], RunRecord]
+TABLES = (".csv", ".tsv", ".parquet")
+LOGS = (".log", ".txt", ".out")
 
 
 def load_run(path: str | Path) -> RunRecord:
     """A run from its folder.
 
     Args:
-        path: The folder that holds `header.json`.
+        path: The folder that holds `header.json`, or its URL.
 
     Returns:
         The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
@@ -32,76 +35,111 @@ def load_run(path: str | Path) -> RunRecord:
         FileNotFoundError: Where there is no run.
         ValueError: For a header that is broken or from a newer version.
     """
-    folder = Path(path)
-    if not (folder / HEADER).is_file():
-        raise FileNotFoundError(f"no run at {folder}: expected a folder that holds {HEADER}")
-    try:
-        header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-        version = int(header["schema_version"])
-        if version <= SCHEMA_VERSION and not all("kind" in declared for declared in header["indicators"].values()):
-            raise KeyError("kind")
-        header["statics"] = {name: from_json(amount) for name, amount in header.get("statics", {}).items()}
-        if "targets" in header:
-            header["targets"] = [from_json(target) for target in header["targets"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / HEADER} is no header of a run: {error!r}") from error
-    if version > SCHEMA_VERSION:
-        raise ValueError(
-            f"{folder} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
-            "install a newer lightning-costs"
-        )
-    journal, parquet = folder / JOURNAL, folder / PARQUET
-    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
-    finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
-    header = _as_it_is(header, folder)
-    if finished and (frame := _parquet(parquet, else_from=journal)) is not None:
-        metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
-        frame = price_points(frame, header) if anew else frame
-        return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
-    points = read_journal(journal)
-    metrics = list(quality_columns(points, header["indicators"]).values())
-    frame = to_frame(points, header)
-    frame = price_points(frame, header) if anew else frame
-    return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
+    with Place.of(path).as_folder() as folder:
+        if not (folder / HEADER).is_file():
+            raise FileNotFoundError(f"no run at {path}: expected a folder that holds {HEADER}")
+        return read_folder(folder)
 
 
-def _parquet(path: Path, *, else_from: Path) -> polars.DataFrame | None:
-    """The points as a table; None where it cannot be read and there is a journal to read."""
-    try:
-        return read_parquet(path)
-    except Exception as error:
-        if else_from.is_file():
-            return None
-        raise ValueError(f"{path} cannot be read, and there is no {JOURNAL} beside it: {error}") from error
+def load_runs(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    costs: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    run_column: str | None = None,
+    step_column: str | None = None,
+) -> list[RunRecord]:
+    """Runs from all that is named, mixed as you like; those that say when they began come first, oldest first.
 
+    A path is a run folder; a table (CSV, TSV, Parquet: a row per model, or curves with a row per run and step); a
+    folder of Lightning's CSVLogger; an offline run of W&B; a log of MLPerf; a folder that holds such things at any
+    depth; a URL of any of these that fsspec reads; or `wandb:entity/project[/run]`. A folder that holds run folders is
+    read for them alone: loggers' folders beside them tell of the same runs. Tables within folders are not looked for.
+    A W&B run whose run folder is named too is taken once, from its folder.
 
-def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The header with what its writer could not write any more: that it was killed."""
-    gone = header.get("status") == "running" and writer_of(folder) == "gone"
-    return killed(header) if gone else header
-
-
-def killed(header: dict[str, Any]) -> dict[str, Any]:
-    """The header of a run whose writer died."""
-    attempts = [dict(attempt) for attempt in header.get("attempts", ())]
-    if attempts and "status" not in attempts[-1]:
-        attempts[-1]["status"] = "killed"
-    return {**header, "status": "killed", "attempts": attempts}
-
-
-def load_runs(paths: str | Path | Sequence[str | Path]) -> list[RunRecord]:
-    """Runs from folders of runs, or folders that hold them at any depth, oldest first.
+    Args:
+        paths: One or several.
+        monitor: The quality metric's column in tables, and the metric that runs without one of their own are for.
+        mode: Which direction of it is better.
+        costs: Costs of sources that are no run folders: `NAME[=COLUMN][:min|max][:counter|gauge|static]`. By default
+            columns of a table that bear names of ours, and `cost/<name>` of logs.
+        units: Cost or column to the unit that it is written in, such as {'flops': 'GMAC'}.
+        run_column: Column of tables that names runs; by default `run`, `model` or the like.
+        step_column: Column of tables that steps are in, which makes them curves; by default `step`, where it is there.
 
     Raises:
         FileNotFoundError: Where a path holds no run at all.
+        ValueError: For what cannot be read as runs; it names the row.
     """
+    reading = Reading(
+        monitor=monitor,
+        mode=mode,
+        costs=tuple(Cost.parse(text) for text in costs),
+        units=units,
+        run_column=run_column,
+        step_column=step_column,
+    )
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: dict[Path, RunRecord] = {}
-    for path in map(Path, given):
-        folders = [path] if (path / HEADER).is_file() else sorted(p.parent for p in path.rglob(HEADER))
-        if not folders:
-            raise FileNotFoundError(f"no run under {path}: expected folders that hold {HEADER}")
-        for folder in folders:
-            if folder.resolve() not in found:
-                found[folder.resolve()] = load_run(folder)
-    return sorted(found.values(), key=lambda run: str(run.header.get("created", "")))
+    found: dict[object, RunRecord] = {}
+    for path in given:
+        for key, run in _at(path, reading):
+            found.setdefault(key, run)
+    folders = {run.id for run in found.values() if run.source in (PARQUET, JOURNAL)}
+    runs = [run for run in found.values() if run.header.get("recorded_as") not in folders]
+    return sorted(runs, key=lambda run: (not run.header.get("created"), str(run.header.get("created", ""))))
+
+
+def _at(path: str | Path, reading: Reading) -> list[tuple[object, RunRecord]]:
+    """The runs at one path, each with what tells that it was read already."""
+    if str(path).startswith(ONLINE):
+        return [((ONLINE, run.id), run) for run in read_online(str(path), reading)]
+    place = Place.of(path)
+    if place.is_file():
+        return [((_key(place), at), run) for at, run in enumerate(_of_file(place, reading))]
+    folders = _folders(place)
+    if not folders:
+        raise FileNotFoundError(
+            f"no run under {path}: expected folders that hold {HEADER}, a logger's {METRICS}, an offline run of W&B, "
+            f"or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
+        )
+    return [(_key(folder), read(folder, reading)) for folder, read in folders]
+
+
+def _of_file(place: Place, reading: Reading) -> list[RunRecord]:
+    if place.name == HEADER:
+        return [load_run(place.parent.url)]
+    if place.suffix in TABLES:
+        return read_published(place, reading)
+    if is_mlperf(place):
+        return [read_mlperf(place, reading)]
+    raise ValueError(
+        f"{place} is no source of runs: expected a table ({', '.join(TABLES)}), a log with {TOKEN} lines, or a folder"
+    )
+
+
+def _folders(place: Place) -> list[tuple[Place, _Read]]:
+    """Folders that hold runs, with how each is read: run folders alone where there are any."""
+    files = place.under()
+    ours = {file.parent.path: file.parent for file in files if file.name == HEADER}
+    if ours:
+        return [(folder, _recorded) for _, folder in sorted(ours.items())]
+    found: list[tuple[Place, _Read]] = []
+    for file in files:
+        if file.name == METRICS:
+            found.append((file.parent, read_csv_logger))
+        elif file.suffix == TRANSACTIONS and not file.remote:
+            found.append((file.parent, read_offline))
+        elif file.suffix in LOGS and is_mlperf(file):
+            found.append((file, read_mlperf))
+    return found
+
+
+def _recorded(place: Place, _: Reading) -> RunRecord:
+    return load_run(place.url)
+
+
+def _key(place: Place) -> object:
+    """What is the same for one thing by several paths."""
+    return place.path if place.remote else Path(place.path).resolve()

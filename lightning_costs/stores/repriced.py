@@ -12,8 +12,9 @@ from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import reprice
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.folder import HEADER, RunFolder
-from lightning_costs.stores.loader import killed, load_run
+from lightning_costs.stores.loader import load_run
 from lightning_costs.stores.lock import LOCK, FolderLock, Held
+from lightning_costs.stores.recorded import killed
 from lightning_costs.stores.writer import utc
 
 

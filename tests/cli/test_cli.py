@@ -146,6 +146,54 @@ def test_total_counts_failed_runs_too(
     assert lines["optimizer-step batches"][2:] == ["2", "steps", "22", "steps", "24", "steps"]
 
 
+def test_total_by_group_writes_csv_and_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIGHTNING_COSTS_GROUP", "[ablation]")
+    monkeypatch.setenv("WANDB_TAGS", "a, b,a")
+    one = make_run(tmp_path / "costs", "one", qualities=[0.5])
+    assert (load_run(one).header["group"], load_run(one).header["tags"]) == ("[ablation]", ["a", "b"])
+    monkeypatch.delenv("LIGHTNING_COSTS_GROUP")
+    make_run(tmp_path / "costs", "other", qualities=[0.5, 0.6], status="failed")
+    files = (tmp_path / "out" / "total.csv", tmp_path / "out" / "total.json")
+    assert call(monkeypatch, "total", tmp_path / "costs", "--by", "group", "--csv", files[0], "--json", files[1]) == 0
+    assert "[ablation]" in capsys.readouterr().out
+    (steps,) = [line for line in files[0].read_text().splitlines() if line.startswith("all,steps,")]
+    assert steps == "all,steps,steps,6.0,2,0"
+    assert json.loads(files[1].read_text())["runs"] == {"[ablation]": 1, "(none)": 1, "all": 2}
+
+
+def test_check_exits_by_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = make_run(tmp_path / "a", "old", qualities=[0.5, 0.8])
+    new = make_run(tmp_path / "b", "new", qualities=[0.5, 0.8], speed=2)
+    broken = make_run(tmp_path / "c", "broken", qualities=[0.5], status="failed")
+    out = tmp_path / "gate.json"
+    assert call(monkeypatch, "check", old, "--baseline", old) == 0
+    assert "no regression" in capsys.readouterr().out
+    assert call(monkeypatch, "check", new, "--baseline", old, "--fail", "steps>2%", "--json", out) == 1
+    assert "regression: steps" in capsys.readouterr().out
+    assert json.loads(out.read_text())["exit_code"] == 1
+    assert call(monkeypatch, "check", new, "--baseline", old, "--fail", "steps@0.8>100%") == 0
+    assert call(monkeypatch, "check", broken, "--baseline", old) == 2
+    assert call(monkeypatch, "check", new, "--baseline", old, "--fail", "steps=2%") == 2
+    assert "a limit must be" in capsys.readouterr().err
+    assert call(monkeypatch, "check", tmp_path, "--baseline", old) == 2
+    assert "expected one run" in capsys.readouterr().err
+    assert call(monkeypatch, "check", new, "--baseline", tmp_path / "nowhere") == 2
+
+
+def test_compare_takes_a_table_beside_run_folders(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, out = tmp_path / "zoo.csv", tmp_path / "out.json"
+    table.write_text("model,val/acc,gmac,images_per_s\npublished,0.7,3,10\n")
+    args = ["--monitor", "val/acc", "--mode", "max", "--cost", "forward_mac=gmac", "--unit", "gmac=GMAC"]
+    assert call(monkeypatch, "compare", runs, table, *args, "--cost", "images_per_s:max", "--json", out) == 0
+    (row,) = [run for run in json.loads(out.read_text())["runs"] if run["name"] == "published"]
+    assert (row["final"]["forward_mac"], row["final"]["images_per_s"]) == (3e9, 10.0)
+    assert "COST=UNIT" in str(call(monkeypatch, "compare", table, *args, "--unit", "GMAC"))
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -256,6 +304,24 @@ def test_report_states_what_all_runs_cost_for_a_paper_and_a_model_card(
     assert block["training_type"] == "pre-training"
 
 
+def test_report_writes_figures_tables_and_a_comparison_beneath_the_statement(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "for the paper"
+    assert call(monkeypatch, "report", runs, "--to", "csv", "--target", "0.75", "-o", out / "tables") == 0
+    assert f"files to {out / 'tables'}" in capsys.readouterr().out.replace("\n", "")
+    rows = (out / "tables" / "cost_to_quality.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("target,declared,column,run,reached,cost")
+    assert all(row.startswith("0.75,True,") for row in rows[1:])
+    assert call(monkeypatch, "report", runs, "--to", "figures", "-o", out / "figures") == 0
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg", ".pdf"}
+    capsys.readouterr()
+    assert call(monkeypatch, "report", runs, "--to", "md", "--tables", "--target", "0.75") == 0
+    printed = capsys.readouterr().out
+    assert printed.index("## Cost of training") < printed.index("## Comparison")
+    assert "Cost to reach val/acc 0.75 (given to compare); \\* needed least." in printed
+
+
 def test_a_statement_is_priced_under_the_tariff_that_is_given(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,9 +334,13 @@ def test_a_statement_is_priced_under_the_tariff_that_is_given(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--to", "csv"], "'html', 'md', 'latex', 'hf-yaml'"),
+        (["--to", "docx"], "'html', 'figures', 'csv', 'md', 'latex', 'hf-yaml'"),
         (["--to", "md", "--target", "0.8"], "--to md states all that was spent"),
-        (["--to", "latex", "--curve", "to_reach"], "--to latex states all that was spent"),
+        (
+            ["--to", "latex", "--curve", "to_reach"],
+            "--to latex states all that was spent, and with --tables how they compare",
+        ),
+        (["--to", "hf-yaml", "--tables"], "--tables goes with --to md and --to latex"),
         (["--to", "md", "--training-type", "pre-training"], "--training-type is a field of --to hf-yaml"),
     ],
 )

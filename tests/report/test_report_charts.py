@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
 from lightning_costs.compare import compare
-from lightning_costs.report.chart_data import chart_data
+from lightning_costs.report.chart_data import MOST, chart_data, thinned
 from lightning_costs.report.charts import chart, cycled
 
 HOSTILE = "a['b'].c\"]\\<script>\n'"
@@ -98,3 +98,39 @@ def test_chart_data_keeps_every_point_to_five_digits(energy):
     factor = {"J": 1.0, "kJ": 1e3, "kWh": 3.6e6}[axis.suffix]
     for shown, value in zip(data.curves[axis.field], energy, strict=True):
         assert shown is None if value is None else shown * factor == pytest.approx(value, rel=1e-4)
+
+
+def test_curves_are_thinned_for_drawing_alone_and_keep_their_ends_and_extremes() -> None:
+    runs = [make_run(f"run {i}", quality=_wavy(i), costs={"flop": [float(n) for n in range(5000)]}) for i in range(20)]
+    found = compare(runs)
+    data = chart_data(found)
+    assert sum(map(len, data.curves.values())) <= 1.1 * MOST
+    for index, label in enumerate(found.labels):
+        rows = [row for row, run in enumerate(data.curves["r"]) if run == index]
+        drawn = [data.curves["q"][row] for row in rows]
+        whole = [value for value in found.curves[label]["quality"] if value is not None]
+        assert drawn[0] == pytest.approx(whole[0], abs=1e-6)
+        assert drawn[-1] == pytest.approx(whole[-1], abs=1e-6)
+        assert max(value for value in drawn if value is not None) == pytest.approx(max(whole), abs=1e-6)
+        assert min(value for value in drawn if value is not None) == pytest.approx(min(whole), abs=1e-6)
+        assert found.runs[index]["best_quality"] == max(_wavy(index))  # figures are of all evaluations
+
+
+def _wavy(run: int) -> list[float]:
+    return [0.5 + 0.3 * math.sin(run + n / 37.0) + 1e-5 * n for n in range(5000)]
+
+
+@given(
+    quality=st.lists(st.one_of(st.none(), st.floats()), max_size=200),
+    most=st.integers(4, 60),
+)
+def test_thinning_keeps_order_ends_extremes_and_its_bound(quality: list[float | None], most: int) -> None:
+    kept = thinned(quality, most)
+    assert kept == sorted(set(kept))
+    assert len(kept) <= max(most, 4) or len(quality) <= most
+    if quality:
+        assert kept[0] == 0
+        assert kept[-1] == len(quality) - 1
+    finite = [value for value in quality if value is not None and math.isfinite(value)]
+    if finite:
+        assert {min(finite), max(finite)} <= {quality[at] for at in kept}

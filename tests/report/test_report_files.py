@@ -138,17 +138,15 @@ def test_all_runs_are_drawn_where_they_are_few_and_the_noteworthy_where_they_are
     assert drawn_labels(cmp, 80) == cmp.labels
 
 
-@given(st.integers(1, 40), st.integers(2, 12))
-def test_thinning_keeps_the_ends_of_curves_and_no_figure_changes(length, most):
-    cmp = compare(
-        [make_run(quality=[i / 50 for i in range(length)], costs={"energy_j": [float(i) for i in range(length)]})]
-    )
-    thin = narrowed(cmp, cmp.labels, most)
-    curve = thin.curves["run"]
-    assert len(curve["step"]) == min(length, most)
-    assert (curve["energy_j"][0], curve["energy_j"][-1]) == (0.0, length - 1.0)
-    assert curve["energy_j"] == sorted(set(curve["energy_j"]))
-    assert (thin.runs, thin.fronts, thin.ranks) == (cmp.runs, cmp.fronts, cmp.ranks)
+def test_leaving_runs_out_of_drawings_changes_no_finding():
+    cmp = compare(zoo(6, 8), targets=[0.5, 0.85], queries=[1e6])
+    few = narrowed(cmp, cmp.labels[1:3])
+    assert few.labels == list(few.curves) == cmp.labels[1:3]
+    for name in ("fronts", "dominance", "ranks", "families", "leaders", "best", "summary", "cautions", "sweep"):
+        assert getattr(few, name) == getattr(cmp, name)
+    for row, whole in zip(few.targets, cmp.targets, strict=True):
+        assert (row["winners"], row["orders"]) == (whole["winners"], whole["orders"])
+        assert all(list(costs) == few.labels for costs in row["costs"].values())
 
 
 def test_a_page_of_a_thousand_runs_stays_under_eight_megabytes(tmp_path):

@@ -6,7 +6,7 @@ from synthetic import make_run, zoo
 from lightning_costs.compare import compare
 from lightning_costs.report.scale import display
 from lightning_costs.report.tables import rank_matrix, target_tables
-from lightning_costs.report.text import comparison_text
+from lightning_costs.report.text import abreast, comparison_text
 from lightning_costs.report.words import summary
 
 
@@ -94,3 +94,19 @@ def test_axis_units_follow_the_amounts_that_people_would_choose():
     assert display("samples_per_s", 500.0).suffix == "samples/s"
     assert display("s", None).suffix == "s"
     assert display("s", 0.0).suffix == "s"
+
+
+def test_of_many_runs_those_that_stand_out_are_shown_and_the_others_counted() -> None:
+    runs = [
+        make_run(f"run {i}", quality=(0.5, 0.5 + i / 200), costs={"flop": [1.0, 50.0 + (7 * i) % 50]})
+        for i in range(50)
+    ]
+    found = compare(runs)
+    text = comparison_text(found)
+    assert "Of 50 runs, 12 are shown" in text
+    shown = abreast(found)
+    assert len(shown.runs) == 12
+    assert set(found.best) <= set(shown.labels)
+    assert {label for lead in found.leaders.values() for label in lead["labels"][:1]} <= set(shown.labels)
+    assert shown.fronts == found.fronts
+    assert abreast(compare(runs[:12])).labels == [run.name for run in runs[:12]]

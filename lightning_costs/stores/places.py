@@ -1,0 +1,125 @@
+"""Where a source lies: a path of this machine, or a URL that fsspec reads (s3://, gs://, memory://, file://)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A file or folder, here or on a remote file system.
+
+    Args:
+        path: Its path on its file system.
+        remote: The fsspec file system; None for this machine's own.
+        url: What the user wrote.
+    """
+
+    path: str
+    remote: Any = None
+    url: str
+
+    @classmethod
+    def of(cls, path: str | Path) -> Place:
+        """The place of a path or URL.
+
+        Raises:
+            ValueError: For a URL of a kind that fsspec does not know.
+        """
+        text = str(path)
+        if "://" not in text:
+            return cls(path=text, url=text)
+        import fsspec
+
+        try:
+            remote, inside = fsspec.core.url_to_fs(text)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"{text} cannot be read: {error}") from error
+        if type(remote).__name__ == "LocalFileSystem":
+            return cls(path=inside, url=text)
+        return cls(path=inside, remote=remote, url=text)
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return PurePosixPath(self.path.replace(os.sep, "/")).name or self.url
+
+    @property
+    def suffix(self) -> str:
+        """What its name ends in, such as '.parquet'."""
+        return PurePosixPath(self.name).suffix.lower()
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.remote.exists(self.path)) if self.remote else Path(self.path).exists()
+
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        return bool(self.remote.isfile(self.path)) if self.remote else Path(self.path).is_file()
+
+    def read(self) -> bytes:
+        """All that is in the file."""
+        content: bytes = self.remote.cat_file(self.path) if self.remote else Path(self.path).read_bytes()
+        return content
+
+    def holds(self, token: bytes) -> bool:
+        """Whether the file holds a text, read piece by piece: a log may be long."""
+        with self.remote.open(self.path, "rb") if self.remote else open(self.path, "rb") as file:
+            before = b""
+            while piece := file.read(_PIECE):
+                if token in before + piece:
+                    return True
+                before = piece[-len(token) :]
+        return False
+
+    def inside(self, name: str) -> Place:
+        """A file of the folder."""
+        joined = f"{self.path.rstrip('/')}/{name}" if self.remote else os.path.join(self.path, name)
+        return Place(path=joined, remote=self.remote, url=f"{self.url.rstrip('/')}/{name}")
+
+    def under(self) -> list[Place]:
+        """Every file below the folder, in order."""
+        if self.remote:
+            found = sorted(self.remote.find(self.path))
+            root = self.path.rstrip("/")
+            return [Place(path=p, remote=self.remote, url=f"{self.url.rstrip('/')}{p[len(root) :]}") for p in found]
+        found = sorted(str(p) for p in Path(self.path).rglob("*") if p.is_file())
+        return [Place(path=p, url=p) for p in found]
+
+    @property
+    def parent(self) -> Place:
+        """The folder it is in."""
+        if self.remote:
+            return Place(path=self.path.rpartition("/")[0], remote=self.remote, url=self.url.rpartition("/")[0])
+        return Place(path=str(Path(self.path).parent), url=str(Path(self.path).parent))
+
+    @contextmanager
+    def as_folder(self) -> Iterator[Path]:
+        """A run folder on this machine: itself, or a copy of the files that a run is read from.
+
+        Whether the writer of a remote folder lives cannot be told: there is no lock in a copy.
+        """
+        if not self.remote:
+            yield Path(self.path)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / self.name
+            folder.mkdir()
+            # The table last, so that it is no older than the journal, unless the run goes on.
+            for name in (HEADER, JOURNAL, PARQUET):
+                if (file := self.inside(name)).is_file():
+                    (folder / name).write_bytes(file.read())
+            yield folder

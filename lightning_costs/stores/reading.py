@@ -1,0 +1,204 @@
+"""How columns of somebody else's table or log are read: which are costs, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast, get_args
+
+from lightning_costs.core.foreign_units import foreign_unit
+from lightning_costs.core.indicator import Better, Declaration, Kind
+from lightning_costs.core.units import COUNTS, UNITS
+
+#: What our columns are called in loggers, behind the logger's own prefix.
+LOGGED = "cost/"
+_FAMILIES = {
+    "s": "time",
+    "j": "energy",
+    "w": "energy",
+    "g": "energy",
+    "bytes": "memory",
+    "flop": "compute",
+    "mac": "compute",
+    "usd": "money",
+    "params": "size",
+    "elements": "size",
+    "calls": "compute",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """A cost that somebody declares: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
+
+    Args:
+        name: What it is compared under; one of ours to stand beside run folders.
+        column: Where it is read.
+        better: Its cheaper direction, where it was said.
+        kind: Whether it adds up, is a state, or one number per run, where it was said.
+    """
+
+    name: str
+    column: str
+    better: Better | None = None
+    kind: Kind | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Cost:
+        """A cost from its text.
+
+        Raises:
+            ValueError: For a word behind a colon that is no direction and no kind.
+
+        Example:
+            >>> Cost.parse("images_per_s:max")
+            Cost(name='images_per_s', column='images_per_s', better='higher', kind=None)
+            >>> Cost.parse("forward_mac=GFLOPs:static").column
+            'GFLOPs'
+        """
+        body, words = text, list[str]()
+        while (split := body.rpartition(":"))[2] in ("min", "max", *get_args(Kind)):
+            body, words = split[0], [split[2], *words]
+        name, _, column = body.partition("=")
+        ways = [word for word in words if word in ("min", "max")]
+        kinds = [word for word in words if word in get_args(Kind)]
+        if not name or (":" in name and "=" not in body) or len(ways) > 1 or len(kinds) > 1:
+            raise ValueError(
+                f"a cost must be NAME[=COLUMN][:min|max][:counter|gauge|static], such as images_per_s:max, got {text!r}"
+            )
+        better: Better | None = None if not ways else "lower" if ways == ["min"] else "higher"
+        return cls(name=name, column=column or name, better=better, kind=cast(Kind, kinds[0]) if kinds else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How foreign sources are read; run folders say all of it themselves.
+
+    Args:
+        monitor: The quality metric's column.
+        mode: Which direction of it is better.
+        costs: Columns that are costs. Where any is named, a table's other columns are none.
+        units: Cost or column to the unit it is written in, such as 'GMAC'.
+        run_column: Column that names runs.
+        step_column: Column of a table that holds curves: the step of a row.
+    """
+
+    monitor: str | None = None
+    mode: str | None = None
+    costs: tuple[Cost, ...] = ()
+    units: Mapping[str, str] | None = None
+    run_column: str | None = None
+    step_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostColumn:
+    """A cost column of a source: where it is, what an amount is multiplied by, and what it is then."""
+
+    column: str
+    factor: float
+    declared: Declaration
+
+
+def cost_columns(columns: Sequence[str], reading: Reading, *, kind: Kind, log: bool = False) -> list[CostColumn]:
+    """The costs among a source's columns.
+
+    Those that were declared; else those that bear a name of ours; in a log the latter too, which is `cost/<name>`
+    there.
+
+    Args:
+        columns: The source's columns.
+        reading: What was declared.
+        kind: What a column is of which nobody says more.
+        log: Whether it is a logger's.
+
+    Raises:
+        ValueError: For a declared direction that is missing where it must not be guessed.
+    """
+    found: dict[str, CostColumn] = {}
+    units = reading.units or {}
+    for cost in reading.costs:
+        if cost.column in columns:
+            found[cost.name] = _declared(cost, units, kind, named=True)
+    if log:
+        for column in columns:
+            head, logged, name = column.rpartition(LOGGED)
+            if logged and (not head or head.endswith("-")) and name and name not in found:
+                found[name] = _declared(Cost(name=name, column=column), units, kind)
+    elif not reading.costs:
+        for column in columns:
+            name = column.removeprefix(LOGGED)
+            if column != reading.monitor and name in known_columns() and name not in found:
+                found[name] = _declared(Cost(name=name, column=column), units, kind)
+    return list(found.values())
+
+
+@lru_cache(maxsize=1)
+def known_columns() -> Mapping[str, Declaration]:
+    """Our own columns, by name."""
+    from lightning_costs.indicators import default_indicators  # loads torch: only where a foreign source is read
+
+    return {indicator.name: indicator.declaration() for indicator in default_indicators()}
+
+
+def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool = False) -> CostColumn:
+    """What a column is: as we know it, as its name says, as was declared; the last word counts.
+
+    A cost that somebody `named` is shown first, whatever ours of that name is.
+    """
+    known = known_columns().get(cost.name)
+    unit, factor = known.unit if known else unit_of_name(cost.name), 1.0
+    if (text := units.get(cost.name, units.get(cost.column))) is not None:
+        given = foreign_unit(text)
+        unit, factor = given.unit or unit, given.factor
+    if known and unit == known.unit:
+        its_kind = cost.kind or known.kind
+        row = known.as_dict() | {"better": cost.better or known.better, "headline": named or known.headline}
+        if its_kind != known.kind:
+            row |= {"kind": its_kind, "fold": "sum" if its_kind == "counter" else "last"}
+        return CostColumn(column=cost.column, factor=factor, declared=Declaration(**row))
+    if cost.better is None and (unit.endswith("_per_s") or cost.name.endswith("_per_s")):
+        raise ValueError(
+            f"cost {cost.name!r} is a rate: say which direction is better, "
+            f"--cost {cost.name}:max or --cost {cost.name}:min"
+        )
+    its_kind = cost.kind or kind
+    anew: dict[str, Any] = {
+        "name": cost.name,
+        "unit": unit,
+        "kind": its_kind,
+        "fold": "sum" if its_kind == "counter" else "last",
+        "scope": "job",
+        "across": "sum",
+        "better": cost.better or "lower",
+        "family": family_of(unit),
+        "role": "indicator",
+        "label": known.label if known else cost.name.replace("_", " "),
+        "headline": True,
+    }
+    return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
+
+
+def unit_of_name(name: str) -> str:
+    """The unit that a column's name ends in; the name itself where it ends in none of ours.
+
+    Example:
+        >>> unit_of_name("gpu_energy_j"), unit_of_name("images_per_s"), unit_of_name("ms_per_image")
+        ('j', 'images_per_s', 'ms_per_image')
+    """
+    ends = [unit for unit in UNITS if name == unit or (name.endswith(f"_{unit}") and not name.endswith("_per_s"))]
+    rates = [unit for unit in UNITS if unit.endswith("_per_s") and name.endswith(unit)]
+    return max([*ends, *rates], key=len, default=name)
+
+
+def family_of(unit: str) -> str:
+    """The family of a unit: rates tell time; a unit that is none of ours has none.
+
+    Example:
+        >>> family_of("mac"), family_of("samples_per_s"), family_of("ms_per_image")
+        ('compute', 'time', 'other')
+    """
+    if unit.endswith("_per_s"):
+        return "time"
+    return _FAMILIES.get(unit, "data" if unit in COUNTS else "other")
