@@ -26,6 +26,7 @@ TEXTS = {
         "docs/run-folder.md",
         "docs/running.md",
         "docs/lifecycle.md",
+        "docs/report.md",
         "docs/sources.md",
         "docs/statement.md",
         "docs/total.md",
