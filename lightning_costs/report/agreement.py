@@ -11,7 +11,7 @@ from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import MatchedPair, TargetRow
 from lightning_costs.compare.wording import named, quoted
 from lightning_costs.core.units import digits
-from lightning_costs.report.tables import ordered_names
+from lightning_costs.report.tables import ordered_names, quality_text
 
 
 class FamilyLine(NamedTuple):
@@ -62,6 +62,16 @@ def dominance_sentences(cmp: Comparison) -> list[str]:
         left = ", ".join(cmp.indicators[name]["label"] for name in found["left_out"])
         said.append(f"Left out of the joint front, because only some runs have it: {left}.")
     return said
+
+
+def group_qualities(cmp: Comparison) -> list[tuple[str, str]]:
+    """Each group's best qualities: the median of its runs, its 95 % interval where there is one, and how many runs."""
+    found = []
+    for group, spread in (cmp.groups["quality"] if cmp.groups else {}).items():
+        interval = "" if spread["low"] is None else f" [{quality_text(spread['low'])}, {quality_text(spread['high'])}]"
+        runs = "1 run" if spread["n"] == 1 else f"{spread['n']} runs"
+        found.append((group, f"{quality_text(spread['median'])}{interval}, {runs}"))
+    return found
 
 
 def reversal_lines(row: TargetRow, cmp: Comparison, most: int = 4) -> list[str]:

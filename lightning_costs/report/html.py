@@ -18,6 +18,7 @@ from lightning_costs.report.agreement import (
     dominance_sentences,
     evidence_lines,
     family_lines,
+    group_qualities,
     matched_lines,
     reversal_lines,
 )
@@ -120,9 +121,11 @@ def page(cmp: Comparison) -> str:
         rates=recorded(cmp),
         slides=SLIDES,
         room=lambda lines: room(lines, priced, drawn),
-        targets=target_tables(drawn),
+        # Every target has the same counters: all of these tables have lines, or none has.
+        targets=[table for table in target_tables(drawn) if table.lines],
         reversals=[reversal_lines(row, cmp) for row in cmp.targets],
-        groups=group_tables(cmp),
+        groups=[table for table in group_tables(cmp) if table.lines],
+        qualities=group_qualities(cmp),
         sweeps=_sweeps(cmp, data),
         complete=cmp.sweep["complete"],
         fronts=front_lines(drawn),
