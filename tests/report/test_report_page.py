@@ -155,7 +155,7 @@ def test_a_table_of_results_has_a_page_without_empty_sections():
     text = page(compare(runs, group="group"))
     assert "Cost to reach a quality" not in text
     assert "<dt>y</dt><dd>0.8, 2 runs</dd>" in text
-    for heading in ("Pareto fronts", "All runs", "By group"):
+    for heading in ("Pareto fronts", "All runs", "Groups"):
         assert f"{heading}</h2>" in text
 
 
