@@ -66,10 +66,12 @@ class Parts(StrEnum):
 
 
 class Target(StrEnum):
-    """What a report is written as: a page or W&B Report of a comparison, or a statement of what all of it cost."""
+    """What a report is written as: a page, W&B Report, figures or tables of a comparison, or a statement of costs."""
 
     HTML = "html"
     WANDB = "wandb"
+    FIGURES = "figures"
+    CSV = "csv"
     MD = "md"
     LATEX = "latex"
     HF_YAML = "hf-yaml"
@@ -317,8 +319,15 @@ def report(
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to write it; by default report.html, statements to the terminal."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write it; by default report.html, the folder figures or tables, statements to the terminal.",
+        ),
     ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="For md and latex: the tables of the comparison beneath the statement.")
+    ] = False,
     training_type: Annotated[
         str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
     ] = None,
@@ -330,28 +339,40 @@ def report(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="For wandb: write it to a file, ask no server.")] = False,
 ) -> None:
-    """Write a page or W&B Report that compares runs, or a statement of what all of them cost, for a paper."""
+    """Write a page, W&B Report, figures or tables that compare runs, or a statement of what all of them cost."""
     if to is not Target.WANDB and (project or title or dry_run):
         raise typer.BadParameter("--project, --title and --dry-run are of --to wandb")
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
+    if tables and to not in (Target.MD, Target.LATEX):
+        raise typer.BadParameter("--tables goes with --to md and --to latex")
     sources = Sources(paths, cost, unit, run_column, step_column)
-    if to is Target.HTML:
-        compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
-        print(f"wrote {compared.to_html(out or Path('report.html'))}")
-        return
+    comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
+    if not comparing and (target or queries or group or curve is Curve.TO_REACH):
+        raise typer.BadParameter(
+            f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
+            + ("" if to is Target.HF_YAML else ", and with --tables how they compare")
+        )
     if to is Target.WANDB:
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
         if project is None:
             raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+    compared = None
+    if comparing:
         compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
-        _to_wandb(compared, project, title, out, dry_run=dry_run)
-        return
-    if target or queries or group or curve is Curve.TO_REACH:
-        raise typer.BadParameter(
-            f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
-        )
-    text = _stated(sources, monitor, mode, tariff, to, training_type)
+        if to is Target.HTML:
+            print(f"wrote {compared.to_html(out or Path('report.html'))}")
+        elif to is Target.WANDB and project is not None:
+            _to_wandb(compared, project, title, out, dry_run=dry_run)
+        elif to is Target.FIGURES:
+            folder = out or Path("figures")
+            print(f"wrote {len(compared.to_figures(folder))} files to {folder}")
+        elif to is Target.CSV:
+            folder = out or Path("tables")
+            print(f"wrote {len(compared.to_csv(folder))} files to {folder}")
+        if not tables:
+            return
+    text = _stated(sources, monitor, mode, tariff, to, training_type, compared)
     if out is None:
         sys.stdout.write(text)
     else:
@@ -391,8 +412,10 @@ def _stated(
     tariff: Path | None,
     to: Target,
     training_type: str | None,
+    compared: comparison.Comparison | None,
 ) -> str:
     from lightning_costs.report import statement
+    from lightning_costs.report.comparison_tables import comparison_tables
 
     said = statement.statement(
         sources.load(monitor, mode),
@@ -402,7 +425,10 @@ def _stated(
     )
     if to is Target.HF_YAML:
         return statement.model_card(said, training_type=training_type)
-    return statement.markdown(said) if to is Target.MD else statement.latex(said)
+    beneath = comparison_tables(compared) if compared is not None else ()
+    cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
+    write = statement.markdown if to is Target.MD else statement.latex
+    return write(said, tables=beneath, cautions=cautions)
 
 
 @app.command(name="reprice")

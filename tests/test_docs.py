@@ -30,6 +30,7 @@ TEXTS = {
         "docs/running.md",
         "docs/lifecycle.md",
         "docs/pipeline.md",
+        "docs/report.md",
         "docs/sources.md",
         "docs/statement.md",
         "docs/total.md",

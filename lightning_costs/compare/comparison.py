@@ -172,6 +172,24 @@ class Comparison:
             raise _needs_report("to_wandb", error) from error
         return publish(self, project, title=title, page=page(self)).url
 
+    def to_figures(self, folder: str | Path) -> list[Path]:
+        """Write every chart into a folder, as PNG, SVG and PDF each; returns the files.
+
+        Raises:
+            ImportError: Without the extra `report`.
+        """
+        try:
+            from lightning_costs.report.figures import write_figures
+        except ImportError as error:
+            raise _needs_report("to_figures", error) from error
+        return write_figures(self, Path(folder))
+
+    def to_csv(self, folder: str | Path) -> list[Path]:
+        """Write every table into a folder, as a CSV file each that a spreadsheet can open safely; returns the files."""
+        from lightning_costs.report.csv_tables import write_csv
+
+        return write_csv(self, Path(folder))
+
     def _repr_html_(self) -> str:
         from lightning_costs.report.notebook import comparison_html
 

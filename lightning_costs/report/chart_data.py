@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.compare.schema import RunRow
 from lightning_costs.core.records import Amount
 from lightning_costs.report.scale import Display, display
 
@@ -27,6 +28,7 @@ class Axis:
         suffix: The unit that its values are shown in.
         static: Whether it has one value per run rather than a curve.
         positive: Whether it has any value that a logarithmic axis can show.
+        factor: What amounts were divided by.
     """
 
     field: str
@@ -34,6 +36,7 @@ class Axis:
     suffix: str
     static: bool
     positive: bool
+    factor: float = 1.0
 
     @property
     def title(self) -> str:
@@ -77,12 +80,15 @@ def one_line(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def chart_data(cmp: Comparison, names: Sequence[str] | None = None) -> ChartData:
+def chart_data(
+    cmp: Comparison, names: Sequence[str] | None = None, *, every: Sequence[RunRow] | None = None
+) -> ChartData:
     """Bring the curves and final amounts of indicators into the units they are shown in.
 
     Args:
         cmp: The comparison.
         names: Columns to take; by default those with the role 'indicator'.
+        every: Runs whose final amounts the axes are made for too; by default those of the comparison.
     """
     if names is None:
         names = [name for name, row in cmp.indicators.items() if row["role"] == "indicator"]
@@ -91,17 +97,18 @@ def chart_data(cmp: Comparison, names: Sequence[str] | None = None) -> ChartData
     for name in names:
         row = cmp.indicators[name]
         curve_values = [value for label in cmp.labels for value in cmp.curves[label].get(name, ())]
-        values = _finite([*curve_values, *(run["final"][name] for run in cmp.runs)])
+        values = finite([*curve_values, *(run["final"].get(name) for run in every or cmp.runs)])
         if not values:
             continue
         shown[name] = display(row["unit"], max(values, key=abs))
-        static = row["kind"] == "static" or not _finite(curve_values)
+        static = row["kind"] == "static" or not finite(curve_values)
         axes[name] = Axis(
             field=f"c{len(axes)}",
             label=f"{row['label']} to reach" if cmp.curve == "to_reach" and row["kind"] == "counter" else row["label"],
             suffix=shown[name].suffix,
             static=static,
             positive=max(values) > 0,
+            factor=shown[name].factor,
         )
     curves: dict[str, Column] = {
         key: [] for key in ("r", "s", "m", "q", *(axis.field for axis in axes.values() if not axis.static))
@@ -115,18 +122,18 @@ def chart_data(cmp: Comparison, names: Sequence[str] | None = None) -> ChartData
         curves["r"] += [index] * len(kept)
         curves["s"] += [curve["step"][at] for at in kept]
         curves["m"] += _marks(len(kept), index)
-        curves["q"] += [_rounded(curve["quality"][at], 1.0, 6) for at in kept]
+        curves["q"] += [rounded(curve["quality"][at], 1.0, 6) for at in kept]
         for name, axis in drawn.items():
             column, factor = curve.get(name), shown[name].factor
-            curves[axis.field] += [None if column is None else _rounded(column[at], factor) for at in kept]
+            curves[axis.field] += [None if column is None else rounded(column[at], factor) for at in kept]
     finals: dict[str, Column] = {
         "r": [float(index) for index in range(len(cmp.runs))],
         "s": [run["best_step"] for run in cmp.runs],
         "m": [1.0] * len(cmp.runs),
-        "q": [_rounded(run["best_quality"], 1.0, 6) for run in cmp.runs],
+        "q": [rounded(run["best_quality"], 1.0, 6) for run in cmp.runs],
     }
     for name, axis in axes.items():
-        finals[axis.field] = [_rounded(run["final"][name], shown[name].factor) for run in cmp.runs]
+        finals[axis.field] = [rounded(run["final"][name], shown[name].factor) for run in cmp.runs]
     quality = Axis(field="q", label=cmp.monitor, suffix="", static=False, positive=True)
     return ChartData(
         labels=cmp.labels,
@@ -169,11 +176,13 @@ def rows(data: ChartData, columns: Mapping[str, Column], fields: Sequence[str]) 
     ]
 
 
-def _finite(values: Sequence[Amount]) -> list[float]:
+def finite(values: Sequence[Amount]) -> list[float]:
+    """The amounts that an axis can show."""
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def _rounded(value: Amount, factor: float, digits: int = 5) -> float | None:
+def rounded(value: Amount, factor: float, digits: int = 5) -> float | None:
+    """An amount in the unit it is drawn in; None where it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value / factor:.{digits}g}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 import altair as alt
 
@@ -18,6 +18,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 #: Room between the marks and the frame, in pixels.
 PADDING = 12
+#: Rows of runs that the page's legend has not switched off.
+SHOWN = "indexof(hidden, datum.r) < 0"
 DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 4))
 
 
@@ -89,38 +91,38 @@ def draw(
         source: Rows with the columns of `ChartData`; in a page, a name that the page fills in.
         log: Whether indicators are drawn on logarithmic axes.
         lines: Whether rows are points of curves rather than one per run.
-        page: Whether the page has its own legend, which lists hidden runs in the parameter `hidden`, and a switch
-            for the parameter `log`.
+        page: Whether the page's script fills in titles, scales and tooltips, and its own legend the runs that are
+            hidden.
         still: Whether the chart is a picture: no hover points, no legend to click.
     """
-    by, domain = ("r:N", list(range(len(data.labels)))) if page else ("run:N", data.labels)
-    legend = None if page else alt.Legend(title=None, labelLimit=260, symbolType="circle", symbolOpacity=1)
-    colors, shapes, dashes = (_range(values, len(domain), page=page) for values in (COLORS, SHAPES, DASHES))
-    color = alt.Color(by, scale=alt.Scale(domain=domain, range=colors), legend=legend)
-    shape = alt.Shape(by, scale=alt.Scale(domain=domain, range=shapes), legend=None)
-    dash = alt.StrokeDash(by, scale=alt.Scale(domain=domain, range=[list(d) for d in dashes]), legend=None)
-    log_param = alt.param(name="log", value=log)
+    look = Look(data.labels, page=page)
+    legend = None if page else run_legend()
+    color = alt.Color(look.by, scale=look.colors, legend=legend)
+    shape = alt.Shape(look.by, scale=look.shapes, legend=None)
+    dash = alt.StrokeDash(look.by, scale=look.dashes, legend=None)
     base = alt.Chart(source).encode(
-        x=_encoded(alt.X, x, log=log and x.field != "q"),
-        y=_encoded(alt.Y, y, log=log and y.field != "q"),
+        x=encoded(alt.X, x, log=log and x.field != "q"),
+        y=encoded(alt.Y, y, log=log and y.field != "q"),
         color=color,
     )
-    for axis in (x, y):
-        base = base.transform_filter(_drawable(axis, "log" if not still else "true" if log else "false"))
-    base = base.transform_calculate(x_text=_text(x), y_text=_text(y))
-    visible: object
+    tooltip: alt.ExprRef | None = None
+    params = []
+    visible: object = alt.value(0.95)
     if page:
-        base = base.transform_filter("indexof(hidden, datum.r) < 0")
-        runs: alt.Parameter = alt.param(name="hidden", value=[])
-        visible = alt.value(0.95)
-    elif still:
-        visible = alt.value(0.95)
+        base = base.transform_filter(SHOWN)
+        params.append(alt.param(name="hidden", value=[]))
     else:
-        runs = alt.selection_point(name="runs", fields=["run"], bind="legend")
-        visible = alt.condition(runs, alt.value(0.95), alt.value(0.08))
-    tooltip = tooltip_of(
-        {"run": "run", "step" if lines else "step of the best": "s", y.label: "y_text", x.label: "x_text"}
-    )
+        for axis in (x, y):
+            base = base.transform_filter(_drawable(axis, "log" if not still else "true" if log else "false"))
+        base = base.transform_calculate(x_text=_text(x), y_text=_text(y))
+        tooltip = tooltip_of(
+            {"run": "run", "step" if lines else "step of the best": "s", y.label: "y_text", x.label: "x_text"}
+        )
+        if not still:
+            runs = alt.selection_point(name="runs", fields=["run"], bind="legend")
+            visible = alt.condition(runs, alt.value(0.95), alt.value(0.08))
+            params += [alt.param(name="log", value=log), runs]
+    mark = {} if tooltip is None else {"tooltip": tooltip}
     layers = []
     if lines:
         layers.append(
@@ -130,7 +132,7 @@ def draw(
         )
     layers.append(
         base.transform_filter("datum.m === 1")
-        .mark_point(filled=True, size=45 if lines else 130, tooltip=tooltip)
+        .mark_point(filled=True, size=45 if lines else 130, **mark)
         .encode(shape=shape, opacity=visible)
     )
     if still:
@@ -138,11 +140,11 @@ def draw(
     if lines:
         near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
         layers.append(
-            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5, tooltip=tooltip)
+            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5, **mark)
             .encode(opacity=alt.condition(near, alt.value(1), alt.value(0)))
             .add_params(near)
         )
-    return alt.layer(*layers).add_params(log_param, runs)
+    return alt.layer(*layers).add_params(*params)
 
 
 def styled(spec: alt.LayerChart) -> alt.LayerChart:
@@ -165,11 +167,6 @@ def styled(spec: alt.LayerChart) -> alt.LayerChart:
     )
 
 
-def _range(values: Sequence[Any], count: int, *, page: bool) -> list[Any]:
-    """What so many runs are drawn in. On a page, which may have very many, Vega begins anew where values run out."""
-    return list(values[:count]) if page else cycled(values, count)
-
-
 def cycled(values: Sequence[T], count: int) -> list[T]:
     """`count` values, from the start again where they run out.
 
@@ -180,7 +177,30 @@ def cycled(values: Sequence[T], count: int) -> list[T]:
     return [values[index % len(values)] for index in range(count)]
 
 
-def _encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
+class Look:
+    """How runs are told apart: color, shape and dash by run, the same in every chart.
+
+    Args:
+        labels: The runs.
+        page: Whether rows carry the run's number `r`, as the page's do, or its label.
+    """
+
+    def __init__(self, labels: Sequence[str], *, page: bool = False) -> None:
+        count = len(labels)
+        domain: list[int] | list[str] = list(range(count)) if page else list(labels)
+        self.by = "r:N" if page else "run:N"
+        self.colors = alt.Scale(domain=domain, range=cycled(COLORS, count))
+        self.shapes = alt.Scale(domain=domain, range=cycled(SHAPES, count))
+        self.dashes = alt.Scale(domain=domain, range=[list(dash) for dash in cycled(DASHES, count)])
+
+
+def run_legend(symbol: str = "circle", orient: Literal["right", "top"] = "right") -> alt.Legend:
+    """The legend of a chart outside the page."""
+    return alt.Legend(title=None, labelLimit=260, symbolType=symbol, symbolOpacity=1, orient=orient)
+
+
+def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
+    """A quantitative channel with the axis's title, logarithmic where it can be."""
     scale = (
         alt.Scale(type="log", nice=False, padding=PADDING)
         if log and axis.positive

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,17 +14,32 @@ import jinja2
 import vl_convert
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.report.chart_data import Axis, ChartData, chart_data, one_line
-from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled, draw, styled
-from lightning_costs.report.lifecycle_chart import FIRST, decades, life_data
+from lightning_costs.report.agreement import (
+    dominance_sentences,
+    evidence_lines,
+    family_lines,
+    group_qualities,
+    matched_lines,
+    reversal_lines,
+)
+from lightning_costs.report.chart_data import ChartData, chart_data, one_line
+from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled
+from lightning_costs.report.drawn import drawn_labels, narrowed
+from lightning_costs.report.lifecycle_chart import FIRST, decades
 from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
+from lightning_costs.report.page_data import page_data
+from lightning_costs.report.part_charts import parts
 from lightning_costs.report.pipeline_picture import pictured
-from lightning_costs.report.reader import bases, reader_data, recorded, room, with_priced
+from lightning_costs.report.rank_charts import bases as bump_bases
+from lightning_costs.report.rank_charts import bump_names
+from lightning_costs.report.reader import SLIDES, bases, recorded, room, with_priced
+from lightning_costs.report.run_table import run_columns, run_lines, runs_csv
+from lightning_costs.report.sweep_chart import ranges_told
 from lightning_costs.report.tables import (
-    TargetTable,
     final_blocks,
     flip_lines,
     front_lines,
+    group_tables,
     ordered_names,
     quality_text,
     rank_matrix,
@@ -42,9 +56,13 @@ _OUTLINES = {
     "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     "triangle-down": "M0,5L5,-4H-5Z",
 }
-_SCRIPTS = ("page.js", "page_reader.js", "lifecycle.js")
-#: Up to so many runs, figures tell of the evaluations around them.
-NOTED = 200
+_SCRIPTS = ("page.js", "page_table.js", "page_reader.js", "lifecycle.js")
+#: Sections on what a cost is made of, and the breakdowns in each.
+_THEMES = {
+    "time": ("time", "steps", "waiting", "waiting_share", "lost"),
+    "memory": ("memory_at_peak", "memory", "peaks"),
+    "energy": ("energy", "energy_by_account", "money"),
+}
 #: The chart that a reader sees first, where runs have it.
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
@@ -62,65 +80,74 @@ def page(cmp: Comparison) -> str:
     Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
-    data = chart_data(cmp)
-    cmp = with_priced(cmp, data)
+    labels = drawn_labels(cmp)
+    drawn = narrowed(cmp, labels)
+    data = chart_data(drawn, every=cmp.runs)
+    csv = runs_csv(cmp)
+    cmp, drawn = with_priced(cmp, data), with_priced(drawn, data)
     priced = bases(cmp, data)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.FunctionLoader(_resource),
     )
-    template = environment.from_string(_resource("page.html.j2"))
-    return template.render(
-        cmp=cmp,
+    small = [name for name in everything if _small(cmp, data, name)]
+    themes = parts(drawn)
+    columns = run_columns(cmp)
+    return environment.get_template("page.html.j2").render(
+        all=cmp,
+        cmp=drawn,
         policy=policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
-        data=script_json(page_data(cmp, data)),
+        data=script_json(page_data(cmp, drawn, data, themes, csv)),
         metric=one_line(cmp.monitor),
         summary=summary(cmp),
-        legend=_legend(cmp.labels),
+        cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
+        thinned=_thinned(cmp, data),
+        legend=_legend(labels),
         choices=_choices(cmp, data),
         first=_first(data),
-        counters=[name for name in everything if _small(cmp, data, name)],
+        counters=[name for name in small if cmp.indicators[name]["headline"]] or small,
+        more_counters=[name for name in small if not cmp.indicators[name]["headline"]],
         absent=[(name, cmp.indicators[name]["label"]) for name in everything if name not in data.axes],
         priced={name: name in data.axes for name in priced},
+        unpriced=[name for name in priced if name not in data.axes],
         rates=recorded(cmp),
-        room=lambda lines: room(lines, priced, cmp),
-        targets=_targets(cmp),
-        fronts=front_lines(cmp),
+        slides=SLIDES,
+        room=lambda lines: room(lines, priced, drawn),
+        # Every target has the same counters: all of these tables have lines, or none has.
+        targets=[table for table in target_tables(drawn) if table.lines],
+        reversals=[reversal_lines(row, cmp) for row in cmp.targets],
+        groups=[table for table in group_tables(cmp) if table.lines],
+        qualities=group_qualities(cmp),
+        sweeps=_sweeps(cmp, data),
+        complete=cmp.sweep["complete"],
+        fronts=front_lines(drawn),
+        front_names=[name for name in headline if name in data.axes and cmp.fronts.get(name)],
+        dominance=dominance_sentences(cmp),
+        bumps=bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {},
         matrix=rank_matrix(cmp, headline),
         matrix_of_all=rank_matrix(cmp, everything),
         flips=flip_lines(cmp, headline),
-        finals=final_blocks(cmp),
-        waits=waits(cmp),
-        pipelines=pictured(cmp),
-        life=_lifecycle(cmp),
-        best=[quality_text(run["best_quality"]) for run in cmp.runs],
+        families=family_lines(cmp) if len(cmp.runs) > 1 else [],
+        matched=matched_lines(cmp),
+        themes={group: [part for part in themes if part.key in keys] for group, keys in _THEMES.items()},
+        columns=columns,
+        unlisted=[name for name in priced if name not in {column.name for column in columns}],
+        runs=run_lines(cmp, labels),
+        finals=final_blocks(drawn),
+        waits=waits(drawn),
+        pipelines=pictured(drawn),
+        life=_lifecycle(drawn),
+        best=[quality_text(run["best_quality"]) for run in drawn.runs],
     )
-
-
-def page_data(cmp: Comparison, data: ChartData) -> dict[str, object]:
-    """What the page's script reads: columns of the charts once, and how each indicator's chart is filled in."""
-    drawings = _Drawings(data)
-    return {
-        "labels": data.labels,
-        "datasets": {"curves": data.curves, "finals": data.finals},
-        "charts": {
-            name: {
-                "label": f"{cmp.monitor} against {axis.title}",
-                "source": "finals" if axis.static else "curves",
-                "positive": axis.positive,
-                **drawings.of(axis),
-            }
-            for name, axis in data.axes.items()
-        },
-        "reader": reader_data(cmp, data, drawings.of),
-        "shapes": drawings.shapes,
-        "lifecycle": life_data(cmp) if told(cmp.lifecycle) else None,
-    }
 
 
 def script_json(value: object) -> str:
@@ -146,53 +173,6 @@ def policy(scripts: list[str]) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-class _Drawings:
-    """Specifications of the charts: few shapes, which the script fills in with an axis's field, label and unit."""
-
-    def __init__(self, data: ChartData) -> None:
-        self._data = data
-        self._numbers: dict[tuple[bool, bool, str], int] = {}
-        self.shapes: list[dict[str, object]] = []
-
-    def of(self, axis: Axis) -> dict[str, object]:
-        """The number of an axis's shape, and what is filled in."""
-        form = "bare" if not axis.suffix else "same" if axis.suffix == axis.label else "full"
-        key = (axis.static, axis.positive, form)
-        if key not in self._numbers:
-            self._numbers[key] = len(self.shapes)
-            suffix = {"bare": "", "same": "@x-label@", "full": "@x-unit@"}[form]
-            blank = replace(axis, field="@x-field@", label="@x-label@", suffix=suffix)
-            self.shapes.append(_specification(self._data, blank))
-        fills = {"field": axis.field, "label": _harmless(one_line(axis.label)), "unit": _harmless(axis.suffix)}
-        return {"shape": self._numbers[key], "fills": fills}
-
-
-def _harmless(text: str) -> str:
-    """A text that is the same within JSON and within an expression: what either would escape looks like it only."""
-    return "".join(one for one in text.replace("\\", "∖").replace('"', "”") if one.isprintable())
-
-
-def _targets(cmp: Comparison) -> list[TargetTable]:
-    """Cost-to-quality; with very many runs without the evaluations around each figure, which `--json` holds."""
-    tables = target_tables(cmp)
-    if len(cmp.runs) <= NOTED:
-        return tables
-    return [
-        table._replace(
-            lines=[line._replace(cells=[cell._replace(note="") for cell in line.cells]) for line in table.lines]
-        )
-        for table in tables
-    ]
-
-
-def _specification(data: ChartData, axis: Axis) -> dict[str, object]:
-    source = alt.NamedData(name="finals" if axis.static else "curves")
-    quality = data.best if axis.static else data.quality
-    picture = draw(data, axis, quality, source=source, log=axis.positive, lines=not axis.static, page=True)
-    spec: dict[str, object] = styled(picture.properties(width="container", height=420)).to_dict()
-    return spec
 
 
 def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
@@ -229,6 +209,36 @@ def _choices(cmp: Comparison, data: ChartData) -> dict[str, list[tuple[str, str]
 
 def _first(data: ChartData) -> str:
     return next((name for name in (*_FIRST, *data.axes) if name in data.axes), "")
+
+
+def _thinned(cmp: Comparison, data: ChartData) -> list[str]:
+    """What is left out of drawings, in words; figures are always made from everything."""
+    said = []
+    if len(data.labels) < len(cmp.runs):
+        said.append(
+            f"{len(data.labels)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those "
+            "with the best quality, those that needed least for a target or are cheapest by a headline cost, and "
+            f"those on its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are "
+            "in the table of all runs."
+        )
+    evaluations = {run["label"]: run["evaluations"] for run in cmp.runs}
+    if any(evaluations[label] > len(kept) for label, kept in data.kept.items()):
+        most = max(map(len, data.kept.values()))
+        said.append(
+            f"Curves are drawn with {most} evaluations of each run at most, evenly many, with the first, the last, the "
+            "best and the worst; figures are made from all."
+        )
+    return said
+
+
+def _sweeps(cmp: Comparison, data: ChartData) -> list[tuple[str, str, str]]:
+    """Indicator, its label and who needs least for which targets, in words; only those with a chart."""
+    targets = cmp.sweep["targets"]
+    return [
+        (name, cmp.indicators[name]["label"], ranges_told(cmp.sweep["winners"].get(name, ()), targets))
+        for name in ordered_names(cmp, role="indicator")
+        if name in data.axes and cmp.sweep["winners"].get(name)
+    ]
 
 
 def _small(cmp: Comparison, data: ChartData, name: str) -> bool:

@@ -1,13 +1,13 @@
 "use strict";
 (() => {
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const { page } = window.costs;
   const life = page.lifecycle;
   const chart = document.getElementById("life-chart");
   if (!life || !chart) return;
   const choice = document.getElementById("life-choice");
   const field = document.getElementById("life-queries");
   const slider = document.getElementById("life-slider");
-  const hidden = () => [...document.querySelectorAll("[data-run][aria-pressed=false]")].map((one) => Number(one.dataset.run));
+  const hidden = () => [...window.costs.hidden];
   let queries = life.first;
   let view = null;
 
@@ -44,6 +44,7 @@
     const steps = Array.from({ length: 8 * life.decades + 1 }, (_, step) => 10 ** (step / 8));
     const footprints = column.runs.flatMap((run, r) => steps.map((n) => ({ r, n, v: cost(run, n) })))
       .filter((point) => point.v > 0);
+    spec.background = "transparent";
     spec.datasets = {
       footprints,
       breaks: column.marks.filter((mark) => mark.n >= 1 && mark.n <= 10 ** life.decades && mark.v > 0).map((mark) => ({
@@ -100,9 +101,7 @@
     tell();
     draw();
   });
-  for (const button of document.querySelectorAll("[data-run]")) {
-    button.addEventListener("click", () => view?.signal("hidden", hidden()).runAsync());
-  }
+  document.addEventListener("runs-shown", () => view?.signal("hidden", hidden()).runAsync());
 
   tell();
   const near = new IntersectionObserver((entries) => {

@@ -2,12 +2,12 @@
 (() => {
   const costs = window.costs = {};
   const page = costs.page = JSON.parse(document.getElementById("page-data").textContent);
-  const hidden = new Set();
+  const hidden = costs.hidden = new Set();
   const views = new Map();
   const wanted = new WeakMap();
   let log = true;
 
-  // Columns become rows once; every chart reads the same ones.
+  // Columns become rows once; every chart takes its own two columns of them.
   const datasets = costs.datasets = Object.fromEntries(Object.entries(page.datasets).map(([name, columns]) => {
     const keys = Object.keys(columns);
     return [name, columns.r.map((run, row) => {
@@ -17,91 +17,250 @@
     })];
   }));
 
-  // A shape is the specification of every chart that looks like it, but for the axis.
-  const filled = (shape, fills) =>
-    JSON.parse(JSON.stringify(shape).replace(/@x-(field|label|unit)@/g, (_, key) => fills[key]));
+  // An indicator's values may be another one's times a number: under the reader's tariff.
+  const behind = (name) => page.axes[name].behind ?? name;
+  const times = (name) => page.axes[name].times ?? 1;
+  const drawable = (value, logarithmic) => value !== null && value !== undefined && (!logarithmic || value > 0);
+  // As `tooltip_of` in charts.py has it, and why.
+  const tooltip = (lines) => ({ expr: `{${lines.map(([title, code]) =>
+    `${JSON.stringify(`${title.split(/\s+/).join(" ").slice(0, 80)}:`)}: ${code}`).join(", ")}}` });
+  const at = (field) => `(datum.datum || datum).${field}`;
+  const amount = (field, suffix) => `format(${at(field)}, ',.4~r')${suffix ? ` + ${JSON.stringify(` ${suffix}`)}` : ""}`;
+  const scaled = (was, logarithmic) => ({
+    ...was, type: logarithmic ? "log" : "linear", nice: false, ...(logarithmic ? { zero: undefined } : { zero: false }),
+  });
 
-  const specification = (name, small) => {
-    const chart = page.charts[name];
-    const spec = filled(page.shapes[chart.shape], chart.fills);
-    const logarithmic = log && chart.positive;
-    spec.datasets = { [chart.source]: datasets[chart.source] };
-    spec.params.find((param) => param.name === "log").value = logarithmic;
-    spec.params.find((param) => param.name === "hidden").value = [...hidden];
+  // Whole domains are named: a layer may be empty, and Vega warns of a scale without extent. They are those of the
+  // runs that are shown, so that hiding some looks closer at the others.
+  const domain = (spec, channel, all) => {
+    const seen = all.filter((row) => !hidden.has(row.r));
+    const rows = seen.length ? seen : all;
+    let [low, high] = rows.reduce(([least, most], row) => [Math.min(least, row[channel]), Math.max(most, row[channel])], [Infinity, -Infinity]);
+    if (low === high) [low, high] = low > 0 ? [low * 0.95, high * 1.05] : [low - 1, high + 1];
     for (const layer of spec.layer) {
-      const { padding } = layer.encoding.x.scale;
-      const linear = { type: "linear", nice: false, padding, zero: false };
-      layer.encoding.x.scale = logarithmic ? { type: "log", nice: false, padding } : linear;
-      if (small) layer.encoding.y.title = null;
+      const encoding = layer.encoding?.[channel];
+      if (encoding?.field) encoding.scale = { ...encoding.scale, domain: [low, high] };
     }
-    if (small) {
-      spec.height = 170;
-      spec.config.axis.tickCount = 4;
+  };
+
+  // Titles, scales and tooltips of the layers that have them; a zero-width space as in charts.py.
+  const fill = (spec, titles, logs, told) => {
+    for (const layer of spec.layer) {
+      for (const channel of ["x", "y"]) {
+        const encoding = layer.encoding?.[channel];
+        if (encoding?.field !== channel) continue;
+        encoding.title = titles[channel] === null ? null : `${titles[channel]}\u200b`;
+        encoding.scale = scaled(encoding.scale, logs[channel]);
+      }
+      if (layer.mark.type === "point" || layer.mark.type === "rect") layer.mark.tooltip = tooltip(told[layer.mark.type] ?? told.point);
     }
     return spec;
   };
 
-  const draw = async (element) => {
-    const name = element.dataset.chart;
-    if (!name || !page.charts[name]) return;
-    const drawn = `${name} ${log ? "log" : "linear"}`;
+  const kinds = {
+    curve(element) {
+      const [name, other] = [element.dataset.chart, element.dataset.y ?? ""];
+      const [x, y] = [page.axes[name], page.axes[other]];
+      if (!x) return null;
+      const still = x.static || Boolean(y?.static);
+      const logs = { x: log && x.positive, y: log && Boolean(y?.positive) };
+      const [fx, fy] = [x.field, y ? y.field : "q"];
+      const rows = datasets[still ? "finals" : "curves"]
+        .filter((row) => drawable(row[fx], logs.x) && drawable(row[fy], logs.y))
+        .map((row) => ({ run: row.run, r: row.r, s: row.s, m: row.m, x: row[fx], y: row[fy] }));
+      const title = y ? y.title : still ? page.quality.best : page.quality.title;
+      const small = element.classList.contains("small");
+      const spec = fill(structuredClone(page.templates[still ? "point" : "curve"]), { x: x.title, y: small ? null : title }, logs, {
+        point: [["run", at("run")], [still ? "step of the best" : "step", at("s")], [y ? y.label : page.quality.label, amount("y", y?.suffix)],
+          [x.label, amount("x", x.suffix)]],
+      });
+      domain(spec, "x", rows);
+      domain(spec, "y", rows);
+      const mine = x.reader || y?.reader;
+      return { spec, data: { rows }, drawn: `${name}${y ? ` ${other}` : ""} ${log ? "log" : "linear"}`,
+        label: `${y ? y.title : page.quality.label} against ${x.title}${mine ? " (reader's tariff)" : ""}` };
+    },
+    front(element) {
+      const name = element.dataset.chart;
+      const x = page.axes[name];
+      const front = x && page.fronts[behind(name)];
+      if (!front) return null;
+      const logs = { x: log && x.positive, y: false };
+      const on = new Set(front.drawn);
+      const all = datasets.finals.map((row) => ({ run: row.run, r: row.r, x: row[x.field], y: row.q, f: on.has(row.r) ? 1 : 0 }));
+      const others = new Set(front.others);
+      page.others?.run.forEach((run, i) => {
+        all.push({ run, r: -1, x: page.others[x.field]?.[i] ?? null, y: page.others.q[i], f: others.has(i) ? 1 : 0 });
+      });
+      const rows = all.filter((row) => drawable(row.x, logs.x) && drawable(row.y, false));
+      const small = element.classList.contains("small");
+      const spec = fill(structuredClone(page.templates.front), { x: x.title, y: small ? null : page.quality.best }, logs, {
+        point: [["run", at("run")], [page.quality.best, amount("y", "")], [x.label, amount("x", x.suffix)]],
+      });
+      domain(spec, "x", rows);
+      domain(spec, "y", rows);
+      if (x.higher) spec.layer[0].mark.interpolate = "step-before";
+      return { spec, data: { rows }, drawn: `${name} ${log ? "log" : "linear"}`,
+        label: `Pareto front of ${page.quality.label} and ${x.title}` };
+    },
+    sweep(element) {
+      const name = element.dataset.chart;
+      const y = page.axes[name];
+      const found = y && page.sweep?.costs[behind(name)];
+      if (!found) return null;
+      const logs = { x: false, y: log && y.positive };
+      const rows = found.flatMap((column, r) => column.map((value, i) => ({
+        run: page.labels[r], r, x: page.sweep.targets[i], y: value === null ? null : value * times(name),
+      }))).filter((row) => drawable(row.y, logs.y));
+      const spec = fill(structuredClone(page.templates.sweep), { x: page.quality.title, y: y.title }, logs, {
+        point: [["run", at("run")], ["target", amount("x", "")], [y.label, amount("y", y.suffix)]],
+        rect: [["needs least", at("who")], ["after", amount("a", "")], ["up to", amount("b", "")]],
+      });
+      domain(spec, "x", page.sweep.targets.map((x) => ({ x })));
+      domain(spec, "y", rows);
+      return { spec, data: { rows, ranges: page.sweep.ranges[behind(name)] }, drawn: `${name} ${log ? "log" : "linear"}`,
+        label: `${y.title} to reach each ${page.quality.label}` };
+    },
+    bump(element) {
+      const bump = page.bumps[element.dataset.basis];
+      if (!bump) return null;
+      // A column that the reader priced is ordered as the one behind it.
+      const rows = bump.rows.flatMap((row) => {
+        const base = bump.names[row.i] && page.axes[bump.names[row.i]] ? behind(bump.names[row.i]) : bump.names[row.i];
+        const column = bump.names.indexOf(base);
+        if (base === bump.names[row.i] || column < 0) return [row];
+        return bump.rows.filter((one) => one.i === column && one.r === row.r).map((one) => ({ ...row, k: one.k }));
+      });
+      const spec = structuredClone(bump.spec);
+      domain(spec, "y", rows.map((row) => ({ r: row.r, y: row.k })));
+      return { spec, data: { rows }, drawn: element.dataset.basis, label: "Ranks of the runs by every headline indicator" };
+    },
+    parts(element) {
+      const part = page.parts[element.dataset.theme];
+      if (!part) return null;
+      // Amounts that the reader priced stand for those recorded; such columns are never stacked.
+      const rows = part.rows.map((row) => {
+        const axis = page.axes[part.columns[row.c]];
+        if (!axis?.reader) return row;
+        const v = datasets.finals[row.r][axis.field];
+        return { ...row, v, text: `${v} ${axis.suffix}, reader's tariff` };
+      });
+      const spec = structuredClone(part.spec);
+      // Bars and linear axes begin at nothing.
+      const ends = rows.map((row) => ({ r: row.r, x: row.b ?? row.v }));
+      domain(spec, "x", part.far ? ends : [...ends, { r: -1, x: 0 }]);
+      return { spec, data: { rows }, drawn: element.dataset.theme, label: part.title };
+    },
+  };
+
+  const draw = costs.draw = async (element) => {
+    const made = kinds[element.dataset.plot](element);
     const mine = {};
     wanted.set(element, mine);
-    const result = await vegaEmbed(element, specification(name, element.classList.contains("small")), {
-      actions: false, ast: true, renderer: "svg", tooltip: { theme: "page" },
-    });
-    if (wanted.get(element) !== mine) return;
+    if (!made?.data.rows.length) {
+      views.get(element)?.finalize();
+      views.delete(element);
+      element.textContent = "Nothing to draw here: no run has both.";
+      element.dataset.drawn = made?.drawn ?? "nothing";
+      return;
+    }
+    const { spec } = made;
+    spec.datasets = made.data;
+    spec.background = "transparent";
+    spec.params.find((param) => param.name === "hidden").value = [...hidden];
+    if (element.classList.contains("small")) {
+      spec.height = 170;
+      spec.config.axis.tickCount = 4;
+    } else if (element.clientWidth < 480) {
+      if (spec.height === 420) spec.height = 320;
+      spec.config.axis.labelLimit = 96;
+      for (const { encoding } of spec.layer) {
+        for (const legend of [encoding?.color?.legend, encoding?.shape?.legend]) if (legend) legend.columns = 1;
+      }
+    }
+    const result = await vegaEmbed(element, spec, { actions: false, ast: true, renderer: "svg", tooltip: { theme: "page" } });
+    if (wanted.get(element) !== mine) {
+      result.finalize();
+      return;
+    }
     views.get(element)?.finalize();
     views.set(element, result.view);
     await result.view.signal("hidden", [...hidden]).runAsync();
-    element.setAttribute("aria-label", page.charts[name].label);
-    element.dataset.drawn = drawn;
+    element.setAttribute("aria-label", made.label);
+    element.dataset.drawn = made.drawn;
   };
-  // Charts of these columns, where they have been drawn.
-  costs.redraw = (names) => Promise.all([...views.keys()].filter((one) => names.has(one.dataset.chart)).map(draw));
+
+  // Charts of these columns, where they have been drawn, and those that show ranks of several.
+  costs.redraw = (names) => Promise.all([...views.keys()]
+    .filter((one) => names.has(one.dataset.chart) || names.has(one.dataset.y) || ["bump", "parts"].includes(one.dataset.plot)).map(draw));
 
   const main = document.getElementById("main-chart");
   const choice = document.getElementById("x-choice");
-  if (!main || !choice || !choice.value) return;
-
   costs.choose = (name) => {
     choice.value = name;
     choice.dispatchEvent(new Event("change"));
   };
 
-  choice.addEventListener("change", () => {
-    main.dataset.chart = choice.value;
-    draw(main);
-  });
+  // A control that names a chart and what of it to set.
+  for (const control of document.querySelectorAll("select[data-for]")) {
+    const chart = document.getElementById(control.dataset.for);
+    chart.dataset[control.dataset.sets] = control.value;
+    control.addEventListener("change", () => {
+      chart.dataset[control.dataset.sets] = control.value;
+      draw(chart);
+    });
+  }
 
   for (const button of document.querySelectorAll("[data-scale]")) {
     button.addEventListener("click", () => {
       log = button.dataset.scale === "log";
       for (const other of document.querySelectorAll("[data-scale]")) {
-        other.setAttribute("aria-pressed", String(other === button));
+        other.setAttribute("aria-pressed", String(other.dataset.scale === button.dataset.scale));
       }
-      for (const element of [main, ...views.keys()].filter((one, i, all) => all.indexOf(one) === i)) draw(element);
+      for (const element of views.keys()) if (["curve", "front", "sweep"].includes(element.dataset.plot)) draw(element);
     });
   }
 
+  const shown = () => {
+    for (const button of document.querySelectorAll("[data-run]")) {
+      button.setAttribute("aria-pressed", String(!hidden.has(Number(button.dataset.run))));
+    }
+    for (const view of views.values()) view.signal("hidden", [...hidden]).runAsync();
+    if (main) draw(main);
+    document.dispatchEvent(new Event("runs-shown"));
+  };
   for (const button of document.querySelectorAll("[data-run]")) {
     button.addEventListener("click", () => {
       const run = Number(button.dataset.run);
       if (!hidden.delete(run)) hidden.add(run);
-      const shown = String(!hidden.has(run));
-      for (const same of document.querySelectorAll(`[data-run="${run}"]`)) same.setAttribute("aria-pressed", shown);
-      for (const view of views.values()) view.signal("hidden", [...hidden]).runAsync();
+      shown();
+    });
+  }
+  for (const button of document.querySelectorAll("[data-runs]")) {
+    button.addEventListener("click", () => {
+      hidden.clear();
+      if (button.dataset.runs === "none") page.labels.forEach((_, run) => hidden.add(run));
+      shown();
     });
   }
 
-  main.dataset.chart = choice.value;
-  draw(main);
-  // Small charts are drawn when they come near the window: a page of forty would otherwise open slowly.
+  // Charts are drawn when they come near the window, the others when the page has nothing else to do: for printing.
+  const waiting = new Set([...document.querySelectorAll(".chart[data-plot]")].filter((one) => one !== main));
   const near = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((one) => one.isIntersecting)) {
+    for (const entry of entries.filter((one) => one.isIntersecting && waiting.delete(one.target))) {
       near.unobserve(entry.target);
       draw(entry.target);
     }
   }, { rootMargin: "300px" });
-  for (const element of document.querySelectorAll(".chart.small")) near.observe(element);
+  for (const element of waiting) near.observe(element);
+  const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
+  const rest = async () => {
+    const next = [...waiting].find((one) => one.clientWidth > 0);
+    if (!next) return;
+    waiting.delete(next);
+    near.unobserve(next);
+    await draw(next);
+    idle(rest);
+  };
+  (main ? draw(main) : Promise.resolve()).then(() => idle(rest));
 })();

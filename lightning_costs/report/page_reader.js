@@ -50,17 +50,18 @@
   // Everything that may change, as it was.
   const kept = new Map();
   const keep = (element) => {
-    if (!kept.has(element)) kept.set(element, { html: element.innerHTML, className: element.className, title: element.title });
+    if (!kept.has(element)) kept.set(element, { html: element.innerHTML, className: element.className, title: element.title, value: element.dataset.value });
   };
   const restore = () => {
     for (const [element, was] of kept) {
       element.innerHTML = was.html;
       element.className = was.className;
+      if (was.value !== undefined) element.dataset.value = was.value;
       if (was.title) element.title = was.title; else element.removeAttribute("title");
     }
     kept.clear();
   };
-  const charts = Object.fromEntries(Object.keys(columns).map((name) => [name, page.charts[name]]));
+  const axes = Object.fromEntries(Object.keys(columns).map((name) => [name, page.axes[name]]));
   const rowsOf = (name) => document.querySelectorAll(`tr[data-line="${name}"]`);
   const write = (cell, { text, note = "", best = false, missing = false }) => {
     keep(cell);
@@ -94,7 +95,7 @@
   };
 
   const front = (row, name) => {
-    const behind = row.closest("table").querySelector(`tr[data-line="${columns[name].base}"]`);
+    const behind = document.querySelector(`table.fronts tr[data-line="${columns[name].base}"]`);
     if (!behind) { row.hidden = true; return; }
     [...behind.cells].slice(1).forEach((cell, run) => {
       write(row.cells[run + 1], { text: cell.textContent });
@@ -172,24 +173,33 @@
   };
 
   const drawAs = (name, priced) => {
-    const { base, field, static: still, positive, label, unit, shape, fills } = columns[name];
-    const source = still ? "finals" : "curves";
-    const amounts = bases[base][source].map((amount) => (amount === null ? null : priced(amount)));
-    const all = [...bases[base].curves, ...bases[base].finals].map((amount) => Math.abs(priced(amount ?? 0)));
+    const { base, field, static: still, positive, label, unit } = columns[name];
+    const all = [...bases[base].curves, ...bases[base].every].map((amount) => Math.abs(priced(amount ?? 0)));
     const most = all.reduce((one, other) => Math.max(one, other), 0);
     const [factor, word] = unit !== "g" ? [1, "USD"] : most >= 1e6 ? [1e6, "Mg"] : most >= 1e3 ? [1e3, "kg"] : [1, "g"];
-    datasets[source].forEach((row, i) => {
-      row[field] = amounts[i] === null ? null : Number((amounts[i] / factor).toPrecision(5));
-    });
+    const told = (amount) => (amount === null ? null : Number((priced(amount) / factor).toPrecision(5)));
+    for (const source of ["curves", "finals"]) datasets[source].forEach((row, i) => { row[field] = told(bases[base][source][i]); });
+    if (page.others) page.others[field] = page.others.at.map((run) => told(bases[base].every[run]));
     const option = document.querySelector(`#x-choice option[value="${name}"]`);
     if (option) {
       keep(option);
       option.textContent = `${option.textContent.replace(/ \([^()]*\)$/, "")} (${word}), reader's tariff`;
     }
-    page.charts[name] = {
-      label: `${label} (reader's tariff)`, source, positive: positive && priced(1) > 0,
-      shape, fills: { ...fills, unit: word },
+    page.axes[name] = {
+      field, label, title: `${label} (${word})`, suffix: word, static: still, positive: positive && priced(1) > 0, higher: false,
+      behind: base, times: priced(page.axes[base].factor) / factor, reader: true,
     };
+  };
+
+  // The table of all runs: amounts in words, and as numbers to sort by.
+  const listed = (name, priced) => {
+    for (const cell of document.querySelectorAll(`#runs td[data-column="${name}"]`)) {
+      const amount = bases[columns[name].base].every[Number(cell.parentElement.dataset.number)];
+      keep(cell);
+      cell.className = amount === null ? "missing" : "reader";
+      cell.textContent = amount === null ? "missing" : human(priced(amount), columns[name].unit);
+      cell.dataset.value = amount === null ? "" : String(priced(amount));
+    }
   };
 
   const mark = (name, on, isPriced) => {
@@ -244,9 +254,9 @@
     if (Object.keys(chosen).length) disagreements(chosen);
     for (const name of Object.keys(columns)) {
       const on = name in chosen;
-      mark(name, on, Boolean(charts[name]));
+      mark(name, on, Boolean(axes[name]));
       if (!on) {
-        if (charts[name]) page.charts[name] = charts[name]; else delete page.charts[name];
+        if (axes[name]) page.axes[name] = axes[name]; else delete page.axes[name];
         continue;
       }
       const { rate, pue } = FORMULAS[name];
@@ -259,6 +269,7 @@
         if (table.classList.contains("finals")) final(row, name, chosen[name], how);
       }
       drawAs(name, chosen[name]);
+      listed(name, chosen[name]);
     }
     for (const group of document.querySelectorAll("optgroup[data-room]")) {
       group.hidden = [...group.children].every((option) => option.disabled);
@@ -277,9 +288,26 @@
     return window.costs.redraw(new Set(Object.keys(columns)));
   };
 
+  // A slider beside each field: it follows the field, and the field follows it.
+  const slides = new Map(inputs.map((input) => [input, section.querySelector(`[data-slide="${input.dataset.rate}"]`)]));
+  const follow = () => {
+    for (const [input, slide] of slides) {
+      slide.value = input.value === "" ? slide.min : input.value;
+      slide.classList.toggle("unset", input.value === "");
+    }
+  };
+  for (const [input, slide] of slides) {
+    slide.addEventListener("input", () => {
+      input.value = String(Number(slide.value));
+      input.dispatchEvent(new Event("input"));
+    });
+  }
+  follow();
+
   let waiting;
   for (const input of inputs) {
     input.addEventListener("input", () => {
+      follow();
       clearTimeout(waiting);
       waiting = setTimeout(apply, 150);
     });
@@ -287,6 +315,7 @@
   for (const button of document.querySelectorAll("[data-reset]")) {
     button.addEventListener("click", () => {
       for (const input of inputs) input.value = recorded[input.dataset.rate] ?? "";
+      follow();
       apply();
     });
   }

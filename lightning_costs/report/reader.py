@@ -7,7 +7,7 @@ priced column is that of the physical column behind it: the page's script multip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import cast
@@ -15,15 +15,20 @@ from typing import cast
 from lightning_costs.compare.comparison import Comparison, summary_at_one_price
 from lightning_costs.compare.schema import DeclarationRow, Spend
 from lightning_costs.core.rates import PRICED
-from lightning_costs.report.chart_data import Axis, ChartData
+from lightning_costs.report.chart_data import ChartData
 from lightning_costs.report.tables import Cell, Line, ordered_names, quality_text
 
 #: What a priced column is a multiple of, under one tariff for all.
 BASES = {"co2e_g": "energy_j", "cloud_usd": "device_s", "electricity_usd": "energy_j"}
+#: Where each rate's slider begins and ends, and its step: what grids, buildings and clouds come in.
+SLIDES = {
+    "gco2e_per_kwh": (0, 1000, 5),
+    "pue": (1, 2, 0.01),
+    "usd_per_device_h": (0.05, 15, 0.05),
+    "usd_per_kwh": (0.01, 1, 0.01),
+}
 #: Numbers of a tariff that the reader can change.
 RATES = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_kwh")
-#: Stands in a specification for the unit that the script chooses.
-UNIT = "@unit@"
 
 
 def bases(cmp: Comparison, data: ChartData) -> dict[str, str]:
@@ -61,30 +66,32 @@ def room(lines: Sequence[Line], names: Mapping[str, str], cmp: Comparison) -> li
     ]
 
 
-def reader_data(cmp: Comparison, data: ChartData, chart: Callable[[Axis], dict[str, object]]) -> dict[str, object]:
+def reader_data(cmp: Comparison, drawn: Comparison, data: ChartData) -> dict[str, object]:
     """What the page's script prices from.
 
     Args:
         cmp: The comparison, with declarations of the priced columns.
-        data: Its chart data.
-        chart: How the chart of an axis is drawn, as the page has it.
+        drawn: The same with the runs that are drawn alone.
+        data: The chart data of those.
     """
     names = bases(cmp, data)
+    numbers = {label: number for number, label in enumerate(drawn.labels)}
     return {
         "recorded": recorded(cmp),
-        "columns": {name: _column(cmp, data, chart, name, base) for name, base in names.items()},
+        "columns": {name: _column(cmp, data, name, base) for name, base in names.items()},
         "bases": {
             base: {
-                "curves": [amount for label in cmp.labels for amount in _drawn(cmp, label, base, data.kept[label])],
-                "finals": [run["final"][base] for run in cmp.runs],
+                "curves": [amount for label in drawn.labels for amount in _drawn(drawn, label, base, data.kept[label])],
+                "finals": [run["final"][base] for run in drawn.runs],
+                "every": [run["final"][base] for run in cmp.runs],
                 "targets": [
                     {
-                        "spends": [_spend(row["costs"][base][label]) for label in cmp.labels],
-                        "winners": [cmp.labels.index(label) for label in row["winners"][base] or []],
+                        "spends": [_spend(row["costs"][base][label]) for label in drawn.labels],
+                        "winners": [numbers[label] for label in row["winners"][base] or [] if label in numbers],
                     }
                     if base in row["costs"]
                     else None
-                    for row in cmp.targets
+                    for row in drawn.targets
                 ],
             }
             for base in dict.fromkeys(names.values())
@@ -106,28 +113,18 @@ def reader_data(cmp: Comparison, data: ChartData, chart: Callable[[Axis], dict[s
     }
 
 
-def _column(
-    cmp: Comparison,
-    data: ChartData,
-    chart: Callable[[Axis], dict[str, object]],
-    name: str,
-    base: str,
-) -> dict[str, object]:
+def _column(cmp: Comparison, data: ChartData, name: str, base: str) -> dict[str, object]:
     behind = data.axes[base]
     label = cmp.indicators[name]["label"]
     if cmp.curve == "to_reach":
         label = f"{label} to reach"
-    axis = Axis(
-        field=f"p{list(BASES).index(name)}", label=label, suffix=UNIT, static=behind.static, positive=behind.positive
-    )
     return {
         "base": base,
-        "field": axis.field,
-        "static": axis.static,
-        "positive": axis.positive,
-        "label": f"{cmp.monitor} against {label}",
+        "field": f"p{list(BASES).index(name)}",
+        "static": behind.static,
+        "positive": behind.positive,
+        "label": label,
         "unit": PRICED[name].unit,
-        **chart(axis),
     }
 
 

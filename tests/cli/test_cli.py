@@ -304,6 +304,24 @@ def test_report_states_what_all_runs_cost_for_a_paper_and_a_model_card(
     assert block["training_type"] == "pre-training"
 
 
+def test_report_writes_figures_tables_and_a_comparison_beneath_the_statement(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "for the paper"
+    assert call(monkeypatch, "report", runs, "--to", "csv", "--target", "0.75", "-o", out / "tables") == 0
+    assert f"files to {out / 'tables'}" in capsys.readouterr().out.replace("\n", "")
+    rows = (out / "tables" / "cost_to_quality.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("target,declared,column,run,reached,cost")
+    assert all(row.startswith("0.75,True,") for row in rows[1:])
+    assert call(monkeypatch, "report", runs, "--to", "figures", "-o", out / "figures") == 0
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg", ".pdf"}
+    capsys.readouterr()
+    assert call(monkeypatch, "report", runs, "--to", "md", "--tables", "--target", "0.75") == 0
+    printed = capsys.readouterr().out
+    assert printed.index("## Cost of training") < printed.index("## Comparison")
+    assert "Cost to reach val/acc 0.75 (given to compare); \\* needed least." in printed
+
+
 def test_a_statement_is_priced_under_the_tariff_that_is_given(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,9 +334,13 @@ def test_a_statement_is_priced_under_the_tariff_that_is_given(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--to", "csv"], "'html', 'wandb', 'md', 'latex', 'hf-yaml'"),
+        (["--to", "docx"], "'html', 'wandb', 'figures', 'csv', 'md', 'latex', 'hf-yaml'"),
         (["--to", "md", "--target", "0.8"], "--to md states all that was spent"),
-        (["--to", "latex", "--curve", "to_reach"], "--to latex states all that was spent"),
+        (
+            ["--to", "latex", "--curve", "to_reach"],
+            "--to latex states all that was spent, and with --tables how they compare",
+        ),
+        (["--to", "hf-yaml", "--tables"], "--tables goes with --to md and --to latex"),
         (["--to", "md", "--training-type", "pre-training"], "--training-type is a field of --to hf-yaml"),
     ],
 )

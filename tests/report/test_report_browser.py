@@ -11,10 +11,10 @@ HOSTILE = "a['b'].c\"]\\</script><img src=x onerror=alert(1)>\n'" + "long " * 60
 
 
 @contextmanager
-def opened(browser, path, width=1280):
+def opened(browser, path, width=1280, **options):
     """The page, once its main chart is drawn; what it complained of and asked for is checked when it closes."""
     complaints, requests = [], []
-    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab = browser.new_page(viewport={"width": width, "height": 900}, **options)
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))

@@ -53,7 +53,8 @@ def test_a_users_template_is_not_run():
 def test_the_page_names_no_other_place_to_load_from():
     elements = Elements(page(compare(zoo(2, 3)))).found
     links = [attrs[name] for _, attrs in elements for name in ("src", "href") if name in attrs]
-    assert links == ["data:,"]
+    assert [link for link in links if not link.startswith("#")] == ["data:,"]
+    assert {link[1:] for link in links if link.startswith("#")} <= {attrs.get("id") for _, attrs in elements}
 
 
 def test_the_policy_lets_only_our_own_scripts_run_and_nothing_connect():
@@ -78,17 +79,21 @@ def test_a_lone_surrogate_in_a_name_can_be_written():
 def test_the_page_has_its_parts_in_reading_order():
     text = page(compare(zoo(4, 6)))
     headings = [
-        "<h1>",
         "Read this first",
         "Quality against cost",
         "Against every cost",
         "Cost to reach a quality",
         "Pareto fronts",
-        "Do the costs agree",
-        "Everything at the end",
+        "Do the costs agree on who is cheaper?",
+        "Equal by one cost, unequal by others",
+        "Memory",
+        "Energy and money",
+        "All runs",
+        "Everything at the end of each run",
         "Setups",
     ]
-    places = [text.index(heading) for heading in headings]
+    text = text[text.index("<main") :]
+    places = [text.index(f"{heading}</h2>") for heading in headings]
     assert places == sorted(places)
 
 
@@ -139,3 +144,39 @@ def test_the_page_says_of_each_run_whether_it_waited_and_of_others_nothing():
     assert "input-bound 34 %: the device waited 34 s of 100 s for batches; idle at least 6 % beside that" in text
     assert text.count("for batches;") == 1
     assert "Did the device wait?" not in page(compare([make_run("nothing known")]))
+
+
+def test_a_table_of_results_has_a_page_without_empty_sections():
+    rows = {"a": (0.8, 1e6), "b": (0.9, 4e6), "c": (0.7, 2e6)}
+    runs = [
+        make_run(name, quality=[quality], costs={}, statics={"params": params}, group="x" if name == "a" else "y")
+        for name, (quality, params) in rows.items()
+    ]
+    text = page(compare(runs, group="group"))
+    assert "Cost to reach a quality" not in text
+    assert "<dt>y</dt><dd>0.8, 2 runs</dd>" in text
+    for heading in ("Pareto fronts", "All runs", "Groups"):
+        assert f"{heading}</h2>" in text
+
+
+def test_medians_of_seeds_are_on_the_page_with_their_intervals():
+    runs = [
+        make_run(f"m-seed{i}", quality=[0.5, 0.7 + i / 100], costs={"energy_j": [10.0, 20.0 + i]}) for i in range(3)
+    ]
+    text = page(compare(runs, targets=[0.6], group=r"name~(.+)-seed\d"))
+    assert "<dt>m</dt><dd>0.71 [0.7, 0.72], 3 runs</dd>" in text
+    assert "21 J [20 J, 22 J], 3 of 3" in text
+
+
+def test_a_caution_has_its_figures_beside_it():
+    text = page(compare(zoo(4, 8)))
+    assert "figures behind it</summary>" in text
+    assert "(The Efficiency Misnomer, section 2.1)" in text
+
+
+def test_parts_that_are_nothing_are_said_in_a_line():
+    lost = {"lost_s": declaration("lost_s", "s", "counter", "time")}
+    runs = [make_run(f"r{i}", costs={"train_s": [1.0, 2.0], "lost_s": [0.0, 0.0]}, declared=lost) for i in range(2)]
+    text = page(compare(runs))
+    assert "Nothing in any run." in text
+    assert 'data-theme="lost"' not in text

@@ -87,8 +87,14 @@ _RAISED_RUN = re.compile(f"[{_RAISED}]+")
 _LOWERED = str.maketrans(_RAISED, "0123456789-")
 
 
-def latex(said: Statement) -> str:
-    r"""The statement as LaTeX for `\input` or for pasting into a document."""
+def latex(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = ()) -> str:
+    r"""The statement as LaTeX for `\input` or for pasting into a document.
+
+    Args:
+        said: The statement.
+        tables: Those of a comparison, which follow it.
+        cautions: Sentences that go with these.
+    """
     parts = [f"% {written_by()}. Plain LaTeX: no package is needed, ASCII only."]
     parts += [
         f"\\paragraph{{{escaped(title)}.}} {' '.join(map(escaped, sentences))}" for title, sentences in paragraphs(said)
@@ -96,6 +102,10 @@ def latex(said: Statement) -> str:
     parts += _floats(totals_table(said), "tab:training-costs")
     if (runs := runs_table(said)) is not None:
         parts += _floats(runs, "tab:training-runs")
+    if cautions:
+        parts.append(f"\\paragraph{{Comparison.}} {' '.join(f'{escaped(caution)}.' for caution in cautions)}")
+    for number, table in enumerate(tables, 1):
+        parts += _floats(table, f"tab:training-comparison-{number}")
     return "\n\n".join(parts) + "\n"
 
 

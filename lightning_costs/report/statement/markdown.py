@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from lightning_costs.report.statement.facts import Statement
 from lightning_costs.report.statement.sentences import paragraphs
@@ -16,13 +17,24 @@ _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def markdown(said: Statement) -> str:
-    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them)."""
+def markdown(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = ()) -> str:
+    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them).
+
+    Args:
+        said: The statement.
+        tables: Those of a comparison, which follow it.
+        cautions: Sentences that follow these.
+    """
     parts = ["## Cost of training"]
     parts += [f"**{escaped(title)}.** {' '.join(map(escaped, sentences))}" for title, sentences in paragraphs(said)]
     parts.append(_table(totals_table(said)))
     if (runs := runs_table(said)) is not None:
         parts.append(_table(runs))
+    if tables or cautions:
+        parts.append("## Comparison")
+    parts += map(_table, tables)
+    if cautions:
+        parts.append("To be read with these tables:\n\n" + "\n".join(f"- {escaped(caution)}" for caution in cautions))
     parts.append(f"*Written by {escaped(written_by())}.*")
     return "\n\n".join(parts) + "\n"
 

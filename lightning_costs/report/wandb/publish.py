@@ -103,7 +103,7 @@ def parted(place: str) -> tuple[str, str]:
 
 
 def _here(api: Any, cmp: Comparison, entity: str, project: str) -> Here:
-    """Runs of the project that are compared: by W&B's id, or by the run folder's that our monitor left in the config."""
+    """Runs of the project that are compared: by W&B's id, or by the run folder's that our monitor left in config."""
     wanted = {run["id"] for run in cmp.runs}
     ids, held, before = [], set(), ""
     try:

@@ -68,7 +68,7 @@ def ranks(cmp: Comparison) -> str:
     heads = ["", *(str(number) for number in range(1, len(matrix) + 1))]
     rows = [[f"{number} {line.label}", *(cell.text for cell in line.cells)] for number, line in enumerate(matrix, 1)]
     said = [
-        f"- {escaped(flip.first)} and {escaped(flip.second)} order {flip.discordant} of {flip.pairs} pairs differently: "
+        f"- {escaped(flip.first)} and {escaped(flip.second)} order {flip.discordant} of {flip.pairs} pairs otherwise: "
         + escaped("; ".join(flip.sentences) + (f"; {flip.more} more" if flip.more else ""))
         for flip in flip_lines(cmp, names)[:_MOST_FLIPS]
     ]
