@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -111,6 +113,23 @@ def test_the_tables_of_a_comparison_follow_the_statement():
     assert tex.isascii()
     assert tex.count(r"\begin{tabular}") == len(tables) + 2
     assert "## Comparison" not in markdown(statement(runs))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX was found")
+def test_the_tables_of_hostile_runs_compile_without_any_package(tmp_path):
+    runs = [
+        make_run(f"{HOSTILE}{i}", monitor=HOSTILE, quality=[0.5, 0.6 + i / 100], costs={"energy_j": [1.0, 2.0 + i]})
+        for i in range(8)
+    ]
+    cmp = compare(runs, targets=[0.5], group="name")
+    text = latex(statement(runs), tables=comparison_tables(cmp), cautions=[one["text"] for one in cmp.cautions])
+    (tmp_path / "said.tex").write_text(text, encoding="ascii")
+    main = "\\documentclass[twocolumn]{article}\n\\begin{document}\n\\input{said}\n\\end{document}\n"
+    (tmp_path / "main.tex").write_text(main, encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "main.pdf").stat().st_size > 10_000
 
 
 def test_tables_of_many_runs_go_on_in_another_and_say_how_many_there_are():
