@@ -51,7 +51,7 @@ def run_cautions(
 
 
 def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
-    return [
+    found = [
         caution(
             "unfinished",
             f"run {quoted(run['label'])} is {quoted(run['status'])}, not finished: what it spent is not "
@@ -61,8 +61,18 @@ def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
             planned_fraction=run["planned_fraction"],
         )
         for run in runs
-        if run["status"] != "finished"
+        if run["status"] not in ("finished", "unknown")
     ]
+    if silent := [run["label"] for run in runs if run["status"] == "unknown"]:
+        found.append(
+            caution(
+                "unfinished",
+                f"whether {named(silent)} came to an end is not recorded where the costs are from",
+                silent,
+                status="unknown",
+            )
+        )
+    return found
 
 
 def _stopped(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> list[Caution]:

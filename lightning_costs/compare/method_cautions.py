@@ -15,9 +15,21 @@ _MORE_WORK = 1.4
 
 
 def methods(runs: Sequence[RunRow]) -> list[Caution]:
-    """A word on each indicator whose readings were got in different ways."""
-    names = sorted({name for run in runs for name in run["methods"] if name not in PRICED and not _is_flop(name)})
+    """A word on each indicator whose readings were got in different ways, and one on runs that say it of none."""
+    silent = [run["label"] for run in runs if not run["methods"]]
+    telling = [run for run in runs if run["methods"]]
     found = []
+    if silent and telling:
+        found.append(
+            caution(
+                "methods_differ",
+                f"how the costs of {named(silent)} were got is not recorded: beside measured ones they are taken as "
+                "they stand",
+                silent,
+            )
+        )
+    runs = telling
+    names = sorted({name for run in runs for name in run["methods"] if name not in PRICED and not _is_flop(name)})
     for name in names:
         by_method = _by_method(runs, name)
         if len(by_method) > 1:
@@ -39,7 +51,7 @@ def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
     found = []
     for name in sorted({name for run in runs for name in run["methods"] if _is_flop(name)}):
         # A lower bound is a caution of its own; what comes before it is the convention.
-        by_method = _by_method(runs, name, lambda text: text.partition("; lower bound")[0])
+        by_method = _by_method([run for run in runs if run["methods"]], name, lambda text: text.partition("; lower bound")[0])
         if len(by_method) > 1:
             found.append(
                 caution(
@@ -116,8 +128,8 @@ def several_passes(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "steps_hide_passes",
-                f"a sample takes the work of {max(more.values()):.1f} forward passes in {named(more)} and of "
-                f"{least:.1f} elsewhere: equal steps, epochs or samples are not equal work",
+                f"a sample takes the work of {max(more.values()):.3g} forward passes in {named(more)} and of "
+                f"{least:.3g} elsewhere: equal steps, epochs or samples are not equal work",
                 more,
                 forward_passes_per_sample=work,
             )

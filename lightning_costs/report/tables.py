@@ -258,6 +258,8 @@ def _known(cmp: Comparison, row: TargetRow, name: str) -> bool:
 def _target_line(cmp: Comparison, row: TargetRow, name: str) -> Line:
     declared = cmp.indicators[name]
     won = row["winners"][name] or []
+    if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
+        won = []  # where all tie, nobody leads: a CPU's GPU energy is 0 in every run
     cells = []
     for label in cmp.labels:
         spend = row["costs"][name][label]

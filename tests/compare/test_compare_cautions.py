@@ -93,6 +93,22 @@ def test_a_run_that_ended_before_its_schedule_is_named_and_one_at_its_end_is_not
     assert [run["planned_fraction"] for run in cmp.runs] == [0.4, 1.0]
 
 
+def test_runs_of_which_nobody_recorded_how_they_ended_are_told_together():
+    runs = [curve([0.5, 0.8], name, status="unknown") for name in ("a", "b")] + [curve([0.5, 0.9], "c")]
+    (caution,) = of_kind(compare(runs), "unfinished")
+    assert caution["runs"] == ["a", "b"]
+    assert caution["text"].startswith("whether 'a' and 'b' came to an end is not recorded")
+
+
+def test_runs_that_say_of_no_cost_how_it_was_got_are_told_once_and_not_column_by_column():
+    ways = {"energy_j": "counter", "samples": "counted", "flop": "step census"}
+    runs = [curve([0.5, 0.8], "log", methods={}), *(curve([0.5, 0.9], name, methods=ways) for name in "ab")]
+    (caution,) = of_kind(compare(runs), "methods_differ")
+    assert caution["runs"] == ["log"]
+    assert not of_kind(compare(runs), "flop_conventions")
+    assert not of_kind(compare(runs[:1] * 1), "methods_differ")
+
+
 def test_a_step_of_several_passes_is_told_from_its_work():
     def run(name, passes):
         declared = {"forward_flop": declaration("forward_flop", "flop", "static", "compute")}

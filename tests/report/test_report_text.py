@@ -110,3 +110,13 @@ def test_of_many_runs_those_that_stand_out_are_shown_and_the_others_counted() ->
     assert {label for lead in found.leaders.values() for label in lead["labels"][:1]} <= set(shown.labels)
     assert shown.fronts == found.fronts
     assert abreast(compare(runs[:12])).labels == [run.name for run in runs[:12]]
+
+
+def test_where_all_tie_nobody_is_marked_as_the_winner():
+    runs = [
+        make_run(name, quality=[0.5, 0.8], costs={"samples": [1.0, samples], "energy_j": [0.0, 0.0]})
+        for name, samples in (("a", 2.0), ("b", 3.0))
+    ]
+    (table,) = target_tables(compare(runs, targets=[0.8]))
+    marks = {line.name: [cell.best for cell in line.cells] for line in table.lines}
+    assert (marks["samples"], marks["energy_j"]) == ([True, False], [False, False])
