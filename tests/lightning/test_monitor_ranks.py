@@ -278,3 +278,50 @@ def test_a_rank_that_stalls_holds_up_nobody_through_us_and_is_counted_when_it_is
     assert train[-1] < 800.0
     assert "samples" not in record.header["missing"]
     assert record.final["samples_per_s"] is not None
+
+
+_PLAIN = """
+import os, sys, time, warnings
+sys.path.insert(0, sys.argv[1])
+import torch
+import torch.distributed as dist
+from lightning_costs import Recorder
+from lightning_costs.probes.exchange import Exchange
+
+dist.init_process_group("gloo")
+recorder = Recorder(save_dir=sys.argv[2] + "/costs", log_every_n_steps=5)
+read = []
+leave = Exchange.leave
+
+
+def left(self, vector, **how):
+    read.append(vector.amounts.get("cpu_energy_j"))
+    return leave(self, vector, **how)
+
+
+Exchange.leave = left
+with recorder:
+    for step in range(20):
+        dist.all_reduce(torch.ones(8))
+        recorder.step(torch.zeros(4 + dist.get_rank(), 2))
+    agreed = recorder.agreed({"steps": recorder.costs["steps"]}, "evaluate")
+    assert agreed == {"steps": 20.0}, agreed
+everyone = [None] * 4
+dist.all_gather_object(everyone, (recorder.totals["samples"], read))
+if dist.get_rank() == 0:
+    assert [samples for samples, _ in everyone] == [20 * (4 + 5 + 6 + 7), 100.0, 120.0, 140.0], everyone
+    assert [any(e is not None for e in read) for _, read in everyone] == [True, False, True, False], everyone
+    joules = sum(e for _, read in everyone for e in read if e is not None)
+    assert abs(recorder.totals["cpu_energy_j"] - joules) < 1e-6 * joules, joules
+dist.destroy_process_group()
+"""
+
+
+def test_four_plain_loops_on_two_nodes_are_one_run_with_the_energy_of_both(tmp_path: Path) -> None:
+    run(_PLAIN, tmp_path, 4, per_node=2)
+    (record,) = load_runs(tmp_path / "costs")
+    assert record.final["samples"] == 20 * (4 + 5 + 6 + 7)
+    assert (record.final["nodes"], record.header["setup"]["processes"]) == (2.0, 4)
+    assert record.header["ranks"]["heard"] == record.header["ranks"]["of"] == 4
+    samples = record.header["ranks"]["spread"]["samples"]
+    assert (samples["min"], samples["max"], samples["max_rank"]) == (80.0, 140.0, 3)

@@ -71,8 +71,8 @@ def case(stage, dtype="float32", optimizer="adamw", *, accumulate=1, groups=1, w
     at_rest = everything() - before
     left = [name for name in ("forward", "backward", "step", "save_checkpoint") if name in vars(engine)]
     told = {**read, "statics": dict(recorder.header["statics"]), "at_rest": at_rest, "left": left,
-            "global_steps": engine.global_steps, "inner": type(unwrap(engine.optimizer)).__name__,
-            "steps_shadowed": "step" in vars(engine.optimizer)}
+            "job": dict(recorder.costs), "global_steps": engine.global_steps,
+            "inner": type(unwrap(engine.optimizer)).__name__, "steps_shadowed": "step" in vars(engine.optimizer)}
     if hasattr(engine.optimizer, "destroy"):
         engine.destroy()
     return told
@@ -153,6 +153,16 @@ def test_the_ranks_together_hold_state_and_masters_once(told, stage: int) -> Non
     for column, bytes_a_parameter in (("master_bytes", 4), ("opt_state_bytes", 8)):
         together = sum(by_rank[f"{stage} float32 adamw"][column] for by_rank in told)
         assert together / PARAMS == pytest.approx(bytes_a_parameter, abs=0.01)
+
+
+@pytest.mark.parametrize(("stage", "dtype", "optimizer"), CASES)
+def test_what_rank_0_writes_is_the_sum_over_ranks_and_beside_it_the_fullest(told, stage, dtype, optimizer) -> None:
+    case = f"{stage} {dtype} {optimizer}"
+    job = told[0][case]["job"]
+    for column in (*HELD, "samples"):
+        assert job[column] == sum(by_rank[case][column] for by_rank in told), column
+    assert job["rank_max_opt_state_bytes"] == max(by_rank[case]["opt_state_bytes"] for by_rank in told)
+    assert job["steps"] == told[0][case]["steps"]
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
