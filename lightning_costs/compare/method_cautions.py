@@ -49,9 +49,10 @@ def methods(runs: Sequence[RunRow]) -> list[Caution]:
 def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
     """FLOPs beside multiply-accumulates, and counts that were made in other ways."""
     found = []
-    for name in sorted({name for run in runs for name in run["methods"] if _is_flop(name)}):
+    telling = [run for run in runs if run["methods"]]
+    for name in sorted({name for run in telling for name in run["methods"] if _is_flop(name)}):
         # A lower bound is a caution of its own; what comes before it is the convention.
-        by_method = _by_method([run for run in runs if run["methods"]], name, lambda text: text.partition("; lower bound")[0])
+        by_method = _by_method(telling, name, lambda text: text.partition("; lower bound")[0])
         if len(by_method) > 1:
             found.append(
                 caution(
