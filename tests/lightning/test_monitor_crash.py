@@ -155,7 +155,7 @@ class WandbLogger(pl.loggers.logger.Logger):  # type: ignore[name-defined,misc]
             {
                 "config": type("C", (), {"update": nothing if self.config else self._fail})(),
                 "define_metric": nothing if self.metric else self._fail,
-                "summary": type("S", (), {"update": nothing if self._summary else self._fail})(),
+                "summary": type("S", (dict,), {"update": nothing if self._summary else self._fail})(),
             },
         )()
 
