@@ -9,9 +9,13 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	WANDB_MODE=offline $(BIN)/python examples/digits.py
 
+# What measures no time may share the machine; the others have it to themselves.
+PARALLEL := tests/core tests/compare tests/report tests/stores tests/cli tests/ranks
+
 ## Everything CI checks.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PARALLEL) lightning_costs
+	$(BIN)/python -m pytest tests $(PARALLEL:%=--ignore=%)
 
 lint: $(READY)
 	$(BIN)/ruff check .

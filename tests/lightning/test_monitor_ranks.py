@@ -234,8 +234,10 @@ def test_a_rank_that_is_killed_ends_the_others_as_it_does_without_us(tmp_path: P
     assert run.header["status"] == "failed"
     assert run.final["steps"] == 10
     assert run.final["samples"] is None
-    assert run.header["missing"]["samples"] == "rank 1 was not heard after its point 2, and the run has ended"
-    assert run.points["samples"].drop_nulls().to_list() == [64.0, 128.0]
+    assert run.header["missing"]["samples"].startswith("rank 1 was not heard after its point ")
+    train = run.points["samples"].drop_nulls().to_list()
+    assert 32.0 <= train[0] <= 64.0  # rank 1's letter may come after rank 0 looked
+    assert train[0] < train[1] <= 128.0
     assert run.header["ranks"]["gone"] == {"1": run.header["missing"]["samples"]}
 
 
