@@ -9,13 +9,14 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	WANDB_MODE=offline $(BIN)/python examples/digits.py
 
-# What measures no time may share the machine; the others have it to themselves.
-PARALLEL := tests/core tests/compare tests/report tests/stores tests/cli tests/ranks
+# What measures time has the machine to itself; all else runs on two workers.
+ALONE := tests/measure tests/probes tests/recorder tests/indicators \
+  $(patsubst %,tests/lightning/test_monitor_%.py,accounts energy idle ranks soak)
 
 ## Everything CI checks.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PARALLEL) lightning_costs
-	$(BIN)/python -m pytest tests $(PARALLEL:%=--ignore=%)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 lint: $(READY)
 	$(BIN)/ruff check .
