@@ -434,11 +434,13 @@ class _Session:
         self._row_step = self.view.row_step
         if point.trigger == "train":
             self.view.open_next_row()
-        headline = row(point.costs, self._headline)
-        if self._trainer.world_size > 1:  # every rank has to see the same, or their decisions part
-            if point.trigger not in ("evaluate", "epoch"):
-                return
-            headline = self.recorder.agreed(headline, point.trigger)
+        if self._trainer.world_size == 1:
+            headline = row(point.costs, self._headline)
+        elif point.trigger == "evaluate" or point.trigger == "epoch":
+            # Every rank has to see the same, or their decisions part.
+            headline = self.recorder.agreed(row(point.costs, self._headline), point.trigger)
+        else:
+            return
         if headline:
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
             # fresh ones, as somebody may keep the last.

@@ -40,11 +40,13 @@ class Joined:
         even: The same over all the time since every rank was last heard at one and the same point, and gauges; None
             where not all were heard at this one. Rates are made of it: a late rank's share is in neither part of them.
         missing: Why a column is missing, of those that are from now on.
+        lacks: Of those, which rank is there and has no reading: it may know why.
     """
 
     window: dict[str, Amount]
     even: dict[str, Amount] | None
     missing: dict[str, str]
+    lacks: dict[str, int]
 
 
 @final
@@ -144,7 +146,7 @@ class Roll:
             total = amounts[name]
             self._totals[name] = total
             window[name] = None if total is None or before is None else max(0.0, total - before)
-        missing = self._reasons(readings, amounts)
+        missing, lacks = self._reasons(readings, amounts)
         for name, so_far in self._since_even.items():
             amount = window[name]
             self._since_even[name] = None if so_far is None or amount is None else so_far + amount
@@ -152,13 +154,16 @@ class Roll:
         if (self._points == points).all():
             even = {**window, **self._since_even}
             self._since_even = {n: None if so_far is None else 0.0 for n, so_far in self._since_even.items()}
-        return Joined(window=window, even=even, missing=missing)
+        return Joined(window=window, even=even, missing=missing, lacks=lacks)
 
-    def _reasons(self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]) -> dict[str, str]:
-        """Why columns are missing that somebody lacks for good."""
-        if all(amount is not None for amount in amounts.values()):
-            return {}
+    def _reasons(
+        self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]
+    ) -> tuple[dict[str, str], dict[str, int]]:
+        """Why columns are missing that somebody lacks for good, and who of those that are there."""
         why: dict[str, str] = {}
+        lacks: dict[str, int] = {}
+        if all(amount is not None for amount in amounts.values()):
+            return why, lacks
         lost = self._missing.copy()
         for rank in self._gone:
             lost[self._rows[rank]] = True
@@ -170,8 +175,11 @@ class Roll:
                     continue
                 ranks = [self._joint.places[row].rank for row in rows]
                 gone = [self._gone[rank] for rank in ranks if rank in self._gone]
-                why[name] = gone[0] if gone else f"rank {ranks[0]} has no reading of it"
-        return why
+                if gone:
+                    why[name] = gone[0]
+                else:
+                    why[name], lacks[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
+        return why, lacks
 
     def told(self) -> dict[str, Any]:
         """For the header: who was heard, the spread of some columns over ranks, and who keeps the others waiting."""

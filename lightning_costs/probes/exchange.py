@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from lightning_costs.core.indicator import Declaration
@@ -41,6 +42,13 @@ _TOKEN: Final = 8
 _made = itertools.count()
 
 
+def default_store() -> Store:
+    """The store of torch.distributed's default group, which has to be initialized."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
+
 def job_store() -> Store:
     """The store in which the processes of this job met.
 
@@ -51,9 +59,7 @@ def job_store() -> Store:
 
     if not (dist.is_available() and dist.is_initialized()):
         raise Missing("torch.distributed is not initialized, so the ranks cannot tell each other what they spent")
-    from torch.distributed.distributed_c10d import _get_default_store
-
-    store: Store = _get_default_store()
+    store = default_store()
     base: Any = store
     while hasattr(base, "underlying_store"):
         base = base.underlying_store
@@ -153,12 +159,7 @@ class Exchange:
 
     def statics_of(self, rank: int) -> Mapping[str, Amount]:
         """What a rank left; empty where it left none."""
-        key = f"{self._prefix}/statics/{rank}"
-        try:
-            return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
-        except Exception as error:  # noqa: BLE001 - whatever a store raises
-            self.failed = repr(error)
-            return {}
+        return self._left_by(rank, "statics")
 
     def _learn_token(self) -> None:
         """What rank 0 made its exchange with: one of the same name that it had no part in is another."""
@@ -198,9 +199,7 @@ class Exchange:
             roll.give_up(self.points, now, ending=ending)
         self._joined_last_s = now
         joined = roll.join(own.amounts, self.points)
-        return Joined(
-            window=joined.window, even=joined.even, missing={n: self._why(n, w) for n, w in joined.missing.items()}
-        )
+        return replace(joined, missing=self._reasons(joined)) if joined.missing else joined
 
     def _read(self, roll: Roll, *, until_s: float, wants: int, ending: bool) -> None:
         """Read letters until all have come that can be expected, or it is `until_s`."""
@@ -233,30 +232,33 @@ class Exchange:
             return
         self._joined |= {rank for rank in late if rank not in self._joined and self._store.check([self._key(rank, 0)])}
 
-    def _why(self, name: str, reason: str) -> str:
-        """The reason that the rank itself has, where it says one."""
+    def _reasons(self, joined: Joined) -> dict[str, str]:
+        """Why columns are missing, in the words of the rank that lacks them, where it left some."""
         if self.failed is not None:
-            return f"{reason} (the exchange between ranks failed: {self.failed})"
-        words = reason.split()
-        if not reason.endswith("has no reading of it") or not words[1].isdigit():
-            return reason
-        key = f"{self._prefix}/why/{words[1]}"
+            return {n: f"{why} (the exchange between ranks failed: {self.failed})" for n, why in joined.missing.items()}
+        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacks.values())}
+        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacks.items() if name in told[rank]}
+        return joined.missing | own
+
+    def _left_by(self, rank: int, what: str) -> dict[str, Any]:
+        """What a rank left beside its letters; empty where it left nothing."""
+        key = f"{self._prefix}/{what}/{rank}"
         try:
-            told = json.loads(self._store.get(key)) if self._store.check([key]) else {}
-        except Exception:  # noqa: BLE001 - the reason is a courtesy
-            return reason
-        return f"rank {words[1]}: {told[name]}" if name in told else reason
+            return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
+        except Exception as error:  # noqa: BLE001 - whatever a store raises
+            self.failed = repr(error)
+            return {}
 
     def told(self) -> dict[str, Any]:
         """For the header, on rank 0: who was heard, and who keeps the others waiting."""
         about: dict[str, Any] = {} if self._roll is None else self._roll.told()
         return about | ({"failed": self.failed} if self.failed is not None else {})
 
-    def agreed(self, headline: Mapping[str, float] | None, trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+    def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
         """Rank 0's numbers at this point, on every rank the same; empty where they cannot be had in time.
 
         Args:
-            headline: On rank 0, the numbers.
+            headline: On rank 0, the numbers; on other ranks they are not looked at.
             trigger: What closed the window.
         """
         key = f"{self._prefix}/headline/{self.points % KEPT}"
@@ -264,8 +266,8 @@ class Exchange:
             return {}
         try:
             if self._roll is not None:
-                self._store.set(key, json.dumps([self.points, dict(headline or {})]))
-                return dict(headline or {})
+                self._store.set(key, json.dumps([self.points, dict(headline)]))
+                return dict(headline)
             until_s = self._clock() + (MOST_S[trigger] if self._waits["headline"] else 0.0)
             while True:
                 if self._store.check([key]):

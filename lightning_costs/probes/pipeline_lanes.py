@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from lightning_costs.core.lanes import Lane
+from lightning_costs.probes.exchange import default_store
 
 _log = logging.getLogger("lightning_costs")
 #: Seconds that the reader waits at most for lanes that are not there yet.
@@ -51,9 +52,7 @@ class SharedLanes:
 
     def _open(self) -> Any:
         if self._store is None:
-            from torch.distributed.distributed_c10d import _get_default_store
-
-            self._store = _get_default_store()
+            self._store = default_store()
         return self._store
 
     def leave(self, lane: Lane) -> None:

@@ -50,6 +50,12 @@ def read_published(place: Place, reading: Reading) -> list[RunRecord]:
     return _curves(frame, data, costs, metrics, facts, reading, place)
 
 
+def _kept_and_fixed(costs: Sequence[CostColumn]) -> tuple[list[str], list[str]]:
+    """Names of the costs that a run's points hold, and of those that a run has one of."""
+    names = [(cost.declared.name, cost.declared.kind == "static") for cost in costs]
+    return [name for name, static in names if not static], [name for name, static in names if static]
+
+
 def _rows(
     frame: polars.DataFrame,
     data: polars.DataFrame,
@@ -60,8 +66,7 @@ def _rows(
     place: Place,
 ) -> list[RunRecord]:
     """A run per row."""
-    kept = [c.declared.name for c in costs if c.declared.kind != "static"]
-    fixed = [c.declared.name for c in costs if c.declared.kind == "static"]
+    kept, fixed = _kept_and_fixed(costs)
     points = data.select("step", "epoch", "time", "trigger", *kept, *metrics)
     records = []
     told_by_row = frame.select(facts).to_dicts() if facts else [{}] * data.height
@@ -95,8 +100,7 @@ def _curves(
     names = data[_RUN]
     data = _one_per_step(data, [c.declared.name for c in costs] + list(metrics), place)
     _never_fall(data, [c.declared.name for c in costs if c.declared.kind == "counter"], place)
-    kept = [c.declared.name for c in costs if c.declared.kind != "static"]
-    fixed = [c.declared.name for c in costs if c.declared.kind == "static"]
+    kept, fixed = _kept_and_fixed(costs)
     facts_of = _constant(frame.select(facts), names)
     statics = _statics(data, fixed, place)
     methods = {c.declared.name: f"as published in {place.name}" for c in costs}
