@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def read_folder(folder: Path) -> RunRecord:
     anew = "repriced" in header  # what the header says counts, though the files of points were not reached
     finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
     header = _as_it_is(header, folder)
-    if finished and (frame := _parquet(parquet, else_from=journal)) is not None:
+    if finished and (frame := _parquet(parquet, header, else_from=journal)) is not None:
         metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
         frame = price_points(frame, header) if anew else frame
         return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
@@ -63,14 +64,24 @@ def read_folder(folder: Path) -> RunRecord:
     return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
 
 
-def _parquet(path: Path, *, else_from: Path) -> polars.DataFrame | None:
+def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polars.DataFrame | None:
     """The points as a table; None where it cannot be read and there is a journal to read."""
     try:
-        return read_parquet(path)
+        frame = read_parquet(path)
     except Exception as error:
         if else_from.is_file():
             return None
         raise ValueError(f"{path} cannot be read, and there is no {JOURNAL} beside it: {error}") from error
+    return whole(frame, header)
+
+
+def whole(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
+    """The table with every column that the header declares: one that was left out as missing throughout is missing."""
+    import polars
+
+    declared = [name for name, declaration in header["indicators"].items() if declaration["kind"] != "static"]
+    absent = [polars.lit(None, polars.Float64).alias(name) for name in declared if name not in frame.columns]
+    return frame.with_columns(absent) if absent else frame
 
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,0 +1,245 @@
+"""Claims about methods, held against what was measured: held, not held, or undecided, with the interval that says so.
+
+Two methods are compared seed by seed: runs of one seed saw the same batches, and trained one after the other. What is
+told of the seeds is the median of their ratios (or differences) and its 95 % bootstrap interval, as
+`lightning_costs.compare` tells it of groups. A claim is held where the whole interval is on its side, not held where
+all of it is on the other side, and undecided between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from lightning_costs import compare
+from lightning_costs.compare import Comparison
+from lightning_costs.compare.schema import RunRow, Spread
+from lightning_costs.compare.seeds import spread
+from lightning_costs.core.records import Amount, RunRecord
+
+from .study import Study
+
+Verdict = Literal["held", "not held", "undecided"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's runs, compared, and where each method's seeds are in the comparison."""
+
+    compared: Comparison
+    #: Method to seed to the run's row.
+    rows: dict[str, dict[int, RunRow]]
+
+    @classmethod
+    def of(cls, study: Study, runs: Sequence[RunRecord]) -> Results:
+        """Compare finished runs of a study.
+
+        Args:
+            study: The study.
+            runs: At least one, each of a job of the study.
+        """
+        compared = compare(runs, monitor=study.monitor, mode=study.mode, group="group")
+        jobs = {run.id: run.header["job"] for run in runs}
+        rows: dict[str, dict[int, RunRow]] = {arm: {} for arm in study.arms}
+        for row in compared.runs:
+            job = jobs[row["id"]]
+            rows.setdefault(job["arm"], {})[job["seed"]] = row
+        return cls(compared, {arm: seeds for arm, seeds in rows.items() if seeds})
+
+    def paired(self, quantity: Quantity, a: str, b: str, by: Callable[[float, float], float | None]) -> Spread:
+        """`by` of a's amount and b's, over the seeds that both have."""
+        ours, theirs = self.rows.get(a, {}), self.rows.get(b, {})
+        pairs = [
+            (quantity.read(self.compared, ours[seed]), quantity.read(self.compared, theirs[seed]))
+            for seed in sorted(ours.keys() & theirs.keys())
+        ]
+        return spread([None if one is None or two is None else by(one, two) for one, two in pairs])
+
+    def over_seeds(self, quantity: Quantity, arm: str) -> Spread:
+        return spread([quantity.read(self.compared, row) for row in self.rows.get(arm, {}).values()])
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is read of a run."""
+
+    label: str
+    read: Callable[[Comparison, RunRow], Amount]
+
+
+def final(column: str) -> Quantity:
+    """A column at the end of training."""
+    return Quantity(f"`{column}`", lambda _, row: row["final"].get(column))
+
+
+def quality() -> Quantity:
+    """The best quality that was reached."""
+    return Quantity("best quality", lambda _, row: row["best_quality"])
+
+
+def to_target(column: str, which: int = -1) -> Quantity:
+    """A counter at the first evaluation at or past a declared target, infinite where it was not reached.
+
+    Args:
+        column: The counter.
+        which: Place of the target, from the easiest; the hardest by default.
+    """
+
+    def read(compared: Comparison, row: RunRow) -> Amount:
+        if not compared.targets:
+            return None
+        spend = compared.targets[which]["costs"].get(column, {}).get(row["label"])
+        return None if spend is None else spend["cost"]
+
+    return Quantity(f"`{column}` to the target", read)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came out, and the sentence with the figures behind it."""
+
+    verdict: Verdict
+    evidence: str
+
+
+class Test(Protocol):
+    """Something that can be held against results."""
+
+    def __call__(self, results: Results) -> Finding: ...
+
+
+@dataclass(frozen=True)
+class Less:
+    """Method a has less of a quantity than b: at most `share` of b's."""
+
+    quantity: Quantity
+    a: str
+    b: str
+    share: float = 1.0
+
+    def __call__(self, results: Results) -> Finding:
+        found = results.paired(self.quantity, self.a, self.b, ratio)
+        said = f"{self.quantity.label}: {self.a} / {self.b} = {_interval(found)}"
+        if found["low"] is None or found["high"] is None:
+            return Finding("undecided", _too_few(said, found))
+        if found["high"] < self.share:
+            return Finding("held", said)
+        return Finding("not held" if found["low"] >= self.share else "undecided", said)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Methods a and b differ by at most the share `within` in a quantity."""
+
+    quantity: Quantity
+    a: str
+    b: str
+    within: float = 0.05
+
+    def __call__(self, results: Results) -> Finding:
+        found = results.paired(self.quantity, self.a, self.b, ratio)
+        said = f"{self.quantity.label}: {self.a} / {self.b} = {_interval(found)}"
+        if found["low"] is None or found["high"] is None:
+            return Finding("undecided", _too_few(said, found))
+        least, most = 1 / (1 + self.within), 1 + self.within
+        if least <= found["low"] and found["high"] <= most:
+            return Finding("held", said)
+        return Finding("not held" if found["low"] > most or found["high"] < least else "undecided", said)
+
+
+@dataclass(frozen=True)
+class Better:
+    """Method a reaches a better quality than b."""
+
+    a: str
+    b: str
+
+    def __call__(self, results: Results) -> Finding:
+        sign = 1 if results.compared.mode == "max" else -1
+        found = results.paired(quality(), self.a, self.b, lambda one, two: sign * (one - two))
+        said = f"{results.compared.monitor}: {self.a} better than {self.b} by {_interval(found)}"
+        if found["low"] is None or found["high"] is None:
+            return Finding("undecided", _too_few(said, found))
+        if found["low"] > 0:
+            return Finding("held", said)
+        return Finding("not held" if found["high"] <= 0 else "undecided", said)
+
+
+@dataclass(frozen=True)
+class Warns:
+    """The comparison warns of something by itself.
+
+    Args:
+        kind: The caution's.
+    """
+
+    kind: str
+
+    def __call__(self, results: Results) -> Finding:
+        found = [caution for caution in results.compared.cautions if caution["kind"] == self.kind]
+        if not found:
+            return Finding("not held", f"no caution `{self.kind}` in the comparison")
+        return Finding("held", f"`{self.kind}`: {found[0]['text']}")
+
+
+def flips(first: Quantity, second: Quantity, a: str, b: str) -> tuple[Less, Less]:
+    """Method a is cheaper than b by the first quantity, and dearer by the second."""
+    return Less(first, a, b), Less(second, b, a)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, and what must hold for it: all of the tests."""
+
+    text: str
+    tests: Sequence[Test]
+
+    def against(self, results: Results) -> Finding:
+        """Held where every test is, not held where one is not, else undecided."""
+        found = [test(results) for test in self.tests]
+        verdicts = {finding.verdict for finding in found}
+        verdict: Verdict = "held" if verdicts == {"held"} else "not held" if "not held" in verdicts else "undecided"
+        return Finding(verdict, "; ".join(finding.evidence for finding in found))
+
+
+def ratio(one: float, two: float) -> float | None:
+    """One over the other; a cost that was never reached is infinite, and two of them say nothing of each other.
+
+    Example:
+        >>> ratio(1.0, 4.0), ratio(float("inf"), 2.0), ratio(2.0, float("inf")), ratio(0.0, 0.0)
+        (0.25, inf, 0.0, 1.0)
+        >>> ratio(float("inf"), float("inf"))
+    """
+    if math.isinf(one) and math.isinf(two):
+        return None
+    if two == 0:
+        return 1.0 if one == 0 else math.inf
+    return one / two
+
+
+def _interval(found: Spread) -> str:
+    if found["median"] is None:
+        return "unknown"
+    if found["low"] is None or found["high"] is None:
+        return number(found["median"])
+    if found["low"] == found["high"]:
+        return f"{number(found['median'])} at every seed"
+    return f"{number(found['median'])} [{number(found['low'])}, {number(found['high'])}]"
+
+
+def _too_few(said: str, found: Spread) -> str:
+    return f"{said}; {found['n']} pairs of seeds with a reading: too few for an interval"
+
+
+def number(amount: float) -> str:
+    """Three significant digits; infinity in words.
+
+    Example:
+        >>> number(0.98765), number(12345.0), number(float("inf"))
+        ('0.988', '12,300', 'never')
+    """
+    if math.isinf(amount):
+        return "never"
+    return f"{float(f'{amount:.3g}'):,.10g}"

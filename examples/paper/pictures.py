@@ -1,0 +1,59 @@
+"""A study's figure: its quality against each of its costs, small marks for runs and large ones for medians of seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import altair as alt
+
+from lightning_costs.report.charts import COLORS, SHAPES, styled
+
+from .claims import Results, final, quality
+from .study import Study
+
+#: Charts in a row.
+_ABREAST = 3
+
+
+def save_picture(study: Study, results: Results, path: Path) -> None:
+    """Draw the figure as SVG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(study, results).save(str(path))
+
+
+def picture(study: Study, results: Results) -> alt.ConcatChart:
+    """Quality against each of the study's columns that every method has a reading of."""
+    arms = list(results.rows)
+    color = alt.Color("method:N", sort=arms, scale=alt.Scale(domain=arms, range=list(COLORS[: len(arms)])))
+    shapes = [SHAPES[at % len(SHAPES)] for at in range(len(arms))]
+    shape = alt.Shape("method:N", sort=arms, scale=alt.Scale(domain=arms, range=shapes))
+    charts = []
+    for column in study.columns:
+        medians = {arm: results.over_seeds(final(column), arm)["median"] for arm in arms}
+        if column not in results.compared.indicators or any(median is None for median in medians.values()):
+            continue
+        dots = [
+            {"method": arm, "x": row["final"][column], "y": row["best_quality"]}
+            for arm in arms
+            for row in results.rows[arm].values()
+        ]
+        middles = [
+            {"method": arm, "x": medians[arm], "y": results.over_seeds(quality(), arm)["median"]} for arm in arms
+        ]
+        positive = all(dot["x"] is not None and dot["x"] > 0 for dot in dots)
+        x = alt.X(
+            "x:Q", title=_title(results, column), scale=alt.Scale(type="log" if positive else "linear", padding=12)
+        )
+        y = alt.Y("y:Q", title=study.monitor, scale=alt.Scale(zero=False, padding=12))
+        layers = [
+            alt.Chart(alt.InlineData(values=values)).mark_point(filled=True, size=size, opacity=opacity)
+            for values, size, opacity in ((dots, 18, 0.45), (middles, 110, 1.0))
+        ]
+        charts.append(alt.layer(*(layer.encode(x=x, y=y, color=color, shape=shape) for layer in layers)))
+    drawn = [chart.properties(width=200, height=170) for chart in charts]
+    return styled(alt.concat(*drawn, columns=_ABREAST))
+
+
+def _title(results: Results, column: str) -> str:
+    declared = results.compared.indicators[column]
+    return f"{declared['label']} ({declared['unit']})"

@@ -1,0 +1,103 @@
+"""Trains what is not trained yet: a process for each run, one after the other, with a bar over all of them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lightning_costs import load_run
+from lightning_costs.core.records import RunRecord
+
+from .study import Job, find_study
+
+#: Loaded once, before processes are made: a run does not pay for imports, nor for what another one left in memory.
+_PRELOADED = ["lightning.pytorch", "sklearn.datasets", "lightning_costs.callback", f"{__package__}.learning"]
+
+
+def run_jobs(jobs: Sequence[Job], study: str) -> list[RunRecord]:
+    """Train the jobs that have no finished run, one after the other; the runs of all of them, in the jobs' order.
+
+    What a process prints goes to `logs/` in its folder. A run that was interrupted stays as it is, and is trained anew.
+
+    Args:
+        jobs: What to train.
+        study: The module that the study is in, as `find_study` takes it.
+
+    Raises:
+        SystemExit: Where a training failed, with the end of what it printed.
+    """
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    ) as bar:
+        task = bar.add_task("", total=len(jobs))
+        for at, job in enumerate(jobs):
+            bar.update(task, description=f"{job.study}: {job.name}", completed=at)
+            if done(job) is None:
+                _run(job, study, lambda share, at=at: bar.update(task, completed=at + share))  # type: ignore[misc]
+        bar.update(task, description=f"{study}: done", completed=len(jobs))
+    found = [done(job) for job in jobs]
+    if missing := [job.name for job, run in zip(jobs, found, strict=True) if run is None]:
+        raise SystemExit(f"no finished run of {', '.join(missing)} under {jobs[0].folder}: was training cut short?")
+    return [run for run in found if run is not None]
+
+
+def done(job: Job) -> RunRecord | None:
+    """The finished run of a job, where there is one."""
+    for header in sorted(job.folder.glob(f"{job.name}-*/header.json")):
+        said = json.loads(header.read_text(encoding="utf-8"))
+        if said.get("status") == "finished" and said.get("job") == job.facts:
+            return load_run(header.parent)
+    return None
+
+
+def _run(job: Job, study: str, progress: Callable[[float], None]) -> None:
+    log = job.folder / "logs" / f"{job.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
+    )
+    context.set_forkserver_preload(_PRELOADED)
+    share = context.Value("d", 0.0)
+    process = context.Process(target=_trained, args=(job, study, share, log))
+    process.start()
+    try:
+        while process.is_alive():
+            process.join(0.5)
+            progress(share.value)
+    finally:
+        if process.is_alive():  # interrupted here: the run ends as killed, and is trained anew next time
+            process.terminate()
+            process.join()
+    if process.exitcode:
+        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        raise SystemExit(
+            f"training {job.name} of {job.study} failed (exit code {process.exitcode}), see {log}:\n{last}"
+        )
+
+
+def _trained(job: Job, study: str, share: Synchronized[float], log: Path) -> None:
+    """What the process of a run does."""
+    with log.open("w", encoding="utf-8", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+
+        def tell(done: float) -> None:
+            share.value = done
+
+        from . import learning
+
+        learning.report_progress = tell
+        try:
+            find_study(study).train(job)
+        except BaseException:
+            traceback.print_exc()
+            raise
