@@ -70,5 +70,13 @@ STUDY = Study(
         Claim("Smaller patches are better: 2 pixels than 4", (Better("patch2", "patch4"),)),
         Claim("Smaller patches are better: 4 pixels than 8", (Better("patch4", "patch8"),)),
     ),
-    columns=("params", "forward_flop", "flop", "train_s", "infer_latency_p50_s", "infer_samples_per_s", "energy_j"),
+    columns=(
+        "params",
+        "forward_flop",
+        "flop",
+        "train_s",
+        "infer_latency_p50_s",
+        "infer_samples_per_s",
+        "train_energy_j",
+    ),
 )
