@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--keep", action="store_true", help="keep the runs, made small, where `tell` and `draw` find them")
     run.add_argument("--no-report", action="store_true", help="no report page (it needs the `report` extra)")
     verbs.add_parser("tell", parents=[one], help="which claims held, from the runs that are kept; no training")
+    every = verbs.add_parser("together", help="a report page over all runs that are kept; no training")
+    every.add_argument("--size", default="cpu", help="cpu or gpu (default: cpu)")
+    every.add_argument("--out", type=Path, default=Path("paper"), help="where the page goes (default: paper)")
     draw = verbs.add_parser("draw", help="fill in docs/paper/ from the runs that are kept; no training")
     draw.add_argument("studies", nargs="*", help="by default all")
     draw.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of documents (default: docs)")
@@ -40,6 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         for path in draw_pages(asked.studies or STUDIES, asked.docs):
             print(path)
+        return
+    if asked.verb == "together":
+        from .together import disagreements, together
+
+        compared = together(asked.size)
+        if compared is None:
+            raise SystemExit(f"no runs of size {asked.size} are kept in {RESULTS}")
+        print("\n".join(disagreements(compared)))
+        print(f"report: {compared.to_html(asked.out / f'together-{asked.size}.html')}")
         return
     try:
         study = find_study(asked.study)

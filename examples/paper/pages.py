@@ -11,6 +11,10 @@ from .kept import kept
 from .pictures import save_picture
 from .study import Study, find_study
 from .telling import claim_lines, cost_lines, setup_line
+from .together import correlations, disagreements, together, verdicts
+
+#: Sizes whose runs are kept.
+SIZES = ("cpu", "gpu")
 
 
 def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
@@ -29,7 +33,7 @@ def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
         study = find_study(name)
         page = docs / "paper" / f"{name}.md"
         text = page.read_text(encoding="utf-8")
-        for size in study.sizes:
+        for size in SIZES:
             if runs := kept(study, size):
                 picture = docs / "images" / "paper" / f"{name}-{size}.svg"
                 results = Results.of(study, runs)
@@ -38,6 +42,31 @@ def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
                 text = filled(text, f"{name} {size}", block(study, results, f"../images/paper/{picture.name}"))
         page.write_text(text, encoding="utf-8")
         yield page
+    yield from _overview(docs)
+
+
+def _overview(docs: Path) -> Iterator[Path]:
+    """The pages of all studies together: which claims held, and how well costs agree over everything trained."""
+    index = docs / "paper" / "README.md"
+    index.write_text(
+        filled(index.read_text(encoding="utf-8"), "verdicts", "\n".join(verdicts(SIZES))), encoding="utf-8"
+    )
+    yield index
+    page = docs / "paper" / "together.md"
+    text = page.read_text(encoding="utf-8")
+    for size in SIZES:
+        if (compared := together(size)) is not None:
+            picture = docs / "images" / "paper" / f"together-{size}.svg"
+            correlations(compared).save(str(picture))
+            yield picture
+            made = [
+                f"{len(compared.runs)} runs of {len(compared.groups['members']) if compared.groups else 0} studies.",
+                f"![Rank correlation of every two costs over all runs](../images/paper/{picture.name})",
+                "\n".join(disagreements(compared)),
+            ]
+            text = filled(text, f"together {size}", "\n\n".join(made))
+    page.write_text(text, encoding="utf-8")
+    yield page
 
 
 def block(study: Study, results: Results, picture: str) -> str:

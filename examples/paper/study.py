@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,22 +101,25 @@ class Study:
 
 
 def find_study(name: str) -> Study:
-    """The study of a module: one of this folder by its name, one of your own by its dotted name.
+    """The study of a module: one of this folder, or one of your own by its (dotted) name.
 
     Raises:
         ValueError: Where there is no such module, or it holds no STUDY.
     """
-    path = name if "." in name else f"{__package__}.{name}"
-    try:
-        module = import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not path.startswith(error.name):
-            raise
-        raise ValueError(f"no module {path}: expected a study of this folder, or a module's dotted name") from error
-    study = getattr(module, "STUDY", None)
+    path = next((path for path in (f"{__package__}.{name}", name) if _is_there(path)), None)
+    if path is None:
+        raise ValueError(f"no study {name!r}: expected a module of {__package__}, or one that `import {name}` finds")
+    study = getattr(import_module(path), "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{path} holds no STUDY: expected `STUDY = Study(...)`")
     return study
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return find_spec(path) is not None
+    except ModuleNotFoundError:  # of what is before the last dot
+        return False
 
 
 def _plain(value: Any) -> Any:
