@@ -89,7 +89,7 @@ def with_lightning(
             targets=settings.get("targets", ()),
             save_dir=job.folder,
             name=job.name,
-            infer=training.infer,
+            infer=training.infer and job.size != "tiny",
         )
         options: dict[str, Any] = {
             "accelerator": "gpu" if job.size == "gpu" else "cpu",
