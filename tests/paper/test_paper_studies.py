@@ -1,4 +1,4 @@
-"""Every study trains at its smallest size (without measuring inference), and its claims can be told of what it leaves."""
+"""Every study trains at its smallest size (no inference there), and its claims can be told of what it leaves."""
 
 from __future__ import annotations
 
