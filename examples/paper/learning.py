@@ -83,6 +83,7 @@ def with_lightning(
         pl.seed_everything(job.seed, verbose=False)
         settings = job.settings
         training = build(job)
+        pl.seed_everything(job.seed, verbose=False)  # methods draw different numbers when built: batches are the seed's
         costs = CostMonitor(
             monitor=monitor,
             mode=mode,
