@@ -198,7 +198,7 @@ STUDY = Study(
             _both(Less, throughput(), "switch", "transformer"),
         ),
         Claim(
-            "Fewer parameters bring no speed: the Universal Transformer's throughput is within a tenth of the Transformer's",
+            "Fewer parameters bring no speed: throughputs of Universal Transformer and Transformer are within a tenth",
             tuple(Alike(throughput(), "universal" + deep, "transformer" + deep, within=0.1) for deep in _DEPTHS),
         ),
         Claim(
