@@ -67,7 +67,7 @@ class Study:
     train: Callable[[Job], None]
     claims: Sequence[Claim]
     columns: Sequence[str]
-    seeds: int = 6
+    seeds: int = 5
 
     def jobs(self, size: str, folder: Path, seeds: int | None = None, arms: Sequence[str] = ()) -> list[Job]:
         """All trainings, seed by seed: a machine that slows down slows every method alike.
