@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from .blocks import Decoder, stack
 from .claims import Alike, Better, Claim, Less, Warns, final
-from .data import as_bytes, sources, windows
+from .data import as_bytes, seeded, sources, windows
 from .learning import LanguageModel, Training, with_lightning
 from .matching import Finds, cost_of, fit
 from .study import Job, Settings, Study
@@ -91,9 +91,8 @@ class SameText(pl.LightningDataModule):
         self.context = round(settings["window"] / self.bytes_per_token)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        order = torch.Generator().manual_seed(torch.initial_seed())
         seen = TensorDataset(windows(self.seen, self.context))
-        return DataLoader(seen, self.settings["batch"], shuffle=True, drop_last=True, generator=order)
+        return DataLoader(seen, self.settings["batch"], shuffle=True, drop_last=True, generator=seeded())
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """[samples, context] tokens read, and those to predict: each of the text once, behind the end of a line."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from examples.paper.data import Text
 from examples.paper.sec32b import STUDY, SecondHalf, network
 from lightning_costs import measure
 
@@ -67,3 +68,14 @@ def test_networks_cost_what_the_closed_forms_say_and_are_matched(networks: Netwo
     assert one.forward_flop * 0.99 < same_work.forward_flop <= one.forward_flop
     assert same_size.forward_flop < 0.6 * one.forward_flop
     assert same_work.params > 1.4 * one.params  # at this size, tables of bytes are much of both
+
+
+def test_runs_of_one_seed_see_the_same_batches_whatever_their_models_draw() -> None:
+    tokens = torch.arange(400) % 256
+    first = []
+    for width in (3, 30):
+        torch.manual_seed(7)
+        nn.Linear(width, width)
+        loader = Text(tokens, tokens, {"batch": 4, "context": 9, "held_out": 2}).train_dataloader()
+        first.append(next(iter(loader))[0])
+    assert torch.equal(*first)
