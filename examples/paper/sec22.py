@@ -136,8 +136,8 @@ def theoretical_forward_flop() -> Quantity:
     """FLOPs of a forward pass of one sample if zeros cost nothing: a theory, which nothing executes.
 
     Each weight of a linear layer is one multiply-accumulate, two FLOPs, per token, so that
-    `forward_flop` - 2 · `TOKENS` · (`params` - `nonzero_params`): what was counted, less what the zeros took part in. It
-    is none of the package's columns, and has to be told with its assumption: that a device skips a zero for free.
+    `forward_flop` - 2 · `TOKENS` · (`params` - `nonzero_params`): what was counted, less what the zeros took part in.
+    It is none of the package's columns, and has to be told with its assumption: that a device skips a zero for free.
     """
 
     def read(_: Comparison, row: RunRow) -> Amount:
