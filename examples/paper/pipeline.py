@@ -59,9 +59,7 @@ def _rank(job: Job, tell: Tell) -> None:
 
     settings = job.settings
     micro = settings["batch"] // settings["microbatches"]
-    net = PipelineModule(
-        layers(settings), num_stages=RANKS, loss_fn=loss_or_accuracy, partition_method="uniform"
-    )
+    net = PipelineModule(layers(settings), num_stages=RANKS, loss_fn=loss_or_accuracy, partition_method="uniform")
     engine, *_ = deepspeed.initialize(
         model=net,
         optimizer=torch.optim.AdamW(net.parameters(), settings["lr"]),
@@ -151,12 +149,15 @@ STUDY = Study(
     claims=(
         Claim("The bubble falls from each number of micro-batches to the next", _falls(bubble)),
         *(
-            Claim(f"With {count} micro-batches the bubble is within 0.10 of (p-1)/(m+p-1)", (Near(f"m{count}"),))
+            Claim(f"With m = {count} the bubble is within 0.10 of (p-1)/(m+p-1)", (Near(f"m{count}"),))
             for count in _MICROBATCHES
         ),
         Claim("Parameters do not see it: they are the same", _same("params")),
         Claim("FLOPs do not see it: they are the same", _same("flop")),
-        Claim("Training time falls with the bubble, from each number of micro-batches to the next", _falls(final("train_s"))),
+        Claim(
+            "Training time falls with the bubble, from each number of micro-batches to the next",
+            _falls(final("train_s")),
+        ),
         Claim(
             "Small micro-batches are less efficient: the passes over the same samples take longer in 8 than in 1",
             (Less(final("stage_busy_s"), _FEWEST, _MOST),),
@@ -165,13 +166,23 @@ STUDY = Study(
             "A step launches more operators from each number of micro-batches to the next",
             tuple(Less(final("op_calls"), fewer, more) for fewer, more in pairwise(_ORDER)),
         ),
-        Claim("Activations take less memory in 8 micro-batches than in 1", (Less(final("activation_bytes"), _MOST, _FEWEST),)),
+        Claim(
+            "Activations take less memory in 8 micro-batches than in 1",
+            (Less(final("activation_bytes"), _MOST, _FEWEST),),
+        ),
         Claim(
             "What is learned is the same, within 2 %",
             tuple(Alike(quality(), arm, _FEWEST, within=0.02) for arm in _ORDER[1:]),
         ),
     ),
     columns=(
-        "params", "flop", "bubble_fraction", "bubble_theory_fraction", "train_s", "samples_per_s", "op_calls", "activation_bytes",
+        "params",
+        "flop",
+        "bubble_fraction",
+        "bubble_theory_fraction",
+        "train_s",
+        "samples_per_s",
+        "op_calls",
+        "activation_bytes",
     ),  # fmt: skip
 )

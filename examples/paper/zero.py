@@ -136,21 +136,36 @@ STUDY = Study(
             "All of these together, with master weights, take less from each stage to the next",
             tuple(Less(states, more, less) for less, more in pairwise(_ORDER)),
         ),
-        Claim("Resident memory of the fullest process is less at stage 3 than at stage 0", (Less(final("host_rss_bytes"), "stage3", "stage0"),)),
+        Claim(
+            "Resident memory of the fullest process is less at stage 3 than at stage 0",
+            (Less(final("host_rss_bytes"), "stage3", "stage0"),),
+        ),
         Claim("Parameters do not see it: they are the same", _same("params")),
         Claim("FLOPs do not see it: they are the same", _same("flop")),
         Claim(
             "Stages 1 and 2 train as fast as stage 0, within 5 %",
             tuple(Alike(final("train_s"), arm, "stage0") for arm in ("stage1", "stage2")),
         ),
-        Claim("Stage 3, which gathers parameters, trains more slowly than stage 2", (Less(final("train_s"), "stage2", "stage3"),)),
+        Claim(
+            "Stage 3, which gathers parameters, trains more slowly than stage 2",
+            (Less(final("train_s"), "stage2", "stage3"),),
+        ),
         Claim(
             "What is learned is the same, within 2 %",
             tuple(Alike(quality(), arm, "stage0", within=0.02) for arm in _ORDER[1:]),
         ),
     ),
     columns=(
-        "params", "flop", "param_bytes", "master_bytes", "grad_bytes", "opt_state_bytes", "opt_peak_bytes",
-        "rank_max_opt_state_bytes", "host_rss_bytes", "train_s", "samples_per_s",
+        "params",
+        "flop",
+        "param_bytes",
+        "master_bytes",
+        "grad_bytes",
+        "opt_state_bytes",
+        "opt_peak_bytes",
+        "rank_max_opt_state_bytes",
+        "host_rss_bytes",
+        "train_s",
+        "samples_per_s",
     ),  # fmt: skip
 )
