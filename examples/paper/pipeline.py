@@ -13,10 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lightning_costs.deepspeed import watch_pipeline
-
 from lightning_costs.compare import Comparison
 from lightning_costs.compare.schema import RunRow
+from lightning_costs.deepspeed import watch_pipeline
 
 from .claims import Alike, Claim, Finding, Less, Quantity, Results, final, number, quality
 from .ranks import PRELOAD, RANKS, Batch, Tell, course, micro_batches, on_ranks, recorder
@@ -184,5 +183,5 @@ STUDY = Study(
         "samples_per_s",
         "op_calls",
         "activation_bytes",
-    ),  # fmt: skip
+    ),
 )

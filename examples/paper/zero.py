@@ -1,6 +1,6 @@
 """ZeRO: a residual network of some millions of parameters on two processes, at DeepSpeed's stages 0, 1, 2 and 3.
 
-Parameters, FLOPs and what is learned are the same; what differs is what each process holds, and what they say to each other.
+Parameters, FLOPs and what is learned are the same; what differs is what each process holds and says.
 
 To make it yours, change `network` (the model), `_rank` (the engine) and `STUDY.arms` (what differs).
 """
@@ -129,8 +129,10 @@ STUDY = Study(
             tuple(Less(final("rank_max_opt_state_bytes"), arm, "stage0", share=_HALF) for arm in _ORDER[1:]),
         ),
         Claim("From stage 1 to 2, gradients take less", (Less(final("grad_bytes"), "stage2", "stage1"),)),
+        Claim("From stage 2 to 3, parameters take less", (Less(final("param_bytes"), "stage3", "stage2"),)),
         Claim(
-            "From stage 2 to 3, parameters take half", (Less(final("param_bytes"), "stage3", "stage2", share=_HALF),)
+            "From stage 2 to 3, parameters take half, at most, with those that are gathered",
+            (Less(final("param_bytes"), "stage3", "stage2", share=_HALF),),
         ),
         Claim(
             "All of these together, with master weights, take less from each stage to the next",
@@ -167,5 +169,5 @@ STUDY = Study(
         "host_rss_bytes",
         "train_s",
         "samples_per_s",
-    ),  # fmt: skip
+    ),
 )

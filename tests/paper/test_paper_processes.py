@@ -41,7 +41,7 @@ def test_zeros_network_is_linear_layers_whose_products_are_its_flops() -> None:
     width, depth = settings["width"], settings["depth"]
     weights = 64 * width + depth * 8 * width**2 + width * 10
     others = width + depth * (2 * width + 5 * width) + 2 * width + 10
-    found = measure(zero.network(settings), torch.rand(2, 1, 8, 8))
+    found = measure(zero.network(settings), torch.rand(2, 1, 8, 8), times=False)
     assert found["params"] == weights + others
     assert found["forward_flop"] == 2 * weights
 
@@ -83,7 +83,7 @@ def test_a_pipelines_run_is_the_whole_models(trained: RunRecord) -> None:
     assert final["shared_params"] == 0, "stages are called once for each micro-batch, and share nothing"
     assert final["grad_bytes"] == final["param_bytes"] == 4 * params
     assert final["opt_state_bytes"] == pytest.approx(8 * params, rel=0.01)
-    forward = measure(net, torch.rand(1, 1, 8, 8))["forward_flop"]
+    forward = measure(net, torch.rand(1, 1, 8, 8), times=False)["forward_flop"]
     first = 2 * 9 * 64 * pipeline.STUDY.sizes["tiny"]["width"]  # the data need no gradient
     assert forward is not None
     assert final["samples"] == 2 * 3 * 360
@@ -95,5 +95,5 @@ def test_a_pipelines_run_is_the_whole_models(trained: RunRecord) -> None:
 
 def test_a_rank_that_fails_ends_the_other_and_says_why(tmp_path: Path) -> None:
     (job,) = pipeline.STUDY.jobs("tiny", tmp_path, 1, ["m1"])
-    with pytest.raises(RuntimeError, match="(?s)rank 1 failed.*no such luck"):
+    with pytest.raises(RuntimeError, match=r"(?s)rank 1 failed.*no such luck"):
         ranks.on_ranks(_fails)(job)
