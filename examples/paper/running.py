@@ -65,7 +65,7 @@ def _run(job: Job, study: str, progress: Callable[[float], None]) -> None:
     context = multiprocessing.get_context(
         "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
     )
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload([*_PRELOADED, *find_study(study).preload])
     share = context.Value("d", 0.0)
     process = context.Process(target=_trained, args=(job, study, share, log))
     process.start()

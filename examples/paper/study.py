@@ -55,6 +55,7 @@ class Study:
         claims: What the paper says of these methods, as it can be measured.
         columns: Costs that the study's table and figure show.
         seeds: How many times each method is trained.
+        preload: Modules that are imported once, before processes are made, beside what every study needs.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Study:
     claims: Sequence[Claim]
     columns: Sequence[str]
     seeds: int = 5
+    preload: Sequence[str] = ()
 
     def jobs(self, size: str, folder: Path, seeds: int | None = None, arms: Sequence[str] = ()) -> list[Job]:
         """All trainings, seed by seed: a machine that slows down slows every method alike.
