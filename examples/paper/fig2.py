@@ -6,7 +6,6 @@ Which leads depends on the quality that is asked for. To make it yours, change `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
