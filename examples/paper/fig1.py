@@ -138,10 +138,10 @@ STUDY = Study(
             "context": 128,
             "batch": 16,
             "held_out": 64,
-            "steps": 200,
-            "evaluations": 20,
+            "steps": 250,
+            "evaluations": 25,
             "lr": 3e-3,
-            "targets": (3.8, 3.6),
+            "targets": (3.7, 3.55),
         },
         "gpu": {
             "width": 512,
