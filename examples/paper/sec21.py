@@ -51,7 +51,7 @@ def lookahead(parameters: Iterable[nn.Parameter], settings: Settings) -> Optimiz
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: Settings) -> Optimizer:
-    return torch.optim.AdamW(parameters, settings["lr_adamw"], weight_decay=settings["weight_decay"])
+    return torch.optim.AdamW(parameters, settings["lr"], weight_decay=settings["weight_decay"])
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -176,15 +176,7 @@ def copies(column: str) -> Quantity:
 #: Share of a copy that may be in a reading beside copies of the weights: AdamW's step counts.
 _ROUNDING = 0.02
 
-_COMMON = {
-    "momentum": 0.9,
-    "weight_decay": 5e-4,
-    "rho": 0.05,
-    "k": 5,
-    "alpha": 0.5,
-    "lr_adamw": 1e-3,
-    "targets": (0.95,),
-}
+_COMMON = {"momentum": 0.9, "weight_decay": 5e-4, "rho": 0.05, "k": 5, "alpha": 0.5, "targets": (0.95,)}
 
 STUDY = Study(
     name="sec21",
@@ -197,7 +189,7 @@ STUDY = Study(
         "sam": {"optimizer": "sam"},
         "sam-half": {"optimizer": "sam", "share": 0.5},
         "lookahead": {"optimizer": "lookahead"},
-        "adamw": {"optimizer": "adamw"},
+        "adamw": {"optimizer": "adamw", "lr": 1e-3},
     },
     # Evaluations are a multiple of k steps apart, so that Lookahead's weights are the slow ones there.
     sizes={
@@ -229,9 +221,8 @@ STUDY = Study(
             "heads": 16,
             "batch": 128,
             "lr": 0.01,
-            "lr_adamw": 3e-4,
-            "steps": 600,
-            "evaluations": 30,
+            "steps": 220,
+            "evaluations": 22,
             "precision": "bf16-mixed",
         },
     },
