@@ -173,8 +173,7 @@ def copies(column: str) -> Quantity:
     return Quantity(f"`{column}` in copies of the weights", read)
 
 
-#: Bytes beside copies of the weights that may be in a reading: AdamW's step counts, and on a CUDA device what the
-#: allocator rounds up.
+#: Share of a copy that may be in a reading beside copies of the weights: AdamW's step counts.
 _ROUNDING = 0.02
 
 _COMMON = {"momentum": 0.9, "weight_decay": 5e-4, "rho": 0.05, "k": 5, "alpha": 0.5, "targets": (0.95,)}
@@ -217,11 +216,11 @@ STUDY = Study(
         },
         "gpu": {
             **_COMMON,
-            "width": 768,
-            "depth": 12,
-            "heads": 12,
+            "width": 1024,
+            "depth": 6,
+            "heads": 16,
             "batch": 128,
-            "lr": 0.05,
+            "lr": 0.01,
             "steps": 220,
             "evaluations": 22,
             "precision": "bf16-mixed",
