@@ -174,6 +174,7 @@ STUDY = Study(
             tuple(Alike(quality(), arm, _FEWEST, within=0.02) for arm in _ORDER[1:]),
         ),
     ),
+    seeds=3,
     columns=(
         "params",
         "flop",

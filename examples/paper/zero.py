@@ -157,6 +157,7 @@ STUDY = Study(
             tuple(Alike(quality(), arm, "stage0", within=0.02) for arm in _ORDER[1:]),
         ),
     ),
+    seeds=3,
     columns=(
         "params",
         "flop",
