@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench paper paper-docs clean
 
 ## Train on real data and compare the runs: no account, no network after installation.
 demo: $(READY)
@@ -17,6 +17,17 @@ ALONE := tests/measure tests/probes tests/recorder tests/indicators \
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest $(ALONE)
+
+## The paper's claims by real training (docs/paper/): one study, all of them, the pages from the runs that are kept.
+PAPER := fig1 fig2 fig4 table1 sec21 sec22 sec32 sec32b pipeline zero
+
+$(PAPER:%=paper-%): paper-%: $(READY)
+	$(BIN)/python -m examples.paper run $*
+
+paper: $(PAPER:%=paper-%)
+
+paper-docs: $(READY)
+	$(BIN)/python -m examples.paper draw
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,4 +49,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo paper

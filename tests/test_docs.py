@@ -35,6 +35,7 @@ TEXTS = {
         "docs/statement.md",
         "docs/total.md",
         "docs/wandb.md",
+        *(f"docs/paper/{page.name}" for page in sorted((ROOT / "docs" / "paper").glob("*.md"))),
     )
 }
 

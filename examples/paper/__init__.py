@@ -12,4 +12,4 @@ A study is one module of this folder: methods to train, seeds, and claims about 
 from __future__ import annotations
 
 #: The studies, in the order of the paper.
-STUDIES = ("fig1", "fig2", "fig4", "table1", "sec21", "sec22", "sec32", "processes")
+STUDIES = ("fig1", "fig2", "fig4", "table1", "sec21", "sec22", "sec32", "sec32b", "pipeline", "zero")

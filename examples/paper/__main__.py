@@ -9,8 +9,10 @@ from pathlib import Path
 from lightning_costs.core.records import RunRecord
 
 from . import STUDIES
+from .claims import Results
 from .kept import RESULTS, keep, kept
 from .study import Study, find_study
+from .telling import tell
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,28 +28,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--seeds", type=int, help="how many trainings of each method")
     run.add_argument("--arm", action="append", default=[], help="only this method (may be given again)")
     run.add_argument("--keep", action="store_true", help="keep the runs, made small, where `tell` and `draw` find them")
+    run.add_argument("--no-report", action="store_true", help="no report page (it needs the `report` extra)")
     verbs.add_parser("tell", parents=[one], help="which claims held, from the runs that are kept; no training")
+    every = verbs.add_parser("together", help="a report page over all runs that are kept; no training")
+    every.add_argument("--size", default="cpu", help="cpu or gpu (default: cpu)")
+    every.add_argument("--out", type=Path, default=Path("paper"), help="where the page goes (default: paper)")
     draw = verbs.add_parser("draw", help="fill in docs/paper/ from the runs that are kept; no training")
     draw.add_argument("studies", nargs="*", help="by default all")
     draw.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of documents (default: docs)")
     asked = parser.parse_args(arguments)
 
-    from .pages import draw_pages, tell  # charts are loaded for those who draw
-
     if asked.verb == "draw":
+        from .pages import draw_pages  # charts are loaded for those who draw
+
         for path in draw_pages(asked.studies or STUDIES, asked.docs):
             print(path)
+        return
+    if asked.verb == "together":
+        from .together import disagreements, together
+
+        compared = together(asked.size)
+        if compared is None:
+            raise SystemExit(f"no runs of size {asked.size} are kept in {RESULTS}")
+        print("\n".join(disagreements(compared)))
+        print(f"report: {compared.to_html(asked.out / f'together-{asked.size}.html')}")
         return
     try:
         study = find_study(asked.study)
         runs = _trained(study, asked) if asked.verb == "run" else _kept(study, asked.size)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    print(tell(study, runs))
-    from .claims import Results
-
-    page = Results.of(study, runs).compared.to_html(asked.out / f"{study.name}-{asked.size}.html")
-    print(f"report: {page}")
+    results = Results.of(study, runs)
+    print(tell(study, results))
+    if not getattr(asked, "no_report", False):
+        print(f"report: {results.compared.to_html(asked.out / f'{study.name}-{asked.size}.html')}")
 
 
 def _trained(study: Study, asked: argparse.Namespace) -> list[RunRecord]:

@@ -98,10 +98,11 @@ def to_target(column: str, which: int = -1) -> Quantity:
 
 @dataclass(frozen=True)
 class Finding:
-    """What came out, and the sentence with the figures behind it."""
+    """What came out, the figures behind it, and of what they are, where that is not among them."""
 
     verdict: Verdict
     evidence: str
+    of: str = ""
 
 
 class Test(Protocol):
@@ -121,12 +122,12 @@ class Less:
 
     def __call__(self, results: Results) -> Finding:
         found = results.paired(self.quantity, self.a, self.b, ratio)
-        said = f"{self.quantity.label}: {self.a} / {self.b} = {_interval(found)}"
+        said, of = f"{self.a} / {self.b} = {_interval(found)}", self.quantity.label
         if found["low"] is None or found["high"] is None:
-            return Finding("undecided", _too_few(said, found))
+            return Finding("undecided", _too_few(said, found), of)
         if found["high"] < self.share:
-            return Finding("held", said)
-        return Finding("not held" if found["low"] >= self.share else "undecided", said)
+            return Finding("held", said, of)
+        return Finding("not held" if found["low"] >= self.share else "undecided", said, of)
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,13 @@ class Alike:
 
     def __call__(self, results: Results) -> Finding:
         found = results.paired(self.quantity, self.a, self.b, ratio)
-        said = f"{self.quantity.label}: {self.a} / {self.b} = {_interval(found)}"
+        said, of = f"{self.a} / {self.b} = {_interval(found)}", self.quantity.label
         if found["low"] is None or found["high"] is None:
-            return Finding("undecided", _too_few(said, found))
+            return Finding("undecided", _too_few(said, found), of)
         least, most = 1 / (1 + self.within), 1 + self.within
         if least <= found["low"] and found["high"] <= most:
-            return Finding("held", said)
-        return Finding("not held" if found["low"] > most or found["high"] < least else "undecided", said)
+            return Finding("held", said, of)
+        return Finding("not held" if found["low"] > most or found["high"] < least else "undecided", said, of)
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,12 @@ class Better:
     def __call__(self, results: Results) -> Finding:
         sign = 1 if results.compared.mode == "max" else -1
         found = results.paired(quality(), self.a, self.b, lambda one, two: sign * (one - two))
-        said = f"{results.compared.monitor}: {self.a} better than {self.b} by {_interval(found)}"
+        said, of = f"{self.a} better than {self.b} by {_interval(found)}", f"`{results.compared.monitor}`"
         if found["low"] is None or found["high"] is None:
-            return Finding("undecided", _too_few(said, found))
+            return Finding("undecided", _too_few(said, found), of)
         if found["low"] > 0:
-            return Finding("held", said)
-        return Finding("not held" if found["high"] <= 0 else "undecided", said)
+            return Finding("held", said, of)
+        return Finding("not held" if found["high"] <= 0 else "undecided", said, of)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Warns:
         found = [caution for caution in results.compared.cautions if caution["kind"] == self.kind]
         if not found:
             return Finding("not held", f"no caution `{self.kind}` in the comparison")
-        return Finding("held", f"`{self.kind}`: {found[0]['text']}")
+        return Finding("held", found[0]["text"], f"`{self.kind}`")
 
 
 def flips(first: Quantity, second: Quantity, a: str, b: str) -> tuple[Less, Less]:
@@ -201,7 +202,12 @@ class Claim:
         found = [test(results) for test in self.tests]
         verdicts = {finding.verdict for finding in found}
         verdict: Verdict = "held" if verdicts == {"held"} else "not held" if "not held" in verdicts else "undecided"
-        return Finding(verdict, "; ".join(finding.evidence for finding in found))
+        said: dict[str, list[str]] = {}
+        for finding in found:
+            said.setdefault(finding.of, []).append(finding.evidence)
+        return Finding(
+            verdict, "; ".join(f"{of}: {', '.join(all_)}" if of else ", ".join(all_) for of, all_ in said.items())
+        )
 
 
 def ratio(one: float, two: float) -> float | None:
@@ -230,7 +236,7 @@ def _interval(found: Spread) -> str:
 
 
 def _too_few(said: str, found: Spread) -> str:
-    return f"{said}; {found['n']} pairs of seeds with a reading: too few for an interval"
+    return f"{said} ({found['n']} seeds: too few for an interval)"
 
 
 def number(amount: float) -> str:

@@ -36,7 +36,7 @@ class Digits(pl.LightningDataModule):
         self.held_out = TensorDataset(x[held_out], y[held_out])
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.train_set, self.settings["batch"], shuffle=True, drop_last=True)
+        return DataLoader(self.train_set, self.settings["batch"], shuffle=True, drop_last=True, generator=seeded())
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.held_out, 360)
@@ -75,10 +75,15 @@ class Text(pl.LightningDataModule):
         self.held_out = TensorDataset(cut[kept])
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.train_set, self.settings["batch"], shuffle=True, drop_last=True)
+        return DataLoader(self.train_set, self.settings["batch"], shuffle=True, drop_last=True, generator=seeded())
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.held_out, self.settings["batch"])
+
+
+def seeded() -> torch.Generator:
+    """Random numbers of the job's seed alone: whatever a model has drawn for its weights, batches are the same."""
+    return torch.Generator().manual_seed(torch.initial_seed())
 
 
 def windows(tokens: Tensor, context: int) -> Tensor:

@@ -139,7 +139,7 @@ STUDY = Study(
             "depth": 8,
             "head_width": 64,
             "patch": 1,
-            "epochs": 15,
+            "epochs": 6,
             "batch": 128,
             "lr": 3e-4,
             "targets": (0.9,),

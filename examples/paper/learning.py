@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_costs import CostMonitor
+from lightning_costs import CostMonitor, Measured, default_indicators
 
 from .study import Job, Settings
 
@@ -28,6 +28,7 @@ class Training:
         callbacks: More callbacks.
         trainer: More arguments of the Trainer.
         infer: Whether inference is measured after training.
+        indicators: Costs beside the default ones.
     """
 
     module: pl.LightningModule
@@ -35,6 +36,7 @@ class Training:
     callbacks: Sequence[pl.Callback] = ()
     trainer: Mapping[str, Any] = field(default_factory=dict)
     infer: bool = False
+    indicators: Sequence[Measured] = ()
 
 
 class Told(pl.Callback):
@@ -83,13 +85,15 @@ def with_lightning(
         pl.seed_everything(job.seed, verbose=False)
         settings = job.settings
         training = build(job)
+        pl.seed_everything(job.seed, verbose=False)  # methods draw different numbers when built: batches are the seed's
         costs = CostMonitor(
             monitor=monitor,
             mode=mode,
             targets=settings.get("targets", ()),
             save_dir=job.folder,
             name=job.name,
-            infer=training.infer,
+            infer=training.infer and job.size != "tiny",
+            indicators=[*default_indicators(), *training.indicators],
         )
         options: dict[str, Any] = {
             "accelerator": "gpu" if job.size == "gpu" else "cpu",

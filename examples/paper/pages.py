@@ -1,4 +1,4 @@
-"""What came out of a study, as a table in the terminal, and as the filled-in parts of its page in docs/paper/."""
+"""The parts of docs/paper/ that are made from runs: figures, verdicts, tables."""
 
 from __future__ import annotations
 
@@ -6,66 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lightning_costs.core.records import RunRecord
-from lightning_costs.core.units import human
-from lightning_costs.report.tables import quality_text
-
-from .claims import Results, final, quality
+from .claims import Results
 from .kept import kept
 from .pictures import save_picture
 from .study import Study, find_study
+from .telling import claim_lines, cost_lines, setup_line
+from .together import correlations, disagreements, together, verdicts
 
-
-def tell(study: Study, runs: Sequence[RunRecord]) -> str:
-    """Which claims held, and what each method cost, as plain text."""
-    results = Results.of(study, runs)
-    return "\n".join(
-        [f"{study.part}: {study.title}", "", *claim_lines(study, results), "", *cost_lines(study, results), ""]
-    )
-
-
-def claim_lines(study: Study, results: Results) -> list[str]:
-    """A Markdown table of claims, verdicts and evidence."""
-    lines = ["| claim | verdict | what was measured |", "| --- | --- | --- |"]
-    for claim in study.claims:
-        found = claim.against(results)
-        lines.append(f"| {claim.text} | **{found.verdict}** | {found.evidence} |")
-    return lines
-
-
-def cost_lines(study: Study, results: Results) -> list[str]:
-    """A Markdown table of methods: medians over seeds, with their 95 % interval where seeds differ."""
-    columns = [name for name in study.columns if name in results.compared.indicators]
-    lines = [
-        f"| method | seeds | best {study.monitor} | {' | '.join(f'`{name}`' for name in columns)} |",
-        f"| --- | --- | --- |{' --- |' * len(columns)}",
-    ]
-    for arm, seeds in results.rows.items():
-        best = results.over_seeds(quality(), arm)
-        cells = [_spread(results, arm, name) for name in columns]
-        low, high = best["low"], best["high"]
-        interval = "" if low is None or low == high else f" [{quality_text(low)}, {quality_text(high)}]"
-        lines.append(f"| {arm} | {len(seeds)} | {quality_text(best['median'])}{interval} | {' | '.join(cells)} |")
-    return lines
-
-
-def _spread(results: Results, arm: str, column: str) -> str:
-    found = results.over_seeds(final(column), arm)
-    unit = results.compared.indicators[column]["unit"]
-    low, high = found["low"], found["high"]
-    interval = "" if low is None or low == high else f" [{human(low, unit)}, {human(high, unit)}]"
-    return human(found["median"], unit) + interval
-
-
-def setup_line(results: Results) -> str:
-    """On what it was measured, and what the runs took together."""
-    same = results.compared.setups["same"]
-    about = [
-        same.get(name) for name in ("hardware.gpu", "hardware.cpu", "precision", "software.torch", "software.lightning")
-    ]
-    took = sum(row["final"].get("total_s") or 0.0 for row in results.compared.runs)
-    where = ", ".join(str(fact) for fact in about if fact)
-    return f"{len(results.compared.runs)} runs, {human(took, 's')} together, on {where}."
+#: Sizes whose runs are kept.
+SIZES = ("cpu", "gpu")
 
 
 def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
@@ -84,7 +33,7 @@ def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
         study = find_study(name)
         page = docs / "paper" / f"{name}.md"
         text = page.read_text(encoding="utf-8")
-        for size in study.sizes:
+        for size in SIZES:
             if runs := kept(study, size):
                 picture = docs / "images" / "paper" / f"{name}-{size}.svg"
                 results = Results.of(study, runs)
@@ -93,6 +42,31 @@ def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
                 text = filled(text, f"{name} {size}", block(study, results, f"../images/paper/{picture.name}"))
         page.write_text(text, encoding="utf-8")
         yield page
+    yield from _overview(docs)
+
+
+def _overview(docs: Path) -> Iterator[Path]:
+    """The pages of all studies together: which claims held, and how well costs agree over everything trained."""
+    index = docs / "paper" / "README.md"
+    index.write_text(
+        filled(index.read_text(encoding="utf-8"), "verdicts", "\n".join(verdicts(SIZES))), encoding="utf-8"
+    )
+    yield index
+    page = docs / "paper" / "together.md"
+    text = page.read_text(encoding="utf-8")
+    for size in SIZES:
+        if (compared := together(size)) is not None:
+            picture = docs / "images" / "paper" / f"together-{size}.svg"
+            correlations(compared).save(str(picture))
+            yield picture
+            made = [
+                f"{len(compared.runs)} runs of {len(compared.groups['members']) if compared.groups else 0} studies.",
+                f"![Rank correlation of every two costs over all runs](../images/paper/{picture.name})",
+                "\n".join(disagreements(compared)),
+            ]
+            text = filled(text, f"together {size}", "\n\n".join(made))
+    page.write_text(text, encoding="utf-8")
+    yield page
 
 
 def block(study: Study, results: Results, picture: str) -> str:

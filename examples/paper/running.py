@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lightning_costs import load_run
 from lightning_costs.core.records import RunRecord
+from lightning_costs.stores.identity import OURS, SLURM, WANDB
 
 from .study import Job, find_study
 
@@ -51,7 +52,7 @@ def run_jobs(jobs: Sequence[Job], study: str) -> list[RunRecord]:
 
 def done(job: Job) -> RunRecord | None:
     """The finished run of a job, where there is one."""
-    for header in sorted(job.folder.glob(f"{job.name}-*/header.json")):
+    for header in sorted(job.folder.glob("*/header.json")):
         said = json.loads(header.read_text(encoding="utf-8"))
         if said.get("status") == "finished" and said.get("job") == job.facts:
             return load_run(header.parent)
@@ -64,7 +65,7 @@ def _run(job: Job, study: str, progress: Callable[[float], None]) -> None:
     context = multiprocessing.get_context(
         "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
     )
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload([*_PRELOADED, *find_study(study).preload])
     share = context.Value("d", 0.0)
     process = context.Process(target=_trained, args=(job, study, share, log))
     process.start()
@@ -93,6 +94,8 @@ def _trained(job: Job, study: str, share: Synchronized[float], log: Path) -> Non
         def tell(done: float) -> None:
             share.value = done
 
+        for variable in (OURS, WANDB, SLURM):  # one identity for all of them would make them one run
+            os.environ.pop(variable, None)
         from . import learning
 
         learning.report_progress = tell

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +55,7 @@ class Study:
         claims: What the paper says of these methods, as it can be measured.
         columns: Costs that the study's table and figure show.
         seeds: How many times each method is trained.
+        preload: Modules that are imported once, before processes are made, beside what every study needs.
     """
 
     name: str
@@ -66,7 +68,8 @@ class Study:
     train: Callable[[Job], None]
     claims: Sequence[Claim]
     columns: Sequence[str]
-    seeds: int = 6
+    seeds: int = 5
+    preload: Sequence[str] = ()
 
     def jobs(self, size: str, folder: Path, seeds: int | None = None, arms: Sequence[str] = ()) -> list[Job]:
         """All trainings, seed by seed: a machine that slows down slows every method alike.
@@ -100,22 +103,25 @@ class Study:
 
 
 def find_study(name: str) -> Study:
-    """The study of a module: one of this folder by its name, one of your own by its dotted name.
+    """The study of a module: one of this folder, or one of your own by its (dotted) name.
 
     Raises:
         ValueError: Where there is no such module, or it holds no STUDY.
     """
-    path = name if "." in name else f"{__package__}.{name}"
-    try:
-        module = import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not path.startswith(error.name):
-            raise
-        raise ValueError(f"no module {path}: expected a study of this folder, or a module's dotted name") from error
-    study = getattr(module, "STUDY", None)
+    path = next((path for path in (f"{__package__}.{name}", name) if _is_there(path)), None)
+    if path is None:
+        raise ValueError(f"no study {name!r}: expected a module of {__package__}, or one that `import {name}` finds")
+    study = getattr(import_module(path), "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{path} holds no STUDY: expected `STUDY = Study(...)`")
     return study
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return find_spec(path) is not None
+    except ModuleNotFoundError:  # of what is before the last dot
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,9 @@ class SharedParams(_Params):
 
     def read(self, sample: StepSample) -> float:
         counts, _ = self._calls()
+        if sample.pipeline is not None:  # its stages are called for each micro-batch
+            passes = counts.get(self._module, 0)
+            counts = {module: calls // passes for module, calls in counts.items()} if passes else {}
         self.method = (
             "registered under several names, or owned by a module that the counted forward pass called repeatedly"
             if counts

@@ -216,7 +216,7 @@ def _called_experts(part: nn.Module, siblings: list[nn.Module], parents: Mapping
 
 
 def nonzero(module: nn.Module) -> int:
-    """Elements that are not zero in the weights used: masks of `torch.nn.utils.prune` are applied.
+    """Elements that are not zero in the weights used: masks of `torch.nn.utils.prune` are applied, sparse layouts too.
 
     One synchronisation with the device, for all of them.
 
@@ -238,8 +238,15 @@ def nonzero(module: nn.Module) -> int:
                 raise Missing("on the meta device weights have no values")
             mask = owner._buffers.get(f"{name.removesuffix('_orig')}_mask") if name.endswith("_orig") else None
             weight = parameter.detach()
-            kept.append(torch.count_nonzero(weight if mask is None else weight * mask))
+            kept.append(torch.count_nonzero(_values(weight if mask is None else weight * mask)))
     if not kept:
         return 0
     device = kept[0].device
     return int(torch.stack([k.to(device) for k in kept]).sum().item())
+
+
+def _values(weight: torch.Tensor) -> torch.Tensor:
+    """The elements that a sparse tensor holds, each place once; a strided one itself."""
+    if weight.layout == torch.strided:
+        return weight
+    return weight.coalesce().values() if weight.layout == torch.sparse_coo else weight.values()

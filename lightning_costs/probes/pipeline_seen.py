@@ -57,6 +57,13 @@ class Loop(Protocol):
     def engine_waits(self) -> AbstractContextManager[None]:
         """Around the waiting for a micro-batch."""
 
+    @property
+    def looking(self) -> bool:
+        """Whether `look_inside` is of use in the step in work."""
+
+    def look_inside(self) -> None:
+        """Memory may peak here."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:

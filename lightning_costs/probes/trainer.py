@@ -377,10 +377,14 @@ class TrainerView:
         return batch_to_device
 
     def _position(self, *, manual: bool) -> Hashable:
-        """What besides shapes decides a step's work: accumulation, and which parameters are frozen."""
+        """What besides shapes decides a step's work: accumulation, and which parameters there are and are frozen.
+
+        By name: one that is pruned or parametrized from an epoch on goes by another, and its mask is work, too.
+        """
         trainer = self._trainer
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:  # the epoch's first batch
-            self._frozen = hash(tuple(p.requires_grad for p in trainer.lightning_module.parameters()))
+            named = trainer.lightning_module.named_parameters()
+            self._frozen = hash(tuple((name, parameter.requires_grad) for name, parameter in named))
         accumulating = trainer.accumulate_grad_batches != 1 and not manual and self.accumulating
         if accumulating != self._at[0] or self._frozen != self._at[1]:
             self._at = (accumulating, self._frozen)

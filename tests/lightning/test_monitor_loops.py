@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning_models import NAMESPACES, Dicts, Stream, classifier, data, namespace, trainer
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
@@ -169,6 +170,22 @@ def test_layers_unfrozen_on_the_way_are_counted_from_then_on(tmp_path: Path) -> 
     of_the_last_layer = 2 * (16 * 32 + 32 * 4) + 2 * 32 * 4
     assert final["flop"] == 64 * of_the_last_layer + 128 * FLOP_PER_SAMPLE
     assert final["opt_state_bytes"] == final["opt_peak_bytes"] == WEIGHT_BYTES
+
+
+def test_layers_pruned_on_the_way_are_counted_anew_and_their_zeros_at_the_end(tmp_path: Path) -> None:
+    class Prunes(pl.Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                prune.l1_unstructured(pl_module.net[0], "weight", amount=0.5)
+
+    dense, pruned = CostMonitor(save_dir=tmp_path), CostMonitor(save_dir=tmp_path)
+    for monitor, more in ((dense, ()), (pruned, (Prunes(),))):
+        trainer(pl, monitor, *more, max_epochs=2).fit(classifier(pl), data(), data())
+    assert dense.run is not None
+    assert pruned.run is not None
+    assert pruned.run.final["flop"] == dense.run.final["flop"]  # a mask makes no product smaller
+    assert pruned.run.final["mem_access_bytes"] > dense.run.final["mem_access_bytes"]  # and has to be read
+    assert dense.run.final["nonzero_params"] - pruned.run.final["nonzero_params"] == 16 * 32 / 2
 
 
 def test_a_step_that_fetches_its_own_batches_says_what_it_cannot_count(tmp_path: Path) -> None:

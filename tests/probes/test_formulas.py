@@ -729,6 +729,11 @@ def test_elementwise_work_and_movement_are_plain(name):
     assert plain(f"aten.{name}")
 
 
+def test_a_question_to_a_library_is_plain_and_its_products_are_not():
+    assert plain("mkldnn._is_mkldnn_fp16_supported")
+    assert not plain("mkldnn._linear_pointwise")
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -202,6 +204,19 @@ def test_pruned_weights_are_not_there():
     assert parameters.nonzero(net) == 2 * 110 - 30 - 20
     prune.remove(net[0], "weight")
     assert parameters.nonzero(net) == 2 * 110 - 30 - 20
+
+
+def test_weights_in_sparse_layouts_are_the_values_that_they_hold():
+    net = nn.Linear(4, 4, bias=False)
+    dense = torch.diag(torch.tensor([1.0, 2.0, 0.0, 4.0]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        layouts = [dense.to_sparse_csr(), dense.to_sparse_csc(), dense.to_sparse_coo(), dense.to_sparse_bsr((2, 2))]
+    once_more = ([[0, 0], [1, 1]], [1.0, -1.0], (4, 4))  # 1 - 1 in one place
+    twice = torch.sparse_coo_tensor(*once_more, check_invariants=True)
+    for weight, kept in ((dense, 3), *((layout, 3) for layout in layouts), (twice, 0)):
+        net.weight = nn.Parameter(weight, requires_grad=False)
+        assert (parameters.nonzero(net), parameters.count(net)) == (kept, 16)
 
 
 def test_zeros_of_tied_weights_are_counted_once_and_meta_ones_not_at_all():

@@ -93,6 +93,21 @@ def test_a_parquet_without_its_journal_is_enough(tmp_path):
     assert load_run(folder).points.height == 3
 
 
+def test_a_column_that_the_parquet_leaves_out_is_missing_and_not_gone(tmp_path):
+    folder = RunFolder(tmp_path / "r1")
+    folder.open(header())
+    folder.append(point(1, energy_j=None))
+    folder.close(header(status="finished"))
+    whole = load_run(tmp_path / "r1")
+    parquet = tmp_path / "r1" / PARQUET
+    pl.read_parquet(parquet).drop("energy_j").write_parquet(parquet)
+    (tmp_path / "r1" / JOURNAL).unlink()
+    again = load_run(tmp_path / "r1")
+    assert again.points.select(whole.points.columns).equals(whole.points)
+    assert again.points.schema["energy_j"] == pl.Float64
+    assert again.final == whole.final
+
+
 def test_a_run_without_points_is_a_run(tmp_path):
     for close in (True, False):
         run = load_run(write(tmp_path / f"r{close}", close=close))

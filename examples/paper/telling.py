@@ -1,0 +1,59 @@
+"""What came out of a study in words and tables: claims with their verdicts, and what each method cost."""
+
+from __future__ import annotations
+
+from lightning_costs.core.units import human
+
+from .claims import Results, final, number, quality
+from .study import Study
+
+
+def tell(study: Study, results: Results) -> str:
+    """Which claims held, and what each method cost, as plain text."""
+    return "\n".join(
+        [f"{study.part}: {study.title}", "", *claim_lines(study, results), "", *cost_lines(study, results), ""]
+    )
+
+
+def claim_lines(study: Study, results: Results) -> list[str]:
+    """A Markdown table of claims, verdicts and evidence."""
+    lines = ["| claim | verdict | what was measured |", "| --- | --- | --- |"]
+    for claim in study.claims:
+        found = claim.against(results)
+        lines.append(f"| {claim.text} | **{found.verdict}** | {found.evidence} |")
+    return lines
+
+
+def cost_lines(study: Study, results: Results) -> list[str]:
+    """A Markdown table of methods: medians over seeds, with their 95 % interval where seeds differ."""
+    columns = [name for name in study.columns if name in results.compared.indicators]
+    lines = [
+        f"| method | seeds | best {study.monitor} | {' | '.join(f'`{name}`' for name in columns)} |",
+        f"| --- | --- | --- |{' --- |' * len(columns)}",
+    ]
+    for arm, seeds in results.rows.items():
+        best = results.over_seeds(quality(), arm)
+        cells = [_spread(results, arm, name) for name in columns]
+        low, high = best["low"], best["high"]
+        interval = "" if low is None or low == high else f" [{number(low)}, {number(high)}]"
+        lines.append(f"| {arm} | {len(seeds)} | {number(best['median'])}{interval} | {' | '.join(cells)} |")
+    return lines
+
+
+def _spread(results: Results, arm: str, column: str) -> str:
+    found = results.over_seeds(final(column), arm)
+    unit = results.compared.indicators[column]["unit"]
+    low, high = found["low"], found["high"]
+    interval = "" if low is None or low == high else f" [{human(low, unit)}, {human(high, unit)}]"
+    return human(found["median"], unit) + interval
+
+
+def setup_line(results: Results) -> str:
+    """On what it was measured, and what the runs took together."""
+    same = results.compared.setups["same"]
+    about = [
+        same.get(name) for name in ("hardware.gpu", "hardware.cpu", "precision", "software.torch", "software.lightning")
+    ]
+    took = sum(row["final"].get("total_s") or 0.0 for row in results.compared.runs)
+    where = ", ".join(str(fact) for fact in about if fact)
+    return f"{len(results.compared.runs)} runs, {human(took, 's')} together, on {where}."

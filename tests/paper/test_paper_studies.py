@@ -1,0 +1,55 @@
+"""Every study trains at its smallest size (no inference there), and its claims can be told of what it leaves."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.paper import STUDIES
+from examples.paper.claims import Results
+from examples.paper.study import Study, find_study
+from examples.paper.telling import cost_lines
+from lightning_costs import load_runs
+
+ROOT = Path(__file__).parents[2]
+
+
+def trained(study: Study, folder: Path) -> Results:
+    for job in study.jobs("tiny", folder, seeds=1):
+        study.train(job)
+    return Results.of(study, load_runs(folder))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_leaves_a_finished_run_of_each_method_and_every_claim_has_its_readings(
+    name: str, tmp_path: Path
+) -> None:
+    study = find_study(name)
+    results = trained(study, tmp_path)
+    assert list(results.rows) == list(study.arms)
+    for seeds in results.rows.values():
+        assert seeds[1]["status"] == "finished"
+        assert seeds[1]["best_quality"] is not None
+    for claim in study.claims:
+        for evidence in claim.against(results).evidence.split("; "):
+            assert "unknown" not in evidence or "`infer_" in evidence, f"{claim.text}: {evidence}"
+    shown = cost_lines(study, results)[0]
+    assert all(f"`{column}`" in shown for column in study.columns if not column.startswith("infer_"))
+
+
+def test_the_study_on_the_page_for_your_own_model_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "paper" / "adapt.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "separable.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        results = trained(find_study("separable"), tmp_path / "runs")
+    finally:
+        sys.modules.pop("separable", None)
+    plain, separable = (results.rows[arm][1]["final"] for arm in ("plain", "separable"))
+    assert plain["params"] == 2570
+    assert separable["params"] == 842
+    assert (separable["flop"] or 0.0) < (plain["flop"] or 0.0)
