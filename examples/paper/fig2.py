@@ -159,7 +159,7 @@ STUDY = Study(
             "batch": 256,
             "lr": 3e-3,
             "weight_decay": 0.1,
-            "targets": (0.3, 0.9),
+            "targets": (0.1, 0.3),
         },
         "cpu": {
             "width": 64,
