@@ -97,7 +97,7 @@ def _per_image(_: Comparison, row: RunRow) -> Amount:
 
 
 #: Seconds, so that less is better, as with every other cost.
-SERVING = Quantity("time per image served in batches", _per_image)
+SERVING = Quantity("seconds per image, by `infer_samples_per_s`", _per_image)
 #: Of each family without the base, which is in both.
 _DEEP, _WIDE = tuple(arm for arm in DEPTHS if arm != "base"), tuple(arm for arm in WIDTHS if arm != "base")
 

@@ -82,12 +82,17 @@ def _compiled(setting: Setting) -> bool | None:
 
 
 def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
-    """Name and hyper-parameters of each optimizer and the ones it owns, as at the start."""
+    """Name and hyper-parameters of each optimizer and the ones it owns, as at the start.
+
+    Where a schedule scales it, `lr` is the rate that it scales: the first step's is but how long the warm-up is.
+    """
     described = []
     for optimizer in optimizers:
         members = list(family(optimizer))
         groups: Mapping[str, Any] = members[0].param_groups[0] if members and members[0].param_groups else {}
         values = {name: groups[name] for name in _HYPERPARAMETERS if isinstance(groups.get(name), int | float | tuple)}
+        if isinstance(scaled := groups.get("initial_lr"), int | float):
+            values["lr"] = scaled
         described.append({"name": " over ".join(type(m).__name__ for m in members), **values})
     return described
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from torch import nn
 
@@ -35,6 +36,16 @@ def test_an_optimizer_is_described_by_its_hyper_parameters_and_whom_it_owns():
     described = describe_optimizers([sgd, sam])
     assert described[0] == {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": False}
     assert (described[1]["name"], described[1]["rho"]) == ("SAM over SGD", 0.05)
+
+
+def test_the_learning_rate_is_the_one_that_a_schedule_scales_and_not_its_first_step_of_warm_up():
+    def described(warmup: int) -> float:
+        optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=1e-3)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / warmup)
+        return describe_optimizers([optimizer])[0]["lr"]
+
+    assert described(10) == described(40) == 1e-3
 
 
 def test_what_is_no_optimizer_of_torch_is_described_without_failing():
