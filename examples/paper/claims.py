@@ -55,7 +55,10 @@ class Results:
             (quantity.read(self.compared, ours[seed]), quantity.read(self.compared, theirs[seed]))
             for seed in sorted(ours.keys() & theirs.keys())
         ]
-        return spread([None if one is None or two is None else by(one, two) for one, two in pairs])
+        found = spread([None if one is None or two is None else by(one, two) for one, two in pairs])
+        if quantity.counted and found["n"] and found["least"] == found["most"]:
+            return {**found, "low": found["least"], "high": found["most"]}
+        return found
 
     def over_seeds(self, quantity: Quantity, arm: str) -> Spread:
         return spread([quantity.read(self.compared, row) for row in self.rows.get(arm, {}).values()])
@@ -63,15 +66,27 @@ class Results:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is read of a run."""
+    """What is read of a run.
+
+    Args:
+        label: What it is called.
+        read: The amount of a run.
+        counted: Whether it is counted from the model and the steps, and not measured: where all seeds have the same,
+            however few they are, there is nothing to estimate.
+    """
 
     label: str
     read: Callable[[Comparison, RunRow], Amount]
+    counted: bool = False
+
+
+#: Columns that are counts of what the model is and does: the same on every machine.
+COUNTED = ("params", "active_params", "shared_params", "embedding_params", "forward_flop", "flop", "op_calls")
 
 
 def final(column: str) -> Quantity:
     """A column at the end of training."""
-    return Quantity(f"`{column}`", lambda _, row: row["final"].get(column))
+    return Quantity(f"`{column}`", lambda _, row: row["final"].get(column), counted=column in COUNTED)
 
 
 def quality() -> Quantity:

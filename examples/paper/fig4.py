@@ -193,6 +193,7 @@ STUDY = Study(
             (KeepPlaces(final("op_calls"), final("infer_latency_p50_s"), tuple(DEPTHS)),),
         ),
     ),
+    seeds=4,
     columns=(
         "params",
         "forward_flop",

@@ -61,7 +61,7 @@ def results(a: Sequence[float | None], b: Sequence[float | None]) -> Results:
         ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0], "not held"),
         ([3.0, 3.1, 3.2], [2.0, 2.0, 2.0], "not held"),
         ([1.0, 2.5, 1.5], [2.0, 2.0, 2.0], "undecided"),
-        ([1.0, 1.0], [2.0, 2.0], "undecided"),
+        ([1.0, 1.5], [2.0, 2.0], "undecided"),
         ([1.0, None, 1.0], [2.0, 2.0, 2.0], "undecided"),
         ([None, None, None], [2.0, 2.0, 2.0], "undecided"),
     ],
@@ -100,6 +100,12 @@ def test_better_goes_by_the_mode(mode: str) -> None:
     assert Better("a", "b")(found).verdict == ("held" if mode == "max" else "not held")
     assert Better("b", "a")(found).verdict == ("not held" if mode == "max" else "held")
     assert found.over_seeds(quality(), "a")["median"] == pytest.approx(0.9)
+
+
+def test_what_is_counted_needs_no_third_seed_and_what_is_measured_does() -> None:
+    found = results([1.0, 1.0], [2.0, 2.0])
+    assert Less(final("flop"), "a", "b")(found).verdict == "held"
+    assert Less(final("train_s"), "a", "b", share=2.0)(found).verdict == "undecided"
 
 
 def test_seeds_are_paired_by_number_and_not_by_place() -> None:
