@@ -62,7 +62,7 @@ def results(a: Sequence[float | None], b: Sequence[float | None]) -> Results:
         ([3.0, 3.1, 3.2], [2.0, 2.0, 2.0], "not held"),
         ([1.0, 2.5, 1.5], [2.0, 2.0, 2.0], "undecided"),
         ([1.0, 1.5], [2.0, 2.0], "undecided"),
-        ([1.0, None, 1.0], [2.0, 2.0, 2.0], "undecided"),
+        ([1.0, None, 1.5], [2.0, 2.0, 2.0], "undecided"),
         ([None, None, None], [2.0, 2.0, 2.0], "undecided"),
     ],
 )
