@@ -120,7 +120,7 @@ class Finding:
     of: str = ""
 
 
-class Test(Protocol):
+class Condition(Protocol):
     """Something that can be held against results."""
 
     def __call__(self, results: Results) -> Finding: ...
@@ -210,7 +210,7 @@ class Claim:
     """A sentence, and what must hold for it: all of the tests."""
 
     text: str
-    tests: Sequence[Test]
+    tests: Sequence[Condition]
 
     def against(self, results: Results) -> Finding:
         """Held where every test is, not held where one is not, else undecided."""
@@ -255,12 +255,13 @@ def _too_few(said: str, found: Spread) -> str:
 
 
 def number(amount: float) -> str:
-    """Three significant digits; infinity in words.
+    """Three significant digits, five just beside 1; infinity in words.
 
     Example:
-        >>> number(0.98765), number(12345.0), number(float("inf"))
-        ('0.988', '12,300', 'never')
+        >>> number(0.98765), number(0.99951), number(12345.0), number(float("inf"))
+        ('0.988', '0.99951', '12,300', 'never')
     """
     if math.isinf(amount):
         return "never"
-    return f"{float(f'{amount:.3g}'):,.10g}"
+    digits = 5 if abs(amount - 1) < 0.005 else 3
+    return f"{float(f'{amount:.{digits}g}'):,.10g}"

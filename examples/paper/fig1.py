@@ -20,7 +20,7 @@ from lightning_costs.compare.schema import RunRow
 from lightning_costs.core.records import Amount
 
 from .blocks import Block, Decoder, feed_forward, stack
-from .claims import Alike, Better, Claim, Less, Quantity, Test, final, flips, to_target
+from .claims import Alike, Better, Claim, Condition, Less, Quantity, final, flips, to_target
 from .data import Text, as_bytes, sources
 from .learning import LanguageModel, Training, with_lightning
 from .study import Job, Settings, Study
@@ -104,7 +104,7 @@ def throughput() -> Quantity:
 _DEPTHS = ("", "-deep")
 
 
-def _both(test: Callable[[Quantity, str, str], Test], quantity: Quantity, a: str, b: str) -> tuple[Test, ...]:
+def _both(test: Callable[[Quantity, str, str], Condition], quantity: Quantity, a: str, b: str) -> tuple[Condition, ...]:
     """The same test at both depths."""
     return tuple(test(quantity, a + deep, b + deep) for deep in _DEPTHS)
 

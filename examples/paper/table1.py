@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from .blocks import ViT, stack
-from .claims import Better, Claim, Less, Test, final, flips
+from .claims import Better, Claim, Condition, Less, final, flips
 from .data import Digits
 from .learning import Classifier, Training, with_lightning
 from .study import Job, Study
@@ -25,7 +25,7 @@ def build(job: Job) -> Training:
 _ORDER = ("patch1", "patch2", "patch4", "patch8")
 
 
-def _each(less: str, reverse: bool = False) -> tuple[Test, ...]:
+def _each(less: str, reverse: bool = False) -> tuple[Condition, ...]:
     """From each patch size to the next, the column rises; with `reverse`, falls."""
     pairs = pairwise(_ORDER)
     return tuple(Less(final(less), *(pair[::-1] if reverse else pair)) for pair in pairs)
