@@ -286,5 +286,6 @@ STUDY = Study(
         ),
         Claim("At equal samples, Lookahead is better than SGD", (Better("lookahead", "sgd"),)),
     ),
+    seeds=4,
     columns=("outer_steps", "samples", "flop", "train_s", "train_energy_j", "opt_state_bytes", "opt_peak_bytes"),
 )

@@ -249,6 +249,6 @@ STUDY = Study(
             ),
         ),
     ),
-    seeds=4,
+    seeds=3,
     columns=("nonzero_params", "flop", "op_calls", "train_s", "infer_latency_p50_s", "infer_samples_per_s"),
 )
