@@ -150,6 +150,11 @@ def test_what_is_not_there_is_told_with_what_is(arguments: list[str], message: s
         main(arguments)
 
 
+def test_make_has_a_command_for_each_study() -> None:
+    (named,) = re.findall(r"^PAPER := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tuple(named.split()) == STUDIES
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_runs_that_are_kept_are_the_studys_own(name: str) -> None:
     study = find_study(name)
