@@ -28,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--seeds", type=int, help="how many trainings of each method")
     run.add_argument("--arm", action="append", default=[], help="only this method (may be given again)")
     run.add_argument("--keep", action="store_true", help="keep the runs, made small, where `tell` and `draw` find them")
+    run.add_argument(
+        "--least-share",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="train runs again that had less than this share of what the machine's CPUs did meanwhile, say 0.97",
+    )
     run.add_argument("--no-report", action="store_true", help="no report page (it needs the `report` extra)")
     verbs.add_parser("tell", parents=[one], help="which claims held, from the runs that are kept; no training")
     every = verbs.add_parser("together", help="a report page over all runs that are kept; no training")
@@ -69,7 +76,7 @@ def _trained(study: Study, asked: argparse.Namespace) -> list[RunRecord]:
 
     folder = asked.out / f"{study.name}-{asked.size}"
     jobs = study.jobs(asked.size, folder, asked.seeds, asked.arm)
-    runs = run_jobs(jobs, asked.study)
+    runs = run_jobs(jobs, asked.study, asked.least_share)
     if asked.keep:
         keep(runs, [folder / run.id for run in runs], RESULTS / folder.name)
     return runs

@@ -23,7 +23,7 @@ from .study import Job, find_study
 _PRELOADED = ["lightning.pytorch", "sklearn.datasets", "lightning_costs.callback", f"{__package__}.learning"]
 
 
-def run_jobs(jobs: Sequence[Job], study: str) -> list[RunRecord]:
+def run_jobs(jobs: Sequence[Job], study: str, least_share: float = 0.0) -> list[RunRecord]:
     """Train the jobs that have no finished run, one after the other; the runs of all of them, in the jobs' order.
 
     What a process prints goes to `logs/` in its folder. A run that was interrupted stays as it is, and is trained anew.
@@ -31,6 +31,8 @@ def run_jobs(jobs: Sequence[Job], study: str) -> list[RunRecord]:
     Args:
         jobs: What to train.
         study: The module that the study is in, as `find_study` takes it.
+        least_share: A run that had less than this share of the work that the machine's CPUs did meanwhile was
+            disturbed, and is trained again, once.
 
     Raises:
         SystemExit: Where a training failed, with the end of what it printed.
@@ -41,7 +43,7 @@ def run_jobs(jobs: Sequence[Job], study: str) -> list[RunRecord]:
         task = bar.add_task("", total=len(jobs))
         for at, job in enumerate(jobs):
             bar.update(task, description=f"{job.study}: {job.name}", completed=at)
-            if done(job) is None:
+            if done(job, least_share) is None:
                 _run(job, study, lambda share, at=at: bar.update(task, completed=at + share))  # type: ignore[misc]
         bar.update(task, description=f"{study}: done", completed=len(jobs))
     found = [done(job) for job in jobs]
@@ -50,13 +52,21 @@ def run_jobs(jobs: Sequence[Job], study: str) -> list[RunRecord]:
     return [run for run in found if run is not None]
 
 
-def done(job: Job) -> RunRecord | None:
-    """The finished run of a job, where there is one."""
+def done(job: Job, least_share: float = 0.0) -> RunRecord | None:
+    """The finished run of a job, where there is one; of several the least disturbed.
+
+    Args:
+        job: What was trained.
+        least_share: The smallest share of the machine's work that counts; a run that knows of none counts.
+    """
+    found: list[tuple[float, Path]] = []
     for header in sorted(job.folder.glob("*/header.json")):
         said = json.loads(header.read_text(encoding="utf-8"))
         if said.get("status") == "finished" and said.get("job") == job.facts:
-            return load_run(header.parent)
-    return None
+            share = (said.get("energy") or {}).get("job_share_fraction")
+            found.append((1.0 if share is None else share, header.parent))
+    share, folder = max(found, key=lambda one: one[0], default=(0.0, None))
+    return load_run(folder) if folder is not None and share >= least_share else None
 
 
 def _run(job: Job, study: str, progress: Callable[[float], None]) -> None:

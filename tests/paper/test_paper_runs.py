@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,21 @@ def test_a_run_that_was_cut_short_or_had_other_settings_is_no_substitute(mine: s
     found = running.done(job)
     assert found is not None
     assert found.id == run.id
+
+
+def test_a_run_that_shared_the_machine_is_trained_again_where_that_is_asked(mine: str, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    (job, *_) = jobs_of(mine, out, seeds=1)
+    (first,) = running.run_jobs([job], mine)
+    header = out / first.id / "header.json"
+    said = json.loads(header.read_text(encoding="utf-8"))
+    said["energy"]["job_share_fraction"] = 0.001
+    header.write_text(json.dumps(said), encoding="utf-8")
+    assert running.run_jobs([job], mine)[0].id == first.id
+    assert running.done(job, 0.97) is None
+    (second,) = running.run_jobs([job], mine, 0.97)
+    assert second.id != first.id
+    assert [run.id for run in running.run_jobs([job], mine)] == [second.id]  # the less disturbed one counts
 
 
 def test_a_training_that_fails_stops_with_the_end_of_what_it_printed(mine: str, tmp_path: Path) -> None:
