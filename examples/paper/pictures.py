@@ -41,9 +41,8 @@ def picture(study: Study, results: Results) -> alt.ConcatChart:
             {"method": arm, "x": medians[arm], "y": results.over_seeds(quality(), arm)["median"]} for arm in arms
         ]
         positive = all(dot["x"] is not None and dot["x"] > 0 for dot in dots)
-        x = alt.X(
-            "x:Q", title=_title(results, column), scale=alt.Scale(type="log" if positive else "linear", padding=12)
-        )
+        scale = alt.Scale(type="log" if positive else "linear", nice=False, zero=False, padding=14)
+        x = alt.X("x:Q", title=_title(results, column), scale=scale, axis=alt.Axis(format="~s", tickCount=4))
         y = alt.Y("y:Q", title=study.monitor, scale=alt.Scale(zero=False, padding=12))
         layers = [
             alt.Chart(alt.InlineData(values=values)).mark_point(filled=True, size=size, opacity=opacity)
