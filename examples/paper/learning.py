@@ -92,7 +92,7 @@ def with_lightning(
             targets=settings.get("targets", ()),
             save_dir=job.folder,
             name=job.name,
-            infer=training.infer and job.size != "tiny",
+            infer=training.infer,
             indicators=[*default_indicators(), *training.indicators],
         )
         options: dict[str, Any] = {

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from examples.paper import STUDIES
+from examples.paper import STUDIES, learning
 from examples.paper.claims import Results
 from examples.paper.study import Study, find_study
 from examples.paper.telling import cost_lines
-from lightning_costs import load_runs
+from lightning_costs import CostMonitor, load_runs
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring it takes seconds of each run."""
+    monkeypatch.setattr(learning, "CostMonitor", lambda **options: CostMonitor(**{**options, "infer": False}))
 
 
 def trained(study: Study, folder: Path) -> Results:
