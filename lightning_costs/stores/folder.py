@@ -47,7 +47,7 @@ class RunFolder:
         journal = self.path / JOURNAL
         if (self.path / PARQUET).is_file():
             if not journal.is_file():  # somebody kept the table alone
-                points = from_frame(read_parquet(self.path / PARQUET), header)
+                points = from_frame(read_parquet(self.path / PARQUET, header), header)
                 journal.write_text("".join(self._encoder.line(point) + "\n" for point in points), encoding="utf-8")
             (self.path / PARQUET).unlink()
         torn = journal.is_file() and journal.read_bytes()[-1:] not in (b"", b"\n")

@@ -67,21 +67,11 @@ def read_folder(folder: Path) -> RunRecord:
 def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polars.DataFrame | None:
     """The points as a table; None where it cannot be read and there is a journal to read."""
     try:
-        frame = read_parquet(path)
+        return read_parquet(path, header)
     except Exception as error:
         if else_from.is_file():
             return None
         raise ValueError(f"{path} cannot be read, and there is no {JOURNAL} beside it: {error}") from error
-    return whole(frame, header)
-
-
-def whole(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
-    """The table with every column that the header declares: one that was left out as missing throughout is missing."""
-    import polars
-
-    declared = [name for name, declaration in header["indicators"].items() if declaration["kind"] != "static"]
-    absent = [polars.lit(None, polars.Float64).alias(name) for name in declared if name not in frame.columns]
-    return frame.with_columns(absent) if absent else frame
 
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -21,13 +21,17 @@ def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> d
     return {name: f"quality/{name}" if name in taken or name in OWN else name for name in names}
 
 
+def cost_columns(header: Mapping[str, Any]) -> list[str]:
+    """Names of the costs that every point has: all that the header declares but statics."""
+    return [name for name, declaration in header["indicators"].items() if declaration["kind"] != "static"]
+
+
 def to_frame(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> polars.DataFrame:
     """Points as a table: [points] rows; step, epoch, time, trigger, cost columns, metric columns."""
     import polars
 
-    declared: Mapping[str, Any] = header["indicators"]
-    costs = [name for name, declaration in declared.items() if declaration["kind"] != "static"]
-    metrics = quality_columns(points, declared)
+    costs = cost_columns(header)
+    metrics = quality_columns(points, header["indicators"])
     columns: dict[str, polars.Series] = {
         "step": polars.Series("step", [p.step for p in points], polars.Int64),
         "epoch": polars.Series("epoch", [p.epoch for p in points], polars.Int64),
@@ -56,8 +60,12 @@ def from_frame(frame: polars.DataFrame, header: Mapping[str, Any]) -> list[Curve
     ]
 
 
-def read_parquet(path: Path) -> polars.DataFrame:
-    """A table of points."""
+def read_parquet(path: Path, header: Mapping[str, Any]) -> polars.DataFrame:
+    """A table of points, with every cost column: one that was left out as missing throughout is missing."""
     import polars
 
-    return polars.read_parquet(path)
+    frame = polars.read_parquet(path)
+    absent = [
+        polars.lit(None, polars.Float64).alias(name) for name in cost_columns(header) if name not in frame.columns
+    ]
+    return frame.with_columns(absent) if absent else frame
