@@ -65,13 +65,14 @@ def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -
     def timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         kind = _INSTRUCTIONS.get(name)
         talks = kind in ("S", "R")
+        updates = loop if kind == "U" else None  # the engine lets gradients go with the update
 
         def run(engine: Any, *args: Any, **kwargs: Any) -> Any:
             if kind is None or not tape.in_step or (talks and not tape.detailed):
                 return original(engine, *args, **kwargs)
-            looks = loop if kind == "U" and loop is not None and loop.looking else None
+            looks = updates if updates is not None and updates.looking else None
             if looks is not None:
-                looks.look_inside()  # the engine lets gradients go with the update
+                looks.look_inside()
             begun = tape.mark()
             result = original(engine, *args, **kwargs)
             tape.note(kind, 0, -1 if kind in _OF_THE_STEP else counts[name], begun)
