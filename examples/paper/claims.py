@@ -111,6 +111,16 @@ def to_target(column: str, which: int = -1) -> Quantity:
     return Quantity(f"`{column}` to the target", read)
 
 
+def quotient(above: str, below: str, label: str) -> Quantity:
+    """A column at the end of training over another one: missing where either is, and over nothing."""
+
+    def read(_: Comparison, row: RunRow) -> Amount:
+        one, other = row["final"].get(above), row["final"].get(below)
+        return None if one is None or not other else one / other
+
+    return Quantity(label, read)
+
+
 @dataclass(frozen=True)
 class Finding:
     """What came out, the figures behind it, and of what they are, where that is not among them."""
@@ -126,9 +136,29 @@ class Condition(Protocol):
     def __call__(self, results: Results) -> Finding: ...
 
 
+def judged(
+    found: Spread, said: str, of: str, *, holds: Callable[[float, float], bool], fails: Callable[[float, float], bool]
+) -> Finding:
+    """The verdict of an interval over seeds, with the interval as evidence.
+
+    Args:
+        found: What is judged.
+        said: What it is, to stand before the interval.
+        of: The quantity.
+        holds: Whether all from the first to the second is on the claim's side.
+        fails: Whether all of it is on the other side.
+    """
+    said, low, high = f"{said} {interval(found)}", found["low"], found["high"]
+    if low is None or high is None:
+        return Finding("undecided", f"{said} ({found['n']} seeds: too few for an interval)", of)
+    if holds(low, high):
+        return Finding("held", said, of)
+    return Finding("not held" if fails(low, high) else "undecided", said, of)
+
+
 @dataclass(frozen=True)
 class Less:
-    """Method a has less of a quantity than b: at most `share` of b's."""
+    """Method a has less of a quantity than b: less than `share` of b's."""
 
     quantity: Quantity
     a: str
@@ -136,13 +166,13 @@ class Less:
     share: float = 1.0
 
     def __call__(self, results: Results) -> Finding:
-        found = results.paired(self.quantity, self.a, self.b, ratio)
-        said, of = f"{self.a} / {self.b} = {_interval(found)}", self.quantity.label
-        if found["low"] is None or found["high"] is None:
-            return Finding("undecided", _too_few(said, found), of)
-        if found["high"] < self.share:
-            return Finding("held", said, of)
-        return Finding("not held" if found["low"] >= self.share else "undecided", said, of)
+        return judged(
+            results.paired(self.quantity, self.a, self.b, ratio),
+            f"{self.a} / {self.b} =",
+            self.quantity.label,
+            holds=lambda low, high: high < self.share,
+            fails=lambda low, high: low >= self.share,
+        )
 
 
 @dataclass(frozen=True)
@@ -155,14 +185,14 @@ class Alike:
     within: float = 0.05
 
     def __call__(self, results: Results) -> Finding:
-        found = results.paired(self.quantity, self.a, self.b, ratio)
-        said, of = f"{self.a} / {self.b} = {_interval(found)}", self.quantity.label
-        if found["low"] is None or found["high"] is None:
-            return Finding("undecided", _too_few(said, found), of)
         least, most = 1 / (1 + self.within), 1 + self.within
-        if least <= found["low"] and found["high"] <= most:
-            return Finding("held", said, of)
-        return Finding("not held" if found["low"] > most or found["high"] < least else "undecided", said, of)
+        return judged(
+            results.paired(self.quantity, self.a, self.b, ratio),
+            f"{self.a} / {self.b} =",
+            self.quantity.label,
+            holds=lambda low, high: least <= low and high <= most,
+            fails=lambda low, high: low > most or high < least,
+        )
 
 
 @dataclass(frozen=True)
@@ -174,13 +204,13 @@ class Better:
 
     def __call__(self, results: Results) -> Finding:
         sign = 1 if results.compared.mode == "max" else -1
-        found = results.paired(quality(), self.a, self.b, lambda one, two: sign * (one - two))
-        said, of = f"{self.a} better than {self.b} by {_interval(found)}", f"`{results.compared.monitor}`"
-        if found["low"] is None or found["high"] is None:
-            return Finding("undecided", _too_few(said, found), of)
-        if found["low"] > 0:
-            return Finding("held", said, of)
-        return Finding("not held" if found["high"] <= 0 else "undecided", said, of)
+        return judged(
+            results.paired(quality(), self.a, self.b, lambda one, two: sign * (one - two)),
+            f"{self.a} better than {self.b} by",
+            f"`{results.compared.monitor}`",
+            holds=lambda low, high: low > 0,
+            fails=lambda low, high: high <= 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -240,7 +270,8 @@ def ratio(one: float, two: float) -> float | None:
     return one / two
 
 
-def _interval(found: Spread) -> str:
+def interval(found: Spread) -> str:
+    """The median over seeds and its interval, where there is one."""
     if found["median"] is None:
         return "unknown"
     if found["low"] is None or found["high"] is None:
@@ -248,10 +279,6 @@ def _interval(found: Spread) -> str:
     if found["low"] == found["high"]:
         return f"{number(found['median'])} at every seed"
     return f"{number(found['median'])} [{number(found['low'])}, {number(found['high'])}]"
-
-
-def _too_few(said: str, found: Spread) -> str:
-    return f"{said} ({found['n']} seeds: too few for an interval)"
 
 
 def number(amount: float) -> str:

@@ -20,7 +20,7 @@ from lightning_costs.compare.schema import RunRow
 from lightning_costs.core.records import Amount
 
 from .blocks import Block, Decoder, feed_forward, stack
-from .claims import Alike, Better, Claim, Condition, Less, Quantity, final, flips, to_target
+from .claims import Alike, Better, Claim, Condition, Less, Quantity, final, flips, quotient, to_target
 from .data import Text, as_bytes, sources
 from .learning import LanguageModel, Training, with_lightning
 from .study import Job, Settings, Study
@@ -92,12 +92,7 @@ def params_if_reached(which: int = -1) -> Quantity:
 
 def throughput() -> Quantity:
     """Samples per second over all steps outside warm-up; `samples_per_s` is that of the last window alone."""
-
-    def read(compared: Comparison, row: RunRow) -> Amount:
-        samples, seconds = row["final"].get("steady_samples"), row["final"].get("steady_s")
-        return samples / seconds if samples and seconds else None
-
-    return Quantity("samples per second outside warm-up", read)
+    return quotient("steady_samples", "steady_s", "samples per second outside warm-up")
 
 
 #: What a method's name ends in.

@@ -85,7 +85,9 @@ def with_lightning(
         pl.seed_everything(job.seed, verbose=False)
         settings = job.settings
         training = build(job)
-        pl.seed_everything(job.seed, verbose=False)  # methods draw different numbers when built: batches are the seed's
+        # Methods draw different numbers when they are built: what is drawn in training begins at the seed for all, the
+        # order of batches too where a data module has no generator of its own (`data.seeded`).
+        pl.seed_everything(job.seed, verbose=False)
         costs = CostMonitor(
             monitor=monitor,
             mode=mode,

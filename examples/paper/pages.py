@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .claims import Results
-from .kept import kept
+from .kept import kept_results
 from .pictures import save_picture
 from .study import Study, find_study
 from .telling import claim_lines, cost_lines, setup_line
@@ -34,9 +34,8 @@ def draw_pages(names: Sequence[str], docs: Path) -> Iterator[Path]:
         page = docs / "paper" / f"{name}.md"
         text = page.read_text(encoding="utf-8")
         for size in SIZES:
-            if runs := kept(study, size):
+            if results := kept_results(name, size):
                 picture = docs / "images" / "paper" / f"{name}-{size}.svg"
-                results = Results.of(study, runs)
                 save_picture(study, results, picture)
                 yield picture
                 text = filled(text, f"{name} {size}", block(study, results, f"../images/paper/{picture.name}"))

@@ -17,7 +17,7 @@ from lightning_costs.compare import Comparison
 from lightning_costs.compare.schema import RunRow
 from lightning_costs.deepspeed import watch_pipeline
 
-from .claims import Alike, Claim, Finding, Less, Quantity, Results, final, number, quality
+from .claims import Alike, Claim, Finding, Less, Quantity, Results, final, number, quality, quotient
 from .ranks import PRELOAD, RANKS, Batch, Tell, course, micro_batches, on_ranks, recorder
 from .study import Job, Settings, Study
 
@@ -80,18 +80,8 @@ def _rank(job: Job, tell: Tell) -> None:
         course(job, costs, lambda batch: engine.train_batch(micro_batches(batch, micro)), accuracy, tell)
 
 
-def _share(part: str, whole: str, label: str) -> Quantity:
-    """One total of the run over another."""
-
-    def read(_: Comparison, row: RunRow) -> float | None:
-        above, below = row["final"].get(part), row["final"].get(whole)
-        return None if above is None or not below else above / below
-
-    return Quantity(label, read)
-
-
 #: `bubble_fraction` is the last window's; of the run, totals are divided.
-bubble = _share("bubble_s", "stage_step_s", "`bubble_s` / `stage_step_s`")
+bubble = quotient("bubble_s", "stage_step_s", "`bubble_s` / `stage_step_s`")
 
 
 @dataclass(frozen=True)

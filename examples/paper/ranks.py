@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -22,6 +20,7 @@ from torch import Tensor, distributed, nn
 from lightning_costs import Recorder
 
 from . import learning
+from .child import last_lines, printed_to, process_context
 from .data import Digits
 from .study import Job, Settings
 
@@ -47,8 +46,7 @@ def on_ranks(work: Callable[[Job, Tell], None]) -> Callable[[Job], None]:
     """
 
     def train(job: Job) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        context = process_context()
         hears, tells = context.Pipe(duplex=False)
         port = _free_port()
         processes = [context.Process(target=_rank, args=(work, job, rank, port, tells)) for rank in range(RANKS)]
@@ -90,19 +88,14 @@ def _follow(processes: Sequence[BaseProcess], hears: Connection, job: Job) -> No
             if process.sentinel in ready:
                 process.join()
                 if process.exitcode:
-                    last = _log(job, rank).read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
-                    raise RuntimeError(f"rank {rank} failed (exit code {process.exitcode}):\n" + "\n".join(last))
+                    last = last_lines(_log(job, rank), 30)
+                    raise RuntimeError(f"rank {rank} failed (exit code {process.exitcode}):\n{last}")
         working = [(rank, process) for rank, process in working if process.sentinel not in ready]
 
 
 def _rank(work: Callable[[Job, Tell], None], job: Job, rank: int, port: int, tells: Connection) -> None:
     """What one of the processes does."""
-    log = _log(job, rank)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8", buffering=1) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = file
+    with printed_to(_log(job, rank)):
         os.environ |= {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
@@ -112,17 +105,13 @@ def _rank(work: Callable[[Job, Tell], None], job: Job, rank: int, port: int, tel
             "MASTER_PORT": str(port),
         }
         warnings.filterwarnings("ignore")
-        try:
-            from .with_deepspeed import deepspeed
+        from .with_deepspeed import deepspeed
 
-            torch.set_num_threads(1)
-            torch.manual_seed(job.seed)
-            deepspeed.init_distributed("gloo", verbose=False)
-            work(job, tells.send if rank == 0 else lambda share: None)  # whoever waited is gone: sending fails
-            distributed.destroy_process_group()
-        except BaseException:
-            traceback.print_exc()
-            raise
+        torch.set_num_threads(1)
+        torch.manual_seed(job.seed)
+        deepspeed.init_distributed("gloo", verbose=False)
+        work(job, tells.send if rank == 0 else lambda share: None)  # whoever waited is gone: sending fails
+        distributed.destroy_process_group()
 
 
 def recorder(job: Job, module: nn.Module, **options: Any) -> Recorder:

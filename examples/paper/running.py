@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -17,6 +14,7 @@ from lightning_costs import load_run
 from lightning_costs.core.records import RunRecord
 from lightning_costs.stores.identity import OURS, SLURM, WANDB
 
+from .child import last_lines, printed_to, process_context
 from .study import Job, find_study
 
 #: Loaded once, before processes are made: a run does not pay for imports, nor for what another one left in memory.
@@ -71,10 +69,7 @@ def done(job: Job, least_share: float = 0.0) -> RunRecord | None:
 
 def _run(job: Job, study: str, progress: Callable[[float], None]) -> None:
     log = job.folder / "logs" / f"{job.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
-    )
+    context = process_context()
     context.set_forkserver_preload([*_PRELOADED, *find_study(study).preload])
     share = context.Value("d", 0.0)
     process = context.Process(target=_trained, args=(job, study, share, log))
@@ -88,29 +83,22 @@ def _run(job: Job, study: str, progress: Callable[[float], None]) -> None:
             process.terminate()
             process.join()
     if process.exitcode:
-        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise SystemExit(
-            f"training {job.name} of {job.study} failed (exit code {process.exitcode}), see {log}:\n{last}"
+            f"training {job.name} of {job.study} failed (exit code {process.exitcode}), see {log}:\n"
+            + last_lines(log, 15)
         )
 
 
 def _trained(job: Job, study: str, share: Synchronized[float], log: Path) -> None:
     """What the process of a run does."""
-    with log.open("w", encoding="utf-8", buffering=1) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = file
 
-        def tell(done: float) -> None:
-            share.value = done
+    def tell(done: float) -> None:
+        share.value = done
 
+    with printed_to(log):
         for variable in (OURS, WANDB, SLURM):  # one identity for all of them would make them one run
             os.environ.pop(variable, None)
         from . import learning
 
         learning.report_progress = tell
-        try:
-            find_study(study).train(job)
-        except BaseException:
-            traceback.print_exc()
-            raise
+        find_study(study).train(job)

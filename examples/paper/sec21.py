@@ -21,12 +21,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_costs import Measured
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow
-from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.core.records import StepSample
 
 from .blocks import ViT, stack
-from .claims import Better, Claim, Finding, Less, Quantity, Results, Warns, final, number, ratio, to_target
+from .claims import Better, Claim, Finding, Less, Quantity, Results, Warns, final, judged, quotient, ratio, to_target
 from .data import Digits
 from .learning import Classifier, Training, with_lightning
 from .study import Job, Settings, Study
@@ -133,19 +131,13 @@ class Within:
     most: float = math.inf
 
     def __call__(self, results: Results) -> Finding:
-        by = ratio if self.sign == "/" else operator.sub
-        found = results.paired(self.quantity, self.a, self.b, by)
-        said, of = f"{self.a} {self.sign} {self.b} = ", self.quantity.label
-        middle, low, high = found["median"], found["low"], found["high"]
-        if middle is None or low is None or high is None:
-            told = "unknown" if middle is None else number(middle)
-            return Finding("undecided", f"{said}{told} ({found['n']} seeds: too few for an interval)", of)
-        said += (
-            f"{number(middle)} at every seed" if low == high else f"{number(middle)} [{number(low)}, {number(high)}]"
+        return judged(
+            results.paired(self.quantity, self.a, self.b, ratio if self.sign == "/" else operator.sub),
+            f"{self.a} {self.sign} {self.b} =",
+            self.quantity.label,
+            holds=lambda low, high: self.least <= low and high <= self.most,
+            fails=lambda low, high: high < self.least or low > self.most,
         )
-        if self.least <= low and high <= self.most:
-            return Finding("held", said, of)
-        return Finding("not held" if high < self.least or low > self.most else "undecided", said, of)
 
 
 def times(quantity: Quantity, a: str, b: str, factor: float, within: float = 0.0) -> Within:
@@ -165,12 +157,7 @@ def no_less(quantity: Quantity, a: str, b: str) -> Within:
 
 def copies(column: str) -> Quantity:
     """Bytes at the end of training, in copies of the weights."""
-
-    def read(_: Comparison, row: RunRow) -> Amount:
-        held, weights = row["final"].get(column), row["final"].get("param_bytes")
-        return None if held is None or not weights else held / weights
-
-    return Quantity(f"`{column}` in copies of the weights", read)
+    return quotient(column, "param_bytes", f"`{column}` in copies of the weights")
 
 
 #: Share of a copy that may be in a reading beside copies of the weights: AdamW's step counts.

@@ -30,7 +30,7 @@ from lightning_costs.compare.schema import RunRow
 from lightning_costs.core.records import Amount
 
 from .blocks import ViT, stack
-from .claims import Alike, Claim, Less, Quantity, final
+from .claims import Alike, Claim, Less, Quantity, final, quotient
 from .data import Digits
 from .learning import Classifier, Training, with_lightning
 from .study import Job, Study
@@ -151,12 +151,7 @@ def theoretical_forward_flop() -> Quantity:
 
 def per(cost: str, unit: str) -> Quantity:
     """One column over another: where it rises, the first falls by less than the second, or rises by more."""
-
-    def read(_: Comparison, row: RunRow) -> Amount:
-        one, other = row["final"].get(cost), row["final"].get(unit)
-        return None if one is None or not other else one / other
-
-    return Quantity(f"`{cost}` per `{unit}`", read)
+    return quotient(cost, unit, f"`{cost}` per `{unit}`")
 
 
 def last_quality() -> Quantity:

@@ -21,7 +21,7 @@ from lightning_costs.report.tables import rank_matrix
 
 from . import STUDIES
 from .claims import number
-from .kept import kept
+from .kept import kept, kept_results
 from .study import find_study
 
 #: Costs of every family, in whose order every study's runs can be put.
@@ -91,17 +91,16 @@ def _share(pair: RankPair) -> float | None:
 
 def verdicts(sizes: Sequence[str]) -> list[str]:
     """A Markdown table of studies: how many of their claims held, by size."""
-    from .claims import Results
-
     lines = ["| study | part of the paper | size | runs | held | not held | undecided |", "| --- |" + " --- |" * 6]
     for name in STUDIES:
         study = find_study(name)
         for size in sizes:
-            runs = kept(study, size)
-            if not runs:
+            results = kept_results(name, size)
+            if results is None:
                 continue
-            results = Results.of(study, runs)
             found = [claim.against(results).verdict for claim in study.claims]
             counts = " | ".join(str(found.count(verdict)) for verdict in ("held", "not held", "undecided"))
-            lines.append(f"| [{study.title}]({name}.md) | {study.part} | {size} | {len(runs)} | {counts} |")
+            lines.append(
+                f"| [{study.title}]({name}.md) | {study.part} | {size} | {len(results.compared.runs)} | {counts} |"
+            )
     return lines

@@ -126,8 +126,8 @@ def test_a_training_that_fails_stops_with_the_end_of_what_it_printed(mine: str, 
 def test_kept_runs_are_smaller_and_tell_the_same(mine: str, tmp_path: Path) -> None:
     out, small = tmp_path / "runs", tmp_path / "small"
     runs = running.run_jobs(jobs_of(mine, out), mine)
-    kept.keep(runs, [out / run.id for run in runs], small)
-    kept.keep(runs, [out / run.id for run in runs], small)  # what was there is written over
+    kept.keep(runs, out, small)
+    kept.keep(runs, out, small)  # what was there is written over
     study = find_study(mine)
     assert tell(study, Results.of(study, load_runs(small))) == tell(study, Results.of(study, runs))
     for run in runs:
