@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from io import StringIO
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.report.drawn import narrowed
 from lightning_costs.report.lifecycle_words import life_heads, life_sentences, life_tables, told
 from lightning_costs.report.tables import (
     Cell,
@@ -80,7 +80,7 @@ def abreast(cmp: Comparison, most: int = ABREAST) -> Comparison:
     fronts = Counter(label for front in cmp.fronts.values() for label in front)
     ranked = sorted(cmp.labels, key=lambda label: (label not in cmp.best, -praised[label], -fronts[label]))
     chosen = set(ranked[:most])
-    return replace(cmp, runs=[run for run in cmp.runs if run["label"] in chosen])
+    return narrowed(cmp, [label for label in cmp.labels if label in chosen])
 
 
 def _finals(cmp: Comparison) -> Table:
