@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
+from torch import nn
+
 from lightning_costs.compare import Comparison
 from lightning_costs.compare.schema import RunRow
 from lightning_costs.core.records import Amount
@@ -40,6 +42,8 @@ def build(job: Job) -> Training:
     settings = job.settings
     width, depth, heads = shape(settings)
     net = ViT(stack(width, depth, heads), width=width, patch=settings["patch"])
+    if "position_std" in settings:  # patches of one pixel are told apart by their positions alone
+        nn.init.normal_(net.positions, std=settings["position_std"])
     return Training(module=Classifier(net, settings), data=Digits(settings), infer=True)
 
 
@@ -139,7 +143,8 @@ STUDY = Study(
             "depth": 8,
             "head_width": 64,
             "patch": 1,
-            "epochs": 6,
+            "position_std": 0.5,
+            "epochs": 20,
             "batch": 128,
             "lr": 3e-4,
             "targets": (0.9,),

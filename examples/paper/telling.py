@@ -51,8 +51,14 @@ def _spread(results: Results, arm: str, column: str) -> str:
 def setup_line(results: Results) -> str:
     """On what it was measured, and what the runs took together."""
     same = results.compared.setups["same"]
+    cpu = f"{same['hardware.cpu_count']} cores of {same['hardware.cpu']}"
+    # Only a Lightning Trainer says which accelerator it took; the studies without one train by DeepSpeed.
+    trainer = "Lightning" if "accelerator" in same else "DeepSpeed"
     about = [
-        same.get(name) for name in ("hardware.gpu", "hardware.cpu", "precision", "software.torch", "software.lightning")
+        f"{same['hardware.device']} with {cpu}" if same.get("hardware.device") else cpu,
+        same.get("precision"),
+        f"torch {same['software.torch']}",
+        f"{trainer} {same[f'software.{trainer.lower()}']}",
     ]
     took = sum(row["final"].get("total_s") or 0.0 for row in results.compared.runs)
     where = ", ".join(str(fact) for fact in about if fact)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.paper.claims import Alike, Better, Claim, Less, Results, Warns, final, flips, quality, to_target
-from examples.paper.study import Job, Study
-from examples.paper.telling import claim_lines, cost_lines
+from examples.paper.kept import kept
+from examples.paper.study import Job, Study, find_study
+from examples.paper.telling import claim_lines, cost_lines, setup_line
 from lightning_costs.core.records import RunRecord
 
 
@@ -152,3 +153,21 @@ def test_tables_name_every_claim_and_every_method_with_its_interval() -> None:
     a, b = cost_lines(study(columns=("flop", "params")), found)[2:]
     assert a == "| a | 3 | 0.8 | 2.00 GFLOP [1.00 GFLOP, 3.00 GFLOP] |"
     assert b == "| b | 3 | 0.8 | 8.00 GFLOP |"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "told"),
+    [
+        (
+            "table1",
+            "gpu",
+            "on NVIDIA H100 80GB HBM3 with 16 cores of Intel(R) Xeon(R) Processor, bf16-mixed, "
+            "torch 2.11.0+cu130, Lightning 2.6.6.",
+        ),
+        ("table1", "cpu", "on 2 cores of Intel(R) Xeon(R) Processor, 32-true, torch 2.13.0+cpu, Lightning 2.6.6."),
+        ("zero", "cpu", "on 2 cores of Intel(R) Xeon(R) Processor, 32, torch 2.13.0+cpu, DeepSpeed 0.19.8."),
+    ],
+)
+def test_a_page_names_the_device_and_what_trained_on_it(name: str, size: str, told: str) -> None:
+    study = find_study(name)
+    assert setup_line(Results.of(study, kept(study, size))).endswith(told)

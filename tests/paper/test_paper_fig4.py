@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -47,6 +49,15 @@ def test_what_is_trained_has_the_parameters_and_flops_of_the_closed_form(arm: st
     job = jobs("tiny")[arm]
     cost = measure(build(job).module.net, torch.rand(3, 1, 8, 8), times=False)
     assert (cost.params, cost.forward_flop) == (params(job), 2 * forward_mac(job))
+
+
+def test_positions_begin_as_far_apart_as_a_size_asks_for() -> None:
+    job = jobs("tiny")["base"]
+    pl.seed_everything(1, verbose=False)
+    asked = build(replace(job, settings={**job.settings, "position_std": 0.5})).module.net.positions
+    usual = build(job).module.net.positions
+    assert asked.std().item() == pytest.approx(0.5, rel=0.3)
+    assert usual.std().item() == pytest.approx(0.02, rel=0.3)
 
 
 @pytest.mark.parametrize("size", ["cpu", "gpu"])

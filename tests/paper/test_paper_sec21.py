@@ -56,6 +56,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunRecor
         ("sgd", 20, 20, 1, 1, 1),
         ("sam", 20, 20, 2, 1, 2),
         ("sam-half", 10, 10, 2, 1, 2),
+        ("sam-near", 20, 20, 2, 1, 2),
         ("lookahead", 20, 4, 1, 2, 2),
         ("adamw", 20, 20, 1, 2, 2),
     ],
