@@ -49,17 +49,22 @@ def _spread(results: Results, arm: str, column: str) -> str:
 
 
 def setup_line(results: Results) -> str:
-    """On what it was measured, and what the runs took together."""
-    same = results.compared.setups["same"]
-    cpu = f"{same['hardware.cpu_count']} cores of {same['hardware.cpu']}"
+    """On what it was measured, as far as that is the same for all runs, and what the runs took together."""
+    setups = results.compared.setups
+    same = setups["same"]
+
+    def said(form: str, *names: str) -> list[str]:
+        known = [same[name] for name in names if same.get(name) is not None]
+        return [form.format(*known)] if len(known) == len(names) else []
+
+    machine = [*said("{}", "hardware.device"), *said("{} cores of {}", "hardware.cpu_count", "hardware.cpu")]
     # Only a Lightning Trainer says which accelerator it took; the studies without one train by DeepSpeed.
-    trainer = "Lightning" if "accelerator" in same else "DeepSpeed"
+    trainer = "Lightning" if "accelerator" in {*same, *setups["different"]} else "DeepSpeed"
     about = [
-        f"{same['hardware.device']} with {cpu}" if same.get("hardware.device") else cpu,
-        same.get("precision"),
-        f"torch {same['software.torch']}",
-        f"{trainer} {same[f'software.{trainer.lower()}']}",
+        " with ".join(machine) or "machines that differ, or are not known",
+        *said("{}", "precision"),
+        *said("torch {}", "software.torch"),
+        *said(f"{trainer} {{}}", f"software.{trainer.lower()}"),
     ]
     took = sum(row["final"].get("total_s") or 0.0 for row in results.compared.runs)
-    where = ", ".join(str(fact) for fact in about if fact)
-    return f"{len(results.compared.runs)} runs, {human(took, 's')} together, on {where}."
+    return f"{len(results.compared.runs)} runs, {human(took, 's')} together, on {', '.join(about)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from compare.synthetic import make_run
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.paper.claims import Alike, Better, Claim, Less, Results, Warns, final, flips, quality, to_target
-from examples.paper.kept import kept
-from examples.paper.study import Job, Study, find_study
+from examples.paper.kept import kept_results
+from examples.paper.study import Job, Study
 from examples.paper.telling import claim_lines, cost_lines, setup_line
 from lightning_costs.core.records import RunRecord
 
@@ -169,5 +170,14 @@ def test_tables_name_every_claim_and_every_method_with_its_interval() -> None:
     ],
 )
 def test_a_page_names_the_device_and_what_trained_on_it(name: str, size: str, told: str) -> None:
-    study = find_study(name)
-    assert setup_line(Results.of(study, kept(study, size))).endswith(told)
+    results = kept_results(name, size)
+    assert results is not None
+    assert setup_line(results).endswith(told)
+
+
+def test_of_runs_on_unlike_machines_a_page_tells_what_is_the_same() -> None:
+    found = results([1.0], [2.0])
+    unlike = {"hardware.cpu_count": {"a": 2, "b": 8}, "accelerator": {"a": "CPUAccelerator", "b": "CUDAAccelerator"}}
+    same = {"hardware.cpu": "Made", "software.torch": "2.13.0", "software.lightning": "2.6.6"}
+    found = replace(found, compared=replace(found.compared, setups={"same": same, "different": unlike}))
+    assert setup_line(found).endswith("on machines that differ, or are not known, torch 2.13.0, Lightning 2.6.6.")
