@@ -13,7 +13,7 @@ from typing import Any, Protocol, final
 import torch
 
 from lightning_costs.core.records import Place
-from lightning_costs.probes.optimizers import on_update, unwrap
+from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
 from lightning_costs.probes.shadow import Shadows
 
 
@@ -69,11 +69,8 @@ class EngineView:
         put(engine, "step", self._step)
         for name in ("save_checkpoint", "save_16bit_model"):
             put(engine, name, self._saving)
-        inner = unwrap(engine.optimizer)
-        if hasattr(inner, "register_step_post_hook"):
-            look = self._listener.look_inside
-            self._shadows.undo_with(inner.register_step_pre_hook(lambda *_: look()).remove)
-            self._shadows.undo_with(inner.register_step_post_hook(lambda *_: look()).remove)
+        look = self._listener.look_inside
+        hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
         on_update(engine.optimizer, self._listener.updated, self._shadows)
 
     def unwatch(self) -> None:

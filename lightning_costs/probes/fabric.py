@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from lightning_costs.core.records import Place
-from lightning_costs.probes.optimizers import on_update, unwrap
+from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
 from lightning_costs.probes.places import on_mesh, replicas
 from lightning_costs.probes.shadow import Shadows
 
@@ -158,7 +158,6 @@ def facts(fabric: Any) -> dict[str, Any]:
 
 def on_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
     """Call around every update of an optimizer, where it can be hooked."""
-    inner = unwrap(optimizer)
-    if hasattr(inner, "register_step_pre_hook"):
-        inner.register_step_pre_hook(lambda *_: before())
-    on_update(optimizer, after, Shadows())
+    hooks = Shadows()
+    hook_step(unwrap(optimizer), hooks, before=before)
+    on_update(optimizer, after, hooks)
