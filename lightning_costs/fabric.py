@@ -101,14 +101,16 @@ class _Session:
         self._evaluated = False
         self._world_size = 1
         self.count = OpenCount()
-        self.broken = False
+        self.broken = self._told = False
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the script alone from now on."""
         self.broken = True
         with suppress(Exception):
             self.count.end(discard=True)
-        _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
+        if not self._told:
+            self._told = True
+            _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
 
     # The view tells -----------------------------------------------------------------------------------------
 
@@ -138,6 +140,7 @@ class _Session:
         """The loader's batches; what is told between them never raises."""
         yield from (self._evaluating if self._evaluates(loader) else self._training)(loader, fetched)
 
+    @harmless
     def _evaluates(self, loader: Any) -> bool:
         """Gradients are off, or every module is in eval mode; but fine-tuning may train in that mode."""
         if not torch.is_grad_enabled():

@@ -554,7 +554,6 @@ def test_a_compiled_module_runs_its_compiled_graph_in_the_counted_step_and_after
         runs.clear()
         census = counted(step)
         assert (census.total("flop"), len(runs)) == (3 * 2 * 8 * 3 * 5, before)
-        assert (census.compiled, census.memory) == (True, None)
         assert [graph_runs() for _ in range(3)] == [before] * 3
     finally:
         torch._dynamo.reset()
