@@ -136,6 +136,9 @@ class CostMonitor(Callback):
             if isinstance(error, ValueError) and not self.yields:  # an argument, which is the author's to mend
                 raise
             _log.exception("this fit is not measured; it goes on. Please report this")
+            for callback in trainer.callbacks:
+                if isinstance(callback, CostBudget):
+                    callback.let_down()
 
     def _is_free(self, trainer: Any) -> bool:
         """Whether this monitor is the one that measures the fit that begins; if another is, that is said once."""

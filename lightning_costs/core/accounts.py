@@ -53,7 +53,7 @@ class Accounts:
     def _fail(self) -> None:
         """A clock failed while an exception is handled: measuring stops, and what is measured goes on."""
         if self.failed is None:
-            raise  # noqa: PLE0704 - within the handler that calls this
+            raise
         self.failed()
 
     def switching(self) -> None:
