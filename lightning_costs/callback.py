@@ -61,9 +61,9 @@ class CostMonitor(Callback):
         tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
         log: Whether loggers get the complete cost curves or the headline ones only.
         log_every_n_steps: Optimizer steps between two points; the trainer's by default.
-        count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as they
-            would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at all.
-            By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
+        count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
+            they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
+            all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
             twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
 

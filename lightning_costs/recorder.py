@@ -81,8 +81,8 @@ class Recorder:
         place: This process among others; by default as torch.distributed tells, each a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
-        count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by default
-            as LIGHTNING_COSTS_COUNT says.
+        count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
+            default as LIGHTNING_COSTS_COUNT says.
         infer: Whether `infer` will be called: the first counted batch is then kept on the host.
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
             rows stay yours: put `row()` into them.

@@ -38,7 +38,7 @@ def _ours(frame: FrameType | None) -> bool:
 
 
 def _counts(frame: FrameType) -> bool:
-    """Whether this is a call of one function of ours by another: whoever calls from outside has no way to be careful."""
+    """Whether one function of ours calls another here: whoever calls from outside has no way to be careful."""
     code = frame.f_code
     if not _ours(frame) or code.co_filename.rpartition("/")[2] in _GUARDS or code.co_name in _GUARDS_BY_NAME:
         return False

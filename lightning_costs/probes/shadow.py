@@ -53,7 +53,7 @@ class Shadow(functools.partial[Any]):
 
 @final
 class Hook(functools.partial[Any]):
-    """A hook of ours that an object of the user's holds: copies and pickles of the object hold one that does nothing."""
+    """A hook of ours that a user's object holds: copies and pickles of the object hold one that does nothing."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return getattr, (nullcontext(), "__exit__")  # takes anything, returns None, and needs no package of ours

@@ -160,8 +160,8 @@ class StepWatch:
 
     def give_up(self, error: Exception) -> bool:
         """A step or an evaluation raised while it was counted: whether it may be tried again without."""
-        counts = (self._census, self._evaluation)
-        return any([count.give_up(error) for count in counts if count is not None])
+        gave_up = [each.give_up(error) for each in (self._census, self._evaluation) if each is not None]
+        return any(gave_up)
 
     def look_inside(self) -> None:
         """Inside a step, where memory may peak."""
