@@ -376,6 +376,8 @@ class _Session:
     @harmless
     def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
         error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
+        if isinstance(raised := getattr(sys, "last_value", None), Exception):
+            recorder.give_up(raised)  # while a batch was counted: the next run is told how to train without
         if self._batch is not None and self._batch.stepped:
             self._batch_ended()
         infer = self._options.get("infer", "auto")

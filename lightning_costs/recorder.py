@@ -396,9 +396,18 @@ class Recorder:
             batch: What the step trains on.
             position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
         """
-        with self.before(batch, position) or nullcontext():
+        with self.before(batch, position) or nullcontext(), self._told_how():
             yield
         self.worked()
+
+    @contextmanager
+    def _told_how(self) -> Iterator[None]:
+        """What a counted step raises is the loop's; if counting may be the cause, the log says how to train without."""
+        try:
+            yield
+        except Exception as error:
+            self.give_up(error)
+            raise
 
     def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin: `counting` for hot paths.
@@ -455,7 +464,7 @@ class Recorder:
             batch: What is evaluated.
             loader: Tells loaders apart whose batches of equal shapes are worked on differently.
         """
-        with self.before_evaluation(batch, loader) or nullcontext():
+        with self.before_evaluation(batch, loader) or nullcontext(), self._told_how():
             yield
 
     def before_evaluation(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
