@@ -283,7 +283,7 @@ class _Session:
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
         self._announced = self._pipelined = False
-        self.broken = self._told = False
+        self.broken = self._said = False
         self.looking = False
         self.timing_device = False
         self.accounts.failed = self.stop_measuring
@@ -302,8 +302,8 @@ class _Session:
         self.broken = True
         self.looking = self.timing_device = False
         self.view.unwatch()
-        if not self._told:
-            self._told = True
+        if not self._said:
+            self._said = True
             _log.exception("measuring costs failed and stops here; training goes on. Please report this")
 
     @harmless

@@ -101,15 +101,15 @@ class _Session:
         self._evaluated = False
         self._world_size = 1
         self.count = OpenCount()
-        self.broken = self._told = False
+        self.broken = self._said = False
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the script alone from now on."""
         self.broken = True
         with suppress(Exception):
             self.count.end(discard=True)
-        if not self._told:
-            self._told = True
+        if not self._said:
+            self._said = True
             _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
 
     # The view tells -----------------------------------------------------------------------------------------
