@@ -47,6 +47,9 @@ class EngineListener(Protocol):
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
 
+    def stop_measuring(self) -> None:
+        """Called where an exception of ours is handled: the training is to be left alone."""
+
 
 @final
 class EngineView:
@@ -59,7 +62,7 @@ class EngineView:
 
     def __init__(self, engine: Any, listener: EngineListener) -> None:
         self._engine, self._listener = engine, listener
-        self._shadows = Shadows()
+        self._shadows = Shadows(listener.stop_measuring)
 
     def watch(self) -> None:
         """Put the shadows."""
