@@ -16,7 +16,7 @@ from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.budget import budget_told, share_used
 from lightning_costs.core.forecast import Expected
 from lightning_costs.core.goal import check_goal
-from lightning_costs.core.harmless import harmless
+from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
@@ -229,29 +229,34 @@ class CostMonitor(Callback):
             session.stop_measuring()
         session.batch_ended(batch)
 
+    @never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Training is over and the model still on its device: what a forward pass costs is measured here."""
         session = self._session_of(trainer)
         if session is not None and self._infer is not False and trainer.world_size == 1:
             session.infer(budget_s=5.0 if self._infer is True else None)
 
+    @never_harmful
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Identity and totals go into the checkpoint."""
         session = self._session_of(trainer)
         if session is not None and session.view.in_training:
             session.save(checkpoint)
 
+    @never_harmful
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A resumed run continues its totals."""
         session = self._session_of(trainer)
         if session is not None and _CHECKPOINT_KEY in checkpoint and not session.recorder.training:
             session.load(checkpoint)
 
+    @never_harmful
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The fit is over."""
         if stage == "fit" and (session := self._session_of(trainer)) is not None:
             self._close(session, "finished")
 
+    @never_harmful
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
         if (session := self._session_of(trainer)) is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dis
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final
+
+_log = logging.getLogger("lightning_costs")
 
 
 class Measuring(Protocol):
@@ -38,6 +41,20 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
             return None
 
     return tried
+
+
+def never_harmful(hook: Callable[P, R]) -> Callable[P, R | None]:
+    """A hook that somebody else calls: what it raises, by a fault of ours, goes to the log."""
+
+    @wraps(hook)
+    def careful(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return hook(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("measuring costs failed in %s; training goes on. Please report this", hook.__name__)
+            return None
+
+    return careful
 
 
 @final

@@ -42,7 +42,8 @@ class ModuleCalls:
         self._keep = keep_example
         self._known: set[int] = set()
         self._thread = 0
-        self._depth = 0
+        #: Calls that are open.
+        self.depth = 0
         self._on = True
         self._kept: Example | None = None
         #: How often each module was called.
@@ -75,7 +76,7 @@ class ModuleCalls:
         """A module is called in some thread: whether it is one of those that are watched."""
         if id(module) not in self._known or get_ident() != self._thread:
             return False
-        self._depth += 1
+        self.depth += 1
         if not self._on:
             return True
         try:
@@ -83,18 +84,17 @@ class ModuleCalls:
             first = next((t for t in tensors_in([*args, *kwargs.values()]) if t.is_floating_point() and t.ndim), None)
             if first is not None and not first.is_nested and first.shape[-1]:
                 self.rows[module] += first.numel() // first.shape[-1]
-            if self._depth == 1 and next(module.parameters(), None) is not None:
+            if self.depth == 1 and next(module.parameters(), None) is not None:
                 self.outermost.append(module)
                 if self._keep and self._kept is None:
                     self._kept = _example(module, args, kwargs)
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
-            self.failed = f"a call of {type(module).__name__} could not be noted: {type(error).__name__}"
-            self._on = False
+            self.give_up(error)
         return True
 
-    def ended(self) -> None:
-        """The call is over."""
-        self._depth -= 1
+    def give_up(self, error: Exception) -> None:
+        """A call could not be looked at: nothing more is noted."""
+        self.failed, self._on = f"calls could not be noted: {type(error).__name__}", False
 
     @property
     def example(self) -> Example | None:
@@ -163,11 +163,16 @@ def _unlisten(calls: ModuleCalls) -> None:
 
 
 def _called(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-    seen = [calls for calls in _listeners if calls.begins(module, args, kwargs)]
+    seen: list[ModuleCalls] = []
+    try:
+        seen += [calls for calls in _listeners if calls.begins(module, args, kwargs)]
+    except Exception as error:  # noqa: BLE001 - the user's forward pass goes on
+        for calls in _listeners:
+            calls.give_up(error)
     if not seen:
         return _original(module, *args, **kwargs)
     try:
         return _original(module, *args, **kwargs)
     finally:
         for calls in seen:
-            calls.ended()
+            calls.depth -= 1

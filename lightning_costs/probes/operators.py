@@ -118,7 +118,12 @@ class Watch(TorchDispatchMode):
         if not self.compiled:
             caller = sys._getframe(1).f_globals.get("__name__")
             self.compiled = isinstance(caller, str) and caller.startswith("torch._inductor.")
-        inputs = self._before(func, args, kwargs)
+        inputs: list[torch.Tensor] | None = None
+        if self.failed is None and not self.away:
+            try:
+                inputs = self._before(func, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
+                self.failed = f"a step could not be watched: {type(error).__name__}"
         self._running += 1
         try:
             out = func(*args, **kwargs)
@@ -127,8 +132,8 @@ class Watch(TorchDispatchMode):
         if inputs is not None:
             try:
                 self._after(func, args, kwargs, inputs, out)
-            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
-                self.failed = f"{func} could not be watched: {error!r}"
+            except Exception as error:  # noqa: BLE001 - as above
+                self.failed = f"{func} could not be watched: {type(error).__name__}"
         return out
 
     def launched(self, kernel: str) -> None:
@@ -139,15 +144,9 @@ class Watch(TorchDispatchMode):
         if not self._running and not kernel.startswith(_FUSED):
             self.uncounted[f"triton.{kernel}"] += 1
 
-    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
-        if self.failed is not None or self.away:
-            return None
-        try:
-            inputs = list(flat((*args, *kwargs.values())))
-            self._turn(func, inputs)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.failed = f"a step could not be watched: {error!r}"
-            return None
+    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        inputs = list(flat((*args, *kwargs.values())))
+        self._turn(func, inputs)
         return inputs
 
     def _turn(self, func: Any, inputs: list[torch.Tensor]) -> None:

@@ -365,7 +365,7 @@ def test_an_operator_that_cannot_be_watched_makes_counts_missing_and_runs(monkey
     out = []
     census = counted(lambda: out.append(torch.ones(2, 2) @ torch.ones(2, 2)))
     assert out[0].tolist() == [[2.0, 2.0], [2.0, 2.0]]
-    assert "could not be watched: RuntimeError('what is this?')" in census.failed
+    assert "could not be watched: RuntimeError" in census.failed
 
 
 # The first forward pass ------------------------------------------------------------------------------------------
