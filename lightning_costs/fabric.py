@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lightning_costs.core.accounts import METERED
-from lightning_costs.core.harmless import harmless
+from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.probes import fabric as view
 from lightning_costs.probes.open_count import OpenCount
 from lightning_costs.recorder import Recorder
@@ -281,11 +281,10 @@ class _Session:
         evaluation = None
         try:
             for batch in fetched:
-                evaluation = _Evaluation(loader, batch)
-                self._evaluation_begins(evaluation)
+                evaluation = self._evaluation_begins(loader, batch)
                 yield batch
                 del batch
-                if evaluation.trains:
+                if evaluation is not None and evaluation.trains:
                     yield from self._training(loader, fetched)
                     return
                 self._evaluation_ended(evaluation)
@@ -294,11 +293,13 @@ class _Session:
             self._pop(depth)
 
     @harmless
-    def _evaluation_begins(self, evaluation: _Evaluation) -> None:
+    def _evaluation_begins(self, loader: Any, content: object) -> _Evaluation:
+        evaluation = _Evaluation(loader, content)
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
         self._evaluated, self._evaluation = True, evaluation
         if self._recorder is not None:
-            self.count.begin(self._recorder.before_evaluation(evaluation.content))
+            self.count.begin(self._recorder.before_evaluation(content))
+        return evaluation
 
     @harmless
     def _evaluation_ended(self, evaluation: _Evaluation | None) -> None:
@@ -364,6 +365,7 @@ class _Session:
             }
         )
 
+    @never_harmful
     def _end(self) -> None:
         """The run is over: its process ends, or another Fabric trains."""
         if (recorder := self._recorder) is None:

@@ -15,7 +15,7 @@ _HOME = lightning_costs.__path__[0]
 _BETWEEN = ("contextlib.py", "functools.py")
 #: What handles faults: it is what is tested.
 _GUARDS = {"harmless.py"}
-_GUARDS_BY_NAME = {"stop_measuring", "_fail", "TrainerView._step.<locals>.run"}
+_GUARDS_BY_NAME = {"stop_measuring", "_fail", "TrainerView._step.<locals>.run", "_found", "_made"}
 
 
 class Fault(Exception):  # noqa: N818 - it is raised on purpose
