@@ -6,13 +6,17 @@ used: never its tracker, a thread or the network, and never its silent fallbacks
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
+import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from codecarbon.input import DataSource
@@ -90,22 +94,46 @@ def _source(what: str) -> str:
 
 
 def _cloud(cloud: str, cloud_region: str | None) -> Intensity:
+    table = list(csv.DictReader(io.StringIO(_shipped("data/cloud/impact.csv"))))
+    rows = {row["region"]: row for row in table if row["provider"] == cloud.lower()}
+    if not rows:
+        providers = sorted({row["provider"] for row in table})
+        raise _unknown("cloud", cloud, providers, f" (they have {', '.join(providers)})")
+    if cloud_region is None:
+        raise ValueError(f"cloud={cloud!r} needs cloud_region=, for example {next(iter(rows))!r}")
+    if (row := rows.get(cloud_region)) is None:
+        raise _unknown(f"{cloud} region", cloud_region, rows)
+    return Intensity(gco2e_per_kwh=float(row["impact"]), source=_source(f"{cloud} {cloud_region}, {row['source']}"))
+
+
+def _shipped(path: str) -> str:
+    return files("codecarbon").joinpath(path).read_text(encoding="utf-8-sig")
+
+
+@cache
+def _tables() -> DataSource:
+    """codecarbon's tables of countries and regions. Its own reading of any table imports pandas for two others."""
     from codecarbon.input import DataSource
 
-    table = DataSource().get_cloud_emissions_data()
-    providers = sorted(set(table["provider"]))
-    if cloud.lower() not in providers:
-        raise _unknown("cloud", cloud, providers, f" (they have {', '.join(providers)})")
-    rows = table[table["provider"] == cloud.lower()]
-    if cloud_region is None:
-        raise ValueError(f"cloud={cloud!r} needs cloud_region=, for example {rows['region'].iloc[0]!r}")
-    row = rows[rows["region"] == cloud_region]
-    if len(row) != 1:
-        raise _unknown(f"{cloud} region", cloud_region, rows["region"])
-    return Intensity(
-        gco2e_per_kwh=float(row["impact"].item()),
-        source=_source(f"{cloud} {cloud_region}, {row['source'].item()}"),
-    )
+    class Tables(DataSource):  # type: ignore[misc]
+        def get_global_energy_mix_data(self) -> Any:
+            return _json("global_energy_mix.json")
+
+        def get_carbon_intensity_per_source_data(self) -> Any:
+            return _json("carbon_intensity_per_source.json")
+
+        def get_nordic_country_energy_mix_data(self) -> Any:
+            return _json("nordic_emissions.json")
+
+        def get_china_provincial_emissions_data(self) -> Any:
+            return _json("2023/china_provincial_emissions.json")
+
+    return Tables()
+
+
+@cache
+def _json(name: str) -> Any:
+    return json.loads(_shipped(f"data/private_infra/{name}"))
 
 
 class _Region(NamedTuple):
@@ -119,9 +147,8 @@ def _country(country: str, region: str | None) -> Intensity:
     from codecarbon.core.emissions import Emissions
     from codecarbon.core.units import Energy
     from codecarbon.external.geography import GeoMetadata
-    from codecarbon.input import DataSource
 
-    data = DataSource()
+    data = _tables()
     mix = data.get_global_energy_mix_data()
     codes = _codes(data)
     code = codes.get(_folded(country))

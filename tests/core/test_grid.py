@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import re
 import socket
+import subprocess
+import sys
 import unicodedata
 from importlib.metadata import version
 
@@ -12,6 +14,7 @@ from codecarbon.input import DataSource
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from lightning_costs.core import grid
 from lightning_costs.core.grid import intensity
 
 DATA = DataSource()
@@ -231,3 +234,19 @@ def test_no_place_is_an_error_that_says_what_to_give():
 def test_no_figure_of_the_tables_is_not_a_number():
     for row in DATA.get_cloud_emissions_data().to_dict("records"):
         assert math.isfinite(intensity(cloud=row["provider"], cloud_region=row["region"]).gco2e_per_kwh)
+
+
+def test_tables_are_codecarbons_own_and_are_read_without_pandas():
+    ours = grid._tables()
+    for table in ("global_energy_mix", "carbon_intensity_per_source", "nordic_country_energy_mix"):
+        assert getattr(ours, f"get_{table}_data")() == getattr(DATA, f"get_{table}_data")(), table
+    assert ours.get_china_provincial_emissions_data() == DATA.get_china_provincial_emissions_data()
+    code = (
+        "import sys; from lightning_costs.core.grid import intensity\n"
+        "for place in ({'country': 'FRA'}, {'country': 'CN', 'region': 'CN-BJ'}, {'country': 'SE', 'region': 'SE3'},\n"
+        "              {'country': 'CA', 'region': 'CA-QC'}, {'cloud': 'gcp', 'cloud_region': 'europe-west9'}):\n"
+        "    intensity(**place)\n"
+        "print('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
