@@ -43,10 +43,11 @@ class Mode(StrEnum):
 
 
 class Log(StrEnum):
-    """Which costs loggers get."""
+    """Which costs loggers, `callback_metrics` and the progress bar get."""
 
     COMPLETE = "complete"
     HEADLINE = "headline"
+    NONE = "none"
 
 
 class Infer(StrEnum):
@@ -129,7 +130,7 @@ def run(
     target: Targets = None,
     save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
     name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
-    log: Annotated[Log, typer.Option(help="Costs that loggers get.")] = Log.COMPLETE,
+    log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
@@ -148,7 +149,7 @@ def run(
             targets=tuple(target or ()),
             save_dir=str(save_dir.absolute()),
             name=name,
-            log="complete" if log is Log.COMPLETE else "headline",
+            log=log.value,
             log_every_n_steps=log_every_n_steps,
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,

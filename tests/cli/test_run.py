@@ -131,6 +131,45 @@ def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
     assert run.final["infer_latency_p50_s"] is None
 
 
+# What the script prints and logs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+def test_what_a_script_prints_logs_and_shows_is_its_own(call: Call, name: str) -> None:
+    script = run_scripts.QUIET.format(name=name)
+    plain = call(PYTHON, "-W", "ignore", "train.py", script=script)
+    for command, variables in (((*COSTS, "run", "--"), {}), ((), {"LIGHTNING_COSTS": "1"})):
+        done = call(*command, PYTHON, "-W", "ignore", "train.py", script=script, **variables)
+        assert done.code == 0, done.err[-3000:]
+        assert done.out == plain.out
+        assert "What run-" in done.err
+        assert "next: lightning-costs show" in done.err
+        assert "Trainer.fit" not in done.err, "the script silenced Lightning"
+        assert done.run.final["steps"] == 8
+    metrics, row, bar, imported = json.loads(plain.out)
+    assert metrics == ["train/loss", "val/loss"]
+    assert imported == [name.partition(".")[0]]
+    assert "train/loss" in row
+    assert bar == ["v_num"]
+
+
+def test_what_is_asked_for_goes_to_the_scripts_loggers_and_metrics(call: Call) -> None:
+    script = run_scripts.QUIET.format(name="lightning.pytorch")
+    for log, curves in (("complete", True), ("headline", False)):
+        done = call(*COSTS, "run", "--log", log, "--", PYTHON, "-W", "ignore", "train.py", script=script)
+        metrics, row, bar, _ = json.loads(done.out)
+        assert {"cost/energy_j", "cost/flop"} <= set(metrics) & set(row)
+        assert ("cost/optimizer_steps" in row) == curves
+        assert "cost" in bar
+
+
+def test_a_fabric_scripts_standard_output_is_its_own(call: Call) -> None:
+    script = run_scripts.FABRIC + "    print('done')\n"
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=script)
+    assert done.out == "done\n"
+    assert "next: lightning-costs show" in done.err
+
+
 # A budget ---------------------------------------------------------------------------------------------------
 
 
@@ -270,7 +309,7 @@ def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
         ('{"targets": ["high"]}', "targets must be finite numbers, got 'high'"),
         ('{"monitor": 3, "mode": "max"}', "monitor must be a text, got 3"),
         ('{"log_every_n_steps": -1}', "log_every_n_steps must be a whole number of at least 0, got -1"),
-        ('{"log": "all"}', "log must be 'complete' or 'headline'"),
+        ('{"log": "all"}', "log must be 'complete', 'headline' or 'none', got 'all'"),
         ('{"infer": "maybe"}', "infer must be 'auto', true or false"),
         ('{"tariff": {"colour": 1}}', "a tariff has no field 'colour'"),
         ('{"budget": ["steps"]}', "budget in LIGHTNING_COSTS_OPTIONS must be a JSON object"),

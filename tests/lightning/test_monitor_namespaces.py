@@ -34,7 +34,8 @@ def test_the_readmes_ten_lines_run_as_they_stand(tmp_path: Path, name: str) -> N
     script = tmp_path / "readme.py"
     script.write_text(code.replace("lightning.pytorch", name))
     done = python(str(script), cwd=tmp_path)
-    assert "training time" in done.stdout
+    assert "training time" in done.stderr
+    assert "training time" not in done.stdout
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["status"] == "finished"
     assert run.points["val/loss"].drop_nulls().len() > 0
