@@ -546,3 +546,7 @@ def main() -> NoReturn:
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"lightning-costs: {error}") from None
     raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -410,6 +410,50 @@ def begun(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...,
         process.communicate()
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_is_ignored_stays_ignored(call: Call, name: str) -> None:
+    """As `nohup` and a script's `&` leave it; a library that the launcher imports may have a handler of its own."""
+    tells = f"import signal; print(signal.getsignal(signal.{name}).name)"
+    shell = ["sh", "-c", "trap '' " + name.removeprefix("SIG") + '; exec "$@"', "sh"]
+    assert call(*shell, PYTHON, "-c", tells).out == "SIG_IGN\n"
+    assert call(*shell, *COSTS, "run", "--", PYTHON, "-c", tells).out == "SIG_IGN\n"
+
+
+#: What Windows lacks: as a process begins, since it is never there.
+_WITHOUT_POSIX = """
+import os, signal, sys
+sys.modules["resource"] = None
+import subprocess
+for name in "SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGCHLD SIGPIPE SIGXFSZ pthread_sigmask sigtimedwait".split():
+    delattr(signal, name)
+signal.Signals = [signal.SIGINT, signal.SIGTERM]
+for name in ("posix_spawnp", "posix_spawn", "WNOHANG"):
+    delattr(os, name)
+subprocess._USE_POSIX_SPAWN = False
+from lightning_costs.cli import main
+main()
+"""
+
+
+def test_a_system_without_posix_signals_runs_commands_too(call: Call) -> None:
+    command = (PYTHON, "-c", _WITHOUT_POSIX, "run", "--")
+    echo = call(*command, PYTHON, "-c", "import sys; print(input(), file=sys.stderr); sys.exit(3)", text="one\n")
+    assert (echo.code, echo.out) == (3, "")
+    assert echo.err.startswith("one\n")
+    assert "lightning-costs: no run was recorded" in echo.err
+    assert call(*command, "no-such-program").code == 127
+    done = call(*command, PYTHON, "train.py", script=run_scripts.QUIET.format(name="lightning.pytorch"))
+    assert done.code == 0, done.err[-3000:]
+    assert done.run.final["steps"] == 8
+
+
+@pytest.mark.parametrize("module", ["lightning_costs", "lightning_costs.cli"])
+def test_the_command_line_is_a_module_too(call: Call, module: str) -> None:
+    done = call(PYTHON, "-m", module, "run", "--", PYTHON, "-c", "raise SystemExit(3)")
+    assert done.code == 3, done.err
+    assert call(PYTHON, "-m", module, "--version-of-nothing").code == 2
+
+
 _LISTENS = """
 import signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
