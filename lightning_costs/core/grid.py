@@ -18,6 +18,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightning_costs.core.quiet import quiet
+
 if TYPE_CHECKING:
     from codecarbon.input import DataSource
 
@@ -58,11 +60,10 @@ def intensity(
         Traceback (most recent call last):
         ValueError: country 'FRB' is not in codecarbon's tables (ISO 3166-1 code or name); near: ...
     """
-    if cloud is not None:
-        return _cloud(cloud, cloud_region)
-    if country is None:
+    if cloud is None and country is None:
         raise ValueError("a carbon intensity needs country=, or cloud= with cloud_region=, or gco2e_per_kwh=")
-    return _country(country, region)
+    with quiet():
+        return _cloud(cloud, cloud_region) if cloud is not None else _country(str(country), region)
 
 
 def near(got: str, known: Iterable[str]) -> list[str]:
@@ -144,10 +145,6 @@ class _Region(NamedTuple):
 
 
 def _country(country: str, region: str | None) -> Intensity:
-    from codecarbon.core.emissions import Emissions
-    from codecarbon.core.units import Energy
-    from codecarbon.external.geography import GeoMetadata
-
     data = _tables()
     mix = data.get_global_energy_mix_data()
     codes = _codes(data)
@@ -155,18 +152,29 @@ def _country(country: str, region: str | None) -> Intensity:
     if code is None:
         names = [row.get("country_name", iso) for iso, row in mix.items()]
         raise _unknown("country", country, mix if len(country) <= 4 else names, " (ISO 3166-1 code or name)")
-    one_kwh = Energy.from_energy(kWh=1)
-    emissions = Emissions(data)
     if region is None:
-        grams = 1e3 * emissions.get_country_emissions(one_kwh, GeoMetadata(country_iso_code=code))
+        grams = mix[code].get("carbon_intensity")
+        if grams is None:
+            grams = _grams(data, country_iso_code=code)
         return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code} {mix[code].get('year', '')}".strip()))
     known = _regions(code, data)
     found = known.get(_folded(region))
     if found is None:
         hint = "" if known else " (they have no regions of it)"
         raise _unknown(f"region of {code}", region, {each.name for each in known.values()}, hint)
-    grams = 1e3 * emissions.get_region_emissions(one_kwh, GeoMetadata(country_iso_code=code, region=found.name))
+    grams = _grams(data, country_iso_code=code, region=found.name)
     return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code}, {found.name}{found.about}"))
+
+
+def _grams(data: DataSource, **place: str) -> float:
+    """Grams per kWh that codecarbon computes, in a module that imports requests: that changes warning filters."""
+    from codecarbon.core.emissions import Emissions
+    from codecarbon.core.units import Energy
+    from codecarbon.external.geography import GeoMetadata
+
+    emissions, one_kwh, geo = Emissions(data), Energy.from_energy(kWh=1), GeoMetadata(**place)
+    find = emissions.get_region_emissions if "region" in place else emissions.get_country_emissions
+    return 1e3 * float(find(one_kwh, geo))
 
 
 def _codes(data: DataSource) -> dict[str, str]:

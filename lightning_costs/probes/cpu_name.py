@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from lightning_costs.core.quiet import quiet
+
 #: Names of the field in /proc/cpuinfo: on x86, POWER, old ARM, LoongArch. 64-bit ARM has none of them.
 _IN_PROC = ("model name", "cpu", "processor", "uarch")
 _WINDOWS_KEY = r"Hardware\Description\System\CentralProcessor\0"
@@ -47,10 +49,12 @@ def _by_lscpu() -> str | None:
 
 
 def _said(command: list[str]) -> str:
-    environment = {**os.environ, "LC_ALL": "C"}
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", env=environment, timeout=5, check=True
-    ).stdout
+    with quiet():  # the search for the program is not
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"},
+            timeout=5, check=True,
+        )  # fmt: skip
+    return done.stdout
 
 
 def field(text: str, names: Iterable[str]) -> str | None:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, final
 
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import Metering
+from lightning_costs.core.quiet import quiet
 from lightning_costs.core.units import JOULE_PER_KWH
 from lightning_costs.probes import rapl
 from lightning_costs.probes.cpu_name import cpu_name
@@ -25,18 +23,6 @@ from lightning_costs.probes.rapl import RaplEnergy
 
 #: Load is looked at over so long at least.
 _LEAST_LOAD_S = 0.1
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """codecarbon warns of what we record in the header anyway (an unknown CPU, a generic TDP)."""
-    logger = logging.getLogger("codecarbon")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 @cache
@@ -153,9 +139,9 @@ def cpu_meter() -> RaplEnergy | CpuModel:
     if (counter := rapl.packages()) is not None:
         return counter
     try:
-        from codecarbon.external.hardware import CPU
-
         with quiet():
+            from codecarbon.external.hardware import CPU
+
             model, tdp_w = _thermal_design()
             cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
         return CpuModel(cpu, model, tdp_w)
@@ -172,9 +158,9 @@ def ram_meter() -> RaplEnergy | RamConstant:
     if (counter := rapl.memory()) is not None:
         return counter
     try:
-        from codecarbon.external.ram import RAM
-
         with quiet():
+            from codecarbon.external.ram import RAM
+
             return RamConstant(float(RAM().total_power().W))
     except Exception as error:
         raise Missing(f"ram energy: codecarbon cannot model this machine ({error!r})", warn=True) from error

@@ -170,6 +170,22 @@ def test_a_fabric_scripts_standard_output_is_its_own(call: Call) -> None:
     assert "next: lightning-costs show" in done.err
 
 
+@pytest.mark.parametrize("costs", ["0", "1"])
+def test_a_warning_that_python_shows_once_is_shown_once(call: Call, costs: str) -> None:
+    """In Fabric the meters open at the first training batch: what a script warned of before is not warned of again."""
+    begins = "        for step, (x, y) in enumerate(train):\n"
+    script = (
+        run_scripts.FABRIC.replace(
+            "def main(", "def warn():\n    import warnings\n    warnings.warn('mine')\n\n\ndef main("
+        )
+        .replace("    for epoch in", "    warn()\n    for epoch in")
+        .replace(begins, f"{begins}            warn()\n")
+    )
+    done = call(PYTHON, "train.py", script=script, LIGHTNING_COSTS=costs, LIGHTNING_COSTS_COUNTRY="FRA")
+    assert done.code == 0, done.err[-3000:]
+    assert done.err.count("UserWarning: mine") == 1
+
+
 # A budget ---------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -147,6 +148,47 @@ print(sorted(heavy), started - {"lscpu", "sysctl", "scontrol", "nvidia-smi", "ro
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] set()\n"
+
+
+_WARNS_TWICE = """
+import warnings
+
+def warn():
+    warnings.warn("shown once")
+
+warn()
+from lightning_costs.core.grid import intensity
+from lightning_costs.probes import cpu_name, rapl
+from lightning_costs.probes.host_energy import cpu_meter, ram_meter
+intensity(country="FRA")
+rapl.packages = rapl.memory = lambda: None
+cpu_meter().joules(), ram_meter().joules()
+cpu_name._by_lscpu()
+warn()
+"""
+
+
+def test_warnings_that_python_showed_before_are_not_shown_again(tmp_path):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho NumCPUs=3 AllocTRES=cpu=3,mem=64G")
+    scontrol.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    for slurm in ({}, {"SLURM_JOB_ID": "1", "PATH": path}):
+        done = subprocess.run(
+            [sys.executable, "-c", _WARNS_TWICE], env=os.environ | slurm, capture_output=True, text=True, check=True
+        )
+        assert done.stderr.count("shown once") == 1
+
+
+def test_programs_are_found_as_ever_while_codecarbon_is_asked(monkeypatch):
+    search = os.get_exec_path
+    environments = [None, {"PATH": "/a:/b"}, {}, {b"PATH": b"/c"}, dict(os.environ)]
+    with probe.quiet():
+        assert os.get_exec_path is not search
+        assert [os.get_exec_path(env) for env in environments] == [search(env) for env in environments]
+        monkeypatch.setenv("PATH", "/d:/e")
+        assert os.get_exec_path() == ["/d", "/e"]
+    assert os.get_exec_path is search
 
 
 @pytest.mark.parametrize(("percent", "factor"), [(0.0, 0.1), (50.0, 0.1 + 0.9 * 0.5**3), (100.0, 1.0)])
