@@ -14,11 +14,11 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_costs.core.quiet import quiet
+from lightning_costs.core.versions import version_of
 
 if TYPE_CHECKING:
     from codecarbon.input import DataSource
@@ -91,7 +91,7 @@ def _unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> Value
 
 
 def _source(what: str) -> str:
-    return f"{what}, location-based, codecarbon {version('codecarbon')}"
+    return f"{what}, location-based, codecarbon {version_of('codecarbon')}"
 
 
 def _cloud(cloud: str, cloud_region: str | None) -> Intensity:
@@ -127,7 +127,10 @@ def _tables() -> DataSource:
             return _json("nordic_emissions.json")
 
         def get_china_provincial_emissions_data(self) -> Any:
-            return _json("2023/china_provincial_emissions.json")
+            try:
+                return _json("2023/china_provincial_emissions.json")
+            except FileNotFoundError:  # before codecarbon 3.3.1
+                return {"data": {}}
 
     return Tables()
 
@@ -187,10 +190,8 @@ def _codes(data: DataSource) -> dict[str, str]:
         country = pycountry.countries.get(alpha_3=code)
         spellings = [code, row.get("country_name")]
         if country is not None:
-            spellings += [
-                country.alpha_2,
-                *(getattr(country, n, None) for n in ("name", "common_name", "official_name")),
-            ]
+            fields = dict(country)  # its attributes warn where a country has no such name, before pycountry 26
+            spellings += [fields.get(name) for name in ("alpha_2", "name", "common_name", "official_name")]
         for spelling in filter(None, spellings):
             codes.setdefault(_folded(spelling), code)
     return codes

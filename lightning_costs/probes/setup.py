@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lightning_costs.core.versions import UNKNOWN, version_of
 from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.optimizers import family
 from lightning_costs.probes.setting import Setting
@@ -63,13 +63,8 @@ def device_name(setting: Setting) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: version_of(package) for package in _PACKAGES}
+    return {package: version for package, version in found.items() if version != UNKNOWN}
 
 
 def _compiled(setting: Setting) -> bool | None:

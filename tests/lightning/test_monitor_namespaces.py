@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,43 @@ def test_a_fit_imports_no_second_lightning_and_what_silences_the_first_goes_on(
     assert lightnings == []
     (run,) = load_runs(tmp_path / "costs")
     assert run.final["steps"] == 2
+
+
+_WITHOUT_METADATA = """
+import importlib.metadata, sys
+found = importlib.metadata.distribution
+def distribution(name):
+    if name in ("lightning-costs", "codecarbon"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+importlib.metadata.distribution = distribution
+sys.path[:0] = [{archive!r}, {tests!r}]
+import lightning_costs
+assert lightning_costs.__file__.startswith({archive!r}), lightning_costs.__file__
+from lightning_models import classifier, data, namespace, trainer
+pl = namespace("pytorch_lightning")
+tariff = lightning_costs.Tariff(country="FRA", provider="aws")
+monitor = lightning_costs.CostMonitor(save_dir="costs", tariff=tariff)
+trainer(pl, monitor).fit(classifier(pl), data())
+from lightning_costs.cli import main
+sys.argv = ["lightning-costs", "report", "costs", "--to", "md", "-o", "costs.md"]
+main()
+"""
+
+
+def test_a_copy_without_metadata_in_a_zip_measures_and_reports(tmp_path: Path) -> None:
+    archive = tmp_path / "copy.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((ROOT / "lightning_costs").rglob("*")):
+            if path.suffix not in (".pyc", ""):
+                file.write(path, path.relative_to(ROOT))
+    done = python("-c", _WITHOUT_METADATA.format(archive=str(archive), tests=str(ROOT / "tests")), cwd=tmp_path)
+    assert "PackageNotFoundError" not in done.stderr
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.header["written_by"] == "lightning-costs unknown"
+    assert run.header["status"] == "finished"
+    assert run.final["co2e_g"] is not None
+    assert "lightning-costs unknown" in (tmp_path / "costs.md").read_text()
 
 
 def test_importing_the_package_loads_no_framework(tmp_path: Path) -> None:
