@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
         # These modules are themselves callable: `from lightning_costs import compare` works in any import order.
         return import_module(f"lightning_costs.{name}")
     if name == "__version__":
-        return import_module("importlib.metadata").version("lightning-costs")
+        return import_module("lightning_costs.core.versions").version_of("lightning-costs")
     if name not in _HOME:
         raise AttributeError(f"module 'lightning_costs' has no attribute {name!r}")
     value = getattr(import_module(f"lightning_costs.{_HOME[name]}"), name)

@@ -33,7 +33,7 @@ from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerView
 from lightning_costs.recorder import Recorder, came_to, counting_of
 from lightning_costs.stores.book import Status, status_after
-from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, link_wandb, row
+from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, link_wandb, row
 
 __all__ = ["CostBudget", "CostMonitor"]
 
@@ -59,7 +59,8 @@ class CostMonitor(Callback):
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
         indicators: Costs to measure: `[*default_indicators(), Mine()]`.
         tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
-        log: Whether loggers get the complete cost curves or the headline ones only.
+        log: Whether loggers get the complete cost curves or the headline ones only. The headline ones are in
+            `trainer.callback_metrics` and some in the progress bar, too. 'none': all three stay the script's own.
         log_every_n_steps: Optimizer steps between two points; the trainer's by default.
         count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
             they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
@@ -92,15 +93,14 @@ class CostMonitor(Callback):
         length_fn: Callable[[Any], int] | None = None,
         indicators: Sequence[Indicator] | None = None,
         tariff: Tariff | None = None,
-        log: Literal["complete", "headline"] = "complete",
+        log: Log = "complete",
         log_every_n_steps: int | None = None,
         count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
         check_goal(monitor, mode)
-        if log not in ("complete", "headline"):
-            raise ValueError(f"log must be 'complete' or 'headline', got {log!r}")
+        check_log(log)
         if infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
         self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
@@ -195,7 +195,7 @@ class CostMonitor(Callback):
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
-        self._session = _Session(trainer, self, recorder, headline_only=self._log == "headline")
+        self._session = _Session(trainer, self, recorder, log=self._log)
         self._session.start()
         for callback in trainer.callbacks:
             if isinstance(callback, CostBudget):
@@ -277,12 +277,13 @@ class CostMonitor(Callback):
 class _Session:
     """One fit: listens to the trainer's view and tells the recorder."""
 
-    def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, headline_only: bool) -> None:
+    def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, log: Log) -> None:
         self.recorder = recorder
         self.accounts, self.stride = recorder.accounts, recorder.stride
         self.trainer = self._trainer = trainer
         self.view = TrainerView(trainer, owner, self)
-        self._columns = columns(recorder.declarations, headline_only=headline_only)
+        self._logs = log != "none"
+        self._columns = columns(recorder.declarations, headline_only=log == "headline")
         self._headline = columns(recorder.declarations, headline_only=True)
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
@@ -445,9 +446,10 @@ class _Session:
         self.recorder.training_ended()
         run = self.recorder.end(status)
         if self.recorder.run_id and self._trainer.is_global_zero:
-            final = {**self.recorder.final, **came_to(run)}
-            end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline"))
-            link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
+            if self._logs:
+                final = {**self.recorder.final, **came_to(run)}
+                end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline"))
+                link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
             except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
@@ -455,12 +457,12 @@ class _Session:
         return run
 
     def row(self) -> Mapping[str, float]:
-        return row(self._costs, self._columns) if self._row_step == self.view.row_step else {}
+        return row(self._costs, self._columns) if self._logs and self._row_step == self.view.row_step else {}
 
     def bar(self) -> str:
-        if self._bar is None:
+        if self._bar is None and self._logs:
             self._bar = self._in_words()
-        return self._bar
+        return self._bar or ""
 
     def _in_words(self) -> str:
         """Cost so far, and at the end of training with its interval; what of a budget is used."""
@@ -490,7 +492,7 @@ class _Session:
     def _announce(self) -> None:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
         self._announced = True
-        if self._trainer.is_global_zero:
+        if self._logs and self._trainer.is_global_zero:
             begin_wandb(self._trainer.loggers, self.recorder.declarations, self.recorder.header)
 
     # Points -------------------------------------------------------------------------------------------------
@@ -501,6 +503,8 @@ class _Session:
     def _point(self, point: CurvePoint) -> None:
         self._costs, self._bar = point.costs, None
         self._row_step = self.view.row_step
+        if not self._logs:
+            return
         if point.trigger == "train":
             self.view.open_next_row()
         if self._trainer.world_size == 1:
@@ -555,7 +559,7 @@ def _dataset(loaders: Sequence[Any]) -> tuple[str | None, int | None]:
 
 
 def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
-    """About ten rows in human units, and what to try next."""
+    """About ten rows in human units, and what to try next; on stderr, since stdout is the script's."""
     from rich.console import Console
     from rich.table import Table
 
@@ -564,7 +568,7 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     for line in rows:
         if line.text != MISSING:
             table.add_row(line.label, line.text)
-    console = Console()
+    console = Console(stderr=True)
     console.print(table)
     if lost := lost_words(recorder.header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_costs.compare import comparison
 from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.records import RunRecord
@@ -23,9 +22,10 @@ from lightning_costs.core.reprice import priced_columns
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
-from lightning_costs.stores.loader import load_run, load_runs
 from lightning_costs.stores.lock import writer_of
-from lightning_costs.stores.repriced import reprice_folder
+
+if TYPE_CHECKING:
+    from lightning_costs.compare import comparison
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,10 +43,11 @@ class Mode(StrEnum):
 
 
 class Log(StrEnum):
-    """Which costs loggers get."""
+    """Which costs loggers, `callback_metrics` and the progress bar get."""
 
     COMPLETE = "complete"
     HEADLINE = "headline"
+    NONE = "none"
 
 
 class Infer(StrEnum):
@@ -129,7 +130,7 @@ def run(
     target: Targets = None,
     save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
     name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
-    log: Annotated[Log, typer.Option(help="Costs that loggers get.")] = Log.COMPLETE,
+    log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
@@ -148,7 +149,7 @@ def run(
             targets=tuple(target or ()),
             save_dir=str(save_dir.absolute()),
             name=name,
-            log="complete" if log is Log.COMPLETE else "headline",
+            log=log.value,
             log_every_n_steps=log_every_n_steps,
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
@@ -165,6 +166,8 @@ def show(
     everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
 ) -> None:
     """Show one run in human units, missing costs with how to get them."""
+    from lightning_costs.stores.loader import load_run
+
     record = load_run(run)
     header = record.header
     console = Console()
@@ -235,6 +238,8 @@ class Sources(NamedTuple):
 
     def load(self, monitor: str | None, mode: Mode | None) -> list[RunRecord]:
         """The runs."""
+        from lightning_costs.stores.loader import load_runs  # imports polars, which `run` does without
+
         return load_runs(
             list(self.paths),
             monitor=monitor,
@@ -257,6 +262,8 @@ def _compared(
     group: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> comparison.Comparison:
+    from lightning_costs.compare import comparison
+
     return comparison.compare(
         sources.load(monitor, mode),
         monitor=monitor,
@@ -439,6 +446,8 @@ def reprice_run(
     force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
 ) -> None:
     """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    from lightning_costs.stores.repriced import reprice_folder
+
     before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
     was, now, header = before.final, after.final, after.header
     changes = {
@@ -471,6 +480,7 @@ def total(
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included."""
     from lightning_costs.report.project import project_csv, project_rows, project_total
+    from lightning_costs.stores.loader import load_runs
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
     found = project_total(load_runs(list(paths)), by=by.value, tariff=priced)
@@ -532,6 +542,8 @@ def check(
 
 
 def _single(path: str) -> RunRecord:
+    from lightning_costs.stores.loader import load_runs
+
     runs = load_runs(path)
     if len(runs) != 1:
         raise ValueError(f"expected one run at {path}, found {len(runs)}; name its own folder")
@@ -545,3 +557,7 @@ def main() -> NoReturn:
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"lightning-costs: {error}") from None
     raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -388,4 +388,4 @@ class _Session:
         recorder.training_ended()
         recorder.end("failed" if was_broken else status_after(error))
         if recorder.path is not None:
-            print(f"next: lightning-costs show {recorder.path}", flush=True)
+            print(f"next: lightning-costs show {recorder.path}", file=sys.stderr, flush=True)

@@ -29,6 +29,7 @@ from lightning_costs.probes.inference import forward_peak_bytes, infer, moved, r
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Watch
 from lightning_costs.probes.peaks import DevicePeak, find_peak, measured_peak
+from lightning_costs.probes.shadow import Shadows
 from lightning_costs.probes.tensors import held, holding, tensors_in
 
 __all__ = ["ModelCost", "measure"]
@@ -511,11 +512,13 @@ def _call(model: nn.Module, batch: Any) -> Any:
 
 
 def _lightning_loss(model: Any, batch: Any) -> torch.Tensor | None:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `self.log` says that there is no trainer
+    shadows = Shadows()
+    # It would say that there is no trainer. Ignoring warnings instead makes Python show all earlier ones once more.
+    shadows.put(model, "log", lambda _: lambda *args, **kwargs: None)
+    try:
         result = model.training_step(batch, 0) if _takes_index(model.training_step) else model.training_step(batch)
+    finally:
+        shadows.lift()
     found = result.get("loss") if isinstance(result, Mapping) else result
     return found if isinstance(found, torch.Tensor) else None
 

@@ -203,6 +203,46 @@ trainer = pl.Trainer(max_epochs=-1, accelerator="cpu", logger=False, enable_chec
 trainer.fit(BoringModel())
 """
 
+#: What it prints is JSON: the names of all that its loggers, its search and its progress bar get.
+QUIET = """
+import csv
+import json
+import logging
+import sys
+
+import {name} as pl
+from {name}.demos.boring_classes import BoringModel
+from {name}.loggers import CSVLogger
+
+logging.getLogger("{name}").setLevel(logging.ERROR)
+
+
+class Model(BoringModel):
+    def training_step(self, batch, batch_idx):
+        loss = self.step(batch)
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.step(batch))
+
+    def on_train_end(self):
+        bar.extend(self.trainer.progress_bar_callback.get_metrics(self.trainer, self))
+
+
+bar = []
+logger = CSVLogger(".", name="csv", version=0)
+trainer = pl.Trainer(max_epochs=2, limit_train_batches=4, limit_val_batches=2, log_every_n_steps=1, accelerator="cpu",
+                     logger=logger, enable_checkpointing=False, enable_model_summary=False)
+with open("bar.txt", "w") as sys.stdout:
+    trainer.fit(Model())
+sys.stdout = sys.__stdout__
+with open("csv/version_0/metrics.csv") as file:
+    rows = list(csv.DictReader(file))
+heavy = sorted({{"lightning", "pytorch_lightning"}} & set(sys.modules))
+print(json.dumps([sorted(trainer.callback_metrics), list(rows[0]), sorted(bar), heavy]))
+"""
+
 INERT = """
 import sys
 from importlib import import_module

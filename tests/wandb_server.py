@@ -9,9 +9,16 @@ import threading
 import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from typing import Any, Self
 from urllib.parse import quote
 
+import pytest
+
+#: What this server answers is what the client of wandb 0.31 asks; `wandb leet` came with it, too.
+newest_wandb = pytest.mark.skipif(
+    tuple(int(part) for part in version("wandb").split(".")[:2]) < (0, 31), reason="needs wandb 0.31"
+)
 ENTITY = "tester"
 KEY = "0" * 40
 _PROJECT = {"id": "UHJvamVjdDox", "internalId": "1", "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00Z"}

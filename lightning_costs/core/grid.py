@@ -6,13 +6,19 @@ used: never its tracker, a thread or the network, and never its silent fallbacks
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
+import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightning_costs.core.quiet import quiet
+from lightning_costs.core.versions import version_of
 
 if TYPE_CHECKING:
     from codecarbon.input import DataSource
@@ -54,11 +60,10 @@ def intensity(
         Traceback (most recent call last):
         ValueError: country 'FRB' is not in codecarbon's tables (ISO 3166-1 code or name); near: ...
     """
-    if cloud is not None:
-        return _cloud(cloud, cloud_region)
-    if country is None:
+    if cloud is None and country is None:
         raise ValueError("a carbon intensity needs country=, or cloud= with cloud_region=, or gco2e_per_kwh=")
-    return _country(country, region)
+    with quiet():
+        return _cloud(cloud, cloud_region) if cloud is not None else _country(str(country), region)
 
 
 def near(got: str, known: Iterable[str]) -> list[str]:
@@ -86,26 +91,53 @@ def _unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> Value
 
 
 def _source(what: str) -> str:
-    return f"{what}, location-based, codecarbon {version('codecarbon')}"
+    return f"{what}, location-based, codecarbon {version_of('codecarbon')}"
 
 
 def _cloud(cloud: str, cloud_region: str | None) -> Intensity:
+    table = list(csv.DictReader(io.StringIO(_shipped("data/cloud/impact.csv"))))
+    rows = {row["region"]: row for row in table if row["provider"] == cloud.lower()}
+    if not rows:
+        providers = sorted({row["provider"] for row in table})
+        raise _unknown("cloud", cloud, providers, f" (they have {', '.join(providers)})")
+    if cloud_region is None:
+        raise ValueError(f"cloud={cloud!r} needs cloud_region=, for example {next(iter(rows))!r}")
+    if (row := rows.get(cloud_region)) is None:
+        raise _unknown(f"{cloud} region", cloud_region, rows)
+    return Intensity(gco2e_per_kwh=float(row["impact"]), source=_source(f"{cloud} {cloud_region}, {row['source']}"))
+
+
+def _shipped(path: str) -> str:
+    return files("codecarbon").joinpath(path).read_text(encoding="utf-8-sig")
+
+
+@cache
+def _tables() -> DataSource:
+    """codecarbon's tables of countries and regions. Its own reading of any table imports pandas for two others."""
     from codecarbon.input import DataSource
 
-    table = DataSource().get_cloud_emissions_data()
-    providers = sorted(set(table["provider"]))
-    if cloud.lower() not in providers:
-        raise _unknown("cloud", cloud, providers, f" (they have {', '.join(providers)})")
-    rows = table[table["provider"] == cloud.lower()]
-    if cloud_region is None:
-        raise ValueError(f"cloud={cloud!r} needs cloud_region=, for example {rows['region'].iloc[0]!r}")
-    row = rows[rows["region"] == cloud_region]
-    if len(row) != 1:
-        raise _unknown(f"{cloud} region", cloud_region, rows["region"])
-    return Intensity(
-        gco2e_per_kwh=float(row["impact"].item()),
-        source=_source(f"{cloud} {cloud_region}, {row['source'].item()}"),
-    )
+    class Tables(DataSource):  # type: ignore[misc]
+        def get_global_energy_mix_data(self) -> Any:
+            return _json("global_energy_mix.json")
+
+        def get_carbon_intensity_per_source_data(self) -> Any:
+            return _json("carbon_intensity_per_source.json")
+
+        def get_nordic_country_energy_mix_data(self) -> Any:
+            return _json("nordic_emissions.json")
+
+        def get_china_provincial_emissions_data(self) -> Any:
+            try:
+                return _json("2023/china_provincial_emissions.json")
+            except FileNotFoundError:  # before codecarbon 3.3.1
+                return {"data": {}}
+
+    return Tables()
+
+
+@cache
+def _json(name: str) -> Any:
+    return json.loads(_shipped(f"data/private_infra/{name}"))
 
 
 class _Region(NamedTuple):
@@ -116,30 +148,36 @@ class _Region(NamedTuple):
 
 
 def _country(country: str, region: str | None) -> Intensity:
-    from codecarbon.core.emissions import Emissions
-    from codecarbon.core.units import Energy
-    from codecarbon.external.geography import GeoMetadata
-    from codecarbon.input import DataSource
-
-    data = DataSource()
+    data = _tables()
     mix = data.get_global_energy_mix_data()
     codes = _codes(data)
     code = codes.get(_folded(country))
     if code is None:
         names = [row.get("country_name", iso) for iso, row in mix.items()]
         raise _unknown("country", country, mix if len(country) <= 4 else names, " (ISO 3166-1 code or name)")
-    one_kwh = Energy.from_energy(kWh=1)
-    emissions = Emissions(data)
     if region is None:
-        grams = 1e3 * emissions.get_country_emissions(one_kwh, GeoMetadata(country_iso_code=code))
+        grams = mix[code].get("carbon_intensity")
+        if grams is None:
+            grams = _grams(data, country_iso_code=code)
         return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code} {mix[code].get('year', '')}".strip()))
     known = _regions(code, data)
     found = known.get(_folded(region))
     if found is None:
         hint = "" if known else " (they have no regions of it)"
         raise _unknown(f"region of {code}", region, {each.name for each in known.values()}, hint)
-    grams = 1e3 * emissions.get_region_emissions(one_kwh, GeoMetadata(country_iso_code=code, region=found.name))
+    grams = _grams(data, country_iso_code=code, region=found.name)
     return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code}, {found.name}{found.about}"))
+
+
+def _grams(data: DataSource, **place: str) -> float:
+    """Grams per kWh that codecarbon computes, in a module that imports requests: that changes warning filters."""
+    from codecarbon.core.emissions import Emissions
+    from codecarbon.core.units import Energy
+    from codecarbon.external.geography import GeoMetadata
+
+    emissions, one_kwh, geo = Emissions(data), Energy.from_energy(kWh=1), GeoMetadata(**place)
+    find = emissions.get_region_emissions if "region" in place else emissions.get_country_emissions
+    return 1e3 * float(find(one_kwh, geo))
 
 
 def _codes(data: DataSource) -> dict[str, str]:
@@ -152,10 +190,8 @@ def _codes(data: DataSource) -> dict[str, str]:
         country = pycountry.countries.get(alpha_3=code)
         spellings = [code, row.get("country_name")]
         if country is not None:
-            spellings += [
-                country.alpha_2,
-                *(getattr(country, n, None) for n in ("name", "common_name", "official_name")),
-            ]
+            fields = dict(country)  # its attributes warn where a country has no such name, before pycountry 26
+            spellings += [fields.get(name) for name in ("alpha_2", "name", "common_name", "official_name")]
         for spelling in filter(None, spellings):
             codes.setdefault(_folded(spelling), code)
     return codes

@@ -1,10 +1,14 @@
-"""Runs a command as a shell would: its standard streams, its signals and its exit code are the command's own."""
+"""Runs a command as a shell would: its standard streams, its signals and its exit code are the command's own.
+
+Systems without POSIX signals (Windows) have a plainer way: the command runs, and its exit code is ours.
+"""
 
 from __future__ import annotations
 
 import os
-import resource
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,12 +22,9 @@ _LOOK_EVERY_S = 0.5
 
 #: Signals that ask a process for something: whoever sends one to us means the command.
 _PASSED_ON = {
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
+    number
+    for number in signal.Signals
+    if number.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 }
 
 
@@ -42,7 +43,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """
     with tempfile.TemporaryDirectory(prefix="lightning-costs-") as folder:
         try:
-            code = _call(command, {**os.environ, **environment, VARIABLE: folder})
+            code = (_call if _posix() else _call_plainly)(command, {**os.environ, **environment, VARIABLE: folder})
         except FileNotFoundError:
             raise SystemExit(_complain(f"{command[0]}: command not found", 127)) from None
         except OSError as error:
@@ -66,12 +67,21 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
+def _posix() -> bool:
+    """Whether a command's signals can be waited for and passed on."""
+    return hasattr(os, "posix_spawnp") and hasattr(signal, "pthread_sigmask")
+
+
 def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run to the end; the exit code, or minus the signal that ended it.
 
     Raises:
         OSError: Where it could not be started.
     """
+    for each in _PASSED_ON:
+        # As nohup and a script's `&` leave them. Python remembers that; a library's own handler may have come since.
+        if signal.getsignal(each) is signal.SIG_IGN:
+            signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored never becomes pending
     waited = {*_PASSED_ON, signal.SIGCHLD}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
@@ -91,6 +101,18 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _call_plainly(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run to the end where signals cannot be passed on: the console tells the command of a Ctrl-C, and it decides."""
+    program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
+    with subprocess.Popen([program, *command[1:]], env=environment) as child:
+        while True:
+            try:
+                code = child.wait()
+            except KeyboardInterrupt:
+                continue
+            return code - 2**32 if code >= 2**31 else code  # Windows' own codes, such as that of an access violation
+
+
 def _next(waited: set[signal.Signals]) -> tuple[int | None, bool]:
     """Wait for a signal: its number, and whether the terminal sent it, to the command as well; None after a while.
 
@@ -107,8 +129,11 @@ def _next(waited: set[signal.Signals]) -> tuple[int | None, bool]:
 
 
 def _exit_like(code: int) -> NoReturn:
-    if code < 0:
+    if code < 0 and _posix():
+        import resource
+
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
         os.kill(os.getpid(), -code)
-    raise SystemExit(code if code >= 0 else 128 - code)  # the latter where a signal cannot end us: in a container
+        code = 128 - code  # a signal cannot end us: in a container
+    raise SystemExit(code)

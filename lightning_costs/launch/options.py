@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, final
 from lightning_costs.core.budget import check_limits
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.stores.rows import Log, check_log
 
 #: Switches the entry points on where it is 1.
 SWITCH = "LIGHTNING_COSTS"
@@ -30,7 +31,7 @@ class RunOptions:
         targets: Quality targets declared before the run.
         save_dir: Where run folders go.
         name: What people call the run.
-        log: Whether loggers get the complete cost curves or the headline ones only.
+        log: As `CostMonitor`'s, but nothing by default: who measures a script from outside asks for its own results.
         log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
         infer: Whether the cost of a forward pass is measured after training.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
@@ -52,7 +53,7 @@ class RunOptions:
     targets: tuple[float, ...] = ()
     save_dir: str = "costs"
     name: str | None = None
-    log: Literal["complete", "headline"] = "complete"
+    log: Log = "none"
     log_every_n_steps: int | None = None
     infer: Literal["auto"] | bool = "auto"
     tariff: Mapping[str, Any] | None = None
@@ -67,8 +68,7 @@ class RunOptions:
         for target in self.targets:
             if not isinstance(target, int | float) or not math.isfinite(target):
                 raise ValueError(f"targets must be finite numbers, got {target!r}")
-        if self.log not in ("complete", "headline"):
-            raise ValueError(f"log must be 'complete' or 'headline', got {self.log!r}")
+        check_log(self.log)
         every = self.log_every_n_steps
         if every is not None and (type(every) is not int or every < 0):
             raise ValueError(f"log_every_n_steps must be a whole number of at least 0, got {every!r}")

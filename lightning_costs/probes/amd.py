@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import EdgeError, Metering
-from lightning_costs.probes.host_energy import quiet
+from lightning_costs.core.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -58,7 +58,7 @@ class StepCount:
 
 def eager() -> AbstractContextManager[None]:
     """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
-    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch 2.6
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch below 2.6
         return nullcontext()
     return cast("AbstractContextManager[None]", torch.compiler.set_stance("force_eager"))
 

@@ -5,43 +5,48 @@ The one file that touches codecarbon's hardware classes. No tracker, thread, net
 
 from __future__ import annotations
 
-import logging
+import csv
+import io
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
+from importlib.resources import files
 from typing import Any, final
 
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import Metering
+from lightning_costs.core.quiet import quiet
 from lightning_costs.core.units import JOULE_PER_KWH
 from lightning_costs.probes import rapl
+from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.rapl import RaplEnergy
 
 #: Load is looked at over so long at least.
 _LEAST_LOAD_S = 0.1
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """codecarbon warns of what we record in the header anyway (an unknown CPU, a generic TDP)."""
-    logger = logging.getLogger("codecarbon")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 @cache
 def _thermal_design() -> tuple[str, float]:
-    """CPU model and its thermal design power in watts: a search of codecarbon's table, once a process."""
-    from codecarbon.core.cpu import TDP
+    """CPU model and its thermal design power in watts, as codecarbon's `TDP()` finds them, once a process.
 
-    found = TDP()
-    return str(found.model), float(found.tdp)
+    Its constructor takes 1.5 s: a second for the name (see `cpu_name`), the rest for pandas, which reads the table. Its
+    rules for matching names take anything that has a column `Name`.
+
+    Raises:
+        ValueError: If nobody knows the CPU's name, or codecarbon's table has no number for it.
+    """
+    from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP
+    from codecarbon.core.util import count_cpus, detect_cpu_model
+
+    name = cpu_name() or detect_cpu_model()
+    if not name:
+        raise ValueError("nobody knows this CPU's name")
+    table = files("codecarbon").joinpath("data/hardware/cpu_power.csv").read_text(encoding="utf-8")
+    watts: dict[str, str] = {}
+    for row in csv.DictReader(io.StringIO(table)):
+        watts.setdefault(row["Name"], row["TDP"])  # of a name that it has twice, the first; not each is a number
+    known = TDP._get_matching_cpu(TDP.__new__(TDP), name, {"Name": list(watts)})
+    return name, (float(watts[known]) if known else 0.0) or float(count_cpus() * DEFAULT_POWER_PER_CORE)
 
 
 @final
@@ -134,9 +139,9 @@ def cpu_meter() -> RaplEnergy | CpuModel:
     if (counter := rapl.packages()) is not None:
         return counter
     try:
-        from codecarbon.external.hardware import CPU
-
         with quiet():
+            from codecarbon.external.hardware import CPU
+
             model, tdp_w = _thermal_design()
             cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
         return CpuModel(cpu, model, tdp_w)
@@ -153,9 +158,9 @@ def ram_meter() -> RaplEnergy | RamConstant:
     if (counter := rapl.memory()) is not None:
         return counter
     try:
-        from codecarbon.external.ram import RAM
-
         with quiet():
+            from codecarbon.external.ram import RAM
+
             return RamConstant(float(RAM().total_power().W))
     except Exception as error:
         raise Missing(f"ram energy: codecarbon cannot model this machine ({error!r})", warn=True) from error

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from lightning_costs.core.versions import UNKNOWN, version_of
+from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.optimizers import family
 from lightning_costs.probes.setting import Setting
 
@@ -24,7 +24,7 @@ def describe(setting: Setting) -> dict[str, Any]:
     import torch
 
     hardware: dict[str, Any] = {
-        "cpu": cpu_model(),
+        "cpu": cpu_name() or platform.processor() or platform.machine(),
         "cpu_count": os.cpu_count(),
         "machine": platform.machine(),
         "torch_threads": torch.get_num_threads(),
@@ -63,13 +63,8 @@ def device_name(setting: Setting) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: version_of(package) for package in _PACKAGES}
+    return {package: version for package, version in found.items() if version != UNKNOWN}
 
 
 def _compiled(setting: Setting) -> bool | None:
@@ -95,14 +90,3 @@ def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
             values["lr"] = scaled
         described.append({"name": " over ".join(type(m).__name__ for m in members), **values})
     return described
-
-
-def cpu_model() -> str:
-    """The CPU's model name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

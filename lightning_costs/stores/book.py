@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -17,6 +16,7 @@ from lightning_costs.core.rates import PHYSICAL, History
 from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, RunRecord, Trigger
 from lightning_costs.core.reprice import lost_at, told
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.core.versions import version_of
 from lightning_costs.stores.identity import Found, find, find_again, restart, settle
 from lightning_costs.stores.labels import group_of_run, tags_of_run
 from lightning_costs.stores.receipt import sign
@@ -100,7 +100,7 @@ class RunBook:
             "priced": self._priced,
             "attempts": [],
             "warmup": warmup,
-            "written_by": f"lightning-costs {version('lightning-costs')}",
+            "written_by": f"lightning-costs {version_of('lightning-costs')}",
         }
 
     @property

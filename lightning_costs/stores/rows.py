@@ -6,13 +6,15 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.lane_picture import lane_picture
 from lightning_costs.core.records import Amount
 
 PREFIX = "cost/"
+#: Which costs leave the run folder while training: for loggers, W&B, `trainer.callback_metrics` and the progress bar.
+Log = Literal["complete", "headline", "none"]
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
 #: What summaries hold beside costs: what the run came to (`compare.outcome`), and where it is drawn.
@@ -30,6 +32,16 @@ class PlainRun:
 
     def __init__(self, run: Any) -> None:
         self.experiment = run
+
+
+def check_log(log: str) -> None:
+    """Refuse what is none of `Log`.
+
+    Raises:
+        ValueError: With those that there are.
+    """
+    if log not in get_args(Log):
+        raise ValueError(f"log must be 'complete', 'headline' or 'none', got {log!r}")
 
 
 def columns(declarations: Mapping[str, Declaration], *, headline_only: bool) -> dict[str, str]:

@@ -131,6 +131,61 @@ def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
     assert run.final["infer_latency_p50_s"] is None
 
 
+# What the script prints and logs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+def test_what_a_script_prints_logs_and_shows_is_its_own(call: Call, name: str) -> None:
+    script = run_scripts.QUIET.format(name=name)
+    plain = call(PYTHON, "-W", "ignore", "train.py", script=script)
+    for command, variables in (((*COSTS, "run", "--"), {}), ((), {"LIGHTNING_COSTS": "1"})):
+        done = call(*command, PYTHON, "-W", "ignore", "train.py", script=script, **variables)
+        assert done.code == 0, done.err[-3000:]
+        assert done.out == plain.out
+        assert "What run-" in done.err
+        assert "next: lightning-costs show" in done.err
+        assert "Trainer.fit" not in done.err, "the script silenced Lightning"
+        assert done.run.final["steps"] == 8
+    metrics, row, bar, imported = json.loads(plain.out)
+    assert metrics == ["train/loss", "val/loss"]
+    assert imported == [name.partition(".")[0]]
+    assert "train/loss" in row
+    assert bar == ["v_num"]
+
+
+def test_what_is_asked_for_goes_to_the_scripts_loggers_and_metrics(call: Call) -> None:
+    script = run_scripts.QUIET.format(name="lightning.pytorch")
+    for log, curves in (("complete", True), ("headline", False)):
+        done = call(*COSTS, "run", "--log", log, "--", PYTHON, "-W", "ignore", "train.py", script=script)
+        metrics, row, bar, _ = json.loads(done.out)
+        assert {"cost/energy_j", "cost/flop"} <= set(metrics) & set(row)
+        assert ("cost/optimizer_steps" in row) == curves
+        assert "cost" in bar
+
+
+def test_a_fabric_scripts_standard_output_is_its_own(call: Call) -> None:
+    script = run_scripts.FABRIC + "    print('done')\n"
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=script)
+    assert done.out == "done\n"
+    assert "next: lightning-costs show" in done.err
+
+
+@pytest.mark.parametrize("costs", ["0", "1"])
+def test_a_warning_that_python_shows_once_is_shown_once(call: Call, costs: str) -> None:
+    """In Fabric the meters open at the first training batch: what a script warned of before is not warned of again."""
+    begins = "        for step, (x, y) in enumerate(train):\n"
+    script = (
+        run_scripts.FABRIC.replace(
+            "def main(", "def warn():\n    import warnings\n    warnings.warn('mine')\n\n\ndef main("
+        )
+        .replace("    for epoch in", "    warn()\n    for epoch in")
+        .replace(begins, f"{begins}            warn()\n")
+    )
+    done = call(PYTHON, "train.py", script=script, LIGHTNING_COSTS=costs, LIGHTNING_COSTS_COUNTRY="FRA")
+    assert done.code == 0, done.err[-3000:]
+    assert done.err.count("UserWarning: mine") == 1
+
+
 # A budget ---------------------------------------------------------------------------------------------------
 
 
@@ -270,7 +325,7 @@ def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
         ('{"targets": ["high"]}', "targets must be finite numbers, got 'high'"),
         ('{"monitor": 3, "mode": "max"}', "monitor must be a text, got 3"),
         ('{"log_every_n_steps": -1}', "log_every_n_steps must be a whole number of at least 0, got -1"),
-        ('{"log": "all"}', "log must be 'complete' or 'headline'"),
+        ('{"log": "all"}', "log must be 'complete', 'headline' or 'none', got 'all'"),
         ('{"infer": "maybe"}', "infer must be 'auto', true or false"),
         ('{"tariff": {"colour": 1}}', "a tariff has no field 'colour'"),
         ('{"budget": ["steps"]}', "budget in LIGHTNING_COSTS_OPTIONS must be a JSON object"),
@@ -369,6 +424,50 @@ def begun(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...,
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_is_ignored_stays_ignored(call: Call, name: str) -> None:
+    """As `nohup` and a script's `&` leave it; a library that the launcher imports may have a handler of its own."""
+    tells = f"import signal; print(signal.getsignal(signal.{name}).name)"
+    shell = ["sh", "-c", "trap '' " + name.removeprefix("SIG") + '; exec "$@"', "sh"]
+    assert call(*shell, PYTHON, "-c", tells).out == "SIG_IGN\n"
+    assert call(*shell, *COSTS, "run", "--", PYTHON, "-c", tells).out == "SIG_IGN\n"
+
+
+#: What Windows lacks: as a process begins, since it is never there.
+_WITHOUT_POSIX = """
+import os, signal, sys
+sys.modules["resource"] = None
+import subprocess
+for name in "SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGCHLD SIGPIPE SIGXFSZ pthread_sigmask sigtimedwait".split():
+    delattr(signal, name)
+signal.Signals = [signal.SIGINT, signal.SIGTERM]
+for name in ("posix_spawnp", "posix_spawn", "WNOHANG"):
+    delattr(os, name)
+subprocess._USE_POSIX_SPAWN = False
+from lightning_costs.cli import main
+main()
+"""
+
+
+def test_a_system_without_posix_signals_runs_commands_too(call: Call) -> None:
+    command = (PYTHON, "-c", _WITHOUT_POSIX, "run", "--")
+    echo = call(*command, PYTHON, "-c", "import sys; print(input(), file=sys.stderr); sys.exit(3)", text="one\n")
+    assert (echo.code, echo.out) == (3, "")
+    assert echo.err.startswith("one\n")
+    assert "lightning-costs: no run was recorded" in echo.err
+    assert call(*command, "no-such-program").code == 127
+    done = call(*command, PYTHON, "train.py", script=run_scripts.QUIET.format(name="lightning.pytorch"))
+    assert done.code == 0, done.err[-3000:]
+    assert done.run.final["steps"] == 8
+
+
+@pytest.mark.parametrize("module", ["lightning_costs", "lightning_costs.cli"])
+def test_the_command_line_is_a_module_too(call: Call, module: str) -> None:
+    done = call(PYTHON, "-m", module, "run", "--", PYTHON, "-c", "raise SystemExit(3)")
+    assert done.code == 3, done.err
+    assert call(PYTHON, "-m", module, "--version-of-nothing").code == 2
 
 
 _LISTENS = """

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import re
 import socket
+import subprocess
+import sys
 import unicodedata
 from importlib.metadata import version
 
@@ -12,10 +14,14 @@ from codecarbon.input import DataSource
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from lightning_costs.core import grid
 from lightning_costs.core.grid import intensity
 
 DATA = DataSource()
 MIX = DATA.get_global_energy_mix_data()
+newest_tables = pytest.mark.skipif(
+    not hasattr(DATA, "get_china_provincial_emissions_data"), reason="needs the tables of codecarbon 3.3.1"
+)
 LB_PER_MWH = 0.45359237  # g per kWh, by definition of the pound
 
 
@@ -88,6 +94,7 @@ def test_every_zone_of_the_nordic_countries_resolves_to_its_own_figure():
         assert intensity(country=country, region=zone).gco2e_per_kwh == pytest.approx(row["emission_factor"], rel=1e-9)
 
 
+@newest_tables
 def test_every_province_of_china_resolves_to_its_own_figure_by_each_of_its_names():
     for row in DATA.get_china_provincial_emissions_data()["data"].values():
         for name in row["names"]:
@@ -102,6 +109,7 @@ def test_every_province_of_canada_resolves_and_none_is_the_national_value():
         assert got != MIX["CAN"]["carbon_intensity"], name
 
 
+@newest_tables
 def test_a_region_is_found_by_name_and_by_iso_code():
     by_name = intensity(country="USA", region="California")
     assert intensity(country="US", region="US-CA") == by_name == intensity(country="USA", region="us-ca")
@@ -110,6 +118,7 @@ def test_a_region_is_found_by_name_and_by_iso_code():
     assert by_name.gco2e_per_kwh != intensity(country="USA").gco2e_per_kwh
 
 
+@newest_tables
 def test_every_region_is_found_by_its_iso_code():
     for iso, row in DATA.get_china_provincial_emissions_data()["data"].items():
         assert intensity(country="CHN", region=iso).gco2e_per_kwh == pytest.approx(row["emission_factor"], rel=1e-9)
@@ -125,6 +134,7 @@ def test_a_region_is_found_without_its_accents_and_case(quebec):
     assert intensity(country="Canada", region=quebec) == intensity(country="CAN", region="CA-QC")
 
 
+@newest_tables
 def test_the_source_of_a_regional_figure_holds_its_year():
     for country, region in (("SE", "SE3"), ("US", "US-TX"), ("CN", "CN-GD"), ("CA", "CA-QC")):
         assert re.search(r" 20\d\d", intensity(country=country, region=region).source), region
@@ -201,6 +211,7 @@ def test_a_comment_in_the_table_is_no_region(field):
         intensity(country="USA", region=field)
 
 
+@newest_tables
 def test_a_province_without_a_published_figure_is_an_error_and_not_the_national_value():
     with pytest.raises(ValueError, match="region of CHN 'tibet' is not in codecarbon's tables"):
         intensity(country="CHN", region="tibet")
@@ -231,3 +242,20 @@ def test_no_place_is_an_error_that_says_what_to_give():
 def test_no_figure_of_the_tables_is_not_a_number():
     for row in DATA.get_cloud_emissions_data().to_dict("records"):
         assert math.isfinite(intensity(cloud=row["provider"], cloud_region=row["region"]).gco2e_per_kwh)
+
+
+@newest_tables
+def test_tables_are_codecarbons_own_and_are_read_without_pandas():
+    ours = grid._tables()
+    for table in ("global_energy_mix", "carbon_intensity_per_source", "nordic_country_energy_mix"):
+        assert getattr(ours, f"get_{table}_data")() == getattr(DATA, f"get_{table}_data")(), table
+    assert ours.get_china_provincial_emissions_data() == DATA.get_china_provincial_emissions_data()
+    code = (
+        "import sys; from lightning_costs.core.grid import intensity\n"
+        "for place in ({'country': 'FRA'}, {'country': 'CN', 'region': 'CN-BJ'}, {'country': 'SE', 'region': 'SE3'},\n"
+        "              {'country': 'CA', 'region': 'CA-QC'}, {'cloud': 'gcp', 'cloud_region': 'europe-west9'}):\n"
+        "    intensity(**place)\n"
+        "print('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

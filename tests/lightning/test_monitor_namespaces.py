@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,15 +28,18 @@ def python(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", NAMESPACES)
 def test_the_readmes_ten_lines_run_as_they_stand(tmp_path: Path, name: str) -> None:
-    block = re.search(r"```python\n(import lightning.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = re.search(r"```python\n(import pytorch_lightning.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
     code = block[1]
-    assert "lightning.pytorch" in code
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert any(line.startswith("pytorch-lightning") for line in requires), "what it imports is what is installed"
+    code = code.replace("  # or lightning.pytorch, everywhere: the one that you use", "")
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     script = tmp_path / "readme.py"
-    script.write_text(code.replace("lightning.pytorch", name))
+    script.write_text(code.replace("pytorch_lightning", name))
     done = python(str(script), cwd=tmp_path)
-    assert "training time" in done.stdout
+    assert "training time" in done.stderr
+    assert "training time" not in done.stdout
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["status"] == "finished"
     assert run.points["val/loss"].drop_nulls().len() > 0
@@ -43,6 +48,7 @@ def test_the_readmes_ten_lines_run_as_they_stand(tmp_path: Path, name: str) -> N
 _CLI = """
 import sys
 sys.path.insert(0, {tests!r})
+from lightning_costs import CostMonitor  # before any Lightning
 from {name}.cli import LightningCLI
 from lightning_models import classifier, data, namespace
 pl = namespace({name!r})
@@ -88,17 +94,136 @@ def test_lightning_cli_builds_the_monitor_from_yaml(tmp_path: Path, name: str) -
     assert run.final["steps"] == 5
 
 
-@pytest.mark.parametrize("first", [*NAMESPACES, "lightning_costs"])
-def test_a_monitor_is_a_callback_of_both_in_any_import_order(tmp_path: Path, first: str) -> None:
-    code = f"""
-import {first}, pickle
+#: A fresh process, in which nothing else is imported.
+_CALLBACKS = """
+import {first}
 from lightning_costs import CostBudget, CostMonitor
+import pickle
+made = [CostMonitor(monitor="a", mode="max"), CostBudget({{"steps": 5}})]
+import {second}
+callbacks = [*made, *pickle.loads(pickle.dumps(made)), CostMonitor(), CostBudget({{"steps": 5}})]
+print(all(isinstance(callback, {second}.Callback) for callback in callbacks))
+print(issubclass(CostMonitor, {second}.Callback) and issubclass(CostBudget, {second}.Callback))
 import lightning.pytorch, pytorch_lightning
-for callback in (CostMonitor(monitor="a", mode="max"), CostBudget({{"steps": 5}})):
-    callback = pickle.loads(pickle.dumps(callback))
-    assert isinstance(callback, lightning.pytorch.Callback) and isinstance(callback, pytorch_lightning.Callback)
+print(all(isinstance(callback, lightning.pytorch.Callback) for callback in callbacks))
+print(all(isinstance(callback, pytorch_lightning.Callback) for callback in callbacks))
 """
-    python("-c", code, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [NAMESPACES, NAMESPACES[::-1], *(("lightning_costs", name) for name in NAMESPACES)]
+)
+def test_a_monitor_is_a_callback_of_both_in_any_import_order(tmp_path: Path, first: str, second: str) -> None:
+    done = python("-c", _CALLBACKS.format(first=first, second=second), cwd=tmp_path)
+    assert done.stdout.split() == ["True"] * 4
+
+
+_OF_A_SPAWNED_PROCESS = """
+import multiprocessing, sys
+
+def child(monitor):
+    assert not {{"lightning", "pytorch_lightning"}} & set(sys.modules), "a pickled monitor imports no Lightning"
+    import {name} as pl
+    assert isinstance(monitor, pl.Callback)
+    print(monitor.state_key)
+
+if __name__ == "__main__":
+    from lightning_costs import CostMonitor
+    import {name}
+    process = multiprocessing.get_context("spawn").Process(target=child, args=(CostMonitor(),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_monitor_that_a_spawned_process_gets_is_a_callback_there(tmp_path: Path, name: str) -> None:
+    script = tmp_path / "spawns.py"
+    script.write_text(_OF_A_SPAWNED_PROCESS.format(name=name))
+    assert "CostMonitor" in python(str(script), cwd=tmp_path).stdout
+
+
+_FIT = """
+import logging, sys, warnings
+{imports}
+logging.getLogger("{name}").setLevel(logging.ERROR)
+import lightning_utilities.core.rank_zero as shared
+from {name}.utilities.rank_zero import LightningDeprecationWarning
+before = shared.log, shared.rank_zero_deprecation_category
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(4, 1)
+    def training_step(self, batch, index): return self.net(batch).sum()
+    def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=0.1)
+trainer = pl.Trainer(
+    accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    enable_model_summary=False, callbacks=[CostMonitor(save_dir="costs"), CostBudget({{"steps": 2}})],
+)
+trainer.fit(Model(), torch.utils.data.DataLoader(torch.ones(12, 4), batch_size=4))
+assert (shared.log, shared.rank_zero_deprecation_category) == before
+assert before == (logging.getLogger("{name}.utilities.rank_zero"), LightningDeprecationWarning)
+print("imported:", *sorted({{"lightning", "pytorch_lightning", "lightning_fabric"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "imported", "ours_first"),
+    [
+        ("lightning.pytorch", "lightning", True),
+        ("lightning.pytorch", "lightning", False),
+        ("pytorch_lightning", "lightning_fabric pytorch_lightning", True),
+    ],
+)
+def test_a_fit_imports_no_second_lightning_and_what_silences_the_first_goes_on(
+    tmp_path: Path, name: str, imported: str, ours_first: bool
+) -> None:
+    imports = ["import torch", f"import {name} as pl"]
+    imports.insert(0 if ours_first else 2, "from lightning_costs import CostBudget, CostMonitor")
+    done = python("-W", "ignore", "-c", _FIT.format(name=name, imports="\n".join(imports)), cwd=tmp_path)
+    assert f"imported: {imported}\n" in done.stdout
+    lightnings = [line for line in done.stderr.splitlines() if "GPU available" in line or "Trainer.fit" in line]
+    assert lightnings == []
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.final["steps"] == 2
+
+
+_WITHOUT_METADATA = """
+import importlib.metadata, sys
+found = importlib.metadata.distribution
+def distribution(name):
+    if name in ("lightning-costs", "codecarbon"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+importlib.metadata.distribution = distribution
+sys.path[:0] = [{archive!r}, {tests!r}]
+import lightning_costs
+assert lightning_costs.__file__.startswith({archive!r}), lightning_costs.__file__
+from lightning_models import classifier, data, namespace, trainer
+pl = namespace("pytorch_lightning")
+tariff = lightning_costs.Tariff(country="FRA", provider="aws")
+monitor = lightning_costs.CostMonitor(save_dir="costs", tariff=tariff)
+trainer(pl, monitor).fit(classifier(pl), data())
+from lightning_costs.cli import main
+sys.argv = ["lightning-costs", "report", "costs", "--to", "md", "-o", "costs.md"]
+main()
+"""
+
+
+def test_a_copy_without_metadata_in_a_zip_measures_and_reports(tmp_path: Path) -> None:
+    archive = tmp_path / "copy.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((ROOT / "lightning_costs").rglob("*")):
+            if path.suffix not in (".pyc", ""):
+                file.write(path, path.relative_to(ROOT))
+    done = python("-c", _WITHOUT_METADATA.format(archive=str(archive), tests=str(ROOT / "tests")), cwd=tmp_path)
+    assert "PackageNotFoundError" not in done.stderr
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.header["written_by"] == "lightning-costs unknown"
+    assert run.header["status"] == "finished"
+    assert run.final["co2e_g"] is not None
+    assert "lightning-costs unknown" in (tmp_path / "costs.md").read_text()
 
 
 def test_importing_the_package_loads_no_framework(tmp_path: Path) -> None:

@@ -61,6 +61,40 @@ def test_csv_rows_of_results_hold_the_cost_curves(tmp_path: Path, name: str, log
             assert float(row[f"cost/{column}"]) == point[column]
 
 
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_with_log_none_nothing_leaves_the_run_folder(tmp_path: Path, name: str) -> None:
+    pl = namespace(name)
+    monitor = CostMonitor(save_dir=tmp_path / "costs", monitor="val/acc", mode="max", log="none")
+    logger = pl.loggers.CSVLogger(tmp_path, name="csv", version=0)
+    bars: list[str] = []
+    asked: list[str] = []
+
+    class Run:
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            return lambda *args, **kwargs: None
+
+    class WandbLogger(pl.loggers.CSVLogger):  # type: ignore[misc]
+        @property
+        def experiment(self) -> Any:
+            return Run()
+
+        log_metrics = log_hyperparams = save = lambda self, *args, **kwargs: None
+
+    class Model(type(classifier(pl))):  # type: ignore[misc]
+        def on_train_epoch_end(self) -> None:
+            bars.extend(self.trainer.progress_bar_callback.get_metrics(self.trainer, self))
+
+    fit = trainer(pl, monitor, logger=[logger, WandbLogger(tmp_path)], enable_progress_bar=True)
+    fit.fit(Model(), data(), data())
+    rows = rows_of(tmp_path / "csv" / "version_0" / "metrics.csv")
+    assert [key for key in (*rows[0], *fit.callback_metrics, *bars) if "cost" in key] == []
+    assert "v_num" in bars
+    assert asked == [], "a W&B run is told nothing"
+    assert monitor.run is not None
+    assert monitor.run.points["val/acc"].drop_nulls().len() == 2
+
+
 def test_rows_of_other_steps_are_left_alone(tmp_path: Path) -> None:
     pl = namespace("lightning.pytorch")
 

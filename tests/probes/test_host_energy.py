@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+import os
+import random
+import subprocess
+import sys
 import tempfile
+from importlib.resources import files
 
 import pytest
+from codecarbon.core import cpu as codecarbon_cpu
 from codecarbon.core.cpu import TDP
+from codecarbon.core.util import detect_cpu_model
 from codecarbon.external.hardware import CPU
 from codecarbon.external.ram import RAM
 from fakes import FakeClock
@@ -14,6 +22,7 @@ from fakes import FakeClock
 from lightning_costs.core.indicator import Missing
 from lightning_costs.probes import host_energy as probe
 from lightning_costs.probes import rapl
+from lightning_costs.probes.cpu_name import cpu_name, field
 from lightning_costs.probes.host_energy import cpu_meter, ram_meter
 
 HOUR = 3600.0
@@ -52,6 +61,135 @@ def test_codecarbon_still_has_what_the_adapter_uses():
     power, energy = cpu.measure_power_and_energy(1.0)
     assert energy.kWh > 0
     assert power.W > 0
+
+
+def test_the_cpus_name_is_the_one_that_codecarbon_detects():
+    assert cpu_name() == detect_cpu_model()
+
+
+#: What /proc/cpuinfo or lscpu says, and what py-cpuinfo takes of it.
+_TOLD = {
+    "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 7763": "AMD EPYC 7763",
+    "processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c": None,
+    "processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t\t: 3800.000000MHz": "POWER9, altivec supported",
+    "Processor\t: ARMv7 Processor rev 4 (v7l)\nprocessor\t: 0": "ARMv7 Processor rev 4 (v7l)",
+    "processor\t: 0\nhart\t: 0\nuarch\t: sifive,u74-mc": "sifive,u74-mc",
+    "model name\t: \nmodel name\t: Some CPU: rev 2": "Some CPU: rev 2",
+    "": None,
+}
+
+
+@pytest.mark.parametrize("text", _TOLD)
+def test_the_name_is_read_from_proc_as_py_cpuinfo_reads_it(monkeypatch, text):
+    from cpuinfo import cpuinfo
+
+    monkeypatch.setattr(cpuinfo.DataSource, "has_proc_cpuinfo", staticmethod(lambda: True))
+    monkeypatch.setattr(cpuinfo.DataSource, "cat_proc_cpuinfo", staticmethod(lambda: (0, text)))
+    brand = cpuinfo._get_cpu_info_from_proc_cpuinfo().get("brand_raw")
+    assert field(text, ["model name", "cpu", "processor", "uarch"]) == brand == _TOLD[text]
+
+
+def _names():
+    """Names as vendors write them, and some of codecarbon's own as they would be detected."""
+    table = csv.DictReader(files("codecarbon").joinpath("data/hardware/cpu_power.csv").read_text().splitlines())
+    own = random.Random(0).sample([row["Name"] for row in table], 60)
+    return [
+        *own,
+        *(name.upper() for name in own[:10]),
+        *(f"{name.replace('Intel', 'Intel(R)')} CPU @ 2.90GHz" for name in own[:20]),
+        "Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz",
+        "Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz",
+        "AMD EPYC 7763 64-Core Processor",
+        "AMD Ryzen Threadripper 3970X 32-Core Processor",
+        "Apple M1 Max",
+        "Neoverse-V2",
+        "Intel(R) Xeon(R) CPU @ 2.20GHz",
+        "no such CPU",
+    ]
+
+
+def test_the_thermal_design_power_of_a_name_is_codecarbons(monkeypatch):
+    told = []
+    for name in _names():
+        monkeypatch.setattr(probe, "cpu_name", lambda name=name: name)
+        monkeypatch.setattr(codecarbon_cpu, "detect_cpu_model", lambda name=name: name)
+        with probe.quiet():
+            theirs = TDP()
+        assert probe._thermal_design.__wrapped__() == (theirs.model, float(theirs.tdp))
+        told.append(theirs.tdp)
+    assert len(set(told)) > 20, "several are known to it"
+
+
+def test_a_cpu_without_a_name_is_missing(clock, monkeypatch):
+    monkeypatch.setattr(probe, "cpu_name", lambda: None)
+    monkeypatch.setattr("codecarbon.core.util.detect_cpu_model", lambda: "")
+    monkeypatch.setattr(probe, "_thermal_design", probe._thermal_design.__wrapped__)
+    with pytest.raises(Missing, match="nobody knows this CPU's name"):
+        cpu_meter()
+
+
+@pytest.mark.skipif(hasattr(codecarbon_cpu, "pd"), reason="codecarbon below 3.2.9 imports pandas and py-cpuinfo itself")
+def test_opening_the_meters_runs_no_python_and_loads_no_pandas():
+    code = """
+import subprocess, sys
+started = set()
+
+class Popen(subprocess.Popen):
+    def __init__(self, args, *rest, **named):
+        started.add(args[0])
+        super().__init__(args, *rest, **named)
+
+subprocess.Popen = Popen
+from lightning_costs.probes import rapl
+from lightning_costs.probes.host_energy import cpu_meter, ram_meter
+rapl.packages = rapl.memory = lambda: None
+cpu_meter().joules(), ram_meter().joules()
+heavy = {"pandas", "polars", "cpuinfo", "scipy", "torch"} & set(sys.modules)
+print(sorted(heavy), started - {"lscpu", "sysctl", "scontrol", "nvidia-smi", "rocm-smi"})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] set()\n"
+
+
+_WARNS_TWICE = """
+import warnings
+
+def warn():
+    warnings.warn("shown once")
+
+warn()
+from lightning_costs.core.grid import intensity
+from lightning_costs.probes import cpu_name, rapl
+from lightning_costs.probes.host_energy import cpu_meter, ram_meter
+intensity(country="FRA")
+rapl.packages = rapl.memory = lambda: None
+cpu_meter().joules(), ram_meter().joules()
+cpu_name._by_lscpu()
+warn()
+"""
+
+
+def test_warnings_that_python_showed_before_are_not_shown_again(tmp_path):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho NumCPUs=3 AllocTRES=cpu=3,mem=64G")
+    scontrol.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    for slurm in ({}, {"SLURM_JOB_ID": "1", "PATH": path}):
+        done = subprocess.run(
+            [sys.executable, "-c", _WARNS_TWICE], env=os.environ | slurm, capture_output=True, text=True, check=True
+        )
+        assert done.stderr.count("shown once") == 1
+
+
+def test_programs_are_found_as_ever_while_codecarbon_is_asked(monkeypatch):
+    search = os.get_exec_path
+    environments = [None, {"PATH": "/a:/b"}, {}, {b"PATH": b"/c"}, dict(os.environ)]
+    with probe.quiet():
+        assert os.get_exec_path is not search
+        assert [os.get_exec_path(env) for env in environments] == [search(env) for env in environments]
+        monkeypatch.setenv("PATH", "/d:/e")
+        assert os.get_exec_path() == ["/d", "/e"]
+    assert os.get_exec_path is search
 
 
 @pytest.mark.parametrize(("percent", "factor"), [(0.0, 0.1), (50.0, 0.1 + 0.9 * 0.5**3), (100.0, 1.0)])

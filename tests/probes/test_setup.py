@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from lightning_costs.core.records import Place
+from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.setup import cpu_model, describe, describe_optimizers
+from lightning_costs.probes.setup import describe, describe_optimizers
 
 
 def test_a_setup_is_plain_data():
@@ -19,7 +20,7 @@ def test_a_setup_is_plain_data():
     assert json.loads(json.dumps(setup)).keys() == setup.keys()
     assert (setup["device"], setup["devices"], setup["nodes"], setup["module"]) == ("cpu", 4, 2, "Linear")
     assert setup["software"]["torch"] == torch.__version__
-    assert setup["hardware"]["cpu"] == cpu_model() != ""
+    assert setup["hardware"]["cpu"] == cpu_name() != ""
 
 
 def test_a_setup_without_a_model_is_a_setup():

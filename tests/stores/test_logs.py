@@ -16,7 +16,7 @@ import pytest
 import wandb
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from wandb_server import ENTITY, WandbServer
+from wandb_server import ENTITY, WandbServer, newest_wandb
 
 from lightning_costs import CostMonitor, compare, load_run, load_runs
 from lightning_costs.core.records import RunRecord
@@ -124,6 +124,7 @@ def test_hyperparameters_that_need_code_are_left_out(tmp_path: Path) -> None:
     assert run.header["setup"] == {"origin": "CSVLogger, setup unknown"}
 
 
+@newest_wandb
 def test_a_wandb_offline_run_is_its_run_folder_and_is_taken_once(logged: Path) -> None:
     (folder,) = load_runs(logged / "costs")
     offline = by_name(load_runs(logged / "wandb"))
@@ -160,6 +161,7 @@ for name, speed in (("slow", 1.0), ("fast", 2.0)):
 """
 
 
+@newest_wandb
 def test_online_runs_are_read_by_the_public_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with WandbServer() as server:
         for name, value in server.environment.items():
@@ -240,6 +242,7 @@ def test_an_mlperf_log_that_cannot_be_is_refused_with_its_line(tmp_path: Path, c
     assert said in str(refused.value)
 
 
+@newest_wandb
 def test_every_source_stands_in_one_comparison(logged: Path, tmp_path: Path) -> None:
     mlperf = result(tmp_path / "mlperf", accuracies=(3.0, 2.0))
     mlperf.write_text(mlperf.read_text().replace("eval_accuracy", "eval_loss"))

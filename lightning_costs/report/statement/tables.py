@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import NamedTuple
 
+from lightning_costs.core.versions import version_of
 from lightning_costs.report.scale import display
 from lightning_costs.report.statement.amounts import exact, three
 from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Figure, Statement
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 def written_by() -> str:
     """Who wrote a statement."""
-    return f"lightning-costs {version('lightning-costs')}"
+    return f"lightning-costs {version_of('lightning-costs')}"
 
 
 def totals_table(said: Statement) -> Table:

@@ -1,0 +1,34 @@
+"""codecarbon asked without anybody hearing of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither codecarbon's log nor Python's warnings say anything on account of what is inside.
+
+    codecarbon warns of what we record in the header anyway (an unknown CPU, a generic TDP). It also looks for programs
+    (`nvidia-smi`, `rocm-smi`, `scontrol`), and `os.get_exec_path`, which the search goes through, enters
+    `warnings.catch_warnings`: after that, Python shows every warning of the script once more.
+    """
+    logger = logging.getLogger("codecarbon")
+    level, search = logger.level, os.get_exec_path
+
+    def get_exec_path(env: Mapping[str, str] | None = None) -> list[str]:
+        variables = os.environ if env is None else env
+        if any(isinstance(name, bytes) for name in variables):  # another thread's, and rare
+            return search(env)
+        return variables.get("PATH", os.defpath).split(os.pathsep)
+
+    logger.setLevel(logging.CRITICAL)
+    os.get_exec_path = get_exec_path
+    try:
+        yield
+    finally:
+        os.get_exec_path = search
+        logger.setLevel(level)
