@@ -50,6 +50,14 @@ class Log(StrEnum):
     NONE = "none"
 
 
+class Count(StrEnum):
+    """How operators are counted."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    OFF = "off"
+
+
 class Infer(StrEnum):
     """Whether the cost of a forward pass is measured after training."""
 
@@ -132,6 +140,9 @@ def run(
     name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
+    count: Annotated[
+        Count | None, typer.Option(help="Count operators: in a few steps, compiled code eagerly, or not at all.")
+    ] = None,
     infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
     budget: Annotated[
@@ -151,6 +162,7 @@ def run(
             name=name,
             log=log.value,
             log_every_n_steps=log_every_n_steps,
+            count=count.value if count is not None else None,
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
             budget=_limits(budget) if budget else None,

@@ -33,6 +33,7 @@ class RunOptions:
         name: What people call the run.
         log: As `CostMonitor`'s, but nothing by default: who measures a script from outside asks for its own results.
         log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
+        count: How operators are counted: as `CostMonitor`'s.
         infer: Whether the cost of a forward pass is measured after training.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
         budget: Limits of a `CostBudget` by counter column.
@@ -55,6 +56,7 @@ class RunOptions:
     name: str | None = None
     log: Log = "none"
     log_every_n_steps: int | None = None
+    count: Literal["auto", "eager", "off"] | None = None
     infer: Literal["auto"] | bool = "auto"
     tariff: Mapping[str, Any] | None = None
     budget: Mapping[str, float] | None = None
@@ -72,6 +74,8 @@ class RunOptions:
         every = self.log_every_n_steps
         if every is not None and (type(every) is not int or every < 0):
             raise ValueError(f"log_every_n_steps must be a whole number of at least 0, got {every!r}")
+        if self.count not in (None, "auto", "eager", "off"):
+            raise ValueError(f"count must be 'auto', 'eager' or 'off', got {self.count!r}")
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', true or false, got {self.infer!r}")
         Tariff.find(self._tariff())
