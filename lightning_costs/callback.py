@@ -23,14 +23,15 @@ from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import engine
-from lightning_costs.probes.clock import now_s, run_begins_s
+from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.namespaces import Callback
 from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import TrainerView
-from lightning_costs.recorder import Recorder, came_to
+from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import Status, status_after
+from lightning_costs.stores.places import run_root, shown
 from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, link_wandb, row
 
 __all__ = ["CostBudget", "CostMonitor"]
@@ -51,7 +52,7 @@ class CostMonitor(Callback):
             ModelCheckpoint or EarlyStopping.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run.
-        save_dir: Where run folders go.
+        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
         name: What people call the run.
         batch_size_fn: Samples in a batch, where its tensors do not tell.
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
@@ -63,7 +64,7 @@ class CostMonitor(Callback):
             twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
 
     Raises:
-        ValueError: For a monitor without mode, or an unknown `log` or `infer`.
+        ValueError: For a monitor without mode, an unknown `log` or `infer`, or a `save_dir` on no file system.
 
     Example:
         ::
@@ -98,14 +99,16 @@ class CostMonitor(Callback):
         if infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
         self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
-        self._save_dir, self._name, self._log = Path(save_dir), name, log
+        self._save_dir, self._name, self._log = run_root(save_dir), name, log
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators = indicators
         self._tariff = Tariff.find(tariff)
         self._every, self._infer = log_every_n_steps, infer
-        self._made_s = now_s()
+        self._begin_of_run = RunBegin()
         self._accounts: Accounts | None = None
         self._session: _Session | None = None
+        #: What a checkpoint that is saved after the fit holds of it.
+        self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
 
     @property
@@ -130,6 +133,7 @@ class CostMonitor(Callback):
         return self.yields and self is not next((m for m in monitors if not m.yields), monitors[0])
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
+        self._ended = None
         self._accounts = self._accounts_of_this_run()
         monitor, mode = self._goal(trainer)
         every = trainer.log_every_n_steps if self._every is None else self._every
@@ -164,7 +168,7 @@ class CostMonitor(Callback):
 
     def _accounts_of_this_run(self) -> Accounts:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
-        began_s = run_begins_s(self._made_s)
+        began_s = self._begin_of_run.seconds()
         if self._accounts is not None and self._accounts.begun_s >= began_s - 0.5:
             return self._accounts
         return Accounts(now_s, began_s)
@@ -190,7 +194,10 @@ class CostMonitor(Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Identity and totals go into the checkpoint."""
-        if self._session is not None and self._session.view.in_training:
+        if self._session is None:
+            if self._ended is not None:
+                checkpoint[_CHECKPOINT_KEY] = self._ended
+        elif self._session.view.in_training:
             self._session.save(checkpoint)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -216,6 +223,8 @@ class CostMonitor(Callback):
         self.run = session.close(status)
         if trained:
             self._accounts = None
+            self._ended = session.ended
+            self._begin_of_run.ended()
         elif self._accounts is not None:  # a finder's fit: its seconds stay for the run that follows
             self._accounts.rebase("setup")
 
@@ -238,6 +247,8 @@ class _Session:
         self.broken = False
         self.looking = False
         self.timing_device = False
+        #: The recorder's state at the end.
+        self.ended: dict[str, Any] | None = None
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
@@ -375,9 +386,13 @@ class _Session:
     def _finish(self, status: Status) -> RunRecord | None:
         self.recorder.training_ended()
         run = self.recorder.end(status)
+        self.ended = self.recorder.state()
         if self.recorder.run_id and self._trainer.is_global_zero:
-            final = {**self.recorder.final, **came_to(run)}
-            end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline"))
+            final = {**self.recorder.final, **self.recorder.came_to}
+            finished = status == "finished"  # whoever waits for an error must not wait for a picture or a server
+            end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None)
+            if not finished:
+                return run
             link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
@@ -503,5 +518,5 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
-    if run is not None:
-        console.print(f"next: lightning-costs show {recorder.path}", highlight=False, soft_wrap=True)
+    if run is not None and recorder.path is not None:
+        console.print(f"next: lightning-costs show {shown(recorder.path)}", highlight=False, soft_wrap=True)
