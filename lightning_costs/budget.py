@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import wraps
 from typing import Any, Protocol, final
 
 from lightning_costs.core.budget import Budget, Passed, check_columns, check_limits
@@ -32,6 +33,22 @@ class Watched(Protocol):
 
     def ahead(self) -> Mapping[str, Expected]:
         """Totals at the end of training, by column; empty while too little was seen."""
+
+
+def _never_harmful(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook of which a fault of ours ends the holding of the budget, not the training."""
+
+    @wraps(hook)
+    def careful(self: CostBudget, *args: Any, **kwargs: Any) -> None:
+        try:
+            hook(self, *args, **kwargs)
+        except ValueError:  # limits that nobody can hold
+            raise
+        except Exception:  # noqa: BLE001 - a fault of ours must not end the training
+            self._active = False
+            _log.exception("the budget is held no longer; training goes on. Please report this")
+
+    return careful
 
 
 @final
@@ -66,7 +83,12 @@ class CostBudget(Callback):
             raise ValueError(f"warn_at must be a share above 0 and up to 1, got {warn_at!r}")
         self._warn_at, self._checkpoint = warn_at, checkpoint
         self._watched: Watched | None = None
+        self._let_down = False
         self._rest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, a pickle or a spawned process gets: the arguments, and nothing of a fit in progress."""
+        return {**vars(type(self)(self.limits, warn_at=self._warn_at, checkpoint=self._checkpoint))}
 
     def _rest(self) -> None:
         """No fit is in progress."""
@@ -85,8 +107,13 @@ class CostBudget(Callback):
         if self._watched is None:
             self._watched = watched
 
+    def let_down(self) -> None:
+        """The monitor failed, which it said: there are no totals to limit."""
+        self._let_down = True
+
     # Lightning's hooks: the same ones, in the same order, on every rank -----------------------------------------
 
+    @_never_harmful
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Come after those whose hooks change what a step costs or leaves, the monitor above all."""
         if stage != "fit" or trainer.fast_dev_run:
@@ -100,6 +127,7 @@ class CostBudget(Callback):
         others = [callback for callback in trainer.callbacks if callback is not self and callback not in saving]
         trainer.callbacks = [*others, self, *saving]  # a new list: the old one is being gone through
 
+    @_never_harmful
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse limits that nobody can hold, on every rank."""
         if self._active:
@@ -107,12 +135,14 @@ class CostBudget(Callback):
             if (refused := trainer.strategy.broadcast(refused)) is not None:
                 raise ValueError(refused)
 
+    @_never_harmful
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """A resumed run may have spent it all."""
         if self._active:
             self._global_step = trainer.global_step
             self._look(trainer)
 
+    @_never_harmful
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look where a limit may be near: rank 0 has told all when that is."""
         if not self._active:
@@ -128,34 +158,40 @@ class CostBudget(Callback):
         elif self._left <= 0 or now_s() >= self._until_s:
             self._look(trainer)
 
+    @_never_harmful
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """An evaluation costs what no step foretells."""
         if self._active and not trainer.sanity_checking and not self._stopped:
             self._look(trainer, evaluated=True)
 
+    @_never_harmful
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Epochs come in leaps that no pace foretells."""
         if self._active and "epochs" in self.limits and not self._stopped:
             self._look(trainer)
 
+    @_never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The end of an epoch may be what a stop had to wait for."""
         if self._active and self._stopped and self._steps and self._saved_at != self._steps:
             self._save(trainer)
 
+    @_never_harmful
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Somebody's checkpoint of this step is as good as ours."""
         self._saved_at = self._steps
 
+    @_never_harmful
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The fit is over."""
         if stage == "fit":
-            self._watched = None
+            self._watched, self._let_down = None, False
             self._rest()
 
+    @_never_harmful
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The fit ended by an error."""
-        self._watched = None
+        self._watched, self._let_down = None, False
         self._rest()
 
     # What all ranks do together, after the same step ------------------------------------------------------------
@@ -201,6 +237,8 @@ class CostBudget(Callback):
 
     def _refused(self) -> str | None:
         """Why the limits cannot be held, as far as it can be told before training."""
+        if self._watched is None and self._let_down:
+            return None  # looking at it says so
         if self._watched is None:
             return "CostBudget needs a CostMonitor, whose totals it limits: add one to the Trainer's callbacks"
         recorder = self._watched.recorder
@@ -210,8 +248,10 @@ class CostBudget(Callback):
             return recorder.unheld(self.limits)
         except ValueError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 - the others wait in the broadcast
-            return f"whether the budget can be held could not be told: {error!r}"
+        except Exception:  # noqa: BLE001 - the others wait in the broadcast
+            _log.exception("the budget is held no longer; training goes on. Please report this")
+            self._watched = None  # looking at it says so
+            return None
 
     def _decide(self, *, evaluated: bool) -> tuple[float, bool]:
         """Steps until all look again, and whether training stops here."""

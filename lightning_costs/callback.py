@@ -16,7 +16,7 @@ from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.budget import budget_told, share_used
 from lightning_costs.core.forecast import Expected
 from lightning_costs.core.goal import check_goal
-from lightning_costs.core.harmless import harmless
+from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
@@ -27,9 +27,11 @@ from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.namespaces import Callback
 from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
+from lightning_costs.probes.setting import Count
+from lightning_costs.probes.shadow import Shadow
 from lightning_costs.probes.stride import work_of
-from lightning_costs.probes.trainer import TrainerView
-from lightning_costs.recorder import Recorder
+from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerView
+from lightning_costs.recorder import Recorder, counting_of
 from lightning_costs.stores.book import Status, status_after
 from lightning_costs.stores.places import run_root, shown
 from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, link_wandb, row
@@ -60,11 +62,15 @@ class CostMonitor(Callback):
         tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
         log: Whether loggers get the complete cost curves or the headline ones only.
         log_every_n_steps: Optimizer steps between two points; the trainer's by default.
+        count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
+            they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
+            all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
             twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown `log` or `infer`, or a `save_dir` on no file system.
+        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, or a `save_dir` that is no folder
+            of this machine.
 
     Example:
         ::
@@ -90,6 +96,7 @@ class CostMonitor(Callback):
         tariff: Tariff | None = None,
         log: Literal["complete", "headline"] = "complete",
         log_every_n_steps: int | None = None,
+        count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
@@ -103,7 +110,7 @@ class CostMonitor(Callback):
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators = indicators
         self._tariff = Tariff.find(tariff)
-        self._every, self._infer = log_every_n_steps, infer
+        self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
         self._begin_of_run = RunBegin()
         self._accounts: Accounts | None = None
         self._session: _Session | None = None
@@ -116,24 +123,56 @@ class CostMonitor(Callback):
         """The recorder of the fit in progress."""
         return self._session.recorder if self._session is not None else None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, a pickle or a spawned process gets: the arguments, and nothing of a fit in progress."""
+        state = {name: value for name, value in vars(self).items() if not isinstance(value, Shadow)}
+        for hook in HOOKS_OF_A_STEP:
+            state.pop(hook, None)
+        return {**state, "_session": None, "_accounts": None}
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
-        if stage != "fit" or trainer.fast_dev_run or self._session is not None or self._superfluous(trainer):
+        if stage != "fit" or trainer.fast_dev_run or not self._is_free(trainer):
             return
         try:
             self._begin(trainer, pl_module)
-        except Exception:
-            if not self.yields:  # what the script's author wrote is the author's to mend
+        except Exception as error:
+            if isinstance(error, ValueError) and not self.yields:  # an argument, which is the author's to mend
                 raise
             _log.exception("this fit is not measured; it goes on. Please report this")
+            for callback in trainer.callbacks:
+                if isinstance(callback, CostBudget):
+                    callback.let_down()
 
-    def _superfluous(self, trainer: Any) -> bool:
-        """Whether another measures: the script's own, or the first of several, where Trainers share a callback list."""
+    def _is_free(self, trainer: Any) -> bool:
+        """Whether this monitor is the one that measures the fit that begins; if another is, that is said once."""
+        session = self._session
+        if session is not None and session.of(trainer):
+            return False
+        if session is not None and session.running:
+            _log.warning(
+                "this fit is not measured: its CostMonitor measures another Trainer's fit, which has not ended. Give "
+                "each Trainer a monitor of its own"
+            )
+            return False
+        if session is not None:  # a fit that ended without a word to its callbacks
+            self._close(session, "failed")
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
-        return self.yields and self is not next((m for m in monitors if not m.yields), monitors[0])
+        first = next((monitor for monitor in monitors if not monitor.yields), monitors[0] if monitors else self)
+        if first is not self and not self.yields:
+            _log.warning("one CostMonitor measures a fit, the first of the Trainer's callbacks; the others do nothing")
+        return first is self
+
+    def _session_of(self, trainer: Any) -> _Session | None:
+        """The fit in progress, if it is this Trainer's."""
+        session = self._session
+        return session if session is not None and session.of(trainer) else None
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         self._ended = None
+        if trainer.callbacks.count(self) > 1:  # each hook would come twice
+            first = trainer.callbacks.index(self)
+            trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if c is not self or n == first]
         self._accounts = self._accounts_of_this_run()
         monitor, mode = self._goal(trainer)
         every = trainer.log_every_n_steps if self._every is None else self._every
@@ -157,6 +196,7 @@ class CostMonitor(Callback):
             log_every_n_steps=every,
             place=place,
             places=everyone,
+            count=self._count,
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
@@ -184,40 +224,53 @@ class CostMonitor(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch is done."""
-        if (session := self._session) is not None and not (session.stride.same and session.stride.again()):
-            session.batch_ended(batch)
+        session = self._session
+        if session is None or session.trainer is not trainer:
+            return
+        try:
+            if session.stride.same and session.stride.again():
+                return
+        except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+            session.stop_measuring()
+        session.batch_ended(batch)
 
+    @never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Training is over and the model still on its device: what a forward pass costs is measured here."""
-        if self._session is not None and self._infer is not False and trainer.world_size == 1:
-            self._session.infer(budget_s=5.0 if self._infer is True else None)
+        session = self._session_of(trainer)
+        if session is not None and self._infer is not False and trainer.world_size == 1:
+            session.infer(budget_s=5.0 if self._infer is True else None)
 
+    @never_harmful
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Identity and totals go into the checkpoint."""
-        if self._session is None:
-            if self._ended is not None:
-                checkpoint[_CHECKPOINT_KEY] = self._ended
-        elif self._session.view.in_training:
-            self._session.save(checkpoint)
+        session = self._session_of(trainer)
+        if session is not None and session.view.in_training:
+            session.save(checkpoint)
+        elif self._session is None and self._ended is not None:
+            checkpoint[_CHECKPOINT_KEY] = self._ended
 
+    @never_harmful
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A resumed run continues its totals."""
-        if self._session is not None and _CHECKPOINT_KEY in checkpoint and not self._session.recorder.training:
-            self._session.load(checkpoint)
+        session = self._session_of(trainer)
+        if session is not None and _CHECKPOINT_KEY in checkpoint and not session.recorder.training:
+            session.load(checkpoint)
 
+    @never_harmful
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The fit is over."""
-        if stage == "fit":
-            self._close(trainer, "finished")
+        if stage == "fit" and (session := self._session_of(trainer)) is not None:
+            self._close(session, "finished")
 
+    @never_harmful
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
-        self._close(trainer, status_after(type(exception)))
+        if (session := self._session_of(trainer)) is not None:
+            self._close(session, status_after(type(exception)))
 
-    def _close(self, trainer: Any, status: Status) -> None:
-        session, self._session = self._session, None
-        if session is None:
-            return
+    def _close(self, session: _Session, status: Status) -> None:
+        self._session = None
         session.view.unwatch()
         trained = session.recorder.run_id != ""
         self.run = session.close(status)
@@ -236,26 +289,38 @@ class _Session:
     def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, headline_only: bool) -> None:
         self.recorder = recorder
         self.accounts, self.stride = recorder.accounts, recorder.stride
+        self.trainer = self._trainer = trainer
         self.view = TrainerView(trainer, owner, self)
-        self._trainer = trainer
         self._columns = columns(recorder.declarations, headline_only=headline_only)
         self._headline = columns(recorder.declarations, headline_only=True)
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
         self._announced = self._pipelined = False
-        self.broken = False
+        self.broken = self._said = False
         self.looking = False
         self.timing_device = False
         #: The recorder's state at the end.
         self.ended: dict[str, Any] | None = None
+        self.accounts.failed = self.stop_measuring
+
+    def of(self, trainer: Any) -> bool:
+        """Whether this is a fit of that Trainer."""
+        return self.trainer is trainer
+
+    @property
+    def running(self) -> bool:
+        """Whether its Trainer is still at it."""
+        return str(getattr(self.trainer.state, "status", "")).rpartition(".")[2].lower() == "running"
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
         self.broken = True
-        self.looking = False
+        self.looking = self.timing_device = False
         self.view.unwatch()
-        _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+        if not self._said:
+            self._said = True
+            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
 
     @harmless
     def start(self) -> None:
@@ -321,6 +386,10 @@ class _Session:
     @harmless
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         return self.recorder.before_evaluation(batch, loader)
+
+    @harmless
+    def give_up(self, error: Exception) -> bool | None:
+        return self.recorder.give_up(error)
 
     @harmless
     def look_inside(self) -> None:

@@ -142,11 +142,13 @@ class Watching:
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
-        self.broken = True
-        self._view.unwatch()
+        was_broken, self.broken = self.broken, True
+        with suppress(Exception):
+            self._view.unwatch()
         with suppress(Exception):
             self._count.end(discard=True)
-        _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+        if not was_broken:
+            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
 
     # The view tells -----------------------------------------------------------------------------------------
 

@@ -106,14 +106,16 @@ class _Session:
         self._evaluated = False
         self._world_size = 1
         self.count = OpenCount()
-        self.broken = False
+        self.broken = self._said = False
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and leave the script alone from now on."""
         self.broken = True
         with suppress(Exception):
             self.count.end(discard=True)
-        _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
+        if not self._said:
+            self._said = True
+            _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
 
     # The view tells -----------------------------------------------------------------------------------------
 
@@ -143,6 +145,7 @@ class _Session:
         """The loader's batches; what is told between them never raises."""
         yield from (self._evaluating if self._evaluates(loader) else self._training)(loader, fetched)
 
+    @harmless
     def _evaluates(self, loader: Any) -> bool:
         """Gradients are off, or every module is in eval mode; but fine-tuning may train in that mode."""
         if not torch.is_grad_enabled():
@@ -379,6 +382,8 @@ class _Session:
     @harmless
     def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
         error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
+        if isinstance(raised := getattr(sys, "last_value", None), Exception):
+            recorder.give_up(raised)  # while a batch was counted: the next run is told how to train without
         if self._batch is not None and self._batch.stepped:
             self._batch_ended()
         infer = self._options.get("infer", "auto")

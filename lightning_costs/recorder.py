@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, final
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.budget import Budget, Passed, check_columns, unheld
@@ -28,7 +29,7 @@ from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.places import job_places
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import Count, Setting
 from lightning_costs.probes.setup import describe, device_name
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
 from lightning_costs.probes.stride import Stride
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightning_costs")
 
+#: How operators are counted, where no argument says it.
+COUNT = "LIGHTNING_COSTS_COUNT"
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
 #: Train points after which the next ones keep apart, where one process trains (several need the same steps): a point
@@ -79,6 +82,8 @@ class Recorder:
         place: This process among others; by default as torch.distributed tells, each a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
+        count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
+            default as LIGHTNING_COSTS_COUNT says.
         infer: Whether `infer` will be called: the first counted batch is then kept on the host.
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
             rows stay yours: put `row()` into them.
@@ -125,6 +130,7 @@ class Recorder:
         place: Place | None = None,
         places: Sequence[Place] | None = None,
         dataset_samples: int | None = None,
+        count: Count | None = None,
         infer: bool = False,
         wandb: Any = None,
         accounts: Accounts | None = None,
@@ -144,6 +150,7 @@ class Recorder:
             optimizers=optimizers if callable(optimizers) else lambda: optimizers,
             dataset_samples=dataset_samples,
             accounts=self.accounts,
+            count=counting_of(count),
         )
         self._setting.nodes = nodes or len({each.node for each in self._setting.places})
         of_processes = len(self._setting.places) if self._setting.on_cuda else self._setting.nodes
@@ -397,9 +404,18 @@ class Recorder:
             batch: What the step trains on.
             position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
         """
-        with self.before(batch, position) or nullcontext():
+        with self.before(batch, position) or nullcontext(), self._told_how():
             yield
         self.worked()
+
+    @contextmanager
+    def _told_how(self) -> Iterator[None]:
+        """What a counted step raises is the loop's; if counting may be the cause, the log says how to train without."""
+        try:
+            yield
+        except Exception as error:
+            self.give_up(error)
+            raise
 
     def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin: `counting` for hot paths.
@@ -411,6 +427,14 @@ class Recorder:
         if steps is None:
             return None
         return steps.before(batch, position, self.accounts.data_wait_s() if steps.timing_device else 0.0)
+
+    def give_up(self, error: Exception) -> bool:
+        """A step or an evaluation raised while it was counted: no more is counted in this run.
+
+        Returns:
+            Whether counting may be the cause: then the work can be tried again without.
+        """
+        return self._steps is not None and self._steps.give_up(error)
 
     def worked(self) -> None:
         """The work on a batch was queued: `counting` says it."""
@@ -448,7 +472,7 @@ class Recorder:
             batch: What is evaluated.
             loader: Tells loaders apart whose batches of equal shapes are worked on differently.
         """
-        with self.before_evaluation(batch, loader) or nullcontext():
+        with self.before_evaluation(batch, loader) or nullcontext(), self._told_how():
             yield
 
     def before_evaluation(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
@@ -814,6 +838,24 @@ class Recorder:
         if self._state in ("training", "ended"):
             raise ValueError("resume() after begin(): an attempt resumes a checkpoint before it trains")
         self._steps_before = self._book.resume(state)
+
+
+def counting_of(given: Count | None) -> Count:
+    """How operators are counted: as given, else as LIGHTNING_COSTS_COUNT says.
+
+    Raises:
+        ValueError: For what is none of 'auto', 'eager', 'off'.
+
+    Example:
+        >>> counting_of(None), counting_of("off")
+        ('auto', 'off')
+    """
+    said = {"": "auto", "1": "auto", "0": "off"}
+    value = os.environ.get(COUNT, "") if given is None else given
+    value = said.get(value, value) if given is None else value
+    if value not in ("auto", "eager", "off"):
+        raise ValueError(f"{'count' if given is not None else COUNT} must be 'auto', 'eager' or 'off', got {value!r}")
+    return cast("Count", value)
 
 
 def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:

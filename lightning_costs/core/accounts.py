@@ -32,7 +32,7 @@ class Accounts:
         (4.0, 'Seconds so far by account and part; they add up to the time since the run began')
     """
 
-    __slots__ = ("_claimed", "_clock", "_spent", "_stack", "before_switch", "begun_s", "by_whom_s", "since_s")
+    __slots__ = ("_claimed", "_clock", "_spent", "_stack", "before_switch", "begun_s", "by_whom_s", "failed", "since_s")
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
         self._clock = clock
@@ -46,6 +46,15 @@ class Accounts:
         self._claimed = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
         #: Called before `METERED` accounts begin and end, and where the stack is emptied: who meters by account.
         self.before_switch: Callable[[], None] | None = None
+        #: Called where an exception of ours is handled that would else reach somebody's function; without it, such
+        #: exceptions are raised.
+        self.failed: Callable[[], None] | None = None
+
+    def _fail(self) -> None:
+        """A clock failed while an exception is handled: measuring stops, and what is measured goes on."""
+        if self.failed is None:
+            raise
+        self.failed()
 
     def switching(self) -> None:
         """A change of accounts that is rare enough for meters to be read at it is about to happen."""
@@ -87,6 +96,23 @@ class Accounts:
         self.since_s = now
         del self._stack[max(1, len(self._stack) - 1 if depth is None else depth) :]
 
+    def enter(self, account: str) -> int | None:
+        """`push` around a function of somebody else's: raises nothing; None where the clock failed."""
+        try:
+            return self.push(account)
+        except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+            self._fail()
+            return None
+
+    def leave(self, depth: int | None) -> None:
+        """`pop` to the depth that `enter` gave; raises nothing."""
+        if depth is None:
+            return
+        try:
+            self.pop(depth)
+        except Exception:  # noqa: BLE001 - as above
+            self._fail()
+
     def rebase(self, account: str) -> None:
         """Empty the stack onto `account`: after an error, nothing that was open is still open."""
         self.switching()
@@ -107,18 +133,24 @@ class Accounts:
 
         def enter() -> None:
             begins()
-            if stack[-1] == "train":
-                now = clock()
-                spent["train"] += now - self.since_s
-                self.since_s = now
-                stack.append(account)
+            try:
+                if stack[-1] == "train":
+                    now = clock()
+                    spent["train"] += now - self.since_s
+                    self.since_s = now
+                    stack.append(account)
+            except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                self._fail()
 
         def leave() -> None:
-            if stack[-1] == account:
-                now = clock()
-                spent[account] += now - self.since_s
-                self.since_s = now
-                stack.pop()
+            try:
+                if stack[-1] == account:
+                    now = clock()
+                    spent[account] += now - self.since_s
+                    self.since_s = now
+                    stack.pop()
+            except Exception:  # noqa: BLE001 - as above
+                self._fail()
             ends()
 
         return enter, leave
@@ -129,22 +161,29 @@ class Accounts:
         key = (account, whose)
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            now = clock()
-            spent[stack[-1]] += now - self.since_s
-            self.since_s = now
-            depth = len(stack)
-            stack.append(account)
-            unclaimed_s = spent[account] - claimed[account]
             try:
-                return function(*args, **kwargs)
-            finally:
                 now = clock()
                 spent[stack[-1]] += now - self.since_s
                 self.since_s = now
-                del stack[depth:]
-                seconds = spent[account] - claimed[account] - unclaimed_s
-                claimed[account] += seconds
-                by_whom_s[key] = by_whom_s.get(key, 0.0) + seconds
+                depth = len(stack)
+                stack.append(account)
+                unclaimed_s = spent[account] - claimed[account]
+            except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                self._fail()
+                return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                try:
+                    now = clock()
+                    spent[stack[-1]] += now - self.since_s
+                    self.since_s = now
+                    del stack[depth:]
+                    seconds = spent[account] - claimed[account] - unclaimed_s
+                    claimed[account] += seconds
+                    by_whom_s[key] = by_whom_s.get(key, 0.0) + seconds
+                except Exception:  # noqa: BLE001 - as above
+                    self._fail()
 
         return call
 

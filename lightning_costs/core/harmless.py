@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dis
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final
+
+_log = logging.getLogger("lightning_costs")
 
 
 class Measuring(Protocol):
@@ -37,3 +41,100 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
             return None
 
     return tried
+
+
+def never_harmful(hook: Callable[P, R]) -> Callable[P, R | None]:
+    """A hook that somebody else calls: what it raises, by a fault of ours, goes to the log."""
+
+    @wraps(hook)
+    def careful(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return hook(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("measuring costs failed in %s; training goes on. Please report this", hook.__name__)
+            return None
+
+    return careful
+
+
+@final
+class _Call:
+    """One call of the user's function: whether it was made, and how it ended."""
+
+    __slots__ = ("error", "function", "made", "result")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.made = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.made = True
+        try:
+            self.result = self.function(*args, **kwargs)
+        except BaseException as error:
+            self.error = error
+            raise
+        return self.result
+
+
+def carefully(
+    function: Callable[..., Any],
+    around: Callable[[Callable[..., Any]], Callable[..., Any]],
+    failed: Callable[[], None],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Call `around(function)` so that only what `function` itself raises reaches the caller.
+
+    If `around` raises before the call, the function is called with the caller's arguments. If it raises after the
+    call, the caller gets what the function returned or raised.
+
+    Args:
+        function: The user's function.
+        around: Makes our wrapper of it.
+        failed: Called where an exception of ours is handled.
+        args: The caller's arguments.
+        kwargs: The caller's keyword arguments.
+
+    Example:
+        >>> def fails(function):
+        ...     def call(x):
+        ...         function(x)
+        ...         raise ValueError("a fault of ours")
+        ...     return call
+        >>> carefully(abs, fails, lambda: print("stopped"), [-2], {})
+        stopped
+        2
+    """
+    call = _Call(function)
+    try:
+        return around(call)(*args, **kwargs)
+    except Exception as error:
+        if error is call.error:
+            raise
+        failed()
+    if call.error is not None:
+        raise call.error
+    return call.result if call.made else function(*args, **kwargs)
+
+
+def raised_on_purpose(error: BaseException) -> bool:
+    """Whether Python code outside of torch raised it by a statement of its own: nothing of ours made it.
+
+    What a C function raises (torch's checks), and what torch's own Python raises, may come of being watched. Memory
+    that ran out is nothing to try again with.
+    """
+    if not isinstance(error, Exception) or isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    trace = error.__traceback__
+    if trace is None:
+        return True
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    if module.partition(".")[0] in ("torch", "lightning_costs"):
+        return False
+    return dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"

@@ -10,13 +10,14 @@ from lightning_costs.core.indicator import Derived, Family, Measured, Missing, S
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.throughput import rate
-from lightning_costs.probes.census import MOST_CENSUSES, EvaluationCensus, Quantity, StepCensus, StepCount
+from lightning_costs.probes.census import MOST_CENSUSES, UNSEEN, EvaluationCensus, Quantity, StepCensus, StepCount
 from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.setting import Setting
 
 _log = logging.getLogger("lightning_costs")
 
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
+COMPILED = "compiled code as it ran: products that the compiler wrote into kernels of its own are not seen"
 _WAITED = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.counting(batch)"
 
 
@@ -52,7 +53,7 @@ class _Census(Measured):
     def read(self, sample: StepSample) -> float:
         census = self._census
         if census.failed is not None:
-            raise Missing(census.failed, warn=True)
+            raise Missing(census.failed)
         if census.waiting and (census.exhausted or sample.trigger == "end" or not census.censuses):
             why = f"their shapes were unknown, or new after {MOST_CENSUSES} censuses" if census.exhausted else _WAITED
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {why}")
@@ -66,7 +67,8 @@ class _Census(Measured):
         return float(new)
 
     def _how(self, census: StepCensus) -> str:
-        return f"step census: {CONVENTION}{bound(census.lacking)}"
+        compiled = f"; {COMPILED}" if census.compiled else ""
+        return f"step census: {CONVENTION}{compiled}{bound(census.lacking)}"
 
 
 @final
@@ -118,9 +120,14 @@ class MemAccessBytes(_Census):
     name, unit, label, quantities = "mem_access_bytes", "bytes", "memory accesses", ("access_bytes",)
     scope, family = "rank", "memory"
 
+    def read(self, sample: StepSample) -> float:
+        if self._census.compiled:
+            raise Missing(UNSEEN)
+        return super().read(sample)
+
     def _how(self, census: StepCensus) -> str:
         return (
-            "estimate: step census, inputs and outputs of every operator as it ran (a compiled module: eagerly), "
+            "estimate: step census, inputs and outputs of every operator as it ran, "
             "no cache between operators, no work space inside one"
         )
 
@@ -153,6 +160,8 @@ class EvaluateFlop(Measured):
 
     def read(self, sample: StepSample) -> float:
         census = self._census
+        if census.failed is not None:
+            raise Missing(census.failed)
         if census.unknown:
             raise Missing(
                 f"{census.unknown} of {census.batches} evaluation batches were not counted: "
@@ -286,6 +295,11 @@ class OpCalls(_OfFirstStep):
     """
 
     name, label = "op_calls", "operators per step"
+
+    def _of(self, first: StepCount) -> float:
+        if self._census.compiled:
+            raise Missing(UNSEEN)
+        return super()._of(first)
 
 
 @final

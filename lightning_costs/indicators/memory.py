@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, final
 
 from lightning_costs.core.indicator import Measured, Missing
 from lightning_costs.core.records import Amount, StepSample
-from lightning_costs.probes.census import StepCensus
+from lightning_costs.probes.census import UNSEEN, StepCensus
 from lightning_costs.probes.host_memory import rss_reader
 from lightning_costs.probes.lifetimes import Phase, StepMemory
 from lightning_costs.probes.setting import Setting
@@ -150,7 +150,9 @@ class RankMaxOptPeakBytes(_Fullest):
 def counted_memory(census: StepCensus) -> StepMemory:
     """Memory inside the counted steps, or why it is not known yet."""
     if census.failed is not None:
-        raise Missing(census.failed, warn=True)
+        raise Missing(census.failed)
+    if census.compiled:
+        raise Missing(UNSEEN)
     if census.memory is None:
         raise Missing("no step was counted: shapes are unknown, or it is not inside recorder.counting(batch)")
     return census.memory

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from threading import Lock, get_ident
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -26,7 +27,10 @@ class Example(NamedTuple):
 
 @final
 class ModuleCalls:
-    """Hooks every module for one forward pass; the hooks are gone when it is left.
+    """Watches the calls of a module and its submodules for one forward pass.
+
+    It watches `nn.Module.__call__` rather than hooking each module: whoever copies or saves a module in that pass gets
+    nothing of ours with it.
 
     Args:
         module: The root.
@@ -36,8 +40,10 @@ class ModuleCalls:
     def __init__(self, module: nn.Module, *, keep_example: bool = False) -> None:
         self._module = module
         self._keep = keep_example
-        self._handles: list[Any] = []
-        self._depth = 0
+        self._known: set[int] = set()
+        self._thread = 0
+        #: Calls that are open.
+        self.depth = 0
         self._on = True
         self._kept: Example | None = None
         #: How often each module was called.
@@ -49,45 +55,46 @@ class ModuleCalls:
         self.failed: str | None = None
 
     def __enter__(self) -> Self:
-        for module in self._module.modules():
-            try:
-                self._handles += [
-                    module.register_forward_pre_hook(self._begins, prepend=True, with_kwargs=True),
-                    module.register_forward_hook(self._ended, always_call=True),
-                ]
-            except Exception as error:  # noqa: BLE001 - a module that takes no hooks is not told of
-                self.failed = f"{type(module).__name__} takes no hooks: {error!r}"
+        try:
+            self._known = {id(module) for module in self._module.modules()}
+            self._thread = get_ident()
+            _listen(self)
+        except Exception as error:  # noqa: BLE001 - a module that does not tell its parts is still trained
+            self.failed = f"the module's parts are unknown: {type(error).__name__}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        _unlisten(self)
+        self._known.clear()
         self._on = False
 
     def stop(self) -> None:
         """What follows is not the first forward pass: SAM's second one, recomputation."""
         self._on = False
 
-    def _begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._depth += 1
+    def begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A module is called in some thread: whether it is one of those that are watched."""
+        if id(module) not in self._known or get_ident() != self._thread:
+            return False
+        self.depth += 1
         if not self._on:
-            return
+            return True
         try:
             self.counts[module] += 1
             first = next((t for t in tensors_in([*args, *kwargs.values()]) if t.is_floating_point() and t.ndim), None)
             if first is not None and not first.is_nested and first.shape[-1]:
                 self.rows[module] += first.numel() // first.shape[-1]
-            if self._depth == 1 and next(module.parameters(), None) is not None:
+            if self.depth == 1 and next(module.parameters(), None) is not None:
                 self.outermost.append(module)
                 if self._keep and self._kept is None:
                     self._kept = _example(module, args, kwargs)
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
-            self.failed = f"a call of {type(module).__name__} could not be noted: {error!r}"
-            self._on = False
+            self.give_up(error)
+        return True
 
-    def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._depth -= 1
+    def give_up(self, error: Exception) -> None:
+        """A call could not be looked at: nothing more is noted."""
+        self.failed, self._on = f"calls could not be noted: {type(error).__name__}", False
 
     @property
     def example(self) -> Example | None:
@@ -129,3 +136,43 @@ def _on_host(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_on_host(item) for item in value)
     return value
+
+
+_lock = Lock()
+_listeners: tuple[ModuleCalls, ...] = ()
+_original: Callable[..., Any] = nn.Module.__call__
+_in_place = False
+
+
+def _listen(calls: ModuleCalls) -> None:
+    global _listeners, _original, _in_place
+    with _lock:
+        _listeners = (*_listeners, calls)
+        if not _in_place:
+            _original, _in_place = nn.Module.__call__, True
+            nn.Module.__call__ = _called  # type: ignore[method-assign]
+
+
+def _unlisten(calls: ModuleCalls) -> None:
+    """The last one gives the method back, unless somebody wrapped ours meanwhile: then it only calls through."""
+    global _listeners, _in_place
+    with _lock:
+        _listeners = tuple(each for each in _listeners if each is not calls)
+        if not _listeners and _in_place and nn.Module.__call__ is _called:
+            nn.Module.__call__, _in_place = _original, False  # type: ignore[method-assign]
+
+
+def _called(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    seen: list[ModuleCalls] = []
+    try:
+        seen += [calls for calls in _listeners if calls.begins(module, args, kwargs)]
+    except Exception as error:  # noqa: BLE001 - the user's forward pass goes on
+        for calls in _listeners:
+            calls.give_up(error)
+    if not seen:
+        return _original(module, *args, **kwargs)
+    try:
+        return _original(module, *args, **kwargs)
+    finally:
+        for calls in seen:
+            calls.depth -= 1

@@ -1,30 +1,35 @@
 """The step census: operators of one real training step counted per new input signature, reused by all others.
 
-The census only watches: every operator runs as it is, with the arguments it was given. Compiled modules run eagerly
-in the counted step and return to their compiled graph afterwards (FlopCounterMode alone leaves them eager for good
-on torch 2.13).
+The census only watches: every operator runs as it is, with the arguments it was given, and compiled code runs compiled.
+A step that counting makes fail runs again without (`StepCensus.give_up`).
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, final
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.core.harmless import raised_on_purpose
 from lightning_costs.core.indicator import Missing
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Tally, Watch
 from lightning_costs.probes.parameters import in_shards
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import Count, Setting
+from lightning_costs.probes.stride import compiled_graphs
 from lightning_costs.probes.tensors import held
+
+_log = logging.getLogger("lightning_costs")
 
 #: After so many different signatures no more are counted: a stream of ever-new lengths must stay cheap.
 MOST_CENSUSES = 64
@@ -53,9 +58,47 @@ class StepCount:
 
 def eager() -> AbstractContextManager[None]:
     """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
-    if "torch._dynamo" not in sys.modules:
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch 2.6
         return nullcontext()
     return cast("AbstractContextManager[None]", torch.compiler.set_stance("force_eager"))
+
+
+#: Why steps are not counted, for people.
+OFF = "counting is off (count='off', or LIGHTNING_COSTS_COUNT=0)"
+UNSEEN = (
+    "compiled code ran, and what its kernels read, write and hold is not seen: count='eager' runs counted steps "
+    "eagerly instead, which changes last digits"
+)
+_OLD_TORCH = (
+    f"torch {torch.__version__} cannot count compiled code as it runs: a later one does "
+    "(seen on 2.13), or count='eager' lets counted steps run eagerly, which changes last digits"
+)
+_GAVE_UP = (
+    "a step raised {} while its operators were counted, and none is counted since: count='off' or "
+    "LIGHTNING_COSTS_COUNT=0 trains without counting"
+)
+
+
+def compiled_parts(module: nn.Module | None) -> bool:
+    """Whether parts of a module are compiled, by `torch.compile(part)` or `part.compile()`."""
+    return module is not None and any(
+        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
+        for part in module.modules()
+    )
+
+
+def may_compile(module: nn.Module | None) -> bool:
+    """Whether a step may run compiled code: parts of the module are compiled, or anything else in this process is."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo is None:
+        return False
+    backends = getattr(dynamo, "cached_backends", {})
+    return any(backend is not None for backend in backends.values()) or compiled_parts(module)
+
+
+def runs_as_ever(module: nn.Module | None) -> bool:
+    """Whether torch runs compiled code as it would without us while its operators are watched, or there is none."""
+    return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
 
 
 @final
@@ -85,6 +128,7 @@ class StepCensus:
         module: What is trained; without it nothing is said of memory and module calls.
         optimizers: Returns the optimizers.
         device: Where memory is followed.
+        count: 'auto'; 'eager' where compiled code is to run eagerly in counted steps; 'off' counts nothing.
     """
 
     def __init__(
@@ -92,8 +136,12 @@ class StepCensus:
         module: nn.Module | None = None,
         optimizers: Callable[[], Sequence[Any]] = tuple,
         device: torch.device | None = None,
+        count: Count = "auto",
     ) -> None:
         self._module, self._optimizers, self._device = module, optimizers, device
+        self._eager = count == "eager"
+        self._stack: ExitStack | None = None
+        self._graphs = compiled_graphs()
         self._kinds: dict[Hashable, _Booked] = {}
         self._last: tuple[Hashable, _Booked] | None = None
         self._held: list[_Booked] = []
@@ -120,7 +168,9 @@ class StepCensus:
         #: Operators that no formula covers; the counts are lower bounds where there are any.
         self.lacking: tuple[str, ...] = ()
         self._products = False
-        self.failed: str | None = None
+        self.failed: str | None = OFF if count == "off" else None
+        #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
+        self.compiled = False
         #: Module calls of the first counted forward pass.
         self.calls: ModuleCalls | None = None
         #: Whether the first counted forward pass should leave an example to repeat.
@@ -131,7 +181,8 @@ class StepCensus:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
-        return cls(setting.module, lambda: setting.optimizers(), setting.device)  # they may be wrapped later
+        # Optimizers may be wrapped later.
+        return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count)
 
     def detach(self) -> None:
         """Nothing is held."""
@@ -142,12 +193,18 @@ class StepCensus:
         """Whether the step about to begin should be counted."""
         if key is self._content and not self._unknown:
             return False
-        if self.censuses >= MOST_CENSUSES:
+        if self.censuses >= MOST_CENSUSES or self.failed is not None:
             return False
         if self._unknown or key not in self._seen or (self._updated and key in self._again):
-            return True
+            return self._can_count()
         self._content = key if self._updated else None
         return False
+
+    def _can_count(self) -> bool:
+        """Whether the user's step runs as ever while it is counted."""
+        if not self._eager and not runs_as_ever(self._module):
+            self.failed = _OLD_TORCH
+        return self.failed is None
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None) -> Iterator[None]:
@@ -159,12 +216,13 @@ class StepCensus:
         """
         self._fresh = None
         counts = key not in self._again or bool(self._unknown)
-        calls = None
-        if self.calls is None and self._module is not None:
-            calls = ModuleCalls(self._module, keep_example=self.keep_example)
-        watch = None
+        calls = watch = follows = None
+        stack = ExitStack()
         try:
-            follows = self._following = self._follow()
+            # torch.compile would trace what watches calls, and compile it into the user's graph.
+            if self.calls is None and self._module is not None and (self._eager or not may_compile(self._module)):
+                calls = ModuleCalls(self._module, keep_example=self.keep_example)
+            follows = self._follow()
             watch = Watch(
                 weights=self._module.parameters() if self._module is not None else (),
                 lifetimes=follows,
@@ -172,27 +230,40 @@ class StepCensus:
                 counts=counts,
                 gathered=self._gathered(),
             )
+            stack.enter_context(eager() if self._eager else nullcontext())
+            stack.enter_context(calls or nullcontext())
+            stack.enter_context(launches(watch.launched))
+            stack.enter_context(watch)
         except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
-            self.failed = f"a step could not be watched: {error!r}"
+            self.failed = f"a step could not be watched: {type(error).__name__}"
+            _log.warning("no step is counted: one could not be watched", exc_info=error)
+            watch = None
+            stack.close()
+        self.censuses += 1
         if watch is None:
-            self.censuses += 1
             yield
             return
-        self._watch = watch
+        self._stack, self._following, self._watch = stack, follows, watch
         try:
-            with eager(), calls or nullcontext(), launches(watch.launched), watch:
-                yield
+            yield
             self.look()
         finally:
-            self._following = self._watch = None
+            gave_up = self._stack is None
+            self._stack = self._following = self._watch = None
+            stack.close()
             memory = follows.close() if follows is not None else None
-        self.censuses += 1
+        if gave_up:
+            return
         self._seen.add(key)
         if watch.failed is not None:
             self.failed = watch.failed
+            _log.warning("no step is counted: %s", watch.failed)
         if calls is not None:
             self.calls = calls
-        if memory is not None:
+        if self._runs_compiled(watch):
+            self.compiled = True  # storages of compiled code are made and dropped unseen
+            self._memory = None
+        elif memory is not None:
             self._remember(key, memory)
         if counts:
             self._fresh = StepCount(
@@ -202,6 +273,26 @@ class StepCensus:
                 uncounted=dict(watch.uncounted),
                 samples=samples,
             )
+
+    def _runs_compiled(self, watch: Watch) -> bool:
+        if self._eager:
+            return False
+        return self.compiled or watch.compiled or compiled_graphs() != self._graphs or compiled_parts(self._module)
+
+    def give_up(self, error: Exception) -> bool:
+        """A step that is being counted raised: count no more, neither in this step nor later.
+
+        Returns:
+            Whether the step was being counted and may have failed for that: then it can be tried without.
+        """
+        stack, self._stack = self._stack, None
+        if stack is None or raised_on_purpose(error):
+            return False
+        self._following = self._watch = None
+        stack.close()
+        self.failed = _GAVE_UP.format(type(error).__name__)
+        _log.warning("%s", self.failed, exc_info=error)
+        return True
 
     def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
         return self._module.parameters if self._module is not None and in_shards(self._module) else None
@@ -239,7 +330,7 @@ class StepCensus:
         try:
             self._hold(self._following)
         except Exception as error:  # noqa: BLE001 - as above
-            self._following, self.failed = None, f"a look inside a counted step failed: {error!r}"
+            self._following, self.failed = None, f"a look inside a counted step failed: {type(error).__name__}"
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated
@@ -410,9 +501,12 @@ def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:
 class EvaluationCensus:
     """Operators of evaluation batches: each shape counted once, at its first batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module | None = None, count: Count = "auto") -> None:
+        self._module, self._eager = module, count == "eager"
         self._counts: dict[Hashable, tuple[int, Mapping[str, int]]] = {}
         self._tally: Counter[Hashable] = Counter()
+        self._stack: ExitStack | None = None
+        self.failed: str | None = OFF if count == "off" else None
         self.batches = 0
         #: Batches whose work is not known.
         self.unknown = 0
@@ -422,7 +516,7 @@ class EvaluationCensus:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
-        return cls()
+        return cls(setting.module, setting.count)
 
     def detach(self) -> None:
         """Nothing is held."""
@@ -440,7 +534,11 @@ class EvaluationCensus:
         if key in self._counts:
             self._tally[key] += 1
             return None
-        if key is None or len(self._counts) >= MOST_CENSUSES:
+        if key is None or len(self._counts) >= MOST_CENSUSES or self.failed is not None:
+            self.unknown += 1
+            return None
+        if not self._eager and not runs_as_ever(self._module):
+            self.failed = _OLD_TORCH
             self.unknown += 1
             return None
         return self._counting(key)
@@ -449,12 +547,29 @@ class EvaluationCensus:
     def _counting(self, key: Hashable) -> Iterator[None]:
         watch = Watch()
         self.unknown += 1  # until it is over
-        with eager(), launches(watch.launched), watch:
-            yield
-        if watch.failed is None:
+        with ExitStack() as stack:
+            stack.enter_context(eager() if self._eager else nullcontext())
+            stack.enter_context(launches(watch.launched))
+            stack.enter_context(watch)
+            self._stack = stack
+            try:
+                yield
+            finally:
+                gave_up, self._stack = self._stack is None, None
+        if watch.failed is None and not gave_up:
             self._counts[key] = (watch.step.flop, dict(watch.uncounted))
             self._tally[key] += 1
             self.unknown -= 1
+
+    def give_up(self, error: Exception) -> bool:
+        """As that of `StepCensus`."""
+        stack, self._stack = self._stack, None
+        if stack is None or raised_on_purpose(error):
+            return False
+        stack.close()
+        self.failed = _GAVE_UP.format(type(error).__name__)
+        _log.warning("%s", self.failed, exc_info=error)
+        return True
 
     @property
     def flop(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, final
 import torch
 
 from lightning_costs.core.records import Place
-from lightning_costs.probes.optimizers import on_update, unwrap
+from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
 from lightning_costs.probes.shadow import Shadows
 
 
@@ -47,6 +47,9 @@ class EngineListener(Protocol):
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
 
+    def stop_measuring(self) -> None:
+        """Called where an exception of ours is handled: the training is to be left alone."""
+
 
 @final
 class EngineView:
@@ -59,7 +62,7 @@ class EngineView:
 
     def __init__(self, engine: Any, listener: EngineListener) -> None:
         self._engine, self._listener = engine, listener
-        self._shadows = Shadows()
+        self._shadows = Shadows(listener.stop_measuring)
 
     def watch(self) -> None:
         """Put the shadows."""
@@ -69,11 +72,8 @@ class EngineView:
         put(engine, "step", self._step)
         for name in ("save_checkpoint", "save_16bit_model"):
             put(engine, name, self._saving)
-        inner = unwrap(engine.optimizer)
-        if hasattr(inner, "register_step_post_hook"):
-            look = self._listener.look_inside
-            self._shadows.undo_with(inner.register_step_pre_hook(lambda *_: look()).remove)
-            self._shadows.undo_with(inner.register_step_post_hook(lambda *_: look()).remove)
+        look = self._listener.look_inside
+        hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
         on_update(engine.optimizer, self._listener.updated, self._shadows)
 
     def unwatch(self) -> None:

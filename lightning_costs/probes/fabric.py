@@ -7,19 +7,23 @@ listener each only calls through. Seen on Lightning 2.6.6.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, wraps
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from lightning_costs.core.harmless import carefully
 from lightning_costs.core.records import Place
-from lightning_costs.probes.optimizers import on_update, unwrap
+from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
 from lightning_costs.probes.places import on_mesh, replicas
 from lightning_costs.probes.shadow import Shadows
 
 _WRAPPED = "_lightning_costs_wrapped"
+_log = logging.getLogger("lightning_costs")
 
 
 class FabricListener(Protocol):
@@ -41,6 +45,9 @@ class FabricListener(Protocol):
 
     def logged(self, metrics: Mapping[str, float]) -> None:
         """Metrics were logged."""
+
+    def stop_measuring(self) -> None:
+        """Called where an exception of ours is handled: the script is to be left alone."""
 
 
 Find = Callable[[Any], FabricListener | None]
@@ -72,41 +79,77 @@ def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListene
 
     @wraps(original)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = find(self)
+        listener = _found(find, self)
         if listener is None:
             return original(self, *args, **kwargs)
-        return around(self, listener, partial(original, self, *args, **kwargs), args, kwargs)
+
+        def telling(call: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda: around(self, listener, call, args, kwargs)
+
+        return carefully(partial(original, self, *args, **kwargs), telling, listener.stop_measuring, (), {})
 
     setattr(kind, name, wrapped)
+
+
+def _found(find: Find, fabric: Any) -> FabricListener | None:
+    try:
+        return find(fabric)
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not become one of the script's
+        _log.warning("costs of this Fabric are not measured; the script goes on: %r", error)
+        return None
 
 
 def _setting_up(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     parts = result if isinstance(result, tuple) else (result,)
     wrappers = [part for part in parts if isinstance(part, nn.Module)]
-    modules = [getattr(part, "module", part) for part in wrappers]
+    modules = [_users_module(part) for part in wrappers]
     optimizers = [getattr(part, "_optimizer", part) for part in parts if hasattr(part, "param_groups")]
     listener.set_up(fabric, modules, optimizers, wrappers)
     return result
 
 
+def _users_module(wrapper: nn.Module) -> nn.Module:
+    """The module that the user handed over: Fabric's wrapper may itself be compiled, and so may what it wraps.
+
+    Attributes of these are the wrapped module's, and a compiled module has no truth value; so names are looked up.
+    """
+    parts = wrapper._modules
+    inner = parts.get("_orig_mod") if "_orig_mod" in parts else wrapper
+    parts = inner._modules if inner is not None else {}
+    for name in ("_original_module", "_forward_module"):
+        if (found := parts.get(name)) is not None:
+            return found
+    return wrapper
+
+
+#: The Fabric that set a loader up; a copy of a loader has none.
+_fabric_of: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
 def _setting_up_loaders(find: Find, fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     for loader in result if isinstance(result, list) else [result]:
-        kind = type(loader)
-        loader.__class__ = type(kind.__name__, (_Loader, kind), {"_listener": partial(find, fabric)})
+        _watch_loaders(type(loader), find)
+        _fabric_of[loader] = fabric
     return result
 
 
-class _Loader:
-    """A loader that tells of its batches; in front of the class that Fabric gave it."""
+def _watch_loaders(kind: Any, find: Find) -> None:
+    """Wrap how Fabric's loaders are iterated over, on their class: nothing of ours is on a loader that is pickled."""
+    if vars(kind).get(_WRAPPED):
+        return
+    setattr(kind, _WRAPPED, True)
+    original = kind.__iter__
 
-    _listener: Callable[[], FabricListener | None]
-
-    def __iter__(self) -> Iterator[Any]:
-        fetched: Iterator[Any] = super().__iter__()  # type: ignore[misc]
-        listener = type(self)._listener()
+    @wraps(original)
+    def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807 - it becomes the class's
+        fetched: Iterator[Any] = original(self)
+        fabric = _fabric_of.get(self)
+        listener = _found(find, fabric) if fabric is not None else None
         return fetched if listener is None else listener.batches(self, fetched)
+
+    kind.__iter__ = __iter__
 
 
 def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
@@ -158,7 +201,6 @@ def facts(fabric: Any) -> dict[str, Any]:
 
 def on_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
     """Call around every update of an optimizer, where it can be hooked."""
-    inner = unwrap(optimizer)
-    if hasattr(inner, "register_step_pre_hook"):
-        inner.register_step_pre_hook(lambda *_: before())
-    on_update(optimizer, after, Shadows())
+    hooks = Shadows()
+    hook_step(unwrap(optimizer), hooks, before=before)
+    on_update(optimizer, after, hooks)

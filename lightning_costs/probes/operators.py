@@ -30,6 +30,10 @@ _RECOMPUTERS = (
 )
 
 
+#: How torch.compile names its pointwise and reduction kernels (torch/_inductor/codegen/triton.py).
+_FUSED = ("triton_poi_", "triton_red_", "triton_per_", "triton_for_")
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of one step, or of a part of it.
@@ -71,6 +75,11 @@ class Watch(TorchDispatchMode):
         """Nothing compiles in a census; to forbid it, torch would import its compiler: seconds of the user's run."""
         return False
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled code compiles and runs as it would without us; of it, the operators that it calls are seen."""
+        return True
+
     def __init__(
         self,
         *,
@@ -99,12 +108,22 @@ class Watch(TorchDispatchMode):
         self.uncounted: Counter[str] = Counter()
         #: Why counting stopped, if it did.
         self.failed: str | None = None
+        #: Whether code that torch.compile wrote called an operator.
+        self.compiled = False
         #: Whether what runs is none of the step's: it is neither counted nor followed.
         self.away = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        inputs = self._before(func, args, kwargs)
+        if not self.compiled:
+            caller = sys._getframe(1).f_globals.get("__name__")
+            self.compiled = isinstance(caller, str) and caller.startswith("torch._inductor.")
+        inputs: list[torch.Tensor] | None = None
+        if self.failed is None and not self.away:
+            try:
+                inputs = self._before(func, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
+                self.failed = f"a step could not be watched: {type(error).__name__}"
         self._running += 1
         try:
             out = func(*args, **kwargs)
@@ -113,24 +132,21 @@ class Watch(TorchDispatchMode):
         if inputs is not None:
             try:
                 self._after(func, args, kwargs, inputs, out)
-            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
-                self.failed = f"{func} could not be watched: {error!r}"
+            except Exception as error:  # noqa: BLE001 - as above
+                self.failed = f"{func} could not be watched: {type(error).__name__}"
         return out
 
     def launched(self, kernel: str) -> None:
-        """A Triton kernel is launched: uncounted, unless an operator that is watched launches it."""
-        if not self._running:
+        """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
+
+        Of torch.compile's own kernels only templates hold products; the others are named after what they are.
+        """
+        if not self._running and not kernel.startswith(_FUSED):
             self.uncounted[f"triton.{kernel}"] += 1
 
-    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
-        if self.failed is not None or self.away:
-            return None
-        try:
-            inputs = list(flat((*args, *kwargs.values())))
-            self._turn(func, inputs)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.failed = f"a step could not be watched: {error!r}"
-            return None
+    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        inputs = list(flat((*args, *kwargs.values())))
+        self._turn(func, inputs)
         return inputs
 
     def _turn(self, func: Any, inputs: list[torch.Tensor]) -> None:

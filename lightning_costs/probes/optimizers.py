@@ -6,13 +6,16 @@ any that is no torch Optimizer and has one in `.optimizer`) are seen by their op
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.probes.shadow import Hook, Shadows
+
+_log = logging.getLogger("lightning_costs")
 
 #: Master weights that the torch optimizer's own groups do not always hold: ZeRO-3 empties them between steps.
 _MASTERS = (
@@ -102,11 +105,11 @@ def on_update(optimizer: Any, updated: Callable[[], None], shadows: Shadows) -> 
         return
     around = next(wrappers(optimizer), None)
     if around is None:
-        shadows.undo_with(inner.register_step_post_hook(lambda *_: updated()).remove)
+        hook_step(inner, shadows, after=updated)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 
-    def part(*_: Any) -> None:
+    def part() -> None:
         if within:
             within[-1] = True
         else:
@@ -124,4 +127,37 @@ def on_update(optimizer: Any, updated: Callable[[], None], shadows: Shadows) -> 
         return step
 
     shadows.put(around, "step", stepping)
-    shadows.undo_with(inner.register_step_post_hook(part).remove)
+    hook_step(inner, shadows, after=part)
+
+
+def hook_step(
+    optimizer: Any,
+    shadows: Shadows,
+    *,
+    before: Callable[[], object] | None = None,
+    after: Callable[[], object] | None = None,
+) -> None:
+    """Have a torch optimizer call us around its step, until the shadows are lifted; one without hooks is let be.
+
+    Args:
+        optimizer: The torch optimizer itself.
+        shadows: What lifts the hooks.
+        before: Called before each step; it must not raise.
+        after: Called after each step; it must not raise.
+    """
+    for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
+        if function is None or not hasattr(optimizer, name):
+            continue
+        try:
+            handle = getattr(optimizer, name)(Hook(_ignoring_arguments(function)))
+        except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
+            _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
+        else:
+            shadows.undo_with(handle.remove)
+
+
+def _ignoring_arguments(function: Callable[[], object]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        function()
+
+    return hook

@@ -35,7 +35,7 @@ class Pipeline:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._shadows = Shadows()
+        self._shadows = Shadows(self._stop)
         self._watched: Watched | None = None
         self._object: object = None
         self._tape: StageTape[Any] | None = None
@@ -47,6 +47,10 @@ class Pipeline:
     def attach(cls, setting: Setting) -> Self:
         """Ready for a pipeline."""
         return cls(setting)
+
+    def _stop(self) -> None:
+        if self._tape is not None:
+            self._tape.stop_measuring()
 
     def detach(self) -> None:
         """Lift the shadows."""

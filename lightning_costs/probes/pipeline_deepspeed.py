@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from lightning_costs.core.bubble import Shape
+from lightning_costs.core.harmless import carefully
 from lightning_costs.core.records import Place
 from lightning_costs.probes.pipeline_seen import Loop, Tape, Watched, known_name, ranks_of, stepping
 from lightning_costs.probes.shadow import ABSENT, Shadows
@@ -70,16 +72,23 @@ def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -
         def run(engine: Any, *args: Any, **kwargs: Any) -> Any:
             if kind is None or not tape.in_step or (talks and not tape.detailed):
                 return original(engine, *args, **kwargs)
-            looks = updates if updates is not None and updates.looking else None
-            if looks is not None:
-                looks.look_inside()
-            begun = tape.mark()
-            result = original(engine, *args, **kwargs)
-            tape.note(kind, 0, -1 if kind in _OF_THE_STEP else counts[name], begun)
-            counts[name] += 1
-            if looks is not None:
-                looks.look_inside()
-            return result
+            return carefully(partial(original, engine), timing, tape.stop_measuring, args, kwargs)
+
+        def timing(instruction: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                assert kind is not None
+                looks = updates if updates is not None and updates.looking else None
+                if looks is not None:
+                    looks.look_inside()
+                begun = tape.mark()
+                result = instruction(*args, **kwargs)
+                tape.note(kind, 0, -1 if kind in _OF_THE_STEP else counts[name], begun)
+                counts[name] += 1
+                if looks is not None:
+                    looks.look_inside()
+                return result
+
+            return call
 
         return run
 

@@ -32,6 +32,9 @@ class Tape(Protocol):
     def end(self) -> None:
         """Its schedule was gone through."""
 
+    def stop_measuring(self) -> None:
+        """Called where an exception of ours is handled: nothing more is noted."""
+
     def note(self, kind: str, chunk: int, microbatch: int, begun: Any) -> None:
         """Something is over."""
 

@@ -33,7 +33,7 @@ def watch_schedule(
 
     for stage in stages:
         _watch_stage(stage, chunks[stage.stage_index], tape, shadows)
-    shadows.put(schedule, "step", lambda original: _torch_step(schedule, original, tape), hot=True)
+    shadows.put(schedule, "step", lambda original: _torch_step(schedule, original, tape))
 
     def losing(original: Callable[..., Any]) -> Callable[..., Any]:
         """The last stage's loss is forward work; it is computed beside its forward pass."""

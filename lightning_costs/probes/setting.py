@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, cast, final, runtime_checkable
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.records import Place
@@ -31,6 +31,9 @@ class Probe(Protocol):
         ...
 
 
+#: How operators are counted: 'auto'; 'eager' with compiled code run eagerly in counted steps; 'off' not at all.
+Count = Literal["auto", "eager", "off"]
+
 P = TypeVar("P", bound=Probe)
 _log = logging.getLogger("lightning_costs")
 
@@ -52,6 +55,7 @@ class Setting:
         dataset_samples: Size of the training set; None where it has no length.
         inference: What a forward pass costs, once it was measured; until then, why it was not.
         accounts: Where the run's time goes; None where nobody keeps accounts.
+        count: How operators are counted.
     """
 
     place: Place = field(default_factory=Place)
@@ -65,6 +69,7 @@ class Setting:
     dataset_samples: int | None = None
     inference: Inference | str = "not asked for: infer=False"
     accounts: Accounts | None = None
+    count: Count = "auto"
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:

@@ -1,21 +1,139 @@
-"""Instance shadows: a method of one object wrapped, and given back as it was."""
+"""Instance shadows: a method of one object wrapped, and given back as it was.
+
+Objects that are pickled or copied while they are shadowed come out as if they were not: see `Shadow`.
+"""
 
 from __future__ import annotations
 
+import copy
 import functools
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from operator import itemgetter
+from types import BuiltinMethodType
 from typing import Any, final
+
+from lightning_costs.core.harmless import carefully
+
+_log = logging.getLogger("lightning_costs")
 
 ABSENT = object()
 
 
-@dataclass(slots=True)
-class _Mark:
-    """What a shadow covers, and whether it still acts; a lifted one below somebody else's only calls through."""
+@final
+class Shadow(functools.partial[Any]):
+    """What stands in an object's method's place; a lifted one below somebody else's only calls through.
 
-    before: object
-    active: bool = True
+    A partial, since that is called without a frame of its own and, unlike a function, can say how it is pickled. If it
+    is reached by another way than its owner (somebody keeps `trainer.save_checkpoint`), it is pickled and copied as
+    the method that it covers.
+    """
+
+    owner: Any
+    name: str
+    before: Any
+    active: bool
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.before is ABSENT:
+            return getattr, (self.owner, self.name)
+        return itemgetter(0), ((self.before,),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self.before is not ABSENT:
+            return copy.deepcopy(self.before, memo)
+        method: Any = getattr(type(self.owner), self.name, None)
+        if id(self.owner) not in memo:
+            memo[id(self)] = self.__wrapped__  # type: ignore[attr-defined]  # a copy that does not say whose it is
+            copy.deepcopy(self.owner, memo)
+        of = memo.get(id(self.owner), self.owner)
+        return method.__get__(of, type(of)) if hasattr(method, "__get__") else getattr(of, self.name)
+
+
+@final
+class Hook(functools.partial[Any]):
+    """A hook of ours that a user's object holds: copies and pickles of the object hold one that does nothing."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return getattr, (nullcontext(), "__exit__")  # takes anything, returns None, and needs no package of ours
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return nullcontext().__exit__
+
+
+@final
+class _State:
+    """How many shadows an object has; while there are any, its state leaves them out."""
+
+    __slots__ = ("owner", "puts", "shadows")
+
+    #: What objects are asked for when they are pickled or copied. The first is looked up on instances by
+    #: `object.__reduce_ex__`; the others are covered only in classes that have one of their own.
+    NAMES = ("__getstate__", "__deepcopy__", "__reduce_ex__", "__reduce__")
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.shadows = 0
+        self.puts: list[Shadow] = []
+
+    def cover(self) -> None:
+        kind = type(self.owner)
+        custom = [name for name in ("__reduce_ex__", "__reduce__") if getattr(kind, name) is not getattr(object, name)]
+        deep = ["__deepcopy__"] if hasattr(kind, "__deepcopy__") else []
+        for name in ("__getstate__", *deep, *custom):
+            original = getattr(self.owner, name)
+            if name == "__getstate__":
+                wrapped = functools.partial(self._getstate, original)
+            elif name == "__deepcopy__":
+                wrapped = functools.partial(self._aside, original)
+            else:
+                wrapped = functools.partial(self._reduce, original)
+            self.puts.append(_put(self.owner, name, wrapped, original, before=own(self.owner, name)))
+
+    def _getstate(self, original: Callable[[], Any]) -> Any:
+        return _clean(original())
+
+    def _reduce(self, original: Callable[..., Any], *args: Any) -> Any:
+        reduced = self._aside(original, *args)
+        if isinstance(reduced, tuple) and len(reduced) > 2:
+            reduced = (*reduced[:2], _clean(reduced[2]), *reduced[3:])
+        return reduced
+
+    def _aside(self, original: Callable[..., Any], *args: Any) -> Any:
+        """Call with the shadows off the object: whatever it does with its attributes, they are the user's."""
+        held = vars(self.owner)
+        before = dict(held)
+        plain = _clean(before)
+        for name in held.keys() - plain.keys():
+            del held[name]
+        held.update(plain)
+        try:
+            return original(*args)
+        finally:
+            held.update({name: value for name, value in before.items() if isinstance(value, Shadow)})
+
+    def uncover(self) -> None:
+        for shadow in reversed(self.puts):
+            shadow.active = False
+            _peel(self.owner, shadow.name)
+        self.puts.clear()
+
+
+def _clean(state: Any) -> Any:
+    """An object's state without shadows; a state of another form is left as it is."""
+    if isinstance(state, tuple) and len(state) == 2:  # with slots
+        return tuple(_clean(part) for part in state)
+    if type(state) is not dict or not any(isinstance(value, Shadow) for value in state.values()):
+        return state
+    plain = {}
+    for name, value in state.items():
+        bare = value
+        while isinstance(bare, Shadow):
+            bare = bare.before
+        if bare is not ABSENT:
+            plain[name] = bare
+    return plain
 
 
 def own(owner: Any, name: str) -> Any:
@@ -26,23 +144,39 @@ def own(owner: Any, name: str) -> Any:
     10 microseconds a step. So the dictionary is only asked for where the method is not plainly the class's.
     """
     held = getattr(owner, name, ABSENT)
-    if getattr(held, "__self__", None) is owner and getattr(held, "__func__", held) is getattr(type(owner), name, None):
+    if getattr(held, "__self__", None) is owner and (
+        isinstance(held, BuiltinMethodType) or getattr(held, "__func__", held) is getattr(type(owner), name, None)
+    ):
         return ABSENT
-    return held if isinstance(getattr(held, "_lightning_costs", None), _Mark) else vars(owner).get(name, ABSENT)
+    return held if isinstance(held, Shadow) else getattr(owner, "__dict__", {}).get(name, ABSENT)
+
+
+def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, before: Any) -> Shadow:
+    shadow = Shadow(call)
+    functools.update_wrapper(shadow, original)
+    shadow.owner, shadow.name, shadow.before, shadow.active = owner, name, before, True
+    setattr(owner, name, shadow)
+    return shadow
 
 
 def _peel(owner: Any, name: str) -> None:
     """Take lifted shadows off the top of a method: whoever lifts last leaves it as it was."""
-    while isinstance(mark := getattr(own(owner, name), "_lightning_costs", None), _Mark) and not mark.active:
-        if mark.before is ABSENT:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, mark.before)
+    while isinstance(held := own(owner, name), Shadow) and not held.active:
+        if held.before is not ABSENT:
+            setattr(owner, name, held.before)
+            continue
+        delattr(owner, name)
+        if getattr(owner, name, ABSENT) is ABSENT:  # it was made on demand (a Mock's), and deleting it forbids it
+            setattr(owner, name, held.__wrapped__)  # type: ignore[attr-defined]
+            return
 
 
 @final
 class Shadows:
     """Wraps methods on instances; no class and no other instance is touched.
+
+    Args:
+        failed: Called where a wrapper of ours raised and the exception is handled: measuring should stop.
 
     Example:
         >>> class Loop:
@@ -52,12 +186,15 @@ class Shadows:
         >>> shadows.put(loop, "run", lambda original: lambda: original() + 1)
         >>> loop.run()
         2
+        >>> copy.copy(loop).run()
+        1
         >>> shadows.lift()
         >>> loop.run(), "run" in vars(loop)
         (1, False)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[], None] | None = None) -> None:
+        self._failed = failed
         self._undo: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
@@ -73,26 +210,63 @@ class Shadows:
             name: Which method.
             wrap: Makes the shadow from the original.
             hot: The shadow is called at every step: it knows by itself when it is lifted, and then calls through
-                (somebody else's may still stand on it). That spares a call.
+                (somebody else's may still stand on it), and it lets no exception of ours through. That spares calls.
         """
         original = getattr(owner, name, None)
         if not callable(original):
             return
-        mark = _Mark(before=own(owner, name))
-        wrapped = wrap(original)
+        failed = self._failed
+        if hot:
+            call = wrap(original)
+        elif failed is None:
+            wrapped = wrap(original)
 
-        def careful(*args: Any, **kwargs: Any) -> Any:
-            return wrapped(*args, **kwargs) if mark.active else original(*args, **kwargs)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return wrapped(*args, **kwargs) if shadow.active else original(*args, **kwargs)
 
-        shadow = functools.update_wrapper(wrapped if hot else careful, original)
-        shadow._lightning_costs = mark  # type: ignore[attr-defined]
-        setattr(owner, name, shadow)
+        else:
+            stop = failed
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if not shadow.active:
+                    return original(*args, **kwargs)
+                return carefully(original, wrap, stop, args, kwargs)
+
+        state = self._cover(owner)
+        try:
+            shadow = _put(owner, name, call, original, before=own(owner, name))
+        except Exception as error:  # noqa: BLE001 - an object of the user's that takes no attributes
+            self._uncover(state)
+            _log.debug("%s.%s is not watched: it takes no attribute: %r", type(owner).__name__, name, error)
+            return
 
         def undo() -> None:
-            mark.active = False
+            shadow.active = False
             _peel(owner, name)
+            self._uncover(state)
 
         self._undo.append(undo)
+
+    @staticmethod
+    def _cover(owner: Any) -> _State:
+        """See to it that pickling and copying the object leaves shadows out."""
+        held = own(owner, "__getstate__")
+        state = getattr(held, "state", None) if isinstance(held, Shadow) else None
+        if not isinstance(state, _State) or state.owner is not owner:
+            state = _State(owner)
+            try:
+                state.cover()
+                state.puts[0].state = state  # type: ignore[attr-defined]
+            except Exception as error:  # noqa: BLE001 - then its shadows say how they are pickled themselves
+                _log.debug("%s is pickled with what shadows it: %r", type(owner).__name__, error)
+        state.shadows += 1
+        return state
+
+    @staticmethod
+    def _uncover(state: _State) -> None:
+        state.shadows -= 1
+        if not state.shadows:
+            state.uncover()
 
     def hide(self, owner: Any, name: str) -> None:
         """Let `owner.name` be None, for callers who ask whether a hook is callable before they call it."""
@@ -111,6 +285,12 @@ class Shadows:
         self._undo.append(undo)
 
     def lift(self) -> None:
-        """Give every method back, last first."""
+        """Give every method back, last first; what one undoing raises comes after all the others."""
+        errors = []
         while self._undo:
-            self._undo.pop()()
+            try:
+                self._undo.pop()()
+            except Exception as error:  # noqa: BLE001 - the others have to come off as well
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -101,8 +101,10 @@ class StageTape(Generic[E]):
 
     def stop_measuring(self) -> None:
         """Something went wrong in here: say so once, and note nothing more."""
-        self.broken, self.detailed, self._open = True, False, None
-        _log.exception("timing the pipeline's stages failed and stops here; training goes on. Please report this")
+        was_broken, self.broken = self.broken, True
+        self.detailed, self._open = False, None
+        if not was_broken:
+            _log.exception("timing the pipeline's stages failed and stops here; training goes on. Please report this")
 
     # The engine tells --------------------------------------------------------------------------------------
 

@@ -158,6 +158,11 @@ class StepWatch:
             yield
         self._census_s.append(self._clock() - began)
 
+    def give_up(self, error: Exception) -> bool:
+        """A step or an evaluation raised while it was counted: whether it may be tried again without."""
+        gave_up = [each.give_up(error) for each in (self._census, self._evaluation) if each is not None]
+        return any(gave_up)
+
     def look_inside(self) -> None:
         """Inside a step, where memory may peak."""
         if self._memory is not None:
@@ -275,7 +280,7 @@ class StepWatch:
         if (memory := census.memory) is not None:
             kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
             facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}
-        if census.total("flop") and (access_bytes := census.total("access_bytes")):
+        if not census.compiled and census.total("flop") and (access_bytes := census.total("access_bytes")):
             peak = find_peak(self._setting.device)
             placed = place(
                 flop=census.total("flop"),
@@ -298,6 +303,8 @@ class StepWatch:
         """Repeat the first counted forward pass; the reason where it cannot be."""
         calls = self._census.calls if self._census is not None else None
         if calls is None:
+            if self._census is not None and self._census.compiled:
+                return "in compiled code no forward pass is seen that could be repeated: count='eager' shows one"
             return "no forward pass was counted that could be repeated"
         if calls.example is None:
             return calls.why_no_example

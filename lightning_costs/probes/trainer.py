@@ -5,6 +5,7 @@ Seen on Lightning 2.6.6. Everything is an instance shadow, put in `setup` and li
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,9 +13,13 @@ from functools import partial
 from typing import Any, Protocol, final
 
 from lightning_costs.core.accounts import Accounts
-from lightning_costs.probes.optimizers import on_update, unwrap
+from lightning_costs.core.harmless import carefully
+from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
+from lightning_costs.probes.restore import forward_state
 from lightning_costs.probes.shadow import ABSENT, Shadows, own
 from lightning_costs.probes.stride import BACKWARD, Stride
+
+_log = logging.getLogger("lightning_costs")
 
 #: Train hooks of other callbacks: their time is not training.
 _TRAIN_HOOKS = (
@@ -29,7 +34,8 @@ _TRAIN_HOOKS = (
     "on_train_epoch_end",
     "on_train_end",
 )
-_HOOKS_OF_A_STEP = (
+#: Hooks at every step.
+HOOKS_OF_A_STEP = (
     "on_train_batch_start",
     "on_before_zero_grad",
     "on_before_backward",
@@ -79,6 +85,9 @@ class Listener(Protocol):
     def copied(self) -> None:
         """It was handed over."""
 
+    def give_up(self, error: Exception) -> bool | None:
+        """A step raised while it was counted: count no more; whether it may be tried again without."""
+
     def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
 
@@ -96,6 +105,9 @@ class Listener(Protocol):
 
     def bar(self) -> str:
         """Cost so far, for the progress bar."""
+
+    def stop_measuring(self) -> None:
+        """Called where an exception of ours is handled: the view is to be left, and the training alone."""
 
 
 def _kinds(thing: object) -> set[str]:
@@ -116,8 +128,8 @@ class TrainerView:
         self._trainer = trainer
         self._owner = owner
         self._listener = listener
-        self._shadows = Shadows()
-        self._train_row = Shadows()
+        self._shadows = Shadows(listener.stop_measuring)
+        self._train_row = Shadows(listener.stop_measuring)
         self._row_open = False
         self._at: tuple[bool, int] = (False, 0)
         self._frozen: int = 0
@@ -216,7 +228,7 @@ class TrainerView:
             put(bar, "get_metrics", self._bar)
         for callback in trainer.callbacks:
             self._watch_callback(callback)
-        for hook in _HOOKS_OF_A_STEP:  # an empty hook of ours would still cost what Lightning does around it
+        for hook in HOOKS_OF_A_STEP:  # an empty hook of ours would still cost what Lightning does around it
             if not self._overridden(self._owner, hook):
                 self._shadows.hide(self._owner, hook)
 
@@ -242,9 +254,12 @@ class TrainerView:
 
     def unwatch(self) -> None:
         """Lift the shadows; the listener is told nothing more."""
-        self._train_row.lift()
-        self._shadows.lift()
         self.in_training = False
+        for shadows in (self._train_row, self._shadows):
+            try:
+                shadows.lift()
+            except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
+                _log.warning("something of the measuring could not be taken off the trainer: %r", error)
 
     def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         accounts, name = self._listener.accounts, type(whose).__name__
@@ -284,18 +299,43 @@ class TrainerView:
             on_update(optimizer, partial(note, index), self._shadows)
 
     @contextmanager
-    def _looking_inside(self) -> Iterator[None]:
-        """Around the work on one batch: memory is looked at before and after each update, too."""
-        looks = Shadows()
-        for optimizer in self._trainer.strategy.optimizers:
-            inner = unwrap(optimizer)
-            if hasattr(inner, "register_step_post_hook"):
-                looks.undo_with(inner.register_step_pre_hook(lambda *_: self._listener.look_inside()).remove)
-                looks.undo_with(inner.register_step_post_hook(lambda *_: self._listener.look_inside()).remove)
+    def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
+        """Around the work on one batch: memory is looked at before and after each update, too.
+
+        Args:
+            count: What counts the step's operators; None if nothing does.
+        """
+        looks, look = Shadows(self._listener.stop_measuring), self._listener.look_inside
         try:
-            yield
+            for optimizer in self._trainer.strategy.optimizers:
+                hook_step(unwrap(optimizer), looks, before=look, after=look)
+            if count is not None:
+                looks.put(self._trainer.strategy, "training_step", self._tried)
+            with count or nullcontext():
+                yield
         finally:
             looks.lift()
+
+    def _tried(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A counted `training_step` or `validation_step`: what counting makes fail is run again without.
+
+        That is safe if no backward pass and no update happened within; random numbers and buffers are put back.
+        """
+        listener, events = self._listener, self._listener.stride.events
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            begun = len(events)
+            restore = forward_state(self._trainer.lightning_module)
+            try:
+                return original(*args, **kwargs)
+            except Exception as error:
+                gave_up = listener.give_up(error)
+                if not gave_up or restore is None or len(events) != begun:
+                    raise
+            restore()
+            return original(*args, **kwargs)
+
+        return step
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -308,6 +348,7 @@ class TrainerView:
 
     def _validation_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A batch in evaluation: the first argument, where Lightning fetched it."""
+        tried = self._tried(original)
 
         def validation_step(*args: Any, **kwargs: Any) -> Any:
             if self.in_training and not self._trainer.sanity_checking:
@@ -315,7 +356,7 @@ class TrainerView:
                 count = self._listener.before_evaluation(args[0] if args else kwargs.get("batch"), loader)
                 if count is not None:
                     with count:
-                        return original(*args, **kwargs)
+                        return tried(*args, **kwargs)
             return original(*args, **kwargs)
 
         return validation_step
@@ -338,16 +379,22 @@ class TrainerView:
         listener, stride = self._listener, self._listener.stride
 
         def run(*args: Any) -> Any:
-            batch = args[-1].get("batch", _FETCHED_WITHIN) if self.in_training else _FETCHED_WITHIN
-            if batch is _FETCHED_WITHIN:  # a step may fetch its batches for itself
+            around: AbstractContextManager[None] | None = None
+            try:
+                batch = args[-1].get("batch", _FETCHED_WITHIN) if self.in_training else _FETCHED_WITHIN
+                fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
+                if fetched:
+                    around = listener.before(batch, self._position(manual=manual))
+                    if around is not None or listener.looking:
+                        around = self._looking_inside(around)
+            except Exception:  # noqa: BLE001 - a fault of ours, or a model that raises when it is looked at
+                listener.stop_measuring()
                 return original(*args)
-            count = listener.before(batch, self._position(manual=manual))
-            if count is not None or listener.looking:
-                with self._looking_inside(), count or nullcontext():
-                    result = original(*args)
-            else:
+            if around is None:
                 result = original(*args)
-            if listener.timing_device:
+            else:
+                result = carefully(original, partial(_within, around), listener.stop_measuring, args, {})
+            if fetched and listener.timing_device:
                 listener.worked()
             return result
 
@@ -366,13 +413,13 @@ class TrainerView:
         def batch_to_device(*args: Any, **kwargs: Any) -> Any:
             if not self.in_training or accounts.top != "train":
                 return original(*args, **kwargs)
-            depth = accounts.push("h2d")
+            depth = accounts.enter("h2d")
             listener.copying()
             try:
                 return original(*args, **kwargs)
             finally:
                 listener.copied()
-                accounts.pop(depth)
+                accounts.leave(depth)
 
         return batch_to_device
 
@@ -397,7 +444,10 @@ class TrainerView:
 
         def backward(*args: Any, **kwargs: Any) -> Any:
             if several and not events:
-                stride.leads()
+                try:
+                    stride.leads()
+                except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                    listener.stop_measuring()
             note(BACKWARD)
             if not listener.looking:
                 return original(*args, **kwargs)
@@ -416,10 +466,13 @@ class TrainerView:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             booked = self._listener.accounts.booked(original, "other", whose)
 
-            def log_metrics(metrics: Mapping[str, float], step: int | None = None, *args: Any, **kwargs: Any) -> Any:
-                if self._row_open:
-                    metrics = {**metrics, **self._listener.row()}
-                return booked(metrics, step, *args, **kwargs)
+            def log_metrics(*args: Any, **kwargs: Any) -> Any:
+                if self._row_open and (costs := self._listener.row()):
+                    if "metrics" in kwargs:
+                        kwargs["metrics"] = {**kwargs["metrics"], **costs}
+                    elif args:
+                        args = ({**args[0], **costs}, *args[1:])
+                return booked(*args, **kwargs)
 
             return log_metrics
 
@@ -435,7 +488,7 @@ class TrainerView:
     def open_next_row(self) -> None:
         """The next train row is one at an emission: costs belong into it."""
         if not self._train_row:
-            self._train_row.put(self._trainer._logger_connector, "update_train_step_metrics", self._open_row, hot=True)
+            self._train_row.put(self._trainer._logger_connector, "update_train_step_metrics", self._open_row)
 
     def _open_row(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def update(*args: Any, **kwargs: Any) -> Any:
@@ -470,6 +523,14 @@ class TrainerView:
             return {**items, "cost": text} if text else items
 
         return get_metrics
+
+
+def _within(around: AbstractContextManager[None], function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        with around:
+            return function(*args)
+
+    return call
 
 
 def _parts(iterables: Any, batch: Any) -> list[Any]:

@@ -159,26 +159,43 @@ def test_twenty_steps_are_the_same_to_the_bit_with_and_without(tmp_path: Path, i
         pytest.param("inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")),
     ],
 )
-def test_a_compiled_model_trains_on_and_is_compiled_again_after_the_census(tmp_path: Path, backend: str) -> None:
+def test_a_compiled_model_trains_as_without_and_is_counted_as_it_runs(tmp_path: Path, backend: str) -> None:
     torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             plain = trained(None, backend)
             torch._dynamo.reset()
-            ran: list[str] = []
             monitor = CostMonitor(save_dir=tmp_path, infer=True)
             torch._dynamo.utils.counters.clear()
             watched = trained(monitor, backend)
             graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         finally:
             torch._dynamo.reset()
-    assert graphs >= 1, ran  # steps after the counted ones ran as compiled graphs
+    assert graphs == 1
     assert monitor.run is not None
-    assert monitor.run.final["flop"] == 20 * 8 * 2 * (2 * 16 * 32 + 3 * 32 * 4)
-    # Two of twenty steps ran eagerly, whose kernels round otherwise and draw other random numbers under inductor.
-    close = [abs(a - b) < (1e-5 if backend == "aot_eager" else 1.0) for a, b in zip(plain[1], watched[1], strict=True)]
-    assert all(close)
+    final, missing = monitor.run.final, monitor.run.header["missing"]
+    assert final["flop"] == 20 * 8 * 2 * (2 * 16 * 32 + 3 * 32 * 4)
+    assert "compiled code as it ran" in monitor.run.header["methods"]["flop"]
+    for column in ("mem_access_bytes", "op_calls", "activation_bytes", "peak_forward_bytes", "infer_latency_p50_s"):
+        assert final[column] is None
+        assert "compiled code" in missing[column]
+    assert same(plain[0], watched[0])
+    assert plain[1] == watched[1]
+    assert torch.equal(plain[2], watched[2])
+
+
+def test_counted_eagerly_a_compiled_model_tells_what_its_step_would_hold(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    try:
+        monitor = CostMonitor(save_dir=tmp_path, infer=True, count="eager")
+        trained(monitor, "eager")
+    finally:
+        torch._dynamo.reset()
+    assert monitor.run is not None
+    final = monitor.run.final
+    assert final["flop"] == 20 * 8 * 2 * (2 * 16 * 32 + 3 * 32 * 4)
+    assert None not in [final[c] for c in ("mem_access_bytes", "op_calls", "activation_bytes", "infer_latency_p50_s")]
 
 
 # Parameters --------------------------------------------------------------------------------------------------

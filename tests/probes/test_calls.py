@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import gc
+import io
+import threading
 import weakref
 
 import pytest
@@ -164,4 +167,80 @@ def test_arguments_that_cannot_be_looked_at_do_not_end_the_pass(monkeypatch):
     net = nn.Linear(4, 2)
     with ModuleCalls(net) as calls:
         assert net(torch.zeros(3, 4)).shape == (3, 2)
-    assert "odd" in calls.failed
+    assert "RuntimeError" in calls.failed
+
+
+def test_modules_copied_or_saved_in_the_pass_hold_nothing_of_ours():
+    class Teaching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.student = block()
+
+        def forward(self, x):
+            self.teacher = copy.deepcopy(self.student)
+            self.saved = io.BytesIO()
+            torch.save(self.student, self.saved)
+            return self.student(x)
+
+    net = Teaching()
+    with ModuleCalls(net) as calls:
+        net(torch.randn(3, 4))
+        net.teacher(torch.randn(3, 4))
+    assert hooks(net.teacher) == [(0, 0)] * 4
+    assert b"lightning_costs" not in net.saved.getvalue()
+    assert [calls.counts[m] for m in net.teacher.modules()] == [0] * 4
+    assert calls.outermost == [net]
+
+
+def test_the_call_of_modules_is_given_back_whoever_leaves_first():
+    was = nn.Module.__call__
+    one, other = ModuleCalls(block()), ModuleCalls(block())
+    one.__enter__()
+    other.__enter__()
+    one.__exit__()
+    assert nn.Module.__call__ is not was
+    other.__exit__()
+    assert nn.Module.__call__ is was
+
+
+def test_a_foreign_wrap_of_the_call_stays_and_works_on(monkeypatch):
+    net, seen = block(), []
+    calls = ModuleCalls(net)
+    calls.__enter__()
+    ours = nn.Module.__call__
+
+    def theirs(self, *args, **kwargs):
+        seen.append(self)
+        return ours(self, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "__call__", theirs)
+    calls.__exit__()
+    with ModuleCalls(net) as again:
+        net(torch.randn(3, 4))
+    assert (again.counts[net], seen[0]) == (1, net)
+    monkeypatch.undo()
+    net(torch.randn(3, 4))
+    with ModuleCalls(net) as last:
+        net(torch.randn(3, 4))
+    assert last.counts[net] == 1
+    assert "lightning_costs" not in nn.Module.__call__.__module__
+
+
+def test_calls_in_other_threads_are_not_noted():
+    net = block()
+    with ModuleCalls(net) as calls:
+        thread = threading.Thread(target=net, args=(torch.randn(3, 4),))
+        thread.start()
+        thread.join()
+    assert calls.counts[net] == 0
+
+
+def test_a_module_that_does_not_tell_its_parts_is_called_as_ever():
+    class Closed(nn.Linear):
+        def modules(self):
+            raise RuntimeError("not for you")
+
+    net = Closed(4, 2)
+    with ModuleCalls(net) as calls:
+        assert net(torch.zeros(3, 4)).shape == (3, 2)
+    assert "RuntimeError" in calls.why_no_example or "no example" in calls.why_no_example

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import copy
+import gc
 import itertools
+import pickle
+import sys
+from unittest.mock import Mock, call
 
 import pytest
 
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.probes.shadow import Hook, Shadows
 
 
 class Loop:
@@ -118,3 +123,157 @@ def test_one_undoing_that_raises_does_not_leave_the_others_on():
         shadows.lift()
     shadows.lift()
     assert vars(loop) == {}
+
+
+class Own(Loop):
+    """Says itself how it is pickled and copied, each way once."""
+
+    def __init__(self):
+        self.n = 3
+
+
+class WithState(Own):
+    def __getstate__(self):
+        return {**vars(self), "extra": 1}
+
+
+class WithDeepcopy(Own):
+    def __deepcopy__(self, memo):
+        twin = type(self).__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
+
+
+class WithReduce(Own):
+    def __reduce__(self):
+        return type(self), (), vars(self)
+
+
+class WithReduceEx(Own):
+    def __reduce_ex__(self, protocol):
+        return type(self), (), dict(vars(self))
+
+
+class WithSlots(Own):
+    __slots__ = ("slot",)
+
+    def __init__(self):
+        super().__init__()
+        self.slot = 4
+
+
+TWINS = {
+    "pickled": lambda thing: pickle.loads(pickle.dumps(thing)),
+    "pickled in Python": lambda thing: pickle.loads(pickle._dumps(thing)),
+    "pickled by protocol 2": lambda thing: pickle.loads(pickle.dumps(thing, 2)),
+    "deep-copied": copy.deepcopy,
+    "copied": copy.copy,
+}
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+@pytest.mark.parametrize("kind", [Own, WithState, WithReduce, WithReduceEx, WithDeepcopy, WithSlots])
+def test_a_copy_of_a_shadowed_object_is_as_if_it_were_not(kind, twin):
+    plain = twin(kind())
+    thing, keepers = kind(), [Shadows(), Shadows(lambda: None)]
+    for keeper in keepers:
+        keeper.put(thing, "run", adds(10))
+    one, both = twin(thing), twin([thing, thing.run])
+    assert vars(one) == vars(plain) == vars(twin(thing))
+    assert (one.run(), thing.run()) == (1, 21)
+    if isinstance(both, list) and both[0] is not thing:
+        assert both[1]() == 1
+        assert both[1].__self__ is both[0]
+    for keeper in keepers:
+        keeper.lift()
+    assert vars(thing) == {"n": 3}
+    assert vars(twin(thing)) == vars(plain)
+
+
+def test_a_copy_keeps_an_instance_attribute_that_is_shadowed():
+    loop, shadows = Loop(), Shadows()
+    loop.run = abs
+    shadows.put(loop, "run", adds(10))
+    for twin in (copy.copy(loop), copy.deepcopy(loop), pickle.loads(pickle.dumps(loop))):
+        assert vars(twin) == {"run": abs}
+    assert copy.deepcopy(loop.run) is pickle.loads(pickle.dumps(loop.run)) is abs
+
+
+def test_putting_a_shadow_makes_no_dictionary_of_the_objects_attributes():
+    """CPython reads attributes faster until somebody asks for the dictionary: `own` has the figure."""
+    plain, asked, loop, shadows = Own(), Own(), Own(), Shadows()
+    assert vars(asked) == {"n": 3}
+    shadows.put(loop, "run", adds(10))
+    sizes = [sum(map(sys.getsizeof, gc.get_referents(each))) for each in (plain, asked)]
+    if sizes[0] == sizes[1]:
+        pytest.skip("this Python does not tell")
+    assert not any(type(held) is dict for held in gc.get_referents(loop))
+
+
+def test_a_mock_keeps_its_method():
+    logger, shadows = Mock(), Shadows()
+    method = logger.log_metrics
+    shadows.put(logger, "log_metrics", lambda original: lambda *a, **kw: original(*a, **kw))
+    logger.log_metrics({"a": 1}, step=3)
+    shadows.lift()
+    logger.log_metrics({"b": 1}, step=4)
+    assert logger.log_metrics is method
+    assert logger.log_metrics.call_args_list == [call({"a": 1}, step=3), call({"b": 1}, step=4)]
+
+
+def test_an_object_that_takes_no_attributes_is_left_alone():
+    class Closed:
+        __slots__ = ()
+
+        def run(self):
+            return 1
+
+    closed, shadows = Closed(), Shadows()
+    shadows.put(closed, "run", adds(10))
+    assert closed.run() == 1
+    shadows.lift()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_wrapper_that_raises_costs_the_caller_nothing(after, raises):
+    class Work:
+        calls = 0
+
+        def run(self, n):
+            self.calls += 1
+            if raises:
+                raise KeyError(n)
+            return n
+
+    def wrap(original):
+        def run(n):
+            if not after:
+                raise RuntimeError("a fault of ours")
+            try:
+                return original(n)
+            finally:
+                raise RuntimeError("a fault of ours")
+
+        return run
+
+    work, stopped = Work(), []
+    shadows = Shadows(lambda: stopped.append(sys.exc_info()[1]))
+    shadows.put(work, "run", wrap)
+    if raises:
+        with pytest.raises(KeyError) as told:
+            work.run(7)
+        assert not isinstance(told.value.__context__, RuntimeError)
+    else:
+        assert work.run(7) == 7
+    assert (work.calls, [str(error) for error in stopped]) == (1, ["a fault of ours"])
+
+
+def test_a_hook_of_ours_is_copied_and_pickled_as_one_that_does_nothing():
+    calls = []
+    hook = Hook(lambda *args: calls.append(args))
+    hook(1, 2)
+    for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
+        assert twin(1, 2, 3) is None
+    assert b"lightning_costs" not in pickle.dumps(hook)
+    assert calls == [(1, 2)]

@@ -344,3 +344,24 @@ def test_many_train_points_keep_apart_by_what_one_takes_and_totals_leave_nothing
     assert len(later_s) >= 2
     assert apart_s <= later_s.min() <= later_s.max() <= apart_s + 0.002 + point_s
     assert (run.final["steps"], run.final["samples"]) == (steps, 4 * steps)
+
+
+def test_a_loop_whose_counted_step_fails_is_told_how_to_train_without(tmp_path, caplog):
+    class Legacy(torch.Tensor):
+        """Made in the older way, which no dispatch mode of torch allows."""
+
+        @staticmethod
+        def __new__(cls, x):
+            return super().__new__(cls, x)
+
+    def train(**options):
+        with Recorder(module=torch.nn.Linear(2, 1), save_dir=tmp_path, **options) as recorder:
+            for batch in (torch.zeros(3, 2), torch.ones(3, 2)):
+                with recorder.counting(batch):
+                    Legacy(batch[:, [0]])
+                recorder.step(batch)
+
+    with pytest.raises(RuntimeError, match="already associated"):
+        train()
+    assert "LIGHTNING_COSTS_COUNT=0" in caplog.text
+    train(count="off")
