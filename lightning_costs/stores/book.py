@@ -233,7 +233,8 @@ class RunBook:
         self._came_to.see(point.step, point.quality, point.costs)
         if self._writer is not None:
             self._metrics |= dict.fromkeys(point.quality)
-            self._writer.header(self.header)
+            if trigger != "end":  # it is written once more then, with how the run ended
+                self._writer.header(self.header)
             self._rows += self._writer.append(point)
         return point
 

@@ -1,8 +1,8 @@
 """A table as Parquet, written without a library: a training process must not load one.
 
 Those that write Parquet (polars, pyarrow, DuckDB) start threads, and a process that is forked afterwards hangs in them
-for ever. What a run's points need of the format is little: one row group of flat, optional columns, each one gzipped
-page of plain values. Read it with any of these libraries.
+for ever. What a run's points need of the format is little: one row group of flat, optional columns, each one page of
+plain values, gzipped where it is long. Read it with any of these libraries.
 
 Source: https://parquet.apache.org/docs/file-format/ and thrift's compact protocol, as of format version 2.11.
 """
@@ -22,7 +22,9 @@ Columns = Mapping[str, tuple[Kind, Sequence[int | float | str | None]]]
 
 _MAGIC = b"PAR1"
 _TYPE = {"int": 2, "float": 5, "text": 6}  # INT64, DOUBLE, BYTE_ARRAY
-_OPTIONAL, _UTF8, _PLAIN, _RLE, _GZIP, _DATA_PAGE = 1, 0, 0, 3, 2, 0
+_OPTIONAL, _UTF8, _PLAIN, _RLE, _UNCOMPRESSED, _GZIP, _DATA_PAGE = 1, 0, 0, 3, 0, 2, 0
+#: Pages of at most so many bytes are left as they are: packing them takes longer than writing them.
+_SMALL_BYTES = 4096
 #: Kinds of thrift's compact protocol.
 _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12
 
@@ -43,7 +45,8 @@ def parquet(columns: Columns) -> bytes:
     for name, (kind, values) in columns.items() if rows else ():
         at = len(file)
         page = _levels(values) + _plain(kind, values)
-        packed = gzip.compress(page, compresslevel=1, mtime=0)
+        packs = len(page) > _SMALL_BYTES
+        packed = gzip.compress(page, compresslevel=1, mtime=0) if packs else page
         about = _struct((1, _I32, rows), (2, _I32, _PLAIN), (3, _I32, _RLE), (4, _I32, _RLE))
         head = _struct((1, _I32, _DATA_PAGE), (2, _I32, len(page)), (3, _I32, len(packed)), (5, _STRUCT, about))
         file += head + packed
@@ -52,7 +55,7 @@ def parquet(columns: Columns) -> bytes:
             (1, _I32, _TYPE[kind]),
             (2, _LIST, _list(_I32, [_zigzag(_PLAIN), _zigzag(_RLE)])),
             (3, _LIST, _list(_BINARY, [_binary(name)])),
-            (4, _I32, _GZIP),
+            (4, _I32, _GZIP if packs else _UNCOMPRESSED),
             (5, _I64, rows),
             (6, _I64, len(head) + len(page)),
             (7, _I64, len(file) - at),
@@ -75,10 +78,12 @@ def parquet(columns: Columns) -> bytes:
 
 
 def _levels(values: Sequence[object]) -> bytes:
-    """Which values are there: definition levels, as one bit-packed run."""
-    there = np.fromiter((value is not None for value in values), dtype=bool, count=len(values))
-    bits = np.packbits(there, bitorder="little").tobytes()
-    run = _varint(len(bits) << 1 | 1) + bits
+    """Which values are there: definition levels, as one run of the same or one of packed bits."""
+    if (lacking := values.count(None)) in (0, len(values)):
+        run = _varint(len(values) << 1) + bytes([not lacking])
+    else:
+        bits = np.packbits([value is not None for value in values], bitorder="little").tobytes()
+        run = _varint(len(bits) << 1 | 1) + bits
     return struct.pack("<I", len(run)) + run
 
 
