@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,7 +24,7 @@ from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import engine
-from lightning_costs.probes.clock import now_s, run_begins_s
+from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.namespaces import Callback
 from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
@@ -31,8 +32,9 @@ from lightning_costs.probes.setting import Count
 from lightning_costs.probes.shadow import Shadow
 from lightning_costs.probes.stride import work_of
 from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerView
-from lightning_costs.recorder import Recorder, came_to, counting_of
+from lightning_costs.recorder import Recorder, counting_of
 from lightning_costs.stores.book import Status, status_after
+from lightning_costs.stores.places import run_root, shown
 from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, link_wandb, row
 
 __all__ = ["CostBudget", "CostMonitor"]
@@ -53,7 +55,7 @@ class CostMonitor(Callback):
             ModelCheckpoint or EarlyStopping.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run.
-        save_dir: Where run folders go.
+        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
         name: What people call the run.
         batch_size_fn: Samples in a batch, where its tensors do not tell.
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
@@ -69,7 +71,8 @@ class CostMonitor(Callback):
             twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
 
     Raises:
-        ValueError: For a monitor without mode, or an unknown `log`, `count` or `infer`.
+        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, or a `save_dir` that is no folder
+            of this machine.
 
     Example:
         ::
@@ -104,14 +107,16 @@ class CostMonitor(Callback):
         if infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
         self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
-        self._save_dir, self._name, self._log = Path(save_dir), name, log
+        self._save_dir, self._name, self._log = run_root(save_dir), name, log
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators = indicators
         self._tariff = Tariff.find(tariff)
         self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
-        self._made_s = now_s()
+        self._begin_of_run = RunBegin()
         self._accounts: Accounts | None = None
         self._session: _Session | None = None
+        #: What a checkpoint that is saved after the fit holds of it.
+        self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
 
     @property
@@ -165,6 +170,7 @@ class CostMonitor(Callback):
         return session if session is not None and session.of(trainer) else None
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
+        self._ended = None
         if trainer.callbacks.count(self) > 1:  # each hook would come twice
             first = trainer.callbacks.index(self)
             trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if c is not self or n == first]
@@ -203,7 +209,7 @@ class CostMonitor(Callback):
 
     def _accounts_of_this_run(self) -> Accounts:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
-        began_s = run_begins_s(self._made_s)
+        began_s = self._begin_of_run.seconds()
         if self._accounts is not None and self._accounts.begun_s >= began_s - 0.5:
             return self._accounts
         return Accounts(now_s, began_s)
@@ -242,6 +248,8 @@ class CostMonitor(Callback):
         session = self._session_of(trainer)
         if session is not None and session.view.in_training:
             session.save(checkpoint)
+        elif self._session is None and self._ended is not None:
+            checkpoint[_CHECKPOINT_KEY] = self._ended
 
     @never_harmful
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -269,6 +277,8 @@ class CostMonitor(Callback):
         self.run = session.close(status)
         if trained:
             self._accounts = None
+            self._ended = session.ended
+            self._begin_of_run.ended()
         elif self._accounts is not None:  # a finder's fit: its seconds stay for the run that follows
             self._accounts.rebase("setup")
 
@@ -292,6 +302,8 @@ class _Session:
         self.broken = self._said = False
         self.looking = False
         self.timing_device = False
+        #: The recorder's state at the end.
+        self.ended: dict[str, Any] | None = None
         self.accounts.failed = self.stop_measuring
 
     def of(self, trainer: Any) -> bool:
@@ -445,10 +457,17 @@ class _Session:
     def _finish(self, status: Status) -> RunRecord | None:
         self.recorder.training_ended()
         run = self.recorder.end(status)
+        self.ended = self.recorder.state()
         if self.recorder.run_id and self._trainer.is_global_zero:
+            finished = status == "finished"  # whoever waits for an error must not wait for a picture or a server
             if self._logs:
-                final = {**self.recorder.final, **came_to(run)}
-                end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline"))
+                final = {**self.recorder.final, **self.recorder.came_to}
+                end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None)
+            if not finished:
+                if status == "interrupted":
+                    print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr)
+                return run
+            if self._logs:
                 link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
@@ -576,5 +595,5 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
-    if run is not None:
-        console.print(f"next: lightning-costs show {recorder.path}", highlight=False, soft_wrap=True)
+    if run is not None and recorder.path is not None:
+        console.print(f"next: lightning-costs show {shown(recorder.path)}", highlight=False, soft_wrap=True)

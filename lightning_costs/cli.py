@@ -152,13 +152,14 @@ def run(
     """Run an unmodified Lightning script and measure what its training costs."""
     from lightning_costs.launch import command as launched
     from lightning_costs.launch.options import RunOptions
+    from lightning_costs.stores.places import run_root
 
     try:
         options = RunOptions(
             monitor=monitor,
             mode=_mode(mode),
             targets=tuple(target or ()),
-            save_dir=str(save_dir.absolute()),
+            save_dir=str(run_root(save_dir)),
             name=name,
             log=log.value,
             log_every_n_steps=log_every_n_steps,

@@ -15,12 +15,14 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import nn
 
-from lightning_costs.core.accounts import METERED
+from lightning_costs.core.accounts import METERED, Accounts
 from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.probes import fabric as view
+from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.open_count import OpenCount
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import status_after
+from lightning_costs.stores.places import run_root, shown
 
 _log = logging.getLogger("lightning_costs")
 
@@ -40,15 +42,18 @@ class FabricMonitor:
     Args:
         namespace: 'lightning.fabric' or 'lightning_fabric'.
         options: Arguments of `CostMonitor`; `log` has no meaning here.
+        begin: When its run begins, where it was made in another process.
     """
 
-    def __init__(self, namespace: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, namespace: str, options: Mapping[str, Any], begin: RunBegin | None = None) -> None:
         self._namespace = namespace
+        self.begin = begin or RunBegin()
         self.options = {name: value for name, value in options.items() if name != "log"}
+        self.options["save_dir"] = run_root(self.options.get("save_dir", "costs"))
         view.watch(import_module(namespace).Fabric, _session_of)
 
-    def __reduce__(self) -> tuple[type[FabricMonitor], tuple[str, Mapping[str, Any]]]:
-        return FabricMonitor, (self._namespace, self.options)
+    def __reduce__(self) -> tuple[type[FabricMonitor], tuple[str, Mapping[str, Any], RunBegin]]:
+        return FabricMonitor, (self._namespace, self.options, self.begin)
 
 
 def finish() -> None:
@@ -62,7 +67,7 @@ def _session_of(fabric: Any) -> _Session | None:
     if session is None:
         monitor = next((c for c in view.callbacks(fabric) if isinstance(c, FabricMonitor)), None)
         if monitor is not None:
-            session = _sessions[fabric] = _Session(monitor.options)
+            session = _sessions[fabric] = _Session(monitor.options, monitor.begin)
     return session
 
 
@@ -87,8 +92,8 @@ class _Evaluation:
 class _Session:
     """One Fabric: what was set up, and the run in progress."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = options
+    def __init__(self, options: Mapping[str, Any], begin: RunBegin) -> None:
+        self._options, self._run_begin = options, begin
         self._modules: list[nn.Module] = []
         self._wrappers: list[nn.Module] = []
         self._optimizers: list[Any] = []
@@ -339,6 +344,7 @@ class _Session:
             optimizers=lambda: self._optimizers,
             log_every_n_steps=50 if every is None else every,
             infer=infer is not False and self._world_size == 1,
+            accounts=Accounts(now_s, self._run_begin.seconds()),
             **options,
             **self._where,
         )
@@ -387,5 +393,6 @@ class _Session:
             recorder.infer(budget_s=5.0 if infer is True else None)
         recorder.training_ended()
         recorder.end("failed" if was_broken else status_after(error))
+        self._run_begin.ended()
         if recorder.path is not None:
-            print(f"next: lightning-costs show {recorder.path}", file=sys.stderr, flush=True)
+            print(f"next: lightning-costs show {shown(recorder.path)}", file=sys.stderr, flush=True)

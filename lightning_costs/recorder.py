@@ -34,6 +34,7 @@ from lightning_costs.probes.setup import describe, device_name
 from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
 from lightning_costs.probes.stride import Stride
 from lightning_costs.stores.book import RunBook, Status, status_after
+from lightning_costs.stores.places import run_root
 from lightning_costs.stores.rows import PlainRun, begin_wandb, columns, end_wandb, link_wandb, row
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Recorder:
         monitor: Name of the quality metric that comparisons use.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run.
-        save_dir: Where run folders go.
+        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
         name: What people call the run.
         batch_size_fn: Samples in a batch, where its tensors do not tell.
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
@@ -90,7 +91,8 @@ class Recorder:
         clock: Seconds, monotonic; for tests.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name.
+        ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name, a
+            `save_dir` that is no folder of this machine.
 
     Example:
         A loop without Lightning::
@@ -166,7 +168,7 @@ class Recorder:
             tariff=self._tariff,
             priced=self._panel.priced,
             warmup=f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
-            save_dir=Path(save_dir),
+            save_dir=run_root(save_dir),
             writes=place.rank == 0,
         )
         self._batch_size = BatchSize(batch_size_fn, length_fn, self._book.notes)
@@ -186,7 +188,8 @@ class Recorder:
         self._step = self._epoch = self._steps_before = self._batches = 0
         self._train_points = 0
         self._ended_s = 0.0
-        self._hurry = False
+        #: How the run ended that did not finish: whoever waits for an error must not wait for what can be left out.
+        self._hurry: Literal["failed", "interrupted"] | None = None
 
     # What others may ask ------------------------------------------------------------------------------------
 
@@ -219,6 +222,11 @@ class Recorder:
     def final(self) -> dict[str, Amount]:
         """Costs at the last point, and the statics."""
         return {**self.costs, **self.header["statics"]}
+
+    @property
+    def came_to(self) -> dict[str, float | bool]:
+        """Best quality and cost-to-quality so far, for summaries; empty without a metric."""
+        return self._book.came_to
 
     def row(self, *, headline: bool = False) -> dict[str, float]:
         """Costs at the last point by the names that loggers give them, for a row that holds its quality.
@@ -720,7 +728,7 @@ class Recorder:
         """
         if self._state == "ended":
             return None
-        self._hurry = status != "finished"
+        self._hurry = status if status == "failed" or status == "interrupted" else None
         if self._book.opened:
             self.emit("end")
         self.accounts.before_switch = self._meters = None
@@ -730,8 +738,9 @@ class Recorder:
             run_ended(self.accounts.begun_s + self._ended_s)
         run = self._book.close(status)
         if self._wandb and self._book.opened:
-            end_wandb(self._wandb, {**self.final, **came_to(run)})
-            link_wandb(self._wandb, self.header, self.final)
+            end_wandb(self._wandb, {**self.final, **self.came_to})
+            if not self._hurry:
+                link_wandb(self._wandb, self.header, self.final)
         return run
 
     def __enter__(self) -> Self:
@@ -780,7 +789,8 @@ class Recorder:
         vector = self._panel.read(sample)
         self._batches += sample.batches
         ending = trigger == "end"
-        statics = self._panel.statics(sample) if ending or not self._book.header["statics"] else None
+        known = bool(self._book.header["statics"])
+        statics = None if known and (not ending or self._hurry) else self._panel.statics(sample)
         if ending and statics is not None:
             self._job.leave_statics(statics)
         job, even = self._job.window(
@@ -796,7 +806,7 @@ class Recorder:
             if ranks := self._job.told():
                 self._book.header["ranks"] = ranks
         if self._meters is not None and (trigger != "train" or "energy" not in self._book.header):
-            self._book.header["energy"] = self._meters.about(final=trigger == "end")
+            self._book.header["energy"] = self._meters.about(final=ending and not self._hurry)
         self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
         if self._panel.read_all:  # else paced counters lag behind the others
             gauges = self._panel.of_totals(self._book.totals, self._tariff)
@@ -812,10 +822,11 @@ class Recorder:
             self._forecast.mark(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
 
     def state(self) -> dict[str, Any]:
-        """Plain containers for a checkpoint: identity and totals up to now."""
-        if self._steps is not None:
-            self._steps.interrupted()
-        self._fold("train")
+        """Plain containers for a checkpoint: identity and totals up to now, or at the run's end."""
+        if self._state != "ended":
+            if self._steps is not None:
+                self._steps.interrupted()
+            self._fold("train")
         return self._book.state(step=self._steps_before + (self._steps.done if self._steps is not None else 0))
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -845,17 +856,6 @@ def counting_of(given: Count | None) -> Count:
     if value not in ("auto", "eager", "off"):
         raise ValueError(f"{'count' if given is not None else COUNT} must be 'auto', 'eager' or 'off', got {value!r}")
     return cast("Count", value)
-
-
-def came_to(run: RunRecord | None) -> dict[str, float | bool]:
-    """Best quality and cost-to-quality of a run that has just ended, for summaries; what is wrong with it is said."""
-    from lightning_costs.compare.outcome import outcome  # its tables are nothing that a training waits for
-
-    try:
-        return {} if run is None else outcome(run)
-    except Exception as error:  # noqa: BLE001 - a summary must not cost anybody the run
-        _log.warning("best quality and cost-to-quality are in no summary: %r", error)
-        return {}
 
 
 def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -181,6 +181,41 @@ class RunRecord:
     header: Mapping[str, Any]
     points: polars.DataFrame
     source: str = "memory"
+    _read: Callable[[], polars.DataFrame] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @classmethod
+    def later(cls, *, header: Mapping[str, Any], read: Callable[[], polars.DataFrame], source: str) -> RunRecord:
+        """A run whose points are read when somebody first looks at them.
+
+        A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
+        changes the environment and the handling of SIGINT.
+
+        Args:
+            header: The run's.
+            read: Returns the points; a function that can be pickled, so that the record can be.
+            source: Which file the points come from.
+        """
+        run = object.__new__(cls)
+        run.__setstate__({"header": header, "source": source, "_read": read})
+        return run
+
+    if not TYPE_CHECKING:  # else any attribute would pass
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "points" or self._read is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            points = self._read()
+            object.__setattr__(self, "points", points)
+            return points
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is known so far: points that nobody looked at stay unread in a copy too."""
+        state = {"header": self.header, "source": self.source, "_read": self._read}
+        return state if self._read is not None else {**state, "points": self.points}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     @property
     def id(self) -> str:

@@ -109,32 +109,42 @@ def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.
     """
     import polars
 
+    names = [name for name in (*PHYSICAL, "total_s", "nodes") if name in points.columns]
+    used: list[dict[str, Amount]] = points.select(names).to_dicts() if names else [{}] * points.height
+    priced = priced_amounts(used, header)
+    return points.with_columns([polars.Series(name, amounts, polars.Float64) for name, amounts in priced.items()])
+
+
+def priced_amounts(
+    used: Sequence[Mapping[str, Amount]], header: Mapping[str, Any], *, first: int = 0
+) -> dict[str, list[Amount]]:
+    """The priced columns of points, by name.
+
+    Args:
+        used: [points]: what each had used, by column.
+        header: The run's.
+        first: Row of the first of them.
+    """
     attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
     history = History(attempts, header.get("tariff", {}))
     begins = [(attempt["row"], number) for number, attempt in enumerate(attempts) if "row" in attempt] or [(0, 0)]
     rows = [row for row, _ in begins]
-    used = _used(points, attempts)
-    columns = []
-    for name in priced_columns(header):
-        amounts = [
-            history.amount(name, at, begins[max(0, bisect_right(rows, row) - 1)][1]) for row, at in enumerate(used)
+    used = [_with_node_s(at, attempts) for at in used]
+    return {
+        name: [
+            history.amount(name, at, begins[max(0, bisect_right(rows, row) - 1)][1])
+            for row, at in enumerate(used, start=first)
         ]
-        columns.append(polars.Series(name, amounts, polars.Float64))
-    return points.with_columns(columns)
+        for name in priced_columns(header)
+    }
 
 
-def _used(points: polars.DataFrame, attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Amount]]:
-    """Physical amounts of each point; `node_s`, which earlier versions did not write, where nodes stayed as many."""
-    names = [name for name in (*PHYSICAL, "total_s", "nodes") if name in points.columns]
-    used: list[dict[str, Amount]] = points.select(names).to_dicts() if names else [{}] * points.height
-    if "node_s" in names:
+def _with_node_s(used: Mapping[str, Amount], attempts: Sequence[Mapping[str, Any]]) -> Mapping[str, Amount]:
+    """What a point had used; `node_s`, which earlier versions did not write, where nodes stayed as many."""
+    if "node_s" in used or len({attempt.get("nodes") for attempt in attempts}) > 1:
         return used
-    if len({attempt.get("nodes") for attempt in attempts}) > 1:
-        return used
-    for at in used:
-        total_s, nodes = at.get("total_s"), at.get("nodes")
-        at["node_s"] = None if total_s is None or nodes is None else total_s * nodes
-    return used
+    total_s, nodes = used.get("total_s"), used.get("nodes")
+    return {**used, "node_s": None if total_s is None or nodes is None else total_s * nodes}
 
 
 def _device(attempt: Mapping[str, Any], header: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, CostVector, Trigger
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.indicators.panel import Panel
-from lightning_costs.probes.exchange import Exchange, job_store
+from lightning_costs.probes.exchange import Exchange, Hurry, job_store
 from lightning_costs.probes.setting import Setting
 
 _log = logging.getLogger("lightning_costs")
@@ -60,7 +60,7 @@ class Job:
             self._exchange.points += 1
 
     def window(
-        self, own: CostVector, *, trigger: Trigger, batches: int, exact: bool = False, hurry: bool = False
+        self, own: CostVector, *, trigger: Trigger, batches: int, exact: bool = False, hurry: Hurry = None
     ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
         """The job's window, and what rates may be made of (see `Joined.even`).
 
@@ -69,7 +69,7 @@ class Job:
             trigger: What closed it.
             batches: Batches that this rank has trained on.
             exact: The window was closed between points: other ranks' letters of these batches are waited for.
-            hurry: An error ended the run.
+            hurry: How the run ended, if it did not finish.
         """
         panel, places = self._panel, self._setting.places
         exchange = self._exchange

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
@@ -99,7 +100,7 @@ class Panel:
                         raise Missing("a window gave no reading, so its total is unknown", warn=True)
                     amounts[name] = None
                 else:
-                    amounts[name] = float(amount)
+                    amounts[name] = _finite(amount)
             except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
                 self._lose(indicator, error)
         if len(self.missing) != lost:
@@ -130,7 +131,7 @@ class Panel:
     def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
         try:
             amount = indicator.read(sample)
-            return None if amount is None else float(amount)
+            return None if amount is None else _finite(amount)
         except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
             self._lose(indicator, error)
             return None
@@ -221,7 +222,7 @@ class Panel:
             else:
                 try:
                     amount = indicator.of(cast("dict[str, float]", window), tariff)
-                    window[name] = None if amount is None else float(amount)
+                    window[name] = None if amount is None else _finite(amount)
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
                     self._lose(indicator, error)
 
@@ -240,8 +241,22 @@ class Panel:
         expected = isinstance(error, Missing)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         self.missing = {**self.missing, indicator.name: reason}
-        if self._setting.place.rank == 0 and (not isinstance(error, Missing) or error.warn):
+        # What goes missing with an indicator for the same reason (diagnostics of it) is told in the header alone.
+        told = not isinstance(error, Missing) or (error.warn and indicator.role == "indicator")
+        if self._setting.place.rank == 0 and told:
             _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)
+
+
+def _finite(amount: float) -> float:
+    """A reading as a float: one that is not finite is none, and in a total it would stay.
+
+    Raises:
+        Missing: It is not finite.
+    """
+    value = float(amount)
+    if not math.isfinite(value):
+        raise Missing(f"expected a finite number or None, got {value}", warn=True)
+    return value
 
 
 def _unheard(indicator: Indicator, processes: int, why: str | None) -> str:

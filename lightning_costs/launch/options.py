@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, final
 from lightning_costs.core.budget import check_limits
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.stores.places import run_root
 from lightning_costs.stores.rows import Log, check_log
 
 #: Switches the entry points on where it is 1.
@@ -66,6 +67,7 @@ class RunOptions:
             value = getattr(self, name)
             if not (isinstance(value, str) and value) and (value is not None or name == "save_dir"):
                 raise ValueError(f"{name} must be a text, got {value!r}")
+        run_root(self.save_dir)
         check_goal(self.monitor, self.mode)
         for target in self.targets:
             if not isinstance(target, int | float) or not math.isfinite(target):

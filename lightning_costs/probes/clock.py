@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
 import os
+import struct
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 #: The one clock of every account: monotonic, in seconds.
 now_s = time.perf_counter
@@ -26,7 +31,10 @@ def process_began_s() -> float:
     except (OSError, AttributeError, ValueError, IndexError):
         import psutil
 
-        age_s = time.time() - psutil.Process().create_time()
+        try:
+            age_s = time.time() - psutil.Process().create_time()
+        except (psutil.Error, OSError):
+            age_s = 0.0
     return now_s() - max(0.0, age_s)
 
 
@@ -52,3 +60,56 @@ def run_ended(ended_s: float) -> None:
     """Note when a run of this process ended, on the scale of `now_s`: the next one begins there."""
     global _runs_ended_s
     _runs_ended_s = ended_s
+
+
+class RunBegin:
+    """When the run of a monitor that is made now will have begun.
+
+    That of this process, as `run_begins_s` has it. Where a strategy forks or spawns the processes that train, they get
+    the monitor of the one that the script runs in, and the run began there: `perf_counter` is one clock for all
+    processes of a machine. A monitor that a process makes for itself begins with that process.
+    """
+
+    def __init__(self) -> None:
+        global _of_children
+        self._pid = os.getpid()
+        made_s = now_s()
+        self._began_s = made_s if interactive() else process_began_s()
+        if _handed_over:  # a run that spawned processes trained is over, and nobody told this one when it ended
+            self._began_s = made_s
+        if _of_children[0] != self._pid:
+            _of_children = self._pid, mmap.mmap(-1, 8)
+        self._children: mmap.mmap | None = _of_children[1]
+        self._handed = False
+
+    def seconds(self) -> float:
+        """On the scale of `now_s`."""
+        parent = multiprocessing.parent_process()
+        if self._pid not in (os.getpid(), os.getppid(), parent.pid if parent is not None else None):
+            return run_begins_s()  # carried further than to a child: to another machine, or by way of a file
+        ended_s: float = 0.0 if self._children is None else struct.unpack("d", self._children[:])[0]
+        return max(self._began_s, _runs_ended_s or 0.0, ended_s)  # a forked child knows its parent's last run too
+
+    def ended(self) -> None:
+        """The run is over: where a forked child trained it, the process that the monitor is of hears of it."""
+        if self._children is not None and self._pid != os.getpid():
+            self._children[:] = struct.pack("d", now_s())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a spawned process: what the memory that is shared with forked ones says, as a number."""
+        global _handed_over
+        began_s = now_s() if self._handed else self.seconds()  # handed over again: the run before it is over
+        self._handed = _handed_over = True
+        return {"_pid": self._pid, "_began_s": began_s, "_children": None, "_handed": False}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+
+    def __deepcopy__(self, memo: object) -> RunBegin:
+        return self
+
+
+#: The process that this was made in, and memory that it shares with its forked children: when a run ended in one.
+_of_children: tuple[int, mmap.mmap | None] = (0, None)
+#: Whether a monitor was handed to a spawned process.
+_handed_over = False

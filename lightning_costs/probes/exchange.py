@@ -31,8 +31,10 @@ SHARE: Final = 0.01
 MOST_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 2.0}
 #: Where it is worth waiting at all, however short the window was.
 LEAST_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
-#: After an error others are killed, and nothing more may come.
-AFTER_ERROR_S: Final = 0.25
+#: Where a run does not finish others are killed, and nothing more may come; and nobody may wait for an error because
+#: of us: a rank that dies takes the others with it, before they have told why.
+UNFINISHED_S: Final = {"failed": 0.03, "interrupted": 0.25}
+Hurry = Literal["failed", "interrupted"] | None
 #: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
 KEPT: Final = 4
 _PAUSE_S: Final = 0.0002
@@ -167,7 +169,7 @@ class Exchange:
             self._token = bytes.fromhex(self._store.get(key).decode())
 
     def join(
-        self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: bool = False
+        self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: Hurry = None
     ) -> Joined:
         """On rank 0, after `leave`: the job's window, of all letters that came in time.
 
@@ -176,7 +178,7 @@ class Exchange:
             trigger: What closed the window: 'end' makes everybody who is late gone.
             exact: Letters written after `batches` are waited for, where ranks leave them outside points.
             batches: Batches that rank 0 has trained on.
-            hurry: An error ended the run: others may be dead.
+            hurry: How the run ended, if it did not finish: others may be dead.
         """
         roll = self._roll
         if roll is None:
@@ -188,7 +190,7 @@ class Exchange:
             share_s = SHARE * (began - self._joined_last_s)
             wait_s = min(wait_s, max(share_s, LEAST_S["evaluate" if exact else trigger]))
         if hurry:
-            wait_s = AFTER_ERROR_S
+            wait_s = UNFINISHED_S[hurry]
         wants = batches if exact and self._waits["batch"] else 0
         if self.failed is None:
             self._read(roll, until_s=began + wait_s, wants=wants, ending=ending)

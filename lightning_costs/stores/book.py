@@ -6,20 +6,24 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.ledger import LOST, Ledger
+from lightning_costs.core.outcome import Outcome
 from lightning_costs.core.rates import PHYSICAL, History
 from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, RunRecord, Trigger
 from lightning_costs.core.reprice import lost_at, told
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.versions import version_of
+from lightning_costs.stores.earlier import Earlier
 from lightning_costs.stores.identity import Found, find, find_again, restart, settle
 from lightning_costs.stores.labels import group_of_run, tags_of_run
 from lightning_costs.stores.receipt import sign
+from lightning_costs.stores.table import OWN, columns_of, metrics_of
 from lightning_costs.stores.writer import RunWriter, utc
 
 _log = logging.getLogger("lightning_costs")
@@ -102,6 +106,8 @@ class RunBook:
             "warmup": warmup,
             "written_by": f"lightning-costs {version_of('lightning-costs')}",
         }
+        self._metrics: dict[str, None] = {}
+        self._came_to = Outcome(self.header, OWN)
 
     @property
     def run_id(self) -> str:
@@ -145,8 +151,9 @@ class RunBook:
             self._warn(found)
             if found.earlier is not None:
                 self._continue(found.earlier)
-                self._restore([self._spent(found.earlier)] if found.earlier.points.height else [])
+                self._restore([self._spent(found.earlier)] if found.earlier.points else [])
                 self._ledger.lose_since(None)
+                self._found = replace(found, earlier=replace(found.earlier, points=()))
         about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc(), **facts}
         if (restarts := restart()) is not None:
             about["restart"] = restarts
@@ -223,10 +230,12 @@ class RunBook:
             costs=self._ledger.costs,
             quality={name: float(value) for name, value in quality.items()},
         )
+        self._came_to.see(point.step, point.quality, point.costs)
         if self._writer is not None:
-            self._rows += 1
-            self._writer.header(self.header)
-            self._writer.append(point)
+            self._metrics |= dict.fromkeys(point.quality)
+            if trigger != "end":  # it is written once more then, with how the run ended
+                self._writer.header(self.header)
+            self._rows += self._writer.append(point)
         return point
 
     def state(self, *, step: int) -> dict[str, Any]:
@@ -295,7 +304,7 @@ class RunBook:
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
         both = min(len(known), len(listed))
-        self._restore([state["ledger"], *([self._spent(earlier)] if earlier.points.height else [])])
+        self._restore([state["ledger"], *([self._spent(earlier)] if earlier.points else [])])
         if len(known) > len(listed):
             self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
         if known[:both] != listed[:both]:
@@ -310,16 +319,17 @@ class RunBook:
             self._lineage = lineage
         if not self._ledger.lost_is_known:
             self._lineage = []
+        self._found = replace(found, earlier=replace(earlier, points=()))  # they may be many
         return self._from_step
 
-    def _continue(self, earlier: RunRecord) -> None:
+    def _continue(self, earlier: Earlier) -> None:
         """Take up what the folder says of the run; an attempt that did not write its end was killed."""
         header = self.header
         attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
         if attempts and attempts[-1].get("status", "killed") == "killed" and "ended" not in attempts[-1]:
             attempts[-1]["status"] = "killed"
-            if earlier.points.height > attempts[-1].get("row", 0):
-                last = datetime.fromtimestamp(earlier.points["time"][-1], UTC)
+            if len(earlier.points) > attempts[-1].get("row", 0):
+                last = datetime.fromtimestamp(earlier.points[-1].time, UTC)
                 attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
         for attempt in attempts:
             attempt.setdefault("tariff", earlier.header.get("tariff", {}))
@@ -330,10 +340,13 @@ class RunBook:
         for label in ("name", "group", "tags"):
             header[label] = header[label] or earlier.header.get(label)
         self.notes |= {name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals}
-        self._rows = earlier.points.height
+        self._rows = len(earlier.points)
+        self._metrics = dict.fromkeys(metrics_of(earlier.points))
+        for point in earlier.points:
+            self._came_to.see(point.step, point.quality, point.costs)
 
     @staticmethod
-    def _spent(earlier: RunRecord) -> dict[str, Any]:
+    def _spent(earlier: Earlier) -> dict[str, Any]:
         """The folder's last totals, and what of them was lost, as a state of the ledger."""
         attempts = earlier.header.get("attempts") or [{}]
         lost: Mapping[str, Amount] | None = attempts[-1].get("lost", None if len(attempts) > 1 else {})
@@ -361,6 +374,11 @@ class RunBook:
             self._found.lock.drop()
         self._found = None
 
+    @property
+    def came_to(self) -> dict[str, float | bool]:
+        """Best quality and cost-to-quality so far, for summaries."""
+        return self._came_to.told()
+
     def close(self, status: Status) -> RunRecord | None:
         """The run is over: write how it ended, and its points as Parquet.
 
@@ -373,10 +391,11 @@ class RunBook:
             return None
         *earlier, last = self.header["attempts"]
         self.header["attempts"] = [*earlier, {**last, "ended": utc(), "status": status}]
-        return self._writer.close(self.header)
+        metrics = list(columns_of(self._metrics, self.header["indicators"]).values())
+        return self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
 
 
-def _ran_since(state: Mapping[str, Any], earlier: RunRecord) -> bool:
+def _ran_since(state: Mapping[str, Any], earlier: Earlier) -> bool:
     """Whether the run trained on after a checkpoint, as its folder has it: only then is anything lost."""
     then, now = state["ledger"]["costs"].get("steps"), earlier.final.get("steps")
     if then is not None and now is not None:
@@ -384,4 +403,4 @@ def _ran_since(state: Mapping[str, Any], earlier: RunRecord) -> bool:
     rows: list[tuple[int, int]] = state.get("lineage") or [(0, 0)]
     later = earlier.points[rows[-1][1] :]
     again = len(earlier.header.get("attempts", ())) > len(state["header"]["attempts"])
-    return later.height > 0 and (again or int(later["step"].max()) >= state.get("step", 0))  # type: ignore[arg-type]
+    return bool(later) and (again or max(point.step for point in later) >= state.get("step", 0))

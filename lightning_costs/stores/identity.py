@@ -14,16 +14,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
+from lightning_costs.core.records import SCHEMA_VERSION
+from lightning_costs.stores.earlier import Earlier, read_earlier
 from lightning_costs.stores.folder import HEADER, JOURNAL
-from lightning_costs.stores.loader import load_run
-from lightning_costs.stores.lock import LOCK, FolderLock, Held
+from lightning_costs.stores.lock import LOCK, Claim, FolderLock, Held
 
 OURS, WANDB, SLURM = "LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID"
+
+#: So many numbers are tried for a name, and so many folders that another process took first: then chance tells.
+_MOST, _MOST_HELD = 10_000, 50
 
 #: Folders that this process wrote or writes: a further fit without a checkpoint is another run.
 _used_here: set[Path] = set()
@@ -47,8 +50,8 @@ class Found:
 
     run_id: str
     wanted: str
-    earlier: RunRecord | None = None
-    lock: FolderLock | None = None
+    earlier: Earlier | None = None
+    lock: FolderLock | Claim | None = None
     refused: str = ""
 
 
@@ -92,7 +95,7 @@ def find(name: str | None, save_dir: Path, *, writes: bool) -> Found:
             refused = refused or str(why)
             continue
         return Found(run_id=run_id, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
-    raise AssertionError("numbers end")
+    return Found(run_id=_by_chance(wanted), wanted=wanted, refused=refused)
 
 
 def find_again(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> Found:
@@ -117,7 +120,7 @@ def find_again(run_id: str, first: str | None, save_dir: Path, *, writes: bool) 
             refused = refused or str(why)
             continue
         return Found(run_id=candidate, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
-    raise AssertionError("numbers end")
+    return Found(run_id=_by_chance(wanted), wanted=wanted, refused=refused)
 
 
 def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
@@ -126,12 +129,14 @@ def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
     A disk that fails is not said here: writing will.
     """
     if writes and found.lock is None and found.earlier is None:
+        held = 0
         for run_id in _numbered(found.wanted, after=found.run_id):
-            path, found = save_dir / run_id, replace(found, run_id=run_id)
+            found = replace(found, run_id=run_id if held < _MOST_HELD else _by_chance(found.wanted))
+            path = save_dir / found.run_id
             try:
-                path.mkdir(parents=True, exist_ok=True)
-                lock = FolderLock.take(path)
+                lock = _make(path)
             except Held:
+                held += 1
                 if os.environ.get(OURS):
                     found = replace(found, refused=found.refused or _written(path))
                 continue
@@ -144,6 +149,22 @@ def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
                 lock.release()
     _used_here.add((save_dir / found.run_id).absolute())
     return found
+
+
+def _make(path: Path) -> FolderLock | Claim | None:
+    """Make a new run's folder and hold it; where there are no locks, whoever makes its journal has it.
+
+    Raises:
+        Held: Another process has it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if (lock := FolderLock.take(path)) is not None:
+        return lock
+    try:
+        os.close(os.open(path / JOURNAL, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        raise Held(str(path)) from None
+    return Claim.take(path)
 
 
 def _continues(variable: str) -> bool:
@@ -160,7 +181,7 @@ def _continues(variable: str) -> bool:
 
 def _hold(
     path: Path, run_id: str, *, writes: bool, first: str | None = None, since: int | None = None
-) -> tuple[RunRecord | None, FolderLock | None]:
+) -> tuple[Earlier | None, FolderLock | Claim | None]:
     """What a folder holds of a run, and the folder, held.
 
     Raises:
@@ -184,11 +205,11 @@ def _hold(
     if since is not None and restarts is not None and restarts >= since:
         raise Refused("")  # another run of this very start of the job: nothing to say
     try:
-        lock = FolderLock.take(path) if writes else None
+        lock = (FolderLock.take(path) or Claim.take(path)) if writes else None
     except Held:
         raise Refused(_written(path)) from None
     try:
-        return load_run(path), lock
+        return read_earlier(path), lock
     except Exception as error:  # whatever a file's reader raises, the folder is not ours to mend
         if lock is not None:
             lock.drop()
@@ -204,15 +225,17 @@ def _clean(text: str) -> str:
 
 
 def _numbered(wanted: str, after: str = "") -> Iterator[str]:
-    names = (wanted if n == 1 else f"{wanted}-{n}" for n in count(1))
-    for name in names:
-        if after and name != after:
-            continue
-        after = ""
-        yield name
+    """The name, the name with each number, and at last the name with what chance adds: there is an end."""
+    names = (wanted if n == 1 else f"{wanted}-{n}" for n in range(1, _MOST + 1))
+    yield from dropwhile(lambda name: bool(after) and name != after, names)
+    yield _by_chance(wanted)
 
 
-def _taken(path: Path, besides: FolderLock | None = None) -> bool:
+def _by_chance(wanted: str) -> str:
+    return f"{wanted}-{secrets.token_hex(4)}"
+
+
+def _taken(path: Path, besides: FolderLock | Claim | None = None) -> bool:
     """Whether a folder holds anything; where nobody may look, writing will say so."""
     try:
         return path.exists() and (

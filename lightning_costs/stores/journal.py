@@ -10,6 +10,7 @@ from typing import Any, final
 
 from lightning_costs.core.records import Amount, CurvePoint
 
+_INT64 = 1 << 63
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -57,21 +58,28 @@ def decode(line: str) -> CurvePoint:
     """The point of a journal's line.
 
     Raises:
-        ValueError: For a line that is torn or no point.
+        ValueError: For a line that is torn or no point: an odd line costs itself and no other.
     """
     try:
         data = json.loads(line)
-        return CurvePoint(
+        point = CurvePoint(
             step=data["step"],
             epoch=data["epoch"],
-            time=data["time"],
+            time=float(data["time"]),
             trigger=data["trigger"],
             costs={name: from_json(amount) for name, amount in data["costs"].items()},
             quality={
                 name: number for name, value in data["quality"].items() if (number := from_json(value)) is not None
             },
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        if not (type(data["time"]) in (int, float) and math.isfinite(point.time)):
+            raise TypeError(f"{data['time']!r} is no time")
+        if not (type(point.step) is type(point.epoch) is int and max(abs(point.step), abs(point.epoch)) < _INT64):
+            raise TypeError(f"{point.step!r} and {point.epoch!r} are no step and epoch")
+        if not isinstance(point.trigger, str):
+            raise TypeError(f"{point.trigger!r} is no trigger")
+        return point
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"no point of a run: {line[:80]!r}") from error
 
 
@@ -86,9 +94,12 @@ def from_json(value: float | str | None) -> float | None:
     """The amount that `to_json` was given."""
     if isinstance(value, str):
         return _NOT_FINITE[value]
-    if value is not None and not isinstance(value, int | float):
+    if value is not None and type(value) not in (int, float):
         raise TypeError(f"{value!r} is no amount")
-    return value
+    try:
+        return None if value is None else float(value)
+    except OverflowError as error:
+        raise ValueError("an amount is larger than any float") from error
 
 
 def plain(data: Any) -> Any:
@@ -100,11 +111,18 @@ def plain(data: Any) -> Any:
     return [plain(item) for item in data] if isinstance(data, list | tuple) else data
 
 
-def read_journal(path: Path) -> list[CurvePoint]:
-    """Points of a journal; a torn last line is left out, a torn line within it too (a killed attempt's last)."""
+def read_journal(path: Path, size: int = -1) -> list[CurvePoint]:
+    """Points of a journal; a torn last line is left out, a torn or odd line within it too.
+
+    Args:
+        path: The file; none is no points.
+        size: How many bytes of it are read; all by default.
+    """
     points = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with path.open("rb") as journal:
+            text = journal.read(size).decode("utf-8", "replace")
+        for line in text.splitlines():
             try:
                 points.append(decode(line))
             except ValueError:

@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 
 _PIECE = 1 << 20
+#: A drive's letter is none.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+):/")
+
+
+def run_root(save_dir: str | Path) -> Path:
+    """Where run folders go, as an absolute path: a script may change its directory while it trains.
+
+    Args:
+        save_dir: A path, or a `file://` URL of one.
+
+    Raises:
+        ValueError: For a URL of anything else: a run is written as it happens, line by line, which object stores
+            cannot do.
+
+    Example:
+        >>> run_root("s3://bucket/costs")
+        Traceback (most recent call last):
+        ValueError: save_dir must be a folder of this machine, got 's3://bucket/costs': a run is written ...
+    """
+    text = os.fspath(save_dir)
+    if scheme := _SCHEME.match(text):  # a Path has lost one of the slashes
+        url = urlsplit(text)
+        if scheme[1].lower() != "file" or url.netloc not in ("", "localhost"):
+            raise ValueError(
+                f"save_dir must be a folder of this machine, got {text!r}: a run is written as it happens, line by "
+                "line. Write it here and copy its folder there afterwards; load_run, load_runs and compare read URLs"
+            )
+        text = url2pathname(url.path)
+    with suppress(OSError):  # the directory that this process is in was removed: writing will say so
+        return Path(os.path.abspath(text))
+    return Path(text)
+
+
+def shown(path: Path) -> str:
+    """A path as people are told it: from the directory that this process is in, where it is below that."""
+    with suppress(OSError, ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,28 @@ def read_folder(folder: Path) -> RunRecord:
         FileNotFoundError: Where there is no run.
         ValueError: For a header that is broken or from a newer version.
     """
+    header = read_header(folder)
+    journal, parquet = folder / JOURNAL, folder / PARQUET
+    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
+    finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
+    if finished and (frame := _parquet(parquet, header, else_from=journal)) is not None:
+        metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
+        frame = price_points(frame, header) if anew else frame
+        return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
+    points = read_journal(journal)
+    metrics = list(quality_columns(points, header["indicators"]).values())
+    frame = to_frame(points, header)
+    frame = price_points(frame, header) if anew else frame
+    return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of a folder's run, with what its writer could not write any more: that it was killed.
+
+    Raises:
+        FileNotFoundError: Where there is no run.
+        ValueError: For a header that is broken or from a newer version.
+    """
     if not (folder / HEADER).is_file():
         raise FileNotFoundError(f"no run at {folder}: expected a folder that holds {HEADER}")
     try:
@@ -49,19 +71,7 @@ def read_folder(folder: Path) -> RunRecord:
             f"{folder} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
             "install a newer lightning-costs"
         )
-    journal, parquet = folder / JOURNAL, folder / PARQUET
-    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
-    finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
-    header = _as_it_is(header, folder)
-    if finished and (frame := _parquet(parquet, header, else_from=journal)) is not None:
-        metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
-        frame = price_points(frame, header) if anew else frame
-        return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
-    points = read_journal(journal)
-    metrics = list(quality_columns(points, header["indicators"]).values())
-    frame = to_frame(points, header)
-    frame = price_points(frame, header) if anew else frame
-    return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
+    return _as_it_is(header, folder)
 
 
 def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polars.DataFrame | None:

@@ -17,7 +17,7 @@ PREFIX = "cost/"
 Log = Literal["complete", "headline", "none"]
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
-#: What summaries hold beside costs: what the run came to (`compare.outcome`), and where it is drawn.
+#: What summaries hold beside costs: what the run came to (`core.outcome`), and where it is drawn.
 _OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
 _log = logging.getLogger("lightning_costs")
 
@@ -163,9 +163,11 @@ def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> N
     W&B keeps the last value that was logged: of what went missing since, it goes.
     """
     run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
-    for name, value in final.items():
-        if value is None and prefix + name in run.summary.keys():  # noqa: SIM118 - a summary is no dict
-            del run.summary[prefix + name]
+    if gone := [prefix + name for name, value in final.items() if value is None]:
+        logged = set(run.summary.keys())  # each time it is asked for, W&B's own process is
+        for key in gone:
+            if key in logged:
+                del run.summary[key]
 
 
 def link_wandb(loggers: Iterable[Any], header: Mapping[str, Any], final: Mapping[str, Amount]) -> None:

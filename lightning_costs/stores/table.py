@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.records import CurvePoint
+from lightning_costs.stores.parquet import Columns, Kind
 
 if TYPE_CHECKING:
     import polars
@@ -17,8 +19,18 @@ OWN = ("step", "epoch", "time", "trigger")
 
 def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> dict[str, str]:
     """Column name of every metric that the points hold: its own, unless a cost has that name already."""
-    names = dict.fromkeys(name for point in points for name in point.quality)
-    return {name: f"quality/{name}" if name in taken or name in OWN else name for name in names}
+    return columns_of(metrics_of(points), taken)
+
+
+def columns_of(metrics: Iterable[str], taken: Mapping[str, Any]) -> dict[str, str]:
+    """Column name of every metric; what UTF-8 lacks is escaped."""
+    plain = {name: name.encode("utf-8", "backslashreplace").decode() for name in metrics}
+    return {name: f"quality/{told}" if told in taken or told in OWN else told for name, told in plain.items()}
+
+
+def metrics_of(points: Iterable[CurvePoint]) -> list[str]:
+    """Names of the metrics that points hold, in the order in which they came."""
+    return list(dict.fromkeys(name for point in points for name in point.quality))
 
 
 def cost_columns(header: Mapping[str, Any]) -> list[str]:
@@ -26,23 +38,28 @@ def cost_columns(header: Mapping[str, Any]) -> list[str]:
     return [name for name, declaration in header["indicators"].items() if declaration["kind"] != "static"]
 
 
+def to_columns(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> Columns:
+    """Points as columns of [points] values: step, epoch, time, trigger, costs, metrics."""
+    columns: dict[str, tuple[Kind, Sequence[Any]]] = {
+        "step": ("int", [p.step for p in points]),
+        "epoch": ("int", [p.epoch for p in points]),
+        "time": ("float", [p.time for p in points]),
+        "trigger": ("text", [p.trigger for p in points]),
+    }
+    for name in cost_columns(header):
+        columns[name] = "float", [p.costs.get(name) for p in points]
+    for metric, column in quality_columns(points, header["indicators"]).items():
+        columns[column] = "float", [p.quality.get(metric) for p in points]
+    return columns
+
+
 def to_frame(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> polars.DataFrame:
-    """Points as a table: [points] rows; step, epoch, time, trigger, cost columns, metric columns."""
+    """Points as a table: `to_columns` as polars has it."""
     import polars
 
-    costs = cost_columns(header)
-    metrics = quality_columns(points, header["indicators"])
-    columns: dict[str, polars.Series] = {
-        "step": polars.Series("step", [p.step for p in points], polars.Int64),
-        "epoch": polars.Series("epoch", [p.epoch for p in points], polars.Int64),
-        "time": polars.Series("time", [p.time for p in points], polars.Float64),
-        "trigger": polars.Series("trigger", [p.trigger for p in points], polars.String),
-    }
-    for name in costs:
-        columns[name] = polars.Series(name, [p.costs.get(name) for p in points], polars.Float64)
-    for metric, column in metrics.items():
-        columns[column] = polars.Series(column, [p.quality.get(metric) for p in points], polars.Float64)
-    return polars.DataFrame(columns)
+    types = {"int": polars.Int64, "float": polars.Float64, "text": polars.String}
+    columns = to_columns(points, header).items()
+    return polars.DataFrame({name: polars.Series(name, values, types[kind]) for name, (kind, values) in columns})
 
 
 def from_frame(frame: polars.DataFrame, header: Mapping[str, Any]) -> list[CurvePoint]:
@@ -60,7 +77,7 @@ def from_frame(frame: polars.DataFrame, header: Mapping[str, Any]) -> list[Curve
     ]
 
 
-def read_parquet(path: Path, header: Mapping[str, Any]) -> polars.DataFrame:
+def read_parquet(path: Path | BytesIO, header: Mapping[str, Any]) -> polars.DataFrame:
     """A table of points, with every cost column: one that was left out as missing throughout is missing."""
     import polars
 

@@ -363,6 +363,7 @@ def test_streams_and_exit_code_are_the_commands(call: Call) -> None:
         (["--", "no-such-command"], 127, "lightning-costs: no-such-command: command not found\n"),
         (["--", "./tariff.toml"], 126, "lightning-costs: ./tariff.toml: Permission denied\n"),
         ([], 2, "Missing argument 'COMMAND'"),
+        (["--save-dir", "s3://bucket/costs", "--", "true"], 2, "save_dir must be a folder of this machine"),
         (["--", "bash", "-c", "kill -KILL $$"], -signal.SIGKILL, "no run was recorded"),
     ],
 )

@@ -9,8 +9,16 @@ import pytest
 from synthetic import zoo
 
 from lightning_costs import compare
-from lightning_costs.compare.outcome import outcome
+from lightning_costs.core.outcome import Outcome
 from lightning_costs.core.records import RunRecord
+
+
+def outcome(run: RunRecord) -> dict[str, float | bool]:
+    came_to = Outcome(run.header)
+    metrics = run.quality_columns
+    for row in run.points.iter_rows(named=True):
+        came_to.see(row["step"], {name: row[name] for name in metrics if row[name] is not None}, row)
+    return came_to.told()
 
 
 def with_targets(run: RunRecord, *targets: float) -> RunRecord:

@@ -318,3 +318,30 @@ def test_a_derived_indicator_that_cannot_open_is_missing_with_its_reason():
     broken = derived("b_s", needs=("good_s",), of=lambda w: 1.0)
     type(broken).open = lambda self, setting: (_ for _ in ()).throw(Missing("nobody knows how"))
     assert panel_of(good(), broken).missing == {"b_s": "nobody knows how"}
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "static"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_reading_that_is_not_finite_is_missing_with_its_reason(said, kind, value):
+    panel = panel_of(measured("odd_s", kind=kind, reads=lambda s: value), good())
+    statics = panel.statics(sample())
+    assert panel.read(sample()).amounts == {"good_s": 1.0}
+    assert statics.get("odd_s") is None
+    assert panel.missing == {"odd_s": f"expected a finite number or None, got {value}"}
+    assert len(said()) == 1
+
+
+def test_a_derived_amount_that_is_not_finite_is_missing_with_its_reason():
+    panel = panel_of(good(), derived("odd_s", needs=("good_s",), of=lambda window: float("nan")))
+    assert panel.derive({"good_s": 1.0}, Tariff()) == {"good_s": 1.0}
+    assert panel.missing["odd_s"] == "expected a finite number or None, got nan"
+
+
+def test_a_diagnostic_that_goes_missing_with_its_indicator_is_not_said_again(said):
+    panel = panel_of(
+        measured("some_samples", "samples", reads=lambda s: None),
+        measured("steady_samples", "samples", reads=lambda s: None, role="diagnostic"),
+    )
+    panel.read(sample())
+    assert set(panel.missing) == {"some_samples", "steady_samples"}
+    assert [line.split()[0] for line in said()] == ["some_samples"]

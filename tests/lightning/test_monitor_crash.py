@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars
 import pytest
 from lightning_models import classifier, data, namespace, trainer
 
@@ -78,6 +77,50 @@ def test_a_file_that_may_not_grow_ends_the_writing_and_not_the_training(
     assert run.final["steps"] == run.points.filter(run.points["trigger"] == "train").height
 
 
+def test_a_disk_that_has_room_again_gets_the_whole_run(
+    tmp_path: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_costs.stores.writer.RETRY_S", 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def no_more() -> None:
+        (journal,) = tmp_path.glob(f"*/{JOURNAL}")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 1000, hard))
+
+    def room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    try:
+        fitted(CostMonitor(save_dir=tmp_path), Calls(6, no_more), Calls(11, room))
+    finally:
+        room()
+    assert len(said()) == 1
+    (run,) = load_runs(tmp_path)
+    assert (run.header["status"], run.source, run.points["trigger"].to_list().count("train")) == (
+        "finished",
+        PARQUET,
+        16,
+    )
+    assert run.points["steps"].is_sorted()
+
+
+@pytest.mark.parametrize("directory", [False, True], ids=["removed", "a directory"])
+def test_a_journal_that_is_taken_away_in_the_midst_is_written_again(
+    tmp_path: Path, said: Callable[[], list[str]], directory: bool
+) -> None:
+    def take_away() -> None:
+        (journal,) = tmp_path.glob(f"*/{JOURNAL}")
+        journal.unlink()
+        if directory:
+            journal.mkdir()
+
+    fitted(CostMonitor(save_dir=tmp_path), Calls(6, take_away))
+    (warning,) = said()
+    assert "was removed or replaced" in warning
+    (run,) = load_runs(tmp_path)
+    assert (run.header["status"], run.points["trigger"].to_list().count("train")) == ("finished", 16)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
 def test_a_folder_that_cannot_be_made_is_said_once_and_training_goes_on(said: Callable[[], list[str]]) -> None:
     monitor = CostMonitor(save_dir="/proc/no-such-place")
@@ -96,19 +139,18 @@ def test_a_folder_that_is_removed_is_said_once_and_training_goes_on(
     assert "costs are no longer written" in warning
 
 
-@pytest.mark.parametrize(
-    "error",
-    [OSError(28, "No space left on device"), polars.exceptions.ComputeError("No space left on device")],
-    ids=["OSError", "ComputeError"],
-)
 def test_a_disk_that_is_full_at_the_end_leaves_the_journal(
-    tmp_path: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Any, path: Path) -> None:
-        Path(path).write_text("half")
-        raise error
+    write = Path.write_bytes
 
-    monkeypatch.setattr(polars.DataFrame, "write_parquet", full)
+    def full(self: Path, content: bytes) -> int:
+        if PARQUET not in self.name:
+            return write(self, content)
+        write(self, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert fitted(CostMonitor(save_dir=tmp_path)).global_step == 16
     assert len(said()) == 1
     (folder,) = tmp_path.iterdir()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import time
@@ -79,3 +82,68 @@ def test_a_prompt_or_a_notebook_is_interactive(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel")
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert clock.interactive()
+
+
+# Carried to a child -------------------------------------------------------------------------------------------
+
+
+def _tell(begin, told):
+    told.put((begin.seconds(), clock.RunBegin().seconds()))
+    begin.ended()
+
+
+def _told_by_a_child(way, begin):
+    """When the run begins by a monitor that is carried to a child, and by one that the child makes."""
+    context = multiprocessing.get_context(way)
+    told = context.SimpleQueue()
+    child = context.Process(target=_tell, args=(begin, told))
+    child.start()
+    try:
+        return told.get()
+    finally:
+        child.join()
+
+
+@pytest.fixture
+def nothing_handed_over(monkeypatch):
+    monkeypatch.setattr(clock, "_handed_over", False)
+    monkeypatch.setattr(clock, "_of_children", (0, None))
+    monkeypatch.setattr(clock, "interactive", lambda: False)
+
+
+@pytest.mark.usefixtures("nothing_handed_over")
+@pytest.mark.parametrize("way", multiprocessing.get_all_start_methods())
+def test_a_run_begins_with_the_process_that_its_monitor_is_of_and_a_childs_own_with_the_child(way):
+    begin = clock.RunBegin()
+    began_s, before_s = begin.seconds(), clock.now_s()
+    carried_s, own_s = _told_by_a_child(way, begin)
+    assert began_s == pytest.approx(clock.process_began_s(), abs=0.02)
+    assert carried_s == began_s
+    assert own_s > before_s - 0.02
+
+
+@pytest.mark.usefixtures("nothing_handed_over")
+def test_after_a_run_in_forked_children_the_next_one_begins_where_it_ended():
+    began_s = clock.RunBegin().seconds()
+    before_s = clock.now_s()
+    _told_by_a_child("fork", clock.RunBegin())
+    for carried_s in (clock.RunBegin().seconds(), _told_by_a_child("fork", clock.RunBegin())[0]):
+        assert began_s < before_s < carried_s
+
+
+@pytest.mark.usefixtures("nothing_handed_over")
+def test_after_a_run_in_spawned_children_the_next_one_does_not_count_it_again():
+    first = clock.RunBegin()
+    pickle.dumps(first)
+    after_s = clock.now_s()
+    assert pickle.loads(pickle.dumps(clock.RunBegin())).seconds() > after_s
+    assert pickle.loads(pickle.dumps(first)).seconds() > after_s
+    assert copy.deepcopy(first) is first
+
+
+@pytest.mark.usefixtures("nothing_handed_over")
+def test_a_monitor_that_was_carried_further_than_to_a_child_begins_with_its_process(monkeypatch):
+    """Another machine's clock says nothing here; a file may be a year old."""
+    begin = pickle.loads(pickle.dumps(clock.RunBegin()))
+    begin._pid, begin._began_s = -1, -1e9
+    assert begin.seconds() == pytest.approx(clock.process_began_s(), abs=0.02)

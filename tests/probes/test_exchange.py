@@ -243,3 +243,15 @@ def test_the_jobs_own_store_is_used():
         job_store().set("here", "it is")
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("ended", ["failed", "interrupted"])
+def test_a_run_that_does_not_finish_waits_for_nobody_long(monkeypatch, ended):
+    clock = FakeClock(0.0)
+    monkeypatch.setattr(exchanges.time, "sleep", clock.sleep)
+    job = Job(2, clock=clock)
+    job.join(job.point(0, 8.0))
+    before_s = clock()
+    joined = job.join(job.point(0, 8.0, final=True), trigger="end", hurry=ended)
+    assert clock() - before_s == pytest.approx(exchanges.UNFINISHED_S[ended], abs=0.001)
+    assert joined.window["samples"] is None
