@@ -464,7 +464,7 @@ class _Session:
                 final = {**self.recorder.final, **self.recorder.came_to}
                 end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None)
             if not finished:
-                if status == "interrupted":
+                if status == "interrupted" and self.recorder.path is not None:
                     print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr)
                 return run
             if self._logs:

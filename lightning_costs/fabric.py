@@ -385,7 +385,7 @@ class _Session:
     def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
         error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
         if isinstance(raised := getattr(sys, "last_value", None), Exception):
-            recorder.give_up(raised)  # while a batch was counted: the next run is told how to train without
+            recorder.say_how(raised)
         if self._batch is not None and self._batch.stepped:
             self._batch_ended()
         infer = self._options.get("infer", "auto")

@@ -16,6 +16,7 @@ from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.budget import Budget, Passed, check_columns, unheld
 from lightning_costs.core.forecast import Expected, Forecast
 from lightning_costs.core.goal import check_goal
+from lightning_costs.core.harmless import raised_on_purpose
 from lightning_costs.core.indicator import Declaration, Indicator
 from lightning_costs.core.records import Amount, CurvePoint, Place, RunRecord, Trigger
 from lightning_costs.core.tariff import Tariff
@@ -176,7 +177,7 @@ class Recorder:
         self._marked_s = 0.0
         #: Steps like the one before, for those who see each step's parts (`CostMonitor`): see `step`.
         self.stride = Stride(self.accounts)
-        self._alike = False
+        self._alike = self._said_how = False
         self._next_point_s = -math.inf
         self._budget: Budget | None = None
         self._every, self._infer = log_every_n_steps, infer
@@ -414,7 +415,7 @@ class Recorder:
         try:
             yield
         except Exception as error:
-            self.give_up(error)
+            self.say_how(error)
             raise
 
     def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
@@ -435,6 +436,16 @@ class Recorder:
             Whether counting may be the cause: then the work can be tried again without.
         """
         return self._steps is not None and self._steps.give_up(error)
+
+    def say_how(self, error: BaseException) -> None:
+        """Work that cannot be tried again raised: if counting may be the cause, say once how to do without."""
+        if not self._said_how and self._steps is not None and self._steps.is_counting and not raised_on_purpose(error):
+            self._said_how = True
+            _log.warning(
+                "a step raised %s while its operators were counted. If it does not without, set count='off' or "
+                "LIGHTNING_COSTS_COUNT=0",
+                type(error).__name__,
+            )
 
     def worked(self) -> None:
         """The work on a batch was queued: `counting` says it."""

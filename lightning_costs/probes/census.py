@@ -279,6 +279,11 @@ class StepCensus:
             return False
         return self.compiled or watch.compiled or compiled_graphs() != self._graphs or compiled_parts(self._module)
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether a step is being counted."""
+        return self._stack is not None
+
     def give_up(self, error: Exception) -> bool:
         """A step that is being counted raised: count no more, neither in this step nor later.
 
@@ -560,6 +565,11 @@ class EvaluationCensus:
             self._counts[key] = (watch.step.flop, dict(watch.uncounted))
             self._tally[key] += 1
             self.unknown -= 1
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether a step is being counted."""
+        return self._stack is not None
 
     def give_up(self, error: Exception) -> bool:
         """As that of `StepCensus`."""

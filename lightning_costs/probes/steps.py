@@ -163,6 +163,11 @@ class StepWatch:
         gave_up = [each.give_up(error) for each in (self._census, self._evaluation) if each is not None]
         return any(gave_up)
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether operators are being counted."""
+        return any(each is not None and each.is_counting for each in (self._census, self._evaluation))
+
     def look_inside(self) -> None:
         """Inside a step, where memory may peak."""
         if self._memory is not None:

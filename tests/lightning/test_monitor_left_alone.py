@@ -50,7 +50,8 @@ sys.path.insert(0, sys.argv[1])
 
 def handlers():
     lines = Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else []
-    return [line for line in lines if line.startswith("Sig")]
+    kept = [line.split(":") for line in lines if line.startswith(("SigIgn", "SigCgt"))]
+    return {name: int(mask, 16) & 0x7FFFFFFF for name, mask in kept}  # glibc keeps the first above for its threads
 
 before, environment = handlers(), dict(os.environ)
 from lightning_models import classifier, data, namespace, trainer
