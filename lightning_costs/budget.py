@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 
 from lightning_costs.core.budget import Budget, Passed, check_columns, check_limits
 from lightning_costs.core.forecast import Expected
+from lightning_costs.core.missing import type_only
 from lightning_costs.core.records import Amount
 from lightning_costs.core.units import human
 from lightning_costs.probes.clock import now_s
@@ -211,7 +212,7 @@ class CostBudget(Callback):
         except ValueError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - the others wait in the broadcast
-            return f"whether the budget can be held could not be told: {error!r}"
+            return type_only("whether the budget can be held could not be told", error)
 
     def _decide(self, *, evaluated: bool) -> tuple[float, bool]:
         """Steps until all look again, and whether training stops here."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
 from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
+from lightning_costs.core.missing import by_type
 from lightning_costs.core.records import Amount, CostVector, StepSample
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
@@ -99,7 +100,7 @@ class Panel:
                         raise Missing("a window gave no reading, so its total is unknown", warn=True)
                     amounts[name] = None
                 else:
-                    amounts[name] = float(amount)
+                    amounts[name] = _number(amount)
             except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
                 self._lose(indicator, error)
         if len(self.missing) != lost:
@@ -130,7 +131,7 @@ class Panel:
     def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
         try:
             amount = indicator.read(sample)
-            return None if amount is None else float(amount)
+            return None if amount is None else _number(amount)
         except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
             self._lose(indicator, error)
             return None
@@ -221,7 +222,7 @@ class Panel:
             else:
                 try:
                     amount = indicator.of(cast("dict[str, float]", window), tariff)
-                    window[name] = None if amount is None else float(amount)
+                    window[name] = None if amount is None else _number(amount)
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
                     self._lose(indicator, error)
 
@@ -238,10 +239,25 @@ class Panel:
 
     def _lose(self, indicator: Indicator, error: Exception) -> None:
         expected = isinstance(error, Missing)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        self.missing = {**self.missing, indicator.name: reason}
-        if self._setting.place.rank == 0 and (not isinstance(error, Missing) or error.warn):
-            _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)
+        # The text of a user's exception may hold anything: it is for the log, as a header travels.
+        self.missing = {**self.missing, indicator.name: str(error) if expected else by_type(error)}
+        if not isinstance(error, Missing) or error.warn:
+            level = logging.WARNING if self._setting.place.rank == 0 else logging.INFO
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            _log.log(
+                level,
+                "%s is recorded as missing: %s",
+                indicator.name,
+                reason,
+                exc_info=None if expected else error,
+            )
+
+
+def _number(amount: object) -> float:
+    """What an indicator read, as a number: a text is none, even one that spells a number."""
+    if isinstance(amount, str | bytes | bytearray):
+        raise Missing(f"a reading must be a number or None, got a value of type {type(amount).__name__}", warn=True)
+    return float(amount)  # type: ignore[arg-type]  # what is no number raises
 
 
 def _unheard(indicator: Indicator, processes: int, why: str | None) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.tensors import tensors_in
 
 #: An example larger than this is not kept on the host.
@@ -56,7 +57,7 @@ class ModuleCalls:
                     module.register_forward_hook(self._ended, always_call=True),
                 ]
             except Exception as error:  # noqa: BLE001 - a module that takes no hooks is not told of
-                self.failed = f"{type(module).__name__} takes no hooks: {error!r}"
+                self.failed = type_only(f"{type(module).__name__} takes no hooks", error)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +84,7 @@ class ModuleCalls:
                 if self._keep and self._kept is None:
                     self._kept = _example(module, args, kwargs)
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
-            self.failed = f"a call of {type(module).__name__} could not be noted: {error!r}"
+            self.failed = type_only(f"a call of {type(module).__name__} could not be noted", error)
             self._on = False
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:

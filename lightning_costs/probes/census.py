@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
@@ -173,7 +174,7 @@ class StepCensus:
                 gathered=self._gathered(),
             )
         except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
-            self.failed = f"a step could not be watched: {error!r}"
+            self.failed = type_only("a step could not be watched", error)
         if watch is None:
             self.censuses += 1
             yield
@@ -239,7 +240,7 @@ class StepCensus:
         try:
             self._hold(self._following)
         except Exception as error:  # noqa: BLE001 - as above
-            self._following, self.failed = None, f"a look inside a counted step failed: {error!r}"
+            self._following, self.failed = None, type_only("a look inside a counted step failed", error)
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.access import flat, moved_bytes, results
 from lightning_costs.probes.formulas import Formulas
 from lightning_costs.probes.lifetimes import Lifetimes, Phase
@@ -114,7 +115,7 @@ class Watch(TorchDispatchMode):
             try:
                 self._after(func, args, kwargs, inputs, out)
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
-                self.failed = f"{func} could not be watched: {error!r}"
+                self.failed = type_only(f"{func} could not be watched", error)
         return out
 
     def launched(self, kernel: str) -> None:
@@ -129,7 +130,7 @@ class Watch(TorchDispatchMode):
             inputs = list(flat((*args, *kwargs.values())))
             self._turn(func, inputs)
         except Exception as error:  # noqa: BLE001 - as above
-            self.failed = f"a step could not be watched: {error!r}"
+            self.failed = type_only("a step could not be watched", error)
             return None
         return inputs
 
