@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lightning_costs.core.records import Amount, CurvePoint
+from lightning_costs.stores.limits import MOST_LINE_BYTES
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -105,6 +106,8 @@ def read_journal(path: Path) -> list[CurvePoint]:
     points = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if len(line) > MOST_LINE_BYTES:  # no line of ours: some are 3 kB long
+                continue
             try:
                 points.append(decode(line))
             except ValueError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_costs.core.legible import encodable
 from lightning_costs.core.records import CurvePoint
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ OWN = ("step", "epoch", "time", "trigger")
 def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> dict[str, str]:
     """Column name of every metric that the points hold: its own, unless a cost has that name already."""
     names = dict.fromkeys(name for point in points for name in point.quality)
-    return {name: f"quality/{name}" if name in taken or name in OWN else name for name in names}
+    return {name: encodable(f"quality/{name}" if name in taken or name in OWN else name) for name in names}
 
 
 def cost_columns(header: Mapping[str, Any]) -> list[str]:
