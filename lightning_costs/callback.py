@@ -19,6 +19,7 @@ from lightning_costs.core.forecast import Expected
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.core.indicator import Indicator
+from lightning_costs.core.legible import legible, legible_data
 from lightning_costs.core.records import CurvePoint, RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
@@ -582,18 +583,20 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = summary_rows(recorder.header, recorder.final)
-    table = Table(title=f"What {recorder.header['name']} cost", title_justify="left", box=None, show_header=False)
+    header: Mapping[str, Any] = legible_data(recorder.header)
+    rows = summary_rows(header, recorder.final)
+    table = Table(title=f"What {header['name']} cost", title_justify="left", box=None, show_header=False)
     for line in rows:
         if line.text != MISSING:
             table.add_row(line.label, line.text)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)  # a run's name is no markup
     console.print(table)
-    if lost := lost_words(recorder.header, recorder.final):
+    if lost := lost_words(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
-    for told in budget_told(recorder.header, recorder.final):
+    for told in budget_told(header, recorder.final):
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
     if run is not None and recorder.path is not None:
-        console.print(f"next: lightning-costs show {shown(recorder.path)}", highlight=False, soft_wrap=True)
+        path = legible(shown(recorder.path))
+        console.print(f"next: lightning-costs show {path}", highlight=False, soft_wrap=True)

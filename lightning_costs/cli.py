@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.bubble import bubble_told
+from lightning_costs.core.legible import legible, legible_run
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import priced_columns
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import human
+from lightning_costs.report.terminal import Terminal, say, take_any_text
 from lightning_costs.stores.lock import writer_of
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def run(
             budget=_limits(budget) if budget else None,
         )
     except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(legible(str(error))) from error
     launched.run(command, options.as_environment())
 
 
@@ -181,26 +181,27 @@ def show(
     """Show one run in human units, missing costs with how to get them."""
     from lightning_costs.stores.loader import load_run
 
-    record = load_run(run)
+    record = legible_run(load_run(run))
     header = record.header
-    console = Console()
-    attempts = len(header["attempts"])
+    console = Terminal()
+    attempts = len(header.get("attempts", ()))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    console.print(f"{record.name}  ({_status(run, header['status'])}, {tries}, from {record.source})", highlight=False)
+    status = _status(run, str(header.get("status") or "unknown"))
+    console.print(f"{record.name}  ({status}, {tries}, from {record.source})")
     table = Table("cost", "amount", "how, or why it is missing", box=None, pad_edge=False)
     for row in summary_rows(header, record.final, everything=everything):
         table.add_row(row.label, row.text, row.note)
     console.print(table)
     bubble = bubble_told(header.get("pipeline"), record.final)
     for sentence in (*attempts_told(header, record.final), *sentences(header, record.final), *bubble):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
     monitor = header.get("monitor")
     if monitor in record.points.columns:
         seen = record.points[str(monitor)].drop_nulls()
         if seen.len():
             best = seen.max() if header.get("mode") == "max" else seen.min()
-            console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations", highlight=False)
-    console.print(f"next: lightning-costs compare {run.parent}", highlight=False, soft_wrap=True)
+            console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations")
+    console.print(f"next: lightning-costs compare {shlex.quote(str(run.parent))}", soft_wrap=True)
 
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
@@ -249,11 +250,11 @@ class Sources(NamedTuple):
     run_column: str | None = None
     step_column: str | None = None
 
-    def load(self, monitor: str | None, mode: Mode | None) -> list[RunRecord]:
-        """The runs."""
-        from lightning_costs.stores.loader import load_runs  # imports polars, which `run` does without
+    def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
+        """The runs; which ones had to be left out is said on stderr."""
+        from lightning_costs.stores.loader import find_runs  # imports polars, which `run` does without
 
-        return load_runs(
+        found = find_runs(
             list(self.paths),
             monitor=monitor,
             mode=_mode(mode),
@@ -262,10 +263,13 @@ class Sources(NamedTuple):
             run_column=self.run_column,
             step_column=self.step_column,
         )
+        for left_out in found.left_out:
+            say(f"lightning-costs: {left_out}", error=True)
+        return found.runs
 
 
 def _compared(
-    sources: Sources,
+    runs: Sequence[RunRecord],
     monitor: str | None,
     mode: Mode | None,
     tariff: Path | None,
@@ -278,7 +282,7 @@ def _compared(
     from lightning_costs.compare import comparison
 
     return comparison.compare(
-        sources.load(monitor, mode),
+        runs,
         monitor=monitor,
         mode=_mode(mode),
         targets=targets or (),
@@ -311,14 +315,15 @@ def compare(
     from lightning_costs.report.text import comparison_text
 
     sources = Sources(paths, cost, unit, run_column, step_column)
-    compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
-    print(comparison_text(compared))
+    runs = sources.load(monitor, mode)
+    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
+    say(comparison_text(compared))
     if json is not None:
         compared.to_json(json)
-        print(f"wrote {json}")
+        say(f"wrote {json}")
     again = "" if curve is Curve.SPENT else f" --curve {curve.value}"
     again += "" if group is None else f" --group {shlex.quote(group)}"
-    print(f"next: lightning-costs report {shlex.join(paths)}{again} --to html -o report.html")
+    say(f"next: lightning-costs report {shlex.join(paths)}{again} --to html -o report.html")
 
 
 @app.command()
@@ -377,28 +382,29 @@ def report(
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
         if project is None:
             raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+    runs = sources.load(monitor, mode)
     compared = None
     if comparing:
-        compared = _compared(sources, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
         if to is Target.HTML:
-            print(f"wrote {compared.to_html(out or Path('report.html'))}")
+            say(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.WANDB and project is not None:
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            print(f"wrote {len(compared.to_figures(folder))} files to {folder}")
+            say(f"wrote {len(compared.to_figures(folder))} files to {folder}")
         elif to is Target.CSV:
             folder = out or Path("tables")
-            print(f"wrote {len(compared.to_csv(folder))} files to {folder}")
+            say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
         if not tables:
             return
-    text = _stated(sources, monitor, mode, tariff, to, training_type, compared)
+    text = _stated(runs, monitor, mode, tariff, to, training_type, compared)
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(legible(text))
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
-        print(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 def _to_wandb(
@@ -408,25 +414,23 @@ def _to_wandb(
     from lightning_costs.report.wandb.publish import publish, write_dry_run
 
     if dry_run:
-        print(f"wrote {write_dry_run(compared, project, out or Path('report.wandb.json'), title=title)}")
+        say(f"wrote {write_dry_run(compared, project, out or Path('report.wandb.json'), title=title)}")
         return
     if out is not None:
         raise typer.BadParameter("--out is for --dry-run and for what is written to files")
     from lightning_costs.report.html import page
 
     written = publish(compared, project, title=title, page=page(compared))
-    print(f"wrote {written.url}")
-    print(f"view  {written.view}")
+    say(f"wrote {written.url}")
+    say(f"view  {written.view}")
     if not written.drawn:
-        print(
-            "none of the runs is in that project: what W&B draws of runs is left out; tables and page hold all of them"
-        )
+        say("none of the runs is in that project: what W&B draws of runs is left out; tables and page hold all of them")
     elif written.left_out:
-        print(f"no run there has {', '.join(written.left_out)}: panels of them are left out")
+        say(f"no run there has {', '.join(written.left_out)}: panels of them are left out")
 
 
 def _stated(
-    sources: Sources,
+    runs: Sequence[RunRecord],
     monitor: str | None,
     mode: Mode | None,
     tariff: Path | None,
@@ -438,7 +442,7 @@ def _stated(
     from lightning_costs.report.comparison_tables import comparison_tables
 
     said = statement.statement(
-        sources.load(monitor, mode),
+        runs,
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         monitor=monitor,
         mode=_mode(mode),
@@ -472,15 +476,16 @@ def reprice_run(
         for name in priced_columns(header)
     }
     if json:
-        print(dumps({"run": after.id, "tariff": header["tariff"], "columns": changes}, indent=1))
+        told = {"run": after.id, "tariff": header["tariff"], "columns": changes}
+        say(dumps(comparison.plain(told), indent=1))
         return
     table = Table("cost", "before", "now", "how, or why it is missing", box=None, pad_edge=False)
     for name, change in changes.items():
         declared = header["indicators"][name]
         amounts = (human(change[when], declared["unit"]) for when in ("before", "after"))
         table.add_row(declared["label"], *amounts, change["how"])
-    Console().print(table)
-    print(f"next: lightning-costs show {run}")
+    Terminal().print(table)
+    say(f"next: lightning-costs show {shlex.quote(str(run))}")
 
 
 @app.command()
@@ -493,23 +498,23 @@ def total(
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included."""
     from lightning_costs.report.project import project_csv, project_rows, project_total
-    from lightning_costs.stores.loader import load_runs
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
-    found = project_total(load_runs(list(paths)), by=by.value, tariff=priced)
+    found = project_total(Sources(paths).load(), by=by.value, tariff=priced)
     table = Table("cost", box=None, pad_edge=False)
     for part in found.runs:
-        table.add_column(Text(" ".join(part.split())))
+        table.add_column(" ".join(part.split()))
     for row in project_rows(found):
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        table.add_row(*row)
+    Terminal().print(table)
     for note in found.notes:
-        print(note)
-    for path, text in ((csv, project_csv), (json, lambda told: dumps(told.as_dict(), indent=1) + "\n")):
+        say(note)
+    as_json = dumps(comparison.plain(found.as_dict()), indent=1) + "\n"
+    for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text(found), encoding="utf-8")
-            print(f"wrote {path}")
+            path.write_text(text, encoding="utf-8")
+            say(f"wrote {path}")
 
 
 @app.command()
@@ -546,18 +551,16 @@ def check(
         )
         if json is not None:
             json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+            json.write_text(dumps(comparison.plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
-        print(f"lightning-costs: {error}", file=sys.stderr)
+        say(f"lightning-costs: {error}", error=True)
         raise typer.Exit(2) from None
-    print(gate_text(found), end="")
+    say(gate_text(found).removesuffix("\n"))
     raise typer.Exit(found.exit_code)
 
 
 def _single(path: str) -> RunRecord:
-    from lightning_costs.stores.loader import load_runs
-
-    runs = load_runs(path)
+    runs = Sources([path]).load()
     if len(runs) != 1:
         raise ValueError(f"expected one run at {path}, found {len(runs)}; name its own folder")
     return runs[0]
@@ -565,10 +568,11 @@ def _single(path: str) -> RunRecord:
 
 def main() -> NoReturn:
     """Run the command line; what a user can mend is one line, not a traceback."""
+    take_any_text()
     try:
         app()
     except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"lightning-costs: {error}") from None
+        raise SystemExit(legible(f"lightning-costs: {error}")) from None
     raise SystemExit(0)
 
 

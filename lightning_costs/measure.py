@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import type_only
 from lightning_costs.core.roofline import Roofline, place
 from lightning_costs.core.summary import Row, html_table
 from lightning_costs.core.units import MISSING, human
@@ -396,7 +397,7 @@ class _Measurement:
             made = make([copy for copy in copies if copy.requires_grad])
             made.step()
         except Exception as error:  # noqa: BLE001 - an optimizer that wants more than a gradient (SAM, LBFGS)
-            self._missing["opt_state_bytes"] = f"one update on the meta device failed: {error!r}"
+            self._missing["opt_state_bytes"] = type_only("one update on the meta device failed", error)
             return
         self._values["opt_state_bytes"] = float(holding(_Holder(copies), [made]).opt_state_bytes)
         self._methods["opt_state_bytes"] = "state after one update of a copy on the meta device"
@@ -430,7 +431,7 @@ class _Measurement:
             run = _Bound(self._model, self._forward)
             self._values["infer_peak_mem_bytes"] = float(forward_peak_bytes(run, (self._batch,), self._device))
         except Exception as error:  # noqa: BLE001 - a model that only trains
-            self._missing["infer_peak_mem_bytes"] = f"a forward pass in eval mode failed: {error!r}"
+            self._missing["infer_peak_mem_bytes"] = type_only("a forward pass in eval mode failed", error)
 
     # The largest batch --------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ from lightning_costs.compare.setup import split_setups
 from lightning_costs.compare.summary import summary
 from lightning_costs.compare.sweep import sweep
 from lightning_costs.compare.targets import Course, chosen_targets, target_row
+from lightning_costs.core.legible import encodable, legible, legible_data, legible_run
 from lightning_costs.core.reach import Curve as CostCurve
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.reprice import reprice
@@ -200,7 +201,7 @@ class Comparison:
 
         A target that was never reached says so in `reached`; docs/comparison-schema.md lists the keys.
         """
-        return {"schema": SCHEMA} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"schema": SCHEMA} | {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
     def to_json(self, path: str | Path) -> Path:
         """Write `as_dict()` as JSON."""
@@ -245,11 +246,11 @@ def compare(
         raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a finite number of at least 0, such as 0.05 for 5 %, got {tolerance!r}")
-    spent = list(runs) if tariff is None else [reprice(run, tariff) for run in runs]
+    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in runs]
     runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
-    metric = agree_on_metric(runs, monitor, mode)
+    metric = agree_on_metric(runs, None if monitor is None else legible(monitor), mode)
     labels = unique_labels(runs)
     of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
     by_group = None if group is None else members(labels, [str(each) for each in of_each])
@@ -313,7 +314,7 @@ def compare(
             *restart_cautions(as_spent, curve),
             *clash_cautions(clashing),
         ],
-        tariff=None if tariff is None else tariff.as_dict(),
+        tariff=None if tariff is None else legible_data(tariff.as_dict()),
         curve=curve,
         lifecycle=lifecycle(as_spent, queries),
     )
@@ -427,16 +428,17 @@ def _extreme(labels: Sequence[str], amounts: Sequence[Amount], better: str) -> l
     return [label for label, amount in zip(labels, amounts, strict=True) if amount == extreme]
 
 
-def _plain(value: object) -> Any:
+def plain(value: object) -> Any:
+    """Data that strict JSON can hold: None for what is infinite or not a number, texts for what has no other form."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {encodable(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if value is None or isinstance(value, str | int | float | bool):
+    if value is None or isinstance(value, int | float | bool):
         return value
-    return str(value)
+    return encodable(str(value))
 
 
 def _needs_report(method: str, error: ImportError) -> ImportError:

@@ -14,6 +14,7 @@ import polars as pl
 
 from lightning_costs.compare.metric import agree_on_metric
 from lightning_costs.compare.setup import flatten
+from lightning_costs.core.legible import legible_run
 from lightning_costs.core.records import Amount, RunRecord
 
 Outcome = Literal["regression", "ok", "reported", "unknown"]
@@ -169,6 +170,7 @@ def gate(
         targets: Qualities to reach; by default those that the baseline declares.
         allow: Patterns of setup keys that may differ, beside `FREE`.
     """
+    run, baseline = legible_run(run), legible_run(baseline)
     wanted = list(limits) or [
         *(Limit(column=column, amount=most, asked=False) for column, most in DEFAULTS),
         *(

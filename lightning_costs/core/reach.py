@@ -33,11 +33,13 @@ def to_reach(points: polars.DataFrame, header: Mapping[str, Any]) -> tuple[polar
 
     attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
     lineage: Sequence[Sequence[int | None]] = header.get("lineage", [[0, None]])
-    kept = [row for first, end in lineage for row in range(first or 0, points.height if end is None else end)]
+    last = points.height
+    kept = [row for first, end in lineage for row in range(first or 0, last if end is None else min(end, last))]
     by_row: list[Mapping[str, Any] | None] = [{}] * points.height
     for attempt in attempts:
         if (row := attempt.get("row")) is not None or len(attempts) > 1:
-            by_row[row or 0 :] = [attempt.get("lost")] * (points.height - (row or 0))
+            row = min(row or 0, last)
+            by_row[row:] = [attempt.get("lost")] * (last - row)
     counters = [name for name, declared in header["indicators"].items() if declared["kind"] == "counter"]
     reasons: dict[str, str] = {}
     columns = []
@@ -49,4 +51,4 @@ def to_reach(points: polars.DataFrame, header: Mapping[str, Any]) -> tuple[polar
         columns.append(points[name] - polars.Series(name, lost, polars.Float64))
         if points[name].null_count() < points.height and None in lost:
             reasons[name] = UNKNOWN
-    return points.with_columns(columns)[[row for row in kept if row < points.height]], reasons
+    return points.with_columns(columns)[kept], reasons

@@ -253,6 +253,8 @@ class RunRecord:
         return replace(self, header=header, points=points)
 
     def _repr_html_(self) -> str:
+        from lightning_costs.core.legible import legible_run
         from lightning_costs.core.summary import html_table, summary_rows
 
-        return html_table(self.name, summary_rows(self.header, self.final))
+        shown = legible_run(self)
+        return html_table(shown.name, summary_rows(shown.header, shown.final))

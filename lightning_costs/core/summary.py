@@ -156,7 +156,7 @@ def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[s
         ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
     said = []
-    slowest, train_s = told.get("slowest"), final.get("train_s")
+    slowest, train_s, of = told.get("slowest"), final.get("train_s"), told.get("of", "all")
     if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         said.append(
             f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
@@ -165,9 +165,9 @@ def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[s
             f"{human(slowest['lead_s'], 's')})"
         )
     if gone := told.get("gone"):
-        said.append(f"{len(gone)} of {told['of']} ranks are gone: {'; '.join(gone.values())}")
+        said.append(f"{len(gone)} of {of} ranks are gone: {'; '.join(gone.values())}")
     if late := told.get("late"):
-        said.append(f"{len(late)} of {told['of']} ranks are late, counted with their last totals: {late}")
+        said.append(f"{len(late)} of {of} ranks are late, counted with their last totals: {late}")
     if failed := told.get("failed"):
         said.append(f"ranks could not tell each other what they spent: {failed}")
     return said

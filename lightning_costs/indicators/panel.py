@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
 from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
+from lightning_costs.core.missing import by_type
 from lightning_costs.core.records import Amount, CostVector, StepSample
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
@@ -100,7 +101,7 @@ class Panel:
                         raise Missing("a window gave no reading, so its total is unknown", warn=True)
                     amounts[name] = None
                 else:
-                    amounts[name] = _finite(amount)
+                    amounts[name] = _number(amount)
             except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
                 self._lose(indicator, error)
         if len(self.missing) != lost:
@@ -131,7 +132,7 @@ class Panel:
     def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
         try:
             amount = indicator.read(sample)
-            return None if amount is None else _finite(amount)
+            return None if amount is None else _number(amount)
         except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
             self._lose(indicator, error)
             return None
@@ -222,7 +223,7 @@ class Panel:
             else:
                 try:
                     amount = indicator.of(cast("dict[str, float]", window), tariff)
-                    window[name] = None if amount is None else _finite(amount)
+                    window[name] = None if amount is None else _number(amount)
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
                     self._lose(indicator, error)
 
@@ -239,21 +240,30 @@ class Panel:
 
     def _lose(self, indicator: Indicator, error: Exception) -> None:
         expected = isinstance(error, Missing)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        self.missing = {**self.missing, indicator.name: reason}
+        # The text of a user's exception may hold anything: it is for the log, as a header travels.
+        self.missing = {**self.missing, indicator.name: str(error) if expected else by_type(error)}
         # What goes missing with an indicator for the same reason (diagnostics of it) is told in the header alone.
-        told = not isinstance(error, Missing) or (error.warn and indicator.role == "indicator")
-        if self._setting.place.rank == 0 and told:
-            _log.warning("%s is recorded as missing: %s", indicator.name, reason, exc_info=None if expected else error)
+        if not isinstance(error, Missing) or (error.warn and indicator.role == "indicator"):
+            level = logging.WARNING if self._setting.place.rank == 0 else logging.INFO
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            _log.log(
+                level,
+                "%s is recorded as missing: %s",
+                indicator.name,
+                reason,
+                exc_info=None if expected else error,
+            )
 
 
-def _finite(amount: float) -> float:
-    """A reading as a float: one that is not finite is none, and in a total it would stay.
+def _number(amount: object) -> float:
+    """What an indicator read, as a number; one that is not finite would stay in a total.
 
     Raises:
-        Missing: It is not finite.
+        Missing: It is a text, even one that spells a number, or not finite.
     """
-    value = float(amount)
+    if isinstance(amount, str | bytes | bytearray):
+        raise Missing(f"a reading must be a number or None, got a value of type {type(amount).__name__}", warn=True)
+    value = float(amount)  # type: ignore[arg-type]  # what is no number raises
     if not math.isfinite(value):
         raise Missing(f"expected a finite number or None, got {value}", warn=True)
     return value

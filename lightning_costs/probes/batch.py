@@ -37,11 +37,19 @@ def look(batch: object) -> Look:
     if isinstance(batch, _PAIR) and len(batch) == 2:
         first, second = batch[0], batch[1]
         if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.ndim:
-            shape = first.shape
-            return Look(((shape, first.dtype), (second.shape, second.dtype)), shape[0])
-    signature = tuple((t.shape, t.dtype) for t in tensors_in(batch))
+            shape = shape_of(first)
+            return Look(((shape, first.dtype), (shape_of(second), second.dtype)), shape[0])
+    signature = tuple((shape_of(t), t.dtype) for t in tensors_in(batch))
     samples = next((shape[0] for shape, _ in signature if shape), None)
     return Look(signature, samples)
+
+
+def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """A tensor's shape; of a strided nested one, which has none, how many parts it has and their lengths."""
+    try:
+        return tensor.shape
+    except RuntimeError:
+        return (tensor.size(0), *(length for part in tensor.unbind() for length in part.shape))
 
 
 def input_ids_tokens(batch: object) -> int | None:

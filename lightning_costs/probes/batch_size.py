@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.batch import Look, input_ids_tokens, look
-
-_log = logging.getLogger("lightning_costs")
 
 
 @final
@@ -69,6 +67,5 @@ class BatchSize:
             return int(function(batch))
         except Exception as error:  # noqa: BLE001 - the user's function must not kill the user's training
             if what not in self._notes:
-                self._notes[what] = repr(error)
-                _log.warning("%s failed on a batch, so its count is missing: %r", what, error)
+                self._notes[what] = type_only(f"{what} failed on a batch, so its count is missing", error)
             return None

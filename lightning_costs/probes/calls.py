@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.tensors import tensors_in
 
 #: An example larger than this is not kept on the host.
@@ -60,7 +61,7 @@ class ModuleCalls:
             self._thread = get_ident()
             _listen(self)
         except Exception as error:  # noqa: BLE001 - a module that does not tell its parts is still trained
-            self.failed = f"the module's parts are unknown: {type(error).__name__}"
+            self.failed = type_only("the module's parts are unknown", error)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +95,7 @@ class ModuleCalls:
 
     def give_up(self, error: Exception) -> None:
         """A call could not be looked at: nothing more is noted."""
-        self.failed, self._on = f"calls could not be noted: {type(error).__name__}", False
+        self.failed, self._on = type_only("calls could not be noted", error), False
 
     @property
     def example(self) -> Example | None:

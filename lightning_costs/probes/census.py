@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.core.harmless import raised_on_purpose
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
@@ -235,8 +236,7 @@ class StepCensus:
             stack.enter_context(launches(watch.launched))
             stack.enter_context(watch)
         except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
-            self.failed = f"a step could not be watched: {type(error).__name__}"
-            _log.warning("no step is counted: one could not be watched", exc_info=error)
+            self.failed = type_only("a step could not be watched", error)
             watch = None
             stack.close()
         self.censuses += 1
@@ -257,7 +257,6 @@ class StepCensus:
         self._seen.add(key)
         if watch.failed is not None:
             self.failed = watch.failed
-            _log.warning("no step is counted: %s", watch.failed)
         if calls is not None:
             self.calls = calls
         if self._runs_compiled(watch):
@@ -335,7 +334,7 @@ class StepCensus:
         try:
             self._hold(self._following)
         except Exception as error:  # noqa: BLE001 - as above
-            self._following, self.failed = None, f"a look inside a counted step failed: {type(error).__name__}"
+            self._following, self.failed = None, type_only("a look inside a counted step failed", error)
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import secrets
 import time
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.letter import Totals, opened, sealed
-from lightning_costs.core.missing import Missing
+from lightning_costs.core.missing import Missing, by_type, type_only
 from lightning_costs.core.records import Amount, CostVector, Place
 from lightning_costs.core.roll import Joined, Roll
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
+
+_log = logging.getLogger("lightning_costs")
+_FAILED: Final = "the exchange between ranks failed"
 
 #: Rank 0 waits for late letters at most this share of the time since its last point, and at most so many seconds.
 SHARE: Final = 0.01
@@ -112,6 +116,7 @@ class Exchange:
         self.points = 0
         #: Why letters are left no longer; None while they are.
         self.failed: str | None = None
+        self._told = ""
         self._token = secrets.token_bytes(_TOKEN) if self._rank == 0 else bytes(_TOKEN)
         try:
             if self._rank == 0:
@@ -120,7 +125,7 @@ class Exchange:
                 store.set(self._key(self._rank, slot), "")
             store.add(f"{self._prefix}/joined", 1)
         except Exception as error:
-            raise Missing(f"the job's store takes no letters: {error!r}", warn=True) from error
+            raise Missing(type_only("the job's store takes no letters", error), warn=True) from error
 
     def _key(self, rank: int, slot: int) -> str:
         return f"{self._prefix}/{rank}/{slot % KEPT}"
@@ -140,7 +145,7 @@ class Exchange:
                 note = self._token + sealed(letter, self._totals.columns)
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
             except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
-                self.failed = repr(error)
+                self._fail(error)
 
     def leave_statics(self, statics: Mapping[str, Amount]) -> None:
         """Leave the run's single numbers, before the final letter: of a pipeline each stage has its own."""
@@ -148,7 +153,7 @@ class Exchange:
             try:
                 self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
             except Exception as error:  # noqa: BLE001 - rank 0 is gone
-                self.failed = repr(error)
+                self._fail(error)
 
     def other_stages(self) -> list[int]:
         """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks were heard."""
@@ -217,13 +222,17 @@ class Exchange:
             for before in range(1, KEPT):  # what the late ones left at earlier points
                 self._read_those_of(roll, roll.late(self.points), self.points - before)
         except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
-            self.failed = repr(error)
+            self._fail(error)
 
     def _read_those_of(self, roll: Roll, ranks: Iterable[int], point: int) -> None:
         keys = [self._key(rank, point) for rank in ranks if rank in self._joined]
         for letter in self._store.multi_get(keys) if keys else ():
             if letter.startswith(self._token):
-                roll.hear(opened(letter[_TOKEN:], self._totals.columns), self._clock())
+                try:
+                    found = opened(letter[_TOKEN:], self._totals.columns)
+                except ValueError as error:  # in words of ours, which say what to do
+                    raise Missing(str(error)) from error
+                roll.hear(found, self._clock())
 
     def _look_who_joined(self, late: Iterable[int]) -> None:
         """Reading what was never written would block."""
@@ -237,10 +246,18 @@ class Exchange:
     def _reasons(self, joined: Joined) -> dict[str, str]:
         """Why columns are missing, in the words of the rank that lacks them, where it left some."""
         if self.failed is not None:
-            return {n: f"{why} (the exchange between ranks failed: {self.failed})" for n, why in joined.missing.items()}
+            return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
         told = {rank: self._left_by(rank, "why") for rank in set(joined.lacks.values())}
         own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacks.items() if name in told[rank]}
         return joined.missing | own
+
+    def _fail(self, error: Exception) -> None:
+        """Letters are left and read no longer; at the end of a job that is how others learn that rank 0 is gone."""
+        if self.failed is None:
+            _log.log(logging.INFO if self._roll is None else logging.WARNING, "%s: %r", _FAILED, error)
+        self.failed = repr(error)
+        # A store's errors name hosts, which a header does not.
+        self._told = str(error) if isinstance(error, Missing) else by_type(error)
 
     def _left_by(self, rank: int, what: str) -> dict[str, Any]:
         """What a rank left beside its letters; empty where it left nothing."""
@@ -248,13 +265,13 @@ class Exchange:
         try:
             return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
         except Exception as error:  # noqa: BLE001 - whatever a store raises
-            self.failed = repr(error)
+            self._fail(error)
             return {}
 
     def told(self) -> dict[str, Any]:
         """For the header, on rank 0: who was heard, and who keeps the others waiting."""
         about: dict[str, Any] = {} if self._roll is None else self._roll.told()
-        return about | ({"failed": self.failed} if self.failed is not None else {})
+        return about | ({"failed": self._told} if self.failed is not None else {})
 
     def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
         """Rank 0's numbers at this point, on every rank the same; empty where they cannot be had in time.
@@ -282,5 +299,5 @@ class Exchange:
                     return {}
                 time.sleep(_PAUSE_S)
         except Exception as error:  # noqa: BLE001 - rank 0 is gone
-            self.failed = repr(error)
+            self._fail(error)
             return {}

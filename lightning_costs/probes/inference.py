@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import by_type, type_only
 from lightning_costs.probes.census import eager
 from lightning_costs.probes.lifetimes import Lifetimes
 from lightning_costs.probes.operators import Watch
@@ -142,7 +143,10 @@ class _Trial:
         except Missing as missing:
             why = str(missing)
         except Exception as error:  # noqa: BLE001 - a model that cannot run so must not end the user's run
-            why = f"a forward pass in eval mode failed: {type(error).__name__}: {error}"
+            what = "a forward pass in eval mode failed"
+            why = f"{what}: {by_type(error)}"
+            if why not in self.missing.values():  # the log needs its text once
+                why = type_only(what, error)
         else:
             return
         for name in names:
@@ -247,7 +251,7 @@ class _Trial:
         try:
             return meter()
         except Exception as error:  # noqa: BLE001 - a meter that fails takes no throughput with it
-            self.missing["energy_j"] = f"the energy meter failed: {type(error).__name__}: {error}"
+            self.missing["energy_j"] = type_only("the energy meter failed", error)
             return None
 
     def _spent(self, share: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.access import flat, moved_bytes, results
 from lightning_costs.probes.formulas import Formulas
 from lightning_costs.probes.lifetimes import Lifetimes, Phase
@@ -123,7 +124,7 @@ class Watch(TorchDispatchMode):
             try:
                 inputs = self._before(func, args, kwargs)
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
-                self.failed = f"a step could not be watched: {type(error).__name__}"
+                self.failed = type_only("a step could not be watched", error)
         self._running += 1
         try:
             out = func(*args, **kwargs)
@@ -133,7 +134,7 @@ class Watch(TorchDispatchMode):
             try:
                 self._after(func, args, kwargs, inputs, out)
             except Exception as error:  # noqa: BLE001 - as above
-                self.failed = f"{func} could not be watched: {type(error).__name__}"
+                self.failed = type_only(f"{func} could not be watched", error)
         return out
 
     def launched(self, kernel: str) -> None:

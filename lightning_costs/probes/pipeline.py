@@ -81,7 +81,7 @@ class Pipeline:
                 watched.shape()
             except Exception as error:
                 self._shadows.lift()
-                self._lacks = f"the pipeline ({type(pipeline).__name__}) could not be watched: {error!r}"
+                self._lacks = f"the pipeline ({type(pipeline).__name__}) could not be watched: {type(error).__name__}"
                 raise
             self._watched, self._object, self._tape = watched, pipeline, tape
             if len(self._watched.ranks) > 1:

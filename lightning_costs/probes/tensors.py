@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import type_only
 from lightning_costs.probes.optimizers import family, gradients_of, masters_of, parameters_of
 from lightning_costs.probes.setting import Setting
 
@@ -189,7 +190,7 @@ class TensorMemory:
             assert self._setting.module is not None
             self._note(holding(self._setting.module, self._setting.optimizers()))
         except Exception as error:  # noqa: BLE001 - a look must not end the user's step
-            self.failed = f"a look inside a step failed: {error!r}"
+            self.failed = type_only("a look inside a step failed", error)
             self.watching = False
 
     def _note(self, held: Holding) -> None:

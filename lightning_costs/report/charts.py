@@ -233,8 +233,11 @@ def tooltip_of(rows: Mapping[str, str]) -> alt.ExprRef:
     the point rather than the point). The colon keeps a user's title from meaning something: vega-tooltip shows one
     named 'image' as a picture, and Vega's interpreter refuses 'constructor'.
     """
-    shown = ", ".join(
-        f"{json.dumps(' '.join(title.split())[:80] + ':')}: (datum.datum || datum).{field}"
-        for title, field in rows.items()
-    )
-    return alt.ExprRef(f"{{{shown}}}")
+    shown: dict[str, str] = {}
+    for title, field in rows.items():
+        line = f"{' '.join(title.split())[:80]}:"
+        while line in shown:  # an expression takes no title twice
+            line += "\u200b"
+        shown[line] = field
+    lines = (f"{json.dumps(line)}: (datum.datum || datum).{field}" for line, field in shown.items())
+    return alt.ExprRef(f"{{{', '.join(lines)}}}")

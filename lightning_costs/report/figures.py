@@ -13,6 +13,7 @@ import altair as alt
 import vl_convert
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.core.legible import legible_data
 from lightning_costs.report.chart_data import Axis, chart_data, rows
 from lightning_costs.report.charts import Look, draw, styled
 from lightning_costs.report.drawn import drawn_labels, narrowed
@@ -50,7 +51,7 @@ def write_figures(cmp: Comparison, folder: Path) -> list[Path]:
     for figure in figures(cmp):
         name = slug(figure.name, names)
         names.add(name.lower())
-        svg = vl_convert.vegalite_to_svg(json.dumps(figure.picture.to_dict()), vl_version=version)
+        svg = vl_convert.vegalite_to_svg(json.dumps(legible_data(figure.picture.to_dict())), vl_version=version)
         for suffix, content in (
             ("svg", svg.encode()),
             ("png", vl_convert.svg_to_png(svg, scale=1, ppi=PPI)),

@@ -22,8 +22,15 @@
   const times = (name) => page.axes[name].times ?? 1;
   const drawable = (value, logarithmic) => value !== null && value !== undefined && (!logarithmic || value > 0);
   // As `tooltip_of` in charts.py has it, and why.
-  const tooltip = (lines) => ({ expr: `{${lines.map(([title, code]) =>
-    `${JSON.stringify(`${title.split(/\s+/).join(" ").slice(0, 80)}:`)}: ${code}`).join(", ")}}` });
+  const tooltip = (lines) => {
+    const titles = [];
+    for (const [title] of lines) {
+      let line = `${title.split(/\s+/).join(" ").slice(0, 80)}:`;
+      while (titles.includes(line)) line += "\u200b"; // an expression takes no title twice: one cost on both axes
+      titles.push(line);
+    }
+    return { expr: `{${lines.map(([, code], i) => `${JSON.stringify(titles[i])}: ${code}`).join(", ")}}` };
+  };
   const at = (field) => `(datum.datum || datum).${field}`;
   const amount = (field, suffix) => `format(${at(field)}, ',.4~r')${suffix ? ` + ${JSON.stringify(` ${suffix}`)}` : ""}`;
   const scaled = (was, logarithmic) => ({

@@ -5,28 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 
-#: A cell that begins with one of these is a formula to a spreadsheet (OWASP, 'CSV Injection').
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+from lightning_costs.core.legible import legible
+
+#: A cell that begins with one of these is a formula to a spreadsheet (OWASP, 'CSV Injection'), whatever stands before
+#: it that cannot be seen, and in its other widths too, which some spreadsheets take for it.
+_FORMULA = ("=", "+", "-", "@")
 
 
 def safe_cell(value: object) -> object:
-    """A cell: numbers as they are, texts on one line and never a formula, what is missing or infinite empty.
+    r"""A cell: numbers as they are, texts on one line and never a formula, what is missing or infinite empty.
 
     Example:
-        >>> safe_cell("=cmd|' /C calc'!A0"), safe_cell("two\\nlines"), safe_cell(-1.5), safe_cell(None)
+        >>> safe_cell("=cmd|' /C calc'!A0"), safe_cell("two\nlines"), safe_cell(-1.5), safe_cell(None)
         ("'=cmd|' /C calc'!A0", 'two lines', -1.5, '')
+        >>> safe_cell("\t\uff1dcmd"), safe_cell("👩\u200d🔬 Zoë") == "👩\u200d🔬 Zoë"
+        ("'＝cmd", True)
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, int | float):
         return value
     text = str(value)
-    mark = "'" if text.lstrip(" ").startswith(_FORMULA) else ""
-    text = " ".join(text.split())
-    text = "".join(character for character in text if character.isprintable())
-    return mark + text.encode("utf-8", "replace").decode("utf-8")
+    first = next((character for character in text if character.isprintable() and not character.isspace()), "")
+    mark = "'" if unicodedata.normalize("NFKC", first).startswith(_FORMULA) else ""
+    return mark + legible(" ".join(text.split()))
 
 
 def as_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -87,12 +87,12 @@ class RunBook:
         self.header: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "run_id": "",
-            "name": name,
+            "name": None if name is None else str(name),  # a number is a name, too
             "group": group_of_run(),
             "tags": tags_of_run(),
             "status": "running",
             "created": "",
-            "monitor": monitor,
+            "monitor": None if monitor is None else str(monitor),
             "mode": mode,
             "targets": [float(target) for target in targets],
             "indicators": {column: declared.as_dict() for column, declared in declarations.items()},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lightning_costs.core.records import Amount, CurvePoint
+from lightning_costs.stores.limits import MOST_LINE_BYTES
 
 _INT64 = 1 << 63
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -123,6 +124,8 @@ def read_journal(path: Path, size: int = -1) -> list[CurvePoint]:
         with path.open("rb") as journal:
             text = journal.read(size).decode("utf-8", "replace")
         for line in text.splitlines():
+            if len(line) > MOST_LINE_BYTES:  # no line of ours: some are 3 kB long
+                continue
             try:
                 points.append(decode(line))
             except ValueError:

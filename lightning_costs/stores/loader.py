@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from lightning_costs.core.legible import legible
 from lightning_costs.core.records import RunRecord
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.logged import METRICS, read_csv_logger
@@ -15,6 +18,8 @@ from lightning_costs.stores.published import read_published
 from lightning_costs.stores.reading import Cost, Reading
 from lightning_costs.stores.recorded import read_folder
 from lightning_costs.stores.wandb_runs import ONLINE, TRANSACTIONS, read_offline, read_online
+
+_log = logging.getLogger("lightning_costs")
 
 _Read = Callable[[Place, Reading], RunRecord]
 TABLES = (".csv", ".tsv", ".parquet")
@@ -37,7 +42,7 @@ def load_run(path: str | Path) -> RunRecord:
     """
     with Place.of(path).as_folder() as folder:
         if not (folder / HEADER).is_file():
-            raise FileNotFoundError(f"no run at {path}: expected a folder that holds {HEADER}")
+            raise FileNotFoundError(f"no run at {legible(str(path))}: expected a folder that holds {HEADER}")
         return read_folder(folder)
 
 
@@ -59,6 +64,8 @@ def load_runs(
     read for them alone: loggers' folders beside them tell of the same runs. Tables within folders are not looked for.
     A W&B run whose run folder is named too is taken once, from its folder.
 
+    A run that cannot be read is left out, with a warning in the log that says why, as long as there are others.
+
     Args:
         paths: One or several.
         monitor: The quality metric's column in tables, and the metric that runs without one of their own are for.
@@ -71,8 +78,34 @@ def load_runs(
 
     Raises:
         FileNotFoundError: Where a path holds no run at all.
-        ValueError: For what cannot be read as runs; it names the row.
+        ValueError: For what cannot be read as runs; it names the row. For a run only where no other is there.
     """
+    found = find_runs(
+        paths, monitor=monitor, mode=mode, costs=costs, units=units, run_column=run_column, step_column=step_column
+    )
+    for left_out in found.left_out:
+        _log.warning("%s", left_out)
+    return found.runs
+
+
+class Found(NamedTuple):
+    """Runs, and those that had to be left out, each in words that say why."""
+
+    runs: list[RunRecord]
+    left_out: list[str]
+
+
+def find_runs(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    costs: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    run_column: str | None = None,
+    step_column: str | None = None,
+) -> Found:
+    """As `load_runs`, with what was left out, for who says it in another way than the log."""
     reading = Reading(
         monitor=monitor,
         mode=mode,
@@ -83,33 +116,49 @@ def load_runs(
     )
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[object, RunRecord] = {}
+    broken: dict[object, Exception] = {}
     for path in given:
-        for key, run in _at(path, reading):
-            found.setdefault(key, run)
+        for key, read in _at(path, reading):
+            if key in found or key in broken:
+                continue
+            try:
+                found[key] = read()
+            except (ValueError, OSError) as error:
+                broken[key] = error
+    if broken and not found:
+        first, *others = broken.values()
+        if not others:
+            raise first
+        raise ValueError(f"{first} (as {len(others)} more of these runs cannot be read)") from first
     folders = {run.id for run in found.values() if run.source in (PARQUET, JOURNAL)}
     runs = [run for run in found.values() if run.header.get("recorded_as") not in folders]
-    return sorted(runs, key=lambda run: (not run.header.get("created"), str(run.header.get("created", ""))))
+    return Found(
+        sorted(runs, key=lambda run: (not run.header.get("created"), str(run.header.get("created", "")))),
+        [legible(f"left out: {error}") for error in broken.values()],
+    )
 
 
-def _at(path: str | Path, reading: Reading) -> list[tuple[object, RunRecord]]:
-    """The runs at one path, each with what tells that it was read already."""
+def _at(path: str | Path, reading: Reading) -> list[tuple[object, Callable[[], RunRecord]]]:
+    """The runs at one path: what tells that one was read already, and how it is read."""
     if str(path).startswith(ONLINE):
-        return [((ONLINE, run.id), run) for run in read_online(str(path), reading)]
+        return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
     place = Place.of(path)
-    if place.is_file():
-        return [((_key(place), at), run) for at, run in enumerate(_of_file(place, reading))]
-    folders = _folders(place)
+    if place.is_file() and place.name != HEADER:
+        return [((_key(place), at), partial(_itself, run)) for at, run in enumerate(_of_file(place, reading))]
+    folders = [(place.parent, _recorded)] if place.is_file() else _folders(place)
     if not folders:
         raise FileNotFoundError(
-            f"no run under {path}: expected folders that hold {HEADER}, a logger's {METRICS}, an offline run of W&B, "
-            f"or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
+            f"no run under {legible(str(path))}: expected folders that hold {HEADER}, a logger's {METRICS}, an "
+            f"offline run of W&B, or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
         )
-    return [(_key(folder), read(folder, reading)) for folder, read in folders]
+    return [(_key(folder), partial(read, folder, reading)) for folder, read in folders]
+
+
+def _itself(run: RunRecord) -> RunRecord:
+    return run
 
 
 def _of_file(place: Place, reading: Reading) -> list[RunRecord]:
-    if place.name == HEADER:
-        return [load_run(place.parent.url)]
     if place.suffix in TABLES:
         return read_published(place, reading)
     if is_mlperf(place):

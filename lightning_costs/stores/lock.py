@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import sys
 import time
 import weakref
@@ -59,10 +60,12 @@ class FolderLock:
             if n:
                 time.sleep(_TRY_AGAIN_S)
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
             except OSError:
                 return None
             try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(f"{path} is no regular file")
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 inode = os.fstat(descriptor).st_ino
                 if inode != _inode(path):  # its last holder removed it under our hands
@@ -197,10 +200,12 @@ def writer_of(folder: Path) -> Literal["alive", "gone"] | None:
     if sys.platform == "win32":
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # somebody may have put a pipe there
     except OSError:
         return None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
         if os.pread(descriptor, 32, 0) != str(os.fstat(descriptor).st_ino).encode():
             return None
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

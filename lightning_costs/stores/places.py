@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from lightning_costs.core.legible import legible
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
+from lightning_costs.stores.limits import MOST_HEADER_BYTES, MOST_POINTS_BYTES, check_size
 
 _PIECE = 1 << 20
 #: A drive's letter is none.
@@ -85,13 +87,13 @@ class Place:
         try:
             remote, inside = fsspec.core.url_to_fs(text)
         except (ValueError, ImportError) as error:
-            raise ValueError(f"{text} cannot be read: {error}") from error
+            raise ValueError(f"{legible(text)} cannot be read: {legible(str(error))}") from error
         if type(remote).__name__ == "LocalFileSystem":
             return cls(path=inside, url=text)
         return cls(path=inside, remote=remote, url=text)
 
     def __str__(self) -> str:
-        return self.url
+        return legible(self.url)
 
     @property
     def name(self) -> str:
@@ -137,7 +139,7 @@ class Place:
             found = sorted(self.remote.find(self.path))
             root = self.path.rstrip("/")
             return [Place(path=p, remote=self.remote, url=f"{self.url.rstrip('/')}{p[len(root) :]}") for p in found]
-        found = sorted(str(p) for p in Path(self.path).rglob("*") if p.is_file())
+        found = sorted(str(p) for p in Path(self.path).rglob("*") if _is_file(p))
         return [Place(path=p, url=p) for p in found]
 
     @property
@@ -162,5 +164,14 @@ class Place:
             # The table last, so that it is no older than the journal, unless the run goes on.
             for name in (HEADER, JOURNAL, PARQUET):
                 if (file := self.inside(name)).is_file():
+                    most = MOST_HEADER_BYTES if name == HEADER else MOST_POINTS_BYTES
+                    check_size(str(file), self.remote.size(file.path) or 0, most)
                     (folder / name).write_bytes(file.read())
             yield folder
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that lets nobody look at what it lists
+        return False

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_costs.core.legible import legible
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.units import digits
 from lightning_costs.stores.imported import PUBLISHED, fallen, imported
+from lightning_costs.stores.limits import check_table
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.reading import CostColumn, Reading, cost_columns
 from lightning_costs.stores.table import OWN
@@ -148,7 +151,12 @@ def _frame(place: Place) -> polars.DataFrame:
     import polars
 
     if place.suffix == ".parquet":
-        return polars.read_parquet(io.BytesIO(place.read()) if place.remote else place.path)
+        try:
+            file = io.BytesIO(place.read()) if place.remote else Path(place.path)
+            check_table(place.name, file)
+            return polars.read_parquet(file)
+        except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
+            raise ValueError(f"{place} is no table: {legible(str(error))}".splitlines()[0]) from error
     text = place.read().decode("utf-8-sig", "replace")
     separator = "\t" if place.suffix == ".tsv" else ","
     head = next(csv.reader(io.StringIO(text), delimiter=separator), [])

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.records import SCHEMA_VERSION, RunRecord
+from lightning_costs.core.legible import legible
+from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint, RunRecord
 from lightning_costs.core.reprice import price_points
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
-from lightning_costs.stores.journal import from_json, read_journal
+from lightning_costs.stores.header import header_of
+from lightning_costs.stores.journal import read_journal
+from lightning_costs.stores.limits import (
+    MOST_HEADER_BYTES,
+    MOST_POINTS_BYTES,
+    check_size,
+    check_table,
+    check_values,
+    read_at_most,
+)
 from lightning_costs.stores.lock import writer_of
-from lightning_costs.stores.table import OWN, quality_columns, read_parquet, to_frame
+from lightning_costs.stores.table import OWN, cost_columns, quality_columns, read_parquet, to_frame
 
 if TYPE_CHECKING:
     import polars
@@ -33,18 +42,12 @@ def read_folder(folder: Path) -> RunRecord:
         ValueError: For a header that is broken or from a newer version.
     """
     header = read_header(folder)
-    journal, parquet = folder / JOURNAL, folder / PARQUET
-    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
-    finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
-    if finished and (frame := _parquet(parquet, header, else_from=journal)) is not None:
-        metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
-        frame = price_points(frame, header) if anew else frame
-        return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
-    points = read_journal(journal)
-    metrics = list(quality_columns(points, header["indicators"]).values())
-    frame = to_frame(points, header)
-    frame = price_points(frame, header) if anew else frame
-    return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
+    try:
+        return _with_points(header, folder)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever somebody wrote there, it is this run's alone
+        raise ValueError(f"the points of {legible(str(folder))} cannot be read: {legible(repr(error))}") from error
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -55,33 +58,72 @@ def read_header(folder: Path) -> dict[str, Any]:
         ValueError: For a header that is broken or from a newer version.
     """
     if not (folder / HEADER).is_file():
-        raise FileNotFoundError(f"no run at {folder}: expected a folder that holds {HEADER}")
+        raise FileNotFoundError(f"no run at {legible(str(folder))}: expected a folder that holds {HEADER}")
     try:
-        header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-        version = int(header["schema_version"])
-        if version <= SCHEMA_VERSION and not all("kind" in declared for declared in header["indicators"].values()):
-            raise KeyError("kind")
-        header["statics"] = {name: from_json(amount) for name, amount in header.get("statics", {}).items()}
-        if "targets" in header:
-            header["targets"] = [from_json(target) for target in header["targets"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / HEADER} is no header of a run: {error!r}") from error
-    if version > SCHEMA_VERSION:
+        header = header_of(read_at_most(folder / HEADER, MOST_HEADER_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{legible(str(folder / HEADER))} is no header of a run: {error}") from error
+    if (version := header["schema_version"]) > SCHEMA_VERSION:
         raise ValueError(
-            f"{folder} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
-            "install a newer lightning-costs"
+            f"{legible(str(folder))} was written with schema version {version}, this package reads up to "
+            f"{SCHEMA_VERSION}; install a newer lightning-costs"
         )
     return _as_it_is(header, folder)
 
 
+def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
+    journal, parquet = folder / JOURNAL, folder / PARQUET
+    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
+    finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
+    if finished and (frame := _parquet(parquet, header, else_from=journal)) is not None:
+        metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
+        frame = price_points(frame, header) if anew else frame
+        return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
+    points = _journal(journal)
+    metrics = list(quality_columns(points, header["indicators"]).values())
+    check_values(f"{legible(str(folder))}: {JOURNAL}", len(points), len(header["indicators"]) + len(metrics))
+    frame = to_frame(points, header)
+    frame = price_points(frame, header) if anew else frame
+    return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
+
+
+def _journal(path: Path) -> list[CurvePoint]:
+    """The points of the journal; none where there is none."""
+    if not path.is_file():
+        return []
+    check_size(legible(str(path)), path.stat().st_size, MOST_POINTS_BYTES)
+    return read_journal(path)
+
+
 def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polars.DataFrame | None:
     """The points as a table; None where it cannot be read and there is a journal to read."""
+    import polars
+
     try:
-        return read_parquet(path, header)
-    except Exception as error:
+        check_size(path.name, path.stat().st_size, MOST_POINTS_BYTES)
+        check_table(path.name, path)
+        return _typed(read_parquet(path, header), header)
+    except (Exception, polars.exceptions.PanicException) as error:
         if else_from.is_file():
             return None
-        raise ValueError(f"{path} cannot be read, and there is no {JOURNAL} beside it: {error}") from error
+        raise ValueError(
+            f"{legible(str(path))} cannot be read, and there is no {JOURNAL} beside it: {legible(str(error))}"
+        ) from error
+
+
+def _typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
+    """A table of points whose columns hold what they must; those that are no numbers, as no metric is, are left out."""
+    import polars
+
+    own = dict(zip(OWN, (polars.Int64, polars.Int64, polars.Float64, polars.String), strict=True))
+    if lacking := [name for name in own if name not in frame.columns]:
+        raise ValueError(f"it has no column {lacking[0]!r}")
+    costs = cost_columns(header)
+    right = {**dict.fromkeys(frame.columns, polars.Float64), **own}
+    if dict(frame.schema) == right:
+        return frame
+    kept = [n for n, kind in frame.schema.items() if n in own or n in costs or kind.is_numeric()]
+    return frame.select(polars.col(name).cast(own.get(name, polars.Float64)) for name in kept)
 
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -124,3 +124,13 @@ def test_tokens_of_a_hugging_face_batch_are_the_elements_of_its_input_ids():
     assert input_ids_tokens(UserDict(input_ids=ids)) == 28
     for other in ((ids,), {"ids": ids}, {"input_ids": [1, 2]}, None):
         assert input_ids_tokens(other) is None
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_strided_nested_tensor_has_as_many_samples_as_parts_and_a_signature_of_their_lengths():
+    def nested(*lengths):
+        return torch.nested.nested_tensor([torch.zeros(length, 3) for length in lengths])
+
+    assert look(nested(2, 4)).samples == 2
+    assert look((nested(2, 4), Y[:2])).samples == 2
+    assert look(nested(2, 4)) == look(nested(2, 4)) != look(nested(3, 3))

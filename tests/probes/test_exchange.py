@@ -166,7 +166,7 @@ def test_numbers_of_another_point_are_not_taken_for_this_ones(monkeypatch):
     assert job.ranks[1].agreed({}, "evaluate") == {}
 
 
-def test_a_store_that_is_gone_ends_the_exchange_and_nothing_else(monkeypatch):
+def test_a_store_that_is_gone_ends_the_exchange_and_nothing_else(monkeypatch, caplog):
     job = Job(2)
     job.point(1, 8.0)
     job.join(job.point(0, 8.0), trigger="evaluate")
@@ -185,7 +185,8 @@ def test_a_store_that_is_gone_ends_the_exchange_and_nothing_else(monkeypatch):
     joined = job.join(job.point(0, 8.0, final=True), trigger="end")
     assert joined.window["samples"] is None
     assert "the exchange between ranks failed" in joined.missing["samples"]
-    assert "connection reset" in job.ranks[0].told()["failed"]
+    assert job.ranks[0].told()["failed"] == "DistNetworkError (its text is in the log)"
+    assert "connection reset" in caplog.text
 
 
 def test_letters_that_make_no_sense_end_the_exchange_with_the_reason():
@@ -197,7 +198,7 @@ def test_letters_that_make_no_sense_end_the_exchange_with_the_reason():
     other.points = 1
     other.leave(CostVector(place=Place(rank=1), amounts={"samples": 1.0}), batches=1, final=False, missing={})
     job.join(job.point(0, 8.0), trigger="evaluate")
-    assert "pass the same indicators on every rank" in job.ranks[0].failed
+    assert "pass the same indicators on every rank" in job.ranks[0].told()["failed"]
 
 
 def test_letters_of_an_earlier_exchange_of_the_same_name_are_nobodys():

@@ -305,7 +305,7 @@ def test_a_meter_that_fails_takes_nothing_but_energy_with_it(fails_at: int) -> N
         return 1.0
 
     found = infer(Sleeps(0.05), (torch.zeros(4, 2),), {}, device=CPU, meter=meter, budget_s=2.2)
-    assert found.missing == {"energy_j": "the energy meter failed: ValueError: energy went missing"}
+    assert found.missing == {"energy_j": "the energy meter failed: ValueError (its text is in the log)"}
     assert found.samples_per_s is not None
 
 
@@ -325,7 +325,7 @@ class Picky(nn.Module):
 def test_a_model_that_cannot_run_at_batch_one_still_has_a_throughput() -> None:
     module = Picky(lambda n: n == 1, ValueError("more than 1 value per channel"))
     found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
-    why = "a forward pass in eval mode failed: ValueError: more than 1 value per channel"
+    why = "a forward pass in eval mode failed: ValueError (its text is in the log)"
     assert found.missing == {
         "latency_p50_s": why,
         "latency_p95_s": why,
@@ -339,7 +339,7 @@ def test_memory_that_runs_out_at_the_batch_leaves_the_latency() -> None:
     found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
     assert found.latency_p95_s is not None
     assert found.missing.keys() == {"samples_per_s", "energy_j", "peak_mem_bytes"}
-    assert "OutOfMemoryError: CUDA out of memory" in found.missing["samples_per_s"]
+    assert "OutOfMemoryError" in found.missing["samples_per_s"]
 
 
 def test_an_interrupt_passes_through_and_the_module_is_restored() -> None:
@@ -356,7 +356,7 @@ def test_arguments_that_cannot_be_moved_are_a_reason_not_an_error() -> None:
 
     found = infer(Sleeps(0.0), (torch.zeros(4, 2).as_subclass(Stuck),), {}, device=CPU, budget_s=0.1)
     assert found.missing.keys() == set(FIELDS)
-    assert "stays here" in found.missing["samples_per_s"]
+    assert "failed: RuntimeError" in found.missing["samples_per_s"]
 
 
 def test_every_field_has_a_value_or_a_reason() -> None:

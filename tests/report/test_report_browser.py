@@ -68,6 +68,19 @@ def test_choosing_another_cost_redraws(browser, written):
         assert tab.locator("#main-chart .mark-symbol path").count() == 4
 
 
+def test_one_cost_on_both_axes_is_drawn_and_told(browser, written):
+    with opened(browser, written) as tab:
+        for name in ("energy_j", "params"):
+            tab.select_option("#x-choice", name)
+            tab.select_option("#y-choice", name)
+            tab.wait_for_selector(f"#main-chart[data-drawn='{name} {name} log']")
+            assert tab.locator("#main-chart .mark-symbol path").count() >= 4
+        tab.select_option("#x-choice", "energy_j")
+        tab.select_option("#y-choice", "energy_j")
+        tab.wait_for_selector("#main-chart[data-drawn='energy_j energy_j log']")
+        assert hovered(tab).count("energy") == 2
+
+
 def test_a_linear_axis_draws_other_lines_and_a_log_one_the_first_again(browser, written):
     with opened(browser, written) as tab:
         before = lines(tab)

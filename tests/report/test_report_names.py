@@ -13,6 +13,7 @@ import yaml
 from lightning_costs import Recorder, compare, load_run, load_runs
 from lightning_costs.core.records import RunRecord
 from lightning_costs.report.project import project_csv, project_total
+from lightning_costs.report.spreadsheet import safe_cell
 from lightning_costs.report.statement import latex, markdown, model_card, statement
 from lightning_costs.report.text import comparison_text
 
@@ -97,3 +98,14 @@ def test_a_run_folder_stays_within_its_place(name: str, tmp_path: Path) -> None:
     assert len(recorder.path.name.encode()) < 200
     assert re.fullmatch(r"[\w.-]+", recorder.path.name)
     assert load_run(recorder.path).name == name
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "﹦"])
+@pytest.mark.parametrize("before", ["", " ", "\t", "\r\n", "\x1b", "\u200b", "\ufeff", "\u202e \x00"])
+def test_no_cell_is_a_formula_whatever_stands_before_its_sign_and_however_wide_it_is(before: str, sign: str) -> None:
+    assert str(safe_cell(f"{before}{sign}cmd()")).startswith("'")
+
+
+@pytest.mark.parametrize("text", ["👩\u200d🔬 Zoë — 模型", "می\u200cخواهم", "a-b=c"])
+def test_a_cell_of_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert safe_cell(text) == text

@@ -12,6 +12,7 @@ from typing import Any
 from lightning_costs.compare.evidence import unique_labels
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.schema import Mode
+from lightning_costs.core.legible import legible, legible_run
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.reprice import reprice
 from lightning_costs.core.summary import total_of
@@ -55,9 +56,8 @@ def statement(
     runs = [runs] if isinstance(runs, RunRecord) else list(runs)
     if not runs:
         raise ValueError("expected at least one run to state the cost of, got none")
-    metric = None if monitor is None else agree_on_metric(runs, monitor, mode)
-    if tariff is not None:
-        runs = [reprice(run, tariff) for run in runs]
+    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in runs]
+    metric = None if monitor is None else agree_on_metric(runs, legible(monitor), mode)
     facts = [
         RunFacts(
             label=discreet(label),
@@ -188,12 +188,16 @@ def _hardware(header: Mapping[str, Any]) -> Hardware:
     attempts = header.get("attempts") or [{}]
 
     def over(key: str) -> tuple[int, ...]:
-        counts = [int(attempt.get(key) or setup.get(key) or found.get(key) or 0) for attempt in attempts]
+        counts = [_whole(attempt.get(key) or setup.get(key) or found.get(key)) for attempt in attempts]
         return tuple(n for at, n in enumerate(counts) if n and (at == 0 or counts[at - 1] != n))
 
     return Hardware(
         device=discreet(str(name)) if name else None, cpu=on_cpu, devices=over("devices"), nodes=over("nodes")
     )
+
+
+def _whole(count: object) -> int:
+    return int(count) if isinstance(count, int | float) else 0
 
 
 def _grid(tariff: Mapping[str, Any]) -> Grid | None:

@@ -1,0 +1,97 @@
+"""Texts that came from a run, as a terminal, a picture and a page can show them: what is invisible is written out."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lightning_costs.core.records import RunRecord
+
+#: Control characters but newline and tab, which a terminal obeys; marks that turn the direction of what follows, which
+#: make a text read as another; separators of lines and paragraphs; what no XML holds (XML 1.0, section 2.2), which
+#: ends the process that draws an SVG; halves of surrogate pairs, which no file in UTF-8 holds.
+_HIDDEN = re.compile(
+    "\r\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def legible(text: str) -> str:
+    r"""A text in which every character can be seen: others stand there as Python escapes them, lines end in newlines.
+
+    Example:
+        >>> print(legible("\x1b[31mred\x1b[0m, \u202egnp.exe"))
+        \x1b[31mred\x1b[0m, \u202egnp.exe
+        >>> legible("Zoë — 模型 👩\u200d🔬\n") == "Zoë — 模型 👩\u200d🔬\n"
+        True
+    """
+    return text if text.isprintable() else _HIDDEN.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found.group()
+    if character == "\r\n":
+        return "\n"
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 holds: halves of surrogate pairs are escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def legible_data(data: Any) -> Any:
+    """Plain data, every text of which is legible; the same object if all are."""
+    if isinstance(data, str):
+        return legible(data)
+    if isinstance(data, Mapping):
+        pairs = {legible_data(key): legible_data(value) for key, value in data.items()}
+        same = all(a is b and v is w for (a, v), (b, w) in zip(data.items(), pairs.items(), strict=False))
+        return data if same and len(pairs) == len(data) else pairs
+    if isinstance(data, list | tuple):
+        items = [legible_data(item) for item in data]
+        return data if all(a is b for a, b in zip(data, items, strict=True)) else items
+    return data
+
+
+def legible_run(run: RunRecord) -> RunRecord:
+    """A run, every text of which is legible, as what is told of it needs; the same object if all are."""
+    header = legible_data(run.header)
+    columns = run.points.columns
+    taken = {name for name in columns if legible(name) == name}
+    shown = {}
+    for name in columns:
+        if name not in taken:
+            shown[name] = _another(legible(name), taken)
+            taken.add(shown[name])
+    if header is run.header and not shown:
+        return run
+    if run.header.get("quality"):
+        header = {**header, "quality": [shown.get(name, name) for name in run.header["quality"]]}
+    return replace(run, header=header, points=run.points.rename(shown))
+
+
+def _another(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "'"
+    return name
+
+
+class LegibleLog(logging.Filter):
+    """Log records whose messages are legible, whatever they quote."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Write the message out where it holds what cannot be seen; every record passes."""
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit: the handler says so
+            return True
+        if (shown := legible(message)) != message:
+            record.msg, record.args = shown, None
+        return True
+
+
+logging.getLogger("lightning_costs").addFilter(LegibleLog())
