@@ -163,10 +163,12 @@ def test_what_is_asked_for_goes_to_the_scripts_loggers_and_metrics(call: Call) -
         assert "cost" in bar
 
 
-def test_a_fabric_scripts_standard_output_is_its_own(call: Call) -> None:
-    script = run_scripts.FABRIC + "    print('done')\n"
+@pytest.mark.parametrize("name", ["lightning.fabric", "lightning_fabric"])
+def test_a_fabric_scripts_standard_output_is_its_own_and_it_gets_no_second_lightning(call: Call, name: str) -> None:
+    imported = "{'lightning', 'lightning_fabric', 'pytorch_lightning'} & set(sys.modules)"
+    script = run_scripts.FABRIC.replace("lightning.fabric", name) + f"    print(*({imported}))\n"
     done = call(*COSTS, "run", "--", PYTHON, "train.py", script=script)
-    assert done.out == "done\n"
+    assert done.out == name.partition(".")[0] + "\n"
     assert "next: lightning-costs show" in done.err
 
 
