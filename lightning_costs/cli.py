@@ -477,7 +477,9 @@ def reprice_run(
     }
     if json:
         told = {"run": after.id, "tariff": header["tariff"], "columns": changes}
-        say(dumps(comparison.plain(told), indent=1))
+        from lightning_costs.compare.comparison import plain
+
+        say(dumps(plain(told), indent=1))
         return
     table = Table("cost", "before", "now", "how, or why it is missing", box=None, pad_edge=False)
     for name, change in changes.items():
@@ -497,6 +499,7 @@ def total(
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included."""
+    from lightning_costs.compare.comparison import plain
     from lightning_costs.report.project import project_csv, project_rows, project_total
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
@@ -509,7 +512,7 @@ def total(
     Terminal().print(table)
     for note in found.notes:
         say(note)
-    as_json = dumps(comparison.plain(found.as_dict()), indent=1) + "\n"
+    as_json = dumps(plain(found.as_dict()), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -538,6 +541,7 @@ def check(
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
 ) -> None:
     """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    from lightning_costs.compare.comparison import plain
     from lightning_costs.compare.gate import Limit, gate
     from lightning_costs.report.gate_words import gate_text
 
@@ -551,7 +555,7 @@ def check(
         )
         if json is not None:
             json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(dumps(comparison.plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
+            json.write_text(dumps(plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
         say(f"lightning-costs: {error}", error=True)
         raise typer.Exit(2) from None
