@@ -78,8 +78,12 @@ class Outside:
     def __setattr__(self, name: str, value: Any) -> None:
         _refuse(self._of, name)
 
-    def __call__(self, *_: Any, **__: Any) -> NoReturn:
-        _refuse(self._of, "__call__")
+    def _refused(name: str) -> Any:  # type: ignore[misc] # noqa: N805 - looked up on the class, not by `__getattr__`
+        return lambda self, *_, **__: _refuse(self._of, name)
+
+    __call__, __iter__, __next__, __enter__ = map(_refused, ("__call__", "__iter__", "__next__", "__enter__"))
+    __getitem__, __setitem__, __contains__ = map(_refused, ("__getitem__", "__setitem__", "__contains__"))
+    del _refused
 
     def __len__(self) -> int:
         return len(self._of)
