@@ -131,7 +131,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that loggers get.")] = Log.COMPLETE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
-    infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
+    infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.FALSE,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")

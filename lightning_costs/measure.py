@@ -194,7 +194,7 @@ def measure(
 ) -> ModelCost:
     """What a model costs, before any training and without Lightning.
 
-    The model is left as it was: weights, gradients, buffers, mode and random numbers. On the meta device everything
+    The model is left as it was: a copy runs, and random numbers go on as if nothing had. On the meta device everything
     but times is told, without memory for a single weight.
 
     Args:
@@ -219,7 +219,7 @@ def measure(
         The costs.
 
     Raises:
-        ValueError: Where the batch holds no tensor, or the model cannot be called on it.
+        ValueError: If the batch holds no tensor, or the model cannot be copied, or called on the batch.
 
     Example:
         >>> cost = measure(nn.Linear(30, 10), torch.zeros(8, 30), times=False)

@@ -32,7 +32,8 @@ class RunOptions:
         name: What people call the run.
         log: Whether loggers get the complete cost curves or the headline ones only.
         log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
-        infer: Whether the cost of a forward pass is measured after training.
+        infer: Whether the cost of a forward pass is measured after training. Not unless asked for: it runs code of the
+            script that the script does not run.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
         budget: Limits of a `CostBudget` by counter column.
 
@@ -54,7 +55,7 @@ class RunOptions:
     name: str | None = None
     log: Literal["complete", "headline"] = "complete"
     log_every_n_steps: int | None = None
-    infer: Literal["auto"] | bool = "auto"
+    infer: Literal["auto"] | bool = False
     tariff: Mapping[str, Any] | None = None
     budget: Mapping[str, float] | None = None
 
