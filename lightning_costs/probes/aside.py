@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final, final
 
 import torch
@@ -38,18 +39,18 @@ def aside() -> Iterator[None]:
 
 def _random_states() -> list[Callable[[], object]]:
     """Calls that put each generator back to where it is now."""
-    python, host = random.getstate(), torch.get_rng_state()
-    restores: list[Callable[[], object]] = [lambda: random.setstate(python), lambda: torch.set_rng_state(host)]
-    if (numpy := sys.modules.get("numpy")) is not None:
-        state = numpy.random.get_state(legacy=False)  # its cached Gaussian is in it
-        restores.append(lambda: numpy.random.set_state(state))
+    restores: list[Callable[[], object]] = [
+        partial(random.setstate, random.getstate()),
+        partial(torch.set_rng_state, torch.get_rng_state()),
+    ]
+    if (numpy := sys.modules.get("numpy")) is not None:  # its cached Gaussian is in its state
+        restores.append(partial(numpy.random.set_state, numpy.random.get_state(legacy=False)))
     for name in ("cuda", "xpu"):
         device: Any = getattr(torch, name, None)
         if device is not None and device.is_initialized():
-            restores.append(lambda device=device, states=device.get_rng_state_all(): device.set_rng_state_all(states))
+            restores.append(partial(device.set_rng_state_all, device.get_rng_state_all()))
     if torch.backends.mps.is_available():
-        mps = torch.mps.get_rng_state()
-        restores.append(lambda: torch.mps.set_rng_state(mps))
+        restores.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
     return restores
 
 

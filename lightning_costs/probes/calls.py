@@ -10,6 +10,7 @@ from torch import nn
 from lightning_costs.probes.example import MOST_EXAMPLE_BYTES, Example, example_of
 from lightning_costs.probes.tensors import tensors_in
 
+
 @final
 class ModuleCalls:
     """Hooks every module for one forward pass; the hooks are gone when it is left.

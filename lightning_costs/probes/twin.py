@@ -49,8 +49,8 @@ _SHARED: Final = (
 )
 #: Packages whose objects run a training, feed it or write its records: a model only refers to them.
 _MACHINERY: Final = tuple(
-    """lightning. pytorch_lightning. lightning_fabric. lightning_costs. torch.utils.data. torch.utils.tensorboard.
-    torch.optim. torch.distributed. wandb. mlflow. multiprocessing. concurrent. subprocess. socket. itertools.""".split()
+    """lightning. pytorch_lightning. lightning_fabric. lightning_costs. wandb. mlflow. torch.utils.data. torch.optim.
+    torch.utils.tensorboard. torch.distributed. multiprocessing. concurrent. subprocess. socket. itertools.""".split()
 )
 #: Modules that run another one, by the name under which they hold it: their copy is that one's.
 _WRAPPERS: Final = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"}
@@ -146,9 +146,11 @@ class Twin:
             made = self._made(value)
         except Missing:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever cannot be copied can still be stood in for
+        except Exception as error:  # whatever cannot be copied can still be stood in for
             if issubclass(type(value), nn.Module | torch.Tensor):  # `isinstance` asks a dead proxy
-                raise Missing(f"a {type(value).__name__} of the model cannot be copied: {type(error).__name__}") from error
+                raise Missing(
+                    f"a {type(value).__name__} of the model cannot be copied: {type(error).__name__}"
+                ) from error
             made = Outside(value)
         self._memo[id(value)] = made
         self._alive.append(value)
@@ -259,7 +261,7 @@ class Twin:
         if not _is_plain(kind):
             leaf = tensor if tensor.is_leaf else tensor.detach()
             self._alive.append(leaf)
-            made: torch.Tensor = leaf.__deepcopy__(self._memo)  # type: ignore[operator]
+            made: torch.Tensor = leaf.__deepcopy__(self._memo)
             made.grad = None
             return made
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
@@ -308,7 +310,9 @@ class Twin:
             return self.of(module._modules[held])
         if hasattr(type(module), "__del__"):
             raise Missing(f"{type(module).__name__} has a __del__, which would run for a copy too")
-        hooks = {name: home for name, home in vars(module).items() if name.endswith("_hooks") and isinstance(home, dict)}
+        hooks = {
+            name: home for name, home in vars(module).items() if name.endswith("_hooks") and isinstance(home, dict)
+        }
         for home in hooks.values():
             self._memo[id(home)] = OrderedDict()
         for buffer in module._buffers.values():
@@ -369,7 +373,7 @@ class Guard(TorchDispatchMode):
     """
 
     def __init__(self, storages: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._storages = storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

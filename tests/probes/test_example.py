@@ -21,7 +21,7 @@ META = torch.device("meta")
 CPU = torch.device("cpu")
 X = torch.arange(6.0).reshape(3, 2)
 
-Pair = namedtuple("Pair", "x note")  # noqa: PYI024 - as users write it
+Pair = namedtuple("Pair", "x note")
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,10 @@ class Remembers(nn.Module):
         self.calls, self.history, self.last = 0, [], deque(maxlen=3)
         self.by_kind, self.counts, self.seen = defaultdict(list), Counter(), set()
         self.notes, self.array = Notes(), np.zeros(2)
-        self.mean, self.all = torchmetrics.MeanMetric(), torchmetrics.MetricCollection([torchmetrics.MeanSquaredError()])
+        self.mean, self.all = (
+            torchmetrics.MeanMetric(),
+            torchmetrics.MetricCollection([torchmetrics.MeanSquaredError()]),
+        )
         self.rng, self.python, self.torch = np.random.default_rng(0), random.Random(0), torch.Generator()
         self.ordered = OrderedDict(a=[1])
         self.parts = nn.ModuleDict({"a": nn.Linear(3, 3)})
@@ -281,7 +284,7 @@ class Labelled(Tensor):
         lambda: torch.zeros(3, device="meta"),
         lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         lambda: nn.UninitializedParameter(),
-        lambda: (X.clone().requires_grad_() * 2),
+        lambda: X.clone().requires_grad_() * 2,
     ],
 )
 def test_a_tensor_of_any_kind_is_copied(make: Callable[[], Tensor]) -> None:
@@ -290,8 +293,11 @@ def test_a_tensor_of_any_kind_is_copied(make: Callable[[], Tensor]) -> None:
     assert type(made) is type(tensor)
     assert made is not tensor
     assert (made.dtype, made.device, made.layout) == (tensor.dtype, tensor.device, tensor.layout)
-    if not tensor.is_meta and tensor.layout == torch.strided and not tensor.is_nested and not isinstance(
-        tensor, nn.UninitializedParameter
+    if (
+        not tensor.is_meta
+        and tensor.layout == torch.strided
+        and not tensor.is_nested
+        and not isinstance(tensor, nn.UninitializedParameter)
     ):
         assert torch.equal(made, tensor)
         assert made.stride() == tensor.stride()
@@ -440,7 +446,7 @@ def test_weights_that_hooks_or_parametrizations_compute_are_computed(wrap: Calla
     assert "hooks of others" not in found.method
 
 
-# Modules of every kind -------------------------------------------------------------------------------------------------
+# Modules of every kind -----------------------------------------------------------------------------------------------
 
 
 class Plain(nn.Module):
@@ -472,7 +478,19 @@ def dynamically_quantized() -> nn.Module:
         lambda: nn.DataParallel(Plain()),
         lambda: torch.compile(Plain(), backend="eager"),
     ],
-    ids=["plain", "scripted", "traced", "fx", "quantized", "transformer", "lstm", "lazy", "swa", "parallel", "compiled"],
+    ids=[
+        "plain",
+        "scripted",
+        "traced",
+        "fx",
+        "quantized",
+        "transformer",
+        "lstm",
+        "lazy",
+        "swa",
+        "parallel",
+        "compiled",
+    ],
 )
 def test_modules_of_every_kind_are_run_on_a_copy(make: Callable[[], nn.Module]) -> None:
     module = make()
@@ -481,7 +499,9 @@ def test_modules_of_every_kind_are_run_on_a_copy(make: Callable[[], nn.Module]) 
     before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     modes = [part.training for part in module.modules()]
     works(infer(module, (x,), {}, device=CPU, budget_s=0.05))
-    assert all(torch.equal(tensor, before[n]) for n, tensor in module.state_dict().items() if isinstance(tensor, Tensor))
+    assert all(
+        torch.equal(tensor, before[n]) for n, tensor in module.state_dict().items() if isinstance(tensor, Tensor)
+    )
     assert [part.training for part in module.modules()] == modes
 
 
