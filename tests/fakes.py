@@ -35,6 +35,24 @@ class FakeClock:
         return self.EPOCH_S + self.now
 
 
+class TickingClock(FakeClock):
+    """A clock that each look at it moves, by as much."""
+
+    TICK_S = 1e-4
+
+    def __call__(self) -> float:
+        self.now += self.TICK_S
+        return self.now
+
+
+def patient() -> None:
+    """Ranks wait for each other as long as a busy machine needs."""
+    from lightning_costs.probes import exchange
+
+    for wait_s in (exchange.MOST_S, exchange.LEAST_S):
+        wait_s.update(evaluate=60.0, epoch=60.0, end=60.0)
+
+
 class FakeEvent:
     """A moment on a `FakeStream`."""
 
@@ -95,7 +113,8 @@ class FakeMeter:
 
     method = "counter: told"
 
-    def __init__(self, watts: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, watts: float, clock: Callable[[], float] | None = None) -> None:
+        clock = clock or time.perf_counter
         self._clock, self._watts = clock, watts
         self._joules, self._since, self._told = 0.0, clock(), 0.0
         #: Raised at the next reading.

@@ -15,7 +15,7 @@ import json, os, sys, time, warnings
 sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("ignore")
 import torch
-from fakes import measured
+from fakes import measured, patient
 from lightning_models import classifier, data, namespace, trainer
 from lightning_costs import CostBudget, CostMonitor, Recorder
 from lightning_costs.core.budget import Budget
@@ -26,6 +26,7 @@ from lightning_costs.indicators.counts import Samples, Steps
 from lightning_costs.probes import exchange
 
 torch.set_num_threads(1)
+patient()
 pl, folder, rank = namespace("lightning.pytorch"), sys.argv[2], int(os.environ["LOCAL_RANK"])
 stopped = {}
 
@@ -113,7 +114,7 @@ def test_both_ranks_stop_at_the_same_step_whatever_their_clocks_say(
 ) -> None:
     first, second = (rank["seconds"] for rank in stopped[1])
     assert first == second
-    assert 10 <= first <= 31  # type: ignore[operator]
+    assert 1 <= first <= 31  # type: ignore[operator] # a step of rank 0 takes 10 ms at least
 
 
 def test_what_no_rank_can_hold_ends_the_fit_on_all(stopped: tuple[Path, list[dict[str, object]]]) -> None:
