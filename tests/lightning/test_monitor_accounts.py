@@ -106,7 +106,7 @@ def test_waiting_for_batches_is_part_of_training(tmp_path: Path) -> None:
     assert monitor.run is not None
     final = monitor.run.final
     assert final["data_wait_s"] == pytest.approx(16 * 0.03)
-    assert final["data_wait_s"] < final["train_s"]
+    assert final["data_wait_s"] <= final["train_s"]
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("boom"), "failed"), (KeyboardInterrupt(), "interrupted")])
@@ -183,7 +183,7 @@ def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_pat
     (run,) = load_runs(tmp_path / "costs")
     assert run.final["batches"] == 8
     assert run.final["train_s"] == pytest.approx(8 * 0.3)
-    assert run.final["other_s"] > 8 * 0.3  # type: ignore[operator]
+    assert run.final["other_s"] == pytest.approx(8 * 0.3)
 
 
 def test_the_batch_size_finder_leaves_no_points(tmp_path: Path) -> None:

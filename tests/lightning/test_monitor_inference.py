@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
+from fakes import FakeClock
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -80,7 +81,7 @@ def told(module: Stateful) -> Any:
 
 @pytest.mark.filterwarnings("ignore:.*compute.*method of metric:UserWarning")
 def test_two_fits_of_a_process_are_the_same_to_the_bit_with_and_without(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ticking: FakeClock
 ) -> None:
     def both(measured: bool) -> list[Any]:
         pl.seed_everything(0)
@@ -117,7 +118,7 @@ def test_a_forward_pass_that_needs_more_than_numbers_of_its_trainer_is_missing_w
     )
 
 
-def test_the_parent_of_the_network_that_is_repeated_is_left_alone(tmp_path: Path) -> None:
+def test_the_parent_of_the_network_that_is_repeated_is_left_alone(tmp_path: Path, ticking: FakeClock) -> None:
     class Net(nn.Module):
         def __init__(self, parent: Any) -> None:
             super().__init__()

@@ -19,6 +19,7 @@ from lightning_costs.probes.inference import infer
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("ticking")
 X = torch.arange(6.0).reshape(3, 2)
 
 Pair = namedtuple("Pair", "x note")

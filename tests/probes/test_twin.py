@@ -27,6 +27,7 @@ from lightning_costs.probes.inference import Inference, infer
 from lightning_costs.probes.twin import Twin
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("ticking")
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
 
 
@@ -79,7 +80,7 @@ def around() -> Any:
     )
 
 
-def tried(module: nn.Module, *args: Any, budget_s: float = 0.05, **kwargs: Any) -> Inference:
+def tried(module: nn.Module, *args: Any, budget_s: float = 0.1, **kwargs: Any) -> Inference:
     """Inference of a module that is told to be as it was, bit for bit and object for object."""
     before, world = snapshot(module), around()
     found = infer(module, args or (X,), kwargs, device=CPU, budget_s=budget_s)
@@ -89,9 +90,7 @@ def tried(module: nn.Module, *args: Any, budget_s: float = 0.05, **kwargs: Any) 
 
 
 def works(found: Inference) -> None:
-    """Passes ran; what is missing is for want of time or of a meter."""
-    assert found.passes
-    assert not [why for why in found.missing.values() if "budget" not in why and "energy is missing" not in why]
+    assert found.missing == {"energy_j": "energy is missing in this run"}
 
 
 @dataclass
@@ -498,7 +497,7 @@ def test_modules_of_every_kind_are_run_on_a_copy(make: Callable[[], nn.Module]) 
     module(x)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     modes = [part.training for part in module.modules()]
-    works(infer(module, (x,), {}, device=CPU, budget_s=0.05))
+    works(infer(module, (x,), {}, device=CPU, budget_s=0.1))
     assert all(
         torch.equal(tensor, before[n]) for n, tensor in module.state_dict().items() if isinstance(tensor, Tensor)
     )
@@ -546,8 +545,8 @@ def data() -> torch.utils.data.DataLoader[Any]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_has_no_copy_matters_only_where_the_forward_pass_uses_it(make: Any, use: Any, why: str) -> None:
     thing = make()
-    works(infer(Holds(thing), (X,), {}, device=CPU, budget_s=0.02))
-    found = infer(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.02)
+    works(infer(Holds(thing), (X,), {}, device=CPU, budget_s=0.1))
+    found = infer(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.1)
     assert len(found.missing) == 5
     assert why in found.missing["latency_p50_s"]
     if isinstance(thing, Closing):
@@ -561,7 +560,7 @@ def test_locks_are_copied_open(thing: Any) -> None:
             pass
 
     with thing:
-        works(infer(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.02))
+        works(infer(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.1))
 
 
 def test_a_module_that_cannot_be_copied_is_not_run() -> None:
@@ -600,7 +599,7 @@ def test_a_module_that_cannot_be_copied_is_not_run() -> None:
         (Dying, "Dying has a __del__, which would run for a copy too"),
     ):
         kept = kind()
-        found = infer(kept, (X,), {}, device=CPU, budget_s=0.02)
+        found = infer(kept, (X,), {}, device=CPU, budget_s=0.1)
         assert set(found.missing.values()) == {why}
         assert found.passes == 0
         assert not ran
@@ -639,7 +638,7 @@ def test_what_the_forward_pass_prints_is_dropped_and_what_other_threads_print_is
 
     thread = threading.Thread(target=other)
     thread.start()
-    infer(Speaks(), (X,), {}, device=CPU, budget_s=0.02)
+    infer(Speaks(), (X,), {}, device=CPU, budget_s=0.1)
     thread.join()
     print("after")
     out, err = capsys.readouterr()
@@ -653,7 +652,7 @@ def test_a_mode_that_the_user_counts_with_does_not_count_it() -> None:
     net = nn.Linear(3, 3)
     with FlopCounterMode(display=False) as counter:
         net(X)
-        infer(net, (X,), {}, device=CPU, budget_s=0.02)
+        infer(net, (X,), {}, device=CPU, budget_s=0.1)
     assert counter.get_total_flops() == 2 * 4 * 3 * 3
 
 
@@ -666,7 +665,7 @@ def test_the_arguments_are_copies_too() -> None:
 
     x, notes, net = torch.zeros(4, 3), [0], nn.Linear(1, 1)
     net.calls = 0
-    works(infer(InPlace(), (x, notes), {"net": net}, device=CPU, budget_s=0.02))
+    works(infer(InPlace(), (x, notes), {"net": net}, device=CPU, budget_s=0.1))
     assert not x.any()
     assert notes == [0]
     assert net.calls == 0
