@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pynvml
@@ -45,12 +46,18 @@ class TickingClock(FakeClock):
         return self.now
 
 
-def patient() -> None:
-    """Ranks wait for each other as long as a busy machine needs."""
+@contextmanager
+def patient() -> Iterator[None]:
+    """Ranks that all come wait for each other as long as a busy machine needs."""
     from lightning_costs.probes import exchange
 
-    for wait_s in (exchange.MOST_S, exchange.LEAST_S):
+    waits = (exchange.MOST_S, exchange.LEAST_S)
+    before = [dict(wait_s) for wait_s in waits]
+    for wait_s in waits:
         wait_s.update(evaluate=60.0, epoch=60.0, end=60.0)
+    yield
+    for wait_s, impatient in zip(waits, before, strict=True):
+        wait_s.update(impatient)
 
 
 class FakeEvent:

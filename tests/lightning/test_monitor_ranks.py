@@ -24,7 +24,8 @@ from lightning_costs import CostMonitor
 from lightning_costs.probes.exchange import Exchange
 
 torch.set_num_threads(1)
-patient()
+waiting = patient()
+waiting.__enter__()
 folder, rank = sys.argv[2], int(os.environ["RANK"])
 told = {}
 leave = Exchange.leave
