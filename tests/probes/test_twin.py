@@ -669,3 +669,27 @@ def test_the_arguments_are_copies_too() -> None:
     assert not x.any()
     assert notes == [0]
     assert net.calls == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnDevice:
+    def test_copies_keep_below_the_peak_of_the_run_and_the_model_is_as_before(self) -> None:
+        device = torch.device("cuda")
+        module = nn.Sequential(nn.Linear(1024, 1024), nn.BatchNorm1d(1024), nn.Dropout(0.5), nn.LSTM(1024, 64)).to(
+            device
+        )
+        x = torch.randn(8, 1024)
+        rng = torch.cuda.get_rng_state()
+        for headroom_bytes in (0, 2**26):
+            torch.cuda.reset_peak_memory_stats()
+            torch.empty(headroom_bytes, dtype=torch.uint8, device=device)
+            before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+            peak_bytes = torch.cuda.max_memory_allocated()
+            found = infer(module, (x,), {}, device=device, budget_s=0.5)
+            assert found.missing == {"energy_j": "energy is missing in this run"}
+            assert torch.equal(torch.cuda.get_rng_state(), rng)
+            assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+            assert all(p.grad is None for p in module.parameters())
+            if headroom_bytes:
+                assert torch.cuda.max_memory_allocated() <= peak_bytes + 2**22, "beside what the passes make"
