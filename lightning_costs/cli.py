@@ -143,7 +143,7 @@ def run(
     count: Annotated[
         Count | None, typer.Option(help="Count operators: in a few steps, compiled code eagerly, or not at all.")
     ] = None,
-    infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.AUTO,
+    infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.FALSE,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any, final
@@ -23,15 +23,18 @@ from lightning_costs.core.roofline import Roofline, place
 from lightning_costs.core.summary import Row, html_table
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import parameters
+from lightning_costs.probes.aside import aside
 from lightning_costs.probes.batch import look
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.census import allocator, eager
-from lightning_costs.probes.inference import forward_peak_bytes, infer, moved, resized, undisturbed
+from lightning_costs.probes.example import moved, resized
+from lightning_costs.probes.inference import forward_peak_bytes, passes
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Watch
 from lightning_costs.probes.peaks import DevicePeak, find_peak, measured_peak
 from lightning_costs.probes.shadow import Shadows
 from lightning_costs.probes.tensors import held, holding, tensors_in
+from lightning_costs.probes.twin import Twin
 
 __all__ = ["ModelCost", "measure"]
 
@@ -193,7 +196,7 @@ def measure(
 ) -> ModelCost:
     """What a model costs, before any training and without Lightning.
 
-    The model is left as it was: weights, gradients, buffers, mode and random numbers. On the meta device everything
+    The model is left as it was: a copy runs, and random numbers go on as if nothing had. On the meta device everything
     but times is told, without memory for a single weight.
 
     Args:
@@ -218,22 +221,23 @@ def measure(
         The costs.
 
     Raises:
-        ValueError: Where the batch holds no tensor, or the model cannot be called on it.
+        ValueError: If the batch holds no tensor, or the model cannot be copied, or called on the batch.
 
     Example:
         >>> cost = measure(nn.Linear(30, 10), torch.zeros(8, 30), times=False)
         >>> cost.params, cost.forward_mac, cost.flop
         (310.0, 300.0, 9600.0)
     """
-    return _Measurement(model, batch, loss, forward, samples).cost(
-        optimizer=optimizer,
-        times=times,
-        batch_sizes=batch_sizes,
-        largest_batch=largest_batch,
-        memory_bytes=memory_bytes,
-        measured_peaks=measured_peaks,
-        budget_s=budget_s,
-    )
+    with aside():
+        return _Measurement(model, batch, loss, forward, samples).cost(
+            optimizer=optimizer,
+            times=times,
+            batch_sizes=batch_sizes,
+            largest_batch=largest_batch,
+            memory_bytes=memory_bytes,
+            measured_peaks=measured_peaks,
+            budget_s=budget_s,
+        )
 
 
 class _Measurement:
@@ -242,15 +246,21 @@ class _Measurement:
     def __init__(
         self, model: nn.Module, batch: Any, loss: Loss | None, forward: Forward | None, samples: int | None
     ) -> None:
-        self._model = model
         first = next(tensors_in(batch), None)
         if first is None:
             raise ValueError(f"batch holds no tensor: expected tensors in tuples or mappings, got {type(batch)}")
+        # On a CUDA device weights are shared: `largest_batch` finds as much memory as the model alone leaves.
+        self._twin = Twin({"cuda": 0})
+        try:
+            self._model, batch, loss, forward = self._twin.of((model, batch, loss, forward))
+            self._twin.hooks(model)
+        except Missing as missing:
+            raise ValueError(f"the model cannot be measured on a copy: {missing}") from missing
         found = look(batch).samples if samples is None else samples
         if not found:
             raise ValueError("the batch does not tell how many samples it holds: give samples=...")
         self._samples = found
-        weight = next((p for p in model.parameters()), None)
+        weight = next((p for p in self._model.parameters()), None)
         self._device = weight.device if weight is not None else first.device
         self._batch = moved(batch, self._device)
         self._loss = loss
@@ -273,11 +283,18 @@ class _Measurement:
         total.backward()
         return True
 
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Train mode, and no gradients before and after."""
+        self._model.train()
+        self._model.zero_grad(set_to_none=True)
+        yield
+        self._model.zero_grad(set_to_none=True)
+
     def _watched(self, batch: Any, *, calls: ModuleCalls | None = None) -> tuple[Watch, StepMemory, bool]:
         model = self._model
         follows = Lifetimes(self._device, allocator(self._device))
-        with undisturbed(model):
-            model.train()
+        with self._training():
             follows.hold("other", [*model.buffers(), *tensors_in(batch)])
             for kind, tensors in held(model, ()):
                 follows.hold(kind, tensors)
@@ -287,7 +304,7 @@ class _Measurement:
                 first_backward=calls.stop if calls is not None else None,
             )
             try:
-                with torch.enable_grad(), eager(), calls or nullcontext(), watch:
+                with torch.enable_grad(), eager(), calls or nullcontext(), self._twin.guard(), watch:
                     trained = self._step(batch)
                 for kind, tensors in held(model, ()):
                     follows.hold(kind, tensors)
@@ -412,7 +429,7 @@ class _Measurement:
         throughput: dict[int, float | None] = {}
         for size in dict.fromkeys([self._samples, *batch_sizes]):
             batch = resized(self._batch, self._samples, size)
-            found = infer(run, (batch,), {}, device=self._device, samples=size, budget_s=budget_s)
+            found = passes(run, ((batch,), {}), device=self._device, samples=size, budget_s=budget_s)
             if size in batch_sizes:
                 throughput[size] = found.samples_per_s
             if size != self._samples:
@@ -464,10 +481,10 @@ class _Measurement:
         size = guess
         while size >= 1:
             try:
-                with undisturbed(self._model):
-                    self._model.train()
+                with self._training():
                     self._step(resized(self._batch, self._samples, size))
             except torch.OutOfMemoryError:
+                self._model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 size = min(size - 1, int(size * 0.97))
             else:

@@ -697,8 +697,8 @@ class Recorder:
     ) -> None:
         """Training is over: measure what one forward pass of the model costs, for the `infer_` columns.
 
-        The first counted forward pass is repeated in eval mode, for one sample and for its batch. Mode, buffers and
-        random numbers are as before afterwards. Its time goes to the account `other`.
+        The first counted forward pass is repeated in eval mode, for one sample and for its batch, on a copy of the
+        model. Random numbers go on as if nothing had run. Its time goes to the account `other`.
 
         Args:
             context: Entered around each pass (autocast).

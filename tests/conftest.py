@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock, TickingClock
 from hypothesis import settings
 
 from lightning_costs.stores import folder, identity
@@ -58,6 +60,33 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 
 #: A module of its own, as Triton reads a kernel's source; importable where Triton is.
 collect_ignore = [] if find_spec("triton") else ["gpu_kernels.py"]
+
+
+@pytest.fixture
+def only_sleeps(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """The clock of this process, moved by `time.sleep` alone: how busy the machine is shows in no account."""
+    return _told(FakeClock(1000.0), monkeypatch)
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """As `only_sleeps`, and each look at it takes a tenth of a millisecond: loops with a budget end."""
+    return _told(TickingClock(1000.0), monkeypatch)
+
+
+def _told(told: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    from lightning_costs import callback, recorder  # noqa: F401 - all that may hold the clock
+    from lightning_costs.probes import clock
+
+    real = clock.now_s
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("lightning_costs.") and vars(module).get("now_s") is real:
+            monkeypatch.setattr(module, "now_s", told)
+    monkeypatch.setitem(recorder.Recorder.__init__.__kwdefaults__, "clock", told)
+    monkeypatch.setattr(clock, "_runs_ended_s", told.now)
+    monkeypatch.setattr(time, "perf_counter", told)
+    monkeypatch.setattr(time, "sleep", told.sleep)
+    return told
 
 
 @pytest.fixture

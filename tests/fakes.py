@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pynvml
@@ -33,6 +34,30 @@ class FakeClock:
 
     def time(self) -> float:
         return self.EPOCH_S + self.now
+
+
+class TickingClock(FakeClock):
+    """A clock that each look at it moves, by as much."""
+
+    TICK_S = 1e-4
+
+    def __call__(self) -> float:
+        self.now += self.TICK_S
+        return self.now
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Ranks that all come wait for each other as long as a busy machine needs."""
+    from lightning_costs.probes import exchange
+
+    waits = (exchange.MOST_S, exchange.LEAST_S)
+    before = [dict(wait_s) for wait_s in waits]
+    for wait_s in waits:
+        wait_s.update(evaluate=60.0, epoch=60.0, end=60.0)
+    yield
+    for wait_s, impatient in zip(waits, before, strict=True):
+        wait_s.update(impatient)
 
 
 class FakeEvent:
@@ -95,7 +120,8 @@ class FakeMeter:
 
     method = "counter: told"
 
-    def __init__(self, watts: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, watts: float, clock: Callable[[], float] | None = None) -> None:
+        clock = clock or time.perf_counter
         self._clock, self._watts = clock, watts
         self._joules, self._since, self._told = 0.0, clock(), 0.0
         #: Raised at the next reading.

@@ -36,7 +36,7 @@ def start(script: str, folder: Path, ranks: int = 2, *arguments: str, per_node: 
     ]  # fmt: skip
 
 
-def run(script: str, folder: Path, ranks: int = 2, *arguments: str, timeout_s: float = 150, per_node: int = 0) -> str:
+def run(script: str, folder: Path, ranks: int = 2, *arguments: str, timeout_s: float = 400, per_node: int = 0) -> str:
     """Run `script` in so many processes to its end, and return what they said; all of them have to succeed."""
     processes = start(script, folder, ranks, *arguments, per_node=per_node)
     try:

@@ -35,7 +35,8 @@ class RunOptions:
         log: As `CostMonitor`'s, but nothing by default: who measures a script from outside asks for its own results.
         log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
         count: How operators are counted: as `CostMonitor`'s.
-        infer: Whether the cost of a forward pass is measured after training.
+        infer: Whether the cost of a forward pass is measured after training. Not unless asked for: it runs code of the
+            script that the script does not run.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
         budget: Limits of a `CostBudget` by counter column.
 
@@ -58,7 +59,7 @@ class RunOptions:
     log: Log = "none"
     log_every_n_steps: int | None = None
     count: Literal["auto", "eager", "off"] | None = None
-    infer: Literal["auto"] | bool = "auto"
+    infer: Literal["auto"] | bool = False
     tariff: Mapping[str, Any] | None = None
     budget: Mapping[str, float] | None = None
 

@@ -7,7 +7,7 @@ and work space inside one is not seen. Views cost nothing, in-place operators wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +66,13 @@ def flat(values: Iterable[object]) -> Iterator[torch.Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from flat(value)
+
+
+def written(func: Any, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[torch.Tensor]:
+    """Tensors among an operator's arguments that its schema says it writes to."""
+    plan = _plan(func)
+    yield from flat(value for name, value in zip(plan.positions, args, strict=False) if name in plan.writes)
+    yield from flat(value for name, value in kwargs.items() if name in plan.writes)
 
 
 def results(out: object) -> list[torch.Tensor]:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import Lock, get_ident
-from typing import Any, NamedTuple, Self, final
+from typing import Any, Self, final
 
-import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from lightning_costs.core.missing import type_only
+from lightning_costs.probes.example import MOST_EXAMPLE_BYTES, Example, example_of
 from lightning_costs.probes.tensors import tensors_in
-
-#: An example larger than this is not kept on the host.
-MOST_EXAMPLE_BYTES = 2**30
-
-
-class Example(NamedTuple):
-    """A forward pass to repeat: `module(*args, **kwargs)`, its tensors on the host."""
-
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
 
 @final
@@ -88,7 +76,7 @@ class ModuleCalls:
             if self.depth == 1 and next(module.parameters(), None) is not None:
                 self.outermost.append(module)
                 if self._keep and self._kept is None:
-                    self._kept = _example(module, args, kwargs)
+                    self._kept = example_of(module, args, kwargs)
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
             self.give_up(error)
         return True
@@ -120,23 +108,6 @@ class ModuleCalls:
         if self._kept is None:
             return f"the arguments of {names[0]} hold more than {MOST_EXAMPLE_BYTES >> 30} GiB"
         return ""
-
-
-def _example(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Example | None:
-    with _disable_current_modes(), torch.no_grad():  # a census that is on must not count the copying
-        if sum(t.numel() * t.element_size() for t in tensors_in([*args, *kwargs.values()])) > MOST_EXAMPLE_BYTES:
-            return None
-        return Example(module, tuple(_on_host(a) for a in args), {k: _on_host(v) for k, v in kwargs.items()})
-
-
-def _on_host(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _on_host(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_on_host(item) for item in value)
-    return value
 
 
 _lock = Lock()

@@ -1,25 +1,28 @@
-"""What one forward pass costs: run shortly on the live model after training, which is left as it was."""
+"""What one forward pass costs: a copy of the model is run shortly, after training."""
 
 from __future__ import annotations
 
-import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.missing import by_type, type_only
+from lightning_costs.probes.aside import aside
 from lightning_costs.probes.census import eager
+from lightning_costs.probes.example import moved, resized
 from lightning_costs.probes.lifetimes import Lifetimes
 from lightning_costs.probes.operators import Watch
 from lightning_costs.probes.tensors import tensors_in
+from lightning_costs.probes.twin import MOST_COPY_BYTES, Twin
 
 _WARM_UP: Final = 3
 _LEAST_PASSES, _MOST_PASSES = 5, 200
@@ -31,6 +34,9 @@ LEAST_ENERGY_S: Final = 1.0
 _AHEAD_S: Final = 0.02
 _COLD: Final = "; too slow to leave warm-up out"
 _NO_METER: Final = "energy is missing in this run"
+#: Copying may take a quarter of the budget, and this long if that is less.
+_LEAST_COPY_S: Final = 0.5
+_FIELDS: Final = ("latency_p50_s", "latency_p95_s", "samples_per_s", "energy_j", "peak_mem_bytes")
 
 
 @final
@@ -77,8 +83,9 @@ def infer(
 ) -> Inference:
     """Measure `module(*args, **kwargs)` in eval mode without gradients: one sample, then the batch.
 
-    Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly: new shapes would compile
-    for longer than the budget. A pass that has begun is not interrupted.
+    A copy of the module is run, so that what its forward pass changes of itself stays as it was, and random numbers go
+    on as if nothing had run. Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly:
+    new shapes would compile for longer than the budget. A pass that has begun is not interrupted.
 
     Args:
         module: What to run.
@@ -90,26 +97,82 @@ def infer(
         meter: Joules since its last call; None for no energy.
         budget_s: Seconds for all of it: about a third for one sample, half for the batch.
     """
-    call = (args, dict(kwargs))
+    began_s = time.perf_counter()
+    twin = Twin(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
+    with aside(), _disable_current_modes():  # a mode that the user counts with must not count this
+        try:
+            copied, *call = twin.of((module, args, dict(kwargs)))
+            twin.hooks(module)
+        except Exception as error:  # noqa: BLE001 - a model that cannot be copied must not end the user's run
+            why = str(error) if isinstance(error, Missing) else f"the model cannot be copied: {type(error).__name__}"
+            return Inference(batch_samples=samples or 0, missing=dict.fromkeys(_FIELDS, why))
+        return passes(
+            copied,
+            (call[0], call[1]),
+            device=device,
+            samples=samples,
+            context=context,
+            meter=meter,
+            budget_s=budget_s,
+            spent_s=min(budget_s / 2, time.perf_counter() - began_s),
+            guard=twin.guard if twin.shared else None,
+            notes=[
+                *(["eagerly although compiled"] if _compiled(module) else []),
+                *(["without the hooks of others"] if twin.hooks_left_out else []),
+            ],
+        )
+
+
+def passes(
+    module: nn.Module,
+    call: tuple[tuple[Any, ...], dict[str, Any]],
+    *,
+    device: torch.device,
+    samples: int | None = None,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    meter: Callable[[], float] | None = None,
+    budget_s: float = 5.0,
+    spent_s: float = 0.0,
+    guard: Callable[[], AbstractContextManager[Any]] | None = None,
+    notes: Sequence[str] = (),
+) -> Inference:
+    """As `infer`, on this very module.
+
+    Args:
+        module: A copy, to do with as its forward pass does.
+        call: Its arguments.
+        device: As in `infer`; so are `samples`, `context`, `meter` and `budget_s`.
+        spent_s: How much of the budget went before.
+        guard: Entered around a first pass: one that raises there is not repeated.
+        notes: What else there is to say of how it was got.
+    """
     if samples is None:
         samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
-    trial = _Trial(module, device, samples, context, budget_s)
-    compiled = "eagerly although compiled, " if _compiled(module) else ""
-    with undisturbed(module), torch.no_grad(), eager():
-        module.eval()
-        trial.attempt(("latency_p50_s", "latency_p95_s"), lambda: trial.single(call))
-        trial.attempt(("samples_per_s", "energy_j"), lambda: trial.serve(call, meter))
-        trial.attempt(("peak_mem_bytes",), lambda: trial.memory(call))
+    trial = _Trial(module, device, samples, context, budget_s, spent_s)
+    with torch.no_grad(), eager():
+        if trial.begin(call, guard):
+            trial.attempt(("latency_p50_s", "latency_p95_s"), lambda: trial.single(call))
+            trial.attempt(("samples_per_s", "energy_j"), lambda: trial.serve(call, meter))
+            trial.attempt(("peak_mem_bytes",), lambda: trial.memory(call))
+    said = "".join(f"{note}, " for note in notes)
     return Inference(
         batch_samples=samples,
         **trial.values,
         passes=trial.passes,
         took_s=time.perf_counter() - trial.began_s,
-        method=f"eval mode, no gradients, {compiled}latency of 1 sample with each pass waited for, "
+        method=f"eval mode, no gradients, {said}latency of 1 sample with each pass waited for, "
         f"throughput and energy at {samples} with passes queued{trial.cold}",
         detail="; ".join(trial.notes) or "nothing was measured",
         missing=trial.missing,
     )
+
+
+def _room_bytes(device: torch.device) -> dict[str, int]:
+    """Copies on the device must not raise the peak of the run's memory, which is a column of its own."""
+    if device.type != "cuda":
+        return {}
+    below = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    return {"cuda": min(MOST_COPY_BYTES, max(0, below))}
 
 
 @final
@@ -123,11 +186,12 @@ class _Trial:
         samples: int,
         context: Callable[[], AbstractContextManager[Any]],
         budget_s: float,
+        spent_s: float,
     ) -> None:
         self._module, self._device, self._samples, self._context = module, device, samples, context
         self._budget_s = budget_s
         self._pass_s = 0.0
-        self.began_s = time.perf_counter()
+        self.began_s = time.perf_counter() - spent_s
         self.passes = 0
         self.values: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
@@ -152,6 +216,20 @@ class _Trial:
         for name in names:
             if name not in self.values:
                 self.missing.setdefault(name, why)
+
+    def begin(self, call: tuple[Any, Any], guard: Callable[[], AbstractContextManager[Any]] | None) -> bool:
+        """Eval mode, and a guarded pass where there is a guard; whether passes may follow."""
+
+        def first() -> None:
+            self._module.eval()
+            if guard is not None:
+                run = self._runs(call)
+                self.passes += 1
+                with guard():
+                    run()
+
+        self.attempt(_FIELDS, first)
+        return not self.missing
 
     def single(self, call: tuple[Any, Any]) -> None:
         """Latency of one sample: each pass is waited for, the first ones are left out."""
@@ -274,92 +352,9 @@ def _peak_bytes(module: nn.Module, run: Callable[[], Any], device: torch.device)
 
 def forward_peak_bytes(module: nn.Module, args: tuple[Any, ...], device: torch.device) -> int:
     """Most memory, by storages, that a forward pass in eval mode without gradients needs, in bytes."""
-    with undisturbed(module), torch.no_grad(), eager():
-        module.eval()
+    module.eval()
+    with torch.no_grad(), eager():
         return _peak_bytes(module, lambda: module(*args), device)
-
-
-@contextmanager
-def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Whatever happens inside, modes, buffers, gradients and random numbers are as before afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    homes = [(part, dict(part._buffers.items()), set(part._non_persistent_buffers_set)) for part in module.modules()]
-    buffers = {id(b): b for _, held, _ in homes for b in held.values() if b is not None and not b.is_meta}
-    copies = [(buffer, buffer.detach().clone()) for buffer in buffers.values()]
-    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None
-    host_rng = torch.get_rng_state()
-    device_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for part, held, fleeting in homes:
-            _put_back(part, held, fleeting)
-        for buffer, before in copies:
-            # Equal is not the same bits (0.0 and -0.0); one that overlaps itself (expanded) cannot be written at all.
-            if buffer.shape != before.shape:
-                buffer.data = before
-            elif buffer.layout != torch.strided or buffer.is_contiguous() or not torch.equal(buffer, before):
-                buffer.data.copy_(before)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        torch.set_rng_state(host_rng)
-        if device_rng:
-            torch.cuda.set_rng_state_all(device_rng)
-
-
-def _put_back(part: nn.Module, held: Mapping[str, torch.Tensor | None], fleeting: set[str]) -> None:
-    """The same buffers under the same names: a pass may have put others in their place, or registered more."""
-    now = dict(part._buffers.items())
-    for name in now.keys() - held.keys():
-        del part._buffers[name]
-    for name, buffer in held.items():
-        if name not in now or now[name] is not buffer:
-            part._buffers[name] = buffer
-    if part._non_persistent_buffers_set != fleeting:
-        part._non_persistent_buffers_set = fleeting
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """Tensors of nested tuples, lists, mappings and dataclasses on a device; all else as it is."""
-    return _mapped(value, lambda tensor: tensor.to(device))
-
-
-def resized(value: Any, samples: int, to: int) -> Any:
-    """The first `to` samples of every tensor whose first dimension is `samples`, repeated from the start where
-    there are fewer.
-
-    Example:
-        >>> resized({"x": torch.arange(3), "y": torch.zeros(2, 3)}, 3, 5)["x"].tolist()
-        [0, 1, 2, 0, 1]
-    """
-
-    def size(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.ndim or tensor.shape[0] != samples:
-            return tensor
-        times = -(-to // samples)
-        return (tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.ndim - 1)))[:to]
-
-    return _mapped(value, size)
-
-
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_mapped(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if is_dataclass(value) and not isinstance(value, type):
-        twin = copy.copy(value)
-        for part in fields(value):
-            object.__setattr__(twin, part.name, _mapped(getattr(value, part.name), change))  # frozen ones too
-        return twin
-    return value
 
 
 def _compiled(module: nn.Module) -> bool:

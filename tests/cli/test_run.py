@@ -77,7 +77,7 @@ def call(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
         (folder / "train.py").write_text(script)
         (folder / "tariff.toml").write_text("gco2e_per_kwh = 100.0\n")
         done = subprocess.run(
-            command, cwd=folder, env=environment | variables, input=text, capture_output=True, text=True, timeout=240,
+            command, cwd=folder, env=environment | variables, input=text, capture_output=True, text=True, timeout=400,
             check=False,
         )  # fmt: skip
         return Done(folder, done.returncode, done.stdout, done.stderr)
@@ -113,7 +113,7 @@ def test_a_text_classifier_with_dict_batches_is_measured_under_its_checkpoints_m
 
 
 def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
-    ours = "--name cli --monitor val/loss --mode min --target 0.5 --target 0.25 --tariff tariff.toml --infer false"
+    ours = "--name cli --monitor val/loss --mode min --target 0.5 --target 0.25 --tariff tariff.toml"
     its = (
         "fit --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.logger false --trainer.limit_train_batches 4 "
         "--trainer.enable_progress_bar false --model.lr 0.01"
@@ -128,7 +128,7 @@ def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
     assert (run.header["monitor"], run.header["mode"]) == ("val/loss", "min")
     assert run.final["steps"] == 4
     assert run.final["co2e_g"] == pytest.approx(run.final["energy_j"] / 3.6e6 * 100)
-    assert run.final["infer_latency_p50_s"] is None
+    assert run.header["missing"]["infer_latency_p50_s"] == "not asked for: infer=False"
 
 
 # What the script prints and logs ----------------------------------------------------------------------------
@@ -222,7 +222,7 @@ _STEP_FLOP = 3 * _FORWARD_FLOP - 2 * 16 * 32  # the first layer has no input gra
 
 
 def test_a_fabric_script_leaves_a_run_whose_counts_are_exact(call: Call) -> None:
-    command = [*COSTS, "run", "--monitor", "val/acc", "--mode", "max", "--", PYTHON, "train.py"]
+    command = [*COSTS, "run", "--monitor", "val/acc", "--mode", "max", "--infer", "auto", "--", PYTHON, "train.py"]
     done = call(*command, script=run_scripts.FABRIC)
     assert done.code == 0, done.err[-3000:]
     run = done.run
@@ -379,7 +379,7 @@ def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_pa
     code = (
         "import os, threading, time\n"
         "from lightning_costs.launch import command\n"
-        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         "spawn = os.posix_spawnp\n"
         "def late(*args, **options):\n"
         "    child = spawn(*args, **options)\n"
@@ -388,7 +388,7 @@ def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_pa
         "os.posix_spawnp = late\n"
         "command.run(['bash', '-c', 'exit 7'], {})\n"
     )
-    done = subprocess.run([PYTHON, "-c", code], check=False, timeout=30, cwd=tmp_path, capture_output=True)
+    done = subprocess.run([PYTHON, "-c", code], check=False, timeout=240, cwd=tmp_path, capture_output=True)
     assert done.returncode == 7
 
 
@@ -478,7 +478,7 @@ import signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda number, _: (print(signal.Signals(number).name, flush=True), sys.exit(40 + number)))
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -488,7 +488,7 @@ def test_a_signal_reaches_the_command(begun: Callable[..., subprocess.Popen[str]
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=240)
     assert out == f"{number.name}\n"
     assert process.returncode == 40 + number
 
@@ -498,7 +498,7 @@ import signal, time
 seen = []
 signal.signal(signal.SIGINT, lambda *_: seen.append(1))
 print("ready", flush=True)
-deadline = time.monotonic() + 30
+deadline = time.monotonic() + 240
 while not seen and time.monotonic() < deadline:
     time.sleep(0.01)
 time.sleep(0.5)
@@ -525,11 +525,11 @@ def test_ctrl_c_arrives_once(environment: dict[str, str], tmp_path: Path) -> Non
 
 def test_a_command_that_a_signal_ended_ends_us_by_the_same(begun: Callable[..., subprocess.Popen[str]]) -> None:
     # No shell: bash holds a signal back that comes just before its `exec`, and then forgets it.
-    process = begun(PYTHON, "-S", "-c", "import time; print('ready', flush=True); time.sleep(60)")
+    process = begun(PYTHON, "-S", "-c", "import time; print('ready', flush=True); time.sleep(600)")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -538,13 +538,13 @@ def test_a_training_that_is_terminated_keeps_its_points(
 ) -> None:
     (tmp_path / "train.py").write_text(run_scripts.ENDLESS)
     process = begun(PYTHON, "train.py")
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 400
     while not any(path.read_bytes().count(b"\n") >= 3 for path in tmp_path.glob("costs/*/points.jsonl")):
         assert time.monotonic() < deadline_s, "no points were written"
         assert process.poll() is None
         time.sleep(0.1)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["status"] == "interrupted"
     assert run.source == "points.parquet"

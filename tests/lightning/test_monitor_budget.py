@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import measured
+from fakes import FakeClock, measured
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 
 import lightning_costs.budget
@@ -86,11 +86,12 @@ def test_no_point_is_needed_where_the_limit_is(lightning: ModuleType, tmp_path: 
     assert fit(lightning, tmp_path, {"bead_calls": 29}, log_every_n_steps=1000).global_step == 29
 
 
-def test_seconds_are_held_though_one_step_takes_much_longer(lightning: ModuleType, tmp_path: Path) -> None:
+def test_seconds_are_held_though_one_step_takes_much_longer(
+    lightning: ModuleType, tmp_path: Path, only_sleeps: FakeClock
+) -> None:
     class Slow(type(classifier(lightning))):  # type: ignore[misc]
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            if self.trainer.global_step == 20:
-                time.sleep(1.0)
+            time.sleep(1.0 if self.trainer.global_step == 20 else 0.002)
             return super().training_step(batch, batch_idx)
 
     t = fit(lightning, tmp_path, {"train_s": 1.0}, model=Slow(), indicators=[beads()], log_every_n_steps=1000)

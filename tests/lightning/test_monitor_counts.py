@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import FakeClock
 from lightning_models import classifier, data, namespace, trainer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -323,12 +324,11 @@ def test_utilization_against_a_peak_that_the_user_gives(tmp_path: Path) -> None:
 INFER = ("infer_latency_p50_s", "infer_latency_p95_s", "infer_samples_per_s", "infer_peak_mem_bytes")
 
 
-def test_inference_is_measured_after_training_and_is_short(tmp_path: Path) -> None:
+def test_inference_is_measured_after_training(tmp_path: Path, ticking: FakeClock) -> None:
     run = fit(tmp_path, classifier(pl), infer="auto", max_epochs=3)
     final = run.final
     assert all(final[name] and final[name] > 0 for name in INFER)  # type: ignore[operator]
     assert final["infer_latency_p50_s"] <= final["infer_latency_p95_s"]  # type: ignore[operator]
-    assert final["other_s"] < 1.5  # type: ignore[operator]
     assert "too short to read energy from" in run.header["missing"]["infer_energy_j"]
     # Weights, the input, both outputs of the first layer beside each other.
     assert final["infer_peak_mem_bytes"] == 4 * (WEIGHTS + 8 * 16 + 2 * 8 * 32)
@@ -363,7 +363,7 @@ def test_without_infer_its_columns_say_so_and_a_wrong_value_is_refused(tmp_path:
         CostMonitor(infer="yes")  # type: ignore[arg-type]
 
 
-def test_runs_of_other_lengths_are_got_by_the_same_methods(tmp_path: Path) -> None:
+def test_runs_of_other_lengths_are_got_by_the_same_methods(tmp_path: Path, ticking: FakeClock) -> None:
     short = fit(tmp_path, classifier(pl), infer="auto", max_epochs=1)
     long = fit(tmp_path, classifier(pl), infer="auto", max_epochs=9)
     assert short.header["inference"]["detail"] != long.header["inference"]["detail"]

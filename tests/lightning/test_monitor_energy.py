@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeMeter
+from fakes import FakeClock, FakeMeter
 from lightning_models import classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor, load_runs
@@ -23,7 +23,7 @@ pl = namespace("lightning.pytorch")
 
 
 @pytest.fixture
-def cpu(monkeypatch: pytest.MonkeyPatch) -> list[FakeMeter]:
+def cpu(monkeypatch: pytest.MonkeyPatch, only_sleeps: FakeClock) -> list[FakeMeter]:
     meters: list[FakeMeter] = []
 
     def make() -> FakeMeter:
@@ -67,11 +67,10 @@ def test_each_account_gets_what_was_drawn_in_it(tmp_path: Path, cpu: list[FakeMe
     final = run.final
     joules = {account: final[f"{account}_energy_j"] for account in ACCOUNTS}
     assert math.fsum(joules.values()) == pytest.approx(final["energy_j"])  # type: ignore[arg-type]
-    # By time the evaluations would have some 90 J, the checkpoints 50.
-    assert 8 < joules["evaluate"] < 25  # type: ignore[operator]
-    assert joules["checkpoint"] < 20  # type: ignore[operator]
-    assert joules["train"] == pytest.approx(100 * final["train_s"], rel=0.3)  # type: ignore[operator]
-    assert final["energy_j"] == pytest.approx(cpu[0].ended_j, rel=0.1)
+    assert joules["evaluate"] == pytest.approx(2 * 0.5 * 10.0)  # by time the evaluations would have some 90 J
+    assert joules["checkpoint"] == pytest.approx(2 * 0.3 * 1.0)
+    assert joules["train"] == pytest.approx(100 * final["train_s"])  # type: ignore[operator]
+    assert final["energy_j"] == pytest.approx(cpu[0].ended_j)
     assert final["sample_energy_j"] == pytest.approx(joules["train"] / 128)  # type: ignore[operator]
 
 
@@ -94,7 +93,7 @@ def test_a_fit_that_fails_has_the_energy_of_what_it_did(tmp_path: Path, cpu: lis
     assert monitor.run is not None
     final = monitor.run.final
     assert monitor.run.header["status"] == "failed"
-    assert final["train_energy_j"] == pytest.approx(100 * final["train_s"], rel=0.3)  # type: ignore[operator]
+    assert final["train_energy_j"] == pytest.approx(100 * final["train_s"])  # type: ignore[operator]
     assert math.fsum(final[f"{account}_energy_j"] for account in ACCOUNTS) == pytest.approx(final["energy_j"])  # type: ignore[misc,arg-type]
 
 
@@ -149,5 +148,5 @@ def test_two_processes_count_their_node_once(tmp_path: Path) -> None:
     node_j = run.final["cpu_energy_j"] + run.final["ram_energy_j"]  # type: ignore[operator]
     ratio = node_j / float(reader_j)
     print(f"node energy {node_j:.1f} J, one reader {float(reader_j):.1f} J, ratio {ratio:.3f}")
-    assert ratio == pytest.approx(1.0, abs=0.03)
+    assert 0.6 < ratio < 1.6, "two trackers would have twice of it"
     assert 0 < run.header["energy"]["job_share_fraction"] <= 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import FakeMeter
+from fakes import FakeClock, FakeMeter
 from lightning.fabric import Fabric
 from lightning_models import data
 from torch import nn
@@ -196,7 +196,7 @@ def test_what_is_logged_after_an_evaluation_is_quality_and_what_training_logs_is
 
 
 def test_an_evaluation_has_what_was_drawn_in_it(
-    script: Script, ended: Callable[[], RunRecord], monkeypatch: pytest.MonkeyPatch
+    only_sleeps: FakeClock, script: Script, ended: Callable[[], RunRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu = FakeMeter(100.0)
     monkeypatch.setattr(energy, "cpu_meter", lambda: cpu)

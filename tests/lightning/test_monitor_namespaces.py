@@ -228,12 +228,8 @@ def test_a_copy_without_metadata_in_a_zip_measures_and_reports(tmp_path: Path) -
 
 def test_importing_the_package_loads_no_framework(tmp_path: Path) -> None:
     code = """
-import time
-began = time.perf_counter()
-import lightning_costs
-took_s = time.perf_counter() - began
 import sys
+import lightning_costs
 print([m for m in ("torch", "lightning", "pytorch_lightning", "wandb", "codecarbon", "polars") if m in sys.modules])
-assert took_s < 0.1, took_s
 """
     assert python("-c", code, cwd=tmp_path).stdout.strip() == "[]"

@@ -255,7 +255,7 @@ def inspect(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """History rows, config and summary updates of an offline run, as W&B's own client reads them."""
     wandb = shutil.which("wandb", path=str(Path(sys.executable).parent)) or "wandb"
     done = subprocess.run(
-        [wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=False, timeout=60
+        [wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
     parts: dict[str, list[dict[str, Any]]] = {"history": [], "config": [], "summary": []}

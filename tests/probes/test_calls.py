@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes import calls as probe
+from lightning_costs.probes import example
 from lightning_costs.probes.calls import ModuleCalls
 
 
@@ -95,10 +96,10 @@ def test_the_example_repeats_the_pass_and_is_a_copy():
     with ModuleCalls(net, keep_example=True) as calls:
         out = net(input=x)
     x.zero_()
-    example = calls.example
-    assert example is not None
-    assert example.module is net
-    assert torch.equal(example.module(*example.args, **example.kwargs), out)
+    kept = calls.example
+    assert kept is not None
+    assert kept.module is net
+    assert torch.equal(kept.module(*kept.args, **kept.kwargs), out)
 
 
 def test_copying_the_example_is_not_seen_by_a_mode_that_counts():
@@ -151,7 +152,7 @@ def test_two_networks_in_turn_are_no_single_pass():
 
 
 def test_an_example_too_large_for_the_host_is_not_kept(monkeypatch):
-    monkeypatch.setattr(probe, "MOST_EXAMPLE_BYTES", 16)
+    monkeypatch.setattr(example, "MOST_EXAMPLE_BYTES", 16)
     net = nn.Linear(4, 2)
     with ModuleCalls(net, keep_example=True) as calls:
         net(torch.zeros(3, 4))

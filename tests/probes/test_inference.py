@@ -7,26 +7,38 @@ from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
 import torch._dynamo  # a dispatch mode imports it on first use, for seconds: in a run the census has paid that
 from torch import Tensor, nn
 
-from lightning_costs.probes.inference import Inference, infer, moved, resized
+from lightning_costs.probes.example import moved, resized
+from lightning_costs.probes.inference import Inference, infer
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _clock(request: pytest.FixtureRequest) -> None:
+    """Passes take what they sleep; on a device, what they take."""
+    if request.node.get_closest_marker("gpu") is None:
+        request.getfixturevalue("ticking")
+
+
 FIELDS = ("latency_p50_s", "latency_p95_s", "samples_per_s", "energy_j", "peak_mem_bytes")
 
 
 class Sleeps(nn.Module):
-    """Takes a known time for each pass, and notes the shapes that it saw."""
+    """Takes a known time for each pass, and notes the shapes that it saw: in its class, which copies share."""
+
+    seen: ClassVar[list[int]] = []
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
-        self.seen: list[int] = []
+        self.seen.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append(x.shape[0])
@@ -96,10 +108,9 @@ class FakeMeter:
 def test_latency_and_throughput_of_a_known_pass() -> None:
     module = Sleeps(0.02)
     found = infer(module, (torch.zeros(8, 2),), {}, device=CPU, budget_s=1.0)
-    assert found.latency_p50_s == pytest.approx(0.02, rel=0.25)
-    assert found.latency_p95_s is not None
-    assert 0.02 <= found.latency_p50_s <= found.latency_p95_s < 0.2
-    assert found.samples_per_s == pytest.approx(8 / 0.02, rel=0.25)
+    assert found.latency_p50_s == pytest.approx(0.02, rel=0.01)
+    assert found.latency_p95_s == pytest.approx(0.02, rel=0.01)
+    assert found.samples_per_s == pytest.approx(8 / 0.02, rel=0.01)
     assert found.batch_samples == 8
     assert found.passes == len(module.seen)
     assert 0.5 < found.took_s < 1.5
@@ -256,10 +267,9 @@ def test_moving_keeps_structure() -> None:
 
 
 def test_slow_passes_keep_the_budget() -> None:
-    began = time.perf_counter()
     found = infer(Sleeps(0.5), (torch.zeros(4, 2),), {}, device=CPU, budget_s=1.0)
-    assert time.perf_counter() - began < 2.5
-    assert found.latency_p50_s == pytest.approx(0.5, rel=0.1)
+    assert found.took_s < 2.5
+    assert found.latency_p50_s == pytest.approx(0.5, rel=0.01)
     assert found.missing["latency_p95_s"] == (
         "a percentile needs 5 passes after warm-up; 0 fitted into half of the budget of 1 s"
     )
@@ -271,7 +281,7 @@ def test_a_first_pass_longer_than_the_budget_is_the_only_one() -> None:
     module = Sleeps(0.3)
     found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, meter=lambda: 1.0, budget_s=0.1)
     assert module.seen == [1]
-    assert found.latency_p50_s == pytest.approx(0.3, rel=0.2)
+    assert found.latency_p50_s == pytest.approx(0.3, rel=0.01)
     for name in ("samples_per_s", "energy_j", "peak_mem_bytes"):
         assert getattr(found, name) is None
         assert found.missing[name] == "the budget of 0.1 s was used up (forward passes so far: 1)"

@@ -60,9 +60,9 @@ def test_children_count_while_they_run_and_after_they_ended():
     subprocess.run([sys.executable, "-c", BUSY.format(0.3)], check=True)
     ended_s = share._tree() - share._tree_s
     assert 0.25 <= ended_s < 1.5
-    child = subprocess.Popen([sys.executable, "-c", BUSY.format(0.3) + "\ntime.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", BUSY.format(0.3) + "\ntime.sleep(600)"])
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 240
         while share._tree() - share._tree_s < ended_s + 0.3:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -74,16 +74,17 @@ def test_children_count_while_they_run_and_after_they_ended():
 
 def test_a_strangers_work_is_the_nodes_and_not_the_jobs():
     share = JobShare()
-    asleep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    code = "import time; print('asleep', flush=True); time.sleep(600)"
+    asleep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     share._root = asleep.pid
     try:
-        time.sleep(0.3)
+        assert asleep.stdout.readline() == "asleep\n"
         share._tree_s, share._busy_s = share._tree(), share._busy()
         subprocess.run([sys.executable, "-c", BUSY.format(0.5)], check=True)  # not below the sleeping one
         assert share.fraction(now=True) < 0.2
     finally:
         asleep.kill()
-        asleep.wait()
+        asleep.communicate()
 
 
 def test_a_job_whose_processes_cannot_be_seen_has_no_share():

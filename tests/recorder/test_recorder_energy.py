@@ -23,8 +23,8 @@ BATCH = torch.zeros(8, 3)
 
 
 @pytest.fixture
-def cpu(monkeypatch):
-    """A node whose CPU's power is told; its memory draws 2 W."""
+def cpu(monkeypatch, only_sleeps):
+    """A node whose CPU's power is told; its memory draws 2 W. Sleeps alone take time."""
     meters = []
 
     def make():
@@ -67,12 +67,11 @@ def test_an_evaluation_and_a_checkpoint_get_what_they_drew_and_not_their_share_o
         cpu[0].watts = 100.0
         train(run)
     final = load_run(run.path).final
-    # 0.4 s of 12 W and of 3 W; a step of the meter, 0.1 s, may go to a neighbour.
-    assert final["evaluate_energy_j"] == pytest.approx(4.8, abs=1.0)
-    assert final["checkpoint_energy_j"] == pytest.approx(1.2, abs=1.0)
-    assert final["train_energy_j"] == pytest.approx(102.0 * 0.6, rel=0.15)
+    assert final["evaluate_energy_j"] == pytest.approx(12.0 * 0.4)
+    assert final["checkpoint_energy_j"] == pytest.approx(3.0 * 0.4)
+    assert final["train_energy_j"] == pytest.approx(102.0 * 0.6)
     assert math.fsum(final[f"{account}_energy_j"] for account in ACCOUNTS) == pytest.approx(final["energy_j"])
-    assert final["energy_j"] == pytest.approx(cpu[0].ended_j + final["ram_energy_j"], rel=0.05)
+    assert final["energy_j"] == pytest.approx(cpu[0].ended_j + final["ram_energy_j"])
 
 
 def test_energy_per_sample_is_the_trainings_over_all_samples_so_far(tmp_path, cpu):
@@ -136,7 +135,7 @@ def test_energy_goes_on_over_a_resume_account_by_account(tmp_path, cpu):
     with second:
         train(second)
     before, after = load_run(first.path).final, load_run(second.path).final
-    for name in ("energy_j", "train_energy_j", "setup_energy_j"):
+    for name in ("energy_j", "train_energy_j"):
         assert after[name] >= before[name] > 0
     assert math.fsum(after[f"{account}_energy_j"] for account in ACCOUNTS) == pytest.approx(after["energy_j"])
     assert after["sample_energy_j"] == pytest.approx(after["train_energy_j"] / 64)
@@ -177,7 +176,7 @@ def test_each_joule_of_the_meter_is_counted_once_to_the_end(tmp_path, cpu):
     assert run.end() is None
     final = load_run(run.path).final
     assert final["cpu_energy_j"] == pytest.approx(cpu[0]._told, rel=1e-12)
-    assert final["cpu_energy_j"] == pytest.approx(cpu[0].ended_j, rel=0.1)
+    assert final["cpu_energy_j"] == pytest.approx(cpu[0].ended_j)
     assert min(final[f"{account}_energy_j"] for account in ACCOUNTS) > 0
 
 
@@ -219,5 +218,5 @@ def test_a_killed_run_keeps_its_energy_and_how_it_was_got(tmp_path):
     (run,) = load_runs(tmp_path)
     assert run.header["status"] == "killed"
     assert run.final["energy_j"] > 0
-    assert run.final["train_energy_j"] == pytest.approx(run.final["energy_j"], rel=0.6)
+    assert 0 < run.final["train_energy_j"] <= run.final["energy_j"]
     assert run.header["energy"]["ram"]["method"] in ("counter", "constant")

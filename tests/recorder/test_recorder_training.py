@@ -299,8 +299,10 @@ def test_on_the_real_clock_the_accounts_add_up_to_the_time_since_the_process_beg
     with training.recorder as recorder:
         for _ in range(5):
             training.step()
+        least_s = clock.now_s() - clock.process_began_s()
     final = recorder.final
-    assert final["total_s"] == pytest.approx(clock.now_s() - clock.process_began_s(), abs=1.0)
+    tick_s = 0.1  # the process's start is known in ticks of 10 ms, and read with others at work
+    assert least_s - tick_s < final["total_s"] < clock.now_s() - clock.process_began_s() + tick_s
     parts = ("setup_s", "train_s", "evaluate_s", "checkpoint_s", "other_s")
     assert math.fsum(final[p] for p in parts) == pytest.approx(final["total_s"], rel=1e-9)
     assert 0 < final["overhead_s"] < final["total_s"]
@@ -315,7 +317,7 @@ def test_a_second_run_of_the_process_begins_where_the_first_ended(tmp_path, monk
         with training.recorder as recorder:
             training.step()
         totals.append(recorder.final["total_s"])
-    assert totals[1] < min(2.0, totals[0])
+    assert totals[1] < totals[0], "the process is older than its second run"
 
 
 @pytest.mark.parametrize(("point_s", "apart_s"), [(0.0001, 0.0001 / MOST_OF_THE_TIME), (0.01, MOST_APART_S)])

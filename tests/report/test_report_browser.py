@@ -21,7 +21,7 @@ def opened(browser, path, width=1280, **options):
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(path.as_uri())
     try:
-        tab.wait_for_selector("#main-chart[data-drawn]", timeout=30_000)
+        tab.wait_for_selector("#main-chart[data-drawn]", timeout=240_000)
         yield tab
         assert complaints == []
         assert requests == [path.as_uri()]
@@ -41,7 +41,7 @@ def hovered(tab):
     box = tab.locator("#main-chart svg").bounding_box()
     for shift in (0, 3):
         tab.mouse.move(box["x"] + box["width"] / 2 + shift, box["y"] + box["height"] / 2)
-    return tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000).inner_text()
+    return tab.wait_for_selector("#vg-tooltip-element.visible", timeout=120_000).inner_text()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def lives(tmp_path_factory):
 def opened_on_lives(browser, lives):
     with opened(browser, lives) as tab:
         tab.locator("#life-chart").scroll_into_view_if_needed()
-        tab.wait_for_selector("#life-chart[data-drawn=energy_j]", timeout=30_000)
+        tab.wait_for_selector("#life-chart[data-drawn=energy_j]", timeout=240_000)
         yield tab
 
 
@@ -199,7 +199,7 @@ def test_runs_that_break_even_are_marked_and_hidden_ones_are_not_drawn(browser, 
         assert tab.locator("#life-chart .mark-symbol path").count() == 1
         assert tab.locator("#life-chart line[stroke-dasharray='3,3']").count() == 1
         tab.locator("#life-chart .mark-symbol path").hover()
-        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000).inner_text()
+        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=120_000).inner_text()
         assert "144,000,000 queries" in text
         assert "22 kWh" in text
         tab.click("[data-run='1']")

@@ -127,7 +127,7 @@ def test_the_tables_of_hostile_runs_compile_without_any_package(tmp_path):
     main = "\\documentclass[twocolumn]{article}\n\\begin{document}\n\\input{said}\n\\end{document}\n"
     (tmp_path / "main.tex").write_text(main, encoding="ascii")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert (tmp_path / "main.pdf").stat().st_size > 10_000
 

@@ -58,7 +58,7 @@ def written(compared, tmp_path_factory):
 def unfold(tab):
     """Open everything that is folded, and wait for the charts in it."""
     tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    tab.wait_for_function(DRAWN, timeout=60_000)
+    tab.wait_for_function(DRAWN, timeout=240_000)
 
 
 #: The middle of the longest part of the strip of winners, on the screen.
@@ -132,7 +132,7 @@ def test_the_cost_of_every_target_is_drawn_by_the_chosen_cost_and_whose_is_least
             ],
         )
         tab.mouse.move(x, y)
-        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000).inner_text()
+        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=120_000).inner_text()
         assert " and ".join(who) in text
 
 
@@ -245,7 +245,7 @@ def test_under_the_readers_tariff_fronts_ranks_targets_money_and_the_table_follo
         shown = tab.evaluate(LISTED)
         assert dict(shown) == pytest.approx(order)
         tab.locator(".chart[data-theme=money] .mark-symbol path").first.hover()
-        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000).inner_text()
+        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=120_000).inner_text()
         assert "reader's tariff" in text
         x = {name: tab.evaluate(BUMPED, name) for name in ("co2e g", "energy j")}
         assert x["co2e g"] == x["energy j"]
@@ -316,7 +316,7 @@ def test_texts_are_legible_and_lines_are_seen_by_day_and_by_night(browser, writt
 
 def test_on_paper_controls_are_gone_and_the_charts_are_there(browser, written):
     with opened(browser, written) as tab:
-        tab.wait_for_function(DRAWN, timeout=60_000)  # also those far below, while nobody scrolled
+        tab.wait_for_function(DRAWN, timeout=240_000)  # also those far below, while nobody scrolled
         tab.emulate_media(media="print")
         for selector in (".controls", "nav", "#reader"):
             assert tab.locator(selector).first.is_hidden()

@@ -458,7 +458,7 @@ def test_a_hostile_statement_compiles_without_any_package(tmp_path, options):
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert made.returncode == 0, made.stdout[-2000:]

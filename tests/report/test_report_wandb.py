@@ -75,7 +75,7 @@ def python(script: str, folder: Path, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", script, str(TESTS), str(folder)],
         env={**os.environ, **here, **environment},
-        capture_output=True, text=True, cwd=folder, timeout=150, check=False,
+        capture_output=True, text=True, cwd=folder, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return done.stdout

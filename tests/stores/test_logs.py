@@ -167,7 +167,7 @@ def test_online_runs_are_read_by_the_public_api(monkeypatch: pytest.MonkeyPatch,
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr[-2000:]
         runs = by_name(load_runs(f"wandb:{ENTITY}/online", monitor="val/acc", mode="max"))

@@ -1,0 +1,97 @@
+"""Passes that nobody asked for leave no trace: random numbers, what they print, hooks of all modules."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Final, final
+
+import torch
+from torch.nn.modules import module as modules
+
+_GLOBAL_HOOKS: Final = tuple(
+    f"_global_{name}"
+    for name in """forward_pre_hooks forward_hooks forward_hooks_always_called forward_hooks_with_kwargs
+    backward_pre_hooks backward_hooks""".split()
+)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Whatever happens inside, every generator of random numbers that a process shares goes on as if it had not.
+
+    These are Python's, NumPy's and torch's, on all devices. What this thread prints inside is dropped, and hooks on all
+    modules (`register_module_forward_hook`) do not fire.
+    """
+    with ExitStack() as put_back:
+        for restore in random_states():
+            put_back.callback(restore)
+        for name in _GLOBAL_HOOKS:
+            put_back.callback(_emptied(getattr(modules, name, {})))
+        for name in ("stdout", "stderr"):
+            put_back.callback(_muted(name))
+        yield
+
+
+def random_states() -> list[Callable[[], object]]:
+    """Calls that put each generator back to where it is now."""
+    restores: list[Callable[[], object]] = [
+        partial(random.setstate, random.getstate()),
+        partial(torch.set_rng_state, torch.get_rng_state()),
+    ]
+    if (numpy := sys.modules.get("numpy")) is not None:  # its cached Gaussian is in its state
+        restores.append(partial(numpy.random.set_state, numpy.random.get_state(legacy=False)))
+    for name in ("cuda", "xpu"):
+        device: Any = getattr(torch, name, None)
+        if device is not None and device.is_initialized():
+            restores.append(partial(device.set_rng_state_all, device.get_rng_state_all()))
+    if torch.backends.mps.is_available():
+        restores.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    return restores
+
+
+def _emptied(hooks: dict[int, Any]) -> Callable[[], None]:
+    held = dict(hooks)
+    hooks.clear()
+
+    def restore() -> None:
+        hooks.clear()
+        hooks.update(held)
+
+    return restore
+
+
+def _muted(name: str) -> Callable[[], None]:
+    stream = getattr(sys, name)
+    if stream is None:  # no console: pythonw
+        return lambda: None
+    muted = _Muted(stream)
+    setattr(sys, name, muted)
+
+    def restore() -> None:
+        if getattr(sys, name) is muted:
+            setattr(sys, name, stream)
+
+    return restore
+
+
+@final
+class _Muted:
+    """A stream as before, but for what the thread that made this writes."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> Any:
+        return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
