@@ -220,8 +220,7 @@ class StepCensus:
         calls = watch = follows = None
         stack = ExitStack()
         try:
-            # torch.compile would trace what watches calls, and compile it into the user's graph.
-            if self.calls is None and self._module is not None and (self._eager or not may_compile(self._module)):
+            if self.calls is None and self._module is not None and self._may_watch_calls():
                 calls = ModuleCalls(self._module, keep_example=self.keep_example)
             follows = self._follow()
             watch = Watch(
@@ -272,6 +271,15 @@ class StepCensus:
                 uncounted=dict(watch.uncounted),
                 samples=samples,
             )
+
+    def _may_watch_calls(self) -> bool:
+        """Whether no code is compiled in the step: torch.compile would trace what watches calls into the user's graph.
+
+        Where something else in the process is compiled, a counted step has to show that this training is not.
+        """
+        if self._eager or not may_compile(self._module):
+            return True
+        return self.censuses > 0 and not self.compiled and not compiled_parts(self._module)
 
     def _runs_compiled(self, watch: Watch) -> bool:
         if self._eager:

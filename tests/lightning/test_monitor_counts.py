@@ -366,7 +366,7 @@ def test_without_infer_its_columns_say_so_and_a_wrong_value_is_refused(tmp_path:
 def test_runs_of_other_lengths_are_got_by_the_same_methods(tmp_path: Path, ticking: FakeClock) -> None:
     short = fit(tmp_path, classifier(pl), infer="auto", max_epochs=1)
     long = fit(tmp_path, classifier(pl), infer="auto", max_epochs=9)
-    assert short.header["inference"]["detail"] != long.header["inference"]["detail"]
+    assert "passes" in short.header["inference"]["detail"]
     assert short.header["methods"] == long.header["methods"]
 
 
@@ -385,7 +385,7 @@ def test_a_model_that_cannot_run_in_eval_mode_ends_its_training_all_the_same(tmp
     model.net = OnlyTrains()
     run = fit(tmp_path, model, infer="auto")
     assert run.header["status"] == "finished"
-    assert "no eval here" in run.header["missing"]["infer_samples_per_s"]
+    assert "RuntimeError" in run.header["missing"]["infer_samples_per_s"]
 
 
 def test_ever_new_lengths_are_bounded_and_the_share_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
