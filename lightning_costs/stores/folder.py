@@ -50,6 +50,8 @@ class RunFolder:
         self.path = path
         self._journal: FileIO | None = None
         self._encoder = Encoder()
+        #: Values of the header with their text, as they were written last.
+        self._header: dict[str, tuple[Any, str]] = {}
         self._waiting: list[CurvePoint] = []
         #: Lines that could not be written, each with whether it is a train point's.
         self._lines: list[tuple[bool, bytes]] = []
@@ -87,8 +89,15 @@ class RunFolder:
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Replace the header in one move: a reader sees the old one or the new one."""
-        text = json.dumps(plain(header), indent=1, allow_nan=False, default=str)
-        self._replace(HEADER, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+        lines = []
+        for name, value in header.items():
+            known = self._header.get(name)
+            if known is None or known[0] is not value:  # values are replaced, never changed in place
+                text = json.dumps(plain(value), allow_nan=False, default=str)
+                known = self._header[name] = (value, f"{json.dumps(str(name))}: {text}")
+            lines.append(known[1])
+        whole = "{\n" + ",\n".join(lines) + "\n}\n"
+        self._replace(HEADER, lambda fresh: fresh.write_text(whole, encoding="utf-8"))
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         """Write a file beside `name` and put it in its place; where that fails, nothing stays behind."""

@@ -261,7 +261,7 @@ def test_the_record_the_table_and_the_bar_say_what_is_used(
     fit(lightning, tmp_path, {"bead_calls": 10}, Bar(), enable_progress_bar=True, indicators=[beads()])
     assert any("(80 % of the budget)" in bar for bar in bars)
     told = "stopped by CostBudget at step 9: bead_calls was 10 calls of 10 calls"
-    assert told in capsys.readouterr().out
+    assert told in capsys.readouterr().err
     (folder,) = (tmp_path / "costs").iterdir()
     show(folder)
     shown = capsys.readouterr().out
