@@ -9,34 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	WANDB_MODE=offline $(BIN)/python examples/digits.py
 
-# What measures time has the machine to itself; all else runs on two workers.
-ALONE := tests/measure tests/probes tests/recorder tests/indicators \
-  $(patsubst %,tests/lightning/test_monitor_%.py,accounts energy idle ranks soak)
-
 ## Everything CI checks.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
-	$(BIN)/python -m pytest $(ALONE)
-
-## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
-## a wheel for the CPU: any other would bring gigabytes of CUDA.
-TORCH := 2.13.0
-RANGE := tests/core tests/stores tests/compare tests/cli tests/probes/test_host_energy.py tests/probes/test_setup.py \
-  $(patsubst %,tests/lightning/test_monitor_%.py,namespaces adapter rows loops loggers fabric)
-TOOLS := lightning 'jsonargparse[signatures]' hypothesis jsonschema mlflow-skinny playwright pytest pytest-xdist \
-  pytorch_optimizer scikit-learn tensorboard
-
-test-lowest: ; $(call try,lowest,-c constraints-lowest.txt)
-test-newest: ; $(call try,newest,--upgrade --upgrade-strategy eager)
-
-# In a virtual environment of its own. Old packages may warn.
-define try
-$(PYTHON) -m venv .venv-$(1)
-.venv-$(1)/bin/python -m pip install --quiet --upgrade pip
-.venv-$(1)/bin/python -m pip install --quiet $(2) torch==$(TORCH) -e '.[report,wandb]' $(TOOLS)
-.venv-$(1)/bin/python -m pip check
-.venv-$(1)/bin/python -m pytest -n 2 --dist loadfile -W default $(RANGE)
-endef
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ## The paper's claims by real training (docs/paper/): one study, all of them, the pages from the runs that are kept.
 PAPER := fig1 fig2 fig4 table1 sec21 sec22 sec32 sec32b pipeline zero

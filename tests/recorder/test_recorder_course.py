@@ -416,7 +416,7 @@ def test_a_users_indicator_that_raises_does_not_touch_the_training(make, clock, 
     with make(indicators=[bad, *plain()], log_every_n_steps=1) as recorder:
         train(recorder, clock, 3)
     assert (recorder.final["bad_calls"], recorder.final["steps"]) == (None, 3.0)
-    assert recorder.header["missing"]["bad_calls"] == "ZeroDivisionError: division by zero"
+    assert recorder.header["missing"]["bad_calls"] == "ZeroDivisionError (its text is in the log)"
     assert sum("bad_calls" in r.getMessage() for r in caplog.records) == 1
 
 
