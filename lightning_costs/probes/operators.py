@@ -116,12 +116,11 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        if not self.compiled:
-            caller = sys._getframe(1).f_globals.get("__name__")
-            self.compiled = isinstance(caller, str) and caller.startswith("torch._inductor.")
         inputs: list[torch.Tensor] | None = None
         if self.failed is None and not self.away:
             try:
+                if not self.compiled:
+                    self.compiled = _is_compiled(sys._getframe().f_back)
                 inputs = self._before(func, args, kwargs)
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
                 self.failed = type_only("a step could not be watched", error)
@@ -222,6 +221,12 @@ class Watch(TorchDispatchMode):
         if self._gathered is not None:  # anew: where a weight was, there may be an activation by now
             self._weights = {storage._cdata for storage in storages(self._gathered())} | self._casts.keys()
         return any(storage._cdata in self._weights for storage in storages(inputs))
+
+
+def _is_compiled(caller: FrameType | None) -> bool:
+    """Whether torch.compile wrote the code that calls an operator; autograd calls some from threads without frames."""
+    name = caller.f_globals.get("__name__") if caller is not None else None
+    return isinstance(name, str) and name.startswith("torch._inductor.")
 
 
 def _under_a_recomputer() -> bool:

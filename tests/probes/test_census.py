@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from lightning_costs.core.indicator import Missing
 from lightning_costs.probes import census as probe
 from lightning_costs.probes.census import EvaluationCensus, StepCensus
+from lightning_costs.probes.operators import _is_compiled
 from lightning_costs.probes.setting import Setting
 
 
@@ -698,3 +699,8 @@ def test_weights_that_are_put_together_while_in_use_are_known_as_weights() -> No
     census.book("a step")
     assert census.first is not None
     assert census.first.forward.elements == 3 * (8 + 2)
+
+
+def test_an_operator_that_no_python_code_calls_is_of_no_compiled_code():
+    """Autograd's threads for CUDA devices have no frames: the GPU tests train so."""
+    assert not _is_compiled(None)
