@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor, recorder
-from lightning_costs.probes.setup import cpu_model
+from lightning_costs.probes.cpu_name import cpu_name
 
 #: Points that CostMonitor makes at any pace: so few that even a short timing shows what comes after them.
 FIRST_POINTS = 4
@@ -119,7 +119,7 @@ def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Name
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         trainer.fit(Mlp(args.width, args.layers), loader)
     wall_s, cpu_s = watch.took_s
     return wall_s / args.steps * 1e6, cpu_s / args.steps * 1e6
@@ -151,7 +151,7 @@ def main() -> None:
             "DeviceStatsMonitor": lambda: DeviceStatsMonitor(cpu_stats=args.device == "cpu"),
             "Timer": lambda: Timer(duration="00:12:00:00"),
         }
-        device = torch.cuda.get_device_name() if args.device == "cuda" else f"{cpu_model()}, one thread"
+        device = torch.cuda.get_device_name() if args.device == "cuda" else f"{cpu_name()}, one thread"
         print(f"torch {torch.__version__}, Lightning {pl.__version__}, Python {platform.python_version()}, {device}")
         for every in args.every:
             rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
