@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def run_begins_s(made_s: float | None = None) -> float:
 
 def run_ended(ended_s: float) -> None:
     """Note when a run of this process ended, on the scale of `now_s`: the next one begins there."""
-    global _runs_ended_s
+    global _runs_ended_s, _handed_over
     _runs_ended_s = ended_s
+    _handed_over = False  # it trained here: who was handed the monitor loaded its data
 
 
 class RunBegin:
@@ -99,7 +101,8 @@ class RunBegin:
         """For a spawned process: what the memory that is shared with forked ones says, as a number."""
         global _handed_over
         began_s = now_s() if self._handed else self.seconds()  # handed over again: the run before it is over
-        self._handed = _handed_over = True
+        if get_spawning_popen() is not None:  # else it goes into a file, or nowhere
+            self._handed = _handed_over = True
         return {"_pid": self._pid, "_began_s": began_s, "_children": None, "_handed": False}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
