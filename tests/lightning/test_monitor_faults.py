@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 from collections.abc import Callable
@@ -120,6 +121,7 @@ def tried(make: Callable[..., Callable[[], Any]], name: str, folder: Path, some:
         return count, harm
     finally:
         logging.getLogger("lightning_costs").disabled = False
+        gc.collect()  # files that a fault left open are closed here, and not while another test runs
 
 
 SCRIPTS = [

@@ -140,13 +140,26 @@ def test_after_a_run_in_forked_children_the_next_one_begins_where_it_ended():
 
 
 @pytest.mark.usefixtures("nothing_handed_over")
-def test_after_a_run_in_spawned_children_the_next_one_does_not_count_it_again():
+def test_after_a_run_in_spawned_children_the_next_one_does_not_count_it_again(monkeypatch):
+    monkeypatch.setattr(clock, "get_spawning_popen", object)
     first = clock.RunBegin()
     pickle.dumps(first)
     after_s = clock.now_s()
     assert pickle.loads(pickle.dumps(clock.RunBegin())).seconds() > after_s
     assert pickle.loads(pickle.dumps(first)).seconds() > after_s
     assert copy.deepcopy(first) is first
+
+
+@pytest.mark.usefixtures("nothing_handed_over")
+def test_a_monitor_that_is_pickled_while_its_own_process_trains_changes_no_clock(monkeypatch):
+    first = clock.RunBegin()
+    pickle.dumps(first)  # into a checkpoint
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "get_spawning_popen", object)
+        pickle.dumps(first)  # for a worker that loads data
+    clock.run_ended(ended_s := clock.now_s())
+    assert clock.RunBegin().seconds() == ended_s
+    monkeypatch.setattr(clock, "_runs_ended_s", None)
 
 
 @pytest.mark.usefixtures("nothing_handed_over")

@@ -121,10 +121,12 @@ from pathlib import Path
 from lightning_costs.stores.lock import FolderLock
 lock = FolderLock.take(Path(sys.argv[1]))
 child = os.fork() if sys.argv[2] == "fork" else __import__("subprocess").Popen(["sleep", "600"], close_fds=False).pid
-if child == 0:
+if child == 0:  # it says itself that it lives: by then it has let the folder go
+    print(os.getpid(), flush=True)
     time.sleep(600)
     os._exit(0)
-print(child, flush=True)
+if sys.argv[2] == "exec":
+    print(child, flush=True)
 time.sleep(600)
 """
 
