@@ -35,6 +35,12 @@ class Shadow(functools.partial[Any]):
     before: Any
     active: bool
 
+    def __getattr__(self, name: str) -> Any:
+        """What a method has besides, the covered one has: `__self__`, a mock's `call_count`."""
+        if name == "__wrapped__":
+            raise AttributeError(name)
+        return getattr(self.__wrapped__, name)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.before is ABSENT:
             return getattr, (self.owner, self.name)
@@ -45,7 +51,7 @@ class Shadow(functools.partial[Any]):
             return copy.deepcopy(self.before, memo)
         method: Any = getattr(type(self.owner), self.name, None)
         if id(self.owner) not in memo:
-            memo[id(self)] = self.__wrapped__  # type: ignore[attr-defined]  # a copy that does not say whose it is
+            memo[id(self)] = self.__wrapped__  # a copy that does not say whose it is
             copy.deepcopy(self.owner, memo)
         of = memo.get(id(self.owner), self.owner)
         return method.__get__(of, type(of)) if hasattr(method, "__get__") else getattr(of, self.name)
@@ -144,11 +150,13 @@ def own(owner: Any, name: str) -> Any:
     10 microseconds a step. So the dictionary is only asked for where the method is not plainly the class's.
     """
     held = getattr(owner, name, ABSENT)
+    if isinstance(held, Shadow):
+        return held
     if getattr(held, "__self__", None) is owner and (
         isinstance(held, BuiltinMethodType) or getattr(held, "__func__", held) is getattr(type(owner), name, None)
     ):
         return ABSENT
-    return held if isinstance(held, Shadow) else getattr(owner, "__dict__", {}).get(name, ABSENT)
+    return getattr(owner, "__dict__", {}).get(name, ABSENT)
 
 
 def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, before: Any) -> Shadow:
@@ -167,7 +175,7 @@ def _peel(owner: Any, name: str) -> None:
             continue
         delattr(owner, name)
         if getattr(owner, name, ABSENT) is ABSENT:  # it was made on demand (a Mock's), and deleting it forbids it
-            setattr(owner, name, held.__wrapped__)  # type: ignore[attr-defined]
+            setattr(owner, name, held.__wrapped__)
             return
 
 

@@ -277,3 +277,23 @@ def test_a_hook_of_ours_is_copied_and_pickled_as_one_that_does_nothing():
         assert twin(1, 2, 3) is None
     assert b"lightning_costs" not in pickle.dumps(hook)
     assert calls == [(1, 2)]
+
+
+def test_what_a_method_has_besides_a_shadow_of_it_has():
+    class Strategy:
+        def __init__(self):
+            self.backward = Mock(return_value=3)
+
+        def step(self):
+            return 1
+
+    strategy, shadows = Strategy(), Shadows()
+    for name in ("backward", "step"):
+        shadows.put(strategy, name, lambda original: lambda *a, **kw: original(*a, **kw))
+    strategy.backward(1)
+    assert (strategy.backward.call_count, strategy.backward.return_value) == (1, 3)
+    assert strategy.step.__self__ is strategy
+    assert strategy.step.__func__ is Strategy.step
+    assert not hasattr(strategy.step, "nothing")
+    shadows.lift()
+    assert vars(strategy).keys() == {"backward"}
