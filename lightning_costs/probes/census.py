@@ -113,8 +113,48 @@ class _Booked:
         self.batches = self.steady = self.added = self.steady_added = 0
 
 
+class _Counting:
+    """What both censuses share: whether they may count, and how they stop in the midst of it.
+
+    Args:
+        module: What is trained.
+        count: How operators are counted.
+    """
+
+    def __init__(self, module: nn.Module | None, count: Count) -> None:
+        self._module, self._eager = module, count == "eager"
+        self._stack: ExitStack | None = None
+        #: Why nothing is counted.
+        self.failed: str | None = OFF if count == "off" else None
+
+    def _can_count(self) -> bool:
+        """Whether the user's step runs as ever while it is counted."""
+        if not self._eager and not runs_as_ever(self._module):
+            self.failed = _OLD_TORCH
+        return self.failed is None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether work is being counted."""
+        return self._stack is not None
+
+    def give_up(self, error: Exception) -> bool:
+        """Work that is being counted raised: count no more, neither in it nor later.
+
+        Returns:
+            Whether it was being counted and may have failed for that: then it can be tried without.
+        """
+        stack, self._stack = self._stack, None
+        if stack is None or raised_on_purpose(error):
+            return False
+        stack.close()
+        self.failed = _GAVE_UP.format(type(error).__name__)
+        _log.warning("%s", self.failed, exc_info=error)
+        return True
+
+
 @final
-class StepCensus:
+class StepCensus(_Counting):
     """Counts a step once per kind, then remembers; other steps are tallied, one addition a batch.
 
     What a step will do is known only when it is done: a GAN trains one network on this batch and the other on the
@@ -139,9 +179,8 @@ class StepCensus:
         device: torch.device | None = None,
         count: Count = "auto",
     ) -> None:
-        self._module, self._optimizers, self._device = module, optimizers, device
-        self._eager = count == "eager"
-        self._stack: ExitStack | None = None
+        super().__init__(module, count)
+        self._optimizers, self._device = optimizers, device
         self._graphs = compiled_graphs()
         self._kinds: dict[Hashable, _Booked] = {}
         self._last: tuple[Hashable, _Booked] | None = None
@@ -169,7 +208,6 @@ class StepCensus:
         #: Operators that no formula covers; the counts are lower bounds where there are any.
         self.lacking: tuple[str, ...] = ()
         self._products = False
-        self.failed: str | None = OFF if count == "off" else None
         #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
         self.compiled = False
         #: Module calls of the first counted forward pass.
@@ -200,12 +238,6 @@ class StepCensus:
             return self._can_count()
         self._content = key if self._updated else None
         return False
-
-    def _can_count(self) -> bool:
-        """Whether the user's step runs as ever while it is counted."""
-        if not self._eager and not runs_as_ever(self._module):
-            self.failed = _OLD_TORCH
-        return self.failed is None
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None) -> Iterator[None]:
@@ -286,25 +318,12 @@ class StepCensus:
             return False
         return self.compiled or watch.compiled or compiled_graphs() != self._graphs or compiled_parts(self._module)
 
-    @property
-    def is_counting(self) -> bool:
-        """Whether a step is being counted."""
-        return self._stack is not None
-
     def give_up(self, error: Exception) -> bool:
-        """A step that is being counted raised: count no more, neither in this step nor later.
-
-        Returns:
-            Whether the step was being counted and may have failed for that: then it can be tried without.
-        """
-        stack, self._stack = self._stack, None
-        if stack is None or raised_on_purpose(error):
-            return False
-        self._following = self._watch = None
-        stack.close()
-        self.failed = _GAVE_UP.format(type(error).__name__)
-        _log.warning("%s", self.failed, exc_info=error)
-        return True
+        """As `_Counting.give_up`; what follows storages stops too."""
+        gave_up = super().give_up(error)
+        if gave_up:
+            self._following = self._watch = None
+        return gave_up
 
     def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
         return self._module.parameters if self._module is not None and in_shards(self._module) else None
@@ -510,15 +529,13 @@ def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:
 
 
 @final
-class EvaluationCensus:
+class EvaluationCensus(_Counting):
     """Operators of evaluation batches: each shape counted once, at its first batch."""
 
     def __init__(self, module: nn.Module | None = None, count: Count = "auto") -> None:
-        self._module, self._eager = module, count == "eager"
+        super().__init__(module, count)
         self._counts: dict[Hashable, tuple[int, Mapping[str, int]]] = {}
         self._tally: Counter[Hashable] = Counter()
-        self._stack: ExitStack | None = None
-        self.failed: str | None = OFF if count == "off" else None
         self.batches = 0
         #: Batches whose work is not known.
         self.unknown = 0
@@ -546,11 +563,7 @@ class EvaluationCensus:
         if key in self._counts:
             self._tally[key] += 1
             return None
-        if key is None or len(self._counts) >= MOST_CENSUSES or self.failed is not None:
-            self.unknown += 1
-            return None
-        if not self._eager and not runs_as_ever(self._module):
-            self.failed = _OLD_TORCH
+        if key is None or len(self._counts) >= MOST_CENSUSES or not self._can_count():
             self.unknown += 1
             return None
         return self._counting(key)
@@ -572,21 +585,6 @@ class EvaluationCensus:
             self._counts[key] = (watch.step.flop, dict(watch.uncounted))
             self._tally[key] += 1
             self.unknown -= 1
-
-    @property
-    def is_counting(self) -> bool:
-        """Whether a step is being counted."""
-        return self._stack is not None
-
-    def give_up(self, error: Exception) -> bool:
-        """As that of `StepCensus`."""
-        stack, self._stack = self._stack, None
-        if stack is None or raised_on_purpose(error):
-            return False
-        stack.close()
-        self.failed = _GAVE_UP.format(type(error).__name__)
-        _log.warning("%s", self.failed, exc_info=error)
-        return True
 
     @property
     def flop(self) -> int:

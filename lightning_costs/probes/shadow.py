@@ -74,31 +74,30 @@ class _State:
 
     __slots__ = ("owner", "puts", "shadows")
 
-    #: What objects are asked for when they are pickled or copied. The first is looked up on instances by
-    #: `object.__reduce_ex__`; the others are covered only in classes that have one of their own.
-    NAMES = ("__getstate__", "__deepcopy__", "__reduce_ex__", "__reduce__")
-
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.shadows = 0
         self.puts: list[Shadow] = []
 
     def cover(self) -> None:
+        """Cover what the object is asked for when it is pickled or copied.
+
+        `object.__reduce_ex__` looks `__getstate__` up on instances; the others matter only if its class has its own.
+        """
         kind = type(self.owner)
-        custom = [name for name in ("__reduce_ex__", "__reduce__") if getattr(kind, name) is not getattr(object, name)]
-        deep = ["__deepcopy__"] if hasattr(kind, "__deepcopy__") else []
-        for name in ("__getstate__", *deep, *custom):
+        ways = {"__getstate__": self._getstate}
+        if hasattr(kind, "__deepcopy__"):
+            ways["__deepcopy__"] = self._aside
+        for name in ("__reduce_ex__", "__reduce__"):
+            if getattr(kind, name) is not getattr(object, name):
+                ways[name] = self._reduce
+        for name, way in ways.items():
             original = getattr(self.owner, name)
-            if name == "__getstate__":
-                wrapped = functools.partial(self._getstate, original)
-            elif name == "__deepcopy__":
-                wrapped = functools.partial(self._aside, original)
-            else:
-                wrapped = functools.partial(self._reduce, original)
+            wrapped = functools.partial(way, original)
             self.puts.append(_put(self.owner, name, wrapped, original, before=own(self.owner, name)))
 
-    def _getstate(self, original: Callable[[], Any]) -> Any:
-        return _clean(original())
+    def _getstate(self, original: Callable[..., Any], *args: Any) -> Any:
+        return _clean(original(*args))
 
     def _reduce(self, original: Callable[..., Any], *args: Any) -> Any:
         reduced = self._aside(original, *args)
