@@ -5,9 +5,10 @@ slow moment of the machine falls on all of them. A round's figure is its time pe
 without a monitor; the median over rounds is shown, with the quartiles. Beside it stands the same in CPU time of the
 training thread, which other programs on the machine disturb less. The logger throws rows away, so that the monitors
 are measured and not a file. Timing begins after the first steps, past those of CostMonitor that are counted and past
-its first points, which it makes at any pace: these are only a few here, as a training soon has them behind it.
+its first points, which it makes at a quicker pace: these are only a few here, as a training soon has them behind it.
+`--first` times these instead, from the 21st step on: `--steps 4500` are about 200 points of steps of a millisecond.
 
-    python benchmarks/overhead.py [--rounds 15] [--steps 400] [--device cuda] [--width 64] [--layers 2] [--batch 8]
+    python benchmarks/overhead.py [--first] [--rounds 15] [--steps 400] [--every 1 50] [--device cuda] [--width 64]
 
 A step of about 10 ms on an H100: --device cuda --width 8192 --layers 6 --batch 4096 --precision bf16-mixed --steps 150
 """
@@ -36,8 +37,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_costs import CostMonitor, recorder
 from lightning_costs.probes.cpu_name import cpu_name
 
-#: Points that CostMonitor makes at any pace: so few that even a short timing shows what comes after them.
+#: Points that CostMonitor makes at a quicker pace: so few that even a short timing shows what comes after them.
 FIRST_POINTS = 4
+#: Steps that nobody times: CostMonitor counts some of them.
+WARMUP_STEPS = 20
 
 
 class NoWhere(Logger):
@@ -97,7 +100,7 @@ def _wait(trainer: Any) -> None:
 
 
 def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Namespace) -> tuple[float, float]:
-    warmup = FIRST_POINTS * every + 60
+    warmup = WARMUP_STEPS if args.first else FIRST_POINTS * every + 60
     watch = Stopwatch(warmup)
     monitor = make()
     x = torch.randn(args.batches * args.batch, 32)
@@ -127,6 +130,7 @@ def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Name
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", action="store_true", help="time the first points, too")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--width", type=int, default=64)
@@ -138,7 +142,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    recorder.POINTS_AT_ANY_PACE = FIRST_POINTS
+    if not args.first:
+        recorder.POINTS_AT_ANY_PACE = recorder.FIRST_POINTS = FIRST_POINTS
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
         logging.getLogger(name).setLevel(logging.ERROR)

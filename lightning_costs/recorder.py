@@ -48,12 +48,15 @@ _log = logging.getLogger("lightning_costs")
 COUNT = "LIGHTNING_COSTS_COUNT"
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
-#: Train points after which the next ones keep apart, where one process trains (several need the same steps): a point
-#: that took some seconds is followed by the next one after that many over this share of the time, so that measuring
-#: stays a small part of a training whose steps take a millisecond (the steps after a point are slower too: caches are
-#: cold). One slow point must not hide what follows it.
-POINTS_AT_ANY_PACE = 200
-MOST_OF_THE_TIME = 0.0025
+#: Train points after which the next ones keep apart, if one process trains (several need the same steps). A point that
+#: took some seconds is followed by the next one after that many over a share of the time, so that measuring stays a
+#: small part of a training whose steps take a millisecond. A short training keeps every point. One slow point must not
+#: hide what follows it.
+POINTS_AT_ANY_PACE = 100
+#: The share of the time for points up to this one, and for those after it.
+FIRST_POINTS = 200
+SHARE_OF_FIRST_POINTS = 0.01
+SHARE_OF_POINTS = 0.0025
 MOST_APART_S = 1.0
 
 Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
@@ -781,7 +784,8 @@ class Recorder:
             took_s = self._clock() - began
             self._window.overhead_s += took_s
             if self._train_points >= POINTS_AT_ANY_PACE and len(self._setting.places) == 1:
-                self._next_point_s = began + took_s + min(took_s / MOST_OF_THE_TIME, MOST_APART_S)
+                share = SHARE_OF_FIRST_POINTS if self._train_points < FIRST_POINTS else SHARE_OF_POINTS
+                self._next_point_s = began + took_s + min(took_s / share, MOST_APART_S)
         return point
 
     def _fold(self, trigger: Trigger, *, at_point: bool = False) -> None:

@@ -16,7 +16,13 @@ from lightning_costs.core.indicator import Measured
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.compute import CONVENTION
 from lightning_costs.probes import census, clock, tensors
-from lightning_costs.recorder import MOST_APART_S, MOST_OF_THE_TIME, POINTS_AT_ANY_PACE
+from lightning_costs.recorder import (
+    FIRST_POINTS,
+    MOST_APART_S,
+    POINTS_AT_ANY_PACE,
+    SHARE_OF_FIRST_POINTS,
+    SHARE_OF_POINTS,
+)
 
 PARAMS = 12 * 24 + 24 + 24 * 3 + 3
 FLOP_PER_SAMPLE = 2 * 2 * 12 * 24 + 3 * 2 * 24 * 3  # the first layer has no gradient of its input
@@ -320,8 +326,8 @@ def test_a_second_run_of_the_process_begins_where_the_first_ended(tmp_path, monk
     assert totals[1] < totals[0], "the process is older than its second run"
 
 
-@pytest.mark.parametrize(("point_s", "apart_s"), [(0.0001, 0.0001 / MOST_OF_THE_TIME), (0.01, MOST_APART_S)])
-def test_many_train_points_keep_apart_by_what_one_takes_and_totals_leave_nothing_out(tmp_path, point_s, apart_s):
+@pytest.mark.parametrize(("point_s", "step_s"), [(0.0001, 0.001), (0.01, 0.05)])
+def test_many_train_points_keep_apart_by_what_one_takes_and_totals_leave_nothing_out(tmp_path, point_s, step_s):
     clock = FakeClock(0.0)
 
     class Slow(Measured):
@@ -331,20 +337,25 @@ def test_many_train_points_keep_apart_by_what_one_takes_and_totals_leave_nothing
             clock.sleep(point_s)
             return 1.0
 
-    steps = POINTS_AT_ANY_PACE + 3000
+    first_s, apart_s = (min(point_s / share, MOST_APART_S) for share in (SHARE_OF_FIRST_POINTS, SHARE_OF_POINTS))
+    later = FIRST_POINTS - POINTS_AT_ANY_PACE
+    steps = POINTS_AT_ANY_PACE + int((later * (first_s + 2 * step_s) + 3 * apart_s) / step_s)
     indicators = [*default_indicators(), Slow()]
     recorder = Recorder(save_dir=tmp_path, log_every_n_steps=1, clock=clock, indicators=indicators)
     with recorder:
         for _ in range(steps):
-            clock.sleep(0.001)
+            clock.sleep(step_s)
             recorder.step(torch.zeros(4, 2))
     run = load_run(recorder.path)
     ended_s = run.points.filter(polars.col("trigger") == "train")["total_s"]
     gaps_s = ended_s.diff().drop_nulls()
-    assert gaps_s[: POINTS_AT_ANY_PACE - 1].to_list() == pytest.approx([0.001 + point_s] * (POINTS_AT_ANY_PACE - 1))
-    later_s = gaps_s[POINTS_AT_ANY_PACE - 1 :]
-    assert len(later_s) >= 2
-    assert apart_s <= later_s.min() <= later_s.max() <= apart_s + 0.002 + point_s
+    assert gaps_s[: POINTS_AT_ANY_PACE - 1].to_list() == pytest.approx([step_s + point_s] * (POINTS_AT_ANY_PACE - 1))
+    for gaps, least_s in (
+        (gaps_s[POINTS_AT_ANY_PACE - 1 : FIRST_POINTS - 1], first_s),
+        (gaps_s[FIRST_POINTS - 1 :], apart_s),
+    ):
+        assert len(gaps) >= 2
+        assert least_s <= gaps.min() <= gaps.max() <= least_s + 2 * step_s + point_s
     assert (run.final["steps"], run.final["samples"]) == (steps, 4 * steps)
 
 
