@@ -280,6 +280,7 @@ class Recorder:
             self._steps = StepWatch(
                 self._setting, self._clock, self._every, samples=self._batch_size.samples, keep=self._infer
             )
+            self.stride.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
             self._state = "open"
             self._meters = self._setting.attached(EnergyMeters)
             self.accounts.before_switch = self._meter_switch
@@ -430,6 +431,7 @@ class Recorder:
         steps = self._steps
         if steps is None:
             return None
+        self._book_stride()  # which batch this is decides whether it is counted
         return steps.before(batch, position, self.accounts.data_wait_s() if steps.timing_device else 0.0)
 
     def give_up(self, error: Exception) -> bool:
@@ -598,7 +600,7 @@ class Recorder:
                 shapes = [list(shape) for shape, _ in batches.look(batch).signature]
                 self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
                 begin_wandb(self._wandb, self.declarations, self.header, step_metric=None)
-        look, warm = steps.after(batch, work)
+        look, warm = steps.after(batch, work, self.stride.nodes if events is not None else None)
         samples, tokens, padding = self._batch_size.of(batch, look)
         steady = self._window.batch(
             samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
@@ -665,6 +667,8 @@ class Recorder:
         """An epoch is complete."""
         self._window.epoch()
         self._epoch += 1
+        if self._steps is not None:
+            self._steps.epoch_begins()
 
     def quality(self, values: Mapping[str, float], *, step: int | None = None) -> CurvePoint:
         """Quality was evaluated: close the window into a point that holds it.

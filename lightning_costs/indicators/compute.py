@@ -8,9 +8,11 @@ from typing import ClassVar, final
 
 from lightning_costs.core.indicator import Derived, Family, Measured, Missing, Scope
 from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.core.strata import Estimate
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.core.units import human
 from lightning_costs.indicators.throughput import rate
-from lightning_costs.probes.census import MOST_CENSUSES, UNSEEN, EvaluationCensus, Quantity, StepCensus, StepCount
+from lightning_costs.probes.census import UNSEEN, EvaluationCensus, Quantity, StepCensus, StepCount
 from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.setting import Setting
 
@@ -18,7 +20,20 @@ _log = logging.getLogger("lightning_costs")
 
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
 COMPILED = "compiled code as it ran: products that the compiler wrote into kernels of its own are not seen"
-_WAITED = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.counting(batch)"
+_OUTSIDE = "nothing is known of them: (without Lightning) the step is not inside recorder.counting(batch)"
+
+
+def how_sure(estimate: Estimate, unit: str) -> str:
+    """How a total was got, in words: exact, or estimated, with its interval in human units.
+
+    Example:
+        >>> how_sure(Estimate(amount=2e9, half_width=1e8, counted=12, batches=900, exact=False), "flop")
+        'estimated over 12 sampled steps of 900, 95 % interval 1.9 GFLOP to 2.1 GFLOP'
+    """
+    if estimate.exact:
+        return "exact"
+    low, high = human(estimate.low, unit), human(estimate.high, unit)
+    return f"estimated over {estimate.counted} sampled steps of {estimate.batches}, 95 % interval {low} to {high}"
 
 
 def bound(uncounted: Iterable[str]) -> str:
@@ -40,10 +55,10 @@ class _Census(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
-        self._read = 0
-        self._lacking: tuple[str, ...] | None = None
+        self._read = 0.0
+        self._known: tuple[object, ...] = ()
 
-    def _total(self) -> int:
+    def _total(self) -> float:
         """The first quantity less the others."""
         total = self._census.total(self.quantities[0], steady=self.steady)
         for quantity in self.quantities[1:]:
@@ -54,21 +69,25 @@ class _Census(Measured):
         census = self._census
         if census.failed is not None:
             raise Missing(census.failed)
-        if census.waiting and (census.exhausted or sample.trigger == "end" or not census.censuses):
-            why = f"their shapes were unknown, or new after {MOST_CENSUSES} censuses" if census.exhausted else _WAITED
-            raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {why}")
+        if census.waiting and (sample.trigger == "end" or not census.censuses):
+            raise Missing(f"batches were never counted: {_OUTSIDE}")
         if census.blind:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
-        total = self._total()
+        # What is learnt later may lower an estimate; totals never go down, so the windows that follow wait for it.
+        total = max(self._read, self._total())
         new, self._read = total - self._read, total
-        if census.lacking is not self._lacking:
-            self._lacking = census.lacking
+        known = (census.lacking, census.compiled, census.agrees, census.counted if sample.trigger != "train" else 0)
+        if known != self._known:
+            self._known = known
             self.method = self._how(census)
         return float(new)
 
     def _how(self, census: StepCensus) -> str:
         compiled = f"; {COMPILED}" if census.compiled else ""
-        return f"step census: {CONVENTION}{compiled}{bound(census.lacking)}"
+        return f"{self._sure(census)}; step census: {CONVENTION}{compiled}{bound(census.lacking)}"
+
+    def _sure(self, census: StepCensus) -> str:
+        return how_sure(census.estimate(self.quantities[0]), self.unit)
 
 
 @final
@@ -126,9 +145,11 @@ class MemAccessBytes(_Census):
         return super().read(sample)
 
     def _how(self, census: StepCensus) -> str:
+        sure = self._sure(census)
+        sampled = "" if sure == "exact" else f"; {sure}"
         return (
             "estimate: step census, inputs and outputs of every operator as it ran, "
-            "no cache between operators, no work space inside one"
+            f"no cache between operators, no work space inside one{sampled}"
         )
 
 
@@ -156,24 +177,24 @@ class EvaluateFlop(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(EvaluationCensus)
-        self._read, self._batches = 0, -1
+        self._read, self._batches = 0.0, -1
 
     def read(self, sample: StepSample) -> float:
         census = self._census
         if census.failed is not None:
             raise Missing(census.failed)
         if census.unknown:
-            raise Missing(
-                f"{census.unknown} of {census.batches} evaluation batches were not counted: "
-                f"their shapes were unknown, or new after {MOST_CENSUSES} censuses"
-            )
+            raise Missing("evaluation batches were never counted")
         if not census.batches and sample.accounts_s["evaluate"] > 0:
             raise Missing("evaluation ran outside recorder.counting_evaluation(batch)")
         if census.batches == self._batches:
             return 0.0
         self._batches = census.batches
-        self.method = f"census of evaluation batches, one for each new shape{bound(census.uncounted)}"
-        new, self._read = census.flop - self._read, census.flop
+        self.method = (
+            f"{how_sure(census.estimate('flop'), self.unit)}; census of evaluation batches{bound(census.uncounted)}"
+        )
+        total = max(self._read, census.flop)
+        new, self._read = total - self._read, total
         return float(new)
 
 
@@ -257,12 +278,13 @@ class HfuFraction(_Utilization):
     needs = ("steady_flop", "steady_s", "peak_flop_per_s")
 
 
-class _OfFirstStep(Measured):
-    """A number of the first counted step."""
+class _OfOneStep(Measured):
+    """A number of one step: of those counted with the shapes of the first one."""
 
-    name, unit, kind = "first_calls", "calls", "static"
+    name, unit, kind = "one_step_calls", "calls", "static"
     family: ClassVar[Family] = "compute"
     scope, across = "job", "rank0"
+    quantity: ClassVar[Quantity] = "calls"
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
@@ -270,25 +292,28 @@ class _OfFirstStep(Measured):
     def read(self, sample: StepSample) -> Amount:
         first = self._census.first
         self._staged = sample.pipeline is not None
-        return None if first is None else self._of(first)
+        typical = self._census.typical(self.quantity)
+        return None if first is None or typical is None else self._of(first, typical)
 
-    def _of(self, first: StepCount) -> float:
-        return float(first.step.calls)
+    def _of(self, first: StepCount, typical: Estimate) -> float:
+        if not typical.exact:
+            self.method = how_sure(typical, self.unit)
+        return float(typical.amount)
 
-    def _per_sample(self, first: StepCount, amount: int) -> float:
+    def _per_sample(self, first: StepCount, typical: Estimate) -> float:
         if self._staged:
             raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
         if not first.samples:
             raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
-        self.method = (
-            "first forward pass of a counted training step, all products up to its backward pass"
-            f"{bound(first.uncounted)}"
-        )
-        return amount / first.samples
+        of = "first forward pass of a counted training step"
+        if not typical.exact:
+            of = f"{how_sure(typical.per(first.samples), self.unit)}; first forward pass of sampled training steps"
+        self.method = f"{of}, all products up to its backward pass{bound(first.uncounted)}"
+        return typical.amount / first.samples
 
 
 @final
-class OpCalls(_OfFirstStep):
+class OpCalls(_OfOneStep):
     """Operators that one step launches: a stand-in for sequential depth, which equal FLOPs hide.
 
     Views and allocations launch nothing and are not counted.
@@ -296,34 +321,36 @@ class OpCalls(_OfFirstStep):
 
     name, label = "op_calls", "operators per step"
 
-    def _of(self, first: StepCount) -> float:
+    def _of(self, first: StepCount, typical: Estimate) -> float:
         if self._census.compiled:
             raise Missing(UNSEEN)
-        return super()._of(first)
+        return super()._of(first, typical)
 
 
 @final
-class ForwardFlop(_OfFirstStep):
+class ForwardFlop(_OfOneStep):
     """Floating-point operations of one forward pass, per sample."""
 
+    quantity = "forward_flop"
     name, unit, label = "forward_flop", "flop", "FLOPs forward, per sample"
 
-    def _of(self, first: StepCount) -> float:
-        return self._per_sample(first, first.forward.flop)
+    def _of(self, first: StepCount, typical: Estimate) -> float:
+        return self._per_sample(first, typical)
 
 
 @final
-class ForwardMac(_OfFirstStep):
+class ForwardMac(_OfOneStep):
     """Multiply-accumulates of one forward pass, per sample: the paper's 'GFLOPs'."""
 
+    quantity = "forward_mac"
     name, unit, label = "forward_mac", "mac", "MACs forward, per sample"
 
-    def _of(self, first: StepCount) -> float:
-        return self._per_sample(first, first.forward.mac)
+    def _of(self, first: StepCount, typical: Estimate) -> float:
+        return self._per_sample(first, typical)
 
 
 @final
-class ActivationElements(_OfFirstStep):
+class ActivationElements(_OfOneStep):
     """Output elements of the building blocks in one forward pass, per sample.
 
     Dollár et al. 2021 (arXiv 2103.06877), section 3, count the outputs of convolutions. Here: every product
@@ -332,9 +359,9 @@ class ActivationElements(_OfFirstStep):
     """
 
     name, unit, label = "activation_elements", "elements", "activations, per sample"
-    family = "size"
+    family, quantity = "size", "forward_elements"
 
-    def _of(self, first: StepCount) -> float:
-        if not first.forward.elements:
+    def _of(self, first: StepCount, typical: Estimate) -> float:
+        if not typical.amount:
             raise Missing("no product with a parameter was seen in a forward pass")
-        return self._per_sample(first, first.forward.elements)
+        return self._per_sample(first, typical)

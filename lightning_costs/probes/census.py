@@ -1,4 +1,4 @@
-"""The step census: operators of one real training step counted per new input signature, reused by all others.
+"""The step census: operators of training steps, counted once for each kind, some again at random; others repeat them.
 
 The census only watches: every operator runs as it is, with the arguments it was given, and compiled code runs compiled.
 A step that counting makes fail runs again without (`StepCensus.give_up`).
@@ -12,15 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast, final
+from math import prod
+from time import perf_counter
+from typing import Any, Literal, NamedTuple, Self, cast, final
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.core.draws import Draws
 from lightning_costs.core.harmless import raised_on_purpose
 from lightning_costs.core.indicator import Missing
 from lightning_costs.core.missing import type_only
+from lightning_costs.core.strata import Estimate, Strata, Stratum, Vector
+from lightning_costs.probes.batch import Signature
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
@@ -32,10 +37,55 @@ from lightning_costs.probes.tensors import held
 
 _log = logging.getLogger("lightning_costs")
 
-#: After so many different signatures no more are counted: a stream of ever-new lengths must stay cheap.
+#: After so many kinds no more are counted for being new: a stream of ever-new lengths must stay cheap.
 MOST_CENSUSES = 64
+#: Steps counted in vain for a kind that was not counted: then it waits until it is met by chance, or comes in turn.
+_MOST_IN_VAIN = 8
 
-Quantity = Literal["flop", "recomputed_flop", "mac", "access_bytes"]
+Quantity = Literal[
+    "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
+]
+_PLACE: dict[Quantity, int] = {
+    "flop": 0,
+    "recomputed_flop": 1,
+    "mac": 2,
+    "access_bytes": 3,
+    "calls": 4,
+    "forward_flop": 5,
+    "forward_mac": 6,
+    "forward_elements": 7,
+}
+
+
+Moment = Literal["first", "opening", ""]
+
+
+class Kind(NamedTuple):
+    """What is known of a batch's work without counting it.
+
+    Args:
+        signature: Shapes of the batch.
+        position: What besides shapes is known before: accumulation, frozen parameters.
+        moment: 'first' for the attempt's first batch, 'opening' for an epoch's first one, else ''.
+        work: Which optimizers stepped, and how many backward passes ran.
+        nodes: Nodes that autograd made for it.
+        gradients: How many of some of the parameters had a gradient after it.
+    """
+
+    signature: Signature
+    position: Hashable = None
+    moment: Moment = ""
+    work: Hashable = None
+    nodes: int = 0
+    gradients: int = 0
+
+    @property
+    def features(self) -> Vector:
+        """What a count may be predicted from; each is linear in the cost of some layers."""
+        shapes = [tuple(shape) for shape, _ in self.signature]
+        sizes = [float(prod(shape)) for shape in shapes]
+        square = next((float(shape[0] * shape[1] ** 2) for shape in shapes if len(shape) > 1), 0.0)
+        return (1.0, sum(sizes), square, *(sizes + [0.0] * 4)[:4], float(self.nodes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +105,12 @@ class StepCount:
     flop_by_dtype: Mapping[str, int]
     uncounted: Mapping[str, int]
     samples: int | None
+
+    def values(self) -> Vector:
+        """By quantity, in the order of their places."""
+        step, forward = self.step, self.forward
+        of_step = (step.flop, step.recomputed_flop, step.mac, step.access_bytes, step.calls)
+        return (*of_step, forward.flop, forward.mac, forward.elements)
 
 
 def eager() -> AbstractContextManager[None]:
@@ -102,15 +158,21 @@ def runs_as_ever(module: nn.Module | None) -> bool:
     return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
 
 
-@final
-class _Booked:
-    """Batches of one kind: how many, how many of them outside warm-up, and how many the totals have."""
-
-    __slots__ = ("added", "batches", "count", "steady", "steady_added")
-
-    def __init__(self) -> None:
-        self.count: StepCount | None = None
-        self.batches = self.steady = self.added = self.steady_added = 0
+def weighted(strata: Iterable[Stratum[StepCount]], of: Callable[[StepCount], Mapping[str, int]]) -> Counter[str]:
+    """Numbers by name, over all batches of the strata that were counted."""
+    totals: Counter[str] = Counter()
+    for stratum in strata:
+        if stratum.agrees and stratum.counts:
+            for name, calls in of(stratum.counts[0]).items():
+                totals[name] += stratum.batches * calls
+        elif stratum.counts:
+            found: dict[str, float] = {}
+            for count, share in zip(stratum.counts, stratum.shares(), strict=True):
+                for name, number in of(count).items():
+                    found[name] = found.get(name, 0.0) + number * share
+            for name, number in found.items():
+                totals[name] += round(number)
+    return totals
 
 
 class _Counting:
@@ -119,13 +181,58 @@ class _Counting:
     Args:
         module: What is trained.
         count: How operators are counted.
+        busy_s: Returns the seconds of such work so far; None if nobody keeps them.
     """
 
-    def __init__(self, module: nn.Module | None, count: Count) -> None:
+    def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"
         self._stack: ExitStack | None = None
+        self._strata: Strata[StepCount] = Strata(StepCount.values)
+        self._draws = Draws()
+        began_s = perf_counter()
+        self._busy_s = busy_s or (lambda: perf_counter() - began_s)
+        self._counted_s = 0.0
+        self.batches = 0
+        #: Batches that were counted.
+        self.censuses = 0
         #: Why nothing is counted.
         self.failed: str | None = OFF if count == "off" else None
+
+    def _step_s(self, busy_s: float) -> float:
+        return max(0.0, busy_s - self._counted_s) / max(1, self.batches - self.censuses)
+
+    def _is_drawn(self) -> bool:
+        """Whether the batch about to begin was drawn to be counted again; if its turn has passed, draw another one."""
+        if self.batches > self._draws.at:
+            busy_s = self._busy_s()
+            wanted = max(self._strata.wanted(_PLACE["flop"]), self._strata.wanted(_PLACE["access_bytes"]))
+            self._draws.plan(self.batches - 1, busy_s=busy_s, step_s=self._step_s(busy_s), wanted=wanted)
+        return self.batches == self._draws.at
+
+    def took(self, took_s: float, *, again: bool) -> None:
+        """A batch was counted, which took so long; `again` if one of its kind had been."""
+        if again:
+            self._draws.spent(took_s, self._step_s(self._busy_s()))
+        self._counted_s += took_s
+
+    @property
+    def agrees(self) -> bool:
+        """Whether batches of every kind were counted, and all counts of each kind agree."""
+        return self._strata.agrees
+
+    def estimate(self, quantity: Quantity) -> Estimate:
+        """A quantity over all batches so far, with its interval."""
+        return self._strata.estimate(_PLACE[quantity])
+
+    @property
+    def counted(self) -> int:
+        """Batches whose counts are known."""
+        return self._strata.counted
+
+    @property
+    def uncounted(self) -> Mapping[str, int]:
+        """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
+        return weighted(self._strata, lambda count: count.uncounted)
 
     def _can_count(self) -> bool:
         """Whether the user's step runs as ever while it is counted."""
@@ -153,23 +260,36 @@ class _Counting:
         return True
 
 
+def counted(watch: Watch, samples: int | None) -> StepCount:
+    """What was seen of a batch's work."""
+    return StepCount(
+        step=watch.step,
+        forward=watch.forward if watch.forward is not None else watch.step,
+        flop_by_dtype=dict(watch.flop_by_dtype),
+        uncounted=dict(watch.uncounted),
+        samples=samples,
+    )
+
+
 @final
 class StepCensus(_Counting):
-    """Counts a step once per kind, then remembers; other steps are tallied, one addition a batch.
+    """Counts a step of each kind when it is new, and some again at random; other steps are tallied, one addition each.
 
     What a step will do is known only when it is done: a GAN trains one network on this batch and the other on the
     next, of the same shapes. So a step is entered by what is known before (`key`: shapes, position in the
-    accumulation) and booked by what is known after (which optimizers stepped, how many backward passes). A kind
-    that was booked but not counted yet waits, and the steps that follow are counted until it is known.
+    accumulation) and booked by what is known after (which optimizers stepped, how many backward passes, nodes of
+    autograd). A kind that was booked but not counted yet waits, and the steps that follow are counted until it is
+    known; one that differs by its nodes alone for a few steps, and where it would come again if it comes in turn.
 
     Memory of the very first step lacks the optimizer's state, which its end makes: keys counted then are followed
-    once more after it, for memory alone.
+    once more after it.
 
     Args:
         module: What is trained; without it nothing is said of memory and module calls.
         optimizers: Returns the optimizers.
         device: Where memory is followed.
         count: 'auto'; 'eager' where compiled code is to run eagerly in counted steps; 'off' counts nothing.
+        busy_s: Returns the seconds of training so far.
     """
 
     def __init__(
@@ -178,22 +298,25 @@ class StepCensus(_Counting):
         optimizers: Callable[[], Sequence[Any]] = tuple,
         device: torch.device | None = None,
         count: Count = "auto",
+        busy_s: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(module, count)
+        super().__init__(module, count, busy_s)
         self._optimizers, self._device = optimizers, device
         self._graphs = compiled_graphs()
-        self._kinds: dict[Hashable, _Booked] = {}
-        self._last: tuple[Hashable, _Booked] | None = None
-        self._held: list[_Booked] = []
-        self._changed: set[_Booked] = set()
-        self._totals: Counter[Quantity] = Counter()
-        self._steady_totals: Counter[Quantity] = Counter()
-        self._flop_by_dtype: Counter[str] = Counter()
-        self._uncounted: Counter[str] = Counter()
+        self._last: tuple[Hashable, Stratum[StepCount] | None, Vector] | None = None
+        self._held: list[Stratum[StepCount] | None] = []
         self._content: Hashable = None
         self._seen: set[Hashable] = set()
         self._again: set[Hashable] = set()
-        self._unknown: set[Hashable] = set()
+        #: Kinds apart from their nodes: those of which one was counted, and those that wait for it.
+        self._known_bases: set[Hashable] = set()
+        self._new_bases: set[Hashable] = set()
+        self._new = 0
+        self._in_vain = 0
+        #: When kinds that wait were met last, and which batches they may be if they come in turn.
+        self._met: dict[Hashable, int] = {}
+        self._due: set[int] = set()
+        self._drawn = False
         self._fresh: StepCount | None = None
         self._lost = 0
         self._updated = False
@@ -201,8 +324,7 @@ class StepCensus(_Counting):
         self._watch: Watch | None = None
         self._memory: StepMemory | None = None
         self._memory_is_early = True
-        self.censuses = 0
-        self.batches = 0
+        self._first_kind: Hashable = None
         #: The first counted step.
         self.first: StepCount | None = None
         #: Operators that no formula covers; the counts are lower bounds where there are any.
@@ -220,8 +342,9 @@ class StepCensus(_Counting):
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
+        busy_s = setting.accounts.train_s if setting.accounts is not None else None
         # Optimizers may be wrapped later.
-        return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count)
+        return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count, busy_s)
 
     def detach(self) -> None:
         """Nothing is held."""
@@ -230,14 +353,38 @@ class StepCensus(_Counting):
 
     def wants(self, key: Hashable) -> bool:
         """Whether the step about to begin should be counted."""
-        if key is self._content and not self._unknown:
+        if key is self._content and self.batches < self._next:
             return False
-        if self.censuses >= MOST_CENSUSES or self.failed is not None:
+        if self.failed is not None:
             return False
-        if self._unknown or key not in self._seen or (self._updated and key in self._again):
+        self._drawn = self._is_drawn()
+        wanted = (
+            self._drawn
+            or (key not in self._seen and self._new < MOST_CENSUSES)
+            or (self._updated and key in self._again)
+            or self.batches in self._due
+            or self._seeks
+        )
+        if wanted:
             return self._can_count()
         self._content = key if self._updated else None
         return False
+
+    @property
+    def _seeks(self) -> bool:
+        """Whether steps are counted until one is of a kind that waits."""
+        if not self._strata.unknown:
+            return False
+        if self._new_bases:
+            return self._new < MOST_CENSUSES
+        return self._in_vain < _MOST_IN_VAIN and self._draws.left_s(self._busy_s()) >= 0
+
+    @property
+    def _next(self) -> int:
+        """The next batch that may have to be counted, as far as it is known."""
+        if self._strata.unknown and self._seeks:
+            return self.batches
+        return min((due for due in self._due if due >= self.batches), default=self._draws.at)
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None) -> Iterator[None]:
@@ -248,18 +395,17 @@ class StepCensus(_Counting):
             samples: Samples in its batch.
         """
         self._fresh = None
-        counts = key not in self._again or bool(self._unknown)
         calls = watch = follows = None
         stack = ExitStack()
         try:
             if self.calls is None and self._module is not None and self._may_watch_calls():
                 calls = ModuleCalls(self._module, keep_example=self.keep_example)
-            follows = self._follow()
+            if key not in self._seen or key in self._again:  # of one that was seen before, counts are enough
+                follows = self._follow()
             watch = Watch(
                 weights=self._module.parameters() if self._module is not None else (),
                 lifetimes=follows,
                 first_backward=calls.stop if calls is not None else None,
-                counts=counts,
                 gathered=self._gathered(),
             )
             stack.enter_context(eager() if self._eager else nullcontext())
@@ -285,6 +431,7 @@ class StepCensus(_Counting):
             memory = follows.close() if follows is not None else None
         if gave_up:
             return
+        self._new += key not in self._seen
         self._seen.add(key)
         if watch.failed is not None:
             self.failed = watch.failed
@@ -295,14 +442,11 @@ class StepCensus(_Counting):
             self._memory = None
         elif memory is not None:
             self._remember(key, memory)
-        if counts:
-            self._fresh = StepCount(
-                step=watch.step,
-                forward=watch.forward if watch.forward is not None else watch.step,
-                flop_by_dtype=dict(watch.flop_by_dtype),
-                uncounted=dict(watch.uncounted),
-                samples=samples,
-            )
+        self._fresh = counted(watch, samples)
+
+    def knows(self, key: Hashable) -> bool:
+        """Whether a step of this key was counted."""
+        return key in self._seen
 
     def _may_watch_calls(self) -> bool:
         """Whether no code is compiled in the step: torch.compile would trace what watches calls into the user's graph.
@@ -380,130 +524,125 @@ class StepCensus(_Counting):
     def book(self, kind: Hashable) -> bool:
         """Add a batch's work to the totals: `kind` is everything that decides how much it was.
 
+        Args:
+            kind: A `Kind`, or anything else; None if nothing is known of the batch.
+
         Returns:
             Whether the work is known; if not, it is added as soon as a step of the kind was counted.
         """
         self.batches += 1
-        last = self._last
-        if last is not None and last[0] is kind and self._fresh is None:
-            booked = last[1]
+        last, fresh = self._last, self._fresh
+        if last is not None and last[0] is kind and fresh is None:
+            _, stratum, features = last
+        elif kind is None:
+            self._lost += 1
+            return False
         else:
-            found = self._entry(kind)
-            if found is None:
-                self._lost += 1  # not remembered by kind: a stream of ever-new lengths must not grow
-                return False
-            booked = found
-            self._last = (kind, booked)
-        booked.batches += 1
-        self._held.append(booked)
-        self._changed.add(booked)
-        return booked.count is not None
+            features = kind.features if isinstance(kind, Kind) else (1.0,)
+            stratum = self._strata.stratum(kind, features)
+            self._last = (kind, stratum, features)
+        self._strata.book(stratum, features)
+        self._held.append(stratum)
+        if fresh is not None:
+            self._fresh = None
+            self._strata.count(stratum, fresh, features=features, drawn=self._drawn)
+            if self.first is None:
+                self.first, self._first_kind = fresh, kind
+            self._products = self._products or fresh.step.flop > 0
+            if fresh.uncounted.keys() - set(self.lacking):
+                self.lacking = tuple(sorted({*self.lacking, *fresh.uncounted}))
+        if stratum is None:
+            return False
+        known = bool(stratum.counts)
+        base = kind._replace(nodes=0, gradients=0) if isinstance(kind, Kind) else kind
+        if known:
+            self._known_bases.add(base)
+            self._new_bases.discard(base)
+        elif base not in self._known_bases:
+            self._new_bases.add(base)
+        self._seek(kind, known=known, in_vain=fresh is not None)
+        return known
+
+    def _seek(self, kind: Hashable, *, known: bool, in_vain: bool) -> None:
+        """A kind was booked: if it is not known, note when it came, to tell when it comes again."""
+        if known:
+            if self._met.pop(kind, None) is not None:
+                self._in_vain = 0
+            elif in_vain and self._strata.unknown:
+                self._in_vain += 1
+            return
+        now = self.batches - 1
+        self._due = {due for due in self._due if due > now}
+        if kind in self._met:
+            self._due.add(2 * now - self._met[kind])
+        else:
+            self._in_vain = 0
+        self._met[kind] = now
 
     @property
     def repeatable(self) -> bool:
         """Whether the batch booked last was of a known kind, and none waits to be counted."""
-        return self._last is not None and self._last[1].count is not None and not self._unknown
+        last = self._last
+        return last is not None and last[1] is not None and bool(last[1].counts) and not self._seeks
+
+    @property
+    def quiet(self) -> int:
+        """Batches like the last one that may follow before one that may have to be counted."""
+        return max(0, self._next - self.batches) if self.failed is None else sys.maxsize
 
     def repeat(self, n: int) -> None:
         """Book and settle so many batches more like the last one, outside warm-up."""
         assert self._last is not None, "repeatable comes before repeat"
-        booked = self._last[1]
+        _, stratum, features = self._last
         self.batches += n
-        booked.batches += n
-        booked.steady += n
-        self._changed.add(booked)
-
-    def _entry(self, kind: Hashable) -> _Booked | None:
-        """The batches of a kind, with its count where a step was counted just now; None where no more are kept."""
-        booked = self._kinds.get(kind)
-        fresh, self._fresh = self._fresh, None
-        if booked is None:
-            if fresh is None and self.exhausted:
-                return None
-            booked = self._kinds[kind] = _Booked()
-        if booked.count is None:
-            if fresh is None:
-                self._unknown.add(kind)
-                return booked
-            booked.count = fresh
-            self._unknown.discard(kind)
-            self.first = self.first or fresh
-            self._products = self._products or fresh.step.flop > 0
-        return booked
+        self._strata.book(stratum, features, n, n)
 
     def settle(self, *, steady: bool) -> None:
         """A step is complete: its batches count for the rates, or were warm-up."""
         if steady:
-            for booked in self._held:
-                booked.steady += 1
-            self._changed.update(self._held)
+            for stratum in self._held:
+                self._strata.steady(stratum)
         self._held.clear()
         if not self._updated:
             self._updated, self._content = True, None
 
     # What is known ------------------------------------------------------------------------------------------
 
-    def total(self, quantity: Quantity, *, steady: bool = False) -> int:
-        """A quantity over all batches so far whose work is known; `steady` for those outside warm-up."""
-        if self._changed:
-            self._add_up()
-        return (self._steady_totals if steady else self._totals)[quantity]
+    def total(self, quantity: Quantity, *, steady: bool = False) -> float:
+        """A quantity over all batches so far; `steady` for those outside warm-up. Exact where counts agree."""
+        return self._strata.total(_PLACE[quantity], steady=steady)
 
-    def _add_up(self) -> None:
-        """Add to the totals what was booked since: only kinds that changed are looked at."""
-        waiting = set()
-        for booked in self._changed:
-            count = booked.count
-            if count is None:
-                waiting.add(booked)
-                continue
-            new, booked.added = booked.batches - booked.added, booked.batches
-            new_steady, booked.steady_added = booked.steady - booked.steady_added, booked.steady
-            step, totals, steady = count.step, self._totals, self._steady_totals
-            totals["flop"] += new * step.flop
-            totals["recomputed_flop"] += new * step.recomputed_flop
-            totals["mac"] += new * step.mac
-            totals["access_bytes"] += new * step.access_bytes
-            steady["flop"] += new_steady * step.flop
-            steady["recomputed_flop"] += new_steady * step.recomputed_flop
-            steady["mac"] += new_steady * step.mac
-            steady["access_bytes"] += new_steady * step.access_bytes
-            for dtype, flop in count.flop_by_dtype.items():
-                self._flop_by_dtype[dtype] += new * flop
-            for name, calls in count.uncounted.items():
-                self._uncounted[name] += new * calls
-        self._changed = waiting
-        if len(self._uncounted) != len(self.lacking):
-            self.lacking = tuple(sorted(self._uncounted))
+    def typical(self, quantity: Quantity) -> Estimate | None:
+        """A quantity of one batch of the first counted one's shapes: the mean over those, openings of epochs apart."""
+        kind, place = self._first_kind, _PLACE[quantity]
+        if not isinstance(kind, Kind):
+            return self._strata.mean(place, lambda other: other == kind)
+
+        def alike(other: Hashable) -> bool:
+            return isinstance(other, Kind) and other.signature == kind.signature
+
+        usual = self._strata.mean(place, lambda other: alike(other) and not other.moment)  # type: ignore[attr-defined]
+        return usual or self._strata.mean(place, alike)
 
     @property
     def flop_by_dtype(self) -> Counter[str]:
-        """Floating-point operations so far by number format."""
-        if self._changed:
-            self._add_up()
-        return self._flop_by_dtype
+        """Floating-point operations so far by number format, in counted kinds of batches."""
+        return weighted(self._strata, lambda count: count.flop_by_dtype)
 
     @property
     def waiting(self) -> int:
-        """Batches whose kind has not been counted yet."""
-        return self._lost + sum(self._kinds[kind].batches for kind in self._unknown)
+        """Batches of which nothing is known that could be counted, or all of them before any was."""
+        return self._lost if self._strata.counted else self.batches
 
     @property
-    def exhausted(self) -> bool:
-        """Whether no more steps will be counted."""
-        return self.censuses >= MOST_CENSUSES
+    def predicted(self) -> int:
+        """Batches of kinds that were never counted."""
+        return sum(stratum.batches for stratum in self._strata.unknown.values()) + self._strata.rest
 
     @property
     def blind(self) -> bool:
         """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
         return self.first is not None and not self._products
-
-    @property
-    def uncounted(self) -> Mapping[str, int]:
-        """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
-        if self._changed:
-            self._add_up()
-        return self._uncounted
 
     @property
     def memory(self) -> StepMemory | None:
@@ -530,48 +669,53 @@ def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:
 
 @final
 class EvaluationCensus(_Counting):
-    """Operators of evaluation batches: each shape counted once, at its first batch."""
+    """Operators of evaluation batches: each shape counted at its first batch, and some again at random."""
 
-    def __init__(self, module: nn.Module | None = None, count: Count = "auto") -> None:
-        super().__init__(module, count)
-        self._counts: dict[Hashable, tuple[int, Mapping[str, int]]] = {}
-        self._tally: Counter[Hashable] = Counter()
-        self.batches = 0
-        #: Batches whose work is not known.
-        self.unknown = 0
+    def __init__(
+        self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
+    ) -> None:
+        super().__init__(module, count, busy_s)
+        #: Batches that were begun and whose count was lost.
+        self._lost = 0
 
     @classmethod
     def attach(cls, setting: Setting) -> Self:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
-        return cls(setting.module, setting.count)
+        accounts = setting.accounts
+        busy_s = (lambda: accounts.read()["evaluate"]) if accounts is not None else None
+        return cls(setting.module, setting.count, busy_s)
 
     def detach(self) -> None:
         """Nothing is held."""
 
-    def before(self, key: Hashable) -> AbstractContextManager[None] | None:
+    def before(self, signature: Signature, loader: Hashable = None) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated.
 
         Args:
-            key: Its shapes and its loader; None where it has no tensors.
+            signature: Its shapes.
+            loader: Tells loaders apart.
 
         Returns:
             What to enter around it where it is to be counted.
         """
+        kind = Kind(signature, loader)
+        stratum = self._strata.get(kind)
+        again = stratum is not None and bool(stratum.counts)
+        drawn = self.failed is None and self._is_drawn()
         self.batches += 1
-        if key in self._counts:
-            self._tally[key] += 1
-            return None
-        if key is None or len(self._counts) >= MOST_CENSUSES or not self._can_count():
-            self.unknown += 1
-            return None
-        return self._counting(key)
+        new = not again and self._strata.counted < MOST_CENSUSES
+        self._strata.book(self._strata.stratum(kind, kind.features), kind.features)
+        if self.failed is None and (drawn or new) and self._can_count():
+            return self._counting(kind, drawn=drawn, again=again)
+        return None
 
     @contextmanager
-    def _counting(self, key: Hashable) -> Iterator[None]:
+    def _counting(self, kind: Kind, *, drawn: bool, again: bool) -> Iterator[None]:
         watch = Watch()
-        self.unknown += 1  # until it is over
+        self.censuses += 1
+        began_s = perf_counter()
         with ExitStack() as stack:
             stack.enter_context(eager() if self._eager else nullcontext())
             stack.enter_context(launches(watch.launched))
@@ -581,21 +725,17 @@ class EvaluationCensus(_Counting):
                 yield
             finally:
                 gave_up, self._stack = self._stack is None, None
+        self.took(perf_counter() - began_s, again=again)
         if watch.failed is None and not gave_up:
-            self._counts[key] = (watch.step.flop, dict(watch.uncounted))
-            self._tally[key] += 1
-            self.unknown -= 1
+            count = counted(watch, None)
+            self._strata.count(self._strata.stratum(kind, kind.features), count, features=kind.features, drawn=drawn)
 
     @property
-    def flop(self) -> int:
+    def unknown(self) -> int:
+        """Batches of which nothing can be told: all of them until one was counted."""
+        return 0 if self._strata.counted else self.batches
+
+    @property
+    def flop(self) -> float:
         """Floating-point operations so far."""
-        return sum(flop * self._tally[key] for key, (flop, _) in self._counts.items())
-
-    @property
-    def uncounted(self) -> Mapping[str, int]:
-        """Calls so far of operators that have no formula."""
-        total: Counter[str] = Counter()
-        for key, (_, uncounted) in self._counts.items():
-            for name, calls in uncounted.items():
-                total[name] += calls * self._tally[key]
-        return total
+        return self._strata.total(_PLACE["flop"])

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, final
 from lightning_costs.core.records import DeviceTime, PipelineTime
 from lightning_costs.core.roofline import place
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.census import EvaluationCensus, StepCensus
+from lightning_costs.probes.census import EvaluationCensus, Kind, Moment, StepCensus
 from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.inference import Inference, infer
 from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.stride import compiled_graphs
+from lightning_costs.probes.stride import Gradients, compiled_graphs, nodes_made
 from lightning_costs.probes.tensors import TensorMemory
 
 #: Steps at the start of an attempt that count as warm-up.
@@ -74,10 +74,13 @@ class StepWatch:
         self._look: batches.Look | None = None
         self._last: batches.Look | None = None
         self._signature: batches.Signature = ()
-        self._position: Hashable = None
+        self._position: tuple[Hashable, Moment] = (None, "")
         self._key: Hashable = None
-        self._work: Hashable = None
-        self._kind: Hashable = None
+        self._moment: Moment = "first"
+        self._kind: Kind | None = None
+        self._nodes = 0
+        #: How many parameters have a gradient; None where nothing is counted.
+        self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
         self._watch_at = self._watched = 0
         self._watched_s = clock()
         #: Whether somebody looks inside the step in work: `look_inside` is of use.
@@ -106,17 +109,21 @@ class StepWatch:
         """
         self._look = self._last = look = batches.look(batch)
         signature = look.signature
-        same = signature == self._signature and position == self._position
+        here, self._moment = (position, self._moment), ""
+        same = signature == self._signature and here == self._position
         if not same:
             # The same objects stand for the same step: what follows compares them by identity.
-            self._signature, self._position = signature, position
-            self._key = (signature, position)
+            self._signature, self._position = signature, here
+            self._key = (signature, here)
             self._kind = None
+            if here[1] and self.gradients is not None:
+                self.gradients.look()
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
         self.before_alike(waited_s)
+        self._nodes = nodes_made()
         census = self._census
-        if census is None or not signature or not census.wants(self._key):
+        if census is None or not census.wants(self._key):
             return None
         self.looking = True
         return self._counted(census, self._key, self._samples(batch, look.samples))
@@ -129,8 +136,7 @@ class StepWatch:
         """
         if self._evaluation is None:
             return None
-        signature = batches.look(batch).signature
-        return self._evaluation.before((signature, loader) if signature else None)
+        return self._evaluation.before(batches.look(batch).signature, loader)
 
     def _watch_memory(self) -> None:
         """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
@@ -153,10 +159,12 @@ class StepWatch:
     @contextmanager
     def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
         self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
-        began = self._clock()
+        began, again = self._clock(), census.knows(key)
         with census.counting(key, samples):
             yield
-        self._census_s.append(self._clock() - began)
+        took_s = self._clock() - began
+        self._census_s.append(took_s)
+        census.took(took_s, again=again)
 
     def give_up(self, error: Exception) -> bool:
         """A step or an evaluation raised while it was counted: whether it may be tried again without."""
@@ -183,11 +191,11 @@ class StepWatch:
     @property
     def repeats(self) -> int:
         """How many steps like the last one may be told by `repeated` alone; 0 where each has to be looked at."""
-        if self._warm_left or self._kind is None:
+        if self._warm_left or self._kind is None or self._kind.moment:
             return 0
-        if self._census is not None and not self._census.repeatable:
-            return 0
-        return self._watch_at - self.done - 1
+        if self._census is None:
+            return self._watch_at - self.done - 1
+        return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
 
     def before_alike(self, waited_s: float) -> None:
         """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
@@ -210,20 +218,35 @@ class StepWatch:
             self._census.repeat(n)
         self.done += n
 
-    def after(self, batch: object, work: Hashable) -> Seen:
-        """The work on a batch is done; `work` tells what it was apart from its shapes."""
+    def epoch_begins(self) -> None:
+        """The next batch is an epoch's first one: many trainings do in it what they do in no other."""
+        self._moment = self._moment or "opening"
+
+    def after(self, batch: object, work: Hashable, nodes: int | None = None) -> Seen:
+        """The work on a batch is done.
+
+        Args:
+            batch: The batch.
+            work: What its work was apart from its shapes.
+            nodes: Nodes that autograd made for it; None for those since it began.
+        """
         entered, self._look = self._look, None
         warm = self._warm_left > 0
+        made = nodes_made() - self._nodes if nodes is None else nodes
         if (graphs := compiled_graphs()) != self._graphs:
             self._graphs, warm = graphs, True
+            made = self._kind.nodes if self._kind is not None else 0  # a compiler made nodes, too
         if entered is None:  # nobody called `before`
             self._watch_memory()
             if self._census is not None:
                 self._census.book(None)
             return Seen(batches.look(batch), warm)
         if self._census is not None:
-            if self._kind is None or work != self._work:
-                self._work, self._kind = work, (self._key, work)
+            position, moment = self._position
+            gradients = self.gradients.count() if self.gradients is not None else 0
+            kind = Kind(self._signature, position, moment, work, made, gradients)
+            if kind != self._kind:
+                self._kind = kind
             warm = not self._census.book(self._kind) or warm
         return Seen(entered, warm)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from array import array
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.probes.batch import Look, Signature, look
@@ -49,6 +53,38 @@ def looks_alike(batch: Any, signature: Signature) -> bool:
     return look(batch).signature == signature
 
 
+#: Nodes that autograd has made in this thread: two steps that made as many ran as many operators with a gradient.
+nodes_made: Callable[[], int] = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
+#: Parameters that are looked at for a gradient.
+_LOOKED_AT = 32
+
+
+@final
+class Gradients:
+    """How many of some parameters have a gradient: layers that were left out, or are frozen now, have none.
+
+    Args:
+        module: What is trained.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._some: list[weakref.ref[nn.Parameter]] = []
+
+    def look(self) -> None:
+        """Choose anew which parameters are looked at: there may be others by now."""
+        try:
+            found = list(self._module.parameters())
+            every = max(1, len(found) // _LOOKED_AT)
+            self._some = [weakref.ref(parameter) for parameter in found[::every]]
+        except Exception:  # noqa: BLE001 - a module that does not tell its parameters: then nothing is known of them
+            self._some = []
+
+    def count(self) -> int:
+        """How many of them have one now."""
+        return sum((held := ref()) is not None and held.grad is not None for ref in self._some)
+
+
 @final
 class Stride:
     """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
@@ -66,13 +102,17 @@ class Stride:
         "_accounts",
         "_counted",
         "_events",
+        "_gradients",
         "_graphs",
         "_keep",
+        "_nodes",
         "_signature",
         "calls",
         "events",
+        "gradients",
         "lead_s",
         "left",
+        "nodes",
         "noted",
         "same",
         "samples",
@@ -88,7 +128,11 @@ class Stride:
         self._events: list[int] = []
         self._signature: Signature = ()
         self._counted = _compiled()
-        self._graphs = 0
+        self._graphs = self._nodes = self._gradients = 0
+        #: Nodes that autograd made for the batch in work, once its work is done.
+        self.nodes = 0
+        #: Tells how many parameters have a gradient; None where nobody asks.
+        self.gradients: Callable[[], int] | None = None
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
@@ -109,6 +153,8 @@ class Stride:
     def follow(self, seen: Look, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
         """A step was told in full: those like it may follow, once `left` allows them."""
         self._signature, self._events = seen.signature, events
+        self._nodes = self.nodes
+        self._gradients = self.gradients() if self.gradients is not None else 0
         self.samples, self.tokens = samples, tokens
         self.calls = sum(event != BACKWARD for event in events)
         self._counted = _compiled()
@@ -125,6 +171,7 @@ class Stride:
         """
 
         def run(*args: Any) -> R:
+            begun = nodes_made()
             if self.left > 0:
                 batch = args[-1].get("batch")
                 try:  # the commonest form in this very frame
@@ -133,14 +180,23 @@ class Stride:
                 except Exception:  # noqa: BLE001 - a batch that cannot be looked at is told in full, and said there
                     self.same = False
                 if self.same:
-                    return alike(*args)
-            return otherwise(*args)
+                    result = alike(*args)
+                    self.nodes = nodes_made() - begun
+                    return result
+            result = otherwise(*args)
+            self.nodes = nodes_made() - begun
+            return result
 
         return run
 
     def again(self) -> bool:
         """The batch is done: notes it where it was a step like the last one."""
-        if self.events != self._events or self._counted.get("unique_graphs", 0) != self._graphs:
+        if (
+            self.events != self._events
+            or self.nodes != self._nodes
+            or self._counted.get("unique_graphs", 0) != self._graphs
+            or (self.gradients is not None and self.gradients() != self._gradients)
+        ):
             return False
         accounts = self._accounts
         train_s = accounts.train_s()

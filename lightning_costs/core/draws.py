@@ -1,0 +1,62 @@
+"""When to count again: batches drawn at random, at a rate that falls, within a share of the training's time."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import final
+
+#: Seconds that counting again may take in any training, and the share of the training's seconds beside them.
+GRACE_S = 0.02
+SHARE = 0.001
+#: Counts that agree are apart by the batches so far over this.
+AGREEING = 8.0
+#: And by so many at least.
+LEAST_APART = 8
+
+
+@final
+class Draws:
+    """Draws which batch is counted next: one of each block, whose length grows.
+
+    Blocks are powers of two and begin at their multiples, and the draw depends on nothing else: ranks that count at
+    about the same rate count the same batches, so that they wait for each other no longer than one of them counts.
+    """
+
+    def __init__(self) -> None:
+        self._spent_s = self._cost_s = 0.0
+        #: The batch to be counted next, from 0.
+        self.at = self._draw(LEAST_APART // 2, LEAST_APART // 2)
+
+    def plan(self, done: int, *, busy_s: float, step_s: float, wanted: float = 0.0) -> None:
+        """Draw the next batch.
+
+        Args:
+            done: Batches so far.
+            busy_s: Seconds of training so far.
+            step_s: Seconds of a batch that is not counted.
+            wanted: Counts that would tell the total well enough; 0 if counts agree.
+        """
+        short_s = max(0.0, -self.left_s(busy_s))
+        affordable = short_s / SHARE / step_s if step_s > 0 else 1.0
+        # Counts spread evenly over whatever length the training will have, if a quarter of the grace lasts till now.
+        many = (GRACE_S / 4 + SHARE * busy_s) / self._cost_s if self._cost_s else AGREEING
+        apart = done / min(max(AGREEING, wanted), max(2.0, many))
+        least = 1 if wanted else LEAST_APART
+        # One in each doubling, whatever it costs: counts that nobody checked are worth nothing.
+        apart = min(max(affordable, apart, least), max(done, LEAST_APART))
+        length = 1 << math.floor(math.log2(max(1.0, apart)))
+        self.at = self._draw(-(-(done + 1) // length) * length, length)
+
+    @staticmethod
+    def _draw(start: int, length: int) -> int:
+        return start + random.Random(start * 1_000_003 + length).randrange(length)
+
+    def spent(self, took_s: float, step_s: float) -> None:
+        """A batch was counted again, which took so long instead of `step_s`."""
+        self._cost_s = max(took_s - step_s, 0.1 * took_s)
+        self._spent_s += self._cost_s
+
+    def left_s(self, busy_s: float) -> float:
+        """Seconds that may be spent on counting, less what one more count takes; negative if it has to wait."""
+        return GRACE_S + SHARE * busy_s - self._spent_s - self._cost_s
