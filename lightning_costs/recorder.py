@@ -830,6 +830,8 @@ class Recorder:
         if self._panel.read_all:  # else paced counters lag behind the others
             gauges = self._panel.of_totals(self._book.totals, self._tariff)
             self._book.settle(gauges, missing=self._panel.missing, methods=self._panel.methods)
+        if trigger != "train":
+            self._book.estimated(self._panel.errors)
 
     def _mark(self, trigger: Trigger) -> None:
         """Note the totals for the forecast, once the first steps are over; not more often than meters move."""

@@ -85,6 +85,8 @@ class Indicator(ABC):
 
     #: How a reading was got ('counter', 'model', ...); goes into the header when an instance sets it.
     method: str | None = None
+    #: Half of the 95 % interval of the total (or of a static), as a share of it, if it is estimated from a sample.
+    error: float | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

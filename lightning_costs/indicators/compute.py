@@ -20,7 +20,7 @@ _log = logging.getLogger("lightning_costs")
 
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
 COMPILED = "compiled code as it ran: products that the compiler wrote into kernels of its own are not seen"
-_OUTSIDE = "nothing is known of them: (without Lightning) the step is not inside recorder.counting(batch)"
+_OUTSIDE = "(without Lightning) the step is not inside recorder.counting(batch)"
 
 
 def how_sure(estimate: Estimate, unit: str) -> str:
@@ -28,7 +28,7 @@ def how_sure(estimate: Estimate, unit: str) -> str:
 
     Example:
         >>> how_sure(Estimate(amount=2e9, half_width=1e8, counted=12, batches=900, exact=False), "flop")
-        'estimated over 12 sampled steps of 900, 95 % interval 1.9 GFLOP to 2.1 GFLOP'
+        'estimated over 12 sampled steps of 900, 95 % interval 1.90 GFLOP to 2.10 GFLOP'
     """
     if estimate.exact:
         return "exact"
@@ -69,8 +69,10 @@ class _Census(Measured):
         census = self._census
         if census.failed is not None:
             raise Missing(census.failed)
-        if census.waiting and (sample.trigger == "end" or not census.censuses):
-            raise Missing(f"batches were never counted: {_OUTSIDE}")
+        if not census.counted and not census.censuses:
+            raise Missing(f"no batch was counted: {_OUTSIDE}")
+        if census.waiting and sample.trigger == "end":
+            raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {_OUTSIDE}")
         if census.blind:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
         # What is learnt later may lower an estimate; totals never go down, so the windows that follow wait for it.
@@ -79,15 +81,19 @@ class _Census(Measured):
         known = (census.lacking, census.compiled, census.agrees, census.counted if sample.trigger != "train" else 0)
         if known != self._known:
             self._known = known
-            self.method = self._how(census)
+            estimate = census.estimate(self.quantities[0])
+            self.error = relative_error(estimate)
+            self.method = self._how(census, how_sure(estimate, self.unit))
         return float(new)
 
-    def _how(self, census: StepCensus) -> str:
+    def _how(self, census: StepCensus, sure: str) -> str:
         compiled = f"; {COMPILED}" if census.compiled else ""
-        return f"{self._sure(census)}; step census: {CONVENTION}{compiled}{bound(census.lacking)}"
+        return f"{sure}; step census: {CONVENTION}{compiled}{bound(census.lacking)}"
 
-    def _sure(self, census: StepCensus) -> str:
-        return how_sure(census.estimate(self.quantities[0]), self.unit)
+
+def relative_error(estimate: Estimate) -> float | None:
+    """Half of the interval as a share of the amount; None if the amount is exact."""
+    return estimate.half_width / estimate.amount if not estimate.exact and estimate.amount else None
 
 
 @final
@@ -100,7 +106,7 @@ class Flop(_Census):
         super().open(setting)
         self._warns = setting.place.rank == 0
 
-    def _how(self, census: StepCensus) -> str:
+    def _how(self, census: StepCensus, sure: str) -> str:
         if self._warns and census.lacking:
             self._warns = False
             _log.warning(
@@ -108,7 +114,7 @@ class Flop(_Census):
                 "torch.utils.flop_counter.register_flop_formula",
                 ", ".join(census.lacking),
             )
-        return super()._how(census)
+        return super()._how(census, sure)
 
 
 @final
@@ -121,8 +127,8 @@ class ModelFlop(_Census):
 
     name, label, quantities = "model_flop", "model FLOPs", ("flop", "recomputed_flop")
 
-    def _how(self, census: StepCensus) -> str:
-        return f"{super()._how(census)}; without recomputation"
+    def _how(self, census: StepCensus, sure: str) -> str:
+        return f"{super()._how(census, sure)}; without recomputation"
 
 
 @final
@@ -144,8 +150,7 @@ class MemAccessBytes(_Census):
             raise Missing(UNSEEN)
         return super().read(sample)
 
-    def _how(self, census: StepCensus) -> str:
-        sure = self._sure(census)
+    def _how(self, census: StepCensus, sure: str) -> str:
         sampled = "" if sure == "exact" else f"; {sure}"
         return (
             "estimate: step census, inputs and outputs of every operator as it ran, "
@@ -190,9 +195,9 @@ class EvaluateFlop(Measured):
         if census.batches == self._batches:
             return 0.0
         self._batches = census.batches
-        self.method = (
-            f"{how_sure(census.estimate('flop'), self.unit)}; census of evaluation batches{bound(census.uncounted)}"
-        )
+        estimate = census.estimate("flop")
+        self.error = relative_error(estimate)
+        self.method = f"{how_sure(estimate, self.unit)}; census of evaluation batches{bound(census.uncounted)}"
         total = max(self._read, census.flop)
         new, self._read = total - self._read, total
         return float(new)
@@ -296,6 +301,7 @@ class _OfOneStep(Measured):
         return None if first is None or typical is None else self._of(first, typical)
 
     def _of(self, first: StepCount, typical: Estimate) -> float:
+        self.error = relative_error(typical)
         if not typical.exact:
             self.method = how_sure(typical, self.unit)
         return float(typical.amount)
@@ -305,6 +311,7 @@ class _OfOneStep(Measured):
             raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
         if not first.samples:
             raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
+        self.error = relative_error(typical)
         of = "first forward pass of a counted training step"
         if not typical.exact:
             of = f"{how_sure(typical.per(first.samples), self.unit)}; first forward pass of sampled training steps"

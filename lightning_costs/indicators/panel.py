@@ -114,6 +114,15 @@ class Panel:
                 self.methods = methods
         return CostVector(place=self._setting.place, amounts=amounts)
 
+    @property
+    def errors(self) -> dict[str, float]:
+        """Columns that are estimated from a sample, and those that are made of one: their relative errors."""
+        errors = {i.name: i.error for i in self._measured if i.error and i.name not in self.missing}
+        for derived in self._derived:
+            if found := [errors[need] for need in derived.needs if need in errors]:
+                errors[derived.name] = max(found)
+        return errors
+
     def _live(self) -> list[tuple[str, Measured]]:
         """What is read window by window."""
         if self._reads is None or self._reads_lack != len(self.missing):

@@ -170,8 +170,8 @@ def weighted(strata: Iterable[Stratum[StepCount]], of: Callable[[StepCount], Map
             for count, share in zip(stratum.counts, stratum.shares(), strict=True):
                 for name, number in of(count).items():
                     found[name] = found.get(name, 0.0) + number * share
-            for name, number in found.items():
-                totals[name] += round(number)
+            for name, share_of in found.items():
+                totals[name] += round(share_of)
     return totals
 
 

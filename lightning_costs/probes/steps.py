@@ -301,7 +301,7 @@ class StepWatch:
             "census": {
                 "counted_steps": census.censuses,
                 "batches": census.batches,
-                "batches_not_counted": census.waiting,
+                "batches_not_counted": census.waiting + census.predicted,
                 "uncounted_calls": dict(sorted(census.uncounted.items())),
             }
         }

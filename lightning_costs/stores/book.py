@@ -207,6 +207,20 @@ class RunBook:
         self._ledger.settle(gauges, unreadable=missing)
         self._tell(missing, methods)
 
+    def estimated(self, errors: Mapping[str, float]) -> None:
+        """Note the 95 % intervals of columns that are estimated from a sample.
+
+        Args:
+            errors: Half of each interval, as a share of the amount.
+        """
+        amounts = {**self._ledger.costs, **self.header["statics"]}
+        found = {name: amount for name in errors if (amount := amounts.get(name)) is not None}
+        if found or "intervals" in self.header:
+            self.header["intervals"] = {
+                name: [amount * max(0.0, 1 - errors[name]), amount * (1 + errors[name])]
+                for name, amount in found.items()
+            }
+
     def _tell(self, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         was_missing, was_methods, notes = self._said
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):

@@ -295,6 +295,7 @@ _KNOWN: Mapping[str, Shape] = {
     "targets": _each(_target),
     "missing": _REASONS,
     "methods": _REASONS,
+    "intervals": _by_name(_row(_number, _number)),
     "statics": _AMOUNTS,
     "setup": _fields({}, {"hardware": _by_name(_any), "software": _by_name(_any)}),
     "tariff": _TARIFF,

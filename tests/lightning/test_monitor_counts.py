@@ -388,7 +388,7 @@ def test_a_model_that_cannot_run_in_eval_mode_ends_its_training_all_the_same(tmp
     assert "RuntimeError" in run.header["missing"]["infer_samples_per_s"]
 
 
-def test_ever_new_lengths_are_bounded_and_the_share_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flops_of_ever_new_lengths_are_an_estimate_that_holds_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning_costs.probes import census
 
     monkeypatch.setattr(census, "MOST_CENSUSES", 6)
@@ -411,11 +411,8 @@ def test_ever_new_lengths_are_bounded_and_the_share_is_said(tmp_path: Path, monk
     monitor = CostMonitor(save_dir=tmp_path, infer=False)
     trainer(pl, monitor, max_epochs=1).fit(Stretching())
     assert monitor.run is not None
-    assert monitor.run.final["flop"] is None
-    assert monitor.run.header["census"] == {
-        "counted_steps": 6,
-        "batches": 20,
-        "batches_not_counted": 14,
-        "uncounted_calls": {},
-    }
-    assert "batches were never counted" in monitor.run.header["missing"]["flop"]
+    census = monitor.run.header["census"]
+    assert (census["batches"], census["counted_steps"] + census["batches_not_counted"]) == (20, 20)
+    assert monitor.run.final["flop"] == pytest.approx(4 * sum(range(4, 24)))  # a product forward, one for the weight
+    low, high = monitor.run.header["intervals"]["flop"]
+    assert low <= 4 * sum(range(4, 24)) <= high
