@@ -112,11 +112,23 @@ class Stratum(Generic[T]):
         if self.agrees:
             return tuple(self.batches * value for value in self.values[0])
         totals = self.shares() @ numpy.array(self.values, dtype=float)
-        columns = zip(*self.values, strict=True)
-        return tuple(
-            self.batches * column[0] if len(set(column)) == 1 else float(total)
-            for column, total in zip(columns, totals, strict=True)
-        )
+        return tuple(self._exact(n) if self.settles(n) else float(total) for n, total in enumerate(totals))
+
+    def settles(self, quantity: int) -> bool:
+        """Whether all counts agree, or all of those drawn: the others stand for themselves."""
+        if self.agrees:
+            return True
+        amounts = [values[quantity] for values in self.values]
+        at_random = [amount for amount, was in zip(amounts, self.drawn, strict=True) if was]
+        return len(set(amounts)) == 1 or (len(at_random) >= _ENOUGH_COUNTS and len(set(at_random)) == 1)
+
+    def _exact(self, quantity: int) -> float:
+        amounts = [values[quantity] for values in self.values]
+        if not any(self.drawn):
+            return self.batches * amounts[0]
+        first = [amount for amount, was in zip(amounts, self.drawn, strict=True) if not was]
+        usual = next(amount for amount, was in zip(amounts, self.drawn, strict=True) if was)
+        return sum(first) + (self.batches - len(first)) * usual
 
     def variance(self, amounts: NDArray[numpy.float64], relative: float) -> float:
         """Variance of the total of `amounts` ([counts]).
@@ -290,7 +302,10 @@ class Strata(Generic[T]):
                 steady: Vector = tuple(steady_n * value for value in stratum.values[0])
             else:
                 steady = tuple(
-                    steady_n * (total // n) if isinstance(total, int) else total * steady_n / n for total in all_of_it
+                    total * steady_n // n
+                    if isinstance(total, int) and not total * steady_n % n
+                    else total * steady_n / n
+                    for total in all_of_it
                 )
             none = (0,) * len(all_of_it)
             before, steady_before = stratum.amounts or (none, none)
@@ -398,7 +413,7 @@ def _moved(sums: Vector, now: Vector, before: Vector) -> Vector:
 
 
 def _agree(strata: Iterable[Stratum[T]], quantity: int) -> bool:
-    return all(s.agrees or len({values[quantity] for values in s.values}) == 1 for s in strata)
+    return all(stratum.settles(quantity) for stratum in strata)
 
 
 def _half_width(parts: Iterable[tuple[float, float]]) -> float:

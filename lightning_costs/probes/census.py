@@ -216,6 +216,11 @@ class _Counting:
         self._counted_s += took_s
 
     @property
+    def added_s(self) -> float:
+        """Seconds that counting added to the batches that were counted."""
+        return max(0.0, self._counted_s - self.censuses * self._step_s(self._busy_s()))
+
+    @property
     def agrees(self) -> bool:
         """Whether batches of every kind were counted, and all counts of each kind agree."""
         return self._strata.agrees

@@ -300,6 +300,7 @@ class StepWatch:
         facts |= {
             "census": {
                 "counted_steps": census.censuses,
+                "took_s": census.added_s,
                 "batches": census.batches,
                 "batches_not_counted": census.waiting + census.predicted,
                 "uncounted_calls": dict(sorted(census.uncounted.items())),

@@ -305,7 +305,7 @@ _KNOWN: Mapping[str, Shape] = {
     "repriced": _each(_fields({}, {"until": _text, "tariff": _TARIFF})),
     "census": _fields(
         dict.fromkeys(("counted_steps", "batches", "batches_not_counted"), _number),
-        {"uncounted_calls": _by_name(_number)},
+        {"uncounted_calls": _by_name(_number), "took_s": _number},
     ),
     "energy": _fields({}, {**dict.fromkeys(("gpu", "cpu", "ram"), _COMPONENT), "job_share_fraction": _number}),
     "by_whom_s": _each(_row(_text, _text, _number)),

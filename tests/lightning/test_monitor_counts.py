@@ -388,7 +388,9 @@ def test_a_model_that_cannot_run_in_eval_mode_ends_its_training_all_the_same(tmp
     assert "RuntimeError" in run.header["missing"]["infer_samples_per_s"]
 
 
-def test_flops_of_ever_new_lengths_are_an_estimate_that_holds_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flops_of_ever_new_lengths_are_an_estimate_that_holds_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lightning_costs.probes import census
 
     monkeypatch.setattr(census, "MOST_CENSUSES", 6)
