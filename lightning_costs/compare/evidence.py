@@ -16,6 +16,7 @@ from lightning_costs.compare.schedule import planned_fraction
 from lightning_costs.compare.schema import Curve, DeclarationRow, RunRow, Search, Stop
 from lightning_costs.compare.setup import flatten
 from lightning_costs.compare.targets import Course
+from lightning_costs.core.certainty import certainty
 from lightning_costs.core.rates import Rates
 from lightning_costs.core.records import Amount, RunRecord
 
@@ -110,6 +111,8 @@ def read_run(
             "setup": setup,
             "missing": {name: text for name, text in missing.items() if name in declared},
             "methods": {name: text for name, text in methods.items() if name in declared},
+            "certainty": {name: certainty(run.header, name) for name in declared if final.get(name) is not None},
+            "intervals": {n: list(ends) for n, ends in (run.header.get("intervals") or {}).items() if n in declared},
             "rates": _rates(run.header.get("tariff") or {}),
             "planned_fraction": planned_fraction(setup, final),
             "stopped": _stop(run.header.get("stopped")),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lightning_costs.compare.schema import Caution, RunRow
 from lightning_costs.compare.wording import NAMED, caution, named, quoted
+from lightning_costs.core.certainty import convention
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount, RunRecord
 
@@ -31,7 +32,7 @@ def methods(runs: Sequence[RunRow]) -> list[Caution]:
     runs = telling
     names = sorted({name for run in runs for name in run["methods"] if name not in PRICED and not _is_flop(name)})
     for name in names:
-        by_method = _by_method(runs, name)
+        by_method = _by_method(runs, name, convention)
         if len(by_method) > 1:
             ways = _ways(by_method)
             found.append(
@@ -52,7 +53,7 @@ def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
     telling = [run for run in runs if run["methods"]]
     for name in sorted({name for run in telling for name in run["methods"] if _is_flop(name)}):
         # A lower bound is a caution of its own; what comes before it is the convention.
-        by_method = _by_method(telling, name, lambda text: text.partition("; lower bound")[0])
+        by_method = _by_method(telling, name, lambda text: convention(text).partition("; lower bound")[0])
         if len(by_method) > 1:
             found.append(
                 caution(

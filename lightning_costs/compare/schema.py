@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
+from lightning_costs.core.certainty import Certainty
 from lightning_costs.core.records import Amount
 
 Mode = Literal["max", "min"]
@@ -51,11 +52,12 @@ class Search(TypedDict):
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
-    `rates` are the numbers of the tariff that its carbon and money are under; what it lacks is absent.
-    `planned_fraction` is how much of its planned training ran, 1.0 where it came to its end, None where nobody planned
-    one. `group` is the method that it is a seed of, None without `group`. `about` is what its header says beside
-    columns: attempts, census, energy, memory at peak, roofline, by whom the time went, pipeline; what was not recorded
-    is absent.
+    `certainty` says of columns with an amount whether it is exact, estimated over a sample (with its 95 % interval
+    in `intervals`: [low, high]) or modelled. `rates` are the numbers of the tariff that its carbon and money are
+    under; what it lacks is absent. `planned_fraction` is how much of its planned training ran, 1.0 where it came to
+    its end, None where nobody planned one. `group` is the method that it is a seed of, None without `group`.
+    `about` is what its header says beside columns: attempts, census, energy, memory at peak, roofline, by whom the
+    time went, pipeline; what was not recorded is absent.
     """
 
     label: str
@@ -72,6 +74,8 @@ class RunRow(TypedDict):
     setup: dict[str, Plain]
     missing: dict[str, str]
     methods: dict[str, str]
+    certainty: dict[str, Certainty]
+    intervals: dict[str, list[float]]
     rates: dict[str, float]
     planned_fraction: float | None
     stopped: Stop | None

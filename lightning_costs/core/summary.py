@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from lightning_costs.core.budget import budget_told
+from lightning_costs.core.certainty import amount_of
 from lightning_costs.core.metering import COMPONENTS
 from lightning_costs.core.units import human
 from lightning_costs.core.verdict import verdict
@@ -39,7 +40,7 @@ def summary_rows(
             continue
         amount = final.get(name)
         note = missing.get(name, "") if amount is None else methods.get(name, "")
-        rows.append(Row(declared["label"], human(amount, declared["unit"]), note))
+        rows.append(Row(declared["label"], amount_of(header, name, amount, declared["unit"]), note))
     return rows
 
 

@@ -261,7 +261,8 @@ class _Counting:
             return False
         stack.close()
         self.failed = _GAVE_UP.format(type(error).__name__)
-        _log.warning("%s", self.failed, exc_info=error)
+        _log.warning("%s", self.failed)
+        _log.info("what it raised", exc_info=error)
         return True
 
 

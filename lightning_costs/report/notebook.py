@@ -5,8 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.core.units import human
-from lightning_costs.report.tables import ordered_names, quality_text
+from lightning_costs.report.tables import final_text, ordered_names, quality_text
 
 
 def comparison_html(cmp: Comparison) -> str:
@@ -19,7 +18,7 @@ def comparison_html(cmp: Comparison) -> str:
         "<tr>"
         f"<th style='text-align:left'>{escape(run['label'])}</th>"
         f"<td>{escape(quality_text(run['best_quality']))}</td>"
-        + "".join(f"<td>{escape(human(run['final'][name], cmp.indicators[name]['unit']))}</td>" for name in names)
+        + "".join(f"<td>{escape(final_text(run, name, cmp.indicators[name]['unit']))}</td>" for name in names)
         + "</tr>"
         for run in cmp.runs
     )

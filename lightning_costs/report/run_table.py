@@ -6,9 +6,8 @@ import math
 from typing import NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.core.units import human
 from lightning_costs.report.spreadsheet import as_csv
-from lightning_costs.report.tables import ordered_names, quality_text
+from lightning_costs.report.tables import final_text, ordered_names, quality_text
 
 
 class Column(NamedTuple):
@@ -64,7 +63,7 @@ def run_lines(cmp: Comparison, drawn: list[str]) -> list[RunLine]:
             run["label"] in best,
             [
                 RunCell(
-                    human(run["final"][column.name], cmp.indicators[column.name]["unit"]),
+                    final_text(run, column.name, cmp.indicators[column.name]["unit"]),
                     _number(run["final"][column.name]),
                 )
                 for column in columns

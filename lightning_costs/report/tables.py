@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
 from lightning_costs.compare.summary import FAMILIES
+from lightning_costs.core.certainty import amount_text
 from lightning_costs.core.units import digits, human
 
 
@@ -242,12 +243,19 @@ def _family(row: DeclarationRow) -> int:
     return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else len(FAMILIES)
 
 
+def final_text(run: RunRow, name: str, unit: str) -> str:
+    """A run's final amount for people, in the notation of its certainty."""
+    interval = run["intervals"].get(name)
+    kind = run["certainty"].get(name, "exact")
+    return amount_text(run["final"][name], unit, kind, (interval[0], interval[1]) if interval else None)
+
+
 def _final_cell(run: RunRow, row: DeclarationRow) -> Cell:
     name = row["name"]
     amount = run["final"][name]
     if amount is None:
         return Cell("missing", run["missing"].get(name, ""), missing=True)
-    return Cell(human(amount, row["unit"]), run["methods"].get(name, ""))
+    return Cell(final_text(run, name, row["unit"]), run["methods"].get(name, ""))
 
 
 def _known(cmp: Comparison, row: TargetRow, name: str) -> bool:

@@ -555,3 +555,35 @@ def test_options_travel_as_json(call: Call) -> None:
     options = json.loads(done.out)
     assert options["name"] == "x y"
     assert options["save_dir"] == str(done.folder / "costs")
+
+
+LOGS_TO_STDOUT = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+import torch, lightning.pytorch as pl
+
+class Eigen(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+    def training_step(self, batch, index):
+        return torch.linalg.eigvalsh(self.layer(batch) @ self.layer(batch).T).sum()  # no formula: we warn
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+                     enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(Eigen(), torch.utils.data.DataLoader(torch.rand(12, 4), batch_size=4))
+"""
+
+
+def test_a_script_that_logs_to_stdout_finds_nothing_of_ours_there(tmp_path: Path) -> None:
+    script = tmp_path / "logs.py"
+    script.write_text(LOGS_TO_STDOUT)
+    plain = subprocess.run([PYTHON, script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    measured = subprocess.run(
+        [PYTHON, "-m", "lightning_costs", "run", "--", PYTHON, script],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert measured.stdout == plain.stdout
+    assert "lightning-costs: flop is a lower bound" in measured.stderr

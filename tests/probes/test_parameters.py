@@ -302,3 +302,30 @@ def test_sizes_are_those_of_what_wraps_the_model_where_they_are_given() -> None:
     assert parameters.count(model, sizes=sizes) == 10 * (6 + 2)
     assert parameters.shared(model, {model: 2}, sizes) == 10 * (6 + 2)
     assert parameters.active(model, {}, {}, sizes) == 10 * (6 + 2)
+
+
+def test_layers_behind_an_input_that_is_flattened_are_no_experts():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(24, 24, bias=False)
+
+        def forward(self, x):
+            return self.inner(x)
+
+    class Stacked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stacks = nn.ModuleList(Block() for _ in range(2))
+
+        def forward(self, x):
+            x = x.squeeze(-1)
+            for block in self.stacks:
+                x = x - block(x)
+            return x
+
+    net = Stacked()
+    calls = ModuleCalls(net)
+    with calls:
+        net(torch.rand(8, 24, 1))
+    assert parameters.active(net, calls.counts, calls.rows) == 2 * 24 * 24

@@ -106,15 +106,15 @@ def test_one_run_is_stated_in_human_units():
         "executed 3.60 × 10¹⁹ FLOP",
         "a multiply-accumulate as 2 FLOPs",
         "(model FLOPs) 2.88 × 10¹⁹ FLOP",
-        "The IT energy was 40 kWh: GPU 35 kWh (measured by hardware counters), CPU 4 kWh (estimated by a model) and "
-        "RAM 1 kWh (estimated from a constant power).",
+        "The IT energy was ≈ 40 kWh: GPU 35 kWh (measured by hardware counters), CPU ≈ 4 kWh (estimated by a model) "
+        "and RAM ≈ 1 kWh (estimated from a constant power).",
         "from the monitor's setup on",
         "It leaves out PUE, storage, network, cooling",
         "2.69 kg of CO2 equivalents, energy times intensity, at 56 g/kWh (FRA 2023, location-based, codecarbon 3.2.0).",
         "This is location-based",
         "PUE 1.2, as given, is in carbon and electricity.",
         "USD 200, at USD 2.5 per device-hour (some cloud, on demand, https://example.org/prices/list, of 2026-05-01).",
-        "Electricity: USD 9.60, at USD 0.2 per kWh.",
+        "Electricity: ≈ USD 9.60, at USD 0.2 per kWh.",
         "are not added up",
     ):
         assert words in text, words
@@ -141,8 +141,8 @@ def test_runs_that_did_not_finish_are_counted_and_told():
     text = text_of(spent("a"), spent("b", 5, status="failed"), spent("c", 5, status="killed"))
     assert "3 training runs between 2026-01-02 and 2026-01-03: 1 finished, 1 failed and 1 killed." in text
     assert (
-        "The 2 runs that did not finish have 10 h of total time, 80 device-hours, 40 kWh of IT energy and "
-        "2.69 kg of CO2e of that." in text
+        "The 2 runs that did not finish have 10 h of total time, 80 device-hours, ≈ 40 kWh of IT energy and "
+        "≈ 2.69 kg of CO2e of that." in text
     )
     killed = spent("c", status="killed", attempts=[ATTEMPT | {"status": "killed"}])
     assert "did not finish (status: killed)" in text_of(killed)
@@ -154,10 +154,10 @@ def test_runs_that_did_not_finish_are_counted_and_told():
 def test_an_amount_that_some_runs_do_not_know_is_a_lower_bound_with_its_reason():
     blind = spent("b", left_out=("energy_j", "gpu_energy_j", "co2e_g"), missing={"gpu_energy_j": "NVML did not answer"})
     text = text_of(spent("a"), blind, spent("c"))
-    assert "The IT energy was at least 80 kWh (known in 2 of 3 runs)" in text
+    assert "The IT energy was at least ≈ 80 kWh (known in 2 of 3 runs)" in text
     assert "GPU at least 70 kWh" in text
-    assert "CPU 12 kWh" in text
-    assert "at least 5.38 kg of CO2 equivalents (known in 2 of 3 runs)" in text
+    assert "CPU ≈ 12 kWh" in text
+    assert "at least ≈ 5.38 kg of CO2 equivalents (known in 2 of 3 runs)" in text
     assert "GPU energy in 1 run: NVML did not answer." in text
 
 
@@ -175,9 +175,9 @@ def test_energy_is_measured_where_a_counter_counts_and_estimated_where_a_model_d
     text = text_of(new)
     assert "GPU 35 kWh (measured as power and integrated over time, its reading off by 0.500 kWh at most)" in text
     assert "CPU 4 kWh (measured by hardware counters)" in text
-    assert "RAM 1 kWh (estimated from a constant power)" in text
+    assert "RAM ≈ 1 kWh (estimated from a constant power)" in text
     both = text_of(new, spent("old"))
-    assert "CPU 8 kWh (measured by hardware counters in 1 run and estimated by a model in 1 run)" in both
+    assert "CPU ≈ 8 kWh (measured by hardware counters in 1 run and estimated by a model in 1 run)" in both
 
 
 def test_a_cpu_run_has_nodes_and_no_gpu():
@@ -414,8 +414,8 @@ def check_tex(text):
         if command is not None and command.isalpha():
             assert command in {
                 "textbackslash", "textasciitilde", "textasciicircum", "textsuperscript", "allowbreak", "ensuremath",
-                "times", "pm", "cdot", "mu", "le", "ge", "to", "circ", "ldots", "ss", "ae", "AE", "oe", "OE", "o", "O",
-                "l", "L", "i", "j", "u", "r", "H", "v", "c",
+                "times", "pm", "approx", "cdot", "mu", "le", "ge", "to", "circ", "ldots", "ss", "ae", "AE", "oe", "OE",
+                "o", "O", "l", "L", "i", "j", "u", "r", "H", "v", "c",
             }, command  # fmt: skip
         depth += {"{": 1, "}": -1}.get(brace, 0)
         assert depth >= 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_costs.compare.metric import Metric
+from lightning_costs.core.certainty import Certainty
 from lightning_costs.core.records import Amount
 
 #: Columns that are added up over runs: label, unit.
@@ -47,6 +48,8 @@ class Figure:
         reasons: Why not, and in how many runs.
         methods: How it was got, and in how many runs.
         least: Smallest amount of a run, `most` the largest.
+        certainty: That of the least certain run.
+        error: Half of the 95 % interval of a sum that is estimated; runs may err the same way, so it adds up.
     """
 
     amount: Amount
@@ -56,6 +59,8 @@ class Figure:
     methods: Mapping[str, int]
     least: Amount
     most: Amount
+    certainty: Certainty = "exact"
+    error: Amount = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

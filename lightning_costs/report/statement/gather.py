@@ -12,6 +12,7 @@ from typing import Any
 from lightning_costs.compare.evidence import unique_labels
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.schema import Mode
+from lightning_costs.core.certainty import Certainty, certainty, convention
 from lightning_costs.core.legible import legible, legible_run
 from lightning_costs.core.records import Amount, RunRecord
 from lightning_costs.core.reprice import reprice
@@ -126,6 +127,9 @@ def _pues(pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[float | None, int
     )
 
 
+_LESS_CERTAIN: tuple[Certainty, ...] = ("exact", "estimated", "modelled")
+
+
 def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
     amounts = [fact.amounts[name] for fact, _ in pairs]
     known = [amount for amount in amounts if amount is not None]
@@ -136,10 +140,16 @@ def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
         if fact.amounts[name] is None
     )
     methods = Counter(
-        discreet(str(run.header["methods"][name]))
+        convention(discreet(str(run.header["methods"][name])))
         for fact, run in pairs
         if fact.amounts[name] is not None and name in run.header.get("methods", {})
     )
+    kinds = {certainty(run.header, name) for fact, run in pairs if fact.amounts[name] is not None}
+    errors = [
+        interval[1] - amount
+        for fact, run in pairs
+        if (interval := (run.header.get("intervals") or {}).get(name)) and (amount := fact.amounts[name]) is not None
+    ]
     return Figure(
         amount=total,
         runs=len(pairs),
@@ -148,6 +158,8 @@ def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
         methods=dict(methods.most_common()),
         least=min(known, default=None),
         most=max(known, default=None),
+        certainty=max(kinds, key=_LESS_CERTAIN.index, default="exact"),
+        error=math.fsum(errors) or None,
     )
 
 

@@ -45,6 +45,7 @@ _SPECIAL = {
     "…": r"\ldots{}",
     "×": r"\ensuremath{\times}",
     "±": r"\ensuremath{\pm}",
+    "≈": r"\ensuremath{\approx}",
     "·": r"\ensuremath{\cdot}",
     "µ": r"\ensuremath{\mu}",
     "μ": r"\ensuremath{\mu}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_costs.core.certainty import noted
 from lightning_costs.report.statement.amounts import device_time, told
 from lightning_costs.report.statement.facts import COMPONENTS, TOTALS, Figure, Hardware, Statement
 
@@ -97,7 +98,8 @@ def sum_told(said: Statement, name: str, figure: Figure | None = None) -> str:
     assert figure.amount is not None
     if name == "device_s":
         return at_least(figure) + device_time(figure.amount, node=on_nodes(said))
-    return at_least(figure) + told(figure.amount, TOTALS[name][1])
+    text = told(figure.amount, TOTALS[name][1])
+    return at_least(figure) + noted(text, figure.amount, figure.certainty, figure.error)
 
 
 def out_of(figure: Figure) -> str:
