@@ -263,7 +263,8 @@ class Dominance(TypedDict):
 class MatchedPair(TypedDict):
     """Two runs that are alike by one indicator: `ratio` of the larger to the smaller.
 
-    `others` is column to b's amount over a's, None where either is missing, infinite or not positive.
+    `others` is column to b's amount over a's, None where either is missing, infinite or not positive. `differ` are the
+    columns among them by which the two differ by more than the tolerance.
     """
 
     a: str
@@ -271,12 +272,13 @@ class MatchedPair(TypedDict):
     ratio: float
     quality: list[Amount]
     others: dict[str, Amount]
+    differ: list[str]
 
 
 class Hidden(TypedDict):
     """What matching by one indicator hides of another: how many matched pairs differ by more than the tolerance.
 
-    `most` is the largest ratio, of the runs `example`. `n` pairs have both.
+    `most` is the largest ratio, of the runs `example`. Told over all `n` pairs in which both have an amount above 0.
     """
 
     differ: int
@@ -288,13 +290,12 @@ class Hidden(TypedDict):
 class MatchedRow(TypedDict):
     """Pairs of runs with max/min <= 1 + tolerance by one indicator.
 
-    `pairs` counts all; `listed` holds those that hide most, at most `matched.MOST_LISTED`. `hides` is told over
-    `looked_at` pairs: all, or the `matched.MOST_PAIRS` closest ones.
+    `pairs` counts all, and `hides` is told over all; `listed` holds those that hide most, at most
+    `matched.MOST_LISTED`.
     """
 
     column: str
     pairs: int
-    looked_at: int
     listed: list[MatchedPair]
     hides: dict[str, Hidden]
 

@@ -105,9 +105,7 @@ def matched_lines(cmp: Comparison) -> list[MatchedLine]:
             for name, hidden in worst
             if hidden["differ"] and math.isfinite(hidden["most"]) and name in headline
         ]
-        examples = [
-            told for pair in row["listed"][:2] if (told := _example(pair, cmp, headline, cmp.matched["tolerance"]))
-        ]
+        examples = [told for pair in row["listed"][:2] if (told := _example(pair, cmp, headline))]
         declared = cmp.indicators[row["column"]]
         found.append(
             MatchedLine(declared["label"], row["column"], declared["headline"], row["pairs"], hides[:4], examples)
@@ -125,11 +123,11 @@ def evidence_lines(evidence: Mapping[str, Any], most: int = 12) -> list[tuple[st
     return [(str(key).replace("_", " "), _cut(_told(value))) for key, value in list(evidence.items())[:most]]
 
 
-def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str], tolerance: float) -> str:
+def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str]) -> str:
     """Two runs and what differs most between them; nothing where all is within the tolerance."""
-    known = {name: ratio for name, ratio in pair["others"].items() if ratio is not None and ratio > 0 and name in names}
+    known = {name: ratio for name in pair["differ"] if name in names and (ratio := pair["others"][name]) is not None}
     name = max(known, key=lambda one: abs(math.log(known[one])), default="")
-    if not name or abs(math.log(known[name])) <= math.log1p(tolerance):
+    if not name:
         return ""
     text = f"{quoted(pair['a'])} and {quoted(pair['b'])}"
     ratio = known[name]
