@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 
@@ -282,24 +283,30 @@ def few_runs(runs: Sequence[RunRow], ranks: Ranks) -> list[Caution]:
                     pairs=[[pair["first"], pair["second"]] for pair in short],
                 )
             )
-    decided = [pair for pair in ranks["pairs"] if pair["rounded"] is not None]
+    decided = [pair for pair in ranks["pairs"] if pair["rounded"] is not None and pair["spearman"] is not None]
     if decided:
         widest = max(decided, key=lambda pair: pair["rounded"][1] - pair["rounded"][0])  # type: ignore[index]
-        low, high = widest["rounded"] or (0.0, 0.0)
+        low, high = widest["rounded"] or (-1.0, 1.0)
+        can = "can be anything" if widest["rounded_exactly"] else "is somewhere, whatever was rounded away,"
         found.append(
             caution(
                 "decided_by_rounding",
-                f"figures are printed with few digits, and runs that are one digit apart may be in the other order: "
-                f"Spearman of {widest['first']} and {widest['second']} is {widest['spearman']:.2g} as printed and can "
-                f"be anything from {low:.2g} to {high:.2g} ({len(decided)} of {len(ranks['pairs'])} pairs of "
-                "indicators)",
+                "figures are printed with few digits, and runs that are equal or one digit apart may be in any order: "
+                f"Spearman of {widest['first']} and {widest['second']} is {widest['spearman']:.2g} as printed and "
+                f"{can} from {_outwards(low, ROUND_FLOOR)} to {_outwards(high, ROUND_CEILING)} ({len(decided)} of "
+                f"{len(ranks['pairs'])} pairs of indicators)",
                 pairs=[
-                    {"first": p["first"], "second": p["second"], "spearman": p["spearman"], "rounded": p["rounded"]}
-                    for p in decided
+                    {key: dict(pair)[key] for key in ("first", "second", "spearman", "rounded", "rounded_exactly")}
+                    for pair in decided
                 ],
             )
         )
     return found
+
+
+def _outwards(bound: float, rounding: str) -> str:
+    """A bound with two decimal places, rounded so that it still is one."""
+    return f"{float(Decimal(f'{bound:.12f}').quantize(Decimal('0.01'), rounding)):g}"
 
 
 def _overlap(least: float | None, most: float | None, others_least: float | None, others_most: float | None) -> bool:

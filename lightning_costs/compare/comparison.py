@@ -20,6 +20,7 @@ from lightning_costs.compare.lifecycle import lifecycle
 from lightning_costs.compare.matched import TOLERANCE, matched
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.ranks import average_ranks, oriented, rank_pairs
+from lightning_costs.compare.rounding import may_be_rounded
 from lightning_costs.compare.schema import (
     Breakdown,
     Caution,
@@ -272,7 +273,8 @@ def compare(
     dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
     leaders = _leaders(labels, finals, ranked, target_rows)
     by_family = families(labels, finals, ranked, leaders)
-    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each)
+    printed = [may_be_rounded(run) for run in runs]
+    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each, printed)
     alike = matched(labels, finals, best, tolerance)
     setups = split_setups({row["label"]: row["setup"] for row in rows})
     seeds = None
@@ -385,12 +387,13 @@ def _ranks(
     better: Mapping[str, str],
     metric: Metric,
     groups: Sequence[str | None] | None,
+    printed: Sequence[bool],
 ) -> Ranks:
     def order(amounts: Sequence[Amount], cheaper: str) -> dict[str, float]:
         ranks = average_ranks(oriented(amounts, cheaper).tolist())
         return {label: rank for label, rank in zip(labels, ranks, strict=True) if rank is not None}
 
-    pairs = rank_pairs(labels, finals, better, groups)
+    pairs = rank_pairs(labels, finals, better, groups, printed)
     return {
         "indicators": list(finals),
         "pairs": pairs,

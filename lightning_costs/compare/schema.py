@@ -176,7 +176,8 @@ class RankPair(TypedDict):
     A flip [a, b] says: run a is the cheaper one by `first`, run b by `second`; at most `ranks.MOST_FLIPS` are
     listed, of `discordant`. `within` and `across` split the counts into pairs of one group and pairs of two, where runs
     have groups.
-    `rounded` is [least, most] of what Spearman can be where runs that are one printed digit apart change places.
+    `rounded` is [least, most] of what Spearman can be where printed digits leave the order of runs open: its extremes
+    (`rounded_exactly`), or bounds that hold whatever was rounded away.
     """
 
     first: str
@@ -191,6 +192,7 @@ class RankPair(TypedDict):
     within: Counts | None
     across: Counts | None
     rounded: list[float] | None
+    rounded_exactly: bool | None
 
 
 class FamilyPair(TypedDict):

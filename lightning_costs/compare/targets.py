@@ -189,6 +189,7 @@ def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, st
         better: Counter to its cheaper direction.
     """
     labels = list(next(iter(costs.values()), {}))
+    by_counter = {name: list(row.values()) for name, row in costs.items()}
     found: list[Flips] = [
         {
             "first": pair["first"],
@@ -198,7 +199,7 @@ def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, st
             "n": pair["n"],
             "pairs": pair["flips"],
         }
-        for pair in rank_pairs(labels, {name: list(row.values()) for name, row in costs.items()}, better)
+        for pair in rank_pairs(labels, by_counter, better, printed=[False] * len(labels))
         if pair["discordant"]
     ]
     return sorted(found, key=lambda row: (not row["clocks"], -row["discordant"]))
