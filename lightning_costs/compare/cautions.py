@@ -129,8 +129,8 @@ def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metr
             found.append(
                 caution(
                     "no_quality",
-                    f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve and "
-                    "takes part in no target and no front",
+                    f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve, counts "
+                    "as one that reached no target, is on no front and leads by nothing",
                     [run["label"]],
                 )
             )

@@ -16,6 +16,7 @@ from lightning_costs.compare.dominance import dominance, fronts
 from lightning_costs.compare.evidence import declarations, drawn_curve, read_run, unique_labels
 from lightning_costs.compare.families import families, family_pairs
 from lightning_costs.compare.grouping import group_of_each, members
+from lightning_costs.compare.leads import leads
 from lightning_costs.compare.lifecycle import lifecycle
 from lightning_costs.compare.matched import TOLERANCE, matched
 from lightning_costs.compare.metric import Metric, agree_on_metric
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 
 #: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
-SCHEMA = 2
+SCHEMA = 3
 #: Most values of curves that a comparison holds for drawing: runs x columns x evaluations.
 DRAWN_VALUES = 2_000_000
 _LEAST_DRAWN = 64
@@ -82,8 +83,8 @@ class Comparison:
         matched: Pairs of runs that are alike by one indicator, and what that hides of the others.
         groups: Seeds of one method together; None where runs were not grouped.
         breakdowns: Time by account, memory and energy by kind, step times, waiting, money.
-        leaders: Indicator to who is cheapest by it: for counters, to the last target that anybody reached;
-            for others, at the end.
+        leaders: Indicator to who is cheapest by it, of the runs with a quality and a reading of it: for counters, to
+            the last target that anybody reached; for others, at the end. Absent where fewer than two have one.
         best: Labels of the runs with the best quality.
         setups: What runs have in common and what they differ in.
         summary: What was found, in sentences that are limited to the setup that was measured.
@@ -271,8 +272,8 @@ def compare(
     swept = sweep(courses, counters, metric.mode, by_group)
     by_indicator = fronts(labels, finals, best, ranked, metric.mode)
     dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
-    leaders = _leaders(labels, finals, ranked, target_rows)
-    by_family = families(labels, finals, ranked, leaders)
+    leaders, fields = leads(labels, finals, best, ranked, target_rows)
+    by_family = families(labels, finals, ranked, leaders, fields)
     printed = [may_be_rounded(run) for run in runs]
     ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each, printed)
     alike = matched(labels, finals, best, tolerance)
@@ -302,13 +303,13 @@ def compare(
         leaders=leaders,
         best=first,
         setups=setups,
-        summary=summary(rows, metric, first, declared, leaders, by_family, dominant, setups, curve),
+        summary=summary(rows, metric, first, declared, leaders, fields, by_family, dominant, setups, curve),
         cautions=[
             *run_cautions(runs, rows, courses, metric, setups, declared, tariff),
             *hindsight_cautions(target_rows),
             *claims.early_leads(rows, swept, metric, first, counters),
             *claims.single_family(by_family),
-            *claims.searched_under(rows, leaders),
+            *claims.searched_under(rows, leaders, fields),
             *claims.almost_as_good(rows, metric, first, declared),
             *claims.matched_pairs(alike),
             *claims.seed_noise(seeds, metric),
@@ -318,7 +319,7 @@ def compare(
         ],
         tariff=None if tariff is None else legible_data(tariff.as_dict()),
         curve=curve,
-        lifecycle=lifecycle(as_spent, queries),
+        lifecycle=lifecycle(as_spent, queries, rated=[row["label"] for row in rows if row["best_quality"] is not None]),
     )
 
 
@@ -334,10 +335,14 @@ def summary_at_one_price(cmp: Comparison, priced: Mapping[str, str]) -> list[str
     best = [run["best_quality"] for run in cmp.runs]
     by_indicator = fronts(cmp.labels, finals, best, ranked, cmp.mode)
     dominant = dominance(cmp.labels, finals, best, ranked, cmp.mode, by_indicator)
+    _, fields = leads(cmp.labels, finals, best, ranked, cmp.targets)
     leaders = {**cmp.leaders, **{name: cmp.leaders[base] for name, base in priced.items() if base in cmp.leaders}}
-    by_family = families(cmp.labels, finals, ranked, leaders)
+    fields = {**fields, **{name: fields[base] for name, base in priced.items() if base in fields}}
+    by_family = families(cmp.labels, finals, ranked, leaders, fields)
     metric = Metric(cmp.monitor, cmp.mode)
-    return summary(cmp.runs, metric, cmp.best, cmp.indicators, leaders, by_family, dominant, cmp.setups, cmp.curve)
+    return summary(
+        cmp.runs, metric, cmp.best, cmp.indicators, leaders, fields, by_family, dominant, cmp.setups, cmp.curve
+    )
 
 
 def _targets(
@@ -401,25 +406,6 @@ def _ranks(
         "quality": order(best, "higher" if metric.mode == "max" else "lower"),
         "families": family_pairs(pairs, finals, ranked),
     }
-
-
-def _leaders(
-    labels: Sequence[str],
-    finals: Mapping[str, Sequence[Amount]],
-    ranked: Mapping[str, DeclarationRow],
-    targets: Sequence[TargetRow],
-) -> dict[str, Lead]:
-    leaders: dict[str, Lead] = {}
-    for name, amounts in finals.items():
-        if ranked[name]["kind"] != "counter":
-            if first := _extreme(labels, amounts, ranked[name]["better"]):
-                leaders[name] = {"labels": first, "basis": "at the end of the run"}
-            continue
-        for row in reversed(targets):
-            if won := row["winners"][name]:
-                leaders[name] = {"labels": won, "basis": f"to reach {row['target']:.4g}"}
-                break
-    return leaders
 
 
 def _extreme(labels: Sequence[str], amounts: Sequence[Amount], better: str) -> list[str]:

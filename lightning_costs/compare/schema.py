@@ -248,8 +248,9 @@ class Dominance(TypedDict):
 
     `joint` is the Pareto front in quality and all `columns` together; `left_out` says why an indicator is not among
     them. `by_run` is label to the indicators whose own front it is `on` and `off` (missing ones are in neither).
-    `everywhere` are on every front, `nowhere` on none. `dominated_by` is label to runs that are at least as good in
-    all of `columns` and quality and better in one; at most `pareto.MOST_DOMINATORS`, of `dominators`.
+    `everywhere` have a reading of every indicator that any run has and are on the front of each, `nowhere` are on none.
+    `dominated_by` is label to runs that are at least as good in all of `columns` and quality and better in one; at most
+    `pareto.MOST_DOMINATORS`, of `dominators`.
     """
 
     joint: list[str]

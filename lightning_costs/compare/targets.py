@@ -128,9 +128,10 @@ def chosen_targets(best: Sequence[Amount], mode: Mode) -> list[tuple[float, str]
     if not ordered:
         return []
     every, half = ordered[-1], ordered[(len(ordered) + 1) // 2 - 1]
-    chosen = [(every, "the best that every run reaches")]
+    rated = "" if len(ordered) == len(best) else " with a quality"
+    chosen = [(every, f"the best that every run{rated} reaches")]
     if half != every:
-        chosen.append((half, "the best that at least half of the runs reach"))
+        chosen.append((half, f"the best that at least half of the runs{rated} reach"))
     return chosen
 
 

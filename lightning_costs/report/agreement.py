@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import MatchedPair, TargetRow
+from lightning_costs.compare.summary import front_sentences
 from lightning_costs.compare.wording import named, quoted
 from lightning_costs.core.units import digits
 from lightning_costs.report.tables import ordered_names, quality_text
@@ -38,7 +39,8 @@ def family_lines(cmp: Comparison) -> list[FamilyLine]:
     """Who leads which family of indicators; one that disagrees with itself has no leader."""
     found = []
     for row in cmp.families["rows"]:
-        leaders = named(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else "all tie"
+        tie = "all tie" if any(name in cmp.leaders for name in row["columns"]) else "nobody: too few have a reading"
+        leaders = named(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else tie
         columns = [cmp.indicators[name]["label"] for name in row["columns"]]
         found.append(FamilyLine(row["family"], columns, leaders, "; ".join(dict.fromkeys(row["merged"].values()))))
     return found
@@ -47,19 +49,17 @@ def family_lines(cmp: Comparison) -> list[FamilyLine]:
 def dominance_sentences(cmp: Comparison) -> list[str]:
     """Who is efficient by every indicator, who by none, and who by some mixture of all."""
     found = cmp.dominance
-    if len(cmp.runs) < 2 or not found["columns"]:
-        return []
-    count = len(cmp.fronts)
-    said = [
-        f"On the front of every one of {count} indicators: {named(found['everywhere']) or 'nobody'}.",
-        f"On none: {named(found['nowhere']) or 'nobody'}.",
-        f"On the joint front in quality and {len(found['columns'])} indicators together: {named(found['joint'])}.",
-    ]
+    said = front_sentences(found, cmp.best)
+    if not said or not found["columns"]:
+        return said
+    count = len(found["columns"])
+    said.append(f"On the joint front in quality and {count} indicators together: {named(found['joint'])}.")
     for label in found["nowhere"][:3]:
         if above := found["dominated_by"].get(label):
-            said.append(f"{quoted(label)} is no better by any of them than {named(above, 3)}.")
-    if found["left_out"]:
-        left = ", ".join(cmp.indicators[name]["label"] for name in found["left_out"])
+            said.append(f"{quoted(label)} is no better by any of these {count} than {named(above, 3)}.")
+    some = [name for name in found["left_out"] if cmp.fronts.get(name)]
+    if some:
+        left = ", ".join(cmp.indicators[name]["label"] for name in some)
         said.append(f"Left out of the joint front, because only some runs have it: {left}.")
     return said
 

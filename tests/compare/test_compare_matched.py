@@ -18,7 +18,9 @@ from lightning_costs.report.agreement import matched_lines
 #: Near and at the tolerance, equal, nothing, missing, endless, below nothing.
 GRID = [None, 0.0, 1.0, 1.05, 1.0500001, 1.1025, 2.0, 2.1, 4.0, 4.2, 40.0, math.inf, -1.0]
 AMOUNT = st.one_of(st.sampled_from(GRID), st.integers(80, 120).map(lambda n: n / 100))
-COLUMNS = st.integers(0, 9).flatmap(lambda n: st.lists(st.lists(AMOUNT, min_size=n, max_size=n), min_size=2, max_size=4))
+COLUMNS = st.integers(0, 9).flatmap(
+    lambda n: st.lists(st.lists(AMOUNT, min_size=n, max_size=n), min_size=2, max_size=4)
+)
 
 
 def exact(amount):
