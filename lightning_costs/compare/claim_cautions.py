@@ -252,12 +252,12 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
             )
         )
     if single and len(single) < len(known):
+        rated = " with a quality" if any(len(groups["members"][group]) > 1 for group in single) else ""
         found.append(
             caution(
                 "single_seed",
-                f"{named(single)} {'has' if len(single) == 1 else 'have'} one run"
-                f"{' with a quality' if any(len(groups['members'][group]) > 1 for group in single) else ''} each: how much "
-                "chance is in it is unknown",
+                f"{named(single)} {'has' if len(single) == 1 else 'have'} one run{rated} each: how much chance is in "
+                "it is unknown",
                 [label for group in single for label in groups["members"][group]],
             )
         )

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lightning_costs.compare import claim_cautions as claims
+from lightning_costs.compare.below_zero import without_below_zero
 from lightning_costs.compare.breakdowns import breakdowns
-from lightning_costs.compare.cautions import clash_cautions, hindsight_cautions, restart_cautions, run_cautions
+from lightning_costs.compare.cautions import (
+    below_zero_cautions,
+    clash_cautions,
+    hindsight_cautions,
+    mode_cautions,
+    restart_cautions,
+    run_cautions,
+)
 from lightning_costs.compare.dominance import dominance, fronts
 from lightning_costs.compare.evidence import declarations, drawn_curve, read_run, unique_labels
 from lightning_costs.compare.families import families, family_pairs
@@ -19,7 +27,7 @@ from lightning_costs.compare.grouping import group_of_each, members
 from lightning_costs.compare.leads import leads
 from lightning_costs.compare.lifecycle import lifecycle
 from lightning_costs.compare.matched import TOLERANCE, matched
-from lightning_costs.compare.metric import Metric, agree_on_metric
+from lightning_costs.compare.metric import Metric, agree_on_metric, declared_otherwise
 from lightning_costs.compare.ranks import average_ranks, oriented, rank_pairs
 from lightning_costs.compare.rounding import may_be_rounded
 from lightning_costs.compare.schema import (
@@ -248,12 +256,14 @@ def compare(
         raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a finite number of at least 0, such as 0.05 for 5 %, got {tolerance!r}")
-    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in runs]
+    possible, removed = without_below_zero(runs)
+    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
     runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, None if monitor is None else legible(monitor), mode)
     labels = unique_labels(runs)
+    against = declared_otherwise(runs, labels, metric)
     of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
     by_group = None if group is None else members(labels, [str(each) for each in of_each])
     declared, clashing = declarations(runs)
@@ -303,8 +313,11 @@ def compare(
         leaders=leaders,
         best=first,
         setups=setups,
-        summary=summary(rows, metric, first, declared, leaders, fields, by_family, dominant, setups, curve),
+        summary=summary(
+            rows, metric, first, declared, leaders, fields, by_family, dominant, setups, curve, len(against)
+        ),
         cautions=[
+            *mode_cautions(against, metric),
             *run_cautions(runs, rows, courses, metric, setups, declared, tariff),
             *hindsight_cautions(target_rows),
             *claims.early_leads(rows, swept, metric, first, counters),
@@ -315,6 +328,7 @@ def compare(
             *claims.seed_noise(seeds, metric),
             *claims.few_runs(rows, ranks),
             *restart_cautions(as_spent, curve),
+            *below_zero_cautions(removed, labels),
             *clash_cautions(clashing),
         ],
         tariff=None if tariff is None else legible_data(tariff.as_dict()),
@@ -340,9 +354,11 @@ def summary_at_one_price(cmp: Comparison, priced: Mapping[str, str]) -> list[str
     fields = {**fields, **{name: fields[base] for name, base in priced.items() if base in fields}}
     by_family = families(cmp.labels, finals, ranked, leaders, fields)
     metric = Metric(cmp.monitor, cmp.mode)
-    return summary(
+    found = summary(
         cmp.runs, metric, cmp.best, cmp.indicators, leaders, fields, by_family, dominant, cmp.setups, cmp.curve
     )
+    # The first sentence is of the quality, which no price changes.
+    return [*cmp.summary[:1], *found[1:]]
 
 
 def _targets(

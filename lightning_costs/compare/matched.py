@@ -119,7 +119,8 @@ def _row(
 
 def _ends(index: int, order: Indices, table: Floats, highest: Floats) -> Indices:
     """[order]: before which place in the order of an indicator the rows end that are like this one by it."""
-    return np.searchsorted(table[index, order], highest[index, order], side="right")
+    ends: Indices = np.searchsorted(table[index, order], highest[index, order], side="right")
+    return ends
 
 
 def _alike(other: int, known: Indices, ends: Indices, table: Floats, highest: Floats) -> int:
@@ -138,8 +139,7 @@ def _placed(rows: Indices, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, 
 def _hidden(pair: tuple[int, int], index: int, table: Floats) -> float:
     """How much a pair hides: its largest ratio by any other indicator, as a logarithm."""
     both = table[:, pair]
-    known = (both > 0).all(axis=1)
-    known[index] = False
+    known = (both > 0).all(axis=1) & (np.arange(len(table)) != index)
     return float(np.abs(np.diff(np.log(both[known]))).max(initial=0.0))
 
 

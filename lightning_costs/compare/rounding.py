@@ -133,15 +133,14 @@ def spearman_range(x: Orders, y: Orders) -> tuple[float, float, bool] | None:
     Returns:
         None where no order has a correlation: a column in which all runs tie.
     """
-    if x.every is not None and y.every is not None:
-        if len(x.every) * len(y.every) * len(x.low) <= _MOST_WORK:
-            squares = np.outer((x.every**2).sum(axis=1), (y.every**2).sum(axis=1)).astype(np.float64)
-            known = squares > 0
-            if not known.any():
-                return None
-            products = x.every.astype(np.float64) @ y.every.T.astype(np.float64)
-            found = np.clip(products[known] / np.sqrt(squares[known]), -1.0, 1.0)
-            return float(found.min()), float(found.max()), True
+    if x.every is not None and y.every is not None and len(x.every) * len(y.every) * len(x.low) <= _MOST_WORK:
+        squares = np.outer((x.every**2).sum(axis=1), (y.every**2).sum(axis=1)).astype(np.float64)
+        known = squares > 0
+        if not known.any():
+            return None
+        products = x.every.astype(np.float64) @ y.every.T.astype(np.float64)
+        found = np.clip(products[known] / np.sqrt(squares[known]), -1.0, 1.0)
+        return float(found.min()), float(found.max()), True
     if not (x.most and y.most):
         return None
     near = np.maximum(0, np.maximum(x.low - y.high, y.low - x.high)).astype(np.float64)
@@ -173,7 +172,7 @@ def _above(values: Floats, bounds: Floats) -> Integers:
 
 def _lost_to_ties(sizes: Integers) -> int:
     """What ties of so many runs take off the sum of squared ranks; of all runs, what there is to take."""
-    return sum(size * (size * size - 1) for size in sizes.tolist()) // 3
+    return sum(int(size) * (int(size) ** 2 - 1) for size in sizes) // 3
 
 
 def _clumps(lows: Floats, highs: Floats) -> list[list[int]]:

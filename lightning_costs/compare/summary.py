@@ -35,10 +35,11 @@ def summary(
     dominance: Dominance,
     setups: Setups,
     curve: str,
+    against: int = 0,
 ) -> list[str]:
     """Sentences: how many runs, who was best, who leads by which headline indicators, by how many families, where."""
     return [
-        _runs(runs, metric),
+        _runs(runs, metric, against),
         *_best(runs, best),
         *_leaders(runs, declared, leaders, fields),
         *_families(runs, families),
@@ -60,10 +61,11 @@ def joined(words: Sequence[str], most: int = 6) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-def _runs(runs: Sequence[RunRow], metric: Metric) -> str:
+def _runs(runs: Sequence[RunRow], metric: Metric, against: int) -> str:
     count = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
     direction = "higher" if metric.mode == "max" else "lower"
-    return f"{count} compared by {quoted(metric.monitor)}, where {direction} is better."
+    though = f", though {against} of them declare{'s' if against == 1 else ''} the opposite" if against else ""
+    return f"{count} compared by {quoted(metric.monitor)}, where {direction} is better{though}."
 
 
 def _best(runs: Sequence[RunRow], best: Sequence[str]) -> list[str]:

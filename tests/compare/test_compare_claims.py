@@ -211,3 +211,66 @@ def test_no_spread_is_told_of_one_run(groups):
 
 def test_two_single_runs_are_not_called_noise():
     assert not of_kind(compare(seeds(a=[0.9], b=[0.9]), group=r"name~(\w)-", targets=[0.5]), "within_seed_noise")
+
+
+# Amounts below 0
+
+
+def test_an_amount_below_zero_never_wins_and_is_missing_with_its_reason():
+    runs = [model("A", 70.0, 10.0, 2.0, 5.0), model("B", 75.0, -1.0, 4.0, 9.0), model("C", 80.0, 20.0, -0.5, 8.0)]
+    cmp = compare(runs)
+    assert cmp.leaders["params"]["labels"] == ["A"]
+    assert cmp.fronts["params"] == ["A", "C"]
+    assert [run["final"]["params"] for run in cmp.runs] == [10.0, None, 20.0]
+    assert cmp.runs[1]["missing"]["params"].startswith("-1 is written there, and no amount of it is below 0")
+    said = of_kind(cmp, "below_zero")
+    assert [(row["evidence"]["column"], row["runs"]) for row in said] == [("params", ["B"]), ("forward_mac", ["C"])]
+    assert "such readings are taken as missing" in said[0]["text"]
+
+
+def test_a_curve_with_a_mark_below_zero_costs_nothing_less():
+    odd = make_run("odd", quality=[0.5, 0.9], costs={"energy_j": [-1.0, 7.0], "samples": [1.0, 2.0]})
+    cmp = compare([odd, make_run("even", quality=[0.5, 0.9], costs={"energy_j": [3.0, 6.0], "samples": [1.0, 2.0]})])
+    assert cmp.curves["odd"]["energy_j"] == [None, 7.0]
+    assert not any("odd" in row["labels"] for row in cmp.sweep["winners"]["energy_j"])
+    assert of_kind(cmp, "below_zero")
+
+
+@pytest.mark.parametrize(
+    ("unit", "amounts", "kept"),
+    [
+        ("drift", (-1.0, -2.0, 3.0), (-1.0, -2.0, 3.0)),
+        ("drift", (-0.5, 2.0, 3.0), (-0.5, 2.0, 3.0)),
+        ("drift", (-1.0, 2.0, 3.0), (None, 2.0, 3.0)),
+        ("refund_usd", (-20.5, 2.0, 3.0), (-20.5, 2.0, 3.0)),
+        ("ms", (-5.0, 2.0, 3.0), (None, 2.0, 3.0)),
+        ("samples_per_s", (-1.0, 2.0, 3.0), (None, 2.0, 3.0)),
+    ],
+)
+def test_a_quantity_that_may_have_a_sign_keeps_it_unless_it_is_the_usual_mark(unit, amounts, kept):
+    declared = {unit: declaration(unit, unit.rpartition("_")[2] if unit == "refund_usd" else unit, "static", "other")}
+    runs = [make_run(str(i), costs={}, statics={unit: amount}, declared=declared) for i, amount in enumerate(amounts)]
+    cmp = compare(runs)
+    assert tuple(run["final"][unit] for run in cmp.runs) == kept
+    assert bool(of_kind(cmp, "below_zero")) == (kept != amounts)
+
+
+def test_carbon_under_a_new_tariff_is_not_made_from_energy_below_zero():
+    from lightning_costs.core.tariff import Tariff
+
+    runs = [make_run(n, quality=[0.9], costs={"energy_j": [e], "co2e_g": [e]}) for n, e in (("a", -1.0), ("b", 5.0))]
+    cmp = compare(runs, tariff=Tariff(gco2e_per_kwh=100.0, pue=1.0))
+    assert cmp.runs[0]["final"]["co2e_g"] is None
+    assert cmp.runs[1]["final"]["co2e_g"] > 0
+
+
+# Directions
+
+
+def test_a_mode_against_what_runs_declare_is_told_first():
+    cmp = compare([make_run("a"), make_run("b"), make_run("c", monitor=None, mode=None, metric="val/acc")], mode="min")
+    assert cmp.cautions[0]["kind"] == "mode_contradicts_runs"
+    assert cmp.cautions[0]["runs"] == ["a", "b"]
+    assert "'a' and 'b' declare max for 'val/acc'" in cmp.cautions[0]["text"]
+    assert "lower is better, though 2 of them declare the opposite." in cmp.summary[0]
+    assert not of_kind(compare([make_run("a")], mode="max"), "mode_contradicts_runs")
