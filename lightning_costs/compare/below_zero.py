@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,10 +71,11 @@ def _lowest(run: RunRecord) -> dict[str, float]:
     """Column to its lowest amount."""
     statics: Mapping[str, Amount] = run.header.get("statics", {})
     declared = run.header["indicators"]
-    names = [name for name in declared if name not in statics and name in run.points.columns]
-    rows = run.points.select(pl.col(names).cast(pl.Float64).fill_nan(None).min()).to_dicts() if names else []
-    found = {name: amount for name, amount in statics.items() if name in declared} | (rows[0] if rows else {})
-    return {name: amount for name, amount in found.items() if amount is not None and not math.isnan(amount)}
+    found: dict[str, Any] = {
+        column.name: column.min() for column in run.points.get_columns() if column.name in declared
+    }
+    found |= {name: amount for name, amount in statics.items() if name in declared}
+    return {name: amount for name, amount in found.items() if isinstance(amount, int | float)}
 
 
 def _amounts(run: RunRecord, name: str) -> list[float]:

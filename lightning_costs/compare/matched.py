@@ -99,16 +99,17 @@ def _row(
         widest = _placed(known, widest_pairs(np.log(table[other, known]), near, MOST_LISTED))
         candidates |= dict.fromkeys(widest)
         a, b = (widest or _placed(known, first_pairs(near, 1)))[0]
-        pairs = width(near)
+        n = width(near)
         hides[name] = {
-            "differ": pairs - _alike(other, known, near, table, highest),
-            "n": pairs,
+            "differ": n - _alike(other, known, near, table, highest),
+            "n": n,
             "most": float(max(table[other, [a, b]]) / min(table[other, [a, b]])),
             "example": [labels[a], labels[b]],
         }
     # Pairs that are none of the widest by any other indicator are equal by all, or nothing else is known of them.
     candidates |= dict.fromkeys(_placed(order, first_pairs(ends, MOST_LISTED + len(candidates))))
-    listed = sorted(candidates, key=lambda pair: -_hidden(pair, index, table))[:MOST_LISTED]
+    pairs = np.array(list(candidates))
+    listed = pairs[np.argsort(-_hidden(pairs, index, table), kind="stable")][:MOST_LISTED].tolist()
     return {
         "column": names[index],
         "pairs": width(ends),
@@ -136,15 +137,17 @@ def _placed(rows: Indices, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, 
     return [(int(rows[a]), int(rows[b])) for a, b in pairs]
 
 
-def _hidden(pair: tuple[int, int], index: int, table: Floats) -> float:
-    """How much a pair hides: its largest ratio by any other indicator, as a logarithm."""
-    both = table[:, pair]
-    known = (both > 0).all(axis=1) & (np.arange(len(table)) != index)
-    return float(np.abs(np.diff(np.log(both[known]))).max(initial=0.0))
+def _hidden(pairs: Indices, index: int, table: Floats) -> Floats:
+    """[pairs]: how much each hides: its largest ratio by any other indicator, as a logarithm."""
+    one, other = table[:, pairs[:, 0]], table[:, pairs[:, 1]]
+    known = (one > 0) & (other > 0) & (np.arange(len(table)) != index)[:, None]
+    ratios = np.divide(one, other, where=known, out=np.ones_like(one))
+    sizes: Floats = np.abs(np.log(ratios)).max(axis=0)
+    return sizes
 
 
 def _pair(
-    pair: tuple[int, int],
+    pair: Sequence[int],
     index: int,
     names: Sequence[str],
     labels: Sequence[str],

@@ -234,6 +234,7 @@ class _Ranks:
         self._there = ~np.isnan(columns)
         self._printed = printed
         self._ranks: dict[tuple[int, bytes], NDArray[np.int64]] = {}
+        self._doubts: dict[tuple[int, bytes], Floats] = {}
         self._orders: dict[tuple[int, bytes], Orders] = {}
 
     def spearman(self, i: int, j: int) -> float | None:
@@ -243,8 +244,9 @@ class _Ranks:
     def rounded(self, i: int, j: int) -> tuple[float, float, bool] | None:
         """What it can be whatever was rounded away (`rounding.spearman_range`); None where that changes nothing."""
         both = self._there[i] & self._there[j]
-        x, y = self._ordered(i, both), self._ordered(j, both)
-        found = spearman_range(x, y) if x.open or y.open else None
+        if not (self._doubt(i, both).any() or self._doubt(j, both).any()):
+            return None
+        found = spearman_range(self._ordered(i, both), self._ordered(j, both))
         return None if found is None or found[0] == found[1] else found
 
     def _of(self, i: int, both: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -253,11 +255,16 @@ class _Ranks:
             self._ranks[key] = _doubled_ranks(self._columns[i, both])
         return self._ranks[key]
 
+    def _doubt(self, i: int, both: NDArray[np.bool_]) -> Floats:
+        key = (i, both.tobytes())
+        if key not in self._doubts:
+            self._doubts[key] = doubt(self._columns[i, both], self._printed[both])
+        return self._doubts[key]
+
     def _ordered(self, i: int, both: NDArray[np.bool_]) -> Orders:
         key = (i, both.tobytes())
         if key not in self._orders:
-            column = self._columns[i, both]
-            self._orders[key] = orders(column, doubt(column, self._printed[both]))
+            self._orders[key] = orders(self._columns[i, both], self._doubt(i, both))
         return self._orders[key]
 
 

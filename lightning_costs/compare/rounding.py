@@ -38,11 +38,6 @@ class Orders(NamedTuple):
     most: int
     every: Integers | None
 
-    @property
-    def open(self) -> bool:
-        """Whether there is more than one."""
-        return bool((self.low < self.high).any())
-
 
 def may_be_rounded(run: RunRecord) -> bool:
     """Whether a run's figures were printed somewhere: those that a program recorded or logged have all their digits."""
@@ -119,7 +114,7 @@ def orders(column: Floats, doubts: Floats) -> Orders:
         high=high,
         least=whole - _lost_to_ties(np.array([len(clump) for clump in clumps])),
         most=whole - _lost_to_ties(exact),
-        every=_every(clumps, lows, highs),
+        every=_every(clumps, lows, highs, low, high),
     )
 
 
@@ -187,19 +182,23 @@ def _clumps(lows: Floats, highs: Floats) -> list[list[int]]:
     return found
 
 
-def _every(clumps: Sequence[Sequence[int]], lows: Floats, highs: Floats) -> Integers | None:
+def _every(
+    clumps: Sequence[Sequence[int]], lows: Floats, highs: Floats, low: Integers, high: Integers
+) -> Integers | None:
     """[orders, runs]: every order, as ranks; None where they are too many."""
     if max(map(len, clumps), default=0) > _MOST_CLUMP:
         return None
     runs = len(lows)
-    ranks = np.zeros((1, runs), dtype=np.int64)
+    # A run whose rank is certain has it in every order.
+    ranks = low[None, :]
     placed = 0
     for clump in clumps:
-        own = np.array(list(_weak_orders(clump, lows, highs)), dtype=np.int64)
-        if len(ranks) * len(own) > min(_MOST_ORDERS, _MOST_WORK // runs):
-            return None
-        ranks = np.repeat(ranks, len(own), axis=0)
-        ranks[:, clump] = np.tile(own, (len(ranks) // len(own), 1)) + 2 * placed + len(clump) - runs
+        if (low[clump] < high[clump]).any():
+            own = np.array(list(_weak_orders(clump, lows, highs)), dtype=np.int64)
+            if len(ranks) * len(own) > min(_MOST_ORDERS, _MOST_WORK // runs):
+                return None
+            ranks = np.repeat(ranks, len(own), axis=0)
+            ranks[:, clump] = np.tile(own, (len(ranks) // len(own), 1)) + 2 * placed + len(clump) - runs
         placed += len(clump)
     return ranks
 

@@ -27,10 +27,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
             "it's a table.csv",
             TABLE,
             "--monitor 'top 1' --mode max --cost 'params=Params (M)' --cost forward_mac=gflops --cost ms "
-            "--unit params=M --unit forward_mac=GMAC --target 75 --target 72.5 --run-column 'the model' --tolerance 0.1 --queries 1e6",
+            "--unit params=M --unit forward_mac=GMAC --target 75 --target 72.5 --run-column 'the model' "
+            "--tolerance 0.1 --queries 1e6",
         ),
         ("-curves.csv", CURVES, "--monitor acc --mode max --cost time_s --group 'name~(\\w)-' --step-column step"),
-        ("rates.csv", TABLE.replace("ms", "img_per_s"), "--monitor 'top 1' --mode min --cost img_per_s:max"),
+        ("rates.csv", TABLE.replace(",ms,", ",img_per_s,"), "--monitor 'top 1' --mode min --cost img_per_s:max"),
     ],
 )
 def test_the_next_command_works_as_it_is_printed(
