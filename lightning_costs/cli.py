@@ -296,6 +296,7 @@ def _compared(
 
 @app.command()
 def compare(
+    context: typer.Context,
     paths: Paths,
     monitor: Monitor = None,
     mode: Direction = None,
@@ -303,12 +304,12 @@ def compare(
     tariff: TariffFile = None,
     curve: Curves = Curve.SPENT,
     queries: Queries = None,
-    group: Group = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
     unit: Units = None,
     run_column: RunColumn = None,
     step_column: StepColumn = None,
+    group: Group = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
@@ -321,9 +322,27 @@ def compare(
     if json is not None:
         compared.to_json(json)
         say(f"wrote {json}")
-    again = "" if curve is Curve.SPENT else f" --curve {curve.value}"
-    again += "" if group is None else f" --group {shlex.quote(group)}"
-    say(f"next: lightning-costs report {shlex.join(paths)}{again} --to html -o report.html")
+    say(f"next: lightning-costs report {_as_page(context)}")
+
+
+def _as_page(context: typer.Context) -> str:
+    """Arguments of `report` that write what this command compared as a page, as a shell reads them."""
+    taken = {param.name for param in getattr(typer.main.get_command(app), "commands", {})["report"].params}
+    sources: list[str] = []
+    options: list[str] = []
+    for param in context.command.params:
+        value = context.params.get(param.name or "")
+        if param.name not in taken or value is None or value == param.get_default(context):
+            continue
+        for each in value if isinstance(value, list | tuple) else [value]:
+            text = str(each.value if isinstance(each, StrEnum) else each)
+            if param.param_type_name == "argument":
+                sources.append(text)
+            else:
+                options += [param.opts[0], text]
+    options += ["--to", "html", "-o", "report.html"]
+    dashed = any(source.startswith("-") for source in sources)
+    return shlex.join([*options, "--", *sources] if dashed else [*sources, *options])
 
 
 @app.command()

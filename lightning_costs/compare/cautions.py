@@ -16,7 +16,7 @@ from lightning_costs.compare.wording import caution, named, quoted
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.core.units import human
+from lightning_costs.core.units import digits, human
 
 #: Settings of machine and software: what is measured in seconds, joules, money or bytes depends on them.
 _HARDWARE = ("hardware", "device", "devices", "nodes", "processes", "cuda", "precision", "matmul_precision", "compiled")
@@ -129,8 +129,8 @@ def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metr
             found.append(
                 caution(
                     "no_quality",
-                    f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve and "
-                    "takes part in no target and no front",
+                    f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve, counts "
+                    "as one that reached no target, is on no front and leads by nothing",
                     [run["label"]],
                 )
             )
@@ -228,6 +228,42 @@ def hindsight_cautions(targets: Sequence[TargetRow]) -> list[Caution]:
             targets=[row["target"] for row in targets if not row["declared"]],
         )
     ]
+
+
+def mode_cautions(against: Sequence[str], metric: Metric) -> list[Caution]:
+    """A word on the mode that was asked for where runs declare the other one."""
+    if not against:
+        return []
+    other = "min" if metric.mode == "max" else "max"
+    return [
+        caution(
+            "mode_contradicts_runs",
+            f"mode {metric.mode} was asked for, and {named(against)} {'declares' if len(against) == 1 else 'declare'} "
+            f"{other} for {quoted(metric.monitor)}: if they are right, the best here is the worst",
+            against,
+            asked=metric.mode,
+            declared=other,
+        )
+    ]
+
+
+def below_zero_cautions(removed: Mapping[str, Mapping[int, float]], labels: Sequence[str]) -> list[Caution]:
+    """A word on each column whose amounts below 0 were taken for marks of a missing reading."""
+    found = []
+    for name, places in removed.items():
+        runs = [labels[index] for index in places]
+        amounts = ", ".join(digits(amount) for amount in sorted(set(places.values()))[:NAMED])
+        found.append(
+            caution(
+                "below_zero",
+                f"{quoted(name)} of {named(runs)} is below 0 ({amounts}), which no amount of it is: such readings are "
+                "taken as missing",
+                runs,
+                column=name,
+                amounts=dict(zip(runs, places.values(), strict=True)),
+            )
+        )
+    return found
 
 
 def clash_cautions(clashing: Sequence[str]) -> list[Caution]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 
+from lightning_costs.compare.leads import Field
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schedule import shaping_differences
 from lightning_costs.compare.schema import (
@@ -18,6 +20,7 @@ from lightning_costs.compare.schema import (
     Matched,
     Ranks,
     RunRow,
+    Spread,
     Sweep,
 )
 from lightning_costs.compare.wording import NAMED, caution, named, quoted
@@ -193,7 +196,7 @@ def almost_as_good(
     return sorted(found, key=lambda row: min(row["evidence"]["share_of_cost"].values()))[:NAMED]
 
 
-def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Lead]) -> list[Caution]:
+def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Lead], fields: Mapping[str, Field]) -> list[Caution]:
     """Runs that lead by the very indicator that their settings were searched under."""
     return [
         caution(
@@ -209,7 +212,7 @@ def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Lead]) -> list[
         and (under := run["search"]["under"]) is not None
         and under in leaders
         and run["label"] in leaders[under]["labels"]
-        and len(leaders[under]["labels"]) < len(runs)
+        and len(leaders[under]["labels"]) < fields[under].taking
     ]
 
 
@@ -223,31 +226,38 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
     sign = 1.0 if metric.mode == "max" else -1.0
     top = max(known, key=lambda group: sign * (known[group]["median"] or 0.0))
     single = [group for group, spread in known.items() if spread["n"] == 1]
-    close = []
-    for group, spread in known.items():
-        mine = known[top]
-        if group == top or (spread["n"] == 1 and mine["n"] == 1):
-            continue
-        # The extremes of both overlap: some seed of the worse method is at least as good as some of the better one.
-        if _overlap(spread["least"], spread["most"], mine["least"], mine["most"]):
-            close.append(group)
+    # The extremes of both overlap: some seed of the worse method is at least as good as some of the better one. One
+    # run has no spread, and two of them are merely equal.
+    close = [
+        group
+        for group, spread in known.items()
+        if group != top and not {group, top} <= set(single) and _overlap(spread, known[top])
+    ]
     found = []
     if close:
+        several = [group for group in close if group not in single]
+        alone = [group for group in close if group in single]
+        seeds = "the spread of seeds of"
+        if top in single:
+            said = [f"{quoted(top)}, one run, lies within {seeds} {named(close)}"]
+        else:
+            said = [f"{named(several)} overlaps with {seeds} {quoted(top)}"] if several else []
+            said += [f"{named(alone)}, one run each, lies within {seeds} {quoted(top)}"] if alone else []
         found.append(
             caution(
                 "within_seed_noise",
-                f"{metric.monitor} of {named(close)} lies within the spread of seeds of {quoted(top)}: which is better "
-                "cannot be told from these runs",
+                f"{metric.monitor} of {' and that of '.join(said)}: which is better cannot be told from these runs",
                 [label for group in (top, *close) for label in groups["members"][group]],
                 spreads={group: dict(known[group]) for group in (top, *close)},
             )
         )
     if single and len(single) < len(known):
+        rated = " with a quality" if any(len(groups["members"][group]) > 1 for group in single) else ""
         found.append(
             caution(
                 "single_seed",
-                f"{named(single)} {'has' if len(single) == 1 else 'have'} one run each: how much chance is in it is "
-                "unknown",
+                f"{named(single)} {'has' if len(single) == 1 else 'have'} one run{rated} each: how much chance is in "
+                "it is unknown",
                 [label for group in single for label in groups["members"][group]],
             )
         )
@@ -282,30 +292,35 @@ def few_runs(runs: Sequence[RunRow], ranks: Ranks) -> list[Caution]:
                     pairs=[[pair["first"], pair["second"]] for pair in short],
                 )
             )
-    decided = [pair for pair in ranks["pairs"] if pair["rounded"] is not None]
+    decided = [pair for pair in ranks["pairs"] if pair["rounded"] is not None and pair["spearman"] is not None]
     if decided:
         widest = max(decided, key=lambda pair: pair["rounded"][1] - pair["rounded"][0])  # type: ignore[index]
-        low, high = widest["rounded"] or (0.0, 0.0)
+        low, high = widest["rounded"] or (-1.0, 1.0)
+        can = "can be anything" if widest["rounded_exactly"] else "is somewhere, whatever was rounded away,"
         found.append(
             caution(
                 "decided_by_rounding",
-                f"figures are printed with few digits, and runs that are one digit apart may be in the other order: "
-                f"Spearman of {widest['first']} and {widest['second']} is {widest['spearman']:.2g} as printed and can "
-                f"be anything from {low:.2g} to {high:.2g} ({len(decided)} of {len(ranks['pairs'])} pairs of "
-                "indicators)",
+                "figures are printed with few digits, and runs that are equal or one digit apart may be in any order: "
+                f"Spearman of {widest['first']} and {widest['second']} is {widest['spearman']:.2g} as printed and "
+                f"{can} from {_outwards(low, ROUND_FLOOR)} to {_outwards(high, ROUND_CEILING)} ({len(decided)} of "
+                f"{len(ranks['pairs'])} pairs of indicators)",
                 pairs=[
-                    {"first": p["first"], "second": p["second"], "spearman": p["spearman"], "rounded": p["rounded"]}
-                    for p in decided
+                    {key: dict(pair)[key] for key in ("first", "second", "spearman", "rounded", "rounded_exactly")}
+                    for pair in decided
                 ],
             )
         )
     return found
 
 
-def _overlap(least: float | None, most: float | None, others_least: float | None, others_most: float | None) -> bool:
-    if least is None or most is None or others_least is None or others_most is None:
-        return False
-    return least <= others_most and others_least <= most
+def _outwards(bound: float, rounding: str) -> str:
+    """A bound with two decimal places, rounded so that it still is one."""
+    return f"{float(Decimal(f'{bound:.12f}').quantize(Decimal('0.01'), rounding)):g}"
+
+
+def _overlap(one: Spread, other: Spread) -> bool:
+    ends = (one["least"], other["most"], other["least"], one["most"])
+    return None not in ends and ends[0] <= ends[1] and ends[2] <= ends[3]  # type: ignore[operator]
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

@@ -10,16 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lightning_costs.compare import claim_cautions as claims
+from lightning_costs.compare.below_zero import without_below_zero
 from lightning_costs.compare.breakdowns import breakdowns
-from lightning_costs.compare.cautions import clash_cautions, hindsight_cautions, restart_cautions, run_cautions
+from lightning_costs.compare.cautions import (
+    below_zero_cautions,
+    clash_cautions,
+    hindsight_cautions,
+    mode_cautions,
+    restart_cautions,
+    run_cautions,
+)
 from lightning_costs.compare.dominance import dominance, fronts
 from lightning_costs.compare.evidence import declarations, drawn_curve, read_run, unique_labels
 from lightning_costs.compare.families import families, family_pairs
 from lightning_costs.compare.grouping import group_of_each, members
+from lightning_costs.compare.leads import leads
 from lightning_costs.compare.lifecycle import lifecycle
 from lightning_costs.compare.matched import TOLERANCE, matched
-from lightning_costs.compare.metric import Metric, agree_on_metric
+from lightning_costs.compare.metric import Metric, agree_on_metric, declared_otherwise
 from lightning_costs.compare.ranks import average_ranks, oriented, rank_pairs
+from lightning_costs.compare.rounding import may_be_rounded
 from lightning_costs.compare.schema import (
     Breakdown,
     Caution,
@@ -54,7 +64,7 @@ if TYPE_CHECKING:
 
 
 #: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
-SCHEMA = 2
+SCHEMA = 3
 #: Most values of curves that a comparison holds for drawing: runs x columns x evaluations.
 DRAWN_VALUES = 2_000_000
 _LEAST_DRAWN = 64
@@ -81,8 +91,8 @@ class Comparison:
         matched: Pairs of runs that are alike by one indicator, and what that hides of the others.
         groups: Seeds of one method together; None where runs were not grouped.
         breakdowns: Time by account, memory and energy by kind, step times, waiting, money.
-        leaders: Indicator to who is cheapest by it: for counters, to the last target that anybody reached;
-            for others, at the end.
+        leaders: Indicator to who is cheapest by it, of the runs with a quality and a reading of it: for counters, to
+            the last target that anybody reached; for others, at the end. Absent where fewer than two have one.
         best: Labels of the runs with the best quality.
         setups: What runs have in common and what they differ in.
         summary: What was found, in sentences that are limited to the setup that was measured.
@@ -246,12 +256,14 @@ def compare(
         raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a finite number of at least 0, such as 0.05 for 5 %, got {tolerance!r}")
-    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in runs]
+    possible, removed = without_below_zero(runs)
+    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
     runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
     metric = agree_on_metric(runs, None if monitor is None else legible(monitor), mode)
     labels = unique_labels(runs)
+    against = declared_otherwise(runs, labels, metric)
     of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
     by_group = None if group is None else members(labels, [str(each) for each in of_each])
     declared, clashing = declarations(runs)
@@ -270,9 +282,10 @@ def compare(
     swept = sweep(courses, counters, metric.mode, by_group)
     by_indicator = fronts(labels, finals, best, ranked, metric.mode)
     dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
-    leaders = _leaders(labels, finals, ranked, target_rows)
-    by_family = families(labels, finals, ranked, leaders)
-    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each)
+    leaders, fields = leads(labels, finals, best, ranked, target_rows)
+    by_family = families(labels, finals, ranked, leaders, fields)
+    printed = [may_be_rounded(run) for run in runs]
+    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each, printed)
     alike = matched(labels, finals, best, tolerance)
     setups = split_setups({row["label"]: row["setup"] for row in rows})
     seeds = None
@@ -300,23 +313,27 @@ def compare(
         leaders=leaders,
         best=first,
         setups=setups,
-        summary=summary(rows, metric, first, declared, leaders, by_family, dominant, setups, curve),
+        summary=summary(
+            rows, metric, first, declared, leaders, fields, by_family, dominant, setups, curve, len(against)
+        ),
         cautions=[
+            *mode_cautions(against, metric),
             *run_cautions(runs, rows, courses, metric, setups, declared, tariff),
             *hindsight_cautions(target_rows),
             *claims.early_leads(rows, swept, metric, first, counters),
             *claims.single_family(by_family),
-            *claims.searched_under(rows, leaders),
+            *claims.searched_under(rows, leaders, fields),
             *claims.almost_as_good(rows, metric, first, declared),
             *claims.matched_pairs(alike),
             *claims.seed_noise(seeds, metric),
             *claims.few_runs(rows, ranks),
             *restart_cautions(as_spent, curve),
+            *below_zero_cautions(removed, labels),
             *clash_cautions(clashing),
         ],
         tariff=None if tariff is None else legible_data(tariff.as_dict()),
         curve=curve,
-        lifecycle=lifecycle(as_spent, queries),
+        lifecycle=lifecycle(as_spent, queries, rated=[row["label"] for row in rows if row["best_quality"] is not None]),
     )
 
 
@@ -332,10 +349,16 @@ def summary_at_one_price(cmp: Comparison, priced: Mapping[str, str]) -> list[str
     best = [run["best_quality"] for run in cmp.runs]
     by_indicator = fronts(cmp.labels, finals, best, ranked, cmp.mode)
     dominant = dominance(cmp.labels, finals, best, ranked, cmp.mode, by_indicator)
+    _, fields = leads(cmp.labels, finals, best, ranked, cmp.targets)
     leaders = {**cmp.leaders, **{name: cmp.leaders[base] for name, base in priced.items() if base in cmp.leaders}}
-    by_family = families(cmp.labels, finals, ranked, leaders)
+    fields = {**fields, **{name: fields[base] for name, base in priced.items() if base in fields}}
+    by_family = families(cmp.labels, finals, ranked, leaders, fields)
     metric = Metric(cmp.monitor, cmp.mode)
-    return summary(cmp.runs, metric, cmp.best, cmp.indicators, leaders, by_family, dominant, cmp.setups, cmp.curve)
+    found = summary(
+        cmp.runs, metric, cmp.best, cmp.indicators, leaders, fields, by_family, dominant, cmp.setups, cmp.curve
+    )
+    # The first sentence is of the quality, which no price changes.
+    return [*cmp.summary[:1], *found[1:]]
 
 
 def _targets(
@@ -385,12 +408,13 @@ def _ranks(
     better: Mapping[str, str],
     metric: Metric,
     groups: Sequence[str | None] | None,
+    printed: Sequence[bool],
 ) -> Ranks:
     def order(amounts: Sequence[Amount], cheaper: str) -> dict[str, float]:
         ranks = average_ranks(oriented(amounts, cheaper).tolist())
         return {label: rank for label, rank in zip(labels, ranks, strict=True) if rank is not None}
 
-    pairs = rank_pairs(labels, finals, better, groups)
+    pairs = rank_pairs(labels, finals, better, groups, printed)
     return {
         "indicators": list(finals),
         "pairs": pairs,
@@ -398,25 +422,6 @@ def _ranks(
         "quality": order(best, "higher" if metric.mode == "max" else "lower"),
         "families": family_pairs(pairs, finals, ranked),
     }
-
-
-def _leaders(
-    labels: Sequence[str],
-    finals: Mapping[str, Sequence[Amount]],
-    ranked: Mapping[str, DeclarationRow],
-    targets: Sequence[TargetRow],
-) -> dict[str, Lead]:
-    leaders: dict[str, Lead] = {}
-    for name, amounts in finals.items():
-        if ranked[name]["kind"] != "counter":
-            if first := _extreme(labels, amounts, ranked[name]["better"]):
-                leaders[name] = {"labels": first, "basis": "at the end of the run"}
-            continue
-        for row in reversed(targets):
-            if won := row["winners"][name]:
-                leaders[name] = {"labels": won, "basis": f"to reach {row['target']:.4g}"}
-                break
-    return leaders
 
 
 def _extreme(labels: Sequence[str], amounts: Sequence[Amount], better: str) -> list[str]:

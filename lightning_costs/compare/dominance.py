@@ -41,7 +41,8 @@ def dominance(
     """Fronts taken together, and the front in quality and all costs at once.
 
     A run without quality takes no part. An indicator that only some of the others have a reading of is left out of the
-    joint front: a missing amount is neither good nor bad.
+    joint front: a missing amount is neither good nor bad. Who lacks a reading that another run has is not on every
+    front.
 
     Args:
         labels: [runs].
@@ -66,6 +67,7 @@ def dominance(
     mine = [labels[index] for index in taking]
     on = {name: set(front) for name, front in fronts.items()}
     known = {name: [a is not None and not math.isnan(a) for a in row] for name, row in here.items()}
+    measured = [name for name, row in known.items() if any(row)]
     by_run = {
         label: {
             "on": [name for name in finals if label in on[name]],
@@ -78,7 +80,7 @@ def dominance(
         "columns": columns,
         "left_out": left_out,
         "by_run": by_run,
-        "everywhere": [label for label, row in by_run.items() if row["on"] and not row["off"]],
+        "everywhere": [label for label, row in by_run.items() if measured and row["on"] == measured],
         "nowhere": [label for label, row in by_run.items() if row["off"] and not row["on"]],
         "dominated_by": {label: [mine[i] for i in rows] for label, rows in zip(mine, by, strict=False) if rows},
         "dominators": {label: number for label, number in zip(mine, count, strict=False) if number},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from lightning_costs.compare.leads import Field
 from lightning_costs.compare.schema import DeclarationRow, Families, FamilyPair, FamilyRow, Lead, RankPair
 from lightning_costs.core.records import Amount
 
@@ -23,6 +24,7 @@ def families(
     finals: Mapping[str, Sequence[Amount]],
     declared: Mapping[str, DeclarationRow],
     leaders: Mapping[str, Lead],
+    fields: Mapping[str, Field],
 ) -> Families:
     """Count who leads by family of indicators, never by column.
 
@@ -35,6 +37,7 @@ def families(
         finals: Indicator to amounts [runs].
         declared: Declarations of the indicators.
         leaders: Indicator to who leads by it.
+        fields: Indicator to how many runs that is of.
     """
     rows: dict[str, FamilyRow] = {}
     for name, amounts in finals.items():
@@ -48,9 +51,12 @@ def families(
     contested = 0
     leads: dict[str, list[str]] = {}
     for row in rows.values():
-        told = [set(leaders[name]["labels"]) for name in row["columns"] if name in leaders]
         # A column by which all runs tie has no leader, and does not speak against the others.
-        told = [who for who in told if len(who) < len(labels)]
+        told = [
+            who
+            for name in row["columns"]
+            if name in leaders and len(who := set(leaders[name]["labels"])) < fields[name].taking
+        ]
         if not told:
             continue
         contested += 1

@@ -9,7 +9,7 @@ it at the run's own batch. Source: Patterson et al. 2021, 'Carbon Emissions and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
@@ -102,12 +102,15 @@ def _meeting(leader: Linear, other: Linear) -> float:
     return max(0.0, (other.once - leader.once) / (leader.each - other.each))
 
 
-def lifecycle(runs: Mapping[str, RunRecord], queries: Sequence[float] = ()) -> Lifecycle:
+def lifecycle(
+    runs: Mapping[str, RunRecord], queries: Sequence[float] = (), *, rated: Collection[str] | None = None
+) -> Lifecycle:
     """The lifecycle of every run, and of every pair the number of queries at which they break even.
 
     Args:
         runs: By label, as spent; each is priced under the tariff of its header.
         queries: Numbers of queries to tell costs at; by default `QUERIES`.
+        rated: Runs with a quality, of which the cheapest are told; by default all.
 
     Raises:
         ValueError: For a number of queries that is negative or not finite.
@@ -141,7 +144,11 @@ def lifecycle(runs: Mapping[str, RunRecord], queries: Sequence[float] = ()) -> L
             for column in COLUMNS
             if lines[column]
         ],
-        "cheapest": {column: cheapest(lines[column]) for column in COLUMNS if lines[column]},
+        "cheapest": {
+            column: cheapest({label: line for label, line in lines[column].items() if rated is None or label in rated})
+            for column in COLUMNS
+            if lines[column]
+        },
         "at": at,
     }
 

@@ -56,6 +56,15 @@ def agree_on_metric(
     return Metric(monitor, mode)
 
 
+def declared_otherwise(runs: Sequence[RunRecord], labels: Sequence[str], metric: Metric) -> list[str]:
+    """Labels of the runs whose headers name the other direction of this metric as the better one."""
+    return [
+        label
+        for run, label in zip(runs, labels, strict=True)
+        if run.header.get("monitor") == metric.monitor and run.header.get("mode") not in (None, metric.mode)
+    ]
+
+
 def _mode_of(runs: Sequence[RunRecord], monitor: str) -> Mode:
     modes = {run.header.get("mode") for run in runs if run.header.get("monitor") == monitor} - {None}
     if modes == {"max"}:

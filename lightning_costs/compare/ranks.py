@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.compare.rounding import swapped
+from lightning_costs.compare.rounding import Orders, doubt, orders, spearman_range
 from lightning_costs.compare.schema import Counts, RankPair
 from lightning_costs.core.records import Amount
 
@@ -107,6 +107,7 @@ def rank_pairs(
     finals: Mapping[str, Sequence[Amount]],
     better: Mapping[str, str],
     groups: Sequence[str | None] | None = None,
+    printed: Sequence[bool] | None = None,
 ) -> list[RankPair]:
     """Compare the orders that indicators put the same runs in, cheapest first, for every pair of indicators.
 
@@ -115,18 +116,20 @@ def rank_pairs(
         finals: Indicator to amounts [runs]; a run takes part in a pair where it has finite both.
         better: Indicator to the cheaper direction, 'lower' or 'higher'.
         groups: [runs], to count pairs of runs within groups apart from those across.
+        printed: [runs]: whose figures may have been rounded when they were printed; by default all.
 
     Complexity: O(runs^2 x indicators^2) in one matrix product, memory bounded.
     """
     names = list(finals)
     columns = np.array([oriented(finals[name], better[name]) for name in names]).reshape(len(names), len(labels))
     counted = _count(columns, groups)
-    ranks = _Ranks(columns)
+    ranks = _Ranks(columns, np.ones(len(labels), dtype=bool) if printed is None else np.asarray(printed, dtype=bool))
     found = []
     for i, first in enumerate(names):
         for j in range(i + 1, len(names)):
             concordant, discordant, ties = counted.pairs(i, j)
             within, across = counted.split(i, j)
+            rounded = ranks.rounded(i, j)
             found.append(
                 RankPair(
                     first=first,
@@ -140,7 +143,8 @@ def rank_pairs(
                     flips=flips(labels, columns[i], columns[j]) if discordant else [],
                     within=within,
                     across=across,
-                    rounded=ranks.rounded(i, j),
+                    rounded=None if rounded is None else [rounded[0], rounded[1]],
+                    rounded_exactly=None if rounded is None else rounded[2],
                 )
             )
     return found
@@ -225,26 +229,25 @@ def _count(columns: Floats, groups: Sequence[str | None] | None = None) -> _Coun
 class _Ranks:
     """Spearman's correlation of pairs of columns, over the runs that have both."""
 
-    def __init__(self, columns: Floats) -> None:
+    def __init__(self, columns: Floats, printed: NDArray[np.bool_]) -> None:
         self._columns = columns
         self._there = ~np.isnan(columns)
+        self._printed = printed
         self._ranks: dict[tuple[int, bytes], NDArray[np.int64]] = {}
-        self._swaps: dict[tuple[int, bytes], list[Floats]] = {}
+        self._doubts: dict[tuple[int, bytes], Floats] = {}
+        self._orders: dict[tuple[int, bytes], Orders] = {}
 
     def spearman(self, i: int, j: int) -> float | None:
         both = self._there[i] & self._there[j]
         return _correlation(self._of(i, both), self._of(j, both))
 
-    def rounded(self, i: int, j: int) -> list[float] | None:
-        """Least and most of what it can be where two runs that are one printed digit apart change places or tie."""
+    def rounded(self, i: int, j: int) -> tuple[float, float, bool] | None:
+        """What it can be whatever was rounded away (`rounding.spearman_range`); None where that changes nothing."""
         both = self._there[i] & self._there[j]
-        found = [
-            _correlation(_doubled_ranks(other), self._of(theirs, both))
-            for mine, theirs in ((i, j), (j, i))
-            for other in self._others(mine, both)
-        ]
-        known = [value for value in (*found, self.spearman(i, j)) if value is not None]
-        return [min(known), max(known)] if found and known and min(known) != max(known) else None
+        if not (self._doubt(i, both).any() or self._doubt(j, both).any()):
+            return None
+        found = spearman_range(self._ordered(i, both), self._ordered(j, both))
+        return None if found is None or found[0] == found[1] else found
 
     def _of(self, i: int, both: NDArray[np.bool_]) -> NDArray[np.int64]:
         key = (i, both.tobytes())
@@ -252,11 +255,17 @@ class _Ranks:
             self._ranks[key] = _doubled_ranks(self._columns[i, both])
         return self._ranks[key]
 
-    def _others(self, i: int, both: NDArray[np.bool_]) -> list[Floats]:
+    def _doubt(self, i: int, both: NDArray[np.bool_]) -> Floats:
         key = (i, both.tobytes())
-        if key not in self._swaps:
-            self._swaps[key] = swapped(self._columns[i, both])
-        return self._swaps[key]
+        if key not in self._doubts:
+            self._doubts[key] = doubt(self._columns[i, both], self._printed[both])
+        return self._doubts[key]
+
+    def _ordered(self, i: int, both: NDArray[np.bool_]) -> Orders:
+        key = (i, both.tobytes())
+        if key not in self._orders:
+            self._orders[key] = orders(self._columns[i, both], self._doubt(i, both))
+        return self._orders[key]
 
 
 def _correlation(x: NDArray[np.int64], y: NDArray[np.int64]) -> float | None:

@@ -180,7 +180,8 @@ class RankPair(TypedDict):
     A flip [a, b] says: run a is the cheaper one by `first`, run b by `second`; at most `ranks.MOST_FLIPS` are
     listed, of `discordant`. `within` and `across` split the counts into pairs of one group and pairs of two, where runs
     have groups.
-    `rounded` is [least, most] of what Spearman can be where runs that are one printed digit apart change places.
+    `rounded` is [least, most] of what Spearman can be where printed digits leave the order of runs open: its extremes
+    (`rounded_exactly`), or bounds that hold whatever was rounded away.
     """
 
     first: str
@@ -195,6 +196,7 @@ class RankPair(TypedDict):
     within: Counts | None
     across: Counts | None
     rounded: list[float] | None
+    rounded_exactly: bool | None
 
 
 class FamilyPair(TypedDict):
@@ -250,8 +252,9 @@ class Dominance(TypedDict):
 
     `joint` is the Pareto front in quality and all `columns` together; `left_out` says why an indicator is not among
     them. `by_run` is label to the indicators whose own front it is `on` and `off` (missing ones are in neither).
-    `everywhere` are on every front, `nowhere` on none. `dominated_by` is label to runs that are at least as good in
-    all of `columns` and quality and better in one; at most `pareto.MOST_DOMINATORS`, of `dominators`.
+    `everywhere` have a reading of every indicator that any run has and are on the front of each, `nowhere` are on none.
+    `dominated_by` is label to runs that are at least as good in all of `columns` and quality and better in one; at most
+    `pareto.MOST_DOMINATORS`, of `dominators`.
     """
 
     joint: list[str]
@@ -267,7 +270,8 @@ class Dominance(TypedDict):
 class MatchedPair(TypedDict):
     """Two runs that are alike by one indicator: `ratio` of the larger to the smaller.
 
-    `others` is column to b's amount over a's, None where either is missing, infinite or not positive.
+    `others` is column to b's amount over a's, None where either is missing, infinite or not positive. `differ` are the
+    columns among them by which the two differ by more than the tolerance.
     """
 
     a: str
@@ -275,12 +279,13 @@ class MatchedPair(TypedDict):
     ratio: float
     quality: list[Amount]
     others: dict[str, Amount]
+    differ: list[str]
 
 
 class Hidden(TypedDict):
     """What matching by one indicator hides of another: how many matched pairs differ by more than the tolerance.
 
-    `most` is the largest ratio, of the runs `example`. `n` pairs have both.
+    `most` is the largest ratio, of the runs `example`. Told over all `n` pairs in which both have an amount above 0.
     """
 
     differ: int
@@ -292,13 +297,12 @@ class Hidden(TypedDict):
 class MatchedRow(TypedDict):
     """Pairs of runs with max/min <= 1 + tolerance by one indicator.
 
-    `pairs` counts all; `listed` holds those that hide most, at most `matched.MOST_LISTED`. `hides` is told over
-    `looked_at` pairs: all, or the `matched.MOST_PAIRS` closest ones.
+    `pairs` counts all, and `hides` is told over all; `listed` holds those that hide most, at most
+    `matched.MOST_LISTED`.
     """
 
     column: str
     pairs: int
-    looked_at: int
     listed: list[MatchedPair]
     hides: dict[str, Hidden]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lightning_costs.compare.leads import Field
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
 from lightning_costs.compare.wording import quoted
@@ -29,18 +30,20 @@ def summary(
     best: Sequence[str],
     declared: Mapping[str, DeclarationRow],
     leaders: Mapping[str, Lead],
+    fields: Mapping[str, Field],
     families: Families,
     dominance: Dominance,
     setups: Setups,
     curve: str,
+    against: int = 0,
 ) -> list[str]:
     """Sentences: how many runs, who was best, who leads by which headline indicators, by how many families, where."""
     return [
-        _runs(runs, metric),
+        _runs(runs, metric, against),
         *_best(runs, best),
-        *_leaders(runs, declared, leaders),
+        *_leaders(runs, declared, leaders, fields),
         *_families(runs, families),
-        *_dominance(runs, dominance),
+        *front_sentences(dominance, best),
         *_curve(curve),
         _limits(setups),
     ]
@@ -58,10 +61,11 @@ def joined(words: Sequence[str], most: int = 6) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-def _runs(runs: Sequence[RunRow], metric: Metric) -> str:
+def _runs(runs: Sequence[RunRow], metric: Metric, against: int) -> str:
     count = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
     direction = "higher" if metric.mode == "max" else "lower"
-    return f"{count} compared by {quoted(metric.monitor)}, where {direction} is better."
+    though = f", though {against} of them declare{'s' if against == 1 else ''} the opposite" if against else ""
+    return f"{count} compared by {quoted(metric.monitor)}, where {direction} is better{though}."
 
 
 def _best(runs: Sequence[RunRow], best: Sequence[str]) -> list[str]:
@@ -71,21 +75,27 @@ def _best(runs: Sequence[RunRow], best: Sequence[str]) -> list[str]:
     return [f"The best value, {value:.4g}, was reached by {joined([quoted(label) for label in best])}."]
 
 
-def _leaders(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow], leaders: Mapping[str, Lead]) -> list[str]:
+def _leaders(
+    runs: Sequence[RunRow],
+    declared: Mapping[str, DeclarationRow],
+    leaders: Mapping[str, Lead],
+    fields: Mapping[str, Field],
+) -> list[str]:
     if len(runs) < 2:
         return []
     headline = [name for name, row in declared.items() if row["headline"] and row["role"] == "indicator"]
-    by_lead: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    by_lead: dict[tuple[str, tuple[str, ...], Field], list[str]] = {}
     for name in sorted(headline, key=lambda name: _place(declared[name]["family"])):
         lead = leaders.get(name)
         # Where all runs tie nobody leads.
-        if lead is not None and len(lead["labels"]) < len(runs):
-            by_lead.setdefault((lead["basis"], tuple(lead["labels"])), []).append(declared[name]["label"])
+        if lead is not None and len(lead["labels"]) < fields[name].taking:
+            by_lead.setdefault((lead["basis"], tuple(lead["labels"]), fields[name]), []).append(declared[name]["label"])
     clauses: dict[str, list[str]] = {}
-    for (basis, labels), indicators in by_lead.items():
+    for (basis, labels, field), indicators in by_lead.items():
         who = joined([quoted(label) for label in labels])
         verb = "needed least" if basis.startswith("to reach") else "had the best"
-        clauses.setdefault(basis, []).append(f"{who} {verb} {joined(indicators, most=12)}")
+        of = f" (of {field.taking} runs; {field.lacking} more have no reading)" if field.lacking else ""
+        clauses.setdefault(basis, []).append(f"{who} {verb} {joined(indicators, most=12)}{of}")
     return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(said)}." for basis, said in clauses.items()]
 
 
@@ -101,17 +111,24 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
     return [f"Of {families['contested']} families of indicators that differ, {who}{rest}."]
 
 
-def _dominance(runs: Sequence[RunRow], dominance: Dominance) -> list[str]:
-    if len(runs) < 2 or not dominance["by_run"]:
+def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
+    """Who is on the Pareto front of every indicator, and who on none; the same words wherever it is told."""
+    told = {label: {*row["on"], *row["off"]} for label, row in dominance["by_run"].items()}
+    count = len(set().union(*told.values()))
+    if len(told) < 2 or not count:
         return []
+    complete = sum(len(names) == count for names in told.values())
+    notes = [] if complete == len(told) else [f"{complete or 'none'} of {len(told)} runs have a reading of all {count}"]
     everywhere, nowhere = dominance["everywhere"], dominance["nowhere"]
-    first = (
-        f"On the Pareto front of every indicator: {joined([quoted(label) for label in everywhere])} "
-        "(the best quality always is)"
-        if everywhere
-        else "No run is on the Pareto front of every indicator"
-    )
-    return [f"{first}{f'; on none: {joined([quoted(label) for label in nowhere])}' if nowhere else ''}."]
+    if everywhere:
+        # Nobody dominates the one run of the best quality where that has a reading.
+        if len(best) == 1 and best[0] in everywhere:
+            notes.insert(0, "the best quality always is")
+        first = f"On the Pareto front of every indicator: {joined([quoted(label) for label in everywhere])}"
+    else:
+        first = "No run is on the Pareto front of every indicator"
+    note = f" ({'; '.join(notes)})" if notes else ""
+    return [f"{first}{note}{f'; on none: {joined([quoted(label) for label in nowhere])}' if nowhere else ''}."]
 
 
 def _curve(curve: str) -> list[str]:

@@ -128,9 +128,10 @@ def chosen_targets(best: Sequence[Amount], mode: Mode) -> list[tuple[float, str]
     if not ordered:
         return []
     every, half = ordered[-1], ordered[(len(ordered) + 1) // 2 - 1]
-    chosen = [(every, "the best that every run reaches")]
+    rated = "" if len(ordered) == len(best) else " with a quality"
+    chosen = [(every, f"the best that every run{rated} reaches")]
     if half != every:
-        chosen.append((half, "the best that at least half of the runs reach"))
+        chosen.append((half, f"the best that at least half of the runs{rated} reach"))
     return chosen
 
 
@@ -189,6 +190,7 @@ def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, st
         better: Counter to its cheaper direction.
     """
     labels = list(next(iter(costs.values()), {}))
+    by_counter = {name: list(row.values()) for name, row in costs.items()}
     found: list[Flips] = [
         {
             "first": pair["first"],
@@ -198,7 +200,7 @@ def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, st
             "n": pair["n"],
             "pairs": pair["flips"],
         }
-        for pair in rank_pairs(labels, {name: list(row.values()) for name, row in costs.items()}, better)
+        for pair in rank_pairs(labels, by_counter, better, printed=[False] * len(labels))
         if pair["discordant"]
     ]
     return sorted(found, key=lambda row: (not row["clocks"], -row["discordant"]))

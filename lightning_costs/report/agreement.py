@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import MatchedPair, TargetRow
+from lightning_costs.compare.summary import front_sentences
 from lightning_costs.compare.wording import named, quoted
 from lightning_costs.core.units import digits
 from lightning_costs.report.tables import ordered_names, quality_text
@@ -38,7 +39,8 @@ def family_lines(cmp: Comparison) -> list[FamilyLine]:
     """Who leads which family of indicators; one that disagrees with itself has no leader."""
     found = []
     for row in cmp.families["rows"]:
-        leaders = named(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else "all tie"
+        tie = "all tie" if any(name in cmp.leaders for name in row["columns"]) else "nobody: too few have a reading"
+        leaders = named(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else tie
         columns = [cmp.indicators[name]["label"] for name in row["columns"]]
         found.append(FamilyLine(row["family"], columns, leaders, "; ".join(dict.fromkeys(row["merged"].values()))))
     return found
@@ -47,19 +49,17 @@ def family_lines(cmp: Comparison) -> list[FamilyLine]:
 def dominance_sentences(cmp: Comparison) -> list[str]:
     """Who is efficient by every indicator, who by none, and who by some mixture of all."""
     found = cmp.dominance
-    if len(cmp.runs) < 2 or not found["columns"]:
-        return []
-    count = len(cmp.fronts)
-    said = [
-        f"On the front of every one of {count} indicators: {named(found['everywhere']) or 'nobody'}.",
-        f"On none: {named(found['nowhere']) or 'nobody'}.",
-        f"On the joint front in quality and {len(found['columns'])} indicators together: {named(found['joint'])}.",
-    ]
+    said = front_sentences(found, cmp.best)
+    if not said or not found["columns"]:
+        return said
+    count = len(found["columns"])
+    said.append(f"On the joint front in quality and {count} indicators together: {named(found['joint'])}.")
     for label in found["nowhere"][:3]:
         if above := found["dominated_by"].get(label):
-            said.append(f"{quoted(label)} is no better by any of them than {named(above, 3)}.")
-    if found["left_out"]:
-        left = ", ".join(cmp.indicators[name]["label"] for name in found["left_out"])
+            said.append(f"{quoted(label)} is no better by any of these {count} than {named(above, 3)}.")
+    some = [name for name in found["left_out"] if cmp.fronts.get(name)]
+    if some:
+        left = ", ".join(cmp.indicators[name]["label"] for name in some)
         said.append(f"Left out of the joint front, because only some runs have it: {left}.")
     return said
 
@@ -105,9 +105,7 @@ def matched_lines(cmp: Comparison) -> list[MatchedLine]:
             for name, hidden in worst
             if hidden["differ"] and math.isfinite(hidden["most"]) and name in headline
         ]
-        examples = [
-            told for pair in row["listed"][:2] if (told := _example(pair, cmp, headline, cmp.matched["tolerance"]))
-        ]
+        examples = [told for pair in row["listed"][:2] if (told := _example(pair, cmp, headline))]
         declared = cmp.indicators[row["column"]]
         found.append(
             MatchedLine(declared["label"], row["column"], declared["headline"], row["pairs"], hides[:4], examples)
@@ -125,11 +123,11 @@ def evidence_lines(evidence: Mapping[str, Any], most: int = 12) -> list[tuple[st
     return [(str(key).replace("_", " "), _cut(_told(value))) for key, value in list(evidence.items())[:most]]
 
 
-def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str], tolerance: float) -> str:
+def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str]) -> str:
     """Two runs and what differs most between them; nothing where all is within the tolerance."""
-    known = {name: ratio for name, ratio in pair["others"].items() if ratio is not None and ratio > 0 and name in names}
+    known = {name: ratio for name in pair["differ"] if name in names and (ratio := pair["others"][name]) is not None}
     name = max(known, key=lambda one: abs(math.log(known[one])), default="")
-    if not name or abs(math.log(known[name])) <= math.log1p(tolerance):
+    if not name:
         return ""
     text = f"{quoted(pair['a'])} and {quoted(pair['b'])}"
     ratio = known[name]

@@ -79,5 +79,8 @@ def _correlation(cmp: Comparison) -> list[Table]:
         return []
     heads = ["", *(str(number) for number in range(1, len(lines) + 1))]
     rows = [[f"{number} {line.label}", *(cell.text for cell in line.cells)] for number, line in enumerate(lines, 1)]
-    caption = f"Spearman's rank correlation of the costs of {len(cmp.runs)} runs: 1 is the same order, -1 the reverse."
+    shown = {line.name for line in lines}
+    counts = [pair["n"] for pair in cmp.ranks["pairs"] if {pair["first"], pair["second"]} <= shown]
+    runs = f"{max(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    caption = f"Spearman's rank correlation of the costs of {runs} runs: 1 is the same order, -1 the reverse."
     return [Table(caption, heads, rows, (2.9, *[0.8] * len(lines)))]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.compare.leads import leading
 from lightning_costs.compare.schema import Spread
 from lightning_costs.report.run_table import runs_csv
 from lightning_costs.report.spreadsheet import as_csv
@@ -57,7 +58,7 @@ def csv_tables(cmp: Comparison) -> Iterator[CsvTable]:
         [
             [
                 *(row["target"], row["declared"], name, label, spend["reached"], spend["cost"], spend["step"]),
-                label in (row["winners"][name] or ()),
+                label in leading(row, name),
                 *(spend["kept"], spend["kept_cost"], spend["interpolated"], spend["spent_at_end"]),
             ]
             for row in cmp.targets

@@ -76,7 +76,8 @@ def life_tables(cmp: Comparison) -> list[LifeTable]:
     found = []
     for name in told(life):
         unit, label = TOLD[name]
-        least = [_least(row, name) for row in life["at"]]
+        rated = [run["label"] for run in cmp.runs if run["best_quality"] is not None]
+        least = [_least(row, name, rated) for row in life["at"]]
         lines = []
         for run in cmp.runs:
             mine = life["runs"][run["label"]]
@@ -84,7 +85,9 @@ def life_tables(cmp: Comparison) -> list[LifeTable]:
             cells = [_cell(amount, unit, why) for amount in (mine["once"][name], mine["each"][name])]
             for row, smallest in zip(life["at"], least, strict=True):
                 amount = row["costs"][run["label"]][name]
-                cells.append(_cell(amount, unit, why, best=amount is not None and amount == smallest))
+                cells.append(
+                    _cell(amount, unit, why, best=amount is not None and amount == smallest and run["label"] in rated)
+                )
             lines.append(Line(name, run["label"], True, cells))
         found.append(LifeTable(name, label, lines))
     return found
@@ -95,8 +98,8 @@ def life_heads(cmp: Comparison) -> list[str]:
     return ["training", "one query", *(f"after {queries_text(row['queries'])}" for row in cmp.lifecycle["at"])]
 
 
-def _least(row: Footprint, name: str) -> float | None:
-    known = [amount for costs in row["costs"].values() if (amount := costs[name]) is not None]
+def _least(row: Footprint, name: str, rated: Sequence[str]) -> float | None:
+    known = [amount for label in rated if (amount := row["costs"][label][name]) is not None]
     return min(known, default=None)
 
 
@@ -127,7 +130,8 @@ def _envelopes(cmp: Comparison, columns: Sequence[str]) -> list[str]:
     """Who costs least from where on; columns that say the same share a sentence."""
     said: dict[str, list[str]] = {}
     for name in columns:
-        rows = cmp.lifecycle["cheapest"][name]
+        if not (rows := cmp.lifecycle["cheapest"][name]):
+            continue
         parts = []
         for row, following in zip(rows, [*rows[1:], None], strict=True):
             who = " and ".join(quoted(label) for label in row["labels"])

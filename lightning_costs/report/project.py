@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from lightning_costs.compare.below_zero import without_below_zero
 from lightning_costs.core.legible import legible_run
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount, RunRecord
@@ -65,7 +66,8 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
         by: What to tell apart: how runs ended, their group, or their tags. A run of two tags is in both.
         tariff: Prices all of them anew; where not given, each keeps what it recorded.
     """
-    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in runs]
+    possible, _ = without_below_zero(runs)
+    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
     finals = [run.final for run in runs]
     members: dict[str, list[int]] = {}
     for at, run in enumerate(runs):

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import cast
 
 from lightning_costs.compare.comparison import Comparison, summary_at_one_price
+from lightning_costs.compare.leads import leading
 from lightning_costs.compare.schema import DeclarationRow, Spend
 from lightning_costs.core.rates import PRICED
 from lightning_costs.report.chart_data import ChartData
@@ -87,7 +88,7 @@ def reader_data(cmp: Comparison, drawn: Comparison, data: ChartData) -> dict[str
                 "targets": [
                     {
                         "spends": [_spend(row["costs"][base][label]) for label in drawn.labels],
-                        "winners": [numbers[label] for label in row["winners"][base] or [] if label in numbers],
+                        "winners": [numbers[label] for label in leading(row, base) if label in numbers],
                     }
                     if base in row["costs"]
                     else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.compare.leads import leading
 from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
 from lightning_costs.compare.summary import FAMILIES
 from lightning_costs.core.certainty import amount_text
@@ -265,7 +266,7 @@ def _known(cmp: Comparison, row: TargetRow, name: str) -> bool:
 
 def _target_line(cmp: Comparison, row: TargetRow, name: str) -> Line:
     declared = cmp.indicators[name]
-    won = row["winners"][name] or []
+    won = leading(row, name)
     if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
         won = []  # where all tie, nobody leads: a CPU's GPU energy is 0 in every run
     cells = []

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from synthetic import declaration, make_run
 
 from lightning_costs.compare import compare
-from lightning_costs.compare.matched import pairs_within
 from lightning_costs.compare.ranks import rank_pairs
 from lightning_costs.compare.seeds import LEAST_RUNS, interval, median, medians, spread
 
@@ -168,35 +167,6 @@ def test_counts_are_the_same_in_pieces(monkeypatch):
     whole = rank_pairs(labels, columns, better, ["g", "h"] * 20)
     monkeypatch.setattr("lightning_costs.compare.ranks._AT_ONCE", 120)
     assert rank_pairs(labels, columns, better, ["g", "h"] * 20) == whole
-
-
-@settings(deadline=None)
-@given(tables(), MODES, st.sampled_from([0.0, 0.04, 0.05, 1.0]))
-def test_matched_pairs_are_all_within_the_tolerance(runs, mode, tolerance):
-    cmp = compared(runs, mode, tolerance=tolerance)
-    rows = {row["column"]: row for row in cmp.matched["rows"]}
-    for name, _, _ in COLUMNS:
-        known = [(run.name, run.final[name]) for run in runs if here(run.final.get(name))]
-        expected = {
-            frozenset((a, b))
-            for (a, x), (b, y) in itertools.combinations(known, 2)
-            if max(x, y) <= min(x, y) * (1 + tolerance)
-        }
-        found = rows[name]["listed"] if name in rows else []
-        assert {frozenset((pair["a"], pair["b"])) for pair in found} == expected or len(expected) > 20
-        assert (rows[name]["pairs"] if name in rows else 0) == len(expected)
-        finals = {run.name: run.final for run in runs}
-        for pair in found:
-            for other, ratio in pair["others"].items():
-                a, b = finals[pair["a"]][other], finals[pair["b"]][other]
-                fits = here(a) and here(b) and a > 0 and b > 0
-                assert ratio == (pytest.approx(b / a) if fits else None)
-
-
-def test_of_very_many_matched_pairs_the_closest_are_looked_at_and_all_are_counted():
-    pairs, count = pairs_within(np.linspace(1.0, 1.04, 400), 0.05, most=1000)
-    assert (len(pairs), count) == (399 + 398, 400 * 399 // 2)
-    assert (np.abs(pairs[:, 1] - pairs[:, 0]) <= 2).all()
 
 
 def reaches(value, target, mode):

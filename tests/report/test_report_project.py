@@ -115,3 +115,9 @@ def test_every_table_reads_back_as_so_many_cells(cells: list[object]) -> None:
         elif isinstance(value, str):
             assert not cell.startswith(("=", "+", "-", "@"))
     assert safe_cell(math.inf) == ""
+
+
+def test_an_amount_below_zero_is_unknown_and_takes_nothing_off_a_sum() -> None:
+    odd = make_run("odd", costs={"energy_j": [-1.0, -1.0]})
+    (total,) = [one for one in project_total([*runs()[:2], odd]).sums if (one.part, one.column) == ("all", "energy_j")]
+    assert (total.amount, total.unknown_runs) == (10.8e6, 1)

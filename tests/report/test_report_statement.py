@@ -161,6 +161,11 @@ def test_an_amount_that_some_runs_do_not_know_is_a_lower_bound_with_its_reason()
     assert "GPU energy in 1 run: NVML did not answer." in text
 
 
+def test_an_amount_below_zero_takes_nothing_off_a_total():
+    runs = [make_run(name, quality=[0.5], costs={"energy_j": [e]}) for name, e in (("a", 5.0), ("odd", -1.0))]
+    assert statement(runs).totals["energy_j"].amount == 5.0
+
+
 def test_nothing_that_is_missing_is_stated_as_zero():
     text = text_of(make_run("bare", costs={"total_s": [60.0]}, quality=[0.5]))
     assert "The energy is missing." in text

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from lightning_costs.compare.below_zero import without_below_zero
 from lightning_costs.compare.evidence import unique_labels
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.schema import Mode
@@ -57,7 +58,8 @@ def statement(
     runs = [runs] if isinstance(runs, RunRecord) else list(runs)
     if not runs:
         raise ValueError("expected at least one run to state the cost of, got none")
-    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in runs]
+    possible, _ = without_below_zero(runs)
+    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
     metric = None if monitor is None else agree_on_metric(runs, legible(monitor), mode)
     facts = [
         RunFacts(

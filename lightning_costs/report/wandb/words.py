@@ -72,7 +72,7 @@ def ranks(cmp: Comparison) -> str:
         + escaped("; ".join(flip.sentences) + (f"; {flip.more} more" if flip.more else ""))
         for flip in flip_lines(cmp, names)[:_MOST_FLIPS]
     ]
-    return "\n\n".join([_table(heads, rows), "\n".join(said) or "All of them order the runs alike."])
+    return "\n\n".join([_table(heads, rows), "\n".join(said) or "No two of them order two runs differently."])
 
 
 def matched(cmp: Comparison) -> str:
