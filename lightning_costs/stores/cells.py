@@ -112,8 +112,10 @@ def filled(column: polars.Series) -> polars.Series:
     return column.is_not_null() & ~column.fill_null("").str.strip_chars().str.to_lowercase().is_in(EMPTY)
 
 
-def hint(cell: str) -> str:
+def hint(cell: str, decimal: Decimal | None) -> str:
     """What to do about a cell that is no number as it stands; nothing where only the author knows."""
+    if decimal is not None:
+        return f", with {decimal!r} as the decimal mark"
     if "," in cell:
         return "; say which mark is the decimal one: decimal='.' or ',', --decimal"
     return "; either every cell of the column is in per cent, or none" if cell.strip().endswith("%") else ""

@@ -180,7 +180,7 @@ def _at(path: str | Path, reading: Reading) -> list[tuple[object, Callable[[], R
         return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
     place = Place.of(path)
     if not place.exists():
-        raise FileNotFoundError(f"there is no file or folder {legible(str(path))}")
+        raise FileNotFoundError(f"no run under {legible(str(path))}: there is no such file or folder")
     if place.is_file() and place.name != HEADER:
         return [((_key(place), at), partial(_itself, run)) for at, run in enumerate(_of_file(place, reading))]
     folders = [(place.parent, _recorded)] if place.is_file() else _folders(place)

@@ -7,6 +7,7 @@ our run clock; what is between init_start and run_start is set-up. Every rank wr
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,7 @@ def read_mlperf(place: Place, reading: Reading) -> RunRecord:
             points.append(
                 {"now": now, name: number(event.value), "evaluate_s": seen} | _progress(event, epoch, counted)
             )
+    points.sort(key=lambda point: math.inf if point["now"] is None else point["now"])  # by when they had been trained
     last = points[-1] if points else {}
     end = {name: amount for name, amount in last.items() if name.partition("/")[0] not in QUALITY}
     points.append(end | {"now": events[-1].now if stop is None else stop, "evaluate_s": evaluated_s})

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 RUN = "\0run"
 #: What runs are called, the best first.
 RUN_COLUMNS = ("run", "run_name", "model", "method", "name")
-#: Names of runs in curves where none of those is there, and what makes several runs of one name.
-_MORE = ("algorithm", "algo", "optimizer", "architecture", "arch", "network", "submission", "config", "variant")
-_PARTS = ("run_id", "seed", "trial", "study", "replicate", "repetition", "fold", "workload", "task", "env", "benchmark")
+#: What tells runs apart in curves besides; then what runs of one method differ in.
+_MORE = (
+    *("algorithm", "algo", "optimizer", "architecture", "arch", "network", "submission", "config", "group"),
+    *("workload", "task", "env", "benchmark", "study", "trial"),
+)
+_SEEDS = ("run_id", "seed", "replicate", "repetition", "fold")
 STEP_COLUMNS = ("step", "global_step", "trainer/global_step", "_step", "iteration", "iter", "epoch")
 #: Asks for the file's folder in place of a column.
 FOLDER = "folder"
@@ -33,13 +36,13 @@ class Names(NamedTuple):
 
     Args:
         columns: The columns, the most telling first.
-        parts: Those of them that tell runs of one method apart, such as seeds.
-        by_file: Whether the file's folder or name is part of the name.
+        seeds: Those of them that tell runs of one method apart.
+        file: The path of the file or its folder, where that is part of the name: `shortened` makes names of several.
     """
 
     columns: tuple[str, ...]
-    parts: tuple[str, ...] = ()
-    by_file: bool = False
+    seeds: tuple[str, ...] = ()
+    file: str = ""
 
 
 def step_column(frame: polars.DataFrame, reading: Reading, place: Place) -> str | None:
@@ -66,7 +69,8 @@ def run_names(frame: polars.DataFrame, reading: Reading, step: str | None, place
         for column in wanted:
             if column not in frame.columns:
                 raise ValueError(f"{place} has no column {not_there(column, _shown(frame))}")
-        return Names(columns=tuple(wanted), by_file=len(wanted) < len(reading.run_columns))
+        asked = len(wanted) < len(reading.run_columns)
+        return Names(columns=tuple(wanted), file=_path(place).rpartition("/")[0] if asked else "")
     taken = {step, reading.monitor, *(cost.column for cost in reading.costs)}
     usual = [c for c in _of_names(frame, RUN_COLUMNS) if c not in taken]
     texts = [c for c in _shown(frame) if c not in taken and _is_text(frame[c])]
@@ -79,16 +83,17 @@ def run_names(frame: polars.DataFrame, reading: Reading, step: str | None, place
                 f"or which together: run_column=, --run-column; '{FOLDER}' is the file's folder"
             )
         return Names(columns=(first,))
-    usual += [c for c in _of_names(frame, _MORE) if c not in taken and c in texts]
-    parts = [c for c in _of_names(frame, _PARTS) if c not in taken]
-    first = first or next(iter(usual), None)
+    usual += [c for c in _of_names(frame, (*_MORE, *_SEEDS)) if c not in taken]
+    first = next((c for c in usual if c in texts), first)
     first = first or next((c for c in texts if _may_be_names(frame[c])), None)
     columns = [] if first is None else [first]
-    for column in (*usual, *parts):
+    for column in usual:
         if column not in columns and _count(frame, [*columns, column]) > _count(frame, columns):
             columns.append(column)
-    seeds = tuple(c for c in columns[1:] if c in parts or c not in texts)
-    return Names(columns=tuple(columns), parts=seeds, by_file=first is None)
+    seeds = [c for c in columns[1:] if c.lower() in _SEEDS or (c.lower() in RUN_COLUMNS and c not in texts)]
+    if first is None:
+        seeds = [c for c in columns if c.lower() in _SEEDS]
+    return Names(columns=tuple(columns), seeds=tuple(seeds), file=_path(place) if first is None else "")
 
 
 def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: Place) -> polars.Series:
@@ -102,21 +107,21 @@ def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: 
     cells = []
     for column in columns:
         texts = frame[column].cast(polars.String).str.strip_chars()
-        empty = ~filled(texts) if column in names.parts else texts.fill_null("").eq("")
+        empty = ~filled(texts) if column in names.seeds else texts.fill_null("").eq("")
         if empty.any():
             raise ValueError(f"{place}, row {frame[ROW].filter(empty)[0]}: no name in column {column!r}")
-        told = column != names.columns[0] or names.by_file
+        told = column != names.columns[0] or bool(names.file)
         cells.append(f"{column} " + texts if told and not _is_text(frame[column]) else texts)
-    if names.by_file:
-        cells.insert(0, polars.Series([file_name(place)] * frame.height, dtype=polars.String))
+    if names.file:
+        cells.insert(0, polars.Series([names.file] * frame.height, dtype=polars.String))
     joined = polars.DataFrame([cell.alias(str(at)) for at, cell in enumerate(cells)])
     return joined.select(polars.concat_str(polars.all(), separator=", ").alias(RUN))[RUN]
 
 
 def check_one_run_each(
     frame: polars.DataFrame, run: polars.Series, names: Names, step: str, others: Iterable[str], reading: Reading
-) -> str | None:
-    """Why rows of one name may be several runs: some column alternates within it; None where none does.
+) -> tuple[str, str] | None:
+    """Why rows of one name may be several runs, and the column that tells them apart; None where none does.
 
     A text that is repeated within a run tells runs apart, as notes and times, which are new in each row, do not. So
     does a number that stays the same from one start of the steps to the next.
@@ -137,7 +142,7 @@ def check_one_run_each(
     steps = numbers(rows[step], reading.decimal).values.alias(step)
     for column in looked:
         text = _is_text(rows[column])
-        if column == metric or (not text and rows[column].n_unique() * 4 > rows.height):
+        if column == metric or (not text and rows[column].n_unique() * 2 > rows.height):
             continue
         held = rows.select(RUN, steps, polars.col(column).cast(polars.String).str.strip_chars().alias("v"))
         held = held.filter(filled(held["v"]))
@@ -162,12 +167,12 @@ def check_one_run_each(
         if several.height:
             name, told = several.select(RUN, "of").row(0)
             some = ", ".join(repr(value[:40]) for value in told[:3]) + (", ..." if len(told) > 3 else "")
-            return f"rows of run {name[:60]!r} differ in {column!r} ({some})"
+            return f"rows of run {name[:60]!r} differ in {column!r} ({some})", column
     return None
 
 
-def file_name(place: Place) -> str:
-    """A file's whole path without its endings: `shortened` makes names of several."""
+def _path(place: Place) -> str:
+    """A file's whole path without its endings."""
     path = place.path if place.remote else str(Path(place.path).resolve())
     folder, _, name = path.replace("\\", "/").rpartition("/")
     return f"{folder}/{stem(name)}"

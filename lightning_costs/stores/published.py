@@ -16,7 +16,16 @@ from lightning_costs.stores.cells import EMPTY, Numbers, hint, numbers
 from lightning_costs.stores.delimited import ROW, read_delimited, refuse_pointer
 from lightning_costs.stores.imported import PUBLISHED, fallen, imported
 from lightning_costs.stores.limits import check_table
-from lightning_costs.stores.naming import RUN, Names, check_one_run_each, file_name, named, run_names, step_column
+from lightning_costs.stores.naming import (
+    FOLDER,
+    RUN,
+    RUN_COLUMNS,
+    Names,
+    check_one_run_each,
+    named,
+    run_names,
+    step_column,
+)
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, not_there
 from lightning_costs.stores.table import OWN
@@ -49,7 +58,7 @@ def read_published(place: Place, reading: Reading) -> list[RunRecord]:
     runs = named(frame, names, names.columns, place)
     curves = step is not None and runs.n_unique() < frame.height
     if not curves:
-        names = run_names(frame, reading, None, place) if not names.by_file else names
+        names = run_names(frame, reading, None, place) if not names.file else names
         runs = named(frame, names, names.columns, place)
         step = step if step == reading.step_column or _whole(frame, step, reading) else None
     costs = cost_columns(columns, reading, kind="counter" if curves else "static")
@@ -58,17 +67,17 @@ def read_published(place: Place, reading: Reading) -> list[RunRecord]:
     used = {*names.columns, step, *(cost.column for cost in costs)}
     metrics = _metrics(frame, columns, reading, costs, {*used, *OWN, *_HEADER})
     if curves and step is not None:
-        _one_run_each(frame, runs, names, step, [c for c in columns if c not in used], reading, place)
+        _one_run_each(frame, runs, names, step, [c for c in columns if c not in {*used, "status"}], reading, place)
     data = _numbers(frame, costs, metrics, step, runs, reading, place, curves=curves)
     of_name = set(names.columns) if len(names.columns) == 1 else {None}
     facts = [c for c in columns if c not in of_name | {step, *metrics, *(cost.column for cost in costs)}]
-    about: dict[str, Any] = {"file": file_name(place)} if names.by_file else {}
+    about: dict[str, Any] = {"file": names.file} if names.file else {}
     if not curves:
         return _rows(frame, data, costs, metrics, facts, reading, place, about)
     groups = {}
-    if names.parts and "group" not in columns:
-        methods = [column for column in names.columns if column not in names.parts]
-        groups = dict(zip(runs, named(frame, names, methods, place), strict=True)) if methods else {}
+    if names.seeds and "group" not in columns:
+        methods = [column for column in names.columns if column not in names.seeds]
+        groups = dict(zip(runs, named(frame, names, methods, place), strict=True)) if methods or names.file else {}
     return _curves(frame, data, costs, metrics, facts, reading, place, about, groups)
 
 
@@ -81,18 +90,23 @@ def _one_run_each(
     reading: Reading,
     place: Place,
 ) -> None:
-    """Refuse rows of several runs under one name; where somebody said what names them, say it only."""
-    why = check_one_run_each(frame, runs, names, step, others, reading)
-    if why is None:
+    """Refuse rows of several runs under one name; where somebody said what names them, say it only.
+
+    Models and seeds are several runs whatever somebody said.
+    """
+    found = check_one_run_each(frame, runs, names, step, others, reading)
+    if found is None:
         return
-    if reading.run_columns:
-        reading.seen.notes[f"{place}: {why} and are taken as one run, as was said"] = None
-        return
-    has = " ".join(f"--run-column {column}" for column in names.columns or ("folder",))
-    raise ValueError(
-        f"{place}: {why}: they may be several runs. Say which columns name a run together ({has} --run-column ...), "
-        f"or that they are one: {has}"
-    )
+    why, column = found
+    told = " ".join(f"--run-column {name}" for name in names.columns or (FOLDER,))
+    if not reading.run_columns:
+        raise ValueError(
+            f"{place}: {why}: they may be several runs. If they are: {told} --run-column {column}; "
+            f"if they are one: {told}"
+        )
+    if column.lower() in (*RUN_COLUMNS, "seed"):
+        raise ValueError(f"{place}: {why}: they are several runs, {told} --run-column {column}")
+    reading.seen.notes[f"{place}: {why} and are taken as one run, as was said"] = None
 
 
 def _whole(frame: polars.DataFrame, step: str | None, reading: Reading) -> bool:
@@ -283,7 +297,7 @@ def _numbers(
             cell = str(frame[name].filter(found.wrong)[0]).strip()
             raise ValueError(
                 f"{where(found.wrong)}: {name} is {cell[:40]!r}, expected a number, or nothing where it is "
-                f"unknown{hint(cell)}"
+                f"unknown{hint(cell, reading.decimal)}"
             )
         return found
 
