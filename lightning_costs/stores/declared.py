@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lightning_costs.core.foreign_units import foreign_unit
 from lightning_costs.core.records import RunRecord
+from lightning_costs.core.units import UNITS
 from lightning_costs.stores.reading import Cost, Reading, not_there
 
 
@@ -34,6 +36,9 @@ def check_declared(reading: Reading, runs: Sequence[RunRecord], left_out: Sequen
         ValueError: With the nearest name that there is, and those that there are.
     """
     seen, names = reading.seen, list(reading.seen.columns)
+    for name, text in (reading.units or {}).items():
+        if foreign_unit(text).unit == text and text not in UNITS:
+            seen.notes[f"--unit {name}={text}: {text!r} is no unit known here: numbers stay as they are"] = None
     ours = {name for run in runs for name in run.header["indicators"]}
     why = f"; {left_out[0]}" if left_out else ""
     for cost in reading.costs:

@@ -69,7 +69,7 @@ def read_mlperf(place: Place, reading: Reading) -> RunRecord:
     init = next((event.now for event in events if event.key == "init_start" and event.now <= begun), None)
     stops = [event for event in events if event.key == "run_stop" and event.now >= begun]
     stop = stops[-1].now if stops else None
-    facts = {event.key: event.value for event in reversed(events) if event.key in _SETUP}
+    facts = {e.key: e.value for e in reversed(events) if e.key in _SETUP and "PLACEHOLDER" not in str(e.value)}
     who = _submission(place, facts)
     counted, missing = _epoch_num(events, who.benchmark)
     points: list[dict[str, Any]] = []
@@ -156,7 +156,7 @@ def _submission(place: Place, facts: Mapping[str, Any]) -> _Submission:
     """Submitter, system and benchmark; MLCommons lays out `ORG/results/SYSTEM/BENCHMARK/result_0.txt`."""
     path = place.path if place.remote else Path(place.path).resolve().as_posix()
     *above, parent, file = ["", *path.strip("/").split("/")]
-    told = {key: str(value) for key, value in facts.items() if value and "PLACEHOLDER" not in str(value)}
+    told = {key: str(value) for key, value in facts.items() if value}
     benchmark = told.get("submission_benchmark", parent)
     if len(above) > 3 and above[-2] == "results":
         org, system = above[-3], above[-1]

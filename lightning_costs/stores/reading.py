@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,6 +23,11 @@ _ALGOPERF = {
     "total_duration": "total_s",
     "global_step": "steps",
 }
+#: What is counted per second, by its name: more of it is mostly better, and nobody said so.
+_RATE = re.compile(r"_per_s(?:ec|econd)?(?:s|_|\b)|/ ?s(?:ec|econd)?\b|throughput|(?:_|\b)fps(?:_|\b)", re.IGNORECASE)
+_HEADING = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
+#: Short words in brackets that mean too much to be taken for a unit: billions or bytes, metres or thousandths.
+_UNCLEAR = ("B", "m", "d", "t", "g", "n", "u", "P", "E")
 _FAMILIES = {
     "s": "time",
     "j": "energy",
@@ -140,11 +146,14 @@ def cost_columns(columns: Sequence[str], reading: Reading, *, kind: Kind, log: b
         ValueError: For a declared direction that is missing where it must not be guessed.
     """
     found: dict[str, CostColumn] = {}
-    units = reading.units or {}
+    units = dict(reading.units or {})
     reading.seen.columns |= dict.fromkeys(columns)
     for cost in reading.costs:
         if cost.column in columns:
             reading.seen.costs.add(cost.name)
+            if not {cost.name, cost.column} & units.keys() and (unit := unit_of_heading(cost)) is not None:
+                units[cost.name] = unit
+                reading.seen.notes[f"{cost.column!r} is read in {unit}, as its heading says"] = None
             found[cost.name] = _declared(cost, units, kind, named=True)
     if log:
         for column in columns:
@@ -200,7 +209,7 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
         if its_kind != known.kind:
             row |= {"kind": its_kind, "fold": "sum" if its_kind == "counter" else "last"}
         return CostColumn(column=cost.column, factor=factor, declared=Declaration(**row))
-    if cost.better is None and (unit.endswith("_per_s") or cost.name.endswith("_per_s")):
+    if cost.better is None and (unit.endswith("_per_s") or _RATE.search(f"{cost.name} {cost.column}")):
         raise ValueError(
             f"cost {cost.name!r} is a rate: say which direction is better, "
             f"--cost {cost.name}:max or --cost {cost.name}:min"
@@ -220,6 +229,24 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
         "headline": True,
     }
     return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
+
+
+def unit_of_heading(cost: Cost) -> str | None:
+    """The unit in brackets behind a column's name; None where there is none, or none that fits the cost.
+
+    Example:
+        >>> [unit_of_heading(Cost(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
+        ['M', None, None]
+        >>> unit_of_heading(Cost(name="latency", column="Latency [ms]"))
+        'ms'
+    """
+    heading = _HEADING.search(cost.column)
+    text = heading[1].strip() if heading else ""
+    if not text or text in _UNCLEAR:
+        return None
+    unit, known = foreign_unit(text).unit, known_columns().get(cost.name)
+    fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
+    return text if fits else None
 
 
 def unit_of_name(name: str) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from lightning_costs import compare, load_runs
@@ -223,3 +224,51 @@ def test_the_command_line_takes_columns_marks_and_tells_cautions(tmp_path: Path)
     bad = subprocess.run([*command[:-1], ";"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert bad.returncode == 1
     assert bad.stderr.strip() == "lightning-costs: --decimal must be '.' or ',', got ';'"
+
+
+@pytest.mark.parametrize("cost", ["infer_samples_per_sec", "x=Throughput (im/s)", "fps", "x=img/s"])
+def test_what_is_counted_per_second_needs_its_direction_by_any_name(tmp_path: Path, cost: str) -> None:
+    column = cost.partition("=")[2] or cost
+    text = f"model,{column},acc\nA,1,2\n"
+    with pytest.raises(ValueError, match="is a rate: say which direction is better"):
+        read(tmp_path, text, costs=[cost])
+    (run,) = read(tmp_path, text, costs=[f"{cost}:max"])
+    assert run.header["indicators"][cost.partition("=")[0]]["better"] == "higher"
+
+
+@pytest.mark.parametrize(
+    ("cost", "unit", "amount"),
+    [
+        ("params=Params (M)", "params", 1e6),
+        ("latency=Latency [ms]", "s", 1e-3),
+        ("mem=Memory (GB)", "bytes", 1e9),
+        ("params=Params (B)", "params", 1.0),
+        ("depth=Depth (m)", "depth", 1.0),
+    ],
+)
+def test_a_unit_in_the_heading_is_taken_and_said(tmp_path: Path, cost: str, unit: str, amount: float) -> None:
+    name, _, column = cost.partition("=")
+    (tmp_path / "t.csv").write_text(f"model,{column},acc\nA,1,2\n")
+    found = find_runs(tmp_path / "t.csv", monitor="acc", mode="max", costs=[cost])
+    assert found.runs[0].final == {name: amount}
+    assert found.runs[0].header["indicators"][name]["unit"] == unit
+    assert [note.partition(" is read in ")[0] for note in found.notes] == ([repr(column)] if amount != 1.0 else [])
+    (plain,) = read(tmp_path, f"model,{column},acc\nA,1,2\n", costs=[cost], units={name: "k"})
+    assert plain.final == {name: 1e3}
+
+
+def test_a_unit_that_nobody_knows_is_told_and_one_that_may_be_two_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,x,acc\nA,1,2\n")
+    options = {"monitor": "acc", "mode": "max", "costs": ["x"]}
+    found = find_runs(tmp_path / "t.csv", units={"x": "millions"}, **options)  # type: ignore[arg-type]
+    assert found.notes == ["--unit x=millions: 'millions' is no unit known here: numbers stay as they are"]
+    with pytest.raises(ValueError, match="unit 'gflops' could be gFLOP or gFLOP/s"):
+        find_runs(tmp_path / "t.csv", units={"x": "gflops"}, **options)  # type: ignore[arg-type]
+
+
+def test_switches_of_a_parquet_file_are_no_numbers(tmp_path: Path) -> None:
+    pl.DataFrame({"model": ["A"], "params": [1], "acc": [2.0], "pretrained": [True]}).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    (run,) = load_runs(tmp_path / "t.parquet")
+    assert (run.quality_columns, run.header["setup"]["pretrained"]) == (["acc"], True)
