@@ -82,12 +82,9 @@ def read_mlperf(place: Place, reading: Reading) -> RunRecord:
         elif event.key == "eval_stop" and evaluating is not None:
             evaluated_s, evaluating = evaluated_s + event.now - evaluating, None
         elif event.key in QUALITY and event.now >= begun:
-            name = event.key if event.about.get("metric") is None else f"{event.key}/{event.about['metric']}"
             now = event.now if not over else stop if evaluating is not None else _trained_at(event, events, stop)
             seen = evaluated_s + (event.now - evaluating if evaluating is not None else 0.0)
-            points.append(
-                {"now": now, name: number(event.value), "evaluate_s": seen} | _progress(event, epoch, counted)
-            )
+            points.append({"now": now, "evaluate_s": seen} | _qualities(event) | _progress(event, epoch, counted))
     points.sort(key=lambda point: math.inf if point["now"] is None else point["now"])  # by when they had been trained
     last = points[-1] if points else {}
     end = {name: amount for name, amount in last.items() if name.partition("/")[0] not in QUALITY}
@@ -115,7 +112,7 @@ def _begun(place: Place, events: Sequence[_Event]) -> float:
 
 def _trained_at(evaluated: _Event, events: Sequence[_Event], stop: float | None) -> Amount:
     """When the model that was evaluated after the run's stop had been trained: as far as an event says so."""
-    for by in ("samples_count", "step_num", "epoch_num"):
+    for by in ("samples_count", "step_num"):  # epochs of evaluations may be numbered apart from those of training
         if (reached := number(evaluated.about.get(by))) is not None:
             times = (
                 e.now for e in events if stop is None or e.now <= stop if (number(e.about.get(by)) or -1) >= reached
@@ -131,6 +128,14 @@ def _epoch_num(events: Sequence[_Event], benchmark: str) -> tuple[str | None, di
         return "epochs", {}
     counted = _EPOCH_NUM.get(benchmark)
     return counted, {"epochs": f"epoch_num of this log goes to {most:.0f}: it counts {counted or 'something else'}"}
+
+
+def _qualities(event: _Event) -> dict[str, Amount]:
+    """What an evaluation found: one number, one of a named metric, or one of each (boxes and masks)."""
+    if isinstance(event.value, Mapping):
+        return {f"{event.key}/{name}": number(value) for name, value in event.value.items()}
+    metric = event.about.get("metric")
+    return {event.key if metric is None else f"{event.key}/{metric}": number(event.value)}
 
 
 def _progress(event: _Event, epoch: object, counted: str | None) -> dict[str, Amount]:

@@ -257,6 +257,14 @@ def test_an_mlperf_log_in_any_order_of_lines_is_the_same_run(tmp_path: Path) -> 
     assert run.points.drop("time").equals(want.points.drop("time"))
 
 
+def test_an_evaluation_of_several_metrics_has_a_column_of_each(tmp_path: Path) -> None:
+    path = result(tmp_path)
+    path.write_text(path.read_text().replace('"value": 0.5', '"value": {"BBOX": 0.3, "SEGM": 0.25}'))
+    (run,) = load_runs(path)
+    assert run.quality_columns == ["eval_accuracy/BBOX", "eval_accuracy/SEGM", "eval_accuracy"]
+    assert run.points["eval_accuracy/SEGM"].drop_nulls().to_list() == [0.25]
+
+
 def test_a_log_that_starts_before_it_is_set_up_has_no_setup_time(tmp_path: Path) -> None:
     path = result(tmp_path)
     path.write_text(path.read_text().replace('"time_ms": 21000', '"time_ms": 500'))
