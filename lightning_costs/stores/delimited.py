@@ -21,6 +21,8 @@ ROW = "\0row"
 _GZIP = b"\x1f\x8b"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _SEPARATORS = (",", ";", "\t", "|")
+#: So many characters tell the separator.
+_LOOKED_AT = 1 << 16
 #: What a file that begins so is, whatever its name says.
 _NO_TEXT = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
@@ -126,14 +128,12 @@ def _decoded(name: str, content: bytes) -> tuple[str, list[str]]:
 def _separator(text: str) -> str:
     """The separator that cuts most rows into as many cells as the heading, and the heading into most of them."""
 
+    begin = text[:_LOOKED_AT]
+    whole = len(begin) == len(text)
+
     def fit(separator: str) -> tuple[float, int]:
-        widths = []
         try:
-            for record in _records(text, separator):
-                if any(cell.strip() for cell in record):
-                    widths.append(len(record))
-                if len(widths) == 50:
-                    break
+            widths = [len(record) for record in _records(begin, separator, strict=whole) if not _blank(record)][:50]
         except csv.Error:
             return 0.0, 0
         if not widths or widths[0] < 2:
@@ -144,9 +144,13 @@ def _separator(text: str) -> str:
     return max(_SEPARATORS, key=lambda separator: fits[separator])
 
 
-def _records(text: str, separator: str) -> Iterator[list[str]]:
+def _records(text: str, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
     """Cells of each row; every kind of line end is one."""
-    return csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True)
+    return csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=strict)
+
+
+def _blank(record: list[str]) -> bool:
+    return not "".join(record).strip()
 
 
 def _rows(name: str, text: str, separator: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -157,7 +161,7 @@ def _rows(name: str, text: str, separator: str) -> tuple[list[str], list[list[st
     at = named = 0
     try:
         for record in _records(text, separator):
-            blank = not any(cell.strip() for cell in record)
+            blank = _blank(record)
             if not head:
                 if not blank:
                     head = [cell.strip() for cell in record]
@@ -166,12 +170,14 @@ def _rows(name: str, text: str, separator: str) -> tuple[list[str], list[list[st
             at += 1
             if blank:
                 continue
-            if len(record) < named or any(cell.strip() for cell in record[len(head) :]):
-                raise ValueError(
-                    f"{name} is no table: row {at} has {len(record)} cells where the heading has {len(head)}, "
-                    f"separated by {separator!r}; quote cells that hold it"
-                )
-            rows.append([*record[: len(head)], *[""] * (len(head) - len(record))])
+            if len(record) != len(head):
+                if len(record) < named or not _blank(record[len(head) :]):
+                    raise ValueError(
+                        f"{name} is no table: row {at} has {len(record)} cells where the heading has {len(head)}, "
+                        f"separated by {separator!r}; quote cells that hold it"
+                    )
+                record = [*record[: len(head)], *[""] * (len(head) - len(record))]
+            rows.append(record)
             numbers.append(at)
     except csv.Error as error:
         raise ValueError(f"{name} is no table: row {at + 1 if head else 0}: {error}") from error
