@@ -319,10 +319,10 @@ def compare(
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
+    decimal: DecimalMark = None,
     unit: Units = None,
     run_column: RunColumn = None,
     step_column: StepColumn = None,
-    decimal: DecimalMark = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
 ) -> None:
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
@@ -352,10 +352,10 @@ def report(
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
+    decimal: DecimalMark = None,
     unit: Units = None,
     run_column: RunColumn = None,
     step_column: StepColumn = None,
-    decimal: DecimalMark = None,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
     out: Annotated[
         Path | None,

@@ -246,7 +246,8 @@ def _final_cell(run: RunRow, row: DeclarationRow) -> Cell:
     name = row["name"]
     amount = run["final"][name]
     if amount is None:
-        return Cell("missing", run["missing"].get(name, ""), missing=True)
+        why = run["missing"].get(name, "")
+        return Cell("never" if why.startswith("never:") else "missing", why, missing=True)
     return Cell(human(amount, row["unit"]), run["methods"].get(name, ""))
 
 

@@ -146,7 +146,7 @@ def _separator(text: str) -> str:
 
 def _records(text: str, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
     """Cells of each row; every kind of line end is one."""
-    return csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=strict)
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=strict)
 
 
 def _blank(record: list[str]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from lightning_costs import compare, load_runs
 from lightning_costs.core.records import RunRecord
+from lightning_costs.report.tables import final_blocks
 from lightning_costs.stores.loader import find_runs
 
 TEXT = "model,params,acc\nA,1,2\nBé,3,4\n"
@@ -150,7 +151,10 @@ def test_inf_in_a_cost_to_a_target_is_never_and_elsewhere_refused(tmp_path: Path
         assert (a.final[name], b.final[name], c.final[name]) == (12.0, None, None)
         assert b.header["missing"][name] == "never: it did not reach the target, as the table says (inf)"
         assert c.header["missing"][name] == "t.csv does not say"
-        assert compare([a, b, c]).fronts[name] == ["A"]
+        found = compare([a, b, c])
+        assert found.fronts[name] == ["A"]
+        (cells,) = (line.cells for block in final_blocks(found) for line in block.lines if line.name == name)
+        assert [cell.text for cell in cells][1:] == ["never", "missing"]
     with pytest.raises(ValueError, match=r"row 2 \(run 'B'\): hours is infinite.*inf is never"):
         read(tmp_path, text.replace("_to_target", ""), costs=["hours"])
 
