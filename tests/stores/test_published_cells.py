@@ -54,6 +54,21 @@ def test_a_table_is_read_however_it_was_written(tmp_path: Path, name: str, conte
     assert told(read(tmp_path, content, name)) == [("A", 1.0, 2.0), ("Bé", 3.0, 4.0)]
 
 
+#: huggingface/pytorch-image-models, results/results-imagenet-a.csv, rows 1 to 3.
+TIMM = """model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation,top1_diff,top5_diff,rank_diff
+eva02_large_patch14_448.mim_m38m_ft_in22k_in1k,448,88.627,11.373,97.360,2.640,305.08,1.000,bicubic,-10.203,-2.510,+2
+eva02_large_patch14_448.mim_in22k_ft_in22k_in1k,448,88.413,11.587,97.040,2.960,305.08,1.000,bicubic,-10.527,-2.870,-1
+eva_giant_patch14_560.m30m_ft_in22k_in1k,560,87.320,12.680,96.800,3.200,"1,014.45",1.000,bicubic,-11.500,-3.100,+1
+"""
+
+
+def test_a_table_of_timm_is_read_as_it_is_published(tmp_path: Path) -> None:
+    runs = read(tmp_path, TIMM, monitor="top1", costs=["params=param_count"], units={"params": "M"})
+    assert [run.final["params"] for run in runs] == [305.08e6, 305.08e6, 1014.45e6]
+    assert [run.points["top1"][0] for run in runs] == [88.627, 88.413, 87.32]
+    assert runs[2].header["setup"]["img_size"] == "560"
+
+
 def test_a_comma_in_a_heading_of_semicolons_separates_nothing(tmp_path: Path) -> None:
     runs = read(tmp_path, "model;acc, top-1\nA;1\nB;2\n", costs=["params=acc, top-1"], monitor=None)
     assert [run.final for run in runs] == [{"params": 1.0}, {"params": 2.0}]
