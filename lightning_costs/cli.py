@@ -118,7 +118,11 @@ Units = Annotated[
     list[str] | None,
     typer.Option("--unit", metavar="COST=UNIT", help="Unit it is written in, as flops=GMAC; may be given repeatedly."),
 ]
-RunColumn = Annotated[str | None, typer.Option(help="Column of tables that names runs.")]
+RunColumn = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of tables that names runs, 'folder' for the file's; several name them together."),
+]
+DecimalMark = Annotated[str | None, typer.Option(metavar="MARK", help="Decimal mark of tables: '.' or ','.")]
 StepColumn = Annotated[str | None, typer.Option(help="Column of tables that steps are in: they are curves then.")]
 Queries = Annotated[
     list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
@@ -232,13 +236,20 @@ def _status(run: Path, status: str) -> str:
 
 def _units(texts: Sequence[str] | None) -> dict[str, str]:
     """Units by cost from `cost=unit`."""
-    units = {}
+    units: dict[str, str] = {}
     for text in texts or ():
         name, given, unit = text.rpartition("=")
         if not (given and name and unit):
             raise ValueError(f"--unit must be COST=UNIT, such as flops=GMAC, got {text!r}")
-        units[name] = unit
+        if units.setdefault(name, unit) != unit:
+            raise ValueError(f"--unit {name} is given twice, as {units[name]!r} and {unit!r}")
     return units
+
+
+def _decimal(mark: str | None) -> Literal[".", ","] | None:
+    if mark not in (None, ".", ","):
+        raise ValueError(f"--decimal must be '.' or ',', got {mark!r}")
+    return None if mark is None else "," if mark == "," else "."
 
 
 class Sources(NamedTuple):
@@ -247,8 +258,9 @@ class Sources(NamedTuple):
     paths: Sequence[str]
     costs: Sequence[str] | None = None
     units: Sequence[str] | None = None
-    run_column: str | None = None
+    run_column: Sequence[str] | None = None
     step_column: str | None = None
+    decimal: str | None = None
 
     def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
         """The runs; which ones had to be left out is said on stderr."""
@@ -262,9 +274,10 @@ class Sources(NamedTuple):
             units=_units(self.units),
             run_column=self.run_column,
             step_column=self.step_column,
+            decimal=_decimal(self.decimal),
         )
-        for left_out in found.left_out:
-            say(f"lightning-costs: {left_out}", error=True)
+        for said in (*found.left_out, *found.notes):
+            say(f"lightning-costs: {said}", error=True)
         return found.runs
 
 
@@ -306,6 +319,7 @@ def compare(
     queries: Queries = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
+    decimal: DecimalMark = None,
     unit: Units = None,
     run_column: RunColumn = None,
     step_column: StepColumn = None,
@@ -315,7 +329,7 @@ def compare(
     """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
     from lightning_costs.report.text import comparison_text
 
-    sources = Sources(paths, cost, unit, run_column, step_column)
+    sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
     compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
     say(comparison_text(compared))
@@ -357,6 +371,7 @@ def report(
     group: Group = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
+    decimal: DecimalMark = None,
     unit: Units = None,
     run_column: RunColumn = None,
     step_column: StepColumn = None,
@@ -390,7 +405,7 @@ def report(
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
         raise typer.BadParameter("--tables goes with --to md and --to latex")
-    sources = Sources(paths, cost, unit, run_column, step_column)
+    sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
         raise typer.BadParameter(

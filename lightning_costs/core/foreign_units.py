@@ -85,8 +85,8 @@ def foreign_unit(text: str) -> ForeignUnit:
     text = " ".join(text.split())
     if not text:
         raise ValueError("a unit must be a word such as GMAC, kWh, GiB or ms; got nothing")
-    if re.fullmatch("[kKMGTPE]?FLOPS", text):
-        prefix = text.removesuffix("FLOPS")
+    if re.fullmatch("[kKMGTPE]?FLOPS|[kmgtpe]?flops", text):
+        prefix = text[:-5]
         raise ValueError(f"unit {text!r} could be {prefix}FLOP or {prefix}FLOP/s: write which of them it is")
     if text in UNITS:
         return ForeignUnit(text, 1.0)

@@ -255,7 +255,8 @@ def _final_cell(run: RunRow, row: DeclarationRow) -> Cell:
     name = row["name"]
     amount = run["final"][name]
     if amount is None:
-        return Cell("missing", run["missing"].get(name, ""), missing=True)
+        why = run["missing"].get(name, "")
+        return Cell("never" if why.startswith("never:") else "missing", why, missing=True)
     return Cell(final_text(run, name, row["unit"]), run["methods"].get(name, ""))
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lightning_costs.core.legible import legible
 from lightning_costs.core.records import RunRecord
+from lightning_costs.stores.declared import check_declared, parsed_costs, scales_differ
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.logged import METRICS, read_csv_logger
 from lightning_costs.stores.mlperf import TOKEN, is_mlperf, read_mlperf
+from lightning_costs.stores.naming import FOLDER, shortened
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.published import read_published
-from lightning_costs.stores.reading import Cost, Reading
+from lightning_costs.stores.reading import Reading
 from lightning_costs.stores.recorded import read_folder
 from lightning_costs.stores.wandb_runs import ONLINE, TRANSACTIONS, read_offline, read_online
 
@@ -24,6 +27,8 @@ _log = logging.getLogger("lightning_costs")
 _Read = Callable[[Place, Reading], RunRecord]
 TABLES = (".csv", ".tsv", ".parquet")
 LOGS = (".log", ".txt", ".out")
+#: A run's evaluations, as AlgoPerf writes them into a folder per run.
+ALGOPERF = "eval_measurements.csv"
 
 
 def load_run(path: str | Path) -> RunRecord:
@@ -53,8 +58,9 @@ def load_runs(
     mode: Literal["max", "min"] | None = None,
     costs: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
-    run_column: str | None = None,
+    run_column: str | Sequence[str] | None = None,
     step_column: str | None = None,
+    decimal: Literal[".", ","] | None = None,
 ) -> list[RunRecord]:
     """Runs from all that is named, mixed as you like; those that say when they began come first, oldest first.
 
@@ -73,26 +79,38 @@ def load_runs(
         costs: Costs of sources that are no run folders: `NAME[=COLUMN][:min|max][:counter|gauge|static]`. By default
             columns of a table that bear names of ours, and `cost/<name>` of logs.
         units: Cost or column to the unit that it is written in, such as {'flops': 'GMAC'}.
-        run_column: Column of tables that names runs; by default `run`, `model` or the like.
-        step_column: Column of tables that steps are in, which makes them curves; by default `step`, where it is there.
+        run_column: Column of tables that names runs, or several that name them together, 'folder' for the file's
+            folder; by default `run`, `model` or the like, with `seed` or the like in curves.
+        step_column: Column of tables that steps are in, which makes them curves; by default `step` or the like.
+        decimal: The decimal mark of tables, for those that group thousands by the other one or write a comma; by
+            default a dot.
 
     Raises:
         FileNotFoundError: Where a path holds no run at all.
-        ValueError: For what cannot be read as runs; it names the row. For a run only where no other is there.
+        ValueError: For what cannot be read as runs; it names the row. For a run only where no other is there. For a
+            cost or unit that fits nothing.
     """
     found = find_runs(
-        paths, monitor=monitor, mode=mode, costs=costs, units=units, run_column=run_column, step_column=step_column
+        paths,
+        monitor=monitor,
+        mode=mode,
+        costs=costs,
+        units=units,
+        run_column=run_column,
+        step_column=step_column,
+        decimal=decimal,
     )
-    for left_out in found.left_out:
-        _log.warning("%s", left_out)
+    for said in (*found.left_out, *found.notes):
+        _log.warning("%s", said)
     return found.runs
 
 
 class Found(NamedTuple):
-    """Runs, and those that had to be left out, each in words that say why."""
+    """Runs, those that had to be left out, each in words that say why, and what must be known of how all were read."""
 
     runs: list[RunRecord]
     left_out: list[str]
+    notes: list[str]
 
 
 def find_runs(
@@ -102,17 +120,19 @@ def find_runs(
     mode: Literal["max", "min"] | None = None,
     costs: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
-    run_column: str | None = None,
+    run_column: str | Sequence[str] | None = None,
     step_column: str | None = None,
+    decimal: Literal[".", ","] | None = None,
 ) -> Found:
     """As `load_runs`, with what was left out, for who says it in another way than the log."""
     reading = Reading(
         monitor=monitor,
         mode=mode,
-        costs=tuple(Cost.parse(text) for text in costs),
+        costs=parsed_costs(costs),
         units=units,
-        run_column=run_column,
+        run_columns=() if run_column is None else (run_column,) if isinstance(run_column, str) else tuple(run_column),
         step_column=step_column,
+        decimal=decimal,
     )
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[object, RunRecord] = {}
@@ -132,10 +152,26 @@ def find_runs(
         raise ValueError(f"{first} (as {len(others)} more of these runs cannot be read)") from first
     folders = {run.id for run in found.values() if run.source in (PARQUET, JOURNAL)}
     runs = [run for run in found.values() if run.header.get("recorded_as") not in folders]
+    left_out = [legible(f"left out: {error}") for error in broken.values()]
+    check_declared(reading, runs, left_out)
     return Found(
-        sorted(runs, key=lambda run: (not run.header.get("created"), str(run.header.get("created", "")))),
-        [legible(f"left out: {error}") for error in broken.values()],
+        sorted(_named(runs), key=lambda run: (not run.header.get("created"), str(run.header.get("created", "")))),
+        left_out,
+        [legible(note) for note in (*reading.seen.notes, *scales_differ(reading, runs))],
     )
+
+
+def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs, those that are named by their file with what tells these files apart."""
+    names = shortened(dict.fromkeys(run.header["file"] for run in runs if "file" in run.header))
+
+    def renamed(run: RunRecord) -> RunRecord:
+        header = dict(run.header)
+        path = header.pop("file")
+        changes = {key: str(header[key]).replace(path, names[path], 1) for key in ("name", "group") if header.get(key)}
+        return RunRecord(header=header | changes, points=run.points, source=run.source)
+
+    return [renamed(run) if "file" in run.header else run for run in runs]
 
 
 def _at(path: str | Path, reading: Reading) -> list[tuple[object, Callable[[], RunRecord]]]:
@@ -143,6 +179,8 @@ def _at(path: str | Path, reading: Reading) -> list[tuple[object, Callable[[], R
     if str(path).startswith(ONLINE):
         return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
     place = Place.of(path)
+    if not place.exists():
+        raise FileNotFoundError(f"no run under {legible(str(path))}: there is no such file or folder")
     if place.is_file() and place.name != HEADER:
         return [((_key(place), at), partial(_itself, run)) for at, run in enumerate(_of_file(place, reading))]
     folders = [(place.parent, _recorded)] if place.is_file() else _folders(place)
@@ -158,13 +196,19 @@ def _itself(run: RunRecord) -> RunRecord:
     return run
 
 
+def is_table(place: Place) -> bool:
+    """Whether a file's name is that of a table, gzipped or not."""
+    return place.name.lower().removesuffix(".gz").endswith(TABLES)
+
+
 def _of_file(place: Place, reading: Reading) -> list[RunRecord]:
-    if place.suffix in TABLES:
+    if is_table(place):
         return read_published(place, reading)
     if is_mlperf(place):
         return [read_mlperf(place, reading)]
     raise ValueError(
-        f"{place} is no source of runs: expected a table ({', '.join(TABLES)}), a log with {TOKEN} lines, or a folder"
+        f"{place} is no source of runs: expected a table ({', '.join(TABLES)}, .csv.gz), a log with {TOKEN} "
+        "lines, or a folder"
     )
 
 
@@ -180,9 +224,17 @@ def _folders(place: Place) -> list[tuple[Place, _Read]]:
             found.append((file.parent, read_csv_logger))
         elif file.suffix == TRANSACTIONS and not file.remote:
             found.append((file.parent, read_offline))
+        elif file.name == ALGOPERF:
+            found.append((file, _alone))
         elif file.suffix in LOGS and is_mlperf(file):
             found.append((file, read_mlperf))
     return found
+
+
+def _alone(place: Place, reading: Reading) -> RunRecord:
+    """The run of a table that holds one."""
+    (run,) = read_published(place, replace(reading, run_columns=(FOLDER,)))
+    return run
 
 
 def _recorded(place: Place, _: Reading) -> RunRecord:

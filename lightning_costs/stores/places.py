@@ -118,6 +118,12 @@ class Place:
         content: bytes = self.remote.cat_file(self.path) if self.remote else Path(self.path).read_bytes()
         return content
 
+    def starts(self, size: int) -> bytes:
+        """The first bytes of the file."""
+        with self.remote.open(self.path, "rb") if self.remote else open(self.path, "rb") as file:
+            begin: bytes = file.read(size)
+        return begin
+
     def holds(self, token: bytes) -> bool:
         """Whether the file holds a text, read piece by piece: a log may be long."""
         with self.remote.open(self.path, "rb") if self.remote else open(self.path, "rb") as file:

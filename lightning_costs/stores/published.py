@@ -2,55 +2,119 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.legible import legible
 from lightning_costs.core.records import RunRecord
 from lightning_costs.core.units import digits
+from lightning_costs.stores.cells import EMPTY, Numbers, hint, numbers
+from lightning_costs.stores.delimited import ROW, read_delimited, refuse_pointer
 from lightning_costs.stores.imported import PUBLISHED, fallen, imported
 from lightning_costs.stores.limits import check_table
+from lightning_costs.stores.naming import (
+    FOLDER,
+    RUN,
+    RUN_COLUMNS,
+    Names,
+    check_one_run_each,
+    named,
+    run_names,
+    step_column,
+)
 from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import CostColumn, Reading, cost_columns
+from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, not_there
 from lightning_costs.stores.table import OWN
 
 if TYPE_CHECKING:
     import polars
 
-RUN_COLUMNS = ("run", "run_name", "model", "method", "name")
-STEP_COLUMNS = ("step", "global_step", "trainer/global_step")
-#: What people write into a cell that holds nothing.
-EMPTY = ("", "-", "–", "—", "na", "n/a", "null", "none", "missing")
-#: Columns of our own beside those of the table, under names that no table has.
-_RUN, _ROW, _AT = "\0run", "\0row", "\0at"
+#: The order of runs beside columns of the table, under a name that no table has.
+_AT = "\0at"
 #: Facts of a run that its header has a place for.
 _HEADER = ("group", "status")
+_NEVER = "never: it did not reach the target, as the table says (inf)"
+#: A cost to a target, which is infinite for a run that never reached it.
+_TO_TARGET = re.compile(r"(?:^|[\W_])(?:to|until|till|reach(?:ed)?|target|ttt|tta)(?:[\W_]|$)", re.IGNORECASE)
 
 
 def read_published(place: Place, reading: Reading) -> list[RunRecord]:
     """Runs of a table: one per row, or, where it has steps, one per name with a curve.
 
+    A run whose name holds its file's has the file's path in its header, as `file`, until `loader` makes a name of it.
+
     Raises:
         ValueError: Names the row and column of what cannot be: no number, an infinite cost, a total that falls, two
-            values for one step.
+            values for one step, rows of several runs under one name.
     """
-    frame = _frame(place)
-    run = _run_column(frame, reading, place)
-    step = _step_column(frame, reading, place)
-    names = _names(frame, run, place)
-    curves = step is not None and names.n_unique() < frame.height
-    costs = cost_columns(frame.columns, reading, kind="counter" if curves else "static")
-    _all_found(frame, reading, costs, place)
-    _no_name_of_ours(costs, reading.monitor, place)
-    metrics = _metrics(frame, reading, costs, {run, step, *OWN, *_HEADER})
-    data = _numbers(frame, costs, metrics, step, names, place)
-    facts = [c for c in frame.columns if c not in {run, step, *metrics, *(cost.column for cost in costs)}]
+    frame = _frame(place, reading)
+    columns = [column for column in frame.columns if column != ROW]
+    step = step_column(frame, reading, place)
+    names = run_names(frame, reading, step, place)
+    runs = named(frame, names, names.columns, place)
+    curves = step is not None and runs.n_unique() < frame.height
     if not curves:
-        return _rows(frame, data, costs, metrics, facts, reading, place)
-    return _curves(frame, data, costs, metrics, facts, reading, place)
+        names = run_names(frame, reading, None, place) if not names.file else names
+        runs = named(frame, names, names.columns, place)
+        step = step if step == reading.step_column or _whole(frame, step, reading) else None
+    costs = cost_columns(columns, reading, kind="counter" if curves else "static")
+    _all_found(columns, reading, costs, place)
+    _no_name_of_ours(costs, reading.monitor, place)
+    used = {*names.columns, step, *(cost.column for cost in costs)}
+    metrics = _metrics(frame, columns, reading, costs, {*used, *OWN, *_HEADER})
+    if curves and step is not None:
+        _one_run_each(frame, runs, names, step, [c for c in columns if c not in {*used, "status"}], reading, place)
+    data = _numbers(frame, costs, metrics, step, runs, reading, place, curves=curves)
+    of_name = set(names.columns) if len(names.columns) == 1 else {None}
+    facts = [c for c in columns if c not in of_name | {step, *metrics, *(cost.column for cost in costs)}]
+    about: dict[str, Any] = {"file": names.file} if names.file else {}
+    if not curves:
+        return _rows(frame, data, costs, metrics, facts, reading, place, about)
+    groups = {}
+    if names.seeds and "group" not in columns:
+        methods = [column for column in names.columns if column not in names.seeds]
+        groups = dict(zip(runs, named(frame, names, methods, place), strict=True)) if methods or names.file else {}
+    return _curves(frame, data, costs, metrics, facts, reading, place, about, groups)
+
+
+def _one_run_each(
+    frame: polars.DataFrame,
+    runs: polars.Series,
+    names: Names,
+    step: str,
+    others: Sequence[str],
+    reading: Reading,
+    place: Place,
+) -> None:
+    """Refuse rows of several runs under one name; where somebody said what names them, say it only.
+
+    Models and seeds are several runs whatever somebody said.
+    """
+    found = check_one_run_each(frame, runs, names, step, others, reading)
+    if found is None:
+        return
+    why, column = found
+    told = " ".join(f"--run-column {name}" for name in names.columns or (FOLDER,))
+    if not reading.run_columns:
+        raise ValueError(
+            f"{place}: {why}: they may be several runs. If they are: {told} --run-column {column}; "
+            f"if they are one: {told}"
+        )
+    if column.lower() in (*RUN_COLUMNS, "seed"):
+        raise ValueError(f"{place}: {why}: they are several runs, {told} --run-column {column}")
+    reading.seen.notes[f"{place}: {why} and are taken as one run, as was said"] = None
+
+
+def _whole(frame: polars.DataFrame, step: str | None, reading: Reading) -> bool:
+    """Whether a column that is called as steps are holds some: a fact of a table of results may be called so."""
+    if step is None:
+        return False
+    values = numbers(frame[step], reading.decimal).values
+    return not bool((values.is_null() | values.is_nan() | (values != values.round())).any())
 
 
 def _kept_and_fixed(costs: Sequence[CostColumn]) -> tuple[list[str], list[str]]:
@@ -67,10 +131,14 @@ def _rows(
     facts: Sequence[str],
     reading: Reading,
     place: Place,
+    about: dict[str, Any],
 ) -> list[RunRecord]:
     """A run per row."""
+    import polars
+
     kept, fixed = _kept_and_fixed(costs)
-    points = data.select("step", "epoch", "time", "trigger", *kept, *metrics)
+    finite = [polars.when(polars.col(name).is_finite()).then(name).alias(name) for name in kept]
+    points = data.select("step", "epoch", "time", "trigger", *finite, *metrics)
     records = []
     told_by_row = frame.select(facts).to_dicts() if facts else [{}] * data.height
     for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True)):
@@ -79,12 +147,14 @@ def _rows(
                 points[at],
                 costs,
                 reading,
-                run_id=f"{place.name} row {at + 1}",
-                name=amounts[_RUN],
+                run_id=f"{place.name} row {amounts[ROW]}",
+                name=amounts[RUN],
                 source=place.name,
-                statics={name: amounts[name] for name in fixed},
+                statics={name: amounts[name] if math.isfinite(amounts[name] or 0.0) else None for name in fixed},
+                missing={name: _NEVER for name in (*kept, *fixed) if not math.isfinite(amounts[name] or 0.0)},
                 methods={c.declared.name: f"as published in {place.name}" for c in costs},
                 **_about(told),
+                **about,
             )
         )
     return records
@@ -98,18 +168,21 @@ def _curves(
     facts: Sequence[str],
     reading: Reading,
     place: Place,
+    about: dict[str, Any],
+    groups: Mapping[str, str],
 ) -> list[RunRecord]:
     """A run per name."""
-    names = data[_RUN]
+    names = data[RUN]
     data = _one_per_step(data, [c.declared.name for c in costs] + list(metrics), place)
     _never_fall(data, [c.declared.name for c in costs if c.declared.kind == "counter"], place)
     kept, fixed = _kept_and_fixed(costs)
     facts_of = _constant(frame.select(facts), names)
     statics = _statics(data, fixed, place)
     methods = {c.declared.name: f"as published in {place.name}" for c in costs}
-    columns = data.select(_RUN, "step", "epoch", "time", "trigger", *kept, *metrics)
+    columns = data.select(RUN, "step", "epoch", "time", "trigger", *kept, *metrics)
     records = []
-    for (name,), points in columns.partition_by(_RUN, as_dict=True, include_key=False, maintain_order=True).items():
+    for (name,), points in columns.partition_by(RUN, as_dict=True, include_key=False, maintain_order=True).items():
+        said = statics.get(str(name), {})
         records.append(
             imported(
                 points,
@@ -118,9 +191,10 @@ def _curves(
                 run_id=place.name,
                 name=str(name),
                 source=place.name,
-                statics=statics.get(str(name), {}),
+                statics={key: None if amount == math.inf else amount for key, amount in said.items()},
+                missing={key: _NEVER for key, amount in said.items() if amount == math.inf},
                 methods=methods,
-                **_about(facts_of.get(str(name), {})),
+                **({"group": groups[str(name)]} if groups else {}) | _about(facts_of.get(str(name), {})) | about,
             )
         )
     return records
@@ -133,10 +207,10 @@ def _constant(facts: polars.DataFrame, names: polars.Series) -> dict[str, dict[s
     if not facts.width:
         return {}
     named = facts.with_columns(names)
-    counted = named.group_by(_RUN).agg(polars.all().n_unique())
+    counted = named.group_by(RUN).agg(polars.all().n_unique())
     kept = [name for name in facts.columns if counted[name].max() == 1]
-    firsts = named.group_by(_RUN, maintain_order=True).first().select(_RUN, *kept)
-    return {row.pop(_RUN): row for row in firsts.to_dicts()}
+    firsts = named.group_by(RUN, maintain_order=True).first().select(RUN, *kept)
+    return {row.pop(RUN): row for row in firsts.to_dicts()}
 
 
 def _about(told: dict[str, Any]) -> dict[str, Any]:
@@ -146,76 +220,34 @@ def _about(told: dict[str, Any]) -> dict[str, Any]:
     return {"setup": {"origin": PUBLISHED, **{k: v for k, v in said.items() if k not in _HEADER}}, **header}
 
 
-def _frame(place: Place) -> polars.DataFrame:
-    """The table as it is: of CSV texts, of Parquet typed columns."""
+def _frame(place: Place, reading: Reading) -> polars.DataFrame:
+    """The table as it is, of CSV texts, of Parquet typed columns, and the number of each row."""
     import polars
 
-    if place.suffix == ".parquet":
-        try:
-            file = io.BytesIO(place.read()) if place.remote else Path(place.path)
-            check_table(place.name, file)
-            return polars.read_parquet(file)
-        except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
-            raise ValueError(f"{place} is no table: {legible(str(error))}".splitlines()[0]) from error
-    text = place.read().decode("utf-8-sig", "replace")
-    separator = "\t" if place.suffix == ".tsv" else ","
-    head = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-    if len(head) == 1 and head[0].count(";") > 1:
-        separator = ";"
-        head = head[0].split(";")
-    if twice := sorted({name for name in head if head.count(name) > 1}):
-        raise ValueError(f"{place}: two columns are named {twice[0]!r}; rename one")
+    if place.suffix != ".parquet":
+        texts = read_delimited(str(place), place.read(), tabs=".tsv" in place.name.lower())
+        reading.seen.notes |= dict.fromkeys(texts.notes)
+        return texts.frame
     try:
-        return polars.read_csv(io.StringIO(text), separator=separator, infer_schema=False)
-    except polars.exceptions.PolarsError as error:
-        raise ValueError(f"{place} is no table: {error}".splitlines()[0]) from error
+        content = place.read() if place.remote else None
+        refuse_pointer(str(place), place.starts(200) if content is None else content)
+        file = Path(place.path) if content is None else io.BytesIO(content)
+        check_table(place.name, file)
+        frame = polars.read_parquet(file)
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
+        raise ValueError(f"{place} is no table: {legible(str(error))}".splitlines()[0]) from error
+    return frame.with_columns(polars.int_range(1, frame.height + 1, eager=True).alias(ROW))
 
 
-def _run_column(frame: polars.DataFrame, reading: Reading, place: Place) -> str:
-    import polars
-
-    if reading.run_column is not None:
-        if reading.run_column not in frame.columns:
-            raise ValueError(f"{place} has no column {reading.run_column!r}; it has {_listed(frame.columns)}")
-        return reading.run_column
-    by_name = {column.lower(): column for column in reversed(frame.columns)}
-    for name in RUN_COLUMNS:
-        if name in by_name:
-            return by_name[name]
-    texts = [c for c in frame.columns if frame[c].dtype == polars.String and _numeric(frame[c]).null_count()]
-    if not texts:
-        raise ValueError(
-            f"{place} has no column that names its runs (such as {', '.join(RUN_COLUMNS[:3])}); "
-            "say which it is: run_column=, --run-column"
-        )
-    return texts[0]
-
-
-def _step_column(frame: polars.DataFrame, reading: Reading, place: Place) -> str | None:
-    if reading.step_column is not None:
-        if reading.step_column not in frame.columns:
-            raise ValueError(f"{place} has no column {reading.step_column!r}; it has {_listed(frame.columns)}")
-        return reading.step_column
-    return next((name for name in STEP_COLUMNS if name in frame.columns), None)
-
-
-def _names(frame: polars.DataFrame, run: str, place: Place) -> polars.Series:
-    import polars
-
-    names = frame[run].cast(polars.String)
-    empty = names.fill_null("").str.strip_chars().eq("")
-    if empty.any():
-        raise ValueError(f"{place}, row {_first(empty)}: no name in column {run!r}")
-    return names.rename(_RUN)
-
-
-def _all_found(frame: polars.DataFrame, reading: Reading, costs: Sequence[CostColumn], place: Place) -> None:
-    if not costs:
-        wanted = ", ".join(repr(cost.column) for cost in reading.costs) or "any name of a cost of ours"
-        raise ValueError(
-            f"{place} has no cost: looked for {wanted} among its columns {_listed(frame.columns)}; "
-            "name them: costs=['params', 'images_per_s:max'], --cost params --cost images_per_s:max"
-        )
+def _all_found(columns: Sequence[str], reading: Reading, costs: Sequence[CostColumn], place: Place) -> None:
+    if costs:
+        return
+    if reading.costs:
+        raise ValueError(f"{place} has no cost: looked for {not_there(reading.costs[0].column, columns)}")
+    raise ValueError(
+        f"{place} has no cost: none of its columns {', '.join(map(repr, columns[:12]))} has a name of ours; "
+        "name them: costs=['params', 'images_per_s:max'], --cost params --cost images_per_s:max"
+    )
 
 
 def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: Place) -> None:
@@ -229,18 +261,17 @@ def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: Pl
 
 
 def _metrics(
-    frame: polars.DataFrame, reading: Reading, costs: Sequence[CostColumn], other: set[str | None]
+    frame: polars.DataFrame,
+    columns: Sequence[str],
+    reading: Reading,
+    costs: Sequence[CostColumn],
+    other: set[str | None],
 ) -> list[str]:
     """Quality metrics: the monitor where it was named, else every column of numbers that is no cost."""
     taken = {cost.column for cost in costs} | {cost.declared.name for cost in costs} | other
-    if reading.monitor in frame.columns:
+    if reading.monitor in columns:
         return [str(reading.monitor)]
-    return [c for c in frame.columns if c not in taken and not _is_text(frame[c])]
-
-
-def _is_text(column: polars.Series) -> bool:
-    numbers = _numeric(column)
-    return bool(numbers.null_count() == len(column) or (_filled(column) & numbers.is_null()).any())
+    return [c for c in columns if c not in taken and not numbers(frame[c], reading.decimal).is_text]
 
 
 def _numbers(
@@ -249,73 +280,84 @@ def _numbers(
     metrics: Sequence[str],
     step: str | None,
     names: polars.Series,
+    reading: Reading,
     place: Place,
+    *,
+    curves: bool,
 ) -> polars.DataFrame:
-    """The table in numbers: run, row (from 1), step, epoch, costs in our units, metrics."""
+    """The table in numbers: run, row, step, epoch, costs in our units, metrics."""
     import polars
 
-    def column(name: str) -> polars.Series:
-        numbers = _numeric(frame[name])
-        wrong = _filled(frame[name]) & numbers.is_null()
-        if wrong.any():
-            raise ValueError(
-                f"{place}, row {_first(wrong)} ({_called(names, wrong)}): {name} is "
-                f"{str(frame[name].filter(wrong)[0])[:40]!r}, expected a number, or nothing where it is unknown"
-            )
-        return numbers
+    def where(rows: polars.Series) -> str:
+        return f"{place}, row {frame[ROW].filter(rows)[0]} (run {str(names.filter(rows)[0])[:60]!r})"
 
-    columns = [names, polars.int_range(1, frame.height + 1, eager=True).alias(_ROW)]
-    steps = polars.Series("step", [None] * frame.height, polars.Float64) if step is None else column(step)
+    def column(name: str) -> Numbers:
+        found = numbers(frame[name], reading.decimal)
+        if found.wrong.any():
+            cell = str(frame[name].filter(found.wrong)[0]).strip()
+            raise ValueError(
+                f"{where(found.wrong)}: {name} is {cell[:40]!r}, expected a number, or nothing where it is "
+                f"unknown{hint(cell, reading.decimal)}"
+            )
+        return found
+
+    columns = [names, frame[ROW]]
+    steps = polars.Series("step", [None] * frame.height, polars.Float64) if step is None else column(step).values
     if step is not None:
         lost = steps.is_null() | steps.is_nan() | (steps != steps.round())
         if lost.any():
-            raise ValueError(f"{place}, row {_first(lost)} ({_called(names, lost)}): {step} must be a whole number")
+            raise ValueError(f"{where(lost)}: {step} must be a whole number")
     columns.append(steps.cast(polars.Int64).rename("step"))
-    epochs = _numeric(frame["epoch"]) if "epoch" in frame.columns else None
-    whole = epochs is not None and not _is_text(frame["epoch"]) and "epoch" not in metrics
+    called = next((c for c in frame.columns if c.lower() == "epoch" and c not in metrics), None)
+    epochs = numbers(frame[called], reading.decimal) if called is not None else None
     columns.append(
-        epochs.cast(polars.Int64, strict=False).rename("epoch")
-        if epochs is not None and whole
+        epochs.values.cast(polars.Int64, strict=False).rename("epoch")
+        if epochs is not None and not epochs.is_text
         else polars.Series("epoch", [None] * frame.height, polars.Int64)
     )
     columns.append(polars.Series("time", [None] * frame.height, polars.Float64))
     columns.append(polars.Series("trigger", ["evaluate"] * frame.height, polars.String))
     for cost in costs:
-        amounts = column(cost.column).fill_nan(None) * cost.factor
-        endless = amounts.is_infinite().fill_null(False)
+        found = column(cost.column)
+        shares = found.percent and cost.declared.unit == "fraction"  # '75%' in a column of per cent is no 0.0075
+        amounts = found.values.fill_nan(None) * (1.0 if shares else cost.factor)
+        endless = amounts.is_infinite().fill_null(value=False)
+        named_so = _TO_TARGET.search(f"{cost.declared.name} {cost.column}") is not None
+        if named_so and (not curves or cost.declared.kind == "static"):
+            endless &= amounts < 0
         if endless.any():
             raise ValueError(
-                f"{place}, row {_first(endless)} ({_called(names, endless)}): {cost.column} is infinite; what a run "
-                "spent is finite, and what is unknown is left empty"
+                f"{where(endless)}: {cost.column} is infinite; what a run spent is finite, and what is unknown is left "
+                "empty. Of what it took to reach a target, inf is never: such a column is called ..._to_target"
             )
         columns.append(amounts.rename(cost.declared.name))
-    return polars.DataFrame(columns + [column(name) for name in metrics])
+    return polars.DataFrame(columns + [column(name).values.alias(name) for name in metrics])
 
 
 def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: Place) -> polars.DataFrame:
     """Rows in the order of steps; those of one run and step are one, where they do not contradict each other."""
     import polars
 
-    keys = [_RUN, "step"]
+    keys = [RUN, "step"]
     if not _in_order(data):
-        order = data.group_by(_RUN, maintain_order=True).agg(polars.len()).with_row_index(_AT).drop("len")
-        data = data.join(order, on=_RUN, how="left", maintain_order="left").sort(_AT, "step", _ROW).drop(_AT)
-    beside = (polars.col(_RUN) == polars.col(_RUN).shift(1)) & (polars.col("step") == polars.col("step").shift(1))
+        order = data.group_by(RUN, maintain_order=True).agg(polars.len()).with_row_index(_AT).drop("len")
+        data = data.join(order, on=RUN, how="left", maintain_order="left").sort(_AT, "step", ROW).drop(_AT)
+    beside = (polars.col(RUN) == polars.col(RUN).shift(1)) & (polars.col("step") == polars.col("step").shift(1))
     if not data.select(beside.any()).item():
         return data
     again = data.select(keys).is_duplicated()
     several = (
         data.filter(again)
         .group_by(keys, maintain_order=True)
-        .agg(polars.col(_ROW).max(), *(polars.col(name).drop_nulls().n_unique() for name in values))
+        .agg(polars.col(ROW).max(), *(polars.col(name).drop_nulls().n_unique() for name in values))
     )
     for name in values:
         wrong = several.filter(polars.col(name) > 1)
         if wrong.height:
-            run, step, row = wrong.select(_RUN, "step", _ROW).row(0)
+            run, step, row = wrong.select(RUN, "step", ROW).row(0)
             raise ValueError(
                 f"{place}, row {row}: run {run!r} has another {name} at step {step} already; "
-                "give runs of one name names of their own"
+                "say which columns name a run together: --run-column COLUMN --run-column COLUMN"
             )
     rest = [c for c in data.columns if c not in keys]
     return (
@@ -329,23 +371,23 @@ def _in_order(data: polars.DataFrame) -> bool:
     """Whether rows of a run stand together, in the order of their steps: most tables do, and need no copy."""
     import polars
 
-    same = (polars.col(_RUN) == polars.col(_RUN).shift(1)).fill_null(False)
+    same = (polars.col(RUN) == polars.col(RUN).shift(1)).fill_null(False)
     back = same & (polars.col("step") < polars.col("step").shift(1))
     stretches, backwards = data.select(stretches=(~same).sum(), backwards=back.sum()).row(0)
-    return bool(stretches == data[_RUN].n_unique() and not backwards)
+    return bool(stretches == data[RUN].n_unique() and not backwards)
 
 
 def _never_fall(data: polars.DataFrame, names: Sequence[str], place: Place) -> None:
     import polars
 
     def before(name: str) -> polars.Expr:
-        return polars.col(name).forward_fill().shift(1).over(_RUN)
+        return polars.col(name).forward_fill().shift(1).over(RUN)
 
     fall = data.select((polars.col(name) < before(name)).any().alias(name) for name in names)
     for name in names:
         if not fall[name][0]:
             continue
-        told = data.select(_RUN, _ROW, "step", after=name, before=before(name))
+        told = data.select(RUN, ROW, "step", after=name, before=before(name))
         run, row, step, after, last = told.filter(polars.col("after") < polars.col("before")).row(0)
         raise ValueError(
             f"{place}, row {row}: run {run!r} at step {step}: {fallen(name, last, after)}; "
@@ -359,44 +401,14 @@ def _statics(data: polars.DataFrame, names: Sequence[str], place: Place) -> dict
     found: dict[str, dict[str, float | None]] = {}
     if not names:
         return found
-    seen = data.group_by(_RUN, maintain_order=True).agg(polars.col(name).drop_nulls().unique() for name in names)
+    seen = data.group_by(RUN, maintain_order=True).agg(polars.col(name).drop_nulls().unique() for name in names)
     for row in seen.iter_rows(named=True):
         for name in names:
             if len(row[name]) > 1:
                 low, high = min(row[name]), max(row[name])
                 raise ValueError(
-                    f"{place}: run {row[_RUN]!r} has {name} from {digits(low)} to {digits(high)}, and one number "
+                    f"{place}: run {row[RUN]!r} has {name} from {digits(low)} to {digits(high)}, and one number "
                     f"is expected; say --cost {name}:gauge or --cost {name}:counter"
                 )
-        found[row[_RUN]] = {name: row[name][0] if len(row[name]) else None for name in names}
+        found[row[RUN]] = {name: row[name][0] if len(row[name]) else None for name in names}
     return found
-
-
-def _numeric(column: polars.Series) -> polars.Series:
-    import polars
-
-    if column.dtype == polars.String:
-        column = column.str.strip_chars()
-    return column.cast(polars.Float64, strict=False)
-
-
-def _filled(column: polars.Series) -> polars.Series:
-    """Which cells hold something."""
-    import polars
-
-    if column.dtype != polars.String:
-        return column.is_not_null()
-    return column.is_not_null() & ~column.fill_null("").str.strip_chars().str.to_lowercase().is_in(EMPTY)
-
-
-def _first(rows: polars.Series) -> int:
-    return int(rows.arg_true()[0]) + 1
-
-
-def _called(names: polars.Series, rows: polars.Series) -> str:
-    return f"run {str(names.filter(rows)[0])[:60]!r}"
-
-
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast, get_args
 
 from lightning_costs.core.foreign_units import foreign_unit
 from lightning_costs.core.indicator import Better, Declaration, Kind
 from lightning_costs.core.units import COUNTS, UNITS
+from lightning_costs.stores.cells import Decimal
 
 #: What our columns are called in loggers, behind the logger's own prefix.
 LOGGED = "cost/"
+#: What AlgoPerf's logs call our clocks (github.com/mlcommons/algorithmic-efficiency, measurements.csv), all of them.
+_ALGOPERF = {
+    "accumulated_submission_time": "train_s",
+    "accumulated_eval_time": "evaluate_s",
+    "total_duration": "total_s",
+    "global_step": "steps",
+}
+#: What is counted per second, by its name: more of it is mostly better, and nobody said so.
+_RATE = re.compile(r"_per_s(?:ec|econd)?(?:s|_|\b)|/ ?s(?:ec|econd)?\b|throughput|(?:_|\b)fps(?:_|\b)", re.IGNORECASE)
+_HEADING = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
+#: Short words in brackets that mean too much to be taken for a unit: billions or bytes, metres or thousandths.
+_UNCLEAR = ("B", "m", "d", "t", "g", "n", "u", "P", "E")
 _FAMILIES = {
     "s": "time",
     "j": "energy",
@@ -71,6 +86,16 @@ class Cost:
         return cls(name=name, column=column or name, better=better, kind=cast(Kind, kinds[0]) if kinds else None)
 
 
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What readers met: the columns there were, what was declared and found, and what a reader must be told."""
+
+    columns: dict[str, None] = field(default_factory=dict)
+    costs: set[str] = field(default_factory=set)
+    units: set[str] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """How foreign sources are read; run folders say all of it themselves.
@@ -80,16 +105,20 @@ class Reading:
         mode: Which direction of it is better.
         costs: Columns that are costs. Where any is named, a table's other columns are none.
         units: Cost or column to the unit it is written in, such as 'GMAC'.
-        run_column: Column that names runs.
+        run_columns: Columns that name runs together; none where they are looked for.
         step_column: Column of a table that holds curves: the step of a row.
+        decimal: The decimal mark of tables; None where cells show it.
+        seen: What readers add to.
     """
 
     monitor: str | None = None
     mode: str | None = None
     costs: tuple[Cost, ...] = ()
     units: Mapping[str, str] | None = None
-    run_column: str | None = None
+    run_columns: tuple[str, ...] = ()
     step_column: str | None = None
+    decimal: Decimal | None = None
+    seen: Seen = field(default_factory=Seen, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +146,14 @@ def cost_columns(columns: Sequence[str], reading: Reading, *, kind: Kind, log: b
         ValueError: For a declared direction that is missing where it must not be guessed.
     """
     found: dict[str, CostColumn] = {}
-    units = reading.units or {}
+    units = dict(reading.units or {})
+    reading.seen.columns |= dict.fromkeys(columns)
     for cost in reading.costs:
         if cost.column in columns:
+            reading.seen.costs.add(cost.name)
+            if not {cost.name, cost.column} & units.keys() and (unit := unit_of_heading(cost)) is not None:
+                units[cost.name] = unit
+                reading.seen.notes[f"{cost.column!r} is read in {unit}, as its heading says"] = None
             found[cost.name] = _declared(cost, units, kind, named=True)
     if log:
         for column in columns:
@@ -127,11 +161,28 @@ def cost_columns(columns: Sequence[str], reading: Reading, *, kind: Kind, log: b
             if logged and (not head or head.endswith("-")) and name and name not in found:
                 found[name] = _declared(Cost(name=name, column=column), units, kind)
     elif not reading.costs:
+        algoperf = _ALGOPERF if _ALGOPERF.keys() <= set(columns) else {}
         for column in columns:
-            name = column.removeprefix(LOGGED)
+            name = algoperf.get(column, column.removeprefix(LOGGED))
             if column != reading.monitor and name in known_columns() and name not in found:
                 found[name] = _declared(Cost(name=name, column=column), units, kind)
+    for at in found.values():
+        reading.seen.units |= {at.declared.name, at.column} & units.keys()
     return list(found.values())
+
+
+def not_there(name: str, names: Sequence[str], most: int = 12) -> str:
+    """A name that is none of those that there are, for an error: with the nearest of them, and with them.
+
+    Example:
+        >>> not_there("gflop", ["model", "gflops"])
+        "'gflop' (did you mean 'gflops'?); there are 'model', 'gflops'"
+    """
+    folded = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
+    guess = f" (did you mean {folded[near[0]]!r}?)" if near else ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{name!r}{guess}; there are {', '.join(map(repr, names[:most]))}{more}"
 
 
 @lru_cache(maxsize=1)
@@ -158,7 +209,7 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
         if its_kind != known.kind:
             row |= {"kind": its_kind, "fold": "sum" if its_kind == "counter" else "last"}
         return CostColumn(column=cost.column, factor=factor, declared=Declaration(**row))
-    if cost.better is None and (unit.endswith("_per_s") or cost.name.endswith("_per_s")):
+    if cost.better is None and (unit.endswith("_per_s") or _RATE.search(f"{cost.name} {cost.column}")):
         raise ValueError(
             f"cost {cost.name!r} is a rate: say which direction is better, "
             f"--cost {cost.name}:max or --cost {cost.name}:min"
@@ -180,16 +231,37 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
     return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
 
 
-def unit_of_name(name: str) -> str:
-    """The unit that a column's name ends in; the name itself where it ends in none of ours.
+def unit_of_heading(cost: Cost) -> str | None:
+    """The unit in brackets behind a column's name; None where there is none, or none that fits the cost.
 
     Example:
-        >>> unit_of_name("gpu_energy_j"), unit_of_name("images_per_s"), unit_of_name("ms_per_image")
-        ('j', 'images_per_s', 'ms_per_image')
+        >>> [unit_of_heading(Cost(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
+        ['M', None, None]
+        >>> unit_of_heading(Cost(name="latency", column="Latency [ms]"))
+        'ms'
     """
-    ends = [unit for unit in UNITS if name == unit or (name.endswith(f"_{unit}") and not name.endswith("_per_s"))]
-    rates = [unit for unit in UNITS if unit.endswith("_per_s") and name.endswith(unit)]
-    return max([*ends, *rates], key=len, default=name)
+    heading = _HEADING.search(cost.column)
+    text = heading[1].strip() if heading else ""
+    if not text or text in _UNCLEAR:
+        return None
+    unit, known = foreign_unit(text).unit, known_columns().get(cost.name)
+    fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
+    return text if fits else None
+
+
+def unit_of_name(name: str) -> str:
+    """The unit that a column's name ends in, by whole words; the name itself where it ends in none of ours.
+
+    A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
+
+    Example:
+        >>> unit_of_name("gpu_energy_j"), unit_of_name("train_flop_per_s"), unit_of_name("ms_per_image")
+        ('j', 'flop_per_s', 'ms_per_image')
+        >>> unit_of_name("img_per_s"), unit_of_name("tflop_per_s"), unit_of_name("usd_per_g")
+        ('img_per_s', 'tflop_per_s', 'usd_per_g')
+    """
+    ends = [unit for unit in UNITS if f"_{name}".endswith(f"_{unit}") and not f"_{name}".endswith(f"_per_{unit}")]
+    return max(ends, key=len, default=name)
 
 
 def family_of(unit: str) -> str:

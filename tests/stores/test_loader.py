@@ -226,8 +226,11 @@ def test_a_linked_run_is_the_run(tmp_path):
 def test_a_path_without_any_run_is_an_error_that_names_it(tmp_path):
     write(tmp_path / "runs" / "b", THREE)
     (tmp_path / "none").mkdir()
-    for path in ("none", "gone"):
-        with pytest.raises(FileNotFoundError, match=rf"no run under .*{path}: expected folders that hold header\.json"):
+    for path, said in (
+        ("none", r"expected folders that hold header\.json"),
+        ("gone", "there is no such file or folder"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"no run under .*{path}: {said}"):
             load_runs([tmp_path / "runs", tmp_path / path])
 
 
