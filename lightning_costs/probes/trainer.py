@@ -159,6 +159,11 @@ class TrainerView:
         return bool(progress.is_last_batch) or progress.current.ready == self._trainer.fit_loop.max_batches
 
     @property
+    def epoch_begins(self) -> bool:
+        """Whether the batch in work is the epoch's first."""
+        return int(self._trainer.fit_loop.epoch_loop.batch_progress.current.ready) == 1
+
+    @property
     def batches_before_last(self) -> float:
         """Batches that follow in this epoch before its last one; 0 where nobody knows which that is."""
         batches = self._trainer.fit_loop.max_batches
@@ -173,7 +178,7 @@ class TrainerView:
         return list(combined.flattened) if combined is not None else []
 
     def parts(self, batch: Any) -> list[Any]:
-        """What the training loaders gave, one by one: a batch of several loaders has their structure."""
+        """What each training loader gave, None from one at its end: a batch of several loaders has their structure."""
         combined = self._trainer.fit_loop._combined_loader
         return [batch] if combined is None else _parts(combined.iterables, batch)
 
@@ -534,12 +539,12 @@ def _within(around: AbstractContextManager[None], function: Callable[..., Any]) 
 
 
 def _parts(iterables: Any, batch: Any) -> list[Any]:
-    """The batch along the structure of the loaders; an exhausted loader gives None."""
+    """The batch along the structure of the loaders, in their order; an exhausted loader gives None."""
     if isinstance(iterables, Mapping):
         return [part for key, each in iterables.items() for part in _parts(each, batch[key])]
     if isinstance(iterables, list | tuple):
         return [part for each, own in zip(iterables, batch, strict=True) for part in _parts(each, own)]
-    return [] if batch is None else [batch]
+    return [batch]
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
