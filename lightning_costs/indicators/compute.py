@@ -266,6 +266,7 @@ class _OfFirstStep(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
+        self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> Amount:
         first = self._census.first
@@ -278,6 +279,8 @@ class _OfFirstStep(Measured):
     def _per_sample(self, first: StepCount, amount: int) -> float:
         if self._staged:
             raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
+        if self._sizes is not None and self._sizes.why is not None:
+            raise Missing(self._sizes.why)
         if not first.samples:
             raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
         self.method = (

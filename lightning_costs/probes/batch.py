@@ -102,20 +102,22 @@ def signs(batch: object) -> list[Sign]:
     """
     found = list(_walk(batch, (), _DEPTH))
     tensors = [(path, part) for path, part in found if isinstance(part, torch.Tensor) and not part.is_nested]
-    n = len(tensors)
-    told = [Sign("own", path, *words) for path, part in found if (words := own_size(part)) is not None]
-    for kind, name, dimension in (("first", "first", 0), ("second", "second", 1)):
-        if kind == "second":
-            told += [
-                Sign("length", path, len(part), f"length of {_called(path)}", next(tensors_in(part), None) is not None)
-                for path, part in found
-                if (isinstance(part, _PAIR) or (isinstance(part, numpy.ndarray) and part.ndim)) and len(part)
-            ]
-        for index, (path, tensor) in enumerate(tensors):
-            if tensor.ndim > dimension:
-                words = f"{name} dimension of tensor {index + 1} of {n} ({_called(path)})"
-                told.append(Sign(kind, path, tensor.shape[dimension], words))  # type: ignore[arg-type]
-    return told
+    told = [Sign("own", path, *own) for path, part in found if (own := own_size(part)) is not None]
+    told += _dimensions(tensors, "first", 0)
+    told += [
+        Sign("length", path, len(part), f"length of {_called(path)}", next(tensors_in(part), None) is not None)
+        for path, part in found
+        if (isinstance(part, _PAIR) or (isinstance(part, numpy.ndarray) and part.ndim)) and len(part)
+    ]
+    return told + _dimensions(tensors, "second", 1)
+
+
+def _dimensions(tensors: Sequence[tuple[Path, torch.Tensor]], kind: Literal["first", "second"], at: int) -> list[Sign]:
+    return [
+        Sign(kind, path, tensor.shape[at], f"{kind} dimension of tensor {n} of {len(tensors)} ({_called(path)})")
+        for n, (path, tensor) in enumerate(tensors, 1)
+        if tensor.ndim > at
+    ]
 
 
 def reads(batch: object, sign: Sign) -> int | None:
@@ -148,7 +150,11 @@ def own_size(part: Any) -> tuple[int, str] | None:
     if isinstance(part, PackedSequence):  # its batch_sizes are on the host
         return (int(part.batch_sizes[0]), "sequences of the PackedSequence") if len(part.batch_sizes) else None
     kind = type(part)
-    if kind in (dict, list, tuple, str, bytes, int, float, bool, numpy.ndarray) or part is None or callable(part):
+    if (
+        kind in (dict, list, tuple, str, bytes, int, float, bool, numpy.ndarray)
+        or part is None
+        or isinstance(part, type)
+    ):
         return None
     name = kind.__name__
     graph = bool(graph_stores(part))
@@ -204,7 +210,7 @@ def alone(batch: object, *, as_it_is: bool = False) -> Sign | None:
 
 
 def agreed(batch: object, found: Sequence[Sign]) -> tuple[Sign | None, int]:
-    """The first tensor's sign if all tensors have as many, and how many they are; tensors of one element say nothing."""
+    """The first tensor's sign if all tensors have as many, and how many they are; one element says nothing."""
     first = [sign for sign in found if sign.kind == "first"]
     telling = [sign for sign in first if sign.size != 1] or first
     if not telling or any(sign.size != telling[0].size for sign in telling):

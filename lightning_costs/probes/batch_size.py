@@ -1,8 +1,8 @@
 """How many samples and tokens are in a batch: from what it is made of, its loader, or a function of the user's.
 
-A loader that says how many samples its batches hold decides; what is in a batch confirms it, or shows a shorter one. What
-says so is found at the first batch of each signature. If nothing agrees, the count is missing and its reason says what to
-do.
+A loader that says how many samples its batches hold decides; what is in a batch confirms it, or shows a shorter one.
+What says so is found at the first batch of each signature. If nothing agrees, the count is missing, and its reason says
+what to do.
 """
 
 from __future__ import annotations
@@ -105,27 +105,33 @@ class Reading:
         plan = self.plan
         if plan.size is None:
             sign = alone(batch, as_it_is=plan.as_they_are)
-            return self._lost(_AT_ODDS if signs(batch) else NOTHING_TELLS) if sign is None else self._by(sign, _UNCHECKED)
+            return (
+                self._lost(_AT_ODDS if signs(batch) else NOTHING_TELLS) if sign is None else self._by(sign, _UNCHECKED)
+            )
         expected = (plan.last if self._at_last else plan.size) or plan.size
         before = self.sign
         told = reads(batch, before) if before is not None else None
         if told == expected:
             return told
         found = signs(batch)
-        if (sign := next((sign for sign in found if sign.size == expected), None)) is not None:
+        # A batch that tells fewer may be a shorter one: a width or a second dimension as long is no better sign.
+        kinds = ("own", "first") if told is not None and told < expected else ("own", "first", "length", "second")
+        if (sign := next((s for s in found if s.size == expected and s.kind in kinds), None)) is not None:
             return self._by(sign, _AS_LOADER)
         every, _ = agreed(batch, found)
         own = next((sign for sign in found if sign.kind == "own"), None)
         return (self._full if plan.exact else self._at_most)(expected, before, told, every, own)
 
-    def _full(self, expected: int, before: Sign | None, told: int | None, every: Sign | None, own: Sign | None) -> int | None:
+    def _full(
+        self, expected: int, before: Sign | None, told: int | None, every: Sign | None, own: Sign | None
+    ) -> int | None:
         """Of a loader whose batches are known to be full, though nothing in this one is as long."""
         if own is not None and 1 < own.size < expected:  # samples were left out where the batch was made
             return self._by(own, _AT_MOST)
-        if before is not None and told is not None and told < expected:
-            if before.kind == "length" or (every is not None and every.size == told):
-                self._short += expected - told
-                return told
+        confirmed = before is not None and (before.kind == "length" or (every is not None and every.size == told))
+        if confirmed and told is not None and told < expected:
+            self._short += expected - told
+            return told
         if before is None and every is not None and every.size == self.plan.last:  # resumed within an epoch
             return self._by(every, _AS_LOADER)
         if before is None and not self.words and every is not None and 1 < every.size < expected:
@@ -159,8 +165,9 @@ class Reading:
         elif words != self.words and "; in some batches" not in self.words:
             self.words = f"{self.words}; in some batches {words}"
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str) -> int | None:
         self.why = why
+        return None
 
 
 @final
@@ -324,15 +331,18 @@ class SizeAt:
         try:
             return int(shape[0]) if shape is not None else len(part)
         except (TypeError, IndexError):
-            raise Missing(f"batch_size_key {self.key!r} leads to a {type(part).__name__}, which has no length") from None
+            raise Missing(
+                f"batch_size_key {self.key!r} leads to a {type(part).__name__}, which has no length"
+            ) from None
 
     def _keys(self, batch: Any) -> list[str]:
         return [self.key] if isinstance(batch, Mapping) and self.key in batch else self.key.split(".")
 
     def _inside(self, part: Any, key: str) -> Any:
-        for get in (lambda: part[key], lambda: part[int(key)], lambda: getattr(part, key)):
+        ways: tuple[Callable[[], Any], ...] = (lambda: part[key], lambda: part[int(key)], lambda: getattr(part, key))
+        for way in ways:
             try:
-                return get()
+                return way()
             except Exception:  # noqa: BLE001 - the batch is the user's; another way may lead there
                 continue
         raise Missing(f"batch_size_key {self.key!r} leads nowhere: a {type(part).__name__} has no {key!r}")
