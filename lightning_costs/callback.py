@@ -238,6 +238,12 @@ class CostMonitor(Callback):
         session.batch_ended(batch)
 
     @never_harmful
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """An epoch ended; one whose last batch did not look like the last is complete if nothing was left to fetch."""
+        if (session := self._session_of(trainer)) is not None:
+            session.epoch_ended()
+
+    @never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Training is over and the model still on its device: what a forward pass costs is measured here."""
         session = self._session_of(trainer)
@@ -300,7 +306,7 @@ class _Session:
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
-        self._announced = self._pipelined = False
+        self._announced = self._pipelined = self._epoch_done = False
         self.broken = self._said = False
         self.looking = False
         self.timing_device = False
@@ -421,6 +427,7 @@ class _Session:
                 recorder.describe(_facts(self._trainer, view.loaders, found), dataset_why=found.why)
                 self._find_pipeline()
         if view.epoch_complete:
+            self._epoch_done = True
             recorder.epoch_done()
         recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
         if first:
@@ -431,6 +438,12 @@ class _Session:
             self._stamp()
             self._point(recorder.emit("train"))
         recorder.expect(0 if view.accumulates else view.batches_before_last, step)
+
+    @harmless
+    def epoch_ended(self) -> None:
+        done, self._epoch_done = self._epoch_done, False
+        if not done and self.view.exhausted and self.recorder.run_id:
+            self.recorder.epoch_done()
 
     @harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:

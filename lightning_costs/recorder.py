@@ -155,6 +155,7 @@ class Recorder:
             dataset_samples=dataset_samples,
             accounts=self.accounts,
             count=counting_of(count),
+            evaluation_is_told=accounts is not None,
         )
         self._setting.nodes = nodes or len({each.node for each in self._setting.places})
         of_processes = len(self._setting.places) if self._setting.on_cuda else self._setting.nodes
@@ -494,6 +495,11 @@ class Recorder:
     def before_evaluation(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated: `counting_evaluation` for hot paths."""
         return self._steps.before_evaluation(batch, loader) if self._steps is not None else None
+
+    def left_evaluation(self) -> None:
+        """The batch that `before_evaluation` was told of last was fetched and left, nothing done on it."""
+        if self._steps is not None:
+            self._steps.left_evaluation()
 
     @property
     def looking(self) -> bool:

@@ -56,7 +56,8 @@ class _Census(Measured):
             raise Missing(census.failed)
         if census.waiting and (census.exhausted or sample.trigger == "end" or not census.censuses):
             why = f"their shapes were unknown, or new after {MOST_CENSUSES} censuses" if census.exhausted else _WAITED
-            raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {why}")
+            # How many there are in the end stands in the header's census.
+            raise Missing(f"some batches were never counted: {why}")
         if census.blind:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
         total = self._total()
@@ -156,6 +157,7 @@ class EvaluateFlop(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(EvaluationCensus)
+        self._told = setting.evaluation_is_told
         self._read, self._batches = 0, -1
 
     def read(self, sample: StepSample) -> float:
@@ -164,16 +166,17 @@ class EvaluateFlop(Measured):
             raise Missing(census.failed)
         if census.unknown:
             raise Missing(
-                f"{census.unknown} of {census.batches} evaluation batches were not counted: "
+                "some evaluation batches were not counted: "
                 f"their shapes were unknown, or new after {MOST_CENSUSES} censuses"
             )
-        if not census.batches and sample.accounts_s["evaluate"] > 0:
+        if not census.batches and not self._told and sample.accounts_s["evaluate"] > 0:
             raise Missing("evaluation ran outside recorder.counting_evaluation(batch)")
         if census.batches == self._batches:
             return 0.0
         self._batches = census.batches
         self.method = f"census of evaluation batches, one for each new shape{bound(census.uncounted)}"
-        new, self._read = census.flop - self._read, census.flop
+        new = max(0, census.flop - self._read)  # a batch that was fetched and left is taken back
+        self._read += new
         return float(new)
 
 

@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from lightning_costs.probes.tensors import graph_stores, tensors_in
 
 _PAIR = (list, tuple)
+#: What holds no count of samples of its own.
+_PLAIN = (dict, list, tuple, str, bytes, int, float, bool, numpy.ndarray)
 #: Signs of a sample are looked for so many containers deep.
 _DEPTH = 6
 #: Channels that an image may have as its first dimension.

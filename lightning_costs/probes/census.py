@@ -536,6 +536,7 @@ class EvaluationCensus(_Counting):
         super().__init__(module, count)
         self._counts: dict[Hashable, tuple[int, Mapping[str, int]]] = {}
         self._tally: Counter[Hashable] = Counter()
+        self._told: Hashable = None
         self.batches = 0
         #: Batches whose work is not known.
         self.unknown = 0
@@ -560,6 +561,7 @@ class EvaluationCensus(_Counting):
             What to enter around it where it is to be counted.
         """
         self.batches += 1
+        self._told = key
         if key in self._counts:
             self._tally[key] += 1
             return None
@@ -584,6 +586,16 @@ class EvaluationCensus(_Counting):
         if watch.failed is None and not gave_up:
             self._counts[key] = (watch.step.flop, dict(watch.uncounted))
             self._tally[key] += 1
+            self.unknown -= 1
+
+    def left(self) -> None:
+        """The batch told last was fetched and left: nothing was done on it."""
+        self.batches -= 1
+        if self._told in self._counts:
+            self._tally[self._told] -= 1
+            if not self._tally[self._told]:
+                del self._counts[self._told]  # it was counted at nothing
+        else:
             self.unknown -= 1
 
     @property

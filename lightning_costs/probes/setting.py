@@ -59,6 +59,7 @@ class Setting:
         inference: What a forward pass costs, once it was measured; until then, why it was not.
         accounts: Where the run's time goes; None where nobody keeps accounts.
         count: How operators are counted.
+        evaluation_is_told: Whether every batch of evaluation is told, as by a framework's adapter.
     """
 
     place: Place = field(default_factory=Place)
@@ -75,6 +76,7 @@ class Setting:
     inference: Inference | str = "not asked for: infer=False"
     accounts: Accounts | None = None
     count: Count = "auto"
+    evaluation_is_told: bool = False
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:

@@ -132,6 +132,11 @@ class StepWatch:
         signature = batches.look(batch).signature
         return self._evaluation.before((signature, loader) if signature else None)
 
+    def left_evaluation(self) -> None:
+        """The batch that evaluation was told of last was fetched and left."""
+        if self._evaluation is not None:
+            self._evaluation.left()
+
     def _watch_memory(self) -> None:
         """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
         if self.done > self._watch_at:

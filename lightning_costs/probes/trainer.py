@@ -129,6 +129,10 @@ class TrainerView:
         self._owner = owner
         self._listener = listener
         self._shadows = Shadows(listener.stop_measuring)
+        self._optimizers = Shadows(listener.stop_measuring)
+        #: The strategy's list of optimizers that are hooked, and a number for each kind of optimizer at a place in it.
+        self._hooked: Any = None
+        self._numbers: dict[Hashable, int] = {}
         self._train_row = Shadows(listener.stop_measuring)
         self._row_open = False
         self._at: tuple[bool, int] = (False, 0)
@@ -157,6 +161,13 @@ class TrainerView:
         """Whether the batch in work is the epoch's last."""
         progress = self._trainer.fit_loop.epoch_loop.batch_progress
         return bool(progress.is_last_batch) or progress.current.ready == self._trainer.fit_loop.max_batches
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the loaders had nothing left when they were asked for the next batch, and all was trained on."""
+        loop = self._trainer.fit_loop
+        fetcher, progress = loop._data_fetcher, loop.epoch_loop.batch_progress
+        return fetcher is not None and bool(fetcher.done) and progress.current.completed >= fetcher.fetched
 
     @property
     def epoch_begins(self) -> bool:
@@ -260,7 +271,7 @@ class TrainerView:
     def unwatch(self) -> None:
         """Lift the shadows; the listener is told nothing more."""
         self.in_training = False
-        for shadows in (self._train_row, self._shadows):
+        for shadows in (self._train_row, self._optimizers, self._shadows):
             try:
                 shadows.lift()
             except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
@@ -298,10 +309,18 @@ class TrainerView:
         return run
 
     def _hook_optimizers(self) -> None:
-        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls."""
+        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
+
+        A script may replace them in the midst of training. Of others in their place the work may be another one; of
+        the same kind it is not.
+        """
         note = self._listener.stride.events.append
-        for index, optimizer in enumerate(self._trainer.strategy.optimizers):
-            on_update(optimizer, partial(note, index), self._shadows)
+        self._optimizers.lift()
+        self._hooked = self._trainer.strategy.optimizers
+        for place, optimizer in enumerate(self._hooked):
+            held = unwrap(optimizer)
+            number = self._numbers.setdefault((place, type(held)), len(self._numbers))
+            on_update(optimizer, partial(note, number), self._optimizers)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -388,6 +407,8 @@ class TrainerView:
             try:
                 batch = args[-1].get("batch", _FETCHED_WITHIN) if self.in_training else _FETCHED_WITHIN
                 fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
+                if self.in_training and self._trainer.strategy.optimizers is not self._hooked:
+                    self._hook_optimizers()
                 if fetched:
                     around = listener.before(batch, self._position(manual=manual))
                     if around is not None or listener.looking:
@@ -446,8 +467,14 @@ class TrainerView:
         """A backward pass, automatic or manual: a hook of ours would cost thrice as much, with what is around it."""
         listener, stride = self._listener, self._listener.stride
         note, events, several = stride.events.append, stride.events, self._trainer.world_size > 1
+        strategy = self._trainer.strategy
 
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if strategy.optimizers is not self._hooked:
+                try:
+                    self._hook_optimizers()
+                except Exception:  # noqa: BLE001 - a fault of ours must not end the training
+                    listener.stop_measuring()
             if several and not events:
                 try:
                     stride.leads()

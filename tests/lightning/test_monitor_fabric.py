@@ -166,7 +166,7 @@ def test_without_loaders_steps_are_known_and_samples_say_why_they_are_not(
     assert run.final["samples"] is None
     assert "setup_dataloaders" in run.header["missing"]["samples"]
     assert run.final["flop"] is None
-    assert "5 of 5 batches were never counted" in run.header["missing"]["flop"]
+    assert "some batches were never counted" in run.header["missing"]["flop"]
 
 
 def test_the_next_fabric_that_trains_begins_the_next_run(script: Script, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_what_cannot_be_counted_under_a_users_mode_is_missing_and_not_less(
         script.evaluate()
     run = ended()
     assert counts(run) == [8, 8, 64, 1, None]
-    assert "8 of 8 batches were never counted" in run.header["missing"]["flop"]
+    assert "some batches were never counted" in run.header["missing"]["flop"]
     assert run.final["evaluate_flop"] is None
 
 
