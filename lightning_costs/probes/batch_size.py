@@ -202,6 +202,11 @@ class BatchSize:
         return self._readings[0].shaped
 
     @property
+    def contradicted(self) -> bool:
+        """Whether what batches hold tells different sizes."""
+        return any(reading.why not in (None, NOTHING_TELLS) for reading in self._readings)
+
+    @property
     def how(self) -> str:
         """How samples are counted, for people."""
         if self._samples_of is not None:

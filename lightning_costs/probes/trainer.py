@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, final
+from weakref import WeakSet
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.harmless import carefully
@@ -129,9 +130,10 @@ class TrainerView:
         self._owner = owner
         self._listener = listener
         self._shadows = Shadows(listener.stop_measuring)
-        self._optimizers = Shadows(listener.stop_measuring)
-        #: The strategy's list of optimizers that are hooked, and a number for each kind of optimizer at a place in it.
-        self._hooked: Any = None
+        #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
+        self._optimizers: Any = None
+        self._hooked: WeakSet[Any] = WeakSet()
+        #: A number for each kind of optimizer at a place in the list.
         self._numbers: dict[Hashable, int] = {}
         self._train_row = Shadows(listener.stop_measuring)
         self._row_open = False
@@ -271,7 +273,7 @@ class TrainerView:
     def unwatch(self) -> None:
         """Lift the shadows; the listener is told nothing more."""
         self.in_training = False
-        for shadows in (self._train_row, self._optimizers, self._shadows):
+        for shadows in (self._train_row, self._shadows):
             try:
                 shadows.lift()
             except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
@@ -311,16 +313,16 @@ class TrainerView:
     def _hook_optimizers(self) -> None:
         """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
 
-        A script may replace them in the midst of training. Of others in their place the work may be another one; of
-        the same kind it is not.
+        A script may replace them in the midst of training: those in place of others of the same kind do the same
+        work. One that was replaced stays hooked, as its step may be under way.
         """
         note = self._listener.stride.events.append
-        self._optimizers.lift()
-        self._hooked = self._trainer.strategy.optimizers
-        for place, optimizer in enumerate(self._hooked):
-            held = unwrap(optimizer)
-            number = self._numbers.setdefault((place, type(held)), len(self._numbers))
-            on_update(optimizer, partial(note, number), self._optimizers)
+        self._optimizers = self._trainer.strategy._optimizers
+        for place, optimizer in enumerate(self._trainer.strategy.optimizers):
+            if optimizer not in self._hooked:
+                self._hooked.add(optimizer)
+                number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
+                on_update(optimizer, partial(note, number), self._shadows)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -407,7 +409,7 @@ class TrainerView:
             try:
                 batch = args[-1].get("batch", _FETCHED_WITHIN) if self.in_training else _FETCHED_WITHIN
                 fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
-                if self.in_training and self._trainer.strategy.optimizers is not self._hooked:
+                if self.in_training and self._trainer.strategy._optimizers is not self._optimizers:
                     self._hook_optimizers()
                 if fetched:
                     around = listener.before(batch, self._position(manual=manual))
@@ -470,7 +472,7 @@ class TrainerView:
         strategy = self._trainer.strategy
 
         def backward(*args: Any, **kwargs: Any) -> Any:
-            if strategy.optimizers is not self._hooked:
+            if strategy._optimizers is not self._optimizers:
                 try:
                     self._hook_optimizers()
                 except Exception:  # noqa: BLE001 - a fault of ours must not end the training
