@@ -200,11 +200,12 @@ def alone(batch: object, *, as_it_is: bool = False) -> Sign | None:
     first = [sign for sign in found if sign.kind == "first"]
     if (ids := next((sign for sign in first if sign.path == (("key", "input_ids"),)), None)) is not None:
         return ids
-    if (path := _samples_listed(batch)) is not None:
+    path, doubtful = _listed(batch)
+    if path is not None:
         return next(sign for sign in found if sign.kind == "length" and sign.path == path)
     sign, witnesses = agreed(batch, found)
     scalars = any(not tensor.is_nested and not tensor.ndim for tensor in tensors_in(batch))
-    if sign is None or (scalars and witnesses == 1) or _may_be_images(batch):
+    if sign is None or doubtful or (scalars and witnesses == 1):
         return None
     if as_it_is and (scalars or (witnesses == 1 and not any(other.kind == "second" for other in found))):
         return None
@@ -222,48 +223,50 @@ def agreed(batch: object, found: Sequence[Sign]) -> tuple[Sign | None, int]:
     return telling[0], len(telling)
 
 
-def _samples_listed(batch: object) -> Path | None:
-    """Where a list of samples is: of mappings of the same keys, of tuples that hold scalars, of images of any size."""
+def _listed(batch: object) -> tuple[Path | None, bool]:
+    """Where a list of samples is, if there is one; and whether a list may be one of samples or of batches."""
     if not isinstance(batch, _PAIR) or not batch:
-        return None
-    if _are_samples(batch):
-        return ()
+        return None, False
+    are = _are_samples(batch)
+    if are:
+        return (), False
+    doubtful = are is None
     if all(isinstance(part, _PAIR) and len(part) == len(batch[0]) for part in batch):  # images, targets
         for index, part in enumerate(batch):
-            if part and _are_samples(part):
-                return (("key", index),)
-    return None
+            if part and (are := _are_samples(part)):
+                return (("key", index),), False
+            doubtful = doubtful or are is None
+    return None, doubtful
 
 
-def _are_samples(items: Sequence[Any]) -> bool:
+def _are_samples(items: Sequence[Any]) -> bool | None:
+    """Whether a list's items are samples: records that are no batches, images of several sizes; None in doubt."""
     first = items[0]
     if isinstance(first, torch.Tensor):
-        return _may_be_images(items) and len({shape_of(item) for item in items}) > 1
+        images = len(items) > 1 and all(
+            isinstance(i, torch.Tensor) and i.ndim == 3 and i.shape[0] in _CHANNELS for i in items
+        )
+        if not images:
+            return False
+        return True if len({shape_of(item) for item in items}) > 1 else None
     if isinstance(first, Mapping):
-        alike = all(isinstance(item, Mapping) and item.keys() == first.keys() for item in items)
+        records = all(isinstance(item, Mapping) and item.keys() == first.keys() for item in items)
     else:
-        alike = isinstance(first, _PAIR) and all(isinstance(i, _PAIR) and len(i) == len(first) for i in items)
-        parts = list(first) if alike else []
-        alike = alike and any(isinstance(p, int | float) or (isinstance(p, torch.Tensor) and not p.ndim) for p in parts)
-    # Tensors that agree may be batches themselves: of several loaders, or views.
-    return alike and (agreed(items, signs(items))[0] is None or _holds_scalars(items))
+        records = isinstance(first, _PAIR) and all(isinstance(i, _PAIR) and len(i) == len(first) for i in items)
+    if not records:
+        return False
+    if any(_is_record(item) for item in items):
+        return True
+    return None if any(agreed(item, signs(item))[1] == 1 for item in items) else False
 
 
-def _holds_scalars(items: Sequence[Any]) -> bool:
-    return any(not tensor.is_nested and not tensor.ndim for tensor in tensors_in(items)) or any(
-        isinstance(part, int | float)
-        for item in items
-        for part in (item.values() if isinstance(item, Mapping) else item)
-    )
-
-
-def _may_be_images(items: object) -> bool:
-    """Whether a list holds nothing but several tensors [channels, height, width]."""
-    return (
-        isinstance(items, _PAIR)
-        and len(items) > 1
-        and all(isinstance(i, torch.Tensor) and i.ndim == 3 and i.shape[0] in _CHANNELS for i in items)
-    )
+def _is_record(item: Any) -> bool:
+    """Whether a mapping or tuple is one sample and no batch: it holds scalars, or tensors of several lengths."""
+    parts = list(item.values() if isinstance(item, Mapping) else item)
+    if any(isinstance(part, int | float | str | bytes) for part in parts):
+        return True
+    sign, witnesses = agreed(item, signs(item))
+    return (witnesses > 0 and sign is None) or any(not t.is_nested and not t.ndim for t in tensors_in(item))
 
 
 def _walk(part: Any, path: Path, depth: int) -> Iterator[tuple[Path, Any]]:

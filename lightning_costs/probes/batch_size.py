@@ -76,23 +76,25 @@ class Reading:
 
     def of(self, batch: object, signature: Signature) -> int | None:
         """Samples of the next batch; None if nobody knows."""
+        if signature and signature == self._signature and self.shaped and not self._at_last:
+            return self._last
         if batch is None and self.why is None:
             self.why = NOTHING_TELLS
         if self.why is not None:
             return None
-        if signature and signature == self._signature and self.shaped and not self._at_last:
-            return self._last
         self._last = self._decided(batch)
         self._signature = () if self._at_last else signature
         return self._last
 
     def add(self, batches: int, samples: int | None) -> None:
         """So many batches are done."""
+        plan = self.plan
+        if plan.samples is None:
+            return
         self.batches += batches
         self.samples += samples or 0
-        plan = self.plan
-        if plan.samples is not None and self.samples > plan.samples:
-            self.why = _TOO_MANY
+        if self.samples > plan.samples:
+            self.why, self._signature = _TOO_MANY, ()
         if plan.batches and self.batches >= plan.batches:  # it may be read in circles
             self.batches = self.samples = 0
 
@@ -224,7 +226,10 @@ class BatchSize:
 
     def of(self, batch: object, seen: Look) -> tuple[int | None, int | None, int | None]:
         """Samples, tokens, and elements of `input_ids` beyond the tokens of a batch that is done; None if not known."""
-        samples = self._told(batch, seen, done=True)
+        if self._samples_of is None and self.parts is None:
+            samples = self._plainly(batch, seen.signature)
+        else:
+            samples = self._told(batch, seen, done=True)
         if self._tokens_of is None and self.parts is None:
             return samples, input_ids_tokens(batch), None
         return (samples, *self._tokens(batch))
@@ -236,6 +241,19 @@ class BatchSize:
     def samples(self, batch: object, seen: int | None) -> int | None:
         """Samples of a batch that is about to be worked on."""
         return self._told(batch, look(batch), done=False)
+
+    def _plainly(self, batch: object, signature: Signature) -> int | None:
+        """Samples of one loader's batch that is done."""
+        reading = self._readings[0]
+        try:
+            samples = reading.of(batch, signature)
+            reading.add(1, samples)
+        except Exception as error:  # noqa: BLE001 - a batch that cannot be looked into costs its count alone
+            reading.why = type_only(f"a batch could not be looked into: {HOW}", error)
+        if reading.why is None:
+            return samples
+        self.why = reading.why
+        return None
 
     def _told(self, batch: object, seen: Look, *, done: bool) -> int | None:
         if self._samples_of is not None and batch is not None:
