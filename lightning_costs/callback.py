@@ -26,6 +26,7 @@ from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import engine
 from lightning_costs.probes.clock import RunBegin, now_s
+from lightning_costs.probes.loaders import TrainingSet, training_set
 from lightning_costs.probes.namespaces import Callback
 from lightning_costs.probes.pipeline_engines import pipelines_of
 from lightning_costs.probes.places import of_trainer
@@ -237,6 +238,12 @@ class CostMonitor(Callback):
         session.batch_ended(batch)
 
     @never_harmful
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """An epoch ended; one whose last batch did not look like the last is complete if nothing was left to fetch."""
+        if (session := self._session_of(trainer)) is not None:
+            session.epoch_ended()
+
+    @never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Training is over and the model still on its device: what a forward pass costs is measured here."""
         session = self._session_of(trainer)
@@ -299,7 +306,7 @@ class _Session:
         self._row_step: int | None = None
         self._costs: Mapping[str, float | None] = {}
         self._bar: str | None = ""
-        self._announced = self._pipelined = False
+        self._announced = self._pipelined = self._epoch_done = False
         self.broken = self._said = False
         self.looking = False
         self.timing_device = False
@@ -360,11 +367,18 @@ class _Session:
 
     @harmless
     def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
-        if not self._announced and len(self.view.loaders) > 1:
-            self.recorder.batches_have_parts(self.view.parts)
+        if not self._announced or self.view.epoch_begins:
+            self._epoch_begins()
         count = self.recorder.before(batch, position)
         self.looking = self.recorder.looking
         return count
+
+    def _epoch_begins(self) -> None:
+        """The loaders are known from an epoch's first batch on; they may be other ones than the epoch before."""
+        loaders = self.view.loaders
+        if len(loaders) > 1:
+            self.recorder.batches_have_parts(self.view.parts)
+        self.recorder.begins_epoch_of(loaders)
 
     @harmless
     def before_alike(self) -> None:
@@ -409,9 +423,11 @@ class _Session:
         first = not self._announced
         if first:  # the loaders are known from the first batch on
             with self.accounts.inside("other"):
-                recorder.describe(_facts(self._trainer, view.loaders))
+                found = training_set(view.loaders)
+                recorder.describe(_facts(self._trainer, view.loaders, found), dataset_why=found.why)
                 self._find_pipeline()
         if view.epoch_complete:
+            self._epoch_done = True
             recorder.epoch_done()
         recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
         if first:
@@ -422,6 +438,12 @@ class _Session:
             self._stamp()
             self._point(recorder.emit("train"))
         recorder.expect(0 if view.accumulates else view.batches_before_last, step)
+
+    @harmless
+    def epoch_ended(self) -> None:
+        done, self._epoch_done = self._epoch_done, False
+        if not done and self.view.exhausted and self.recorder.run_id:
+            self.recorder.epoch_done()
 
     @harmless
     def evaluated(self, metrics: Mapping[str, float]) -> None:
@@ -541,9 +563,8 @@ class _Session:
             self.view.publish(dict(zip(headline, values, strict=True)))
 
 
-def _facts(trainer: Any, loaders: Sequence[Any]) -> dict[str, Any]:
+def _facts(trainer: Any, loaders: Sequence[Any], found: TrainingSet) -> dict[str, Any]:
     """The trainer's part of the setup."""
-    dataset, samples = _dataset(loaders)
     return {
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
@@ -555,27 +576,14 @@ def _facts(trainer: Any, loaders: Sequence[Any]) -> dict[str, Any]:
         "gradient_clip_val": trainer.gradient_clip_val,
         "planned_batches_per_epoch": _finite(trainer.num_training_batches),
         "batch_size": getattr(loaders[0], "batch_size", None) if len(loaders) == 1 else None,
-        "dataset": dataset,
-        "dataset_samples": samples,
+        "dataset": found.name,
+        "dataset_samples": found.samples,
         "schedulers": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
     }
 
 
 def _finite(value: float) -> int | None:
     return int(value) if value != float("inf") else None
-
-
-def _dataset(loaders: Sequence[Any]) -> tuple[str | None, int | None]:
-    """Class name of the training set, and its size where it has one."""
-    datasets = [getattr(loader, "dataset", None) for loader in loaders]
-    names = ", ".join(type(d).__name__ for d in datasets if d is not None) or None
-    samples = 0
-    for dataset in datasets:
-        try:
-            samples += len(dataset)  # type: ignore[arg-type]
-        except (TypeError, NotImplementedError):
-            return names, None
-    return names, samples or None
 
 
 def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:

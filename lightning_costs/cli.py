@@ -144,6 +144,9 @@ def run(
     name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
+    batch_size_key: Annotated[
+        str | None, typer.Option(help="Part of a batch that has its samples: a key or index, as image or 0.x.")
+    ] = None,
     count: Annotated[
         Count | None, typer.Option(help="Count operators: in a few steps, compiled code eagerly, or not at all.")
     ] = None,
@@ -167,6 +170,7 @@ def run(
             name=name,
             log=log.value,
             log_every_n_steps=log_every_n_steps,
+            batch_size_key=batch_size_key,
             count=count.value if count is not None else None,
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,

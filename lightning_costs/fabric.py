@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from multiprocessing.util import Finalize
 from typing import Any, final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from lightning_costs.core.accounts import METERED, Accounts
 from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.probes import fabric as view
 from lightning_costs.probes.clock import RunBegin, now_s
+from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.open_count import OpenCount
 from lightning_costs.recorder import Recorder
 from lightning_costs.stores.book import status_after
@@ -71,6 +72,14 @@ def _session_of(fabric: Any) -> _Session | None:
     return session
 
 
+def _weakly(thing: Any) -> Callable[[], Any]:
+    """A way to a thing that does not keep it, where there is one."""
+    try:
+        return ref(thing)
+    except TypeError:
+        return lambda: thing
+
+
 class _Batch:
     """A batch in work."""
 
@@ -85,7 +94,8 @@ class _Evaluation:
 
     def __init__(self, loader: Any, content: object) -> None:
         self.loader, self.content = loader, content
-        self.trains = False
+        #: Whether something was trained in it, and whether a module that was set up made a forward pass.
+        self.trains = self.worked = False
 
 
 @final
@@ -96,7 +106,7 @@ class _Session:
         self._options, self._run_begin = options, begin
         self._modules: list[nn.Module] = []
         self._wrappers: list[nn.Module] = []
-        self._optimizers: list[Any] = []
+        self._optimizers: list[Callable[[], Any]] = []
         self._where: dict[str, Any] = {}
         self._recorder: Recorder | None = None
         self._batch: _Batch | None = None
@@ -104,6 +114,9 @@ class _Session:
         self._evaluation: _Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
+        #: Whether the batches of evaluation show by forward passes of modules that were set up.
+        self._forwards_tell = False
+        self._reading: Any = None
         self._world_size = 1
         self.count = OpenCount()
         self.broken = self._said = False
@@ -137,8 +150,8 @@ class _Session:
         self._wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self._wrappers)]
         self._modules += [module for module in modules if all(module is not known for known in self._modules)]
         for optimizer in optimizers:
-            if all(optimizer is not known for known in self._optimizers):
-                self._optimizers.append(optimizer)
+            if all(optimizer is not known() for known in self._optimizers):
+                self._optimizers.append(_weakly(optimizer))  # one that the script replaces takes its state with it
                 view.on_step(optimizer, self._look_inside, partial(self._stepped, len(self._optimizers) - 1))
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
@@ -200,8 +213,17 @@ class _Session:
             evaluation.trains = True
             self.count.end(discard=True)
             self._trained_on.add(evaluation.loader)
+            self._reads(self._begin(), evaluation.loader)
             self._begin().before(evaluation.content)  # it is too late to count it: one of its kind will be
             self._batch = _Batch(evaluation.loader, evaluation.content)
+
+    @harmless
+    def forward(self) -> None:
+        if self._evaluation is not None:
+            self._evaluation.worked = self._forwards_tell = True
+
+    def _alive(self) -> list[Any]:
+        return [optimizer for known in self._optimizers if (optimizer := known()) is not None]
 
     # Loaders ------------------------------------------------------------------------------------------------
 
@@ -230,6 +252,8 @@ class _Session:
         self._iterations += 1
         self._evaluated = False
         self._trained_on.add(loader)
+        if self._reading is loader:
+            self._reading = None
 
     @harmless
     def _fetch_begins(self, loader: Any) -> None:
@@ -250,7 +274,14 @@ class _Session:
         if self._recorder is None or self._batch is not None:  # a second loader's batch belongs to the one in work
             return
         self._batch = _Batch(loader, content)
+        self._reads(self._recorder, loader)
         self.count.begin(self._recorder.before(content))
+
+    def _reads(self, recorder: Recorder, loader: Any) -> None:
+        """The batch in work is this loader's, its first one if it was begun anew."""
+        if self._reading is not loader:
+            self._reading = loader
+            recorder.begins_epoch_of([view.users_loader(loader)])
 
     @harmless
     def _batch_ended(self) -> None:
@@ -283,18 +314,19 @@ class _Session:
 
     def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         depth = self._push("evaluate")
-        evaluation = None
+        evaluation, left = None, False
         try:
             for batch in fetched:
-                evaluation = self._evaluation_begins(loader, batch)
+                evaluation, left = self._evaluation_begins(loader, batch), True
                 yield batch
+                left = False
                 del batch
                 if evaluation is not None and evaluation.trains:
                     yield from self._training(loader, fetched)
                     return
                 self._evaluation_ended(evaluation)
         finally:
-            self._evaluation_ended(evaluation)
+            self._evaluation_ended(evaluation, left=left)
             self._pop(depth)
 
     @harmless
@@ -307,10 +339,13 @@ class _Session:
         return evaluation
 
     @harmless
-    def _evaluation_ended(self, evaluation: _Evaluation | None) -> None:
+    def _evaluation_ended(self, evaluation: _Evaluation | None, *, left: bool = False) -> None:
+        """Its work is done, or it was left: by `break` after some work, or without any."""
         if evaluation is not None and evaluation is self._evaluation:
             self._evaluation = None
             self.count.end()
+            if left and self._forwards_tell and not evaluation.worked and self._recorder is not None:
+                self._recorder.left_evaluation()
 
     @harmless
     def _push(self, account: str) -> int | None:
@@ -340,15 +375,15 @@ class _Session:
         options = dict(self._options)
         every, infer = options.pop("log_every_n_steps", None), options.pop("infer", "auto")
         recorder = Recorder(
-            module=self._modules[0] if len(self._modules) == 1 else nn.ModuleList(self._modules),
-            optimizers=lambda: self._optimizers,
+            module=self._module(),
+            optimizers=self._alive,
             log_every_n_steps=50 if every is None else every,
             infer=infer is not False and self._world_size == 1,
             accounts=Accounts(now_s, self._run_begin.seconds()),
             **options,
             **self._where,
         )
-        recorder.wrapped(nn.ModuleList(self._wrappers))
+        recorder.wrapped(nn.ModuleList(self._wrappers) if self._wrappers else None)
         recorder.begin()
         self._recorder = recorder
         # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.
@@ -356,19 +391,23 @@ class _Session:
         _running.append(self)
         return recorder
 
+    def _module(self) -> nn.Module | None:
+        """What is trained; None where the script set up optimizers alone, so that what asks for modules is missing."""
+        if len(self._modules) == 1:
+            return self._modules[0]
+        return nn.ModuleList(self._modules) if self._modules else None
+
     def _describe(self, loader: Any) -> None:
         if self._recorder is None or self._recorder.run_id:
             return
-        dataset = getattr(loader, "dataset", None)
-        samples = None
-        with suppress(TypeError, NotImplementedError):
-            samples = len(dataset)  # type: ignore[arg-type]
+        found = training_set([view.users_loader(loader)])
         self._recorder.describe(
             {
                 "batch_size": getattr(loader, "batch_size", None),
-                "dataset": type(dataset).__name__ if dataset is not None else None,
-                "dataset_samples": samples or None,
-            }
+                "dataset": found.name,
+                "dataset_samples": found.samples,
+            },
+            dataset_why=found.why,
         )
 
     @never_harmful

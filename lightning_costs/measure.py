@@ -24,7 +24,7 @@ from lightning_costs.core.summary import Row, html_table
 from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import parameters
 from lightning_costs.probes.aside import aside
-from lightning_costs.probes.batch import look
+from lightning_costs.probes.batch import alone
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.census import allocator, eager
 from lightning_costs.probes.example import moved, resized
@@ -256,9 +256,13 @@ class _Measurement:
             self._twin.hooks(model)
         except Missing as missing:
             raise ValueError(f"the model cannot be measured on a copy: {missing}") from missing
-        found = look(batch).samples if samples is None else samples
+        told = alone(batch) if samples is None else None
+        found = told.size if told is not None else samples
         if not found:
-            raise ValueError("the batch does not tell how many samples it holds: give samples=...")
+            raise ValueError(
+                "the batch does not tell how many samples it holds (its tensors may be of different lengths): "
+                "give samples=..."
+            )
         self._samples = found
         weight = next((p for p in self._model.parameters()), None)
         self._device = weight.device if weight is not None else first.device

@@ -155,6 +155,7 @@ class Recorder:
             dataset_samples=dataset_samples,
             accounts=self.accounts,
             count=counting_of(count),
+            evaluation_is_told=accounts is not None,
         )
         self._setting.nodes = nodes or len({each.node for each in self._setting.places})
         of_processes = len(self._setting.places) if self._setting.on_cuda else self._setting.nodes
@@ -175,7 +176,7 @@ class Recorder:
             save_dir=run_root(save_dir),
             writes=place.rank == 0,
         )
-        self._batch_size = BatchSize(batch_size_fn, length_fn, self._book.notes)
+        self._batch_size = self._setting.sizes = BatchSize(batch_size_fn, length_fn, self._book.notes)
         self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
         #: Steps like the one before, for those who see each step's parts (`CostMonitor`): see `step`.
@@ -311,11 +312,12 @@ class Recorder:
         if self._state == "ended":
             raise ValueError("this recorder's run has ended; make a new Recorder for another run")
 
-    def describe(self, facts: Mapping[str, Any]) -> None:
-        """More facts about the setup, for the header; `dataset_samples` is a column too."""
+    def describe(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
+        """More facts about the setup, for the header; `dataset_samples` is a column too, `dataset_why` why it lacks."""
         self._facts |= facts
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
+            self._setting.dataset_why = dataset_why or self._setting.dataset_why
 
     def watch_pipeline(self, pipeline: object, *, steps: bool = False) -> None:
         """Time this rank's stage of a pipeline, for the bubble's columns; it says which stage and replica this is.
@@ -391,7 +393,8 @@ class Recorder:
             yield
 
     def fetching(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """The loader's batches, with the waiting for each booked as `data_wait_s`."""
+        """The loader's batches, with the waiting for each booked as `data_wait_s`; its batch size is compared."""
+        self.begins_epoch_of([loader])
         iterator = iter(loader)
         while True:
             with self.accounts.inside("data_wait"):
@@ -495,14 +498,27 @@ class Recorder:
         """A batch is about to be evaluated: `counting_evaluation` for hot paths."""
         return self._steps.before_evaluation(batch, loader) if self._steps is not None else None
 
+    def left_evaluation(self) -> None:
+        """The batch that `before_evaluation` was told of last was fetched and left, nothing done on it."""
+        if self._steps is not None:
+            self._steps.left_evaluation()
+
     @property
     def looking(self) -> bool:
         """Whether `look_inside` is of use in the step in work."""
         return self._steps is not None and self._steps.looking
 
     def batches_have_parts(self, parts: Callable[[Any], Sequence[Any]]) -> None:
-        """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up."""
+        """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up.
+
+        Args:
+            parts: The parts of a batch, in the order of the loaders; None from a loader that is at its end.
+        """
         self._batch_size.parts = parts
+
+    def begins_epoch_of(self, loaders: Sequence[Any]) -> None:
+        """The batches that follow are these loaders', from the first one on: what they say of them is compared."""
+        self._batch_size.begin(loaders)
 
     def forecast(self, planned_steps: float) -> dict[str, Expected]:
         """What the run will have cost after so many steps in all, by column; empty while too little was seen.
@@ -609,7 +625,8 @@ class Recorder:
         self._alike = False
         if steady is None:
             return None
-        if steady and self._batch_size.plain and events is not None:
+        shaped = self._batch_size.plain and (look.signature or samples is None)
+        if steady and shaped and events is not None:
             self._alike = True
             self.stride.follow(look, samples=samples, tokens=tokens, events=events)
         steps.stepped(steady=steady)
@@ -641,6 +658,7 @@ class Recorder:
         steps, stride = self._steps, self.stride
         if steps is None or not (n := len(stride.train_s)):
             return
+        self._batch_size.repeated(n, stride.samples)
         self._window.repeat(
             stride.take(), samples=stride.samples, tokens=stride.tokens, padding=None, calls=stride.calls
         )

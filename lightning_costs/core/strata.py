@@ -274,6 +274,18 @@ class Strata(Generic[T]):
         self.unknown.pop(stratum.key, None)
         self._changed.add(stratum)
 
+    def take_back(self, stratum: Stratum[T]) -> None:
+        """The batch of a stratum that was booked last was none."""
+        if stratum.positions and stratum.positions[-1] == stratum.batches:  # it was counted, at nothing
+            self.counted -= 1
+            for held in (stratum.counts, stratum.values, stratum.positions, stratum.drawn):
+                held.pop()
+            stratum.agrees = len(set(stratum.values)) <= 1
+            if not stratum.values:
+                self.unknown[stratum.key] = stratum
+        stratum.batches -= 1
+        self._changed.add(stratum)
+
     # Totals -------------------------------------------------------------------------------------------------
 
     @property
@@ -294,12 +306,15 @@ class Strata(Generic[T]):
     def _add_up(self) -> None:
         """Add to the sums what was booked since: only strata that changed are looked at."""
         for stratum in self._changed:
-            if not stratum.values:
+            if not stratum.values and not stratum.amounts:
                 continue
-            all_of_it = stratum.totals()
             n, steady_n = stratum.batches, stratum.steady
-            if stratum.agrees:
-                steady: Vector = tuple(steady_n * value for value in stratum.values[0])
+            steady: Vector
+            all_of_it = stratum.totals() if n and stratum.values else (0,) * len(self._sums)
+            if not n or not stratum.values:
+                steady = all_of_it
+            elif stratum.agrees:
+                steady = tuple(steady_n * value for value in stratum.values[0])
             else:
                 steady = tuple(
                     total * steady_n // n

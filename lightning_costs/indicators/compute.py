@@ -182,6 +182,7 @@ class EvaluateFlop(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(EvaluationCensus)
+        self._told = setting.evaluation_is_told
         self._read, self._batches = 0.0, -1
 
     def read(self, sample: StepSample) -> float:
@@ -190,7 +191,7 @@ class EvaluateFlop(Measured):
             raise Missing(census.failed)
         if census.unknown:
             raise Missing("evaluation batches were never counted")
-        if not census.batches and sample.accounts_s["evaluate"] > 0:
+        if not census.batches and not self._told and sample.accounts_s["evaluate"] > 0:
             raise Missing("evaluation ran outside recorder.counting_evaluation(batch)")
         if census.batches == self._batches:
             return 0.0
@@ -293,6 +294,7 @@ class _OfOneStep(Measured):
 
     def open(self, setting: Setting) -> None:
         self._census = setting.probe(StepCensus)
+        self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> Amount:
         first = self._census.first
@@ -309,6 +311,8 @@ class _OfOneStep(Measured):
     def _per_sample(self, first: StepCount, typical: Estimate) -> float:
         if self._staged:
             raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
+        if self._sizes is not None and self._sizes.why is not None:
+            raise Missing(self._sizes.why)
         if not first.samples:
             raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
         self.error = relative_error(typical)

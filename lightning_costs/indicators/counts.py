@@ -6,24 +6,22 @@ from typing import ClassVar, final
 
 from lightning_costs.core.indicator import Measured, Missing, Role
 from lightning_costs.core.records import StepSample
+from lightning_costs.probes.batch_size import NOTHING_TELLS, BatchSize
 from lightning_costs.probes.setting import Setting
 
 
-def counted_samples(samples: int | None) -> float:
+def counted_samples(samples: int | None, sizes: BatchSize | None) -> float:
     """A window's samples, or why there are none."""
     if samples is None:
-        raise Missing(
-            "a batch holds no tensor that tells its size: give batch_size_fn=lambda batch: ... "
-            "(in Fabric: set its loader up by setup_dataloaders)",
-            warn=True,
-        )
+        raise Missing((sizes and sizes.why) or NOTHING_TELLS, warn=True)
     return float(samples)
 
 
-def counted_tokens(tokens: int | None) -> float:
+def counted_tokens(tokens: int | None, sizes: BatchSize | None) -> float:
     """A window's tokens, or why there are none."""
     if tokens is None:
-        raise Missing("no token count: batches have no 'input_ids'; give length_fn=lambda batch: ...")
+        why = "no token count: batches have no 'input_ids'; give length_fn=lambda batch: ..."
+        raise Missing((sizes and sizes.why_tokens) or why)
     return float(tokens)
 
 
@@ -73,8 +71,13 @@ class Samples(Measured):
     name, unit, kind, family = "samples", "samples", "counter", "data"
     scope, label, headline = "replica", "samples", True
 
+    def open(self, setting: Setting) -> None:
+        self._sizes = setting.sizes
+
     def read(self, sample: StepSample) -> float:
-        return counted_samples(sample.samples)
+        if self._sizes is not None:
+            self.method = self._sizes.how
+        return counted_samples(sample.samples, self._sizes)
 
 
 @final
@@ -84,8 +87,11 @@ class Tokens(Measured):
     name, unit, kind, family = "tokens", "tokens", "counter", "data"
     scope, label, headline = "replica", "tokens", True
 
+    def open(self, setting: Setting) -> None:
+        self._sizes = setting.sizes
+
     def read(self, sample: StepSample) -> float:
-        return counted_tokens(sample.tokens)
+        return counted_tokens(sample.tokens, self._sizes)
 
 
 @final
@@ -113,5 +119,5 @@ class DatasetSamples(Measured):
 
     def read(self, sample: StepSample) -> float:
         if self._setting.dataset_samples is None:
-            raise Missing("the training set has no length")
+            raise Missing(self._setting.dataset_why)
         return float(self._setting.dataset_samples)

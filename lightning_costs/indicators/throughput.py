@@ -31,8 +31,11 @@ class SteadySamples(Measured):
     name, unit, kind, family = "steady_samples", "samples", "counter", "data"
     scope, role, label = "replica", "diagnostic", "samples outside warm-up"
 
+    def open(self, setting: Setting) -> None:
+        self._sizes = setting.sizes
+
     def read(self, sample: StepSample) -> Amount:
-        return counted_samples(sample.steady_samples)
+        return counted_samples(sample.steady_samples, self._sizes)
 
 
 @final
@@ -42,8 +45,11 @@ class SteadyTokens(Measured):
     name, unit, kind, family = "steady_tokens", "tokens", "counter", "data"
     scope, role, label = "replica", "diagnostic", "tokens outside warm-up"
 
+    def open(self, setting: Setting) -> None:
+        self._sizes = setting.sizes
+
     def read(self, sample: StepSample) -> Amount:
-        return counted_tokens(sample.steady_tokens)
+        return counted_tokens(sample.steady_tokens, self._sizes)
 
 
 def rate(amount: float, seconds: float) -> Amount:

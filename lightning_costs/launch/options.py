@@ -34,6 +34,8 @@ class RunOptions:
         name: What people call the run.
         log: As `CostMonitor`'s, but nothing by default: who measures a script from outside asks for its own results.
         log_every_n_steps: Optimizer steps between two points; by default the Trainer's, and 50 in Fabric.
+        batch_size_key: Key, index or attribute of the part of a batch that is as long as its samples are many; several
+            are joined by dots, from the outside in.
         count: How operators are counted: as `CostMonitor`'s.
         infer: Whether the cost of a forward pass is measured after training. Not unless asked for: it runs code of the
             script that the script does not run.
@@ -58,13 +60,14 @@ class RunOptions:
     name: str | None = None
     log: Log = "none"
     log_every_n_steps: int | None = None
+    batch_size_key: str | None = None
     count: Literal["auto", "eager", "off"] | None = None
     infer: Literal["auto"] | bool = False
     tariff: Mapping[str, Any] | None = None
     budget: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("monitor", "name", "save_dir"):
+        for name in ("monitor", "name", "save_dir", "batch_size_key"):
             value = getattr(self, name)
             if not (isinstance(value, str) and value) and (value is not None or name == "save_dir"):
                 raise ValueError(f"{name} must be a text, got {value!r}")
@@ -90,7 +93,12 @@ class RunOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of a monitor."""
-        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "budget"}
+        left_out = ("budget", "batch_size_key")
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        if self.batch_size_key is not None:
+            from lightning_costs.probes.batch_size import SizeAt
+
+            given["batch_size_fn"] = SizeAt(self.batch_size_key)
         return given | {"tariff": self._tariff()}
 
     def as_environment(self) -> dict[str, str]:

@@ -82,7 +82,8 @@ class Kind(NamedTuple):
     @property
     def features(self) -> Vector:
         """What a count may be predicted from; each is linear in the cost of some layers."""
-        shapes = [tuple(shape) for shape, _ in self.signature]
+        # Jagged dimensions are no numbers.
+        shapes = [tuple(n if isinstance(n, int) else 1 for n in shape) for shape, _ in self.signature]
         sizes = [float(prod(shape)) for shape in shapes]
         square = next((float(shape[0] * shape[1] ** 2) for shape in shapes if len(shape) > 1), 0.0)
         return (1.0, sum(sizes), square, *(sizes + [0.0] * 4)[:4], float(self.nodes))
@@ -277,6 +278,11 @@ def counted(watch: Watch, samples: int | None) -> StepCount:
     )
 
 
+def _base(kind: Hashable) -> Hashable:
+    """A kind apart from what only shows that layers were left out, added or frozen."""
+    return kind._replace(nodes=0, gradients=0) if isinstance(kind, Kind) else kind
+
+
 @final
 class StepCensus(_Counting):
     """Counts a step of each kind when it is new, and some again at random; other steps are tallied, one addition each.
@@ -317,7 +323,14 @@ class StepCensus(_Counting):
         #: Kinds apart from their nodes: those of which one was counted, and those that wait for it.
         self._known_bases: set[Hashable] = set()
         self._new_bases: set[Hashable] = set()
+        #: Steps that were counted as their kind was new.
         self._new = 0
+        #: What the step in work was entered by, and that of each kind that waits.
+        self._entered: Hashable = None
+        self._waiting: dict[Hashable, Hashable] = {}
+        #: What the last step's work was, and with which keys each work was looked for.
+        self._work: Hashable = None
+        self._looked_for: set[tuple[Hashable, Hashable]] = set()
         self._in_vain = 0
         #: When kinds that wait were met last, and which batches they may be if they come in turn.
         self._met: dict[Hashable, int] = {}
@@ -363,10 +376,12 @@ class StepCensus(_Counting):
             return False
         if self.failed is not None:
             return False
+        self._entered = key
         self._drawn = self._is_drawn()
+        new = key not in self._seen or (key, self._work) not in self._looked_for  # another fold, another optimizer
         wanted = (
             self._drawn
-            or (key not in self._seen and self._new < MOST_CENSUSES)
+            or (new and self._new < MOST_CENSUSES)
             or (self._updated and key in self._again)
             or self.batches in self._due
             or self._seeks
@@ -378,17 +393,18 @@ class StepCensus(_Counting):
 
     @property
     def _seeks(self) -> bool:
-        """Whether steps are counted until one is of a kind that waits."""
-        if not self._strata.unknown:
+        """Whether steps like the last one are counted until one is of a kind that waits."""
+        waiting = [kind for kind, key in self._waiting.items() if key == self._entered]
+        if not waiting:
             return False
-        if self._new_bases:
+        if any(_base(kind) in self._new_bases for kind in waiting):
             return self._new < MOST_CENSUSES
         return self._in_vain < _MOST_IN_VAIN and self._draws.left_s(self._busy_s()) >= 0
 
     @property
     def _next(self) -> int:
         """The next batch that may have to be counted, as far as it is known."""
-        if self._strata.unknown and self._seeks:
+        if self._waiting and self._seeks:
             return self.batches
         return min((due for due in self._due if due >= self.batches), default=self._draws.at)
 
@@ -437,8 +453,10 @@ class StepCensus(_Counting):
             memory = follows.close() if follows is not None else None
         if gave_up:
             return
-        self._new += key not in self._seen
+        if not self._drawn:
+            self._new += key not in self._seen or bool(self._new_bases)
         self._seen.add(key)
+        self._looked_for.add((key, self._work))
         if watch.failed is not None:
             self.failed = watch.failed
         if calls is not None:
@@ -560,12 +578,17 @@ class StepCensus(_Counting):
         if stratum is None:
             return False
         known = bool(stratum.counts)
-        base = kind._replace(nodes=0, gradients=0) if isinstance(kind, Kind) else kind
+        base = _base(kind)
+        self._work = kind.work if isinstance(kind, Kind) else None
         if known:
             self._known_bases.add(base)
             self._new_bases.discard(base)
-        elif base not in self._known_bases:
-            self._new_bases.add(base)
+            self._waiting.pop(kind, None)
+            self._looked_for.add((self._entered, self._work))
+        else:
+            self._waiting[kind] = self._entered
+            if base not in self._known_bases:
+                self._new_bases.add(base)
         self._seek(kind, known=known, in_vain=fresh is not None)
         return known
 
@@ -574,7 +597,7 @@ class StepCensus(_Counting):
         if known:
             if self._met.pop(kind, None) is not None:
                 self._in_vain = 0
-            elif in_vain and self._strata.unknown:
+            elif in_vain and self._waiting:
                 self._in_vain += 1
             return
         now = self.batches - 1
@@ -681,8 +704,7 @@ class EvaluationCensus(_Counting):
         self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
     ) -> None:
         super().__init__(module, count, busy_s)
-        #: Batches that were begun and whose count was lost.
-        self._lost = 0
+        self._told: Stratum[StepCount] | None = None
 
     @classmethod
     def attach(cls, setting: Setting) -> Self:
@@ -712,7 +734,8 @@ class EvaluationCensus(_Counting):
         drawn = self.failed is None and self._is_drawn()
         self.batches += 1
         new = not again and self._strata.counted < MOST_CENSUSES
-        self._strata.book(self._strata.stratum(kind, kind.features), kind.features)
+        self._told = self._strata.stratum(kind, kind.features)
+        self._strata.book(self._told, kind.features)
         if self.failed is None and (drawn or new) and self._can_count():
             return self._counting(kind, drawn=drawn, again=again)
         return None
@@ -735,6 +758,12 @@ class EvaluationCensus(_Counting):
         if watch.failed is None and not gave_up:
             count = counted(watch, None)
             self._strata.count(self._strata.stratum(kind, kind.features), count, features=kind.features, drawn=drawn)
+
+    def left(self) -> None:
+        """The batch told last was fetched and left: nothing was done on it."""
+        self.batches -= 1
+        if self._told is not None:
+            self._strata.take_back(self._told)
 
     @property
     def unknown(self) -> int:

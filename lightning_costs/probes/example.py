@@ -64,6 +64,8 @@ def resized(value: Any, samples: int, to: int) -> Any:
     """The first `to` samples of every tensor whose first dimension is `samples`, repeated from the start where
     there are fewer.
 
+    A TensorDict, and what is indexed by samples as it is (`batch_size`), is cut as a whole.
+
     Raises:
         Missing: For an object with tensors that is no known container.
 
@@ -78,20 +80,29 @@ def resized(value: Any, samples: int, to: int) -> Any:
         times = -(-to // samples)
         return (tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.ndim - 1)))[:to]
 
-    return value if to == samples else _mapped(value, size, None)
+    def cut(held: Any) -> Any:
+        shape = getattr(held, "batch_size", None)
+        if not isinstance(shape, torch.Size):
+            return None
+        return held[torch.arange(to) % samples] if shape and shape[0] == samples else held
+
+    return value if to == samples else _mapped(value, size, None, cut)
 
 
-def _mapped(value: Any, change: Change, own: Callable[[Any], Any] | None) -> Any:
+def _mapped(
+    value: Any, change: Change, own: Callable[[Any], Any] | None, cut: Callable[[Any], Any] = lambda held: None
+) -> Any:
     """The same containers, of their own types, around changed tensors.
 
     Args:
         value: What holds them.
         change: Of a tensor.
         own: Of an object that has a `to` of its own; None if there is no way but by its tensors.
+        cut: Of an object that is changed as a whole; gives None for any other.
     """
 
     def of(item: Any) -> Any:
-        return _mapped(item, change, own)
+        return _mapped(item, change, own, cut)
 
     kind = type(value)
     if isinstance(value, torch.Tensor):
@@ -101,6 +112,8 @@ def _mapped(value: Any, change: Change, own: Callable[[Any], Any] | None) -> Any
     asks = callable(getattr(value, "to", None))
     if asks and own is not None:
         return own(value)
+    if asks and (whole := cut(value)) is not None:
+        return whole
     if kind in (list, tuple):
         return kind(of(item) for item in value)
     if isinstance(value, tuple) and hasattr(kind, "_make") and not asks:  # a PackedSequence is no named tuple

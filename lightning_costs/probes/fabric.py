@@ -14,6 +14,7 @@ from functools import partial, wraps
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from lightning_costs.core.harmless import carefully
@@ -23,6 +24,8 @@ from lightning_costs.probes.places import on_mesh, replicas
 from lightning_costs.probes.shadow import Shadows
 
 _WRAPPED = "_lightning_costs_wrapped"
+#: The Fabric that set a loader or a module up; a copy of one has none.
+_fabric_of: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _log = logging.getLogger("lightning_costs")
 
 
@@ -39,6 +42,9 @@ class FabricListener(Protocol):
 
     def backward(self) -> None:
         """A backward pass begins."""
+
+    def forward(self) -> None:
+        """A module that was set up makes a forward pass."""
 
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
@@ -65,7 +71,7 @@ def watch(kind: Any, find: Find) -> None:
         return
     setattr(kind, _WRAPPED, True)
     for name in ("setup", "setup_module", "setup_optimizers"):
-        _wrap(kind, name, find, _setting_up)
+        _wrap(kind, name, find, partial(_setting_up, find))
     _wrap(kind, "setup_dataloaders", find, partial(_setting_up_loaders, find))
     _wrap(kind, "backward", find, _running_backward)
     _wrap(kind, "save", find, _saving)
@@ -99,10 +105,14 @@ def _found(find: Find, fabric: Any) -> FabricListener | None:
         return None
 
 
-def _setting_up(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _setting_up(find: Find, fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     parts = result if isinstance(result, tuple) else (result,)
     wrappers = [part for part in parts if isinstance(part, nn.Module)]
+    for wrapper in wrappers:
+        if "_forward_module" in wrapper._modules:  # Fabric's own; a compiled one is not watched
+            _watch_modules(type(wrapper), find)
+            _fabric_of[wrapper] = fabric
     modules = [_users_module(part) for part in wrappers]
     optimizers = [getattr(part, "_optimizer", part) for part in parts if hasattr(part, "param_groups")]
     listener.set_up(fabric, modules, optimizers, wrappers)
@@ -121,10 +131,6 @@ def _users_module(wrapper: nn.Module) -> nn.Module:
         if (found := parts.get(name)) is not None:
             return found
     return wrapper
-
-
-#: The Fabric that set a loader up; a copy of a loader has none.
-_fabric_of: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def _setting_up_loaders(find: Find, fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
@@ -150,6 +156,33 @@ def _watch_loaders(kind: Any, find: Find) -> None:
         return fetched if listener is None else listener.batches(self, fetched)
 
     kind.__iter__ = __iter__
+
+
+def users_loader(loader: Any) -> Any:
+    """The loader that the user handed over."""
+    return getattr(loader, "_dataloader", loader)
+
+
+def _watch_modules(kind: Any, find: Find) -> None:
+    """Wrap the forward pass of Fabric's modules, on their class: whether a batch was worked on shows there.
+
+    What torch.compile traces is the original: it takes the question below for a constant.
+    """
+    if vars(kind).get(_WRAPPED):
+        return
+    setattr(kind, _WRAPPED, True)
+    original = kind.forward
+
+    @wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            fabric = _fabric_of.get(self)
+            listener = _found(find, fabric) if fabric is not None else None
+            if listener is not None:
+                listener.forward()
+        return original(self, *args, **kwargs)
+
+    kind.forward = forward
 
 
 def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lightning_costs.probes.batch_size import BatchSize
     from lightning_costs.probes.inference import Inference
 
 
@@ -53,9 +54,12 @@ class Setting:
         wrapper: The module in the wrapping that a strategy gave it (FSDP's, DeepSpeed's engine), once it has one.
         optimizers: Returns the optimizers at the time of the call: they may be made late, or anew.
         dataset_samples: Size of the training set; None where it has no length.
+        dataset_why: Why that is not known.
+        sizes: What tells how many samples and tokens a batch holds.
         inference: What a forward pass costs, once it was measured; until then, why it was not.
         accounts: Where the run's time goes; None where nobody keeps accounts.
         count: How operators are counted.
+        evaluation_is_told: Whether every batch of evaluation is told, as by a framework's adapter.
     """
 
     place: Place = field(default_factory=Place)
@@ -67,9 +71,12 @@ class Setting:
     wrapper: nn.Module | None = None
     optimizers: Callable[[], Sequence[Any]] = tuple
     dataset_samples: int | None = None
+    dataset_why: str = "the training set has no length"
+    sizes: BatchSize | None = None
     inference: Inference | str = "not asked for: infer=False"
     accounts: Accounts | None = None
     count: Count = "auto"
+    evaluation_is_told: bool = False
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:

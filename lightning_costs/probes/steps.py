@@ -18,7 +18,7 @@ from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.stride import Gradients, compiled_graphs, nodes_made
-from lightning_costs.probes.tensors import TensorMemory
+from lightning_costs.probes.tensors import TensorMemory, tensors_in
 
 #: Steps at the start of an attempt that count as warm-up.
 WARMUP_STEPS = 3
@@ -137,6 +137,11 @@ class StepWatch:
         if self._evaluation is None:
             return None
         return self._evaluation.before(batches.look(batch).signature, loader)
+
+    def left_evaluation(self) -> None:
+        """The batch that evaluation was told of last was fetched and left."""
+        if self._evaluation is not None:
+            self._evaluation.left()
 
     def _watch_memory(self) -> None:
         """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
@@ -337,13 +342,23 @@ class StepWatch:
             return "no forward pass was counted that could be repeated"
         if calls.example is None:
             return calls.why_no_example
+        sizes, first = self._setting.sizes, self._census.first if self._census is not None else None
+        if sizes is not None and sizes.contradicted:
+            return f"how many samples a batch holds is not known: {sizes.why}"
         example, device = calls.example, self._setting.device
         assert device is not None
+        samples = first.samples if first is not None else None
+        if samples is None:
+            arguments = [*example.args, *example.kwargs.values()]
+            if (told := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
+                return "how many samples its first forward pass had is not known: give batch_size_fn=lambda batch: ..."
+            samples = told.size if told is not None else None
         return infer(
             example.module,
             example.args,
             example.kwargs,
             device=device,
+            samples=samples,
             context=context,
             meter=meter,
             budget_s=budget_s,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, final
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lightning_costs.core.indicator import Missing
@@ -120,9 +121,18 @@ def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[torch.Tensor]:
-    """Tensors in nested mappings, sequences, sets and dataclasses, in order: those of a batch, or of a state."""
+    """Tensors in nested mappings, sequences, sets, dataclasses and graphs, in order: those of a batch, or of a state.
+
+    A packed sequence has its order among them, if need be on the meta device: it alone shows how many sequences it is.
+    """
     if isinstance(value, torch.Tensor):
         yield value
+    elif isinstance(value, PackedSequence):
+        yield value.data
+        yield value.batch_sizes
+        if value.sorted_indices is None and len(value.batch_sizes):
+            yield torch.empty(int(value.batch_sizes[0]), dtype=torch.int64, device="meta")
+        yield from tensors_in([value.sorted_indices, value.unsorted_indices])
     elif depth == 0 or isinstance(value, str | bytes | int | float):
         return
     elif isinstance(value, Mapping):
@@ -134,6 +144,25 @@ def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[torch.Tensor]:
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from tensors_in(getattr(value, field.name), depth - 1)
+    else:
+        for _, stores in graph_stores(value):
+            yield from tensors_in(stores, depth - 1)
+
+
+def graph_stores(value: object) -> list[tuple[str, object]]:
+    """Where a graph keeps its tensors, with the attribute's name: PyTorch Geometric's `stores`, DGL's `ndata`, `edata`.
+
+    Such objects are known by their classes' attributes; nothing is asked of any other.
+    """
+    kind = type(value)
+    if isinstance(getattr(kind, "stores", None), property):
+        names = ["stores"]
+    elif isinstance(getattr(kind, "ndata", None), property):
+        names = ["ndata", "edata"]
+    else:
+        return []
+    found = [(name, getattr(value, name, None)) for name in names]
+    return [(name, stores) for name, stores in found if isinstance(stores, Mapping | list)]
 
 
 @final

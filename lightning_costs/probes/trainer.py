@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, final
+from weakref import WeakSet
 
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.harmless import carefully
@@ -129,6 +130,11 @@ class TrainerView:
         self._owner = owner
         self._listener = listener
         self._shadows = Shadows(listener.stop_measuring)
+        #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
+        self._optimizers: Any = None
+        self._hooked: WeakSet[Any] = WeakSet()
+        #: A number for each kind of optimizer at a place in the list.
+        self._numbers: dict[Hashable, int] = {}
         self._train_row = Shadows(listener.stop_measuring)
         self._row_open = False
         self._at: tuple[bool, int] = (False, 0)
@@ -159,6 +165,18 @@ class TrainerView:
         return bool(progress.is_last_batch) or progress.current.ready == self._trainer.fit_loop.max_batches
 
     @property
+    def exhausted(self) -> bool:
+        """Whether the loaders had nothing left when they were asked for the next batch, and all was trained on."""
+        loop = self._trainer.fit_loop
+        fetcher, progress = loop._data_fetcher, loop.epoch_loop.batch_progress
+        return fetcher is not None and bool(fetcher.done) and progress.current.completed >= fetcher.fetched
+
+    @property
+    def epoch_begins(self) -> bool:
+        """Whether the batch in work is the epoch's first."""
+        return int(self._trainer.fit_loop.epoch_loop.batch_progress.current.ready) == 1
+
+    @property
     def batches_before_last(self) -> float:
         """Batches that follow in this epoch before its last one; 0 where nobody knows which that is."""
         batches = self._trainer.fit_loop.max_batches
@@ -173,7 +191,7 @@ class TrainerView:
         return list(combined.flattened) if combined is not None else []
 
     def parts(self, batch: Any) -> list[Any]:
-        """What the training loaders gave, one by one: a batch of several loaders has their structure."""
+        """What each training loader gave, None from one at its end: a batch of several loaders has their structure."""
         combined = self._trainer.fit_loop._combined_loader
         return [batch] if combined is None else _parts(combined.iterables, batch)
 
@@ -293,10 +311,18 @@ class TrainerView:
         return run
 
     def _hook_optimizers(self) -> None:
-        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls."""
+        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
+
+        A script may replace them in the midst of training: those in place of others of the same kind do the same
+        work. One that was replaced stays hooked, as its step may be under way.
+        """
         note = self._listener.stride.events.append
-        for index, optimizer in enumerate(self._trainer.strategy.optimizers):
-            on_update(optimizer, partial(note, index), self._shadows)
+        self._optimizers = self._trainer.strategy._optimizers
+        for place, optimizer in enumerate(self._trainer.strategy.optimizers):
+            if optimizer not in self._hooked:
+                self._hooked.add(optimizer)
+                number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
+                on_update(optimizer, partial(note, number), self._shadows)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -383,6 +409,8 @@ class TrainerView:
             try:
                 batch = args[-1].get("batch", _FETCHED_WITHIN) if self.in_training else _FETCHED_WITHIN
                 fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
+                if self.in_training and self._trainer.strategy._optimizers is not self._optimizers:
+                    self._hook_optimizers()
                 if fetched:
                     around = listener.before(batch, self._position(manual=manual))
                     if around is not None or listener.looking:
@@ -441,8 +469,14 @@ class TrainerView:
         """A backward pass, automatic or manual: a hook of ours would cost thrice as much, with what is around it."""
         listener, stride = self._listener, self._listener.stride
         note, events, several = stride.events.append, stride.events, self._trainer.world_size > 1
+        strategy = self._trainer.strategy
 
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if strategy._optimizers is not self._optimizers:
+                try:
+                    self._hook_optimizers()
+                except Exception:  # noqa: BLE001 - a fault of ours must not end the training
+                    listener.stop_measuring()
             if several and not events:
                 try:
                     stride.leads()
@@ -534,12 +568,12 @@ def _within(around: AbstractContextManager[None], function: Callable[..., Any]) 
 
 
 def _parts(iterables: Any, batch: Any) -> list[Any]:
-    """The batch along the structure of the loaders; an exhausted loader gives None."""
+    """The batch along the structure of the loaders, in their order; an exhausted loader gives None."""
     if isinstance(iterables, Mapping):
         return [part for key, each in iterables.items() for part in _parts(each, batch[key])]
     if isinstance(iterables, list | tuple):
         return [part for each, own in zip(iterables, batch, strict=True) for part in _parts(each, own)]
-    return [] if batch is None else [batch]
+    return [batch]
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

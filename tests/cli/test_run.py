@@ -112,6 +112,34 @@ def test_a_text_classifier_with_dict_batches_is_measured_under_its_checkpoints_m
     assert run.points.filter(run.points["trigger"] == "train").height == 8
 
 
+@pytest.mark.parametrize(("key", "samples"), [("1", 96), ("labels", None)])
+def test_a_key_tells_the_samples_of_a_script_that_stays_as_it_is(call: Call, key: str, samples: float | None) -> None:
+    script = """
+import torch
+import lightning.pytorch as pl
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+
+class Batches:
+    def __iter__(self):
+        return iter([(torch.rand(40, 32), torch.rand(8))] * 6)
+
+
+class Model(BoringModel):
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0]).sum()
+
+
+if __name__ == "__main__":
+    pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False).fit(Model(), Batches())
+"""
+    done = call(*COSTS, "run", "--batch-size-key", key, "--", PYTHON, "train.py", script=script)
+    assert done.code == 0
+    assert done.run.final["samples"] == samples
+    said = done.run.header["methods"] if samples else done.run.header["missing"]
+    assert f"{key!r}" in said["samples"]
+
+
 def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
     ours = "--name cli --monitor val/loss --mode min --target 0.5 --target 0.25 --tariff tariff.toml"
     its = (
@@ -342,9 +370,10 @@ def test_what_run_never_writes_is_refused(text: str, message: str) -> None:
 def test_options_arrive_as_they_left() -> None:
     options = RunOptions(
         monitor="val/acc", mode="max", targets=(0.5, 0.75), name="a name", infer=False, tariff={"pue": 1.2},
-        budget={"steps": 5.0},
+        budget={"steps": 5.0}, batch_size_key="0.image",
     )  # fmt: skip
     assert RunOptions.from_environment(options.as_environment()) == options
+    assert options.arguments()["batch_size_fn"](({"image": range(7)},)) == 7
     assert RunOptions.from_environment({}) == RunOptions()
 
 
@@ -398,6 +427,7 @@ def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_pa
         (["--monitor", "val/acc"], "monitor='val/acc' needs mode='max' or mode='min'"),
         (["--tariff", "nowhere.toml"], "No such file or directory: 'nowhere.toml'"),
         (["--target", "nan"], "targets must be finite numbers, got nan"),
+        (["--batch-size-key", ""], "batch_size_key must be a text, got ''"),
         (["--budget", "steps"], "--budget must be COLUMN=AMOUNT, such as energy_j=3.6e6, got 'steps'"),
         (["--budget", "steps=0"], "the limit of 'steps' must be a finite number above 0, got 0.0"),
         (["--budget", "energy=5"], "did you mean energy_j"),

@@ -11,6 +11,8 @@ PRIVATE = (
     "fit_loop.run",
     "fit_loop._should_accumulate",
     "fit_loop._combined_loader",
+    "fit_loop._data_fetcher",
+    "fit_loop.epoch_loop.batch_progress.current.completed",
     "fit_loop.epoch_loop._batches_that_stepped",
     "fit_loop.epoch_loop._num_ready_batches_reached",
     "fit_loop.epoch_loop._on_before_fetch",
@@ -25,6 +27,7 @@ PRIVATE = (
     "_logger_connector.update_train_epoch_metrics",
     "strategy.backward",
     "strategy.optimizers",
+    "strategy._optimizers",
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lightning.fabric import Fabric
 from lightning_models import data
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_costs import load_runs
@@ -285,3 +287,106 @@ def test_a_fabric_goes_to_spawned_processes(script: Script) -> None:
     (monitor,) = pickle.loads(pickle.dumps(fabric))._callbacks
     assert isinstance(monitor, FabricMonitor)
     assert monitor.options == script.monitor.options
+
+
+def test_samples_are_what_the_loader_puts_into_a_batch(script: Script, ended: Callable[[], RunRecord]) -> None:
+    def collate(items: list[int]) -> Any:
+        return torch.zeros(50, len(items), 4), torch.zeros(50, len(items))  # sequence first
+
+    loader = script.fabric.setup_dataloaders(DataLoader(range(20), 8, collate_fn=collate))
+    for _ in range(2):
+        for _ in loader:
+            script.train((torch.zeros(8, 16), torch.zeros(8).long()))
+    run = ended()
+    assert (run.final["samples"], run.final["dataset_samples"]) == (40, 20)
+    assert run.header["methods"]["samples"].startswith("second dimension of tensor 1 of 2")
+
+
+def test_optimizers_alone_leave_parameters_missing_and_not_none(tmp_path: Path, ended: Callable[[], RunRecord]) -> None:
+    fabric = Fabric(
+        accelerator="cpu",
+        devices=1,
+        callbacks=[FabricMonitor("lightning.fabric", {"save_dir": tmp_path, "infer": False})],
+    )
+    net = nn.Linear(8, 8)
+    optimizer = fabric.setup_optimizers(torch.optim.SGD(net.parameters(), 0.1))
+    for _ in range(5):
+        fabric.backward(net(torch.rand(4, 8)).sum())
+        optimizer.step()
+    run = ended()
+    assert run.final["steps"] == 5
+    for column in ("params", "trainable_params", "nonzero_params", "param_bytes", "grad_bytes", "opt_state_bytes"):
+        assert run.final[column] is None, column
+        assert "no module was given" in run.header["missing"][column]
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_evaluation_batch_that_is_fetched_and_left_counts_if_it_was_worked_on(
+    script: Script, ended: Callable[[], RunRecord], *, works: bool
+) -> None:
+    for batch in script.loader:
+        script.train(batch)
+    for _ in range(2):
+        script.model.eval()
+        with torch.no_grad():
+            for i, (x, _) in enumerate(script.loader):
+                if i >= 2 and not works:
+                    break
+                script.model(x)
+                if i >= 2:
+                    break
+        script.model.train()
+    run = ended()
+    assert run.final["evaluate_flop"] == 2 * (3 if works else 2) * 8 * 2 * (16 * 32 + 32 * 4)
+
+
+def test_an_evaluation_that_is_left_before_its_first_batch_is_none(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    for batch in script.loader:
+        script.train(batch)
+    script.evaluate()
+    with torch.no_grad():
+        for _ in script.loader:
+            break
+    assert ended().final["evaluate_flop"] == 64 * 2 * (16 * 32 + 32 * 4)
+
+
+def test_an_evaluation_of_nothing_costs_no_flops(script: Script, ended: Callable[[], RunRecord]) -> None:
+    empty = script.fabric.setup_dataloaders(DataLoader([]))
+    for batch in script.loader:
+        script.train(batch)
+    with torch.no_grad():
+        for _ in empty:
+            raise AssertionError
+    assert ended().final["evaluate_flop"] == 0
+
+
+def test_optimizers_that_are_replaced_step_on_and_are_let_go(script: Script, ended: Callable[[], RunRecord]) -> None:
+    held = []
+    for epoch in range(3):
+        if epoch:
+            made = torch.optim.Adam(script.model.parameters(), 0.1)
+            held.append(ref(made))
+            script.optimizer = script.fabric.setup_optimizers(made)
+            del made
+        for batch in script.loader:
+            script.train(batch)
+    assert [known() is None for known in held] == [True, False]
+    run = ended()
+    assert (run.final["steps"], run.final["optimizer_steps"], run.final["samples"]) == (24, 24, 192)
+    assert run.final["opt_state_bytes"] == 2 * run.final["param_bytes"] + 4 * 4  # type: ignore[operator]
+
+
+def test_folds_with_short_last_batches_are_counted(tmp_path: Path, ended: Callable[[], RunRecord]) -> None:
+    monitor = FabricMonitor("lightning.fabric", {"save_dir": tmp_path, "infer": False})
+    fabric = Fabric(accelerator="cpu", devices=1, callbacks=[monitor])
+    folds = []
+    for _ in range(3):
+        net = nn.Linear(8, 8)
+        folds.append(fabric.setup(net, torch.optim.SGD(net.parameters(), 0.1)))
+    for net, optimizer in folds:
+        for (x,) in fabric.setup_dataloaders(DataLoader(TensorDataset(torch.rand(42, 8)), 4)):
+            fabric.backward(net(x).sum())
+            optimizer.step()
+    assert ended().final["flop"] == 3 * 42 * 2 * 2 * 8 * 8

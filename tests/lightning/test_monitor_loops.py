@@ -457,3 +457,72 @@ def test_steps_that_repeat_are_counted_like_any_other(
     assert {"steps", "samples", "flop", "epochs", "steady_samples", "steady_flop", "batches"} <= set(counted)
     for column in ("step", "epoch", "trigger", *counted):
         assert fast.points[column].to_list() == slow.points[column].to_list(), column
+
+
+def swapped(way: str, fitting: Any, module: Any) -> None:
+    """Other optimizers in the place of a trainer's."""
+    if way == "setup_optimizers":
+        fitting.strategy.setup_optimizers(fitting)
+    else:
+        fitting.strategy.optimizers = [torch.optim.Adam(module.parameters(), 0.01)]
+
+
+@pytest.mark.parametrize("way", ["setup_optimizers", "optimizers"])
+@pytest.mark.parametrize("where", ["epoch", "batch", "step"])
+@pytest.mark.parametrize("manual", [False, True])
+def test_steps_go_on_when_optimizers_are_replaced(tmp_path: Path, way: str, where: str, *, manual: bool) -> None:
+    class Replaces(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.automatic_optimization = nn.Linear(16, 4), not manual
+
+        def on_train_epoch_start(self) -> None:
+            if where == "epoch" and self.current_epoch:
+                swapped(way, self.trainer, self)
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if where == "batch" and batch_idx == 30:
+                swapped(way, self.trainer, self)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+            if where == "step" and batch_idx == 30:
+                swapped(way, self.trainer, self)
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            if manual:
+                self.optimizers().zero_grad()
+                self.manual_backward(loss)
+                self.optimizers().step()
+                return None
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.01)
+
+    run = fit(tmp_path, Replaces(), data(8 * 50))
+    assert (run.final["steps"], run.final["optimizer_steps"], run.final["samples"]) == (100, 100, 800)
+    assert run.final["flop"] == 800 * 2 * 2 * 16 * 4
+
+
+@pytest.mark.parametrize("limit", [1.0, 7, 8, 9, 100])
+def test_an_epoch_of_a_stream_is_one_whatever_its_limit(tmp_path: Path, limit: float) -> None:
+    run = fit(tmp_path, classifier(pl), DataLoader(Stream(60), 8), limit_train_batches=limit)
+    assert run.final["epochs"] == 2
+    assert run.final["batches"] == 2 * min(8, 8 if limit == 1.0 else limit)
+
+
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__`")
+def test_a_loader_that_is_shorter_than_it_says_has_its_epochs(tmp_path: Path) -> None:
+    class Says(DataLoader[Any]):
+        def __len__(self) -> int:
+            return 100
+
+    run = fit(tmp_path, classifier(pl), Says(Stream(60), 8))
+    assert (run.final["epochs"], run.final["batches"]) == (2, 16)
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list`")
+def test_no_validation_costs_no_flops(tmp_path: Path) -> None:
+    monitor = CostMonitor(save_dir=tmp_path, infer=False)
+    trainer(pl, monitor).fit(classifier(pl), data(), [])
+    assert monitor.run is not None
+    assert monitor.run.final["evaluate_flop"] == 0
