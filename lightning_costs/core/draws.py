@@ -6,9 +6,10 @@ import math
 import random
 from typing import final
 
-#: Seconds that counting again may take in any training, and the share of the training's seconds beside them.
-GRACE_S = 0.02
+#: Seconds that counting may take in any training; and beside them a share of what a training takes beyond 10 s.
+ALLOWED_S = 0.04
 SHARE = 0.001
+SHORT_S = 10.0
 #: Counts that agree are apart by the batches so far over this.
 AGREEING = 8.0
 #: And by so many at least.
@@ -39,12 +40,12 @@ class Draws:
         """
         short_s = max(0.0, -self.left_s(busy_s))
         affordable = short_s / SHARE / step_s if step_s > 0 else 1.0
-        # Counts spread evenly over whatever length the training will have, if a quarter of the grace lasts till now.
-        many = (GRACE_S / 4 + SHARE * busy_s) / self._cost_s if self._cost_s else AGREEING
+        # Counts spread evenly over whatever length the training will have, if a quarter of the seconds lasts till now.
+        many = (ALLOWED_S / 4 + SHARE * busy_s) / self._cost_s if self._cost_s else AGREEING
         apart = done / min(max(AGREEING, wanted), max(2.0, many))
         least = 1 if wanted else LEAST_APART
-        # One in each doubling, whatever it costs: counts that nobody checked are worth nothing.
-        apart = min(max(affordable, apart, least), max(done, LEAST_APART))
+        # Now and then one whatever it costs: counts that nobody checked are worth nothing.
+        apart = min(max(affordable, apart, least), max(4 * done, LEAST_APART))
         length = 1 << math.floor(math.log2(max(1.0, apart)))
         self.at = self._draw(-(-(done + 1) // length) * length, length)
 
@@ -52,11 +53,13 @@ class Draws:
     def _draw(start: int, length: int) -> int:
         return start + random.Random(start * 1_000_003 + length).randrange(length)
 
-    def spent(self, took_s: float, step_s: float) -> None:
-        """A batch was counted again, which took so long instead of `step_s`."""
-        self._cost_s = max(took_s - step_s, 0.1 * took_s)
-        self._spent_s += self._cost_s
+    def spent(self, took_s: float, step_s: float, *, again: bool = True) -> None:
+        """A batch was counted, which took so long instead of `step_s`; `again` if one like it had been."""
+        spent_s = max(took_s - step_s, 0.1 * took_s)
+        self._spent_s += spent_s
+        if again or not self._cost_s:
+            self._cost_s = spent_s
 
     def left_s(self, busy_s: float) -> float:
         """Seconds that may be spent on counting, less what one more count takes; negative if it has to wait."""
-        return GRACE_S + SHARE * busy_s - self._spent_s - self._cost_s
+        return ALLOWED_S + SHARE * max(0.0, busy_s - SHORT_S) - self._spent_s - self._cost_s

@@ -89,6 +89,8 @@ def extent_bytes(tensor: torch.Tensor) -> int:
         >>> extent_bytes(torch.zeros(8, 4)), extent_bytes(torch.zeros(4).expand(8, 4))
         (128, 16)
     """
+    if type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.is_contiguous():
+        return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
     total = 0
     for part in strided_parts(tensor):
         elements = part.numel()

@@ -212,8 +212,7 @@ class _Counting:
 
     def took(self, took_s: float, *, again: bool) -> None:
         """A batch was counted, which took so long; `again` if one of its kind had been."""
-        if again:
-            self._draws.spent(took_s, self._step_s(self._busy_s()))
+        self._draws.spent(took_s, self._step_s(self._busy_s()), again=again)
         self._counted_s += took_s
 
     @property
@@ -409,12 +408,13 @@ class StepCensus(_Counting):
         return min((due for due in self._due if due >= self.batches), default=self._draws.at)
 
     @contextmanager
-    def counting(self, key: Hashable, samples: int | None = None) -> Iterator[None]:
+    def counting(self, key: Hashable, samples: int | None = None, *, follow: bool = True) -> Iterator[None]:
         """Count the step inside; a step that raises counts for nothing.
 
         Args:
             key: What is known of the step before it.
             samples: Samples in its batch.
+            follow: Whether storages are followed, too, if the key is new.
         """
         self._fresh = None
         calls = watch = follows = None
@@ -422,7 +422,7 @@ class StepCensus(_Counting):
         try:
             if self.calls is None and self._module is not None and self._may_watch_calls():
                 calls = ModuleCalls(self._module, keep_example=self.keep_example)
-            if key not in self._seen or key in self._again:  # of one that was seen before, counts are enough
+            if follow and (key not in self._seen or key in self._again):  # of one seen before, counts are enough
                 follows = self._follow()
             watch = Watch(
                 weights=self._module.parameters() if self._module is not None else (),

@@ -116,10 +116,12 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
+            return func(*args, **kwargs)
         inputs: list[torch.Tensor] | None = None
         if self.failed is None and not self.away:
             try:
-                if not self.compiled:
+                if not self.compiled and "torch._inductor" in sys.modules:
                     self.compiled = _is_compiled(sys._getframe().f_back)
                 inputs = self._before(func, args, kwargs)
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on

@@ -165,7 +165,7 @@ class StepWatch:
     def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
         self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
         began, again = self._clock(), census.knows(key)
-        with census.counting(key, samples):
+        with census.counting(key, samples, follow=self._position[1] != "opening"):
             yield
         took_s = self._clock() - began
         self._census_s.append(took_s)

@@ -19,6 +19,7 @@ from lightning_costs.probes.optimizers import family, gradients_of, masters_of, 
 from lightning_costs.probes.setting import Setting
 
 _DEPTH = 6
+_PLAIN = (torch.Tensor, nn.Parameter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,9 @@ def _claim(tensors: Iterable[torch.Tensor], claimed: set[tuple[torch.device, int
 def storages(tensors: Iterable[torch.Tensor]) -> Iterator[torch.UntypedStorage]:
     """The storages behind tensors, in order, one for each strided part."""
     for tensor in tensors:
+        if type(tensor) in _PLAIN and tensor.layout == torch.strided:
+            yield tensor.untyped_storage()
+            continue
         for part in strided_parts(tensor):
             yield part.untyped_storage()
 
@@ -91,7 +95,7 @@ def strided_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """
     if is_lazy(tensor):
         return
-    if type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout == torch.strided:
+    if type(tensor) in _PLAIN and tensor.layout == torch.strided:
         yield tensor
     elif _wraps(tensor):  # DTensor and its like: what this rank holds
         names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.draws import GRACE_S, SHARE, Draws
+from lightning_costs.core.draws import ALLOWED_S, SHARE, Draws
 from lightning_costs.core.strata import Strata, shares
 
 ONE = (1.0,)
@@ -86,16 +86,15 @@ def test_intervals_hold_the_truth_in_nine_of_ten_trainings(name, batches):
         held += found.low <= truth * (1 + 1e-9) and truth * (1 - 1e-9) <= found.high
         errors.append(found.amount / truth - 1)
     assert held / trainings >= 0.87
-    assert abs(fmean(errors)) < 0.05
+    assert abs(fmean(errors)) < 0.1
 
 
 @pytest.mark.parametrize("cost_s", [0.0005, 0.005, 0.05])
-def test_counting_again_takes_its_share_of_the_time_and_one_count_in_each_doubling(cost_s):
+def test_counting_takes_its_share_of_the_time_and_some_counts_whatever_they_cost(cost_s):
     amounts = VARYING["uniform"](random.Random(0), 20_000)
     _, counted, spent_s = drawn(amounts, cost_s=cost_s)
-    doublings = 14
-    assert spent_s <= GRACE_S + SHARE * 20_000 * 0.01 + (doublings + 1) * cost_s
-    assert counted >= doublings - 2
+    assert spent_s <= ALLOWED_S + SHARE * 20_000 * 0.01 + 7 * cost_s
+    assert counted >= 5
 
 
 def test_what_was_never_counted_is_foretold_from_what_its_batches_look_like():
