@@ -13,7 +13,7 @@ SHORT_S = 10.0
 #: Counts that agree are apart by the batches so far over this.
 AGREEING = 8.0
 #: And by so many at least.
-LEAST_APART = 8
+LEAST_APART = 16
 
 
 @final
@@ -27,7 +27,7 @@ class Draws:
     def __init__(self) -> None:
         self._spent_s = self._cost_s = 0.0
         #: The batch to be counted next, from 0.
-        self.at = self._draw(LEAST_APART // 2, LEAST_APART // 2)
+        self.at = self._draw(LEAST_APART // 2, LEAST_APART)
 
     def plan(self, done: int, *, busy_s: float, step_s: float, wanted: float = 0.0) -> None:
         """Draw the next batch.

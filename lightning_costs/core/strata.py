@@ -380,9 +380,9 @@ class Strata(Generic[T]):
 
     def wanted(self, quantity: int) -> float:
         """Counts that would bring the interval of a total to 2 %; 0 if all counts agree."""
-        if self.agrees:
-            return 0.0
         found = self.estimate(quantity)
+        if found.exact:
+            return 0.0
         return self.counted * (found.half_width / (WANTED * found.amount)) ** 2 if found.amount else 0.0
 
     def mean(self, quantity: int, among: Callable[[Hashable], bool]) -> Estimate | None:

@@ -20,7 +20,7 @@ _log = logging.getLogger("lightning_costs")
 
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
 COMPILED = "compiled code as it ran: products that the compiler wrote into kernels of its own are not seen"
-_OUTSIDE = "(without Lightning) the step is not inside recorder.counting(batch)"
+_OUTSIDE = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.counting(batch)"
 
 
 def how_sure(estimate: Estimate, unit: str) -> str:

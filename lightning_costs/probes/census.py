@@ -68,6 +68,7 @@ class Kind(NamedTuple):
         position: What besides shapes is known before: accumulation, frozen parameters.
         moment: 'first' for the attempt's first batch, 'opening' for an epoch's first one, else ''.
         work: Which optimizers stepped, and how many backward passes ran.
+        anew: Whether a step ended with the batch before: gradients begin anew.
         nodes: Nodes that autograd made for it.
         gradients: How many of some of the parameters had a gradient after it.
     """
@@ -76,6 +77,7 @@ class Kind(NamedTuple):
     position: Hashable = None
     moment: Moment = ""
     work: Hashable = None
+    anew: bool = True
     nodes: int = 0
     gradients: int = 0
 
@@ -206,7 +208,7 @@ class _Counting:
         """Whether the batch about to begin was drawn to be counted again; if its turn has passed, draw another one."""
         if self.batches > self._draws.at:
             busy_s = self._busy_s()
-            wanted = max(self._strata.wanted(_PLACE["flop"]), self._strata.wanted(_PLACE["access_bytes"]))
+            wanted = self._strata.wanted(_PLACE["flop"])
             self._draws.plan(self.batches - 1, busy_s=busy_s, step_s=self._step_s(busy_s), wanted=wanted)
         return self.batches == self._draws.at
 

@@ -78,6 +78,7 @@ class StepWatch:
         self._key: Hashable = None
         self._moment: Moment = "first"
         self._kind: Kind | None = None
+        self._anew = True
         self._nodes = 0
         #: How many parameters have a gradient; None where nothing is counted.
         self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
@@ -163,8 +164,9 @@ class StepWatch:
 
     @contextmanager
     def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
-        self._warm_left = max(self._warm_left, 2)  # this step, and the next: a compiled module compiles there
         began, again = self._clock(), census.knows(key)
+        # This step, and if its kind is new the next: a compiled module compiles there.
+        self._warm_left = max(self._warm_left, 1 if again else 2)
         with census.counting(key, samples, follow=self._position[1] != "opening"):
             yield
         took_s = self._clock() - began
@@ -249,7 +251,8 @@ class StepWatch:
         if self._census is not None:
             position, moment = self._position
             gradients = self.gradients.count() if self.gradients is not None else 0
-            kind = Kind(self._signature, position, moment, work, made, gradients)
+            kind = Kind(self._signature, position, moment, work, self._anew, made, gradients)
+            self._anew = False
             if kind != self._kind:
                 self._kind = kind
             warm = not self._census.book(self._kind) or warm
@@ -257,6 +260,7 @@ class StepWatch:
 
     def stepped(self, *, steady: bool) -> None:
         """A step is complete; `steady` says whether it counts for the rates."""
+        self._anew = True
         if self._census is not None:
             self._census.settle(steady=steady)
         if self._device_steps is not None:

@@ -132,4 +132,5 @@ def test_a_graph_that_is_compiled_late_is_warm_up(tmp_path: Path) -> None:
     early = fit(tmp_path / "early", data(160, 8))
     late = fit(tmp_path / "late", data(160, 8), model=Growing())
     assert late.final["samples"] == early.final["samples"] == 160
-    assert late.final["steady_samples"] == early.final["steady_samples"] - 8  # type: ignore[operator]
+    # The step that compiled is warm-up, and the next ones may be counted: their graph is another one.
+    assert 8 <= early.final["steady_samples"] - late.final["steady_samples"] <= 24  # type: ignore[operator]

@@ -4,7 +4,7 @@ Each training runs with a monitor and, from the same seed, without one and with 
 step. Shown are the true FLOPs, what the monitor recorded, its 95 % interval, whether that holds the truth, steps
 counted, and the seconds that counting added to the training's.
 
-    python benchmarks/varying.py [--seeds 1] [--epochs 3] [NAME ...]
+    python benchmarks/varying_steps.py [--seeds 1] [--epochs 3] [NAME ...]
 """
 
 from __future__ import annotations
