@@ -6,10 +6,11 @@ import math
 import random
 from typing import final
 
-#: Seconds that counting may take in any training; and beside them a share of what a training takes beyond 10 s.
-ALLOWED_S = 0.04
+#: Seconds that counting may take in any training; a share of its first 10 s beside them, and of what it takes beyond.
+ALLOWED_S = 0.01
+FIRST_SHARE = 0.003
+FIRST_S = 10.0
 SHARE = 0.001
-SHORT_S = 10.0
 #: Counts that agree are apart by the batches so far over this.
 AGREEING = 8.0
 #: And by so many at least.
@@ -39,9 +40,10 @@ class Draws:
             wanted: Counts that would tell the total well enough; 0 if counts agree.
         """
         short_s = max(0.0, -self.left_s(busy_s))
-        affordable = short_s / SHARE / step_s if step_s > 0 else 1.0
-        # Counts spread evenly over whatever length the training will have, if a quarter of the seconds lasts till now.
-        many = (ALLOWED_S / 4 + SHARE * busy_s) / self._cost_s if self._cost_s else AGREEING
+        share = FIRST_SHARE if busy_s < FIRST_S else SHARE
+        affordable = short_s / share / step_s if step_s > 0 else 1.0
+        # Counts spread evenly over whatever length the training will have, if part of the seconds lasts till now.
+        many = (ALLOWED_S / 4 + share * busy_s) / self._cost_s if self._cost_s else AGREEING
         apart = done / min(max(AGREEING, wanted), max(2.0, many))
         least = 1 if wanted else LEAST_APART
         # Now and then one whatever it costs: counts that nobody checked are worth nothing.
@@ -62,4 +64,5 @@ class Draws:
 
     def left_s(self, busy_s: float) -> float:
         """Seconds that may be spent on counting, less what one more count takes; negative if it has to wait."""
-        return ALLOWED_S + SHARE * max(0.0, busy_s - SHORT_S) - self._spent_s - self._cost_s
+        allowed_s = ALLOWED_S + FIRST_SHARE * min(busy_s, FIRST_S) + SHARE * max(0.0, busy_s - FIRST_S)
+        return allowed_s - self._spent_s - self._cost_s
