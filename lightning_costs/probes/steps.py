@@ -200,7 +200,7 @@ class StepWatch:
         """How many steps like the last one may be told by `repeated` alone; 0 where each has to be looked at."""
         if self._warm_left or self._kind is None or self._kind.moment:
             return 0
-        if self._census is None:
+        if self._census is None or self._census.failed is not None:
             return self._watch_at - self.done - 1
         return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
 
@@ -255,7 +255,7 @@ class StepWatch:
             self._anew = False
             if kind != self._kind:
                 self._kind = kind
-            warm = not self._census.book(self._kind) or warm
+            self._census.book(self._kind)
         return Seen(entered, warm)
 
     def stepped(self, *, steady: bool) -> None:

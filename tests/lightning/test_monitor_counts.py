@@ -418,3 +418,24 @@ def test_flops_of_ever_new_lengths_are_an_estimate_that_holds_the_truth(
     assert monitor.run.final["flop"] == pytest.approx(4 * sum(range(4, 24)))  # a product forward, one for the weight
     low, high = monitor.run.header["intervals"]["flop"]
     assert low <= 4 * sum(range(4, 24)) <= high
+
+
+@pytest.mark.parametrize("count", ["off", "auto"])
+def test_rates_are_there_whether_operators_are_counted_or_not(tmp_path: Path, count: Any) -> None:
+    class Plain(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.layer(batch).mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    monitor = CostMonitor(save_dir=tmp_path, infer=False, count=count)
+    trainer(pl, monitor, max_epochs=1).fit(Plain(), DataLoader(torch.randn(320, 4), batch_size=8))
+    assert monitor.run is not None
+    assert monitor.run.final["samples_per_s"] is not None
+    assert monitor.run.final["steady_samples"] >= 240  # type: ignore[operator]
+    assert (monitor.run.final["flop"] is None) == (count == "off")
