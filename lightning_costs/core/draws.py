@@ -6,8 +6,10 @@ import math
 import random
 from typing import final
 
-#: Seconds that counting may take in any training; a share of its first 10 s beside them, and of what it takes beyond.
-ALLOWED_S = 0.01
+#: Seconds that counting may take in any training, and in one whose steps vary; a share of its first 10 s beside them,
+#: and of what it takes beyond.
+ALLOWED_S = 0.004
+ALLOWED_IF_VARYING_S = 0.02
 FIRST_SHARE = 0.003
 FIRST_S = 10.0
 SHARE = 0.001
@@ -39,11 +41,12 @@ class Draws:
             step_s: Seconds of a batch that is not counted.
             wanted: Counts that would tell the total well enough; 0 if counts agree.
         """
-        short_s = max(0.0, -self.left_s(busy_s))
+        short_s = max(0.0, -self.left_s(busy_s, varies=wanted > 0))
         share = FIRST_SHARE if busy_s < FIRST_S else SHARE
         affordable = short_s / share / step_s if step_s > 0 else 1.0
         # Counts spread evenly over whatever length the training will have, if part of the seconds lasts till now.
-        many = (ALLOWED_S / 4 + share * busy_s) / self._cost_s if self._cost_s else AGREEING
+        begun_s = ALLOWED_IF_VARYING_S if wanted else ALLOWED_S
+        many = (begun_s / 4 + share * busy_s) / self._cost_s if self._cost_s else AGREEING
         apart = done / min(max(AGREEING, wanted), max(2.0, many))
         least = 1 if wanted else LEAST_APART
         # Now and then one whatever it costs: counts that nobody checked are worth nothing.
@@ -62,7 +65,8 @@ class Draws:
         if again or not self._cost_s:
             self._cost_s = spent_s
 
-    def left_s(self, busy_s: float) -> float:
+    def left_s(self, busy_s: float, *, varies: bool) -> float:
         """Seconds that may be spent on counting, less what one more count takes; negative if it has to wait."""
-        allowed_s = ALLOWED_S + FIRST_SHARE * min(busy_s, FIRST_S) + SHARE * max(0.0, busy_s - FIRST_S)
+        allowed_s = ALLOWED_IF_VARYING_S if varies else ALLOWED_S
+        allowed_s += FIRST_SHARE * min(busy_s, FIRST_S) + SHARE * max(0.0, busy_s - FIRST_S)
         return allowed_s - self._spent_s - self._cost_s

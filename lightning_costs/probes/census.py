@@ -400,7 +400,7 @@ class StepCensus(_Counting):
             return False
         if any(_base(kind) in self._new_bases for kind in waiting):
             return self._new < MOST_CENSUSES
-        return self._in_vain < _MOST_IN_VAIN and self._draws.left_s(self._busy_s()) >= 0
+        return self._in_vain < _MOST_IN_VAIN and self._draws.left_s(self._busy_s(), varies=True) >= 0
 
     @property
     def _next(self) -> int:
