@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_costs.compare.method_cautions import flop_conventions, lower_bounds, methods, several_passes
+from lightning_costs.compare.method_cautions import estimates, flop_conventions, lower_bounds, methods, several_passes
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
 from lightning_costs.compare.targets import Course
@@ -43,6 +43,7 @@ def run_cautions(
         *methods(runs),
         *flop_conventions(runs),
         *lower_bounds(records, runs),
+        *estimates(runs, declared),
         *several_passes(runs),
         *_tariffs(records, runs, tariff),
         *_setups(setups, declared),

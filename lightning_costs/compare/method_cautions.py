@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
-from lightning_costs.compare.schema import Caution, RunRow
+from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow
 from lightning_costs.compare.wording import NAMED, caution, named, quoted
 from lightning_costs.core.certainty import convention
 from lightning_costs.core.rates import PRICED
@@ -97,6 +98,38 @@ def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
                 )
             )
     return found
+
+
+def estimates(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> list[Caution]:
+    """A word on columns by which runs are ordered though their 95 % intervals overlap."""
+    overlapping: dict[tuple[str, ...], list[str]] = {}
+    for name, row in declared.items():
+        if row["role"] != "indicator":
+            continue
+        known = [(run["label"], run["final"][name], run["intervals"].get(name)) for run in runs]
+        ends = sorted(
+            (interval[0], interval[1], label) if interval else (amount, amount, label)
+            for label, amount, interval in known
+            if amount is not None
+        )
+        near = {
+            label
+            for (low, high, one), (next_low, next_high, other) in pairwise(ends)
+            if next_low <= high and (high > low or next_high > next_low)
+            for label in (one, other)
+        }
+        if near:
+            overlapping.setdefault(tuple(run["label"] for run in runs if run["label"] in near), []).append(name)
+    return [
+        caution(
+            "estimates_overlap",
+            f"{', '.join(names)} of {named(labels)}: estimates over sampled steps whose 95 % intervals overlap, so the "
+            "order of these runs by it is not sure",
+            list(labels),
+            columns=names,
+        )
+        for labels, names in overlapping.items()
+    ]
 
 
 def lower_bounds(records: Sequence[RunRecord], runs: Sequence[RunRow]) -> list[Caution]:

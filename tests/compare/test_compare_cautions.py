@@ -254,3 +254,32 @@ def test_a_long_curve_is_thinned_for_the_eye_and_never_for_figures(monkeypatch):
     assert (cmp.curves["run"]["step"][0], cmp.curves["run"]["step"][-1]) == (0, 999)
     assert cmp.runs[0]["best_quality"] == max(quality)
     assert cmp.targets[0]["costs"]["energy_j"]["run"]["step"] == next(i for i, q in enumerate(quality) if q >= 0.99)
+
+
+def test_runs_whose_estimates_overlap_are_in_no_sure_order_and_say_so():
+    def run(name, flop, interval=None):
+        intervals = {"flop": interval} if interval else {}
+        return make_run(name, costs={"flop": [flop / 2, flop], "train_s": [1.0, 2.0]}, intervals=intervals)
+
+    apart = compare([run("a", 1e9, [0.9e9, 1.1e9]), run("b", 2e9, [1.9e9, 2.1e9]), run("c", 3e9)])
+    assert not [caution for caution in apart.cautions if caution["kind"] == "estimates_overlap"]
+    near = compare([run("a", 1e9, [0.7e9, 1.3e9]), run("b", 1.2e9), run("c", 3e9)])
+    (caution,) = [caution for caution in near.cautions if caution["kind"] == "estimates_overlap"]
+    assert (set(caution["runs"]), caution["evidence"]["columns"]) == ({"a", "b"}, ["flop"])
+    assert near.runs[0]["certainty"]["flop"] == "estimated"
+    assert near.runs[0]["intervals"] == {"flop": [0.7e9, 1.3e9]}
+    assert near.runs[1]["certainty"]["flop"] == "exact"
+
+
+def test_runs_counted_alike_are_no_different_methods_for_being_exact_or_estimated():
+    def run(name, how):
+        return make_run(name, costs={"flop": [1.0, 2.0]}, methods={"flop": how})
+
+    said = compare(
+        [
+            run("a", "exact; step census: products"),
+            run("b", "estimated over 7 sampled steps of 90, 95 % interval 1 FLOP to 2 FLOP; step census: products"),
+            run("c", "step census: products"),
+        ]
+    )
+    assert not [caution for caution in said.cautions if caution["kind"] in ("flop_conventions", "methods_differ")]
