@@ -32,6 +32,7 @@ _ENOUGH_COUNTS = 4
 
 T = TypeVar("T")
 Vector = tuple[float, ...]
+_Sums = tuple[NDArray[numpy.float64], float, float]
 
 
 @final
@@ -223,6 +224,8 @@ class Strata(Generic[T]):
         self._sums: Vector = ()
         self._steady_sums: Vector = ()
         self.counted = 0
+        #: What is asked several times at a point: sums over the uncounted strata, and what they are of.
+        self._sought: dict[bool, tuple[tuple[object, ...], _Sums]] = {}
         self._model: _Model | None = None
         self._fitted = -1
 
@@ -337,8 +340,15 @@ class Strata(Generic[T]):
         features, batches, _ = self._uncounted(steady=steady)
         return max(0.0, model.total(features, quantity)) if batches else 0.0
 
-    def _uncounted(self, *, steady: bool = False) -> tuple[NDArray[numpy.float64], float, float]:
+    def _uncounted(self, *, steady: bool = False) -> _Sums:
         """Features of all batches of no counted stratum, their number, and the sum of its squares by stratum."""
+        seen = (self.rest, self.rest_steady, *((s.batches, s.steady) for s in self.unknown.values()))
+        found = self._sought.get(steady)
+        if found is None or found[0] != seen:
+            found = self._sought[steady] = (seen, self._sum_up(steady=steady))
+        return found[1]
+
+    def _sum_up(self, *, steady: bool) -> _Sums:
         strata = [(s.steady if steady else s.batches, s.features) for s in self.unknown.values()]
         batches = float(sum(n for n, _ in strata))
         squares = float(sum(n * n for n, _ in strata))
