@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from math import prod
 from time import perf_counter
-from typing import Any, Literal, NamedTuple, Self, cast, final
+from typing import Any, Literal, Self, cast, final
 
 import torch
 from torch import nn
@@ -28,6 +27,7 @@ from lightning_costs.core.strata import Estimate, Strata, Stratum, Vector
 from lightning_costs.probes.batch import Signature
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
+from lightning_costs.probes.kinds import Kind, Waiting
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Tally, Watch
 from lightning_costs.probes.parameters import in_shards
@@ -39,8 +39,6 @@ _log = logging.getLogger("lightning_costs")
 
 #: After so many kinds no more are counted for being new: a stream of ever-new lengths must stay cheap.
 MOST_CENSUSES = 64
-#: Steps counted in vain for a kind that was not counted: then it waits until it is met by chance, or comes in turn.
-_MOST_IN_VAIN = 8
 
 Quantity = Literal[
     "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
@@ -55,40 +53,6 @@ _PLACE: dict[Quantity, int] = {
     "forward_mac": 6,
     "forward_elements": 7,
 }
-
-
-Moment = Literal["first", "opening", ""]
-
-
-class Kind(NamedTuple):
-    """What is known of a batch's work without counting it.
-
-    Args:
-        signature: Shapes of the batch.
-        position: What besides shapes is known before: accumulation, frozen parameters.
-        moment: 'first' for the attempt's first batch, 'opening' for an epoch's first one, else ''.
-        work: Which optimizers stepped, and how many backward passes ran.
-        anew: Whether a step ended with the batch before: gradients begin anew.
-        nodes: Nodes that autograd made for it.
-        gradients: How many of some of the parameters had a gradient after it.
-    """
-
-    signature: Signature
-    position: Hashable = None
-    moment: Moment = ""
-    work: Hashable = None
-    anew: bool = True
-    nodes: int = 0
-    gradients: int = 0
-
-    @property
-    def features(self) -> Vector:
-        """What a count may be predicted from; each is linear in the cost of some layers."""
-        # Jagged dimensions are no numbers.
-        shapes = [tuple(n if isinstance(n, int) else 1 for n in shape) for shape, _ in self.signature]
-        sizes = [float(prod(shape)) for shape in shapes]
-        square = next((float(shape[0] * shape[1] ** 2) for shape in shapes if len(shape) > 1), 0.0)
-        return (1.0, sum(sizes), square, *(sizes + [0.0] * 4)[:4], float(self.nodes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,11 +243,6 @@ def counted(watch: Watch, samples: int | None) -> StepCount:
     )
 
 
-def _base(kind: Hashable) -> Hashable:
-    """A kind apart from what only shows that layers were left out, added or frozen."""
-    return kind._replace(nodes=0, gradients=0) if isinstance(kind, Kind) else kind
-
-
 @final
 class StepCensus(_Counting):
     """Counts a step of each kind when it is new, and some again at random; other steps are tallied, one addition each.
@@ -321,21 +280,14 @@ class StepCensus(_Counting):
         self._content: Hashable = None
         self._seen: set[Hashable] = set()
         self._again: set[Hashable] = set()
-        #: Kinds apart from their nodes: those of which one was counted, and those that wait for it.
-        self._known_bases: set[Hashable] = set()
-        self._new_bases: set[Hashable] = set()
+        self._waiting = Waiting()
         #: Steps that were counted as their kind was new.
         self._new = 0
-        #: What the step in work was entered by, and that of each kind that waits.
+        #: What the step in work was entered by.
         self._entered: Hashable = None
-        self._waiting: dict[Hashable, Hashable] = {}
         #: What the last step's work was, and with which keys each work was looked for.
         self._work: Hashable = None
         self._looked_for: set[tuple[Hashable, Hashable]] = set()
-        self._in_vain = 0
-        #: When kinds that wait were met last, and which batches they may be if they come in turn.
-        self._met: dict[Hashable, int] = {}
-        self._due: set[int] = set()
         self._drawn = False
         self._fresh: StepCount | None = None
         self._lost = 0
@@ -384,7 +336,7 @@ class StepCensus(_Counting):
             self._drawn
             or (new and self._new < MOST_CENSUSES)
             or (self._updated and key in self._again)
-            or self.batches in self._due
+            or self.batches == self._waiting.due(self.batches)
             or self._seeks
         )
         if wanted:
@@ -395,19 +347,18 @@ class StepCensus(_Counting):
     @property
     def _seeks(self) -> bool:
         """Whether steps like the last one are counted until one is of a kind that waits."""
-        waiting = [kind for kind, key in self._waiting.items() if key == self._entered]
-        if not waiting:
-            return False
-        if any(_base(kind) in self._new_bases for kind in waiting):
+        awaited = self._waiting.may_be_next(self._entered)
+        if awaited == "new":
             return self._new < MOST_CENSUSES
-        return self._in_vain < _MOST_IN_VAIN and self._draws.left_s(self._busy_s(), varies=True) >= 0
+        return awaited == "varied" and self._draws.left_s(self._busy_s(), varies=True) >= 0
 
     @property
     def _next(self) -> int:
         """The next batch that may have to be counted, as far as it is known."""
         if self._waiting and self._seeks:
             return self.batches
-        return min((due for due in self._due if due >= self.batches), default=self._draws.at)
+        due = self._waiting.due(self.batches)
+        return self._draws.at if due is None else min(due, self._draws.at)
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None, *, follow: bool = True) -> Iterator[None]:
@@ -456,7 +407,7 @@ class StepCensus(_Counting):
         if gave_up:
             return
         if not self._drawn:
-            self._new += key not in self._seen or bool(self._new_bases)
+            self._new += key not in self._seen or self._waiting.for_new
         self._seen.add(key)
         self._looked_for.add((key, self._work))
         if watch.failed is not None:
@@ -580,35 +531,11 @@ class StepCensus(_Counting):
         if stratum is None:
             return False
         known = bool(stratum.counts)
-        base = _base(kind)
         self._work = kind.work if isinstance(kind, Kind) else None
         if known:
-            self._known_bases.add(base)
-            self._new_bases.discard(base)
-            self._waiting.pop(kind, None)
             self._looked_for.add((self._entered, self._work))
-        else:
-            self._waiting[kind] = self._entered
-            if base not in self._known_bases:
-                self._new_bases.add(base)
-        self._seek(kind, known=known, in_vain=fresh is not None)
+        self._waiting.came(kind, self._entered, self.batches - 1, known=known, counted=fresh is not None)
         return known
-
-    def _seek(self, kind: Hashable, *, known: bool, in_vain: bool) -> None:
-        """A kind was booked: if it is not known, note when it came, to tell when it comes again."""
-        if known:
-            if self._met.pop(kind, None) is not None:
-                self._in_vain = 0
-            elif in_vain and self._waiting:
-                self._in_vain += 1
-            return
-        now = self.batches - 1
-        self._due = {due for due in self._due if due > now}
-        if kind in self._met:
-            self._due.add(2 * now - self._met[kind])
-        else:
-            self._in_vain = 0
-        self._met[kind] = now
 
     @property
     def repeatable(self) -> bool:

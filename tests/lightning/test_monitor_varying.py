@@ -4,6 +4,7 @@ import pytest
 from varying import TRAININGS, train, true_flop
 
 from lightning_costs import CostMonitor
+from lightning_costs.core import draws
 
 #: Of these, nothing that is seen without counting tells the steps apart: drawn steps alone can tell.
 SILENT = {
@@ -44,7 +45,11 @@ def test_the_flops_of_every_step_are_in_the_interval(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["unpadding by lengths"])
-def test_where_nothing_tells_steps_apart_the_number_says_that_it_is_estimated_over_a_sample(name, tmp_path):
+def test_where_nothing_tells_steps_apart_the_number_says_that_it_is_estimated_over_a_sample(
+    name, tmp_path, monkeypatch
+):
+    for allowed in ("ALLOWED_S", "ALLOWED_IF_VARYING_S"):  # how many are drawn must not hang on this machine's pace
+        monkeypatch.setattr(draws, allowed, 60.0)
     run, _ = measured(name, tmp_path, epochs=2)
     low, high = run.header["intervals"]["flop"]
     assert low < true_flop(name, epochs=2) < high
