@@ -198,6 +198,7 @@ class Strata(Generic[T]):
 
     Args:
         values: Quantities of a count.
+        alike: What keys have in common whose batches cost about the same: the uncounted ones are taken for the counted.
 
     Example:
         >>> strata: Strata[int] = Strata(lambda count: (count,))
@@ -210,8 +211,9 @@ class Strata(Generic[T]):
         (70, True)
     """
 
-    def __init__(self, values: Callable[[T], Vector]) -> None:
-        self._values = values
+    def __init__(self, values: Callable[[T], Vector], alike: Callable[[Hashable], Hashable] = lambda key: key) -> None:
+        self._values, self._alike = values, alike
+        self._means: tuple[int, dict[Hashable, NDArray[numpy.float64]]] = (-1, {})
         self._strata: dict[Hashable, Stratum[T]] = {}
         self._changed: set[Stratum[T]] = set()
         #: Strata without a count.
@@ -334,22 +336,42 @@ class Strata(Generic[T]):
 
     def _predicted(self, quantity: int, *, steady: bool = False) -> float:
         """What the batches came to that are of no counted stratum."""
-        model = self._fit()
+        model, means = self._fit(), self._means_of_alike()
         if model is None:
             return 0.0
         features, batches, _ = self._uncounted(steady=steady)
-        return max(0.0, model.total(features, quantity)) if batches else 0.0
+        found = max(0.0, model.total(features, quantity)) if batches else 0.0
+        for stratum in self.unknown.values():
+            if (mean := means.get(self._alike(stratum.key))) is not None:
+                found += (stratum.steady if steady else stratum.batches) * float(mean[quantity])
+        return found
+
+    def _means_of_alike(self) -> dict[Hashable, NDArray[numpy.float64]]:
+        """[quantities] of one batch, by what strata have in common of which some were counted."""
+        if self._means[0] != self.counted:
+            groups: dict[Hashable, list[Stratum[T]]] = {}
+            for stratum in self._strata.values():
+                if stratum.values and stratum.batches:
+                    groups.setdefault(self._alike(stratum.key), []).append(stratum)
+            means = {
+                group: numpy.array([s.totals() for s in found], dtype=float).sum(axis=0) / sum(s.batches for s in found)
+                for group, found in groups.items()
+            }
+            self._means = (self.counted, means)
+        return self._means[1]
 
     def _uncounted(self, *, steady: bool = False) -> _Sums:
         """Features of all batches of no counted stratum, their number, and the sum of its squares by stratum."""
-        seen = (self.rest, self.rest_steady, *((s.batches, s.steady) for s in self.unknown.values()))
+        seen = (self.counted, self.rest, self.rest_steady, *((s.batches, s.steady) for s in self.unknown.values()))
         found = self._sought.get(steady)
         if found is None or found[0] != seen:
             found = self._sought[steady] = (seen, self._sum_up(steady=steady))
         return found[1]
 
     def _sum_up(self, *, steady: bool) -> _Sums:
-        strata = [(s.steady if steady else s.batches, s.features) for s in self.unknown.values()]
+        means = self._means_of_alike()
+        unlike = [stratum for stratum in self.unknown.values() if self._alike(stratum.key) not in means]
+        strata = [(s.steady if steady else s.batches, s.features) for s in unlike]
         batches = float(sum(n for n, _ in strata))
         squares = float(sum(n * n for n, _ in strata))
         features = sum((n * numpy.array(f) for n, f in strata), start=numpy.zeros(len(strata[0][1]) if strata else 0))
@@ -380,13 +402,18 @@ class Strata(Generic[T]):
             self._fitted = -1  # with all that was counted
             model = self._fit()
             if model is not None:
-                features, _, squares = self._uncounted()
-                parts.append(model.variance(features, quantity, squares))
-        batches = sum(stratum.batches for stratum in self) + self.rest
+                features, batches, squares = self._uncounted()
+                if batches:
+                    parts.append(model.variance(features, quantity, squares))
+                relative, degrees = self._relative(quantity)
+                for stratum in self.unknown.values():
+                    if (mean := self._means_of_alike().get(self._alike(stratum.key))) is not None:
+                        parts.append((relative * (stratum.batches * float(mean[quantity])) ** 2, degrees))
+        everything = sum(stratum.batches for stratum in self) + self.rest
         exact = not self.unknown and not self.rest and _agree(self, quantity)
         half_width = 0.0 if exact else _half_width(parts)
         amount = self.total(quantity)
-        return Estimate(amount=amount, half_width=half_width, counted=self.counted, batches=batches, exact=exact)
+        return Estimate(amount=amount, half_width=half_width, counted=self.counted, batches=everything, exact=exact)
 
     def wanted(self, quantity: int) -> float:
         """Counts that would bring the interval of a total to 2 %; 0 if all counts agree."""

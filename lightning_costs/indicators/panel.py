@@ -117,7 +117,7 @@ class Panel:
     @property
     def errors(self) -> dict[str, float]:
         """Columns that are estimated from a sample, and those that are made of one: their relative errors."""
-        errors = {i.name: i.error for i in self._measured if i.error and i.name not in self.missing}
+        errors = {i.name: i.error for i in self._measured if i.error is not None and i.name not in self.missing}
         for derived in self._derived:
             if found := [errors[need] for need in derived.needs if need in errors]:
                 errors[derived.name] = max(found)

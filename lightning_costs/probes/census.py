@@ -27,7 +27,7 @@ from lightning_costs.core.strata import Estimate, Strata, Stratum, Vector
 from lightning_costs.probes.batch import Signature
 from lightning_costs.probes.calls import ModuleCalls
 from lightning_costs.probes.kernels import launches
-from lightning_costs.probes.kinds import Kind, Waiting
+from lightning_costs.probes.kinds import Kind, Waiting, at_any_moment
 from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
 from lightning_costs.probes.operators import Tally, Watch
 from lightning_costs.probes.parameters import in_shards
@@ -154,7 +154,7 @@ class _Counting:
     def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"
         self._stack: ExitStack | None = None
-        self._strata: Strata[StepCount] = Strata(StepCount.values)
+        self._strata: Strata[StepCount] = Strata(StepCount.values, at_any_moment)
         self._draws = Draws()
         began_s = perf_counter()
         self._busy_s = busy_s or (lambda: perf_counter() - began_s)

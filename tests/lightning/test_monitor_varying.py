@@ -35,6 +35,7 @@ def measured(name, tmp_path, **options):
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRAININGS if n not in SILENT]
 )
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 def test_the_flops_of_every_step_are_in_the_interval(name, tmp_path):
     run, _ = measured(name, tmp_path, epochs=2)
     truth, flop, how = true_flop(name, epochs=2), run.final["flop"], run.header["methods"]["flop"]
