@@ -36,7 +36,7 @@ def told(runs: list[RunRecord]) -> list[tuple[str, float | None, float]]:
         ("cr.csv", TEXT.replace("\n", "\r").encode()),
         ("gzip.csv", gzip.compress(TEXT.encode(), mtime=0)),
         ("gzip.csv.gz", gzip.compress(TEXT.encode(), mtime=0)),
-        ("gzip.tsv.gz", gzip.compress(TEXT.replace(",", "\t").encode())),
+        ("gzip.tsv.gz", gzip.compress(TEXT.replace(",", "\t").encode(), mtime=0)),
         ("bom.csv", TEXT.encode("utf-8-sig")),
         ("utf16.csv", TEXT.encode("utf-16")),
         ("utf16be.csv", b"\xfe\xff" + TEXT.encode("utf-16-be")),
