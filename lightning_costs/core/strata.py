@@ -409,6 +409,8 @@ class Strata(Generic[T]):
                 for stratum in self.unknown.values():
                     if (mean := self._means_of_alike().get(self._alike(stratum.key))) is not None:
                         parts.append((relative * (stratum.batches * float(mean[quantity])) ** 2, degrees))
+                    else:
+                        parts.append(((stratum.batches * model.beyond(stratum.features, quantity)) ** 2, math.inf))
         everything = sum(stratum.batches for stratum in self) + self.rest
         exact = not self.unknown and not self.rest and _agree(self, quantity)
         half_width = 0.0 if exact else _half_width(parts)
@@ -474,8 +476,9 @@ def _half_width(parts: Iterable[tuple[float, float]]) -> float:
     variance = math.fsum(part for part, _ in parts)
     if not variance:
         return 0.0
-    degrees = variance**2 / math.fsum(part**2 / max(1.0, degrees) for part, degrees in parts)
-    return student_t((1 + COVERAGE) / 2, max(1, int(degrees))) * math.sqrt(variance)
+    shares = math.fsum(part**2 / max(1.0, degrees) for part, degrees in parts)
+    degrees = int(min(1e6, variance**2 / shares)) if shares else 10**6
+    return student_t((1 + COVERAGE) / 2, max(1, degrees)) * math.sqrt(variance)
 
 
 @final
@@ -495,6 +498,7 @@ class _Model:
         self._size = numpy.where((size := numpy.abs(values).max(axis=0)) > 0, size, 1.0)
         self._extent = numpy.where((extent := numpy.abs(features).max(axis=0)) > 0, extent, 1.0)
         values, features = values / self._size, features / self._extent
+        self._known = features, values
         mean = (batches @ values) / batches.sum()
         scatter = (batches @ (values - mean) ** 2) / batches.sum() * count / max(1, count - 1)
         # Of one or two counts nobody knows how unlike the next one is: as much as it is itself.
@@ -524,6 +528,15 @@ class _Model:
         """What batches come to whose features add up to these."""
         chosen = (features / self._extent)[self._columns]
         return float(chosen @ self._weights[:, quantity] * self._size[quantity])
+
+    def beyond(self, features: Vector, quantity: int) -> float:
+        """How far a batch that lies outside the counted ones may be off: as far as it is from the nearest of those."""
+        one = numpy.array(features) / self._extent
+        known, values = self._known
+        if ((known.min(axis=0) <= one) & (one <= known.max(axis=0))).all():
+            return 0.0
+        nearest = values[((known - one) ** 2).sum(axis=1).argmin(), quantity] * self._size[quantity]
+        return abs(self.total(numpy.array(features), quantity) - float(nearest))
 
     def variance(self, features: NDArray[numpy.float64], quantity: int, squares: float) -> tuple[float, float]:
         """Variance of that total, and its degrees of freedom: batches of one stratum err together."""

@@ -177,3 +177,19 @@ def test_ever_so_many_kinds_and_counts_are_bounded():
     assert len(list(strata)) <= 256
     assert all(len(stratum.counts) <= 513 for stratum in strata)
     assert strata.rest > 10_000
+
+
+def test_a_kind_beyond_all_that_were_counted_may_be_off_by_as_much_as_it_is_beyond():
+    """Cost is linear in the layers, but for the batch in which all are left out."""
+    strata: Strata[int] = Strata(lambda count: (count,))
+    truth = 0
+    for layers in [3, 4, 5, 6, 5, 4, 3, 6, 0]:
+        stratum = strata.stratum(layers, (1.0, 8.0, 0.0, 8.0, 0.0, 0.0, 0.0, 3.0 * layers))
+        strata.book(stratum)
+        cost = 200 * layers - 60 if layers else 2
+        truth += cost
+        if layers and not stratum.counts:
+            strata.count(stratum, cost)
+    found = strata.estimate(0)
+    assert found.amount != truth
+    assert found.low <= truth <= found.high
