@@ -31,7 +31,7 @@ def how_sure(estimate: Estimate, unit: str) -> str:
         'estimated over 12 sampled steps of 900, 95 % interval 1.90 GFLOP to 2.10 GFLOP'
     """
     if estimate.exact:
-        return "exact"
+        return f"exact over {estimate.counted} counted steps of {estimate.batches}"
     low, high = human(estimate.low, unit), human(estimate.high, unit)
     return f"estimated over {estimate.counted} sampled steps of {estimate.batches}, 95 % interval {low} to {high}"
 
@@ -151,7 +151,7 @@ class MemAccessBytes(_Census):
         return super().read(sample)
 
     def _how(self, census: StepCensus, sure: str) -> str:
-        sampled = "" if sure == "exact" else f"; {sure}"
+        sampled = "" if sure.startswith("exact") else f"; {sure}"
         return (
             "estimate: step census, inputs and outputs of every operator as it ran, "
             f"no cache between operators, no work space inside one{sampled}"
