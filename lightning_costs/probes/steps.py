@@ -81,6 +81,7 @@ class StepWatch:
         self._kind: Kind | None = None
         self._anew = True
         self._nodes = 0
+        self._made: int | None = None
         #: How many parameters have a gradient; None where nothing is counted.
         self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
         self._watch_at = self._watched = 0
@@ -123,7 +124,7 @@ class StepWatch:
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
         self.before_alike(waited_s)
-        self._nodes = nodes_made()
+        self._nodes, self._made = nodes_made(), None
         census = self._census
         if census is None or not census.wants(self._key):
             return None
@@ -193,6 +194,7 @@ class StepWatch:
 
     def worked(self) -> None:
         """The work on a batch was queued."""
+        self._made = nodes_made() - self._nodes
         if self._device_steps is not None:
             self._device_steps.end()
 
@@ -240,7 +242,9 @@ class StepWatch:
         """
         entered, self._look = self._look, None
         warm = self._warm_left > 0
-        made = nodes_made() - self._nodes if nodes is None else nodes
+        made = nodes if nodes is not None else self._made
+        if made is None:  # nobody told when its work was done
+            made = nodes_made() - self._nodes
         if (graphs := compiled_graphs()) != self._graphs:
             self._graphs, warm = graphs, True
             made = self._kind.nodes if self._kind is not None else 0  # a compiler made nodes, too

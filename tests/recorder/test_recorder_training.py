@@ -379,3 +379,18 @@ def test_a_loop_whose_counted_step_fails_is_told_how_to_train_without(tmp_path, 
         train()
     assert "LIGHTNING_COSTS_COUNT=0" in caplog.text
     train(count="off")
+
+
+def test_what_a_loop_computes_after_its_step_makes_no_other_kind_of_it(tmp_path):
+    training = Training(tmp_path)
+    with training.recorder as recorder:
+        for n in range(40):
+            batch = torch.randn(8, 12), torch.randint(3, (8,))
+            with recorder.counting(batch):
+                training.update(*batch)
+            if n % 3 == 0:
+                training.net(batch[0]).sum()  # a metric, with a gradient that nobody asks for
+            recorder.step(batch)
+    assert recorder.header["methods"]["flop"].startswith("exact over ")
+    assert recorder.final["flop"] == FLOP_PER_SAMPLE * 8 * 40
+    assert recorder.header["census"]["counted_steps"] < 8
