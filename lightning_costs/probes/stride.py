@@ -56,7 +56,7 @@ def looks_alike(batch: Any, signature: Signature) -> bool:
 #: Nodes that autograd has made in this thread: two steps that made as many ran as many operators with a gradient.
 nodes_made: Callable[[], int] = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
 #: Parameters that are looked at for a gradient.
-_LOOKED_AT = 32
+_LOOKED_AT = 16
 
 
 @final
