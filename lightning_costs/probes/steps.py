@@ -167,9 +167,10 @@ class StepWatch:
     @contextmanager
     def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
         began, again = self._clock(), census.knows(key)
-        # This step, and if its kind is new the next: a compiled module compiles there.
-        self._warm_left = max(self._warm_left, 1 if again else 2)
-        with census.counting(key, samples, follow=self._position[1] != "opening"):
+        opening = self._position[1] == "opening"  # its shapes were there before
+        # This step, and if its shapes are new the next: a compiled module compiles there.
+        self._warm_left = max(self._warm_left, 1 if again or opening else 2)
+        with census.counting(key, samples, follow=not opening):
             yield
         took_s = self._clock() - began
         self._census_s.append(took_s)

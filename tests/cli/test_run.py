@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -233,14 +234,19 @@ def test_a_script_without_an_end_ends_where_its_budget_is_used_up(call: Call) ->
 
 
 def test_a_fabric_script_is_told_that_nobody_can_stop_its_loop(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in RunOptions(budget={"steps": 3.0}).as_environment().items():
         monkeypatch.setenv(name, value)
+    log = logging.getLogger("lightning_costs")  # of this process: it gets its own way to stderr, and gives it back
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", True)
     (monitor,) = entry.fabric()
     assert "budget" not in monitor.options
-    (told,) = caplog.messages
-    assert told.startswith("--budget is not held in a Fabric script: nobody but its own loop can stop it")
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "lightning-costs: --budget is not held in a Fabric script: nobody but its own loop can stop it"
+    )
 
 
 # Fabric -----------------------------------------------------------------------------------------------------
