@@ -11,9 +11,7 @@ from lightning_costs.core.units import digits, human
 #: Counted or read; estimated from a sample, with an interval; or made by a model, whose error nobody can bound.
 Certainty = Literal["exact", "estimated", "modelled"]
 
-_SAMPLED = re.compile(
-    r"(^|; )(estimated over \d+ sampled steps of \d+, 95 % interval [^;]*|exact over \d+ counted steps of \d+)"
-)
+_SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
 _MODELS = {"model", "estimate", "constant"}
 _COMPONENTS = {f"{part}_energy_j": part for part in ("gpu", "cpu", "ram")}
 
@@ -26,7 +24,7 @@ def certainty(header: Mapping[str, Any], name: str) -> Certainty:
         name: The column.
 
     Example:
-        >>> methods = {"flop": "exact over ...", "ram_energy_j": "constant: 20 W"}
+        >>> methods = {"flop": "exact; ...", "ram_energy_j": "constant: 20 W"}
         >>> header = {"methods": methods, "intervals": {"mac": [1, 2]}}
         >>> certainty(header, "flop"), certainty(header, "mac"), certainty(header, "ram_energy_j")
         ('exact', 'estimated', 'modelled')
@@ -89,7 +87,7 @@ def convention(method: str) -> str:
     Example:
         >>> convention("estimated over 9 sampled steps of 90, 95 % interval 1 FLOP to 2 FLOP; step census: products")
         'step census: products'
-        >>> convention("exact over 3 counted steps of 90; step census: products"), convention("step census: products")
+        >>> convention("exact; step census: products"), convention("step census: products")
         ('step census: products', 'step census: products')
     """
-    return _SAMPLED.sub("", method).removeprefix("; ")
+    return _SAMPLED.sub("", method).removeprefix("exact; ").removeprefix("; ")

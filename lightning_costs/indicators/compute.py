@@ -30,8 +30,8 @@ def how_sure(estimate: Estimate, unit: str) -> str:
         >>> how_sure(Estimate(amount=2e9, half_width=1e8, counted=12, batches=900, exact=False), "flop")
         'estimated over 12 sampled steps of 900, 95 % interval 1.90 GFLOP to 2.10 GFLOP'
     """
-    if estimate.exact:
-        return f"exact over {estimate.counted} counted steps of {estimate.batches}"
+    if estimate.exact:  # over how many counted steps stands in the header's census: runs counted alike say the same
+        return "exact"
     low, high = human(estimate.low, unit), human(estimate.high, unit)
     return f"estimated over {estimate.counted} sampled steps of {estimate.batches}, 95 % interval {low} to {high}"
 
@@ -151,7 +151,7 @@ class MemAccessBytes(_Census):
         return super().read(sample)
 
     def _how(self, census: StepCensus, sure: str) -> str:
-        sampled = "" if sure.startswith("exact") else f"; {sure}"
+        sampled = "" if sure == "exact" else f"; {sure}"
         return (
             "estimate: step census, inputs and outputs of every operator as it ran, "
             f"no cache between operators, no work space inside one{sampled}"

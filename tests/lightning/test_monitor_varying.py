@@ -41,7 +41,7 @@ def test_the_flops_of_every_step_are_in_the_interval(name, tmp_path):
     truth, flop, how = true_flop(name, epochs=2), run.final["flop"], run.header["methods"]["flop"]
     low, high = run.header.get("intervals", {}).get("flop", (flop, flop))
     assert low * (1 - 1e-9) <= truth <= high * (1 + 1e-9)
-    assert how.startswith("exact over ") == ("flop" not in run.header.get("intervals", {}))
+    assert how.startswith("exact; ") == ("flop" not in run.header.get("intervals", {}))
     assert flop == pytest.approx(truth, rel=0.02)
 
 
