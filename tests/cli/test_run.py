@@ -163,7 +163,7 @@ def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
 # What the script prints and logs ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+@pytest.mark.parametrize("name", ["lightning.pytorch", pytest.param("pytorch_lightning", marks=pytest.mark.slow)])
 def test_what_a_script_prints_logs_and_shows_is_its_own(call: Call, name: str) -> None:
     script = run_scripts.QUIET.format(name=name)
     plain = call(PYTHON, "-W", "ignore", "train.py", script=script)
@@ -192,7 +192,7 @@ def test_what_is_asked_for_goes_to_the_scripts_loggers_and_metrics(call: Call) -
         assert "cost" in bar
 
 
-@pytest.mark.parametrize("name", ["lightning.fabric", "lightning_fabric"])
+@pytest.mark.parametrize("name", ["lightning.fabric", pytest.param("lightning_fabric", marks=pytest.mark.slow)])
 def test_a_fabric_scripts_standard_output_is_its_own_and_it_gets_no_second_lightning(call: Call, name: str) -> None:
     imported = "{'lightning', 'lightning_fabric', 'pytorch_lightning'} & set(sys.modules)"
     script = run_scripts.FABRIC.replace("lightning.fabric", name) + f"    print(*({imported}))\n"

@@ -16,6 +16,8 @@ from lightning_models import NAMESPACES
 from lightning_costs import load_runs
 
 ROOT = Path(__file__).parents[2]
+#: Starting a process takes seconds: the other namespace is tried with `-m slow`.
+MOSTLY_ONE = [NAMESPACES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMESPACES[1:])]
 
 
 def python(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -81,7 +83,7 @@ trainer:
 """
 
 
-@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("name", MOSTLY_ONE)
 def test_lightning_cli_builds_the_monitor_from_yaml(tmp_path: Path, name: str) -> None:
     (tmp_path / "main.py").write_text(_CLI.format(tests=str(ROOT / "tests"), name=name))
     (tmp_path / "fit-me.yaml").write_text(_YAML.format(out=tmp_path / "costs"))
@@ -137,7 +139,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("name", MOSTLY_ONE)
 def test_a_monitor_that_a_spawned_process_gets_is_a_callback_there(tmp_path: Path, name: str) -> None:
     script = tmp_path / "spawns.py"
     script.write_text(_OF_A_SPAWNED_PROCESS.format(name=name))
