@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from lightning_costs.core.metering import COMPONENTS
 from lightning_costs.core.units import digits, human
 
 #: Counted or read; estimated from a sample, with an interval; or made by a model, whose error nobody can bound.
@@ -13,7 +14,7 @@ Certainty = Literal["exact", "estimated", "modelled"]
 
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
 _MODELS = {"model", "estimate", "constant"}
-_COMPONENTS = {f"{part}_energy_j": part for part in ("gpu", "cpu", "ram")}
+_PARTS = {f"{part}_energy_j": part for part in COMPONENTS}
 
 
 def certainty(header: Mapping[str, Any], name: str) -> Certainty:
@@ -31,16 +32,16 @@ def certainty(header: Mapping[str, Any], name: str) -> Certainty:
     """
     if name in (header.get("intervals") or {}):
         return "estimated"
-    if name in _COMPONENTS:
+    if name in _PARTS:
         return "modelled" if _is_modelled(header, name) else "exact"
     of_energy = name.endswith("energy_j") or name in ("co2e_g", "electricity_usd")
-    modelled = _MODELS & _first_words(header, name) or (of_energy and any(_is_modelled(header, n) for n in _COMPONENTS))
+    modelled = _MODELS & _first_words(header, name) or (of_energy and any(_is_modelled(header, n) for n in _PARTS))
     return "modelled" if modelled else "exact"
 
 
 def _is_modelled(header: Mapping[str, Any], component: str) -> bool:
     """Whether a component's energy is no meter's, as the header says of the component, or of its column."""
-    how = (header.get("energy") or {}).get(_COMPONENTS[component])
+    how = (header.get("energy") or {}).get(_PARTS[component])
     words = {str(how.get("method"))} if isinstance(how, Mapping) else _first_words(header, component)
     return bool(_MODELS & words)
 

@@ -119,17 +119,20 @@ class Stratum(Generic[T]):
         """Whether all counts agree, or all of those drawn: the others stand for themselves."""
         if self.agrees:
             return True
-        amounts = [values[quantity] for values in self.values]
-        at_random = [amount for amount, was in zip(amounts, self.drawn, strict=True) if was]
-        return len(set(amounts)) == 1 or (len(at_random) >= _ENOUGH_COUNTS and len(set(at_random)) == 1)
+        first, drawn = self._by_draw(quantity)
+        return len({*first, *drawn}) == 1 or (len(drawn) >= _ENOUGH_COUNTS and len(set(drawn)) == 1)
 
     def _exact(self, quantity: int) -> float:
-        amounts = [values[quantity] for values in self.values]
-        if not any(self.drawn):
-            return self.batches * amounts[0]
-        first = [amount for amount, was in zip(amounts, self.drawn, strict=True) if not was]
-        usual = next(amount for amount, was in zip(amounts, self.drawn, strict=True) if was)
-        return sum(first) + (self.batches - len(first)) * usual
+        """The total, if the counts settle it."""
+        first, drawn = self._by_draw(quantity)
+        if not drawn:
+            return self.batches * first[0]
+        return sum(first) + (self.batches - len(first)) * drawn[0]
+
+    def _by_draw(self, quantity: int) -> tuple[list[float], list[float]]:
+        """Amounts of the batches that were counted as they came first, and of those that were drawn."""
+        pairs = list(zip((values[quantity] for values in self.values), self.drawn, strict=True))
+        return [amount for amount, was in pairs if not was], [amount for amount, was in pairs if was]
 
     def variance(self, amounts: NDArray[numpy.float64], relative: float) -> float:
         """Variance of the total of `amounts` ([counts]).
@@ -221,8 +224,8 @@ class Strata(Generic[T]):
         #: Batches whose stratum is not told apart, and those among them that are steady.
         self._rest_features: Vector = ()
         self.rest = self.rest_steady = 0
-        #: Counted batches among the rest: features, values, and whether they were steady.
-        self._rest_counts: list[tuple[Vector, Vector, T]] = []
+        #: Counted batches among the rest: features and values.
+        self._rest_counts: list[tuple[Vector, Vector]] = []
         self._sums: Vector = ()
         self._steady_sums: Vector = ()
         self.counted = 0
@@ -272,7 +275,7 @@ class Strata(Generic[T]):
         self.counted += 1
         values = self._values(count)
         if stratum is None:
-            self._rest_counts.append((features, values, count))
+            self._rest_counts.append((features, values))
             del self._rest_counts[:-MOST_COUNTS]
             return
         stratum.add(count, values, drawn=drawn)
@@ -388,7 +391,7 @@ class Strata(Generic[T]):
         if self.counted and (self._model is None or self.counted > 1.1 * self._fitted):
             known = [s for s in self._strata.values() if s.values]
             means = [(s.features, numpy.array(s.totals()) / s.batches, s.batches) for s in known if s.batches]
-            means += [(features, numpy.array(values), 1) for features, values, _ in self._rest_counts]
+            means += [(features, numpy.array(values), 1) for features, values in self._rest_counts]
             if means:
                 features, values, batches = zip(*means, strict=True)
                 self._model = _Model(numpy.array(features, dtype=float), numpy.array(values), numpy.array(batches))

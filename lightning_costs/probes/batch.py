@@ -152,11 +152,7 @@ def own_size(part: Any) -> tuple[int, str] | None:
     if isinstance(part, PackedSequence):  # its batch_sizes are on the host
         return (int(part.batch_sizes[0]), "sequences of the PackedSequence") if len(part.batch_sizes) else None
     kind = type(part)
-    if (
-        kind in (dict, list, tuple, str, bytes, int, float, bool, numpy.ndarray)
-        or part is None
-        or isinstance(part, type)
-    ):
+    if kind in _PLAIN or part is None or isinstance(part, type):
         return None
     name = kind.__name__
     graph = bool(graph_stores(part))

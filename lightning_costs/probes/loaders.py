@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
@@ -100,14 +100,9 @@ class TrainingSet(NamedTuple):
     why: str = "the training set has no length"
 
 
-def training_set(loaders: Sequence[Any], unwrap: Callable[[Any], Any] = lambda loader: loader) -> TrainingSet:
-    """The dataset below loaders, whatever loaders are around them; of several, all together.
-
-    Args:
-        loaders: The loaders.
-        unwrap: A framework's loader as the user made it.
-    """
-    inner = [_innermost(unwrap(loader)) for loader in loaders]
+def training_set(loaders: Sequence[Any]) -> TrainingSet:
+    """The dataset below loaders, as the user made them, whatever loaders are around it; of several, all together."""
+    inner = [_innermost(loader) for loader in loaders]
     found = [getattr(loader, "dataset", None) for loader in inner]
     datasets = {id(dataset): dataset for dataset in found if dataset is not None}.values()
     names = ", ".join(type(dataset).__name__ for dataset in datasets) or None
