@@ -14,6 +14,7 @@ import torch
 
 from lightning_costs.probes.tensors import storages, strided_parts
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 #: In-place operators that never read what they overwrite.
 _OVERWRITES = frozenset(
     """zero_ fill_ copy_ normal_ uniform_ bernoulli_ random_ exponential_ log_normal_ cauchy_ geometric_ _foreach_zero_
@@ -38,6 +39,8 @@ class _Plan(NamedTuple):
     positions: tuple[str, ...]
     #: Memory is made and left as it is.
     untouched: bool
+    #: All that it is given is read in full, and nothing of it written.
+    only_reads: bool
 
 
 _plans: dict[Any, _Plan] = {}
@@ -55,6 +58,7 @@ def _plan(func: Any) -> _Plan:
             overwrites=frozenset(a.name for a in written if a.kwarg_only or name in _OVERWRITES),
             positions=tuple(a.name for a in arguments),
             untouched=name.startswith(("empty", "new_empty")),
+            only_reads=not written and name not in _PICKS | _PUTS | _PUTS_ADDING,
         )
     return plan
 
@@ -75,6 +79,17 @@ def written(func: Any, args: Sequence[object], kwargs: Mapping[str, object]) -> 
     yield from flat(value for name, value in kwargs.items() if name in plan.writes)
 
 
+def given(args: Iterable[object], kwargs: Mapping[str, object]) -> list[torch.Tensor]:
+    """Tensors that an operator was given."""
+    found: list[torch.Tensor] = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found.extend(flat(value))
+    return found
+
+
 def results(out: object) -> list[torch.Tensor]:
     """Tensors that an operator returned."""
     if isinstance(out, torch.Tensor):
@@ -89,8 +104,8 @@ def extent_bytes(tensor: torch.Tensor) -> int:
         >>> extent_bytes(torch.zeros(8, 4)), extent_bytes(torch.zeros(4).expand(8, 4))
         (128, 16)
     """
-    if type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.is_contiguous():
-        return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+    if _is_dense(tensor):
+        return min(tensor.nbytes, tensor.untyped_storage().nbytes())
     total = 0
     for part in strided_parts(tensor):
         elements = part.numel()
@@ -121,13 +136,14 @@ def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs:
     plan = _plan(func)
     if plan.untouched:
         return 0
+    if plan.only_reads:  # nearly all: without the names of their arguments
+        return _read_bytes(given(args, kwargs), outputs)
     named = [*zip(plan.positions, args, strict=False), *kwargs.items()] if plan.positions else []
     if not named:
         named = [("", argument) for argument in (*args, *kwargs.values())]
     reads = [(name, tensor) for name, value in named for tensor in flat((value,))]
     written = [tensor for name, tensor in reads if name in plan.writes]
-    known = {storage._cdata for storage in storages(tensor for _, tensor in reads)}
-    fresh = [t for t in outputs if not all(storage._cdata in known for storage in storages((t,)))]
+    fresh = _fresh(outputs, [tensor for _, tensor in reads])
     if outputs and not fresh and not written:
         return 0  # views
     if plan.name in _PUTS or plan.name in _PUTS_ADDING:
@@ -137,6 +153,35 @@ def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs:
         picked, *indices = [tensor for _, tensor in reads]
         return moved + sum(extent_bytes(t) for t in indices) + min(extent_bytes(picked), moved)
     return moved + sum(extent_bytes(tensor) for name, tensor in reads if name not in plan.overwrites)
+
+
+def _read_bytes(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
+    """Inputs and outputs, or nothing if every output is a view of an input; each storage is asked for once."""
+    moved, known, views = 0, set(), True
+    for tensor in inputs:
+        if _is_dense(tensor):
+            storage = tensor.untyped_storage()
+            known.add(storage._cdata)
+            moved += min(tensor.nbytes, storage.nbytes())
+        else:
+            known.update([storage._cdata for storage in storages((tensor,))])
+            moved += extent_bytes(tensor)
+    for tensor in outputs:
+        if not all([storage._cdata in known for storage in storages((tensor,))]):
+            views = False
+            moved += extent_bytes(tensor)
+    return 0 if outputs and views else moved
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's elements lie side by side in one storage."""
+    return type(tensor) in _PLAIN and tensor.layout == torch.strided and tensor.is_contiguous()
+
+
+def _fresh(outputs: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Outputs that lie elsewhere than the inputs, at least in part."""
+    known = {storage._cdata for storage in storages(inputs)}
+    return [t for t in outputs if not all([storage._cdata in known for storage in storages((t,))])]
 
 
 def _put_bytes(plan: _Plan, tensors: Sequence[torch.Tensor]) -> int:

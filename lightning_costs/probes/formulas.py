@@ -80,6 +80,13 @@ class Formulas:
             own = getattr(formula, "__module__", "").startswith("torch.")
             (self._torch if own else self._users)[packet] = formula
 
+    def apply(self, func: Any) -> bool:
+        """Whether `work` may know what a call took; it answers None to any call of another operator."""
+        packet, name = getattr(func, "_overloadpacket", func), _name(func)
+        if packet in self._users or packet in self._torch or name.startswith("triton_kernel_wrapper"):
+            return True
+        return name in _MACS or name in LINALG or name in FFT or (name.startswith("aten.") and not self.plain(func))
+
     def work(self, func: Any, args: Any, kwargs: Any, out: Any) -> Work | None:
         """What a call took.
 

@@ -10,13 +10,13 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FrameType
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.core.missing import type_only
-from lightning_costs.probes.access import flat, moved_bytes, results
+from lightning_costs.probes.access import given, moved_bytes, results
 from lightning_costs.probes.formulas import Formulas
 from lightning_costs.probes.lifetimes import Lifetimes, Phase
 from lightning_costs.probes.tensors import storages
@@ -56,6 +56,17 @@ class Tally:
     elements: int = 0
 
 
+class _Operator(NamedTuple):
+    """What is known of an operator before its calls."""
+
+    name: str
+    recasts: bool
+    #: Whether a formula may tell its work.
+    computes: bool
+    #: Whether it needs none.
+    plain: bool
+
+
 @final
 class Watch(TorchDispatchMode):
     """Counts the operators that run while it is on. Each runs as it is, with the arguments it was given.
@@ -92,6 +103,7 @@ class Watch(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._formulas = Formulas()
+        self._operators: dict[Any, _Operator] = {}
         self._weights = {storage._cdata for storage in storages(weights)}
         self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -147,7 +159,7 @@ class Watch(TorchDispatchMode):
             self.uncounted[f"triton.{kernel}"] += 1
 
     def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
-        inputs = list(flat((*args, *kwargs.values())))
+        inputs = given(args, kwargs)
         self._turn(func, inputs)
         return inputs
 
@@ -186,27 +198,32 @@ class Watch(TorchDispatchMode):
     def _count(
         self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], outputs: list[Any], out: Any
     ) -> None:
-        tally = self.step
-        packet = str(getattr(func, "_overloadpacket", func))
-        if packet in _RECASTS and self._has_weight(inputs):
+        tally, operator = self.step, self._operators.get(func) or self._meet(func)
+        if operator.recasts and self._has_weight(inputs):
             self._recast(outputs)
-        work = self._formulas.work(func, args, kwargs, out)
+        work = self._formulas.work(func, args, kwargs, out) if operator.computes else None
         access_bytes = moved_bytes(func, args, kwargs, outputs)
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
         if work is None:
-            if not self._formulas.plain(func):
-                self.uncounted[packet] += 1
+            if not operator.plain:
+                self.uncounted[operator.name] += 1
             return
         tally.flop += work.flop
         tally.mac += work.mac
         tally.recomputed_flop += work.flop if self._recomputing else work.recomputed_flop
         floating = next((tensor for tensor in inputs if tensor.is_floating_point() or tensor.is_complex()), None)
         if floating is not None:
-            convolution = "+conv" if "conv" in packet else ""  # TF32 has a switch of its own for them
+            convolution = "+conv" if "conv" in operator.name else ""  # TF32 has a switch of its own for them
             self.flop_by_dtype[str(floating.dtype).removeprefix("torch.") + convolution] += work.flop
         if outputs and self._phase == "forward" and self._has_weight(inputs):
             tally.elements += outputs[0].numel()
+
+    def _meet(self, func: Any) -> _Operator:
+        name = str(getattr(func, "_overloadpacket", func))
+        computes, plain = self._formulas.apply(func), self._formulas.plain(func)
+        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain)
+        return operator
 
     def _recast(self, outputs: list[torch.Tensor]) -> None:
         """A weight in another format is the same weight, for as long as it lives: addresses are used again."""

@@ -80,7 +80,7 @@ def decode(line: str) -> CurvePoint:
         if not isinstance(point.trigger, str):
             raise TypeError(f"{point.trigger!r} is no trigger")
         return point
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"no point of a run: {line[:80]!r}") from error
 
 

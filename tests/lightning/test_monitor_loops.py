@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch.nn.utils import prune
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
+from lightning_costs.core import draws
 from lightning_costs.core.records import RunRecord
 from lightning_costs.probes.stride import Stride
 
@@ -435,6 +437,9 @@ def test_steps_that_repeat_are_counted_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     booked: list[bool] = []
+    # Counted steps are no steady ones, and seconds decide which are counted: here all that may be.
+    monkeypatch.setattr(draws, "ALLOWED_S", math.inf)
+    monkeypatch.setattr(draws, "ALLOWED_IF_VARYING_S", math.inf)
 
     def fitted(folder: str) -> RunRecord:
         monitor = CostMonitor(save_dir=tmp_path / folder, infer=False)
