@@ -6,7 +6,9 @@ import logging
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import update_wrapper
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal, final
 
 import numpy
@@ -49,6 +51,25 @@ _BAR = ("total_s", "energy_j", "cloud_usd")
 
 
 @final
+class _UnlessDone:
+    """A hook that is not there (None) for a step that is noted already: Lightning calls only what can be called.
+
+    What Lightning does around a callback's hook costs as much as all that we do at such a step.
+    """
+
+    def __init__(self, hook: Callable[..., None]) -> None:
+        self._hook = hook
+        update_wrapper(self, hook)  # type: ignore[arg-type]
+
+    def __get__(self, monitor: CostMonitor | None, kind: type[CostMonitor]) -> Callable[..., None] | None:
+        if monitor is None:
+            return self._hook
+        session = monitor._session
+        if session is not None and session.stride.done and kind.on_train_batch_end is self._hook:
+            return None
+        return MethodType(self._hook, monitor)
+
+
 class CostMonitor(Callback):
     """Measures what a training costs and writes it next to its quality. Add it to a Trainer's callbacks.
 
@@ -225,17 +246,14 @@ class CostMonitor(Callback):
                 return monitor, mode
         return None, None
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    @_UnlessDone
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """A batch is done."""
         session = self._session
-        if session is None or session.trainer is not trainer:
-            return
-        try:
-            if session.stride.same and session.stride.again():
-                return
-        except Exception:  # noqa: BLE001 - a clock of ours must not end the training
-            session.stop_measuring()
-        session.batch_ended(batch)
+        if session is not None and session.trainer is trainer and not session.stride.done:
+            session.batch_ended(batch)
 
     @never_harmful
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -157,7 +157,8 @@ def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs:
 
 def _read_bytes(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
     """Inputs and outputs, or nothing if every output is a view of an input; each storage is asked for once."""
-    moved, known, views = 0, set(), True
+    known: set[int] = set()
+    moved, views = 0, True
     for tensor in inputs:
         if _is_dense(tensor):
             storage = tensor.untyped_storage()
@@ -167,7 +168,7 @@ def _read_bytes(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor])
             known.update([storage._cdata for storage in storages((tensor,))])
             moved += extent_bytes(tensor)
     for tensor in outputs:
-        if not all([storage._cdata in known for storage in storages((tensor,))]):
+        if not known.issuperset([storage._cdata for storage in storages((tensor,))]):
             views = False
             moved += extent_bytes(tensor)
     return 0 if outputs and views else moved
@@ -181,7 +182,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 def _fresh(outputs: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     """Outputs that lie elsewhere than the inputs, at least in part."""
     known = {storage._cdata for storage in storages(inputs)}
-    return [t for t in outputs if not all([storage._cdata in known for storage in storages((t,))])]
+    return [t for t in outputs if not known.issuperset([storage._cdata for storage in storages((t,))])]
 
 
 def _put_bytes(plan: _Plan, tensors: Sequence[torch.Tensor]) -> int:

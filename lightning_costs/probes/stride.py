@@ -82,7 +82,12 @@ class Gradients:
 
     def count(self) -> int:
         """How many of them have one now."""
-        return sum((held := ref()) is not None and held.grad is not None for ref in self._some)
+        found = 0
+        for ref in self._some:  # at every step: a generator costs twice as much
+            parameter = ref()
+            if parameter is not None and parameter.grad is not None:
+                found += 1
+        return found
 
 
 @final
@@ -91,8 +96,7 @@ class Stride:
 
     Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
     in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `choosing`
-    around its work, appends to `events` what happens in it, and asks `again` at its end where `same` is true; where
-    either is False, the step has to be told in full.
+    around its work and appends to `events` what happens in it; unless it is `done` then, it has to be told in full.
 
     Args:
         accounts: The run's accounts; their clock is read at each step's end.
@@ -108,6 +112,7 @@ class Stride:
         "_nodes",
         "_signature",
         "calls",
+        "done",
         "events",
         "gradients",
         "lead_s",
@@ -141,6 +146,8 @@ class Stride:
         self.lead_s: float | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
+        #: Whether the batch in work was a step like the last one, and is noted.
+        self.done = False
         self.samples: int | None = None
         self.tokens: int | None = None
         self.calls = 0
@@ -164,13 +171,17 @@ class Stride:
         """The next step has to be told in full."""
         self.left = 0
 
-    def choosing(self, alike: Callable[..., R], otherwise: Callable[..., R]) -> Callable[..., R]:
+    def choosing(
+        self, alike: Callable[..., R], otherwise: Callable[..., R], failed: Callable[[], object]
+    ) -> Callable[..., R]:
         """A function around the work on a batch: `alike` where it may be a step like the last one, else `otherwise`.
 
-        The last argument holds what a training step gets, its batch under that name.
+        The last argument holds what a training step gets, its batch under that name. `failed` is called where noting
+        the step raised, and the exception is handled.
         """
 
         def run(*args: Any) -> R:
+            self.done = False
             begun = nodes_made()
             if self.left > 0:
                 batch = args[-1].get("batch")
@@ -182,6 +193,10 @@ class Stride:
                 if self.same:
                     result = alike(*args)
                     self.nodes = nodes_made() - begun
+                    try:
+                        self.done = self._again()
+                    except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                        failed()
                     return result
             result = otherwise(*args)
             self.nodes = nodes_made() - begun
@@ -189,8 +204,8 @@ class Stride:
 
         return run
 
-    def again(self) -> bool:
-        """The batch is done: notes it where it was a step like the last one."""
+    def _again(self) -> bool:
+        """The work is done: notes it where it was a step like the last one."""
         if (
             self.events != self._events
             or self.nodes != self._nodes

@@ -389,7 +389,13 @@ class TrainerView:
 
     def _watch_fetching(self, epoch_loop: Any) -> None:
         """Between these two the host waits for the next batch."""
-        begins, ends = epoch_loop._on_before_fetch, epoch_loop._on_after_fetch
+        before_fetch, ends = epoch_loop._on_before_fetch, epoch_loop._on_after_fetch
+        stride = self._listener.stride
+
+        def begins() -> None:
+            stride.done = False  # of a batch that nothing is done on, no step would say so
+            before_fetch()
+
         enter, leave = self._listener.accounts.gates("data_wait", begins, ends)
         self._shadows.put(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._shadows.put(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
@@ -432,7 +438,7 @@ class TrainerView:
             listener.worked()
             return result
 
-        return stride.choosing(run_alike if listener.timing_device else original, run)
+        return stride.choosing(run_alike if listener.timing_device else original, run, listener.stop_measuring)
 
     def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Training batches alone: evaluation, too, hands its own over by this method."""

@@ -448,10 +448,10 @@ def test_steps_that_repeat_are_counted_like_any_other(
         assert monitor.run is not None
         return monitor.run
 
-    again = Stride.again
-    monkeypatch.setattr(Stride, "again", lambda self: (booked.append(again(self)), booked[-1])[1])
+    again = Stride._again
+    monkeypatch.setattr(Stride, "_again", lambda self: (booked.append(again(self)), booked[-1])[1])
     fast = fitted("fast")
-    monkeypatch.setattr(Stride, "again", lambda self: False)
+    monkeypatch.setattr(Stride, "_again", lambda self: False)
     slow = fitted("slow")
     assert any(booked) == (options.get("log_every_n_steps") != 1 and "accumulate_grad_batches" not in options)
     counted = [
@@ -462,6 +462,47 @@ def test_steps_that_repeat_are_counted_like_any_other(
     assert {"steps", "samples", "flop", "epochs", "steady_samples", "steady_flop", "batches"} <= set(counted)
     for column in ("step", "epoch", "trigger", *counted):
         assert fast.points[column].to_list() == slow.points[column].to_list(), column
+
+
+def test_lightning_calls_no_hook_of_ours_for_a_step_that_repeats(tmp_path: Path) -> None:
+    """Nor misses one that has a body of the user's own."""
+
+    class Mine(CostMonitor):
+        ended = 0
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.ended += 1
+            super().on_train_batch_end(*args)
+
+    hooks: dict[type, int] = {}
+    runs: list[RunRecord] = []
+    for kind in (CostMonitor, Mine):
+        monitor = kind(save_dir=tmp_path / kind.__name__, infer=False)
+        profiler = pl.profilers.SimpleProfiler()
+        trainer(pl, monitor, max_epochs=2, log_every_n_steps=10, profiler=profiler).fit(classifier(pl), data(320, 8))
+        ours = f"{kind.__name__}.on_train_batch_end"
+        hooks[kind] = sum(len(took) for name, took in profiler.recorded_durations.items() if name.endswith(ours))
+        assert monitor.run is not None
+        runs.append(monitor.run)
+    assert hooks[Mine] == monitor.ended == 80
+    assert hooks[CostMonitor] < 60
+    assert [run.final["steps"] for run in runs] == [80, 80]
+
+
+def test_a_batch_that_is_none_after_steps_that_repeat_is_no_step(tmp_path: Path) -> None:
+    class Gaps(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, n: int) -> Any:
+            return None if n == 30 else (torch.ones(8, 16), torch.zeros(8, dtype=torch.long))
+
+    monitor = CostMonitor(save_dir=tmp_path, infer=False)
+    loader = DataLoader(Gaps(), batch_size=None)
+    with pytest.warns(UserWarning, match="yielded None"):
+        trainer(pl, monitor, max_epochs=2, log_every_n_steps=50).fit(classifier(pl), loader)
+    assert monitor.run is not None
+    assert (monitor.run.final["steps"], monitor.run.final["batches"]) == (78, 80)
 
 
 def swapped(way: str, fitting: Any, module: Any) -> None:
