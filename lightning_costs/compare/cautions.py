@@ -13,7 +13,7 @@ from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
 from lightning_costs.compare.targets import Course
 from lightning_costs.compare.wording import caution, named, quoted
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.units import digits, human
