@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Measured, Missing, Role
+from lightning_costs.core.indicator import Role
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import StepSample
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.batch_size import NOTHING_TELLS, BatchSize
 from lightning_costs.probes.setting import Setting
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lightning_costs.core.indicator import Missing
-from lightning_costs.core.missing import by_type, type_only
+from lightning_costs.core.missing import Missing, by_type, type_only
 from lightning_costs.probes.aside import aside
 from lightning_costs.probes.census import eager
 from lightning_costs.probes.example import moved, resized
