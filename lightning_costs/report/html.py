@@ -32,7 +32,6 @@ from lightning_costs.report.part_charts import parts
 from lightning_costs.report.pipeline_picture import pictured
 from lightning_costs.report.rank_charts import bases as bump_bases
 from lightning_costs.report.rank_charts import bump_names
-from lightning_costs.report.reader import SLIDES, bases, recorded, room, with_priced
 from lightning_costs.report.run_table import run_columns, run_lines, runs_csv
 from lightning_costs.report.sweep_chart import ranges_told
 from lightning_costs.report.tables import (
@@ -56,7 +55,7 @@ _OUTLINES = {
     "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     "triangle-down": "M0,5L5,-4H-5Z",
 }
-_SCRIPTS = ("page.js", "page_table.js", "page_reader.js", "lifecycle.js")
+_SCRIPTS = ("page.js", "page_table.js", "lifecycle.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
     "time": ("time", "steps", "waiting", "waiting_share", "lost"),
@@ -84,8 +83,6 @@ def page(cmp: Comparison) -> str:
     drawn = narrowed(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
     csv = runs_csv(cmp)
-    cmp, drawn = with_priced(cmp, data), with_priced(drawn, data)
-    priced = bases(cmp, data)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     headline = ordered_names(cmp, headline=True, role="indicator")
@@ -99,7 +96,6 @@ def page(cmp: Comparison) -> str:
     )
     small = [name for name in everything if _small(cmp, data, name)]
     themes = parts(drawn)
-    columns = run_columns(cmp)
     return environment.get_template("page.html.j2").render(
         all=cmp,
         cmp=drawn,
@@ -117,11 +113,6 @@ def page(cmp: Comparison) -> str:
         counters=[name for name in small if cmp.indicators[name]["headline"]] or small,
         more_counters=[name for name in small if not cmp.indicators[name]["headline"]],
         absent=[(name, cmp.indicators[name]["label"]) for name in everything if name not in data.axes],
-        priced={name: name in data.axes for name in priced},
-        unpriced=[name for name in priced if name not in data.axes],
-        rates=recorded(cmp),
-        slides=SLIDES,
-        room=lambda lines: room(lines, priced, drawn),
         # Every target has the same counters: all of these tables have lines, or none has.
         targets=[table for table in target_tables(drawn) if table.lines],
         reversals=[reversal_lines(row, cmp) for row in cmp.targets],
@@ -139,8 +130,7 @@ def page(cmp: Comparison) -> str:
         families=family_lines(cmp) if len(cmp.runs) > 1 else [],
         matched=matched_lines(cmp),
         themes={group: [part for part in themes if part.key in keys] for group, keys in _THEMES.items()},
-        columns=columns,
-        unlisted=[name for name in priced if name not in {column.name for column in columns}],
+        columns=run_columns(cmp),
         runs=run_lines(cmp, labels),
         finals=final_blocks(drawn),
         waits=waits(drawn),

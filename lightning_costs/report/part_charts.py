@@ -38,7 +38,6 @@ class Parts(NamedTuple):
         suffix: The unit of `rows`.
         rows: What the chart draws: run `r`, column `c`, amount `v` from `a` to `b`, and words.
         lines: The table behind it, a line per run.
-        columns: Their names.
         far: Whether the amounts are too far apart for a linear axis.
         nothing: Whether every amount is 0.
     """
@@ -50,7 +49,6 @@ class Parts(NamedTuple):
     suffix: str
     rows: list[dict[str, object]]
     lines: list[Line]
-    columns: list[str]
     far: bool
     nothing: bool
 
@@ -156,7 +154,6 @@ def _parts(cmp: Comparison, key: str) -> Parts:
         suffix=unit.suffix,
         rows=rows,
         lines=lines,
-        columns=list(found["columns"]),
         far=not found["parts"] and bool(known) and min(known) > 0 and max(known) > _FAR * min(known),
         nothing=not any(known),
     )
