@@ -25,7 +25,6 @@ from lightning_costs.report.agreement import (
 from lightning_costs.report.chart_data import ChartData, chart_data, one_line
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled
 from lightning_costs.report.drawn import drawn_labels, narrowed
-from lightning_costs.report.lifecycle_chart import FIRST, decades
 from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
 from lightning_costs.report.page_data import page_data
 from lightning_costs.report.part_charts import parts
@@ -55,7 +54,7 @@ _OUTLINES = {
     "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     "triangle-down": "M0,5L5,-4H-5Z",
 }
-_SCRIPTS = ("page.js", "page_table.js", "lifecycle.js")
+_SCRIPTS = ("page.js", "page_table.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
     "time": ("time", "steps", "waiting", "waiting_share", "lost"),
@@ -166,7 +165,7 @@ def policy(scripts: list[str]) -> str:
 
 
 def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
-    """What the section on training and queries shows before its script runs; None without one."""
+    """What the section on training and queries shows; None without one."""
     names = told(cmp.lifecycle)
     if not names and "infer_energy_j" not in cmp.indicators:
         return None
@@ -175,8 +174,6 @@ def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
         "sentences": life_sentences(cmp),
         "heads": life_heads(cmp),
         "tables": life_tables(cmp),
-        "first": f"{FIRST:.0f}",
-        "decades": decades(cmp),
     }
 
 

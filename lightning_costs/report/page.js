@@ -2,7 +2,7 @@
 (() => {
   const costs = window.costs = {};
   const page = costs.page = JSON.parse(document.getElementById("page-data").textContent);
-  const hidden = costs.hidden = new Set();
+  const hidden = new Set();
   const views = new Map();
   const wanted = new WeakMap();
   let log = true;
@@ -142,6 +142,13 @@
       domain(spec, "x", part.far ? ends : [...ends, { r: -1, x: 0 }]);
       return { spec, data: { rows }, drawn: element.dataset.theme, label: part.title };
     },
+    life(element) {
+      const life = page.lifecycle[element.dataset.chart];
+      const spec = structuredClone(life.spec);
+      domain(spec, "x", life.rows);
+      domain(spec, "y", life.rows);
+      return { spec, data: { rows: life.rows, marks: life.marks }, drawn: element.dataset.chart, label: life.title };
+    },
   };
 
   const draw = async (element) => {
@@ -209,7 +216,6 @@
     }
     for (const view of views.values()) view.signal("hidden", [...hidden]).runAsync();
     if (main) draw(main);
-    document.dispatchEvent(new Event("runs-shown"));
   };
   for (const button of document.querySelectorAll("[data-run]")) {
     button.addEventListener("click", () => {

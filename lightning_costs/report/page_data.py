@@ -11,7 +11,6 @@ from lightning_costs.report.chart_data import Axis, ChartData, rounded
 from lightning_costs.report.charts import Look, draw, styled
 from lightning_costs.report.front_chart import front_chart
 from lightning_costs.report.lifecycle_chart import life_data
-from lightning_costs.report.lifecycle_words import told
 from lightning_costs.report.part_charts import Parts, part_chart
 from lightning_costs.report.rank_charts import bases, bump_chart, bump_names, bump_rows
 from lightning_costs.report.sweep_chart import sweep_chart, sweep_columns, sweep_ranges, swept
@@ -44,7 +43,7 @@ def page_data(
         "sweep": _sweep(cmp, data),
         "bumps": _bumps(drawn),
         "parts": {part.key: _parts(part, data.labels) for part in themes},
-        "lifecycle": life_data(drawn) if told(drawn.lifecycle) else None,
+        "lifecycle": life_data(drawn),
         "csv": csv,
     }
 
