@@ -39,7 +39,7 @@ from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerView
 from lightning_costs.recorder import Recorder, counting_of
 from lightning_costs.stores.book import Status, status_after
 from lightning_costs.stores.places import run_root, shown
-from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, link_wandb, row
+from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, row
 
 __all__ = ["CostBudget", "CostMonitor"]
 
@@ -500,7 +500,7 @@ class _Session:
         run = self.recorder.end(status)
         self.ended = self.recorder.state()
         if self.recorder.run_id and self._trainer.is_global_zero:
-            finished = status == "finished"  # whoever waits for an error must not wait for a picture or a server
+            finished = status == "finished"  # whoever waits for an error must not wait for a picture
             if self._logs:
                 final = {**self.recorder.final, **self.recorder.came_to}
                 end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None)
@@ -508,8 +508,6 @@ class _Session:
                 if status == "interrupted" and self.recorder.path is not None:
                     print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr)
                 return run
-            if self._logs:
-                link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
             except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only

@@ -13,7 +13,7 @@ from lightning_costs.report.tables import group_tables, target_tables
 from lightning_costs.report.text import CHOSEN, abreast
 from lightning_costs.report.wandb import panels, words
 from lightning_costs.report.wandb.panels import Drawn
-from lightning_costs.stores.wandb_view import placed
+from lightning_costs.report.wandb.view import placed
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
