@@ -178,7 +178,7 @@ def run(
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(legible(str(error))) from error
-    launched.run(command, options.as_environment())
+    launched.run(command, options.as_environment(), Path(options.save_dir))
 
 
 @app.command()
