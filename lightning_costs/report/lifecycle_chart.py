@@ -7,11 +7,10 @@ import math
 import altair as alt
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import Display, display, human
 from lightning_costs.report.chart_data import rounded
 from lightning_costs.report.charts import COLORS, DASHES, PADDING, cycled, styled, tooltip_of
 from lightning_costs.report.lifecycle_words import TOLD, queries_text, told
-from lightning_costs.report.scale import Display, display
 
 #: So many break-even numbers are marked, at most; and points of a line per power of ten.
 _MARKS, _STEPS = 60, 4

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import BreakEven, Footprint, Lifecycle
 from lightning_costs.compare.wording import quoted
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 from lightning_costs.report.tables import Cell, Line, quality_text
 
 #: Column to its unit and what it is called here.

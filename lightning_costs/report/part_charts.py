@@ -10,10 +10,9 @@ from typing import NamedTuple
 import altair as alt
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import display, human
 from lightning_costs.report.chart_data import one_line, rounded
 from lightning_costs.report.charts import SHAPES, SHOWN, cycled, tooltip_of
-from lightning_costs.report.scale import display
 from lightning_costs.report.tables import Cell, Line
 
 #: Okabe and Ito's colors again, in an order whose neighbours differ in lightness; a number in each bar says the same.

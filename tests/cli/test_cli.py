@@ -13,7 +13,7 @@ from fakes import FakeClock
 
 from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
 from lightning_costs.cli import main
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 
 
 def make_run(folder: Path, name: str, *, qualities: list[float], speed: int = 1, status: str = "finished") -> Path:

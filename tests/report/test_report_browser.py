@@ -5,7 +5,7 @@ from synthetic import make_run, zoo
 from test_compare_lifecycle import life_run
 
 from lightning_costs.compare import compare
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 
 pytestmark = pytest.mark.browser
 HOSTILE = "a['b'].c\"]\\</script><img src=x onerror=alert(1)>\n'" + "long " * 60 + "🔥"

@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from synthetic import declaration, make_run
 
 from lightning_costs import Recorder, Tariff, load_runs
+from lightning_costs.core.formatting import exact, in_paper, three
 from lightning_costs.report.statement import latex, markdown, model_card, statement
-from lightning_costs.report.statement.amounts import exact, three, told
 from lightning_costs.report.statement.escape import discreet
 from lightning_costs.report.statement.escape import latex as tex
 from lightning_costs.report.statement.escape import markdown as md
@@ -370,7 +370,7 @@ def test_a_told_amount_reads_back(unit, amount):
         },
         "g": {"t": 1e6, "kg": 1e3, "g": 1, "mg": 1e-3},
     }[unit]
-    number_of, _, word = told(amount, unit).rpartition(" ")
+    number_of, _, word = in_paper(amount, unit).rpartition(" ")
     number_of = number_of.replace(",", "").replace(" × 10", "e").translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-"))
     assert float(number_of) * factors[word] == pytest.approx(amount, rel=0.51e-2)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lightning_costs.compare.metric import Metric
 from lightning_costs.core.certainty import Certainty, noted
+from lightning_costs.core.formatting import device_time, in_paper
 from lightning_costs.core.records import Amount
-from lightning_costs.report.statement.amounts import device_time, told
 
 #: Columns that are added up over runs: label, unit.
 TOTALS = {
@@ -88,7 +88,7 @@ class Figure:
         if self.name == "device_s":
             text = device_time(self.amount, node=self.of_nodes)
         else:
-            text = noted(told(self.amount, COLUMNS[self.name][1]), self.amount, self.certainty, self.error)
+            text = noted(in_paper(self.amount, COLUMNS[self.name][1]), self.amount, self.certainty, self.error)
         return f"at least {text}" if self.unknown else text
 
     @property
@@ -101,7 +101,7 @@ class Figure:
         """Smallest and largest amount of a run, one where they read alike; '' where none knows it."""
         if self.least is None or self.most is None:
             return ""
-        return " to ".join(dict.fromkeys(told(amount, COLUMNS[self.name][1]) for amount in (self.least, self.most)))
+        return " to ".join(dict.fromkeys(in_paper(amount, COLUMNS[self.name][1]) for amount in (self.least, self.most)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +248,7 @@ class Statement:
                 continue
             kept = [way for way in ways if way != "none" or len(ways) == 1]
             how = of_runs([(_WAYS.get(way, "by a way that was not recorded"), ways[way]) for way in kept])
-            bound = f", its reading off by {told(error_j, 'j')} at most" if (error_j := self.errors_j[part]) else ""
+            bound = f", its reading off by {in_paper(error_j, 'j')} at most" if (error_j := self.errors_j[part]) else ""
             parts.append(f"{label} {figure.text} ({listed(how)}{bound})")
         return listed(parts)
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from lightning_costs.core.formatting import display, exact, in_paper, three
 from lightning_costs.core.versions import version_of
-from lightning_costs.report.scale import display
 from lightning_costs.report.statement import escape
-from lightning_costs.report.statement.amounts import exact, three, told
 from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Figure, Statement, counted, listed, of_runs
 from lightning_costs.report.tables import quality_text
 
@@ -183,7 +182,7 @@ def _template(name: str, escaped: Callable[[Any], str] | None = None) -> jinja2.
         "listed": listed,
         "counted": counted,
         "of_runs": lambda counts: of_runs(counts.items()),
-        "told": told,
+        "told": in_paper,
         "capital": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(name)
