@@ -14,6 +14,7 @@ import jinja2
 import vl_convert
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.core.verdict import verdict
 from lightning_costs.report.agreement import (
     dominance_sentences,
     evidence_lines,
@@ -43,7 +44,6 @@ from lightning_costs.report.tables import (
     rank_matrix,
     target_tables,
 )
-from lightning_costs.report.words import summary, waits
 
 #: The charts' shapes as SVG paths, for the legend.
 _OUTLINES = {
@@ -103,7 +103,7 @@ def page(cmp: Comparison) -> str:
         scripts=scripts,
         data=script_json(page_data(cmp, drawn, data, themes, csv)),
         metric=one_line(cmp.monitor),
-        summary=summary(cmp),
+        summary=cmp.summary,
         cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
         thinned=_thinned(cmp, data),
         legend=_legend(labels),
@@ -132,7 +132,7 @@ def page(cmp: Comparison) -> str:
         columns=run_columns(cmp),
         runs=run_lines(cmp, labels),
         finals=final_blocks(drawn),
-        waits=waits(drawn),
+        waits=_waits(drawn),
         pipelines=pictured(drawn),
         life=_lifecycle(drawn),
         best=[quality_text(run["best_quality"]) for run in drawn.runs],
@@ -175,6 +175,12 @@ def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
         "heads": life_heads(cmp),
         "tables": life_tables(cmp),
     }
+
+
+def _waits(cmp: Comparison) -> dict[str, str]:
+    """Run label to whether it waited for its data; runs without a reading are absent."""
+    said = {run["label"]: "; ".join(verdict(run["setup"], run["final"])) for run in cmp.runs}
+    return {label: text for label, text in said.items() if text}
 
 
 def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:

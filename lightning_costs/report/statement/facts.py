@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lightning_costs.compare.metric import Metric
 from lightning_costs.core.certainty import Certainty, noted
-from lightning_costs.core.formatting import device_time, in_paper
+from lightning_costs.core.formatting import device_time, in_paper, list_words
 from lightning_costs.core.records import Amount
 
 #: Columns that are added up over runs: label, unit.
@@ -236,7 +236,7 @@ class Statement:
         """How many runs ended how."""
         if len(self.statuses) == 1 and len(self.runs) > 1:
             return f"all {next(iter(self.statuses))}"
-        return listed([f"{count} {status}" for status, count in self.statuses.items()])
+        return list_words([f"{count} {status}" for status, count in self.statuses.items()])
 
     @property
     def energy_parts(self) -> str:
@@ -249,8 +249,8 @@ class Statement:
             kept = [way for way in ways if way != "none" or len(ways) == 1]
             how = of_runs([(_WAYS.get(way, "by a way that was not recorded"), ways[way]) for way in kept])
             bound = f", its reading off by {in_paper(error_j, 'j')} at most" if (error_j := self.errors_j[part]) else ""
-            parts.append(f"{label} {figure.text} ({listed(how)}{bound})")
-        return listed(parts)
+            parts.append(f"{label} {figure.text} ({list_words(how)}{bound})")
+        return list_words(parts)
 
     @property
     def pue_text(self) -> str:
@@ -260,7 +260,7 @@ class Statement:
         if len(self.pues) == 1:
             return f"PUE {next(iter(self.pues)):g}, as given, is in carbon and electricity"
         parts = of_runs([("none" if pue is None else f"{pue:g}", runs) for pue, runs in self.pues.items()])
-        return f"PUE in carbon and electricity, as given: {listed(parts)}"
+        return f"PUE in carbon and electricity, as given: {list_words(parts)}"
 
     @property
     def missing(self) -> list[tuple[str, int, list[str]]]:
@@ -272,11 +272,6 @@ class Statement:
                     grouped.setdefault(reason, []).append(figure.label)
         found = [(reason, runs, labels) for (reason, runs), labels in grouped.items()]
         return sorted(found, key=lambda one: -one[1])
-
-
-def listed(words: Sequence[str], mark: str = ",") -> str:
-    """Words as a list in a sentence."""
-    return " and ".join(filter(None, (f"{mark} ".join(words[:-1]), *words[-1:])))
 
 
 def counted(count: int, what: str = "run") -> str:

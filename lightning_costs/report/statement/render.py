@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from lightning_costs.core.formatting import display, exact, in_paper, three
+from lightning_costs.core.formatting import display, exact, in_paper, list_words, three
 from lightning_costs.core.versions import version_of
 from lightning_costs.report.statement import escape
-from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Figure, Statement, counted, listed, of_runs
+from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Figure, Statement, counted, of_runs
 from lightning_costs.report.tables import quality_text
 
 #: Columns of the table of runs.
@@ -179,7 +179,7 @@ def _template(name: str, escaped: Callable[[Any], str] | None = None) -> jinja2.
         **(_OF_LATEX if ".tex." in name else {}),
     )
     environment.filters |= {
-        "listed": listed,
+        "listed": list_words,
         "counted": counted,
         "of_runs": lambda counts: of_runs(counts.items()),
         "told": in_paper,
