@@ -12,8 +12,8 @@ from typing import Any, Protocol, final
 
 from lightning_costs.core.budget import Budget, Passed, check_columns, check_limits
 from lightning_costs.core.forecast import Expected
+from lightning_costs.core.formatting import human
 from lightning_costs.core.records import Amount
-from lightning_costs.core.units import human
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.namespaces import Callback
 from lightning_costs.recorder import Recorder

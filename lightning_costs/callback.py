@@ -18,6 +18,7 @@ from lightning_costs.budget import CostBudget
 from lightning_costs.core.accounts import Accounts
 from lightning_costs.core.budget import budget_told, share_used
 from lightning_costs.core.forecast import Expected
+from lightning_costs.core.formatting import MISSING, human
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.harmless import harmless, never_harmful
 from lightning_costs.core.legible import legible, legible_data
@@ -25,7 +26,6 @@ from lightning_costs.core.records import CurvePoint
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.core.units import MISSING, human
 from lightning_costs.indicators.base import Indicator
 from lightning_costs.probes import engine
 from lightning_costs.probes.clock import RunBegin, now_s
@@ -40,7 +40,7 @@ from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerView
 from lightning_costs.recorder import Recorder, counting_of
 from lightning_costs.stores.book import Status, status_after
 from lightning_costs.stores.places import run_root, shown
-from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, link_wandb, row
+from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, row
 
 __all__ = ["CostBudget", "CostMonitor"]
 
@@ -501,7 +501,7 @@ class _Session:
         run = self.recorder.end(status)
         self.ended = self.recorder.state()
         if self.recorder.run_id and self._trainer.is_global_zero:
-            finished = status == "finished"  # whoever waits for an error must not wait for a picture or a server
+            finished = status == "finished"  # whoever waits for an error must not wait for a picture
             if self._logs:
                 final = {**self.recorder.final, **self.recorder.came_to}
                 end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None)
@@ -509,8 +509,6 @@ class _Session:
                 if status == "interrupted" and self.recorder.path is not None:
                     print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr)
                 return run
-            if self._logs:
-                link_wandb(self._trainer.loggers, self.recorder.header, self.recorder.final)
             try:
                 _print_summary(self.recorder, run)
             except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only

@@ -15,12 +15,12 @@ from rich.table import Table
 
 from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.bubble import bubble_told
+from lightning_costs.core.formatting import human
 from lightning_costs.core.legible import legible
 from lightning_costs.core.reprice import priced_columns
 from lightning_costs.core.run_record import RunRecord, legible_run
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.core.units import human
 from lightning_costs.report.terminal import Terminal, say, take_any_text
 from lightning_costs.stores.lock import writer_of
 
@@ -178,7 +178,7 @@ def run(
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(legible(str(error))) from error
-    launched.run(command, options.as_environment())
+    launched.run(command, options.as_environment(), Path(options.save_dir))
 
 
 @app.command()

@@ -17,10 +17,10 @@ from typing import Any, final
 import torch
 from torch import nn
 
+from lightning_costs.core.formatting import MISSING, human
 from lightning_costs.core.missing import Missing, type_only
 from lightning_costs.core.roofline import Roofline, place
 from lightning_costs.core.summary import Row, html_table
-from lightning_costs.core.units import MISSING, human
 from lightning_costs.probes import parameters
 from lightning_costs.probes.aside import aside
 from lightning_costs.probes.batch import alone

@@ -38,7 +38,7 @@ from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
 from lightning_costs.probes.stride import Stride
 from lightning_costs.stores.book import RunBook, Status, status_after
 from lightning_costs.stores.places import run_root
-from lightning_costs.stores.rows import PlainRun, begin_wandb, columns, end_wandb, link_wandb, row
+from lightning_costs.stores.rows import PlainRun, begin_wandb, columns, end_wandb, row
 
 if TYPE_CHECKING:
     import torch
@@ -777,8 +777,6 @@ class Recorder:
         run = self._book.close(status)
         if self._wandb and self._book.opened:
             end_wandb(self._wandb, {**self.final, **self.came_to})
-            if not self._hurry:
-                link_wandb(self._wandb, self.header, self.final)
         return run
 
     def __enter__(self) -> Self:

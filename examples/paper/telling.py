@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 
 from .claims import Results, final, number, quality
 from .study import Study

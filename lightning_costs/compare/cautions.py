@@ -13,10 +13,10 @@ from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
 from lightning_costs.compare.targets import Course
 from lightning_costs.compare.wording import caution, named, quoted
+from lightning_costs.core.formatting import digits, human
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.core.units import digits, human
 
 #: Settings of machine and software: what is measured in seconds, joules, money or bytes depends on them.
 _HARDWARE = ("hardware", "device", "devices", "nodes", "processes", "cuda", "precision", "matmul_precision", "compiled")

@@ -338,30 +338,6 @@ def compare(
     )
 
 
-def summary_at_one_price(cmp: Comparison, priced: Mapping[str, str]) -> list[str]:
-    """The summary as it would be were some columns others times one rate for all runs.
-
-    Args:
-        cmp: The comparison.
-        priced: Column to the one that it is made from.
-    """
-    ranked = {name: row for name, row in cmp.indicators.items() if row["role"] == "indicator"}
-    finals = {name: [run["final"].get(priced.get(name, name)) for run in cmp.runs] for name in ranked}
-    best = [run["best_quality"] for run in cmp.runs]
-    by_indicator = fronts(cmp.labels, finals, best, ranked, cmp.mode)
-    dominant = dominance(cmp.labels, finals, best, ranked, cmp.mode, by_indicator)
-    _, fields = leads(cmp.labels, finals, best, ranked, cmp.targets)
-    leaders = {**cmp.leaders, **{name: cmp.leaders[base] for name, base in priced.items() if base in cmp.leaders}}
-    fields = {**fields, **{name: fields[base] for name, base in priced.items() if base in fields}}
-    by_family = families(cmp.labels, finals, ranked, leaders, fields)
-    metric = Metric(cmp.monitor, cmp.mode)
-    found = summary(
-        cmp.runs, metric, cmp.best, cmp.indicators, leaders, fields, by_family, dominant, cmp.setups, cmp.curve
-    )
-    # The first sentence is of the quality, which no price changes.
-    return [*cmp.summary[:1], *found[1:]]
-
-
 def _targets(
     runs: Sequence[RunRecord],
     given: Sequence[float],

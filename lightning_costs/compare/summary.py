@@ -8,7 +8,10 @@ from lightning_costs.compare.leads import Field
 from lightning_costs.compare.metric import Metric
 from lightning_costs.compare.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
 from lightning_costs.compare.wording import quoted
+from lightning_costs.core.formatting import list_words
 
+#: So many runs are named in a sentence.
+_MOST = 6
 #: Families in reading order; others come last.
 FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")
 #: Settings that tell what a claim holds for, in reading order; the page lists all of them.
@@ -49,18 +52,6 @@ def summary(
     ]
 
 
-def joined(words: Sequence[str], most: int = 6) -> str:
-    """Words as a list in a sentence.
-
-    Example:
-        >>> joined(["a", "b", "c"]), joined(["a", "b", "c"], most=2)
-        ('a, b and c', 'a, b and 1 more')
-    """
-    if len(words) > most:
-        return f"{', '.join(words[:most])} and {len(words) - most} more"
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
-
-
 def _runs(runs: Sequence[RunRow], metric: Metric, against: int) -> str:
     count = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
     direction = "higher" if metric.mode == "max" else "lower"
@@ -72,7 +63,7 @@ def _best(runs: Sequence[RunRow], best: Sequence[str]) -> list[str]:
     if not best:
         return ["None of them logged it, so that only their costs can be shown."]
     value = next(run["best_quality"] for run in runs if run["label"] == best[0])
-    return [f"The best value, {value:.4g}, was reached by {joined([quoted(label) for label in best])}."]
+    return [f"The best value, {value:.4g}, was reached by {list_words([quoted(label) for label in best], _MOST)}."]
 
 
 def _leaders(
@@ -92,10 +83,10 @@ def _leaders(
             by_lead.setdefault((lead["basis"], tuple(lead["labels"]), fields[name]), []).append(declared[name]["label"])
     clauses: dict[str, list[str]] = {}
     for (basis, labels, field), indicators in by_lead.items():
-        who = joined([quoted(label) for label in labels])
+        who = list_words([quoted(label) for label in labels], _MOST)
         verb = "needed least" if basis.startswith("to reach") else "had the best"
         of = f" (of {field.taking} runs; {field.lacking} more have no reading)" if field.lacking else ""
-        clauses.setdefault(basis, []).append(f"{who} {verb} {joined(indicators, most=12)}{of}")
+        clauses.setdefault(basis, []).append(f"{who} {verb} {list_words(indicators, most=12)}{of}")
     return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(said)}." for basis, said in clauses.items()]
 
 
@@ -104,10 +95,16 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
     if len(runs) < 2 or not families["contested"]:
         return []
     leads = sorted(families["leads"].items(), key=lambda row: -len(row[1]))
-    told = [f"{quoted(label)} in {len(led)} ({joined(led, most=8)})" for label, led in leads[:4]]
+    told = [f"{quoted(label)} in {len(led)} ({list_words(led, most=8)})" for label, led in leads[:4]]
     split = [row["family"] for row in families["rows"] if row["split"]]
-    who = f"{joined(told)} leads" if len(told) == 1 else f"{joined(told)} lead" if told else "nobody leads"
-    rest = f"; the columns of {joined(split, most=8)} disagree" if split else ""
+    who = (
+        f"{list_words(told, _MOST)} leads"
+        if len(told) == 1
+        else f"{list_words(told, _MOST)} lead"
+        if told
+        else "nobody leads"
+    )
+    rest = f"; the columns of {list_words(split, most=8)} disagree" if split else ""
     return [f"Of {families['contested']} families of indicators that differ, {who}{rest}."]
 
 
@@ -124,11 +121,13 @@ def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
         # Nobody dominates the one run of the best quality where that has a reading.
         if len(best) == 1 and best[0] in everywhere:
             notes.insert(0, "the best quality always is")
-        first = f"On the Pareto front of every indicator: {joined([quoted(label) for label in everywhere])}"
+        first = f"On the Pareto front of every indicator: {list_words([quoted(label) for label in everywhere], _MOST)}"
     else:
         first = "No run is on the Pareto front of every indicator"
     note = f" ({'; '.join(notes)})" if notes else ""
-    return [f"{first}{note}{f'; on none: {joined([quoted(label) for label in nowhere])}' if nowhere else ''}."]
+    return [
+        f"{first}{note}{f'; on none: {list_words([quoted(label) for label in nowhere], _MOST)}' if nowhere else ''}."
+    ]
 
 
 def _curve(curve: str) -> list[str]:

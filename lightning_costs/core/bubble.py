@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lightning_costs.core.formatting import human
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.units import human
 
 #: What `bubble_s` and `bubble_fraction` are, in the words of a run's header.
 CONVENTION = (

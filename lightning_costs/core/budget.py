@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from lightning_costs.core.formatting import human
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.records import Amount
-from lightning_costs.core.units import human
 
 #: A step may cost so many times the dearest pace seen before a limit could be passed between two looks.
 SURGE = 2.0

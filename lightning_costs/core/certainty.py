@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from lightning_costs.core.formatting import digits, human
 from lightning_costs.core.metering import COMPONENTS
-from lightning_costs.core.units import digits, human
 
 #: Counted or read; estimated from a sample, with an interval; or made by a model, whose error nobody can bound.
 Certainty = Literal["exact", "estimated", "modelled"]

@@ -9,8 +9,8 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import final
 
+from lightning_costs.core.formatting import human
 from lightning_costs.core.records import Amount
-from lightning_costs.core.units import human
 
 #: Share of ends that fall into the interval, where blocks of steps go on varying as they did.
 COVERAGE = 0.8

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final
 
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 
 
 @final

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from lightning_costs.core.budget import budget_told
 from lightning_costs.core.certainty import amount_of
+from lightning_costs.core.formatting import human
 from lightning_costs.core.metering import COMPONENTS
-from lightning_costs.core.units import human
 from lightning_costs.core.verdict import verdict
 
 

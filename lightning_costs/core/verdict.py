@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 
 #: Shares of waiting for input from which a run is moderately and highly input-bound: TensorFlow's profiler (2026-11),
 #: op_stats_to_input_pipeline_analysis.cc, kModeratelyInfeedBoundThresholdInPercent = 5 and

@@ -10,12 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from lightning_costs.stores.receipt import VARIABLE, signed
+from lightning_costs.core.legible import legible
+from lightning_costs.stores.folder import HEADER
 
 #: A library's thread (polars starts one) may be handed the end of the command while this one does not wait for it yet.
 _LOOK_EVERY_S = 0.5
@@ -28,38 +29,44 @@ _PASSED_ON = {
 }
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) -> NoReturn:
     """Run a command, and exit as it did.
 
-    Where no run was recorded on this node, one line on stderr says why.
+    If no run was recorded in `save_dir` meanwhile, one line on stderr says when one is.
 
     Args:
         command: The program, looked up on PATH, and its arguments.
         environment: Variables that it gets besides ours.
+        save_dir: Where its run folders go.
 
     Raises:
         SystemExit: With the command's exit code; 127 where it is not found, 126 where it cannot be executed. A
             command that a signal ended leaves this process ended by the same one.
     """
-    with tempfile.TemporaryDirectory(prefix="lightning-costs-") as folder:
-        try:
-            code = (_call if _posix() else _call_plainly)(command, {**os.environ, **environment, VARIABLE: folder})
-        except FileNotFoundError:
-            raise SystemExit(_complain(f"{command[0]}: command not found", 127)) from None
-        except OSError as error:
-            raise SystemExit(_complain(f"{command[0]}: {error.strerror}", 126)) from None
-        marks = signed(Path(folder))
-    if "recorded" not in marks:
-        _complain(f"no run was recorded: {_why(marks)}", code)
+    before = _written(save_dir)
+    try:
+        code = (_call if _posix() else _call_plainly)(command, {**os.environ, **environment})
+    except FileNotFoundError:
+        raise SystemExit(_complain(f"{command[0]}: command not found", 127)) from None
+    except OSError as error:
+        raise SystemExit(_complain(f"{command[0]}: {error.strerror}", 126)) from None
+    if _written(save_dir) == before:
+        _complain(
+            f"no run was recorded in {legible(str(save_dir))}. One is if a Lightning Trainer or Fabric trains a batch "
+            "(fast_dev_run leaves no run), in a Python that has lightning-costs, with rank 0 on this node, and without "
+            "a monitor of its own that writes elsewhere",
+            code,
+        )
     _exit_like(code)
 
 
-def _why(marks: set[str]) -> str:
-    if "made" in marks:
-        return "a Trainer or Fabric was made, but no batch was trained on (fast_dev_run leaves no run)"
-    if "refused" in marks:
-        return "no monitor could be made; the reason is in the log above"
-    return "no Lightning Trainer or Fabric was made there, or by a Python that has no lightning-costs"
+def _written(save_dir: Path) -> dict[Path, int]:
+    """When the header of each run there was written: a run that begins or goes on writes its own."""
+    found = {}
+    for header in save_dir.glob(f"*/{HEADER}"):
+        with suppress(OSError):  # it went away meanwhile
+            found[header] = header.stat().st_mtime_ns
+    return found
 
 
 def _complain(text: str, code: int) -> int:

@@ -71,6 +71,3 @@ def _refuse(reason: str) -> None:
         "costs are not measured, training goes on. LIGHTNING_COSTS=1 asks for a monitor, which could not be made: %s",
         reason,
     )
-    from lightning_costs.stores.receipt import sign
-
-    sign("refused")

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from lightning_costs.launch.options import RunOptions
-from lightning_costs.stores.receipt import sign
 
 if TYPE_CHECKING:
     from lightning_costs.callback import CostBudget, CostMonitor
@@ -26,7 +25,6 @@ def monitor() -> list[CostMonitor | CostBudget]:
 
     made = CostMonitor(**options.arguments())
     made.yields = True
-    sign("made")
     return [made] if options.budget is None else [made, CostBudget(dict(options.budget))]
 
 
@@ -43,6 +41,4 @@ def fabric_monitor(namespace: str) -> list[FabricMonitor]:
         _log.error(
             "--budget is not held in a Fabric script: nobody but its own loop can stop it. `Recorder.over` is for loops"
         )
-    made = FabricMonitor(namespace, options.arguments())
-    sign("made")
-    return [made]
+    return [FabricMonitor(namespace, options.arguments())]

@@ -11,7 +11,7 @@ from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import MatchedPair, TargetRow
 from lightning_costs.compare.summary import front_sentences
 from lightning_costs.compare.wording import named, quoted
-from lightning_costs.core.units import digits
+from lightning_costs.core.formatting import digits
 from lightning_costs.report.tables import ordered_names, quality_text
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import RunRow
+from lightning_costs.core.formatting import Display, display
 from lightning_costs.core.records import Amount
-from lightning_costs.report.scale import Display, display
 
 #: About this many points of a curve carry the run's shape.
 MARKED = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.drawn import drawn_labels, narrowed
-from lightning_costs.report.statement.tables import Table
+from lightning_costs.report.statement.render import Table
 from lightning_costs.report.tables import (
     Line,
     final_blocks,

@@ -130,7 +130,7 @@ def _of_ranks(cmp: Comparison, drawn: Comparison, look: Look) -> Iterator[Figure
     if len(cmp.runs) < 2 or not names:
         return
     for basis in bases(cmp):
-        heads, _, found = bump_rows(drawn, basis, names)
+        heads, found = bump_rows(drawn, basis, names)
         picture = bump_chart(look, heads, alt.InlineData(values=found), drawn.labels)
         yield _figure(
             "ranks" if basis == "end" else f"ranks-to-target-{int(basis) + 1}", picture, width=46 * len(heads)

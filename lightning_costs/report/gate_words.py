@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.compare.gate import Gate, GateRow
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human
 
 _VERDICTS = {
     0: "no regression",

@@ -14,6 +14,7 @@ import jinja2
 import vl_convert
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.core.verdict import verdict
 from lightning_costs.report.agreement import (
     dominance_sentences,
     evidence_lines,
@@ -25,14 +26,12 @@ from lightning_costs.report.agreement import (
 from lightning_costs.report.chart_data import ChartData, chart_data, one_line
 from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled
 from lightning_costs.report.drawn import drawn_labels, narrowed
-from lightning_costs.report.lifecycle_chart import FIRST, decades
 from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
 from lightning_costs.report.page_data import page_data
 from lightning_costs.report.part_charts import parts
 from lightning_costs.report.pipeline_picture import pictured
 from lightning_costs.report.rank_charts import bases as bump_bases
 from lightning_costs.report.rank_charts import bump_names
-from lightning_costs.report.reader import SLIDES, bases, recorded, room, with_priced
 from lightning_costs.report.run_table import run_columns, run_lines, runs_csv
 from lightning_costs.report.sweep_chart import ranges_told
 from lightning_costs.report.tables import (
@@ -45,7 +44,6 @@ from lightning_costs.report.tables import (
     rank_matrix,
     target_tables,
 )
-from lightning_costs.report.words import summary, waits
 
 #: The charts' shapes as SVG paths, for the legend.
 _OUTLINES = {
@@ -56,7 +54,7 @@ _OUTLINES = {
     "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     "triangle-down": "M0,5L5,-4H-5Z",
 }
-_SCRIPTS = ("page.js", "page_table.js", "page_reader.js", "lifecycle.js")
+_SCRIPTS = ("page.js", "page_table.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
     "time": ("time", "steps", "waiting", "waiting_share", "lost"),
@@ -84,8 +82,6 @@ def page(cmp: Comparison) -> str:
     drawn = narrowed(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
     csv = runs_csv(cmp)
-    cmp, drawn = with_priced(cmp, data), with_priced(drawn, data)
-    priced = bases(cmp, data)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     headline = ordered_names(cmp, headline=True, role="indicator")
@@ -99,7 +95,6 @@ def page(cmp: Comparison) -> str:
     )
     small = [name for name in everything if _small(cmp, data, name)]
     themes = parts(drawn)
-    columns = run_columns(cmp)
     return environment.get_template("page.html.j2").render(
         all=cmp,
         cmp=drawn,
@@ -108,7 +103,7 @@ def page(cmp: Comparison) -> str:
         scripts=scripts,
         data=script_json(page_data(cmp, drawn, data, themes, csv)),
         metric=one_line(cmp.monitor),
-        summary=summary(cmp),
+        summary=cmp.summary,
         cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
         thinned=_thinned(cmp, data),
         legend=_legend(labels),
@@ -117,11 +112,6 @@ def page(cmp: Comparison) -> str:
         counters=[name for name in small if cmp.indicators[name]["headline"]] or small,
         more_counters=[name for name in small if not cmp.indicators[name]["headline"]],
         absent=[(name, cmp.indicators[name]["label"]) for name in everything if name not in data.axes],
-        priced={name: name in data.axes for name in priced},
-        unpriced=[name for name in priced if name not in data.axes],
-        rates=recorded(cmp),
-        slides=SLIDES,
-        room=lambda lines: room(lines, priced, drawn),
         # Every target has the same counters: all of these tables have lines, or none has.
         targets=[table for table in target_tables(drawn) if table.lines],
         reversals=[reversal_lines(row, cmp) for row in cmp.targets],
@@ -139,11 +129,10 @@ def page(cmp: Comparison) -> str:
         families=family_lines(cmp) if len(cmp.runs) > 1 else [],
         matched=matched_lines(cmp),
         themes={group: [part for part in themes if part.key in keys] for group, keys in _THEMES.items()},
-        columns=columns,
-        unlisted=[name for name in priced if name not in {column.name for column in columns}],
+        columns=run_columns(cmp),
         runs=run_lines(cmp, labels),
         finals=final_blocks(drawn),
-        waits=waits(drawn),
+        waits=_waits(drawn),
         pipelines=pictured(drawn),
         life=_lifecycle(drawn),
         best=[quality_text(run["best_quality"]) for run in drawn.runs],
@@ -176,7 +165,7 @@ def policy(scripts: list[str]) -> str:
 
 
 def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
-    """What the section on training and queries shows before its script runs; None without one."""
+    """What the section on training and queries shows; None without one."""
     names = told(cmp.lifecycle)
     if not names and "infer_energy_j" not in cmp.indicators:
         return None
@@ -185,9 +174,13 @@ def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
         "sentences": life_sentences(cmp),
         "heads": life_heads(cmp),
         "tables": life_tables(cmp),
-        "first": f"{FIRST:.0f}",
-        "decades": decades(cmp),
     }
+
+
+def _waits(cmp: Comparison) -> dict[str, str]:
+    """Run label to whether it waited for its data; runs without a reading are absent."""
+    said = {run["label"]: "; ".join(verdict(run["setup"], run["final"])) for run in cmp.runs}
+    return {label: text for label, text in said.items() if text}
 
 
 def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:

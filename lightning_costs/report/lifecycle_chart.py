@@ -1,4 +1,4 @@
-"""The page's chart of costs against queries: what its script draws and computes from, for any number of queries."""
+"""The page's chart of costs against queries: a line per run over training and queries, a mark where two break even."""
 
 from __future__ import annotations
 
@@ -7,71 +7,75 @@ import math
 import altair as alt
 
 from lightning_costs.compare.comparison import Comparison
+from lightning_costs.core.formatting import Display, display, human
+from lightning_costs.report.chart_data import rounded
 from lightning_costs.report.charts import COLORS, DASHES, PADDING, cycled, styled, tooltip_of
-from lightning_costs.report.lifecycle_words import TOLD, told
-from lightning_costs.report.scale import display
+from lightning_costs.report.lifecycle_words import TOLD, queries_text, told
 
-#: The number of queries that the page opens with.
-FIRST = 1e6
-#: So many break-even numbers are marked, at most.
-_MARKS = 60
+#: So many break-even numbers are marked, at most; and points of a line per power of ten.
+_MARKS, _STEPS = 60, 4
 
 
 def life_data(cmp: Comparison) -> dict[str, object]:
-    """What the script reads: by column, each run's two numbers in the unit shown, break-even marks, and the chart.
-
-    A missing amount is None. Amounts are in the column's unit; `query` is the factor to the one that a single query
-    is told in.
-    """
-    life = cmp.lifecycle
-    columns = {}
-    for name in told(life):
+    """By column that some run has both parts of: the chart's title, its specification, its lines and marks."""
+    found: dict[str, object] = {}
+    steps = [10 ** (step / _STEPS) for step in range(_STEPS * _decades(cmp) + 1)]
+    for name in told(cmp.lifecycle):
         unit, label = TOLD[name]
-        mine = [life["runs"][run] for run in cmp.labels]
-        shown = display(unit, max(run["once"][name] or 0.0 for run in mine if name not in run["missing"]))
-        query = display(unit, max(run["each"][name] or 0.0 for run in mine if name not in run["missing"]))
-        marks = sorted(
-            (pair for pair in life["pairs"] if pair["column"] == name and pair["queries"] is not None),
-            key=lambda pair: pair["queries"] or 0.0,
-        )[:_MARKS]
-        columns[name] = {
-            "label": label,
-            "suffix": shown.suffix,
-            "query": [shown.factor / query.factor, query.suffix],
-            "runs": [[_in(run["once"][name], shown.factor), _in(run["each"][name], shown.factor)] for run in mine],
-            "marks": [
-                {
-                    "n": pair["queries"],
-                    "v": _in(pair["cost"], shown.factor),
-                    "a": cmp.labels.index(pair["first"]),
-                    "b": cmp.labels.index(pair["second"]),
-                }
-                for pair in marks
-            ],
+        costs = []
+        for run in cmp.labels:
+            life = cmp.lifecycle["runs"][run]
+            once, each = life["once"][name], life["each"][name]
+            costs.append([] if once is None or each is None else [once + queries * each for queries in steps])
+        shown = display(unit, max(row[0] for row in costs if row))
+        rows = [
+            {"r": r, "x": queries, "y": rounded(cost, shown.factor)}
+            for r, row in enumerate(costs)
+            for queries, cost in zip(steps, row, strict=False)
+            if cost > 0 and math.isfinite(cost)
+        ]
+        found[name] = {
+            "title": f"{label} of training and queries, against the number of queries",
+            "spec": _specification(cmp, f"{label}, training and queries ({shown.suffix})\u200b"),
+            "rows": rows,
+            "marks": _marks(cmp, name, shown, steps[-1]),
         }
-    return {"columns": columns, "decades": decades(cmp), "first": FIRST, "spec": _specification(cmp)}
+    return found
 
 
-def decades(cmp: Comparison) -> int:
+def _decades(cmp: Comparison) -> int:
     """Powers of ten that the axis of queries spans: past the last break-even, to 1e15 at most."""
     furthest = max((pair["queries"] or 0.0 for pair in cmp.lifecycle["pairs"]), default=0.0)
     return next((power for power in range(9, 15) if furthest < 10 ** (power - 0.5)), 15)
 
 
-def _in(amount: float | None, factor: float) -> float | None:
-    return amount / factor if amount is not None and math.isfinite(amount) else None
+def _marks(cmp: Comparison, name: str, shown: Display, most: float) -> list[dict[str, object]]:
+    """The pairs that break even within the axis, those with the fewest queries first."""
+    even = [(pair["queries"] or 0.0, pair["cost"] or 0.0, pair) for pair in cmp.lifecycle["pairs"]]
+    on_axis = [one for one in even if one[2]["column"] == name and 1 <= one[0] <= most and one[1] > 0]
+    return [
+        {
+            "x": queries,
+            "y": rounded(cost, shown.factor),
+            "a": cmp.labels.index(pair["first"]),
+            "b": cmp.labels.index(pair["second"]),
+            "pair": f"{pair['first']} and {pair['second']}",
+            "at": queries_text(queries),
+            "cost": human(cost, TOLD[name][0]),
+        }
+        for queries, cost, pair in sorted(on_axis, key=lambda one: one[0])[:_MARKS]
+    ]
 
 
-def _specification(cmp: Comparison) -> dict[str, object]:
-    """Lines of the runs, a mark where two break even, a rule at the reader's number."""
+def _specification(cmp: Comparison, title: str) -> dict[str, object]:
     domain = list(range(len(cmp.labels)))
     log = alt.Scale(type="log", nice=False, padding=PADDING)
     x = alt.X(
-        "n:Q", title="queries\u200b", scale=log, axis=alt.Axis(format=",.2~s", tickCount=8, labelOverlap="greedy")
+        "x:Q", title="queries\u200b", scale=log, axis=alt.Axis(format=",.2~s", tickCount=8, labelOverlap="greedy")
     )
     y = alt.Y(
-        "v:Q",
-        title="footprint\u200b",
+        "y:Q",
+        title=title,
         scale=log,
         axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", titleLimit=420),
     )
@@ -80,18 +84,13 @@ def _specification(cmp: Comparison) -> dict[str, object]:
         "r:N", scale=alt.Scale(domain=domain, range=[list(d) for d in cycled(DASHES, len(domain))]), legend=None
     )
     lines = (
-        alt.Chart(alt.NamedData(name="footprints"))
+        alt.Chart(alt.NamedData(name="rows"))
         .transform_filter("indexof(hidden, datum.r) < 0")
         .mark_line(strokeWidth=2)
         .encode(x=x, y=y, color=color, strokeDash=dash)
     )
-    asked = (
-        alt.Chart(alt.NamedData(name="asked"))
-        .mark_rule(color="#52606d", strokeDash=[3, 3], strokeWidth=1.5)
-        .encode(x=x)
-    )
     marks = (
-        alt.Chart(alt.NamedData(name="breaks"))
+        alt.Chart(alt.NamedData(name="marks"))
         .transform_filter("indexof(hidden, datum.a) < 0 && indexof(hidden, datum.b) < 0")
         .mark_point(
             shape="circle",
@@ -105,6 +104,6 @@ def _specification(cmp: Comparison) -> dict[str, object]:
         )
         .encode(x=x, y=y)
     )
-    picture = alt.layer(lines, asked, marks).add_params(alt.param(name="hidden", value=[]))
+    picture = alt.layer(lines, marks).add_params(alt.param(name="hidden", value=[]))
     spec: dict[str, object] = styled(picture.properties(width="container", height=340)).to_dict()
     return spec

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import BreakEven, Footprint, Lifecycle
 from lightning_costs.compare.wording import quoted
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import human, list_words
 from lightning_costs.report.tables import Cell, Line, quality_text
 
 #: Column to its unit and what it is called here.
@@ -140,7 +140,7 @@ def _envelopes(cmp: Comparison, columns: Sequence[str]) -> list[str]:
             else:
                 parts.append(f"{who} up to {queries_text(following['from_queries'])}")
         said.setdefault(", then ".join(parts), []).append(TOLD[name][1])
-    return [f"Least {_listed(names)}: {text}." for text, names in said.items()]
+    return [f"Least {list_words(names)}: {text}." for text, names in said.items()]
 
 
 def _pairs(cmp: Comparison, columns: Sequence[str], most: int) -> list[str]:
@@ -151,7 +151,7 @@ def _pairs(cmp: Comparison, columns: Sequence[str], most: int) -> list[str]:
         texts = by_pair.setdefault((pair["first"], pair["second"]), {})
         texts.setdefault(_outcome(pair), []).append(TOLD[pair["column"]][1])
     said = [
-        f"By {_listed(names)}, {text} ({_quality(cmp, *labels)}{_near(cmp, *labels)})."
+        f"By {list_words(names)}, {text} ({_quality(cmp, *labels)}{_near(cmp, *labels)})."
         for labels, texts in by_pair.items()
         for text, names in texts.items()
     ]
@@ -188,7 +188,3 @@ def _near(cmp: Comparison, first: str, second: str) -> str:
         return ""
     apart = abs(one - other) / max(abs(one), abs(other))
     return f"; their queries' energies are {apart:.1%} apart, within the {EDGE:.0%} that measuring them may be off"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -2,13 +2,13 @@
 (() => {
   const costs = window.costs = {};
   const page = costs.page = JSON.parse(document.getElementById("page-data").textContent);
-  const hidden = costs.hidden = new Set();
+  const hidden = new Set();
   const views = new Map();
   const wanted = new WeakMap();
   let log = true;
 
   // Columns become rows once; every chart takes its own two columns of them.
-  const datasets = costs.datasets = Object.fromEntries(Object.entries(page.datasets).map(([name, columns]) => {
+  const datasets = Object.fromEntries(Object.entries(page.datasets).map(([name, columns]) => {
     const keys = Object.keys(columns);
     return [name, columns.r.map((run, row) => {
       const point = { run: page.labels[run] };
@@ -17,9 +17,6 @@
     })];
   }));
 
-  // An indicator's values may be another one's times a number: under the reader's tariff.
-  const behind = (name) => page.axes[name].behind ?? name;
-  const times = (name) => page.axes[name].times ?? 1;
   const drawable = (value, logarithmic) => value !== null && value !== undefined && (!logarithmic || value > 0);
   // As `tooltip_of` in charts.py has it, and why.
   const tooltip = (lines) => {
@@ -83,21 +80,20 @@
       });
       domain(spec, "x", rows);
       domain(spec, "y", rows);
-      const mine = x.reader || y?.reader;
       return { spec, data: { rows }, drawn: `${name}${y ? ` ${other}` : ""} ${log ? "log" : "linear"}`,
-        label: `${y ? y.title : page.quality.label} against ${x.title}${mine ? " (reader's tariff)" : ""}` };
+        label: `${y ? y.title : page.quality.label} against ${x.title}` };
     },
     front(element) {
       const name = element.dataset.chart;
       const x = page.axes[name];
-      const front = x && page.fronts[behind(name)];
+      const front = x && page.fronts[name];
       if (!front) return null;
       const logs = { x: log && x.positive, y: false };
       const on = new Set(front.drawn);
       const all = datasets.finals.map((row) => ({ run: row.run, r: row.r, x: row[x.field], y: row.q, f: on.has(row.r) ? 1 : 0 }));
       const others = new Set(front.others);
       page.others?.run.forEach((run, i) => {
-        all.push({ run, r: -1, x: page.others[x.field]?.[i] ?? null, y: page.others.q[i], f: others.has(i) ? 1 : 0 });
+        all.push({ run, r: -1, x: page.others[x.field][i], y: page.others.q[i], f: others.has(i) ? 1 : 0 });
       });
       const rows = all.filter((row) => drawable(row.x, logs.x) && drawable(row.y, false));
       const small = element.classList.contains("small");
@@ -113,11 +109,11 @@
     sweep(element) {
       const name = element.dataset.chart;
       const y = page.axes[name];
-      const found = y && page.sweep?.costs[behind(name)];
+      const found = y && page.sweep?.costs[name];
       if (!found) return null;
       const logs = { x: false, y: log && y.positive };
       const rows = found.flatMap((column, r) => column.map((value, i) => ({
-        run: page.labels[r], r, x: page.sweep.targets[i], y: value === null ? null : value * times(name),
+        run: page.labels[r], r, x: page.sweep.targets[i], y: value,
       }))).filter((row) => drawable(row.y, logs.y));
       const spec = fill(structuredClone(page.templates.sweep), { x: page.quality.title, y: y.title }, logs, {
         point: [["run", at("run")], ["target", amount("x", "")], [y.label, amount("y", y.suffix)]],
@@ -125,19 +121,13 @@
       });
       domain(spec, "x", page.sweep.targets.map((x) => ({ x })));
       domain(spec, "y", rows);
-      return { spec, data: { rows, ranges: page.sweep.ranges[behind(name)] }, drawn: `${name} ${log ? "log" : "linear"}`,
+      return { spec, data: { rows, ranges: page.sweep.ranges[name] }, drawn: `${name} ${log ? "log" : "linear"}`,
         label: `${y.title} to reach each ${page.quality.label}` };
     },
     bump(element) {
       const bump = page.bumps[element.dataset.basis];
       if (!bump) return null;
-      // A column that the reader priced is ordered as the one behind it.
-      const rows = bump.rows.flatMap((row) => {
-        const base = bump.names[row.i] && page.axes[bump.names[row.i]] ? behind(bump.names[row.i]) : bump.names[row.i];
-        const column = bump.names.indexOf(base);
-        if (base === bump.names[row.i] || column < 0) return [row];
-        return bump.rows.filter((one) => one.i === column && one.r === row.r).map((one) => ({ ...row, k: one.k }));
-      });
+      const { rows } = bump;
       const spec = structuredClone(bump.spec);
       domain(spec, "y", rows.map((row) => ({ r: row.r, y: row.k })));
       return { spec, data: { rows }, drawn: element.dataset.basis, label: "Ranks of the runs by every headline indicator" };
@@ -145,22 +135,23 @@
     parts(element) {
       const part = page.parts[element.dataset.theme];
       if (!part) return null;
-      // Amounts that the reader priced stand for those recorded; such columns are never stacked.
-      const rows = part.rows.map((row) => {
-        const axis = page.axes[part.columns[row.c]];
-        if (!axis?.reader) return row;
-        const v = datasets.finals[row.r][axis.field];
-        return { ...row, v, text: `${v} ${axis.suffix}, reader's tariff` };
-      });
+      const { rows } = part;
       const spec = structuredClone(part.spec);
       // Bars and linear axes begin at nothing.
       const ends = rows.map((row) => ({ r: row.r, x: row.b ?? row.v }));
       domain(spec, "x", part.far ? ends : [...ends, { r: -1, x: 0 }]);
       return { spec, data: { rows }, drawn: element.dataset.theme, label: part.title };
     },
+    life(element) {
+      const life = page.lifecycle[element.dataset.chart];
+      const spec = structuredClone(life.spec);
+      domain(spec, "x", life.rows);
+      domain(spec, "y", life.rows);
+      return { spec, data: { rows: life.rows, marks: life.marks }, drawn: element.dataset.chart, label: life.title };
+    },
   };
 
-  const draw = costs.draw = async (element) => {
+  const draw = async (element) => {
     const made = kinds[element.dataset.plot](element);
     const mine = {};
     wanted.set(element, mine);
@@ -197,16 +188,7 @@
     element.dataset.drawn = made.drawn;
   };
 
-  // Charts of these columns, where they have been drawn, and those that show ranks of several.
-  costs.redraw = (names) => Promise.all([...views.keys()]
-    .filter((one) => names.has(one.dataset.chart) || names.has(one.dataset.y) || ["bump", "parts"].includes(one.dataset.plot)).map(draw));
-
   const main = document.getElementById("main-chart");
-  const choice = document.getElementById("x-choice");
-  costs.choose = (name) => {
-    choice.value = name;
-    choice.dispatchEvent(new Event("change"));
-  };
 
   // A control that names a chart and what of it to set.
   for (const control of document.querySelectorAll("select[data-for]")) {
@@ -234,7 +216,6 @@
     }
     for (const view of views.values()) view.signal("hidden", [...hidden]).runAsync();
     if (main) draw(main);
-    document.dispatchEvent(new Event("runs-shown"));
   };
   for (const button of document.querySelectorAll("[data-run]")) {
     button.addEventListener("click", () => {

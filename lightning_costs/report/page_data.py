@@ -11,10 +11,8 @@ from lightning_costs.report.chart_data import Axis, ChartData, rounded
 from lightning_costs.report.charts import Look, draw, styled
 from lightning_costs.report.front_chart import front_chart
 from lightning_costs.report.lifecycle_chart import life_data
-from lightning_costs.report.lifecycle_words import told
 from lightning_costs.report.part_charts import Parts, part_chart
 from lightning_costs.report.rank_charts import bases, bump_chart, bump_names, bump_rows
-from lightning_costs.report.reader import reader_data
 from lightning_costs.report.sweep_chart import sweep_chart, sweep_columns, sweep_ranges, swept
 
 #: Axes that the script fills in.
@@ -45,8 +43,7 @@ def page_data(
         "sweep": _sweep(cmp, data),
         "bumps": _bumps(drawn),
         "parts": {part.key: _parts(part, data.labels) for part in themes},
-        "reader": reader_data(cmp, drawn, data),
-        "lifecycle": life_data(drawn) if told(drawn.lifecycle) else None,
+        "lifecycle": life_data(drawn),
         "csv": csv,
     }
 
@@ -86,7 +83,6 @@ def _axis(cmp: Comparison, name: str, axis: Axis) -> dict[str, object]:
         "suffix": axis.suffix,
         "static": axis.static,
         "positive": axis.positive,
-        "factor": axis.factor,
         "higher": cmp.indicators[name]["better"] == "higher",
     }
 
@@ -98,7 +94,6 @@ def _others(cmp: Comparison, data: ChartData) -> dict[str, list[object]] | None:
     if not rows:
         return None
     found: dict[str, list[object]] = {
-        "at": [number for number, run in enumerate(cmp.runs) if run["label"] not in shown],
         "run": [run["label"] for run in rows],
         "q": [rounded(run["best_quality"], 1.0, 6) for run in rows],
     }
@@ -136,13 +131,13 @@ def _bumps(drawn: Comparison) -> dict[str, object]:
     look = Look(drawn.labels, page=True)
     found: dict[str, object] = {}
     for basis in bases(drawn) if names and len(drawn.runs) > 1 else ():
-        heads, kept, rows = bump_rows(drawn, basis, names)
+        heads, rows = bump_rows(drawn, basis, names)
         picture = bump_chart(look, heads, alt.NamedData(name="rows"), drawn.labels, page=True)
-        found[basis] = {"spec": _specification(picture), "names": kept, "rows": rows}
+        found[basis] = {"spec": _specification(picture), "rows": rows}
     return found
 
 
 def _parts(part: Parts, labels: Sequence[str]) -> Mapping[str, object]:
     picture = part_chart(part, labels, alt.NamedData(name="rows"), page=True)
     spec = styled(picture.properties(width="container")).to_dict()
-    return {"spec": spec, "columns": part.columns, "title": part.title, "rows": part.rows, "far": part.far}
+    return {"spec": spec, "title": part.title, "rows": part.rows, "far": part.far}

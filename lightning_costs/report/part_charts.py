@@ -10,10 +10,9 @@ from typing import NamedTuple
 import altair as alt
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.core.units import human
+from lightning_costs.core.formatting import display, human
 from lightning_costs.report.chart_data import one_line, rounded
 from lightning_costs.report.charts import SHAPES, SHOWN, cycled, tooltip_of
-from lightning_costs.report.scale import display
 from lightning_costs.report.tables import Cell, Line
 
 #: Okabe and Ito's colors again, in an order whose neighbours differ in lightness; a number in each bar says the same.
@@ -38,7 +37,6 @@ class Parts(NamedTuple):
         suffix: The unit of `rows`.
         rows: What the chart draws: run `r`, column `c`, amount `v` from `a` to `b`, and words.
         lines: The table behind it, a line per run.
-        columns: Their names.
         far: Whether the amounts are too far apart for a linear axis.
         nothing: Whether every amount is 0.
     """
@@ -50,7 +48,6 @@ class Parts(NamedTuple):
     suffix: str
     rows: list[dict[str, object]]
     lines: list[Line]
-    columns: list[str]
     far: bool
     nothing: bool
 
@@ -156,7 +153,6 @@ def _parts(cmp: Comparison, key: str) -> Parts:
         suffix=unit.suffix,
         rows=rows,
         lines=lines,
-        columns=list(found["columns"]),
         far=not found["parts"] and bool(known) and min(known) > 0 and max(known) > _FAR * min(known),
         nothing=not any(known),
     )

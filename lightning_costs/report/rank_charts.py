@@ -47,19 +47,13 @@ def orders(cmp: Comparison, basis: str, names: Sequence[str]) -> dict[str, list[
     return {name: [by_name[name].get(label) for label in cmp.labels] for name in names if by_name.get(name)}
 
 
-def bump_rows(
-    cmp: Comparison, basis: str, names: Sequence[str]
-) -> tuple[list[str], list[str], list[dict[str, object]]]:
-    """What stands under the columns, their indicators, and a row per run and column `i` with its rank `k`.
-
-    Quality comes first, and has no indicator.
-    """
+def bump_rows(cmp: Comparison, basis: str, names: Sequence[str]) -> tuple[list[str], list[dict[str, object]]]:
+    """What stands under the columns, quality first, and a row per run and column `i` with its rank `k`."""
     found = orders(cmp, basis, names)
     heads = [f"best {one_line(cmp.monitor)}", *(cmp.indicators[name]["label"] for name in found)]
     columns = [[cmp.ranks["quality"].get(label) for label in cmp.labels], *found.values()]
     return (
         heads,
-        ["", *found],
         [
             {"r": r, "run": label, "i": i, "k": column[r], "by": heads[i]}
             for i, column in enumerate(columns)

@@ -26,9 +26,8 @@ class RunCell(NamedTuple):
 
 
 class RunLine(NamedTuple):
-    """One run: its number in the comparison and among those that are drawn (None: it is not)."""
+    """One run; `drawn` is its number among those that are drawn (None: it is not)."""
 
-    number: int
     drawn: int | None
     label: str
     status: str
@@ -54,7 +53,6 @@ def run_lines(cmp: Comparison, drawn: list[str]) -> list[RunLine]:
     best = set(cmp.best)
     lines = [
         RunLine(
-            number,
             numbers.get(run["label"]),
             run["label"],
             run["status"],
@@ -69,7 +67,7 @@ def run_lines(cmp: Comparison, drawn: list[str]) -> list[RunLine]:
                 for column in columns
             ],
         )
-        for number, run in enumerate(cmp.runs)
+        for run in cmp.runs
     ]
     return sorted(lines, key=lambda line: cmp.ranks["quality"].get(line.label, math.inf))
 

@@ -11,7 +11,7 @@ from lightning_costs.compare.leads import leading
 from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
 from lightning_costs.compare.summary import FAMILIES
 from lightning_costs.core.certainty import amount_text
-from lightning_costs.core.units import digits, human
+from lightning_costs.core.formatting import digits, human
 
 
 class Cell(NamedTuple):

@@ -26,7 +26,6 @@ from lightning_costs.report.tables import (
     rank_matrix,
     target_tables,
 )
-from lightning_costs.report.words import summary
 
 #: So many runs fit beside each other in a terminal.
 ABREAST = 12
@@ -50,7 +49,7 @@ def comparison_text(cmp: Comparison, width: int = 120) -> str:
 
 def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     """The parts of `comparison_text`, for a rich console; users' texts are never read as markup."""
-    parts: list[RenderableType] = [Text(" ".join(summary(cmp))), Text()]
+    parts: list[RenderableType] = [Text(" ".join(cmp.summary)), Text()]
     count, cmp = len(cmp.runs), abreast(cmp)
     if len(cmp.runs) < count:
         parts += [Text(f"Of {count} runs, {len(cmp.runs)} are shown: {CHOSEN}; the page and --json have all."), Text()]

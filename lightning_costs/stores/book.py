@@ -23,7 +23,6 @@ from lightning_costs.core.versions import version_of
 from lightning_costs.stores.earlier import Earlier
 from lightning_costs.stores.identity import Found, find, find_again, restart, settle
 from lightning_costs.stores.labels import group_of_run, tags_of_run
-from lightning_costs.stores.receipt import sign
 from lightning_costs.stores.table import OWN, columns_of, metrics_of
 from lightning_costs.stores.writer import RunWriter, utc
 
@@ -185,7 +184,6 @@ class RunBook:
         header["setup"] = dict(setup)
         self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
         self._writer.open(header)
-        sign("recorded")
 
     def _warn(self, found: Found) -> None:
         if found.refused and self._writes:

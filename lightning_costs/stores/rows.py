@@ -170,18 +170,6 @@ def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> N
                 del run.summary[key]
 
 
-def link_wandb(loggers: Iterable[Any], header: Mapping[str, Any], final: Mapping[str, Amount]) -> None:
-    """Write the address of the view that plots quality against costs into the summaries of W&B runs."""
-    from lightning_costs.stores.wandb_view import keys_of, link_view
-
-    held = [name for name, amount in final.items() if amount is not None]
-
-    def tell(run: Any, prefix: str) -> None:
-        link_view(run, keys_of(header["indicators"], held, header["monitor"], prefix.removesuffix(PREFIX)))
-
-    _each_wandb_run(loggers, tell, "no view of quality against costs")
-
-
 def _log_picture(loggers: Iterable[Any], svg: str) -> None:
     """The picture as PNG, which W&B shows; it is drawn with the extra `report` only."""
     try:

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from fakes import FakeClock
 
-from lightning_costs import Recorder, Tariff, load_run
+from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
 from lightning_costs.cli import main
+from lightning_costs.core.formatting import human
 
 
 def make_run(folder: Path, name: str, *, qualities: list[float], speed: int = 1, status: str = "finished") -> Path:
@@ -125,6 +126,22 @@ def test_compare_prices_all_runs_under_one_tariff(
         assert math.isclose(run["final"]["co2e_g"], own["energy_j"] / 3.6e6 * 100, rel_tol=1e-12)
         assert math.isclose(run["final"]["cloud_usd"], own["total_s"] / 100, rel_tol=1e-12)
         assert run["final"]["electricity_usd"] is None
+
+
+def test_a_page_under_a_tariff_says_what_a_comparison_under_it_says(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("altair")
+    tariff, page = tmp_path / "tariff.toml", tmp_path / "page.html"
+    tariff.write_text("gco2e_per_kwh = 417.5\nusd_per_node_h = 93.0\n")
+    before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}
+    assert call(monkeypatch, "report", runs, "--to", "html", "--tariff", tariff, "-o", page) == 0
+    text = page.read_text(encoding="utf-8")
+    compared = compare(load_runs(runs), tariff=Tariff.from_file(tariff))
+    for run in compared.runs:
+        assert f">{human(run['final']['cloud_usd'], 'usd')}<" in text
+    assert "417.5" in text.split('id="setups"')[1]
+    assert {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()} == before
 
 
 def test_report_writes_one_page(

@@ -389,9 +389,21 @@ def test_options_arrive_as_they_left() -> None:
 def test_streams_and_exit_code_are_the_commands(call: Call) -> None:
     done = call(*COSTS, "run", "bash", "-c", "cat; exit 7", text="from a pipe")
     assert (done.code, done.out) == (7, "from a pipe")
-    assert done.err.startswith("lightning-costs: no run was recorded: no Lightning Trainer or Fabric was made there")
+    assert done.err.startswith("lightning-costs: no run was recorded in ")
     assert done.err.count("\n") == 1
     assert not (done.folder / "costs").exists()
+
+
+def test_a_run_that_goes_on_in_its_folder_is_recorded_and_a_trial_of_one_batch_is_not(
+    call: Call, tmp_path: Path
+) -> None:
+    script = run_scripts.QUIET.format(name="lightning.pytorch")
+    command = (*COSTS, "run", "--save-dir", str(tmp_path), "--", PYTHON, "train.py")
+    for _ in range(2):
+        done = call(*command, script=script, LIGHTNING_COSTS_RUN_ID="one")
+        assert "no run was recorded" not in done.err
+    done = call(*command, script=script.replace("Trainer(", "Trainer(fast_dev_run=True, "))
+    assert f"no run was recorded in {tmp_path}. One is if" in done.err
 
 
 @pytest.mark.parametrize(
@@ -421,7 +433,7 @@ def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_pa
         "    time.sleep(0.5)\n"  # it ends before anybody waits
         "    return child\n"
         "os.posix_spawnp = late\n"
-        "command.run(['bash', '-c', 'exit 7'], {})\n"
+        "command.run(['bash', '-c', 'exit 7'], {}, command.Path('costs'))\n"
     )
     done = subprocess.run([PYTHON, "-c", code], check=False, timeout=240, cwd=tmp_path, capture_output=True)
     assert done.returncode == 7

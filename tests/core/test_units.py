@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.units import COUNTS, MISSING, PHYSICAL, UNITS, check_name, digits, human
+from lightning_costs.core.formatting import MISSING, digits, human
+from lightning_costs.core.units import COUNTS, PHYSICAL, UNITS, check_name
 
 #: Every column of the design's table, by its unit.
 CONTRACT = {

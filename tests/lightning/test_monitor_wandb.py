@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,20 +218,10 @@ def test_a_resumed_run_goes_on_where_it_was(logged: Logged) -> None:
     assert logged.server.summary("resumed")["cost/epochs"] == 4
 
 
-def test_run_pages_link_one_view_of_quality_against_costs(logged: Logged) -> None:
-    server = logged.server
-    (view,) = [view for view in server.views.values() if view["type"] == "project-view"]
-    addresses = {
-        server.summary(key).get("cost/view") or server.summary(key).get("mine-cost/view") for key in server.runs
-    }
-    assert addresses == {f"{server.url}/{ENTITY}/p?nw=costquality"}
-    section = json.loads(view["spec"])["section"]
-    assert section["settings"]["xAxis"] == "cost/energy_j"
-    panels = [p for s in section["panelBankConfig"]["sections"] for p in s["panels"]]
-    rows = [row for row in server.history("resumed") if "val/acc" in row]
-    assert len(panels) > 10
-    for panel in panels:
-        assert all({panel["config"]["xAxis"], *panel["config"]["metrics"]} <= row.keys() for row in rows)
+def test_training_makes_no_view_and_asks_for_none(logged: Logged) -> None:
+    assert logged.server.views == {}
+    assert not [asked for asked in logged.server.asked if "view" in asked.lower() and "viewer" not in asked.lower()]
+    assert not [name for key in logged.server.runs for name in logged.server.summary(key) if name.endswith("cost/view")]
 
 
 def test_a_sweep_can_minimise_the_cost_to_a_target_in_its_config(logged: Logged) -> None:
@@ -307,11 +296,9 @@ out = Path(sys.argv[2])
 import torch, wandb
 from lightning_models import classifier, data, namespace, trainer
 from lightning_costs import CostMonitor
-from lightning_costs.stores import wandb_view
 pl = namespace("lightning.pytorch")
 torch.set_num_threads(1)
 logging.basicConfig(level=logging.INFO)
-wandb_view._WAIT_S = 2.0
 
 class Tell(pl.Callback):
     def on_validation_epoch_end(self, trainer, pl_module):
@@ -351,32 +338,7 @@ def test_a_server_that_dies_mid_run_costs_no_training_and_no_run_folder(
     assert run.header["status"] == "finished"
     assert run.points.filter(run.points["trigger"] == "evaluate").height == 3
     assert run.final["samples"] == 192
-    about_view = [line for line in said.splitlines() if "no view of quality against costs" in line]
-    assert len(about_view) == 1, said[-3000:]
     assert "Traceback" not in said
-
-
-def test_a_wandb_that_answers_nothing_is_waited_for_no_longer_than_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from lightning_costs.stores import rows, wandb_view
-
-    class Run:
-        offline = disabled = False
-        url, entity, project, summary = "http://here", "e", "p", {}
-
-    hangs = threading.Event()
-    monkeypatch.setattr(wandb_view, "_WAIT_S", 0.05)
-    monkeypatch.setattr(wandb_view, "save_view", lambda *_, **__: hangs.wait())
-    declared = {"flop": {"label": "FLOPs", "unit": "flop", "kind": "counter", "role": "indicator", "headline": True}}
-    rows.link_wandb([rows.PlainRun(Run())], {"indicators": declared, "monitor": "acc"}, {"flop": 1.0})
-    hangs.set()  # nobody waited for this
-    assert [record.getMessage() for record in caplog.records] == [
-        "no view of quality against costs: TimeoutError('the server did not answer within 0.05 s')"
-    ]
-    monkeypatch.setenv(wandb_view.SWITCH, "0")
-    rows.link_wandb([rows.PlainRun(Run())], {"indicators": declared, "monitor": "acc"}, {"flop": 1.0})
-    assert len(caplog.records) == 1
 
 
 def test_a_resumed_run_whose_costs_begin_anew_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -393,21 +355,3 @@ def test_a_resumed_run_whose_costs_begin_anew_is_told(caplog: pytest.LogCaptureF
     caplog.clear()
     rows.begin_run(Run(), {}, {"attempts": [{}, {}]})
     assert caplog.text == ""
-
-
-def test_a_view_that_another_version_wrote_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wandb_workspaces.workspaces import internal
-
-    from lightning_costs.stores import wandb_view
-
-    def raises(words: str) -> None:
-        def asked(*_: Any) -> None:
-            raise ValueError(words)
-
-        monkeypatch.setattr(internal, "get_view_dict", asked)
-
-    raises("Workspace `costquality` not found in project `p`")
-    assert wandb_view.find_view("e", "p") is None
-    raises("spec version 99")
-    with pytest.raises(ValueError, match="spec version 99"):
-        wandb_view.find_view("e", "p")

@@ -5,6 +5,7 @@ from synthetic import make_run, zoo
 from test_compare_lifecycle import life_run
 
 from lightning_costs.compare import compare
+from lightning_costs.core.formatting import human
 
 pytestmark = pytest.mark.browser
 HOSTILE = "a['b'].c\"]\\</script><img src=x onerror=alert(1)>\n'" + "long " * 60 + "🔥"
@@ -161,46 +162,34 @@ def opened_on_lives(browser, lives):
 def test_a_page_whose_runs_never_break_even_has_a_chart_without_marks(browser, tmp_path):
     runs = [life_run("cheap", 1e6, 0.5), life_run("dear", 2e6, 0.6)]
     with opened_on_lives(browser, compare(runs).to_html(tmp_path / "page.html")) as tab:
-        tab.fill("#life-queries", "0")
-        assert told(tab, 0)[2] == told(tab, 0)[0]
+        assert tab.locator("#life-chart .mark-line path").count() == 2
         assert tab.locator("#life-chart .mark-symbol path").count() == 0
 
 
-def told(tab, run):
-    return tab.locator(f"tr[data-life='{run}'] td[data-part]").all_inner_texts()
-
-
-def test_costs_after_so_many_queries_follow_the_field_and_the_slider(browser, lives):
-    with opened_on_lives(browser, lives) as tab:
-        assert told(tab, 0) == ["2 kWh", "0.5 J", "2.14 kWh"]
-        tab.fill("#life-queries", "144000000")
-        assert told(tab, 0)[2] == told(tab, 1)[2] == "22 kWh"
-        tab.fill("#life-queries", "1e9")
-        assert told(tab, 1)[2] == "33.9 kWh"
-        assert tab.locator("td.best[data-part=sum]").count() == 1
-        assert tab.locator("#life-head").inner_text() == "after 1,000,000,000 queries"
-        tab.locator("#life-slider").fill("3")
-        assert tab.locator("#life-queries").input_value() == "1000"
-        assert told(tab, 2) == ["0.278 kWh", "missing", "missing"]
-
-
-def test_no_number_of_queries_leaves_the_last_one_and_says_so(browser, lives):
-    with opened_on_lives(browser, lives) as tab:
-        before = told(tab, 0)
-        for wrong in ("-5", ""):
-            tab.fill("#life-queries", wrong)
-            assert tab.locator("#life-queries").get_attribute("aria-invalid") == "true"
-            assert told(tab, 0) == before
+def test_costs_after_so_many_queries_are_in_a_table_that_is_open(browser, tmp_path):
+    runs = [life_run("small", 7.2e6, 0.5), life_run("large", 72e6, 0.05), life_run("blind", 1e6, None)]
+    cmp = compare(runs, queries=[144e6, 1e9])
+    with opened_on_lives(browser, cmp.to_html(tmp_path / "page.html")) as tab:
+        table = tab.locator("#life details[open] table")
+        assert table.locator("thead th").all_inner_texts()[3:] == [
+            "after 144 million queries",
+            "after 1.00 billion queries",
+        ]
+        rows = [row.locator("td").all_inner_texts() for row in table.locator("tbody tr").all()]
+        assert [[cell.replace("★", "") for cell in row] for row in rows] == [
+            [human(amount, "j") for amount in (7.2e6, 0.5, 7.2e6 + 72e6, 7.2e6 + 0.5e9)],
+            [human(amount, "j") for amount in (72e6, 0.05, 72e6 + 7.2e6, 72e6 + 0.05e9)],
+            [human(1e6, "j"), "missing", "missing", "missing"],
+        ]
 
 
 def test_runs_that_break_even_are_marked_and_hidden_ones_are_not_drawn(browser, lives):
     with opened_on_lives(browser, lives) as tab:
         assert tab.locator("#life-chart .mark-line path").count() == 2
         assert tab.locator("#life-chart .mark-symbol path").count() == 1
-        assert tab.locator("#life-chart line[stroke-dasharray='3,3']").count() == 1
         tab.locator("#life-chart .mark-symbol path").hover()
         text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=120_000).inner_text()
-        assert "144,000,000 queries" in text
+        assert "144 million queries" in text
         assert "22 kWh" in text
         tab.click("[data-run='1']")
         tab.wait_for_function("document.querySelectorAll('#life-chart .mark-line path').length === 1")

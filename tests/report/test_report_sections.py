@@ -12,7 +12,6 @@ from synthetic import declaration, make_run, zoo
 from test_report_browser import HOSTILE, hovered, lines, opened
 
 from lightning_costs.compare import compare
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.report.run_table import run_columns, runs_csv
 
 pytestmark = pytest.mark.browser
@@ -210,62 +209,6 @@ def test_the_table_of_runs_is_searched_by_name_and_taken_along_as_csv(browser, t
     assert [float(row["energy_j"]) for row in table] == [run["final"]["energy_j"] for run in cmp.runs]
 
 
-def test_a_slider_sets_its_field_and_prices_the_page(browser, written):
-    with opened(browser, written) as tab:
-        tab.locator("[data-slide=gco2e_per_kwh]").fill("400")
-        tab.wait_for_function("() => document.body.dataset.reader === 'co2e_g'")
-        assert tab.input_value("[data-rate=gco2e_per_kwh]") == "400"
-        tab.fill("[data-rate=gco2e_per_kwh]", "100")
-        assert tab.input_value("[data-slide=gco2e_per_kwh]") == "100"
-        tab.click("#reader [data-reset]")
-        assert tab.input_value("[data-slide=gco2e_per_kwh]") == "55"  # 56.0, to the slider's own step
-        assert float(tab.input_value("[data-rate=gco2e_per_kwh]")) == 56.0
-
-
-def test_under_the_readers_tariff_fronts_ranks_targets_money_and_the_table_follow(browser, tmp_path):
-    runs = whole()
-    for index, run in enumerate(runs):  # as recorded, carbon orders the runs otherwise than energy does
-        grams = (5.0, 900.0, 2000.0, 700.0)[index]
-        run.header["tariff"] = {"gco2e_per_kwh": grams}
-        object.__setattr__(run, "points", run.points.with_columns(co2e_g=run.points["energy_j"] / 3.6e6 * grams))
-    wanted = compare(runs, tariff=Tariff(gco2e_per_kwh=417.5, usd_per_device_h=0.93))
-    assert wanted.ranks["orders"]["co2e_g"] != compare(runs).ranks["orders"]["co2e_g"]
-    with opened(browser, compare(runs).to_html(tmp_path / "page.html")) as tab:
-        unfold(tab)
-        tab.fill("[data-rate=gco2e_per_kwh]", "417.5")
-        tab.fill("[data-rate=usd_per_device_h]", "0.93")
-        tab.wait_for_function("() => document.body.dataset.reader === 'co2e_g cloud_usd'")
-        tab.wait_for_timeout(500)
-        on = len(wanted.fronts["co2e_g"])
-        assert marks(tab, "#fronts .chart[data-chart=co2e_g]", "mark-symbol") == [0, 4 - on, on]
-        tab.select_option("#sweep-choice", "co2e_g")
-        tab.wait_for_selector("#sweep-chart[data-drawn='co2e_g log']")
-        assert sum(marks(tab, "#sweep-chart", "mark-rect")) == len(wanted.sweep["winners"]["co2e_g"])
-        order = {row["label"]: row["final"]["co2e_g"] for row in wanted.runs}
-        shown = tab.evaluate(LISTED)
-        assert dict(shown) == pytest.approx(order)
-        tab.locator(".chart[data-theme=money] .mark-symbol path").first.hover()
-        text = tab.wait_for_selector("#vg-tooltip-element.visible", timeout=120_000).inner_text()
-        assert "reader's tariff" in text
-        x = {name: tab.evaluate(BUMPED, name) for name in ("co2e g", "energy j")}
-        assert x["co2e g"] == x["energy j"]
-
-
-#: What the table of runs says of carbon, as the numbers that it is sorted by.
-LISTED = """() => [...document.querySelectorAll('#runs tbody tr')].map((row) => [
-    row.cells[0].textContent.trim(), Number(row.querySelector('[data-column=co2e_g]').dataset.value),
-])"""
-#: Heights of a bump chart's marks over the column of this name, by color.
-BUMPED = """(name) => {
-    const labels = document.querySelector('#bump-chart .role-axis-label').querySelectorAll('text');
-    const at = [...labels].findIndex((one) => one.textContent === name);
-    const marks = [...document.querySelectorAll('#bump-chart .mark-symbol path')].map((one) => [
-        one.getAttribute('fill'),
-        .../translate\\(([^,]+),([^)]+)\\)/.exec(one.getAttribute('transform')).slice(1).map(Number),
-    ]);
-    const columns = [...new Set(marks.map(([, x]) => x))].sort((a, b) => a - b);
-    return marks.filter(([, x]) => x === columns[at]).map(([fill, , y]) => [fill, y]).sort();
-}"""
 #: What a screen reader would find without a name.
 UNNAMED = """() => [...document.querySelectorAll('input, select, [role=region], [role=group], .chart[data-drawn]')]
     .filter((one) => !(one.ariaLabel || one.labels?.length)).map((one) => one.outerHTML.slice(0, 90))"""
@@ -318,7 +261,7 @@ def test_on_paper_controls_are_gone_and_the_charts_are_there(browser, written):
     with opened(browser, written) as tab:
         tab.wait_for_function(DRAWN, timeout=240_000)  # also those far below, while nobody scrolled
         tab.emulate_media(media="print")
-        for selector in (".controls", "nav", "#reader"):
+        for selector in (".controls", "nav"):
             assert tab.locator(selector).first.is_hidden()
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert tab.locator("#main-chart svg").is_visible()
@@ -359,8 +302,3 @@ def test_of_very_many_runs_some_are_drawn_and_all_are_there(browser, tmp_path):
         tab.wait_for_selector(f"{chart}[data-drawn]")
         others, off, on = marks(tab, chart, "mark-symbol")
         assert (others, off + on) == (36, 24)
-        tab.fill("[data-rate=gco2e_per_kwh]", "50")
-        tab.wait_for_function("() => document.body.dataset.reader === 'co2e_g'")
-        assert "" not in tab.evaluate(
-            "[...document.querySelectorAll('#runs [data-column=co2e_g]')].map((one) => one.textContent)"
-        )

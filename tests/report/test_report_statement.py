@@ -14,14 +14,13 @@ from markdown_it import MarkdownIt
 from synthetic import declaration, make_run
 
 from lightning_costs import Recorder, Tariff, load_runs
+from lightning_costs.core.formatting import exact, in_paper, three
 from lightning_costs.report.statement import latex, markdown, model_card, statement
-from lightning_costs.report.statement.amounts import exact, three, told
-from lightning_costs.report.statement.discreet import discreet
-from lightning_costs.report.statement.latex import escaped as tex
-from lightning_costs.report.statement.markdown import escaped as md
-from lightning_costs.report.statement.model_card import number, quoted
-from lightning_costs.report.statement.sentences import paragraphs
-from lightning_costs.report.statement.tables import runs_table, totals_table
+from lightning_costs.report.statement.escape import discreet
+from lightning_costs.report.statement.escape import latex as tex
+from lightning_costs.report.statement.escape import markdown as md
+from lightning_costs.report.statement.escape import yaml as quoted
+from lightning_costs.report.statement.render import paragraphs, runs_table, totals_table
 
 HOSTILE = "a_b % & # $ { } ~ ^ \\ | <b> [x](y) *z* `c` --- '' \" é ß 中 🔥\n@ \x07\u202e\u2028 ==> $$ \\end{document}"
 COLUMNS = {
@@ -93,7 +92,7 @@ def spent(name="run", hours=10.0, *, left_out=(), statics=None, **header):
 
 
 def text_of(*runs, **how):
-    return " ".join(sentence for part in paragraphs(statement(runs, **how)) for sentence in part.sentences)
+    return " ".join(text for _, text in paragraphs(statement(runs, **how)))
 
 
 def test_one_run_is_stated_in_human_units():
@@ -371,7 +370,7 @@ def test_a_told_amount_reads_back(unit, amount):
         },
         "g": {"t": 1e6, "kg": 1e3, "g": 1, "mg": 1e-3},
     }[unit]
-    number_of, _, word = told(amount, unit).rpartition(" ")
+    number_of, _, word = in_paper(amount, unit).rpartition(" ")
     number_of = number_of.replace(",", "").replace(" × 10", "e").translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-"))
     assert float(number_of) * factors[word] == pytest.approx(amount, rel=0.51e-2)
 
@@ -484,7 +483,7 @@ def test_half_a_surrogate_pair_is_replaced():
 
 @given(st.floats(0, 1e30))
 def test_yaml_gives_back_every_number(amount):
-    found = yaml.safe_load(number(amount))
+    found = yaml.safe_load(quoted(amount))
     assert type(found) is float
     assert found == amount
 

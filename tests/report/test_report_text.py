@@ -4,14 +4,13 @@ from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
 from lightning_costs.compare import compare
-from lightning_costs.report.scale import display
+from lightning_costs.core.formatting import display
 from lightning_costs.report.tables import rank_matrix, target_tables
 from lightning_costs.report.text import abreast, comparison_text
-from lightning_costs.report.words import summary
 
 
 def test_summary_says_who_was_best_and_limits_the_claim_to_the_setup():
-    text = " ".join(summary(compare(zoo(4, 12))))
+    text = " ".join(compare(zoo(4, 12)).summary)
     assert text.startswith("4 runs are compared by 'val/acc', where higher is better.")
     assert "was reached by 'resnet50 + SAM'" in text
     assert "(accelerator NVIDIA H100 80GB HBM3, devices 1, precision bf16-mixed, dataset ImageNet-100)" in text
@@ -19,7 +18,7 @@ def test_summary_says_who_was_best_and_limits_the_claim_to_the_setup():
 
 
 def test_nobody_leads_where_all_runs_tie():
-    text = " ".join(summary(compare([make_run("a"), make_run("b")], targets=[0.8])))
+    text = " ".join(compare([make_run("a"), make_run("b")], targets=[0.8]).summary)
     assert "needed least" not in text
 
 

@@ -23,6 +23,7 @@ from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.wandb import publish
 from lightning_costs.report.wandb.panels import bar_tables
 from lightning_costs.report.wandb.publish import dry_run, parted
+from lightning_costs.report.wandb.view import find_view
 
 TRAIN = """
 import sys
@@ -134,6 +135,18 @@ def test_a_report_is_written_anew_and_never_over_somebody_elses(project: tuple[W
     said = (folder / "said").read_text()
     assert said.count(f"wrote {server.url}/tester/p/reports/digits--{report['id']}") == 2
     assert said.count(f"view  {server.url}/tester/p?nw=costquality") == 2
+
+
+def test_one_view_of_quality_against_costs_is_written_with_it(project: tuple[WandbServer, Path]) -> None:
+    server, _ = project
+    (view,) = [view for view in server.views.values() if view["type"] == "project-view"]
+    section = json.loads(view["spec"])["section"]
+    assert section["settings"]["xAxis"] == "cost/energy_j"
+    panels = [p for s in section["panelBankConfig"]["sections"] for p in s["panels"]]
+    assert len(panels) > 10
+    for row in (next(row for row in server.history(key) if "val/acc" in row) for key in ("sgd", "adam", "small")):
+        for panel in panels:
+            assert {panel["config"]["xAxis"], *panel["config"]["metrics"]} <= row.keys()
 
 
 def test_every_panels_x_and_y_exist_in_the_logged_rows(project: tuple[WandbServer, Path]) -> None:
@@ -352,3 +365,19 @@ def test_without_the_client_the_extra_is_named(eight: Comparison, monkeypatch: p
         ImportError, match=r"a W&B Report needs wandb_workspaces: pip install 'lightning-costs\[wandb\]'"
     ):
         dry_run(eight, "me/zoo")
+
+
+def test_a_view_that_another_version_wrote_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb_workspaces.workspaces import internal
+
+    def raises(words: str) -> None:
+        def asked(*_: Any) -> None:
+            raise ValueError(words)
+
+        monkeypatch.setattr(internal, "get_view_dict", asked)
+
+    raises("Workspace `costquality` not found in project `p`")
+    assert find_view("e", "p") is None
+    raises("spec version 99")
+    with pytest.raises(ValueError, match="spec version 99"):
+        find_view("e", "p")

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 
-import pytest
 from fakes import declared
 
-from lightning_costs.stores import wandb_view
-from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, link_wandb, row
+from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
 
 DECLARATIONS = {
     d.name: d
@@ -80,27 +77,3 @@ def test_a_vendor_that_fails_is_said_and_does_not_touch_the_training(caplog):
         "W&B run could not be prepared for costs",
         "final costs could not be written to W&B",
     ]
-
-
-def test_without_wandb_workspaces_there_is_no_view_and_one_line_says_what_brings_it(monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="lightning_costs")
-    for name in ("wandb_workspaces", "wandb_workspaces.reports.v2", "wandb_workspaces.workspaces"):
-        monkeypatch.setitem(sys.modules, name, None)
-    logger = WandbLogger()
-    run = logger.experiment
-    run.offline, run.disabled, run.url, run.entity, run.project = False, False, "http://here", "e", "p"
-    header = {"indicators": {n: d.as_dict() for n, d in DECLARATIONS.items()}, "monitor": "acc"}
-    link_wandb([logger], header, {"flop": 5.0})
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(
-        "no view of quality against costs: pip install 'lightning-costs[wandb]' brings wandb_workspaces"
-    )
-    assert run.summary == {}
-
-
-def test_a_run_that_is_offline_is_never_asked_for_a_view(monkeypatch):
-    logger = WandbLogger()
-    logger.experiment.offline = True
-    monkeypatch.setattr(wandb_view, "save_view", lambda *_, **__: pytest.fail("offline"))
-    header = {"indicators": {n: d.as_dict() for n, d in DECLARATIONS.items()}, "monitor": "acc"}
-    link_wandb([logger], header, {"flop": 5.0})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lightning_costs.report.statement.facts import Statement as Statement
 from lightning_costs.report.statement.gather import statement as statement
-from lightning_costs.report.statement.latex import latex as latex
-from lightning_costs.report.statement.markdown import markdown as markdown
-from lightning_costs.report.statement.model_card import model_card as model_card
+from lightning_costs.report.statement.render import latex as latex
+from lightning_costs.report.statement.render import markdown as markdown
+from lightning_costs.report.statement.render import model_card as model_card
 
 __all__ = ["Statement", "latex", "markdown", "model_card", "statement"]

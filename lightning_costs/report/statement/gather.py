@@ -20,7 +20,7 @@ from lightning_costs.core.reprice import reprice
 from lightning_costs.core.run_record import RunRecord, legible_run
 from lightning_costs.core.summary import total_of
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.report.statement.discreet import discreet
+from lightning_costs.report.statement.escape import discreet
 from lightning_costs.report.statement.facts import (
     COMPONENTS,
     INFERENCE,
@@ -75,12 +75,13 @@ def statement(
     ]
     pairs = list(zip(facts, runs, strict=True))
     unfinished = [pair for pair in pairs if pair[0].status != "finished"]
+    of_nodes = all(fact.hardware.cpu for fact in facts)
     return Statement(
         runs=tuple(facts),
         statuses=dict(Counter(fact.status for fact in facts).most_common()),
-        totals={name: _figure(name, pairs) for name in TOTALS},
-        unfinished={name: _figure(name, unfinished) for name in TOTALS},
-        inference={name: _figure(name, pairs) for name in INFERENCE},
+        totals={name: _figure(name, pairs, of_nodes) for name in TOTALS},
+        unfinished={name: _figure(name, unfinished, of_nodes) for name in TOTALS},
+        inference={name: _figure(name, pairs, of_nodes) for name in INFERENCE},
         batches=_batches(runs),
         components={part: _ways(part, pairs) for part in COMPONENTS},
         errors_j={part: _error_j(part, pairs) for part in COMPONENTS},
@@ -133,7 +134,7 @@ def _pues(pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[float | None, int
 _LESS_CERTAIN: tuple[Certainty, ...] = ("exact", "estimated", "modelled")
 
 
-def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
+def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]], of_nodes: bool) -> Figure:
     amounts = [fact.amounts[name] for fact, _ in pairs]
     known = [amount for amount in amounts if amount is not None]
     total, unknown = total_of([fact.amounts for fact, _ in pairs], name)
@@ -154,6 +155,7 @@ def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
         if (interval := (run.header.get("intervals") or {}).get(name)) and (amount := fact.amounts[name]) is not None
     ]
     return Figure(
+        name=name,
         amount=total,
         runs=len(pairs),
         unknown=unknown,
@@ -163,6 +165,7 @@ def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]]) -> Figure:
         most=max(known, default=None),
         certainty=max(kinds, key=_LESS_CERTAIN.index, default="exact"),
         error=math.fsum(errors) or None,
+        of_nodes=of_nodes,
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.compare.comparison import Comparison
-from lightning_costs.report.statement.markdown import escaped
-from lightning_costs.report.statement.tables import written_by
+from lightning_costs.report.statement.escape import markdown as escaped
+from lightning_costs.report.statement.render import written_by
 from lightning_costs.report.tables import group_tables, target_tables
 from lightning_costs.report.text import CHOSEN, abreast
 from lightning_costs.report.wandb import panels, words
 from lightning_costs.report.wandb.panels import Drawn
-from lightning_costs.stores.wandb_view import placed
+from lightning_costs.report.wandb.view import placed
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.tables import ordered_names, quality_text
-from lightning_costs.stores.wandb_view import Keys, keys_of, placed, quality_plots
+from lightning_costs.report.wandb.view import Keys, keys_of, placed, quality_plots
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Panel

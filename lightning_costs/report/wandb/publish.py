@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.report.wandb.document import MARK, as_json, report
 from lightning_costs.report.wandb.panels import PAGE, bar_tables, drawn
+from lightning_costs.report.wandb.view import save_view, view
 from lightning_costs.stores.wandb_runs import PAGE_JOB
-from lightning_costs.stores.wandb_view import save_view, view
 
 _WAIT_S = 30
 
@@ -86,7 +86,7 @@ def publish(cmp: Comparison, place: str, *, title: str | None = None, page: str 
         made = report(cmp, entity, project, of, title=title, page_run=page_run)
         made.id = _earlier(api, entity, project, made.title)
         made.save()
-        return Published(made.url, save_view(entity, project, of.keys, anew=True), len(of.ids), of.left_out)
+        return Published(made.url, save_view(entity, project, of.keys), len(of.ids), of.left_out)
 
 
 def parted(place: str) -> tuple[str, str]:

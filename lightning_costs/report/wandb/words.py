@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from lightning_costs.compare.comparison import Comparison
 from lightning_costs.compare.schema import MatchedRow, Plain
-from lightning_costs.core.units import human
-from lightning_costs.report.statement.markdown import escaped
+from lightning_costs.core.formatting import human
+from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.tables import (
     Line,
     TargetTable,

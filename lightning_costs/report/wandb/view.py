@@ -1,12 +1,9 @@
-"""The saved view of a W&B project that plots quality against costs: its panels, and the link to it on run pages."""
+"""The saved view of a W&B project that plots quality against costs, and its panels."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_costs.stores.rows import PREFIX
 
@@ -17,16 +14,10 @@ if TYPE_CHECKING:
 #: The view's name in a project's list, and in its address: the same for all, so that there is one.
 TITLE = "Quality against costs"
 NAME = "nw-costquality-v"
-#: Set to 0, no view is made at the end of a run.
-SWITCH = "LIGHTNING_COSTS_WANDB_VIEW"
-#: Most seconds that the end of a run waits for a server.
-_WAIT_S = 10.0
 #: The cost that quality is drawn against first, where runs have it.
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop", "samples", "steps")
 #: Panels beside each other, and rows of the grid that each is high.
 _ACROSS, _HEIGHT = 3, 6
-_log = logging.getLogger("lightning_costs")
-T = TypeVar("T")
 
 
 class Keys(NamedTuple):
@@ -132,24 +123,12 @@ def view(entity: str, project: str, keys: Keys) -> Workspace:
     )
 
 
-def save_view(entity: str, project: str, keys: Keys, *, anew: bool) -> str:
-    """Save the view under its one name.
-
-    Args:
-        entity: Who owns the project.
-        project: Its name.
-        keys: What is drawn.
-        anew: Whether one that is there is written over; else it is left as people have made it.
-
-    Returns:
-        Its address.
-    """
+def save_view(entity: str, project: str, keys: Keys) -> str:
+    """Save the view under its one name, anew if the project has it, and return its address."""
     made = view(entity, project, keys)
-    found = find_view(entity, project)
     # A view is created under a name that its maker chooses, which wandb-workspaces 0.4.13 lets nobody say.
-    made._internal_name, made._internal_id = NAME, found or ""
-    if found is None or anew:
-        made.save()
+    made._internal_name, made._internal_id = NAME, find_view(entity, project) or ""
+    made.save()
     return str(made.url)
 
 
@@ -167,47 +146,3 @@ def find_view(entity: str, project: str) -> str | None:
         if "not found" in str(error):
             return None
         raise
-
-
-def link_view(run: Any, keys: Keys) -> None:
-    """Write the view's address into the summary of a W&B run; where the project has none yet, make it.
-
-    Only where the run is online. A server that does not answer is waited for ten seconds and no longer; whatever goes
-    wrong is said in one line.
-    """
-    if os.environ.get(SWITCH) == "0" or keys.monitor is None or not keys.costs:
-        return
-    if getattr(run, "offline", True) or getattr(run, "disabled", False) or not getattr(run, "url", None):
-        return
-    try:
-        address = within(_WAIT_S, lambda: save_view(run.entity, run.project, keys, anew=False))
-    except ModuleNotFoundError as error:
-        _log.info("no view of quality against costs: pip install 'lightning-costs[wandb]' brings %s", error.name)
-        return
-    run.summary.update({keys.cost("view"): address})
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns; it runs in a thread that is left behind where it takes longer.
-
-    Raises:
-        TimeoutError: It takes longer.
-        Exception: What `work` raises.
-    """
-    came: list[T] = []
-    raised: list[BaseException] = []
-
-    def worker() -> None:
-        try:
-            came.append(work())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller
-            raised.append(error)
-
-    thread = threading.Thread(target=worker, name="lightning-costs W&B view", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
-    if not came:
-        raise TimeoutError(f"the server did not answer within {seconds:g} s")
-    return came[0]
