@@ -63,12 +63,21 @@ def read_header(folder: Path) -> dict[str, Any]:
         header = header_of(read_at_most(folder / HEADER, MOST_HEADER_BYTES))
     except ValueError as error:
         raise ValueError(f"{legible(str(folder / HEADER))} is no header of a run: {error}") from error
+    check_not_newer(header, legible(str(folder)))
+    return _as_it_is(header, folder)
+
+
+def check_not_newer(header: Mapping[str, Any], where: str) -> None:
+    """Refuse a header that a later version of this package wrote.
+
+    Raises:
+        ValueError: Says which version is read.
+    """
     if (version := header["schema_version"]) > SCHEMA_VERSION:
         raise ValueError(
-            f"{legible(str(folder))} was written with schema version {version}, this package reads up to "
-            f"{SCHEMA_VERSION}; install a newer lightning-costs"
+            f"{where} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
+            "install a newer lightning-costs"
         )
-    return _as_it_is(header, folder)
 
 
 def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
@@ -102,7 +111,7 @@ def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polar
     try:
         check_size(path.name, path.stat().st_size, MOST_POINTS_BYTES)
         check_table(path.name, path)
-        return _typed(read_parquet(path, header), header)
+        return typed(read_parquet(path, header), header)
     except (Exception, polars.exceptions.PanicException) as error:
         if else_from.is_file():
             return None
@@ -111,7 +120,7 @@ def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polar
         ) from error
 
 
-def _typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
+def typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
     """A table of points whose columns hold what they must; those that are no numbers, as no metric is, are left out."""
     import polars
 

@@ -1,0 +1,272 @@
+"""Many runs in two files: `NAME.json` holds their headers, `NAME.parquet` the points of all of them.
+
+The JSON is an object with `format` (its first field) and `version`; `run_column`, the column of the Parquet that tells
+the run; `shared`, by field of a header the values that several runs have; and `runs`, by run id. A run has `points`,
+their number; `header`, its own fields but the id; and `shared`, its other fields, each with the position of its value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from lightning_costs.core.legible import encodable, legible
+from lightning_costs.core.records import RunRecord
+from lightning_costs.stores.delimited import refuse_pointer
+from lightning_costs.stores.folder import HEADER, replace_file
+from lightning_costs.stores.header import header_from
+from lightning_costs.stores.journal import plain
+from lightning_costs.stores.limits import (
+    MOST_HEADERS_BYTES,
+    MOST_POINTS_BYTES,
+    check_size,
+    check_table,
+    check_values,
+)
+from lightning_costs.stores.places import Place
+from lightning_costs.stores.recorded import check_not_newer, typed
+from lightning_costs.stores.table import OWN, cost_columns, with_costs
+
+if TYPE_CHECKING:
+    import polars
+
+HEADERS, POINTS = ".json", ".parquet"
+FORMAT, VERSION = "lightning-costs runs", 1
+_BEGIN = re.compile(rb'\s*\{\s*"format"\s*:\s*"' + FORMAT.encode() + b'"')
+#: A value that several headers hold is written once if its text is longer than this many characters.
+_LONG = 100
+
+
+def save_runs(runs: Sequence[RunRecord], path: str | Path) -> None:
+    """Write runs into two files, which `load_run`, `load_runs` and the command line read as they read run folders.
+
+    Args:
+        runs: Each of another id.
+        path: `NAME.json`, for the headers; the points go into `NAME.parquet` beside it. Runs that were saved there
+            before are replaced; to add some, save `[*load_runs(path), *more]`.
+
+    Raises:
+        ValueError: If the path does not end in `.json`, if its files hold something else, if two runs have one id, or
+            for more than `load_runs` would read.
+    """
+    headers = Path(path)
+    points = headers.with_suffix(POINTS)
+    if headers.suffix != HEADERS or headers.name == HEADER:
+        raise ValueError(f"expected a path NAME.json to save runs to, other than {HEADER}, got {legible(str(path))}")
+    if (headers.exists() or points.exists()) and saved_at(Place.of(headers)) is None:
+        raise ValueError(f"{legible(str(headers))} or its {POINTS} holds no saved runs: choose another name")
+    document, table = _document(runs), BytesIO()
+    for run_id in document.runs:
+        document.header(run_id)
+    text = document.text()
+    check_size(headers.name, max(len(text), document.whole_bytes()), MOST_HEADERS_BYTES)
+    frame = _table(runs, document.run_column)
+    check_values(points.name, frame.height, frame.width)
+    frame.write_parquet(table, compression="zstd", compression_level=19, statistics=False)
+    check_size(points.name, table.tell(), MOST_POINTS_BYTES)
+    headers.parent.mkdir(parents=True, exist_ok=True)
+    # A reader between the two finds other numbers of points, and says so.
+    replace_file(points, lambda fresh: fresh.write_bytes(table.getvalue()))
+    replace_file(headers, lambda fresh: fresh.write_text(text, encoding="ascii"))
+
+
+class SavedRun(NamedTuple):
+    """What tells a saved run from others: its file and its id."""
+
+    file: object
+    run_id: str
+
+
+def saved_at(place: Place) -> Place | None:
+    """The file of headers, if a file is that of saved runs or holds their points."""
+    headers = place.beside(HEADERS) if place.suffix == POINTS else place
+    try:
+        known = headers.suffix == HEADERS and headers.name != HEADER and headers.is_file()
+        return headers if known and _BEGIN.match(headers.starts(200)) else None
+    except OSError:  # one that nobody may look into
+        return None
+
+
+def read_saved(headers: Place, key: object) -> list[tuple[SavedRun, Callable[[], RunRecord]]]:
+    """Saved runs: what tells each from others, and how it is read. One that cannot be read concerns no other.
+
+    Args:
+        headers: Their file of headers.
+        key: What tells this file from others.
+    """
+    try:
+        document = _read_document(headers)
+        points = _read_table(headers.beside(POINTS), document)
+    except (ValueError, OSError) as error:
+        return [(SavedRun(key, ""), partial(_fail, error))]
+    return [(SavedRun(key, run_id), partial(_run, headers, document, points, run_id)) for run_id in document.runs]
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+class _Document(NamedTuple):
+    """What the file of headers holds."""
+
+    run_column: str
+    shared: Mapping[str, Sequence[Any]]
+    runs: Mapping[str, Mapping[str, Any]]
+
+    def header(self, run_id: str) -> dict[str, Any]:
+        """The header of a run, checked.
+
+        Raises:
+            ValueError: Says what is wrong with it.
+        """
+        match self.runs[run_id]:
+            case {"points": int(), "header": dict(own), "shared": dict(elsewhere)}:
+                pass
+            case _:
+                raise ValueError("expected an object with the fields 'points', 'header' and 'shared'")
+        try:
+            shared = {name: self.shared[name][at] for name, at in elsewhere.items()}
+        except (LookupError, TypeError):
+            raise ValueError("its field 'shared' names what is not there") from None
+        header = header_from({**own, **shared, "run_id": run_id})
+        quality = header.setdefault("quality", [])
+        if not isinstance(quality, list) or not all(isinstance(name, str) for name in quality):
+            raise ValueError("'quality' must be a list of texts")
+        return header
+
+    def text(self) -> str:
+        """The file: a line a run, so that its versions can be told apart."""
+        begin = {"format": FORMAT, "version": VERSION, "run_column": self.run_column, "shared": self.shared}
+        lines = ",\n".join(f"{_text(run_id)}:{_text(told)}" for run_id, told in self.runs.items())
+        return f'{_text(begin)[:-1]},\n"runs":{{\n{lines}\n}}}}\n'
+
+    def whole_bytes(self) -> int:
+        """About how much the headers would be if nothing were shared."""
+        sizes = {name: [len(_text(value)) for value in values] for name, values in self.shared.items()}
+        return sum(sizes[name][at] for told in self.runs.values() for name, at in told["shared"].items())
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, separators=(",", ":"), allow_nan=False, default=str)
+
+
+def _document(runs: Sequence[RunRecord]) -> _Document:
+    headers: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        run_id = encodable(run.id)
+        if run_id in headers:
+            raise ValueError(f"expected runs of different ids, got two of {legible(run_id)!r}")
+        header = {name: plain(value) for name, value in run.header.items() if name != "run_id"}
+        headers[run_id] = {**header, "quality": _metrics(run)}
+    texts = {run_id: {name: _text(value) for name, value in header.items()} for run_id, header in headers.items()}
+    often = Counter((name, text) for told in texts.values() for name, text in told.items() if len(text) > _LONG)
+    shared: dict[str, list[Any]] = {}
+    at: dict[tuple[str, str], int] = {}
+    told: dict[str, dict[str, Any]] = {}
+    for run, (run_id, header) in zip(runs, headers.items(), strict=True):
+        elsewhere = {name: text for name, text in texts[run_id].items() if often[name, text] > 1}
+        for name, text in elsewhere.items():
+            if (name, text) not in at:
+                at[name, text] = len(shared.setdefault(name, []))
+                shared[name].append(header[name])
+        told[run_id] = {
+            "points": run.points.height,
+            "header": {name: value for name, value in header.items() if name not in elsewhere},
+            "shared": {name: at[name, text] for name, text in elsewhere.items()},
+        }
+    column = "run"
+    while any(column in (*run.points.columns, *run.header["indicators"]) for run in runs):
+        column += "_"
+    return _Document(column, shared, told)
+
+
+def _metrics(run: RunRecord) -> list[str]:
+    return [name for name in run.points.columns if name not in OWN and name not in run.header["indicators"]]
+
+
+def _table(runs: Sequence[RunRecord], run_column: str) -> polars.DataFrame:
+    """The points of all runs; costs that no point has are left out, as headers declare them."""
+    import polars
+
+    frames = []
+    for run in runs:
+        costs = [name for name in cost_columns(run.header) if run.points[name].null_count() < run.points.height]
+        points = typed(run.points.select(*OWN, *costs, *_metrics(run)), run.header)
+        frames.append(points.select(polars.lit(encodable(run.id)).alias(run_column), polars.all()))
+    return polars.concat(frames, how="diagonal") if frames else polars.DataFrame(schema={run_column: polars.String})
+
+
+def _read_document(place: Place) -> _Document:
+    try:
+        data = json.loads(place.read_at_most(MOST_HEADERS_BYTES), parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} holds no saved runs: {legible(str(error))}") from error
+    match data:
+        case {"version": int(version)} if version > VERSION:
+            raise ValueError(
+                f"{place} was written with version {version} of the format, this package reads up to {VERSION}; "
+                "install a newer lightning-costs"
+            )
+        case {"run_column": str(column), "shared": dict(shared), "runs": dict(runs)}:
+            document = _Document(column, shared, runs)
+        case _:
+            raise ValueError(f"{place} holds no saved runs: expected the fields 'run_column', 'shared' and 'runs'")
+    try:
+        nbytes = document.whole_bytes()
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError(f"{place} holds no saved runs: a field 'shared' names what is not there") from None
+    check_size(str(place), nbytes, MOST_HEADERS_BYTES)
+    return document
+
+
+def _read_table(place: Place, document: _Document) -> dict[str, polars.DataFrame]:
+    """The points of each run; of a run without any, a table of none."""
+    import polars
+
+    if not place.is_file():
+        raise FileNotFoundError(f"{place} is not there, which holds the points of {place.beside(HEADERS).name}")
+    content = place.read_at_most(MOST_POINTS_BYTES)
+    refuse_pointer(str(place), content)
+    column = document.run_column
+    try:
+        check_table(place.name, BytesIO(content))
+        frame = polars.read_parquet(BytesIO(content))
+        if frame.schema.get(column) != polars.String:
+            raise ValueError(
+                f"{place} cannot be read: expected a column {legible(column)!r} of texts, which tells the run"
+            )
+        ours = frame.filter(polars.col(column).is_in(list(document.runs)))
+        by_run = ours.partition_by(column, as_dict=True, maintain_order=True, include_key=False)
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
+        raise ValueError(f"{place} cannot be read: {legible(str(error))}") from error
+    return {run_id: by_run.get((run_id,), frame.drop(column).clear()) for run_id in document.runs}
+
+
+def _run(place: Place, document: _Document, points: Mapping[str, polars.DataFrame], run_id: str) -> RunRecord:
+    where = f"{place}, run {legible(run_id)!r}"
+    try:
+        header = document.header(run_id)
+    except ValueError as error:
+        raise ValueError(f"{where} has no header of a run: {error}") from error
+    check_not_newer(header, where)
+    rows, told, parquet = points[run_id], document.runs[run_id]["points"], place.beside(POINTS).name
+    if rows.height != told:
+        raise ValueError(
+            f"{where} has {told} points, and {parquet} holds {rows.height} of it: the two files were not written "
+            "together; save the runs again"
+        )
+    costs = cost_columns(header)
+    quality = [name for name in header["quality"] if name not in OWN and name not in header["indicators"]]
+    check_values(where, rows.height, len(costs) + len(quality))
+    try:
+        frame = typed(with_costs(rows.select(n for n in (*OWN, *costs, *quality) if n in rows.columns), header), header)
+    except Exception as error:  # whatever somebody wrote there, it is this run's alone
+        raise ValueError(f"the points of {where} cannot be read: {legible(repr(error))}") from error
+    quality = [name for name in quality if name in frame.columns]
+    return RunRecord(header={**header, "quality": quality}, points=frame.select(*OWN, *costs, *quality), source=parquet)
