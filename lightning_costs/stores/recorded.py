@@ -132,7 +132,8 @@ def typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFram
     if dict(frame.schema) == right:
         return frame
     kept = [n for n, kind in frame.schema.items() if n in own or n in costs or kind.is_numeric()]
-    return frame.select(polars.col(name).cast(own.get(name, polars.Float64)) for name in kept)
+    # Of whole columns, as `polars.col` takes a metric that is called '*' or '^a.*$' for a pattern.
+    return polars.DataFrame({name: frame[name].cast(own.get(name, polars.Float64)) for name in kept})
 
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -43,7 +43,7 @@ _BEGIN = re.compile(rb'\s*\{\s*"format"\s*:\s*"' + FORMAT.encode() + b'"')
 _LONG = 100
 
 
-def save_runs(runs: Sequence[RunRecord], path: str | Path) -> None:
+def save_runs(runs: Iterable[RunRecord], path: str | Path) -> None:
     """Write runs into two files, which `load_run`, `load_runs` and the command line read as they read run folders.
 
     Args:
@@ -52,15 +52,15 @@ def save_runs(runs: Sequence[RunRecord], path: str | Path) -> None:
             before are replaced; to add some, save `[*load_runs(path), *more]`.
 
     Raises:
-        ValueError: If the path does not end in `.json`, if its files hold something else, if two runs have one id, or
-            for more than `load_runs` would read.
+        ValueError: If the path is no `NAME.json` of this machine, if its files hold something else, if two runs have
+            one id, or for more than `load_runs` would read.
     """
-    headers = Path(path)
-    points = headers.with_suffix(POINTS)
-    if headers.suffix != HEADERS or headers.name == HEADER:
-        raise ValueError(f"expected a path NAME.json to save runs to, other than {HEADER}, got {legible(str(path))}")
-    if (headers.exists() or points.exists()) and saved_at(Place.of(headers)) is None:
-        raise ValueError(f"{legible(str(headers))} or its {POINTS} holds no saved runs: choose another name")
+    place, runs = Place.of(path), list(runs)
+    headers, points = Path(place.path), Path(place.beside(POINTS).path)
+    if place.remote or headers.suffix != HEADERS or headers.name == HEADER:
+        raise ValueError(f"expected a path NAME.json of this machine, other than {HEADER}, got {place}")
+    if (headers.exists() or points.exists()) and saved_at(place) is None:
+        raise ValueError(f"{place} or its {POINTS} is there and holds no saved runs: choose another name")
     document, table = _document(runs), BytesIO()
     for run_id in document.runs:
         document.header(run_id)
@@ -117,7 +117,7 @@ class _Document(NamedTuple):
 
     run_column: str
     shared: Mapping[str, Sequence[Any]]
-    runs: Mapping[str, Mapping[str, Any]]
+    runs: Mapping[str, Any]
 
     def header(self, run_id: str) -> dict[str, Any]:
         """The header of a run, checked.
@@ -130,10 +130,10 @@ class _Document(NamedTuple):
                 pass
             case _:
                 raise ValueError("expected an object with the fields 'points', 'header' and 'shared'")
-        try:
-            shared = {name: self.shared[name][at] for name, at in elsewhere.items()}
-        except (LookupError, TypeError):
-            raise ValueError("its field 'shared' names what is not there") from None
+        known = {name: range(len(values)) for name, values in self.shared.items()}
+        if lost := [name for name, at in elsewhere.items() if at not in known.get(name, ())]:
+            raise ValueError(f"{lost[0]!r} is at no position of the values that runs share")
+        shared = {name: self.shared[name][at] for name, at in elsewhere.items()}
         header = header_from({**own, **shared, "run_id": run_id})
         quality = header.setdefault("quality", [])
         if not isinstance(quality, list) or not all(isinstance(name, str) for name in quality):
@@ -148,8 +148,11 @@ class _Document(NamedTuple):
 
     def whole_bytes(self) -> int:
         """About how much the headers would be if nothing were shared."""
-        sizes = {name: [len(_text(value)) for value in values] for name, values in self.shared.items()}
-        return sum(sizes[name][at] for told in self.runs.values() for name, at in told["shared"].items())
+        shared = self.shared.items()
+        sizes = {(name, at): len(_text(value)) for name, values in shared for at, value in enumerate(values)}
+        parts = (told.get("shared") for told in self.runs.values() if isinstance(told, dict))
+        named = (item for part in parts if isinstance(part, dict) for item in part.items())
+        return sum(sizes.get(item, 0) for item in named if isinstance(item[1], int))
 
 
 def _text(data: Any) -> str:
@@ -196,15 +199,18 @@ def _table(runs: Sequence[RunRecord], run_column: str) -> polars.DataFrame:
 
     frames = []
     for run in runs:
-        costs = [name for name in cost_columns(run.header) if run.points[name].null_count() < run.points.height]
-        points = typed(run.points.select(*OWN, *costs, *_metrics(run)), run.header)
-        frames.append(points.select(polars.lit(encodable(run.id)).alias(run_column), polars.all()))
+        known = {series.name for series in run.points if series.null_count() < len(series)}
+        costs = [name for name in cost_columns(run.header) if name in known]
+        points = typed(run.points[[*OWN, *costs, *_metrics(run)]], run.header)
+        told = polars.Series(run_column, [encodable(run.id)], polars.String).new_from_index(0, points.height)
+        frames.append(polars.DataFrame({run_column: told, **points.to_dict()}))
     return polars.concat(frames, how="diagonal") if frames else polars.DataFrame(schema={run_column: polars.String})
 
 
 def _read_document(place: Place) -> _Document:
+    content = place.read_at_most(MOST_HEADERS_BYTES)
     try:
-        data = json.loads(place.read_at_most(MOST_HEADERS_BYTES), parse_constant=lambda _: None)
+        data = json.loads(content, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} holds no saved runs: {legible(str(error))}") from error
     match data:
@@ -214,14 +220,11 @@ def _read_document(place: Place) -> _Document:
                 "install a newer lightning-costs"
             )
         case {"run_column": str(column), "shared": dict(shared), "runs": dict(runs)}:
-            document = _Document(column, shared, runs)
+            lists = {name: values for name, values in shared.items() if isinstance(values, list)}
+            document = _Document(column, lists, runs)
         case _:
             raise ValueError(f"{place} holds no saved runs: expected the fields 'run_column', 'shared' and 'runs'")
-    try:
-        nbytes = document.whole_bytes()
-    except (LookupError, TypeError, AttributeError):
-        raise ValueError(f"{place} holds no saved runs: a field 'shared' names what is not there") from None
-    check_size(str(place), nbytes, MOST_HEADERS_BYTES)
+    check_size(str(place), document.whole_bytes(), MOST_HEADERS_BYTES)
     return document
 
 
@@ -241,7 +244,7 @@ def _read_table(place: Place, document: _Document) -> dict[str, polars.DataFrame
             raise ValueError(
                 f"{place} cannot be read: expected a column {legible(column)!r} of texts, which tells the run"
             )
-        ours = frame.filter(polars.col(column).is_in(list(document.runs)))
+        ours = frame.filter(frame[column].is_in(list(document.runs)))
         by_run = ours.partition_by(column, as_dict=True, maintain_order=True, include_key=False)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
         raise ValueError(f"{place} cannot be read: {legible(str(error))}") from error
@@ -249,6 +252,8 @@ def _read_table(place: Place, document: _Document) -> dict[str, polars.DataFrame
 
 
 def _run(place: Place, document: _Document, points: Mapping[str, polars.DataFrame], run_id: str) -> RunRecord:
+    import polars
+
     where = f"{place}, run {legible(run_id)!r}"
     try:
         header = document.header(run_id)
@@ -262,11 +267,13 @@ def _run(place: Place, document: _Document, points: Mapping[str, polars.DataFram
             "together; save the runs again"
         )
     costs = cost_columns(header)
-    quality = [name for name in header["quality"] if name not in OWN and name not in header["indicators"]]
+    taken = {*OWN, *header["indicators"]}
+    quality = [name for name in dict.fromkeys(header["quality"]) if name not in taken]
     check_values(where, rows.height, len(costs) + len(quality))
     try:
-        frame = typed(with_costs(rows.select(n for n in (*OWN, *costs, *quality) if n in rows.columns), header), header)
-    except Exception as error:  # whatever somebody wrote there, it is this run's alone
+        rows = rows[[name for name in (*OWN, *costs, *quality) if name in rows.columns]]
+        frame = typed(with_costs(rows, header), header)
+    except (Exception, polars.exceptions.PanicException) as error:  # whatever stands there, it is this run's alone
         raise ValueError(f"the points of {where} cannot be read: {legible(repr(error))}") from error
     quality = [name for name in quality if name in frame.columns]
-    return RunRecord(header={**header, "quality": quality}, points=frame.select(*OWN, *costs, *quality), source=parquet)
+    return RunRecord(header={**header, "quality": quality}, points=frame[[*OWN, *costs, *quality]], source=parquet)
