@@ -63,7 +63,7 @@ def test_batches_are_the_seeds_and_micro_batches_are_their_parts() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def imported_once() -> None:
     """By the server of processes, as where a command trains."""
-    process_context().set_forkserver_preload([*ranks.PRELOAD, __name__])
+    process_context().set_forkserver_preload([*ranks.PRELOAD, "sklearn.datasets", __name__])
 
 
 def _fails(job: Job, tell: ranks.Tell) -> None:

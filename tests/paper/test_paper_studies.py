@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", autouse=True)
 def imported_once() -> None:
-    """By the server of processes, as where a command trains."""
-    process_context().set_forkserver_preload(list(ranks.PRELOAD))
+    """By the server of processes, as where a command trains; ZeRO loads the last one, seconds in each process."""
+    late = ("sklearn.datasets", "deepspeed.runtime.zero.muon.muon_optimizer")
+    process_context().set_forkserver_preload([*ranks.PRELOAD, *late])
 
 
 @pytest.fixture(autouse=True)
