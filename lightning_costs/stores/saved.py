@@ -1,8 +1,9 @@
 """Many runs in two files: `NAME.json` holds their headers, `NAME.parquet` the points of all of them.
 
 The JSON is an object with `format` (its first field) and `version`; `run_column`, the column of the Parquet that tells
-the run; `shared`, by field of a header the values that several runs have; and `runs`, by run id. A run has `points`,
-their number; `header`, its own fields but the id; and `shared`, its other fields, each with the position of its value.
+the run; `shared`, by JSON pointer (RFC 6901) to a part of a header the values that several runs have; and `runs`, by
+run id. A run has `points`, their number; `header`, without the id, with null in the place of what is shared; and
+`shared`, by pointer the position of its value. A pointer leads to a field (`/setup`) or into one (`/energy/cpu`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -40,7 +41,7 @@ HEADERS, POINTS = ".json", ".parquet"
 FORMAT, VERSION = "lightning-costs runs", 1
 _BEGIN = re.compile(rb'\s*\{\s*"format"\s*:\s*"' + FORMAT.encode() + b'"')
 #: A value that several headers hold is written once if its text is longer than this many characters.
-_LONG = 100
+_LONG = 30
 
 
 def save_runs(runs: Iterable[RunRecord], path: str | Path) -> None:
@@ -130,11 +131,16 @@ class _Document(NamedTuple):
                 pass
             case _:
                 raise ValueError("expected an object with the fields 'points', 'header' and 'shared'")
-        known = {name: range(len(values)) for name, values in self.shared.items()}
-        if lost := [name for name, at in elsewhere.items() if at not in known.get(name, ())]:
-            raise ValueError(f"{lost[0]!r} is at no position of the values that runs share")
-        shared = {name: self.shared[name][at] for name, at in elsewhere.items()}
-        header = header_from({**own, **shared, "run_id": run_id})
+        header = {name: dict(value) if isinstance(value, dict) else value for name, value in own.items()}
+        for pointer, at in elsewhere.items():
+            values = self.shared.get(pointer, ())
+            name, *inner = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:] or [""])
+            whole = header if not inner else header.get(name)
+            there = isinstance(at, int) and 0 <= at < len(values)
+            if not there or len(inner) > 1 or not isinstance(whole, dict):
+                raise ValueError(f"{pointer!r} is at no position of the values that runs share")
+            whole[[name, *inner][-1]] = dict(values[at]) if isinstance(values[at], dict) else values[at]
+        header = header_from({**header, "run_id": run_id})
         quality = header.setdefault("quality", [])
         if not isinstance(quality, list) or not all(isinstance(name, str) for name in quality):
             raise ValueError("'quality' must be a list of texts")
@@ -167,26 +173,44 @@ def _document(runs: Sequence[RunRecord]) -> _Document:
             raise ValueError(f"expected runs of different ids, got two of {legible(run_id)!r}")
         header = {name: plain(value) for name, value in run.header.items() if name != "run_id"}
         headers[run_id] = {**header, "quality": _metrics(run)}
-    texts = {run_id: {name: _text(value) for name, value in header.items()} for run_id, header in headers.items()}
-    often = Counter((name, text) for told in texts.values() for name, text in told.items() if len(text) > _LONG)
-    shared: dict[str, list[Any]] = {}
-    at: dict[tuple[str, str], int] = {}
+    often = Counter(
+        (pointer, text) for header in headers.values() for pointer, text in _parts(header) if len(text) > _LONG
+    )
+    shared: dict[str, dict[str, int]] = {}
     told: dict[str, dict[str, Any]] = {}
     for run, (run_id, header) in zip(runs, headers.items(), strict=True):
-        elsewhere = {name: text for name, text in texts[run_id].items() if often[name, text] > 1}
-        for name, text in elsewhere.items():
-            if (name, text) not in at:
-                at[name, text] = len(shared.setdefault(name, []))
-                shared[name].append(header[name])
-        told[run_id] = {
-            "points": run.points.height,
-            "header": {name: value for name, value in header.items() if name not in elsewhere},
-            "shared": {name: at[name, text] for name, text in elsewhere.items()},
-        }
+        elsewhere: dict[str, int] = {}
+
+        def own(data: dict[str, Any], within: str = "", elsewhere: dict[str, int] = elsewhere) -> dict[str, Any]:
+            left: dict[str, Any] = {}
+            for name, value in data.items():
+                pointer, text = _pointer(name, within), _text(value)
+                if often[pointer, text] > 1:
+                    known = shared.setdefault(pointer, {})
+                    elsewhere[pointer] = known.setdefault(text, len(known))
+                    left[name] = None
+                else:
+                    left[name] = own(value, pointer) if isinstance(value, dict) and not within else value
+            return left
+
+        told[run_id] = {"points": run.points.height, "header": own(header), "shared": elsewhere}
+    values = {pointer: [json.loads(text) for text in texts] for pointer, texts in shared.items()}
     column = "run"
     while any(column in (*run.points.columns, *run.header["indicators"]) for run in runs):
         column += "_"
-    return _Document(column, shared, told)
+    return _Document(column, values, told)
+
+
+def _parts(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Pointers to the fields of a header and to what is in them, with their texts."""
+    for name, value in header.items():
+        yield _pointer(name), _text(value)
+        if isinstance(value, dict):
+            yield from ((_pointer(key, _pointer(name)), _text(item)) for key, item in value.items())
+
+
+def _pointer(name: str, within: str = "") -> str:
+    return f"{within}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 def _metrics(run: RunRecord) -> list[str]:

@@ -90,7 +90,14 @@ def test_saving_loses_nothing_whatever_runs_columns_and_amounts_are_called(drawn
         runs = []
         for number, (run_id, (rows, statics)) in enumerate(drawn.items()):
             rows = sorted(rows, key=lambda row: row.step)
-            run = write(Path(folder, "costs", str(number)), rows, run_id=f"{number}{run_id}", name=run_id, more=statics)
+            run = write(
+                Path(folder, "costs", str(number)),
+                rows,
+                run_id=f"{number}{run_id}",
+                name=run_id,
+                more=statics,
+                notes=dict.fromkeys(statics, "as all other runs " * 3),
+            )
             runs.append(load_run(run))
         save_runs(runs, Path(folder, "all.json"))
         assert_same(load_runs(Path(folder, "all.json")), runs)
@@ -226,8 +233,12 @@ def changed(pair, change):
         (lambda run: run["header"].update(status=3), "has no header of a run: 'status' must be a text"),
         (lambda run: run["header"].update(quality={}), "'quality' must be a list of texts"),
         (lambda run: run["header"].update(schema_version=SCHEMA_VERSION + 1), "install a newer lightning-costs"),
-        (lambda run: run["shared"].update(tags=-1), "'tags' is at no position of the values that runs share"),
-        (lambda run: run["shared"].update(indicators=[0]), "'indicators' is at no position"),
+        (lambda run: run["shared"].update({"/tags": -1}), "'/tags' is at no position of the values that runs share"),
+        (lambda run: run["shared"].update({"/indicators": [0]}), "'/indicators' is at no position"),
+        (lambda run: run["shared"].update({"/indicators": 0.0}), "'/indicators' is at"),
+        (lambda run: run["shared"].update({"": 0}), "'' is at no position"),
+        (lambda run: run["shared"].update({"/name/x": 0}), "'/name/x' is at no position"),
+        (lambda run: run["shared"].update({"/a/b/c": 0}), "'/a/b/c' is at no position"),
         (lambda run: run.update(shared=None), "expected an object with the fields 'points', 'header' and 'shared'"),
         (lambda run: run.update(points=4), r"has 4 points, and all\.parquet holds 3 of it: the two files were not"),
     ],
