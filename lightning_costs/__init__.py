@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_costs.recorder import Recorder as Recorder
     from lightning_costs.stores.loader import load_run as load_run
     from lightning_costs.stores.loader import load_runs as load_runs
+    from lightning_costs.stores.saved import save_runs as save_runs
 
 _HOME = {
     "CostBudget": "budget",
@@ -35,6 +36,7 @@ _HOME = {
     "default_indicators": "indicators",
     "load_run": "stores.loader",
     "load_runs": "stores.loader",
+    "save_runs": "stores.saved",
 }
 __all__ = [*sorted(_HOME), "compare", "measure"]
 

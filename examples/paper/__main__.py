@@ -78,7 +78,7 @@ def _trained(study: Study, asked: argparse.Namespace) -> list[RunRecord]:
     jobs = study.jobs(asked.size, folder, asked.seeds, asked.arm)
     runs = run_jobs(jobs, asked.study, asked.least_share)
     if asked.keep:
-        keep(runs, folder, RESULTS / folder.name)
+        keep(runs, study, asked.size)
     return runs
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars
 
-from lightning_costs import load_runs
+from lightning_costs import load_runs, save_runs
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.stores.folder import HEADER, PARQUET
 
 from .claims import Results
 from .study import Study, find_study
@@ -19,30 +20,33 @@ from .study import Study, find_study
 RESULTS = Path(__file__).parent / "results"
 
 
-def keep(runs: list[RunRecord], source: Path, folder: Path) -> None:
-    """Write small copies of run folders; what is in the folder of other runs goes.
+def keep(runs: Sequence[RunRecord], study: Study, size: str) -> None:
+    """Keep small copies of a study's runs, beside those of other methods and seeds that are kept already.
 
-    A copy has the points at which quality was evaluated and the last one. Columns that are missing at each of them are
-    left out: the header declares them, and says why they are missing.
+    A copy has the points at which quality was evaluated and the last one. What was kept of other settings than the
+    study's of today goes.
 
     Args:
         runs: Finished runs.
-        source: Where their run folders are.
-        folder: Where a folder for each is made.
+        study: The study.
+        size: Their size.
     """
-    for old in folder.glob("*"):
-        for file in old.glob("*"):
-            file.unlink()
-        old.rmdir()
-    for run in runs:
-        small = folder / run.id
-        small.mkdir(parents=True)
-        header = json.loads((source / run.id / HEADER).read_text(encoding="utf-8"))
-        (small / HEADER).write_text(json.dumps(header, separators=(",", ":")) + "\n", encoding="utf-8")
-        last = polars.int_range(polars.len()) == polars.len() - 1
-        points = run.points.filter(polars.col(header["monitor"]).is_not_null() | last)
-        known = [name for name in points.columns if points[name].null_count() < points.height]
-        points.select(known).write_parquet(small / PARQUET, compression="zstd", compression_level=19, statistics=False)
+    new = [run.header["job"] for run in runs]
+    now = [_method(job.facts) for job in study.jobs(size, RESULTS, seeds=1)]
+    others = [run for run in kept(study, size) if run.header["job"] not in new and _method(run.header["job"]) in now]
+    save_runs([*others, *map(_small, runs)], _file(study, size))
+
+
+def _method(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "seed"}
+
+
+def _small(run: RunRecord) -> RunRecord:
+    """The run at its evaluations and its end. Metrics of other points, such as a training loss, are left out."""
+    last = polars.int_range(polars.len()) == polars.len() - 1
+    points = run.points.filter(polars.col(run.header["monitor"]).is_not_null() | last)
+    gone = [name for name in run.quality_columns if points[name].null_count() == points.height]
+    return replace(run, points=points.drop(gone))
 
 
 @cache
@@ -55,5 +59,9 @@ def kept_results(name: str, size: str) -> Results | None:
 
 def kept(study: Study, size: str) -> list[RunRecord]:
     """The runs of a study that are kept; none where it was not trained at that size."""
-    folder = RESULTS / f"{study.name}-{size}"
-    return load_runs(folder) if folder.is_dir() else []
+    file = _file(study, size)
+    return load_runs(file) if file.is_file() else []
+
+
+def _file(study: Study, size: str) -> Path:
+    return RESULTS / f"{study.name}-{size}.json"

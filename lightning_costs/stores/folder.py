@@ -100,15 +100,7 @@ class RunFolder:
         self._replace(HEADER, lambda fresh: fresh.write_text(whole, encoding="utf-8"))
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a file beside `name` and put it in its place; where that fails, nothing stays behind."""
-        fresh = self.path / f".{name}.{os.getpid()}"
-        try:
-            write(fresh)
-            fresh.replace(self.path / name)
-        except BaseException:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise
+        replace_file(self.path / name, write)
 
     def rewrite(self, points: polars.DataFrame, header: Mapping[str, Any]) -> None:
         """Replace the points in the files that are there: the journal first, which the table must not be older than."""
@@ -219,6 +211,18 @@ class RunFolder:
         written = parquet(to_columns(read_journal(self.path / JOURNAL), header))
         self._replace(PARQUET, lambda fresh: fresh.write_bytes(written))
         return written
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside a path and put it in its place; where that fails, nothing stays behind."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(fresh)
+        fresh.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
 
 
 def _every_second(lines: list[tuple[bool, bytes]], *, of_train: bool) -> list[tuple[bool, bytes]]:

@@ -39,9 +39,17 @@ def header_of(text: str | bytes) -> dict[str, Any]:
         ValueError: Names the field, what was expected there and what is there.
     """
     try:
-        header = json.loads(text, parse_constant=lambda _: None)
+        return header_from(json.loads(text, parse_constant=lambda _: None))
     except RecursionError:
         raise Misshapen(f"expected data at most {DEEPEST} levels deep") from None
+
+
+def header_from(header: Any) -> dict[str, Any]:
+    """The header that data of JSON hold; of a newer version its number alone.
+
+    Raises:
+        ValueError: Names the field, what was expected there and what is there.
+    """
     if not isinstance(header, dict):
         raise Misshapen(f"expected an object with the field 'schema_version', got {_said(header)}")
     version = _count(header.get("schema_version"), "schema_version")

@@ -11,6 +11,8 @@ from pathlib import Path
 MOST_HEADER_BYTES = 16 << 20
 MOST_LINE_BYTES = 16 << 20
 MOST_POINTS_BYTES = 256 << 20
+#: Headers of saved runs: 15,000 of them.
+MOST_HEADERS_BYTES = 512 << 20
 #: Rows times columns of a table of points: 100,000 points of 500 columns.
 MOST_VALUES = 50_000_000
 

@@ -20,11 +20,14 @@ from lightning_costs.stores.places import Place
 from lightning_costs.stores.published import read_published
 from lightning_costs.stores.reading import Reading
 from lightning_costs.stores.recorded import read_folder
+from lightning_costs.stores.saved import HEADERS, SavedRun, read_saved, saved_at
 from lightning_costs.stores.wandb_runs import ONLINE, TRANSACTIONS, read_offline, read_online
 
 _log = logging.getLogger("lightning_costs")
 
 _Read = Callable[[Place, Reading], RunRecord]
+#: What tells that a run was read already, and how it is read.
+_Entry = tuple[object, Callable[[], RunRecord]]
 TABLES = (".csv", ".tsv", ".parquet")
 LOGS = (".log", ".txt", ".out")
 #: A run's evaluations, as AlgoPerf writes them into a folder per run.
@@ -32,10 +35,10 @@ ALGOPERF = "eval_measurements.csv"
 
 
 def load_run(path: str | Path) -> RunRecord:
-    """A run from its folder.
+    """A run from its folder, or the one that `save_runs` wrote.
 
     Args:
-        path: The folder that holds `header.json`, or its URL.
+        path: The folder that holds `header.json`, the JSON of a saved run, or a URL of either.
 
     Returns:
         The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
@@ -43,9 +46,15 @@ def load_run(path: str | Path) -> RunRecord:
 
     Raises:
         FileNotFoundError: Where there is no run.
-        ValueError: For a header that is broken or from a newer version.
+        ValueError: For a header that is broken or from a newer version, or for several saved runs.
     """
-    with Place.of(path).as_folder() as folder:
+    place = Place.of(path)
+    if (saved := saved_at(place)) is not None:
+        runs = read_saved(saved, _key(saved))
+        if len(runs) != 1:
+            raise ValueError(f"{place} holds {len(runs)} runs, and one was expected; load_runs reads them all")
+        return runs[0][1]()
+    with place.as_folder() as folder:
         if not (folder / HEADER).is_file():
             raise FileNotFoundError(f"no run at {legible(str(path))}: expected a folder that holds {HEADER}")
         return read_folder(folder)
@@ -64,11 +73,12 @@ def load_runs(
 ) -> list[RunRecord]:
     """Runs from all that is named, mixed as you like; those that say when they began come first, oldest first.
 
-    A path is a run folder; a table (CSV, TSV, Parquet: a row per model, or curves with a row per run and step); a
-    folder of Lightning's CSVLogger; an offline run of W&B; a log of MLPerf; a folder that holds such things at any
-    depth; a URL of any of these that fsspec reads; or `wandb:entity/project[/run]`. A folder that holds run folders is
-    read for them alone: loggers' folders beside them tell of the same runs. Tables within folders are not looked for.
-    A W&B run whose run folder is named too is taken once, from its folder.
+    A path is a run folder; the JSON of runs that `save_runs` wrote; a table (CSV, TSV, Parquet: a row per model, or
+    curves with a row per run and step); a folder of Lightning's CSVLogger; an offline run of W&B; a log of MLPerf; a
+    folder that holds such things at any depth; a URL of any of these that fsspec reads; or
+    `wandb:entity/project[/run]`. A folder that holds run folders or
+    saved runs is read for them alone: loggers' folders beside them tell of the same runs. Tables within folders are not
+    looked for. A saved run or a W&B run whose run folder is named too is taken once, from its folder.
 
     A run that cannot be read is left out, with a warning in the log that says why, as long as there are others.
 
@@ -150,8 +160,16 @@ def find_runs(
         if not others:
             raise first
         raise ValueError(f"{first} (as {len(others)} more of these runs cannot be read)") from first
-    folders = {run.id for run in found.values() if run.source in (PARQUET, JOURNAL)}
-    runs = [run for run in found.values() if run.header.get("recorded_as") not in folders]
+    saved = {run.id for key, run in found.items() if isinstance(key, SavedRun)}
+    folders = [run for key, run in found.items() if run.source in (PARQUET, JOURNAL) and not isinstance(key, SavedRun)]
+    twice = saved | {run.id for run in folders}
+    begun = {(run.id, run.header.get("created")) for run in folders}
+    runs = [
+        run
+        for key, run in found.items()
+        if run.header.get("recorded_as") not in twice
+        and not (isinstance(key, SavedRun) and (run.id, run.header.get("created")) in begun)
+    ]
     left_out = [legible(f"left out: {error}") for error in broken.values()]
     check_declared(reading, runs, left_out)
     return Found(
@@ -174,22 +192,28 @@ def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [renamed(run) if "file" in run.header else run for run in runs]
 
 
-def _at(path: str | Path, reading: Reading) -> list[tuple[object, Callable[[], RunRecord]]]:
+def _at(path: str | Path, reading: Reading) -> list[_Entry]:
     """The runs at one path: what tells that one was read already, and how it is read."""
     if str(path).startswith(ONLINE):
         return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
     place = Place.of(path)
     if not place.exists():
         raise FileNotFoundError(f"no run under {legible(str(path))}: there is no such file or folder")
+    if place.is_file() and (saved := saved_at(place)) is not None:
+        return [*read_saved(saved, _key(saved))]
     if place.is_file() and place.name != HEADER:
         return [((_key(place), at), partial(_itself, run)) for at, run in enumerate(_of_file(place, reading))]
-    folders = [(place.parent, _recorded)] if place.is_file() else _folders(place)
-    if not folders:
+    found = [_entry(place.parent, _recorded, reading)] if place.is_file() else _under(place, reading)
+    if not found:
         raise FileNotFoundError(
-            f"no run under {legible(str(path))}: expected folders that hold {HEADER}, a logger's {METRICS}, an "
-            f"offline run of W&B, or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
+            f"no run under {legible(str(path))}: expected folders that hold {HEADER}, a JSON of saved runs, a logger's "
+            f"{METRICS}, an offline run of W&B, or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
         )
-    return [(_key(folder), partial(read, folder, reading)) for folder, read in folders]
+    return found
+
+
+def _entry(place: Place, read: _Read, reading: Reading) -> _Entry:
+    return _key(place), partial(read, place, reading)
 
 
 def _itself(run: RunRecord) -> RunRecord:
@@ -208,16 +232,20 @@ def _of_file(place: Place, reading: Reading) -> list[RunRecord]:
         return [read_mlperf(place, reading)]
     raise ValueError(
         f"{place} is no source of runs: expected a table ({', '.join(TABLES)}, .csv.gz), a log with {TOKEN} "
-        "lines, or a folder"
+        "lines, the .json of saved runs, or a folder"
     )
 
 
-def _folders(place: Place) -> list[tuple[Place, _Read]]:
-    """Folders that hold runs, with how each is read: run folders alone where there are any."""
+def _under(place: Place, reading: Reading) -> list[_Entry]:
+    """Runs in a folder, at any depth: run folders and saved runs alone where there are any."""
     files = place.under()
-    ours = {file.parent.path: file.parent for file in files if file.name == HEADER}
+    folders = {file.parent.path: file.parent for file in files if file.name == HEADER}
+    ours = [_entry(folder, _recorded, reading) for _, folder in sorted(folders.items())]
+    for file in files:
+        if file.suffix == HEADERS and saved_at(file) is not None:
+            ours += read_saved(file, _key(file))
     if ours:
-        return [(folder, _recorded) for _, folder in sorted(ours.items())]
+        return ours
     found: list[tuple[Place, _Read]] = []
     for file in files:
         if file.name == METRICS:
@@ -228,7 +256,7 @@ def _folders(place: Place) -> list[tuple[Place, _Read]]:
             found.append((file, _alone))
         elif file.suffix in LOGS and is_mlperf(file):
             found.append((file, read_mlperf))
-    return found
+    return [_entry(at, read, reading) for at, read in found]
 
 
 def _alone(place: Place, reading: Reading) -> RunRecord:

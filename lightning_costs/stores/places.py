@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 from lightning_costs.core.legible import legible
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
-from lightning_costs.stores.limits import MOST_HEADER_BYTES, MOST_POINTS_BYTES, check_size
+from lightning_costs.stores.limits import MOST_HEADER_BYTES, MOST_POINTS_BYTES, check_size, read_at_most
 
 _PIECE = 1 << 20
 #: A drive's letter is none.
@@ -118,6 +118,17 @@ class Place:
         content: bytes = self.remote.cat_file(self.path) if self.remote else Path(self.path).read_bytes()
         return content
 
+    def read_at_most(self, most_bytes: int) -> bytes:
+        """All that is in the file.
+
+        Raises:
+            ValueError: For more bytes than that, or for what is no regular file.
+        """
+        if not self.remote:
+            return read_at_most(Path(self.path), most_bytes)
+        check_size(str(self), self.remote.size(self.path) or 0, most_bytes)
+        return self.read()
+
     def starts(self, size: int) -> bytes:
         """The first bytes of the file."""
         with self.remote.open(self.path, "rb") if self.remote else open(self.path, "rb") as file:
@@ -138,6 +149,12 @@ class Place:
         """A file of the folder."""
         joined = f"{self.path.rstrip('/')}/{name}" if self.remote else os.path.join(self.path, name)
         return Place(path=joined, remote=self.remote, url=f"{self.url.rstrip('/')}/{name}")
+
+    def beside(self, suffix: str) -> Place:
+        """The file of the same name with another suffix."""
+        cut = len(self.suffix)
+        path, url = self.path[: len(self.path) - cut], self.url[: len(self.url) - cut]
+        return Place(path=path + suffix, remote=self.remote, url=url + suffix)
 
     def under(self) -> list[Place]:
         """Every file below the folder, in order."""

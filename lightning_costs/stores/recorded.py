@@ -64,12 +64,21 @@ def read_header(folder: Path) -> dict[str, Any]:
         header = header_of(read_at_most(folder / HEADER, MOST_HEADER_BYTES))
     except ValueError as error:
         raise ValueError(f"{legible(str(folder / HEADER))} is no header of a run: {error}") from error
+    check_not_newer(header, legible(str(folder)))
+    return _as_it_is(header, folder)
+
+
+def check_not_newer(header: Mapping[str, Any], where: str) -> None:
+    """Refuse a header that a later version of this package wrote.
+
+    Raises:
+        ValueError: Says which version is read.
+    """
     if (version := header["schema_version"]) > SCHEMA_VERSION:
         raise ValueError(
-            f"{legible(str(folder))} was written with schema version {version}, this package reads up to "
-            f"{SCHEMA_VERSION}; install a newer lightning-costs"
+            f"{where} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
+            "install a newer lightning-costs"
         )
-    return _as_it_is(header, folder)
 
 
 def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
@@ -103,7 +112,7 @@ def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polar
     try:
         check_size(path.name, path.stat().st_size, MOST_POINTS_BYTES)
         check_table(path.name, path)
-        return _typed(read_parquet(path, header), header)
+        return typed(read_parquet(path, header), header)
     except (Exception, polars.exceptions.PanicException) as error:
         if else_from.is_file():
             return None
@@ -112,7 +121,7 @@ def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polar
         ) from error
 
 
-def _typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
+def typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
     """A table of points whose columns hold what they must; those that are no numbers, as no metric is, are left out."""
     import polars
 
@@ -124,7 +133,8 @@ def _typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFra
     if dict(frame.schema) == right:
         return frame
     kept = [n for n, kind in frame.schema.items() if n in own or n in costs or kind.is_numeric()]
-    return frame.select(polars.col(name).cast(own.get(name, polars.Float64)) for name in kept)
+    # Of whole columns, as `polars.col` takes a metric that is called '*' or '^a.*$' for a pattern.
+    return polars.DataFrame({name: frame[name].cast(own.get(name, polars.Float64)) for name in kept})
 
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from lightning_costs.core.reprice import reprice
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.folder import HEADER, RunFolder
-from lightning_costs.stores.loader import load_run
 from lightning_costs.stores.lock import LOCK, FolderLock, Held
-from lightning_costs.stores.recorded import killed
+from lightning_costs.stores.recorded import killed, read_folder
 from lightning_costs.stores.writer import utc
 
 
@@ -45,7 +44,7 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
         ValueError: For a run that is still running, or may be.
     """
     folder = Path(path)
-    status = load_run(folder).header.get("status")
+    status = read_folder(folder).header.get("status")
     had_lock = (folder / LOCK).is_file()
     try:
         lock = FolderLock.take(folder)
@@ -57,7 +56,7 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
                 f"{folder} says that it is running, and whether it still does cannot be told from here; "
                 "where it is over, give --force"
             )
-        before = load_run(folder)
+        before = read_folder(folder)
         if status == "killed":  # while we hold the lock, its writer seems to live
             before = replace(before, header=killed(dict(before.header)))
         return _reprice(folder, before, tariff)

@@ -82,7 +82,13 @@ def read_parquet(path: Path | BytesIO, header: Mapping[str, Any]) -> polars.Data
     """A table of points, with every cost column: one that was left out as missing throughout is missing."""
     import polars
 
-    frame = polars.read_parquet(path)
+    return with_costs(polars.read_parquet(path), header)
+
+
+def with_costs(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
+    """A table of points with every cost column: one that is not there is missing throughout."""
+    import polars
+
     absent = [
         polars.lit(None, polars.Float64).alias(name) for name in cost_columns(header) if name not in frame.columns
     ]

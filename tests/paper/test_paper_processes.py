@@ -13,6 +13,7 @@ from torch import nn
 pytest.importorskip("deepspeed", reason="both studies train by it")
 
 from examples.paper import pipeline, ranks, zero
+from examples.paper.child import process_context
 from examples.paper.data import Digits
 from examples.paper.running import done
 from examples.paper.study import Job
@@ -57,6 +58,12 @@ def test_batches_are_the_seeds_and_micro_batches_are_their_parts() -> None:
     parts = list(ranks.micro_batches(batches[0], 60))
     assert torch.equal(torch.cat([labels for _, labels in parts]), batches[0][1])
     assert not torch.equal(batches[0][1], next(ranks.global_batches(digits, settings, 8))[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once() -> None:
+    """By the server of processes, as where a command trains."""
+    process_context().set_forkserver_preload([*ranks.PRELOAD, "sklearn.datasets", __name__])
 
 
 def _fails(job: Job, tell: ranks.Tell) -> None:

@@ -8,13 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from examples.paper import STUDIES, learning
+from examples.paper import STUDIES, learning, ranks
+from examples.paper.child import process_context
 from examples.paper.claims import Results
 from examples.paper.study import Study, find_study
 from examples.paper.telling import cost_lines
 from lightning_costs import CostMonitor, load_runs
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once() -> None:
+    """By the server of processes, as where a command trains; ZeRO loads the last one, seconds in each process."""
+    late = ("sklearn.datasets", "deepspeed.runtime.zero.muon.muon_optimizer")
+    process_context().set_forkserver_preload([*ranks.PRELOAD, *late])
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,17 @@ def test_a_column_that_the_parquet_leaves_out_is_missing_and_not_gone(tmp_path):
     assert again.final == whole.final
 
 
+def test_a_metric_whose_name_is_a_pattern_is_read_from_a_table_of_other_types(tmp_path):
+    rows = [point(1, quality={"*": 0.5, "^.*$": 0.25, "": 1.0})]
+    whole = load_run(write(tmp_path / "r1", rows))
+    (tmp_path / "r1" / JOURNAL).unlink()
+    other = {s.name: s.cast(pl.Int32) if s.name == "steps" else s for s in whole.points}
+    pl.DataFrame(other).write_parquet(tmp_path / "r1" / PARQUET)
+    again = load_run(tmp_path / "r1")
+    assert again.points.equals(whole.points)
+    assert again.quality_columns == ["*", "^.*$", ""]
+
+
 def test_a_run_without_points_is_a_run(tmp_path):
     for close in (True, False):
         run = load_run(write(tmp_path / f"r{close}", close=close))
