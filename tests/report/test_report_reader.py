@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from pages import opened
 from synthetic import make_run, zoo
-from test_report_browser import opened
 
 from lightning_costs.compare import compare
 from lightning_costs.core.tariff import Tariff

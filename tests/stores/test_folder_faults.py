@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_folder import header, point
+from run_folders import header, point
 
 from lightning_costs import load_run
 from lightning_costs.core.records import CurvePoint

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_folder import header, point
+from run_folders import header, point
 
 from lightning_costs import load_run
 from lightning_costs.stores import lock as locks

@@ -10,7 +10,7 @@ import sys
 import polars
 from hypothesis import given
 from hypothesis import strategies as st
-from test_folder import header, point, points
+from run_folders import header, point, points
 
 from lightning_costs.stores.parquet import parquet
 from lightning_costs.stores.table import to_columns, to_frame
