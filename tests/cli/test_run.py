@@ -22,6 +22,8 @@ from lightning_costs.core.records import RunRecord
 from lightning_costs.launch import entry
 from lightning_costs.launch.options import RunOptions
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PYTHON = sys.executable

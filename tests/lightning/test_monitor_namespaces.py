@@ -15,6 +15,8 @@ from lightning_models import NAMESPACES
 
 from lightning_costs import load_runs
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 #: Starting a process takes seconds: the other namespace is tried with `-m slow`.
 MOSTLY_ONE = [NAMESPACES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMESPACES[1:])]

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("deepspeed", reason="both studies train by it")
 
 from examples.paper import pipeline, ranks, zero

@@ -16,6 +16,8 @@ from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.indicators.compute import Flop
 from lightning_costs.indicators.counts import Samples, Steps
 
+pytestmark = pytest.mark.integration
+
 _BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bubble.py"
 pytest.importorskip("deepspeed", reason="half of the cases are DeepSpeed's")
 

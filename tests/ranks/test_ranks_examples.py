@@ -13,6 +13,8 @@ from processes import free_port
 
 from lightning_costs import load_runs
 
+pytestmark = pytest.mark.integration
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deepspeed_digits.py"
 BIN = Path(sys.executable).parent
 LAUNCHERS = {

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from processes import run
 
+pytestmark = pytest.mark.integration
+
 PARAMS = 8 * (64 * 64 + 64)
 
 _SCRIPT = """
