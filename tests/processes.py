@@ -36,6 +36,7 @@ class Script:
     arguments: tuple[str, ...] = ()
     cwd: Path = field(default_factory=Path.cwd)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    own_group: bool = False  # whoever kills its group kills the processes that it started
 
     def __post_init__(self) -> None:
         number = len(list(self.cwd.glob("said-*")))
@@ -82,6 +83,8 @@ def _as_main(script: Script, out: str, err: str) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
+    if script.own_group:
+        os.setsid()
     os.environ.clear()
     os.environ.update(script.environment)
     os.chdir(script.cwd)
@@ -89,7 +92,11 @@ def _as_main(script: Script, out: str, err: str) -> None:
     path = [str(script.path.parent), *filter(None, script.environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.path[:0] = path
     sys.argv = [str(script.path), *script.arguments]
-    runpy.run_path(str(script.path), run_name="__main__")
+    try:
+        runpy.run_path(str(script.path), run_name="__main__")
+    except Exception:  # noqa: BLE001 - as Python itself: the hook tells of it, and the status says so
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
 
 
 def start(script: str, folder: Path, ranks: int = 2, *arguments: str, per_node: int = 0) -> list[Script]:

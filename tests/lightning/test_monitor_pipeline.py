@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from lightning_models import NAMESPACES
+from processes import TESTS, Script
 
 from lightning_costs import compare, load_runs
+
+pytestmark = pytest.mark.integration
 
 _ROOT = Path(__file__).parents[2]
 
@@ -66,11 +66,8 @@ distributed.destroy_process_group()
 def test_a_schedule_is_found_and_one_step_of_it_is_drawn_on_the_page_and_for_wandb(tmp_path: Path, name: str) -> None:
     script = tmp_path / "train.py"
     script.write_text(_SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(_ROOT / "tests"), name, str(tmp_path)], capture_output=True, text=True,
-        env=os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}, cwd=tmp_path, check=False, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = Script(script, (TESTS, name, str(tmp_path)), tmp_path).ended()
+    assert done.code == 0, done.err[-3000:]
     (run,) = load_runs(tmp_path / "costs")
     told = run.header["pipeline"]
     assert (told["schedule"], told["stages"], told["microbatches"], told["chunks"]) == (
@@ -93,11 +90,9 @@ def test_a_schedule_is_found_and_one_step_of_it_is_drawn_on_the_page_and_for_wan
 
 
 def test_the_example_trains_two_stages_on_two_processes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(_ROOT / "examples" / "pipeline.py"), "--epochs", "1", "--save-dir", str(tmp_path)],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    example = _ROOT / "examples" / "pipeline.py"
+    done = Script(example, ("--epochs", "1", "--save-dir", str(tmp_path)), tmp_path).ended()
+    assert done.code == 0, done.err[-3000:]
     (run,) = load_runs(tmp_path)
     told = run.header["pipeline"]
     assert (told["schedule"], told["stages"], told["microbatches"]) == ("Schedule1F1B", 2, 4)
@@ -107,4 +102,4 @@ def test_the_example_trains_two_stages_on_two_processes(tmp_path: Path) -> None:
     assert run.final["samples"] == 1380, "a replica's samples are counted once"
     assert run.final["params"] == 64 * 1024 + 1024 + 4 * (1024 * 1024 + 1024) + 1024 * 10 + 10, "of both stages"
     assert run.points["val/acc"].drop_nulls()[-1] > 0.5
-    assert "4 micro-batches" in done.stdout
+    assert "4 micro-batches" in done.out

@@ -19,6 +19,8 @@ from wandb_server import ENTITY, KEY, WandbServer
 from lightning_costs import compare, load_runs
 from lightning_costs.core.records import RunRecord
 
+pytestmark = pytest.mark.integration
+
 SOMEBODY = "u5er-0f-th15"
 TESTS = Path(__file__).parents[1]
 TRAIN = """

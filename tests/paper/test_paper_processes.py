@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-pytestmark = pytest.mark.integration
-
 pytest.importorskip("deepspeed", reason="both studies train by it")
 
 from examples.paper import pipeline, ranks, zero
@@ -20,6 +18,8 @@ from examples.paper.running import done
 from examples.paper.study import Job
 from lightning_costs import measure
 from lightning_costs.core.records import RunRecord
+
+pytestmark = pytest.mark.integration
 
 
 def test_both_stages_of_the_pipeline_are_equally_many_parameters_but_for_its_ends() -> None:

@@ -18,6 +18,8 @@ from examples.paper.study import Job, find_study
 from examples.paper.telling import tell
 from lightning_costs import load_run, load_runs
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 #: Two methods, told apart by a setting; a run takes a moment.
 SOURCE = """

@@ -259,6 +259,7 @@ def _sharded(rank: int, port: int, queue: object) -> None:
         queue.put(found)  # type: ignore[attr-defined]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 def test_sharded_parameters_count_in_full_on_two_real_processes():
     import socket

@@ -24,6 +24,8 @@ from lightning_costs.report.wandb import publish
 from lightning_costs.report.wandb.panels import bar_tables
 from lightning_costs.report.wandb.publish import dry_run, parted
 
+pytestmark = pytest.mark.integration
+
 TRAIN = """
 import sys
 sys.path.insert(0, sys.argv[1])
