@@ -15,8 +15,9 @@ from pathlib import Path
 
 TESTS = str(Path(__file__).parent)
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["lightning.pytorch", "pytorch_lightning", "lightning.fabric", "lightning_fabric"])
+#: Forks a server that has imported what takes long.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["lightning.pytorch", "pytorch_lightning", "lightning.fabric", "lightning_fabric"])
 
 
 def free_port() -> int:
@@ -43,7 +44,7 @@ class Script:
         self._out, self._err = (self.cwd / f"said-{number}.{name}" for name in ("out", "err"))
         for file in (self._out, self._err):
             file.touch()
-        self.process: ForkServerProcess = _FORKS.Process(target=_as_main, args=(self, str(self._out), str(self._err)))
+        self.process: ForkServerProcess = FORKS.Process(target=_as_main, args=(self, str(self._out), str(self._err)))
         self.process.start()
 
     def __getstate__(self) -> dict[str, object]:

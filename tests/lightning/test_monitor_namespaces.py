@@ -159,7 +159,9 @@ if __name__ == "__main__":
 def test_a_monitor_that_a_spawned_process_gets_is_a_callback_there(tmp_path: Path, name: str) -> None:
     script = tmp_path / "spawns.py"
     script.write_text(_OF_A_SPAWNED_PROCESS.format(name=name))
-    assert "CostMonitor" in python(str(script), cwd=tmp_path).stdout
+    done = Script(script, (), tmp_path).ended()
+    assert done.code == 0, done.err[-3000:]
+    assert "CostMonitor" in done.out
 
 
 _FIT = """
@@ -234,8 +236,10 @@ def test_a_copy_without_metadata_in_a_zip_measures_and_reports(tmp_path: Path) -
         for path in sorted((ROOT / "lightning_costs").rglob("*")):
             if path.suffix not in (".pyc", ""):
                 file.write(path, path.relative_to(ROOT))
-    done = python("-c", _WITHOUT_METADATA.format(archive=str(archive), tests=str(ROOT / "tests")), cwd=tmp_path)
-    assert "PackageNotFoundError" not in done.stderr
+    (tmp_path / "train.py").write_text(_WITHOUT_METADATA.format(archive=str(archive), tests=str(ROOT / "tests")))
+    done = Script(tmp_path / "train.py", (), tmp_path).ended()
+    assert done.code == 0, done.err[-3000:]
+    assert "PackageNotFoundError" not in done.err
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["written_by"] == "lightning-costs unknown"
     assert run.header["status"] == "finished"

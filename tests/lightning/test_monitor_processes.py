@@ -15,38 +15,6 @@ from lightning_costs.cli import show
 
 pytestmark = pytest.mark.integration
 
-_SCRIPT = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from lightning_models import classifier, data, namespace, trainer
-from lightning_costs import CostMonitor
-pl = namespace("lightning.pytorch")
-
-
-class Model(type(classifier(pl))):
-    pass
-
-
-if __name__ == "__main__":
-    monitor = CostMonitor(save_dir=sys.argv[2], monitor="val/acc", mode="max")
-    fit = trainer(pl, monitor, devices=2, strategy=sys.argv[3], logger=pl.loggers.CSVLogger(sys.argv[2] + "/csv"))
-    fit.fit(Model(), data(), data())
-"""
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_processes_that_lightning_launches_leave_one_run_of_all_of_them(tmp_path: Path, strategy: str) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(_SCRIPT)
-    done = Script(script, (TESTS, str(tmp_path / "costs"), strategy), tmp_path).ended()
-    assert done.code == 0, done.err[-3000:]
-    (run,) = load_runs(tmp_path / "costs")
-    assert run.header["setup"]["processes"] == 2
-    assert (run.final["steps"], run.final["samples"]) == (8, 128)
-    assert run.final["total_s"] is not None
-    assert run.points["val/acc"].drop_nulls().len() == 2
-
-
 _RESUMED = """
 import sys
 sys.path.insert(0, sys.argv[1])
