@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-lowest test-newest lint bench paper paper-docs clean
+.PHONY: demo test test-fast test-lowest test-newest lint bench paper paper-docs clean
 
 ## Train on real data and compare the runs: no account, no network after installation.
 demo: $(READY)
@@ -12,6 +12,10 @@ demo: $(READY)
 ## Everything CI checks.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+## What needs no process of its own, no server, no browser and no GPU: while you work.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (integration or browser or gpu or slow)"
 
 ## The paper's claims by real training (docs/paper/): one study, all of them, the pages from the runs that are kept.
 PAPER := fig1 fig2 fig4 table1 sec21 sec22 sec32 sec32b pipeline zero

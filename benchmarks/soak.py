@@ -121,6 +121,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
     folder.mkdir()
     environment = {**os.environ, "LIGHTNING_COSTS_RUN_ID": f"soak-{number}"}
     made: dict[Path, tuple[Attempt, int]] = {}  # checkpoint: who made it, and at which position
+    late_s = 0.0  # between asking for processes and having them: a busy machine takes its time
     known, known_s = 0, 0.0  # the run's totals as its folder has them
     seen = 0  # points checked so far
     count = {"attempts": 0, "killed": 0, "interrupted": 0, "unflushed": 0, "unborn": 0, "ran": 0}
@@ -142,6 +143,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
             [sys.executable, __file__, "--train", str(folder), str(resume or ""), str(steps)],
             env=environment, stdout=subprocess.DEVNULL, stderr=(folder / f"stderr-{n}").open("wb"),
         )  # fmt: skip
+        late_s += time.time() - began
         how = dice.choice([signal.SIGKILL, signal.SIGTERM])
         if not last:
             if dice.random() < 0.1:
@@ -201,7 +203,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
     expect(run.points["total_s"].is_sorted(), True, "totals never go down")
     # Seconds: the process's start is known to a clock tick, and the last point's time is read a little after its clock.
     off_s = abs(final["total_s"] - known_s)
-    if off_s > 0.05 * count["attempts"] + 0.001 * known_s:
+    if off_s > late_s + 0.05 * count["attempts"] + 0.001 * known_s:
         raise WrongError(f"total_s is {final['total_s']:.3f}, true {known_s:.3f}")
     if not math.isclose(final["lost_s"] + reached["total_s"], final["total_s"]):
         raise WrongError(f"lost_s {final['lost_s']} and {reached['total_s']} to reach are not {final['total_s']}")

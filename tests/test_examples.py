@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 
 from lightning_costs import load_runs
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def search(monkeypatch: pytest.MonkeyPatch) -> ModuleType:

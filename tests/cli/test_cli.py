@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import call
 from fakes import FakeClock
 
 from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
-from lightning_costs.cli import main
 from lightning_costs.core.formatting import human
 
 
@@ -37,13 +37,6 @@ def runs(tmp_path: Path) -> Path:
     make_run(folder, "slow", qualities=[0.4, 0.7, 0.9], speed=3)
     make_run(folder, "broken", qualities=[0.3], status="failed")
     return folder
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int | str | None:
-    monkeypatch.setattr("sys.argv", ["lightning-costs", *map(str, args)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code
 
 
 def test_show_gives_a_run_in_human_units_and_says_how_to_get_what_is_missing(

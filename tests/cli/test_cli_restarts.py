@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import call
 from fakes import FakeClock
-from test_cli import call
 
 from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
 from lightning_costs.compare.comparison import Comparison

@@ -86,6 +86,7 @@ def test_every_report_of_hostile_runs_is_written_and_holds_none_of_it(
         assert not (HIDDEN - ours) & set(page), path.name
 
 
+@pytest.mark.integration
 def test_a_name_that_no_xml_holds_ends_no_process_that_draws_it(runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("altair")
     kept = [next(runs.glob("*xml")), next(runs.glob("*colour")), runs / "plain"]
@@ -140,6 +141,7 @@ def test_a_run_that_cannot_be_read_costs_the_others_nothing_and_is_named_once(
     assert call(monkeypatch, capfd, "check", costs / "broken", "--baseline", costs / "one")[0] == 2
 
 
+@pytest.mark.integration
 def test_a_terminal_that_speaks_ascii_alone_shows_what_it_can(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", rich_header("Zoë 👩\u200d🔬"))
     done = subprocess.run(

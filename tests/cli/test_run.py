@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import command_line
 import pytest
 import run_scripts
+from processes import Script
 
 from lightning_costs import load_runs
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.launch import entry
 from lightning_costs.launch.options import RunOptions
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -86,6 +90,28 @@ def call(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     return call
 
 
+@pytest.fixture
+def measured(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Call:
+    """Runs `train.py` as `lightning-costs run OPTIONS -- python train.py` would, forked and without the launcher."""
+
+    def measured(*options: str, script: str, arguments: tuple[str, ...] = ()) -> Done:
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "train.py").write_text(script)
+        (folder / "tariff.toml").write_text("gco2e_per_kwh = 100.0\n")
+        variables: dict[str, str] = {}
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("lightning_costs.launch.command.run", lambda _, given: variables.update(given))
+        assert command_line.call(monkeypatch, "run", *options, "--", PYTHON) in (0, None)
+        assert variables["LIGHTNING_COSTS"] == "1"
+        done = Script(folder / "train.py", arguments, folder, environment | variables).ended()
+        assert done.code is not None
+        return Done(folder, done.code, done.out, done.err)
+
+    return measured
+
+
 # Three scripts, unmodified ----------------------------------------------------------------------------------
 
 
@@ -102,8 +128,8 @@ def test_a_gan_with_manual_optimization_is_measured(call: Call) -> None:
     assert run.final["flop"]
 
 
-def test_a_text_classifier_with_dict_batches_is_measured_under_its_checkpoints_metric(call: Call) -> None:
-    done = call(*COSTS, "run", "--log-every-n-steps", "1", "--", PYTHON, "train.py", script=run_scripts.TEXT)
+def test_a_text_classifier_with_dict_batches_is_measured_under_its_checkpoints_metric(measured: Call) -> None:
+    done = measured("--log-every-n-steps", "1", script=run_scripts.TEXT)
     assert done.code == 0, done.err[-3000:]
     run = done.run
     assert run.final["samples"] == 64
@@ -114,7 +140,9 @@ def test_a_text_classifier_with_dict_batches_is_measured_under_its_checkpoints_m
 
 
 @pytest.mark.parametrize(("key", "samples"), [("1", 96), ("labels", None)])
-def test_a_key_tells_the_samples_of_a_script_that_stays_as_it_is(call: Call, key: str, samples: float | None) -> None:
+def test_a_key_tells_the_samples_of_a_script_that_stays_as_it_is(
+    measured: Call, key: str, samples: float | None
+) -> None:
     script = """
 import torch
 import lightning.pytorch as pl
@@ -134,22 +162,20 @@ class Model(BoringModel):
 if __name__ == "__main__":
     pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False).fit(Model(), Batches())
 """
-    done = call(*COSTS, "run", "--batch-size-key", key, "--", PYTHON, "train.py", script=script)
+    done = measured("--batch-size-key", key, script=script)
     assert done.code == 0
     assert done.run.final["samples"] == samples
     said = done.run.header["methods"] if samples else done.run.header["missing"]
     assert f"{key!r}" in said["samples"]
 
 
-def test_a_lightning_cli_script_takes_its_options_and_ours(call: Call) -> None:
+def test_a_lightning_cli_script_takes_its_options_and_ours(measured: Call) -> None:
     ours = "--name cli --monitor val/loss --mode min --target 0.5 --target 0.25 --tariff tariff.toml"
     its = (
         "fit --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.logger false --trainer.limit_train_batches 4 "
         "--trainer.enable_progress_bar false --model.lr 0.01"
     )
-    done = call(
-        *COSTS, "run", *ours.split(), "--save-dir", "out", PYTHON, "train.py", *its.split(), script=run_scripts.CLI
-    )
+    done = measured(*ours.split(), "--save-dir", "out", script=run_scripts.CLI, arguments=tuple(its.split()))
     assert done.code == 0, done.err[-3000:]
     (run,) = done.runs("out")  # beside the script, which went elsewhere
     assert run.name == "cli"
@@ -182,27 +208,17 @@ def test_what_a_script_prints_logs_and_shows_is_its_own(call: Call, name: str) -
     assert bar == ["v_num"]
 
 
-def test_what_is_asked_for_goes_to_the_scripts_loggers_and_metrics(call: Call) -> None:
+def test_what_is_asked_for_goes_to_the_scripts_loggers_and_metrics(measured: Call) -> None:
     script = run_scripts.QUIET.format(name="lightning.pytorch")
     for log, curves in (("complete", True), ("headline", False)):
-        done = call(*COSTS, "run", "--log", log, "--", PYTHON, "-W", "ignore", "train.py", script=script)
+        done = measured("--log", log, script="import warnings\nwarnings.simplefilter('ignore')\n" + script)
         metrics, row, bar, _ = json.loads(done.out)
         assert {"cost/energy_j", "cost/flop"} <= set(metrics) & set(row)
         assert ("cost/optimizer_steps" in row) == curves
         assert "cost" in bar
 
 
-@pytest.mark.parametrize("name", ["lightning.fabric", pytest.param("lightning_fabric", marks=pytest.mark.slow)])
-def test_a_fabric_scripts_standard_output_is_its_own_and_it_gets_no_second_lightning(call: Call, name: str) -> None:
-    imported = "{'lightning', 'lightning_fabric', 'pytorch_lightning'} & set(sys.modules)"
-    script = run_scripts.FABRIC.replace("lightning.fabric", name) + f"    print(*({imported}))\n"
-    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=script)
-    assert done.out == name.partition(".")[0] + "\n"
-    assert "next: lightning-costs show" in done.err
-
-
-@pytest.mark.parametrize("costs", ["0", "1"])
-def test_a_warning_that_python_shows_once_is_shown_once(call: Call, costs: str) -> None:
+def test_a_warning_that_python_shows_once_is_shown_once(measured: Call) -> None:
     """In Fabric the meters open at the first training batch: what a script warned of before is not warned of again."""
     begins = "        for step, (x, y) in enumerate(train):\n"
     script = (
@@ -212,7 +228,7 @@ def test_a_warning_that_python_shows_once_is_shown_once(call: Call, costs: str) 
         .replace("    for epoch in", "    warn()\n    for epoch in")
         .replace(begins, f"{begins}            warn()\n")
     )
-    done = call(PYTHON, "train.py", script=script, LIGHTNING_COSTS=costs, LIGHTNING_COSTS_COUNTRY="FRA")
+    done = measured(script=script)
     assert done.code == 0, done.err[-3000:]
     assert done.err.count("UserWarning: mine") == 1
 
@@ -220,11 +236,8 @@ def test_a_warning_that_python_shows_once_is_shown_once(call: Call, costs: str) 
 # A budget ---------------------------------------------------------------------------------------------------
 
 
-def test_a_script_without_an_end_ends_where_its_budget_is_used_up(call: Call) -> None:
-    done = call(
-        *COSTS, "run", "--budget", "steps=25", "--budget", "energy_j=3.6e9", "--", PYTHON, "train.py",
-        script=run_scripts.ENDLESS,
-    )  # fmt: skip
+def test_a_script_without_an_end_ends_where_its_budget_is_used_up(measured: Call) -> None:
+    done = measured("--budget", "steps=25", "--budget", "energy_j=3.6e9", script=run_scripts.ENDLESS)
     assert done.code == 0, done.err[-3000:]
     assert done.run.final["steps"] == 25
     assert done.run.header["stopped"]["column"] == "steps"
@@ -255,10 +268,15 @@ _FORWARD_FLOP = 2 * (16 * 32 + 32 * 4)
 _STEP_FLOP = 3 * _FORWARD_FLOP - 2 * 16 * 32  # the first layer has no input gradient
 
 
-def test_a_fabric_script_leaves_a_run_whose_counts_are_exact(call: Call) -> None:
+def test_a_fabric_script_leaves_a_run_whose_counts_are_exact_and_its_standard_output_and_imports_are_its_own(
+    call: Call,
+) -> None:
     command = [*COSTS, "run", "--monitor", "val/acc", "--mode", "max", "--infer", "auto", "--", PYTHON, "train.py"]
-    done = call(*command, script=run_scripts.FABRIC)
+    imported = "{'lightning', 'lightning_fabric', 'pytorch_lightning'} & set(sys.modules)"
+    done = call(*command, script=run_scripts.FABRIC + f"    print(*({imported}))\n")
     assert done.code == 0, done.err[-3000:]
+    assert done.out == "lightning\n"
+    assert "next: lightning-costs show" in done.err
     run = done.run
     assert (run.header["status"], run.source) == ("finished", "points.parquet")
     final = run.final
@@ -273,9 +291,9 @@ def test_a_fabric_script_leaves_a_run_whose_counts_are_exact(call: Call) -> None
     assert run.header["setup"]["dataset_samples"] == 64
 
 
-def test_a_fabric_script_that_fails_keeps_what_it_spent(call: Call) -> None:
+def test_a_fabric_script_that_fails_keeps_what_it_spent(measured: Call) -> None:
     script = run_scripts.FABRIC.replace("lightning.fabric", "lightning_fabric")
-    done = call(*COSTS, "run", PYTHON, "train.py", "--fail", script=script)
+    done = measured(script=script, arguments=("--fail",))
     assert done.code == 1
     assert "the data is broken" in done.err
     assert (done.run.header["status"], done.run.source) == ("failed", "points.parquet")
@@ -287,8 +305,8 @@ def test_a_fabric_script_that_fails_keeps_what_it_spent(call: Call) -> None:
 # Several monitors, several processes ------------------------------------------------------------------------
 
 
-def test_each_fit_is_a_run_and_a_trainer_with_a_monitor_of_its_own_gets_no_second_one(call: Call) -> None:
-    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.SEVERAL)
+def test_each_fit_is_a_run_and_a_trainer_with_a_monitor_of_its_own_gets_no_second_one(measured: Call) -> None:
+    done = measured(script=run_scripts.SEVERAL)
     assert done.code == 5, done.err[-3000:]
     for folder in ("costs", "own"):
         runs = done.runs(folder)
@@ -411,8 +429,6 @@ def test_a_run_that_goes_on_in_its_folder_is_recorded_and_a_trial_of_one_batch_i
     [
         (["--", "no-such-command"], 127, "lightning-costs: no-such-command: command not found\n"),
         (["--", "./tariff.toml"], 126, "lightning-costs: ./tariff.toml: Permission denied\n"),
-        ([], 2, "Missing argument 'COMMAND'"),
-        (["--save-dir", "s3://bucket/costs", "--", "true"], 2, "save_dir must be a folder of this machine"),
         (["--", "bash", "-c", "kill -KILL $$"], -signal.SIGKILL, "no run was recorded"),
     ],
 )
@@ -449,13 +465,23 @@ def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_pa
         (["--budget", "steps"], "--budget must be COLUMN=AMOUNT, such as energy_j=3.6e6, got 'steps'"),
         (["--budget", "steps=0"], "the limit of 'steps' must be a finite number above 0, got 0.0"),
         (["--budget", "energy=5"], "did you mean energy_j"),
+        (["--save-dir", "s3://bucket/costs"], "save_dir must be a folder of this machine"),
     ],
 )
-def test_bad_options_are_refused_before_the_command_starts(call: Call, arguments: list[str], message: str) -> None:
-    done = call(*COSTS, "run", *arguments, "--", "touch", "started", COLUMNS="200")
-    assert done.code == 2
-    assert message in done.err
-    assert not (done.folder / "started").exists()
+def test_bad_options_are_refused_before_the_command_starts(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("lightning_costs.launch.command.run", lambda command, _: begun.extend(command))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert command_line.call(monkeypatch, "run", *arguments, "--", "true") == 2
+    assert message in capsys.readouterr().err
+    assert command_line.call(monkeypatch, "run") == 2
+    assert "Missing argument 'COMMAND'" in capsys.readouterr().err
+    assert begun == []
 
 
 @pytest.fixture
@@ -509,16 +535,12 @@ def test_a_system_without_posix_signals_runs_commands_too(call: Call) -> None:
     assert echo.err.startswith("one\n")
     assert "lightning-costs: no run was recorded" in echo.err
     assert call(*command, "no-such-program").code == 127
-    done = call(*command, PYTHON, "train.py", script=run_scripts.QUIET.format(name="lightning.pytorch"))
-    assert done.code == 0, done.err[-3000:]
-    assert done.run.final["steps"] == 8
 
 
 @pytest.mark.parametrize("module", ["lightning_costs", "lightning_costs.cli"])
 def test_the_command_line_is_a_module_too(call: Call, module: str) -> None:
     done = call(PYTHON, "-m", module, "run", "--", PYTHON, "-c", "raise SystemExit(3)")
     assert done.code == 3, done.err
-    assert call(PYTHON, "-m", module, "--version-of-nothing").code == 2
 
 
 _LISTENS = """
@@ -530,7 +552,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_reaches_the_command(begun: Callable[..., subprocess.Popen[str]], number: signal.Signals) -> None:
     process = begun(PYTHON, "-c", _LISTENS)
     assert process.stdout is not None
@@ -625,13 +647,9 @@ trainer.fit(Eigen(), torch.utils.data.DataLoader(torch.rand(12, 4), batch_size=4
 """
 
 
-def test_a_script_that_logs_to_stdout_finds_nothing_of_ours_there(tmp_path: Path) -> None:
-    script = tmp_path / "logs.py"
-    script.write_text(LOGS_TO_STDOUT)
-    plain = subprocess.run([PYTHON, script], capture_output=True, text=True, check=True, cwd=tmp_path)
-    measured = subprocess.run(
-        [PYTHON, "-m", "lightning_costs", "run", "--", PYTHON, script],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert measured.stdout == plain.stdout
-    assert "lightning-costs: flop is a lower bound" in measured.stderr
+def test_a_script_that_logs_to_stdout_finds_nothing_of_ours_there(call: Call) -> None:
+    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=LOGS_TO_STDOUT)
+    assert done.code == 0, done.err[-3000:]
+    assert "INFO:lightning.pytorch" in done.out
+    assert "cost" not in done.out
+    assert "lightning-costs: flop is a lower bound" in done.err

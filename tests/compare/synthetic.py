@@ -177,3 +177,21 @@ def _trained(index: int, points: int, budget_samples: float) -> RunRecord:
         status="interrupted" if index == 3 else "finished",
         tariff={"gco2e_per_kwh": 56.0, "usd_per_device_h": 2.5},
     )
+
+
+INFER = {
+    "infer_energy_j": declaration("infer_energy_j", "j", "static", "energy"),
+    "electricity_usd": declaration("electricity_usd", "usd", "counter", "money"),
+}
+
+
+def life_run(name, train_j, query_j, quality=0.9, **header):
+    return make_run(
+        name,
+        quality=[quality],
+        costs={"energy_j": [train_j]},
+        statics={"infer_energy_j": query_j},
+        declared=INFER,
+        inference={"batch_samples": 32},
+        **header,
+    )

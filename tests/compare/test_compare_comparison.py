@@ -21,6 +21,7 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "imports",
     [
@@ -35,6 +36,7 @@ def test_compare_can_be_called_in_any_import_order(imports):
     assert ran.stdout.startswith("expected at least one run to compare"), ran.stderr
 
 
+@pytest.mark.integration
 def test_comparing_loads_no_framework_and_neither_scipy_nor_altair():
     ran = python(
         "import sys\nimport lightning_costs.compare.comparison\n"
@@ -43,6 +45,7 @@ def test_comparing_loads_no_framework_and_neither_scipy_nor_altair():
     assert ran.stdout.strip() == "[]", ran.stderr
 
 
+@pytest.mark.integration
 def test_importing_the_package_loads_no_comparison_yet():
     ran = python(
         "import sys\nfrom lightning_costs import compare\nprint('polars' in sys.modules, 'numpy' in sys.modules)"

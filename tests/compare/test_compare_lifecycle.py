@@ -3,7 +3,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import declaration, make_run
+from synthetic import INFER, declaration, life_run, make_run
 
 from lightning_costs import Tariff
 from lightning_costs.compare import compare
@@ -14,22 +14,6 @@ from lightning_costs.report.text import comparison_text
 COSTS = st.builds(Linear, st.floats(0, 1e12), st.floats(0, 1e3))
 #: Of a size that energies have: differences do not drown in rounding.
 COARSE = st.builds(Linear, st.integers(0, 10**6).map(float), st.integers(0, 1000).map(float))
-INFER = {
-    "infer_energy_j": declaration("infer_energy_j", "j", "static", "energy"),
-    "electricity_usd": declaration("electricity_usd", "usd", "counter", "money"),
-}
-
-
-def life_run(name, train_j, query_j, quality=0.9, **header):
-    return make_run(
-        name,
-        quality=[quality],
-        costs={"energy_j": [train_j]},
-        statics={"infer_energy_j": query_j},
-        declared=INFER,
-        inference={"batch_samples": 32},
-        **header,
-    )
 
 
 def pair(cmp, column="energy_j"):

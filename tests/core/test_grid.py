@@ -244,6 +244,7 @@ def test_no_figure_of_the_tables_is_not_a_number():
         assert math.isfinite(intensity(cloud=row["provider"], cloud_region=row["region"]).gco2e_per_kwh)
 
 
+@pytest.mark.integration
 @newest_tables
 def test_tables_are_codecarbons_own_and_are_read_without_pandas():
     ours = grid._tables()

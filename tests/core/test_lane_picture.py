@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from test_lanes import gpipe, lane_of
+from stages import gpipe, lane_of
 
 from lightning_costs.core.lane_picture import lane_picture
 from lightning_costs.core.lanes import joined

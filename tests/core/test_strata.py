@@ -110,14 +110,14 @@ def test_what_was_never_counted_is_foretold_from_what_its_batches_look_like():
 
 def test_where_looks_tell_nothing_the_interval_is_as_wide_as_it_is():
     held = 0
-    for seed in range(20):
+    for seed in range(10):
         chance = random.Random(seed)
         amounts = [chance.uniform(50, 150) for _ in range(2_000)]
         features = [(1.0, chance.random(), chance.random(), 0.0, 0.0, 0.0, 0.0, 40.0) for _ in amounts]
         strata, _, _ = drawn(amounts, keys=list(range(2_000)), features=features)
         found = strata.estimate(0)
         held += found.low <= sum(amounts) <= found.high
-    assert held >= 17
+    assert held >= 8
 
 
 def test_one_kind_that_was_never_counted_may_be_wrong_by_all_that_it_is_taken_for():

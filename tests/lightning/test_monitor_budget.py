@@ -404,6 +404,7 @@ def test_a_step_far_from_any_limit_is_not_looked_at(
     assert len(reads) <= 3, "only until the pace is known"
 
 
+@pytest.mark.integration
 def test_it_is_a_public_name_and_loads_lazily() -> None:
     assert lightning_costs.callback.CostBudget is CostBudget
     code = "import sys, lightning_costs; assert 'torch' not in sys.modules; from lightning_costs import CostBudget"

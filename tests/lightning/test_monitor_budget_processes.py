@@ -10,6 +10,8 @@ from processes import run
 
 from lightning_costs import load_runs
 
+pytestmark = pytest.mark.integration
+
 _SCRIPT = """
 import json, os, sys, time, warnings
 sys.path.insert(0, sys.argv[1])

@@ -144,6 +144,7 @@ def same(a: Any, b: Any) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+@pytest.mark.usefixtures("ticking")
 @pytest.mark.parametrize("infer", [False, True])
 def test_twenty_steps_are_the_same_to_the_bit_with_and_without(tmp_path: Path, infer: bool) -> None:
     plain = trained(None)
@@ -153,6 +154,7 @@ def test_twenty_steps_are_the_same_to_the_bit_with_and_without(tmp_path: Path, i
     assert torch.equal(plain[2], watched[2])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "backend",
     [
@@ -186,6 +188,7 @@ def test_a_compiled_model_trains_as_without_and_is_counted_as_it_runs(tmp_path: 
     assert torch.equal(plain[2], watched[2])
 
 
+@pytest.mark.usefixtures("ticking")
 def test_counted_eagerly_a_compiled_model_tells_what_its_step_would_hold(tmp_path: Path) -> None:
     torch._dynamo.reset()
     try:

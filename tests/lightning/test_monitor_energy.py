@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 from fakes import FakeClock, FakeMeter
 from lightning_models import classifier, data, namespace, trainer
+from processes import TESTS, Script
 
 from lightning_costs import CostMonitor, load_runs
 from lightning_costs.core.accounts import ACCOUNTS
@@ -122,7 +121,7 @@ class Reader(pl.Callback):
 
 class Busy(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        end = time.process_time() + 0.1
+        end = time.process_time() + 0.05
         while time.process_time() < end:
             torch.randn(64, 64) @ torch.randn(64, 64)
 
@@ -133,16 +132,14 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.integration
 def test_two_processes_count_their_node_once(tmp_path: Path) -> None:
     """Against one reader of the same meters beside them; two trackers would count twice."""
     script = tmp_path / "train.py"
     script.write_text(_TWO)
-    done = subprocess.run(
-        [sys.executable, str(script), str(Path(__file__).parents[1]), str(tmp_path / "costs")],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    (reader_j,) = re.findall(r"one reader: ([\d.]+)", done.stdout)
+    done = Script(script, (TESTS, str(tmp_path / "costs")), tmp_path).ended()
+    assert done.code == 0, done.err[-3000:]
+    (reader_j,) = re.findall(r"one reader: ([\d.]+)", done.out)
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["setup"]["processes"] == 2
     node_j = run.final["cpu_energy_j"] + run.final["ram_energy_j"]  # type: ignore[operator]

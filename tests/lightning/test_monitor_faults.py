@@ -19,8 +19,10 @@ from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 from lightning_costs import CostBudget, CostMonitor
 from lightning_costs.fabric import FabricMonitor, finish
 
+pytestmark = pytest.mark.integration
+
 #: Faults that one run of the tests tries, of each training; `-m slow` tries all.
-SOME = 30
+SOME = 20
 
 
 def generators() -> list[Any]:

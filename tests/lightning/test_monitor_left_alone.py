@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_models import classifier, data, namespace, trainer
+from processes import TESTS, Script
 
 from lightning_costs import CostMonitor, Recorder, load_run, load_runs
 from lightning_costs.fabric import FabricMonitor
@@ -21,24 +20,19 @@ from lightning_costs.stores import writer
 from lightning_costs.stores.folder import JOURNAL, PARQUET
 
 pl = namespace("lightning.pytorch")
-TESTS = str(Path(__file__).parents[1])
 
 
 def run_script(script: str, *arguments: object, cwd: Path) -> str:
     (cwd / "train.py").write_text(script)
-    process = subprocess.Popen(
-        [sys.executable, str(cwd / "train.py"), TESTS, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, start_new_session=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("_RJEM")},
-    )  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("_RJEM")}
+    begun = Script(cwd / "train.py", (TESTS, *map(str, arguments)), cwd, environment, own_group=True)
     try:
-        said, _ = process.communicate(timeout=200)
+        done = begun.ended(200)
     finally:
         with suppress(ProcessLookupError):  # its children too, where one hangs
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == 0, said[-5000:]
-    return said
+            os.killpg(begun.pid, signal.SIGKILL)
+    assert done.code == 0, done.err[-5000:]
+    return done.out
 
 
 # No polars -------------------------------------------------------------------------------------------------------
@@ -91,6 +85,7 @@ print(monitor.run.final["samples"])
 """
 
 
+@pytest.mark.integration
 def test_a_training_process_never_loads_polars(tmp_path: Path) -> None:
     """With a logger, early stopping, checkpoints, a resume and an error: its threads would not survive a fork."""
     assert "256.0" in run_script(_WITHOUT_POLARS, tmp_path / "ckpt", cwd=tmp_path)
@@ -124,6 +119,7 @@ print(sorted(runs))
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_training_ends_after_its_parent_has_trained_and_read_runs(tmp_path: Path) -> None:
     assert "['again', 'alone', 'forked']" in run_script(_FORKED, cwd=tmp_path)

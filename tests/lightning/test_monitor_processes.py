@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import TESTS, Script
 
 from lightning_costs import load_run, load_runs
 from lightning_costs.cli import show
 
-_SCRIPT = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from lightning_models import classifier, data, namespace, trainer
-from lightning_costs import CostMonitor
-pl = namespace("lightning.pytorch")
-
-
-class Model(type(classifier(pl))):
-    pass
-
-
-if __name__ == "__main__":
-    monitor = CostMonitor(save_dir=sys.argv[2], monitor="val/acc", mode="max")
-    fit = trainer(pl, monitor, devices=2, strategy=sys.argv[3], logger=pl.loggers.CSVLogger(sys.argv[2] + "/csv"))
-    fit.fit(Model(), data(), data())
-"""
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_processes_that_lightning_launches_leave_one_run_of_all_of_them(tmp_path: Path, strategy: str) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(_SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(Path(__file__).parents[1]), str(tmp_path / "costs"), strategy],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    (run,) = load_runs(tmp_path / "costs")
-    assert run.header["setup"]["processes"] == 2
-    assert (run.final["steps"], run.final["samples"]) == (8, 128)
-    assert run.final["total_s"] is not None
-    assert run.points["val/acc"].drop_nulls().len() == 2
-
+pytestmark = pytest.mark.integration
 
 _RESUMED = """
 import sys
@@ -69,11 +36,8 @@ def test_a_run_goes_on_over_another_number_of_processes(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(_RESUMED)
     for devices in (1, 2):
-        done = subprocess.run(
-            [sys.executable, str(script), str(Path(__file__).parents[1]), str(tmp_path), str(devices)],
-            capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = Script(script, (TESTS, str(tmp_path), str(devices)), tmp_path).ended()
+        assert done.code == 0, done.err[-3000:]
     (run,) = load_runs(tmp_path / "costs")
     assert [a["processes"] for a in run.header["attempts"]] == [1, 2]
     assert run.final["steps"] == 8 + 8 + 4 + 4  # two epochs, the second lost; then two of half the steps
@@ -104,11 +68,7 @@ def test_a_run_that_is_stopped_from_outside_keeps_its_points(
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(_ENDLESS)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(Path(__file__).parents[1]), str(tmp_path / "costs")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = Script(script, (TESTS, str(tmp_path / "costs")), tmp_path)
     try:
         journal: list[Path] = []
         deadline_s = time.monotonic() + 400
@@ -117,11 +77,9 @@ def test_a_run_that_is_stopped_from_outside_keeps_its_points(
             time.sleep(0.1)
             journal = list((tmp_path / "costs").glob("*/points.jsonl"))
         assert load_run(journal[0].parent).header["status"] == "running"
-        process.send_signal(number)
-        process.wait(timeout=240)
+        os.kill(process.pid, number)
     finally:
-        process.kill()
-        process.wait()
+        process.ended()
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["status"] == status
     assert run.header["attempts"][-1]["status"] == status

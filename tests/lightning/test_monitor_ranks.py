@@ -12,6 +12,8 @@ from processes import run, start
 
 from lightning_costs import load_run, load_runs
 
+pytestmark = pytest.mark.integration
+
 _SCRIPT = """
 import json, os, sys, time, warnings
 sys.path.insert(0, sys.argv[1])
@@ -77,7 +79,7 @@ class Stopwatch(pl.Callback):
 
 
 watch = Stopwatch()
-fit("stopwatch", classifier(pl, train_s=0.02), data(samples=16 * 120), watch, max_epochs=1, log_every_n_steps=50)
+fit("stopwatch", classifier(pl, train_s=0.02), data(samples=16 * 70), watch, max_epochs=1, log_every_n_steps=25)
 told["stopwatch"] = watch.took_s
 
 
@@ -153,9 +155,9 @@ def test_headline_costs_are_the_same_on_every_rank_after_an_evaluation(two: Two,
 def test_throughput_of_two_ranks_is_of_both_ranks_samples_in_one_ranks_time(two: Two) -> None:
     (run,) = load_runs(two[0] / "stopwatch")
     steps = run.final["steady_samples"] / 16  # type: ignore[operator]
-    assert 100 <= steps == int(steps) <= 117, "120 but for warm-up"
+    assert 50 <= steps <= 67, "70 but for warm-up, which may be a step longer on one of the ranks"
     # A step sleeps for 0.02 s, and all of them lie between the outside stopwatch's start and stop.
-    assert 0.02 * steps <= run.final["steady_s"] <= two[1][0]["stopwatch"]  # type: ignore[operator]
+    assert 0.02 * (steps - 1) <= run.final["steady_s"] <= two[1][0]["stopwatch"]  # type: ignore[operator]
 
 
 def test_the_energy_of_one_node_is_read_by_one_rank(two: Two) -> None:
@@ -221,13 +223,11 @@ def test_a_rank_that_is_killed_ends_the_others_as_it_does_without_us(tmp_path: P
         (folder := tmp_path / how).mkdir()
         processes = start(_KILLED, folder, 2, how)
         try:
-            said = processes[0].communicate(timeout=400)[0]
-            ended[how] = processes[0].returncode
+            said = processes[0].ended().err
+            ended[how] = processes[0].code
         finally:
-            for process in processes:
-                process.kill()
-                process.communicate()
-        assert processes[1].returncode == -signal.SIGKILL
+            processes[1].ended()
+        assert processes[1].code == -signal.SIGKILL
         assert "Connection closed" in said or "reset by peer" in said, said[-2000:]
     assert ended["with"] == ended["without"] == 1
     (run,) = load_runs(tmp_path / "with" / "costs")

@@ -137,6 +137,7 @@ class Collating(pl.LightningDataModule):
         return DataLoader(rows, 8, num_workers=1, collate_fn=self.collate, multiprocessing_context=self.start)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*persistent_workers.*")
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])
 def test_workers_that_are_sent_the_trainer_start(tmp_path: Path, start: str) -> None:

@@ -6,6 +6,8 @@ from varying import TRAININGS, train, true_flop
 from lightning_costs import CostMonitor
 from lightning_costs.core import draws
 
+pytestmark = pytest.mark.integration
+
 #: Of these, nothing that is seen without counting tells the steps apart: drawn steps alone can tell.
 SILENT = {
     "expert rows that vary",

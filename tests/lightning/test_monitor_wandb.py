@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from processes import TESTS, Script
 from processes import run as run_processes
 from wandb_server import ENTITY, KEY, WandbServer
 
 from lightning_costs import compare, load_runs
 from lightning_costs.core.run_record import RunRecord
 
+pytestmark = pytest.mark.integration
+
 SOMEBODY = "u5er-0f-th15"
-TESTS = Path(__file__).parents[1]
 TRAIN = """
 import sys
 from pathlib import Path
@@ -91,13 +93,11 @@ class Logged(NamedTuple):
 
 def python(script: str, folder: Path, server: WandbServer, timeout_s: float = 400, **environment: str) -> str:
     """Run a script in a process of its own against the server, and return what it said."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(TESTS), str(folder)],
-        env={**os.environ, **server.environment, "WANDB_CONSOLE": "off", **environment},
-        capture_output=True, text=True, cwd=folder, timeout=timeout_s, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout + done.stderr
+    (folder / "train.py").write_text(script)
+    environment = {**os.environ, **server.environment, "WANDB_CONSOLE": "off", **environment}
+    done = Script(folder / "train.py", (TESTS, str(folder)), folder, environment).ended(timeout_s)
+    assert done.code == 0, done.err[-4000:]
+    return done.out + done.err
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +319,7 @@ def test_a_server_that_dies_mid_run_costs_no_training_and_no_run_folder(
     quick = {"WANDB_FINISH_TIMEOUT": "1", "WANDB_CONSOLE": "off", "HOME": str(tmp_path), "WANDB_DIR": str(tmp_path)}
     with WandbServer() as server:
         process = subprocess.Popen(
-            [sys.executable, "-c", SLOW, str(TESTS), str(tmp_path)],
+            [sys.executable, "-c", SLOW, TESTS, str(tmp_path)],
             env={**os.environ, **server.environment, **quick}, cwd=tmp_path, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip

@@ -20,6 +20,8 @@ from examples.paper.study import Job
 from lightning_costs import measure
 from lightning_costs.core.run_record import RunRecord
 
+pytestmark = pytest.mark.integration
+
 
 def test_both_stages_of_the_pipeline_are_equally_many_parameters_but_for_its_ends() -> None:
     settings = pipeline.STUDY.sizes["cpu"]

@@ -23,6 +23,8 @@ from lightning_costs import load_runs
 from lightning_costs.compare import comparison
 from lightning_costs.core.run_record import RunRecord
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 #: Two methods, told apart by a setting; a run takes a moment.
 SOURCE = """

@@ -15,6 +15,8 @@ from examples.paper.sec22 import STUDY, TOKENS, Factorised, SparseLinear, build,
 from examples.paper.sec22 import theoretical_forward_flop as theory
 from lightning_costs import measure
 
+pytestmark = pytest.mark.integration
+
 WIDTH, DEPTH = 32, 4
 #: Weights of the blocks' linear layers: qkv, out, and two of the feed-forward part.
 WEIGHTS = DEPTH * 12 * WIDTH**2

@@ -17,6 +17,8 @@ from examples.paper.matching import Finds, cost_of, fit
 from examples.paper.sec32 import STUDY, BitsOfText, SameText, Subwords, network, shape
 from lightning_costs import load_runs, measure
 
+pytestmark = pytest.mark.integration
+
 TINY = STUDY.sizes["tiny"]
 
 

@@ -10,6 +10,8 @@ from examples.paper.data import Text
 from examples.paper.sec32b import STUDY, SecondHalf, network
 from lightning_costs import measure
 
+pytestmark = pytest.mark.integration
+
 TINY = STUDY.sizes["tiny"]
 HALF = TINY["half"]
 Networks = dict[str, nn.Module]

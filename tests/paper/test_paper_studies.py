@@ -15,6 +15,8 @@ from examples.paper.study import Study, find_study
 from examples.paper.telling import cost_lines
 from lightning_costs import CostMonitor, load_runs
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

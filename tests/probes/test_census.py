@@ -582,6 +582,7 @@ def test_counting_eagerly_leaves_the_graph_out_of_the_counted_step_alone():
         torch._dynamo.reset()
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own, of its compiler
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_a_counted_step_of_a_compiled_model_gives_the_bits_of_the_users_step(backend):
@@ -648,6 +649,7 @@ def test_a_branch_of_torch_cond_runs_in_a_counted_step():
     assert net.weight.grad is not None
 
 
+@pytest.mark.integration
 def test_a_census_does_not_bring_torchs_compiler_into_the_process():
     import subprocess
     import sys

@@ -22,6 +22,7 @@ def told():
     return min(clock.process_began_s() for _ in range(50))
 
 
+@pytest.mark.integration
 def test_the_process_start_is_within_50_ms_of_what_an_outsider_measures():
     code = (
         "import time; time.sleep(0.2); from lightning_costs.probes.clock import process_began_s as p; "
@@ -119,6 +120,7 @@ def nothing_handed_over(monkeypatch):
     monkeypatch.setattr(clock, "interactive", lambda: False)
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("nothing_handed_over")
 @pytest.mark.parametrize("way", multiprocessing.get_all_start_methods())
 def test_a_run_begins_with_the_process_that_its_monitor_is_of_and_a_childs_own_with_the_child(way):
@@ -130,6 +132,7 @@ def test_a_run_begins_with_the_process_that_its_monitor_is_of_and_a_childs_own_w
     assert own_s > before_s - 0.02
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("nothing_handed_over")
 def test_after_a_run_in_forked_children_the_next_one_begins_where_it_ended():
     began_s = clock.RunBegin().seconds()

@@ -51,6 +51,7 @@ def load(monkeypatch):
     return now
 
 
+@pytest.mark.integration
 def test_codecarbon_still_has_what_the_adapter_uses():
     tdp = TDP()
     assert isinstance(tdp.model, str)
@@ -128,6 +129,7 @@ def test_a_cpu_without_a_name_is_missing(clock, monkeypatch):
         cpu_meter()
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(hasattr(codecarbon_cpu, "pd"), reason="codecarbon below 3.2.9 imports pandas and py-cpuinfo itself")
 def test_opening_the_meters_runs_no_python_and_loads_no_pandas():
     code = """
@@ -169,6 +171,7 @@ warn()
 """
 
 
+@pytest.mark.integration
 def test_warnings_that_python_showed_before_are_not_shown_again(tmp_path):
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/sh\necho NumCPUs=3 AllocTRES=cpu=3,mem=64G")

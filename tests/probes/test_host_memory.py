@@ -22,6 +22,7 @@ def test_resident_memory_is_that_of_the_operating_system_and_follows_it() -> Non
     assert read() - before < 32 << 20
 
 
+@pytest.mark.integration
 def test_a_forked_child_reads_its_own_memory() -> None:
     read = rss_reader()
     read()

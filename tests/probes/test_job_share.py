@@ -55,6 +55,7 @@ def test_processes_are_not_walked_at_every_point(monkeypatch):
     assert share.fraction() == 1.0
 
 
+@pytest.mark.integration
 def test_children_count_while_they_run_and_after_they_ended():
     share = JobShare()
     subprocess.run([sys.executable, "-c", BUSY.format(0.3)], check=True)
@@ -72,6 +73,7 @@ def test_children_count_while_they_run_and_after_they_ended():
     assert 0.0 < share.fraction(now=True) <= 1.0
 
 
+@pytest.mark.integration
 def test_a_strangers_work_is_the_nodes_and_not_the_jobs():
     share = JobShare()
     code = "import time; print('asleep', flush=True); time.sleep(600)"
@@ -87,6 +89,7 @@ def test_a_strangers_work_is_the_nodes_and_not_the_jobs():
         asleep.communicate()
 
 
+@pytest.mark.integration
 def test_a_job_whose_processes_cannot_be_seen_has_no_share():
     share = JobShare()
     gone = subprocess.Popen([sys.executable, "-c", ""])

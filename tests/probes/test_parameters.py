@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from processes import FORKS, free_port
 from torch import nn
 from torch.nn.utils import prune
 
@@ -259,18 +260,11 @@ def _sharded(rank: int, port: int, queue: object) -> None:
         queue.put(found)  # type: ignore[attr-defined]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 def test_sharded_parameters_count_in_full_on_two_real_processes():
-    import socket
-
-    import torch.multiprocessing as mp
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_sharded, args=(rank, port, queue)) for rank in range(2)]
+    port, queue = free_port(), FORKS.Queue()
+    processes = [FORKS.Process(target=_sharded, args=(rank, port, queue)) for rank in range(2)]
     for process in processes:
         process.start()
     found = queue.get(timeout=240)

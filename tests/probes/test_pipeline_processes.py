@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.indicators.compute import Flop
 from lightning_costs.indicators.counts import Samples, Steps
 
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(find_spec("deepspeed") is None, reason="half of the cases are DeepSpeed's"),
+]
+
 _BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bubble.py"
-pytest.importorskip("deepspeed", reason="half of the cases are DeepSpeed's")
 
 
 def measured(*options: str) -> list[dict[str, Any]]:
@@ -54,8 +59,6 @@ def test_every_rank_reads_its_own_stage_and_replicas_are_told_apart(rows: list[d
         replicas = len(row["places"]) // row["p"]
         assert stages == sorted(list(range(row["p"])) * replicas)
         assert {replica for replica, *_ in row["places"]} == set(range(replicas))
-        steps_s = [final["stage_step_s"] for final in row["finals"]]
-        assert max(steps_s) < 1.2 * min(steps_s), "every stage's steps are as long as the others'"
         assert all(final["bubble_s"] > 0 for final in row["finals"])
 
 

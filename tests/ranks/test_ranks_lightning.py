@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from processes import run
 
+from lightning_costs import load_runs
+
+pytestmark = pytest.mark.integration
+
 PARAMS = 8 * (64 * 64 + 64)
 
 _SCRIPT = """
@@ -178,15 +182,23 @@ class Tell(pl.Callback):
     def teardown(self, trainer, module, stage):
         (Path(sys.argv[2]) / f"told{trainer.global_rank}.json").write_text(json.dumps(read))
 
+class Model(BoringModel):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.step(batch), sync_dist=True)
+
 if __name__ == "__main__":
-    monitor = CostMonitor(save_dir=sys.argv[2] + "/costs")
-    options = dict(strategy="ddp_spawn", max_epochs=1, limit_train_batches=4, limit_val_batches=0)
-    trainer(pl, monitor, Tell(), devices=2, **options).fit(BoringModel())
+    monitor = CostMonitor(save_dir=sys.argv[2] + "/costs", monitor="val_loss", mode="min")
+    options = dict(strategy="ddp_spawn", max_epochs=1, limit_train_batches=4, limit_val_batches=2)
+    trainer(pl, monitor, Tell(), devices=2, **options).fit(Model())
 """
 
 
-def test_processes_that_lightning_spawns_read_what_they_hold(tmp_path: Path) -> None:
+def test_processes_that_lightning_spawns_read_what_they_hold_and_leave_one_run(tmp_path: Path) -> None:
     run(_SPAWNED, tmp_path, 1)
+    (record,) = load_runs(tmp_path / "costs")
+    assert (record.header["status"], record.header["setup"]["processes"]) == ("finished", 2)
+    assert (record.final["steps"], record.final["samples"]) == (4, 8)
+    assert record.points["val_loss"].drop_nulls().len() == 1
     for rank in range(2):
         read = json.loads((tmp_path / f"told{rank}.json").read_text())
         params = 32 * 2 + 2

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from processes import run
 
+pytestmark = pytest.mark.integration
+
 RANKS = 2
 #: Elements of the model of the script: eight layers of 64 x 64 with biases.
 PARAMS = 8 * (64 * 64 + 64)

@@ -211,6 +211,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.integration
 def test_a_killed_run_keeps_its_energy_and_how_it_was_got(tmp_path):
     """codecarbon writes nothing without stop()."""
     done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], capture_output=True, check=False, timeout=120)

@@ -374,7 +374,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(moves=moves, every=st.integers(1, 3))
 def test_totals_are_the_sum_of_what_ran_and_lost_what_led_nowhere(tmp_path_factory, moves, every):
     """Any sequence of training, saving, dying and resuming from any checkpoint, against integers."""
@@ -450,6 +450,7 @@ def test_an_attempt_that_trains_no_batch_leaves_the_folder_as_it_is(tmp_path, mo
     assert Attempt(tmp_path).train(1).end().final["lost_s"] == 3.0
 
 
+@pytest.mark.integration
 def test_a_run_whose_table_alone_was_kept_goes_on_with_all_its_points(tmp_path):
     first = Attempt(tmp_path).train(2).quality(0.5)
     first.recorder.quality({"steps": 0.25})

@@ -1,11 +1,7 @@
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
-# The synthetic runs are shared with the tests of comparisons.
-sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

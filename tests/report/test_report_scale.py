@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from synthetic import zoo
 
 from lightning_costs.compare import compare
 from lightning_costs.report.html import page
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 

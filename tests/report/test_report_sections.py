@@ -8,8 +8,8 @@ import math
 import re
 
 import pytest
+from pages import HOSTILE, hovered, lines, opened
 from synthetic import declaration, make_run, zoo
-from test_report_browser import HOSTILE, hovered, lines, opened
 
 from lightning_costs.compare import compare
 from lightning_costs.report.run_table import run_columns, runs_csv

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import wandb_workspaces.reports.v2 as wr
+from processes import TESTS, Script
 from synthetic import zoo
 from typer.testing import CliRunner
 from wandb_server import ENTITY, KEY, WandbServer
@@ -24,6 +24,8 @@ from lightning_costs.report.wandb import publish
 from lightning_costs.report.wandb.panels import bar_tables
 from lightning_costs.report.wandb.publish import dry_run, parted
 from lightning_costs.report.wandb.view import find_view
+
+pytestmark = pytest.mark.integration
 
 TRAIN = """
 import sys
@@ -66,20 +68,16 @@ finally:
 os.environ["WANDB_MODE"] = "online"
 subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], check=True)
 """
-TESTS = Path(__file__).parents[1]
 
 
 def python(script: str, folder: Path, **environment: str) -> str:
     """Run a script in a process of its own, and return what it said."""
     here = {"WANDB_CONSOLE": "off", "WANDB_SILENT": "true", "HOME": str(folder), "WANDB_DIR": str(folder)}
     here |= {"USER": SOMEBODY, "LOGNAME": SOMEBODY}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(TESTS), str(folder)],
-        env={**os.environ, **here, **environment},
-        capture_output=True, text=True, cwd=folder, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    return done.stdout
+    (folder / "train.py").write_text(script)
+    done = Script(folder / "train.py", (TESTS, str(folder)), folder, {**os.environ, **here, **environment}).ended()
+    assert done.code == 0, done.out[-1000:] + done.err[-3000:]
+    return done.out
 
 
 @pytest.fixture(scope="module")

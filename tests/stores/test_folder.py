@@ -8,38 +8,12 @@ from datetime import date
 
 import polars as pl
 import pytest
-from fakes import declared
 from hypothesis import example, given
 from hypothesis import strategies as st
+from run_folders import header, point, points
 
-from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
 from lightning_costs.stores.journal import Encoder, decode, read_journal
-
-DECLARED = (declared("steps", "steps"), declared("energy_j"), declared("params", "params", kind="static"))
-
-
-def header(**changes):
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": "r1",
-        "name": "one",
-        "status": "running",
-        "created": "2026-01-01T00:00:00.000+00:00",
-        "indicators": {d.name: d.as_dict() for d in DECLARED},
-        "statics": {"params": 10.0},
-    } | changes
-
-
-def point(step=0, *, trigger="train", quality=None, **costs):
-    return CurvePoint(
-        step=step,
-        epoch=0,
-        time=1e9 + step,
-        trigger=trigger,
-        costs={"steps": float(step), "energy_j": 2.0 * step} | costs,
-        quality=quality or {},
-    )
 
 
 def same(a, b):
@@ -53,18 +27,6 @@ def same(a, b):
 
 def same_point(a, b):
     return all(same(getattr(a, f), getattr(b, f)) for f in ("step", "epoch", "time", "trigger", "costs", "quality"))
-
-
-anything = st.floats(allow_nan=True, allow_infinity=True)
-points = st.builds(
-    CurvePoint,
-    step=st.integers(0, 2**53),
-    epoch=st.integers(0, 2**31),
-    time=st.floats(0, 1e11),
-    trigger=st.sampled_from(["train", "evaluate", "epoch", "end"]),
-    costs=st.dictionaries(st.text(), st.none() | anything),
-    quality=st.dictionaries(st.text(), anything),
-)
 
 
 @given(points)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_folder import header, point
+from run_folders import header, point
 
 from lightning_costs import load_run
 from lightning_costs.core.records import CurvePoint
@@ -259,6 +259,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_a_living_writers_run_is_left_to_it_and_a_dead_ones_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,6 +331,7 @@ def test_a_name_that_is_held_again_and_again_gives_way_to_chance(
     assert found.run_id.startswith(found.wanted)
 
 
+@pytest.mark.integration
 def test_a_table_alone_is_gone_on_with_and_polars_stays_out_of_the_process(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "r1")
     run.open(header(run_id="r1"))

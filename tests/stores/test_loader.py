@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_folder import DECLARED, header, point
+from run_folders import DECLARED, header, point
 
 from lightning_costs import load_run, load_runs
 from lightning_costs.core.records import SCHEMA_VERSION

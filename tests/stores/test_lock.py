@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_folder import header, point
+from run_folders import header, point
 
 from lightning_costs import load_run
 from lightning_costs.stores import lock as locks
@@ -131,6 +131,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", ["fork", "exec"])
 def test_a_child_that_outlives_its_parent_does_not_hold_the_folder(tmp_path: Path, way: str) -> None:
     """DataLoader workers are forked and may live on for seconds; a user's subprocess for days."""

@@ -22,6 +22,8 @@ from lightning_costs import CostMonitor, compare, load_run, load_runs
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.text import comparison_text
 
+pytestmark = pytest.mark.integration
+
 
 class Model(BoringModel):
     def training_step(self, batch: Any, batch_idx: int) -> Any:

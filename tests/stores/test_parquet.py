@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import polars
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_folder import header, point, points
+from run_folders import header, point, points
 
 from lightning_costs.stores.parquet import parquet
 from lightning_costs.stores.table import to_columns, to_frame
@@ -51,6 +52,7 @@ def test_a_metric_whose_name_no_file_can_hold_costs_nothing_but_its_name():
     assert read["acc\\ud800"].to_list() == [0.5]
 
 
+@pytest.mark.integration
 def test_it_is_written_without_polars():
     code = "import sys; from lightning_costs.stores import writer; assert 'polars' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -231,6 +231,7 @@ def test_a_path_that_is_not_there_is_called_so(tmp_path: Path) -> None:
         load_runs(tmp_path / "nope.csv")
 
 
+@pytest.mark.integration
 def test_the_command_line_takes_columns_marks_and_tells_cautions(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("backbone;run;step;time_s;acc\nÄ;1;0;0;0,1\nÄ;1;10;1.010;0,7\n".encode("latin-1"))
     command = [sys.executable, "-m", "lightning_costs", "compare", "t.csv", "--monitor", "acc", "--mode", "max"]

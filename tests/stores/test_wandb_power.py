@@ -15,6 +15,8 @@ from wandb_server import ENTITY, WandbServer, newest_wandb
 from lightning_costs import compare, load_runs
 from lightning_costs.stores.wandb_power import gpu_energy
 
+pytestmark = pytest.mark.integration
+
 
 def event(time_s: float, **watts: float) -> dict[str, object]:
     return {"_timestamp": time_s, **{name.replace("__", "."): value for name, value in watts.items()}}
