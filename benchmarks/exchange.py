@@ -27,10 +27,11 @@ import torch
 import torch.distributed as dist
 
 from lightning_costs import Recorder
-from lightning_costs.core.indicator import Declaration, Measured
+from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.letter import Totals, sealed
 from lightning_costs.core.records import CostVector, Place
 from lightning_costs.indicators import default_indicators
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.exchange import Exchange
 
 #: Between two points, so that processes do not only make points.

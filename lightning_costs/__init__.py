@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from lightning_costs.budget import CostBudget as CostBudget
     from lightning_costs.callback import CostMonitor as CostMonitor
     from lightning_costs.compare.comparison import compare as compare
-    from lightning_costs.core.indicator import Derived as Derived
-    from lightning_costs.core.indicator import Measured as Measured
-    from lightning_costs.core.indicator import Missing as Missing
+    from lightning_costs.core.missing import Missing as Missing
     from lightning_costs.core.tariff import Tariff as Tariff
     from lightning_costs.indicators import default_indicators as default_indicators
+    from lightning_costs.indicators.base import Derived as Derived
+    from lightning_costs.indicators.base import Measured as Measured
     from lightning_costs.measure import ModelCost as ModelCost
     from lightning_costs.measure import measure as measure
     from lightning_costs.recorder import Recorder as Recorder
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _HOME = {
     "CostBudget": "budget",
     "CostMonitor": "callback",
-    "Derived": "core.indicator",
-    "Measured": "core.indicator",
-    "Missing": "core.indicator",
+    "Derived": "indicators.base",
+    "Measured": "indicators.base",
+    "Missing": "core.missing",
     "ModelCost": "measure",
     "Recorder": "recorder",
     "Tariff": "core.tariff",

@@ -21,11 +21,12 @@ from lightning_costs.core.forecast import Expected
 from lightning_costs.core.formatting import MISSING, human
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.harmless import harmless, never_harmful
-from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.legible import legible, legible_data
-from lightning_costs.core.records import CurvePoint, RunRecord
+from lightning_costs.core.records import CurvePoint
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import lost_words, summary_rows
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.base import Indicator
 from lightning_costs.probes import engine
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.loaders import TrainingSet, training_set

@@ -16,9 +16,9 @@ from rich.table import Table
 from lightning_costs.compare.matched import TOLERANCE
 from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.formatting import human
-from lightning_costs.core.legible import legible, legible_run
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.legible import legible
 from lightning_costs.core.reprice import priced_columns
+from lightning_costs.core.run_record import RunRecord, legible_run
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.report.terminal import Terminal, say, take_any_text

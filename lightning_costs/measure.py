@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from lightning_costs.core.formatting import MISSING, human
-from lightning_costs.core.indicator import Missing
-from lightning_costs.core.missing import type_only
+from lightning_costs.core.missing import Missing, type_only
 from lightning_costs.core.roofline import Roofline, place
 from lightning_costs.core.summary import Row, html_table
 from lightning_costs.probes import parameters

@@ -17,11 +17,13 @@ from lightning_costs.core.budget import Budget, Passed, check_columns, unheld
 from lightning_costs.core.forecast import Expected, Forecast
 from lightning_costs.core.goal import check_goal
 from lightning_costs.core.harmless import raised_on_purpose
-from lightning_costs.core.indicator import Declaration, Indicator
-from lightning_costs.core.records import Amount, CurvePoint, Place, RunRecord, Trigger
+from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.records import Amount, CurvePoint, Place, Trigger
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.window import Window
 from lightning_costs.indicators import default_indicators
+from lightning_costs.indicators.base import Indicator
 from lightning_costs.indicators.job import Job
 from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
 from lightning_costs.probes import batch as batches

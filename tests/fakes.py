@@ -11,9 +11,10 @@ from typing import Any
 
 import pynvml
 
-from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured
+from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.metering import Metering
 from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.indicators.base import Derived, Indicator, Measured
 
 
 class FakeClock:

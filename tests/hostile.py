@@ -12,7 +12,8 @@ from typing import Any
 from lightning_costs import Tariff, compare
 from lightning_costs.compare.gate import gate
 from lightning_costs.core.bubble import bubble_told
-from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint, RunRecord
+from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import attempts_told, sentences, summary_rows
 from lightning_costs.indicators import default_indicators
 from lightning_costs.report.project import project_csv, project_rows, project_total

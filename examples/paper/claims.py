@@ -17,7 +17,8 @@ from lightning_costs import compare
 from lightning_costs.compare import Comparison
 from lightning_costs.compare.schema import RunRow, Spread
 from lightning_costs.compare.seeds import spread
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 
 from .study import Study
 

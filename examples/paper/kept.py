@@ -9,7 +9,7 @@ from pathlib import Path
 import polars
 
 from lightning_costs import load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.folder import HEADER, PARQUET
 
 from .claims import Results

@@ -14,7 +14,7 @@ import altair as alt
 from lightning_costs import compare
 from lightning_costs.compare import Comparison
 from lightning_costs.compare.schema import RankPair
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.charts import styled
 from lightning_costs.report.rank_charts import heat_map
 from lightning_costs.report.tables import rank_matrix

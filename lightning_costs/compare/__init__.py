@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from lightning_costs.compare.comparison import Comparison as Comparison
     from lightning_costs.compare.comparison import compare as compare
-    from lightning_costs.core.records import RunRecord
+    from lightning_costs.core.run_record import RunRecord
     from lightning_costs.core.tariff import Tariff
 
 __all__ = ["Comparison", "compare"]

@@ -11,7 +11,8 @@ import polars as pl
 from lightning_costs.core.foreign_units import foreign_unit
 from lightning_costs.core.formatting import digits
 from lightning_costs.core.rates import PRICED
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.units import COUNTS
 
 #: Of these there is no less than nothing. Money, carbon, fractions, rates and units of one's own may have a sign.

@@ -14,7 +14,7 @@ from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setu
 from lightning_costs.compare.targets import Course
 from lightning_costs.compare.wording import caution, named, quoted
 from lightning_costs.core.formatting import digits, human
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import lost_words
 from lightning_costs.core.tariff import Tariff
 

@@ -53,10 +53,11 @@ from lightning_costs.compare.setup import split_setups
 from lightning_costs.compare.summary import summary
 from lightning_costs.compare.sweep import sweep
 from lightning_costs.compare.targets import Course, chosen_targets, target_row
-from lightning_costs.core.legible import encodable, legible, legible_data, legible_run
+from lightning_costs.core.legible import encodable, legible, legible_data
 from lightning_costs.core.reach import Curve as CostCurve
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
 from lightning_costs.core.reprice import reprice
+from lightning_costs.core.run_record import RunRecord, legible_run
 from lightning_costs.core.tariff import Tariff
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from lightning_costs.compare.setup import flatten
 from lightning_costs.compare.targets import Course
 from lightning_costs.core.certainty import certainty
 from lightning_costs.core.rates import Rates
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 
 #: What a header says beside columns that a report shows.
 _ABOUT = (

@@ -14,8 +14,8 @@ import polars as pl
 
 from lightning_costs.compare.metric import agree_on_metric
 from lightning_costs.compare.setup import flatten
-from lightning_costs.core.legible import legible_run
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord, legible_run
 
 Outcome = Literal["regression", "ok", "reported", "unknown"]
 

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from lightning_costs.compare.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifeRun
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 
 #: Costs that training and queries have in common. Energy is IT energy; the others hold the PUE where one is given.

@@ -10,7 +10,8 @@ from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow
 from lightning_costs.compare.wording import NAMED, caution, named, quoted
 from lightning_costs.core.certainty import convention
 from lightning_costs.core.rates import PRICED
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 
 #: A sample that takes so many times more work than another run's is a step of another kind.
 _MORE_WORK = 1.4

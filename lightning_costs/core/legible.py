@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
-
-from lightning_costs.core.records import RunRecord
 
 #: Control characters but newline and tab, which a terminal obeys; marks that turn the direction of what follows, which
 #: make a text read as another; separators of lines and paragraphs; what no XML holds (XML 1.0, section 2.2), which
@@ -55,29 +52,6 @@ def legible_data(data: Any) -> Any:
         items = [legible_data(item) for item in data]
         return data if all(a is b for a, b in zip(data, items, strict=True)) else items
     return data
-
-
-def legible_run(run: RunRecord) -> RunRecord:
-    """A run, every text of which is legible, as what is told of it needs; the same object if all are."""
-    header = legible_data(run.header)
-    columns = run.points.columns
-    taken = {name for name in columns if legible(name) == name}
-    shown = {}
-    for name in columns:
-        if name not in taken:
-            shown[name] = _another(legible(name), taken)
-            taken.add(shown[name])
-    if header is run.header and not shown:
-        return run
-    if run.header.get("quality"):
-        header = {**header, "quality": [shown.get(name, name) for name in run.header["quality"]]}
-    return replace(run, header=header, points=run.points.rename(shown))
-
-
-def _another(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "'"
-    return name
 
 
 class LegibleLog(logging.Filter):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    import polars
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 SCHEMA_VERSION = 1
 
@@ -166,95 +163,3 @@ class CurvePoint:
     trigger: Trigger
     costs: Mapping[str, Amount]
     quality: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """A run: its header and its points.
-
-    Args:
-        header: Schema version, declarations, setup, tariff, attempts, missing readings with reasons.
-        points: One row per point: `step`, `epoch`, `time`, `trigger`, cost columns, quality columns.
-        source: Which file the points came from ('points.parquet' or 'points.jsonl').
-    """
-
-    header: Mapping[str, Any]
-    points: polars.DataFrame
-    source: str = "memory"
-    _read: Callable[[], polars.DataFrame] | None = field(default=None, init=False, repr=False, compare=False)
-
-    @classmethod
-    def later(cls, *, header: Mapping[str, Any], read: Callable[[], polars.DataFrame], source: str) -> RunRecord:
-        """A run whose points are read when somebody first looks at them.
-
-        A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
-        changes the environment and the handling of SIGINT.
-
-        Args:
-            header: The run's.
-            read: Returns the points; a function that can be pickled, so that the record can be.
-            source: Which file the points come from.
-        """
-        run = object.__new__(cls)
-        run.__setstate__({"header": header, "source": source, "_read": read})
-        return run
-
-    if not TYPE_CHECKING:  # else any attribute would pass
-
-        def __getattr__(self, name: str) -> Any:
-            if name != "points" or self._read is None:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-            points = self._read()
-            object.__setattr__(self, "points", points)
-            return points
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is known so far: points that nobody looked at stay unread in a copy too."""
-        state = {"header": self.header, "source": self.source, "_read": self._read}
-        return state if self._read is not None else {**state, "points": self.points}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def id(self) -> str:
-        """The run's identity, which is its folder's name."""
-        return str(self.header["run_id"])
-
-    @property
-    def name(self) -> str:
-        """What people call the run."""
-        return str(self.header.get("name") or self.id)
-
-    @property
-    def final(self) -> dict[str, Amount]:
-        """Totals and last gauges at the end of the run, and its statics, by column."""
-        last = self.points.row(-1, named=True) if self.points.height else {}
-        declared = self.header["indicators"]
-        statics: Mapping[str, Amount] = self.header.get("statics", {})
-        return {name: statics[name] if name in statics else last.get(name) for name in declared}
-
-    @property
-    def quality_columns(self) -> list[str]:
-        """Names of the columns that hold logged metrics."""
-        return [str(name) for name in self.header.get("quality", [])]
-
-    def to_reach(self) -> RunRecord:
-        """The run without the work that restarts lost: its points and costs are those that led to its state.
-
-        Points of lost work are left out; of every counter, what was lost is taken off. Where nobody knows how much
-        that is, counters are missing, with their reason in the header.
-        """
-        from lightning_costs.core.reach import to_reach
-
-        points, reasons = to_reach(self.points, self.header)
-        header = {**self.header, "missing": {**self.header.get("missing", {}), **reasons}}
-        return replace(self, header=header, points=points)
-
-    def _repr_html_(self) -> str:
-        from lightning_costs.core.legible import legible_run
-        from lightning_costs.core.summary import html_table, summary_rows
-
-        shown = legible_run(self)
-        return html_table(shown.name, summary_rows(shown.header, shown.final))

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.rates import NEEDS, PHYSICAL, PRICED, History, Rates
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 
 if TYPE_CHECKING:

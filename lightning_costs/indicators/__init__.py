@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lightning_costs.core.indicator import Indicator
 from lightning_costs.indicators import (
     clocks,
     compute,
@@ -17,6 +16,7 @@ from lightning_costs.indicators import (
     price,
     throughput,
 )
+from lightning_costs.indicators.base import Indicator
 
 _DEFAULT: tuple[type[Indicator], ...] = (
     clocks.TotalS,

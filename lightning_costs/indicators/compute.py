@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, final
 
 from lightning_costs.core.formatting import human
-from lightning_costs.core.indicator import Derived, Family, Measured, Missing, Scope
+from lightning_costs.core.indicator import Family, Scope
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.strata import Estimate
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.indicators.throughput import rate
 from lightning_costs.probes.census import UNSEEN, EvaluationCensus, Quantity, StepCensus, StepCount
 from lightning_costs.probes.peaks import find_peak

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Measured, Missing, Role
+from lightning_costs.core.indicator import Role
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import StepSample
-from lightning_costs.probes.batch_size import NOTHING_TELLS, BatchSize
-from lightning_costs.probes.setting import Setting
+from lightning_costs.indicators.base import Measured
+from lightning_costs.probes.batch_size import NOTHING_TELLS
+from lightning_costs.probes.setting import Setting, Sizes
 
 
-def counted_samples(samples: int | None, sizes: BatchSize | None) -> float:
+def counted_samples(samples: int | None, sizes: Sizes | None) -> float:
     """A window's samples, or why there are none."""
     if samples is None:
         raise Missing((sizes and sizes.why) or NOTHING_TELLS, warn=True)
     return float(samples)
 
 
-def counted_tokens(tokens: int | None, sizes: BatchSize | None) -> float:
+def counted_tokens(tokens: int | None, sizes: Sizes | None) -> float:
     """A window's tokens, or why there are none."""
     if tokens is None:
         why = "no token count: batches have no 'input_ids'; give length_fn=lambda batch: ..."

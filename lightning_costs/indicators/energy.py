@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Derived, Measured, Role
+from lightning_costs.core.indicator import Role
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.setting import Setting
 

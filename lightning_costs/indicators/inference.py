@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Family, Measured, Missing
+from lightning_costs.core.indicator import Family
+from lightning_costs.core.inference import Inference
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.census import StepCensus
-from lightning_costs.probes.inference import Inference
 from lightning_costs.probes.setting import Setting
 
 

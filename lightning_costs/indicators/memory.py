@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, final
 
-from lightning_costs.core.indicator import Measured, Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.census import UNSEEN, StepCensus
 from lightning_costs.probes.host_memory import rss_reader
 from lightning_costs.probes.lifetimes import Phase, StepMemory

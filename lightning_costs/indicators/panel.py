@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
-from lightning_costs.core.indicator import Declaration, Derived, Indicator, Measured, Missing, ordered
-from lightning_costs.core.missing import by_type
+from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.missing import Missing, by_type
 from lightning_costs.core.records import Amount, CostVector, StepSample
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.base import Derived, Indicator, Measured, ordered
 from lightning_costs.probes.setting import Setting
 
 _log = logging.getLogger("lightning_costs")

@@ -7,8 +7,9 @@ from typing import final
 
 from torch import nn
 
-from lightning_costs.core.indicator import Measured, Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes import parameters
 from lightning_costs.probes.census import StepCensus
 from lightning_costs.probes.setting import Setting

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import final
 
-from lightning_costs.core.indicator import Derived, Measured, Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, PipelineTime, StepSample
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.setting import Setting
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from lightning_costs.core.indicator import Derived
 from lightning_costs.core.rates import NEEDS
 from lightning_costs.core.tariff import Tariff
+from lightning_costs.indicators.base import Derived
 
 
 @final

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
-from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import EdgeError, Metering
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.quiet import quiet
 
 if TYPE_CHECKING:

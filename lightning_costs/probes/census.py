@@ -21,8 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.core.draws import Draws
 from lightning_costs.core.harmless import raised_on_purpose
-from lightning_costs.core.indicator import Missing
-from lightning_costs.core.missing import type_only
+from lightning_costs.core.missing import Missing, type_only
 from lightning_costs.core.strata import Estimate, Strata, Stratum, Vector
 from lightning_costs.probes.batch import Signature
 from lightning_costs.probes.calls import ModuleCalls

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, Self, TypeVar, final
 
 import torch
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import DeviceTime
 from lightning_costs.probes.setting import Setting
 

@@ -13,8 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, final
 
-from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import Metering
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.quiet import quiet
 from lightning_costs.core.units import JOULE_PER_KWH
 from lightning_costs.probes import rapl

@@ -7,15 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lightning_costs.core.indicator import Missing
-from lightning_costs.core.missing import by_type, type_only
+from lightning_costs.core.inference import Inference
+from lightning_costs.core.missing import Missing, by_type, type_only
 from lightning_costs.probes.aside import aside
 from lightning_costs.probes.census import eager
 from lightning_costs.probes.example import moved, resized
@@ -37,37 +36,6 @@ _NO_METER: Final = "energy is missing in this run"
 #: Copying may take a quarter of the budget, and this long if that is less.
 _LEAST_COPY_S: Final = 0.5
 _FIELDS: Final = ("latency_p50_s", "latency_p95_s", "samples_per_s", "energy_j", "peak_mem_bytes")
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inference:
-    """What forward passes cost. None is missing, and `missing` says why.
-
-    Args:
-        batch_samples: Samples in the batch of throughput and energy.
-        latency_p50_s: Median time of a pass of one sample; `latency_p95_s` its 95th percentile.
-        samples_per_s: Throughput at the batch.
-        energy_j: Energy of one sample, at the batch.
-        peak_mem_bytes: Most memory that a pass needs at the batch.
-        passes: Forward passes that were run in all.
-        took_s: Time of all of it.
-        method: How all this was got; the same words wherever it was got alike.
-        detail: How many passes, in what time.
-        missing: Field to reason.
-    """
-
-    batch_samples: int
-    latency_p50_s: float | None = None
-    latency_p95_s: float | None = None
-    samples_per_s: float | None = None
-    energy_j: float | None = None
-    peak_mem_bytes: float | None = None
-    passes: int = 0
-    took_s: float = 0.0
-    method: str = ""
-    detail: str = ""
-    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def infer(

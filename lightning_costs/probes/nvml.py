@@ -6,8 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
-from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import Metering
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes.gpu_device import nvml_handle, whole_gpu
 from lightning_costs.probes.power import PowerIntegral
 

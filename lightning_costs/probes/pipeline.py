@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, Self, final
 
 from lightning_costs.core.bubble import CONVENTION, Shape, theory, theory_words
-from lightning_costs.core.indicator import Missing
 from lightning_costs.core.lanes import KINDS, Lane, joined, lane
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import PipelineTime, Place
 from lightning_costs.probes.census import StepCensus
 from lightning_costs.probes.device_steps import CudaEvents

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import final
 
-from lightning_costs.core.indicator import Missing
 from lightning_costs.core.metering import EdgeError, Metering
+from lightning_costs.core.missing import Missing
 
 POWERCAP = Path("/sys/class/powercap")
 #: Intel's counters move about every millisecond.

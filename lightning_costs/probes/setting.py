@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, cast, final, runtime_checkable
 
 from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.inference import Inference
 from lightning_costs.core.records import Place
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from lightning_costs.probes.batch_size import BatchSize
-    from lightning_costs.probes.inference import Inference
 
 
 @runtime_checkable
@@ -29,6 +27,24 @@ class Probe(Protocol):
 
     def detach(self) -> None:
         """Let go of handles and hooks."""
+        ...
+
+
+class Sizes(Protocol):
+    """What tells how many samples and tokens batches hold (`lightning_costs.probes.batch_size.BatchSize`)."""
+
+    #: Why samples are not known, and why tokens are not; None if they are.
+    why: str | None
+    why_tokens: str | None
+
+    @property
+    def how(self) -> str:
+        """How samples are counted, for people."""
+        ...
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether what batches hold tells different sizes."""
         ...
 
 
@@ -72,7 +88,7 @@ class Setting:
     optimizers: Callable[[], Sequence[Any]] = tuple
     dataset_samples: int | None = None
     dataset_why: str = "the training set has no length"
-    sizes: BatchSize | None = None
+    sizes: Sizes | None = None
     inference: Inference | str = "not asked for: infer=False"
     accounts: Accounts | None = None
     count: Count = "auto"

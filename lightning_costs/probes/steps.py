@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
+from lightning_costs.core.inference import Inference
 from lightning_costs.core.records import DeviceTime, PipelineTime
 from lightning_costs.core.roofline import place
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.census import EvaluationCensus, StepCensus
 from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.inference import Inference, infer
+from lightning_costs.probes.inference import infer
 from lightning_costs.probes.kinds import Kind, Moment
 from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.pipeline import Pipeline

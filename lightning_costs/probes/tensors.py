@@ -13,8 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from lightning_costs.core.indicator import Missing
-from lightning_costs.core.missing import type_only
+from lightning_costs.core.missing import Missing, type_only
 from lightning_costs.probes.optimizers import family, gradients_of, masters_of, parameters_of
 from lightning_costs.probes.setting import Setting
 

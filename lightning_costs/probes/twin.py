@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes.access import written
 
 #: Copies on the host hold no more than this, and on a CUDA device no more than lies below the run's own peak.

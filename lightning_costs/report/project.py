@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from lightning_costs.compare.below_zero import without_below_zero
 from lightning_costs.core.formatting import human
-from lightning_costs.core.legible import legible_run
 from lightning_costs.core.rates import PRICED
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
 from lightning_costs.core.reprice import reprice
+from lightning_costs.core.run_record import RunRecord, legible_run
 from lightning_costs.core.summary import total_of
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.report.spreadsheet import as_csv

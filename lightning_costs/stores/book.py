@@ -15,8 +15,9 @@ from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.ledger import LOST, Ledger
 from lightning_costs.core.outcome import Outcome
 from lightning_costs.core.rates import PHYSICAL, History
-from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, RunRecord, Trigger
+from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, Trigger
 from lightning_costs.core.reprice import lost_at, told
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.versions import version_of
 from lightning_costs.stores.earlier import Earlier

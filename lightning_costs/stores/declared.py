@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_costs.core.foreign_units import foreign_unit
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.units import UNITS
 from lightning_costs.stores.reading import Cost, Reading, not_there
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.formatting import digits
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.records import SCHEMA_VERSION, Amount, RunRecord
+from lightning_costs.core.records import SCHEMA_VERSION, Amount
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.reading import CostColumn, Reading
 from lightning_costs.stores.table import OWN
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.imported import fallen, first_fall, imported, number, usable
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, known_columns

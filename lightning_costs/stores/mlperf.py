@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.records import Amount
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.imported import fallen, first_fall, imported, number, usable
 from lightning_costs.stores.places import Place
 from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, known_columns

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.formatting import digits
 from lightning_costs.core.legible import legible
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.cells import EMPTY, Numbers, hint, numbers
 from lightning_costs.stores.delimited import ROW, read_delimited, refuse_pointer
 from lightning_costs.stores.imported import PUBLISHED, fallen, imported

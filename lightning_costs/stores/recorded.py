@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.legible import legible
-from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint, RunRecord
+from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
 from lightning_costs.core.reprice import price_points
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.header import header_of
 from lightning_costs.stores.journal import read_journal

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import reprice
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.folder import HEADER, RunFolder
 from lightning_costs.stores.loader import load_run

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.imported import number
 from lightning_costs.stores.logged import Log, run_of_log
 from lightning_costs.stores.places import Place

@@ -11,8 +11,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from lightning_costs.core.records import CurvePoint, RunRecord
+from lightning_costs.core.records import CurvePoint
 from lightning_costs.core.reprice import price_points
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.folder import JOURNAL, PARQUET, RunFolder
 from lightning_costs.stores.journal import read_journal
 from lightning_costs.stores.lock import Claim, FolderLock

@@ -18,7 +18,7 @@ import pytest
 import run_scripts
 
 from lightning_costs import load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.launch import entry
 from lightning_costs.launch.options import RunOptions
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 Declared = tuple[str, str, str, str, str, bool]
 #: name, unit, kind, family, better, headline

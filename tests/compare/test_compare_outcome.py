@@ -10,7 +10,7 @@ from synthetic import zoo
 
 from lightning_costs import compare
 from lightning_costs.core.outcome import Outcome
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 
 def outcome(run: RunRecord) -> dict[str, float | bool]:

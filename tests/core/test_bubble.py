@@ -13,7 +13,7 @@ from torch.distributed import pipelining
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lightning_costs.core.bubble import Shape, bubble_told, theory, theory_words
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 
 Operation = tuple[str, int, int]
 

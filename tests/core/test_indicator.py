@@ -8,8 +8,10 @@ from fakes import derived, measured, names
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.indicator import Declaration, Derived, Measured, Missing, ordered
+from lightning_costs.core.indicator import Declaration
+from lightning_costs.core.missing import Missing
 from lightning_costs.indicators import default_indicators
+from lightning_costs.indicators.base import Derived, Measured, ordered
 
 GOOD = {"name": "nap_s", "unit": "s", "kind": "counter", "family": "time"}
 

@@ -11,8 +11,8 @@ from hostile import HIDDEN, PAYLOADS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.legible import encodable, legible, legible_data, legible_run
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.legible import encodable, legible, legible_data
+from lightning_costs.core.run_record import RunRecord, legible_run
 
 anything = st.text(st.characters(codec=None, exclude_categories=())) | st.sampled_from(list(PAYLOADS.values()))
 #: XML 1.0, section 2.2.

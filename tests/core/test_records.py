@@ -10,7 +10,7 @@ from functools import partial
 import polars
 import pytest
 
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 HEADER = {"run_id": "r1", "indicators": {"steps": {"kind": "counter"}}, "statics": {}}
 reads: list[int] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 from fakes import declared
 
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import html_table, sentences, summary_rows, total_of
 
 COLUMNS = (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.tariff import Tariff
 
 FULL = Tariff(gco2e_per_kwh=50.0, pue=1.2, usd_per_device_h=2.5, usd_per_kwh=0.25)

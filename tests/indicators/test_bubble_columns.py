@@ -6,11 +6,11 @@ import pytest
 from fakes import sample
 
 from lightning_costs.core.bubble import Shape
-from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import Amount, PipelineTime, Place
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import pipeline
+from lightning_costs.indicators.base import Indicator
 from lightning_costs.indicators.panel import Panel
 from lightning_costs.probes.pipeline import Pipeline
 from lightning_costs.probes.pipeline_seen import Watched

@@ -6,11 +6,11 @@ import pytest
 import torch
 from fakes import sample
 
-from lightning_costs.core.indicator import Indicator
 from lightning_costs.core.records import Amount, DeviceTime, Place
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import idle
+from lightning_costs.indicators.base import Indicator
 from lightning_costs.indicators.panel import Panel
 from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.setting import Setting

@@ -5,7 +5,7 @@ import logging
 import pytest
 from fakes import derived, measured, sample
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Place
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 pl = namespace("lightning.pytorch")
 WEIGHTS = 16 * 32 + 32 + 32 * 4 + 4

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor, measure
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from vit import ViT

@@ -16,7 +16,7 @@ from lightning_models import classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor, load_runs
 from lightning_costs.core.accounts import ACCOUNTS
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.probes import energy as probe
 
 pl = namespace("lightning.pytorch")

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_costs import load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.fabric import FabricMonitor, finish
 from lightning_costs.probes import energy
 from lightning_costs.probes.fabric import callbacks, facts

@@ -12,8 +12,8 @@ from fakes import FakeClock
 from lightning_models import data, namespace, trainer
 
 from lightning_costs import CostMonitor, default_indicators
-from lightning_costs.core.indicator import Measured
 from lightning_costs.core.records import DeviceTime, StepSample
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.setting import Setting
 

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_costs import CostMonitor
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.verdict import verdict
 from lightning_costs.probes.device_steps import CudaEvents, DeviceSteps
 

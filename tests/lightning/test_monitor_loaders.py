@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 pl = namespace("lightning.pytorch")
 CombinedLoader = pl.utilities.CombinedLoader

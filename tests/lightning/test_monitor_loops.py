@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
 from lightning_costs.core import draws
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.probes.stride import Stride
 
 pl = namespace("lightning.pytorch")

@@ -17,7 +17,7 @@ import torch
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor, Tariff
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 
 def columns(run: RunRecord, *, headline: bool = False) -> set[str]:

@@ -29,7 +29,7 @@ from torch.utils.data import (
 )
 
 from lightning_costs import CostMonitor
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.probes.batch_size import SizeAt
 
 pl = namespace("lightning.pytorch")

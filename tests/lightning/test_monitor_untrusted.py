@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor, Measured, default_indicators, load_run
-from lightning_costs.core.records import RunRecord, StepSample
+from lightning_costs.core.records import StepSample
+from lightning_costs.core.run_record import RunRecord
 
 SECRET = "https://anna:password@db/ token=sk-123 /home/anna/data"
 

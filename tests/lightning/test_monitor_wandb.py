@@ -16,7 +16,7 @@ from processes import run as run_processes
 from wandb_server import ENTITY, KEY, WandbServer
 
 from lightning_costs import compare, load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 SOMEBODY = "u5er-0f-th15"
 TESTS = Path(__file__).parents[1]

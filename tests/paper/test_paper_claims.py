@@ -15,7 +15,7 @@ from examples.paper.claims import Alike, Better, Claim, Less, Results, Warns, fi
 from examples.paper.kept import kept_results
 from examples.paper.study import Job, Study
 from examples.paper.telling import claim_lines, cost_lines, setup_line
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 
 def nothing(job: Job) -> None:

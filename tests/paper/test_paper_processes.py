@@ -17,7 +17,7 @@ from examples.paper.data import Digits
 from examples.paper.running import done
 from examples.paper.study import Job
 from lightning_costs import measure
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 
 
 def test_both_stages_of_the_pipeline_are_equally_many_parameters_but_for_its_ends() -> None:

@@ -10,7 +10,7 @@ from codecarbon.core import gpu_amd
 from fakes import FakeClock
 
 from lightning_costs.core.accounts import Accounts
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes import amd as probe
 from lightning_costs.probes import energy
 from lightning_costs.probes.amd import AmdEnergy

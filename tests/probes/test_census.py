@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes import census as probe
 from lightning_costs.probes.census import EvaluationCensus, StepCensus
 from lightning_costs.probes.operators import _is_compiled

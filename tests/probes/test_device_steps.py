@@ -11,7 +11,7 @@ from fakes import FakeClock, FakeEvent, FakeStream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import DeviceTime
 from lightning_costs.probes.device_steps import DeviceSteps
 from lightning_costs.probes.setting import Setting

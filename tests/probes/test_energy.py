@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_costs.core.accounts import ACCOUNTS, Accounts
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Place
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff

@@ -19,7 +19,7 @@ from codecarbon.external.hardware import CPU
 from codecarbon.external.ram import RAM
 from fakes import FakeClock
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes import host_energy as probe
 from lightning_costs.probes import rapl
 from lightning_costs.probes.cpu_name import cpu_name, field

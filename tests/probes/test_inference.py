@@ -14,8 +14,9 @@ import torch
 import torch._dynamo  # a dispatch mode imports it on first use, for seconds: in a run the census has paid that
 from torch import Tensor, nn
 
+from lightning_costs.core.inference import Inference
 from lightning_costs.probes.example import moved, resized
-from lightning_costs.probes.inference import Inference, infer
+from lightning_costs.probes.inference import infer
 
 CPU = torch.device("cpu")
 

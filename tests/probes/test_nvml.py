@@ -12,7 +12,7 @@ from fakes import FakeClock, FakeGpu, FakeNvml, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes import nvml as probe
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.gpu_device import device_key

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeClock
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes import rapl as probe
 from lightning_costs.probes.rapl import memory, packages
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.probes.optimizers import family, unwrap
 from lightning_costs.probes.setting import Setting
 from lightning_costs.probes.tensors import Holding, TensorMemory, holding

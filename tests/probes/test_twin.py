@@ -22,8 +22,9 @@ import torchmetrics
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from lightning_costs.core.indicator import Missing
-from lightning_costs.probes.inference import Inference, infer
+from lightning_costs.core.inference import Inference
+from lightning_costs.core.missing import Missing
+from lightning_costs.probes.inference import infer
 from lightning_costs.probes.twin import Twin
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from fakes import FakeClock, derived, measured
 
 from lightning_costs import Recorder
 from lightning_costs.core.budget import Passed
-from lightning_costs.core.indicator import Missing
+from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Place
 from lightning_costs.indicators import default_indicators
 

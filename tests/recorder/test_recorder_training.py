@@ -12,8 +12,8 @@ from fakes import FakeClock
 from torch import nn
 
 from lightning_costs import Recorder, Tariff, load_run
-from lightning_costs.core.indicator import Measured
 from lightning_costs.indicators import default_indicators
+from lightning_costs.indicators.base import Measured
 from lightning_costs.indicators.compute import CONVENTION
 from lightning_costs.probes import census, clock, tensors
 from lightning_costs.recorder import (

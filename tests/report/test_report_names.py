@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lightning_costs import Recorder, compare, load_run, load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.project import project_csv, project_total
 from lightning_costs.report.spreadsheet import safe_cell
 from lightning_costs.report.statement import latex, markdown, model_card, statement

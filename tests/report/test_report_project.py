@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import make_run
 
 from lightning_costs import Tariff
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.project import project_csv, project_rows, project_total
 from lightning_costs.report.spreadsheet import as_csv, safe_cell
 

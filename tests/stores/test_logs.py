@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from wandb_server import ENTITY, WandbServer, newest_wandb
 
 from lightning_costs import CostMonitor, compare, load_run, load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.text import comparison_text
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from lightning_costs import compare, load_runs
-from lightning_costs.core.records import RunRecord
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.tables import final_blocks
 from lightning_costs.stores.loader import find_runs
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from lightning_costs import Recorder, Tariff, compare, default_indicators, load_run
 from lightning_costs.core.rates import PRICED
-from lightning_costs.core.records import RunRecord
 from lightning_costs.core.reprice import reprice
+from lightning_costs.core.run_record import RunRecord
 from lightning_costs.indicators import clocks, lost, price
 from lightning_costs.stores import repriced
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET

@@ -14,9 +14,10 @@ from lightning_costs.compare.evidence import unique_labels
 from lightning_costs.compare.metric import Metric, agree_on_metric
 from lightning_costs.compare.schema import Mode
 from lightning_costs.core.certainty import Certainty, certainty, convention
-from lightning_costs.core.legible import legible, legible_run
-from lightning_costs.core.records import Amount, RunRecord
+from lightning_costs.core.legible import legible
+from lightning_costs.core.records import Amount
 from lightning_costs.core.reprice import reprice
+from lightning_costs.core.run_record import RunRecord, legible_run
 from lightning_costs.core.summary import total_of
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.report.statement.escape import discreet
