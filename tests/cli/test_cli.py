@@ -314,6 +314,7 @@ def test_report_states_what_all_runs_cost_for_a_paper_and_a_model_card(
     assert block["training_type"] == "pre-training"
 
 
+@pytest.mark.integration
 def test_report_writes_figures_tables_and_a_comparison_beneath_the_statement(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -188,6 +188,7 @@ def test_a_compiled_model_trains_as_without_and_is_counted_as_it_runs(tmp_path: 
     assert torch.equal(plain[2], watched[2])
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("ticking")
 def test_counted_eagerly_a_compiled_model_tells_what_its_step_would_hold(tmp_path: Path) -> None:
     torch._dynamo.reset()

@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,6 +147,9 @@ def test_the_progress_bar_shows_the_cost_so_far_and_at_the_end(tmp_path: Path, o
     seen: list[str] = []
 
     class Peek(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            time.sleep(0.03 * (trainer.global_step % 7))  # steps differ, so that there is an interval
+
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             seen.append(trainer.progress_bar_callback.get_metrics(trainer, pl_module)["cost"])
 
@@ -160,10 +164,10 @@ def test_the_progress_bar_shows_the_cost_so_far_and_at_the_end(tmp_path: Path, o
         assert "J" in text
         assert "$" in text
     assert " to " in at_end, "with an interval"
-    # At a dollar a second the estimate is the run's total.
+    # At a dollar a second the estimate is near the run's total.
     dollars = float(at_end.split("$")[1].split()[0])
     assert monitor.run is not None
-    assert dollars == pytest.approx(monitor.run.final["cloud_usd"], rel=0.01)
+    assert dollars == pytest.approx(monitor.run.final["cloud_usd"], rel=0.1)
 
 
 class Ending(NamedTuple):

@@ -40,7 +40,7 @@ def rewrite(folder, **changes):
     return folder
 
 
-def read_in_time(folder, seconds=20.0):
+def read_in_time(folder, seconds=240.0):
     """The run, or the error that it is; a reader that waits for a pipe fails the test."""
     found = []
 
