@@ -148,7 +148,6 @@ def test_nothing_is_done_on_an_error_that_its_caller_would_wait_for(
         return lambda *_, **__: done.append(name)
 
     monkeypatch.setattr("lightning_costs.callback._print_summary", noted("summary"))
-    monkeypatch.setattr("lightning_costs.callback.link_wandb", noted("server"))
     monkeypatch.setattr("lightning_costs.stores.folder.parquet", noted("table"))
     monkeypatch.setattr("lightning_costs.stores.folder.read_journal", noted("read back"))
     monkeypatch.setattr("lightning_costs.probes.parameters.nonzero", lambda _: done.append("all parameters") or 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from statement_runs import ATTEMPT, CPU, FRANCE, HOSTILE, METHODS, spent
 from synthetic import make_run
-from test_report_statement import ATTEMPT, CPU, FRANCE, HOSTILE, METHODS, spent
 
 from lightning_costs import Tariff
 from lightning_costs.report.statement import latex, markdown, model_card, statement

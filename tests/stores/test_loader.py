@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loaded_sources import THREE, write
 from run_folders import DECLARED, header, point
 
 from lightning_costs import load_run, load_runs
@@ -17,26 +18,10 @@ from lightning_costs.stores.journal import Encoder
 from lightning_costs.stores.table import quality_columns, to_frame
 
 
-def write(folder, points=(), *, close=True, **head):
-    run = RunFolder(folder)
-    run.open(header(**head))
-    for one in points:
-        run.append(one)
-    run.flush()
-    if close:
-        run.close(header(**head))
-    else:  # killed: the journal is all there is
-        run._journal.close()
-    return folder
-
-
 def age(path, seconds):
     """Set a file's time back."""
     stat = path.stat()
     os.utime(path, (stat.st_atime - seconds, stat.st_mtime - seconds))
-
-
-THREE = [point(1), point(2, trigger="evaluate", quality={"val/acc": 0.5}), point(3, trigger="end")]
 
 
 def test_a_finished_run_loads_from_parquet(tmp_path):

@@ -14,8 +14,8 @@ from fakes import declared
 from hostile import PAYLOADS, rich_header, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_folder import header, point, points
-from test_loader import THREE, write
+from loaded_sources import THREE, write
+from run_folders import header, point, points
 
 from lightning_costs import load_run, load_runs, save_runs
 from lightning_costs.cli import main
