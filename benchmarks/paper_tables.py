@@ -1,7 +1,7 @@
 """Tables 1 and 2 of 'The Efficiency Misnomer': parameters and multiply-accumulates of its vision transformers.
 
 Every row is built on the meta device, where tensors have shapes and no memory, and measured by
-`lightning_costs.measure`, once with explicit attention and once with torch's fused one. `paper_tables.csv` holds the
+`lightning_costs.model_cost`, once with explicit attention and once with torch's fused one. `paper_tables.csv` holds the
 configurations, the exact figures of these architectures, and what the paper printed (Dehghani et al. 2021, arXiv
 2110.12894, Tables 1 and 2; its 'GFLOPs' are multiply-accumulates).
 

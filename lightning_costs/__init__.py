@@ -11,40 +11,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_costs.budget import CostBudget as CostBudget
     from lightning_costs.callback import CostMonitor as CostMonitor
-    from lightning_costs.compare.comparison import compare as compare
+    from lightning_costs.comparison import Comparison as Comparison
+    from lightning_costs.comparison import compare as compare
     from lightning_costs.core.missing import Missing as Missing
     from lightning_costs.core.tariff import Tariff as Tariff
     from lightning_costs.indicators import default_indicators as default_indicators
     from lightning_costs.indicators.base import Derived as Derived
     from lightning_costs.indicators.base import Measured as Measured
-    from lightning_costs.measure import ModelCost as ModelCost
-    from lightning_costs.measure import measure as measure
+    from lightning_costs.model_cost import ModelCost as ModelCost
+    from lightning_costs.model_cost import measure as measure
     from lightning_costs.recorder import Recorder as Recorder
     from lightning_costs.stores.loader import load_run as load_run
     from lightning_costs.stores.loader import load_runs as load_runs
     from lightning_costs.stores.saved import save_runs as save_runs
 
 _HOME = {
+    "Comparison": "comparison",
     "CostBudget": "budget",
     "CostMonitor": "callback",
     "Derived": "indicators.base",
     "Measured": "indicators.base",
     "Missing": "core.missing",
-    "ModelCost": "measure",
+    "ModelCost": "model_cost",
     "Recorder": "recorder",
     "Tariff": "core.tariff",
+    "compare": "comparison",
     "default_indicators": "indicators",
     "load_run": "stores.loader",
     "load_runs": "stores.loader",
+    "measure": "model_cost",
     "save_runs": "stores.saved",
 }
-__all__ = [*sorted(_HOME), "compare", "measure"]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compare", "measure"):
-        # These modules are themselves callable: `from lightning_costs import compare` works in any import order.
-        return import_module(f"lightning_costs.{name}")
     if name == "__version__":
         return import_module("lightning_costs.core.versions").version_of("lightning-costs")
     if name not in _HOME:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 import typer
 from rich.table import Table
 
-from lightning_costs.compare.matched import TOLERANCE
+from lightning_costs.analysis.matched import TOLERANCE
 from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.formatting import human
 from lightning_costs.core.legible import legible
@@ -25,7 +25,7 @@ from lightning_costs.report.terminal import Terminal, say, take_any_text
 from lightning_costs.stores.lock import writer_of
 
 if TYPE_CHECKING:
-    from lightning_costs.compare import comparison
+    from lightning_costs import comparison
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -296,7 +296,7 @@ def _compared(
     group: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> comparison.Comparison:
-    from lightning_costs.compare import comparison
+    from lightning_costs import comparison
 
     return comparison.compare(
         runs,
@@ -515,7 +515,7 @@ def reprice_run(
     }
     if json:
         told = {"run": after.id, "tariff": header["tariff"], "columns": changes}
-        from lightning_costs.compare.comparison import plain
+        from lightning_costs.analysis.data import plain
 
         say(dumps(plain(told), indent=1))
         return
@@ -537,7 +537,7 @@ def total(
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included."""
-    from lightning_costs.compare.comparison import plain
+    from lightning_costs.analysis.data import plain
     from lightning_costs.report.project import project_csv, project_rows, project_total
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
@@ -579,8 +579,8 @@ def check(
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
 ) -> None:
     """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
-    from lightning_costs.compare.comparison import plain
-    from lightning_costs.compare.gate import Limit, gate
+    from lightning_costs.analysis.data import plain
+    from lightning_costs.analysis.gate import Limit, gate
     from lightning_costs.report.gate_words import gate_text
 
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs import Tariff, compare
-from lightning_costs.compare.gate import gate
+from lightning_costs.analysis.gate import gate
 from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
 from lightning_costs.core.run_record import RunRecord

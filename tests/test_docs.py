@@ -63,7 +63,7 @@ def test_links_to_files_lead_somewhere(name: str) -> None:
 
 
 def test_the_map_names_modules_that_are_there() -> None:
-    for folder in ("core", "probes", "indicators", "stores", "compare"):
+    for folder in ("core", "probes", "indicators", "stores", "analysis"):
         (row,) = re.findall(rf"^\| `lightning_costs/{folder}/` \|(.*)\|$", TEXTS["CONTRIBUTING.md"], re.MULTILINE)
         for module in re.findall(r"`(\w+)`", row):
             if module != "Comparison":

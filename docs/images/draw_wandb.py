@@ -14,8 +14,7 @@ from typing import Any
 
 import altair as alt
 
-from lightning_costs import compare, load_runs
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs import Comparison, compare, load_runs
 from lightning_costs.report.charts import styled
 from lightning_costs.report.wandb.publish import dry_run
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lightning_costs import compare
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow, Spread
-from lightning_costs.compare.seeds import spread
+from lightning_costs import Comparison, compare
+from lightning_costs.analysis.schema import RunRow, Spread
+from lightning_costs.analysis.seeds import spread
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
 

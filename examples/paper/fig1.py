@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow
+from lightning_costs import Comparison
+from lightning_costs.analysis.schema import RunRow
 from lightning_costs.core.records import Amount
 
 from .blocks import Block, Decoder, feed_forward, stack

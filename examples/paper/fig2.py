@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lightning_costs.compare.schema import Spread
-from lightning_costs.compare.seeds import spread
+from lightning_costs.analysis.schema import Spread
+from lightning_costs.analysis.seeds import spread
 from lightning_costs.core.records import Amount
 
 from .blocks import ViT, stack

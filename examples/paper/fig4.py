@@ -12,8 +12,8 @@ from itertools import combinations, product
 
 from torch import nn
 
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow
+from lightning_costs import Comparison
+from lightning_costs.analysis.schema import RunRow
 from lightning_costs.core.records import Amount
 
 from .blocks import ViT, stack

@@ -13,8 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow
+from lightning_costs import Comparison
+from lightning_costs.analysis.schema import RunRow
 from lightning_costs.deepspeed import watch_pipeline
 
 from .claims import Alike, Claim, Finding, Less, Quantity, Results, final, number, quality, quotient

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow
+from lightning_costs import Comparison
+from lightning_costs.analysis.schema import RunRow
 from lightning_costs.core.records import Amount
 
 from .blocks import ViT, stack

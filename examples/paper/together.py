@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import altair as alt
 
-from lightning_costs import compare
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RankPair
+from lightning_costs import Comparison, compare
+from lightning_costs.analysis.schema import RankPair
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.charts import styled
 from lightning_costs.report.rank_charts import heat_map

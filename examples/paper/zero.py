@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lightning_costs.compare import Comparison
-from lightning_costs.compare.schema import RunRow
+from lightning_costs import Comparison
+from lightning_costs.analysis.schema import RunRow
 from lightning_costs.deepspeed import watch
 
 from .blocks import feed_forward

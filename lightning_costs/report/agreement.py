@@ -7,10 +7,10 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import MatchedPair, TargetRow
-from lightning_costs.compare.summary import front_sentences
-from lightning_costs.compare.wording import named, quoted
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.schema import MatchedPair, TargetRow
+from lightning_costs.analysis.summary import front_sentences
+from lightning_costs.analysis.wording import named, quoted
 from lightning_costs.core.formatting import digits
 from lightning_costs.report.tables import ordered_names, quality_text
 
@@ -35,7 +35,7 @@ class MatchedLine(NamedTuple):
     examples: list[str]
 
 
-def family_lines(cmp: Comparison) -> list[FamilyLine]:
+def family_lines(cmp: ComparisonData) -> list[FamilyLine]:
     """Who leads which family of indicators; one that disagrees with itself has no leader."""
     found = []
     for row in cmp.families["rows"]:
@@ -46,7 +46,7 @@ def family_lines(cmp: Comparison) -> list[FamilyLine]:
     return found
 
 
-def dominance_sentences(cmp: Comparison) -> list[str]:
+def dominance_sentences(cmp: ComparisonData) -> list[str]:
     """Who is efficient by every indicator, who by none, and who by some mixture of all."""
     found = cmp.dominance
     said = front_sentences(found, cmp.best)
@@ -64,7 +64,7 @@ def dominance_sentences(cmp: Comparison) -> list[str]:
     return said
 
 
-def group_qualities(cmp: Comparison) -> list[tuple[str, str]]:
+def group_qualities(cmp: ComparisonData) -> list[tuple[str, str]]:
     """Each group's best qualities: the median of its runs, its 95 % interval where there is one, and how many runs."""
     found = []
     for group, spread in (cmp.groups["quality"] if cmp.groups else {}).items():
@@ -74,7 +74,7 @@ def group_qualities(cmp: Comparison) -> list[tuple[str, str]]:
     return found
 
 
-def reversal_lines(row: TargetRow, cmp: Comparison, most: int = 4) -> list[str]:
+def reversal_lines(row: TargetRow, cmp: ComparisonData, most: int = 4) -> list[str]:
     """Counters that order runs differently by what a target cost them, clocks first."""
     said = []
     for flips in row["reversals"][:most]:
@@ -91,7 +91,7 @@ def reversal_lines(row: TargetRow, cmp: Comparison, most: int = 4) -> list[str]:
     return said
 
 
-def matched_lines(cmp: Comparison) -> list[MatchedLine]:
+def matched_lines(cmp: ComparisonData) -> list[MatchedLine]:
     """What a comparison at an equal amount hides of headline indicators, those that differ most first."""
     names = ordered_names(cmp, role="indicator")
     headline = set(ordered_names(cmp, headline=True, role="indicator"))
@@ -123,7 +123,7 @@ def evidence_lines(evidence: Mapping[str, Any], most: int = 12) -> list[tuple[st
     return [(str(key).replace("_", " "), _cut(_told(value))) for key, value in list(evidence.items())[:most]]
 
 
-def _example(pair: MatchedPair, cmp: Comparison, names: Collection[str]) -> str:
+def _example(pair: MatchedPair, cmp: ComparisonData, names: Collection[str]) -> str:
     """Two runs and what differs most between them; nothing where all is within the tolerance."""
     known = {name: ratio for name in pair["differ"] if name in names and (ratio := pair["others"][name]) is not None}
     name = max(known, key=lambda one: abs(math.log(known[one])), default="")

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import RunRow
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.schema import RunRow
 from lightning_costs.core.formatting import Display, display
 from lightning_costs.core.records import Amount
 
@@ -81,7 +81,7 @@ def one_line(text: str, most: int = 60) -> str:
 
 
 def chart_data(
-    cmp: Comparison, names: Sequence[str] | None = None, *, every: Sequence[RunRow] | None = None
+    cmp: ComparisonData, names: Sequence[str] | None = None, *, every: Sequence[RunRow] | None = None
 ) -> ChartData:
     """Bring the curves and final amounts of indicators into the units they are shown in.
 

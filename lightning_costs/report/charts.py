@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.chart_data import Axis, ChartData, chart_data, rows
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ SHOWN = "indexof(hidden, datum.r) < 0"
 DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 4))
 
 
-def chart(cmp: Comparison, x: str, y: str | None = None, *, log: bool = True) -> alt.LayerChart:
+def chart(cmp: ComparisonData, x: str, y: str | None = None, *, log: bool = True) -> alt.LayerChart:
     """Draw quality, or the indicator `y`, against the cost `x`, with its data and a legend that filters on click.
 
     Args:
@@ -38,7 +38,7 @@ def chart(cmp: Comparison, x: str, y: str | None = None, *, log: bool = True) ->
     return _picture(cmp, x, y, log=log, still=False)
 
 
-def still(cmp: Comparison, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
+def still(cmp: ComparisonData, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
     """Draw quality against several costs side by side, as a picture that does not answer to a pointer.
 
     Args:
@@ -52,7 +52,7 @@ def still(cmp: Comparison, xs: Sequence[str], *, log: bool = True) -> alt.HConca
     return alt.hconcat(*(_picture(cmp, x, None, log=log, still=True) for x in xs))
 
 
-def _picture(cmp: Comparison, x: str, y: str | None, *, log: bool, still: bool) -> alt.LayerChart:
+def _picture(cmp: ComparisonData, x: str, y: str | None, *, log: bool, still: bool) -> alt.LayerChart:
     names = [x] if y is None or (y == cmp.monitor and y not in cmp.indicators) else [x, y]
     for name in names:
         if name not in cmp.indicators:

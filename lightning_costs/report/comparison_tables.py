@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.drawn import drawn_labels, narrowed
 from lightning_costs.report.statement.render import Table
 from lightning_costs.report.tables import (
@@ -22,7 +22,7 @@ from lightning_costs.report.tables import (
 MOST_COLUMNS = 6
 
 
-def comparison_tables(cmp: Comparison) -> list[Table]:
+def comparison_tables(cmp: ComparisonData) -> list[Table]:
     """Final costs, cost-to-quality, groups, fronts and rank correlation by headline indicators.
 
     Args:
@@ -73,7 +73,7 @@ def _text(text: str, best: bool) -> str:
     return f"{text} *" if best else text
 
 
-def _correlation(cmp: Comparison) -> list[Table]:
+def _correlation(cmp: ComparisonData) -> list[Table]:
     lines = rank_matrix(cmp, ordered_names(cmp, headline=True, role="indicator"))
     if len(cmp.runs) < 2 or len(lines) < 2:
         return []

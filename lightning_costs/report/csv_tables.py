@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.leads import leading
-from lightning_costs.compare.schema import Spread
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.leads import leading
+from lightning_costs.analysis.schema import Spread
 from lightning_costs.report.run_table import runs_csv
 from lightning_costs.report.spreadsheet import as_csv
 
@@ -21,7 +21,7 @@ class CsvTable(NamedTuple):
     rows: list[Sequence[object]]
 
 
-def write_csv(cmp: Comparison, folder: Path) -> list[Path]:
+def write_csv(cmp: ComparisonData, folder: Path) -> list[Path]:
     """Write every table that has rows; returns the files. Amounts are in the unit that their column's name ends in."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"runs": runs_csv(cmp)}
@@ -34,7 +34,7 @@ def write_csv(cmp: Comparison, folder: Path) -> list[Path]:
     return written
 
 
-def csv_tables(cmp: Comparison) -> Iterator[CsvTable]:
+def csv_tables(cmp: ComparisonData) -> Iterator[CsvTable]:
     """Everything but the table of runs, in long form: a row per fact. Missing and infinite amounts are empty."""
     yield CsvTable(
         "indicators",
@@ -121,7 +121,7 @@ def csv_tables(cmp: Comparison) -> Iterator[CsvTable]:
 _SPREAD = ("n", "reached", "share_reached", "median", "low", "high", "least", "most", "missing")
 
 
-def _groups(cmp: Comparison) -> Iterator[Sequence[object]]:
+def _groups(cmp: ComparisonData) -> Iterator[Sequence[object]]:
     """Qualities and final amounts (no target), then costs of targets."""
 
     def cells(spread: Spread) -> list[object]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.tables import ordered_names
 
 #: So many runs have a line and a column of their own, at most.
@@ -15,7 +15,7 @@ MOST_RUNS = 24
 V = TypeVar("V")
 
 
-def drawn_labels(cmp: Comparison, most: int = MOST_RUNS) -> list[str]:
+def drawn_labels(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
     """The runs that are drawn, in the order of the comparison.
 
     All where they are few. Else, until there are `most`, in turns one of each: those with the best quality, those that
@@ -35,7 +35,7 @@ def drawn_labels(cmp: Comparison, most: int = MOST_RUNS) -> list[str]:
     return [label for label in cmp.labels if label in chosen]
 
 
-def narrowed(cmp: Comparison, labels: list[str]) -> Comparison:
+def narrowed(cmp: ComparisonData, labels: list[str]) -> ComparisonData:
     """The comparison with the rows, curves and cells of some runs; what was found over all of them stays.
 
     Args:
@@ -75,7 +75,7 @@ def kept(length: int, most: int) -> list[int]:
     return [round(index * (length - 1) / (most - 1)) for index in range(most)]
 
 
-def _by_merit(cmp: Comparison) -> Iterator[str]:
+def _by_merit(cmp: ComparisonData) -> Iterator[str]:
     """Every run, in turns the next of each list: however long one is, the others are heard."""
     names = ordered_names(cmp, headline=True, role="indicator")
     order = {label: number for number, label in enumerate(cmp.labels)}

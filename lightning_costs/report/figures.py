@@ -12,7 +12,7 @@ from typing import NamedTuple
 import altair as alt
 import vl_convert
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.core.legible import legible_data
 from lightning_costs.report.chart_data import Axis, chart_data, rows
 from lightning_costs.report.charts import Look, draw, styled
@@ -37,7 +37,7 @@ class Figure(NamedTuple):
     picture: alt.TopLevelMixin
 
 
-def write_figures(cmp: Comparison, folder: Path) -> list[Path]:
+def write_figures(cmp: ComparisonData, folder: Path) -> list[Path]:
     """Write each figure as PNG, SVG and PDF; returns the files.
 
     Args:
@@ -83,7 +83,7 @@ def slug(text: str, taken: Collection[str] = (), most: int = _LONGEST) -> str:
     return found
 
 
-def figures(cmp: Comparison) -> Iterator[Figure]:
+def figures(cmp: ComparisonData) -> Iterator[Figure]:
     """The charts of the page, each by itself: quality against costs, fronts, targets, ranks, parts of costs."""
     drawn = narrowed(cmp, drawn_labels(cmp))
     data = chart_data(drawn, every=cmp.runs)
@@ -125,7 +125,7 @@ def figures(cmp: Comparison) -> Iterator[Figure]:
             yield Figure(part.key, styled(picture.properties(width=WIDTH)))
 
 
-def _of_ranks(cmp: Comparison, drawn: Comparison, look: Look) -> Iterator[Figure]:
+def _of_ranks(cmp: ComparisonData, drawn: ComparisonData, look: Look) -> Iterator[Figure]:
     names = bump_names(cmp)
     if len(cmp.runs) < 2 or not names:
         return

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.chart_data import Axis, ChartData
 from lightning_costs.report.charts import SHOWN, Look, encoded, run_legend
 
@@ -14,7 +14,7 @@ from lightning_costs.report.charts import SHOWN, Look, encoded, run_legend
 _ON, _OFF = "datum.f === 1", "datum.f !== 1"
 
 
-def front_rows(data: ChartData, cmp: Comparison, name: str) -> list[dict[str, object]]:
+def front_rows(data: ChartData, cmp: ComparisonData, name: str) -> list[dict[str, object]]:
     """A row per run that has both: amount `x`, best quality `y`, and `f`, 1 on the front."""
     on = set(cmp.fronts.get(name, ()))
     amounts, qualities = data.finals[data.axes[name].field], data.finals["q"]

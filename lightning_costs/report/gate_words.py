@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_costs.compare.gate import Gate, GateRow
+from lightning_costs.analysis.gate import Gate, GateRow
 from lightning_costs.core.formatting import human
 
 _VERDICTS = {

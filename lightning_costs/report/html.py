@@ -13,7 +13,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.core.verdict import verdict
 from lightning_costs.report.agreement import (
     dominance_sentences,
@@ -65,14 +65,14 @@ _THEMES = {
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
 
-def write_page(cmp: Comparison, path: Path) -> Path:
+def write_page(cmp: ComparisonData, path: Path) -> Path:
     """Write the page, folders above it included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(cmp), encoding="utf-8")
     return path
 
 
-def page(cmp: Comparison) -> str:
+def page(cmp: ComparisonData) -> str:
     """The page as text.
 
     Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
@@ -164,7 +164,7 @@ def policy(scripts: list[str]) -> str:
     )
 
 
-def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
+def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
     """What the section on training and queries shows; None without one."""
     names = told(cmp.lifecycle)
     if not names and "infer_energy_j" not in cmp.indicators:
@@ -177,7 +177,7 @@ def _lifecycle(cmp: Comparison) -> dict[str, object] | None:
     }
 
 
-def _waits(cmp: Comparison) -> dict[str, str]:
+def _waits(cmp: ComparisonData) -> dict[str, str]:
     """Run label to whether it waited for its data; runs without a reading are absent."""
     said = {run["label"]: "; ".join(verdict(run["setup"], run["final"])) for run in cmp.runs}
     return {label: text for label, text in said.items() if text}
@@ -191,7 +191,7 @@ def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
     return list(zip(labels, cycled(COLORS, count), dashes, outlines, strict=True))
 
 
-def _choices(cmp: Comparison, data: ChartData) -> dict[str, list[tuple[str, str]]]:
+def _choices(cmp: ComparisonData, data: ChartData) -> dict[str, list[tuple[str, str]]]:
     """Family to the indicators that the reader can choose as x, each with its title."""
     choices: dict[str, list[tuple[str, str]]] = {}
     for name in ordered_names(cmp, role="indicator"):
@@ -204,7 +204,7 @@ def _first(data: ChartData) -> str:
     return next((name for name in (*_FIRST, *data.axes) if name in data.axes), "")
 
 
-def _thinned(cmp: Comparison, data: ChartData) -> list[str]:
+def _thinned(cmp: ComparisonData, data: ChartData) -> list[str]:
     """What is left out of drawings, in words; figures are always made from everything."""
     said = []
     if len(data.labels) < len(cmp.runs):
@@ -224,7 +224,7 @@ def _thinned(cmp: Comparison, data: ChartData) -> list[str]:
     return said
 
 
-def _sweeps(cmp: Comparison, data: ChartData) -> list[tuple[str, str, str]]:
+def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
     """Indicator, its label and who needs least for which targets, in words; only those with a chart."""
     targets = cmp.sweep["targets"]
     return [
@@ -234,7 +234,7 @@ def _sweeps(cmp: Comparison, data: ChartData) -> list[tuple[str, str, str]]:
     ]
 
 
-def _small(cmp: Comparison, data: ChartData, name: str) -> bool:
+def _small(cmp: ComparisonData, data: ChartData, name: str) -> bool:
     return name in data.axes and cmp.indicators[name]["kind"] in ("counter", "static")
 
 

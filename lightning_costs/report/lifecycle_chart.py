@@ -6,7 +6,7 @@ import math
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.core.formatting import Display, display, human
 from lightning_costs.report.chart_data import rounded
 from lightning_costs.report.charts import COLORS, DASHES, PADDING, cycled, styled, tooltip_of
@@ -16,7 +16,7 @@ from lightning_costs.report.lifecycle_words import TOLD, queries_text, told
 _MARKS, _STEPS = 60, 4
 
 
-def life_data(cmp: Comparison) -> dict[str, object]:
+def life_data(cmp: ComparisonData) -> dict[str, object]:
     """By column that some run has both parts of: the chart's title, its specification, its lines and marks."""
     found: dict[str, object] = {}
     steps = [10 ** (step / _STEPS) for step in range(_STEPS * _decades(cmp) + 1)]
@@ -43,13 +43,13 @@ def life_data(cmp: Comparison) -> dict[str, object]:
     return found
 
 
-def _decades(cmp: Comparison) -> int:
+def _decades(cmp: ComparisonData) -> int:
     """Powers of ten that the axis of queries spans: past the last break-even, to 1e15 at most."""
     furthest = max((pair["queries"] or 0.0 for pair in cmp.lifecycle["pairs"]), default=0.0)
     return next((power for power in range(9, 15) if furthest < 10 ** (power - 0.5)), 15)
 
 
-def _marks(cmp: Comparison, name: str, shown: Display, most: float) -> list[dict[str, object]]:
+def _marks(cmp: ComparisonData, name: str, shown: Display, most: float) -> list[dict[str, object]]:
     """The pairs that break even within the axis, those with the fewest queries first."""
     even = [(pair["queries"] or 0.0, pair["cost"] or 0.0, pair) for pair in cmp.lifecycle["pairs"]]
     on_axis = [one for one in even if one[2]["column"] == name and 1 <= one[0] <= most and one[1] > 0]
@@ -67,7 +67,7 @@ def _marks(cmp: Comparison, name: str, shown: Display, most: float) -> list[dict
     ]
 
 
-def _specification(cmp: Comparison, title: str) -> dict[str, object]:
+def _specification(cmp: ComparisonData, title: str) -> dict[str, object]:
     domain = list(range(len(cmp.labels)))
     log = alt.Scale(type="log", nice=False, padding=PADDING)
     x = alt.X(

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import BreakEven, Footprint, Lifecycle
-from lightning_costs.compare.wording import quoted
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.schema import BreakEven, Footprint, Lifecycle
+from lightning_costs.analysis.wording import quoted
 from lightning_costs.core.formatting import human, list_words
 from lightning_costs.report.tables import Cell, Line, quality_text
 
@@ -56,7 +56,7 @@ def told(life: Lifecycle) -> list[str]:
     return [name for name in TOLD if name in life["columns"]]
 
 
-def life_sentences(cmp: Comparison, most: int = 10) -> list[str]:
+def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
     """Who costs least over how many queries, then pair by pair; the quality beside each claim.
 
     Args:
@@ -70,7 +70,7 @@ def life_sentences(cmp: Comparison, most: int = 10) -> list[str]:
     return [*said, *_lacking(cmp, columns)]
 
 
-def life_tables(cmp: Comparison) -> list[LifeTable]:
+def life_tables(cmp: ComparisonData) -> list[LifeTable]:
     """A table per column, a line per run: training, one query, and the sum after each number of queries."""
     life = cmp.lifecycle
     found = []
@@ -93,7 +93,7 @@ def life_tables(cmp: Comparison) -> list[LifeTable]:
     return found
 
 
-def life_heads(cmp: Comparison) -> list[str]:
+def life_heads(cmp: ComparisonData) -> list[str]:
     """What stands over the columns of `life_tables`."""
     return ["training", "one query", *(f"after {queries_text(row['queries'])}" for row in cmp.lifecycle["at"])]
 
@@ -109,14 +109,14 @@ def _cell(amount: float | None, unit: str, why: str, *, best: bool = False) -> C
     return Cell(human(amount, unit) if math.isfinite(amount) else "too large to tell", best=best)
 
 
-def _absent(cmp: Comparison) -> list[str]:
+def _absent(cmp: ComparisonData) -> list[str]:
     if not cmp.runs:
         return []
     first = cmp.runs[0]["label"]
     return [f"Costs over queries are missing: {quoted(first)}: {cmp.lifecycle['runs'][first]['missing']['energy_j']}."]
 
 
-def _lacking(cmp: Comparison, columns: Sequence[str]) -> list[str]:
+def _lacking(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
     """Runs that have no lifecycle by the first column, with why."""
     name = columns[0]
     return [
@@ -126,7 +126,7 @@ def _lacking(cmp: Comparison, columns: Sequence[str]) -> list[str]:
     ]
 
 
-def _envelopes(cmp: Comparison, columns: Sequence[str]) -> list[str]:
+def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
     """Who costs least from where on; columns that say the same share a sentence."""
     said: dict[str, list[str]] = {}
     for name in columns:
@@ -143,7 +143,7 @@ def _envelopes(cmp: Comparison, columns: Sequence[str]) -> list[str]:
     return [f"Least {list_words(names)}: {text}." for text, names in said.items()]
 
 
-def _pairs(cmp: Comparison, columns: Sequence[str], most: int) -> list[str]:
+def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
     by_pair: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair in cmp.lifecycle["pairs"]:
         if pair["column"] not in columns or pair["outcome"] == "missing":
@@ -171,7 +171,7 @@ def _outcome(pair: BreakEven) -> str:
     )
 
 
-def _quality(cmp: Comparison, first: str, second: str) -> str:
+def _quality(cmp: ComparisonData, first: str, second: str) -> str:
     best = {run["label"]: run["best_quality"] for run in cmp.runs}
     one, other = quality_text(best[first]), quality_text(best[second])
     if best[first] is None or best[second] is None:
@@ -181,7 +181,7 @@ def _quality(cmp: Comparison, first: str, second: str) -> str:
     return f"best {quoted(cmp.monitor)} {one} against {other}: not like for like"
 
 
-def _near(cmp: Comparison, first: str, second: str) -> str:
+def _near(cmp: ComparisonData, first: str, second: str) -> str:
     """A word where two runs' queries differ by less than a meter can tell."""
     one, other = (cmp.lifecycle["runs"][label]["each"]["energy_j"] for label in (first, second))
     if one is None or other is None or one == other or abs(one - other) > EDGE * max(abs(one), abs(other)):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.tables import final_text, ordered_names, quality_text
 
 
-def comparison_html(cmp: Comparison) -> str:
+def comparison_html(cmp: ComparisonData) -> str:
     """Runs by best quality and headline costs, as an HTML table; every text is escaped."""
     names = [
         name for name in ordered_names(cmp, headline=True) if any(run["final"][name] is not None for run in cmp.runs)

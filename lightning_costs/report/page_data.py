@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.chart_data import Axis, ChartData, rounded
 from lightning_costs.report.charts import Look, draw, styled
 from lightning_costs.report.front_chart import front_chart
@@ -21,7 +21,7 @@ _Y = Axis(field="y", label="y", suffix="", static=False, positive=True)
 
 
 def page_data(
-    cmp: Comparison, drawn: Comparison, data: ChartData, themes: Sequence[Parts], csv: str
+    cmp: ComparisonData, drawn: ComparisonData, data: ChartData, themes: Sequence[Parts], csv: str
 ) -> dict[str, object]:
     """All of it, ready for JSON.
 
@@ -75,7 +75,7 @@ def _specification(picture: alt.LayerChart) -> dict[str, object]:
     return spec
 
 
-def _axis(cmp: Comparison, name: str, axis: Axis) -> dict[str, object]:
+def _axis(cmp: ComparisonData, name: str, axis: Axis) -> dict[str, object]:
     return {
         "field": axis.field,
         "label": axis.label,
@@ -87,7 +87,7 @@ def _axis(cmp: Comparison, name: str, axis: Axis) -> dict[str, object]:
     }
 
 
-def _others(cmp: Comparison, data: ChartData) -> dict[str, list[object]] | None:
+def _others(cmp: ComparisonData, data: ChartData) -> dict[str, list[object]] | None:
     """The final amounts of runs that are not drawn, as `ChartData.finals` has those of the others; None without any."""
     shown = set(data.labels)
     rows = [run for run in cmp.runs if run["label"] not in shown]
@@ -102,7 +102,7 @@ def _others(cmp: Comparison, data: ChartData) -> dict[str, list[object]] | None:
     return found
 
 
-def _front(cmp: Comparison, data: ChartData, name: str) -> dict[str, list[int]]:
+def _front(cmp: ComparisonData, data: ChartData, name: str) -> dict[str, list[int]]:
     """Who is on it: numbers of drawn runs, and of the others among the others."""
     on = set(cmp.fronts[name])
     shown = set(data.labels)
@@ -113,7 +113,7 @@ def _front(cmp: Comparison, data: ChartData, name: str) -> dict[str, list[int]]:
     }
 
 
-def _sweep(cmp: Comparison, data: ChartData) -> dict[str, object] | None:
+def _sweep(cmp: ComparisonData, data: ChartData) -> dict[str, object] | None:
     targets = [cmp.sweep["targets"][row] for row in swept(cmp)]
     names = [name for name in cmp.sweep["winners"] if name in data.axes and cmp.sweep["winners"][name]]
     if not targets or not names:
@@ -125,7 +125,7 @@ def _sweep(cmp: Comparison, data: ChartData) -> dict[str, object] | None:
     }
 
 
-def _bumps(drawn: Comparison) -> dict[str, object]:
+def _bumps(drawn: ComparisonData) -> dict[str, object]:
     """A specification per basis that runs are ranked by, and which column of the chart is which indicator's."""
     names = bump_names(drawn)
     look = Look(drawn.labels, page=True)

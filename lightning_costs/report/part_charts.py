@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.core.formatting import display, human
 from lightning_costs.report.chart_data import one_line, rounded
 from lightning_costs.report.charts import SHAPES, SHOWN, cycled, tooltip_of
@@ -52,7 +52,7 @@ class Parts(NamedTuple):
     nothing: bool
 
 
-def parts(cmp: Comparison) -> list[Parts]:
+def parts(cmp: ComparisonData) -> list[Parts]:
     """The comparison's breakdowns, of the runs that it names."""
     return [_parts(cmp, key) for key in cmp.breakdowns]
 
@@ -119,7 +119,7 @@ def part_chart(
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
 
 
-def _parts(cmp: Comparison, key: str) -> Parts:
+def _parts(cmp: ComparisonData, key: str) -> Parts:
     found = cmp.breakdowns[key]
     heads = [_head(cmp, name) for name in found["columns"]]
     amounts = [found["amounts"][label] for label in cmp.labels]
@@ -158,5 +158,5 @@ def _parts(cmp: Comparison, key: str) -> Parts:
     )
 
 
-def _head(cmp: Comparison, name: str) -> str:
+def _head(cmp: ComparisonData, name: str) -> str:
     return cmp.indicators[name]["label"] if name in cmp.indicators else _NAMES.get(name, name)

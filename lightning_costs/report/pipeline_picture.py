@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.core.bubble import bubble_told
 from lightning_costs.core.lane_picture import lane_picture
 
@@ -27,7 +27,7 @@ class Pictured(NamedTuple):
     clock: str
 
 
-def pictured(cmp: Comparison) -> list[Pictured]:
+def pictured(cmp: ComparisonData) -> list[Pictured]:
     """The runs that were pipelines, in the order of the comparison."""
     found = []
     for number, run in enumerate(cmp.runs):

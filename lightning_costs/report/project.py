@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lightning_costs.compare.below_zero import without_below_zero
+from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.core.formatting import human
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.chart_data import one_line
 from lightning_costs.report.charts import SHOWN, Look, run_legend, tooltip_of
 from lightning_costs.report.tables import RankLine, ordered_names, quality_text
@@ -20,13 +20,13 @@ _NAMED = 12
 _SHADES = ("#bd4f08", "#eb9a5a", "#f5c49d", "#fae6d6", "#f2f2f0", "#dce9f3", "#b4d1e7", "#79aed2", "#2f77b0")
 
 
-def bump_names(cmp: Comparison) -> list[str]:
+def bump_names(cmp: ComparisonData) -> list[str]:
     """Headline indicators that order any runs, family by family."""
     orders = cmp.ranks["orders"]
     return [name for name in ordered_names(cmp, headline=True, role="indicator") if orders.get(name)]
 
 
-def bases(cmp: Comparison) -> dict[str, str]:
+def bases(cmp: ComparisonData) -> dict[str, str]:
     """What runs are ranked by, with words for it: amounts at the end, and the cost of each target."""
     found = {"end": "the amount at the end"}
     for number, row in enumerate(cmp.targets):
@@ -35,7 +35,7 @@ def bases(cmp: Comparison) -> dict[str, str]:
     return found
 
 
-def orders(cmp: Comparison, basis: str, names: Sequence[str]) -> dict[str, list[float | None]]:
+def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, list[float | None]]:
     """Indicator to each run's rank, None where it has none; 1 is best.
 
     Args:
@@ -47,7 +47,7 @@ def orders(cmp: Comparison, basis: str, names: Sequence[str]) -> dict[str, list[
     return {name: [by_name[name].get(label) for label in cmp.labels] for name in names if by_name.get(name)}
 
 
-def bump_rows(cmp: Comparison, basis: str, names: Sequence[str]) -> tuple[list[str], list[dict[str, object]]]:
+def bump_rows(cmp: ComparisonData, basis: str, names: Sequence[str]) -> tuple[list[str], list[dict[str, object]]]:
     """What stands under the columns, quality first, and a row per run and column `i` with its rank `k`."""
     found = orders(cmp, basis, names)
     heads = [f"best {one_line(cmp.monitor)}", *(cmp.indicators[name]["label"] for name in found)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.spreadsheet import as_csv
 from lightning_costs.report.tables import final_text, ordered_names, quality_text
 
@@ -37,7 +37,7 @@ class RunLine(NamedTuple):
     cells: list[RunCell]
 
 
-def run_columns(cmp: Comparison) -> list[Column]:
+def run_columns(cmp: ComparisonData) -> list[Column]:
     """The headline indicators that some run has, family by family."""
     return [
         Column(name, cmp.indicators[name]["label"], cmp.indicators[name]["better"] == "higher")
@@ -46,7 +46,7 @@ def run_columns(cmp: Comparison) -> list[Column]:
     ]
 
 
-def run_lines(cmp: Comparison, drawn: list[str]) -> list[RunLine]:
+def run_lines(cmp: ComparisonData, drawn: list[str]) -> list[RunLine]:
     """A line per run, best quality first, in the order of the comparison where it is the same."""
     columns = run_columns(cmp)
     numbers = {label: number for number, label in enumerate(drawn)}
@@ -72,7 +72,7 @@ def run_lines(cmp: Comparison, drawn: list[str]) -> list[RunLine]:
     return sorted(lines, key=lambda line: cmp.ranks["quality"].get(line.label, math.inf))
 
 
-def runs_csv(cmp: Comparison) -> str:
+def runs_csv(cmp: ComparisonData) -> str:
     """Every run and every column at its end, amounts in the unit that the column's name ends in; missing is empty."""
     heads = ["run", "id", "status", "group", f"best {cmp.monitor}", "best_step", f"final {cmp.monitor}", "evaluations"]
     rows = [

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import altair as alt
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import WinnerRange
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.schema import WinnerRange
 from lightning_costs.core.records import Amount
 from lightning_costs.report.chart_data import Axis, ChartData, rounded
 from lightning_costs.report.charts import PADDING, SHOWN, Look, encoded, run_legend
@@ -21,12 +21,12 @@ MOST_TARGETS = 120
 _STRIP = 5
 
 
-def swept(cmp: Comparison) -> list[int]:
+def swept(cmp: ComparisonData) -> list[int]:
     """Which targets of the sweep are drawn."""
     return kept(len(cmp.sweep["targets"]), MOST_TARGETS)
 
 
-def sweep_columns(cmp: Comparison, data: ChartData, name: str) -> list[list[float | None]]:
+def sweep_columns(cmp: ComparisonData, data: ChartData, name: str) -> list[list[float | None]]:
     """A list per run: what each drawn target cost it, in the axis's unit; None where it was not reached."""
     rows, factor = swept(cmp), data.axes[name].factor
     nothing: list[Amount] = [None] * len(cmp.sweep["targets"])
@@ -34,7 +34,7 @@ def sweep_columns(cmp: Comparison, data: ChartData, name: str) -> list[list[floa
     return [[rounded(by_label.get(label, nothing)[row], factor) for row in rows] for label in data.labels]
 
 
-def sweep_ranges(cmp: Comparison, data: ChartData, name: str) -> list[dict[str, object]]:
+def sweep_ranges(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str, object]]:
     """Where each winner holds: from `a` to `b`, run number `r` (-1: several, or one not drawn), in words `who`."""
     targets = cmp.sweep["targets"]
     numbers = {label: number for number, label in enumerate(data.labels)}
@@ -54,7 +54,7 @@ def sweep_ranges(cmp: Comparison, data: ChartData, name: str) -> list[dict[str, 
     return found
 
 
-def sweep_rows(cmp: Comparison, data: ChartData, name: str) -> list[dict[str, object]]:
+def sweep_rows(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str, object]]:
     """A row per run and target that it reached: the target `x`, its cost `y`."""
     targets = [cmp.sweep["targets"][row] for row in swept(cmp)]
     return [

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.leads import leading
-from lightning_costs.compare.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
-from lightning_costs.compare.summary import FAMILIES
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.leads import leading
+from lightning_costs.analysis.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
+from lightning_costs.analysis.summary import FAMILIES
 from lightning_costs.core.certainty import amount_text
 from lightning_costs.core.formatting import digits, human
 
@@ -89,7 +89,7 @@ def quality_text(value: float | None) -> str:
     return f"{value:.4g}"
 
 
-def ordered_names(cmp: Comparison, *, headline: bool = False, role: str | None = None) -> list[str]:
+def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | None = None) -> list[str]:
     """Indicators by family, headline ones first within each.
 
     Args:
@@ -105,7 +105,7 @@ def ordered_names(cmp: Comparison, *, headline: bool = False, role: str | None =
     return [name for *_, name in sorted(chosen)]
 
 
-def final_blocks(cmp: Comparison, *, headline: bool = False) -> list[Block]:
+def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[Block]:
     """Final amounts of every run by family, in human units."""
     blocks: dict[str, list[Line]] = {}
     for name in ordered_names(cmp, headline=headline):
@@ -116,7 +116,7 @@ def final_blocks(cmp: Comparison, *, headline: bool = False) -> list[Block]:
     return [Block(title, lines) for title, lines in blocks.items()]
 
 
-def target_tables(cmp: Comparison, *, headline: bool = False) -> list[TargetTable]:
+def target_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetTable]:
     """Cost-to-quality per target, winners marked."""
     names = ordered_names(cmp, headline=headline, role="indicator")
     return [
@@ -130,7 +130,7 @@ def target_tables(cmp: Comparison, *, headline: bool = False) -> list[TargetTabl
     ]
 
 
-def group_tables(cmp: Comparison, *, headline: bool = False) -> list[TargetTable]:
+def group_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetTable]:
     """Cost-to-quality of groups per target: medians, never over survivors alone; whose is least is marked."""
     if cmp.groups is None:
         return []
@@ -172,7 +172,7 @@ def spread_text(spread: Spread, unit: str) -> str:
     return f"{human(spread['median'], unit)}{bounds}, {spread['reached']} of {spread['n']}"
 
 
-def front_lines(cmp: Comparison) -> list[Line]:
+def front_lines(cmp: ComparisonData) -> list[Line]:
     """Who is on the Pareto front of quality and cost, per indicator."""
     return [
         Line(
@@ -189,7 +189,7 @@ def front_lines(cmp: Comparison) -> list[Line]:
     ]
 
 
-def rank_matrix(cmp: Comparison, names: Sequence[str]) -> list[RankLine]:
+def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[RankLine]:
     """Spearman's correlation of every two of the indicators that some pair of runs has."""
     pairs = {(pair["first"], pair["second"]): pair for pair in cmp.ranks["pairs"]}
     present = [name for name in names if any(run["final"].get(name) is not None for run in cmp.runs)]
@@ -201,7 +201,7 @@ def rank_matrix(cmp: Comparison, names: Sequence[str]) -> list[RankLine]:
     return [RankLine(row, cmp.indicators[row]["label"], [cell(row, column) for column in present]) for row in present]
 
 
-def flip_lines(cmp: Comparison, names: Sequence[str], most: int = 4) -> list[FlipLine]:
+def flip_lines(cmp: ComparisonData, names: Sequence[str], most: int = 4) -> list[FlipLine]:
     """Pairs of indicators that order runs differently, the most disagreeing first.
 
     Args:
@@ -260,12 +260,12 @@ def _final_cell(run: RunRow, row: DeclarationRow) -> Cell:
     return Cell(final_text(run, name, row["unit"]), run["methods"].get(name, ""))
 
 
-def _known(cmp: Comparison, row: TargetRow, name: str) -> bool:
+def _known(cmp: ComparisonData, row: TargetRow, name: str) -> bool:
     """Whether the indicator is a counter that any run has an amount of."""
     return name in row["costs"] and any(run["final"][name] is not None for run in cmp.runs)
 
 
-def _target_line(cmp: Comparison, row: TargetRow, name: str) -> Line:
+def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> Line:
     declared = cmp.indicators[name]
     won = leading(row, name)
     if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
@@ -296,7 +296,7 @@ def _bracket(spend: Spend, unit: str) -> str:
     return "; ".join(words)
 
 
-def _rank_cell(cmp: Comparison, pair: RankPair) -> RankCell:
+def _rank_cell(cmp: ComparisonData, pair: RankPair) -> RankCell:
     first, second = cmp.indicators[pair["first"]]["label"], cmp.indicators[pair["second"]]["label"]
     rho, tau = pair["spearman"], pair["tau_b"]
     if rho is None:

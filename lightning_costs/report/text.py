@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.drawn import narrowed
 from lightning_costs.report.lifecycle_words import life_heads, life_sentences, life_tables, told
 from lightning_costs.report.tables import (
@@ -33,7 +33,7 @@ ABREAST = 12
 CHOSEN = "those of the best quality, then those that lead by most costs and are on most fronts"
 
 
-def comparison_text(cmp: Comparison, width: int = 120) -> str:
+def comparison_text(cmp: ComparisonData, width: int = 120) -> str:
     """The comparison as text: summary, final costs, cost-to-quality, fronts, ranks, cautions.
 
     Args:
@@ -47,7 +47,7 @@ def comparison_text(cmp: Comparison, width: int = 120) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip() + "\n"
 
 
-def comparison_tables(cmp: Comparison) -> list[RenderableType]:
+def comparison_tables(cmp: ComparisonData) -> list[RenderableType]:
     """The parts of `comparison_text`, for a rich console; users' texts are never read as markup."""
     parts: list[RenderableType] = [Text(" ".join(cmp.summary)), Text()]
     count, cmp = len(cmp.runs), abreast(cmp)
@@ -71,7 +71,7 @@ def comparison_tables(cmp: Comparison) -> list[RenderableType]:
     return parts
 
 
-def abreast(cmp: Comparison, most: int = ABREAST) -> Comparison:
+def abreast(cmp: ComparisonData, most: int = ABREAST) -> ComparisonData:
     """The comparison with no more runs than fit beside each other; what was found of all of them stays as it is."""
     if len(cmp.runs) <= most:
         return cmp
@@ -82,7 +82,7 @@ def abreast(cmp: Comparison, most: int = ABREAST) -> Comparison:
     return narrowed(cmp, [label for label in cmp.labels if label in chosen])
 
 
-def _finals(cmp: Comparison) -> Table:
+def _finals(cmp: ComparisonData) -> Table:
     table = _headed(cmp.labels)
     best = [Text(quality_text(run["best_quality"])) for run in cmp.runs]
     table.add_row(Text(f"best {cmp.monitor}", style="bold"), *best)
@@ -92,7 +92,7 @@ def _finals(cmp: Comparison) -> Table:
     return table
 
 
-def _ranks(cmp: Comparison) -> list[RenderableType]:
+def _ranks(cmp: ComparisonData) -> list[RenderableType]:
     names = ordered_names(cmp, headline=True, role="indicator")
     matrix = rank_matrix(cmp, names)
     if len(cmp.runs) < 2 or len(matrix) < 2:
@@ -107,7 +107,7 @@ def _ranks(cmp: Comparison) -> list[RenderableType]:
     return [*found, Text()]
 
 
-def _lifecycle(cmp: Comparison) -> list[RenderableType]:
+def _lifecycle(cmp: ComparisonData) -> list[RenderableType]:
     """Training and queries together; nothing where no run has ever been asked what a query costs."""
     if not told(cmp.lifecycle) and "infer_energy_j" not in cmp.indicators:
         return []

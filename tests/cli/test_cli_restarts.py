@@ -9,8 +9,7 @@ import pytest
 from command_line import call
 from fakes import FakeClock
 
-from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs import Comparison, Recorder, Tariff, compare, load_run, load_runs
 from lightning_costs.report.charts import chart
 from lightning_costs.report.html import page
 

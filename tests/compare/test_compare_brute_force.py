@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import declaration, make_run
 
-from lightning_costs.compare import compare
-from lightning_costs.compare.ranks import rank_pairs
-from lightning_costs.compare.seeds import LEAST_RUNS, interval, median, medians, spread
+from lightning_costs import compare
+from lightning_costs.analysis.ranks import rank_pairs
+from lightning_costs.analysis.seeds import LEAST_RUNS, interval, median, medians, spread
 
 AMOUNT = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 1.04, 2.0, 3.0, math.inf]), st.floats(0.5, 4.0))
 QUALITY = st.lists(st.one_of(st.sampled_from([0.2, 0.5, 0.8, math.nan, math.inf]), st.floats(0, 1)), max_size=6)
@@ -165,7 +165,7 @@ def test_counts_are_the_same_in_pieces(monkeypatch):
     columns = {name: rng.integers(0, 9, 40).astype(float).tolist() for name in "abc"}
     labels, better = [str(i) for i in range(40)], dict.fromkeys("abc", "lower")
     whole = rank_pairs(labels, columns, better, ["g", "h"] * 20)
-    monkeypatch.setattr("lightning_costs.compare.ranks._AT_ONCE", 120)
+    monkeypatch.setattr("lightning_costs.analysis.ranks._AT_ONCE", 120)
     assert rank_pairs(labels, columns, better, ["g", "h"] * 20) == whole
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from synthetic import declaration, make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 
 
 def of_kind(cmp, kind):
@@ -246,7 +246,7 @@ def test_breakdowns_hold_parts_that_belong_together():
 
 
 def test_a_long_curve_is_thinned_for_the_eye_and_never_for_figures(monkeypatch):
-    monkeypatch.setattr("lightning_costs.compare.comparison.DRAWN_VALUES", 0)
+    monkeypatch.setattr("lightning_costs.analysis.comparison.DRAWN_VALUES", 0)
     quality = [math.sin(i) for i in range(1000)]
     cmp = compare([make_run(quality=quality)], targets=[0.99])
     assert cmp.drawn_evaluations == 64

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import declaration, make_run
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.report.agreement import dominance_sentences, family_lines
 from lightning_costs.report.html import page
 from lightning_costs.report.tables import target_tables

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import declaration, make_run, zoo
 
-from lightning_costs.compare import Comparison, compare
+from lightning_costs import Comparison, compare
 from lightning_costs.core.tariff import Tariff
 
 
@@ -26,9 +26,9 @@ def python(code):
     "imports",
     [
         "from lightning_costs import compare",
-        "import lightning_costs.compare.comparison\nfrom lightning_costs import compare",
-        "import lightning_costs.compare\ncompare = lightning_costs.compare",
-        "from lightning_costs.compare import compare",
+        "import lightning_costs.analysis.comparison\nfrom lightning_costs import compare",
+        "import lightning_costs.comparison\ncompare = lightning_costs.compare",
+        "import lightning_costs\ncompare = lightning_costs.compare",
     ],
 )
 def test_compare_can_be_called_in_any_import_order(imports):
@@ -39,7 +39,7 @@ def test_compare_can_be_called_in_any_import_order(imports):
 @pytest.mark.integration
 def test_comparing_loads_no_framework_and_neither_scipy_nor_altair():
     ran = python(
-        "import sys\nimport lightning_costs.compare.comparison\n"
+        "import sys\nimport lightning_costs.analysis.comparison\n"
         "print(sorted({'torch', 'pytorch_lightning', 'lightning', 'wandb', 'scipy', 'altair'} & set(sys.modules)))"
     )
     assert ran.stdout.strip() == "[]", ran.stderr
@@ -51,13 +51,6 @@ def test_importing_the_package_loads_no_comparison_yet():
         "import sys\nfrom lightning_costs import compare\nprint('polars' in sys.modules, 'numpy' in sys.modules)"
     )
     assert ran.stdout.strip() == "False False", ran.stderr
-
-
-def test_an_unknown_attribute_of_the_callable_subpackage_is_an_attribute_error():
-    import lightning_costs.compare as subpackage
-
-    with pytest.raises(AttributeError, match=r"module 'lightning_costs\.compare' has no attribute 'nothing'"):
-        _ = subpackage.nothing
 
 
 def test_a_comparison_is_frozen_plain_data():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_run
 
-from lightning_costs.compare.gate import Limit, gate
+from lightning_costs.analysis.gate import Limit, gate
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.gate_words import gate_text
 

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import INFER, declaration, life_run, make_run
 
-from lightning_costs import Tariff
-from lightning_costs.compare import compare
-from lightning_costs.compare.lifecycle import Linear, break_even, cheapest
+from lightning_costs import Tariff, compare
+from lightning_costs.analysis.lifecycle import Linear, break_even, cheapest
 from lightning_costs.report.lifecycle_words import life_sentences, queries_text
 from lightning_costs.report.text import comparison_text
 

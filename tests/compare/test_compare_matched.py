@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import declaration, make_run
 
-from lightning_costs.compare import compare
-from lightning_costs.compare.matched import MOST_LISTED, matched
-from lightning_costs.compare.windows import count_within, first_pairs, widest_pairs, width
+from lightning_costs import compare
+from lightning_costs.analysis.matched import MOST_LISTED, matched
+from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
 from lightning_costs.report.agreement import matched_lines
 
 #: Near and at the tolerance, equal, nothing, missing, endless, below nothing.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic import declaration, make_run
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 
 ROWS = list(
     csv.DictReader((Path(__file__).parents[2] / "benchmarks/paper_tables.csv").read_text(encoding="utf-8").splitlines())

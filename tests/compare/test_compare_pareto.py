@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.compare.pareto import nondominated
+from lightning_costs.analysis.pareto import nondominated
 
 GRID = st.one_of(st.none(), st.just(math.nan), st.sampled_from([0.0, 1.0, 2.0, 3.0, math.inf]))
 ROWS = st.lists(st.tuples(GRID, GRID), max_size=12)

@@ -5,7 +5,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.compare.ranks import flips, kendall, rank_pairs, spearman
+from lightning_costs.analysis.ranks import flips, kendall, rank_pairs, spearman
 
 PAIRS = st.lists(
     st.tuples(st.integers(-3, 3), st.floats(-2, 2, allow_nan=False).map(lambda x: round(x, 1))),

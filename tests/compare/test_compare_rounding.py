@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import declaration, make_run
 
-from lightning_costs.compare import compare, rounding
-from lightning_costs.compare.ranks import rank_pairs, spearman
-from lightning_costs.compare.rounding import doubt, orders, spearman_range
+from lightning_costs import compare
+from lightning_costs.analysis import rounding
+from lightning_costs.analysis.ranks import rank_pairs, spearman
+from lightning_costs.analysis.rounding import doubt, orders, spearman_range
 from lightning_costs.stores.loader import load_runs
 
 

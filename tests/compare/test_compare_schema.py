@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from synthetic import make_run, zoo
 
-from lightning_costs.compare import Comparison, compare
-from lightning_costs.compare.json_schema import json_schema
+from lightning_costs import Comparison, compare
+from lightning_costs.analysis.json_schema import json_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_documented_schema_is_that_of_the_code():
     written = json.loads((DOCS / "comparison.schema.json").read_text(encoding="utf-8"))
     assert written == json_schema(), (
-        "write it anew: python -m lightning_costs.compare.json_schema > docs/comparison.schema.json"
+        "write it anew: python -m lightning_costs.analysis.json_schema > docs/comparison.schema.json"
     )
 
 
@@ -58,7 +58,7 @@ def test_every_field_has_its_row_in_the_document():
 
 def test_the_page_on_comparing_names_every_kind_of_caution():
     source = "".join(
-        (DOCS.parent / "lightning_costs/compare" / name).read_text(encoding="utf-8")
+        (DOCS.parent / "lightning_costs/analysis" / name).read_text(encoding="utf-8")
         for name in ("cautions.py", "method_cautions.py", "claim_cautions.py")
     )
     kinds = set(re.findall(r"caution\(\s+\"(\w+)\"", source)) | {"parameters_matched", "compute_matched"}

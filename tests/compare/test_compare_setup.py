@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.compare.setup import flatten, split_setups
+from lightning_costs.analysis.setup import flatten, split_setups
 
 PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.text(max_size=5))
 SETUPS = st.dictionaries(st.text(max_size=4), st.dictionaries(st.sampled_from("abcd"), PLAIN), min_size=1, max_size=4)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_run
 
-from lightning_costs.compare import compare
-from lightning_costs.compare.targets import Course, chosen_targets, first_hits, kept_hits, spend_of, winners
+from lightning_costs import compare
+from lightning_costs.analysis.targets import Course, chosen_targets, first_hits, kept_hits, spend_of, winners
 
 QUALITY = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.5, math.nan, math.inf, -math.inf])), max_size=15)
 

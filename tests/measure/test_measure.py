@@ -14,7 +14,7 @@ from fakes import FakeClock
 from torch import Tensor, nn
 
 from lightning_costs import measure
-from lightning_costs.measure import ModelCost
+from lightning_costs.model_cost import ModelCost
 
 ROOT = Path(__file__).parents[2]
 #: A pass takes as long as it looks at the clock: what fits a budget, and which batch serves more, is known.
@@ -190,7 +190,7 @@ def test_costs_show_themselves_and_go_into_json() -> None:
 def test_measure_is_callable_in_any_import_order() -> None:
     programs = (
         "from lightning_costs import measure",
-        "import lightning_costs.measure; from lightning_costs import measure",
+        "import lightning_costs.model_cost; from lightning_costs import measure",
         "import lightning_costs.probes; import lightning_costs; measure = lightning_costs.measure",
     )
     check = "print(measure(torch.nn.Linear(3, 2), torch.zeros(1, 3), times=False).params, flush=True)"

@@ -20,7 +20,7 @@ from examples.paper.claims import Results
 from examples.paper.study import Job, find_study
 from examples.paper.telling import tell
 from lightning_costs import load_runs
-from lightning_costs.compare import comparison
+from lightning_costs.analysis import comparison
 from lightning_costs.core.run_record import RunRecord
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from examples.paper.claims import Results, Verdict, final
 from examples.paper.sec21 import OPTIMIZERS, STUDY, OuterSteps, Within, build, more, no_less, times
 from examples.paper.study import Job
 from lightning_costs import load_run
-from lightning_costs.compare.seeds import spread
+from lightning_costs.analysis.seeds import spread
 from lightning_costs.core.records import StepSample
 from lightning_costs.core.run_record import RunRecord
 

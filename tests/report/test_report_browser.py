@@ -4,7 +4,7 @@ import pytest
 from pages import HOSTILE, hovered, lines, opened
 from synthetic import life_run, make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.core.formatting import human
 
 pytestmark = pytest.mark.browser

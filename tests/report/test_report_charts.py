@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.report.chart_data import MOST, chart_data, thinned
 from lightning_costs.report.charts import chart, cycled
 

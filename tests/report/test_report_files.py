@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.report.comparison_tables import MOST_COLUMNS, comparison_tables
 from lightning_costs.report.drawn import MOST_RUNS, drawn_labels, narrowed
 from lightning_costs.report.figures import figures, slug

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import declaration, make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.report.html import page, policy, script_json
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7 * 7 }}`\u2028\n🔥"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic import zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.report.html import page
 
 pytestmark = pytest.mark.integration

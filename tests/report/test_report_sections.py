@@ -11,7 +11,7 @@ import pytest
 from pages import HOSTILE, hovered, lines, opened
 from synthetic import declaration, make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.report.run_table import run_columns, runs_csv
 
 pytestmark = pytest.mark.browser

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
-from lightning_costs.compare import compare
+from lightning_costs import compare
 from lightning_costs.core.formatting import display
 from lightning_costs.report.tables import rank_matrix, target_tables
 from lightning_costs.report.text import abreast, comparison_text

@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from wandb_server import ENTITY, KEY, WandbServer
 from wandb_workspaces.reports.v2 import internal
 
-from lightning_costs import cli, compare, load_runs
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs import Comparison, cli, compare, load_runs
 from lightning_costs.report.wandb import publish
 from lightning_costs.report.wandb.panels import bar_tables
 from lightning_costs.report.wandb.publish import dry_run, parted

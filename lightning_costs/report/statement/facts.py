@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lightning_costs.compare.metric import Metric
+from lightning_costs.analysis.metric import Metric
 from lightning_costs.core.certainty import Certainty, noted
 from lightning_costs.core.formatting import device_time, in_paper, list_words
 from lightning_costs.core.records import Amount

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from lightning_costs.compare.below_zero import without_below_zero
-from lightning_costs.compare.evidence import unique_labels
-from lightning_costs.compare.metric import Metric, agree_on_metric
-from lightning_costs.compare.schema import Mode
+from lightning_costs.analysis.below_zero import without_below_zero
+from lightning_costs.analysis.evidence import unique_labels
+from lightning_costs.analysis.metric import Metric, agree_on_metric
+from lightning_costs.analysis.schema import Mode
 from lightning_costs.core.certainty import Certainty, certainty, convention
 from lightning_costs.core.legible import legible
 from lightning_costs.core.records import Amount

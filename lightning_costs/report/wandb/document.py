@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.statement.render import written_by
 from lightning_costs.report.tables import group_tables, target_tables
@@ -24,7 +24,7 @@ _LONGEST_TITLE = 128
 MARK = "Quality against every cost, by lightning-costs."
 
 
-def report(cmp: Comparison, entity: str, project: str, of: Drawn, *, title: str, page_run: str) -> Report:
+def report(cmp: ComparisonData, entity: str, project: str, of: Drawn, *, title: str, page_run: str) -> Report:
     """Everything that the comparison says, with panels that W&B draws from the runs themselves.
 
     Args:

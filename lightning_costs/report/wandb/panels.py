@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.tables import ordered_names, quality_text
 from lightning_costs.report.wandb.view import Keys, keys_of, placed, quality_plots
 
@@ -42,7 +42,7 @@ class Drawn:
         return not lacking
 
 
-def drawn(cmp: Comparison, ids: Sequence[str], held: Collection[str] | None = None, before: str = "") -> Drawn:
+def drawn(cmp: ComparisonData, ids: Sequence[str], held: Collection[str] | None = None, before: str = "") -> Drawn:
     """What is drawn of a comparison, from the runs with these ids."""
     order = ordered_names(cmp, role="indicator")
     with_amount = [name for name in order if any(run["final"].get(name) is not None for run in cmp.runs)]
@@ -57,7 +57,7 @@ def curves(of: Drawn) -> list[Panel]:
     return list(quality_plots(keys, [name for name in ordered if of.has(keys.cost(name), keys.quality)], _MOST_RUNS))
 
 
-def scatters(cmp: Comparison, of: Drawn) -> list[Panel]:
+def scatters(cmp: ComparisonData, of: Drawn) -> list[Panel]:
     """Best quality against what runs cost in the end, one point a run: fronts show."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -81,7 +81,7 @@ def scatters(cmp: Comparison, of: Drawn) -> list[Panel]:
     ]
 
 
-def parallel(cmp: Comparison, of: Drawn) -> list[Panel]:
+def parallel(cmp: ComparisonData, of: Drawn) -> list[Panel]:
     """All headline indicators beside each other, a line a run: where lines cross, they disagree."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -98,7 +98,7 @@ def parallel(cmp: Comparison, of: Drawn) -> list[Panel]:
     return [wr.ParallelCoordinatesPlot(title="Every run by every indicator", columns=columns, layout=layout)]
 
 
-def bars(cmp: Comparison) -> dict[str, list[Panel]]:
+def bars(cmp: ComparisonData) -> dict[str, list[Panel]]:
     """By target, as `quality_text` writes it: bars of what each run needed, from the tables of `bar_tables`."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -118,7 +118,7 @@ def bars(cmp: Comparison) -> dict[str, list[Panel]]:
     return panels
 
 
-def bar_tables(cmp: Comparison) -> dict[str, list[dict[str, Any]]]:
+def bar_tables(cmp: ComparisonData) -> dict[str, list[dict[str, Any]]]:
     """By key: a table per target with a row per run and what it needed by each headline counter.
 
     A run that did not reach the target has no amount: a bar of its whole cost would be read as its cost to quality.
@@ -139,7 +139,7 @@ def _spent(costs: Mapping[str, Mapping[str, Any]], name: str) -> bool:
     return name in costs and any(spend["reached"] and spend["cost"] is not None for spend in costs[name].values())
 
 
-def _differs(cmp: Comparison, name: str) -> bool:
+def _differs(cmp: ComparisonData, name: str) -> bool:
     """Whether the indicator tells runs apart."""
     amounts = {run["final"][name] for run in cmp.runs} - {None}
     return len(amounts) > 1 or (len(cmp.runs) == 1 and len(amounts) == 1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_costs.compare.comparison import Comparison
+from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.wandb.document import MARK, as_json, report
 from lightning_costs.report.wandb.panels import PAGE, bar_tables, drawn
 from lightning_costs.report.wandb.view import save_view, view
@@ -35,12 +35,12 @@ class Here(NamedTuple):
     before: str
 
 
-def title_of(cmp: Comparison, title: str | None) -> str:
+def title_of(cmp: ComparisonData, title: str | None) -> str:
     """The report's title; by default of the metric."""
     return title or f"{cmp.monitor} against every cost"
 
 
-def dry_run(cmp: Comparison, place: str, *, title: str | None = None) -> dict[str, Any]:
+def dry_run(cmp: ComparisonData, place: str, *, title: str | None = None) -> dict[str, Any]:
     """What would be written, as plain data, without any server: report, view, and tables that bars are drawn from.
 
     Args:
@@ -61,7 +61,7 @@ def dry_run(cmp: Comparison, place: str, *, title: str | None = None) -> dict[st
     }
 
 
-def publish(cmp: Comparison, place: str, *, title: str | None = None, page: str | None = None) -> Published:
+def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: str | None = None) -> Published:
     """Write the report, or write it anew where the project has one of this title by us.
 
     Args:
@@ -102,7 +102,7 @@ def parted(place: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _here(api: Any, cmp: Comparison, entity: str, project: str) -> Here:
+def _here(api: Any, cmp: ComparisonData, entity: str, project: str) -> Here:
     """Runs of the project that are compared: by W&B's id, or by the run folder's that our monitor left in config."""
     wanted = {run["id"] for run in cmp.runs}
     ids, held, before = [], set(), ""
@@ -127,7 +127,9 @@ def _page_run(title: str) -> str:
     return f"costs-{hashlib.sha256(title.encode()).hexdigest()[:10]}"
 
 
-def _attach(wandb: Any, cmp: Comparison, entity: str, project: str, run_id: str, title: str, page: str | None) -> None:
+def _attach(
+    wandb: Any, cmp: ComparisonData, entity: str, project: str, run_id: str, title: str, page: str | None
+) -> None:
     """Log the page and the tables to a run of their own, which says nothing of the machine that wrote it."""
     quiet = {
         "console": "off",
@@ -195,7 +197,7 @@ def _client() -> Any:
     return wandb
 
 
-def write_dry_run(cmp: Comparison, place: str, path: Path, *, title: str | None = None) -> Path:
+def write_dry_run(cmp: ComparisonData, place: str, path: Path, *, title: str | None = None) -> Path:
     """Write `dry_run` as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dry_run(cmp, place, title=title), indent=1, allow_nan=False), encoding="utf-8")

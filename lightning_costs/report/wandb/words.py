@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_costs.compare.comparison import Comparison
-from lightning_costs.compare.schema import MatchedRow, Plain
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.schema import MatchedRow, Plain
 from lightning_costs.core.formatting import human
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.tables import (
@@ -24,7 +24,7 @@ _MOST_ROWS = 40
 _MOST_FLIPS = 8
 
 
-def cautions(cmp: Comparison) -> list[str]:
+def cautions(cmp: ComparisonData) -> list[str]:
     """What limits the claims, each with the paper's section that warns of it."""
     return [
         escaped(caution["text"])
@@ -33,25 +33,25 @@ def cautions(cmp: Comparison) -> list[str]:
     ]
 
 
-def finals(cmp: Comparison) -> str:
+def finals(cmp: ComparisonData) -> str:
     """Final amounts of every run by every headline indicator, best quality first."""
     best = [quality_text(run["best_quality"]) for run in cmp.runs]
     lines = [line for block in final_blocks(cmp, headline=True) for line in block.lines]
     return _table(["", *cmp.labels], [[f"best {cmp.monitor}", *best], *map(_cells, lines)])
 
 
-def reached(cmp: Comparison, table: TargetTable) -> str:
+def reached(cmp: ComparisonData, table: TargetTable) -> str:
     """What it cost to reach a target, winners in bold."""
     return _table(["", *cmp.labels], [_cells(line) for line in table.lines if line.headline])
 
 
-def of_groups(cmp: Comparison, table: TargetTable) -> str:
+def of_groups(cmp: ComparisonData, table: TargetTable) -> str:
     """What groups of seeds needed to reach a target: medians, their intervals, and how many reached it."""
     groups = list(cmp.groups["members"]) if cmp.groups is not None else []
     return _table(["median", *groups], [_cells(line) for line in table.lines])
 
 
-def fronts(cmp: Comparison) -> str:
+def fronts(cmp: ComparisonData) -> str:
     """Who is on the Pareto front of quality and cost, by headline indicator, and in all together."""
     lines = [line for line in front_lines(cmp) if line.headline]
     rows = [[line.label, *("●" if cell.best else "" for cell in line.cells)] for line in lines]
@@ -59,7 +59,7 @@ def fronts(cmp: Comparison) -> str:
     return _table(["on the front by", *cmp.labels], [*rows, joint])
 
 
-def ranks(cmp: Comparison) -> str:
+def ranks(cmp: ComparisonData) -> str:
     """Spearman's correlation of every two headline indicators, and the pairs of runs whose order flips."""
     names = ordered_names(cmp, headline=True, role="indicator")
     matrix = rank_matrix(cmp, names)
@@ -75,7 +75,7 @@ def ranks(cmp: Comparison) -> str:
     return "\n\n".join([_table(heads, rows), "\n".join(said) or "No two of them order two runs differently."])
 
 
-def matched(cmp: Comparison) -> str:
+def matched(cmp: ComparisonData) -> str:
     """Pairs of runs that are alike by one headline indicator, and by how much they differ in the others."""
     rows = [row for row in cmp.matched["rows"] if row["listed"] and cmp.indicators[row["column"]]["headline"]]
     pairs = [[*_pair(cmp, row, number)] for row in rows for number in range(len(row["listed"]))]
@@ -86,7 +86,7 @@ def matched(cmp: Comparison) -> str:
     return _table(heads, pairs[:_MOST_ROWS]) + more
 
 
-def _pair(cmp: Comparison, row: MatchedRow, number: int) -> list[str]:
+def _pair(cmp: ComparisonData, row: MatchedRow, number: int) -> list[str]:
     pair = row["listed"][number]
     others = {
         name: max(ratio, 1 / ratio)
@@ -102,7 +102,7 @@ def _pair(cmp: Comparison, row: MatchedRow, number: int) -> list[str]:
     ]
 
 
-def setups(cmp: Comparison) -> str:
+def setups(cmp: ComparisonData) -> str:
     """What the runs' setups differ in, and what they share."""
     different = [
         [name, *(_plain(values.get(label)) for label in cmp.labels)] for name, values in cmp.setups["different"].items()
@@ -116,7 +116,7 @@ def setups(cmp: Comparison) -> str:
     return "\n\n".join(parts)
 
 
-def missing(cmp: Comparison) -> str:
+def missing(cmp: ComparisonData) -> str:
     """Headline costs that a run lacks, with the reason; empty where none is missing."""
     rows = [
         [label, cmp.indicators[name]["label"], run["missing"].get(name, "")]

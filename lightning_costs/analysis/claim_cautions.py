@@ -8,10 +8,10 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 
-from lightning_costs.compare.leads import Field
-from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.schedule import shaping_differences
-from lightning_costs.compare.schema import (
+from lightning_costs.analysis.leads import Field
+from lightning_costs.analysis.metric import Metric
+from lightning_costs.analysis.schedule import shaping_differences
+from lightning_costs.analysis.schema import (
     Caution,
     DeclarationRow,
     Families,
@@ -23,7 +23,7 @@ from lightning_costs.compare.schema import (
     Spread,
     Sweep,
 )
-from lightning_costs.compare.wording import NAMED, caution, named, quoted
+from lightning_costs.analysis.wording import NAMED, caution, named, quoted
 
 #: An early lead counts where it covers this share of the range of qualities.
 EARLY_SHARE = 0.1

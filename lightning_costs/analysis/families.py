@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.compare.leads import Field
-from lightning_costs.compare.schema import DeclarationRow, Families, FamilyPair, FamilyRow, Lead, RankPair
+from lightning_costs.analysis.leads import Field
+from lightning_costs.analysis.schema import DeclarationRow, Families, FamilyPair, FamilyRow, Lead, RankPair
 from lightning_costs.core.records import Amount
 
 #: Columns that are another one times a rate: with the same rate for all runs they say the same.

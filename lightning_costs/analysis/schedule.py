@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_costs.compare.schema import Plain
+from lightning_costs.analysis.schema import Plain
 from lightning_costs.core.records import Amount
 
 #: Settings that shape the schedule: a difference here is one of when quality comes, not only of how much.

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lightning_costs.compare.method_cautions import estimates, flop_conventions, lower_bounds, methods, several_passes
-from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
-from lightning_costs.compare.targets import Course
-from lightning_costs.compare.wording import caution, named, quoted
+from lightning_costs.analysis.method_cautions import estimates, flop_conventions, lower_bounds, methods, several_passes
+from lightning_costs.analysis.metric import Metric
+from lightning_costs.analysis.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
+from lightning_costs.analysis.targets import Course
+from lightning_costs.analysis.wording import caution, named, quoted
 from lightning_costs.core.formatting import digits, human
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.summary import lost_words

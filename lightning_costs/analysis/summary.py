@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.compare.leads import Field
-from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
-from lightning_costs.compare.wording import quoted
+from lightning_costs.analysis.leads import Field
+from lightning_costs.analysis.metric import Metric
+from lightning_costs.analysis.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
+from lightning_costs.analysis.wording import quoted
 from lightning_costs.core.formatting import list_words
 
 #: So many runs are named in a sentence.

@@ -9,8 +9,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.compare.schema import Groups, GroupTarget, Spread, TargetRow
-from lightning_costs.compare.targets import winners
+from lightning_costs.analysis.schema import Groups, GroupTarget, Spread, TargetRow
+from lightning_costs.analysis.targets import winners
 from lightning_costs.core.records import Amount
 
 Floats = NDArray[np.float64]

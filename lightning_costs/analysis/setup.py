@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from lightning_costs.compare.schema import Plain, Setups
+from lightning_costs.analysis.schema import Plain, Setups
 
 
 def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lightning_costs.compare.schema import Caution
+from lightning_costs.analysis.schema import Caution
 
 #: Most runs that a caution names.
 NAMED = 6

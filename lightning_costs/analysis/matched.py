@@ -9,8 +9,8 @@ from decimal import ROUND_FLOOR, Context, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.compare.schema import Hidden, Matched, MatchedPair, MatchedRow
-from lightning_costs.compare.windows import count_within, first_pairs, widest_pairs, width
+from lightning_costs.analysis.schema import Hidden, Matched, MatchedPair, MatchedRow
+from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
 from lightning_costs.core.records import Amount
 
 Floats = NDArray[np.float64]

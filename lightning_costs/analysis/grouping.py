@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.compare.setup import flatten
+from lightning_costs.analysis.setup import flatten
 from lightning_costs.core.run_record import RunRecord
 
 

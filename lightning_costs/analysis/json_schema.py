@@ -7,7 +7,7 @@ import types
 from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from lightning_costs.compare.comparison import SCHEMA, Comparison
+from lightning_costs.analysis.data import SCHEMA, ComparisonData
 
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
@@ -17,9 +17,9 @@ def json_schema() -> dict[str, Any]:
 
     Every number may be null: JSON has neither infinity nor what is not a number.
     """
-    hints = get_type_hints(Comparison)
+    hints = get_type_hints(ComparisonData)
     records: dict[str, Any] = {}
-    properties = {"schema": {"const": SCHEMA}, **{f.name: _of(hints[f.name], records) for f in fields(Comparison)}}
+    properties = {"schema": {"const": SCHEMA}, **{f.name: _of(hints[f.name], records) for f in fields(ComparisonData)}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A comparison of runs by lightning-costs",

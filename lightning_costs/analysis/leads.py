@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lightning_costs.compare.schema import DeclarationRow, Lead, Spend, TargetRow
+from lightning_costs.analysis.schema import DeclarationRow, Lead, Spend, TargetRow
 from lightning_costs.core.records import Amount
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.compare.ranks import average_ranks, rank_pairs
-from lightning_costs.compare.schema import Flips, Mode, Spend, TargetRow
+from lightning_costs.analysis.ranks import average_ranks, rank_pairs
+from lightning_costs.analysis.schema import Flips, Mode, Spend, TargetRow
 from lightning_costs.core.records import Amount
 
 Floats = NDArray[np.float64]

@@ -1,17 +1,11 @@
-"""What a model costs before any training: `measure(model, batch)`. The module is itself callable.
-
-`lightning_costs.measure` is both this module and the public function. Whichever of the two an import binds, a call
-does the same, in any import order.
-"""
+"""What a model costs before any training: `lightning_costs.measure(model, batch)`."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
-from types import ModuleType
 from typing import Any, final
 
 import torch
@@ -577,13 +571,3 @@ def _available_bytes(device: torch.device) -> int | None:
 
         return int(psutil.virtual_memory().available)
     return None
-
-
-class _CallableModule(ModuleType):
-    """A module that delegates a call to its function `measure`."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> ModelCost:
-        return measure(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-from lightning_costs.compare.schema import Caution, DeclarationRow, RunRow
-from lightning_costs.compare.wording import NAMED, caution, named, quoted
+from lightning_costs.analysis.schema import Caution, DeclarationRow, RunRow
+from lightning_costs.analysis.wording import NAMED, caution, named, quoted
 from lightning_costs.core.certainty import convention
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount

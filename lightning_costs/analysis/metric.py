@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from lightning_costs.compare.schema import Mode
+from lightning_costs.analysis.schema import Mode
 from lightning_costs.core.run_record import RunRecord
 
 

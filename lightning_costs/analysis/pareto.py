@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_costs.compare.schema import Mode
+from lightning_costs.analysis.schema import Mode
 from lightning_costs.core.records import Amount
 
 #: Most runs that are listed as dominating another one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lightning_costs.compare.schema import Breakdown, DeclarationRow, RunRow
+from lightning_costs.analysis.schema import Breakdown, DeclarationRow, RunRow
 
 
 class _Theme(NamedTuple):

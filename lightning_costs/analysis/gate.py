@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from lightning_costs.compare.metric import agree_on_metric
-from lightning_costs.compare.setup import flatten
+from lightning_costs.analysis.metric import agree_on_metric
+from lightning_costs.analysis.setup import flatten
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord, legible_run
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.compare.pareto import jointly_nondominated, nondominated
-from lightning_costs.compare.schema import DeclarationRow, Dominance, Mode
+from lightning_costs.analysis.pareto import jointly_nondominated, nondominated
+from lightning_costs.analysis.schema import DeclarationRow, Dominance, Mode
 from lightning_costs.core.records import Amount
 
 

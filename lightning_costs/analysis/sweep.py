@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.compare.schema import Mode, Sweep, WinnerRange
-from lightning_costs.compare.seeds import medians
-from lightning_costs.compare.targets import Course, Floats, first_hits
+from lightning_costs.analysis.schema import Mode, Sweep, WinnerRange
+from lightning_costs.analysis.seeds import medians
+from lightning_costs.analysis.targets import Course, Floats, first_hits
 
 #: Most targets that are looked at, and most costs that are held: runs x counters x targets.
 MOST_TARGETS, MOST_COSTS = 256, 1_000_000

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from lightning_costs.compare.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifeRun
+from lightning_costs.analysis.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifeRun
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lightning_costs.compare.metric import Metric
-from lightning_costs.compare.schedule import planned_fraction
-from lightning_costs.compare.schema import Curve, DeclarationRow, RunRow, Search, Stop
-from lightning_costs.compare.setup import flatten
-from lightning_costs.compare.targets import Course
+from lightning_costs.analysis.metric import Metric
+from lightning_costs.analysis.schedule import planned_fraction
+from lightning_costs.analysis.schema import Curve, DeclarationRow, RunRow, Search, Stop
+from lightning_costs.analysis.setup import flatten
+from lightning_costs.analysis.targets import Course
 from lightning_costs.core.certainty import certainty
 from lightning_costs.core.rates import Rates
 from lightning_costs.core.records import Amount

@@ -1,0 +1,220 @@
+"""Runs in, a comparison out: everything that a report shows, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from lightning_costs.analysis import claim_cautions as claims
+from lightning_costs.analysis.below_zero import without_below_zero
+from lightning_costs.analysis.breakdowns import breakdowns
+from lightning_costs.analysis.cautions import (
+    below_zero_cautions,
+    clash_cautions,
+    hindsight_cautions,
+    mode_cautions,
+    restart_cautions,
+    run_cautions,
+)
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.dominance import dominance, fronts
+from lightning_costs.analysis.evidence import declarations, drawn_curve, read_run, unique_labels
+from lightning_costs.analysis.families import families, family_pairs
+from lightning_costs.analysis.grouping import group_of_each, members
+from lightning_costs.analysis.leads import leads
+from lightning_costs.analysis.lifecycle import lifecycle
+from lightning_costs.analysis.matched import TOLERANCE, matched
+from lightning_costs.analysis.metric import Metric, agree_on_metric, declared_otherwise
+from lightning_costs.analysis.ranks import average_ranks, oriented, rank_pairs
+from lightning_costs.analysis.rounding import may_be_rounded
+from lightning_costs.analysis.schema import DeclarationRow, Ranks, RunRow, TargetRow
+from lightning_costs.analysis.seeds import grouped
+from lightning_costs.analysis.setup import split_setups
+from lightning_costs.analysis.summary import summary
+from lightning_costs.analysis.sweep import sweep
+from lightning_costs.analysis.targets import Course, chosen_targets, target_row
+from lightning_costs.core.legible import legible, legible_data
+from lightning_costs.core.reach import Curve as CostCurve
+from lightning_costs.core.records import Amount
+from lightning_costs.core.reprice import reprice
+from lightning_costs.core.run_record import RunRecord, legible_run
+from lightning_costs.core.tariff import Tariff
+
+if TYPE_CHECKING:
+    pass
+
+
+#: Most values of curves that a comparison holds for drawing: runs x columns x evaluations.
+DRAWN_VALUES = 2_000_000
+_LEAST_DRAWN = 64
+
+
+def compare_runs(
+    runs: Sequence[RunRecord],
+    *,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    targets: Sequence[float] = (),
+    tariff: Tariff | None = None,
+    curve: CostCurve = "spent",
+    queries: Sequence[float] = (),
+    group: str | None = None,
+    tolerance: float = TOLERANCE,
+) -> ComparisonData:
+    """Compare runs by quality and by every cost at once: `lightning_costs.compare` says what each argument is."""
+    if curve not in get_args(CostCurve):
+        raise ValueError(f"curve must be 'spent' or 'to_reach', got {curve!r}")
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance must be a finite number of at least 0, such as 0.05 for 5 %, got {tolerance!r}")
+    possible, removed = without_below_zero(runs)
+    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    runs = spent if curve == "spent" else [run.to_reach() for run in spent]
+    if not runs:
+        raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
+    metric = agree_on_metric(runs, None if monitor is None else legible(monitor), mode)
+    labels = unique_labels(runs)
+    against = declared_otherwise(runs, labels, metric)
+    of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
+    by_group = None if group is None else members(labels, [str(each) for each in of_each])
+    declared, clashing = declarations(runs)
+    evidence = [
+        read_run(run, label, metric, declared, method) for run, label, method in zip(runs, labels, of_each, strict=True)
+    ]
+    rows = [each.run for each in evidence]
+    courses = {each.run["label"]: each.course for each in evidence}
+    ranked = {name: row for name, row in declared.items() if row["role"] == "indicator"}
+    better = {name: row["better"] for name, row in ranked.items()}
+    counters = {name: row["better"] for name, row in ranked.items() if row["kind"] == "counter"}
+    finals = {name: [row["final"][name] for row in rows] for name in ranked}
+    best = [row["best_quality"] for row in rows]
+    first = _extreme(labels, best, "higher" if metric.mode == "max" else "lower")
+    target_rows = _targets(runs, targets, metric, best, rows, courses, counters)
+    swept = sweep(courses, counters, metric.mode, by_group)
+    by_indicator = fronts(labels, finals, best, ranked, metric.mode)
+    dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
+    leaders, fields = leads(labels, finals, best, ranked, target_rows)
+    by_family = families(labels, finals, ranked, leaders, fields)
+    printed = [may_be_rounded(run) for run in runs]
+    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each, printed)
+    alike = matched(labels, finals, best, tolerance)
+    setups = split_setups({row["label"]: row["setup"] for row in rows})
+    seeds = None
+    if group is not None and by_group is not None:
+        amounts = {name: dict(zip(labels, row, strict=True)) for name, row in finals.items()}
+        seeds = grouped(group, by_group, dict(zip(labels, best, strict=True)), amounts, target_rows, better)
+    most = max(_LEAST_DRAWN, DRAWN_VALUES // max(1, len(runs) * len(declared)))
+    as_spent = dict(zip(labels, spent, strict=True))
+    return ComparisonData(
+        monitor=metric.monitor,
+        mode=metric.mode,
+        runs=rows,
+        indicators=declared,
+        curves={label: drawn_curve(course, most) for label, course in courses.items()},
+        drawn_evaluations=most if any(row["evaluations"] > most for row in rows) else None,
+        targets=target_rows,
+        sweep=swept,
+        fronts=by_indicator,
+        dominance=dominant,
+        ranks=ranks,
+        families=by_family,
+        matched=alike,
+        groups=seeds,
+        breakdowns=breakdowns(rows, declared),
+        leaders=leaders,
+        best=first,
+        setups=setups,
+        summary=summary(
+            rows, metric, first, declared, leaders, fields, by_family, dominant, setups, curve, len(against)
+        ),
+        cautions=[
+            *mode_cautions(against, metric),
+            *run_cautions(runs, rows, courses, metric, setups, declared, tariff),
+            *hindsight_cautions(target_rows),
+            *claims.early_leads(rows, swept, metric, first, counters),
+            *claims.single_family(by_family),
+            *claims.searched_under(rows, leaders, fields),
+            *claims.almost_as_good(rows, metric, first, declared),
+            *claims.matched_pairs(alike),
+            *claims.seed_noise(seeds, metric),
+            *claims.few_runs(rows, ranks),
+            *restart_cautions(as_spent, curve),
+            *below_zero_cautions(removed, labels),
+            *clash_cautions(clashing),
+        ],
+        tariff=None if tariff is None else legible_data(tariff.as_dict()),
+        curve=curve,
+        lifecycle=lifecycle(as_spent, queries, rated=[row["label"] for row in rows if row["best_quality"] is not None]),
+    )
+
+
+def _targets(
+    runs: Sequence[RunRecord],
+    given: Sequence[float],
+    metric: Metric,
+    best: Sequence[Amount],
+    rows: Sequence[RunRow],
+    courses: Mapping[str, Course],
+    counters: Mapping[str, str],
+) -> list[TargetRow]:
+    """Cost-to-quality at the targets that were given, else in headers, else chosen from results."""
+    headers = {
+        float(target)
+        for run in runs
+        if run.header.get("monitor") in (None, metric.monitor)
+        for target in run.header.get("targets") or ()
+    }
+    if strange := [target for target in given if not math.isfinite(target)]:
+        raise ValueError(f"a target must be a finite number, got {strange[0]!r}; leave it out")
+    if given:
+        wanted = [(float(target), "given to compare") for target in dict.fromkeys(given)]
+    else:
+        wanted = [(target, "declared in the runs") for target in headers]
+    declared = bool(wanted)
+    if not wanted:
+        wanted = chosen_targets(best, metric.mode)
+    return [
+        target_row(
+            target,
+            declared=declared,
+            basis=basis,
+            mode=metric.mode,
+            courses=courses,
+            finals={row["label"]: row["final"] for row in rows},
+            counters=counters,
+        )
+        for target, basis in sorted(wanted, reverse=metric.mode == "min")
+    ]
+
+
+def _ranks(
+    labels: Sequence[str],
+    finals: Mapping[str, Sequence[Amount]],
+    best: Sequence[Amount],
+    ranked: Mapping[str, DeclarationRow],
+    better: Mapping[str, str],
+    metric: Metric,
+    groups: Sequence[str | None] | None,
+    printed: Sequence[bool],
+) -> Ranks:
+    def order(amounts: Sequence[Amount], cheaper: str) -> dict[str, float]:
+        ranks = average_ranks(oriented(amounts, cheaper).tolist())
+        return {label: rank for label, rank in zip(labels, ranks, strict=True) if rank is not None}
+
+    pairs = rank_pairs(labels, finals, better, groups, printed)
+    return {
+        "indicators": list(finals),
+        "pairs": pairs,
+        "orders": {name: order(amounts, better[name]) for name, amounts in finals.items()},
+        "quality": order(best, "higher" if metric.mode == "max" else "lower"),
+        "families": family_pairs(pairs, finals, ranked),
+    }
+
+
+def _extreme(labels: Sequence[str], amounts: Sequence[Amount], better: str) -> list[str]:
+    """Labels with the lowest or highest finite amount."""
+    finite = [amount for amount in amounts if amount is not None and math.isfinite(amount)]
+    if not finite:
+        return []
+    extreme = min(finite) if better == "lower" else max(finite)
+    return [label for label, amount in zip(labels, amounts, strict=True) if amount == extreme]

@@ -1,0 +1,123 @@
+"""A comparison as plain data: what a report draws, and what `--json` writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lightning_costs.analysis.schema import (
+    Breakdown,
+    Caution,
+    Curve,
+    DeclarationRow,
+    Dominance,
+    Families,
+    Groups,
+    Lead,
+    Lifecycle,
+    Matched,
+    Mode,
+    Ranks,
+    RunRow,
+    Setups,
+    Sweep,
+    TargetRow,
+)
+from lightning_costs.core.legible import encodable
+from lightning_costs.core.reach import Curve as CostCurve
+
+#: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
+SCHEMA = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonData:
+    """Runs compared by quality and by every cost at once. Plain data; a report draws it and computes nothing.
+
+    Args:
+        monitor: The quality metric.
+        mode: Which direction of it is better.
+        runs: One row per run, in the order they were given.
+        indicators: Declarations of the columns that are compared.
+        curves: By run label: `step`, `quality` and every counter and gauge, where the metric was logged. For the eye:
+            of very many evaluations some are left out, evenly; no figure is made from them.
+        drawn_evaluations: Most evaluations of a run that `curves` hold; None where they hold all.
+        targets: Cost-to-quality per target, hardest last.
+        sweep: Cost-to-quality over all targets, and how far each winner's lead holds.
+        fronts: Indicator to the labels on the Pareto front of best quality against the final amount.
+        dominance: The front in all indicators together; who is efficient by every indicator, who by none.
+        ranks: Agreement of indicators about the order of runs.
+        families: Who leads, counted by families of indicators that say one thing.
+        matched: Pairs of runs that are alike by one indicator, and what that hides of the others.
+        groups: Seeds of one method together; None where runs were not grouped.
+        breakdowns: Time by account, memory and energy by kind, step times, waiting, money.
+        leaders: Indicator to who is cheapest by it, of the runs with a quality and a reading of it: for counters, to
+            the last target that anybody reached; for others, at the end. Absent where fewer than two have one.
+        best: Labels of the runs with the best quality.
+        setups: What runs have in common and what they differ in.
+        summary: What was found, in sentences that are limited to the setup that was measured.
+        cautions: What limits the claims: in words, with the figures behind them and the paper's section.
+        tariff: The one tariff that all runs are priced under; None where each has its own.
+        curve: 'spent': costs are all that was spent. 'to_reach': work that restarts lost is left out of them.
+        lifecycle: Training and queries together, always by all that training spent; at how many queries runs break
+            even.
+    """
+
+    monitor: str
+    mode: Mode
+    runs: list[RunRow]
+    indicators: dict[str, DeclarationRow]
+    curves: dict[str, Curve]
+    drawn_evaluations: int | None
+    targets: list[TargetRow]
+    sweep: Sweep
+    fronts: dict[str, list[str]]
+    dominance: Dominance
+    ranks: Ranks
+    families: Families
+    matched: Matched
+    groups: Groups | None
+    breakdowns: dict[str, Breakdown]
+    leaders: dict[str, Lead]
+    best: list[str]
+    setups: Setups
+    summary: list[str]
+    cautions: list[Caution]
+    tariff: dict[str, Any] | None
+    lifecycle: Lifecycle
+    curve: CostCurve = "spent"
+
+    @property
+    def labels(self) -> list[str]:
+        """The runs' labels, in the order they were given."""
+        return [run["label"] for run in self.runs]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The comparison as data that JSON can hold: None for what is infinite or not a number.
+
+        A target that was never reached says so in `reached`; docs/comparison-schema.md lists the keys.
+        """
+        return {"schema": SCHEMA} | {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write `as_dict()` as JSON."""
+        path = Path(path)
+        path.write_text(json.dumps(self.as_dict(), allow_nan=False, indent=1), encoding="utf-8")
+        return path
+
+
+def plain(value: object) -> Any:
+    """Data that strict JSON can hold: None for what is infinite or not a number, texts for what has no other form."""
+    if isinstance(value, Mapping):
+        return {encodable(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, int | float | bool):
+        return value
+    return encodable(str(value))

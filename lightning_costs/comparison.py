@@ -1,0 +1,148 @@
+"""Runs compared, for people: the plain data of a comparison, and how it is drawn, written and sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.core.reach import Curve as CostCurve
+from lightning_costs.core.run_record import RunRecord
+from lightning_costs.core.tariff import Tariff
+
+if TYPE_CHECKING:
+    import altair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(ComparisonData):
+    """Runs compared by quality and by every cost at once. `ComparisonData` says what it holds."""
+
+    def chart(self, x: str, y: str | None = None, log: bool = True) -> altair.LayerChart:
+        """Draw quality, or another indicator `y`, against the cost `x`.
+
+        Args:
+            x: Column of an indicator.
+            y: Column of another; None draws the quality metric.
+            log: Whether costs are drawn on a logarithmic axis.
+
+        Raises:
+            ValueError: For an indicator that is not compared.
+            ImportError: Without the extra `report`.
+        """
+        try:
+            from lightning_costs.report.charts import chart
+        except ImportError as error:
+            raise _needs_report("chart", error) from error
+        return chart(self, x, y, log=log)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the comparison as one HTML file that loads nothing from anywhere.
+
+        Raises:
+            ImportError: Without the extra `report`.
+        """
+        try:
+            from lightning_costs.report.html import write_page
+        except ImportError as error:
+            raise _needs_report("to_html", error) from error
+        return write_page(self, Path(path))
+
+    def to_wandb(self, project: str, *, title: str | None = None) -> str:
+        """Write the comparison as a W&B Report, or write it anew where the project has one of this title by us.
+
+        Args:
+            project: `entity/project`. Panels draw those of the compared runs that it has.
+            title: The report's title.
+
+        Returns:
+            The report's address.
+
+        Raises:
+            ImportError: Without the extras `report` and `wandb`.
+            ValueError: Where W&B refuses it or cannot be reached.
+        """
+        try:
+            from lightning_costs.report.html import page
+            from lightning_costs.report.wandb.publish import publish
+        except ImportError as error:
+            raise _needs_report("to_wandb", error) from error
+        return publish(self, project, title=title, page=page(self)).url
+
+    def to_figures(self, folder: str | Path) -> list[Path]:
+        """Write every chart into a folder, as PNG, SVG and PDF each; returns the files.
+
+        Raises:
+            ImportError: Without the extra `report`.
+        """
+        try:
+            from lightning_costs.report.figures import write_figures
+        except ImportError as error:
+            raise _needs_report("to_figures", error) from error
+        return write_figures(self, Path(folder))
+
+    def to_csv(self, folder: str | Path) -> list[Path]:
+        """Write every table into a folder, as a CSV file each that a spreadsheet can open safely; returns the files."""
+        from lightning_costs.report.csv_tables import write_csv
+
+        return write_csv(self, Path(folder))
+
+    def _repr_html_(self) -> str:
+        from lightning_costs.report.notebook import comparison_html
+
+        return comparison_html(self)
+
+
+def compare(
+    runs: Sequence[RunRecord],
+    *,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    targets: Sequence[float] = (),
+    tariff: Tariff | None = None,
+    curve: CostCurve = "spent",
+    queries: Sequence[float] = (),
+    group: str | None = None,
+    tolerance: float = 0.05,
+) -> Comparison:
+    """Compare runs by quality and by every cost at once.
+
+    Args:
+        runs: At least one.
+        monitor: The quality metric, by the name it was logged under; where not given, the one that headers
+            agree on.
+        mode: 'max' or 'min'; where not given, what the headers say of this metric.
+        targets: Qualities to reach, declared before results were seen; where not given, those in the headers,
+            else two are chosen from the results and marked as chosen.
+        tariff: Prices all runs anew; where not given, each keeps what it recorded.
+        curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
+        queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
+        group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
+            names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'.
+        tolerance: Runs are matched by an indicator where the larger amount is at most 1 + tolerance times the smaller.
+
+    Raises:
+        ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, an
+            unknown curve, a number of queries below 0, a group that a run has not, or a tolerance below 0.
+    """
+    # A script that trains imports `compare` beside CostMonitor: polars, whose threads outlive no fork, waits for a call.
+    from lightning_costs.analysis.comparison import compare_runs
+
+    data = compare_runs(
+        runs,
+        monitor=monitor,
+        mode=mode,
+        targets=targets,
+        tariff=tariff,
+        curve=curve,
+        queries=queries,
+        group=group,
+        tolerance=tolerance,
+    )
+    return Comparison(**{field.name: getattr(data, field.name) for field in fields(data)})
+
+
+def _needs_report(method: str, error: ImportError) -> ImportError:
+    return ImportError(f"{method} needs {error.name or 'altair'}: pip install 'lightning-costs[report]'")
