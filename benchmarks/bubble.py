@@ -29,7 +29,7 @@ from torch import distributed, nn
 from torch.distributed import pipelining
 
 from lightning_costs import Recorder, load_run
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
 from lightning_costs.indicators.compute import Flop
@@ -111,7 +111,7 @@ def recorder(folder: str, module: nn.Module) -> Recorder:
         bubble.StageStepS, bubble.StageBusyS, bubble.StageOutsideS, bubble.BubbleS,
         bubble.BubbleFraction, bubble.BubbleTheoryFraction, Samples, Steps, Flop,
     )  # fmt: skip
-    alone = Place(rank=0)
+    alone = RankInfo(rank=0)
     return Recorder(
         module=module, indicators=[kind() for kind in kinds], save_dir=folder, place=alone, places=[alone],
         log_every_n_steps=1,
@@ -143,7 +143,7 @@ def run_torch(
     with recorder(folder, stages[0].submod) as run:
         watch_pipeline(made, run)
         for _ in range(3 + steps + 1):
-            with run.counting(x):
+            with run.train_batch(x):
                 made.step(*([x] if first else []), **({"target": y} if last else {}))
             run.step(x)
     assert not any(name in vars(stages[0]) for name in ("forward_one_chunk", "get_fwd_recv_ops")), "a shadow stayed"

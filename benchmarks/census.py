@@ -17,9 +17,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 from vit import ViT
 
-from lightning_costs.probes.census import StepCensus
-from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.steps import StepWatch
+from lightning_costs.probes.census import StepOpCounter
+from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.steps import StepMonitor
 
 STEPS = 1000
 ROUNDS = 15
@@ -43,7 +43,7 @@ def compare(name: str, model: nn.Module, inputs: torch.Tensor) -> None:
         F.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
 
-    census = StepCensus(model, lambda: [optimizer], torch.device("cpu"))
+    census = StepOpCounter(model, lambda: [optimizer], torch.device("cpu"))
 
     def counted_step() -> None:
         with census.counting("k", len(inputs)):
@@ -65,19 +65,19 @@ def compare(name: str, model: nn.Module, inputs: torch.Tensor) -> None:
 
 
 def other_step_s(model: nn.Module, optimizer: Any, batch: Any, step: Callable[[], None]) -> float:
-    setting = Setting(device=torch.device("cpu"), module=model, optimizers=lambda: [optimizer])
-    setting.probe(StepCensus)
-    watch = StepWatch(setting, time.perf_counter, every=50)
+    setting = ProbeContext(device=torch.device("cpu"), module=model, optimizers=lambda: [optimizer])
+    setting.probe(StepOpCounter)
+    watch = StepMonitor(setting, time.perf_counter, every=50)
 
     def known() -> None:
         watch.before(batch, None)
-        watch.after(batch, None)
+        watch.on_batch_end(batch, None)
         watch.stepped(steady=True)
 
     for _ in range(2):
         with watch.before(batch, None) or torch.enable_grad():
             step()
-        watch.after(batch, None)
+        watch.on_batch_end(batch, None)
         watch.stepped(steady=True)
     repeats = 20_000
     return statistics.median(timed(lambda: [known() for _ in range(repeats)]) / repeats for _ in range(5))

@@ -29,7 +29,7 @@ from lightning_costs import Recorder
 from lightning_costs.core.units import JOULE_PER_KWH
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.nvml import GpuEnergy
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 #: By component, in joules; None where it says nothing of it.
 Said = dict[str, float | None]
@@ -199,7 +199,7 @@ def _ratio(amount: float | None, to: float | None) -> str:
 
 def cost(readings: int, device: torch.device) -> None:
     """The time of a reading, meter by meter, and of all of them as a point reads them."""
-    meters = EnergyMeters.attach(Setting(device=device))
+    meters = EnergyMeters.attach(ProbeContext(device=device))
     each = {name: meter for name, meter in meters._meters.items() if not isinstance(meter, Exception)}
     calls: dict[str, Callable[[], object]] = {name: meter.joules for name, meter in each.items()}
     if isinstance(gpu := each.get("gpu"), GpuEnergy):  # once a second, within a reading

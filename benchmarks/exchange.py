@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from lightning_costs.core.snapshot import RankTotals, encode
 
 from lightning_costs import Recorder
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.letter import Totals, sealed
-from lightning_costs.core.records import CostVector, Place
+from lightning_costs.core.records import CostVector, RankInfo
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.exchange import Exchange
@@ -111,28 +111,28 @@ def simulated(ranks: int) -> None:
     """Letters of so many ranks, four columns of which differ, through a real store."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
     declared = declarations()
-    places = [Place(rank=r, node=r // 8, replica=r // 4, shard=r % 4, device=f"GPU-{r % 8}") for r in range(ranks)]
+    places = [RankInfo(rank=r, node=r // 8, replica=r // 4, shard=r % 4, device=f"GPU-{r % 8}") for r in range(ranks)]
     exchange = Exchange(store, places[0], places, declared, name=f"simulated-{ranks}")
     columns = {name: d.kind == "counter" for name, d in declared.items()}
     prefix, token = exchange._prefix, exchange._token
     store.add(f"{prefix}/joined", ranks - 1)
-    everyone = [Totals(columns) for _ in places]
+    everyone = [RankTotals(columns) for _ in places]
     for point in (1, 2, 3):
         exchange.points = point
         vectors = [CostVector(place=p, amounts=dict.fromkeys(columns, float(p.rank))) for p in places]
-        exchange.leave(vectors[0], batches=point, final=False, missing={})
+        exchange.publish(vectors[0], batches=point, final=False, missing={})
         began = time.perf_counter()
         notes = []
         for totals, vector in zip(everyone, vectors, strict=True):
             totals.add(vector.amounts)
-            letter = totals.letter(vector.place, points=point, batches=point, final=False, missing=())
-            notes.append(token + sealed(letter, totals.columns))
+            letter = totals.snapshot(vector.place, points=point, batches=point, final=False, missing=())
+            notes.append(token + encode(letter, totals.columns))
         wrote = time.perf_counter()
         for place, note in zip(places[1:], notes[1:], strict=True):
             store.set(f"{prefix}/{place.rank}/{point % 4}", note)
         store.check(["nothing"])  # the server has taken them all
         left = time.perf_counter()
-        joined = exchange.join(vectors[0], trigger="end")
+        joined = exchange.collect(vectors[0], trigger="end")
         read = time.perf_counter()
         assert joined.missing == {}, joined.missing
         assert joined.window["samples"] == sum(float(r) for r in range(0, ranks, 4))

@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor
-from lightning_costs.probes.shadow import Shadows
-from lightning_costs.probes.trainer import TrainerView
+from lightning_costs.probes.shadow import Patches
+from lightning_costs.probes.trainer import TrainerHooks
 
 OURS, THEIRS, NOTHING, CALLS_NOTHING, CALLED = KINDS = "ours", "theirs", "nothing", "calls nothing", "called"
 
@@ -68,22 +68,22 @@ class Meter:
 
 
 def instrument(meter: Meter) -> None:
-    put, hook_optimizers = Shadows.put, TrainerView._hook_optimizers
+    put, hook_optimizers = Patches.wrap, TrainerHooks._hook_optimizers
 
-    def timed_put(self: Shadows, owner: Any, name: str, wrap: Callable[..., Any], *, hot: bool = False) -> None:
+    def timed_put(self: Patches, owner: Any, name: str, wrap: Callable[..., Any], *, hot: bool = False) -> None:
         def timed_wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             return meter.timed(OURS, wrap(meter.timed(THEIRS, original)))
 
         put(self, owner, name, timed_wrap, hot=hot)
 
-    def timed_hooks(self: TrainerView) -> None:
+    def timed_hooks(self: TrainerHooks) -> None:
         hook_optimizers(self)
         for optimizer in self._trainer.strategy.optimizers:
             hooks = optimizer._optimizer_step_post_hooks
             for key, hook in list(hooks.items()):
                 hooks[key] = meter.timed(OURS, hook)
 
-    Shadows.put, TrainerView._hook_optimizers = timed_put, timed_hooks  # type: ignore[method-assign]
+    Patches.wrap, TrainerHooks._hook_optimizers = timed_put, timed_hooks  # type: ignore[method-assign]
     CostMonitor.on_train_batch_end = meter.timed(OURS, CostMonitor.on_train_batch_end)  # type: ignore[method-assign]
 
 

@@ -167,16 +167,16 @@ class TwoPasses:
 def train(stage: int, dtype: str, optimizer: str) -> tuple[dict[str, float], torch.Tensor]:
     """Bytes by column on this rank after some steps, and the loss at each of them."""
     from lightning_costs.probes.optimizers import unwrap
-    from lightning_costs.probes.setting import Setting
+    from lightning_costs.probes.setting import ProbeContext
     from lightning_costs.probes.tensors import TensorMemory
 
     net = network()
     client, sam = optimizer_of(optimizer, net)
     engine = engine_of(net, client, stage, dtype)
     passes = TwoPasses(engine, sam, stage) if sam is not None else None
-    memory = TensorMemory.attach(Setting(module=engine.module, optimizers=lambda: [engine.optimizer]))
+    memory = TensorMemory.attach(ProbeContext(module=engine.module, optimizers=lambda: [engine.optimizer]))
     inner = unwrap(engine.optimizer)
-    looks = [hook(lambda *_: memory.look()) for hook in (inner.register_step_pre_hook, inner.register_step_post_hook)]
+    looks = [hook(lambda *_: memory.sample()) for hook in (inner.register_step_pre_hook, inner.register_step_post_hook)]
     generator = torch.Generator().manual_seed(int(os.environ["RANK"]))
     losses = []
     for _ in range(STEPS):
@@ -184,9 +184,9 @@ def train(stage: int, dtype: str, optimizer: str) -> tuple[dict[str, float], tor
         batch = torch.randn(8, WIDTH, generator=generator).to(torch.bfloat16 if dtype == "bf16" else torch.float32)
         for again in (False, True) if passes is not None else (False,):
             loss = (engine(batch).float() - 1).square().mean()
-            memory.look()
+            memory.sample()
             engine.backward(loss)
-            memory.look()
+            memory.sample()
             if passes is not None:
                 passes.restore() if again else passes.perturb()
         losses.append(loss.detach())

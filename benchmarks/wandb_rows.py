@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 
 from lightning_costs import Recorder
-from lightning_costs.stores.rows import begin_wandb, columns, row
+from lightning_costs.stores.rows import columns, init_wandb_runs, logger_row
 
 
 def costs_of_a_run(folder: Path) -> tuple[Recorder, Mapping[str, float | None]]:
@@ -31,7 +31,7 @@ def costs_of_a_run(folder: Path) -> tuple[Recorder, Mapping[str, float | None]]:
     batch = torch.randn(8, 16)
     with Recorder(module=module, optimizers=[optimizer], save_dir=folder) as recorder:
         for _ in range(20):
-            with recorder.counting(batch):
+            with recorder.train_batch(batch):
                 module(batch).sum().backward()
                 optimizer.step()
                 optimizer.zero_grad()
@@ -55,7 +55,7 @@ def main() -> None:
         }
         logger = WandbLogger(project="benchmark", save_dir=folder, offline=True)
         try:
-            begin_wandb([logger], recorder.declarations, recorder.header)
+            init_wandb_runs([logger], recorder.declarations, recorder.header)
             took_us: dict[str, list[float]] = {kind: [] for kind in named}
             step = 0
             for _ in range(options.rounds):
@@ -63,13 +63,13 @@ def main() -> None:
                     began = time.perf_counter()
                     for _ in range(options.rows):
                         step += 1
-                        logger.log_metrics({"train/loss": 0.5, "val/acc": 0.9, **row(costs, wanted)}, step)
+                        logger.log_metrics({"train/loss": 0.5, "val/acc": 0.9, **logger_row(costs, wanted)}, step)
                     took_us[kind].append((time.perf_counter() - began) / options.rows * 1e6)
         finally:
             logger.experiment.finish()
     for kind, values in took_us.items():
         low, middle, high = statistics.quantiles(values, n=4)
-        held = len(row(costs, named[kind]))
+        held = len(logger_row(costs, named[kind]))
         print(f"{kind:26} {held:3} costs  {middle:6.0f} us a row [{low:.0f}, {high:.0f}]")
 
 

@@ -88,16 +88,16 @@ def main() -> None:
     with recorder, watch(engine, recorder):
         for epoch in range(args.epochs):
             sampler.set_epoch(epoch)
-            for x, y in recorder.fetching(loader):
-                with recorder.handing_over():
+            for x, y in recorder.wrap_loader(loader):
+                with recorder.h2d_transfer():
                     x, y = x.to(engine.device, dtype), y.to(engine.device)
                 loss = nn.functional.cross_entropy(engine(x).float(), y)
                 engine.backward(loss)
                 engine.step()
             recorder.epoch_done()
-            with recorder.pause("evaluate"):
+            with recorder.bucket("evaluate"):
                 quality = {"val/acc": accuracy()}
-            recorder.quality(quality)
+            recorder.log_metrics(quality)
     if engine.global_rank == 0:
         print(f"val/acc {quality['val/acc']:.3f}")
         print(f"next: lightning-costs show {recorder.path}")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor, Tariff, compare, load_run
-from lightning_costs.report.charts import still
+from lightning_costs.report.charts import static_chart
 from lightning_costs.report.text import comparison_text
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -162,7 +162,7 @@ def main() -> None:
     print(comparison_text(compared))
     if args.picture is not None:
         args.picture.parent.mkdir(parents=True, exist_ok=True)
-        still(compared, ["flop", "samples"], log=False).save(args.picture)
+        static_chart(compared, ["flop", "samples"], log=False).save(args.picture)
     page = compared.to_html(args.out / "report.html")
     print(f"report: {page.resolve()}")
     print(f"next:   open it in a browser, or try  lightning-costs show {folders[0]}")

@@ -59,7 +59,7 @@ class Searched(pl.Callback):
         self.folder: Path | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.monitor.recorder.tell({"search": self.facts})
+        self.monitor.recorder.add_metadata({"search": self.facts})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.folder = self.monitor.recorder.path

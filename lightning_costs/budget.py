@@ -10,9 +10,9 @@ from dataclasses import asdict
 from functools import wraps
 from typing import Any, Protocol, final
 
-from lightning_costs.core.budget import Budget, Passed, check_columns, check_limits
-from lightning_costs.core.forecast import Expected
-from lightning_costs.core.formatting import human
+from lightning_costs.core.budget import Budget, LimitExceeded, validate_limit_columns, validate_limits
+from lightning_costs.core.forecast import Forecast
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.records import Amount
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.namespaces import Callback
@@ -21,7 +21,7 @@ from lightning_costs.recorder import Recorder
 _log = logging.getLogger("lightning_costs")
 
 
-class Watched(Protocol):
+class MeasuredFit(Protocol):
     """The fit that is measured; `lightning_costs.callback` shows it."""
 
     recorder: Recorder
@@ -31,7 +31,7 @@ class Watched(Protocol):
     def step(self) -> int:
         """The step that points of this moment are stamped with."""
 
-    def ahead(self) -> Mapping[str, Expected]:
+    def ahead(self) -> Mapping[str, Forecast]:
         """Totals at the end of training, by column; empty while too little was seen."""
 
 
@@ -78,11 +78,11 @@ class CostBudget(Callback):
 
     def __init__(self, limits: dict[str, float], *, warn_at: float = 0.8, checkpoint: bool = True) -> None:
         super().__init__()
-        self.limits = check_limits(limits)
+        self.limits = validate_limits(limits)
         if not 0 < warn_at <= 1:
             raise ValueError(f"warn_at must be a share above 0 and up to 1, got {warn_at!r}")
         self._warn_at, self._checkpoint = warn_at, checkpoint
-        self._watched: Watched | None = None
+        self._watched: MeasuredFit | None = None
         self._let_down = False
         self._rest()
 
@@ -102,7 +102,7 @@ class CostBudget(Callback):
         self._saved_at = -1
         self._counted = False
 
-    def watch(self, watched: Watched) -> None:
+    def watch(self, watched: MeasuredFit) -> None:
         """A fit is measured: its totals are the ones that are limited."""
         if self._watched is None:
             self._watched = watched
@@ -202,7 +202,7 @@ class CostBudget(Callback):
             decided = self._decide(evaluated=evaluated)
         else:
             decided = None
-            if self._watched is not None and not self._watched.broken and not self._watched.recorder.fresh:
+            if self._watched is not None and not self._watched.broken and not self._watched.recorder.totals_are_current:
                 self._watched.recorder.read()  # rank 0 has to know what this rank spent
         self._left, stop = trainer.strategy.broadcast(decided)
         if trainer.world_size > 1:
@@ -243,9 +243,9 @@ class CostBudget(Callback):
             return "CostBudget needs a CostMonitor, whose totals it limits: add one to the Trainer's callbacks"
         recorder = self._watched.recorder
         try:
-            check_columns(list(self.limits), recorder.declarations)
-            recorder.tell({"budget": {"limits": self.limits}})
-            return recorder.unheld(self.limits)
+            validate_limit_columns(list(self.limits), recorder.declarations)
+            recorder.add_metadata({"budget": {"limits": self.limits}})
+            return recorder.unenforceable_limits(self.limits)
         except ValueError as error:
             return str(error)
         except Exception:  # noqa: BLE001 - the others wait in the broadcast
@@ -264,41 +264,46 @@ class CostBudget(Callback):
             _log.exception("the budget is held no longer; training goes on. Please report this")
             return math.inf, False
 
-    def _looked(self, watched: Watched, *, evaluated: bool) -> tuple[float, bool]:
+    def _looked(self, watched: MeasuredFit, *, evaluated: bool) -> tuple[float, bool]:
         recorder, budget, steps = watched.recorder, self._budget, self._steps
         totals = recorder.totals
-        if evaluated or not recorder.fresh or (steps and budget.close(totals)):  # a train point asks not every meter
+        if (
+            evaluated or not recorder.totals_are_current or (steps and budget.near_limit(totals))
+        ):  # a train point asks not every meter
             totals = recorder.read()
         most = recorder.steps_to_point(watched.step + 1)
-        passed = budget.look(steps, now_s(), totals, most_steps=most)
+        passed = budget.update(steps, now_s(), totals, most_steps=most)
         self._until_s = budget.next_s
-        if lost := budget.lost(totals):
-            _log.error("%s; training goes on", recorder.unheld(lost))
+        if lost := budget.newly_unenforceable(totals):
+            _log.error("%s; training goes on", recorder.unenforceable_limits(lost))
         if passed is not None:
             self._say_it_stops(watched, passed)
             return math.inf, True
         self._say_what_is_ahead(watched, totals)
         return budget.next_step - steps, False
 
-    def _say_it_stops(self, watched: Watched, passed: Passed) -> None:
+    def _say_it_stops(self, watched: MeasuredFit, passed: LimitExceeded) -> None:
         about = {"by": "CostBudget", "step": watched.step, **asdict(passed)}
-        watched.recorder.tell({"stopped": about})
+        watched.recorder.add_metadata({"stopped": about})
         unit = watched.recorder.declarations[passed.column].unit
         when = f"at step {watched.step}" if self._steps else "before this attempt"
-        limit, amount = human(passed.limit, unit), human(passed.amount, unit)
+        limit, amount = format_amount(passed.limit, unit), format_amount(passed.amount, unit)
         _log.warning("the budget of %s (%s) is used up: %s %s; training stops", limit, passed.column, amount, when)
 
-    def _say_what_is_ahead(self, watched: Watched, totals: Mapping[str, Amount]) -> None:
+    def _say_what_is_ahead(self, watched: MeasuredFit, totals: Mapping[str, Amount]) -> None:
         """Each once: that most of a limit is used, and that the plan of the training is beyond it."""
         declared = watched.recorder.declarations
-        for used, left in self._budget.nearly(totals, self._warn_at):
-            limit, share = human(used.limit, declared[used.column].unit), human(used.amount / used.limit, "fraction")
+        for used, left in self._budget.limits_nearly_reached(totals, self._warn_at):
+            limit, share = (
+                format_amount(used.limit, declared[used.column].unit),
+                format_amount(used.amount / used.limit, "fraction"),
+            )
             ends = f"all of it is at about step {watched.step + math.ceil(left)}" if left is not None else "it lasts"
             _log.warning(
                 "%s of the budget of %s (%s) is used at step %s; at this pace %s",
                 *(share, limit, used.column, watched.step, ends),
             )
-        if self._foretold or not self._budget.held:
+        if self._foretold or not self._budget.enforceable:
             return
         ahead = watched.ahead()
         known = {name: ahead[name] for name in self.limits if name in ahead and ahead[name].low is not None}
@@ -308,7 +313,7 @@ class CostBudget(Callback):
                 unit = declared[name].unit
                 _log.warning(
                     "training as planned would need %s, beyond the budget of %s (%s); it will stop sooner",
-                    *(expected.words(unit), human(self.limits[name], unit), name),
+                    *(expected.words(unit), format_amount(self.limits[name], unit), name),
                 )
 
 

@@ -15,32 +15,32 @@ import numpy
 import torch
 
 from lightning_costs.budget import CostBudget
-from lightning_costs.core.accounts import Accounts
-from lightning_costs.core.budget import budget_told, share_used
-from lightning_costs.core.forecast import Expected
-from lightning_costs.core.formatting import MISSING, human
-from lightning_costs.core.goal import check_goal
-from lightning_costs.core.harmless import harmless, never_harmful
-from lightning_costs.core.legible import legible, legible_data
+from lightning_costs.core.accounts import TimeBuckets
+from lightning_costs.core.budget import budget_fraction_used, describe_budget
+from lightning_costs.core.forecast import Forecast
+from lightning_costs.core.formatting import MISSING, format_amount
+from lightning_costs.core.goal import validate_monitor
+from lightning_costs.core.harmless import fail_safe, never_harmful
+from lightning_costs.core.legible import printable, printable_data
 from lightning_costs.core.records import CurvePoint
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.summary import lost_words, summary_rows
+from lightning_costs.core.summary import describe_lost_work, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Indicator
 from lightning_costs.probes import engine
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.loaders import TrainingSet, training_set
 from lightning_costs.probes.namespaces import Callback
-from lightning_costs.probes.pipeline_engines import pipelines_of
-from lightning_costs.probes.places import of_trainer
+from lightning_costs.probes.pipeline_engines import find_pipelines
+from lightning_costs.probes.places import trainer_topology
 from lightning_costs.probes.setting import Count
 from lightning_costs.probes.shadow import Shadow
-from lightning_costs.probes.stride import work_of
-from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerView
+from lightning_costs.probes.stride import summarize_events
+from lightning_costs.probes.trainer import HOOKS_OF_A_STEP, TrainerHooks
 from lightning_costs.recorder import Recorder, counting_of
-from lightning_costs.stores.book import Status, status_after
+from lightning_costs.stores.book import Status, status_from_exception
 from lightning_costs.stores.places import run_root, shown
-from lightning_costs.stores.rows import Log, begin_wandb, check_log, columns, end_wandb, row
+from lightning_costs.stores.rows import Log, check_log, columns, init_wandb_runs, logger_row, write_wandb_summaries
 
 __all__ = ["CostBudget", "CostMonitor"]
 
@@ -52,7 +52,7 @@ _BAR = ("total_s", "energy_j", "cloud_usd")
 
 
 @final
-class _UnlessDone:
+class _HookUnlessRecorded:
     """A hook that is not there (None) for a step that is noted already: Lightning calls only what can be called.
 
     What Lightning does around a callback's hook costs as much as all that we do at such a step.
@@ -66,7 +66,7 @@ class _UnlessDone:
         if monitor is None:
             return self._hook
         session = monitor._session
-        if session is not None and session.stride.done and kind.on_train_batch_end is self._hook:
+        if session is not None and session.stride.recorded and kind.on_train_batch_end is self._hook:
             return None
         return MethodType(self._hook, monitor)
 
@@ -106,7 +106,7 @@ class CostMonitor(Callback):
     """
 
     #: Made by `lightning-costs run`, not by the script: it yields to a monitor that the script has.
-    yields = False
+    is_fallback = False
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class CostMonitor(Callback):
         infer: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
-        check_goal(monitor, mode)
+        validate_monitor(monitor, mode)
         check_log(log)
         if infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
@@ -134,11 +134,11 @@ class CostMonitor(Callback):
         self._save_dir, self._name, self._log = run_root(save_dir), name, log
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators = indicators
-        self._tariff = Tariff.find(tariff)
+        self._tariff = Tariff.resolve(tariff)
         self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
         self._begin_of_run = RunBegin()
-        self._accounts: Accounts | None = None
-        self._session: _Session | None = None
+        self._accounts: TimeBuckets | None = None
+        self._session: TrainingSession | None = None
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
@@ -162,7 +162,7 @@ class CostMonitor(Callback):
         try:
             self._begin(trainer, pl_module)
         except Exception as error:
-            if isinstance(error, ValueError) and not self.yields:  # an argument, which is the author's to mend
+            if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
                 raise
             _log.exception("this fit is not measured; it goes on. Please report this")
             for callback in trainer.callbacks:
@@ -183,12 +183,12 @@ class CostMonitor(Callback):
         if session is not None:  # a fit that ended without a word to its callbacks
             self._close(session, "failed")
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
-        first = next((monitor for monitor in monitors if not monitor.yields), monitors[0] if monitors else self)
-        if first is not self and not self.yields:
+        first = next((monitor for monitor in monitors if not monitor.is_fallback), monitors[0] if monitors else self)
+        if first is not self and not self.is_fallback:
             _log.warning("one CostMonitor measures a fit, the first of the Trainer's callbacks; the others do nothing")
         return first is self
 
-    def _session_of(self, trainer: Any) -> _Session | None:
+    def _session_of(self, trainer: Any) -> TrainingSession | None:
         """The fit in progress, if it is this Trainer's."""
         session = self._session
         return session if session is not None and session.of(trainer) else None
@@ -202,7 +202,7 @@ class CostMonitor(Callback):
         monitor, mode = self._goal(trainer)
         every = trainer.log_every_n_steps if self._every is None else self._every
         cuda = trainer.strategy.root_device.type == "cuda"
-        place, everyone = of_trainer(trainer)
+        place, everyone = trainer_topology(trainer)
         recorder = Recorder(
             module=pl_module,
             optimizers=lambda: trainer.strategy.optimizers,
@@ -225,18 +225,18 @@ class CostMonitor(Callback):
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
         )
-        self._session = _Session(trainer, self, recorder, log=self._log)
+        self._session = TrainingSession(trainer, self, recorder, log=self._log)
         self._session.start()
         for callback in trainer.callbacks:
             if isinstance(callback, CostBudget):
                 callback.watch(self._session)
 
-    def _accounts_of_this_run(self) -> Accounts:
+    def _accounts_of_this_run(self) -> TimeBuckets:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
         began_s = self._begin_of_run.seconds()
         if self._accounts is not None and self._accounts.begun_s >= began_s - 0.5:
             return self._accounts
-        return Accounts(now_s, began_s)
+        return TimeBuckets(now_s, began_s)
 
     def _goal(self, trainer: Any) -> tuple[str | None, Literal["max", "min"] | None]:
         if self._monitor is not None:
@@ -247,20 +247,20 @@ class CostMonitor(Callback):
                 return monitor, mode
         return None, None
 
-    @_UnlessDone
+    @_HookUnlessRecorded
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A batch is done."""
         session = self._session
-        if session is not None and session.trainer is trainer and not session.stride.done:
-            session.batch_ended(batch)
+        if session is not None and session.trainer is trainer and not session.stride.recorded:
+            session.on_batch_end(batch)
 
     @never_harmful
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """An epoch ended; one whose last batch did not look like the last is complete if nothing was left to fetch."""
         if (session := self._session_of(trainer)) is not None:
-            session.epoch_ended()
+            session.on_epoch_end()
 
     @never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -295,11 +295,11 @@ class CostMonitor(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
         if (session := self._session_of(trainer)) is not None:
-            self._close(session, status_after(type(exception)))
+            self._close(session, status_from_exception(type(exception)))
 
-    def _close(self, session: _Session, status: Status) -> None:
+    def _close(self, session: TrainingSession, status: Status) -> None:
         self._session = None
-        session.view.unwatch()
+        session.view.uninstall()
         trained = session.recorder.run_id != ""
         self.run = session.close(status)
         if trained:
@@ -307,18 +307,18 @@ class CostMonitor(Callback):
             self._ended = session.ended
             self._begin_of_run.ended()
         elif self._accounts is not None:  # a finder's fit: its seconds stay for the run that follows
-            self._accounts.rebase("setup")
+            self._accounts.reset_to("setup")
 
 
 @final
-class _Session:
+class TrainingSession:
     """One fit: listens to the trainer's view and tells the recorder."""
 
     def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, log: Log) -> None:
         self.recorder = recorder
         self.accounts, self.stride = recorder.accounts, recorder.stride
         self.trainer = self._trainer = trainer
-        self.view = TrainerView(trainer, owner, self)
+        self.view = TrainerHooks(trainer, owner, self)
         self._logs = log != "none"
         self._columns = columns(recorder.declarations, headline_only=log == "headline")
         self._headline = columns(recorder.declarations, headline_only=True)
@@ -327,11 +327,11 @@ class _Session:
         self._bar: str | None = ""
         self._announced = self._pipelined = self._epoch_done = False
         self.broken = self._said = False
-        self.looking = False
+        self.sampling_memory = False
         self.timing_device = False
         #: The recorder's state at the end.
         self.ended: dict[str, Any] | None = None
-        self.accounts.failed = self.stop_measuring
+        self.accounts.failed = self.disable
 
     def of(self, trainer: Any) -> bool:
         """Whether this is a fit of that Trainer."""
@@ -342,34 +342,34 @@ class _Session:
         """Whether its Trainer is still at it."""
         return str(getattr(self.trainer.state, "status", "")).rpartition(".")[2].lower() == "running"
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
         self.broken = True
-        self.looking = self.timing_device = False
-        self.view.unwatch()
+        self.sampling_memory = self.timing_device = False
+        self.view.uninstall()
         if not self._said:
             self._said = True
             _log.exception("measuring costs failed and stops here; training goes on. Please report this")
 
-    @harmless
+    @fail_safe
     def start(self) -> None:
         self.recorder.open()
         self.timing_device = self.recorder.timing_device
-        self.stride.noted = self.noted if self.timing_device else None
-        self.view.watch()
+        self.stride.on_record = self.on_repeat_end if self.timing_device else None
+        self.view.install()
 
     # The trainer's view tells ------------------------------------------------------------------------------
 
-    @harmless
-    def training_begins(self) -> None:
+    @fail_safe
+    def on_train_start(self) -> None:
         self.stride.take_events()
-        self.recorder.wrapped(self._trainer.strategy.model)
+        self.recorder.set_wrapped_module(self._trainer.strategy.model)
         self._find_pipeline()
         self.recorder.begin()
 
     def _find_pipeline(self) -> None:
         """A pipeline that the module holds is watched: one is built in `configure_model`, or in the first step."""
-        found = [] if self._pipelined else pipelines_of(self._trainer.lightning_module)
+        found = [] if self._pipelined else find_pipelines(self._trainer.lightning_module)
         if not found:
             return
         self._pipelined = True
@@ -380,131 +380,133 @@ class _Session:
         except Exception as error:  # noqa: BLE001 - an engine of an unknown version: the other costs are measured
             _log.warning("the pipeline among the module's attributes is not watched: %r", error)
 
-    @harmless
-    def training_ended(self) -> None:
+    @fail_safe
+    def on_train_end(self) -> None:
         self.recorder.training_ended()
 
-    @harmless
-    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
+    @fail_safe
+    def on_batch_start(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         if not self._announced or self.view.epoch_begins:
             self._epoch_begins()
-        count = self.recorder.before(batch, position)
-        self.looking = self.recorder.looking
+        count = self.recorder.on_batch_start(batch, position)
+        self.sampling_memory = self.recorder.sampling_memory
         return count
 
     def _epoch_begins(self) -> None:
         """The loaders are known from an epoch's first batch on; they may be other ones than the epoch before."""
         loaders = self.view.loaders
         if len(loaders) > 1:
-            self.recorder.batches_have_parts(self.view.parts)
+            self.recorder.set_batch_splitter(self.view.parts)
         self.recorder.begins_epoch_of(loaders)
 
-    @harmless
-    def before_alike(self) -> None:
-        self.recorder.before_alike()
+    @fail_safe
+    def on_repeat_start(self) -> None:
+        self.recorder.on_repeat_start()
 
-    @harmless
-    def noted(self) -> None:
-        self.recorder.stepped_alike()
+    @fail_safe
+    def on_repeat_end(self) -> None:
+        self.recorder.on_repeat_end()
 
-    @harmless
-    def worked(self) -> None:
-        self.recorder.worked()
+    @fail_safe
+    def on_batch_queued(self) -> None:
+        self.recorder.on_batch_queued()
 
-    @harmless
-    def copying(self) -> None:
-        self.recorder.copying()
+    @fail_safe
+    def on_h2d_start(self) -> None:
+        self.recorder.on_h2d_start()
 
-    @harmless
-    def copied(self) -> None:
-        self.recorder.copied()
+    @fail_safe
+    def on_h2d_end(self) -> None:
+        self.recorder.on_h2d_end()
 
-    @harmless
-    def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
-        return self.recorder.before_evaluation(batch, loader)
+    @fail_safe
+    def on_eval_batch_start(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
+        return self.recorder.on_eval_batch_start(batch, loader)
 
-    @harmless
+    @fail_safe
     def give_up(self, error: Exception) -> bool | None:
         return self.recorder.give_up(error)
 
-    @harmless
-    def look_inside(self) -> None:
-        self.recorder.look_inside()
+    @fail_safe
+    def sample_memory(self) -> None:
+        self.recorder.sample_memory()
 
-    @harmless
-    def batch_ended(self, batch: object) -> None:
+    @fail_safe
+    def on_batch_end(self, batch: object) -> None:
         view, recorder = self.view, self.recorder
         if self.stride.same:  # it looked like the last batch, and was another step after all
             self.stride.same = False
-            recorder.not_alike()
+            recorder.cancel_repeat()
         events = self.stride.take_events()
-        work = work_of(events)
+        work = summarize_events(events)
         first = not self._announced
         if first:  # the loaders are known from the first batch on
-            with self.accounts.inside("other"):
+            with self.accounts.bucket("other"):
                 found = training_set(view.loaders)
-                recorder.describe(_facts(self._trainer, view.loaders, found), dataset_why=found.why)
+                recorder.add_setup(_facts(self._trainer, view.loaders, found), dataset_why=found.why)
                 self._find_pipeline()
         if view.epoch_complete:
             self._epoch_done = True
             recorder.epoch_done()
         recorder.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
         if first:
-            with self.accounts.inside("other"):
+            with self.accounts.bucket("other"):
                 self._announce()
         step = view.row_step + 1
-        if recorder.due(step) and not view.accumulating:
+        if recorder.should_emit(step) and not view.accumulating:
             self._stamp()
             self._point(recorder.emit("train"))
-        recorder.expect(0 if view.accumulates else view.batches_before_last, step)
+        recorder.allow_repeats(0 if view.accumulates else view.batches_before_last, step)
 
-    @harmless
-    def epoch_ended(self) -> None:
+    @fail_safe
+    def on_epoch_end(self) -> None:
         done, self._epoch_done = self._epoch_done, False
         if not done and self.view.exhausted and self.recorder.run_id:
             self.recorder.epoch_done()
 
-    @harmless
-    def evaluated(self, metrics: Mapping[str, float]) -> None:
+    @fail_safe
+    def on_eval_end(self, metrics: Mapping[str, float]) -> None:
         self._stamp()
-        self._point(self.recorder.quality(metrics))
+        self._point(self.recorder.log_metrics(metrics))
 
-    @harmless
-    def epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
+    @fail_safe
+    def on_epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A metric of the training itself is the quality: its epochs' ends are points too."""
         monitor = self.recorder.header["monitor"]
         if monitor is not None and monitor in (logged := metrics()):
             self._stamp()
             self._point(self.recorder.emit("epoch", logged))
 
-    @harmless
+    @fail_safe
     def infer(self, budget_s: float | None) -> None:
         if self.view.in_training:
-            self.recorder.infer(context=self._trainer.precision_plugin.forward_context, budget_s=budget_s)
+            self.recorder.benchmark_inference(context=self._trainer.precision_plugin.forward_context, budget_s=budget_s)
 
-    @harmless
+    @fail_safe
     def save(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_CHECKPOINT_KEY] = self.recorder.state()
+        checkpoint[_CHECKPOINT_KEY] = self.recorder.state_dict()
 
-    @harmless
+    @fail_safe
     def load(self, checkpoint: Mapping[str, Any]) -> None:
-        self.recorder.resume(checkpoint[_CHECKPOINT_KEY])
+        self.recorder.load_state_dict(checkpoint[_CHECKPOINT_KEY])
 
     def close(self, status: Status) -> RunRecord | None:
         """The fit is over: write the run's end; one whose measuring broke off did not finish as a run."""
         was_broken, self.broken = self.broken, False
         return self._finish("failed" if was_broken else status)
 
-    @harmless
+    @fail_safe
     def _finish(self, status: Status) -> RunRecord | None:
         self.recorder.training_ended()
         run = self.recorder.end(status)
-        self.ended = self.recorder.state()
+        self.ended = self.recorder.state_dict()
         if self.recorder.run_id and self._trainer.is_global_zero:
             finished = status == "finished"  # whoever waits for an error must not wait for a picture
             if self._logs:
-                final = {**self.recorder.final, **self.recorder.came_to}
-                end_wandb(self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None)
+                final = {**self.recorder.final, **self.recorder.outcome}
+                write_wandb_summaries(
+                    self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None
+                )
             if not finished:
                 if status == "interrupted" and self.recorder.path is not None:
                     print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr)
@@ -516,7 +518,7 @@ class _Session:
         return run
 
     def row(self) -> Mapping[str, float]:
-        return row(self._costs, self._columns) if self._logs and self._row_step == self.view.row_step else {}
+        return logger_row(self._costs, self._columns) if self._logs and self._row_step == self.view.row_step else {}
 
     def bar(self) -> str:
         if self._bar is None and self._logs:
@@ -528,16 +530,16 @@ class _Session:
         declared = self.recorder.declarations
         units = {name: declared[name].unit for name in _BAR if name in declared}
         amounts = [(self._costs.get(name), unit) for name, unit in units.items()]
-        said = " · ".join(human(amount, unit) for amount, unit in amounts if amount is not None)
+        said = " · ".join(format_amount(amount, unit) for amount, unit in amounts if amount is not None)
         ahead = self.ahead()
         ends = [ahead[name].words(unit) for name, unit in units.items() if name in ahead]
-        used = share_used(self.recorder.header, self._costs)
-        of_budget = f" ({human(used, 'fraction')} of the budget)" if used is not None else ""
+        used = budget_fraction_used(self.recorder.header, self._costs)
+        of_budget = f" ({format_amount(used, 'fraction')} of the budget)" if used is not None else ""
         return f"{said}{of_budget} → {' · '.join(ends)}" if ends else f"{said}{of_budget}"
 
     # A budget asks ------------------------------------------------------------------------------------------
 
-    def ahead(self) -> Mapping[str, Expected]:
+    def ahead(self) -> Mapping[str, Forecast]:
         """Totals at the end of training as planned."""
         costs = self.recorder.totals
         steps, calls = costs.get("steps"), costs.get("optimizer_steps")
@@ -552,12 +554,12 @@ class _Session:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
         self._announced = True
         if self._logs and self._trainer.is_global_zero:
-            begin_wandb(self._trainer.loggers, self.recorder.declarations, self.recorder.header)
+            init_wandb_runs(self._trainer.loggers, self.recorder.declarations, self.recorder.header)
 
     # Points -------------------------------------------------------------------------------------------------
 
     def _stamp(self) -> None:
-        self.recorder.at(step=self.view.row_step, epoch=self._trainer.current_epoch)
+        self.recorder.set_step(step=self.view.row_step, epoch=self._trainer.current_epoch)
 
     def _point(self, point: CurvePoint) -> None:
         self._costs, self._bar = point.costs, None
@@ -567,10 +569,10 @@ class _Session:
         if point.trigger == "train":
             self.view.open_next_row()
         if self._trainer.world_size == 1:
-            headline = row(point.costs, self._headline)
+            headline = logger_row(point.costs, self._headline)
         elif point.trigger == "evaluate" or point.trigger == "epoch":
             # Every rank has to see the same, or their decisions part.
-            headline = self.recorder.agreed(row(point.costs, self._headline), point.trigger)
+            headline = self.recorder.broadcast_headline(logger_row(point.costs, self._headline), point.trigger)
         else:
             return
         if headline:
@@ -585,7 +587,7 @@ def _facts(trainer: Any, loaders: Sequence[Any], found: TrainingSet) -> dict[str
     return {
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
-        **engine.facts(trainer.strategy.model),
+        **engine.engine_setup(trainer.strategy.model),
         "accelerator": type(trainer.accelerator).__name__,
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
@@ -608,7 +610,7 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    header: Mapping[str, Any] = legible_data(recorder.header)
+    header: Mapping[str, Any] = printable_data(recorder.header)
     rows = summary_rows(header, recorder.final)
     table = Table(title=f"What {header['name']} cost", title_justify="left", box=None, show_header=False)
     for line in rows:
@@ -616,12 +618,12 @@ def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
             table.add_row(line.label, line.text)
     console = Console(stderr=True, markup=False, emoji=False)  # a run's name is no markup
     console.print(table)
-    if lost := lost_words(header, recorder.final):
+    if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
-    for told in budget_told(header, recorder.final):
+    for told in describe_budget(header, recorder.final):
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
     if run is not None and recorder.path is not None:
-        path = legible(shown(recorder.path))
+        path = printable(shown(recorder.path))
         console.print(f"next: lightning-costs show {path}", highlight=False, soft_wrap=True)

@@ -14,15 +14,15 @@ import typer
 from rich.table import Table
 
 from lightning_costs.analysis.matched import TOLERANCE
-from lightning_costs.core.bubble import bubble_told
-from lightning_costs.core.formatting import human
-from lightning_costs.core.legible import legible
+from lightning_costs.core.bubble import describe_bubble
+from lightning_costs.core.formatting import format_amount
+from lightning_costs.core.legible import printable
 from lightning_costs.core.reprice import priced_columns
-from lightning_costs.core.run_record import RunRecord, legible_run
-from lightning_costs.core.summary import attempts_told, sentences, summary_rows
+from lightning_costs.core.run_record import RunRecord, printable_run
+from lightning_costs.core.summary import describe_attempts, describe_run, summary_rows
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.report.terminal import Terminal, say, take_any_text
-from lightning_costs.stores.lock import writer_of
+from lightning_costs.stores.lock import writer_status
 
 if TYPE_CHECKING:
     from lightning_costs import comparison
@@ -177,7 +177,7 @@ def run(
             budget=_limits(budget) if budget else None,
         )
     except (ValueError, OSError) as error:
-        raise typer.BadParameter(legible(str(error))) from error
+        raise typer.BadParameter(printable(str(error))) from error
     launched.run(command, options.as_environment(), Path(options.save_dir))
 
 
@@ -189,7 +189,7 @@ def show(
     """Show one run in human units, missing costs with how to get them."""
     from lightning_costs.stores.loader import load_run
 
-    record = legible_run(load_run(run))
+    record = printable_run(load_run(run))
     header = record.header
     console = Terminal()
     attempts = len(header.get("attempts", ()))
@@ -200,8 +200,8 @@ def show(
     for row in summary_rows(header, record.final, everything=everything):
         table.add_row(row.label, row.text, row.note)
     console.print(table)
-    bubble = bubble_told(header.get("pipeline"), record.final)
-    for sentence in (*attempts_told(header, record.final), *sentences(header, record.final), *bubble):
+    bubble = describe_bubble(header.get("pipeline"), record.final)
+    for sentence in (*describe_attempts(header, record.final), *describe_run(header, record.final), *bubble):
         console.print(sentence, soft_wrap=True)
     monitor = header.get("monitor")
     if monitor in record.points.columns:
@@ -214,7 +214,7 @@ def show(
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
     """Limits from `column=amount`, of columns that the command's monitor measures."""
-    from lightning_costs.core.budget import check_columns
+    from lightning_costs.core.budget import validate_limit_columns
     from lightning_costs.indicators import default_indicators
 
     limits = {}
@@ -224,7 +224,9 @@ def _limits(texts: Sequence[str]) -> dict[str, float]:
             limits[column] = float(amount)
         except ValueError:
             raise ValueError(f"--budget must be COLUMN=AMOUNT, such as energy_j=3.6e6, got {text!r}") from None
-    check_columns(list(limits), {indicator.name: indicator.declaration() for indicator in default_indicators()})
+    validate_limit_columns(
+        list(limits), {indicator.name: indicator.declaration() for indicator in default_indicators()}
+    )
     return limits
 
 
@@ -233,7 +235,7 @@ def _mode(mode: Mode | None) -> Literal["max", "min"] | None:
 
 
 def _status(run: Path, status: str) -> str:
-    if status == "running" and writer_of(run) is None:
+    if status == "running" and writer_status(run) is None:
         return "running, or killed: whether its writer lives cannot be told from here"
     return status
 
@@ -438,7 +440,7 @@ def report(
             return
     text = _stated(runs, monitor, mode, tariff, to, training_type, compared)
     if out is None:
-        sys.stdout.write(legible(text))
+        sys.stdout.write(printable(text))
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
@@ -479,7 +481,7 @@ def _stated(
     from lightning_costs.report import statement
     from lightning_costs.report.comparison_tables import comparison_tables
 
-    said = statement.statement(
+    said = statement.build_statement(
         runs,
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         monitor=monitor,
@@ -522,7 +524,7 @@ def reprice_run(
     table = Table("cost", "before", "now", "how, or why it is missing", box=None, pad_edge=False)
     for name, change in changes.items():
         declared = header["indicators"][name]
-        amounts = (human(change[when], declared["unit"]) for when in ("before", "after"))
+        amounts = (format_amount(change[when], declared["unit"]) for when in ("before", "after"))
         table.add_row(declared["label"], *amounts, change["how"])
     Terminal().print(table)
     say(f"next: lightning-costs show {shlex.quote(str(run))}")
@@ -580,11 +582,11 @@ def check(
 ) -> None:
     """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
     from lightning_costs.analysis.data import plain
-    from lightning_costs.analysis.gate import Limit, gate
-    from lightning_costs.report.gate_words import gate_text
+    from lightning_costs.analysis.gate import Limit, check_regression
+    from lightning_costs.report.gate_words import check_text
 
     try:
-        found = gate(
+        found = check_regression(
             _single(run),
             _single(baseline),
             limits=[Limit.parse(text) for text in fail or ()],
@@ -597,7 +599,7 @@ def check(
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
         say(f"lightning-costs: {error}", error=True)
         raise typer.Exit(2) from None
-    say(gate_text(found).removesuffix("\n"))
+    say(check_text(found).removesuffix("\n"))
     raise typer.Exit(found.exit_code)
 
 
@@ -614,7 +616,7 @@ def main() -> NoReturn:
     try:
         app()
     except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(legible(f"lightning-costs: {error}")) from None
+        raise SystemExit(printable(f"lightning-costs: {error}")) from None
     raise SystemExit(0)
 
 

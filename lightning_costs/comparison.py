@@ -127,7 +127,8 @@ def compare(
         ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, an
             unknown curve, a number of queries below 0, a group that a run has not, or a tolerance below 0.
     """
-    # A script that trains imports `compare` beside CostMonitor: polars, whose threads outlive no fork, waits for a call.
+    # A script that trains imports `compare` beside CostMonitor: polars, whose threads outlive no fork, waits for a
+    # call.
     from lightning_costs.analysis.comparison import compare_runs
 
     data = compare_runs(

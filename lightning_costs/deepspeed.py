@@ -5,7 +5,7 @@ Example:
 
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         with Recorder(module=engine.module, monitor="val/acc", mode="max") as recorder, watch(engine, recorder):
-            for batch, labels in recorder.fetching(loader):
+            for batch, labels in recorder.wrap_loader(loader):
                 loss = loss_of(engine(batch), labels)
                 engine.backward(loss)
                 engine.step()
@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, final
 
-from lightning_costs.core.harmless import harmless
-from lightning_costs.probes.engine import EngineView, facts, loop_facts, place_of
-from lightning_costs.probes.open_count import OpenCount
+from lightning_costs.core.harmless import fail_safe
+from lightning_costs.probes.engine import DeepSpeedHooks, engine_setup, loop_facts, rank_info_from_engine
+from lightning_costs.probes.open_count import DetachedOpCounter
 from lightning_costs.probes.tensors import tensors_in
 from lightning_costs.recorder import Recorder
 
@@ -30,12 +30,12 @@ __all__ = ["watch", "watch_pipeline"]
 _log = logging.getLogger("lightning_costs")
 
 
-def watch(engine: Any, recorder: Recorder) -> Watching:
+def watch(engine: Any, recorder: Recorder) -> EngineMonitor:
     """Tell a recorder of every batch that a DeepSpeed engine trains on, from now until `close` or the end of a `with`.
 
     A batch is what `engine(...)` was given with gradients on; it ends with `engine.step()`, or where the engine is
     given another one after a backward pass. Steps are counted where the optimizer updated. Forward passes without
-    gradients, or in eval mode, are evaluation (`recorder.pause("evaluate")` books its time). Checkpoints that the
+    gradients, or in eval mode, are evaluation (`recorder.bucket("evaluate")` books its time). Checkpoints that the
     engine writes are booked as such.
 
     Args:
@@ -55,7 +55,7 @@ def watch(engine: Any, recorder: Recorder) -> Watching:
             "watch() follows forward, backward and step, which a PipelineEngine runs inside train_batch(): use "
             "watch_pipeline(engine, recorder, steps=True)"
         )
-    return Watching(engine, recorder)
+    return EngineMonitor(engine, recorder)
 
 
 def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False) -> None:
@@ -69,7 +69,7 @@ def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False)
         pipeline: A schedule of `torch.distributed.pipelining` (any), or a DeepSpeed `PipelineEngine`.
         recorder: The run's.
         steps: Whether each `train_batch` of an engine is a step of the run: the loop then tells nothing. A schedule's
-            steps are told by the loop, with `recorder.counting` and `recorder.step`, as in any other.
+            steps are told by the loop, with `recorder.train_batch` and `recorder.step`, as in any other.
 
     Raises:
         ValueError: For anything else, or a second pipeline in one run.
@@ -80,9 +80,9 @@ def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False)
             schedule = ScheduleGPipe(stage, n_microbatches=8, loss_fn=loss)
             with Recorder(module=stage.submod, optimizers=[optimizer]) as recorder:
                 watch_pipeline(schedule, recorder)
-                for x, y in recorder.fetching(loader):
+                for x, y in recorder.wrap_loader(loader):
                     optimizer.zero_grad()
-                    with recorder.counting(x):
+                    with recorder.train_batch(x):
                         schedule.step(x, target=y)
                         optimizer.step()
                     recorder.step(x)
@@ -111,19 +111,19 @@ class _Batch:
 
 
 @final
-class Watching:
+class EngineMonitor:
     """An engine that is being watched: see `watch`."""
 
     def __init__(self, engine: Any, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._view = EngineView(engine, self)
-        self._count = OpenCount()
+        self._view = DeepSpeedHooks(engine, self)
+        self._count = DetachedOpCounter()
         self._batch: _Batch | None = None
         self._evaluated: _Batch | None = None
         self.broken = False
-        recorder.locate(place_of(engine))
-        recorder.wrapped(engine, optimizers=lambda: [engine.optimizer])
-        recorder.describe({**loop_facts(engine), **facts(engine)})
+        recorder.set_rank_info(rank_info_from_engine(engine))
+        recorder.set_wrapped_module(engine, optimizers=lambda: [engine.optimizer])
+        recorder.add_setup({**loop_facts(engine), **engine_setup(engine)})
         recorder.begin()
         self._view.watch()
 
@@ -140,7 +140,7 @@ class Watching:
     ) -> None:
         self.close()
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
         was_broken, self.broken = self.broken, True
         with suppress(Exception):
@@ -152,19 +152,19 @@ class Watching:
 
     # The view tells -----------------------------------------------------------------------------------------
 
-    @harmless
+    @fail_safe
     def forward_begins(self, batch: object) -> None:
         """A batch begins, or goes on."""
         if self._batch is not None and self._batch.backwards and not self._batch.holds(batch):
             self._batch_ended()  # gradients accumulate without a step in between
         if self._batch is None:
             self._batch = _Batch(batch)
-            self._count.begin(self._recorder.before(batch, self._view.at_boundary))
+            self._count.begin(self._recorder.on_batch_start(batch, self._view.at_boundary))
 
     @contextmanager
     def evaluating(self, batch: object) -> Iterator[None]:
         """Operators of a forward pass of an evaluation are counted apart, unless a batch is in work."""
-        count = OpenCount()
+        count = DetachedOpCounter()
         if self._batch is None:
             self._evaluation_begins(count, batch)
         try:
@@ -174,44 +174,44 @@ class Watching:
             raise
         count.end()
 
-    @harmless
-    def _evaluation_begins(self, count: OpenCount, batch: object) -> None:
+    @fail_safe
+    def _evaluation_begins(self, count: DetachedOpCounter, batch: object) -> None:
         self._evaluated = _Batch(batch)
-        count.begin(self._recorder.before_evaluation(batch))
+        count.begin(self._recorder.on_eval_batch_start(batch))
 
-    @harmless
+    @fail_safe
     def backward_begins(self) -> None:
         """A backward pass: in eval mode too it is training."""
         if self._batch is None:
             self._batch, self._evaluated = self._evaluated, None
         if self._batch is not None:
             self._batch.backwards += 1
-        self.look_inside()
+        self.sample_memory()
 
-    @harmless
+    @fail_safe
     def backward_ended(self) -> None:
         """ZeRO lets most gradients go before it updates: memory is looked at here, too."""
-        self.look_inside()
+        self.sample_memory()
 
-    @harmless
-    def look_inside(self) -> None:
+    @fail_safe
+    def sample_memory(self) -> None:
         """Memory is looked at, in a step that is looked into."""
-        if self._recorder.looking:
-            self._recorder.look_inside()
+        if self._recorder.sampling_memory:
+            self._recorder.sample_memory()
 
-    @harmless
+    @fail_safe
     def updated(self) -> None:
         """An update belongs to the batch in work."""
         if self._batch is None:
             self._batch = _Batch(None)
         self._batch.updates += 1
 
-    @harmless
+    @fail_safe
     def stepped(self) -> None:
         """The batch in work is done."""
         self._batch_ended()
 
-    @harmless
+    @fail_safe
     def failed(self) -> None:
         """The batch in work never was one."""
         self._count.end(discard=True)
@@ -220,18 +220,18 @@ class Watching:
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Writing a checkpoint is not training."""
-        with self._recorder.pause("checkpoint"):
+        with self._recorder.bucket("checkpoint"):
             yield
 
     def _batch_ended(self) -> None:
         batch, self._batch = self._batch, None
         self._count.end()
         if batch is not None:
-            self._recorder.worked()
+            self._recorder.on_batch_queued()
             work = (batch.updates, batch.backwards)
             self._recorder.step(batch.content, optimizer_steps=batch.updates, work=work)
 
-    @harmless
+    @fail_safe
     def _finish(self) -> None:
         if self._batch is not None and self._batch.updates:
             self._batch_ended()

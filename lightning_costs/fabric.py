@@ -15,14 +15,14 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import nn
 
-from lightning_costs.core.accounts import METERED, Accounts
-from lightning_costs.core.harmless import harmless, never_harmful
+from lightning_costs.core.accounts import METERED_BUCKETS, TimeBuckets
+from lightning_costs.core.harmless import fail_safe, never_harmful
 from lightning_costs.probes import fabric as view
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.loaders import training_set
-from lightning_costs.probes.open_count import OpenCount
+from lightning_costs.probes.open_count import DetachedOpCounter
 from lightning_costs.recorder import Recorder
-from lightning_costs.stores.book import status_after
+from lightning_costs.stores.book import status_from_exception
 from lightning_costs.stores.places import run_root, shown
 
 _log = logging.getLogger("lightning_costs")
@@ -51,13 +51,13 @@ class FabricMonitor:
         self.begin = begin or RunBegin()
         self.options = {name: value for name, value in options.items() if name != "log"}
         self.options["save_dir"] = run_root(self.options.get("save_dir", "costs"))
-        view.watch(import_module(namespace).Fabric, _session_of)
+        view.patch_fabric(import_module(namespace).Fabric, _session_of)
 
     def __reduce__(self) -> tuple[type[FabricMonitor], tuple[str, Mapping[str, Any], RunBegin]]:
         return FabricMonitor, (self._namespace, self.options, self.begin)
 
 
-def finish() -> None:
+def end_runs() -> None:
     """End the runs in progress now, as the end of the process would: in a notebook, or before something else runs."""
     for session in list(_running):
         session._end()
@@ -95,7 +95,7 @@ class _Evaluation:
     def __init__(self, loader: Any, content: object) -> None:
         self.loader, self.content = loader, content
         #: Whether something was trained in it, and whether a module that was set up made a forward pass.
-        self.trains = self.worked = False
+        self.trains = self.on_batch_queued = False
 
 
 @final
@@ -118,10 +118,10 @@ class _Session:
         self._forwards_tell = False
         self._reading: Any = None
         self._world_size = 1
-        self.count = OpenCount()
+        self.count = DetachedOpCounter()
         self.broken = self._said = False
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Something went wrong in here: say so once, and leave the script alone from now on."""
         self.broken = True
         with suppress(Exception):
@@ -132,7 +132,7 @@ class _Session:
 
     # The view tells -----------------------------------------------------------------------------------------
 
-    @harmless
+    @fail_safe
     def set_up(
         self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
     ) -> None:
@@ -145,27 +145,27 @@ class _Session:
             "nodes": nodes,
             "device": fabric.device,
             "devices": fabric.world_size if cuda else nodes,
-            "setup": view.facts(fabric),
+            "setup": view.fabric_setup(fabric),
         }
         self._wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self._wrappers)]
         self._modules += [module for module in modules if all(module is not known for known in self._modules)]
         for optimizer in optimizers:
             if all(optimizer is not known() for known in self._optimizers):
                 self._optimizers.append(_weakly(optimizer))  # one that the script replaces takes its state with it
-                view.on_step(optimizer, self._look_inside, partial(self._stepped, len(self._optimizers) - 1))
+                view.hook_fabric_step(optimizer, self._look_inside, partial(self._stepped, len(self._optimizers) - 1))
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """The loader's batches; what is told between them never raises."""
         yield from (self._evaluating if self._evaluates(loader) else self._training)(loader, fetched)
 
-    @harmless
+    @fail_safe
     def _evaluates(self, loader: Any) -> bool:
         """Gradients are off, or every module is in eval mode; but fine-tuning may train in that mode."""
         if not torch.is_grad_enabled():
             return True
         return loader not in self._trained_on and not any(module.training for module in self._modules)
 
-    @harmless
+    @fail_safe
     def backward(self) -> None:
         self._it_trains()
         if self._batch is not None:
@@ -180,7 +180,7 @@ class _Session:
         finally:
             self._pop(depth)
 
-    @harmless
+    @fail_safe
     def logged(self, metrics: Mapping[str, Any]) -> None:
         """The metric that was named, wherever it is logged; without a name, what is logged after an evaluation."""
         monitor = self._options.get("monitor")
@@ -190,14 +190,14 @@ class _Session:
             for name, value in metrics.items():
                 with suppress(TypeError, ValueError, RuntimeError):  # what is no number is no quality
                     numbers[str(name)] = float(value)
-            self._recorder.quality(numbers)
+            self._recorder.log_metrics(numbers)
 
-    @harmless
+    @fail_safe
     def _look_inside(self) -> None:
         if self._recorder is not None:
-            self._recorder.look_inside()
+            self._recorder.sample_memory()
 
-    @harmless
+    @fail_safe
     def _stepped(self, index: int) -> None:
         self._it_trains()
         self._look_inside()
@@ -214,13 +214,13 @@ class _Session:
             self.count.end(discard=True)
             self._trained_on.add(evaluation.loader)
             self._reads(self._begin(), evaluation.loader)
-            self._begin().before(evaluation.content)  # it is too late to count it: one of its kind will be
+            self._begin().on_batch_start(evaluation.content)  # it is too late to count it: one of its kind will be
             self._batch = _Batch(evaluation.loader, evaluation.content)
 
-    @harmless
+    @fail_safe
     def forward(self) -> None:
         if self._evaluation is not None:
-            self._evaluation.worked = self._forwards_tell = True
+            self._evaluation.on_batch_queued = self._forwards_tell = True
 
     def _alive(self) -> list[Any]:
         return [optimizer for known in self._optimizers if (optimizer := known()) is not None]
@@ -245,7 +245,7 @@ class _Session:
         finally:
             self._iteration_ended(loader)
 
-    @harmless
+    @fail_safe
     def _iteration_begins(self, loader: Any) -> None:
         if self._optimizers and self._modules:
             self._begin()
@@ -255,7 +255,7 @@ class _Session:
         if self._reading is loader:
             self._reading = None
 
-    @harmless
+    @fail_safe
     def _fetch_begins(self, loader: Any) -> None:
         self._evaluation_ended(self._evaluation)
         batch = self._batch
@@ -265,17 +265,17 @@ class _Session:
             self.count.end(discard=True)
             self._batch = None
         if self._recorder is not None and self._recorder.training:
-            if self._recorder.accounts.top != "train":
-                self._recorder.accounts.rebase("train")
+            if self._recorder.accounts.current != "train":
+                self._recorder.accounts.reset_to("train")
             self._push("data_wait")
 
-    @harmless
+    @fail_safe
     def _batch_begins(self, loader: Any, content: object) -> None:
         if self._recorder is None or self._batch is not None:  # a second loader's batch belongs to the one in work
             return
         self._batch = _Batch(loader, content)
         self._reads(self._recorder, loader)
-        self.count.begin(self._recorder.before(content))
+        self.count.begin(self._recorder.on_batch_start(content))
 
     def _reads(self, recorder: Recorder, loader: Any) -> None:
         """The batch in work is this loader's, its first one if it was begun anew."""
@@ -283,7 +283,7 @@ class _Session:
             self._reading = loader
             recorder.begins_epoch_of([view.users_loader(loader)])
 
-    @harmless
+    @fail_safe
     def _batch_ended(self) -> None:
         batch, self._batch = self._batch, None
         self.count.end()
@@ -293,13 +293,13 @@ class _Session:
             work = (tuple(batch.stepped), batch.backwards)
             self._recorder.step(batch.content, optimizer_steps=len(batch.stepped), work=work)
 
-    @harmless
+    @fail_safe
     def _exhausted(self, loader: Any) -> None:
         if self._recorder is not None and self._batches_of_epoch:
             self._recorder.epoch_done()
             self._batches_of_epoch = 0
 
-    @harmless
+    @fail_safe
     def _iteration_ended(self, loader: Any) -> None:
         """The loader is at its end, or was left: by `break`, or by an error in the middle of a batch."""
         if self._batch is not None and self._batch.loader is loader:
@@ -310,7 +310,7 @@ class _Session:
                 self._batch = None
         self._iterations -= 1
         if not self._iterations and self._recorder is not None and self._recorder.training:
-            self._recorder.accounts.rebase("other")
+            self._recorder.accounts.reset_to("other")
 
     def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         depth = self._push("evaluate")
@@ -329,40 +329,40 @@ class _Session:
             self._evaluation_ended(evaluation, left=left)
             self._pop(depth)
 
-    @harmless
+    @fail_safe
     def _evaluation_begins(self, loader: Any, content: object) -> _Evaluation:
         evaluation = _Evaluation(loader, content)
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
         self._evaluated, self._evaluation = True, evaluation
         if self._recorder is not None:
-            self.count.begin(self._recorder.before_evaluation(content))
+            self.count.begin(self._recorder.on_eval_batch_start(content))
         return evaluation
 
-    @harmless
+    @fail_safe
     def _evaluation_ended(self, evaluation: _Evaluation | None, *, left: bool = False) -> None:
         """Its work is done, or it was left: by `break` after some work, or without any."""
         if evaluation is not None and evaluation is self._evaluation:
             self._evaluation = None
             self.count.end()
-            if left and self._forwards_tell and not evaluation.worked and self._recorder is not None:
+            if left and self._forwards_tell and not evaluation.on_batch_queued and self._recorder is not None:
                 self._recorder.left_evaluation()
 
-    @harmless
+    @fail_safe
     def _push(self, account: str) -> int | None:
         if self._recorder is None:
             return None
-        if account in METERED:
-            self._recorder.accounts.switching()
-        return self._recorder.accounts.push(account)
+        if account in METERED_BUCKETS:
+            self._recorder.accounts.notify_transition()
+        return self._recorder.accounts.enter(account)
 
-    @harmless
+    @fail_safe
     def _pop(self, depth: int | None = None) -> None:
         accounts = self._recorder.accounts if self._recorder is not None else None
-        if accounts is None or (depth is None and accounts.top != "data_wait"):
+        if accounts is None or (depth is None and accounts.current != "data_wait"):
             return
-        if accounts.top in METERED:
-            accounts.switching()
-        accounts.pop(depth)
+        if accounts.current in METERED_BUCKETS:
+            accounts.notify_transition()
+        accounts.exit(depth)
 
     # The run ------------------------------------------------------------------------------------------------
 
@@ -379,11 +379,11 @@ class _Session:
             optimizers=self._alive,
             log_every_n_steps=50 if every is None else every,
             infer=infer is not False and self._world_size == 1,
-            accounts=Accounts(now_s, self._run_begin.seconds()),
+            accounts=TimeBuckets(now_s, self._run_begin.seconds()),
             **options,
             **self._where,
         )
-        recorder.wrapped(nn.ModuleList(self._wrappers) if self._wrappers else None)
+        recorder.set_wrapped_module(nn.ModuleList(self._wrappers) if self._wrappers else None)
         recorder.begin()
         self._recorder = recorder
         # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.
@@ -401,7 +401,7 @@ class _Session:
         if self._recorder is None or self._recorder.run_id:
             return
         found = training_set([view.users_loader(loader)])
-        self._recorder.describe(
+        self._recorder.add_setup(
             {
                 "batch_size": getattr(loader, "batch_size", None),
                 "dataset": found.name,
@@ -420,7 +420,7 @@ class _Session:
         self._last(recorder, was_broken=was_broken)
         self._recorder = None
 
-    @harmless
+    @fail_safe
     def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
         error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
         if isinstance(raised := getattr(sys, "last_value", None), Exception):
@@ -429,9 +429,9 @@ class _Session:
             self._batch_ended()
         infer = self._options.get("infer", "auto")
         if error is None and not was_broken and infer is not False and self._world_size == 1:
-            recorder.infer(budget_s=5.0 if infer is True else None)
+            recorder.benchmark_inference(budget_s=5.0 if infer is True else None)
         recorder.training_ended()
-        recorder.end("failed" if was_broken else status_after(error))
+        recorder.end("failed" if was_broken else status_from_exception(error))
         self._run_begin.ended()
         if recorder.path is not None:
             print(f"next: lightning-costs show {shown(recorder.path)}", file=sys.stderr, flush=True)

@@ -11,23 +11,23 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from lightning_costs.core.formatting import MISSING, human
+from lightning_costs.core.formatting import MISSING, format_amount
 from lightning_costs.core.missing import Missing, type_only
-from lightning_costs.core.roofline import Roofline, place
-from lightning_costs.core.summary import Row, html_table
+from lightning_costs.core.roofline import Roofline, roofline
+from lightning_costs.core.summary import SummaryRow, html_table
 from lightning_costs.probes import parameters
 from lightning_costs.probes.aside import aside
 from lightning_costs.probes.batch import alone
-from lightning_costs.probes.calls import ModuleCalls
-from lightning_costs.probes.census import allocator, eager
+from lightning_costs.probes.calls import ModuleCallRecorder
+from lightning_costs.probes.census import allocator, force_eager
 from lightning_costs.probes.example import moved, resized
 from lightning_costs.probes.inference import forward_peak_bytes, passes
-from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
-from lightning_costs.probes.operators import Watch
+from lightning_costs.probes.lifetimes import StepMemory, StorageTracker
+from lightning_costs.probes.operators import OpCounterMode
 from lightning_costs.probes.peaks import DevicePeak, find_peak, measured_peak
-from lightning_costs.probes.shadow import Shadows
-from lightning_costs.probes.tensors import held, holding, tensors_in
-from lightning_costs.probes.twin import Twin
+from lightning_costs.probes.shadow import Patches
+from lightning_costs.probes.tensors import memory_breakdown, tensors_by_kind, tensors_in
+from lightning_costs.probes.twin import ModelCopy
 
 __all__ = ["ModelCost", "measure"]
 
@@ -139,20 +139,20 @@ class ModelCost:
         plain["roofline"] = None if self.roofline is None else self.roofline.words()
         return plain
 
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[SummaryRow]:
         rows = [
-            Row(name, human(self[name], unit), self.missing.get(name, "") or self.methods.get(name, ""))
+            SummaryRow(name, format_amount(self[name], unit), self.missing.get(name, "") or self.methods.get(name, ""))
             for name, unit in _UNITS.items()
         ]
         rows += [
-            Row(f"throughput at {size}", human(amount, "samples_per_s"), "")
+            SummaryRow(f"throughput at {size}", format_amount(amount, "samples_per_s"), "")
             for size, amount in self.samples_per_s.items()
         ]
         if self.largest_batch_samples is not None or "largest_batch_samples" in self.missing:
             note = self.missing.get("largest_batch_samples", "") or self.methods.get("largest_batch_samples", "")
-            rows.append(Row("largest batch", human(self.largest_batch_samples, "samples"), note))
+            rows.append(SummaryRow("largest batch", format_amount(self.largest_batch_samples, "samples"), note))
         if self.roofline is not None:
-            rows.append(Row("roofline", self.roofline.words(), ""))
+            rows.append(SummaryRow("roofline", self.roofline.words(), ""))
         return rows
 
     def __str__(self) -> str:
@@ -243,7 +243,7 @@ class _Measurement:
         if first is None:
             raise ValueError(f"batch holds no tensor: expected tensors in tuples or mappings, got {type(batch)}")
         # On a CUDA device weights are shared: `largest_batch` finds as much memory as the model alone leaves.
-        self._twin = Twin({"cuda": 0})
+        self._twin = ModelCopy({"cuda": 0})
         try:
             self._model, batch, loss, forward = self._twin.of((model, batch, loss, forward))
             self._twin.hooks(model)
@@ -288,24 +288,26 @@ class _Measurement:
         yield
         self._model.zero_grad(set_to_none=True)
 
-    def _watched(self, batch: Any, *, calls: ModuleCalls | None = None) -> tuple[Watch, StepMemory, bool]:
+    def _watched(
+        self, batch: Any, *, calls: ModuleCallRecorder | None = None
+    ) -> tuple[OpCounterMode, StepMemory, bool]:
         model = self._model
-        follows = Lifetimes(self._device, allocator(self._device))
+        follows = StorageTracker(self._device, allocator(self._device))
         with self._training():
-            follows.hold("other", [*model.buffers(), *tensors_in(batch)])
-            for kind, tensors in held(model, ()):
-                follows.hold(kind, tensors)
-            watch = Watch(
+            follows.track("other", [*model.buffers(), *tensors_in(batch)])
+            for kind, tensors in tensors_by_kind(model, ()):
+                follows.track(kind, tensors)
+            watch = OpCounterMode(
                 weights=model.parameters(),
                 lifetimes=follows,
                 first_backward=calls.stop if calls is not None else None,
             )
             try:
-                with torch.enable_grad(), eager(), calls or nullcontext(), self._twin.guard(), watch:
+                with torch.enable_grad(), force_eager(), calls or nullcontext(), self._twin.guard(), watch:
                     trained = self._step(batch)
-                for kind, tensors in held(model, ()):
-                    follows.hold(kind, tensors)
-                self._grad_bytes = holding(model, ()).grad_bytes
+                for kind, tensors in tensors_by_kind(model, ()):
+                    follows.track(kind, tensors)
+                self._grad_bytes = memory_breakdown(model, ()).grad_bytes
             finally:
                 memory = follows.close()
         if watch.failed is not None:
@@ -325,7 +327,7 @@ class _Measurement:
         measured_peaks: bool,
         budget_s: float,
     ) -> ModelCost:
-        calls = ModuleCalls(self._model)
+        calls = ModuleCallRecorder(self._model)
         watch, memory, trained = self._watched(self._batch, calls=calls)
         self._operators(watch, memory, trained)
         self._parameters(calls)
@@ -351,7 +353,7 @@ class _Measurement:
             methods=self._methods,
         )
 
-    def _operators(self, watch: Watch, memory: StepMemory, trained: bool) -> None:
+    def _operators(self, watch: OpCounterMode, memory: StepMemory, trained: bool) -> None:
         forward = watch.forward if watch.forward is not None else watch.step
         of_step = {
             "flop": watch.step.flop,
@@ -373,22 +375,22 @@ class _Measurement:
             "forward_flop": forward.flop / self._samples,
             "forward_mac": forward.mac / self._samples,
             "activation_elements": forward.elements / self._samples,
-            "param_bytes": float(holding(self._model, ()).param_bytes),
+            "param_bytes": float(memory_breakdown(self._model, ()).param_bytes),
         }
         if watch.uncounted:
             names = ", ".join(sorted(watch.uncounted))
             counted = ("flop", "model_flop", "mac", "forward_flop", "forward_mac")
             self._methods |= dict.fromkeys(counted, f"lower bound: no formula for {names}")
 
-    def _parameters(self, calls: ModuleCalls) -> None:
+    def _parameters(self, calls: ModuleCallRecorder) -> None:
         model = self._model
         counts: dict[str, Callable[[], float]] = {
-            "params": lambda: parameters.count(model),
-            "trainable_params": lambda: parameters.count(model, trainable_only=True),
-            "shared_params": lambda: parameters.shared(model, calls.counts),
-            "embedding_params": lambda: parameters.embedding(model),
-            "active_params": lambda: parameters.active(model, calls.counts, calls.rows),
-            "nonzero_params": lambda: parameters.nonzero(model),
+            "params": lambda: parameters.count_parameters(model),
+            "trainable_params": lambda: parameters.count_parameters(model, trainable_only=True),
+            "shared_params": lambda: parameters.count_shared(model, calls.counts),
+            "embedding_params": lambda: parameters.count_embedding(model),
+            "active_params": lambda: parameters.count_active(model, calls.counts, calls.rows),
+            "nonzero_params": lambda: parameters.count_nonzero(model),
         }
         for name, count in counts.items():
             try:
@@ -413,7 +415,7 @@ class _Measurement:
         except Exception as error:  # noqa: BLE001 - an optimizer that wants more than a gradient (SAM, LBFGS)
             self._missing["opt_state_bytes"] = type_only("one update on the meta device failed", error)
             return
-        self._values["opt_state_bytes"] = float(holding(_Holder(copies), [made]).opt_state_bytes)
+        self._values["opt_state_bytes"] = float(memory_breakdown(_Holder(copies), [made]).opt_state_bytes)
         self._methods["opt_state_bytes"] = "state after one update of a copy on the meta device"
 
     def _times(self, times: bool, batch_sizes: Sequence[int], budget_s: float) -> dict[int, float | None]:
@@ -464,7 +466,8 @@ class _Measurement:
             return
         most = int((available - fixed) / each)
         self._methods["largest_batch_samples"] = (
-            f"computed: {human(fixed, 'bytes')} and {human(each, 'bytes')} a sample, of {human(available, 'bytes')}"
+            f"computed: {format_amount(fixed, 'bytes')} and {format_amount(each, 'bytes')} a sample, of "
+            f"{format_amount(available, 'bytes')}"
         )
         if self._device.type == "cuda" and memory_bytes is None:
             most = self._tried(max(most, 1))
@@ -527,13 +530,13 @@ def _call(model: nn.Module, batch: Any) -> Any:
 
 
 def _lightning_loss(model: Any, batch: Any) -> torch.Tensor | None:
-    shadows = Shadows()
+    shadows = Patches()
     # It would say that there is no trainer. Ignoring warnings instead makes Python show all earlier ones once more.
-    shadows.put(model, "log", lambda _: lambda *args, **kwargs: None)
+    shadows.wrap(model, "log", lambda _: lambda *args, **kwargs: None)
     try:
         result = model.training_step(batch, 0) if _takes_index(model.training_step) else model.training_step(batch)
     finally:
-        shadows.lift()
+        shadows.restore()
     found = result.get("loss") if isinstance(result, Mapping) else result
     return found if isinstance(found, torch.Tensor) else None
 
@@ -551,13 +554,13 @@ def _sum(output: Any) -> torch.Tensor | None:
     return total
 
 
-def _placed(watch: Watch, peak: DevicePeak | None) -> Roofline | None:
+def _placed(watch: OpCounterMode, peak: DevicePeak | None) -> Roofline | None:
     if not watch.step.access_bytes:
         return None
-    return place(
+    return roofline(
         flop=watch.step.flop,
         access_bytes=watch.step.access_bytes,
-        peak_flop_per_s=peak.of(watch.flop_by_dtype) if peak is not None else None,
+        peak_flop_per_s=peak.mixed_precision_peak(watch.flop_by_dtype) if peak is not None else None,
         peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
     )
 

@@ -12,33 +12,33 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, final
 
-from lightning_costs.core.accounts import Accounts
-from lightning_costs.core.budget import Budget, Passed, check_columns, unheld
-from lightning_costs.core.forecast import Expected, Forecast
-from lightning_costs.core.goal import check_goal
+from lightning_costs.core.accounts import TimeBuckets
+from lightning_costs.core.budget import Budget, LimitExceeded, unenforceable_limits, validate_limit_columns
+from lightning_costs.core.forecast import Forecast, Forecaster
+from lightning_costs.core.goal import validate_monitor
 from lightning_costs.core.harmless import raised_on_purpose
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.records import Amount, CurvePoint, Place, Trigger
+from lightning_costs.core.records import Amount, CurvePoint, RankInfo, Trigger
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.window import Window
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.indicators.job import Job
-from lightning_costs.indicators.panel import LEAST_WINDOW_S, Panel
+from lightning_costs.indicators.job import JobAggregator
+from lightning_costs.indicators.panel import MIN_READ_INTERVAL_S, IndicatorReader
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.batch_size import BatchSize
-from lightning_costs.probes.clock import now_s, run_begins_s, run_ended
+from lightning_costs.probes.batch_size import BatchCounter
+from lightning_costs.probes.clock import mark_run_end, now_s, run_start_s
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.places import job_places
-from lightning_costs.probes.setting import Count, Setting
-from lightning_costs.probes.setup import describe, device_name
-from lightning_costs.probes.steps import WARMUP_STEPS, StepWatch
-from lightning_costs.probes.stride import Stride
-from lightning_costs.stores.book import RunBook, Status, status_after
+from lightning_costs.probes.places import job_topology
+from lightning_costs.probes.setting import Count, ProbeContext
+from lightning_costs.probes.setup import collect_environment, device_name
+from lightning_costs.probes.steps import WARMUP_STEPS, StepMonitor
+from lightning_costs.probes.stride import RepeatedStepFastPath
+from lightning_costs.stores.book import RunState, Status, status_from_exception
 from lightning_costs.stores.places import run_root
-from lightning_costs.stores.rows import PlainRun, begin_wandb, columns, end_wandb, row
+from lightning_costs.stores.rows import WandbRunAdapter, columns, init_wandb_runs, logger_row, write_wandb_summaries
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
 
 @final
 class Recorder:
-    """Measures a run: `begin`, `step` by step, `pause` for what is not training, `quality`, `end`.
+    """Measures a run: `begin`, `step` by step, `bucket` for what is not training, `log_metrics`, `end`.
 
     Args:
         module: What is trained; without it parameters, memory by kind and FLOPs are missing.
@@ -83,16 +83,16 @@ class Recorder:
         device: The device that trains; the module's by default.
         devices: Accelerators allocated to the job, by default one a process; on a CPU, nodes.
         nodes: Machines allocated to the job; by default those that its processes are on.
-        log_every_n_steps: Optimizer steps between two points; 0 for points at `quality` and `end` only.
+        log_every_n_steps: Optimizer steps between two points; 0 for points at `log_metrics` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
         place: This process among others; by default as torch.distributed tells, each a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
             default as LIGHTNING_COSTS_COUNT says.
-        infer: Whether `infer` will be called: the first counted batch is then kept on the host.
+        infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
-            rows stay yours: put `row()` into them.
+            rows stay yours: put `logger_row()` into them.
         accounts: Accounts that run already, where a framework's adapter keeps them.
         clock: Seconds, monotonic; for tests.
 
@@ -105,13 +105,13 @@ class Recorder:
 
             with Recorder(module=model, optimizers=[optimizer], monitor="val/acc", mode="max") as recorder:
                 for epoch in range(epochs):
-                    for batch in recorder.fetching(loader):
-                        with recorder.counting(batch):
+                    for batch in recorder.wrap_loader(loader):
+                        with recorder.train_batch(batch):
                             train(batch)
                         recorder.step(batch)
-                    with recorder.pause("evaluate"):
+                    with recorder.bucket("evaluate"):
                         accuracy = evaluate(model)
-                    recorder.quality({"val/acc": accuracy})
+                    recorder.log_metrics({"val/acc": accuracy})
     """
 
     def __init__(
@@ -133,22 +133,22 @@ class Recorder:
         nodes: int | None = None,
         log_every_n_steps: int = 50,
         setup: Mapping[str, Any] | None = None,
-        place: Place | None = None,
-        places: Sequence[Place] | None = None,
+        place: RankInfo | None = None,
+        places: Sequence[RankInfo] | None = None,
         dataset_samples: int | None = None,
         count: Count | None = None,
         infer: bool = False,
         wandb: Any = None,
-        accounts: Accounts | None = None,
+        accounts: TimeBuckets | None = None,
         clock: Callable[[], float] = now_s,
     ) -> None:
-        check_goal(monitor, mode)
+        validate_monitor(monitor, mode)
         self._clock = clock
-        self.accounts = accounts or Accounts(clock, run_begins_s() if clock is now_s else clock())
+        self.accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
         if places is None and place is None:
-            place, places = job_places()
-        place = place or Place()
-        self._setting = Setting(
+            place, places = job_topology()
+        place = place or RankInfo()
+        self._setting = ProbeContext(
             place=place,
             places=places or (place,),
             device=_device(device, module),
@@ -162,11 +162,11 @@ class Recorder:
         self._setting.nodes = nodes or len({each.node for each in self._setting.places})
         of_processes = len(self._setting.places) if self._setting.on_cuda else self._setting.nodes
         self._setting.devices = devices or of_processes
-        self._panel = Panel(default_indicators() if indicators is None else indicators, self._setting)
-        self._job = Job(self._panel, self._setting)
-        self._tariff = Tariff.find(tariff)
+        self._panel = IndicatorReader(default_indicators() if indicators is None else indicators, self._setting)
+        self._job = JobAggregator(self._panel, self._setting)
+        self._tariff = Tariff.resolve(tariff)
         self._window = Window(self.accounts)
-        self._book = RunBook(
+        self._book = RunState(
             declarations=self._panel.declarations,
             name=name,
             monitor=monitor,
@@ -178,19 +178,19 @@ class Recorder:
             save_dir=run_root(save_dir),
             writes=place.rank == 0,
         )
-        self._batch_size = self._setting.sizes = BatchSize(batch_size_fn, length_fn, self._book.notes)
-        self._forecast = Forecast(n for n, d in self._panel.declarations.items() if d.kind == "counter")
+        self._batch_size = self._setting.sizes = BatchCounter(batch_size_fn, length_fn, self._book.notes)
+        self._forecast = Forecaster(n for n, d in self._panel.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
         #: Steps like the one before, for those who see each step's parts (`CostMonitor`): see `step`.
-        self.stride = Stride(self.accounts)
+        self.stride = RepeatedStepFastPath(self.accounts)
         self._alike = self._said_how = False
         self._next_point_s = -math.inf
         self._budget: Budget | None = None
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
-        self._wandb = [PlainRun(wandb)] if wandb is not None and place.rank == 0 else []
+        self._wandb = [WandbRunAdapter(wandb)] if wandb is not None and place.rank == 0 else []
         self._state: Literal["made", "open", "training", "ended"] = "made"
-        self._steps: StepWatch | None = None
+        self._steps: StepMonitor | None = None
         self._meters: EnergyMeters | None = None
         self._step = self._epoch = self._steps_before = self._batches = 0
         self._train_points = 0
@@ -231,9 +231,9 @@ class Recorder:
         return {**self.costs, **self.header["statics"]}
 
     @property
-    def came_to(self) -> dict[str, float | bool]:
+    def outcome(self) -> dict[str, float | bool]:
         """Best quality and cost-to-quality so far, for summaries; empty without a metric."""
-        return self._book.came_to
+        return self._book.outcome
 
     def row(self, *, headline: bool = False) -> dict[str, float]:
         """Costs at the last point by the names that loggers give them, for a row that holds its quality.
@@ -244,27 +244,27 @@ class Recorder:
         Example:
             With W&B and no Lightning::
 
-                recorder.quality({"val/acc": accuracy})
+                recorder.log_metrics({"val/acc": accuracy})
                 run.log({"val/acc": accuracy, **recorder.row()})
         """
-        return row(self.costs, columns(self.declarations, headline_only=headline))
+        return logger_row(self.costs, columns(self.declarations, headline_only=headline))
 
     @property
     def totals(self) -> dict[str, Amount]:
-        """Totals and gauges as they were read last, between points too; after `resume` those of earlier attempts."""
+        """Totals and gauges as they were read last, between points too; after a resume those of earlier attempts."""
         return self._book.totals
 
     @property
-    def fresh(self) -> bool:
+    def totals_are_current(self) -> bool:
         """Whether no batch was done since the totals were read."""
         return self._window.empty and not self.stride.train_s
 
-    def lacking(self, columns: Iterable[str]) -> dict[str, str]:
+    def missing_counters(self, columns: Iterable[str]) -> dict[str, str]:
         """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
         columns = list(columns)
         why = self._book.notes | self.header["missing"]
         gone = {name: why.get(name, "it was not read") for name in columns if self.totals.get(name) is None}
-        return gone | self._panel.lacking(columns, self._tariff, hears_all=self._job.hears_all)
+        return gone | self._panel.missing_counters(columns, self._tariff, hears_all=self._job.all_ranks_reporting)
 
     @property
     def training(self) -> bool:
@@ -278,9 +278,9 @@ class Recorder:
         if self._state == "made":
             began = self._clock()
             self._tariff = self._tariff.for_device(device_name(self._setting), warn=self._setting.place.rank == 0)
-            self._book.price_under(self._tariff)
+            self._book.set_tariff(self._tariff)
             self._panel.open()
-            self._steps = StepWatch(
+            self._steps = StepMonitor(
                 self._setting, self._clock, self._every, samples=self._batch_size.samples, keep=self._infer
             )
             self.stride.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
@@ -299,22 +299,22 @@ class Recorder:
         setting = self._setting
         facts = {"devices": setting.devices, "nodes": setting.nodes, "processes": len(setting.places)}
         self._book.begin_attempt({**facts, "device": device_name(setting)})
-        self._job.meet()
-        self.accounts.rebase("train")
+        self._job.start_exchange()
+        self.accounts.reset_to("train")
         self._window.start_clock()
 
     def _meter_switch(self) -> None:
         """Read the meters where a long account begins or ends, so that each gets what it spent."""
         if self._meters is not None:
             began = self._clock()
-            self._meters.switch()
+            self._meters.on_bucket_change()
             self._window.overhead_s += self._clock() - began
 
     def _check_not_ended(self) -> None:
         if self._state == "ended":
             raise ValueError("this recorder's run has ended; make a new Recorder for another run")
 
-    def describe(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
+    def add_setup(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
         """More facts about the setup, for the header; `dataset_samples` is a column too, `dataset_why` why it lacks."""
         self._facts |= facts
         if self._setting.dataset_samples is None:
@@ -333,33 +333,35 @@ class Recorder:
             ValueError: For anything else, or a second pipeline in one run.
         """
         self._check_not_ended()
-        self.locate(self._setting.probe(Pipeline).watch(pipeline, self if steps else None))
+        self.set_rank_info(self._setting.probe(Pipeline).watch(pipeline, self if steps else None))
 
     @contextmanager
-    def engine_works(self, samples: int) -> Iterator[None]:
+    def engine_step(self, samples: int) -> Iterator[None]:
         """A step of an engine that fetches its batches for itself, each of so many samples (`watch_pipeline`)."""
         import torch
 
         batch = torch.empty((samples, 0), device="meta")
-        with self.counting(batch):
+        with self.train_batch(batch):
             yield
         self.step(batch)
 
-    def engine_waits(self) -> AbstractContextManager[None]:
+    def engine_data_wait(self) -> AbstractContextManager[None]:
         """Such an engine fetches a batch: booked as `data_wait_s`."""
-        return self.accounts.inside("data_wait")
+        return self.accounts.bucket("data_wait")
 
-    def tell(self, facts: Mapping[str, Any]) -> None:
+    def add_metadata(self, facts: Mapping[str, Any]) -> None:
         """More for the header, plain data by key: it is written with the next point."""
         self._book.header |= facts
 
-    def locate(self, place: Place) -> None:
+    def set_rank_info(self, place: RankInfo) -> None:
         """Where this process is, where that is known late (a pipeline's stage): before the first point."""
         own = replace(place, device=place.device or self._setting.place.device)
         self._setting.places = [own if each.rank == own.rank else each for each in self._setting.places]
         self._setting.place = own
 
-    def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+    def broadcast_headline(
+        self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
+    ) -> dict[str, float]:
         """Rank 0's numbers after a point, the same on every rank; empty where they cannot be had in time.
 
         Args:
@@ -367,11 +369,13 @@ class Recorder:
             trigger: What closed the point's window.
         """
         began = self._clock()
-        numbers = self._job.agreed(headline, trigger)
+        numbers = self._job.broadcast_headline(headline, trigger)
         self._window.overhead_s += self._clock() - began
         return numbers
 
-    def wrapped(self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None) -> None:
+    def set_wrapped_module(
+        self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None
+    ) -> None:
         """What a strategy made of module and optimizers, where that comes late: before the first point.
 
         Args:
@@ -384,22 +388,22 @@ class Recorder:
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
-        self.accounts.rebase("other")
+        self.accounts.reset_to("other")
 
     @contextmanager
-    def pause(self, account: Literal["evaluate", "checkpoint", "other"]) -> Iterator[None]:
+    def bucket(self, account: Literal["evaluate", "checkpoint", "other"]) -> Iterator[None]:
         """What happens inside is not training: its seconds go to `account`."""
         if account not in ("evaluate", "checkpoint", "other"):
             raise ValueError(f"account must be 'evaluate', 'checkpoint' or 'other', got {account!r}")
-        with self.accounts.inside(account):
+        with self.accounts.bucket(account):
             yield
 
-    def fetching(self, loader: Iterable[Any]) -> Iterator[Any]:
+    def wrap_loader(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The loader's batches, with the waiting for each booked as `data_wait_s`; its batch size is compared."""
         self.begins_epoch_of([loader])
         iterator = iter(loader)
         while True:
-            with self.accounts.inside("data_wait"):
+            with self.accounts.bucket("data_wait"):
                 try:
                     batch = next(iterator)
                 except StopIteration:
@@ -407,16 +411,16 @@ class Recorder:
             yield batch
 
     @contextmanager
-    def counting(self, batch: object, *, position: Hashable = None) -> Iterator[None]:
+    def train_batch(self, batch: object, *, position: Hashable = None) -> Iterator[None]:
         """The work on a batch: forward, backward, update. Its operators are counted once per input signature.
 
         Args:
             batch: What the step trains on.
             position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
         """
-        with self.before(batch, position) or nullcontext(), self._told_how():
+        with self.on_batch_start(batch, position) or nullcontext(), self._told_how():
             yield
-        self.worked()
+        self.on_batch_queued()
 
     @contextmanager
     def _told_how(self) -> Iterator[None]:
@@ -427,8 +431,8 @@ class Recorder:
             self.say_how(error)
             raise
 
-    def before(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
-        """The work on a batch is about to begin: `counting` for hot paths.
+    def on_batch_start(self, batch: object, position: Hashable = None) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin: `train_batch` for hot paths.
 
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
@@ -457,60 +461,60 @@ class Recorder:
                 type(error).__name__,
             )
 
-    def worked(self) -> None:
-        """The work on a batch was queued: `counting` says it."""
+    def on_batch_queued(self) -> None:
+        """The work on a batch was queued: `train_batch` says it."""
         if self._steps is not None:
-            self._steps.worked()
+            self._steps.on_batch_queued()
 
     @property
     def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept: `worked`, `copying` and `copied` are of use."""
+        """Whether a device's own timeline is kept: `on_batch_queued`, `on_h2d_start` and `on_h2d_end` are of use."""
         return self._steps is not None and self._steps.timing_device
 
     @contextmanager
-    def handing_over(self) -> Iterator[None]:
+    def h2d_transfer(self) -> Iterator[None]:
         """Handing a training batch to the device: booked as `h2d_s`, and told apart from idle on the device."""
-        with self.accounts.inside("h2d"):
-            self.copying()
+        with self.accounts.bucket("h2d"):
+            self.on_h2d_start()
             yield
-            self.copied()
+            self.on_h2d_end()
 
-    def copying(self) -> None:
-        """A training batch is about to be handed to the device: `handing_over` says it."""
+    def on_h2d_start(self) -> None:
+        """A training batch is about to be handed to the device: `h2d_transfer` says it."""
         if self._steps is not None:
-            self._steps.copying()
+            self._steps.on_h2d_start()
 
-    def copied(self) -> None:
+    def on_h2d_end(self) -> None:
         """It was handed over."""
         if self._steps is not None:
-            self._steps.copied()
+            self._steps.on_h2d_end()
 
     @contextmanager
-    def counting_evaluation(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:
+    def eval_batch(self, batch: object, *, loader: Hashable = None) -> Iterator[None]:
         """The evaluation of a batch: its operators are counted once per shape and loader.
 
         Args:
             batch: What is evaluated.
             loader: Tells loaders apart whose batches of equal shapes are worked on differently.
         """
-        with self.before_evaluation(batch, loader) or nullcontext(), self._told_how():
+        with self.on_eval_batch_start(batch, loader) or nullcontext(), self._told_how():
             yield
 
-    def before_evaluation(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
-        """A batch is about to be evaluated: `counting_evaluation` for hot paths."""
+    def on_eval_batch_start(self, batch: object, loader: Hashable = None) -> AbstractContextManager[None] | None:
+        """A batch is about to be evaluated: `eval_batch` for hot paths."""
         return self._steps.before_evaluation(batch, loader) if self._steps is not None else None
 
     def left_evaluation(self) -> None:
-        """The batch that `before_evaluation` was told of last was fetched and left, nothing done on it."""
+        """The batch that `on_eval_batch_start` was told of last was fetched and left, nothing done on it."""
         if self._steps is not None:
             self._steps.left_evaluation()
 
     @property
-    def looking(self) -> bool:
-        """Whether `look_inside` is of use in the step in work."""
+    def sampling_memory(self) -> bool:
+        """Whether `sample_memory` is of use in the step in work."""
         return self._steps is not None and self._steps.looking
 
-    def batches_have_parts(self, parts: Callable[[Any], Sequence[Any]]) -> None:
+    def set_batch_splitter(self, parts: Callable[[Any], Sequence[Any]]) -> None:
         """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up.
 
         Args:
@@ -522,22 +526,22 @@ class Recorder:
         """The batches that follow are these loaders', from the first one on: what they say of them is compared."""
         self._batch_size.begin(loaders)
 
-    def forecast(self, planned_steps: float) -> dict[str, Expected]:
+    def forecast(self, planned_steps: float) -> dict[str, Forecast]:
         """What the run will have cost after so many steps in all, by column; empty while too little was seen.
 
         Evaluations to come are in once one was seen. What ends training sooner (early stopping) is not foreseen.
         """
-        return self._forecast.at_end(planned_steps)
+        return self._forecast.predict(planned_steps)
 
     def read(self) -> dict[str, Amount]:
         """Totals up to now, every meter asked: what a point costs, without one."""
-        with self.accounts.inside("other", "lightning-costs"):
+        with self.accounts.bucket("other", "lightning-costs"):
             began = self._clock()
             self._fold("epoch")
             self._window.overhead_s += self._clock() - began
         return self._book.totals
 
-    def over(self, limits: Mapping[str, float]) -> Passed | None:
+    def exceeded(self, limits: Mapping[str, float]) -> LimitExceeded | None:
         """The limit that the run's totals are at or past, by most; None where they are within all.
 
         Ask after every step. Totals are read only where a limit may be near, so asking costs next to nothing. Of
@@ -554,7 +558,7 @@ class Recorder:
         Example:
             In a training loop::
 
-                if passed := recorder.over({"energy_j": 3.6e6}):
+                if passed := recorder.exceeded({"energy_j": 3.6e6}):
                     break
         """
         if self._steps is None:
@@ -562,29 +566,29 @@ class Recorder:
         budget = self._budget
         if budget is None or budget.limits != limits:
             budget = Budget(limits)
-            check_columns(list(budget.limits), self.declarations)
-            if words := self.unheld(budget.limits):
+            validate_limit_columns(list(budget.limits), self.declarations)
+            if words := self.unenforceable_limits(budget.limits):
                 raise ValueError(words)
             self._budget = budget
-            self.tell({"budget": {"limits": budget.limits}})
+            self.add_metadata({"budget": {"limits": budget.limits}})
         steps, now_s = self._steps.done + len(self.stride.train_s), self._clock()
         if not budget.due(steps, now_s):
             return None
         totals = self.totals
-        if steps and (not self.fresh or budget.close(totals)):  # a train point asks not every meter
+        if steps and (not self.totals_are_current or budget.near_limit(totals)):  # a train point asks not every meter
             totals = self.read()
-        if lost := budget.lost(totals):
-            _log.error("%s; training goes on", self.unheld(lost))
-        return budget.look(steps, now_s, totals)
+        if lost := budget.newly_unenforceable(totals):
+            _log.error("%s; training goes on", self.unenforceable_limits(lost))
+        return budget.update(steps, now_s, totals)
 
-    def unheld(self, limits: Mapping[str, float]) -> str | None:
+    def unenforceable_limits(self, limits: Mapping[str, float]) -> str | None:
         """Which of these limits nobody can hold, as their columns are missing, in words; None where all can be held."""
-        return unheld(limits, self.declarations, self.lacking(limits))
+        return unenforceable_limits(limits, self.declarations, self.missing_counters(limits))
 
-    def look_inside(self) -> None:
+    def sample_memory(self) -> None:
         """Inside a step, where memory may peak: before a backward pass, around an update."""
         if self._steps is not None:
-            self._steps.look_inside()
+            self._steps.sample_memory()
 
     def step(
         self,
@@ -602,8 +606,8 @@ class Recorder:
             optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
             work: Tells batches of equal shapes apart by what was done with them (which optimizers stepped).
             emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
-            events: What happened in it, by `Stride.events`: steps like this one may then follow by `stride` alone,
-                as many as `expect` allows.
+            events: What happened in it, by `RepeatedStepFastPath.events`: steps like this one may then follow by
+                `stride` alone, as many as `allow_repeats` allows.
 
         Returns:
             The point, where one was made.
@@ -614,35 +618,35 @@ class Recorder:
             self._check_not_ended()
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
         if not self._book.opened:  # at the first training batch: finders and sanity checks leave no folder
-            with self.accounts.inside("other"):
-                shapes = [list(shape) for shape, _ in batches.look(batch).signature]
-                self._book.open({**describe(self._setting), "batch_shapes": shapes, **self._facts})
-                begin_wandb(self._wandb, self.declarations, self.header, step_metric=None)
-        look, warm = steps.after(batch, work, self.stride.nodes if events is not None else None)
+            with self.accounts.bucket("other"):
+                shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
+                self._book.open({**collect_environment(self._setting), "batch_shapes": shapes, **self._facts})
+                init_wandb_runs(self._wandb, self.declarations, self.header, step_metric=None)
+        look, warm = steps.on_batch_end(batch, work, self.stride.nodes if events is not None else None)
         samples, tokens, padding = self._batch_size.of(batch, look)
-        steady = self._window.batch(
+        steady = self._window.add_batch(
             samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
         )
-        self.stride.break_off()
+        self.stride.disarm()
         self._alike = False
         if steady is None:
             return None
         shaped = self._batch_size.plain and (look.signature or samples is None)
         if steady and shaped and events is not None:
             self._alike = True
-            self.stride.follow(look, samples=samples, tokens=tokens, events=events)
+            self.stride.arm(look, samples=samples, tokens=tokens, events=events)
         steps.stepped(steady=steady)
         self._step = self._steps_before + steps.done - 1
         if emit is None:
-            emit = self.due(steps.done)
+            emit = self.should_emit(steps.done)
         return self.emit("train") if emit else None
 
-    def expect(self, batches: float, step: int) -> None:
+    def allow_repeats(self, batches: float, step: int) -> None:
         """After a step: how many batches follow at most before one that must be told by `step`, an epoch's last one.
 
         Args:
             batches: Such batches; those before the next train point are taken from them.
-            step: Optimizer steps so far, as `due` counts them.
+            step: Optimizer steps so far, as `should_emit` counts them.
         """
         stride, steps = self.stride, self._steps
         if not self._alike or steps is None:
@@ -661,36 +665,36 @@ class Recorder:
         if steps is None or not (n := len(stride.train_s)):
             return
         self._batch_size.repeated(n, stride.samples)
-        self._window.repeat(
+        self._window.add_repeated(
             stride.take(), samples=stride.samples, tokens=stride.tokens, padding=None, calls=stride.calls
         )
-        steps.repeated(n)
+        steps.record_repeats(n)
         self._step = self._steps_before + steps.done - 1
 
     @property
     def _period(self) -> int:
         return self._every << (self._train_points // POINTS_BEFORE_THINNING)
 
-    def due(self, step: int) -> bool:
+    def should_emit(self, step: int) -> bool:
         """Whether a train point is due after `step` optimizer steps: every `log_every_n_steps`, later fewer."""
         return bool(self._every) and step % self._period == 0 and self.accounts.since_s >= self._next_point_s
 
     def steps_to_point(self, step: int) -> float:
-        """Steps from `step`, as `due` counts them, to the next train point."""
+        """Steps from `step`, as `should_emit` counts them, to the next train point."""
         return self._period - step % self._period if self._every else float("inf")
 
-    def at(self, *, step: int, epoch: int) -> None:
+    def set_step(self, *, step: int, epoch: int) -> None:
         """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
         self._step, self._epoch = step, epoch
 
     def epoch_done(self) -> None:
         """An epoch is complete."""
-        self._window.epoch()
+        self._window.add_epoch()
         self._epoch += 1
         if self._steps is not None:
             self._steps.epoch_begins()
 
-    def quality(self, values: Mapping[str, float], *, step: int | None = None) -> CurvePoint:
+    def log_metrics(self, values: Mapping[str, float], *, step: int | None = None) -> CurvePoint:
         """Quality was evaluated: close the window into a point that holds it.
 
         Args:
@@ -701,22 +705,22 @@ class Recorder:
             self._step = step
         return self.emit("evaluate", values)
 
-    def before_alike(self) -> None:
+    def on_repeat_start(self) -> None:
         """The work on a batch that `stride` takes for one like the last is about to begin, where `timing_device`."""
         if self._steps is not None:
-            self._steps.before_alike(self.accounts.data_wait_s())
+            self._steps.on_repeat_start(self.accounts.data_wait_s())
 
-    def stepped_alike(self) -> None:
+    def on_repeat_end(self) -> None:
         """It was a step like the last one."""
         if self._steps is not None:
-            self._steps.stepped_alike()
+            self._steps.on_repeat_end()
 
-    def not_alike(self) -> None:
+    def cancel_repeat(self) -> None:
         """It was another step after all: `step` comes next."""
         if self._steps is not None:
-            self._steps.not_alike()
+            self._steps.cancel_repeat()
 
-    def infer(
+    def benchmark_inference(
         self,
         *,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -733,7 +737,7 @@ class Recorder:
         """
         if self._steps is None or not self._book.opened:
             return
-        with self.accounts.inside("other"):
+        with self.accounts.bucket("other"):
             began = self._clock()
             self._fold("epoch")
             if budget_s is None:
@@ -773,10 +777,10 @@ class Recorder:
         self._panel.close()
         self._state = "ended"
         if self._book.opened:
-            run_ended(self.accounts.begun_s + self._ended_s)
+            mark_run_end(self.accounts.begun_s + self._ended_s)
         run = self._book.close(status)
         if self._wandb and self._book.opened:
-            end_wandb(self._wandb, {**self.final, **self.came_to})
+            write_wandb_summaries(self._wandb, {**self.final, **self.outcome})
         return run
 
     def __enter__(self) -> Self:
@@ -787,15 +791,15 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.training_ended()
-        self.end(status_after(kind))
+        self.end(status_from_exception(kind))
 
     # Points -------------------------------------------------------------------------------------------------
 
     def emit(self, trigger: Trigger, quality: Mapping[str, float] | None = None) -> CurvePoint:
         """Close the window into a point, fold it into the totals and append it to the run folder."""
-        with self.accounts.inside("other", "lightning-costs"):
+        with self.accounts.bucket("other", "lightning-costs"):
             began = self._clock()
-            self._job.point()
+            self._job.next_point()
             self._fold(trigger, at_point=True)
             self._mark(trigger)
             if trigger == "train":
@@ -830,7 +834,7 @@ class Recorder:
         statics = None if known and (not ending or self._hurry) else self._panel.statics(sample)
         if ending and statics is not None:
             self._job.leave_statics(statics)
-        job, even = self._job.window(
+        job, even = self._job.reduce_window(
             vector, trigger=trigger, batches=self._batches, exact=not at_point, hurry=self._hurry
         )
         window = self._panel.derive(job, self._tariff, None if even is job else even or {})
@@ -838,37 +842,37 @@ class Recorder:
             self._book.header["statics"] = self._job.statics(statics, final=ending)
             self._book.header |= self._steps.about(final=ending)
         if trigger != "train":
-            by_whom = sorted(self.accounts.by_whom_s.items(), key=lambda item: -item[1])
+            by_whom = sorted(self.accounts.seconds_by_source.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
-            if ranks := self._job.told():
+            if ranks := self._job.report():
                 self._book.header["ranks"] = ranks
         if self._meters is not None and (trigger != "train" or "energy" not in self._book.header):
-            self._book.header["energy"] = self._meters.about(final=ending and not self._hurry)
+            self._book.header["energy"] = self._meters.metadata(final=ending and not self._hurry)
         self._book.add(window, missing=self._panel.missing, methods=self._panel.methods)
         if self._panel.read_all:  # else paced counters lag behind the others
-            gauges = self._panel.of_totals(self._book.totals, self._tariff)
-            self._book.settle(gauges, missing=self._panel.missing, methods=self._panel.methods)
+            gauges = self._panel.derive_from_totals(self._book.totals, self._tariff)
+            self._book.set_gauges(gauges, missing=self._panel.missing, methods=self._panel.methods)
         if trigger != "train":
             self._book.estimated(self._panel.errors)
 
     def _mark(self, trigger: Trigger) -> None:
         """Note the totals for the forecast, once the first steps are over; not more often than meters move."""
-        if trigger == "train" and self._ended_s - self._marked_s < LEAST_WINDOW_S:
+        if trigger == "train" and self._ended_s - self._marked_s < MIN_READ_INTERVAL_S:
             return
         self._marked_s = self._ended_s
         totals = self._book.totals
         if (totals.get("steps") or 0) >= WARMUP_STEPS:
-            self._forecast.mark(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
+            self._forecast.observe(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity and totals up to now, or at the run's end."""
         if self._state != "ended":
             if self._steps is not None:
                 self._steps.interrupted()
             self._fold("train")
-        return self._book.state(step=self._steps_before + (self._steps.done if self._steps is not None else 0))
+        return self._book.state_dict(step=self._steps_before + (self._steps.done if self._steps is not None else 0))
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue the run of a checkpoint, before `begin`: its identity, its totals, its count of steps.
 
         Raises:
@@ -876,7 +880,7 @@ class Recorder:
         """
         if self._state in ("training", "ended"):
             raise ValueError("resume() after begin(): an attempt resumes a checkpoint before it trains")
-        self._steps_before = self._book.resume(state)
+        self._steps_before = self._book.load_state_dict(state)
 
 
 def counting_of(given: Count | None) -> Count:

@@ -22,7 +22,7 @@ import deepspeed
 import deepspeed.ops
 from deepspeed.utils import logger
 
-from lightning_costs.indicators.panel import Panel
+from lightning_costs.indicators.panel import IndicatorReader
 
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else the first process group compiles for a minute
 logger.setLevel(logging.ERROR)
@@ -87,10 +87,10 @@ def strategy(pl: ModuleType, **options: Any) -> Any:
 @contextmanager
 def own_readings() -> Iterator[dict[str, float]]:
     """What this rank reads while the block runs, whatever becomes of it: counters added up, gauges at their largest."""
-    read, note = Panel.read, getattr(Panel, "note_unheard", None)
+    read, note = IndicatorReader.read, getattr(IndicatorReader, "note_unheard", None)
     readings: dict[str, float] = {}
 
-    def noted(panel: Panel, sample: Any) -> Any:
+    def noted(panel: IndicatorReader, sample: Any) -> Any:
         vector = read(panel, sample)
         for name, amount in vector.amounts.items():
             if amount is None:
@@ -100,9 +100,9 @@ def own_readings() -> Iterator[dict[str, float]]:
             readings[name] = before + amount if counter else max(before, amount)
         return vector
 
-    Panel.read = noted  # type: ignore[method-assign]
-    Panel.note_unheard = lambda *_: None  # type: ignore[method-assign]
+    IndicatorReader.read = noted  # type: ignore[method-assign]
+    IndicatorReader.mark_unreported = lambda *_: None  # type: ignore[method-assign]
     try:
         yield readings
     finally:
-        Panel.read, Panel.note_unheard = read, note  # type: ignore[method-assign,assignment]
+        IndicatorReader.read, IndicatorReader.mark_unreported = read, note  # type: ignore[method-assign,assignment]

@@ -12,7 +12,7 @@ from typing import Any
 import pynvml
 
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.metering import Metering
+from lightning_costs.core.metering import MeterInfo
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Derived, Indicator, Measured
 
@@ -52,7 +52,7 @@ def patient() -> Iterator[None]:
     """Ranks that all come wait for each other as long as a busy machine needs."""
     from lightning_costs.probes import exchange
 
-    waits = (exchange.MOST_S, exchange.LEAST_S)
+    waits = (exchange.MAX_WAIT_S, exchange.MIN_WAIT_S)
     before = [dict(wait_s) for wait_s in waits]
     for wait_s in waits:
         wait_s.update(evaluate=60.0, epoch=60.0, end=60.0)
@@ -72,7 +72,7 @@ class FakeEvent:
 class FakeStream:
     """A stream that runs what is queued in order, each at once where it has nothing else to do.
 
-    Stands in for `lightning_costs.probes.device_steps.Events`, and refuses what CUDA's events would.
+    Stands in for `lightning_costs.probes.device_steps.EventSource`, and refuses what CUDA's events would.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -153,8 +153,8 @@ class FakeMeter:
         spent, self._told = self.total_j() - self._told, self._joules
         return spent
 
-    def metering(self) -> Metering:
-        return Metering(method="counter", instrument="told", error_j=1.0, detail="the truth")
+    def metering(self) -> MeterInfo:
+        return MeterInfo(method="counter", instrument="told", error_j=1.0, detail="the truth")
 
     def detach(self) -> None:
         self.detached += 1

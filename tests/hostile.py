@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs import Tariff, compare
-from lightning_costs.analysis.gate import gate
-from lightning_costs.core.bubble import bubble_told
+from lightning_costs.analysis.gate import check_regression
+from lightning_costs.core.bubble import describe_bubble
 from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.summary import attempts_told, sentences, summary_rows
+from lightning_costs.core.summary import describe_attempts, describe_run, summary_rows
 from lightning_costs.indicators import default_indicators
 from lightning_costs.report.project import project_csv, project_rows, project_total
-from lightning_costs.report.statement import latex, markdown, model_card, statement
+from lightning_costs.report.statement import build_statement, latex, markdown, model_card
 from lightning_costs.report.text import comparison_text
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
-from lightning_costs.stores.journal import Encoder
+from lightning_costs.stores.journal import PointEncoder
 from lightning_costs.stores.table import to_frame
 
 #: What no output may hold as it is: a terminal obeys it, it turns what follows, no XML or UTF-8 holds it.
@@ -163,7 +163,7 @@ def write_run(folder: Path, header: dict[str, Any], *, metric: str = "val/acc", 
     """A run folder with this header, whatever is in it."""
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(json.dumps(header))
-    encoder = Encoder()
+    encoder = PointEncoder()
     (folder / JOURNAL).write_text("".join(encoder.line(point) + "\n" for point in points(metric)))
     if parquet:
         to_frame(points(metric), rich_header()).write_parquet(folder / PARQUET)
@@ -217,20 +217,20 @@ def everything_told(runs: Sequence[RunRecord], *, page: Path | None = None) -> s
     told: list[object] = []
     for run in runs:
         told += [summary_rows(run.header, run.final, everything=True), run._repr_html_()]
-        told += [attempts_told(run.header, run.final), sentences(run.header, run.final)]
-        told += [bubble_told(run.header.get("pipeline"), run.final)]
+        told += [describe_attempts(run.header, run.final), describe_run(run.header, run.final)]
+        told += [describe_bubble(run.header.get("pipeline"), run.final)]
     for by in ("status", "group", "tag"):
         total = project_total(runs, by=by)
         told += [project_rows(total), project_csv(total), total.notes]
     with suppress(ValueError):  # a metric that no run logged
-        told.append(gate(runs[0], runs[-1], targets=[0.5]).as_dict())
+        told.append(check_regression(runs[0], runs[-1], targets=[0.5]).as_dict())
     for curve in ("spent", "to_reach"):
         found = compare(runs, monitor="val/acc", mode="max", curve=curve, queries=[10.0])
         told += [comparison_text(found), found._repr_html_(), json.dumps(found.as_dict(), allow_nan=False)]
         if page is not None:
             told.append(found.to_html(page).read_text(encoding="utf-8"))
     compare(runs, monitor="val/acc", mode="max", tariff=Tariff(gco2e_per_kwh=50.0, usd_per_kwh=0.2))
-    said = statement(runs, monitor="val/acc", mode="max")
+    said = build_statement(runs, monitor="val/acc", mode="max")
     told += [markdown(said), latex(said)]
     if said.totals["co2e_g"].amount is not None:
         told.append(model_card(said))

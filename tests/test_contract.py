@@ -91,11 +91,11 @@ def recorded(folder: Path) -> Path:
     with recorder:
         for _ in range(3):
             batch = torch.ones(4, 3)
-            with recorder.counting(batch):
+            with recorder.train_batch(batch):
                 net(batch).sum().backward()
                 optimizer.step()
             recorder.step(batch)
-        recorder.quality({"acc": 0.75})
+        recorder.log_metrics({"acc": 0.75})
     assert recorder.path is not None
     return recorder.path
 

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from lightning_costs import Comparison, compare
 from lightning_costs.analysis.schema import RunRow, Spread
-from lightning_costs.analysis.seeds import spread
+from lightning_costs.analysis.seeds import seed_spread
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
 
@@ -55,13 +55,13 @@ class Results:
             (quantity.read(self.compared, ours[seed]), quantity.read(self.compared, theirs[seed]))
             for seed in sorted(ours.keys() & theirs.keys())
         ]
-        found = spread([None if one is None or two is None else by(one, two) for one, two in pairs])
+        found = seed_spread([None if one is None or two is None else by(one, two) for one, two in pairs])
         if quantity.counted and found["n"] and found["least"] == found["most"]:
             return {**found, "low": found["least"], "high": found["most"]}
         return found
 
     def over_seeds(self, quantity: Quantity, arm: str) -> Spread:
-        return spread([quantity.read(self.compared, row) for row in self.rows.get(arm, {}).values()])
+        return seed_spread([quantity.read(self.compared, row) for row in self.rows.get(arm, {}).values()])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lightning_costs.analysis.schema import Spread
-from lightning_costs.analysis.seeds import spread
+from lightning_costs.analysis.seeds import seed_spread
 from lightning_costs.core.records import Amount
 
 from .blocks import ViT, stack
@@ -63,7 +63,7 @@ class LeadChanges:
             leads(targets, costs.get(ours[seed]["label"], []), costs.get(theirs[seed]["label"], []))
             for seed in sorted(ours.keys() & theirs.keys())
         ]
-        first, last = spread([one for one, _ in led]), spread([two for _, two in led])
+        first, last = seed_spread([one for one, _ in led]), seed_spread([two for _, two in led])
         said = (
             f"`{self.counter}`: {self.early} leads over {_percent(first)} of the range of qualities, "
             f"{self.late} over the {_percent(last)} above that"

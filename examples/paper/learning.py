@@ -46,7 +46,7 @@ class Told(pl.Callback):
         self.monitor, self.job = monitor, job
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.monitor.recorder.tell(
+        self.monitor.recorder.add_metadata(
             {"group": self.job.arm, "tags": [self.job.study, self.job.size], "job": self.job.facts}
         )
 

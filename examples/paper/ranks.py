@@ -127,7 +127,7 @@ def recorder(job: Job, module: nn.Module, **options: Any) -> Recorder:
         setup={"batch_size": job.settings["batch"]},
         **options,
     )
-    made.tell({"group": job.arm, "tags": [job.study, job.size], "job": job.facts})
+    made.add_metadata({"group": job.arm, "tags": [job.study, job.size], "job": job.facts})
     return made
 
 
@@ -153,9 +153,9 @@ def course(
             step(batch)
             tell((epoch + (at + 1) / len(batches)) / epochs)
         recorder.epoch_done()
-        with recorder.pause("evaluate"):
+        with recorder.bucket("evaluate"):
             found = accuracy(held_out)
-        recorder.quality({"val/acc": found})
+        recorder.log_metrics({"val/acc": found})
 
 
 def global_batches(digits: Digits, settings: Settings, seed: int) -> Iterator[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 
 from .claims import Results, final, number, quality
 from .study import Study
@@ -44,8 +44,8 @@ def _spread(results: Results, arm: str, column: str) -> str:
     found = results.over_seeds(final(column), arm)
     unit = results.compared.indicators[column]["unit"]
     low, high = found["low"], found["high"]
-    interval = "" if low is None or low == high else f" [{human(low, unit)}, {human(high, unit)}]"
-    return human(found["median"], unit) + interval
+    interval = "" if low is None or low == high else f" [{format_amount(low, unit)}, {format_amount(high, unit)}]"
+    return format_amount(found["median"], unit) + interval
 
 
 def setup_line(results: Results) -> str:
@@ -67,4 +67,4 @@ def setup_line(results: Results) -> str:
         *said(f"{trainer} {{}}", f"software.{trainer.lower()}"),
     ]
     took = sum(row["final"].get("total_s") or 0.0 for row in results.compared.runs)
-    return f"{len(results.compared.runs)} runs, {human(took, 's')} together, on {', '.join(about)}."
+    return f"{len(results.compared.runs)} runs, {format_amount(took, 's')} together, on {', '.join(about)}."

@@ -83,7 +83,7 @@ def _rank(job: Job, tell: Tell) -> None:
 
         def step(batch: Batch) -> None:
             ours = (part[engine.global_rank :: RANKS] for part in batch)
-            for images, labels in costs.fetching(micro_batches((next(ours), next(ours)), micro)):
+            for images, labels in costs.wrap_loader(micro_batches((next(ours), next(ours)), micro)):
                 engine.backward(nn.functional.cross_entropy(engine(images), labels))
                 engine.step()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from lightning_costs.core.foreign_units import foreign_unit
-from lightning_costs.core.formatting import digits
+from lightning_costs.core.foreign_units import parse_unit
+from lightning_costs.core.formatting import format_number
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
@@ -56,7 +56,7 @@ def may_be_below_zero(name: str, unit: str) -> bool:
     if name in PRICED:
         return False
     try:
-        return foreign_unit(unit).unit not in _UNSIGNED
+        return parse_unit(unit).unit not in _UNSIGNED
     except ValueError:  # 'GFLOPS', which are either of two
         return False
 
@@ -102,7 +102,8 @@ def _without(run: RunRecord, lowest: Mapping[str, float]) -> RunRecord:
     cleaned = replace(run, header=header, points=points)
     gone = {name: amount for name, amount in lowest.items() if cleaned.final.get(name) is None}
     why = {
-        name: f"{digits(amount)} is written there, and no amount of it is below 0: taken for a mark that it is missing"
+        name: f"{format_number(amount)} is written there, and no amount of it is below 0: "
+        "taken for a mark that it is missing"
         for name, amount in gone.items()
     }
     header["missing"] = {**header.get("missing", {}), **why}

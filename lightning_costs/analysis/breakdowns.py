@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lightning_costs.analysis.schema import Breakdown, DeclarationRow, RunRow
+from lightning_costs.analysis.schema import Breakdown, Declaration, RunRow
 
 
 class _Theme(NamedTuple):
@@ -59,7 +59,7 @@ _THEMES = {
 _AT_PEAK = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes", "other_bytes")
 
 
-def breakdowns(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> dict[str, Breakdown]:
+def cost_breakdowns(runs: Sequence[RunRow], declared: Mapping[str, Declaration]) -> dict[str, Breakdown]:
     """Theme to its columns that some run has a reading of; themes without one are absent.
 
     `memory_at_peak` splits the moment of a counted step when most was held (a run's header tells it): unlike the

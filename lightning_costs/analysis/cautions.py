@@ -10,12 +10,12 @@ import numpy as np
 
 from lightning_costs.analysis.method_cautions import estimates, flop_conventions, lower_bounds, methods, several_passes
 from lightning_costs.analysis.metric import Metric
-from lightning_costs.analysis.schema import Caution, DeclarationRow, RunRow, Setups, TargetRow
-from lightning_costs.analysis.targets import Course
-from lightning_costs.analysis.wording import caution, named, quoted
-from lightning_costs.core.formatting import digits, human
+from lightning_costs.analysis.schema import Caution, Declaration, RunRow, Setups, TargetRow
+from lightning_costs.analysis.targets import EvaluationCurve
+from lightning_costs.analysis.wording import caution, list_runs, quote
+from lightning_costs.core.formatting import format_amount, format_number
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.summary import lost_words
+from lightning_costs.core.summary import describe_lost_work
 from lightning_costs.core.tariff import Tariff
 
 #: Settings of machine and software: what is measured in seconds, joules, money or bytes depends on them.
@@ -28,10 +28,10 @@ NAMED = 6
 def run_cautions(
     records: Sequence[RunRecord],
     runs: Sequence[RunRow],
-    courses: Mapping[str, Course],
+    courses: Mapping[str, EvaluationCurve],
     metric: Metric,
     setups: Setups,
-    declared: Mapping[str, DeclarationRow],
+    declared: Mapping[str, Declaration],
     tariff: Tariff | None,
 ) -> list[Caution]:
     """What each run's record says that limits claims, the gravest first."""
@@ -55,7 +55,7 @@ def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
     found = [
         caution(
             "unfinished",
-            f"run {quoted(run['label'])} is {quoted(run['status'])}, not finished: what it spent is not "
+            f"run {quote(run['label'])} is {quote(run['status'])}, not finished: what it spent is not "
             "the cost of a whole training",
             [run["label"]],
             status=run["status"],
@@ -68,7 +68,7 @@ def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "unfinished",
-                f"whether {named(silent)} came to an end is not recorded where the costs are from",
+                f"whether {list_runs(silent)} came to an end is not recorded where the costs are from",
                 silent,
                 status="unknown",
             )
@@ -76,18 +76,18 @@ def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
     return found
 
 
-def _stopped(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> list[Caution]:
+def _stopped(runs: Sequence[RunRow], declared: Mapping[str, Declaration]) -> list[Caution]:
     found = []
     for run in runs:
         stop = run["stopped"]
         if stop is None:
             continue
         unit = declared[stop["column"]]["unit"] if stop["column"] in declared else None
-        limit = f" of {human(stop['limit'], unit)}" if unit and stop["limit"] is not None else ""
+        limit = f" of {format_amount(stop['limit'], unit)}" if unit and stop["limit"] is not None else ""
         found.append(
             caution(
                 "stopped_by_budget",
-                f"run {quoted(run['label'])} was ended by its budget{limit} ({stop['column']}): its quality is what "
+                f"run {quote(run['label'])} was ended by its budget{limit} ({stop['column']}): its quality is what "
                 "the budget bought, not what its method reaches, and its curve says nothing beyond",
                 [run["label"]],
                 section="2.1",
@@ -112,7 +112,7 @@ def _before_the_end(runs: Sequence[RunRow]) -> list[Caution]:
     return [
         caution(
             "not_at_the_end_of_the_schedule",
-            f"{named(short)} ended before the schedule did (after {100 * least:.0f} % of it"
+            f"{list_runs(short)} ended before the schedule did (after {100 * least:.0f} % of it"
             f"{' at least' if len(short) > 1 else ''}): the learning rate had not come down, and nothing is "
             "claimed past that point",
             short,
@@ -122,7 +122,7 @@ def _before_the_end(runs: Sequence[RunRow]) -> list[Caution]:
     ]
 
 
-def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metric) -> list[Caution]:
+def _quality(runs: Sequence[RunRow], courses: Mapping[str, EvaluationCurve], metric: Metric) -> list[Caution]:
     found = []
     for run in runs:
         quality = courses[run["label"]].quality
@@ -130,7 +130,7 @@ def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metr
             found.append(
                 caution(
                     "no_quality",
-                    f"run {quoted(run['label'])} never logged {quoted(metric.monitor)}: it has no curve, counts "
+                    f"run {quote(run['label'])} never logged {quote(metric.monitor)}: it has no curve, counts "
                     "as one that reached no target, is on no front and leads by nothing",
                     [run["label"]],
                 )
@@ -139,7 +139,7 @@ def _quality(runs: Sequence[RunRow], courses: Mapping[str, Course], metric: Metr
             found.append(
                 caution(
                     "diverged",
-                    f"run {quoted(run['label'])} diverged: some values of its quality are not finite numbers",
+                    f"run {quote(run['label'])} diverged: some values of its quality are not finite numbers",
                     [run["label"]],
                     evaluations=len(quality),
                     not_finite=lost,
@@ -172,7 +172,7 @@ def _without_device(tariff: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}
 
 
-def _setups(setups: Setups, declared: Mapping[str, DeclarationRow], most: int = 12) -> list[Caution]:
+def _setups(setups: Setups, declared: Mapping[str, Declaration], most: int = 12) -> list[Caution]:
     keys = [key if len(key) <= 60 else f"{key[:59]}…" for key in setups["different"]]
     if not keys:
         return []
@@ -239,8 +239,9 @@ def mode_cautions(against: Sequence[str], metric: Metric) -> list[Caution]:
     return [
         caution(
             "mode_contradicts_runs",
-            f"mode {metric.mode} was asked for, and {named(against)} {'declares' if len(against) == 1 else 'declare'} "
-            f"{other} for {quoted(metric.monitor)}: if they are right, the best here is the worst",
+            f"mode {metric.mode} was asked for, and {list_runs(against)} "
+            f"{'declares' if len(against) == 1 else 'declare'} "
+            f"{other} for {quote(metric.monitor)}: if they are right, the best here is the worst",
             against,
             asked=metric.mode,
             declared=other,
@@ -253,11 +254,12 @@ def below_zero_cautions(removed: Mapping[str, Mapping[int, float]], labels: Sequ
     found = []
     for name, places in removed.items():
         runs = [labels[index] for index in places]
-        amounts = ", ".join(digits(amount) for amount in sorted(set(places.values()))[:NAMED])
+        amounts = ", ".join(format_number(amount) for amount in sorted(set(places.values()))[:NAMED])
         found.append(
             caution(
                 "below_zero",
-                f"{quoted(name)} of {named(runs)} is below 0 ({amounts}), which no amount of it is: such readings are "
+                f"{quote(name)} of {list_runs(runs)} is below 0 ({amounts}), which no amount of it is: such "
+                "readings are "
                 "taken as missing",
                 runs,
                 column=name,
@@ -272,7 +274,7 @@ def clash_cautions(clashing: Sequence[str]) -> list[Caution]:
     return [
         caution(
             "declarations_clash",
-            f"runs declare {quoted(name)} with different units, kinds or directions: it is left out",
+            f"runs declare {quote(name)} with different units, kinds or directions: it is left out",
             column=name,
         )
         for name in clashing
@@ -283,7 +285,7 @@ def restart_cautions(runs: Mapping[str, RunRecord], curve: str) -> list[Caution]
     """A word on each run, by label and as spent, whose restarts lost work or may have."""
     found = []
     for label, run in runs.items():
-        lost = lost_words(run.header, run.final)
+        lost = describe_lost_work(run.header, run.final)
         if lost is None:
             continue
         if "unknown" in lost:
@@ -295,7 +297,7 @@ def restart_cautions(runs: Mapping[str, RunRecord], curve: str) -> list[Caution]
         found.append(
             caution(
                 "restarts_lost_work",
-                f"run {quoted(label)} {lost}: {limit}",
+                f"run {quote(label)} {lost}: {limit}",
                 [label],
                 lost_s=run.final.get("lost_s"),
                 total_s=run.final.get("total_s"),

@@ -13,17 +13,17 @@ from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schedule import shaping_differences
 from lightning_costs.analysis.schema import (
     Caution,
-    DeclarationRow,
+    Declaration,
     Families,
     Groups,
-    Lead,
+    Leader,
     Matched,
     Ranks,
     RunRow,
     Spread,
     Sweep,
 )
-from lightning_costs.analysis.wording import NAMED, caution, named, quoted
+from lightning_costs.analysis.wording import NAMED, caution, list_runs, quote
 
 #: An early lead counts where it covers this share of the range of qualities.
 EARLY_SHARE = 0.1
@@ -79,8 +79,8 @@ def early_leads(
         found.append(
             caution(
                 "early_lead",
-                f"{quoted(label)} leads early and loses late: up to {metric.monitor} {upto:.4g} it needs less than "
-                f"{quoted(late['label'])} by {_listed(list(by))}, and ends at {early['best_quality']:.4g} against "
+                f"{quote(label)} leads early and loses late: up to {metric.monitor} {upto:.4g} it needs less than "
+                f"{quote(late['label'])} by {_listed(list(by))}, and ends at {early['best_quality']:.4g} against "
                 f"{late['best_quality']:.4g}{why}",
                 [label, late["label"]],
                 section="2.1",
@@ -94,7 +94,7 @@ def early_leads(
         found.append(
             caution(
                 "early_lead",
-                f"so {'do' if len(others) > 1 else 'does'} {named(others)} against {quoted(late['label'])}",
+                f"so {'do' if len(others) > 1 else 'does'} {list_runs(others)} against {quote(late['label'])}",
                 [*others, late["label"]],
                 section="2.1",
             )
@@ -102,7 +102,7 @@ def early_leads(
     return found
 
 
-def single_family(families: Families) -> list[Caution]:
+def single_family_leads(families: Families) -> list[Caution]:
     """Runs that lead by one family of indicators alone, where several are contested."""
     if families["contested"] < 2:
         return []
@@ -117,9 +117,9 @@ def single_family(families: Families) -> list[Caution]:
             found.append(
                 caution(
                     "one_indicator",
-                    f"that {quoted(label)} is the efficient one is supported by {led[0]} alone, of "
+                    f"that {quote(label)} is the efficient one is supported by {led[0]} alone, of "
                     f"{families['contested']} families of indicators that differ: "
-                    + "; ".join(f"by {family} {named(who, 2)} leads" for family, who in list(others.items())[:3]),
+                    + "; ".join(f"by {family} {list_runs(who, 2)} leads" for family, who in list(others.items())[:3]),
                     [label],
                     family=led[0],
                     others=others,
@@ -147,7 +147,8 @@ def matched_pairs(matched: Matched) -> list[Caution]:
             found.append(
                 caution(
                     f"{alike}_matched",
-                    f"{named(hides['example'])} are matched by {column} and differ {hides['most']:.2g} times in {name}:"
+                    f"{list_runs(hides['example'])} are matched by {column} and differ {hides['most']:.2g} times in "
+                    f"{name}:"
                     f" a comparison at equal {alike} hides {other} ({hides['differ']} of {hides['n']} pairs)",
                     hides["example"],
                     section=section,
@@ -159,8 +160,8 @@ def matched_pairs(matched: Matched) -> list[Caution]:
     return found
 
 
-def almost_as_good(
-    runs: Sequence[RunRow], metric: Metric, best: Sequence[str], declared: Mapping[str, DeclarationRow]
+def nearly_as_good_cheaper(
+    runs: Sequence[RunRow], metric: Metric, best: Sequence[str], declared: Mapping[str, Declaration]
 ) -> list[Caution]:
     """Runs that are almost as good as the best and much cheaper, where the best one was not tuned for cost."""
     rows = {run["label"]: run for run in runs}
@@ -184,7 +185,7 @@ def almost_as_good(
             found.append(
                 caution(
                     "almost_as_good",
-                    f"{quoted(run['label'])} is almost as good as {quoted(top['label'])} ({mine:.4g} against "
+                    f"{quote(run['label'])} is almost as good as {quote(top['label'])} ({mine:.4g} against "
                     f"{theirs:.4g}) at {100 * cheaper[least]:.2g} % of its {least}; nothing says that the latter was "
                     "tuned for cost: trained shorter or made smaller it might be as cheap",
                     [run["label"], top["label"]],
@@ -196,12 +197,12 @@ def almost_as_good(
     return sorted(found, key=lambda row: min(row["evidence"]["share_of_cost"].values()))[:NAMED]
 
 
-def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Lead], fields: Mapping[str, Field]) -> list[Caution]:
+def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Leader], fields: Mapping[str, Field]) -> list[Caution]:
     """Runs that lead by the very indicator that their settings were searched under."""
     return [
         caution(
             "searched_under_the_indicator",
-            f"{quoted(run['label'])} leads by {under}, the cost that its settings were searched under: by the others "
+            f"{quote(run['label'])} leads by {under}, the cost that its settings were searched under: by the others "
             "it was not optimised, and the others not by this",
             [run["label"]],
             column=under,
@@ -239,10 +240,10 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
         alone = [group for group in close if group in single]
         seeds = "the spread of seeds of"
         if top in single:
-            said = [f"{quoted(top)}, one run, lies within {seeds} {named(close)}"]
+            said = [f"{quote(top)}, one run, lies within {seeds} {list_runs(close)}"]
         else:
-            said = [f"{named(several)} overlaps with {seeds} {quoted(top)}"] if several else []
-            said += [f"{named(alone)}, one run each, lies within {seeds} {quoted(top)}"] if alone else []
+            said = [f"{list_runs(several)} overlaps with {seeds} {quote(top)}"] if several else []
+            said += [f"{list_runs(alone)}, one run each, lies within {seeds} {quote(top)}"] if alone else []
         found.append(
             caution(
                 "within_seed_noise",
@@ -256,7 +257,8 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
         found.append(
             caution(
                 "single_seed",
-                f"{named(single)} {'has' if len(single) == 1 else 'have'} one run{rated} each: how much chance is in "
+                f"{list_runs(single)} {'has' if len(single) == 1 else 'have'} one run{rated} each: how much chance "
+                "is in "
                 "it is unknown",
                 [label for group in single for label in groups["members"][group]],
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from lightning_costs.analysis import claim_cautions as claims
 from lightning_costs.analysis.below_zero import without_below_zero
-from lightning_costs.analysis.breakdowns import breakdowns
+from lightning_costs.analysis.breakdowns import cost_breakdowns
 from lightning_costs.analysis.cautions import (
     below_zero_cautions,
     clash_cautions,
@@ -18,27 +18,27 @@ from lightning_costs.analysis.cautions import (
     run_cautions,
 )
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.dominance import dominance, fronts
-from lightning_costs.analysis.evidence import declarations, drawn_curve, read_run, unique_labels
+from lightning_costs.analysis.dominance import dominance, pareto_fronts
+from lightning_costs.analysis.evidence import declarations, downsample_curve, read_run, unique_labels
 from lightning_costs.analysis.families import families, family_pairs
 from lightning_costs.analysis.grouping import group_of_each, members
 from lightning_costs.analysis.leads import leads
 from lightning_costs.analysis.lifecycle import lifecycle
-from lightning_costs.analysis.matched import TOLERANCE, matched
+from lightning_costs.analysis.matched import TOLERANCE, matched_pairs
 from lightning_costs.analysis.metric import Metric, agree_on_metric, declared_otherwise
-from lightning_costs.analysis.ranks import average_ranks, oriented, rank_pairs
+from lightning_costs.analysis.ranks import average_ranks, lower_is_cheaper, rank_pairs
 from lightning_costs.analysis.rounding import may_be_rounded
-from lightning_costs.analysis.schema import DeclarationRow, Ranks, RunRow, TargetRow
-from lightning_costs.analysis.seeds import grouped
+from lightning_costs.analysis.schema import Declaration, Ranks, RunRow, TargetRow
+from lightning_costs.analysis.seeds import aggregate_groups
 from lightning_costs.analysis.setup import split_setups
 from lightning_costs.analysis.summary import summary
 from lightning_costs.analysis.sweep import sweep
-from lightning_costs.analysis.targets import Course, chosen_targets, target_row
-from lightning_costs.core.legible import legible, legible_data
+from lightning_costs.analysis.targets import EvaluationCurve, chosen_targets, target_row
+from lightning_costs.core.legible import printable, printable_data
 from lightning_costs.core.reach import Curve as CostCurve
 from lightning_costs.core.records import Amount
 from lightning_costs.core.reprice import reprice
-from lightning_costs.core.run_record import RunRecord, legible_run
+from lightning_costs.core.run_record import RunRecord, printable_run
 from lightning_costs.core.tariff import Tariff
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def compare_runs(
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a finite number of at least 0, such as 0.05 for 5 %, got {tolerance!r}")
     possible, removed = without_below_zero(runs)
-    spent = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    spent = [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
     runs = spent if curve == "spent" else [run.to_reach() for run in spent]
     if not runs:
         raise ValueError("expected at least one run to compare, got none; is the folder of runs the right one?")
-    metric = agree_on_metric(runs, None if monitor is None else legible(monitor), mode)
+    metric = agree_on_metric(runs, None if monitor is None else printable(monitor), mode)
     labels = unique_labels(runs)
     against = declared_otherwise(runs, labels, metric)
     of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
@@ -91,18 +91,18 @@ def compare_runs(
     first = _extreme(labels, best, "higher" if metric.mode == "max" else "lower")
     target_rows = _targets(runs, targets, metric, best, rows, courses, counters)
     swept = sweep(courses, counters, metric.mode, by_group)
-    by_indicator = fronts(labels, finals, best, ranked, metric.mode)
+    by_indicator = pareto_fronts(labels, finals, best, ranked, metric.mode)
     dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
     leaders, fields = leads(labels, finals, best, ranked, target_rows)
     by_family = families(labels, finals, ranked, leaders, fields)
     printed = [may_be_rounded(run) for run in runs]
     ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each, printed)
-    alike = matched(labels, finals, best, tolerance)
+    alike = matched_pairs(labels, finals, best, tolerance)
     setups = split_setups({row["label"]: row["setup"] for row in rows})
     seeds = None
     if group is not None and by_group is not None:
         amounts = {name: dict(zip(labels, row, strict=True)) for name, row in finals.items()}
-        seeds = grouped(group, by_group, dict(zip(labels, best, strict=True)), amounts, target_rows, better)
+        seeds = aggregate_groups(group, by_group, dict(zip(labels, best, strict=True)), amounts, target_rows, better)
     most = max(_LEAST_DRAWN, DRAWN_VALUES // max(1, len(runs) * len(declared)))
     as_spent = dict(zip(labels, spent, strict=True))
     return ComparisonData(
@@ -110,7 +110,7 @@ def compare_runs(
         mode=metric.mode,
         runs=rows,
         indicators=declared,
-        curves={label: drawn_curve(course, most) for label, course in courses.items()},
+        curves={label: downsample_curve(course, most) for label, course in courses.items()},
         drawn_evaluations=most if any(row["evaluations"] > most for row in rows) else None,
         targets=target_rows,
         sweep=swept,
@@ -120,7 +120,7 @@ def compare_runs(
         families=by_family,
         matched=alike,
         groups=seeds,
-        breakdowns=breakdowns(rows, declared),
+        breakdowns=cost_breakdowns(rows, declared),
         leaders=leaders,
         best=first,
         setups=setups,
@@ -132,9 +132,9 @@ def compare_runs(
             *run_cautions(runs, rows, courses, metric, setups, declared, tariff),
             *hindsight_cautions(target_rows),
             *claims.early_leads(rows, swept, metric, first, counters),
-            *claims.single_family(by_family),
+            *claims.single_family_leads(by_family),
             *claims.searched_under(rows, leaders, fields),
-            *claims.almost_as_good(rows, metric, first, declared),
+            *claims.nearly_as_good_cheaper(rows, metric, first, declared),
             *claims.matched_pairs(alike),
             *claims.seed_noise(seeds, metric),
             *claims.few_runs(rows, ranks),
@@ -142,7 +142,7 @@ def compare_runs(
             *below_zero_cautions(removed, labels),
             *clash_cautions(clashing),
         ],
-        tariff=None if tariff is None else legible_data(tariff.as_dict()),
+        tariff=None if tariff is None else printable_data(tariff.as_dict()),
         curve=curve,
         lifecycle=lifecycle(as_spent, queries, rated=[row["label"] for row in rows if row["best_quality"] is not None]),
     )
@@ -154,7 +154,7 @@ def _targets(
     metric: Metric,
     best: Sequence[Amount],
     rows: Sequence[RunRow],
-    courses: Mapping[str, Course],
+    courses: Mapping[str, EvaluationCurve],
     counters: Mapping[str, str],
 ) -> list[TargetRow]:
     """Cost-to-quality at the targets that were given, else in headers, else chosen from results."""
@@ -191,14 +191,14 @@ def _ranks(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
     best: Sequence[Amount],
-    ranked: Mapping[str, DeclarationRow],
+    ranked: Mapping[str, Declaration],
     better: Mapping[str, str],
     metric: Metric,
     groups: Sequence[str | None] | None,
     printed: Sequence[bool],
 ) -> Ranks:
     def order(amounts: Sequence[Amount], cheaper: str) -> dict[str, float]:
-        ranks = average_ranks(oriented(amounts, cheaper).tolist())
+        ranks = average_ranks(lower_is_cheaper(amounts, cheaper).tolist())
         return {label: rank for label, rank in zip(labels, ranks, strict=True) if rank is not None}
 
     pairs = rank_pairs(labels, finals, better, groups, printed)

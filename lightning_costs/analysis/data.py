@@ -13,11 +13,11 @@ from lightning_costs.analysis.schema import (
     Breakdown,
     Caution,
     Curve,
-    DeclarationRow,
+    Declaration,
     Dominance,
     Families,
     Groups,
-    Lead,
+    Leader,
     Lifecycle,
     Matched,
     Mode,
@@ -27,7 +27,7 @@ from lightning_costs.analysis.schema import (
     Sweep,
     TargetRow,
 )
-from lightning_costs.core.legible import encodable
+from lightning_costs.core.legible import utf8_encodable
 from lightning_costs.core.reach import Curve as CostCurve
 
 #: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
@@ -70,7 +70,7 @@ class ComparisonData:
     monitor: str
     mode: Mode
     runs: list[RunRow]
-    indicators: dict[str, DeclarationRow]
+    indicators: dict[str, Declaration]
     curves: dict[str, Curve]
     drawn_evaluations: int | None
     targets: list[TargetRow]
@@ -82,7 +82,7 @@ class ComparisonData:
     matched: Matched
     groups: Groups | None
     breakdowns: dict[str, Breakdown]
-    leaders: dict[str, Lead]
+    leaders: dict[str, Leader]
     best: list[str]
     setups: Setups
     summary: list[str]
@@ -113,11 +113,11 @@ class ComparisonData:
 def plain(value: object) -> Any:
     """Data that strict JSON can hold: None for what is infinite or not a number, texts for what has no other form."""
     if isinstance(value, Mapping):
-        return {encodable(str(key)): plain(item) for key, item in value.items()}
+        return {utf8_encodable(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, int | float | bool):
         return value
-    return encodable(str(value))
+    return utf8_encodable(str(value))

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lightning_costs.analysis.pareto import jointly_nondominated, nondominated
-from lightning_costs.analysis.schema import DeclarationRow, Dominance, Mode
+from lightning_costs.analysis.schema import Declaration, Dominance, Mode
 from lightning_costs.core.records import Amount
 
 
-def fronts(
+def pareto_fronts(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
     best: Sequence[Amount],
-    declared: Mapping[str, DeclarationRow],
+    declared: Mapping[str, Declaration],
     mode: Mode,
 ) -> dict[str, list[str]]:
     """Indicator to the labels on the Pareto front of best quality against the amount at the end."""
@@ -34,7 +34,7 @@ def dominance(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
     best: Sequence[Amount],
-    declared: Mapping[str, DeclarationRow],
+    declared: Mapping[str, Declaration],
     mode: Mode,
     fronts: Mapping[str, Sequence[str]],
 ) -> Dominance:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schedule import planned_fraction
-from lightning_costs.analysis.schema import Curve, DeclarationRow, RunRow, Search, Stop
+from lightning_costs.analysis.schema import Curve, Declaration, EarlyStop, RunRow, Search
 from lightning_costs.analysis.setup import flatten
-from lightning_costs.analysis.targets import Course
+from lightning_costs.analysis.targets import EvaluationCurve
 from lightning_costs.core.certainty import certainty
-from lightning_costs.core.rates import Rates
+from lightning_costs.core.rates import UnitPrices
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
 
@@ -38,11 +38,11 @@ _ABOUT = (
 )
 
 
-class Evidence(NamedTuple):
+class RunData(NamedTuple):
     """One run, read: its row, and its evaluations with every counter and gauge at them."""
 
     run: RunRow
-    course: Course
+    course: EvaluationCurve
 
 
 def unique_labels(runs: Iterable[RunRecord]) -> list[str]:
@@ -60,25 +60,25 @@ def unique_labels(runs: Iterable[RunRecord]) -> list[str]:
     return labels
 
 
-def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, DeclarationRow], list[str]]:
+def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, Declaration], list[str]]:
     """The indicators that any run declares, and those left out because runs mean different things by them.
 
     Args:
         runs: Their headers' declarations are joined; where wording differs, the first run's counts.
     """
-    declared: dict[str, DeclarationRow] = {}
+    declared: dict[str, Declaration] = {}
     clashing: list[str] = []
     for run in runs:
         for name, row in run.header["indicators"].items():
-            mine = declared.setdefault(name, cast(DeclarationRow, dict(row)))
+            mine = declared.setdefault(name, cast(Declaration, dict(row)))
             if any(mine[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
                 clashing.append(name)
     return {name: row for name, row in declared.items() if name not in clashing}, clashing
 
 
 def read_run(
-    run: RunRecord, label: str, metric: Metric, declared: Mapping[str, DeclarationRow], group: str | None = None
-) -> Evidence:
+    run: RunRecord, label: str, metric: Metric, declared: Mapping[str, Declaration], group: str | None = None
+) -> RunData:
     """Read one run under a metric.
 
     Args:
@@ -96,7 +96,7 @@ def read_run(
     best = _best(quality, metric)
     step = None if best is None else course.steps[best]
     setup = flatten(run.header.get("setup") or {})
-    return Evidence(
+    return RunData(
         run={
             "label": label,
             "id": run.id,
@@ -124,7 +124,7 @@ def read_run(
     )
 
 
-def drawn_curve(course: Course, most: int) -> Curve:
+def downsample_curve(course: EvaluationCurve, most: int) -> Curve:
     """A run's evaluations as plain lists, at most about so many of them.
 
     Where there are more, those are kept that are evenly spaced, the first and the last among them: a curve for the
@@ -149,7 +149,7 @@ def drawn_curve(course: Course, most: int) -> Curve:
     }
 
 
-def _stop(told: Mapping[str, Any] | None) -> Stop | None:
+def _stop(told: Mapping[str, Any] | None) -> EarlyStop | None:
     if not told:
         return None
     return {
@@ -168,7 +168,7 @@ def _search(told: Mapping[str, Any] | None) -> Search | None:
 
 
 def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:
-    rates = Rates.of(tariff)
+    rates = UnitPrices.of(tariff)
     names = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
     return {name: float(rate) for name in names if (rate := getattr(rates, name)) is not None}
 
@@ -178,7 +178,7 @@ def _amount(value: Amount) -> Amount:
     return None if value is None or math.isnan(value) else value
 
 
-def _course(run: RunRecord, monitor: str, declared: Mapping[str, DeclarationRow]) -> Course:
+def _course(run: RunRecord, monitor: str, declared: Mapping[str, Declaration]) -> EvaluationCurve:
     """Step, quality and cost columns at the evaluations: only points where the metric was logged."""
     points = run.points
     if monitor in run.quality_columns and monitor in points.columns:
@@ -190,7 +190,7 @@ def _course(run: RunRecord, monitor: str, declared: Mapping[str, DeclarationRow]
     # Not a number stands for no reading; in the quality column none is left, so that there it is what was logged.
     table = dict(zip(there, points.select(pl.col(there).cast(pl.Float64)).to_numpy().T, strict=True))
     nothing = np.full(points.height, np.nan)
-    return Course(
+    return EvaluationCurve(
         steps=points["step"].to_list(),
         quality=np.ascontiguousarray(table.get(monitor, nothing)),
         costs={name: table.get(name, nothing) for name in names},

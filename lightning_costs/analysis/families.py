@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lightning_costs.analysis.leads import Field
-from lightning_costs.analysis.schema import DeclarationRow, Families, FamilyPair, FamilyRow, Lead, RankPair
+from lightning_costs.analysis.schema import Declaration, Families, FamilyPair, FamilyRow, Leader, RankPair
 from lightning_costs.core.records import Amount
 
 #: Columns that are another one times a rate: with the same rate for all runs they say the same.
@@ -22,8 +22,8 @@ _PROPORTIONAL = 1e-6
 def families(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
-    declared: Mapping[str, DeclarationRow],
-    leaders: Mapping[str, Lead],
+    declared: Mapping[str, Declaration],
+    leaders: Mapping[str, Leader],
     fields: Mapping[str, Field],
 ) -> Families:
     """Count who leads by family of indicators, never by column.
@@ -69,7 +69,7 @@ def families(
 
 
 def family_of(
-    name: str, finals: Mapping[str, Sequence[Amount]], declared: Mapping[str, DeclarationRow]
+    name: str, finals: Mapping[str, Sequence[Amount]], declared: Mapping[str, Declaration]
 ) -> tuple[str, str | None]:
     """The family that an indicator counts in, and why it is not the one it declares."""
     for base in _MADE_FROM.get(name, ()):
@@ -82,7 +82,7 @@ def family_of(
 
 
 def family_pairs(
-    pairs: Sequence[RankPair], finals: Mapping[str, Sequence[Amount]], declared: Mapping[str, DeclarationRow]
+    pairs: Sequence[RankPair], finals: Mapping[str, Sequence[Amount]], declared: Mapping[str, Declaration]
 ) -> list[FamilyPair]:
     """How far two families agree about the order of runs: the least and most of their columns' Spearman."""
     of = {name: family_of(name, finals, declared)[0] for name in finals}

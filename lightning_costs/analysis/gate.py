@@ -15,7 +15,7 @@ import polars as pl
 from lightning_costs.analysis.metric import agree_on_metric
 from lightning_costs.analysis.setup import flatten
 from lightning_costs.core.records import Amount
-from lightning_costs.core.run_record import RunRecord, legible_run
+from lightning_costs.core.run_record import RunRecord, printable_run
 
 Outcome = Literal["regression", "ok", "reported", "unknown"]
 
@@ -104,7 +104,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateRow:
+class CheckRow:
     """One column: what the baseline spent, what the run did, and what follows.
 
     `change` is a fraction of the baseline; infinity where that is 0 and the run's is not. Amounts to a target that was
@@ -123,7 +123,7 @@ class GateRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class CheckResult:
     """What a check found.
 
     Args:
@@ -132,7 +132,7 @@ class Gate:
         unfit: Why else the runs cannot be compared.
     """
 
-    rows: tuple[GateRow, ...]
+    rows: tuple[CheckRow, ...]
     differs: Mapping[str, tuple[Any, Any]]
     unfit: tuple[str, ...]
 
@@ -153,14 +153,14 @@ class Gate:
         return {"exit_code": self.exit_code, "rows": rows, "differs": differs, "unfit": list(self.unfit)}
 
 
-def gate(
+def check_regression(
     run: RunRecord,
     baseline: RunRecord,
     *,
     limits: Sequence[Limit] = (),
     targets: Sequence[float] = (),
     allow: Sequence[str] = (),
-) -> Gate:
+) -> CheckResult:
     """Check a run against its baseline.
 
     Args:
@@ -170,7 +170,7 @@ def gate(
         targets: Qualities to reach; by default those that the baseline declares.
         allow: Patterns of setup keys that may differ, beside `FREE`.
     """
-    run, baseline = legible_run(run), legible_run(baseline)
+    run, baseline = printable_run(run), printable_run(baseline)
     wanted = list(limits) or [
         *(Limit(column=column, amount=most, asked=False) for column, most in DEFAULTS),
         *(
@@ -181,14 +181,14 @@ def gate(
     rows = [_row(limit, run, baseline) for limit in wanted]
     rows = [row for row in rows if row is not None]
     gated = {limit.column for limit in wanted if limit.target is None}
-    return Gate(
+    return CheckResult(
         rows=(*(row for row in rows if row is not None), *_reported(run, baseline, gated)),
         differs=_differences(run, baseline, allow),
         unfit=tuple(_unfit(run, "the run") + _unfit(baseline, "the baseline")),
     )
 
 
-def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> GateRow | None:
+def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> CheckRow | None:
     declared = run.header["indicators"].get(limit.column) or baseline.header["indicators"].get(limit.column)
     if declared is None:
         if not limit.asked:
@@ -204,14 +204,14 @@ def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> GateRow | None:
         which, lacking = ("the run", run) if now is None else ("the baseline", baseline)
         why = lacking.header.get("missing", {}).get(limit.column, "it was not measured")
         outcome: Outcome = "reported" if now is not None and not limit.asked else "unknown"
-        return GateRow(**about, change=None, limit=str(limit), outcome=outcome, why=f"missing in {which}: {why}")
+        return CheckRow(**about, change=None, limit=str(limit), outcome=outcome, why=f"missing in {which}: {why}")
     if math.isinf(now) and math.isinf(then):
         outcome = "unknown" if limit.asked else "reported"
-        return GateRow(**about, change=None, limit=str(limit), outcome=outcome, why="neither run reaches the target")
+        return CheckRow(**about, change=None, limit=str(limit), outcome=outcome, why="neither run reaches the target")
     moved = (now - then) if limit.way == ">" else (then - now)
     most = limit.amount * abs(then) if limit.relative and math.isfinite(then) else limit.amount
     failed = moved > most
-    return GateRow(
+    return CheckRow(
         **about, change=_change(then, now), limit=str(limit), outcome="regression" if failed else "ok", why=""
     )
 
@@ -240,11 +240,11 @@ def _change(then: float, now: float) -> Amount:
     return (now - then) / abs(then)
 
 
-def _reported(run: RunRecord, baseline: RunRecord, gated: set[str]) -> list[GateRow]:
+def _reported(run: RunRecord, baseline: RunRecord, gated: set[str]) -> list[CheckRow]:
     """The headline columns that are not gated, for people."""
     now, then = run.final, baseline.final
     return [
-        GateRow(
+        CheckRow(
             name=name,
             label=declared["label"],
             unit=declared["unit"],

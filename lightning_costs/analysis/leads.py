@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lightning_costs.analysis.schema import DeclarationRow, Lead, Spend, TargetRow
+from lightning_costs.analysis.schema import CostToTarget, Declaration, Leader, TargetRow
 from lightning_costs.core.records import Amount
 
 
@@ -21,9 +21,9 @@ def leads(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
     best: Sequence[Amount],
-    declared: Mapping[str, DeclarationRow],
+    declared: Mapping[str, Declaration],
     targets: Sequence[TargetRow],
-) -> tuple[dict[str, Lead], dict[str, Field]]:
+) -> tuple[dict[str, Leader], dict[str, Field]]:
     """Who is cheapest by each indicator, and of how many.
 
     For counters to the last target that anybody reached, for others at the end. A run without quality leads nothing.
@@ -37,7 +37,7 @@ def leads(
         targets: Cost-to-quality, easiest first.
     """
     rated = [index for index, quality in enumerate(best) if quality is not None]
-    found: dict[str, Lead] = {}
+    found: dict[str, Leader] = {}
     fields: dict[str, Field] = {}
     for name, amounts in finals.items():
         if declared[name]["kind"] == "counter":
@@ -65,6 +65,6 @@ def leading(row: TargetRow, name: str) -> list[str]:
     return row["winners"].get(name) or []
 
 
-def takes_part(spend: Spend) -> bool:
+def takes_part(spend: CostToTarget) -> bool:
     """Whether a run can be compared by what a target cost it: it has a reading there, or of what it spent in vain."""
     return (spend["cost"] if spend["reached"] else spend["spent_at_end"]) is not None

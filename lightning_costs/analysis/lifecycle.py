@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from lightning_costs.analysis.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifeRun
+from lightning_costs.analysis.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifecycleRun
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
@@ -25,7 +25,7 @@ COLUMNS = ("energy_j", "co2e_g", "electricity_usd")
 QUERIES = (1e3, 1e6, 1e9)
 
 
-class Linear(NamedTuple):
+class LinearCost(NamedTuple):
     """A cost that is paid once, and again at each query; in any one unit."""
 
     once: float
@@ -35,13 +35,13 @@ class Linear(NamedTuple):
         """The cost after so many queries.
 
         Example:
-            >>> Linear(100.0, 0.5).at(20)
+            >>> LinearCost(100.0, 0.5).at(20)
             110.0
         """
         return self.once + queries * self.each
 
 
-class Crossing(NamedTuple):
+class BreakEvenPoint(NamedTuple):
     """How two linear costs stand to each other. `fewer` and `more` are 0 for the first and 1 for the second:
     which costs less below `queries` and above it; the same one twice where it costs less at every number.
     """
@@ -52,32 +52,32 @@ class Crossing(NamedTuple):
     more: int | None = None
 
 
-def break_even(first: Linear, second: Linear) -> Crossing:
+def break_even(first: LinearCost, second: LinearCost) -> BreakEvenPoint:
     """The number of queries at which two costs are equal, where one is cheaper at first and dearer at each query.
 
     Example:
-        >>> break_even(Linear(100.0, 2.0), Linear(400.0, 0.5))
-        Crossing(outcome='breaks_even', queries=200.0, fewer=0, more=1)
-        >>> break_even(Linear(100.0, 0.5), Linear(400.0, 2.0)).outcome
+        >>> break_even(LinearCost(100.0, 2.0), LinearCost(400.0, 0.5))
+        BreakEvenPoint(outcome='breaks_even', queries=200.0, fewer=0, more=1)
+        >>> break_even(LinearCost(100.0, 0.5), LinearCost(400.0, 2.0)).outcome
         'dominates'
     """
     if first == second:
-        return Crossing("equal")
+        return BreakEvenPoint("equal")
     cheaper_once = None if first.once == second.once else int(second.once < first.once)
     cheaper_each = None if first.each == second.each else int(second.each < first.each)
     if cheaper_once is not None and cheaper_each is not None and cheaper_once != cheaper_each:
         queries = (second.once - first.once) / (first.each - second.each)
         if math.isfinite(queries):
-            return Crossing("breaks_even", queries, cheaper_once, cheaper_each)
+            return BreakEvenPoint("breaks_even", queries, cheaper_once, cheaper_each)
     cheaper = cheaper_once if cheaper_once is not None else cheaper_each
-    return Crossing("dominates", None, cheaper, cheaper)
+    return BreakEvenPoint("dominates", None, cheaper, cheaper)
 
 
-def cheapest(costs: Mapping[str, Linear]) -> list[Cheapest]:
+def cheapest(costs: Mapping[str, LinearCost]) -> list[Cheapest]:
     """Who costs least from how many queries on: the lower envelope of linear costs.
 
     Example:
-        >>> cheapest({"small": Linear(1.0, 0.5), "large": Linear(7.0, 0.25), "worse": Linear(8.0, 0.5)})
+        >>> cheapest({"small": LinearCost(1.0, 0.5), "large": LinearCost(7.0, 0.25), "worse": LinearCost(8.0, 0.5)})
         [{'from_queries': 0.0, 'labels': ['small']}, {'from_queries': 24.0, 'labels': ['large']}]
     """
     found: list[Cheapest] = []
@@ -98,7 +98,7 @@ def cheapest(costs: Mapping[str, Linear]) -> list[Cheapest]:
     return found
 
 
-def _meeting(leader: Linear, other: Linear) -> float:
+def _meeting(leader: LinearCost, other: LinearCost) -> float:
     """Where a cost that is cheaper at each query meets one that is cheaper until there."""
     return max(0.0, (other.once - leader.once) / (leader.each - other.each))
 
@@ -154,7 +154,7 @@ def lifecycle(
     }
 
 
-def _life(run: RunRecord) -> LifeRun:
+def _life(run: RunRecord) -> LifecycleRun:
     """What training cost and what a query costs, and why either is missing."""
     header, final = run.header, run.final
     reasons: Mapping[str, str] = header.get("missing", {})
@@ -191,14 +191,16 @@ def _query(infer_j: Amount, recorded: Mapping[str, Any]) -> tuple[dict[str, Amou
     return each, reasons
 
 
-def _line(life: LifeRun, column: str) -> Linear | None:
+def _line(life: LifecycleRun, column: str) -> LinearCost | None:
     once, each = life["once"][column], life["each"][column]
     if column in life["missing"] or once is None or each is None:
         return None
-    return Linear(once, each)
+    return LinearCost(once, each)
 
 
-def _pair(lives: Mapping[str, LifeRun], lines: Mapping[str, Linear], column: str, first: str, second: str) -> BreakEven:
+def _pair(
+    lives: Mapping[str, LifecycleRun], lines: Mapping[str, LinearCost], column: str, first: str, second: str
+) -> BreakEven:
     labels = (first, second)
     absent = [label for label in labels if label not in lines]
     pair: BreakEven = {

@@ -9,7 +9,7 @@ from decimal import ROUND_FLOOR, Context, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.analysis.schema import Hidden, Matched, MatchedPair, MatchedRow
+from lightning_costs.analysis.schema import HiddenDifference, Matched, MatchedPair, MatchedRow
 from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
 from lightning_costs.core.records import Amount
 
@@ -23,7 +23,7 @@ _DIGITS = 15
 _EXACT, _FLOOR = Context(prec=60), Context(prec=_DIGITS, rounding=ROUND_FLOOR)
 
 
-def matched(
+def matched_pairs(
     labels: Sequence[str],
     finals: Mapping[str, Sequence[Amount]],
     best: Sequence[Amount],
@@ -90,7 +90,7 @@ def _row(
     ends = _ends(index, order, table, highest)
     if not width(ends):
         return None
-    hides: dict[str, Hidden] = {}
+    hides: dict[str, HiddenDifference] = {}
     candidates: dict[tuple[int, int], None] = {}
     for other, name in enumerate(names):
         known = order[table[other, order] > 0]

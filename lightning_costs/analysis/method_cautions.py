@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-from lightning_costs.analysis.schema import Caution, DeclarationRow, RunRow
-from lightning_costs.analysis.wording import NAMED, caution, named, quoted
+from lightning_costs.analysis.schema import Caution, Declaration, RunRow
+from lightning_costs.analysis.wording import NAMED, caution, list_runs, quote
 from lightning_costs.core.certainty import convention
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount
@@ -26,7 +26,8 @@ def methods(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "methods_differ",
-                f"how the costs of {named(silent)} were got is not recorded: beside measured ones they are taken as "
+                f"how the costs of {list_runs(silent)} were got is not recorded: beside measured ones they are "
+                "taken as "
                 "they stand",
                 silent,
             )
@@ -82,7 +83,8 @@ def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
             found.append(
                 caution(
                     "flop_conventions",
-                    f"{flop} of {named(ones)} are as many as {mac}, those of the others twice: the former look like "
+                    f"{flop} of {list_runs(ones)} are as many as {mac}, those of the others twice: the former look "
+                    "like "
                     "multiply-accumulates",
                     ones,
                     flop_per_mac=per_mac,
@@ -92,7 +94,8 @@ def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
             found.append(
                 caution(
                     "flop_conventions",
-                    f"{named(only[mac])} state multiply-accumulates ({mac}) and {named(only[flop])} state operations "
+                    f"{list_runs(only[mac])} state multiply-accumulates ({mac}) and {list_runs(only[flop])} state "
+                    "operations "
                     f"({flop}), twice as many for the same work: they share no column",
                     [*only[flop], *only[mac]],
                     columns=only,
@@ -101,7 +104,7 @@ def flop_conventions(runs: Sequence[RunRow]) -> list[Caution]:
     return found
 
 
-def estimates(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) -> list[Caution]:
+def estimates(runs: Sequence[RunRow], declared: Mapping[str, Declaration]) -> list[Caution]:
     """A word on columns by which runs are ordered though their 95 % intervals overlap."""
     overlapping: dict[tuple[str, ...], list[str]] = {}
     for name, row in declared.items():
@@ -124,7 +127,8 @@ def estimates(runs: Sequence[RunRow], declared: Mapping[str, DeclarationRow]) ->
     return [
         caution(
             "estimates_overlap",
-            f"{', '.join(names)} of {named(labels)}: estimates over sampled steps whose 95 % intervals overlap, so the "
+            f"{', '.join(names)} of {list_runs(labels)}: estimates over sampled steps whose 95 % intervals overlap, "
+            "so the "
             "order of these runs by it is not sure",
             list(labels),
             columns=names,
@@ -146,7 +150,7 @@ def lower_bounds(records: Sequence[RunRecord], runs: Sequence[RunRow]) -> list[C
     return [
         caution(
             "flop_lower_bound",
-            f"FLOPs of {named(calls)} are a lower bound, no formula for {', '.join(names[:NAMED])}: who leads by "
+            f"FLOPs of {list_runs(calls)} are a lower bound, no formula for {', '.join(names[:NAMED])}: who leads by "
             "them may not",
             calls,
             uncounted_calls=calls,
@@ -164,7 +168,7 @@ def several_passes(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "steps_hide_passes",
-                f"a sample takes the work of {max(more.values()):.3g} forward passes in {named(more)} and of "
+                f"a sample takes the work of {max(more.values()):.3g} forward passes in {list_runs(more)} and of "
                 f"{least:.3g} elsewhere: equal steps, epochs or samples are not equal work",
                 more,
                 forward_passes_per_sample=work,
@@ -180,7 +184,7 @@ def several_passes(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "steps_hide_passes",
-                f"a step is {max(several.values()):.1f} calls of optimizers in {named(several)} and "
+                f"a step is {max(several.values()):.1f} calls of optimizers in {list_runs(several)} and "
                 f"{min(calls.values()):.1f} elsewhere: equal steps are not equal work",
                 several,
                 optimizer_calls_per_step=calls,
@@ -214,7 +218,7 @@ def _by_method(runs: Sequence[RunRow], name: str, told: Callable[[str], str] = s
 
 def _ways(by_method: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(
-        f"{method}: {', '.join(quoted(label, 30) for label in labels[:NAMED])}"
+        f"{method}: {', '.join(quote(label, 30) for label in labels[:NAMED])}"
         + (f" and {len(labels) - NAMED} more" if len(labels) > NAMED else "")
         for method, labels in by_method.items()
     )

@@ -54,7 +54,7 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> tuple[float | No
     return (counted.tau(0, 1), *counted.pairs(0, 1))
 
 
-def flips(
+def discordant_pairs(
     labels: Sequence[str], first: Sequence[float], second: Sequence[float], most: int = MOST_FLIPS
 ) -> list[list[str]]:
     """The pairs of runs whose order flips: [a, b] where a is lower by `first` and b by `second`.
@@ -66,7 +66,7 @@ def flips(
         most: Of more than so many, those of the first runs are listed.
 
     Example:
-        >>> flips(["small", "large"], [1.0, 2.0], [9.0, 3.0])
+        >>> discordant_pairs(["small", "large"], [1.0, 2.0], [9.0, 3.0])
         [['small', 'large']]
     """
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
@@ -95,7 +95,7 @@ def average_ranks(values: Sequence[Amount]) -> list[float | None]:
     return [next(placed) if there else None for there in finite.tolist()]
 
 
-def oriented(amounts: Sequence[Amount], better: str) -> Floats:
+def lower_is_cheaper(amounts: Sequence[Amount], better: str) -> Floats:
     """[runs]: amounts so that lower is cheaper; NaN for what is missing or not finite."""
     column = np.array([math.nan if amount is None else amount for amount in amounts], dtype=np.float64)
     column[~np.isfinite(column)] = math.nan
@@ -121,7 +121,9 @@ def rank_pairs(
     Complexity: O(runs^2 x indicators^2) in one matrix product, memory bounded.
     """
     names = list(finals)
-    columns = np.array([oriented(finals[name], better[name]) for name in names]).reshape(len(names), len(labels))
+    columns = np.array([lower_is_cheaper(finals[name], better[name]) for name in names]).reshape(
+        len(names), len(labels)
+    )
     counted = _count(columns, groups)
     ranks = _Ranks(columns, np.ones(len(labels), dtype=bool) if printed is None else np.asarray(printed, dtype=bool))
     found = []
@@ -140,7 +142,7 @@ def rank_pairs(
                     discordant=discordant,
                     ties=ties,
                     n=int(counted.n[i, j]),
-                    flips=flips(labels, columns[i], columns[j]) if discordant else [],
+                    flips=discordant_pairs(labels, columns[i], columns[j]) if discordant else [],
                     within=within,
                     across=across,
                     rounded=None if rounded is None else [rounded[0], rounded[1]],

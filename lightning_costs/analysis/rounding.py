@@ -45,7 +45,7 @@ def may_be_rounded(run: RunRecord) -> bool:
     return not run.header.get("attempts") and (origin is None or "published" in str(origin))
 
 
-def last_place(values: Sequence[float]) -> float | None:
+def rounding_unit(values: Sequence[float]) -> float | None:
     """The unit of the last printed digit of a column; None where its figures are not rounded ones.
 
     Rounded are figures of at most `MOST_DIGITS` significant digits whose last one is not the ones': a count such as
@@ -55,7 +55,8 @@ def last_place(values: Sequence[float]) -> float | None:
         values: Finite amounts.
 
     Example:
-        >>> last_place([86.5e6, 88.2e6]), last_place([0.11, 0.35]), last_place([12.0, 24.0]), last_place([1 / 3])
+        >>> rounding_unit([86.5e6, 88.2e6]), rounding_unit([0.11, 0.35]), rounding_unit([12.0, 24.0]),
+        ... rounding_unit([1 / 3])
         (100000.0, 0.01, None, None)
     """
     exponents = []
@@ -80,7 +81,7 @@ def doubt(column: Floats, printed: NDArray[np.bool_]) -> Floats:
         column: [runs], finite.
         printed: [runs]: whose figures may have been rounded.
     """
-    place = last_place(column[printed].tolist())
+    place = rounding_unit(column[printed].tolist())
     if place is None:
         return np.zeros(len(column))
     # Somewhat more than the halves, so that neighbours overlap whatever binary fractions they are.

@@ -13,7 +13,7 @@ Plain = str | int | float | bool | None
 Curve = dict[str, list[Amount]]
 
 
-class DeclarationRow(TypedDict):
+class Declaration(TypedDict):
     """An indicator as a header declares it (`core.indicator.Declaration.as_dict`)."""
 
     name: str
@@ -29,7 +29,7 @@ class DeclarationRow(TypedDict):
     headline: bool
 
 
-class Stop(TypedDict):
+class EarlyStop(TypedDict):
     """What ended a run before its time: `by` whom, at which `step`, over which `limit` of a column."""
 
     by: str
@@ -78,12 +78,12 @@ class RunRow(TypedDict):
     intervals: dict[str, list[float]]
     rates: dict[str, float]
     planned_fraction: float | None
-    stopped: Stop | None
+    stopped: EarlyStop | None
     search: Search | None
     about: dict[str, Any]
 
 
-class Spend(TypedDict):
+class CostToTarget(TypedDict):
     """What one run spent, by one counter, until the first evaluation at or past a target.
 
     `cost` is infinity where the target was never reached, None where the counter has no reading there.
@@ -104,7 +104,7 @@ class Spend(TypedDict):
     interpolated: Amount
 
 
-class Flips(TypedDict):
+class ClockDisagreement(TypedDict):
     """Two counters that order runs differently by what it cost to reach a target.
 
     `pairs` are [a, b]: a needed less of `first`, b less of `second`; at most `ranks.MOST_FLIPS`, of `discordant`.
@@ -130,11 +130,11 @@ class TargetRow(TypedDict):
     declared: bool
     basis: str
     reached: list[str]
-    costs: dict[str, dict[str, Spend]]
+    costs: dict[str, dict[str, CostToTarget]]
     winners: dict[str, list[str] | None]
     kept_winners: dict[str, list[str] | None]
     orders: dict[str, dict[str, float]]
-    reversals: list[Flips]
+    reversals: list[ClockDisagreement]
 
 
 class WinnerRange(TypedDict):
@@ -282,7 +282,7 @@ class MatchedPair(TypedDict):
     differ: list[str]
 
 
-class Hidden(TypedDict):
+class HiddenDifference(TypedDict):
     """What matching by one indicator hides of another: how many matched pairs differ by more than the tolerance.
 
     `most` is the largest ratio, of the runs `example`. Told over all `n` pairs in which both have an amount above 0.
@@ -304,7 +304,7 @@ class MatchedRow(TypedDict):
     column: str
     pairs: int
     listed: list[MatchedPair]
-    hides: dict[str, Hidden]
+    hides: dict[str, HiddenDifference]
 
 
 class Matched(TypedDict):
@@ -385,14 +385,14 @@ class Setups(TypedDict):
     different: dict[str, dict[str, Plain]]
 
 
-class Lead(TypedDict):
+class Leader(TypedDict):
     """Who is cheapest by one indicator, and in which sense."""
 
     labels: list[str]
     basis: str
 
 
-class LifeRun(TypedDict):
+class LifecycleRun(TypedDict):
     """What one run cost once, to train, and costs again at each query, by column; why either is missing.
 
     `batch_samples` is the batch at which a query's energy was measured, None where the run does not say.
@@ -444,7 +444,7 @@ class Lifecycle(TypedDict):
     """
 
     columns: list[str]
-    runs: dict[str, LifeRun]
+    runs: dict[str, LifecycleRun]
     pairs: list[BreakEven]
     cheapest: dict[str, list[Cheapest]]
     at: list[Footprint]

@@ -48,7 +48,7 @@ def medians(table: Floats) -> Floats:
     return middle
 
 
-def spread(values: Sequence[Amount]) -> Spread:
+def seed_spread(values: Sequence[Amount]) -> Spread:
     """How a quantity varies over the runs of a group.
 
     The interval is the percentile bootstrap's of the median (Efron 1979): `RESAMPLES` draws of n runs with
@@ -58,13 +58,13 @@ def spread(values: Sequence[Amount]) -> Spread:
         values: [runs]; infinite where a target was not reached, None (or NaN) where there is no reading.
 
     Example:
-        >>> found = spread([1.0, 2.0, float("inf"), None])
+        >>> found = seed_spread([1.0, 2.0, float("inf"), None])
         >>> found["median"], found["n"], found["reached"], found["missing"], found["low"], found["high"]
         (2.0, 3, 2, 1, 1.0, inf)
     """
     known = sorted(value for value in values if value is not None and not math.isnan(value))
     reached = sum(math.isfinite(value) for value in known)
-    low, high = interval(known) if len(known) >= LEAST_RUNS else (None, None)
+    low, high = bootstrap_interval(known) if len(known) >= LEAST_RUNS else (None, None)
     return {
         "n": len(known),
         "reached": reached,
@@ -78,7 +78,7 @@ def spread(values: Sequence[Amount]) -> Spread:
     }
 
 
-def interval(ordered: Sequence[float]) -> tuple[float, float]:
+def bootstrap_interval(ordered: Sequence[float]) -> tuple[float, float]:
     """The bootstrap interval of the median of values in ascending order, at least one."""
     low, high = _resampled(len(ordered))
     values = np.asarray(ordered, dtype=np.float64)
@@ -87,7 +87,7 @@ def interval(ordered: Sequence[float]) -> tuple[float, float]:
     return float(drawn[math.floor(tail * RESAMPLES)]), float(drawn[math.ceil((1 - tail) * RESAMPLES) - 1])
 
 
-def grouped(
+def aggregate_groups(
     by: str,
     members: Mapping[str, Sequence[str]],
     best: Mapping[str, Amount],
@@ -107,7 +107,7 @@ def grouped(
     """
 
     def by_group(amounts: Mapping[str, Amount]) -> dict[str, Spread]:
-        return {group: spread([amounts.get(label) for label in labels]) for group, labels in members.items()}
+        return {group: seed_spread([amounts.get(label) for label in labels]) for group, labels in members.items()}
 
     rows: list[GroupTarget] = []
     for row in targets:

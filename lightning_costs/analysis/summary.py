@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from lightning_costs.analysis.leads import Field
 from lightning_costs.analysis.metric import Metric
-from lightning_costs.analysis.schema import DeclarationRow, Dominance, Families, Lead, Plain, RunRow, Setups
-from lightning_costs.analysis.wording import quoted
+from lightning_costs.analysis.schema import Declaration, Dominance, Families, Leader, Plain, RunRow, Setups
+from lightning_costs.analysis.wording import quote
 from lightning_costs.core.formatting import list_words
 
 #: So many runs are named in a sentence.
@@ -31,8 +31,8 @@ def summary(
     runs: Sequence[RunRow],
     metric: Metric,
     best: Sequence[str],
-    declared: Mapping[str, DeclarationRow],
-    leaders: Mapping[str, Lead],
+    declared: Mapping[str, Declaration],
+    leaders: Mapping[str, Leader],
     fields: Mapping[str, Field],
     families: Families,
     dominance: Dominance,
@@ -56,20 +56,20 @@ def _runs(runs: Sequence[RunRow], metric: Metric, against: int) -> str:
     count = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
     direction = "higher" if metric.mode == "max" else "lower"
     though = f", though {against} of them declare{'s' if against == 1 else ''} the opposite" if against else ""
-    return f"{count} compared by {quoted(metric.monitor)}, where {direction} is better{though}."
+    return f"{count} compared by {quote(metric.monitor)}, where {direction} is better{though}."
 
 
 def _best(runs: Sequence[RunRow], best: Sequence[str]) -> list[str]:
     if not best:
         return ["None of them logged it, so that only their costs can be shown."]
     value = next(run["best_quality"] for run in runs if run["label"] == best[0])
-    return [f"The best value, {value:.4g}, was reached by {list_words([quoted(label) for label in best], _MOST)}."]
+    return [f"The best value, {value:.4g}, was reached by {list_words([quote(label) for label in best], _MOST)}."]
 
 
 def _leaders(
     runs: Sequence[RunRow],
-    declared: Mapping[str, DeclarationRow],
-    leaders: Mapping[str, Lead],
+    declared: Mapping[str, Declaration],
+    leaders: Mapping[str, Leader],
     fields: Mapping[str, Field],
 ) -> list[str]:
     if len(runs) < 2:
@@ -83,7 +83,7 @@ def _leaders(
             by_lead.setdefault((lead["basis"], tuple(lead["labels"]), fields[name]), []).append(declared[name]["label"])
     clauses: dict[str, list[str]] = {}
     for (basis, labels, field), indicators in by_lead.items():
-        who = list_words([quoted(label) for label in labels], _MOST)
+        who = list_words([quote(label) for label in labels], _MOST)
         verb = "needed least" if basis.startswith("to reach") else "had the best"
         of = f" (of {field.taking} runs; {field.lacking} more have no reading)" if field.lacking else ""
         clauses.setdefault(basis, []).append(f"{who} {verb} {list_words(indicators, most=12)}{of}")
@@ -95,7 +95,7 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
     if len(runs) < 2 or not families["contested"]:
         return []
     leads = sorted(families["leads"].items(), key=lambda row: -len(row[1]))
-    told = [f"{quoted(label)} in {len(led)} ({list_words(led, most=8)})" for label, led in leads[:4]]
+    told = [f"{quote(label)} in {len(led)} ({list_words(led, most=8)})" for label, led in leads[:4]]
     split = [row["family"] for row in families["rows"] if row["split"]]
     who = (
         f"{list_words(told, _MOST)} leads"
@@ -121,12 +121,12 @@ def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
         # Nobody dominates the one run of the best quality where that has a reading.
         if len(best) == 1 and best[0] in everywhere:
             notes.insert(0, "the best quality always is")
-        first = f"On the Pareto front of every indicator: {list_words([quoted(label) for label in everywhere], _MOST)}"
+        first = f"On the Pareto front of every indicator: {list_words([quote(label) for label in everywhere], _MOST)}"
     else:
         first = "No run is on the Pareto front of every indicator"
     note = f" ({'; '.join(notes)})" if notes else ""
     return [
-        f"{first}{note}{f'; on none: {list_words([quoted(label) for label in nowhere], _MOST)}' if nowhere else ''}."
+        f"{first}{note}{f'; on none: {list_words([quote(label) for label in nowhere], _MOST)}' if nowhere else ''}."
     ]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightning_costs.analysis.schema import Mode, Sweep, WinnerRange
 from lightning_costs.analysis.seeds import medians
-from lightning_costs.analysis.targets import Course, Floats, first_hits
+from lightning_costs.analysis.targets import EvaluationCurve, Floats, first_hits
 
 #: Most targets that are looked at, and most costs that are held: runs x counters x targets.
 MOST_TARGETS, MOST_COSTS = 256, 1_000_000
@@ -17,7 +17,7 @@ _LEAST_TARGETS = 16
 
 
 def sweep(
-    courses: Mapping[str, Course],
+    courses: Mapping[str, EvaluationCurve],
     counters: Mapping[str, str],
     mode: Mode,
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -94,7 +94,7 @@ def winner_ranges(labels: Sequence[str], costs: Floats, targets: Floats, better:
     return found
 
 
-def _records(courses: Sequence[Course], mode: Mode) -> Floats:
+def _records(courses: Sequence[EvaluationCurve], mode: Mode) -> Floats:
     """Every value at which a run's best quality so far improves, each once, easiest first."""
     sign = 1.0 if mode == "max" else -1.0
     found = [np.zeros(0)]

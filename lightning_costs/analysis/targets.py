@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_costs.analysis.ranks import average_ranks, rank_pairs
-from lightning_costs.analysis.schema import Flips, Mode, Spend, TargetRow
+from lightning_costs.analysis.schema import ClockDisagreement, CostToTarget, Mode, TargetRow
 from lightning_costs.core.records import Amount
 
 Floats = NDArray[np.float64]
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 CLOCKS = ("train_s", "run_s", "total_s")
 
 
-class Course(NamedTuple):
+class EvaluationCurve(NamedTuple):
     """A run's evaluations as arrays: steps, qualities, and counters with NaN where there is no reading."""
 
     steps: Sequence[Amount]
@@ -46,20 +46,22 @@ def first_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -
     return np.searchsorted(so_far, _sign(mode) * np.asarray(targets, dtype=np.float64), side="left")
 
 
-def kept_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -> NDArray[np.int64]:
+def first_sustained_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -> NDArray[np.int64]:
     """[targets]: index of the evaluation from which on all are at or past each ('reached and kept').
 
     The number of evaluations where the last one is not.
 
     Example:
-        >>> kept_hits(np.array([0.5, 0.4, 0.6, 0.5]), [0.5, 0.6], "max").tolist()
+        >>> first_sustained_hits(np.array([0.5, 0.4, 0.6, 0.5]), [0.5, 0.6], "max").tolist()
         [2, 4]
     """
     from_here = np.minimum.accumulate(_signed(quality, mode)[::-1])[::-1]
     return np.searchsorted(from_here, _sign(mode) * np.asarray(targets, dtype=np.float64), side="left")
 
 
-def spend_of(course: Course, column: str, target: float, *, hit: int, kept: int, spent_at_end: Amount) -> Spend:
+def cost_to_target(
+    course: EvaluationCurve, column: str, target: float, *, hit: int, kept: int, spent_at_end: Amount
+) -> CostToTarget:
     """What a run had spent by `column` at evaluation `hit`, never interpolated, with the bracket around it.
 
     Args:
@@ -67,12 +69,12 @@ def spend_of(course: Course, column: str, target: float, *, hit: int, kept: int,
         column: A counter.
         target: The quality to reach.
         hit: From `first_hits`; past the end costs infinity, also for a run that diverged or was aborted.
-        kept: From `kept_hits`, likewise.
+        kept: From `first_sustained_hits`, likewise.
         spent_at_end: The counter's total at the end of the run.
 
     Example:
-        >>> course = Course([1, 2], np.array([0.1, 0.9]), {"energy_j": np.array([5.0, 11.0])})
-        >>> spend = spend_of(course, "energy_j", 0.5, hit=1, kept=1, spent_at_end=12.0)
+        >>> course = EvaluationCurve([1, 2], np.array([0.1, 0.9]), {"energy_j": np.array([5.0, 11.0])})
+        >>> spend = cost_to_target(course, "energy_j", 0.5, hit=1, kept=1, spent_at_end=12.0)
         >>> spend["cost"], spend["last_miss"], spend["first_hit"], spend["interpolated"]
         (11.0, [5.0, 0.1], [11.0, 0.9], 8.0)
     """
@@ -141,7 +143,7 @@ def target_row(
     declared: bool,
     basis: str,
     mode: Mode,
-    courses: Mapping[str, Course],
+    courses: Mapping[str, EvaluationCurve],
     finals: Mapping[str, Mapping[str, Amount]],
     counters: Mapping[str, str],
 ) -> TargetRow:
@@ -157,10 +159,10 @@ def target_row(
         counters: Counter to its cheaper direction.
     """
     hits = {label: int(first_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
-    kept = {label: int(kept_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
+    kept = {label: int(first_sustained_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
     costs = {
         name: {
-            label: spend_of(
+            label: cost_to_target(
                 course, name, target, hit=hits[label], kept=kept[label], spent_at_end=finals[label].get(name)
             )
             for label, course in courses.items()
@@ -178,11 +180,13 @@ def target_row(
         "winners": {name: winners(first[name], better) for name, better in counters.items()},
         "kept_winners": {name: winners(lasting[name], better) for name, better in counters.items()},
         "orders": {name: _order(first[name], better) for name, better in counters.items()},
-        "reversals": reversals(first, counters),
+        "reversals": clock_disagreements(first, counters),
     }
 
 
-def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, str]) -> list[Flips]:
+def clock_disagreements(
+    costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, str]
+) -> list[ClockDisagreement]:
     """Pairs of counters that order runs differently by cost-to-target, clocks first, then the most discordant.
 
     Args:
@@ -191,7 +195,7 @@ def reversals(costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, st
     """
     labels = list(next(iter(costs.values()), {}))
     by_counter = {name: list(row.values()) for name, row in costs.items()}
-    found: list[Flips] = [
+    found: list[ClockDisagreement] = [
         {
             "first": pair["first"],
             "second": pair["second"],

@@ -11,24 +11,24 @@ from lightning_costs.analysis.schema import Caution
 NAMED = 6
 
 
-def quoted(text: str, most: int = 60) -> str:
+def quote(text: str, most: int = 60) -> str:
     """A user's text on one line within quotation marks, cut where it is long.
 
     Example:
-        >>> quoted("two\\nlines")
+        >>> quote("two\\nlines")
         "'two\\\\nlines'"
     """
     return repr(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
-def named(labels: Iterable[str], most: int = NAMED) -> str:
+def list_runs(labels: Iterable[str], most: int = NAMED) -> str:
     """Runs in a sentence.
 
     Example:
-        >>> named(["a", "b", "c"], most=2)
+        >>> list_runs(["a", "b", "c"], most=2)
         "'a', 'b' and 1 more"
     """
-    words = [quoted(label, 30) for label in labels]
+    words = [quote(label, 30) for label in labels]
     if len(words) > most:
         return f"{', '.join(words[:most])} and {len(words) - most} more"
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

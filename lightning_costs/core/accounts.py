@@ -12,11 +12,11 @@ R = TypeVar("R")
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account that are also shown alone.
 PARTS = {"data_wait": "train", "h2d": "train"}
-#: Accounts that `inside` begins and ends rarely, for long: meters are read there.
-METERED = frozenset({"evaluate", "checkpoint"})
+#: Accounts that `bucket` begins and ends rarely, for long: meters are read there.
+METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
 
-class Accounts:
+class TimeBuckets:
     """A stack of accounts on one clock: the top of the stack gets the time, one clock read per transition.
 
     Args:
@@ -25,14 +25,24 @@ class Accounts:
 
     Example:
         >>> now = iter([0.0, 3.0, 5.0, 6.0]).__next__
-        >>> accounts = Accounts(now, begun_s=now())
-        >>> with accounts.inside("evaluate"):
+        >>> accounts = TimeBuckets(now, begun_s=now())
+        >>> with accounts.bucket("evaluate"):
         ...     pass
         >>> accounts.read()["setup"], accounts.read.__doc__.split(".")[0]
         (4.0, 'Seconds so far by account and part; they add up to the time since the run began')
     """
 
-    __slots__ = ("_claimed", "_clock", "_spent", "_stack", "before_switch", "begun_s", "by_whom_s", "failed", "since_s")
+    __slots__ = (
+        "_claimed",
+        "_clock",
+        "_spent",
+        "_stack",
+        "before_switch",
+        "begun_s",
+        "failed",
+        "seconds_by_source",
+        "since_s",
+    )
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
         self._clock = clock
@@ -42,9 +52,10 @@ class Accounts:
         self._stack = ["setup"]
         self._spent = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
         #: Seconds by account and by whose they were (a callback, a logger), of those who were told apart.
-        self.by_whom_s: dict[tuple[str, str], float] = {}
+        self.seconds_by_source: dict[tuple[str, str], float] = {}
         self._claimed = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
-        #: Called before `METERED` accounts begin and end, and where the stack is emptied: who meters by account.
+        #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
+        #: account.
         self.before_switch: Callable[[], None] | None = None
         #: Called where an exception of ours is handled that would else reach somebody's function; without it, such
         #: exceptions are raised.
@@ -56,7 +67,7 @@ class Accounts:
             raise
         self.failed()
 
-    def switching(self) -> None:
+    def notify_transition(self) -> None:
         """A change of accounts that is rare enough for meters to be read at it is about to happen."""
         if self.before_switch is not None:
             self.before_switch()
@@ -68,20 +79,20 @@ class Accounts:
         return now
 
     @property
-    def top(self) -> str:
+    def current(self) -> str:
         """The account that time goes to now."""
         return self._stack[-1]
 
     @property
-    def base(self) -> str:
+    def root(self) -> str:
         """The account at the bottom of the stack: what the run is doing between interruptions."""
         return self._stack[0]
 
-    def push(self, account: str) -> int:
+    def enter(self, account: str) -> int:
         """Time goes to `account` from now on.
 
         Returns:
-            The stack's depth before, for `pop`.
+            The stack's depth before, for `exit`.
         """
         now = self._clock()
         self._spent[self._stack[-1]] += now - self.since_s
@@ -89,37 +100,37 @@ class Accounts:
         self._stack.append(account)
         return len(self._stack) - 1
 
-    def pop(self, depth: int | None = None) -> None:
+    def exit(self, depth: int | None = None) -> None:
         """Time goes to the account below again; with a depth, everything above that is closed too."""
         now = self._clock()
         self._spent[self._stack[-1]] += now - self.since_s
         self.since_s = now
         del self._stack[max(1, len(self._stack) - 1 if depth is None else depth) :]
 
-    def enter(self, account: str) -> int | None:
-        """`push` around a function of somebody else's: raises nothing; None where the clock failed."""
+    def try_enter(self, account: str) -> int | None:
+        """`enter` around a function of somebody else's: raises nothing; None where the clock failed."""
         try:
-            return self.push(account)
+            return self.enter(account)
         except Exception:  # noqa: BLE001 - a clock of ours must not end the training
             self._fail()
             return None
 
-    def leave(self, depth: int | None) -> None:
-        """`pop` to the depth that `enter` gave; raises nothing."""
+    def try_exit(self, depth: int | None) -> None:
+        """`exit` to the depth that `try_enter` gave; raises nothing."""
         if depth is None:
             return
         try:
-            self.pop(depth)
+            self.exit(depth)
         except Exception:  # noqa: BLE001 - as above
             self._fail()
 
-    def rebase(self, account: str) -> None:
+    def reset_to(self, account: str) -> None:
         """Empty the stack onto `account`: after an error, nothing that was open is still open."""
-        self.switching()
+        self.notify_transition()
         self._charge()
         self._stack[:] = [account]
 
-    def gates(
+    def start_stop_hooks(
         self, account: str, begins: Callable[[], object], ends: Callable[[], object]
     ) -> tuple[Callable[[], None], Callable[[], None]]:
         """Two functions around something that belongs to `account` where training waits for it: one frame each.
@@ -155,9 +166,15 @@ class Accounts:
 
         return enter, leave
 
-    def booked(self, function: Callable[P, R], account: str, whose: str) -> Callable[P, R]:
-        """`function`, its seconds booked to `account` as whose they are: `inside` in a single frame, for every step."""
-        clock, stack, spent, claimed, by_whom_s = self._clock, self._stack, self._spent, self._claimed, self.by_whom_s
+    def wrap(self, function: Callable[P, R], account: str, whose: str) -> Callable[P, R]:
+        """`function`, its seconds booked to `account` as whose they are: `bucket` in a single frame, for every step."""
+        clock, stack, spent, claimed, by_whom_s = (
+            self._clock,
+            self._stack,
+            self._spent,
+            self._claimed,
+            self.seconds_by_source,
+        )
         key = (account, whose)
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -188,29 +205,29 @@ class Accounts:
         return call
 
     @contextmanager
-    def inside(self, account: str, whose: str | None = None) -> Iterator[None]:
+    def bucket(self, account: str, whose: str | None = None) -> Iterator[None]:
         """Book what happens inside to `account`, also when it raises, and whatever it left open.
 
         Args:
             account: Where the seconds go.
-            whose: Whose they are (`by_whom_s`); what is booked elsewhere in between is not.
+            whose: Whose they are (`seconds_by_source`); what is booked elsewhere in between is not.
         """
-        metered = account in METERED
+        metered = account in METERED_BUCKETS
         if metered:
-            self.switching()
-        depth = self.push(account)
+            self.notify_transition()
+        depth = self.enter(account)
         unclaimed_s = self._spent[account] - self._claimed[account]
         try:
             yield
         finally:
             if metered:
-                self.switching()
-            self.pop(depth)
+                self.notify_transition()
+            self.exit(depth)
             if whose is not None:
                 seconds = self._spent[account] - self._claimed[account] - unclaimed_s
                 self._claimed[account] += seconds
                 key = (account, whose)
-                self.by_whom_s[key] = self.by_whom_s.get(key, 0.0) + seconds
+                self.seconds_by_source[key] = self.seconds_by_source.get(key, 0.0) + seconds
 
     def read(self) -> dict[str, float]:
         """Seconds so far by account and part; they add up to the time since the run began."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.missing import Missing
 
 #: What `bubble_s` and `bubble_fraction` are, in the words of a run's header.
@@ -17,7 +17,7 @@ CONVENTION = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class PipelineShape:
     """What runs as a pipeline.
 
     Args:
@@ -99,7 +99,7 @@ _FORMS = {
 KNOWN = tuple(_FORMS)
 
 
-def theory(shape: Shape) -> float:
+def ideal_bubble_fraction(shape: PipelineShape) -> float:
     """The share of stage time that the schedule leaves idle if every stage takes equally long.
 
     A step goes from its start to the next one's, as it is measured; no barrier lies between them.
@@ -111,16 +111,17 @@ def theory(shape: Shape) -> float:
         Missing: Where no closed form is known.
 
     Example:
-        >>> theory(Shape(engine="torch", schedule="ScheduleGPipe", stages=4, microbatches=8))
+        >>> ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleGPipe", stages=4, microbatches=8))
         0.2727272727272727
-        >>> theory(Shape(engine="torch", schedule="ScheduleInterleaved1F1B", stages=4, microbatches=8, chunks=2))
+        >>> ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleInterleaved1F1B", stages=4,
+        ... microbatches=8, chunks=2))
         0.15789473684210525
     """
     form = _form(shape)
     return form.of(shape.stages, shape.microbatches, shape.chunks)
 
 
-def theory_words(shape: Shape) -> tuple[str, str]:
+def ideal_bubble_formula(shape: PipelineShape) -> tuple[str, str]:
     """The closed form as a formula, and its source with what it assumes.
 
     Raises:
@@ -130,7 +131,7 @@ def theory_words(shape: Shape) -> tuple[str, str]:
     return form.words, form.source
 
 
-def bubble_told(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
+def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
     """A sentence on a run's bubble; none where nothing is a pipeline.
 
     Args:
@@ -139,7 +140,7 @@ def bubble_told(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | 
 
     Example:
         >>> run = {"schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 1, "theory": "(p-1)/(m+p-1)"}
-        >>> bubble_told(run, {"bubble_s": 3.0, "stage_step_s": 12.0, "stage_outside_s": 0.6,
+        >>> describe_bubble(run, {"bubble_s": 3.0, "stage_step_s": 12.0, "stage_outside_s": 0.6,
         ...                   "bubble_theory_fraction": 0.2})
         ['pipeline bubble 25 % of stage time, 5 % outside the schedule; by its order alone ScheduleGPipe leaves 20 %
          ((p-1)/(m+p-1) with p = 2, m = 4)']
@@ -149,20 +150,21 @@ def bubble_told(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | 
     bubble_s, step_s, outside_s = (final.get(name) for name in ("bubble_s", "stage_step_s", "stage_outside_s"))
     said = "pipeline bubble not measured"
     if bubble_s is not None and step_s:
-        said = f"pipeline bubble {human(bubble_s / step_s, 'fraction')} of stage time"
+        said = f"pipeline bubble {format_amount(bubble_s / step_s, 'fraction')} of stage time"
         if outside_s is not None and bubble_s > 0:
-            said += f", {human(outside_s / step_s, 'fraction')} outside the schedule"
+            said += f", {format_amount(outside_s / step_s, 'fraction')} outside the schedule"
     share = final.get("bubble_theory_fraction")
     if share is None or pipeline.get("theory") is None:
         return [f"{said}; no closed form for {pipeline['schedule']} as it ran"]
     chunks = f", v = {pipeline['chunks']}" if pipeline["chunks"] > 1 else ""
     return [
-        f"{said}; by its order alone {pipeline['schedule']} leaves {human(share, 'fraction')} ({pipeline['theory']} "
+        f"{said}; by its order alone {pipeline['schedule']} leaves {format_amount(share, 'fraction')} "
+        f"({pipeline['theory']} "
         f"with p = {pipeline['stages']}, m = {pipeline['microbatches']}{chunks})"
     ]
 
 
-def _form(shape: Shape) -> _Form:
+def _form(shape: PipelineShape) -> _Form:
     form = _FORMS.get(shape.schedule)
     if form is None:
         raise Missing(f"no closed form is known for the bubble of {shape.schedule}")

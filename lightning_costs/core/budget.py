@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.records import Amount
 
 #: A step may cost so many times the dearest pace seen before a limit could be passed between two looks.
-SURGE = 2.0
+SAFETY_FACTOR = 2.0
 #: Looks are not further apart than this, in seconds at the pace seen.
 MOST_S = 10.0
 #: Totals of a train point may lack what meters were not asked for half a second: nearer to a limit they are asked.
@@ -23,7 +23,7 @@ _UNKNOWN = (0.0, 0.0, 0.0)
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passed:
+class LimitExceeded:
     """A limit that a total is at or past, both in the unit of the column."""
 
     column: str
@@ -34,20 +34,20 @@ class Passed:
         """The amount and the limit in human units.
 
         Example:
-            >>> Passed(column="energy_j", limit=3.6e6, amount=3.7e6).words("j")
+            >>> LimitExceeded(column="energy_j", limit=3.6e6, amount=3.7e6).words("j")
             '1.03 kWh of 1 kWh'
         """
-        return f"{human(self.amount, unit)} of {human(self.limit, unit)}"
+        return f"{format_amount(self.amount, unit)} of {format_amount(self.limit, unit)}"
 
 
-def check_limits(limits: Mapping[str, float]) -> dict[str, float]:
+def validate_limits(limits: Mapping[str, float]) -> dict[str, float]:
     """Limits as numbers.
 
     Raises:
         ValueError: For none at all, and for one that is not a finite number above 0.
 
     Example:
-        >>> check_limits({"cloud_usd": 50})
+        >>> validate_limits({"cloud_usd": 50})
         {'cloud_usd': 50.0}
     """
     if not isinstance(limits, Mapping) or not limits:
@@ -59,7 +59,7 @@ def check_limits(limits: Mapping[str, float]) -> dict[str, float]:
     return {str(column): float(limit) for column, limit in limits.items()}
 
 
-def check_columns(columns: Sequence[str], declarations: Mapping[str, Declaration]) -> None:
+def validate_limit_columns(columns: Sequence[str], declarations: Mapping[str, Declaration]) -> None:
     """Refuse what no total is kept of.
 
     Raises:
@@ -77,7 +77,7 @@ def check_columns(columns: Sequence[str], declarations: Mapping[str, Declaration
             )
 
 
-def unheld(
+def unenforceable_limits(
     limits: Mapping[str, float], declarations: Mapping[str, Declaration], lacking: Mapping[str, str]
 ) -> str | None:
     """Which limits nobody can hold, in words; None where all can be held.
@@ -88,7 +88,8 @@ def unheld(
         lacking: Why a column is missing, by those that are.
     """
     said = [
-        f"the budget of {human(limits[name], declarations[name].unit)} cannot be held, as {name} is missing: {why}"
+        f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be held, as {name} is "
+        f"missing: {why}"
         for name, why in lacking.items()
     ]
     return "; ".join(said) or None
@@ -114,20 +115,20 @@ class Budget:
         limits: Amount by counter column, in the column's unit.
 
     Raises:
-        ValueError: As `check_limits` does.
+        ValueError: As `validate_limits` does.
 
     Example:
         >>> budget = Budget({"energy_j": 100.0})
         >>> for step in (1, 2):
-        ...     assert budget.look(step, float(step), {"energy_j": 5.0 * step}) is None
+        ...     assert budget.update(step, float(step), {"energy_j": 5.0 * step}) is None
         >>> budget.next_step - 2  # 90 J are left, at 5 J a step
         9
-        >>> budget.look(11, 11.0, {"energy_j": 101.0})
-        Passed(column='energy_j', limit=100.0, amount=101.0)
+        >>> budget.update(11, 11.0, {"energy_j": 101.0})
+        LimitExceeded(column='energy_j', limit=100.0, amount=101.0)
     """
 
     def __init__(self, limits: Mapping[str, float]) -> None:
-        self.limits = check_limits(limits)
+        self.limits = validate_limits(limits)
         #: When to look again, whichever comes first: after so many steps, or at this moment.
         self.next_step, self.next_s = 0, 0.0
         self._first: _Mark | None = None
@@ -142,14 +143,14 @@ class Budget:
         """Whether somebody has to look, after so many steps at this moment."""
         return steps >= self.next_step or at_s >= self.next_s
 
-    def close(self, totals: Mapping[str, Amount], most_steps: float = math.inf) -> bool:
+    def near_limit(self, totals: Mapping[str, Amount], most_steps: float = math.inf) -> bool:
         """Whether a limit may be near, so that totals which lack a moment's readings will not do."""
         steps, seconds = self._room(totals)
         return steps < min(most_steps, 2) or seconds < CLOSE_S
 
-    def look(
+    def update(
         self, steps: int, at_s: float, totals: Mapping[str, Amount], *, most_steps: float = math.inf
-    ) -> Passed | None:
+    ) -> LimitExceeded | None:
         """Note the totals after so many steps, and set when to look again.
 
         Args:
@@ -168,7 +169,7 @@ class Budget:
         self.next_step = steps + (max(1, math.floor(apart)) if math.isfinite(apart) else 1 << 30)
         self.next_s = at_s + seconds_clear
         over = [
-            Passed(column=column, limit=limit, amount=amount)
+            LimitExceeded(column=column, limit=limit, amount=amount)
             for column, limit in self.limits.items()
             if (amount := totals.get(column)) is not None and amount >= limit
         ]
@@ -204,9 +205,9 @@ class Budget:
             if not a_step and self._young:  # meters move in steps of their own: nothing yet is not nothing ever
                 return 0.0, math.inf
             if a_step > 0:
-                steps = min(steps, left / (SURGE * a_step))
+                steps = min(steps, left / (SAFETY_FACTOR * a_step))
             if a_second > 0:
-                seconds = min(seconds, left / (SURGE * a_second))
+                seconds = min(seconds, left / (SAFETY_FACTOR * a_second))
         return steps, seconds
 
     @property
@@ -214,7 +215,7 @@ class Budget:
         """Whether too little time went by since the first step for every meter to have moved."""
         return self._first is None or self._last is None or self._last.at_s - self._first.at_s < CLOSE_S
 
-    def lost(self, totals: Mapping[str, Amount]) -> dict[str, float]:
+    def newly_unenforceable(self, totals: Mapping[str, Amount]) -> dict[str, float]:
         """Limits that nobody can hold any longer, as their totals went missing; each told once."""
         lost = {
             name: limit for name, limit in self.limits.items() if totals.get(name) is None and name not in self._lost
@@ -223,11 +224,13 @@ class Budget:
         return lost
 
     @property
-    def held(self) -> bool:
+    def enforceable(self) -> bool:
         """Whether any limit is still held."""
         return len(self._lost) < len(self.limits)
 
-    def nearly(self, totals: Mapping[str, Amount], share: float) -> list[tuple[Passed, float | None]]:
+    def limits_nearly_reached(
+        self, totals: Mapping[str, Amount], share: float
+    ) -> list[tuple[LimitExceeded, float | None]]:
         """Limits of which this share is used, each told once, as soon as a pace is known.
 
         Returns:
@@ -241,7 +244,7 @@ class Budget:
             self._warned.add(column)
             pace = self._paces[column][2]
             left = max(0.0, limit - amount) / pace if pace > 0 else None
-            told.append((Passed(column=column, limit=limit, amount=amount), left))
+            told.append((LimitExceeded(column=column, limit=limit, amount=amount), left))
         return told
 
 
@@ -249,14 +252,14 @@ def _per(amount: float, seconds: float) -> float:
     return amount / seconds if seconds > 0 else 0.0
 
 
-def share_used(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> float | None:
+def budget_fraction_used(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> float | None:
     """The share of a run's budget that is used, of the limit that is nearest; None without a budget or its totals."""
     limits = (header.get("budget") or {}).get("limits", {})
     shares = [amount / limit for column, limit in limits.items() if (amount := costs.get(column)) is not None]
     return max(shares, default=None)
 
 
-def budget_told(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[str]:
+def describe_budget(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[str]:
     """What of a run's budget is used, and whether it stopped the run.
 
     Args:
@@ -268,13 +271,13 @@ def budget_told(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[
         ...           "budget": {"limits": {"energy_j": 3.6e6}},
         ...           "stopped": {"by": "CostBudget", "step": 41, "column": "energy_j", "limit": 3.6e6,
         ...                       "amount": 3.61e6}}
-        >>> budget_told(header, {"energy_j": 3.7e6})
+        >>> describe_budget(header, {"energy_j": 3.7e6})
         ['stopped by CostBudget at step 41: energy_j was 1.00 kWh of 1 kWh', 'of the budget: energy_j 103 % of 1 kWh']
     """
     told = []
     if stopped := header.get("stopped"):
         declared = header["indicators"][stopped["column"]]
-        passed = Passed(**{name: stopped[name] for name in ("column", "limit", "amount")})
+        passed = LimitExceeded(**{name: stopped[name] for name in ("column", "limit", "amount")})
         told.append(
             f"stopped by {stopped['by']} at step {stopped['step']}: {passed.column} was "
             f"{passed.words(declared['unit'])}"
@@ -282,8 +285,8 @@ def budget_told(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[
     used = []
     for column, limit in (header.get("budget") or {}).get("limits", {}).items():
         declared, amount = header["indicators"][column], costs.get(column)
-        share = "an unknown part" if amount is None else human(amount / limit, "fraction")
-        used.append(f"{column} {share} of {human(limit, declared['unit'])}")
+        share = "an unknown part" if amount is None else format_amount(amount / limit, "fraction")
+        used.append(f"{column} {share} of {format_amount(limit, declared['unit'])}")
     if used:
         told.append(f"of the budget: {', '.join(used)}")
     return told

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from lightning_costs.core.formatting import digits, human
+from lightning_costs.core.formatting import format_amount, format_number
 from lightning_costs.core.metering import COMPONENTS
 
 #: Counted or read; estimated from a sample, with an interval; or made by a model, whose error nobody can bound.
@@ -61,7 +61,7 @@ def amount_text(amount: float | None, unit: str, kind: Certainty, interval: tupl
         ('≈ 45.5 J', 'missing')
     """
     error = max(interval[1] - amount, amount - interval[0]) if interval is not None and amount is not None else None
-    return noted(human(amount, unit), amount, kind, error)
+    return noted(format_amount(amount, unit), amount, kind, error)
 
 
 def noted(text: str, amount: float | None, kind: Certainty, error: float | None = None) -> str:
@@ -73,7 +73,7 @@ def noted(text: str, amount: float | None, kind: Certainty, error: float | None 
     if error is None or not amount:
         return f"{text} ± ?"
     share = 100 * error / amount
-    return f"{text} ± {'<0.1' if share < 0.1 else digits(float(f'{share:.2g}'))} %"
+    return f"{text} ± {'<0.1' if share < 0.1 else format_number(float(f'{share:.2g}'))} %"
 
 
 def amount_of(header: Mapping[str, Any], name: str, amount: float | None, unit: str) -> str:

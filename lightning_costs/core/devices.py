@@ -36,7 +36,7 @@ _PATTERNS: Final = [(name, re.compile(pattern, re.IGNORECASE)) for name, pattern
 _MAKER: Final = re.compile(r"^(NVIDIA\s+)?(Tesla\s+)?", re.IGNORECASE)
 
 
-def device_name(reported: str) -> str:
+def canonical_device_name(reported: str) -> str:
     """The name of a device in price tables.
 
     Args:
@@ -46,20 +46,21 @@ def device_name(reported: str) -> str:
         The table's name; what was reported, without blanks around it, for a device that has none.
 
     Example:
-        >>> device_name("NVIDIA H100 80GB HBM3"), device_name("NVIDIA H100 PCIe"), device_name("Tesla T4")
+        >>> canonical_device_name("NVIDIA H100 80GB HBM3"), canonical_device_name("NVIDIA H100 PCIe"),
+        ... canonical_device_name("Tesla T4")
         ('H100 SXM', 'H100 PCIe', 'T4')
-        >>> device_name("NVIDIA A100-SXM-64GB")
+        >>> canonical_device_name("NVIDIA A100-SXM-64GB")
         'NVIDIA A100-SXM-64GB'
     """
     bare = " ".join(_MAKER.sub("", reported.strip()).split())
     return next((name for name, pattern in _PATTERNS if pattern.fullmatch(bare)), reported.strip())
 
 
-def is_slice(reported: str) -> bool:
+def is_mig_slice(reported: str) -> bool:
     """Whether a device is a MIG slice of one, which no table prices.
 
     Example:
-        >>> is_slice("NVIDIA A100-SXM4-40GB MIG 1g.5gb"), is_slice("NVIDIA A100-SXM4-40GB")
+        >>> is_mig_slice("NVIDIA A100-SXM4-40GB MIG 1g.5gb"), is_mig_slice("NVIDIA A100-SXM4-40GB")
         (True, False)
     """
     return re.search(r"\bMIG\b", reported, re.IGNORECASE) is not None

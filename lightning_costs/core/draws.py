@@ -20,7 +20,7 @@ LEAST_APART = 16
 
 
 @final
-class Draws:
+class RecountSchedule:
     """Draws which batch is counted next: one of each block, whose length grows.
 
     Blocks are powers of two and begin at their multiples, and the draw depends on nothing else: ranks that count at

@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import final
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.records import Amount
 
 #: Share of ends that fall into the interval, where blocks of steps go on varying as they did.
@@ -21,7 +21,7 @@ _LEAST_CYCLES = 3
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class Forecast:
     """A total at the end of training, in the unit of its column.
 
     Args:
@@ -38,18 +38,18 @@ class Expected:
         """The estimate and its interval in human units.
 
         Example:
-            >>> Expected(middle=7300.0, low=7200.0, high=7400.0).words("s"), Expected(middle=5.3).words("usd")
+            >>> Forecast(middle=7300.0, low=7200.0, high=7400.0).words("s"), Forecast(middle=5.3).words("usd")
             ('2 h 01 min (2 h 00 min to 2 h 03 min)', '$5.30')
         """
-        middle = human(self.middle, unit)
+        middle = format_amount(self.middle, unit)
         if self.low is None or self.high is None:
             return middle
-        low, high = human(self.low, unit), human(self.high, unit)
+        low, high = format_amount(self.low, unit), format_amount(self.high, unit)
         return middle if low == high else f"{middle} ({low} to {high})"
 
 
 @final
-class Forecast:
+class Forecaster:
     """Extrapolates totals by the step: marks are taken as the run goes on.
 
     Where the run evaluates, whole cycles (evaluation to evaluation) are what goes on, so that the evaluations to come
@@ -62,11 +62,11 @@ class Forecast:
         names: Counters to extrapolate.
 
     Example:
-        >>> forecast = Forecast(["energy_j"])
+        >>> forecast = Forecaster(["energy_j"])
         >>> for step in (10, 20, 30, 40):
-        ...     forecast.mark(step, {"energy_j": 5.0 + 2.0 * step}, cycle=False)
-        >>> forecast.at_end(100)
-        {'energy_j': Expected(middle=205.0, low=205.0, high=205.0)}
+        ...     forecast.observe(step, {"energy_j": 5.0 + 2.0 * step}, cycle=False)
+        >>> forecast.predict(100)
+        {'energy_j': Forecast(middle=205.0, low=205.0, high=205.0)}
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -74,7 +74,7 @@ class Forecast:
         self._marks: list[tuple[float, tuple[Amount, ...]]] = []
         self._cycles: list[tuple[float, tuple[Amount, ...]]] = []
 
-    def mark(self, steps: float, costs: Mapping[str, Amount], *, cycle: bool) -> None:
+    def observe(self, steps: float, costs: Mapping[str, Amount], *, cycle: bool) -> None:
         """Note the totals after so many steps; `cycle` says that an evaluation just ended."""
         mark = (steps, tuple(costs.get(name) for name in self._names))
         if cycle:
@@ -88,7 +88,7 @@ class Forecast:
         """Whether the cost of evaluating is in the estimate."""
         return len(self._cycles) > 1
 
-    def at_end(self, planned_steps: float) -> dict[str, Expected]:
+    def predict(self, planned_steps: float) -> dict[str, Forecast]:
         """Totals after so many steps in all; empty before two marks, or where the plan has no end."""
         blocks = self._cycles if len(self._cycles) > 1 else self._marks
         if len(blocks) < 2 or not math.isfinite(planned_steps):
@@ -117,7 +117,7 @@ def _extrapolated(
     spread: list[tuple[float, tuple[Amount, ...]]],
     place: int,
     planned_steps: float,
-) -> Expected | None:
+) -> Forecast | None:
     first, last = blocks[0][1][place], blocks[-1][1][place]
     if first is None or last is None:
         return None
@@ -126,8 +126,8 @@ def _extrapolated(
     middle = last + rate * remaining
     half = _half_width(spread, place, remaining)
     if half is None:
-        return Expected(middle=middle)
-    return Expected(middle=middle, low=max(last, middle - half), high=middle + half)
+        return Forecast(middle=middle)
+    return Forecast(middle=middle, low=max(last, middle - half), high=middle + half)
 
 
 def _half_width(marks: list[tuple[float, tuple[Amount, ...]]], place: int, remaining: float) -> float | None:

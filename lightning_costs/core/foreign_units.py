@@ -55,14 +55,14 @@ _WHOLE = {
 }
 
 
-class ForeignUnit(NamedTuple):
+class ParsedUnit(NamedTuple):
     """A unit of ours, or a word of somebody's own, and what an amount in the foreign unit is multiplied by."""
 
     unit: str
     factor: float
 
 
-def foreign_unit(text: str) -> ForeignUnit:
+def parse_unit(text: str) -> ParsedUnit:
     """Read a unit as people write it: prefix and word, binary prefixes for bytes, `/s` for a rate.
 
     Args:
@@ -76,11 +76,11 @@ def foreign_unit(text: str) -> ForeignUnit:
         ValueError: For an empty text, and for FLOPS, which is written for operations and for operations per second.
 
     Example:
-        >>> foreign_unit("GMAC"), foreign_unit("kWh"), foreign_unit("img/s")
-        (ForeignUnit(unit='mac', factor=1000000000.0), ForeignUnit(unit='j', factor=3600000.0),
-         ForeignUnit(unit='samples_per_s', factor=1.0))
-        >>> foreign_unit("M"), foreign_unit("furlongs")
-        (ForeignUnit(unit='', factor=1000000.0), ForeignUnit(unit='furlongs', factor=1.0))
+        >>> parse_unit("GMAC"), parse_unit("kWh"), parse_unit("img/s")
+        (ParsedUnit(unit='mac', factor=1000000000.0), ParsedUnit(unit='j', factor=3600000.0),
+         ParsedUnit(unit='samples_per_s', factor=1.0))
+        >>> parse_unit("M"), parse_unit("furlongs")
+        (ParsedUnit(unit='', factor=1000000.0), ParsedUnit(unit='furlongs', factor=1.0))
     """
     text = " ".join(text.split())
     if not text:
@@ -89,26 +89,26 @@ def foreign_unit(text: str) -> ForeignUnit:
         prefix = text[:-5]
         raise ValueError(f"unit {text!r} could be {prefix}FLOP or {prefix}FLOP/s: write which of them it is")
     if text in UNITS:
-        return ForeignUnit(text, 1.0)
+        return ParsedUnit(text, 1.0)
     amount, rate, _ = text.partition("/s")
     found = _known(amount) if not rate or text.endswith("/s") else None
     if found is None:
-        return ForeignUnit(text, 1.0)
-    return ForeignUnit(f"{found.unit}_per_s", found.factor) if rate else found
+        return ParsedUnit(text, 1.0)
+    return ParsedUnit(f"{found.unit}_per_s", found.factor) if rate else found
 
 
-def _known(text: str) -> ForeignUnit | None:
+def _known(text: str) -> ParsedUnit | None:
     if text in _WHOLE:
-        return ForeignUnit(*_WHOLE[text])
+        return ParsedUnit(*_WHOLE[text])
     if text in _SI:
-        return ForeignUnit("", _SI[text])
+        return ParsedUnit("", _SI[text])
     if text in (*PHYSICAL, *COUNTS):
-        return ForeignUnit(text, 1.0)
+        return ParsedUnit(text, 1.0)
     found = re.fullmatch(r"(Ki|Mi|Gi|Ti|Pi)?(B|bytes)", text)
     if found and found[1]:
-        return ForeignUnit("bytes", _BINARY[found[1]])
+        return ParsedUnit("bytes", _BINARY[found[1]])
     for word, unit in sorted(_WORDS.items(), key=lambda pair: -len(pair[0])):
         prefix = text.removesuffix(word)
         if prefix != text and prefix.strip() in _SI:
-            return ForeignUnit(unit, _SI[prefix.strip()])
+            return ParsedUnit(unit, _SI[prefix.strip()])
     return None

@@ -1,4 +1,4 @@
-"""Amounts written for people: by itself (`human`), on an axis that has one unit (`display`), in a paper."""
+"""Amounts written for people: by itself (`format_amount`), on an axis that has one unit (`choose_unit`), in a paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_costs.core.units import JOULE_PER_KWH
 MISSING = "missing"
 
 
-class Display(NamedTuple):
+class DisplayUnit(NamedTuple):
     """Divide an amount by `factor` and write `suffix` behind it."""
 
     factor: float
@@ -56,7 +56,7 @@ _PAPER = {
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
-def human(amount: float | None, unit: str) -> str:
+def format_amount(amount: float | None, unit: str) -> str:
     """An amount in the unit a person would choose, with three significant digits.
 
     Args:
@@ -67,9 +67,10 @@ def human(amount: float | None, unit: str) -> str:
         Text such as '1 h 02 min', '3.51 GiB', '12.3 kJ' or 'missing'.
 
     Example:
-        >>> human(3725.0, "s"), human(2.5e9, "flop_per_s"), human(1536, "bytes"), human(None, "j")
+        >>> format_amount(3725.0, "s"), format_amount(2.5e9, "flop_per_s"), format_amount(1536, "bytes"),
+        ... format_amount(None, "j")
         ('1 h 02 min', '2.50 GFLOP/s', '1.50 KiB', 'missing')
-        >>> human(0.0421, "usd"), human(0.253, "fraction"), human(67128463, "samples")
+        >>> format_amount(0.0421, "usd"), format_amount(0.253, "fraction"), format_amount(67128463, "samples")
         ('$0.0421', '25.3 %', '67.1 M samples')
     """
     if amount is None:
@@ -84,23 +85,25 @@ def human(amount: float | None, unit: str) -> str:
     if unit == "s":
         return _duration(amount)
     if base == "usd":
-        return f"${digits(amount)}{tail}"
+        return f"${format_number(amount)}{tail}"
     if base == "fraction":
-        return f"{digits(100 * amount)} %{tail}"
+        return f"{format_number(100 * amount)} %{tail}"
     if base in _UNITS:
         step = _fitting(_UNITS[base][:3] if base == "g" else _UNITS[base], amount)  # a Mg is a tonne, a Gg no word
-        return f"{digits(amount / step.factor) if step.word == 'kWh' else _scaled(amount, step)} {step.word}{tail}"
+        return (
+            f"{format_number(amount / step.factor) if step.word == 'kWh' else _scaled(amount, step)} {step.word}{tail}"
+        )
     step = _fitting(_COUNTS, amount)
-    number = digits(amount) if abs(amount) < 1e5 else f"{_scaled(amount, step)} {step.word}".strip()
+    number = format_number(amount) if abs(amount) < 1e5 else f"{_scaled(amount, step)} {step.word}".strip()
     one = "batch" if base == "batches" else base.removesuffix("s")
     return f"{number} {one if amount == 1 else base}{tail}"
 
 
-def digits(amount: float) -> str:
+def format_number(amount: float) -> str:
     """A number with three significant digits, whole numbers below 100,000 in full.
 
     Example:
-        >>> digits(1234), digits(0.001234), digits(12.345), digits(1.0)
+        >>> format_number(1234), format_number(0.001234), format_number(12.345), format_number(1.0)
         ('1234', '0.00123', '12.3', '1')
     """
     if float(amount).is_integer() and abs(amount) < 1e5:
@@ -111,7 +114,7 @@ def digits(amount: float) -> str:
     return f"{amount:.{places}f}"
 
 
-def display(unit: str, largest: float | None) -> Display:
+def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
     """The unit to show a column in, chosen by its largest amount so that a chart has one unit on its axis.
 
     Args:
@@ -119,30 +122,32 @@ def display(unit: str, largest: float | None) -> Display:
         largest: Largest amount of the column; None where it has none.
 
     Example:
-        >>> display("s", 9000.0), display("j", 7.2e6).suffix, display("bytes", 3e9).suffix
-        (Display(factor=3600, suffix='h'), 'kWh', 'GiB')
-        >>> display("flop_per_s", 2e12).suffix, display("params", 3e7).suffix, display("fraction", 0.5).suffix
+        >>> choose_unit("s", 9000.0), choose_unit("j", 7.2e6).suffix, choose_unit("bytes", 3e9).suffix
+        (DisplayUnit(factor=3600, suffix='h'), 'kWh', 'GiB')
+        >>> choose_unit("flop_per_s", 2e12).suffix, choose_unit("params", 3e7).suffix, choose_unit("fraction",
+        ... 0.5).suffix
         ('TFLOP/s', 'M params', '%')
     """
     peak = largest if largest is not None and math.isfinite(largest) else 0.0
     base, rate, _ = unit.partition("_per_s")
     tail = "/s" if rate else ""
     if unit == "fraction":
-        return Display(0.01, "%")
+        return DisplayUnit(0.01, "%")
     if base in _UNITS or unit == "s":
         _, factor, word = _fitting(_AXIS_TIMES if unit == "s" else _UNITS[base], peak)
-        return Display(factor, f"{word}{tail}")
+        return DisplayUnit(factor, f"{word}{tail}")
     _, factor, word = _fitting(_AXIS_COUNTS, peak)
-    return Display(factor, f"{word} {base}{tail}".strip())
+    return DisplayUnit(factor, f"{word} {base}{tail}".strip())
 
 
-def three(amount: float) -> str:
+def format_3_digits(amount: float) -> str:
     """A number with three significant digits, thousands apart, as a power of ten where that is shorter.
 
     Example:
-        >>> three(12.04), three(1234.5), three(0.00123), three(1.234e18), three(0.0)
+        >>> format_3_digits(12.04), format_3_digits(1234.5), format_3_digits(0.00123),
+        ... format_3_digits(1.234e18), format_3_digits(0.0)
         ('12.0', '1,230', '0.00123', '1.23 × 10¹⁸', '0')
-        >>> three(3.0), three(999.6), three(1e-7)
+        >>> format_3_digits(3.0), format_3_digits(999.6), format_3_digits(1e-7)
         ('3', '1,000', '1.00 × 10⁻⁷')
     """
     if not math.isfinite(amount):
@@ -158,42 +163,48 @@ def three(amount: float) -> str:
     return f"{float(f'{mantissa}e{power}'):,.{max(0, 2 - power)}f}"
 
 
-def in_paper(amount: float, unit: str) -> str:
+def format_for_paper(amount: float, unit: str) -> str:
     """An amount in the unit that a paper would use.
 
     Example:
-        >>> in_paper(44321.0, "s"), in_paper(360.0, "s"), in_paper(4.6, "s"), in_paper(8.6e-6, "s")
+        >>> format_for_paper(44321.0, "s"), format_for_paper(360.0, "s"), format_for_paper(4.6, "s"),
+        ... format_for_paper(8.6e-6, "s")
         ('12.3 h', '6 min', '4.60 s', '8.60 µs')
-        >>> in_paper(7.2e6, "j"), in_paper(91.3, "j"), in_paper(1234.0, "g"), in_paper(3.21, "usd")
+        >>> format_for_paper(7.2e6, "j"), format_for_paper(91.3, "j"), format_for_paper(1234.0, "g"),
+        ... format_for_paper(3.21, "usd")
         ('2 kWh', '91.3 J', '1.23 kg', 'USD 3.21')
-        >>> in_paper(1.5e15, "flop")
+        >>> format_for_paper(1.5e15, "flop")
         '1.50 × 10¹⁵ FLOP'
     """
     if unit == "usd":
-        return f"USD {three(amount)}"
+        return f"USD {format_3_digits(amount)}"
     if unit == "flop":
-        return f"{three(amount)} FLOP"
+        return f"{format_3_digits(amount)} FLOP"
     _, factor, word = _fitting(_PAPER[unit], amount) if unit in _PAPER else (0, 1, unit.replace("_per_s", "/s"))
     shown = amount / factor if factor >= 1 else amount * round(1 / factor)  # 1e-6 is no exact number, 1e6 is
-    return f"{three(shown)} {word}"
+    return f"{format_3_digits(shown)} {word}"
 
 
-def device_time(device_s: float, *, node: bool = False) -> str:
+def format_device_time(device_s: float, *, node: bool = False) -> str:
     """Device time in device-hours, in device-seconds where it is short; node time where a device is a node.
 
     Example:
-        >>> device_time(354321.0), device_time(12.0, node=True)
+        >>> format_device_time(354321.0), format_device_time(12.0, node=True)
         ('98.4 device-hours', '12 node-seconds')
     """
     what = "node" if node else "device"
-    return f"{three(device_s / 3600)} {what}-hours" if device_s >= 360 else f"{three(device_s)} {what}-seconds"
+    return (
+        f"{format_3_digits(device_s / 3600)} {what}-hours"
+        if device_s >= 360
+        else f"{format_3_digits(device_s)} {what}-seconds"
+    )
 
 
-def exact(amount: float) -> str:
+def format_exact(amount: float) -> str:
     """An amount with ten significant digits, in its own unit.
 
     Example:
-        >>> exact(16123.417), exact(0.1 + 0.2), exact(1.5e18)
+        >>> format_exact(16123.417), format_exact(0.1 + 0.2), format_exact(1.5e18)
         ('16123.417', '0.3', '1.5e+18')
     """
     return f"{amount:.10g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def check_goal(monitor: str | None, mode: str | None) -> None:
+def validate_monitor(monitor: str | None, mode: str | None) -> None:
     """Refuse a metric without its direction, and a direction that is none.
 
     Raises:

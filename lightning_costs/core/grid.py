@@ -27,7 +27,7 @@ _NORDIC = {"SWE": ("SE1", "SE2", "SE3", "SE4"), "NOR": ("NO1", "NO2", "NO3", "NO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intensity:
+class CarbonIntensity:
     """Location-based carbon intensity of electricity, in grams of CO2 equivalent per kWh, with its source."""
 
     gco2e_per_kwh: float
@@ -35,12 +35,12 @@ class Intensity:
 
 
 @lru_cache(maxsize=64)
-def intensity(
+def lookup_carbon_intensity(
     country: str | None = None,
     region: str | None = None,
     cloud: str | None = None,
     cloud_region: str | None = None,
-) -> Intensity:
+) -> CarbonIntensity:
     """Look up the carbon intensity of a place.
 
     Args:
@@ -54,9 +54,9 @@ def intensity(
         ValueError: For a place that the tables do not have, with near matches.
 
     Example:
-        >>> intensity(country="FRA").gco2e_per_kwh
+        >>> lookup_carbon_intensity(country="FRA").gco2e_per_kwh
         56.039
-        >>> intensity(country="FRB")
+        >>> lookup_carbon_intensity(country="FRB")
         Traceback (most recent call last):
         ValueError: country 'FRB' is not in codecarbon's tables (ISO 3166-1 code or name); near: ...
     """
@@ -66,7 +66,7 @@ def intensity(
         return _cloud(cloud, cloud_region) if cloud is not None else _country(str(country), region)
 
 
-def near(got: str, known: Iterable[str]) -> list[str]:
+def close_matches(got: str, known: Iterable[str]) -> list[str]:
     """Up to four of the known names that are most like the one that came; the first ones where none is."""
     folded = {_folded(name): name for name in sorted(known)}
     matches = difflib.get_close_matches(_folded(got), list(folded), n=4, cutoff=0.4) or list(folded)[:4]
@@ -85,7 +85,7 @@ def _folded(name: str) -> str:
 
 
 def _unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> ValueError:
-    matches = near(got, known)
+    matches = close_matches(got, known)
     told = f"; near: {', '.join(matches)}" if matches else ""
     return ValueError(f"{what} {got!r} is not in codecarbon's tables{hint}{told}")
 
@@ -94,7 +94,7 @@ def _source(what: str) -> str:
     return f"{what}, location-based, codecarbon {version_of('codecarbon')}"
 
 
-def _cloud(cloud: str, cloud_region: str | None) -> Intensity:
+def _cloud(cloud: str, cloud_region: str | None) -> CarbonIntensity:
     table = list(csv.DictReader(io.StringIO(_shipped("data/cloud/impact.csv"))))
     rows = {row["region"]: row for row in table if row["provider"] == cloud.lower()}
     if not rows:
@@ -104,7 +104,9 @@ def _cloud(cloud: str, cloud_region: str | None) -> Intensity:
         raise ValueError(f"cloud={cloud!r} needs cloud_region=, for example {next(iter(rows))!r}")
     if (row := rows.get(cloud_region)) is None:
         raise _unknown(f"{cloud} region", cloud_region, rows)
-    return Intensity(gco2e_per_kwh=float(row["impact"]), source=_source(f"{cloud} {cloud_region}, {row['source']}"))
+    return CarbonIntensity(
+        gco2e_per_kwh=float(row["impact"]), source=_source(f"{cloud} {cloud_region}, {row['source']}")
+    )
 
 
 def _shipped(path: str) -> str:
@@ -147,7 +149,7 @@ class _Region(NamedTuple):
     about: str
 
 
-def _country(country: str, region: str | None) -> Intensity:
+def _country(country: str, region: str | None) -> CarbonIntensity:
     data = _tables()
     mix = data.get_global_energy_mix_data()
     codes = _codes(data)
@@ -159,14 +161,16 @@ def _country(country: str, region: str | None) -> Intensity:
         grams = mix[code].get("carbon_intensity")
         if grams is None:
             grams = _grams(data, country_iso_code=code)
-        return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code} {mix[code].get('year', '')}".strip()))
+        return CarbonIntensity(
+            gco2e_per_kwh=round(grams, 9), source=_source(f"{code} {mix[code].get('year', '')}".strip())
+        )
     known = _regions(code, data)
     found = known.get(_folded(region))
     if found is None:
         hint = "" if known else " (they have no regions of it)"
         raise _unknown(f"region of {code}", region, {each.name for each in known.values()}, hint)
     grams = _grams(data, country_iso_code=code, region=found.name)
-    return Intensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code}, {found.name}{found.about}"))
+    return CarbonIntensity(gco2e_per_kwh=round(grams, 9), source=_source(f"{code}, {found.name}{found.about}"))
 
 
 def _grams(data: DataSource, **place: str) -> float:

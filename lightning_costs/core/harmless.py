@@ -11,23 +11,23 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final
 _log = logging.getLogger("lightning_costs")
 
 
-class Measuring(Protocol):
+class FailSafe(Protocol):
     """Something that measures, until something goes wrong in it."""
 
     @property
     def broken(self) -> bool:
         """Whether measuring has stopped."""
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Called where an exception is handled: say it, and leave the training alone from now on."""
 
 
-S = TypeVar("S", bound=Measuring)
+S = TypeVar("S", bound=FailSafe)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
+def fail_safe(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
     """A method that raises nothing: where it would, measuring stops, and it and its like do nothing more."""
 
     @wraps(method)
@@ -37,7 +37,7 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         try:
             return method(measuring, *args, **kwargs)
         except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's training
-            measuring.stop_measuring()
+            measuring.disable()
             return None
 
     return tried

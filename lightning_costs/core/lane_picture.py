@@ -31,7 +31,7 @@ _FONT = "system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif"
 _CHARACTER = 7.2
 
 
-def lane_picture(pipeline: Mapping[str, Any], number: int = 0) -> str | None:
+def timeline_svg(pipeline: Mapping[str, Any], number: int = 0) -> str | None:
     """The picture of `header["pipeline"]`; None where no step's timeline is in it.
 
     White paper is a part of it, so that it reads on dark pages and in print; every kind has a letter, so that it reads

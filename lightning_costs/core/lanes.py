@@ -24,7 +24,7 @@ COMPUTE = ("F", "B", "I", "W")
 MOST_INTERVALS = 1500
 
 
-class Interval(NamedTuple):
+class Span(NamedTuple):
     """What a stage did for a while.
 
     Args:
@@ -45,11 +45,11 @@ class Interval(NamedTuple):
 Lane = Mapping[str, Any]
 
 
-def busy_s(intervals: Iterable[Interval]) -> float:
+def busy_s(intervals: Iterable[Span]) -> float:
     """Seconds in which at least one of the intervals ran: overlapping ones count once.
 
     Example:
-        >>> busy_s([Interval("F", 0, 0, 0.0, 2.0), Interval("B", 0, 0, 1.0, 3.0), Interval("F", 0, 1, 5.0, 6.0)])
+        >>> busy_s([Span("F", 0, 0, 0.0, 2.0), Span("B", 0, 0, 1.0, 3.0), Span("F", 0, 1, 5.0, 6.0)])
         4.0
     """
     total_s, until_s = 0.0, -math.inf
@@ -59,8 +59,8 @@ def busy_s(intervals: Iterable[Interval]) -> float:
     return total_s
 
 
-def lane(
-    intervals: Sequence[Interval],
+def stage_timeline(
+    intervals: Sequence[Span],
     *,
     step: int,
     rank: int,
@@ -109,7 +109,7 @@ def lane(
     }
 
 
-def joined(lanes: Iterable[Lane]) -> dict[str, Any] | None:
+def merge_timelines(lanes: Iterable[Lane]) -> dict[str, Any] | None:
     """Lanes of one replica's stages as one picture's data: all on the clock of the first stage, whose step begins at 0.
 
     Of several replicas the one of the lowest rank is taken, of several steps the latest that most lanes are of.
@@ -125,7 +125,7 @@ def joined(lanes: Iterable[Lane]) -> dict[str, Any] | None:
     step = max(set(steps), key=lambda number: (steps.count(number), number))
     by_stage = {each["stage"]: each for each in reversed(mine) if each["step"] == step}
     ordered = [by_stage[stage] for stage in sorted(by_stage)]
-    moves = shifts_us(ordered)
+    moves = clock_offsets_us(ordered)
     ends = [each["length_us"] + move for each, move in zip(ordered, moves, strict=True)]
     return {
         "step": step,
@@ -146,7 +146,7 @@ def joined(lanes: Iterable[Lane]) -> dict[str, Any] | None:
     }
 
 
-def shifts_us(lanes: Sequence[Lane]) -> list[int]:
+def clock_offsets_us(lanes: Sequence[Lane]) -> list[int]:
     """Microseconds to add to each lane so that all are on the first one's clock.
 
     Hosts' clocks are compared by Unix time, which processes of one machine share. Lanes of other machines, and those

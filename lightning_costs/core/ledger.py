@@ -25,9 +25,9 @@ class Ledger:
         >>> from lightning_costs.indicators.counts import Steps
         >>> ledger = Ledger({"steps": Steps.declaration()})
         >>> ledger.add({"steps": 2.0})
-        >>> checkpoint = ledger.state()
+        >>> checkpoint = ledger.state_dict()
         >>> ledger.add({"steps": 3.0})
-        >>> ledger.lose_since(checkpoint)
+        >>> ledger.mark_lost_since(checkpoint)
         >>> ledger.costs, ledger.lost
         ({'steps': 5.0}, {'steps': 3.0})
     """
@@ -73,26 +73,26 @@ class Ledger:
             if name in unreadable:
                 costs[name] = None
 
-    def settle(self, gauges: Mapping[str, Amount], *, unreadable: Container[str] = ()) -> None:
+    def set_gauges(self, gauges: Mapping[str, Amount], *, unreadable: Container[str] = ()) -> None:
         """Set gauges that follow from the totals; one that is None keeps its last reading, unless it is unreadable."""
         for name, amount in gauges.items():
             if amount is not None or name in unreadable:
                 self._costs[name] = amount
 
-    def price(self, costs: Mapping[str, Amount], lost: Mapping[str, Amount] | None = None) -> None:
+    def set_derived_totals(self, costs: Mapping[str, Amount], lost: Mapping[str, Amount] | None = None) -> None:
         """Set totals that are made from other totals; and what of them was lost, where an attempt begins."""
         self._costs |= costs
         self._lost |= lost or {}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Plain containers for a checkpoint."""
         return {"costs": dict(self._costs), "lost": dict(self._lost)}
 
-    def restore(self, state: Mapping[str, Any], *also: Mapping[str, Any]) -> list[str]:
-        """Continue from `state`, or from the furthest of several states of one run: totals never go down.
+    def load_state_dict(self, state: Mapping[str, Any], *also: Mapping[str, Any]) -> list[str]:
+        """Continue from `state_dict`, or from the furthest of several states of one run: totals never go down.
 
         A counter that one of them lacks is missing from then on: it cannot be right without its past. A gauge can,
-        at its next reading; until then it is that of the state which got furthest. Lost work is what `state` knew.
+        at its next reading; until then it is that of the state which got furthest. Lost work is what `state_dict` knew.
 
         Returns:
             Names of the counters that are missing now.
@@ -109,8 +109,8 @@ class Ledger:
         self._tell()
         return [name for name in self._counters if self._costs[name] is None and name not in LOST]
 
-    def lose_since(self, state: Mapping[str, Any] | None) -> None:
-        """What was spent after `state` bought nothing; without a state, nothing that was spent so far did.
+    def mark_lost_since(self, state: Mapping[str, Any] | None) -> None:
+        """What was spent after `state_dict` bought nothing; without a state, nothing that was spent so far did.
 
         With C and its lost part L in the state: lost = total - (C - L). This holds however many restarts there were,
         and from whichever checkpoint.
@@ -123,7 +123,7 @@ class Ledger:
             self._lost[name] = None if unknown else (total - then) + lost_then  # type: ignore[operator]
         self._tell()
 
-    def forget_lost(self) -> None:
+    def mark_lost_unknown(self) -> None:
         """Nobody knows what was lost."""
         self._lost = dict.fromkeys(self._lost)
         self._tell()

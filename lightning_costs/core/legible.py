@@ -15,13 +15,13 @@ _HIDDEN = re.compile(
 )
 
 
-def legible(text: str) -> str:
+def printable(text: str) -> str:
     r"""A text in which every character can be seen: others stand there as Python escapes them, lines end in newlines.
 
     Example:
-        >>> print(legible("\x1b[31mred\x1b[0m, \u202egnp.exe"))
+        >>> print(printable("\x1b[31mred\x1b[0m, \u202egnp.exe"))
         \x1b[31mred\x1b[0m, \u202egnp.exe
-        >>> legible("Zoë — 模型 👩\u200d🔬\n") == "Zoë — 模型 👩\u200d🔬\n"
+        >>> printable("Zoë — 模型 👩\u200d🔬\n") == "Zoë — 模型 👩\u200d🔬\n"
         True
     """
     return text if text.isprintable() else _HIDDEN.sub(_escaped, text)
@@ -35,26 +35,26 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def encodable(text: str) -> str:
+def utf8_encodable(text: str) -> str:
     """A text that UTF-8 holds: halves of surrogate pairs are escaped."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def legible_data(data: Any) -> Any:
+def printable_data(data: Any) -> Any:
     """Plain data, every text of which is legible; the same object if all are."""
     if isinstance(data, str):
-        return legible(data)
+        return printable(data)
     if isinstance(data, Mapping):
-        pairs = {legible_data(key): legible_data(value) for key, value in data.items()}
+        pairs = {printable_data(key): printable_data(value) for key, value in data.items()}
         same = all(a is b and v is w for (a, v), (b, w) in zip(data.items(), pairs.items(), strict=False))
         return data if same and len(pairs) == len(data) else pairs
     if isinstance(data, list | tuple):
-        items = [legible_data(item) for item in data]
+        items = [printable_data(item) for item in data]
         return data if all(a is b for a, b in zip(data, items, strict=True)) else items
     return data
 
 
-class LegibleLog(logging.Filter):
+class PrintableLogFilter(logging.Filter):
     """Log records whose messages are legible, whatever they quote."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -63,9 +63,9 @@ class LegibleLog(logging.Filter):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - arguments that do not fit: the handler says so
             return True
-        if (shown := legible(message)) != message:
+        if (shown := printable(message)) != message:
             record.msg, record.args = shown, None
         return True
 
 
-logging.getLogger("lightning_costs").addFilter(LegibleLog())
+logging.getLogger("lightning_costs").addFilter(PrintableLogFilter())

@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.core.records import Amount, Place
+from lightning_costs.core.records import Amount, RankInfo
 
 #: crc of the columns' names, rank, node, replica, stage, shard, points, batches, final, bytes of the device's name.
 _HEAD: Final = struct.Struct("<I5iqq?H")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class RankSnapshot:
     """A rank's totals so far: whoever misses one letter has everything with the next.
 
     Args:
@@ -30,7 +30,7 @@ class Letter:
         missing: [columns]: whether the rank will have no reading any more.
     """
 
-    place: Place
+    place: RankInfo
     points: int
     batches: int
     final: bool
@@ -38,15 +38,15 @@ class Letter:
     missing: NDArray[np.bool_]
 
 
-def sealed(letter: Letter, columns: Sequence[str]) -> bytes:
+def encode(letter: RankSnapshot, columns: Sequence[str]) -> bytes:
     """The letter as bytes: 43 and 9 a column, and the device's name.
 
     Example:
         >>> amounts, missing = np.array([8.0, np.nan]), np.array([False, True])
-        >>> letter = Letter(
-        ...     place=Place(rank=3), points=1, batches=2, final=False, amounts=amounts, missing=missing
+        >>> letter = RankSnapshot(
+        ...     place=RankInfo(rank=3), points=1, batches=2, final=False, amounts=amounts, missing=missing
         ... )
-        >>> opened(sealed(letter, ["samples", "flop"]), ["samples", "flop"]).place.rank
+        >>> decode(encode(letter, ["samples", "flop"]), ["samples", "flop"]).place.rank
         3
     """
     place = letter.place
@@ -59,7 +59,7 @@ def sealed(letter: Letter, columns: Sequence[str]) -> bytes:
     return b"".join((head, device, letter.amounts.astype("<f8").tobytes(), letter.missing.tobytes()))
 
 
-def opened(sealed: bytes, columns: Sequence[str]) -> Letter:
+def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
     """The letter in these bytes.
 
     Raises:
@@ -73,8 +73,8 @@ def opened(sealed: bytes, columns: Sequence[str]) -> Letter:
     if signature != _signature(columns) or len(sealed) != begin + 9 * n:
         raise ValueError(f"rank {rank} measures other columns than this rank: pass the same indicators on every rank")
     device = sealed[_HEAD.size : begin].decode() if length else None
-    return Letter(
-        place=Place(rank=rank, node=node, replica=replica, stage=stage, shard=shard, device=device),
+    return RankSnapshot(
+        place=RankInfo(rank=rank, node=node, replica=replica, stage=stage, shard=shard, device=device),
         points=points,
         batches=batches,
         final=final,
@@ -87,7 +87,7 @@ def _signature(columns: Iterable[str]) -> int:
     return zlib.crc32(",".join(columns).encode())
 
 
-class Totals:
+class RankTotals:
     """What this rank's letters say: its windows added up.
 
     Args:
@@ -109,10 +109,12 @@ class Totals:
             elif amount is not None:
                 so_far[index] = amount
 
-    def letter(self, place: Place, *, points: int, batches: int, final: bool, missing: Iterable[str]) -> Letter:
+    def snapshot(
+        self, place: RankInfo, *, points: int, batches: int, final: bool, missing: Iterable[str]
+    ) -> RankSnapshot:
         """As of now."""
         gone = set(missing)
-        return Letter(
+        return RankSnapshot(
             place=place,
             points=points,
             batches=batches,

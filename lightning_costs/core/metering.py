@@ -9,12 +9,12 @@ from typing import Any, Literal, final
 from lightning_costs.core.accounts import ACCOUNTS, PARTS
 
 #: A meter's own count of energy; power times time; a calculation from load; a constant power; no such device.
-Way = Literal["counter", "power", "model", "constant", "none"]
+MeterMethod = Literal["counter", "power", "model", "constant", "none"]
 COMPONENTS = ("gpu", "cpu", "ram")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metering:
+class MeterInfo:
     """How the energy of a component was got.
 
     Args:
@@ -26,7 +26,7 @@ class Metering:
         facts: Further figures (a cross-check, a share), by name with unit.
     """
 
-    method: Way
+    method: MeterMethod
     instrument: str
     error_j: float | None
     detail: str
@@ -38,7 +38,7 @@ class Metering:
         return {**{name: value for name, value in plain.items() if name != "facts"}, **self.facts}
 
 
-def by_account(joules: float, seconds: Mapping[str, float], now: str) -> dict[str, float]:
+def split_by_bucket(joules: float, seconds: Mapping[str, float], now: str) -> dict[str, float]:
     """A reading's energy over the accounts that the time since the reading before it went to, by their seconds.
 
     Exact where the time went to one account; else as if the power had been the same in all of them.
@@ -49,7 +49,7 @@ def by_account(joules: float, seconds: Mapping[str, float], now: str) -> dict[st
         now: The account that gets it where no time has passed.
 
     Example:
-        >>> by_account(6.0, {"train": 1.0, "data_wait": 1.0, "evaluate": 1.0}, now="train")
+        >>> split_by_bucket(6.0, {"train": 1.0, "data_wait": 1.0, "evaluate": 1.0}, now="train")
         {'train': 4.0, 'evaluate': 2.0}
     """
     spent = dict.fromkeys(ACCOUNTS, 0.0)
@@ -62,14 +62,14 @@ def by_account(joules: float, seconds: Mapping[str, float], now: str) -> dict[st
 
 
 @final
-class EdgeError:
+class EdgeErrorBound:
     """The bound of a counter that moves in steps: its lag times the highest mean power between two readings.
 
     Args:
         lag_s: How far behind the counter may be.
 
     Example:
-        >>> edge = EdgeError(0.1)
+        >>> edge = EdgeErrorBound(0.1)
         >>> edge.note(spent_j=50.0, elapsed_s=0.5)
         >>> edge.joules
         10.0

@@ -10,7 +10,7 @@ from lightning_costs.core.records import Amount
 
 
 @final
-class Outcome:
+class RunOutcome:
     """Best quality and cost-to-quality of a run, from its evaluations one after the other.
 
     Args:
@@ -18,11 +18,11 @@ class Outcome:
         columns: Names that metrics cannot have as columns: a metric of such a name is not told.
 
     Example:
-        >>> came_to = Outcome({"monitor": "acc", "mode": "max", "targets": [0.5], "indicators": {
+        >>> came_to = RunOutcome({"monitor": "acc", "mode": "max", "targets": [0.5], "indicators": {
         ...     "steps": {"kind": "counter", "role": "indicator"}}})
-        >>> came_to.see(1, {"acc": 0.4}, {"steps": 2.0})
-        >>> came_to.see(2, {"acc": 0.6}, {"steps": 3.0})
-        >>> came_to.told()
+        >>> came_to.update(1, {"acc": 0.4}, {"steps": 2.0})
+        >>> came_to.update(2, {"acc": 0.6}, {"steps": 3.0})
+        >>> came_to.summary()
         {'best_quality': 0.6, 'best_step': 2, 'target_reached': True, 'to_target_steps': 3.0}
     """
 
@@ -37,7 +37,7 @@ class Outcome:
         self._best: tuple[float, int] | None = None
         self._hits: dict[int, dict[str, float]] = {}
 
-    def see(self, step: int, quality: Mapping[str, float], costs: Mapping[str, Amount]) -> None:
+    def update(self, step: int, quality: Mapping[str, float], costs: Mapping[str, Amount]) -> None:
         """A point of the run; one that holds no quality is passed over."""
         if self._monitor is None or (value := quality.get(self._monitor)) is None:
             return
@@ -51,7 +51,7 @@ class Outcome:
                 spent = {name: costs.get(name) for name in self._counters}
                 self._hits[number] = {n: a for n, a in spent.items() if a is not None and not math.isnan(a)}
 
-    def told(self) -> dict[str, float | bool]:
+    def summary(self) -> dict[str, float | bool]:
         """The numbers; empty for a run that does not know its metric or logged none.
 
         `best_quality` at `best_step`; `to_target_<column>` is what every counter had come to at the first evaluation

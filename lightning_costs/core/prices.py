@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Self, final
 
-from lightning_costs.core.devices import device_name, is_slice
+from lightning_costs.core.devices import canonical_device_name, is_mig_slice
 from lightning_costs.core.missing import Missing
 
 _log = logging.getLogger("lightning_costs")
@@ -91,14 +91,14 @@ class PriceRow:
 
     def is_of(self, reported: str) -> bool:
         """Whether it is the price of a device, by the name that the device reports."""
-        return device_name(self.gpu).casefold() == device_name(reported).casefold()
+        return canonical_device_name(self.gpu).casefold() == canonical_device_name(reported).casefold()
 
     def age_days(self, today: Date | None = None) -> int:
         """Days since the figure was read."""
         return ((today or Date.today()) - Date.fromisoformat(self.date)).days
 
 
-def rows_of(data: Iterable[Mapping[str, Any]]) -> tuple[PriceRow, ...]:
+def parse_price_rows(data: Iterable[Mapping[str, Any]]) -> tuple[PriceRow, ...]:
     """Price rows from plain data, in their order.
 
     Raises:
@@ -110,10 +110,10 @@ def rows_of(data: Iterable[Mapping[str, Any]]) -> tuple[PriceRow, ...]:
 
 
 @lru_cache(maxsize=1)
-def shipped() -> tuple[PriceRow, ...]:
+def load_price_table() -> tuple[PriceRow, ...]:
     """The rows that come with the package."""
     text = files("lightning_costs.core").joinpath("prices.toml").read_text(encoding="utf-8")
-    return rows_of(tomllib.loads(text)["prices"])
+    return parse_price_rows(tomllib.loads(text)["prices"])
 
 
 def find_price(rows: Sequence[PriceRow], reported: str, *, provider: str, tier: str, region: str | None) -> PriceRow:
@@ -130,8 +130,8 @@ def find_price(rows: Sequence[PriceRow], reported: str, *, provider: str, tier: 
         Missing: Where no row is for it.
     """
     give = "give usd_per_device_h= with source= and date=, or a [[prices]] row"
-    name = device_name(reported)
-    if is_slice(reported):
+    name = canonical_device_name(reported)
+    if is_mig_slice(reported):
         raise Missing(f"{reported!r} is a slice of a device, which no price table has; {give}", warn=True)
     fitting = [row for row in rows if row.provider == provider and row.tier == tier]
     of_device = [row for row in fitting if row.is_of(reported)]
@@ -149,7 +149,7 @@ def find_price(rows: Sequence[PriceRow], reported: str, *, provider: str, tier: 
 
 
 @lru_cache(maxsize=64)
-def warn_if_old(row: PriceRow) -> None:
+def warn_if_stale(row: PriceRow) -> None:
     """Say once in a process that a price is old, and what to do."""
     if (days := row.age_days()) > OLD_DAYS:
         _log.warning(

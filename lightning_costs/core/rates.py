@@ -38,11 +38,11 @@ def electricity_price_usd(energy_j: float, usd_per_kwh: float, pue: float | None
     return energy_j / JOULE_PER_KWH * (pue or 1.0) * usd_per_kwh
 
 
-def hire_usd(hired_s: float, usd_per_h: float) -> float:
+def rental_usd(hired_s: float, usd_per_h: float) -> float:
     """Price of hired hardware in US dollars: device-seconds (or node-seconds) in hours x price.
 
     Example:
-        >>> hire_usd(7200.0, 2.5)
+        >>> rental_usd(7200.0, 2.5)
         5.0
     """
     return hired_s / 3600 * usd_per_h
@@ -72,7 +72,7 @@ PRICED = {
 }
 #: What they are made from.
 NEEDS = {"co2e_g": ("energy_j",), "cloud_usd": ("device_s", "node_s"), "electricity_usd": ("energy_j",)}
-PHYSICAL = ("energy_j", "device_s", "node_s")
+BASE_COLUMNS = ("energy_j", "device_s", "node_s")
 
 NO_PLACE = "no place was given: Tariff(country='FRA') or LIGHTNING_COSTS_COUNTRY=FRA"
 NO_ELECTRICITY = "no electricity price: Tariff(usd_per_kwh=0.25) or LIGHTNING_COSTS_USD_PER_KWH=0.25"
@@ -83,7 +83,7 @@ NO_PRICE = (
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class UnitPrices:
     """A tariff's numbers, once its place and its device are known; None where it says nothing.
 
     Args:
@@ -137,7 +137,7 @@ class Rates:
             column: One of `PRICED`.
             used: Physical amounts by column.
         """
-        energy_j, device_s, node_s = (used.get(name) for name in PHYSICAL)
+        energy_j, device_s, node_s = (used.get(name) for name in BASE_COLUMNS)
         if column == "co2e_g":
             known = energy_j is not None and self.gco2e_per_kwh is not None
             return carbon_g(energy_j, self.gco2e_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
@@ -145,12 +145,12 @@ class Rates:
             known = energy_j is not None and self.usd_per_kwh is not None
             return electricity_price_usd(energy_j, self.usd_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
         if self.usd_per_node_h is not None:
-            return None if node_s is None else hire_usd(node_s, self.usd_per_node_h)
+            return None if node_s is None else rental_usd(node_s, self.usd_per_node_h)
         if self.usd_per_device_h is None or device_s is None:
             return None
-        return hire_usd(device_s, self.usd_per_device_h)
+        return rental_usd(device_s, self.usd_per_device_h)
 
-    def need(self, column: str) -> str:
+    def base_column(self, column: str) -> str:
         """The physical column that a priced one is made from."""
         if column == "cloud_usd":
             return "device_s" if self.usd_per_node_h is None else "node_s"
@@ -177,7 +177,7 @@ class Rates:
             price = f"{self.usd_per_device_h:g} USD per device and hour"
         return ": ".join(filter(None, (price, self.hire)))
 
-    def kind(self, column: str) -> tuple[float | None, ...]:
+    def price_key(self, column: str) -> tuple[float | None, ...]:
         """What tells two attempts apart that are priced differently in a column."""
         if column == "co2e_g":
             return (self.gco2e_per_kwh, self.pue)
@@ -187,7 +187,7 @@ class Rates:
 
 
 @final
-class History:
+class PriceHistory:
     """What a run's attempts are priced by.
 
     Attempts of equal rates are one: their amounts are added up first and priced once.
@@ -200,7 +200,7 @@ class History:
 
     def __init__(self, attempts: Sequence[Mapping[str, Any]], tariff: Mapping[str, Any]) -> None:
         self._attempts = attempts or [{}]
-        self.rates = [Rates.of(attempt.get("tariff") or tariff) for attempt in self._attempts]
+        self.rates = [UnitPrices.of(attempt.get("tariff") or tariff) for attempt in self._attempts]
 
     def amount(self, column: str, used: Mapping[str, Amount], attempt: int | None = None) -> Amount:
         """A priced column at a point of the run.
@@ -254,7 +254,7 @@ class History:
         """Numbers of the attempts up to one, those of equal rates together."""
         groups: dict[tuple[float | None, ...], list[int]] = {}
         for number, rates in enumerate(self.rates[: last + 1]):
-            groups.setdefault(rates.kind(column), []).append(number)
+            groups.setdefault(rates.price_key(column), []).append(number)
         return list(groups.values())
 
     def _used(self, attempt: int, name: str) -> Amount:

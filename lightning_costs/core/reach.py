@@ -16,7 +16,7 @@ Curve = Literal["spent", "to_reach"]
 UNKNOWN = "what the run's restarts lost is unknown"
 
 
-def to_reach(points: polars.DataFrame, header: Mapping[str, Any]) -> tuple[polars.DataFrame, dict[str, str]]:
+def without_lost_work(points: polars.DataFrame, header: Mapping[str, Any]) -> tuple[polars.DataFrame, dict[str, str]]:
     """The points that led to the run's last attempt, and counters without what was lost by then.
 
     A counter's lost part is that of the attempt which made the point: it changes where an attempt begins only.

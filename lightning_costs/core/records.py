@@ -13,7 +13,7 @@ Trigger = Literal["train", "evaluate", "epoch", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RankInfo:
     """Who read a value, and whom that reading speaks for.
 
     Args:
@@ -140,7 +140,7 @@ class StepSample:
 class CostVector:
     """Amounts of one window by indicator name, as one rank read them (or, reduced, as the job's)."""
 
-    place: Place
+    place: RankInfo
     amounts: Mapping[str, Amount]
 
 

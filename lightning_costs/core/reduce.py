@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_costs.core.indicator import Declaration, Scope
-from lightning_costs.core.records import Amount, CostVector, Place
+from lightning_costs.core.records import Amount, CostVector, RankInfo
 
 
-def owner(place: Place, scope: Scope) -> tuple[int | str, ...]:
+def reading_owner(place: RankInfo, scope: Scope) -> tuple[int | str, ...]:
     """Who a reading of `scope` made at `place` speaks for: equal keys are one owner.
 
     A tensor-parallel group is one owner because torch counts a sharded product at its global shape on every
@@ -36,7 +36,7 @@ def owner(place: Place, scope: Scope) -> tuple[int | str, ...]:
 
 
 def reduce_ranks(
-    vectors: Iterable[CostVector], declarations: Mapping[str, Declaration], places: Sequence[Place]
+    vectors: Iterable[CostVector], declarations: Mapping[str, Declaration], places: Sequence[RankInfo]
 ) -> dict[str, Amount]:
     """Join the vectors of a window over ranks.
 
@@ -50,9 +50,9 @@ def reduce_ranks(
         Column name to the job's amount; None where an owner's reading is missing.
 
     Example:
-        >>> from lightning_costs.core.records import CostVector, Place
+        >>> from lightning_costs.core.records import CostVector, RankInfo
         >>> from lightning_costs.indicators.energy import CpuEnergyJ
-        >>> places = [Place(rank=0), Place(rank=1)]
+        >>> places = [RankInfo(rank=0), RankInfo(rank=1)]
         >>> heard = [CostVector(place=places[0], amounts={"cpu_energy_j": 5.0}),
         ...          CostVector(place=places[1], amounts={})]
         >>> reduce_ranks(heard, {"cpu_energy_j": CpuEnergyJ.declaration()}, places)
@@ -62,18 +62,18 @@ def reduce_ranks(
     if len(places) == len(vectors) == 1:
         return {name: vectors[0].amounts.get(name) for name in declarations}
     by_rank = {vector.place.rank: vector for vector in vectors}
-    joint = Joint(declarations, [by_rank[p.rank].place if p.rank in by_rank else p for p in places])
+    joint = RankReducer(declarations, [by_rank[p.rank].place if p.rank in by_rank else p for p in places])
     heard = np.array([place.rank in by_rank for place in joint.places], dtype=bool)
     readings = np.full((len(joint.places), len(declarations)), np.nan)
     for row, place in enumerate(joint.places):
         if place.rank in by_rank:
             amount_of = by_rank[place.rank].amounts.get
             readings[row] = [np.nan if (amount := amount_of(name)) is None else amount for name in declarations]
-    return dict(zip(declarations, joint.join(readings, heard), strict=True))
+    return dict(zip(declarations, joint.reduce(readings, heard), strict=True))
 
 
 @final
-class Joint:
+class RankReducer:
     """Joins the readings of many ranks, all columns of a scope at once.
 
     Args:
@@ -81,7 +81,7 @@ class Joint:
         places: [ranks]: everyone who takes part.
     """
 
-    def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[Place]) -> None:
+    def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[RankInfo]) -> None:
         #: [ranks], ascending: the order of the rows.
         self.places = sorted(places, key=lambda place: place.rank)
         self._across = [declared.across for declared in declarations.values()]
@@ -95,7 +95,7 @@ class Joint:
         """[owners][members]: the rows of each owner's ranks."""
         members: dict[tuple[int | str, ...], list[int]] = {}
         for row, place in enumerate(self.places):
-            members.setdefault(owner(place, scope), []).append(row)
+            members.setdefault(reading_owner(place, scope), []).append(row)
         return list(members.values())
 
     def owners(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> Iterator[_OfOwners]:
@@ -121,7 +121,7 @@ class Joint:
                         break  # a device's lowest rank that is heard speaks for it: nobody steps in
             yield _OfOwners(columns, spoken, members)
 
-    def join(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> list[Amount]:
+    def reduce(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> list[Amount]:
         """[columns]: the job's amounts; None where an owner's reading is missing."""
         job: list[Amount] = [None] * readings.shape[1]
         for column, across in enumerate(self._across):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.rates import NEEDS, PHYSICAL, PRICED, History, Rates
+from lightning_costs.core.rates import BASE_COLUMNS, NEEDS, PRICED, PriceHistory, UnitPrices
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
@@ -32,7 +32,7 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
     last = points.row(-1, named=True) if points.height else {}
     for name in header["priced"]:
         if last and last[name] is None and name not in header["missing"]:
-            need = Rates.of(header["tariff"]).need(name)
+            need = UnitPrices.of(header["tariff"]).base_column(name)
             header["missing"][name] = f"{need} is missing, and the price is made from it"
             header["methods"].pop(name, None)
     return replace(run, header=header, points=points)
@@ -56,11 +56,11 @@ def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
         for attempt in header.get("attempts", ())
     ]
     own = attempts[-1]["tariff"] if attempts else tariff.for_device(_device({}, header)).as_dict()
-    history = History(attempts, own)
+    history = PriceHistory(attempts, own)
     for number, attempt in enumerate(attempts):
         if number and attempt.get("lost") is not None:
-            attempt["lost"] = lost_at(history, number, attempt["lost"], priced)
-    missing, methods = told(history, priced, header.get("missing", {}), header.get("methods", {}))
+            attempt["lost"] = lost_priced_at_attempt(history, number, attempt["lost"], priced)
+    missing, methods = missing_and_methods(history, priced, header.get("missing", {}), header.get("methods", {}))
     return {
         **header,
         "indicators": declared,
@@ -72,7 +72,9 @@ def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
     }
 
 
-def lost_at(history: History, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]) -> dict[str, Amount]:
+def lost_priced_at_attempt(
+    history: PriceHistory, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]
+) -> dict[str, Amount]:
     """What restarts had lost when an attempt began, priced columns anew; what is absent is 0.
 
     Args:
@@ -85,8 +87,8 @@ def lost_at(history: History, attempt: int, lost: Mapping[str, Amount], priced: 
     return {name: amount for name, amount in {**lost, **anew}.items() if amount != 0}
 
 
-def told(
-    history: History, priced: Sequence[str], missing: Mapping[str, str], methods: Mapping[str, str]
+def missing_and_methods(
+    history: PriceHistory, priced: Sequence[str], missing: Mapping[str, str], methods: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Why columns are missing, and how the others were got, the priced ones anew."""
     missing = {name: why for name, why in missing.items() if name not in priced}
@@ -110,7 +112,7 @@ def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.
     """
     import polars
 
-    names = [name for name in (*PHYSICAL, "total_s", "nodes") if name in points.columns]
+    names = [name for name in (*BASE_COLUMNS, "total_s", "nodes") if name in points.columns]
     used: list[dict[str, Amount]] = points.select(names).to_dicts() if names else [{}] * points.height
     priced = priced_amounts(used, header)
     return points.with_columns([polars.Series(name, amounts, polars.Float64) for name, amounts in priced.items()])
@@ -127,7 +129,7 @@ def priced_amounts(
         first: Row of the first of them.
     """
     attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
-    history = History(attempts, header.get("tariff", {}))
+    history = PriceHistory(attempts, header.get("tariff", {}))
     begins = [(attempt["row"], number) for number, attempt in enumerate(attempts) if "row" in attempt] or [(0, 0)]
     rows = [row for row, _ in begins]
     used = [_with_node_s(at, attempts) for at in used]

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.letter import Letter
-from lightning_costs.core.records import Amount, Place
-from lightning_costs.core.reduce import Joint
+from lightning_costs.core.letter import RankSnapshot
+from lightning_costs.core.records import Amount, RankInfo
+from lightning_costs.core.reduce import RankReducer
 
 #: A rank that sends nothing for so long, while two points passed, is gone: what only it knows is missing.
-PATIENCE_S = 60.0
+RANK_TIMEOUT_S = 60.0
 #: Columns whose spread over ranks goes into the header, where ranks have them.
 SPREAD = (
     "data_wait_s",
@@ -32,7 +32,7 @@ SPREAD = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
+class JobWindow:
     """The job's window, as far as its ranks were heard.
 
     Args:
@@ -50,7 +50,7 @@ class Joined:
 
 
 @final
-class Roll:
+class RankAggregator:
     """Keeps every rank's last letter, and joins them into windows of the job.
 
     A rank that is late counts with its last totals: the job's totals catch up when it is heard again. One that was
@@ -61,12 +61,12 @@ class Roll:
         places: [ranks]: everyone who takes part; letters say better where they are.
     """
 
-    def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[Place]) -> None:
+    def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[RankInfo]) -> None:
         self._declarations = dict(declarations)
         self.columns = list(declarations)
         self._counter = np.array([declared.kind == "counter" for declared in declarations.values()], dtype=bool)
         self._own = [name for name, declared in declarations.items() if declared.across == "rank0"]
-        self._joint = Joint(declarations, places)
+        self._joint = RankReducer(declarations, places)
         self._rows = {place.rank: row for row, place in enumerate(self._joint.places)}
         ranks = len(self._rows)
         self._amounts = np.full((ranks, len(self.columns)), np.nan)
@@ -83,11 +83,11 @@ class Roll:
         self._relocated = False
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[RankInfo]:
         """[ranks]: where each is, as it said itself."""
         return self._joint.places
 
-    def hear(self, letter: Letter, now_s: float) -> None:
+    def update(self, letter: RankSnapshot, now_s: float) -> None:
         """A letter came; an older one than the last of its rank is left out."""
         row = self._rows.get(letter.place.rank)
         if row is None or letter.place.rank in self._gone:
@@ -102,30 +102,30 @@ class Roll:
             self._joint.places[row] = letter.place
             self._relocated = True
 
-    def late(self, points: int, batches: int = 0) -> list[int]:
+    def pending_ranks(self, points: int, batches: int = 0) -> list[int]:
         """Ranks that wrote neither a final letter nor one at this point, and are not gone; or none of these batches."""
         behind = ((self._points < points) | (self._batches < batches)) & ~self._final
         return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._gone]
 
-    def stuck(self, points: int) -> set[int]:
+    def stalled_ranks(self, points: int) -> set[int]:
         """Ranks that were late at the point before this one, too: waiting for them is of no use."""
-        return {rank for rank in self.late(points) if max(1, self._points[self._rows[rank]]) < points - 1}
+        return {rank for rank in self.pending_ranks(points) if max(1, self._points[self._rows[rank]]) < points - 1}
 
-    def give_up(self, points: int, now_s: float, *, ending: bool) -> None:
+    def drop_silent_ranks(self, points: int, now_s: float, *, ending: bool) -> None:
         """Note who is gone at this point: a late rank at the end, or one that was silent for `PATIENCE_S`."""
-        for rank in self.late(points):
+        for rank in self.pending_ranks(points):
             row = self._rows[rank]
             silent_s = now_s - self._heard_s[row]
             never = self._points[row] < 0
             if ending:
                 said = "was never heard" if never else f"was not heard after its point {self._points[row]}"
                 self._gone[rank] = f"rank {rank} {said}, and the run has ended"
-            elif self._points[row] < points - 1 and silent_s > PATIENCE_S:
+            elif self._points[row] < points - 1 and silent_s > RANK_TIMEOUT_S:
                 self._gone[rank] = f"rank {rank} was not heard for {silent_s:.0f} s"
         if points >= 0 and np.isnan(self._heard_s).any():  # a rank that never writes is waited for from now on
             self._heard_s[np.isnan(self._heard_s)] = now_s
 
-    def join(self, own: Mapping[str, Amount], points: int) -> Joined:
+    def aggregate(self, own: Mapping[str, Amount], points: int) -> JobWindow:
         """The job's window since the last call.
 
         Args:
@@ -133,12 +133,12 @@ class Roll:
             points: The point that it belongs to.
         """
         if self._relocated:
-            self._joint, self._relocated = Joint(self._declarations, self._joint.places), False
+            self._joint, self._relocated = RankReducer(self._declarations, self._joint.places), False
         readings = self._amounts
         if self._gone:
             readings = readings.copy()
             readings[[self._rows[rank] for rank in self._gone]] = np.nan
-        amounts = dict(zip(self.columns, self._joint.join(readings, self._points >= 0), strict=True))
+        amounts = dict(zip(self.columns, self._joint.reduce(readings, self._points >= 0), strict=True))
         window: dict[str, Amount] = {**amounts, **{name: own.get(name) for name in self._own}}
         for name, before in self._totals.items():
             if name in self._own:
@@ -154,7 +154,7 @@ class Roll:
         if (self._points == points).all():
             even = {**window, **self._since_even}
             self._since_even = {n: None if so_far is None else 0.0 for n, so_far in self._since_even.items()}
-        return Joined(window=window, even=even, missing=missing, lacks=lacks)
+        return JobWindow(window=window, even=even, missing=missing, lacks=lacks)
 
     def _reasons(
         self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]
@@ -181,7 +181,7 @@ class Roll:
                     why[name], lacks[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
         return why, lacks
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """For the header: who was heard, the spread of some columns over ranks, and who keeps the others waiting."""
         places = self._joint.places
         most = self._points.max()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 
 
 @final
@@ -38,11 +38,11 @@ class Roofline:
         placed = f"{self.bound}-bound: {has}, {needs}"
         if self.attained_fraction is None:
             return placed
-        attained = human(self.attained_fraction, "fraction")
-        return f"{placed}; {attained} of the attainable {human(self.attainable_flop_per_s, 'flop_per_s')}"
+        attained = format_amount(self.attained_fraction, "fraction")
+        return f"{placed}; {attained} of the attainable {format_amount(self.attainable_flop_per_s, 'flop_per_s')}"
 
 
-def place(
+def roofline(
     *,
     flop: float,
     access_bytes: float,
@@ -63,14 +63,14 @@ def place(
         ValueError: For a negative or infinite count, no bytes, a peak that is not positive, or a negative rate.
 
     Example:
-        >>> placed = place(flop=4e9, access_bytes=1e9, peak_flop_per_s=1e12, peak_bytes_per_s=1e11)
+        >>> placed = roofline(flop=4e9, access_bytes=1e9, peak_flop_per_s=1e12, peak_bytes_per_s=1e11)
         >>> placed.bound, placed.ridge_flop_per_byte, placed.attainable_flop_per_s
         ('memory', 10.0, 400000000000.0)
         >>> placed.words()
         'memory-bound: 4 FLOP a byte, computing bounds it from 10 on'
-        >>> place(flop=4e9, access_bytes=1e9, peak_flop_per_s=1e12, peak_bytes_per_s=1e11, flop_per_s=1e11).words()
+        >>> roofline(flop=4e9, access_bytes=1e9, peak_flop_per_s=1e12, peak_bytes_per_s=1e11, flop_per_s=1e11).words()
         'memory-bound: 4 FLOP a byte, computing bounds it from 10 on; 25 % of the attainable 400 GFLOP/s'
-        >>> place(flop=4e9, access_bytes=1e9, peak_flop_per_s=None, peak_bytes_per_s=None).words()
+        >>> roofline(flop=4e9, access_bytes=1e9, peak_flop_per_s=None, peak_bytes_per_s=None).words()
         "4 FLOP a byte; the device's peaks are unknown"
     """
     if not (0 <= flop < math.inf and 0 < access_bytes < math.inf):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.legible import legible, legible_data
-from lightning_costs.core.reach import to_reach
+from lightning_costs.core.legible import printable, printable_data
+from lightning_costs.core.reach import without_lost_work
 from lightning_costs.core.records import Amount
 from lightning_costs.core.summary import html_table, summary_rows
 
@@ -31,7 +31,7 @@ class RunRecord:
     _read: Callable[[], polars.DataFrame] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
-    def later(cls, *, header: Mapping[str, Any], read: Callable[[], polars.DataFrame], source: str) -> RunRecord:
+    def lazy(cls, *, header: Mapping[str, Any], read: Callable[[], polars.DataFrame], source: str) -> RunRecord:
         """A run whose points are read when somebody first looks at them.
 
         A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
@@ -93,24 +93,24 @@ class RunRecord:
         Points of lost work are left out; of every counter, what was lost is taken off. Where nobody knows how much
         that is, counters are missing, with their reason in the header.
         """
-        points, reasons = to_reach(self.points, self.header)
+        points, reasons = without_lost_work(self.points, self.header)
         header = {**self.header, "missing": {**self.header.get("missing", {}), **reasons}}
         return replace(self, header=header, points=points)
 
     def _repr_html_(self) -> str:
-        shown = legible_run(self)
+        shown = printable_run(self)
         return html_table(shown.name, summary_rows(shown.header, shown.final))
 
 
-def legible_run(run: RunRecord) -> RunRecord:
+def printable_run(run: RunRecord) -> RunRecord:
     """A run, every text of which is legible, as what is told of it needs; the same object if all are."""
-    header = legible_data(run.header)
+    header = printable_data(run.header)
     columns = run.points.columns
-    taken = {name for name in columns if legible(name) == name}
+    taken = {name for name in columns if printable(name) == name}
     shown = {}
     for name in columns:
         if name not in taken:
-            shown[name] = _another(legible(name), taken)
+            shown[name] = _another(printable(name), taken)
             taken.add(shown[name])
     if header is run.header and not shown:
         return run

@@ -282,7 +282,7 @@ class Strata(Generic[T]):
         self.unknown.pop(stratum.key, None)
         self._changed.add(stratum)
 
-    def take_back(self, stratum: Stratum[T]) -> None:
+    def remove(self, stratum: Stratum[T]) -> None:
         """The batch of a stratum that was booked last was none."""
         if stratum.positions and stratum.positions[-1] == stratum.batches:  # it was counted, at nothing
             self.counted -= 1

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from lightning_costs.core.budget import budget_told
+from lightning_costs.core.budget import describe_budget
 from lightning_costs.core.certainty import amount_of
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.metering import COMPONENTS
-from lightning_costs.core.verdict import verdict
+from lightning_costs.core.verdict import describe_input_stalls
 
 
-class Row(NamedTuple):
+class SummaryRow(NamedTuple):
     """One line of a table: what, how much in human units, and how it was got or why it is missing."""
 
     label: str
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 def summary_rows(
     header: Mapping[str, Any], final: Mapping[str, float | None], *, everything: bool = False
-) -> list[Row]:
+) -> list[SummaryRow]:
     """The headline costs of a run in human units, missing ones with how to get them.
 
     Args:
@@ -40,11 +40,11 @@ def summary_rows(
             continue
         amount = final.get(name)
         note = missing.get(name, "") if amount is None else methods.get(name, "")
-        rows.append(Row(declared["label"], amount_of(header, name, amount, declared["unit"]), note))
+        rows.append(SummaryRow(declared["label"], amount_of(header, name, amount, declared["unit"]), note))
     return rows
 
 
-def lost_words(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
+def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
     """What a run's restarts lost, in words; None where they lost nothing.
 
     Args:
@@ -52,7 +52,7 @@ def lost_words(header: Mapping[str, Any], final: Mapping[str, float | None]) -> 
         final: Column name to the final amount, as spent.
 
     Example:
-        >>> lost_words({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
+        >>> describe_lost_work({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
         'lost 12.3 s of 60 s to restarts'
     """
     if len(header.get("attempts", ())) < 2 or "lost_s" not in header["indicators"] | final:
@@ -61,10 +61,10 @@ def lost_words(header: Mapping[str, Any], final: Mapping[str, float | None]) -> 
     if lost_s is None:
         why = header.get("missing", {}).get("lost_s", "not measured")
         return f"lost an unknown part to restarts ({why})"
-    return f"lost {human(lost_s, 's')} of {human(total_s, 's')} to restarts" if lost_s else None
+    return f"lost {format_amount(lost_s, 's')} of {format_amount(total_s, 's')} to restarts" if lost_s else None
 
 
-def attempts_told(header: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+def describe_attempts(header: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """The attempts of a run that was restarted, a line each, and what the restarts lost.
 
     Args:
@@ -72,7 +72,7 @@ def attempts_told(header: Mapping[str, Any], final: Mapping[str, float | None]) 
         final: Column name to the final amount, as spent.
 
     Example:
-        >>> attempts_told({"attempts": [
+        >>> describe_attempts({"attempts": [
         ...     {"began": "2026-01-02T03:04:05.678+00:00", "from_step": 0, "devices": 4, "status": "killed"},
         ...     {"began": "2026-01-02T04:04:05.678+00:00", "from_step": 120, "devices": 2},
         ... ], "indicators": {}}, {"lost_s": 0.0, "total_s": 60.0})
@@ -95,7 +95,7 @@ def attempts_told(header: Mapping[str, Any], final: Mapping[str, float | None]) 
         ]
         told.append(f"attempt {number}: {', '.join(part for part in parts if part)}")
     if "lost_s" in header["indicators"] | final:
-        told.append(lost_words(header, final) or "restarts lost nothing")
+        told.append(describe_lost_work(header, final) or "restarts lost nothing")
     return told
 
 
@@ -109,7 +109,7 @@ _KINDS = {
 }
 
 
-def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
+def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
     """What a run says beside its columns: whether it waited for data, how energy was got, what is uncounted, and more.
 
     Args:
@@ -117,10 +117,14 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         final: Column name to the final amount; without it nothing is said of waiting.
 
     Example:
-        >>> sentences({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
+        >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
-    said = [*budget_told(header, final), *verdict(header.get("setup") or {}, final)] if final is not None else []
+    said = (
+        [*describe_budget(header, final), *describe_input_stalls(header.get("setup") or {}, final)]
+        if final is not None
+        else []
+    )
     if history := header.get("repriced"):
         day = str(history[-1].get("until", ""))[:10]
         said.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
@@ -128,8 +132,8 @@ def sentences(header: Mapping[str, Any], final: Mapping[str, float | None] | Non
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):
         held = {word: at_peak[name] for name, word in _KINDS.items() if at_peak.get(name)}
-        kinds = ", ".join(f"{word} {human(nbytes, 'bytes')}" for word, nbytes in held.items())
-        total = human(at_peak["total_bytes"], "bytes")
+        kinds = ", ".join(f"{word} {format_amount(nbytes, 'bytes')}" for word, nbytes in held.items())
+        total = format_amount(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
     said += _ranks(header.get("ranks") or {}, final or {})
     said += _energy(header.get("energy") or {})
@@ -161,9 +165,9 @@ def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[s
     if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         said.append(
             f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
-            f"{human(slowest['ahead_s'], 's')} of {human(train_s, 's')} "
-            f"(its data {human(slowest['data_wait_s'], 's')}, its work before the backward "
-            f"{human(slowest['lead_s'], 's')})"
+            f"{format_amount(slowest['ahead_s'], 's')} of {format_amount(train_s, 's')} "
+            f"(its data {format_amount(slowest['data_wait_s'], 's')}, its work before the backward "
+            f"{format_amount(slowest['lead_s'], 's')})"
         )
     if gone := told.get("gone"):
         said.append(f"{len(gone)} of {of} ranks are gone: {'; '.join(gone.values())}")
@@ -181,14 +185,15 @@ def _energy(told: Mapping[str, Any]) -> list[str]:
         how = told.get(component)
         if how is None or how["method"] == "none":
             continue
-        bound = "no bound" if how["error_j"] is None else f"within {human(how['error_j'], 'j')}"
+        bound = "no bound" if how["error_j"] is None else f"within {format_amount(how['error_j'], 'j')}"
         parts.append(f"{component.upper()} by {how['method']} ({how['instrument']}), {bound}")
     said = [f"energy: {'; '.join(parts)}"] if parts else []
     if ratio := told.get("gpu", {}).get("counter_over_power"):
         said.append(f"NVML's energy counter over its own power: {ratio:.3f}")
     if (share := told.get("job_share_fraction")) is not None:
         said.append(
-            f"node energy is that of all who computed there: {human(share, 'fraction')} of the CPU time was this job's"
+            f"node energy is that of all who computed there: {format_amount(share, 'fraction')} of the CPU time was "
+            "this job's"
         )
     return said
 
@@ -203,14 +208,14 @@ def _by_whom(by_whom_s: Iterable[tuple[str, str, float]], final: Mapping[str, fl
     accounts: dict[str, list[str]] = {}
     for account, whose, seconds in by_whom_s:
         if seconds >= _LEAST_SHARE * total_s > 0:
-            accounts.setdefault(account, []).append(f"{whose} {human(seconds, 's')}")
+            accounts.setdefault(account, []).append(f"{whose} {format_amount(seconds, 's')}")
     return [
-        f"{human(final.get(f'{account}_s'), 's')} of {account} time: {', '.join(who)}"
+        f"{format_amount(final.get(f'{account}_s'), 's')} of {account} time: {', '.join(who)}"
         for account, who in accounts.items()
     ]
 
 
-def html_table(title: str, rows: Iterable[Row]) -> str:
+def html_table(title: str, rows: Iterable[SummaryRow]) -> str:
     """The rows as an HTML table for notebooks; every text is escaped."""
     body = "".join(
         f"<tr><th style='text-align:left'>{escape(row.label)}</th><td>{escape(row.text)}</td>"
@@ -220,7 +225,7 @@ def html_table(title: str, rows: Iterable[Row]) -> str:
     return f"<table><caption>{escape(title)}</caption>{body}</table>"
 
 
-def total_of(finals: Iterable[Mapping[str, float | None]], column: str) -> tuple[float | None, int]:
+def sum_known(finals: Iterable[Mapping[str, float | None]], column: str) -> tuple[float | None, int]:
     """A column's sum over runs that know it, and how many do not; None where none does."""
     amounts = [final.get(column) for final in finals]
     known = [amount for amount in amounts if amount is not None]

@@ -10,16 +10,23 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from lightning_costs.core.grid import Intensity, intensity, near
+from lightning_costs.core.grid import CarbonIntensity, close_matches, lookup_carbon_intensity
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.prices import EVERYWHERE, PriceRow, find_price, rows_of, shipped, warn_if_old
+from lightning_costs.core.prices import (
+    EVERYWHERE,
+    PriceRow,
+    find_price,
+    load_price_table,
+    parse_price_rows,
+    warn_if_stale,
+)
 from lightning_costs.core.rates import (
     NO_ELECTRICITY,
     NO_PLACE,
     NO_PRICE,
     carbon_g,
     electricity_price_usd,
-    hire_usd,
+    rental_usd,
 )
 
 PREFIX = "LIGHTNING_COSTS_"
@@ -126,7 +133,7 @@ class Tariff:
         if self.cloud_region is not None and self.cloud is None:
             raise ValueError(f"cloud_region={self.cloud_region!r} needs cloud= beside it")
         if self.country is not None or self.cloud is not None:
-            intensity(self.country, self.region, self.cloud, self.cloud_region)
+            lookup_carbon_intensity(self.country, self.region, self.cloud, self.cloud_region)
 
     @property
     def _takes_a_row(self) -> bool:
@@ -134,7 +141,7 @@ class Tariff:
         return self.provider is not None and self.usd_per_device_h is None and self.usd_per_node_h is None
 
     def _rows(self) -> tuple[PriceRow, ...]:
-        return (*self.prices, *shipped())
+        return (*self.prices, *load_price_table())
 
     def _check_provider(self) -> None:
         """What can be told before a device is known is told at once: a provider, tier or region of no row."""
@@ -144,7 +151,7 @@ class Tariff:
         own = "for a price of your own give usd_per_device_h= or usd_per_node_h=, source= and date=, or [[prices]] rows"
         known = sorted({row.provider for row in rows})
         if self.provider not in known:
-            close = ", ".join(near(str(self.provider), known))
+            close = ", ".join(close_matches(str(self.provider), known))
             raise ValueError(
                 f"provider {self.provider!r} is unknown: the price table has {', '.join(known)}; near: {close}; {own}"
             )
@@ -153,7 +160,7 @@ class Tariff:
             raise ValueError(f"no price of {self.provider} is {self.tier!r}: it has {', '.join(sorted(tiers))}; {own}")
         regions = {row.region for row in rows}
         if self.price_region is not None and not regions & {self.price_region, EVERYWHERE}:
-            close = ", ".join(near(self.price_region, regions))
+            close = ", ".join(close_matches(self.price_region, regions))
             raise ValueError(
                 f"no price of {self.provider} is in price_region={self.price_region!r}; near: {close}; {own}"
             )
@@ -191,20 +198,20 @@ class Tariff:
         except Missing as missing:
             return replace(self, price_row=None, unpriced=str(missing))
         if warn:
-            warn_if_old(row)
+            warn_if_stale(row)
         return replace(self, price_row=row, unpriced=None)
 
-    def intensity(self) -> Intensity:
+    def intensity(self) -> CarbonIntensity:
         """Carbon intensity in force, with its source.
 
         Raises:
             Missing: Where neither a place nor a figure was given.
         """
         if self.gco2e_per_kwh is not None:
-            return Intensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
+            return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
         if self.country is None and self.cloud is None:
             raise Missing(NO_PLACE)
-        return intensity(self.country, self.region, self.cloud, self.cloud_region)
+        return lookup_carbon_intensity(self.country, self.region, self.cloud, self.cloud_region)
 
     def co2e_g(self, energy_j: float) -> float:
         """Carbon in grams of CO2 equivalent: energy x PUE x intensity (`lightning_costs.core.rates.carbon_g`)."""
@@ -219,11 +226,11 @@ class Tariff:
     def cloud_usd(self, *, device_s: float, node_s: float) -> float:
         """Price of the allocated hardware in US dollars: device-hours (or node-hours) x price."""
         if self.usd_per_node_h is not None:
-            return hire_usd(node_s, self.usd_per_node_h)
+            return rental_usd(node_s, self.usd_per_node_h)
         if self.usd_per_device_h is not None:
-            return hire_usd(device_s, self.usd_per_device_h)
+            return rental_usd(device_s, self.usd_per_device_h)
         if self.price_row is not None:
-            return hire_usd(device_s, self.price_row.usd_per_device_h)
+            return rental_usd(device_s, self.price_row.usd_per_device_h)
         raise Missing(self.unpriced or NO_PRICE, warn=self.unpriced is not None)
 
     def as_dict(self) -> dict[str, Any]:
@@ -248,7 +255,7 @@ class Tariff:
         if strange := sorted(set(given) - known):
             raise ValueError(f"a tariff has no field {strange[0]!r}; it has {', '.join(sorted(known))}")
         if "prices" in given:
-            given["prices"] = rows_of(given["prices"])
+            given["prices"] = parse_price_rows(given["prices"])
         if given.get("price_row") is not None:
             given["price_row"] = PriceRow.of(given["price_row"])
         return cls(**given)
@@ -279,7 +286,7 @@ class Tariff:
         return cls(**given)
 
     @classmethod
-    def find(cls, given: Tariff | None = None, environ: Mapping[str, str] | None = None) -> Tariff:
+    def resolve(cls, given: Tariff | None = None, environ: Mapping[str, str] | None = None) -> Tariff:
         """The tariff in force: the argument, else environment variables, else the user's file.
 
         The file is `LIGHTNING_COSTS_TARIFF`, else `lightning-costs/tariff.toml` under the user's configuration
@@ -325,4 +332,4 @@ def _read(path: str | Path) -> dict[str, Any]:
 def user_prices(environ: Mapping[str, str] | None = None) -> tuple[PriceRow, ...]:
     """Price rows in the user's tariff file."""
     path = _user_file(os.environ if environ is None else environ)
-    return rows_of(_read(path).get("prices", ())) if path is not None else ()
+    return parse_price_rows(_read(path).get("prices", ())) if path is not None else ()

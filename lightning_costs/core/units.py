@@ -22,7 +22,7 @@ UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) 
 JOULE_PER_KWH = 3.6e6
 
 
-def check_name(name: str, unit: str) -> None:
+def validate_column_name(name: str, unit: str) -> None:
     """Refuse a quantity whose name does not end in its unit.
 
     `samples_per_device_per_s` ends in the rate of its unit `samples_per_s`: a rate may name what it is per.
@@ -35,8 +35,8 @@ def check_name(name: str, unit: str) -> None:
         TypeError: For an unknown unit, a malformed name, or a name that does not end in the unit.
 
     Example:
-        >>> check_name("train_s", "s")
-        >>> check_name("energy_mj", "j")
+        >>> validate_column_name("train_s", "s")
+        >>> validate_column_name("energy_mj", "j")
         Traceback (most recent call last):
         TypeError: indicator name 'energy_mj' must be its unit 'j' or end in '_j'
     """

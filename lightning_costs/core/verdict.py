@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 
 #: Shares of waiting for input from which a run is moderately and highly input-bound: TensorFlow's profiler (2026-11),
 #: op_stats_to_input_pipeline_analysis.cc, kModeratelyInfeedBoundThresholdInPercent = 5 and
@@ -18,7 +18,7 @@ OTHER = 0.03
 LEAST_S = 0.1
 
 
-def verdict(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+def describe_input_stalls(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """Sentences: input-bound or not, what else the device idled for, what copying took; none of what is missing.
 
     Where a CUDA device trained, its own events tell. Where a CPU did, nothing is queued, and the host's waiting is it.
@@ -28,10 +28,10 @@ def verdict(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> list
         final: Column name to the run's final amount.
 
     Example:
-        >>> verdict({"device": "cuda"}, {"idle_s": 16.4, "idle_data_s": 12.1, "timed_s": 35.6})
+        >>> describe_input_stalls({"device": "cuda"}, {"idle_s": 16.4, "idle_data_s": 12.1, "timed_s": 35.6})
         ['input-bound 34 %: the device waited 12.1 s of 35.6 s for batches',
          'idle at least 12 % beside that: the host launched too late (Python between steps)']
-        >>> verdict({"device": "cpu"}, {"data_wait_s": 0.2, "train_s": 20.0})
+        >>> describe_input_stalls({"device": "cpu"}, {"data_wait_s": 0.2, "train_s": 20.0})
         ['not input-bound: training waited 200 ms of 20 s for batches']
     """
     if setup.get("device") == "cpu":
@@ -43,13 +43,16 @@ def verdict(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> list
     data, other = data_s / timed_s, (idle_s - data_s) / timed_s
     if reads_back and data >= MODERATELY:
         said = [
-            f"idle {_percent(data)} while batches were waited for, {human(data_s, 's')} of {human(timed_s, 's')}, and "
+            f"idle {_percent(data)} while batches were waited for, {format_amount(data_s, 's')} of "
+            f"{format_amount(timed_s, 's')}, and "
             "not for the loader alone: between several processes Lightning reads a signal back before each batch "
             "(lightning#21487), so that no loading is hidden behind queued work"
         ]
     else:
         who = "the device" if setup.get("devices") in (None, 1) else "the devices"
-        said = [f"{_bound(data)}: {who} waited {human(data_s, 's')} of {human(timed_s, 's')} for batches"]
+        said = [
+            f"{_bound(data)}: {who} waited {format_amount(data_s, 's')} of {format_amount(timed_s, 's')} for batches"
+        ]
     if other >= OTHER:
         causes = "Python between steps" + (", and that signal (lightning#21487)" if reads_back else "")
         said.append(f"idle at least {_percent(other)} beside that: the host launched too late ({causes})")
@@ -62,7 +65,10 @@ def verdict(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> list
 def _of_cpu(wait_s: float | None, train_s: float | None) -> list[str]:
     if wait_s is None or train_s is None or train_s < LEAST_S:
         return []
-    return [f"{_bound(wait_s / train_s)}: training waited {human(wait_s, 's')} of {human(train_s, 's')} for batches"]
+    return [
+        f"{_bound(wait_s / train_s)}: training waited {format_amount(wait_s, 's')} of {format_amount(train_s, 's')} "
+        "for batches"
+    ]
 
 
 def _reads_back(setup: Mapping[str, Any]) -> bool:

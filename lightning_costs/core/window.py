@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from lightning_costs.core.accounts import PARTS, Accounts
+from lightning_costs.core.accounts import PARTS, TimeBuckets
 from lightning_costs.core.records import StepSample, Trigger
 
 
@@ -48,7 +48,7 @@ class Window:
         "overhead_s",
     )
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: TimeBuckets) -> None:
         self._accounts = accounts
         self._closed = dict.fromkeys(accounts.read(), 0.0)
         self._closed_s = 0.0
@@ -75,7 +75,7 @@ class Window:
         """The next step begins now: training seconds before it are nobody's step."""
         self._train_s = self._accounts.train_s()
 
-    def batch(
+    def add_batch(
         self,
         *,
         samples: int | None,
@@ -120,7 +120,7 @@ class Window:
         self._step_times_s.append(took_s)
         return True
 
-    def repeat(
+    def add_repeated(
         self, train_s: Sequence[float], *, samples: int | None, tokens: int | None, padding: int | None, calls: int
     ) -> None:
         """Note batches that were steps outside warm-up, all alike, since the last one noted.
@@ -151,7 +151,7 @@ class Window:
         """Whether no batch was noted since the window was opened."""
         return not self._batches
 
-    def epoch(self) -> None:
+    def add_epoch(self) -> None:
         """Note that an epoch is complete."""
         self._epochs += 1
 

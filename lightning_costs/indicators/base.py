@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_args
 from lightning_costs.core.indicator import Across, Better, Declaration, Family, Fold, Kind, Role, Scope
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.core.units import check_name
+from lightning_costs.core.units import validate_column_name
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": get_args(Kind),
@@ -63,7 +63,7 @@ class Indicator(ABC):
         for need in ("name", "unit", "kind", "family"):
             if not isinstance(getattr(cls, need, None), str):
                 raise TypeError(f"indicator class {cls.__name__} must declare {need!r} as a class attribute")
-        check_name(cls.name, cls.unit)
+        validate_column_name(cls.name, cls.unit)
         counter = cls.kind == "counter"
         if "fold" not in dir(cls):
             cls.fold = "sum" if counter else "last"
@@ -127,10 +127,10 @@ class Measured(Indicator, ABC):
         TypeError: indicator name 'energy' must be its unit 'j' or end in '_j'
     """
 
-    paced: ClassVar[bool] = False
+    rate_limited: ClassVar[bool] = False
 
     def open(self, setting: Any) -> None:
-        """Take what reading needs from the setting (`lightning_costs.probes.setting.Setting`)."""
+        """Take what reading needs from the setting (`lightning_costs.probes.setting.ProbeContext`)."""
 
     @abstractmethod
     def read(self, sample: StepSample) -> Amount:
@@ -168,7 +168,7 @@ class Derived(Indicator, ABC):
         """The amount of the window, from its needs; raise `Missing(reason)` where the tariff lacks a figure."""
 
 
-def ordered(indicators: Sequence[Indicator]) -> list[Indicator]:
+def topological_order(indicators: Sequence[Indicator]) -> list[Indicator]:
     """Indicators with every derived one after what it needs.
 
     Raises:

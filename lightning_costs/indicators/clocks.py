@@ -9,7 +9,7 @@ from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 
 class _Clock(Measured):
@@ -128,7 +128,7 @@ class OverheadS(Measured):
     name, unit, kind, family = "overhead_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "measuring overhead"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self.method = (
             "opening and points timed, a census step counts with its excess over a mean step; "
             "the tens of microseconds of every other step are not in it"
@@ -145,7 +145,7 @@ class Devices(Measured):
     name, unit, kind, family = "devices", "devices", "gauge", "size"
     scope, across, role, label = "job", "rank0", "diagnostic", "allocated devices"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._devices = setting.devices
 
     def read(self, sample: StepSample) -> float:
@@ -159,7 +159,7 @@ class Nodes(Measured):
     name, unit, kind, family = "nodes", "nodes", "gauge", "size"
     scope, across, role, label = "job", "rank0", "diagnostic", "allocated nodes"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._nodes = setting.nodes
 
     def read(self, sample: StepSample) -> float:

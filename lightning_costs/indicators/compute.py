@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.indicator import Family, Scope
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
@@ -14,15 +14,17 @@ from lightning_costs.core.strata import Estimate
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.indicators.throughput import rate
-from lightning_costs.probes.census import UNSEEN, EvaluationCensus, Quantity, StepCensus, StepCount
+from lightning_costs.probes.census import UNSEEN, EvalOpCounter, Quantity, StepOpCounter, StepOpCounts
 from lightning_costs.probes.peaks import find_peak
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 _log = logging.getLogger("lightning_costs")
 
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
 COMPILED = "compiled code as it ran: products that the compiler wrote into kernels of its own are not seen"
-_OUTSIDE = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.counting(batch)"
+_OUTSIDE = (
+    "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.train_batch(batch)"
+)
 
 
 def how_sure(estimate: Estimate, unit: str) -> str:
@@ -34,11 +36,11 @@ def how_sure(estimate: Estimate, unit: str) -> str:
     """
     if estimate.exact:  # over how many counted steps stands in the header's census: runs counted alike say the same
         return "exact"
-    low, high = human(estimate.low, unit), human(estimate.high, unit)
+    low, high = format_amount(estimate.low, unit), format_amount(estimate.high, unit)
     return f"estimated over {estimate.counted} sampled steps of {estimate.batches}, 95 % interval {low} to {high}"
 
 
-def bound(uncounted: Iterable[str]) -> str:
+def lower_bound_note(uncounted: Iterable[str]) -> str:
     """What a count lacks, in words: operators without a formula; empty where it lacks nothing.
 
     Their calls are in the header: a method's text holds no figure that differs between runs counted alike.
@@ -55,8 +57,8 @@ class _Census(Measured):
     quantities: ClassVar[tuple[Quantity, ...]] = ("flop",)
     steady: ClassVar[bool] = False
 
-    def open(self, setting: Setting) -> None:
-        self._census = setting.probe(StepCensus)
+    def open(self, setting: ProbeContext) -> None:
+        self._census = setting.probe(StepOpCounter)
         self._read = 0.0
         self._known: tuple[object, ...] = ()
 
@@ -75,12 +77,17 @@ class _Census(Measured):
             raise Missing(f"no batch was counted: {_OUTSIDE}")
         if census.waiting and sample.trigger == "end":
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {_OUTSIDE}")
-        if census.blind:
+        if census.saw_no_products:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
         # What is learnt later may lower an estimate; totals never go down, so the windows that follow wait for it.
         total = max(self._read, self._total())
         new, self._read = total - self._read, total
-        known = (census.lacking, census.compiled, census.agrees, census.counted if sample.trigger != "train" else 0)
+        known = (
+            census.missing_formulas,
+            census.compiled,
+            census.agrees,
+            census.counted if sample.trigger != "train" else 0,
+        )
         if known != self._known:
             self._known = known
             estimate = census.estimate(self.quantities[0])
@@ -88,9 +95,9 @@ class _Census(Measured):
             self.method = self._how(census, how_sure(estimate, self.unit))
         return float(new)
 
-    def _how(self, census: StepCensus, sure: str) -> str:
+    def _how(self, census: StepOpCounter, sure: str) -> str:
         compiled = f"; {COMPILED}" if census.compiled else ""
-        return f"{sure}; step census: {CONVENTION}{compiled}{bound(census.lacking)}"
+        return f"{sure}; step census: {CONVENTION}{compiled}{lower_bound_note(census.missing_formulas)}"
 
 
 def relative_error(estimate: Estimate) -> float | None:
@@ -104,17 +111,17 @@ class Flop(_Census):
 
     name, label, headline = "flop", "FLOPs", True
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         super().open(setting)
         self._warns = setting.place.rank == 0
 
-    def _how(self, census: StepCensus, sure: str) -> str:
-        if self._warns and census.lacking:
+    def _how(self, census: StepOpCounter, sure: str) -> str:
+        if self._warns and census.missing_formulas:
             self._warns = False
             _log.warning(
                 "flop is a lower bound: no formula for %s; register one with "
                 "torch.utils.flop_counter.register_flop_formula",
-                ", ".join(census.lacking),
+                ", ".join(census.missing_formulas),
             )
         return super()._how(census, sure)
 
@@ -129,7 +136,7 @@ class ModelFlop(_Census):
 
     name, label, quantities = "model_flop", "model FLOPs", ("flop", "recomputed_flop")
 
-    def _how(self, census: StepCensus, sure: str) -> str:
+    def _how(self, census: StepOpCounter, sure: str) -> str:
         return f"{super()._how(census, sure)}; without recomputation"
 
 
@@ -152,7 +159,7 @@ class MemAccessBytes(_Census):
             raise Missing(UNSEEN)
         return super().read(sample)
 
-    def _how(self, census: StepCensus, sure: str) -> str:
+    def _how(self, census: StepOpCounter, sure: str) -> str:
         sampled = "" if sure == "exact" else f"; {sure}"
         return (
             "estimate: step census, inputs and outputs of every operator as it ran, "
@@ -182,8 +189,8 @@ class EvaluateFlop(Measured):
     name, unit, kind, family = "evaluate_flop", "flop", "counter", "compute"
     scope, role, label = "shard_group", "diagnostic", "FLOPs of evaluation"
 
-    def open(self, setting: Setting) -> None:
-        self._census = setting.probe(EvaluationCensus)
+    def open(self, setting: ProbeContext) -> None:
+        self._census = setting.probe(EvalOpCounter)
         self._told = setting.evaluation_is_told
         self._read, self._batches = 0.0, -1
 
@@ -194,13 +201,15 @@ class EvaluateFlop(Measured):
         if census.unknown:
             raise Missing("evaluation batches were never counted")
         if not census.batches and not self._told and sample.accounts_s["evaluate"] > 0:
-            raise Missing("evaluation ran outside recorder.counting_evaluation(batch)")
+            raise Missing("evaluation ran outside recorder.eval_batch(batch)")
         if census.batches == self._batches:
             return 0.0
         self._batches = census.batches
         estimate = census.estimate("flop")
         self.error = relative_error(estimate)
-        self.method = f"{how_sure(estimate, self.unit)}; census of evaluation batches{bound(census.uncounted)}"
+        self.method = (
+            f"{how_sure(estimate, self.unit)}; census of evaluation batches{lower_bound_note(census.uncounted)}"
+        )
         total = max(self._read, census.flop)
         new, self._read = total - self._read, total
         return float(new)
@@ -236,8 +245,8 @@ class PeakFlopPerS(Measured):
             raise ValueError(f"flop_per_s must be a positive rate, got {flop_per_s!r}")
         self._given = flop_per_s
 
-    def open(self, setting: Setting) -> None:
-        self._census = setting.probe(StepCensus)
+    def open(self, setting: ProbeContext) -> None:
+        self._census = setting.probe(StepOpCounter)
         if self._given is not None:
             self.method = "given by the user"
             return
@@ -250,10 +259,10 @@ class PeakFlopPerS(Measured):
         self.method = f"table: dense figures of {peak.source}"
 
     def read(self, sample: StepSample) -> Amount:
-        return self._given if self._given is not None else self._peak.of(self._census.flop_by_dtype)
+        return self._given if self._given is not None else self._peak.mixed_precision_peak(self._census.flop_by_dtype)
 
 
-def _called(setting: Setting) -> str:
+def _called(setting: ProbeContext) -> str:
     if not setting.on_cuda:
         return f"device {setting.device!s}"
     import torch
@@ -294,8 +303,8 @@ class _OfOneStep(Measured):
     scope, across = "job", "rank0"
     quantity: ClassVar[Quantity] = "calls"
 
-    def open(self, setting: Setting) -> None:
-        self._census = setting.probe(StepCensus)
+    def open(self, setting: ProbeContext) -> None:
+        self._census = setting.probe(StepOpCounter)
         self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> Amount:
@@ -304,13 +313,13 @@ class _OfOneStep(Measured):
         typical = self._census.typical(self.quantity)
         return None if first is None or typical is None else self._of(first, typical)
 
-    def _of(self, first: StepCount, typical: Estimate) -> float:
+    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         self.error = relative_error(typical)
         if not typical.exact:
             self.method = how_sure(typical, self.unit)
         return float(typical.amount)
 
-    def _per_sample(self, first: StepCount, typical: Estimate) -> float:
+    def _per_sample(self, first: StepOpCounts, typical: Estimate) -> float:
         if self._staged:
             raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
         if self._sizes is not None and self._sizes.why is not None:
@@ -321,7 +330,7 @@ class _OfOneStep(Measured):
         of = "first forward pass of a counted training step"
         if not typical.exact:
             of = f"{how_sure(typical.per(first.samples), self.unit)}; first forward pass of sampled training steps"
-        self.method = f"{of}, all products up to its backward pass{bound(first.uncounted)}"
+        self.method = f"{of}, all products up to its backward pass{lower_bound_note(first.uncounted)}"
         return typical.amount / first.samples
 
 
@@ -334,7 +343,7 @@ class OpCalls(_OfOneStep):
 
     name, label = "op_calls", "operators per step"
 
-    def _of(self, first: StepCount, typical: Estimate) -> float:
+    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         if self._census.compiled:
             raise Missing(UNSEEN)
         return super()._of(first, typical)
@@ -347,7 +356,7 @@ class ForwardFlop(_OfOneStep):
     quantity = "forward_flop"
     name, unit, label = "forward_flop", "flop", "FLOPs forward, per sample"
 
-    def _of(self, first: StepCount, typical: Estimate) -> float:
+    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         return self._per_sample(first, typical)
 
 
@@ -358,7 +367,7 @@ class ForwardMac(_OfOneStep):
     quantity = "forward_mac"
     name, unit, label = "forward_mac", "mac", "MACs forward, per sample"
 
-    def _of(self, first: StepCount, typical: Estimate) -> float:
+    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         return self._per_sample(first, typical)
 
 
@@ -374,7 +383,7 @@ class ActivationElements(_OfOneStep):
     name, unit, label = "activation_elements", "elements", "activations, per sample"
     family, quantity = "size", "forward_elements"
 
-    def _of(self, first: StepCount, typical: Estimate) -> float:
+    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         if not typical.amount:
             raise Missing("no product with a parameter was seen in a forward pass")
         return self._per_sample(first, typical)

@@ -9,17 +9,17 @@ from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import StepSample
 from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.batch_size import NOTHING_TELLS
-from lightning_costs.probes.setting import Setting, Sizes
+from lightning_costs.probes.setting import ProbeContext, SampleCounter
 
 
-def counted_samples(samples: int | None, sizes: Sizes | None) -> float:
+def counted_samples(samples: int | None, sizes: SampleCounter | None) -> float:
     """A window's samples, or why there are none."""
     if samples is None:
         raise Missing((sizes and sizes.why) or NOTHING_TELLS, warn=True)
     return float(samples)
 
 
-def counted_tokens(tokens: int | None, sizes: Sizes | None) -> float:
+def counted_tokens(tokens: int | None, sizes: SampleCounter | None) -> float:
     """A window's tokens, or why there are none."""
     if tokens is None:
         why = "no token count: batches have no 'input_ids'; give length_fn=lambda batch: ..."
@@ -73,7 +73,7 @@ class Samples(Measured):
     name, unit, kind, family = "samples", "samples", "counter", "data"
     scope, label, headline = "replica", "samples", True
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> float:
@@ -89,7 +89,7 @@ class Tokens(Measured):
     name, unit, kind, family = "tokens", "tokens", "counter", "data"
     scope, label, headline = "replica", "tokens", True
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> float:
@@ -116,7 +116,7 @@ class DatasetSamples(Measured):
     name, unit, kind, family = "dataset_samples", "samples", "static", "data"
     scope, across, role, label = "job", "rank0", "diagnostic", "training set"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._setting = setting
 
     def read(self, sample: StepSample) -> float:

@@ -10,7 +10,7 @@ from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.probes.energy import EnergyMeters
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 _SINCE = "; measured from the monitor's setup on"
 
@@ -22,13 +22,13 @@ class _Component(Measured):
     paced = True
     component: ClassVar[str] = "gpu"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._meters, self._told_j = setting.probe(EnergyMeters), 0.0
-        if self._meters.reads(self.component):
+        if self._meters.has(self.component):
             self.method = self._meters.method(self.component) + _SINCE
 
     def read(self, sample: StepSample) -> Amount:
-        if not self._meters.reads(self.component):
+        if not self._meters.has(self.component):
             return None
         total_j = self._meters.total_j(self.component, sample)
         self.method = self._meters.method(self.component) + _SINCE
@@ -68,8 +68,8 @@ class EnergyJ(Derived):
     label, headline = "energy", True
     needs = ("gpu_energy_j", "cpu_energy_j", "ram_energy_j")
 
-    def open(self, setting: Setting) -> None:
-        self.method = setting.probe(EnergyMeters).ways()
+    def open(self, setting: ProbeContext) -> None:
+        self.method = setting.probe(EnergyMeters).methods_summary()
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
         return window["gpu_energy_j"] + window["cpu_energy_j"] + window["ram_energy_j"]
@@ -86,13 +86,13 @@ class _Account(Measured):
     role: ClassVar[Role] = "diagnostic"
     account: ClassVar[str] = "train"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._meters, self._told_j = setting.probe(EnergyMeters), 0.0
         self._meters.require_accounts()
         self.method = "meters read where accounts change, in between by time"
 
     def read(self, sample: StepSample) -> float:
-        total_j = self._meters.account_j(self.account, sample)
+        total_j = self._meters.bucket_j(self.account, sample)
         spent_j, self._told_j = total_j - self._told_j, total_j
         return spent_j
 

@@ -10,8 +10,8 @@ from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, DeviceTime, StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.device_steps import DeviceTimeline
+from lightning_costs.probes.setting import ProbeContext
 
 _METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
 
@@ -26,20 +26,20 @@ def _device(sample: StepSample) -> DeviceTime:
     if device is None:
         raise Missing("the device's events were not read")
     if device.step_times_s and not device.timed_s:
-        raise Missing("needs to know when the work on a batch begins: put it in `with recorder.counting(batch):`")
+        raise Missing("needs to know when the work on a batch begins: put it in `with recorder.train_batch(batch):`")
     return device
 
 
 class _DeviceAmount(Measured, ABC):
     """An amount of the device's own timeline."""
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         if not setting.on_cuda:
             raise Missing(
                 "needs a CUDA device: where a CPU trains, it works whenever it does not wait; "
                 "data_wait_s against train_s says how long it waited for batches"
             )
-        setting.probe(DeviceSteps)
+        setting.probe(DeviceTimeline)
         self.method = _METHOD
 
     def read(self, sample: StepSample) -> Amount:
@@ -60,7 +60,7 @@ class IdleS(_DeviceAmount):
     name, unit, kind, family = "idle_s", "s", "counter", "time"
     label = "device idle between steps"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         super().open(setting)
         self.method = f"{_METHOD}; a lower bound: gaps inside a step are not seen"
 
@@ -143,11 +143,11 @@ class H2dS(Measured):
     name, unit, kind, family = "h2d_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "batch transfer, on the host"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._setting = setting
 
     def read(self, sample: StepSample) -> float:
-        if not self._setting.on_cuda and self._setting.attached(DeviceSteps) is None:
+        if not self._setting.on_cuda and self._setting.attached(DeviceTimeline) is None:
             self.method = "zero by definition: the host trains, nothing is handed over"
             return 0.0
         if sample.h2d_s is None:
@@ -162,7 +162,7 @@ class RankMaxH2dS(Measured):
     name, unit, kind, family = "rank_max_h2d_s", "s", "counter", "time"
     across, role, label = "max", "diagnostic", "batch transfer, the worst rank"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._own = H2dS()
         self._own.open(setting)
 

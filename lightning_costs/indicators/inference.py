@@ -9,8 +9,8 @@ from lightning_costs.core.inference import Inference
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.census import StepCensus
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.census import StepOpCounter
+from lightning_costs.probes.setting import ProbeContext
 
 
 class _Inference(Measured):
@@ -21,8 +21,8 @@ class _Inference(Measured):
     scope, across = "job", "rank0"
     field: ClassVar[str] = "latency_p50_s"
 
-    def open(self, setting: Setting) -> None:
-        setting.probe(StepCensus)  # its first counted forward pass is the one that is repeated
+    def open(self, setting: ProbeContext) -> None:
+        setting.probe(StepOpCounter)  # its first counted forward pass is the one that is repeated
         self._setting = setting
 
     def read(self, sample: StepSample) -> Amount:

@@ -9,15 +9,15 @@ from typing import Any, Literal, final
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, CostVector, Trigger
 from lightning_costs.core.reduce import reduce_ranks
-from lightning_costs.indicators.panel import Panel
+from lightning_costs.indicators.panel import IndicatorReader
 from lightning_costs.probes.exchange import Exchange, Hurry, job_store
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 _log = logging.getLogger("lightning_costs")
 
 
 @final
-class Job:
+class JobAggregator:
     """Joins what the panel reads with what the other ranks' panels read.
 
     Args:
@@ -25,13 +25,13 @@ class Job:
         setting: Where it is, and who else takes part.
     """
 
-    def __init__(self, panel: Panel, setting: Setting) -> None:
+    def __init__(self, panel: IndicatorReader, setting: ProbeContext) -> None:
         self._panel, self._setting = panel, setting
         self._exchange: Exchange | None = None
         #: Why the other ranks cannot be heard; None where they can.
         self._alone: str | None = None
 
-    def meet(self) -> None:
+    def start_exchange(self) -> None:
         """Training begins: from now on ranks leave letters for rank 0."""
         setting = self._setting
         if len(setting.places) == 1:
@@ -44,7 +44,7 @@ class Job:
                 _log.warning("sums over ranks are recorded as missing: %s", error)
 
     @property
-    def hears_all(self) -> bool:
+    def all_ranks_reporting(self) -> bool:
         """Whether every rank's letters can come, as far as it can be told."""
         if len(self._setting.places) == 1 or self._exchange is not None:
             return True
@@ -54,15 +54,15 @@ class Job:
             return False
         return self._alone is None
 
-    def point(self) -> None:
+    def next_point(self) -> None:
         """The windows that follow belong to another point: every rank says so at the same ones."""
         if self._exchange is not None:
             self._exchange.points += 1
 
-    def window(
+    def reduce_window(
         self, own: CostVector, *, trigger: Trigger, batches: int, exact: bool = False, hurry: Hurry = None
     ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
-        """The job's window, and what rates may be made of (see `Joined.even`).
+        """The job's window, and what rates may be made of (see `JobWindow.even`).
 
         Args:
             own: This rank's window.
@@ -75,22 +75,22 @@ class Job:
         exchange = self._exchange
         if len(places) > 1 and own.place.rank != 0:
             if exchange is not None:
-                exchange.leave(own, batches=batches, final=trigger == "end", missing=panel.missing)
+                exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing)
             places = [own.place]
         if exchange is None or own.place.rank != 0:
             job = reduce_ranks([own], panel.measured, places)
             if len(places) > 1:
-                panel.note_unheard(own, job, self._alone)
+                panel.mark_unreported(own, job, self._alone)
             return job, job
-        exchange.leave(own, batches=batches, final=trigger == "end", missing=panel.missing)
-        joined = exchange.join(own, trigger=trigger, exact=exact, batches=batches, hurry=hurry)
-        panel.lose(joined.missing)
+        exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing)
+        joined = exchange.collect(own, trigger=trigger, exact=exact, batches=batches, hurry=hurry)
+        panel.mark_missing(joined.missing)
         return joined.window, joined.even
 
     def leave_statics(self, statics: Mapping[str, Amount]) -> None:
         """This rank's single numbers of the run, before its last window."""
         if self._exchange is not None:
-            self._exchange.leave_statics(statics)
+            self._exchange.publish_statics(statics)
 
     def statics(self, own: Mapping[str, Amount], *, final: bool) -> dict[str, Amount]:
         """The run's single numbers: rank 0's own, but parameters of a pipeline, which are those of all its stages.
@@ -111,14 +111,16 @@ class Job:
                 whole[name] = sum(known) if len(known) == len(each) else None
         return whole
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """For the header: who was heard; empty where one process trains."""
         if self._exchange is not None:
-            return self._exchange.told()
+            return self._exchange.report()
         return {} if self._alone is None else {"heard": 1, "of": len(self._setting.places), "failed": self._alone}
 
-    def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+    def broadcast_headline(
+        self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
+    ) -> dict[str, float]:
         """Rank 0's numbers on every rank, the same; empty where they cannot be had."""
         if len(self._setting.places) == 1:
             return dict(headline)
-        return {} if self._exchange is None else self._exchange.agreed(headline, trigger)
+        return {} if self._exchange is None else self._exchange.broadcast_headline(headline, trigger)

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, final
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.census import UNSEEN, StepCensus
+from lightning_costs.probes.census import UNSEEN, StepOpCounter
 from lightning_costs.probes.host_memory import rss_reader
 from lightning_costs.probes.lifetimes import Phase, StepMemory
-from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.tensors import Holding, TensorMemory
+from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.tensors import MemoryBreakdown, TensorMemory
 
 
 class _OnRank(Measured):
@@ -20,10 +20,10 @@ class _OnRank(Measured):
     name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
     fold, paced = "max", True
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._memory = setting.probe(TensorMemory)
 
-    def _held(self, sample: StepSample) -> Holding:
+    def _held(self, sample: StepSample) -> MemoryBreakdown:
         """What is held now; between two train points, as after the last watched step (a walk takes time)."""
         return self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
 
@@ -148,14 +148,14 @@ class RankMaxOptPeakBytes(_Fullest):
         return self._most(sample, "opt_peak_bytes")
 
 
-def counted_memory(census: StepCensus) -> StepMemory:
+def counted_memory(census: StepOpCounter) -> StepMemory:
     """Memory inside the counted steps, or why it is not known yet."""
     if census.failed is not None:
         raise Missing(census.failed)
     if census.compiled:
         raise Missing(UNSEEN)
     if census.memory is None:
-        raise Missing("no step was counted: shapes are unknown, or it is not inside recorder.counting(batch)")
+        raise Missing("no step was counted: shapes are unknown, or it is not inside recorder.train_batch(batch)")
     return census.memory
 
 
@@ -166,8 +166,8 @@ class ActivationBytes(Measured):
     name, unit, kind, family = "activation_bytes", "bytes", "gauge", "memory"
     fold, across, label, paced = "max", "sum", "memory of activations", True
 
-    def open(self, setting: Setting) -> None:
-        self._census = setting.probe(StepCensus)
+    def open(self, setting: ProbeContext) -> None:
+        self._census = setting.probe(StepOpCounter)
         self.method = "counted steps: storages made by the forward pass (or made again) and alive as backward goes on"
 
     def read(self, sample: StepSample) -> Amount:
@@ -183,8 +183,8 @@ class _PhasePeak(Measured):
     scope, across = "job", "rank0"
     phase: ClassVar[Phase] = "forward"
 
-    def open(self, setting: Setting) -> None:
-        self._census = setting.probe(StepCensus)
+    def open(self, setting: ProbeContext) -> None:
+        self._census = setting.probe(StepOpCounter)
         self._how = (
             "torch caching allocator, read after each operator of the counted steps; work space inside an operator "
             "shows where it is the most so far"
@@ -225,7 +225,7 @@ class _Cuda(Measured):
     name, unit, kind, family = "cuda_bytes", "bytes", "gauge", "memory"
     fold, across, paced = "max", "max", True
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         if not setting.on_cuda:
             raise Missing("no CUDA device trains; see host_rss_bytes")
         self._device = setting.device
@@ -263,7 +263,7 @@ class HostRssBytes(Measured):
     name, unit, kind, family = "host_rss_bytes", "bytes", "gauge", "memory"
     fold, across, label, paced = "max", "max", "host memory", True
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._rss_bytes = rss_reader()
         self.method = "resident set of the training process, sampled at emissions"
 

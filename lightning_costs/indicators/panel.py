@@ -12,18 +12,18 @@ from lightning_costs.core.missing import Missing, by_type
 from lightning_costs.core.records import Amount, CostVector, StepSample
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.indicators.base import Derived, Indicator, Measured, ordered
-from lightning_costs.probes.setting import Setting
+from lightning_costs.indicators.base import Derived, Indicator, Measured, topological_order
+from lightning_costs.probes.setting import ProbeContext
 
 _log = logging.getLogger("lightning_costs")
 
 #: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs hundreds of
 #: microseconds: train points closer than this share one reading of the paced indicators.
-LEAST_WINDOW_S = 0.5
+MIN_READ_INTERVAL_S = 0.5
 
 
 @final
-class Panel:
+class IndicatorReader:
     """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out.
 
     Args:
@@ -34,9 +34,9 @@ class Panel:
         ValueError: For two indicators of one name, or derived ones that need each other in a circle.
     """
 
-    def __init__(self, indicators: Sequence[Indicator], setting: Setting) -> None:
+    def __init__(self, indicators: Sequence[Indicator], setting: ProbeContext) -> None:
         self._setting = setting
-        in_order = ordered(indicators)
+        in_order = topological_order(indicators)
         self._indicators = list(indicators)
         #: Declarations by column name, in the order given.
         self.declarations: dict[str, Declaration] = {i.name: i.declaration() for i in indicators}
@@ -56,7 +56,7 @@ class Panel:
         #: Columns that the book of the run prices.
         self.priced = [i.name for i in self._derived if i.priced]
         self._opened = False
-        self._read_s = -LEAST_WINDOW_S
+        self._read_s = -MIN_READ_INTERVAL_S
         self._reads: list[tuple[str, Measured]] | None = None
         #: Paced gauges, as they were read last.
         self._gauges: dict[str, Amount] = {}
@@ -86,13 +86,13 @@ class Panel:
     def read(self, sample: StepSample) -> CostVector:
         """This rank's amounts of the window; missing indicators are absent."""
         amounts: dict[str, Amount] = {}
-        reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= LEAST_WINDOW_S
+        reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= MIN_READ_INTERVAL_S
         self.read_all = reads_all
         if reads_all:
             self._read_s = sample.ended_s
         lost = len(self.missing)
         for name, indicator in self._live():
-            if not reads_all and indicator.paced:
+            if not reads_all and indicator.rate_limited:
                 amounts[name] = 0.0 if indicator.kind == "counter" else self._gauges.get(name)
                 continue
             try:
@@ -109,7 +109,7 @@ class Panel:
             for name in self.missing:
                 amounts.pop(name, None)
         if reads_all:
-            self._gauges = {i.name: amounts.get(i.name) for i in self._measured if i.paced and i.kind == "gauge"}
+            self._gauges = {i.name: amounts.get(i.name) for i in self._measured if i.rate_limited and i.kind == "gauge"}
             methods = {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
             if methods != self.methods:
                 self.methods = methods
@@ -147,20 +147,20 @@ class Panel:
             self._lose(indicator, error)
             return None
 
-    def note_unheard(self, own: CostVector, job: Mapping[str, Amount], why: str | None) -> None:
+    def mark_unreported(self, own: CostVector, job: Mapping[str, Amount], why: str | None) -> None:
         """Columns that this rank read and the job has not: some owner of theirs was not heard."""
         for indicator in self._measured:
             name = indicator.name
             if own.amounts.get(name) is not None and job.get(name) is None:
                 self._lose(indicator, Missing(_unheard(indicator, len(self._setting.places), why)))
 
-    def lose(self, reasons: Mapping[str, str]) -> None:
+    def mark_missing(self, reasons: Mapping[str, str]) -> None:
         """Columns that another rank lacks for good, with the reason; what this rank lacks too has its own."""
         for indicator in self._measured:
             if indicator.name in reasons and indicator.name not in self.missing:
                 self._lose(indicator, Missing(reasons[indicator.name], warn=True))
 
-    def lacking(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
+    def missing_counters(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
         """Counters among these that are missing, with the reason; before the first window as far as it can be told.
 
         A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
@@ -215,7 +215,7 @@ class Panel:
             window |= {i.name: rates.get(i.name) for i in self._of_window if i.kind == "gauge"}
         return window
 
-    def of_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
+    def derive_from_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
         """Gauges of the run so far, from its totals."""
         window = {**totals, **dict.fromkeys(self._of_totals_names)}
         self._derive(self._of_totals, window, tariff)

@@ -11,15 +11,15 @@ from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Measured
 from lightning_costs.probes import parameters
-from lightning_costs.probes.census import StepCensus
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.census import StepOpCounter
+from lightning_costs.probes.setting import ProbeContext
 
 
 class _Params(Measured):
     name, unit, kind, family = "all_params", "params", "static", "size"
     scope, across = "job", "rank0"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         if setting.module is None:
             raise Missing("no module was given: no parameters to count")
         self._module = setting.module
@@ -31,7 +31,7 @@ class _Params(Measured):
 
     def _calls(self) -> tuple[Mapping[nn.Module, int], Mapping[nn.Module, int]]:
         """How often the first counted forward pass called each module, and with how many rows."""
-        census = self._setting.attached(StepCensus)
+        census = self._setting.attached(StepOpCounter)
         if census is None or census.calls is None:
             return {}, {}
         return census.calls.counts, census.calls.rows
@@ -44,7 +44,7 @@ class Params(_Params):
     name, label, headline = "params", "parameters", True
 
     def read(self, sample: StepSample) -> float:
-        return float(parameters.count(self._module, sizes=self._sizes()))
+        return float(parameters.count_parameters(self._module, sizes=self._sizes()))
 
 
 @final
@@ -54,7 +54,7 @@ class TrainableParams(_Params):
     name, label = "trainable_params", "trainable parameters"
 
     def read(self, sample: StepSample) -> float:
-        return float(parameters.count(self._module, trainable_only=True, sizes=self._sizes()))
+        return float(parameters.count_parameters(self._module, trainable_only=True, sizes=self._sizes()))
 
 
 @final
@@ -73,7 +73,7 @@ class SharedParams(_Params):
             if counts
             else "registered under several names; no forward pass was counted to see repeated calls"
         )
-        return float(parameters.shared(self._module, counts, self._sizes()))
+        return float(parameters.count_shared(self._module, counts, self._sizes()))
 
 
 @final
@@ -83,7 +83,7 @@ class EmbeddingParams(_Params):
     name, label = "embedding_params", "parameters in embeddings"
 
     def read(self, sample: StepSample) -> float:
-        return float(parameters.embedding(self._module, self._sizes()))
+        return float(parameters.count_embedding(self._module, self._sizes()))
 
 
 @final
@@ -99,7 +99,7 @@ class ActiveParams(_Params):
             if counts
             else "declared by modules (active_params); no forward pass was counted to see routing"
         )
-        return parameters.active(self._module, counts, rows, self._sizes())
+        return parameters.count_active(self._module, counts, rows, self._sizes())
 
 
 @final
@@ -111,4 +111,4 @@ class NonzeroParams(_Params):
     def read(self, sample: StepSample) -> Amount:
         if sample.trigger != "end":  # counting waits for the device
             return None
-        return float(parameters.nonzero(self._module))
+        return float(parameters.count_nonzero(self._module))

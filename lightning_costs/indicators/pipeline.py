@@ -11,7 +11,7 @@ from lightning_costs.core.records import Amount, PipelineTime, StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 _METHOD = "shadows on this run's schedule and stages; start of a step to the start of the next one, warm-up dropped"
 
@@ -19,12 +19,12 @@ _METHOD = "shadows on this run's schedule and stages; start of a step to the sta
 class _StageAmount(Measured, ABC):
     """An amount of this rank's stage."""
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._pipeline = setting.probe(Pipeline)
 
     def read(self, sample: StepSample) -> float:
         if sample.pipeline is None:
-            raise Missing(self._pipeline.lacks)
+            raise Missing(self._pipeline.unavailable_reason)
         self.method = _METHOD
         return self._amount(sample.pipeline)
 
@@ -97,7 +97,7 @@ class BubbleTheoryFraction(Measured):
     name, unit, kind, family = "bubble_theory_fraction", "fraction", "gauge", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "pipeline bubble, closed form"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._pipeline = setting.probe(Pipeline)
 
     def read(self, sample: StepSample) -> float:

@@ -10,8 +10,8 @@ from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.indicators.counts import counted_samples, counted_tokens
-from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.device_steps import DeviceTimeline
+from lightning_costs.probes.setting import ProbeContext
 
 
 @final
@@ -32,7 +32,7 @@ class SteadySamples(Measured):
     name, unit, kind, family = "steady_samples", "samples", "counter", "data"
     scope, role, label = "replica", "diagnostic", "samples outside warm-up"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> Amount:
@@ -46,7 +46,7 @@ class SteadyTokens(Measured):
     name, unit, kind, family = "steady_tokens", "tokens", "counter", "data"
     scope, role, label = "replica", "diagnostic", "tokens outside warm-up"
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         self._sizes = setting.sizes
 
     def read(self, sample: StepSample) -> Amount:
@@ -114,9 +114,9 @@ class _StepTime(Measured):
     scope, across = "job", "rank0"
     quantile: ClassVar[float] = 0.5
 
-    def open(self, setting: Setting) -> None:
+    def open(self, setting: ProbeContext) -> None:
         if setting.on_cuda:
-            setting.probe(DeviceSteps)
+            setting.probe(DeviceTimeline)
             self.method = "device events, read late"
         else:
             self.method = "host clock"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 from lightning_costs.stores.folder import HEADER
 
 #: A library's thread (polars starts one) may be handed the end of the command while this one does not wait for it yet.
@@ -52,7 +52,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
         raise SystemExit(_complain(f"{command[0]}: {error.strerror}", 126)) from None
     if _written(save_dir) == before:
         _complain(
-            f"no run was recorded in {legible(str(save_dir))}. One is if a Lightning Trainer or Fabric trains a batch "
+            f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric trains a "
+            "batch "
             "(fast_dev_run leaves no run), in a Python that has lightning-costs, with rank 0 on this node, and without "
             "a monitor of its own that writes elsewhere",
             code,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightning_costs")
 
 
-def monitor() -> list[CostMonitor | CostBudget]:
+def make_monitors() -> list[CostMonitor | CostBudget]:
     """A monitor that yields to one that the script has, and the budget that was given.
 
     Raises:
@@ -24,7 +24,7 @@ def monitor() -> list[CostMonitor | CostBudget]:
     from lightning_costs.callback import CostBudget, CostMonitor
 
     made = CostMonitor(**options.arguments())
-    made.yields = True
+    made.is_fallback = True
     return [made] if options.budget is None else [made, CostBudget(dict(options.budget))]
 
 
@@ -32,13 +32,14 @@ def fabric_monitor(namespace: str) -> list[FabricMonitor]:
     """A monitor for the Fabric of a namespace.
 
     Raises:
-        ValueError: As `monitor` does.
+        ValueError: As `make_monitors` does.
     """
     options = RunOptions.from_environment()
     from lightning_costs.fabric import FabricMonitor
 
     if options.budget is not None:
         _log.error(
-            "--budget is not held in a Fabric script: nobody but its own loop can stop it. `Recorder.over` is for loops"
+            "--budget is not held in a Fabric script: nobody but its own loop can stop it. `Recorder.exceeded` is "
+            "for loops"
         )
     return [FabricMonitor(namespace, options.arguments())]

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, final
 
-from lightning_costs.core.budget import check_limits
-from lightning_costs.core.goal import check_goal
+from lightning_costs.core.budget import validate_limits
+from lightning_costs.core.goal import validate_monitor
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.places import run_root
 from lightning_costs.stores.rows import Log, check_log
@@ -72,7 +72,7 @@ class RunOptions:
             if not (isinstance(value, str) and value) and (value is not None or name == "save_dir"):
                 raise ValueError(f"{name} must be a text, got {value!r}")
         run_root(self.save_dir)
-        check_goal(self.monitor, self.mode)
+        validate_monitor(self.monitor, self.mode)
         for target in self.targets:
             if not isinstance(target, int | float) or not math.isfinite(target):
                 raise ValueError(f"targets must be finite numbers, got {target!r}")
@@ -84,9 +84,9 @@ class RunOptions:
             raise ValueError(f"count must be 'auto', 'eager' or 'off', got {self.count!r}")
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', true or false, got {self.infer!r}")
-        Tariff.find(self._tariff())
+        Tariff.resolve(self._tariff())
         if self.budget is not None:
-            check_limits(self.budget)
+            validate_limits(self.budget)
 
     def _tariff(self) -> Tariff | None:
         return None if self.tariff is None else Tariff.from_dict(self.tariff)

@@ -63,20 +63,20 @@ def _plan(func: Any) -> _Plan:
     return plan
 
 
-def flat(values: Iterable[object]) -> Iterator[torch.Tensor]:
+def iter_tensors(values: Iterable[object]) -> Iterator[torch.Tensor]:
     """Tensors among an operator's arguments or results: themselves, or in lists of tensors."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from flat(value)
+            yield from iter_tensors(value)
 
 
 def written(func: Any, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[torch.Tensor]:
     """Tensors among an operator's arguments that its schema says it writes to."""
     plan = _plan(func)
-    yield from flat(value for name, value in zip(plan.positions, args, strict=False) if name in plan.writes)
-    yield from flat(value for name, value in kwargs.items() if name in plan.writes)
+    yield from iter_tensors(value for name, value in zip(plan.positions, args, strict=False) if name in plan.writes)
+    yield from iter_tensors(value for name, value in kwargs.items() if name in plan.writes)
 
 
 def given(args: Iterable[object], kwargs: Mapping[str, object]) -> list[torch.Tensor]:
@@ -86,22 +86,22 @@ def given(args: Iterable[object], kwargs: Mapping[str, object]) -> list[torch.Te
         if isinstance(value, torch.Tensor):
             found.append(value)
         elif isinstance(value, list | tuple):
-            found.extend(flat(value))
+            found.extend(iter_tensors(value))
     return found
 
 
-def results(out: object) -> list[torch.Tensor]:
+def output_tensors(out: object) -> list[torch.Tensor]:
     """Tensors that an operator returned."""
     if isinstance(out, torch.Tensor):
         return [out]
-    return list(flat(out)) if isinstance(out, list | tuple) else []
+    return list(iter_tensors(out)) if isinstance(out, list | tuple) else []
 
 
-def extent_bytes(tensor: torch.Tensor) -> int:
+def footprint_bytes(tensor: torch.Tensor) -> int:
     """Bytes of memory that a tensor's elements lie in: an expanded dimension is stored once.
 
     Example:
-        >>> extent_bytes(torch.zeros(8, 4)), extent_bytes(torch.zeros(4).expand(8, 4))
+        >>> footprint_bytes(torch.zeros(8, 4)), footprint_bytes(torch.zeros(4).expand(8, 4))
         (128, 16)
     """
     if _is_dense(tensor):
@@ -117,7 +117,7 @@ def extent_bytes(tensor: torch.Tensor) -> int:
     return total
 
 
-def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[torch.Tensor]) -> int:
+def bytes_accessed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[torch.Tensor]) -> int:
     """Bytes read from and written to memory by one operator.
 
     Args:
@@ -128,9 +128,9 @@ def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs:
 
     Example:
         >>> a, b = torch.zeros(10), torch.zeros(10)
-        >>> moved_bytes(torch.ops.aten.add.Tensor, (a, b), {}, [a + b])
+        >>> bytes_accessed(torch.ops.aten.add.Tensor, (a, b), {}, [a + b])
         120
-        >>> moved_bytes(torch.ops.aten.view.default, (a, [2, 5]), {}, [a.view(2, 5)])
+        >>> bytes_accessed(torch.ops.aten.view.default, (a, [2, 5]), {}, [a.view(2, 5)])
         0
     """
     plan = _plan(func)
@@ -141,18 +141,18 @@ def moved_bytes(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs:
     named = [*zip(plan.positions, args, strict=False), *kwargs.items()] if plan.positions else []
     if not named:
         named = [("", argument) for argument in (*args, *kwargs.values())]
-    reads = [(name, tensor) for name, value in named for tensor in flat((value,))]
+    reads = [(name, tensor) for name, value in named for tensor in iter_tensors((value,))]
     written = [tensor for name, tensor in reads if name in plan.writes]
     fresh = _fresh(outputs, [tensor for _, tensor in reads])
     if outputs and not fresh and not written:
         return 0  # views
     if plan.name in _PUTS or plan.name in _PUTS_ADDING:
         return _put_bytes(plan, [tensor for _, tensor in reads])
-    moved = sum(extent_bytes(tensor) for tensor in (*fresh, *written))
+    moved = sum(footprint_bytes(tensor) for tensor in (*fresh, *written))
     if plan.name in _PICKS:
         picked, *indices = [tensor for _, tensor in reads]
-        return moved + sum(extent_bytes(t) for t in indices) + min(extent_bytes(picked), moved)
-    return moved + sum(extent_bytes(tensor) for name, tensor in reads if name not in plan.overwrites)
+        return moved + sum(footprint_bytes(t) for t in indices) + min(footprint_bytes(picked), moved)
+    return moved + sum(footprint_bytes(tensor) for name, tensor in reads if name not in plan.overwrites)
 
 
 def _read_bytes(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
@@ -166,11 +166,11 @@ def _read_bytes(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor])
             moved += min(tensor.nbytes, storage.nbytes())
         else:
             known.update([storage._cdata for storage in storages((tensor,))])
-            moved += extent_bytes(tensor)
+            moved += footprint_bytes(tensor)
     for tensor in outputs:
         if not known.issuperset([storage._cdata for storage in storages((tensor,))]):
             views = False
-            moved += extent_bytes(tensor)
+            moved += footprint_bytes(tensor)
     return 0 if outputs and views else moved
 
 
@@ -188,5 +188,5 @@ def _fresh(outputs: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> l
 def _put_bytes(plan: _Plan, tensors: Sequence[torch.Tensor]) -> int:
     """The values and where they go are read, the values written; an adding one reads what it adds to as well."""
     _, *given = tensors
-    values = extent_bytes(given[-1]) if given else 0
-    return sum(extent_bytes(t) for t in given) + values * (2 if plan.name in _PUTS_ADDING else 1)
+    values = footprint_bytes(given[-1]) if given else 0
+    return sum(footprint_bytes(t) for t in given) + values * (2 if plan.name in _PUTS_ADDING else 1)

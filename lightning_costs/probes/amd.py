@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
-from lightning_costs.core.metering import EdgeError, Metering
+from lightning_costs.core.metering import EdgeErrorBound, MeterInfo
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.quiet import quiet
 
@@ -32,7 +32,7 @@ class AmdEnergy:
                 warn=True,
             )
         self._read_s = time.perf_counter()
-        self._edge = EdgeError(_LAG_S)
+        self._edge = EdgeErrorBound(_LAG_S)
 
     @classmethod
     def attach(cls, device: torch.device) -> Self:
@@ -93,9 +93,9 @@ class AmdEnergy:
         self._edge.note(spent_j, elapsed_s)
         return spent_j
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """How it was got."""
-        return Metering(
+        return MeterInfo(
             method="counter",
             instrument="amdsmi energy accumulator",
             error_j=self._edge.joules,

@@ -22,7 +22,7 @@ _CHANNELS = (1, 3, 4)
 Signature = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
-class Look(NamedTuple):
+class BatchInfo(NamedTuple):
     """What a batch looks like.
 
     Args:
@@ -34,23 +34,23 @@ class Look(NamedTuple):
     samples: int | None
 
 
-def look(batch: object) -> Look:
+def inspect_batch(batch: object) -> BatchInfo:
     """Shapes of a batch: a tensor, or tuples, lists, mappings, dataclasses and graphs that hold tensors.
 
     Example:
-        >>> look({"x": torch.zeros(8, 3), "y": torch.zeros(8)}).samples
+        >>> inspect_batch({"x": torch.zeros(8, 3), "y": torch.zeros(8)}).samples
         8
-        >>> look("no tensor").samples is None
+        >>> inspect_batch("no tensor").samples is None
         True
     """
     if isinstance(batch, _PAIR) and len(batch) == 2:
         first, second = batch[0], batch[1]
         if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.ndim:
             shape = shape_of(first)
-            return Look(((shape, first.dtype), (shape_of(second), second.dtype)), shape[0])
+            return BatchInfo(((shape, first.dtype), (shape_of(second), second.dtype)), shape[0])
     signature = tuple((shape_of(t), t.dtype) for t in tensors_in(batch))
     samples = next((shape[0] for shape, _ in signature if shape), None)
-    return Look(signature, samples)
+    return BatchInfo(signature, samples)
 
 
 def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -14,13 +14,13 @@ from typing import Any, final
 
 from lightning_costs.core.missing import Missing, type_only
 from lightning_costs.probes.batch import (
-    Look,
+    BatchInfo,
     Sign,
     Signature,
     agreed,
     alone,
     input_ids_tokens,
-    look,
+    inspect_batch,
     own_size,
     reads,
     signs,
@@ -173,7 +173,7 @@ class Reading:
 
 
 @final
-class BatchSize:
+class BatchCounter:
     """Tells a batch's samples, tokens and padding.
 
     Args:
@@ -224,7 +224,7 @@ class BatchSize:
         for reading, plan in zip(self._readings, plans, strict=True):
             reading.begin(plan)
 
-    def of(self, batch: object, seen: Look) -> tuple[int | None, int | None, int | None]:
+    def of(self, batch: object, seen: BatchInfo) -> tuple[int | None, int | None, int | None]:
         """Samples, tokens, and elements of `input_ids` beyond the tokens of a batch that is done; None if not known."""
         if self._samples_of is None and self.parts is None:
             samples = self._plainly(batch, seen.signature)
@@ -240,7 +240,7 @@ class BatchSize:
 
     def samples(self, batch: object, seen: int | None) -> int | None:
         """Samples of a batch that is about to be worked on."""
-        return self._told(batch, look(batch), done=False)
+        return self._told(batch, inspect_batch(batch), done=False)
 
     def _plainly(self, batch: object, signature: Signature) -> int | None:
         """Samples of one loader's batch that is done."""
@@ -255,7 +255,7 @@ class BatchSize:
         self.why = reading.why
         return None
 
-    def _told(self, batch: object, seen: Look, *, done: bool) -> int | None:
+    def _told(self, batch: object, seen: BatchInfo, *, done: bool) -> int | None:
         if self._samples_of is not None and batch is not None:
             told = self._ask(self._samples_of, batch, "batch_size_fn")
             self.why = self._notes.get("batch_size_fn")
@@ -266,7 +266,7 @@ class BatchSize:
             self._readings[0].why = self.why = type_only(f"a batch could not be looked into: {HOW}", error)
             return None
 
-    def _counted(self, batch: object, seen: Look, *, done: bool) -> int | None:
+    def _counted(self, batch: object, seen: BatchInfo, *, done: bool) -> int | None:
         total: int | None = 0
         several = self.parts is not None and batch is not None
         parts: Sequence[Any] = self.parts(batch) if self.parts is not None and several else [batch]
@@ -275,7 +275,7 @@ class BatchSize:
         for reading, part in zip(self._readings, parts, strict=False):
             if part is None and several:
                 continue
-            samples = reading.of(part, look(part).signature if several else seen.signature)
+            samples = reading.of(part, inspect_batch(part).signature if several else seen.signature)
             if done:
                 reading.add(1, samples)
             if reading.why is not None:

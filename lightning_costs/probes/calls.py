@@ -15,7 +15,7 @@ from lightning_costs.probes.tensors import tensors_in
 
 
 @final
-class ModuleCalls:
+class ModuleCallRecorder:
     """Watches the calls of a module and its submodules for one forward pass.
 
     It watches `nn.Module.__call__` rather than hooking each module: whoever copies or saves a module in that pass gets
@@ -111,12 +111,12 @@ class ModuleCalls:
 
 
 _lock = Lock()
-_listeners: tuple[ModuleCalls, ...] = ()
+_listeners: tuple[ModuleCallRecorder, ...] = ()
 _original: Callable[..., Any] = nn.Module.__call__
 _in_place = False
 
 
-def _listen(calls: ModuleCalls) -> None:
+def _listen(calls: ModuleCallRecorder) -> None:
     global _listeners, _original, _in_place
     with _lock:
         _listeners = (*_listeners, calls)
@@ -125,7 +125,7 @@ def _listen(calls: ModuleCalls) -> None:
             nn.Module.__call__ = _called  # type: ignore[method-assign]
 
 
-def _unlisten(calls: ModuleCalls) -> None:
+def _unlisten(calls: ModuleCallRecorder) -> None:
     """The last one gives the method back, unless somebody wrapped ours meanwhile: then it only calls through."""
     global _listeners, _in_place
     with _lock:
@@ -135,7 +135,7 @@ def _unlisten(calls: ModuleCalls) -> None:
 
 
 def _called(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-    seen: list[ModuleCalls] = []
+    seen: list[ModuleCallRecorder] = []
     try:
         seen += [calls for calls in _listeners if calls.begins(module, args, kwargs)]
     except Exception as error:  # noqa: BLE001 - the user's forward pass goes on

@@ -1,7 +1,7 @@
 """The step census: operators of training steps, counted once for each kind, some again at random; others repeat them.
 
 The census only watches: every operator runs as it is, with the arguments it was given, and compiled code runs compiled.
-A step that counting makes fail runs again without (`StepCensus.give_up`).
+A step that counting makes fail runs again without (`StepOpCounter.give_up`).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_costs.core.draws import Draws
+from lightning_costs.core.draws import RecountSchedule
 from lightning_costs.core.harmless import raised_on_purpose
 from lightning_costs.core.missing import Missing, type_only
 from lightning_costs.core.strata import Estimate, Strata, Stratum, Vector
 from lightning_costs.probes.batch import Signature
-from lightning_costs.probes.calls import ModuleCalls
-from lightning_costs.probes.kernels import launches
-from lightning_costs.probes.kinds import Kind, Waiting, at_any_moment
-from lightning_costs.probes.lifetimes import Lifetimes, StepMemory
-from lightning_costs.probes.operators import Tally, Watch
+from lightning_costs.probes.calls import ModuleCallRecorder
+from lightning_costs.probes.kernels import watch_triton_launches
+from lightning_costs.probes.kinds import PendingKinds, StepKind, at_any_moment
+from lightning_costs.probes.lifetimes import StepMemory, StorageTracker
+from lightning_costs.probes.operators import OpCounterMode, OpCounts
 from lightning_costs.probes.parameters import in_shards
-from lightning_costs.probes.setting import Count, Setting
+from lightning_costs.probes.setting import Count, ProbeContext
 from lightning_costs.probes.stride import compiled_graphs
-from lightning_costs.probes.tensors import held
+from lightning_costs.probes.tensors import tensors_by_kind
 
 _log = logging.getLogger("lightning_costs")
 
@@ -55,7 +55,7 @@ _PLACE: dict[Quantity, int] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepCount:
+class StepOpCounts:
     """Operators of one batch's work.
 
     Args:
@@ -66,8 +66,8 @@ class StepCount:
         samples: Samples in the batch; None where it does not tell.
     """
 
-    step: Tally
-    forward: Tally
+    step: OpCounts
+    forward: OpCounts
     flop_by_dtype: Mapping[str, int]
     uncounted: Mapping[str, int]
     samples: int | None
@@ -79,7 +79,7 @@ class StepCount:
         return (*of_step, forward.flop, forward.mac, forward.elements)
 
 
-def eager() -> AbstractContextManager[None]:
+def force_eager() -> AbstractContextManager[None]:
     """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch below 2.6
         return nullcontext()
@@ -124,7 +124,7 @@ def runs_as_ever(module: nn.Module | None) -> bool:
     return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
 
 
-def weighted(strata: Iterable[Stratum[StepCount]], of: Callable[[StepCount], Mapping[str, int]]) -> Counter[str]:
+def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[str, int]]) -> Counter[str]:
     """Numbers by name, over all batches of the strata that were counted."""
     totals: Counter[str] = Counter()
     for stratum in strata:
@@ -153,8 +153,8 @@ class _Counting:
     def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"
         self._stack: ExitStack | None = None
-        self._strata: Strata[StepCount] = Strata(StepCount.values, at_any_moment)
-        self._draws = Draws()
+        self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment)
+        self._draws = RecountSchedule()
         began_s = perf_counter()
         self._busy_s = busy_s or (lambda: perf_counter() - began_s)
         self._counted_s = 0.0
@@ -231,9 +231,9 @@ class _Counting:
         return True
 
 
-def counted(watch: Watch, samples: int | None) -> StepCount:
+def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
     """What was seen of a batch's work."""
-    return StepCount(
+    return StepOpCounts(
         step=watch.step,
         forward=watch.forward if watch.forward is not None else watch.step,
         flop_by_dtype=dict(watch.flop_by_dtype),
@@ -243,7 +243,7 @@ def counted(watch: Watch, samples: int | None) -> StepCount:
 
 
 @final
-class StepCensus(_Counting):
+class StepOpCounter(_Counting):
     """Counts a step of each kind when it is new, and some again at random; other steps are tallied, one addition each.
 
     What a step will do is known only when it is done: a GAN trains one network on this batch and the other on the
@@ -274,12 +274,12 @@ class StepCensus(_Counting):
         super().__init__(module, count, busy_s)
         self._optimizers, self._device = optimizers, device
         self._graphs = compiled_graphs()
-        self._last: tuple[Hashable, Stratum[StepCount] | None, Vector] | None = None
-        self._held: list[Stratum[StepCount] | None] = []
+        self._last: tuple[Hashable, Stratum[StepOpCounts] | None, Vector] | None = None
+        self._held: list[Stratum[StepOpCounts] | None] = []
         self._content: Hashable = None
         self._seen: set[Hashable] = set()
         self._again: set[Hashable] = set()
-        self._waiting = Waiting()
+        self._waiting = PendingKinds()
         #: Steps that were counted as their kind was new.
         self._new = 0
         #: What the step in work was entered by.
@@ -288,28 +288,28 @@ class StepCensus(_Counting):
         self._work: Hashable = None
         self._looked_for: set[tuple[Hashable, Hashable]] = set()
         self._drawn = False
-        self._fresh: StepCount | None = None
+        self._fresh: StepOpCounts | None = None
         self._lost = 0
         self._updated = False
-        self._following: Lifetimes | None = None
-        self._watch: Watch | None = None
+        self._following: StorageTracker | None = None
+        self._watch: OpCounterMode | None = None
         self._memory: StepMemory | None = None
         self._memory_is_early = True
         self._first_kind: Hashable = None
         #: The first counted step.
-        self.first: StepCount | None = None
+        self.first: StepOpCounts | None = None
         #: Operators that no formula covers; the counts are lower bounds where there are any.
-        self.lacking: tuple[str, ...] = ()
+        self.missing_formulas: tuple[str, ...] = ()
         self._products = False
         #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
         self.compiled = False
         #: Module calls of the first counted forward pass.
-        self.calls: ModuleCalls | None = None
+        self.calls: ModuleCallRecorder | None = None
         #: Whether the first counted forward pass should leave an example to repeat.
         self.keep_example = False
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
@@ -322,7 +322,7 @@ class StepCensus(_Counting):
 
     # Counting -----------------------------------------------------------------------------------------------
 
-    def wants(self, key: Hashable) -> bool:
+    def should_count(self, key: Hashable) -> bool:
         """Whether the step about to begin should be counted."""
         if key is self._content and self.batches < self._next:
             return False
@@ -373,18 +373,18 @@ class StepCensus(_Counting):
         stack = ExitStack()
         try:
             if self.calls is None and self._module is not None and self._may_watch_calls():
-                calls = ModuleCalls(self._module, keep_example=self.keep_example)
+                calls = ModuleCallRecorder(self._module, keep_example=self.keep_example)
             if follow and (key not in self._seen or key in self._again):  # of one seen before, counts are enough
                 follows = self._follow()
-            watch = Watch(
+            watch = OpCounterMode(
                 weights=self._module.parameters() if self._module is not None else (),
                 lifetimes=follows,
                 first_backward=calls.stop if calls is not None else None,
                 gathered=self._gathered(),
             )
-            stack.enter_context(eager() if self._eager else nullcontext())
+            stack.enter_context(force_eager() if self._eager else nullcontext())
             stack.enter_context(calls or nullcontext())
-            stack.enter_context(launches(watch.launched))
+            stack.enter_context(watch_triton_launches(watch.launched))
             stack.enter_context(watch)
         except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
             self.failed = type_only("a step could not be watched", error)
@@ -397,7 +397,7 @@ class StepCensus(_Counting):
         self._stack, self._following, self._watch = stack, follows, watch
         try:
             yield
-            self.look()
+            self.refresh_kinds()
         finally:
             gave_up = self._stack is None
             self._stack = self._following = self._watch = None
@@ -433,7 +433,7 @@ class StepCensus(_Counting):
             return True
         return self.censuses > 0 and not self.compiled and not compiled_parts(self._module)
 
-    def _runs_compiled(self, watch: Watch) -> bool:
+    def _runs_compiled(self, watch: OpCounterMode) -> bool:
         if self._eager:
             return False
         return self.compiled or watch.compiled or compiled_graphs() != self._graphs or compiled_parts(self._module)
@@ -449,7 +449,7 @@ class StepCensus(_Counting):
         return self._module.parameters if self._module is not None and in_shards(self._module) else None
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """What runs inside is none of the step's work: other steps of its kind do not repeat it."""
         watch = self._watch
         if watch is None or watch.away:
@@ -461,20 +461,20 @@ class StepCensus(_Counting):
         finally:
             watch.away = False
 
-    def _follow(self) -> Lifetimes | None:
+    def _follow(self) -> StorageTracker | None:
         if self._module is None or self._device is None:
             return None
-        follows = Lifetimes(self._device, allocator(self._device))
-        follows.hold("other", self._module.buffers())
+        follows = StorageTracker(self._device, allocator(self._device))
+        follows.track("other", self._module.buffers())
         self._hold(follows)
         return follows
 
-    def _hold(self, follows: Lifetimes) -> None:
+    def _hold(self, follows: StorageTracker) -> None:
         assert self._module is not None
-        for kind, tensors in held(self._module, self._optimizers()):
-            follows.hold(kind, tensors)
+        for kind, tensors in tensors_by_kind(self._module, self._optimizers()):
+            follows.track(kind, tensors)
 
-    def look(self) -> None:
+    def refresh_kinds(self) -> None:
         """Inside a counted step: what is a gradient or a state now is known as one from here on."""
         if self._following is None:
             return
@@ -497,11 +497,11 @@ class StepCensus(_Counting):
 
     # Booking ------------------------------------------------------------------------------------------------
 
-    def book(self, kind: Hashable) -> bool:
+    def record_batch(self, kind: Hashable) -> bool:
         """Add a batch's work to the totals: `kind` is everything that decides how much it was.
 
         Args:
-            kind: A `Kind`, or anything else; None if nothing is known of the batch.
+            kind: A `StepKind`, or anything else; None if nothing is known of the batch.
 
         Returns:
             Whether the work is known; if not, it is added as soon as a step of the kind was counted.
@@ -514,7 +514,7 @@ class StepCensus(_Counting):
             self._lost += 1
             return False
         else:
-            features = kind.features if isinstance(kind, Kind) else (1.0,)
+            features = kind.features if isinstance(kind, StepKind) else (1.0,)
             stratum = self._strata.stratum(kind, features)
             self._last = (kind, stratum, features)
         self._strata.book(stratum, features)
@@ -525,12 +525,12 @@ class StepCensus(_Counting):
             if self.first is None:
                 self.first, self._first_kind = fresh, kind
             self._products = self._products or fresh.step.flop > 0
-            if fresh.uncounted.keys() - set(self.lacking):
-                self.lacking = tuple(sorted({*self.lacking, *fresh.uncounted}))
+            if fresh.uncounted.keys() - set(self.missing_formulas):
+                self.missing_formulas = tuple(sorted({*self.missing_formulas, *fresh.uncounted}))
         if stratum is None:
             return False
         known = bool(stratum.counts)
-        self._work = kind.work if isinstance(kind, Kind) else None
+        self._work = kind.work if isinstance(kind, StepKind) else None
         if known:
             self._looked_for.add((self._entered, self._work))
         self._waiting.came(kind, self._entered, self.batches - 1, known=known, counted=fresh is not None)
@@ -554,7 +554,7 @@ class StepCensus(_Counting):
         self.batches += n
         self._strata.book(stratum, features, n, n)
 
-    def settle(self, *, steady: bool) -> None:
+    def commit(self, *, steady: bool) -> None:
         """A step is complete: its batches count for the rates, or were warm-up."""
         if steady:
             for stratum in self._held:
@@ -572,11 +572,11 @@ class StepCensus(_Counting):
     def typical(self, quantity: Quantity) -> Estimate | None:
         """A quantity of one batch of the first counted one's shapes: the mean over those, openings of epochs apart."""
         kind, place = self._first_kind, _PLACE[quantity]
-        if not isinstance(kind, Kind):
+        if not isinstance(kind, StepKind):
             return self._strata.mean(place, lambda other: other == kind)
 
         def alike(other: Hashable) -> bool:
-            return isinstance(other, Kind) and other.signature == kind.signature
+            return isinstance(other, StepKind) and other.signature == kind.signature
 
         usual = self._strata.mean(place, lambda other: alike(other) and not other.moment)  # type: ignore[attr-defined]
         return usual or self._strata.mean(place, alike)
@@ -597,7 +597,7 @@ class StepCensus(_Counting):
         return sum(stratum.batches for stratum in self._strata.unknown.values()) + self._strata.rest
 
     @property
-    def blind(self) -> bool:
+    def saw_no_products(self) -> bool:
         """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
         return self.first is not None and not self._products
 
@@ -625,17 +625,17 @@ def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:
 
 
 @final
-class EvaluationCensus(_Counting):
+class EvalOpCounter(_Counting):
     """Operators of evaluation batches: each shape counted at its first batch, and some again at random."""
 
     def __init__(
         self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
     ) -> None:
         super().__init__(module, count, busy_s)
-        self._told: Stratum[StepCount] | None = None
+        self._told: Stratum[StepOpCounts] | None = None
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
@@ -656,7 +656,7 @@ class EvaluationCensus(_Counting):
         Returns:
             What to enter around it where it is to be counted.
         """
-        kind = Kind(signature, loader)
+        kind = StepKind(signature, loader)
         stratum = self._strata.get(kind)
         again = stratum is not None and bool(stratum.counts)
         drawn = self.failed is None and self._is_drawn()
@@ -669,13 +669,13 @@ class EvaluationCensus(_Counting):
         return None
 
     @contextmanager
-    def _counting(self, kind: Kind, *, drawn: bool, again: bool) -> Iterator[None]:
-        watch = Watch()
+    def _counting(self, kind: StepKind, *, drawn: bool, again: bool) -> Iterator[None]:
+        watch = OpCounterMode()
         self.censuses += 1
         began_s = perf_counter()
         with ExitStack() as stack:
-            stack.enter_context(eager() if self._eager else nullcontext())
-            stack.enter_context(launches(watch.launched))
+            stack.enter_context(force_eager() if self._eager else nullcontext())
+            stack.enter_context(watch_triton_launches(watch.launched))
             stack.enter_context(watch)
             self._stack = stack
             try:
@@ -691,7 +691,7 @@ class EvaluationCensus(_Counting):
         """The batch told last was fetched and left: nothing was done on it."""
         self.batches -= 1
         if self._told is not None:
-            self._strata.take_back(self._told)
+            self._strata.remove(self._told)
 
     @property
     def unknown(self) -> int:

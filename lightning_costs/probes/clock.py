@@ -39,12 +39,12 @@ def process_began_s() -> float:
     return now_s() - max(0.0, age_s)
 
 
-def interactive() -> bool:
+def is_interactive() -> bool:
     """Whether a person types into this process: its start is then no start of a run."""
     return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
-def run_begins_s(made_s: float | None = None) -> float:
+def run_start_s(made_s: float | None = None) -> float:
     """When a run that is set up now began, on the scale of `now_s`.
 
     At the process's start or the end of the run before it in this process, whichever is later; in an
@@ -53,11 +53,11 @@ def run_begins_s(made_s: float | None = None) -> float:
     Args:
         made_s: When its monitor was made; now by default.
     """
-    began = (now_s() if made_s is None else made_s) if interactive() else process_began_s()
+    began = (now_s() if made_s is None else made_s) if is_interactive() else process_began_s()
     return began if _runs_ended_s is None else max(began, _runs_ended_s)
 
 
-def run_ended(ended_s: float) -> None:
+def mark_run_end(ended_s: float) -> None:
     """Note when a run of this process ended, on the scale of `now_s`: the next one begins there."""
     global _runs_ended_s, _handed_over
     _runs_ended_s = ended_s
@@ -67,7 +67,7 @@ def run_ended(ended_s: float) -> None:
 class RunBegin:
     """When the run of a monitor that is made now will have begun.
 
-    That of this process, as `run_begins_s` has it. Where a strategy forks or spawns the processes that train, they get
+    That of this process, as `run_start_s` has it. Where a strategy forks or spawns the processes that train, they get
     the monitor of the one that the script runs in, and the run began there: `perf_counter` is one clock for all
     processes of a machine. A monitor that a process makes for itself begins with that process.
     """
@@ -76,7 +76,7 @@ class RunBegin:
         global _of_children
         self._pid = os.getpid()
         made_s = now_s()
-        self._began_s = made_s if interactive() else process_began_s()
+        self._began_s = made_s if is_interactive() else process_began_s()
         if _handed_over:  # a run that spawned processes trained is over, and nobody told this one when it ended
             self._began_s = made_s
         if _of_children[0] != self._pid:
@@ -88,7 +88,7 @@ class RunBegin:
         """On the scale of `now_s`."""
         parent = multiprocessing.parent_process()
         if self._pid not in (os.getpid(), os.getppid(), parent.pid if parent is not None else None):
-            return run_begins_s()  # carried further than to a child: to another machine, or by way of a file
+            return run_start_s()  # carried further than to a child: to another machine, or by way of a file
         ended_s: float = 0.0 if self._children is None else struct.unpack("d", self._children[:])[0]
         return max(self._began_s, _runs_ended_s or 0.0, ended_s)  # a forked child knows its parent's last run too
 

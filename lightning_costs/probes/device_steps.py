@@ -10,7 +10,7 @@ import torch
 
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import DeviceTime
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 #: Marks in flight at most. Past that the oldest steps are dropped whole, so that a device far behind stays bounded.
 MOST_EVENTS = 4096
@@ -18,7 +18,7 @@ MOST_EVENTS = 4096
 E = TypeVar("E")
 
 
-class Events(Protocol[E]):
+class EventSource(Protocol[E]):
     """Moments on one stream that runs its work in order: each happens when everything queued before it is done."""
 
     def record(self) -> E:
@@ -83,7 +83,7 @@ _BROKEN = 8
 
 
 @final
-class DeviceSteps(Generic[E]):
+class DeviceTimeline(Generic[E]):
     """A tape of marks on the compute stream, read once the device has passed them; nothing is ever waited for.
 
     A period goes from the end of one optimizer step's work to the end of the next one's, micro-batches included::
@@ -101,7 +101,7 @@ class DeviceSteps(Generic[E]):
         most: Marks in flight at most.
     """
 
-    def __init__(self, events: Events[E], most: int = MOST_EVENTS) -> None:
+    def __init__(self, events: EventSource[E], most: int = MOST_EVENTS) -> None:
         self._events, self._most = events, most
         self._tape: deque[E] = deque()
         self._kinds: deque[int] = deque()
@@ -118,7 +118,7 @@ class DeviceSteps(Generic[E]):
         self._start_window()
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """A probe of the setting's CUDA device."""
         if not setting.on_cuda:
             raise Missing("device events need a CUDA device")
@@ -133,11 +133,11 @@ class DeviceSteps(Generic[E]):
 
     # The loop tells ----------------------------------------------------------------------------------------
 
-    def copying(self) -> None:
+    def mark_h2d_start(self) -> None:
         """The batch is about to be copied to the device, on the compute stream."""
         self._mark(_COPYING)
 
-    def copied(self) -> None:
+    def mark_h2d_end(self) -> None:
         """The copy was queued."""
         self._mark(_COPIED)
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self, final
 
-from lightning_costs.core.accounts import Accounts
-from lightning_costs.core.metering import COMPONENTS, Metering, by_account
+from lightning_costs.core.accounts import TimeBuckets
+from lightning_costs.core.metering import COMPONENTS, MeterInfo, split_by_bucket
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import StepSample
 from lightning_costs.probes.amd import AmdEnergy
 from lightning_costs.probes.gpu_device import device_key, training_devices
 from lightning_costs.probes.host_energy import cpu_meter, ram_meter
-from lightning_costs.probes.job_share import JobShare
+from lightning_costs.probes.job_share import CpuShare
 from lightning_costs.probes.nvml import GpuEnergy
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 _log = logging.getLogger("lightning_costs")
 
@@ -35,7 +35,7 @@ class Meter(Protocol):
     def joules(self) -> float:
         """Energy since the last call, in joules; raise `Missing` where it cannot be had any more."""
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """How the energy so far was got, as data."""
 
     def detach(self) -> None:
@@ -43,7 +43,7 @@ class Meter(Protocol):
 
 
 @final
-class NoDevice:
+class NullMeter:
     """The energy of a device that is not there."""
 
     method = "zero by definition: no GPU trains in this run"
@@ -52,16 +52,16 @@ class NoDevice:
         """None is spent."""
         return 0.0
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """Zero by definition."""
-        return Metering(method="none", instrument="", error_j=0.0, detail="no GPU trains in this run")
+        return MeterInfo(method="none", instrument="", error_j=0.0, detail="no GPU trains in this run")
 
     def detach(self) -> None:
         """Nothing is held."""
 
 
 @final
-class Several:
+class CompositeMeter:
     """The devices of a process that trains on more than one, together."""
 
     def __init__(self, meters: Sequence[Meter]) -> None:
@@ -77,7 +77,7 @@ class Several:
         """Energy of all of them since the last call, in joules."""
         return sum(meter.joules() for meter in self._meters)
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """As of the first; bounds add up."""
         each = [meter.metering() for meter in self._meters]
         errors_j = [how.error_j for how in each if how.error_j is not None]
@@ -94,7 +94,7 @@ class Several:
             meter.detach()
 
 
-def _device_meter(setting: Setting) -> Meter:
+def _device_meter(setting: ProbeContext) -> Meter:
     """A meter of what this process trains on; `setting.place` learns which device that is."""
     import torch
 
@@ -109,9 +109,9 @@ def _device_meter(setting: Setting) -> Meter:
             for meter in meters:
                 meter.detach()
             raise
-        return meters[0] if len(meters) == 1 else Several(meters)
+        return meters[0] if len(meters) == 1 else CompositeMeter(meters)
     if setting.device is not None and setting.device.type == "cpu":
-        return NoDevice()
+        return NullMeter()
     if setting.device is not None and setting.device.type == "mps":
         raise Missing(
             "gpu energy of Apple devices: codecarbon runs powermetrics, as root, and the training would wait for it at "
@@ -136,7 +136,7 @@ class EnergyMeters:
     """
 
     def __init__(
-        self, meters: Mapping[str, Meter | Missing], accounts: Accounts | None = None, share: JobShare | None = None
+        self, meters: Mapping[str, Meter | Missing], accounts: TimeBuckets | None = None, share: CpuShare | None = None
     ) -> None:
         self._meters = dict(meters)
         self._accounts, self._share = accounts, share
@@ -149,13 +149,13 @@ class EnergyMeters:
         self._lacks_accounts = self._why_no_accounts()
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """The meters that this rank reads."""
         makers: dict[str, Callable[[], Meter]] = {"gpu": lambda: _device_meter(setting)}
         share = None
         if setting.first_on_node:
             makers |= {"cpu": cpu_meter, "ram": ram_meter}
-            share = JobShare(sum(place.node == setting.place.node for place in setting.places))
+            share = CpuShare(sum(place.node == setting.place.node for place in setting.places))
         meters: dict[str, Meter | Missing] = {}
         for component, make in makers.items():
             try:
@@ -179,7 +179,7 @@ class EnergyMeters:
         except Exception as error:  # noqa: BLE001 - a library that cannot be left must not fail a run
             _log.debug("the meter of %s energy could not be let go: %r", component, error)
 
-    def reads(self, component: str) -> bool:
+    def has(self, component: str) -> bool:
         """Whether this rank reads a component at all: others' nodes and devices are others'."""
         return component in self._meters
 
@@ -194,11 +194,11 @@ class EnergyMeters:
             raise meter
         return meter.method
 
-    def ways(self) -> str:
+    def methods_summary(self) -> str:
         """How this rank's components are got, in a few words.
 
         Example:
-            >>> EnergyMeters({"gpu": NoDevice()}).ways()
+            >>> EnergyMeters({"gpu": NullMeter()}).methods_summary()
             'GPU none'
         """
         found = {name: meter for name, meter in self._meters.items() if not isinstance(meter, Missing)}
@@ -216,7 +216,7 @@ class EnergyMeters:
             raise meter
         return self._joules[component]
 
-    def account_j(self, account: str, sample: StepSample) -> float:
+    def bucket_j(self, account: str, sample: StepSample) -> float:
         """Energy of all components that this rank reads in an account, up to the window's end, in joules.
 
         Raises:
@@ -246,7 +246,7 @@ class EnergyMeters:
             self._sample = sample
             self.read()
 
-    def switch(self) -> None:
+    def on_bucket_change(self) -> None:
         """Another account begins: read, where the last reading is not too close to tell them apart."""
         if time.perf_counter() - self._read_s >= LEAST_S:
             self.read()
@@ -271,7 +271,7 @@ class EnergyMeters:
         if self._accounts is not None:
             before, self._spent_s = self._spent_s, self._accounts.read()
             seconds = {name: amount_s - before[name] for name, amount_s in self._spent_s.items()}
-            for account, joules in by_account(spent_j, seconds, self._accounts.top).items():
+            for account, joules in split_by_bucket(spent_j, seconds, self._accounts.current).items():
                 self._by_account[account] = self._by_account.get(account, 0.0) + joules
 
     def _lose(self, component: str, meter: Meter, why: Missing) -> None:
@@ -279,7 +279,7 @@ class EnergyMeters:
         self._meters[component] = why
         self._lacks_accounts = self._why_no_accounts()
 
-    def about(self, *, final: bool = False) -> dict[str, Any]:
+    def metadata(self, *, final: bool = False) -> dict[str, Any]:
         """How this rank's energy was got, for the header: by component, and by account.
 
         Args:

@@ -12,12 +12,12 @@ from typing import Any, Protocol, final
 
 import torch
 
-from lightning_costs.core.records import Place
-from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.core.records import RankInfo
+from lightning_costs.probes.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.probes.shadow import Patches
 
 
-class EngineListener(Protocol):
+class DeepSpeedListener(Protocol):
     """What is told of an engine; `lightning_costs.deepspeed` listens."""
 
     def forward_begins(self, batch: object) -> None:
@@ -32,7 +32,7 @@ class EngineListener(Protocol):
     def backward_ended(self) -> None:
         """A backward pass is over."""
 
-    def look_inside(self) -> None:
+    def sample_memory(self) -> None:
         """A moment inside an update at which memory may peak."""
 
     def updated(self) -> None:
@@ -47,12 +47,12 @@ class EngineListener(Protocol):
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Called where an exception of ours is handled: the training is to be left alone."""
 
 
 @final
-class EngineView:
+class DeepSpeedHooks:
     """Reads an engine and tells a listener what happens in it.
 
     Args:
@@ -60,25 +60,25 @@ class EngineView:
         listener: Who is told.
     """
 
-    def __init__(self, engine: Any, listener: EngineListener) -> None:
+    def __init__(self, engine: Any, listener: DeepSpeedListener) -> None:
         self._engine, self._listener = engine, listener
-        self._shadows = Shadows(listener.stop_measuring)
+        self._shadows = Patches(listener.disable)
 
     def watch(self) -> None:
         """Put the shadows."""
-        engine, put = self._engine, self._shadows.put
+        engine, put = self._engine, self._shadows.wrap
         put(engine, "forward", self._forward)
         put(engine, "backward", self._backward)
         put(engine, "step", self._step)
         for name in ("save_checkpoint", "save_16bit_model"):
             put(engine, name, self._saving)
-        look = self._listener.look_inside
+        look = self._listener.sample_memory
         hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
-        on_update(engine.optimizer, self._listener.updated, self._shadows)
+        hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows)
 
     def unwatch(self) -> None:
         """Lift the shadows; the listener is told nothing more."""
-        self._shadows.lift()
+        self._shadows.restore()
 
     @property
     def at_boundary(self) -> bool:
@@ -87,7 +87,7 @@ class EngineView:
 
     def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            batch = content(args, kwargs)
+            batch = batch_from_args(args, kwargs)
             if not torch.is_grad_enabled() or not self._engine.training:
                 with self._listener.evaluating(batch):
                     return original(*args, **kwargs)
@@ -128,11 +128,12 @@ class EngineView:
         return save
 
 
-def content(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+def batch_from_args(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What a forward pass was given, in the form in which people hand batches over.
 
     Example:
-        >>> content((), {"input_ids": 1, "labels": 2}), content((3,), {}), content((3, 4), {"mask": 5})
+        >>> batch_from_args((), {"input_ids": 1, "labels": 2}), batch_from_args((3,), {}), batch_from_args((3,
+        ... 4), {"mask": 5})
         ({'input_ids': 1, 'labels': 2}, 3, (3, 4, 5))
     """
     if not args:
@@ -140,7 +141,7 @@ def content(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     return args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.values())
 
 
-def place_of(engine: Any) -> Place:
+def rank_info_from_engine(engine: Any) -> RankInfo:
     """This process by the engine's topology: its pipeline grid, or the model-parallel unit that it was given.
 
     Ranks of a tensor-parallel or sequence-parallel group are shards of one replica: they see the same samples. Without
@@ -155,7 +156,7 @@ def place_of(engine: Any) -> Place:
     ]
     sequences = int(getattr(engine, "sequence_parallel_size", 1) or 1)
     replica = _rank(topology, "get_data_parallel_rank")
-    return Place(
+    return RankInfo(
         rank=rank,
         node=rank // per_node if per_node else 0,
         replica=rank if replica is None else replica,
@@ -172,7 +173,7 @@ def _rank(topology: Any, *names: str) -> int | None:
     return None
 
 
-def facts(engine: Any) -> dict[str, Any]:
+def engine_setup(engine: Any) -> dict[str, Any]:
     """The engine's part of the setup; nothing of what is no DeepSpeed engine."""
     if not hasattr(engine, "zero_optimization_stage"):
         return {}

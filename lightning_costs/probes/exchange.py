@@ -19,10 +19,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.letter import Totals, opened, sealed
+from lightning_costs.core.letter import RankTotals, decode, encode
 from lightning_costs.core.missing import Missing, by_type, type_only
-from lightning_costs.core.records import Amount, CostVector, Place
-from lightning_costs.core.roll import Joined, Roll
+from lightning_costs.core.records import Amount, CostVector, RankInfo
+from lightning_costs.core.roll import JobWindow, RankAggregator
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -31,16 +31,16 @@ _log = logging.getLogger("lightning_costs")
 _FAILED: Final = "the exchange between ranks failed"
 
 #: Rank 0 waits for late letters at most this share of the time since its last point, and at most so many seconds.
-SHARE: Final = 0.01
-MOST_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 2.0}
+WAIT_FRACTION: Final = 0.01
+MAX_WAIT_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 2.0}
 #: Where it is worth waiting at all, however short the window was.
-LEAST_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
+MIN_WAIT_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
 #: Where a run does not finish others are killed, and nothing more may come; and nobody may wait for an error because
 #: of us: a rank that dies takes the others with it, before they have told why.
 UNFINISHED_S: Final = {"failed": 0.03, "interrupted": 0.25}
 Hurry = Literal["failed", "interrupted"] | None
 #: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
-KEPT: Final = 4
+SLOTS: Final = 4
 _PAUSE_S: Final = 0.0002
 #: Bytes by which letters tell that they are meant for rank 0's exchange, and not for another one of that name.
 _TOKEN: Final = 8
@@ -96,8 +96,8 @@ class Exchange:
     def __init__(
         self,
         store: Store,
-        place: Place,
-        places: Sequence[Place],
+        place: RankInfo,
+        places: Sequence[RankInfo],
         declarations: Mapping[str, Declaration],
         clock: Callable[[], float] = time.monotonic,
         name: str | None = None,
@@ -105,8 +105,8 @@ class Exchange:
         self._store, self._clock = store, clock
         self._rank = place.rank
         self._prefix = f"lightning-costs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{name or next(_made)}"
-        self._totals = Totals({name: declared.kind == "counter" for name, declared in declarations.items()})
-        self._roll = Roll(declarations, places) if self._rank == 0 else None
+        self._totals = RankTotals({name: declared.kind == "counter" for name, declared in declarations.items()})
+        self._roll = RankAggregator(declarations, places) if self._rank == 0 else None
         self._ranks = [p.rank for p in places]
         self._joined: set[int] = set()
         self._joined_last_s = clock()
@@ -121,33 +121,33 @@ class Exchange:
         try:
             if self._rank == 0:
                 store.set(f"{self._prefix}/token", self._token.hex())
-            for slot in range(KEPT):
+            for slot in range(SLOTS):
                 store.set(self._key(self._rank, slot), "")
             store.add(f"{self._prefix}/joined", 1)
         except Exception as error:
             raise Missing(type_only("the job's store takes no letters", error), warn=True) from error
 
     def _key(self, rank: int, slot: int) -> str:
-        return f"{self._prefix}/{rank}/{slot % KEPT}"
+        return f"{self._prefix}/{rank}/{slot % SLOTS}"
 
-    def leave(self, vector: CostVector, *, batches: int, final: bool, missing: Mapping[str, str]) -> None:
+    def publish(self, vector: CostVector, *, batches: int, final: bool, missing: Mapping[str, str]) -> None:
         """Leave a letter with what this rank has spent so far; nothing is waited for."""
         self._totals.add(vector.amounts)
-        letter = self._totals.letter(vector.place, points=self.points, batches=batches, final=final, missing=missing)
+        letter = self._totals.snapshot(vector.place, points=self.points, batches=batches, final=final, missing=missing)
         if self._roll is not None:
-            self._roll.hear(letter, self._clock())
+            self._roll.update(letter, self._clock())
         elif self.failed is None:
             try:
                 self._learn_token()
                 if missing.keys() != self._said:
                     self._said = frozenset(missing)
                     self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
-                note = self._token + sealed(letter, self._totals.columns)
+                note = self._token + encode(letter, self._totals.columns)
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
             except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
                 self._fail(error)
 
-    def leave_statics(self, statics: Mapping[str, Amount]) -> None:
+    def publish_statics(self, statics: Mapping[str, Amount]) -> None:
         """Leave the run's single numbers, before the final letter: of a pipeline each stage has its own."""
         if self._roll is None and self.failed is None:
             try:
@@ -173,10 +173,10 @@ class Exchange:
         if not any(self._token) and self._store.check([key := f"{self._prefix}/token"]):
             self._token = bytes.fromhex(self._store.get(key).decode())
 
-    def join(
+    def collect(
         self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: Hurry = None
-    ) -> Joined:
-        """On rank 0, after `leave`: the job's window, of all letters that came in time.
+    ) -> JobWindow:
+        """On rank 0, after `publish`: the job's window, of all letters that came in time.
 
         Args:
             own: Rank 0's own window.
@@ -190,49 +190,49 @@ class Exchange:
             raise ValueError("only rank 0 joins")
         ending = trigger == "end"
         began = self._clock()
-        wait_s = MOST_S["evaluate"] if exact else MOST_S.get(trigger, 0.0)
+        wait_s = MAX_WAIT_S["evaluate"] if exact else MAX_WAIT_S.get(trigger, 0.0)
         if not ending:
-            share_s = SHARE * (began - self._joined_last_s)
-            wait_s = min(wait_s, max(share_s, LEAST_S["evaluate" if exact else trigger]))
+            share_s = WAIT_FRACTION * (began - self._joined_last_s)
+            wait_s = min(wait_s, max(share_s, MIN_WAIT_S["evaluate" if exact else trigger]))
         if hurry:
             wait_s = UNFINISHED_S[hurry]
         wants = batches if exact and self._waits["batch"] else 0
         if self.failed is None:
             self._read(roll, until_s=began + wait_s, wants=wants, ending=ending)
-        if wants and roll.late(self.points, wants):
+        if wants and roll.pending_ranks(self.points, wants):
             self._waits["batch"] = False  # only rank 0 asks for it in this run
         now = self._clock()
         if self.points:
-            roll.give_up(self.points, now, ending=ending)
+            roll.drop_silent_ranks(self.points, now, ending=ending)
         self._joined_last_s = now
-        joined = roll.join(own.amounts, self.points)
+        joined = roll.aggregate(own.amounts, self.points)
         return replace(joined, missing=self._reasons(joined)) if joined.missing else joined
 
-    def _read(self, roll: Roll, *, until_s: float, wants: int, ending: bool) -> None:
+    def _read(self, roll: RankAggregator, *, until_s: float, wants: int, ending: bool) -> None:
         """Read letters until all have come that can be expected, or it is `until_s`."""
         try:
-            while late := roll.late(self.points, wants):
+            while late := roll.pending_ranks(self.points, wants):
                 self._look_who_joined(late)
                 self._read_those_of(roll, late, self.points)
-                late = roll.late(self.points, wants)
-                worth = set(late) if ending else set(late) - roll.stuck(self.points)
+                late = roll.pending_ranks(self.points, wants)
+                worth = set(late) if ending else set(late) - roll.stalled_ranks(self.points)
                 if not worth or self._clock() >= until_s:
                     break
                 time.sleep(_PAUSE_S)
-            for before in range(1, KEPT):  # what the late ones left at earlier points
-                self._read_those_of(roll, roll.late(self.points), self.points - before)
+            for before in range(1, SLOTS):  # what the late ones left at earlier points
+                self._read_those_of(roll, roll.pending_ranks(self.points), self.points - before)
         except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
             self._fail(error)
 
-    def _read_those_of(self, roll: Roll, ranks: Iterable[int], point: int) -> None:
+    def _read_those_of(self, roll: RankAggregator, ranks: Iterable[int], point: int) -> None:
         keys = [self._key(rank, point) for rank in ranks if rank in self._joined]
         for letter in self._store.multi_get(keys) if keys else ():
             if letter.startswith(self._token):
                 try:
-                    found = opened(letter[_TOKEN:], self._totals.columns)
+                    found = decode(letter[_TOKEN:], self._totals.columns)
                 except ValueError as error:  # in words of ours, which say what to do
                     raise Missing(str(error)) from error
-                roll.hear(found, self._clock())
+                roll.update(found, self._clock())
 
     def _look_who_joined(self, late: Iterable[int]) -> None:
         """Reading what was never written would block."""
@@ -243,7 +243,7 @@ class Exchange:
             return
         self._joined |= {rank for rank in late if rank not in self._joined and self._store.check([self._key(rank, 0)])}
 
-    def _reasons(self, joined: Joined) -> dict[str, str]:
+    def _reasons(self, joined: JobWindow) -> dict[str, str]:
         """Why columns are missing, in the words of the rank that lacks them, where it left some."""
         if self.failed is not None:
             return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
@@ -268,26 +268,28 @@ class Exchange:
             self._fail(error)
             return {}
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """For the header, on rank 0: who was heard, and who keeps the others waiting."""
-        about: dict[str, Any] = {} if self._roll is None else self._roll.told()
+        about: dict[str, Any] = {} if self._roll is None else self._roll.report()
         return about | ({"failed": self._told} if self.failed is not None else {})
 
-    def agreed(self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]) -> dict[str, float]:
+    def broadcast_headline(
+        self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
+    ) -> dict[str, float]:
         """Rank 0's numbers at this point, on every rank the same; empty where they cannot be had in time.
 
         Args:
             headline: On rank 0, the numbers; on other ranks they are not looked at.
             trigger: What closed the window.
         """
-        key = f"{self._prefix}/headline/{self.points % KEPT}"
+        key = f"{self._prefix}/headline/{self.points % SLOTS}"
         if self.failed is not None:
             return {}
         try:
             if self._roll is not None:
                 self._store.set(key, json.dumps([self.points, dict(headline)]))
                 return dict(headline)
-            until_s = self._clock() + (MOST_S[trigger] if self._waits["headline"] else 0.0)
+            until_s = self._clock() + (MAX_WAIT_S[trigger] if self._waits["headline"] else 0.0)
             while True:
                 if self._store.check([key]):
                     points, numbers = json.loads(self._store.get(key))

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from lightning_costs.core.harmless import carefully
-from lightning_costs.core.records import Place
-from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
-from lightning_costs.probes.places import on_mesh, replicas
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.core.records import RankInfo
+from lightning_costs.probes.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.probes.places import apply_device_mesh, data_parallel_topology
+from lightning_costs.probes.shadow import Patches
 
 _WRAPPED = "_lightning_costs_wrapped"
 #: The Fabric that set a loader or a module up; a copy of one has none.
@@ -52,7 +52,7 @@ class FabricListener(Protocol):
     def logged(self, metrics: Mapping[str, float]) -> None:
         """Metrics were logged."""
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Called where an exception of ours is handled: the script is to be left alone."""
 
 
@@ -60,7 +60,7 @@ Find = Callable[[Any], FabricListener | None]
 Call = Callable[[], Any]
 
 
-def watch(kind: Any, find: Find) -> None:
+def patch_fabric(kind: Any, find: Find) -> None:
     """Wrap the methods of a Fabric class.
 
     Args:
@@ -92,7 +92,7 @@ def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListene
         def telling(call: Callable[..., Any]) -> Callable[..., Any]:
             return lambda: around(self, listener, call, args, kwargs)
 
-        return carefully(partial(original, self, *args, **kwargs), telling, listener.stop_measuring, (), {})
+        return carefully(partial(original, self, *args, **kwargs), telling, listener.disable, (), {})
 
     setattr(kind, name, wrapped)
 
@@ -211,10 +211,10 @@ def callbacks(fabric: Any) -> Sequence[object]:
     return found
 
 
-def places(fabric: Any) -> tuple[Place, tuple[Place, ...]]:
+def places(fabric: Any) -> tuple[RankInfo, tuple[RankInfo, ...]]:
     """This process, and all of them: known once Fabric has launched them."""
-    everyone = replicas(fabric.world_size, fabric.world_size // nodes(fabric))
-    everyone = on_mesh(getattr(fabric.strategy, "_device_mesh", None), everyone)
+    everyone = data_parallel_topology(fabric.world_size, fabric.world_size // nodes(fabric))
+    everyone = apply_device_mesh(getattr(fabric.strategy, "_device_mesh", None), everyone)
     return everyone[fabric.global_rank], everyone
 
 
@@ -223,7 +223,7 @@ def nodes(fabric: Any) -> int:
     return max(1, int(getattr(fabric.strategy, "num_nodes", 1)))
 
 
-def facts(fabric: Any) -> dict[str, Any]:
+def fabric_setup(fabric: Any) -> dict[str, Any]:
     """Fabric's part of the setup."""
     return {
         "precision": str(fabric.strategy.precision.precision),
@@ -232,8 +232,8 @@ def facts(fabric: Any) -> dict[str, Any]:
     }
 
 
-def on_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
+def hook_fabric_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
     """Call around every update of an optimizer, where it can be hooked."""
-    hooks = Shadows()
+    hooks = Patches()
     hook_step(unwrap(optimizer), hooks, before=before)
-    on_update(optimizer, after, hooks)
+    hook_optimizer_step(optimizer, after, hooks)

@@ -51,7 +51,7 @@ _ELEMENTWISE = frozenset(
 )
 
 
-class Work(NamedTuple):
+class OpWork(NamedTuple):
     """What an operator executed.
 
     Args:
@@ -87,7 +87,7 @@ class Formulas:
             return True
         return name in _MACS or name in LINALG or name in FFT or (name.startswith("aten.") and not self.plain(func))
 
-    def work(self, func: Any, args: Any, kwargs: Any, out: Any) -> Work | None:
+    def work(self, func: Any, args: Any, kwargs: Any, out: Any) -> OpWork | None:
         """What a call took.
 
         Args:
@@ -117,7 +117,7 @@ class Formulas:
         """Whether an operator needs no formula: elementwise, data movement, views, communication."""
         return _plain(_name(func))
 
-    def _users_own(self, packet: Any, name: str, args: Any, kwargs: Any, out: Any) -> Work | None:
+    def _users_own(self, packet: Any, name: str, args: Any, kwargs: Any, out: Any) -> OpWork | None:
         formula = self._users.get(_kernel(kwargs) if name.startswith("triton_kernel_wrapper") else packet)
         return None if formula is None else _registered(formula, args, kwargs, out)
 
@@ -136,37 +136,37 @@ def _plain(full_name: str) -> bool:
     return name in _ELEMENTWISE or not any(_PRODUCT.fullmatch(word) for word in name.split("_"))
 
 
-def _tried(formula: Callable[..., Work | None], *args: Any) -> Work | None:
+def _tried(formula: Callable[..., OpWork | None], *args: Any) -> OpWork | None:
     try:
         return formula(*args)
     except Exception:  # noqa: BLE001 - shapes that a formula does not expect go uncounted, and are reported as that
         return None
 
 
-def _of_mac(mac: int) -> Work:
-    return Work(flop=2 * mac, mac=mac)
+def _of_mac(mac: int) -> OpWork:
+    return OpWork(flop=2 * mac, mac=mac)
 
 
-def _of_flop(flop: int) -> Work:
-    return Work(flop=flop, mac=flop // 2)
+def _of_flop(flop: int) -> OpWork:
+    return OpWork(flop=flop, mac=flop // 2)
 
 
-def _registered(formula: Any, args: Any, kwargs: Any, out: Any) -> Work:
+def _registered(formula: Any, args: Any, kwargs: Any, out: Any) -> OpWork:
     """By the calling convention of torch.utils.flop_counter."""
     return _of_flop(int(formula(*args, **kwargs, out_val=out)))
 
 
-def _ours(name: str, args: Any, out: Any) -> Work:
+def _ours(name: str, args: Any, out: Any) -> OpWork:
     """By our own formulas; a complex multiply-accumulate is four real ones (LAPACK working note 41, appendix C)."""
     if name in FFT:
-        return Work(flop=FFT[name](args, out), mac=0)
+        return OpWork(flop=FFT[name](args, out), mac=0)
     parts = 4 if isinstance(args[0], torch.Tensor) and args[0].is_complex() else 1
     if name in _MACS:
         return _of_mac(parts * _MACS[name](args, out))
     return _of_flop(parts * LINALG[name](args, out))
 
 
-def _with_recomputed(work: Work, name: str, args: Any) -> Work:
+def _with_recomputed(work: OpWork, name: str, args: Any) -> OpWork:
     """One product of the five in fused attention's backward pass is query x key again.
 
     The five are three of the query's width and two of the value's (Dao et al. 2022, FlashAttention, section 3.1).
@@ -185,7 +185,7 @@ def _kernel(kwargs: Any) -> Any:
     return kernel
 
 
-def _parts(formulas: Formulas, func: Any, args: Any, kwargs: Any) -> Work | None:
+def _parts(formulas: Formulas, func: Any, args: Any, kwargs: Any) -> OpWork | None:
     """The work of the operators that a composite one is made of.
 
     With gradients on, torch takes it apart before a dispatch mode sees it; in inference mode it comes whole. It is
@@ -206,14 +206,14 @@ class _Sum(TorchDispatchMode):
     def __init__(self, formulas: Formulas) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._formulas = formulas
-        self.work: Work | None = Work(0, 0)
+        self.work: OpWork | None = OpWork(0, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         work = self._formulas.work(func, args, kwargs, out)
         if work is not None and self.work is not None:
-            self.work = Work(*(a + b for a, b in zip(self.work, work, strict=True)))
+            self.work = OpWork(*(a + b for a, b in zip(self.work, work, strict=True)))
         elif not self._formulas.plain(func):
             self.work = None
         return out

@@ -7,13 +7,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.core.missing import Missing
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 if TYPE_CHECKING:
     import torch
 
 
-def training_devices(setting: Setting) -> list[torch.device]:
+def training_devices(setting: ProbeContext) -> list[torch.device]:
     """CUDA devices that this process trains on: its own, those of the module's parameters and DataParallel's."""
     import torch
 

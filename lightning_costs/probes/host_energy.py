@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, final
 
-from lightning_costs.core.metering import Metering
+from lightning_costs.core.metering import MeterInfo
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.quiet import quiet
 from lightning_costs.core.units import JOULE_PER_KWH
@@ -85,9 +85,9 @@ class CpuModel:
         owed_j, self._told_j = spent_j - self._told_j, max(0.0, self._told_j - spent_j)
         return max(0.0, owed_j)
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """How it was got."""
-        return Metering(
+        return MeterInfo(
             method="model",
             instrument="codecarbon cpu_load",
             error_j=None,
@@ -116,9 +116,9 @@ class RamConstant:
         elapsed_s, self._read_s = now_s - self._read_s, now_s
         return self._power_w * elapsed_s
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """How it was got."""
-        return Metering(
+        return MeterInfo(
             method="constant",
             instrument="codecarbon RAM model",
             error_j=None,

@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lightning_costs.core.inference import Inference
 from lightning_costs.core.missing import Missing, by_type, type_only
 from lightning_costs.probes.aside import aside
-from lightning_costs.probes.census import eager
+from lightning_costs.probes.census import force_eager
 from lightning_costs.probes.example import moved, resized
-from lightning_costs.probes.lifetimes import Lifetimes
-from lightning_costs.probes.operators import Watch
+from lightning_costs.probes.lifetimes import StorageTracker
+from lightning_costs.probes.operators import OpCounterMode
 from lightning_costs.probes.tensors import tensors_in
-from lightning_costs.probes.twin import MOST_COPY_BYTES, Twin
+from lightning_costs.probes.twin import MOST_COPY_BYTES, ModelCopy
 
 _WARM_UP: Final = 3
 _LEAST_PASSES, _MOST_PASSES = 5, 200
@@ -38,7 +38,7 @@ _LEAST_COPY_S: Final = 0.5
 _FIELDS: Final = ("latency_p50_s", "latency_p95_s", "samples_per_s", "energy_j", "peak_mem_bytes")
 
 
-def infer(
+def benchmark_inference(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -66,7 +66,7 @@ def infer(
         budget_s: Seconds for all of it: about a third for one sample, half for the batch.
     """
     began_s = time.perf_counter()
-    twin = Twin(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
+    twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
     with aside(), _disable_current_modes():  # a mode that the user counts with must not count this
         try:
             copied, *call = twin.of((module, args, dict(kwargs)))
@@ -104,12 +104,12 @@ def passes(
     guard: Callable[[], AbstractContextManager[Any]] | None = None,
     notes: Sequence[str] = (),
 ) -> Inference:
-    """As `infer`, on this very module.
+    """As `benchmark_inference`, on this very module.
 
     Args:
         module: A copy, to do with as its forward pass does.
         call: Its arguments.
-        device: As in `infer`; so are `samples`, `context`, `meter` and `budget_s`.
+        device: As in `benchmark_inference`; so are `samples`, `context`, `meter` and `budget_s`.
         spent_s: How much of the budget went before.
         guard: Entered around a first pass: one that raises there is not repeated.
         notes: What else there is to say of how it was got.
@@ -117,7 +117,7 @@ def passes(
     if samples is None:
         samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
     trial = _Trial(module, device, samples, context, budget_s, spent_s)
-    with torch.no_grad(), eager():
+    with torch.no_grad(), force_eager():
         if trial.begin(call, guard):
             trial.attempt(("latency_p50_s", "latency_p95_s"), lambda: trial.single(call))
             trial.attempt(("samples_per_s", "energy_j"), lambda: trial.serve(call, meter))
@@ -305,11 +305,11 @@ class _Trial:
 
 
 def _peak_bytes(module: nn.Module, run: Callable[[], Any], device: torch.device) -> int:
-    follows = Lifetimes(device)
-    follows.hold("param", module.parameters())
-    follows.hold("other", module.buffers())
+    follows = StorageTracker(device)
+    follows.track("param", module.parameters())
+    follows.track("other", module.buffers())
     try:
-        with Watch(lifetimes=follows, counts=False) as watch:
+        with OpCounterMode(lifetimes=follows, counts=False) as watch:
             run()
     finally:
         memory = follows.close()
@@ -321,7 +321,7 @@ def _peak_bytes(module: nn.Module, run: Callable[[], Any], device: torch.device)
 def forward_peak_bytes(module: nn.Module, args: tuple[Any, ...], device: torch.device) -> int:
     """Most memory, by storages, that a forward pass in eval mode without gradients needs, in bytes."""
     module.eval()
-    with torch.no_grad(), eager():
+    with torch.no_grad(), force_eager():
         return _peak_bytes(module, lambda: module(*args), device)
 
 

@@ -31,7 +31,7 @@ def job_root(environ: Mapping[str, str] = os.environ, processes: int = 1) -> int
 
 
 @final
-class JobShare:
+class CpuShare:
     """CPU seconds of the job's process tree over the busy CPU seconds of the node, since it was made.
 
     Processes that have ended count where their parent has waited for them, as the operating system then adds them up.

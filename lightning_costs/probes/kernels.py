@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def launches(tell: Callable[[str], None]) -> Iterator[None]:
+def watch_triton_launches(tell: Callable[[str], None]) -> Iterator[None]:
     """Tell the name of every Triton kernel that is launched inside. Nothing is imported where Triton is not in use.
 
     Args:

@@ -15,7 +15,7 @@ _MOST_IN_VAIN = 8
 Moment = Literal["first", "opening", ""]
 
 
-class Kind(NamedTuple):
+class StepKind(NamedTuple):
     """What is known of a batch's work without counting it.
 
     Args:
@@ -47,7 +47,7 @@ class Kind(NamedTuple):
 
 
 @final
-class Waiting:
+class PendingKinds:
     """Kinds that came and were not counted: which steps may be of them.
 
     A kind is looked for among the steps that are entered alike, and where it would come again if it comes in turn.
@@ -117,9 +117,9 @@ class Waiting:
 
 def at_any_moment(kind: Hashable) -> Hashable:
     """A kind apart from when it came: a look at pictures costs as much in an epoch's first batch as in another."""
-    return kind._replace(moment="") if isinstance(kind, Kind) else kind
+    return kind._replace(moment="") if isinstance(kind, StepKind) else kind
 
 
 def _base(kind: Hashable) -> Hashable:
     """A kind apart from what only shows that layers were left out, added or frozen."""
-    return kind._replace(nodes=0, gradients=0) if isinstance(kind, Kind) else kind
+    return kind._replace(nodes=0, gradients=0) if isinstance(kind, StepKind) else kind

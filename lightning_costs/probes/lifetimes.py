@@ -59,7 +59,7 @@ class _Storage:
 
 
 @final
-class Lifetimes:
+class StorageTracker:
     """Follows storages by weak references while a step runs; what happened is replayed when it is over.
 
     Kinds are known late: a gradient is a gradient when its parameter holds it. So births and deaths are written down
@@ -86,14 +86,14 @@ class Lifetimes:
         """The number of a storage that is followed."""
         return self._numbers.get(storage._cdata)
 
-    def hold(self, kind: Kind, tensors: Iterable[torch.Tensor]) -> None:
+    def track(self, kind: Kind, tensors: Iterable[torch.Tensor]) -> None:
         """These tensors are of a kind. Storages not met before were there before the step."""
         for storage in storages(tensors):
             number = self._follow(storage, kind, early=True)
             if number is not None and self._storages[number].kind not in ("param", "master"):
                 self._storages[number].kind = kind
 
-    def ran(self, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], *, activation: bool) -> None:
+    def on_op(self, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], *, activation: bool) -> None:
         """An operator ran.
 
         Args:
@@ -109,7 +109,7 @@ class Lifetimes:
             in_use, most = self._allocated()
             self._events.append((-1 - in_use, most))
 
-    def turn(self, phase: Phase) -> None:
+    def set_phase(self, phase: Phase) -> None:
         """A phase begins, or goes on after something else."""
         self._turns.append((len(self._events), phase))
 

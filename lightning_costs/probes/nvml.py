@@ -6,10 +6,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
-from lightning_costs.core.metering import Metering
+from lightning_costs.core.metering import MeterInfo
 from lightning_costs.core.missing import Missing
 from lightning_costs.probes.gpu_device import nvml_handle, whole_gpu
-from lightning_costs.probes.power import PowerIntegral
+from lightning_costs.probes.power import PowerIntegrator
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class _Power:
             self.limit_w = nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3
         except nvml.NVMLError as error:
             _log.debug("NVML tells no power limit: %s", error)
-        self.integral = PowerIntegral(self.limit_w)
+        self.integral = PowerIntegrator(self.limit_w)
         self.keeps_samples = self._keeps_samples()
         self.read()
 
@@ -162,7 +162,7 @@ class GpuEnergy:
         how = "the samples that the driver keeps" if self._power.keeps_samples else "one sample at each reading"
         return f"power: NVML, {how}, trapezoids over time, by UUID{whole}"
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """How the energy so far was got, and how far it can be off."""
         covers = "the whole GPU, whoever uses it"
         if self._is_slice:
@@ -180,7 +180,7 @@ class GpuEnergy:
             bound = f"the bound is {LAG_S:g} s x {source}, as the counter moves about that often"
             if self._resets:
                 bound += "; where it was reset, power was integrated"
-            return Metering(
+            return MeterInfo(
                 method="counter",
                 instrument="NVML total energy consumption",
                 error_j=error_j,
@@ -191,7 +191,7 @@ class GpuEnergy:
         integral = self._power.integral
         facts["unseen_s"] = integral.unseen_s
         edge_j, source = self._edge_j()
-        return Metering(
+        return MeterInfo(
             method="power",
             instrument="NVML power samples" if self._power.keeps_samples else "NVML power usage",
             error_j=None if integral.error_j is None else integral.error_j + edge_j,

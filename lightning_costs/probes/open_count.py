@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_
 
 
 @final
-class OpenCount:
+class DetachedOpCounter:
     """A count of operators from one batch to the next: entered and left by hand, and never in the user's modes' way.
 
     Between two fetches the script may enter modes of its own and keep them: torch's modes are a stack, and whoever

@@ -16,9 +16,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.core.missing import type_only
-from lightning_costs.probes.access import given, moved_bytes, results
+from lightning_costs.probes.access import bytes_accessed, given, output_tensors
 from lightning_costs.probes.formulas import Formulas
-from lightning_costs.probes.lifetimes import Lifetimes, Phase
+from lightning_costs.probes.lifetimes import Phase, StorageTracker
 from lightning_costs.probes.tensors import storages
 
 #: Operators whose result is the weight that they were given, in another format or layout.
@@ -36,7 +36,7 @@ _FUSED = ("triton_poi_", "triton_red_", "triton_per_", "triton_for_")
 
 
 @dataclass(slots=True)
-class Tally:
+class OpCounts:
     """Counts of one step, or of a part of it.
 
     Args:
@@ -68,7 +68,7 @@ class _Operator(NamedTuple):
 
 
 @final
-class Watch(TorchDispatchMode):
+class OpCounterMode(TorchDispatchMode):
     """Counts the operators that run while it is on. Each runs as it is, with the arguments it was given.
 
     Args:
@@ -96,7 +96,7 @@ class Watch(TorchDispatchMode):
         self,
         *,
         weights: Iterable[torch.Tensor] = (),
-        lifetimes: Lifetimes | None = None,
+        lifetimes: StorageTracker | None = None,
         first_backward: Callable[[], None] | None = None,
         counts: bool = True,
         gathered: Callable[[], Iterable[torch.Tensor]] | None = None,
@@ -114,9 +114,9 @@ class Watch(TorchDispatchMode):
         self._phase: Phase = "forward"
         self._recomputing = False
         #: The whole step.
-        self.step = Tally()
+        self.step = OpCounts()
         #: The first forward pass: up to the first backward pass.
-        self.forward: Tally | None = None
+        self.forward: OpCounts | None = None
         self.flop_by_dtype: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
         #: Why counting stopped, if it did.
@@ -185,15 +185,15 @@ class Watch(TorchDispatchMode):
         was, self._phase = self._phase, phase
         recomputed, self._recomputing = self._recomputing and not recomputing, recomputing
         if self._lifetimes is not None and (phase != was or recomputed):
-            self._lifetimes.turn(phase)
+            self._lifetimes.set_phase(phase)
 
     def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
-        outputs = results(out)
+        outputs = output_tensors(out)
         if self._counts:
             self._count(func, args, kwargs, inputs, outputs, out)
         if self._lifetimes is not None:
             activation = self._phase == "forward" or self._recomputing
-            self._lifetimes.ran(inputs, outputs, activation=activation)
+            self._lifetimes.on_op(inputs, outputs, activation=activation)
 
     def _count(
         self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], outputs: list[Any], out: Any
@@ -202,7 +202,7 @@ class Watch(TorchDispatchMode):
         if operator.recasts and self._has_weight(inputs):
             self._recast(outputs)
         work = self._formulas.work(func, args, kwargs, out) if operator.computes else None
-        access_bytes = moved_bytes(func, args, kwargs, outputs)
+        access_bytes = bytes_accessed(func, args, kwargs, outputs)
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
         if work is None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from lightning_costs.probes.shadow import Hook, Shadows
+from lightning_costs.probes.shadow import Hook, Patches
 
 _log = logging.getLogger("lightning_costs")
 
@@ -49,7 +49,7 @@ def unwrap(optimizer: Any) -> Any:
     return optimizer
 
 
-def family(optimizer: Any) -> Iterator[Optimizer]:
+def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
     """An optimizer and every optimizer it owns: SAM's base optimizer, Lookahead's inner one."""
     seen: set[int] = set()
     waiting = [unwrap(optimizer)]
@@ -72,13 +72,13 @@ def wrappers(optimizer: Any) -> Iterator[Any]:
         optimizer = getattr(optimizer, "_optimizer", None) or getattr(optimizer, "optimizer", None)
 
 
-def masters_of(optimizer: Any) -> list[object]:
+def master_weights(optimizer: Any) -> list[object]:
     """Where the weights are that the torch optimizer updates for a wrapper; without a wrapper, nowhere else."""
     around, found = list(wrappers(optimizer)), list[object]()
     for wrapper in around:
         found += [getattr(wrapper, name, None) for name in _MASTERS]
     if around:
-        for member in family(optimizer):
+        for member in inner_optimizers(optimizer):
             found += [group["params"] for group in member.param_groups]
             found.append([key for key in member.state if isinstance(key, torch.Tensor)])
     return found
@@ -94,7 +94,7 @@ def gradients_of(optimizer: Any) -> list[object]:
     return [getattr(wrapper, name, None) for wrapper in wrappers(optimizer) for name in _GRADIENTS]
 
 
-def on_update(optimizer: Any, updated: Callable[[], None], shadows: Shadows) -> None:
+def hook_optimizer_step(optimizer: Any, updated: Callable[[], None], shadows: Patches) -> None:
     """Have every update of an optimizer told, until the shadows are lifted.
 
     A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
@@ -126,13 +126,13 @@ def on_update(optimizer: Any, updated: Callable[[], None], shadows: Shadows) -> 
 
         return step
 
-    shadows.put(around, "step", stepping)
+    shadows.wrap(around, "step", stepping)
     hook_step(inner, shadows, after=part)
 
 
 def hook_step(
     optimizer: Any,
-    shadows: Shadows,
+    shadows: Patches,
     *,
     before: Callable[[], object] | None = None,
     after: Callable[[], object] | None = None,
@@ -153,7 +153,7 @@ def hook_step(
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
             _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
         else:
-            shadows.undo_with(handle.remove)
+            shadows.add_cleanup(handle.remove)
 
 
 def _ignoring_arguments(function: Callable[[], object]) -> Callable[..., None]:

@@ -62,7 +62,7 @@ def in_shards(module: nn.Module) -> bool:
     return any(hasattr(parameter, mark) for parameter in module.parameters() for mark in marks)
 
 
-def count(module: nn.Module, *, trainable_only: bool = False, sizes: Sizes | None = None) -> int:
+def count_parameters(module: nn.Module, *, trainable_only: bool = False, sizes: Sizes | None = None) -> int:
     """Unique parameters: a tensor used in two places is one.
 
     Args:
@@ -91,7 +91,7 @@ def _nearest_called(module: nn.Module, counts: Calls, parents: Mapping[nn.Module
     return current
 
 
-def shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -> int:
+def count_shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -> int:
     """Parameters used in more than one place.
 
     Registered under several names (tied weights), or owned by a module that one forward pass calls more than once (a
@@ -101,7 +101,7 @@ def shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -> int:
     Args:
         module: The model.
         counts: How often one forward pass called each module.
-        sizes: As in `count`.
+        sizes: As in `count_parameters`.
     """
     sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     places: defaultdict[int, int] = defaultdict(int)
@@ -115,7 +115,7 @@ def shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -> int:
     return sum(numel(found[key], sizes) for key, uses in places.items() if uses > 1)
 
 
-def embedding(module: nn.Module, sizes: Sizes | None = None) -> int:
+def count_embedding(module: nn.Module, sizes: Sizes | None = None) -> int:
     """Parameters that an embedding owns: nn.Embedding, nn.EmbeddingBag, or a class named ...Embedding(s)."""
     sizes = sharded_sizes(module) if sizes is None else sizes
     found = {
@@ -128,7 +128,7 @@ def embedding(module: nn.Module, sizes: Sizes | None = None) -> int:
     return sum(numel(parameter, sizes) for parameter in found.values())
 
 
-def active(module: nn.Module, counts: Calls, rows: Calls, sizes: Sizes | None = None) -> float:
+def count_active(module: nn.Module, counts: Calls, rows: Calls, sizes: Sizes | None = None) -> float:
     """Parameters used per token: fewer than all in a sparse mixture of experts.
 
     A module may declare them for all below it: an attribute `active_params`, a number or a function without
@@ -140,7 +140,7 @@ def active(module: nn.Module, counts: Calls, rows: Calls, sizes: Sizes | None = 
         module: The model.
         counts: How often one forward pass called each module.
         rows: How many rows it gave each.
-        sizes: As in `count`.
+        sizes: As in `count_parameters`.
     """
     sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     total = 0.0
@@ -216,7 +216,7 @@ def _called_experts(part: nn.Module, siblings: list[nn.Module], parents: Mapping
     return any("expert" in name.lower() for name in names)
 
 
-def nonzero(module: nn.Module) -> int:
+def count_nonzero(module: nn.Module) -> int:
     """Elements that are not zero in the weights used: masks of `torch.nn.utils.prune` are applied, sparse layouts too.
 
     One synchronisation with the device, for all of them.

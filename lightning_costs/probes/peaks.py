@@ -46,7 +46,7 @@ class DevicePeak:
     bytes_per_s: float | None
     source: str
 
-    def of(self, flop_by_dtype: Mapping[str, int]) -> float | None:
+    def mixed_precision_peak(self, flop_by_dtype: Mapping[str, int]) -> float | None:
         """The rate at which a mix of formats runs at peak: all of it over the sum of flop / peak.
 
         Args:
@@ -58,7 +58,7 @@ class DevicePeak:
 
         Example:
             >>> peak = DevicePeak(flop_per_s={"bf16": 100.0, "fp32": 10.0}, bytes_per_s=None, source="an example")
-            >>> peak.of({"bfloat16": 900, "float32": 100})
+            >>> peak.mixed_precision_peak({"bfloat16": 900, "float32": 100})
             52.63...
         """
         flop_by_format: dict[str, int] = {}
@@ -183,11 +183,11 @@ PEAKS: Final[Mapping[str, DevicePeak]] = MappingProxyType(
 )
 
 
-def find(name: str) -> DevicePeak | None:
+def lookup_peak(name: str) -> DevicePeak | None:
     """The table's row of a device's exact name, spaces around it aside; None for every other name.
 
     Example:
-        >>> find("NVIDIA H200").bytes_per_s, find("NVIDIA H300")
+        >>> lookup_peak("NVIDIA H200").bytes_per_s, lookup_peak("NVIDIA H300")
         (4800000000000.0, None)
     """
     return PEAKS.get(name.strip())
@@ -197,7 +197,7 @@ def find_peak(device: torch.device | None) -> DevicePeak | None:
     """The table's row of a device; None where it has none: a CPU, an unknown name."""
     if device is None or device.type != "cuda":
         return None
-    return find(torch.cuda.get_device_properties(device).name)
+    return lookup_peak(torch.cuda.get_device_properties(device).name)
 
 
 def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget_s: float = 1.0) -> DevicePeak:
@@ -216,7 +216,7 @@ def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget
     rates: dict[str, float] = {}
     for name in dtypes:
         with suppress(RuntimeError):
-            rate = measured(device, getattr(torch, name), share_s)
+            rate = measure_matmul_peak(device, getattr(torch, name), share_s)
             rates[format_of(name, tf32=tf32(convolutions=False))] = rate
             if device.type != "cuda":  # no tensor cores: convolutions run in the same format
                 rates[format_of(name, tf32=tf32(convolutions=True))] = rate
@@ -227,7 +227,7 @@ def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget
     )
 
 
-def measured(device: torch.device, dtype: torch.dtype, budget_s: float = 0.5) -> float:
+def measure_matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: float = 0.5) -> float:
     """The fastest square matrix product found, in FLOP/s: a lower bound of the peak.
 
     Every element is the same, so that no random number is drawn. Only run on request, before training.

@@ -7,18 +7,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Self, final
 
-from lightning_costs.core.bubble import CONVENTION, Shape, theory, theory_words
-from lightning_costs.core.lanes import KINDS, Lane, joined, lane
+from lightning_costs.core.bubble import CONVENTION, PipelineShape, ideal_bubble_formula, ideal_bubble_fraction
+from lightning_costs.core.lanes import KINDS, Lane, merge_timelines, stage_timeline
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import PipelineTime, Place
-from lightning_costs.probes.census import StepCensus
+from lightning_costs.core.records import PipelineTime, RankInfo
+from lightning_costs.probes.census import StepOpCounter
 from lightning_costs.probes.device_steps import CudaEvents
-from lightning_costs.probes.pipeline_engines import device_of, watch
-from lightning_costs.probes.pipeline_lanes import MOST_S, SharedLanes, global_rank
-from lightning_costs.probes.pipeline_seen import Loop, Watched
-from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.shadow import Shadows
-from lightning_costs.probes.stage_tape import HostEvents, StageTape
+from lightning_costs.probes.pipeline_engines import device_of, instrument_pipeline
+from lightning_costs.probes.pipeline_lanes import MOST_S, TimelineExchange, global_rank
+from lightning_costs.probes.pipeline_seen import InstrumentedPipeline, StepListener
+from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.shadow import Patches
+from lightning_costs.probes.stage_tape import HostEvents, StageTimer
 
 NO_PIPELINE = (
     "no pipeline: neither a schedule of torch.distributed.pipelining nor a DeepSpeed PipelineEngine was found among "
@@ -33,30 +33,30 @@ class Pipeline:
     A run has one. It is known late (Lightning builds it in `configure_model`), so the probe opens without it.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ProbeContext) -> None:
         self._setting = setting
-        self._shadows = Shadows(self._stop)
-        self._watched: Watched | None = None
+        self._shadows = Patches(self._stop)
+        self._watched: InstrumentedPipeline | None = None
         self._object: object = None
-        self._tape: StageTape[Any] | None = None
-        self._shared: SharedLanes | None = None
+        self._tape: StageTimer[Any] | None = None
+        self._shared: TimelineExchange | None = None
         self._clock = "host"
         self._lacks = NO_PIPELINE
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """Ready for a pipeline."""
         return cls(setting)
 
     def _stop(self) -> None:
         if self._tape is not None:
-            self._tape.stop_measuring()
+            self._tape.disable()
 
     def detach(self) -> None:
         """Lift the shadows."""
-        self._shadows.lift()
+        self._shadows.restore()
 
-    def watch(self, pipeline: object, loop: Loop | None = None) -> Place:
+    def watch(self, pipeline: object, loop: StepListener | None = None) -> RankInfo:
         """Time the stages of a schedule or an engine on this rank from its next step on.
 
         Args:
@@ -75,31 +75,31 @@ class Pipeline:
             device = device_of(pipeline)
             on_cuda = device is not None and device.type == "cuda"
             self._clock = "device" if on_cuda else "host"
-            tape: StageTape[Any] = StageTape(CudaEvents(device, follow=True) if on_cuda else HostEvents())
+            tape: StageTimer[Any] = StageTimer(CudaEvents(device, follow=True) if on_cuda else HostEvents())
             try:
-                watched = watch(pipeline, tape, self._shadows, loop, self._aside)
+                watched = instrument_pipeline(pipeline, tape, self._shadows, loop, self._aside)
                 watched.shape()
             except Exception as error:
-                self._shadows.lift()
+                self._shadows.restore()
                 self._lacks = f"the pipeline ({type(pipeline).__name__}) could not be watched: {type(error).__name__}"
                 raise
             self._watched, self._object, self._tape = watched, pipeline, tape
             if len(self._watched.ranks) > 1:
-                self._shared = SharedLanes(self._watched.ranks)
+                self._shared = TimelineExchange(self._watched.ranks)
         at = self._watched.at
         return replace(self._setting.place, replica=at.replica, stage=at.stage, shard=at.shard)
 
     def _aside(self) -> AbstractContextManager[None]:
-        census = self._setting.attached(StepCensus)
-        return census.looking_away() if census is not None else nullcontext()
+        census = self._setting.attached(StepOpCounter)
+        return census.paused() if census is not None else nullcontext()
 
     @property
-    def lacks(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing is known of a stage's time."""
         return self._lacks if self._tape is None else "timing the stages failed; the log has the error"
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> PipelineShape:
         """The pipeline's shape at this moment.
 
         Raises:
@@ -115,7 +115,7 @@ class Pipeline:
         Raises:
             Missing: Where nothing is a pipeline, or no closed form is known.
         """
-        return theory(self.shape)
+        return ideal_bubble_fraction(self.shape)
 
     def theory_words(self) -> str:
         """That closed form, its source, and what it assumes.
@@ -123,24 +123,24 @@ class Pipeline:
         Raises:
             Missing: As `theory`.
         """
-        return ": ".join(theory_words(self.shape))
+        return ": ".join(ideal_bubble_formula(self.shape))
 
-    def judged(self, *, steady: bool) -> None:
-        """See `StageTape.judged`."""
+    def mark_steady(self, *, steady: bool) -> None:
+        """See `StageTimer.mark_steady`."""
         if self._tape is not None:
-            self._tape.judged(steady=steady)
+            self._tape.mark_steady(steady=steady)
 
     def interrupted(self) -> None:
-        """See `StageTape.interrupted`."""
+        """See `StageTimer.interrupted`."""
         if self._tape is not None:
             self._tape.interrupted()
 
     def collect(self) -> PipelineTime | None:
-        """What this rank's stage did since the last call; None where that is not known (`lacks`)."""
+        """What this rank's stage did since the last call; None where that is not known (`unavailable_reason`)."""
         if self._tape is None:
             return None
         found = self._tape.collect()
-        drawn = self._tape.drawn
+        drawn = self._tape.example_step
         if self._shared is not None and drawn is not None and self._shared.left < drawn[0]:
             own = self.timeline()
             assert own is not None
@@ -152,11 +152,11 @@ class Pipeline:
         if self._tape is None or self._watched is None:
             return None
         self._tape.read()
-        if self._tape.drawn is None:
+        if self._tape.example_step is None:
             return None
-        number, began, length_s, intervals = self._tape.drawn
+        number, began, length_s, intervals = self._tape.example_step
         place = self._setting.place
-        return lane(
+        return stage_timeline(
             sorted(intervals, key=lambda i: i.begun_s),
             step=number,
             rank=place.rank if (rank := global_rank()) is None else rank,
@@ -188,10 +188,10 @@ class Pipeline:
             "clock": "device events, read late" if self._clock == "device" else "the host's clock",
         }
         try:
-            facts["theory"], facts["theory_source"] = theory_words(shape)
+            facts["theory"], facts["theory_source"] = ideal_bubble_formula(shape)
         except Missing as why:
             facts["theory"], facts["theory_source"] = None, str(why)
-        facts["timeline"] = joined(self._all_lanes(MOST_S if final else 0.0))
+        facts["timeline"] = merge_timelines(self._all_lanes(MOST_S if final else 0.0))
         facts["kinds"] = KINDS
         return facts
 

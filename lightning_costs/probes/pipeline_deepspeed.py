@@ -11,11 +11,18 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from lightning_costs.core.bubble import Shape
+from lightning_costs.core.bubble import PipelineShape
 from lightning_costs.core.harmless import carefully
-from lightning_costs.core.records import Place
-from lightning_costs.probes.pipeline_seen import Loop, Tape, Watched, known_name, ranks_of, stepping
-from lightning_costs.probes.shadow import ABSENT, Shadows
+from lightning_costs.core.records import RankInfo
+from lightning_costs.probes.pipeline_seen import (
+    InstrumentedPipeline,
+    StageListener,
+    StepListener,
+    known_name,
+    ranks_of,
+    step_scope,
+)
+from lightning_costs.probes.shadow import ABSENT, Patches
 
 #: Instructions by their class names. A second word for one kind does not change what micro-batch it is of.
 _INSTRUCTIONS = {
@@ -33,7 +40,7 @@ _INSTRUCTIONS = {
 _OF_THE_STEP = ("G", "U")
 
 
-def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -> Watched:
+def watch_engine(engine: Any, tape: StageListener, shadows: Patches, loop: StepListener | None) -> InstrumentedPipeline:
     """Put shadows on an engine, as `pipeline_engines.watch` describes it."""
     grid = engine.grid
     counts: Counter[str] = Counter()
@@ -41,9 +48,9 @@ def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -
     def train_batch(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             samples = engine.train_micro_batch_size_per_gpu() * engine.micro_batches
-            with nullcontext() if loop is None else loop.engine_works(samples):
+            with nullcontext() if loop is None else loop.engine_step(samples):
                 counts.clear()
-                with stepping(tape):
+                with step_scope(tape):
                     return original(*args, **kwargs)
 
         return run
@@ -52,7 +59,7 @@ def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -
         def next_batch(*args: Any, **kwargs: Any) -> Any:
             if loop is None or not tape.in_step:
                 return original(*args, **kwargs)
-            with loop.engine_waits():
+            with loop.engine_data_wait():
                 return original(*args, **kwargs)
 
         return next_batch
@@ -72,20 +79,20 @@ def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -
         def run(engine: Any, *args: Any, **kwargs: Any) -> Any:
             if kind is None or not tape.in_step or (talks and not tape.detailed):
                 return original(engine, *args, **kwargs)
-            return carefully(partial(original, engine), timing, tape.stop_measuring, args, kwargs)
+            return carefully(partial(original, engine), timing, tape.disable, args, kwargs)
 
         def timing(instruction: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 assert kind is not None
-                looks = updates if updates is not None and updates.looking else None
+                looks = updates if updates is not None and updates.sampling_memory else None
                 if looks is not None:
-                    looks.look_inside()
+                    looks.sample_memory()
                 begun = tape.mark()
                 result = instruction(*args, **kwargs)
-                tape.note(kind, 0, -1 if kind in _OF_THE_STEP else counts[name], begun)
+                tape.add_span(kind, 0, -1 if kind in _OF_THE_STEP else counts[name], begun)
                 counts[name] += 1
                 if looks is not None:
-                    looks.look_inside()
+                    looks.sample_memory()
                 return result
 
             return call
@@ -104,19 +111,21 @@ def watch_engine(engine: Any, tape: Tape, shadows: Shadows, loop: Loop | None) -
         else:
             engine._INSTRUCTION_MAP = before
 
-    shadows.undo_with(undo)
-    shadows.put(engine, "train_batch", train_batch)
-    shadows.put(engine, "eval_batch", eval_batch)
-    shadows.put(engine, "_next_batch", fetching)
+    shadows.add_cleanup(undo)
+    shadows.wrap(engine, "train_batch", train_batch)
+    shadows.wrap(engine, "eval_batch", eval_batch)
+    shadows.wrap(engine, "_next_batch", fetching)
 
-    def shape() -> Shape:
+    def shape() -> PipelineShape:
         schedule = engine._train_schedule()
-        return Shape(
+        return PipelineShape(
             engine="DeepSpeed",
             schedule=known_name(type(schedule).__mro__),
             stages=grid.pipe_parallel_size,
             microbatches=engine.micro_batches,
         )
 
-    at = Place(replica=grid.get_data_parallel_id(), stage=grid.get_stage_id(), shard=grid.get_slice_parallel_rank())
-    return Watched(shape=shape, at=at, chunks=[grid.get_stage_id()], ranks=ranks_of(grid.get_pipe_parallel_group()))
+    at = RankInfo(replica=grid.get_data_parallel_id(), stage=grid.get_stage_id(), shard=grid.get_slice_parallel_rank())
+    return InstrumentedPipeline(
+        shape=shape, at=at, chunks=[grid.get_stage_id()], ranks=ranks_of(grid.get_pipe_parallel_group())
+    )

@@ -7,21 +7,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.probes.pipeline_deepspeed import watch_engine
-from lightning_costs.probes.pipeline_seen import Loop, Tape, Watched
+from lightning_costs.probes.pipeline_seen import InstrumentedPipeline, StageListener, StepListener
 from lightning_costs.probes.pipeline_torch import watch_schedule
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.probes.shadow import Patches
 
 if TYPE_CHECKING:
     import torch
 
 
-def watch(
+def instrument_pipeline(
     pipeline: object,
-    tape: Tape,
-    shadows: Shadows,
-    loop: Loop | None = None,
+    tape: StageListener,
+    shadows: Patches,
+    loop: StepListener | None = None,
     aside: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Watched:
+) -> InstrumentedPipeline:
     """Put shadows on a pipeline's instances.
 
     Args:
@@ -37,12 +37,12 @@ def watch(
     if "PipelineEngine" in _kinds(pipeline):
         return watch_engine(pipeline, tape, shadows, loop)
     if loop is not None:
-        raise ValueError("a schedule fetches no batches: tell its steps by recorder.counting and recorder.step")
+        raise ValueError("a schedule fetches no batches: tell its steps by recorder.train_batch and recorder.step")
     return watch_schedule(pipeline, tape, shadows, aside)
 
 
 def is_pipeline(thing: object) -> bool:
-    """Whether `watch` takes it."""
+    """Whether `instrument_pipeline` takes it."""
     return not {"PipelineEngine", "_PipelineSchedule"}.isdisjoint(_kinds(thing))
 
 
@@ -66,7 +66,7 @@ def device_of(pipeline: Any) -> torch.device | None:
     return None if device is None else torch.device(device)
 
 
-def pipelines_of(module: object) -> list[object]:
+def find_pipelines(module: object) -> list[object]:
     """Pipelines among a module's attributes and submodules, and in lists and dictionaries that are attributes."""
     found: dict[int, object] = {}
     for value in _attributes(module):

@@ -33,7 +33,7 @@ def global_rank() -> int | None:
 
 
 @final
-class SharedLanes:
+class TimelineExchange:
     """The lanes of a pipeline's ranks, in the job's store.
 
     Args:

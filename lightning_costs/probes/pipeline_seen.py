@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lightning_costs.core.bubble import KNOWN, Shape
-from lightning_costs.core.records import Place
+from lightning_costs.core.bubble import KNOWN, PipelineShape
+from lightning_costs.core.records import RankInfo
 
 
-class Tape(Protocol):
-    """Who is told: `lightning_costs.probes.stage_tape.StageTape`."""
+class StageListener(Protocol):
+    """Who is told: `lightning_costs.probes.stage_tape.StageTimer`."""
 
     @property
     def mark(self) -> Callable[[], Any]:
@@ -32,44 +32,44 @@ class Tape(Protocol):
     def end(self) -> None:
         """Its schedule was gone through."""
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Called where an exception of ours is handled: nothing more is noted."""
 
-    def note(self, kind: str, chunk: int, microbatch: int, begun: Any) -> None:
+    def add_span(self, kind: str, chunk: int, microbatch: int, begun: Any) -> None:
         """Something is over."""
 
-    def between(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
+    def on_gap(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
         """In a detailed step: something between two passes begins."""
 
-    def awaits(self, way: str, chunk: int, microbatch: int) -> None:
+    def on_recv_start(self, way: str, chunk: int, microbatch: int) -> None:
         """In a detailed step: the input of a pass is asked of another rank."""
 
-    def arrived(self, way: str, chunk: int, microbatch: int) -> None:
+    def on_compute_start(self, way: str, chunk: int, microbatch: int) -> None:
         """In a detailed step: a pass begins."""
 
     def interrupted(self) -> None:
         """Something else than training runs."""
 
 
-class Loop(Protocol):
+class StepListener(Protocol):
     """Who is told of an engine's batches, where nobody else tells: `lightning_costs.recorder.Recorder`."""
 
-    def engine_works(self, samples: int) -> AbstractContextManager[None]:
+    def engine_step(self, samples: int) -> AbstractContextManager[None]:
         """Around the work on a batch of so many samples."""
 
-    def engine_waits(self) -> AbstractContextManager[None]:
+    def engine_data_wait(self) -> AbstractContextManager[None]:
         """Around the waiting for a micro-batch."""
 
     @property
-    def looking(self) -> bool:
-        """Whether `look_inside` is of use in the step in work."""
+    def sampling_memory(self) -> bool:
+        """Whether `sample_memory` is of use in the step in work."""
 
-    def look_inside(self) -> None:
+    def sample_memory(self) -> None:
         """Memory may peak here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class InstrumentedPipeline:
     """A pipeline that is watched.
 
     Args:
@@ -79,14 +79,14 @@ class Watched:
         ranks: Global ranks of the processes that a micro-batch passes.
     """
 
-    shape: Callable[[], Shape]
-    at: Place
+    shape: Callable[[], PipelineShape]
+    at: RankInfo
     chunks: Sequence[int]
     ranks: Sequence[int]
 
 
 @contextmanager
-def stepping(tape: Tape) -> Iterator[None]:
+def step_scope(tape: StageListener) -> Iterator[None]:
     """Around a training step; one that raises counts for nothing."""
     tape.begin()
     try:

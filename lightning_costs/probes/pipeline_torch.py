@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lightning_costs.core.bubble import Shape
-from lightning_costs.core.records import Place
-from lightning_costs.probes.pipeline_seen import Tape, Watched, known_name, ranks_of, stepping
-from lightning_costs.probes.shadow import Shadows
+from lightning_costs.core.bubble import PipelineShape
+from lightning_costs.core.records import RankInfo
+from lightning_costs.probes.pipeline_seen import InstrumentedPipeline, StageListener, known_name, ranks_of, step_scope
+from lightning_costs.probes.shadow import Patches
 
 
 def watch_schedule(
-    schedule: Any, tape: Tape, shadows: Shadows, aside: Callable[[], AbstractContextManager[None]]
-) -> Watched:
+    schedule: Any, tape: StageListener, shadows: Patches, aside: Callable[[], AbstractContextManager[None]]
+) -> InstrumentedPipeline:
     """Put shadows on a schedule and its stages, as `pipeline_engines.watch` describes it."""
     stages = list(getattr(schedule, "_stages", None) or [schedule._stage])
     chunks = {stage.stage_index: chunk for chunk, stage in enumerate(stages)}
 
-    def shape() -> Shape:
-        return Shape(
+    def shape() -> PipelineShape:
+        return PipelineShape(
             engine="torch.distributed.pipelining",
             schedule=known_name(type(schedule).__mro__),
             stages=stages[0].group_size,
@@ -33,7 +33,7 @@ def watch_schedule(
 
     for stage in stages:
         _watch_stage(stage, chunks[stage.stage_index], tape, shadows)
-    shadows.put(schedule, "step", lambda original: _torch_step(schedule, original, tape))
+    shadows.wrap(schedule, "step", lambda original: _torch_step(schedule, original, tape))
 
     def losing(original: Callable[..., Any]) -> Callable[..., Any]:
         """The last stage's loss is forward work; it is computed beside its forward pass."""
@@ -45,12 +45,12 @@ def watch_schedule(
             begun = tape.mark()
             result = original(*args, **kwargs)
             microbatch = args[3] if len(args) > 3 else kwargs.get("mb_index", -1)
-            tape.note("F", chunks.get(stage.stage_index, 0), microbatch, begun)
+            tape.add_span("F", chunks.get(stage.stage_index, 0), microbatch, begun)
             return result
 
         return maybe_compute_loss
 
-    shadows.put(schedule, "_maybe_compute_loss", losing)
+    shadows.wrap(schedule, "_maybe_compute_loss", losing)
 
     def initializing(original: Callable[..., Any]) -> Callable[..., Any]:
         def initialize(*args: Any, **kwargs: Any) -> Any:
@@ -60,26 +60,26 @@ def watch_schedule(
         return initialize
 
     for name in ("_initialize_stage", "_initialize_stages"):
-        shadows.put(schedule, name, initializing)
+        shadows.wrap(schedule, name, initializing)
     ranks = ranks_of(stages[0].group)
-    at = Place(replica=_replica_of(ranks), stage=stages[0].group_rank)
-    return Watched(shape=shape, at=at, chunks=list(chunks), ranks=ranks)
+    at = RankInfo(replica=_replica_of(ranks), stage=stages[0].group_rank)
+    return InstrumentedPipeline(shape=shape, at=at, chunks=list(chunks), ranks=ranks)
 
 
-def _torch_step(schedule: Any, original: Callable[..., Any], tape: Tape) -> Callable[..., Any]:
+def _torch_step(schedule: Any, original: Callable[..., Any], tape: StageListener) -> Callable[..., Any]:
     """`eval` calls `step` too, with the backward passes switched off."""
 
     def step(*args: Any, **kwargs: Any) -> Any:
         if not schedule._has_backward:
             tape.interrupted()
             return original(*args, **kwargs)
-        with stepping(tape):
+        with step_scope(tape):
             return original(*args, **kwargs)
 
     return step
 
 
-def _watch_stage(stage: Any, chunk: int, tape: Tape, shadows: Shadows) -> None:
+def _watch_stage(stage: Any, chunk: int, tape: StageListener, shadows: Patches) -> None:
     def passing(kind_of: Callable[..., str], first: str) -> Callable[..., Any]:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def run(*args: Any, **kwargs: Any) -> Any:
@@ -87,12 +87,12 @@ def _watch_stage(stage: Any, chunk: int, tape: Tape, shadows: Shadows) -> None:
                     return original(*args, **kwargs)
                 kind, microbatch = kind_of(*args[2:3], **kwargs), args[0] if args else kwargs.get(first, -1)
                 if tape.detailed:
-                    tape.arrived("B" if kind == "I" else kind, chunk, microbatch)
+                    tape.on_compute_start("B" if kind == "I" else kind, chunk, microbatch)
                 begun = tape.mark()
                 result = original(*args, **kwargs)
-                tape.note(kind, chunk, microbatch, begun)
+                tape.add_span(kind, chunk, microbatch, begun)
                 if tape.detailed:
-                    tape.between("")
+                    tape.on_gap("")
                 return result
 
             return run
@@ -102,10 +102,10 @@ def _watch_stage(stage: Any, chunk: int, tape: Tape, shadows: Shadows) -> None:
     def backward_kind(full_backward: bool = True, **_: Any) -> str:
         return "B" if full_backward else "I"
 
-    shadows.put(stage, "forward_one_chunk", passing(lambda *_, **__: "F", "fwd_chunk_id"))
-    shadows.put(stage, "backward_one_chunk", passing(backward_kind, "bwd_chunk_id"))
-    shadows.put(stage, "backward_weight_one_chunk", passing(lambda *_, **__: "W", "bwd_chunk_id"))
-    shadows.put(stage, "perform_reduce_grad", lambda original: _reducing(original, chunk, tape))
+    shadows.wrap(stage, "forward_one_chunk", passing(lambda *_, **__: "F", "fwd_chunk_id"))
+    shadows.wrap(stage, "backward_one_chunk", passing(backward_kind, "bwd_chunk_id"))
+    shadows.wrap(stage, "backward_weight_one_chunk", passing(lambda *_, **__: "W", "bwd_chunk_id"))
+    shadows.wrap(stage, "perform_reduce_grad", lambda original: _reducing(original, chunk, tape))
 
     def talking(way: str, first: str, *, sends: bool) -> Callable[..., Any]:
         """The schedule asks for what to send or to receive, and posts it at once."""
@@ -116,28 +116,28 @@ def _watch_stage(stage: Any, chunk: int, tape: Tape, shadows: Shadows) -> None:
                 if tape.detailed and found:
                     microbatch = args[0] if args else kwargs.get(first, -1)
                     if sends:
-                        tape.between("S", chunk, microbatch)
+                        tape.on_gap("S", chunk, microbatch)
                     else:
-                        tape.awaits(way, chunk, microbatch)
+                        tape.on_recv_start(way, chunk, microbatch)
                 return found
 
             return operations
 
         return wrap
 
-    shadows.put(stage, "get_fwd_recv_ops", talking("F", "fwd_chunk_id", sends=False))
-    shadows.put(stage, "get_bwd_recv_ops", talking("B", "bwd_chunk_id", sends=False))
-    shadows.put(stage, "get_fwd_send_ops", talking("F", "fwd_chunk_id", sends=True))
-    shadows.put(stage, "get_bwd_send_ops", talking("B", "bwd_chunk_id", sends=True))
+    shadows.wrap(stage, "get_fwd_recv_ops", talking("F", "fwd_chunk_id", sends=False))
+    shadows.wrap(stage, "get_bwd_recv_ops", talking("B", "bwd_chunk_id", sends=False))
+    shadows.wrap(stage, "get_fwd_send_ops", talking("F", "fwd_chunk_id", sends=True))
+    shadows.wrap(stage, "get_bwd_send_ops", talking("B", "bwd_chunk_id", sends=True))
 
 
-def _reducing(original: Callable[..., Any], chunk: int, tape: Tape) -> Callable[..., Any]:
+def _reducing(original: Callable[..., Any], chunk: int, tape: StageListener) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not tape.in_step:
             return original(*args, **kwargs)
         begun = tape.mark()
         result = original(*args, **kwargs)
-        tape.note("G", chunk, -1, begun)
+        tape.add_span("G", chunk, -1, begun)
         return result
 
     return run

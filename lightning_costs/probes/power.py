@@ -10,7 +10,7 @@ GAP_S = 0.15
 
 
 @final
-class PowerIntegral:
+class PowerIntegrator:
     """Adds up energy over samples of power.
 
     Between neighbours power is taken to go one way, so that a trapezoid is off by half their difference at most times
@@ -20,7 +20,7 @@ class PowerIntegral:
         limit_w: Most power that the device may draw; None where it does not say.
 
     Example:
-        >>> integral = PowerIntegral(limit_w=400.0)
+        >>> integral = PowerIntegrator(limit_w=400.0)
         >>> for at_s, power_w in [(0.0, 100.0), (0.1, 200.0), (0.2, 200.0), (10.2, 200.0)]:
         ...     integral.add(at_s, power_w)
         >>> round(integral.joules), integral.unseen_s, round(integral.error_j)

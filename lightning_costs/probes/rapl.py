@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import final
 
-from lightning_costs.core.metering import EdgeError, Metering
+from lightning_costs.core.metering import EdgeErrorBound, MeterInfo
 from lightning_costs.core.missing import Missing
 
 POWERCAP = Path("/sys/class/powercap")
@@ -52,7 +52,7 @@ class RaplEnergy:
     def __init__(self, zones: Sequence[Zone], covers: str) -> None:
         self._zones, self._covers = list(zones), covers
         self._read_s = time.perf_counter()
-        self._edge = EdgeError(_LAG_S)
+        self._edge = EdgeErrorBound(_LAG_S)
         self.method = f"counter: RAPL, {covers}, every process on this node"
 
     def joules(self) -> float:
@@ -77,9 +77,9 @@ class RaplEnergy:
         self._edge.note(spent_j, elapsed_s)
         return spent_j
 
-    def metering(self) -> Metering:
+    def metering(self) -> MeterInfo:
         """How it was got."""
-        return Metering(
+        return MeterInfo(
             method="counter",
             instrument="RAPL",
             error_j=self._edge.joules,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, cast, final, runtime_checkable
 
-from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.accounts import TimeBuckets
 from lightning_costs.core.inference import Inference
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ class Probe(Protocol):
     """An instrument that several indicators may read; made once a run, on first use."""
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """Make the probe; raise `Missing(reason)` where it cannot work."""
         ...
 
@@ -30,8 +30,8 @@ class Probe(Protocol):
         ...
 
 
-class Sizes(Protocol):
-    """What tells how many samples and tokens batches hold (`lightning_costs.probes.batch_size.BatchSize`)."""
+class SampleCounter(Protocol):
+    """What tells how many samples and tokens batches hold (`lightning_costs.probes.batch_size.BatchCounter`)."""
 
     #: Why samples are not known, and why tokens are not; None if they are.
     why: str | None
@@ -57,7 +57,7 @@ _log = logging.getLogger("lightning_costs")
 
 @final
 @dataclass(slots=True, kw_only=True)
-class Setting:
+class ProbeContext:
     """Where and what is trained.
 
     Args:
@@ -78,8 +78,8 @@ class Setting:
         evaluation_is_told: Whether every batch of evaluation is told, as by a framework's adapter.
     """
 
-    place: Place = field(default_factory=Place)
-    places: Sequence[Place] = field(default_factory=lambda: (Place(),))
+    place: RankInfo = field(default_factory=RankInfo)
+    places: Sequence[RankInfo] = field(default_factory=lambda: (RankInfo(),))
     device: torch.device | None = None
     devices: int = 1
     nodes: int = 1
@@ -88,9 +88,9 @@ class Setting:
     optimizers: Callable[[], Sequence[Any]] = tuple
     dataset_samples: int | None = None
     dataset_why: str = "the training set has no length"
-    sizes: Sizes | None = None
+    sizes: SampleCounter | None = None
     inference: Inference | str = "not asked for: infer=False"
-    accounts: Accounts | None = None
+    accounts: TimeBuckets | None = None
     count: Count = "auto"
     evaluation_is_told: bool = False
     _probes: dict[type, Probe] = field(default_factory=dict)

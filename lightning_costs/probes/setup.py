@@ -12,14 +12,14 @@ from typing import Any
 
 from lightning_costs.core.versions import UNKNOWN, version_of
 from lightning_costs.probes.cpu_name import cpu_name
-from lightning_costs.probes.optimizers import family
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.optimizers import inner_optimizers
+from lightning_costs.probes.setting import ProbeContext
 
 _PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
 _HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "rho", "adaptive")
 
 
-def describe(setting: Setting) -> dict[str, Any]:
+def collect_environment(setting: ProbeContext) -> dict[str, Any]:
     """The setup as plain nested data: hardware, devices, precision switches, software, module and optimizers."""
     import torch
 
@@ -53,7 +53,7 @@ def describe(setting: Setting) -> dict[str, Any]:
     }
 
 
-def device_name(setting: Setting) -> str | None:
+def device_name(setting: ProbeContext) -> str | None:
     """The training device's name as torch reports it; 'cpu' for nodes without accelerators, None where nobody knows."""
     import torch
 
@@ -67,7 +67,7 @@ def _versions() -> dict[str, str]:
     return {package: version for package, version in found.items() if version != UNKNOWN}
 
 
-def _compiled(setting: Setting) -> bool | None:
+def _compiled(setting: ProbeContext) -> bool | None:
     if setting.module is None:
         return None
     return any(
@@ -83,7 +83,7 @@ def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
     """
     described = []
     for optimizer in optimizers:
-        members = list(family(optimizer))
+        members = list(inner_optimizers(optimizer))
         groups: Mapping[str, Any] = members[0].param_groups[0] if members and members[0].param_groups else {}
         values = {name: groups[name] for name in _HYPERPARAMETERS if isinstance(groups.get(name), int | float | tuple)}
         if isinstance(scaled := groups.get("initial_lr"), int | float):

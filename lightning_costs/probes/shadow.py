@@ -94,7 +94,7 @@ class _State:
         for name, way in ways.items():
             original = getattr(self.owner, name)
             wrapped = functools.partial(way, original)
-            self.puts.append(_put(self.owner, name, wrapped, original, before=own(self.owner, name)))
+            self.puts.append(_put(self.owner, name, wrapped, original, before=instance_attribute(self.owner, name)))
 
     def _getstate(self, original: Callable[..., Any], *args: Any) -> Any:
         return _clean(original(*args))
@@ -141,7 +141,7 @@ def _clean(state: Any) -> Any:
     return plain
 
 
-def own(owner: Any, name: str) -> Any:
+def instance_attribute(owner: Any, name: str) -> Any:
     """What an object itself holds under a method's name, `ABSENT` where that is its class's.
 
     `vars(owner)` would make a dictionary of the object's attributes, and every access to one of them slower from then
@@ -168,7 +168,7 @@ def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, befo
 
 def _peel(owner: Any, name: str) -> None:
     """Take lifted shadows off the top of a method: whoever lifts last leaves it as it was."""
-    while isinstance(held := own(owner, name), Shadow) and not held.active:
+    while isinstance(held := instance_attribute(owner, name), Shadow) and not held.active:
         if held.before is not ABSENT:
             setattr(owner, name, held.before)
             continue
@@ -179,23 +179,23 @@ def _peel(owner: Any, name: str) -> None:
 
 
 @final
-class Shadows:
+class Patches:
     """Wraps methods on instances; no class and no other instance is touched.
 
     Args:
         failed: Called where a wrapper of ours raised and the exception is handled: measuring should stop.
 
     Example:
-        >>> class Loop:
+        >>> class StepListener:
         ...     def run(self):
         ...         return 1
-        >>> loop, shadows = Loop(), Shadows()
-        >>> shadows.put(loop, "run", lambda original: lambda: original() + 1)
+        >>> loop, shadows = StepListener(), Patches()
+        >>> shadows.wrap(loop, "run", lambda original: lambda: original() + 1)
         >>> loop.run()
         2
         >>> copy.copy(loop).run()
         1
-        >>> shadows.lift()
+        >>> shadows.restore()
         >>> loop.run(), "run" in vars(loop)
         (1, False)
     """
@@ -207,7 +207,7 @@ class Shadows:
     def __bool__(self) -> bool:
         return bool(self._undo)
 
-    def put(
+    def wrap(
         self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, hot: bool = False
     ) -> None:
         """Shadow `owner.name` with `wrap(original)`, if it has such a method.
@@ -241,7 +241,7 @@ class Shadows:
 
         state = self._cover(owner)
         try:
-            shadow = _put(owner, name, call, original, before=own(owner, name))
+            shadow = _put(owner, name, call, original, before=instance_attribute(owner, name))
         except Exception as error:  # noqa: BLE001 - an object of the user's that takes no attributes
             self._uncover(state)
             _log.debug("%s.%s is not watched: it takes no attribute: %r", type(owner).__name__, name, error)
@@ -257,7 +257,7 @@ class Shadows:
     @staticmethod
     def _cover(owner: Any) -> _State:
         """See to it that pickling and copying the object leaves shadows out."""
-        held = own(owner, "__getstate__")
+        held = instance_attribute(owner, "__getstate__")
         state = getattr(held, "state", None) if isinstance(held, Shadow) else None
         if not isinstance(state, _State) or state.owner is not owner:
             state = _State(owner)
@@ -275,9 +275,9 @@ class Shadows:
         if not state.shadows:
             state.uncover()
 
-    def hide(self, owner: Any, name: str) -> None:
+    def mask(self, owner: Any, name: str) -> None:
         """Let `owner.name` be None, for callers who ask whether a hook is callable before they call it."""
-        if own(owner, name) is not ABSENT or not hasattr(owner, name):
+        if instance_attribute(owner, name) is not ABSENT or not hasattr(owner, name):
             return
         setattr(owner, name, None)
 
@@ -287,11 +287,11 @@ class Shadows:
 
         self._undo.append(undo)
 
-    def undo_with(self, undo: Callable[[], None]) -> None:
+    def add_cleanup(self, undo: Callable[[], None]) -> None:
         """Something else to undo: a hook's handle."""
         self._undo.append(undo)
 
-    def lift(self) -> None:
+    def restore(self) -> None:
         """Give every method back, last first; what one undoing raises comes after all the others."""
         errors = []
         while self._undo:

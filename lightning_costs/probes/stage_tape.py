@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar, final
 
-from lightning_costs.core.harmless import harmless
-from lightning_costs.core.lanes import COMPUTE, Interval, busy_s
+from lightning_costs.core.harmless import fail_safe
+from lightning_costs.core.lanes import COMPUTE, Span, busy_s
 from lightning_costs.core.records import PipelineTime
 from lightning_costs.probes.clock import now_s
-from lightning_costs.probes.device_steps import Events
+from lightning_costs.probes.device_steps import EventSource
 
 #: Steps of the pipeline whose sends and receives are noted too, the warm-up (step 0) left out: the last of them that
 #: was run is the one that is drawn.
@@ -69,7 +69,7 @@ class _Step(Generic[E]):
 
 
 @final
-class StageTape(Generic[E]):
+class StageTimer(Generic[E]):
     """What a stage does, step by step; sums over steps that count, read once their moments have happened.
 
     It is told in the middle of the user's training, so nothing that goes wrong in it gets out: it stops.
@@ -79,7 +79,7 @@ class StageTape(Generic[E]):
         wall: Unix time in seconds.
     """
 
-    def __init__(self, events: Events[E], wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, events: EventSource[E], wall: Callable[[], float] = time.time) -> None:
         self._events, self._wall = events, wall
         #: Mark a moment.
         self.mark = events.record
@@ -93,13 +93,13 @@ class StageTape(Generic[E]):
         self._between: tuple[str, int, int, E] | None = None
         self._awaited: set[tuple[str, int, int]] = set()
         #: The step that is drawn: its number, when it began, its length, and its intervals.
-        self.drawn: tuple[int, float, float, list[Interval]] | None = None
+        self.example_step: tuple[int, float, float, list[Span]] | None = None
         self._start_window()
 
     def _start_window(self) -> None:
         self._sums = PipelineTime()
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Something went wrong in here: say so once, and note nothing more."""
         was_broken, self.broken = self.broken, True
         self.detailed, self._open = False, None
@@ -108,7 +108,7 @@ class StageTape(Generic[E]):
 
     # The engine tells --------------------------------------------------------------------------------------
 
-    @harmless
+    @fail_safe
     def begin(self) -> None:
         """A training step of the pipeline begins, and the one before is complete."""
         if len(self._closed) >= MOST_STEPS:
@@ -125,7 +125,7 @@ class StageTape(Generic[E]):
         self._open = _Step(number, begun, self._wall() if self.detailed else 0.0)
         self.read()
 
-    @harmless
+    @fail_safe
     def end(self) -> None:
         """The step's schedule was gone through; what follows until the next `begin` is a part of the step."""
         self._leave()
@@ -133,28 +133,28 @@ class StageTape(Generic[E]):
         if self._open is not None:
             self._open.ended = self.mark()
 
-    @harmless
-    def note(self, kind: str, chunk: int, microbatch: int, begun: E) -> None:
+    @fail_safe
+    def add_span(self, kind: str, chunk: int, microbatch: int, begun: E) -> None:
         """Something that began at `begun` is over; outside of a step it is nobody's."""
         if self._open is None or self._open.ended is not None:
             self._events.release(begun)
         else:
             self._open.noted.append(_Noted(kind, chunk, microbatch, begun, self.mark()))
 
-    @harmless
-    def between(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
+    @fail_safe
+    def on_gap(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
         """In a detailed step: from here to the next thing told the stage sends ('S') or does nothing known of ('')."""
         self._leave()
         self._between = (kind, chunk, microbatch, self.mark())
 
-    @harmless
-    def awaits(self, way: str, chunk: int, microbatch: int) -> None:
+    @fail_safe
+    def on_recv_start(self, way: str, chunk: int, microbatch: int) -> None:
         """In a detailed step: the input of a forward ('F') or backward ('B') pass is asked of another rank."""
         self._awaited.add((way, chunk, microbatch))
-        self.between("R", chunk, microbatch)
+        self.on_gap("R", chunk, microbatch)
 
-    @harmless
-    def arrived(self, way: str, chunk: int, microbatch: int) -> None:
+    @fail_safe
+    def on_compute_start(self, way: str, chunk: int, microbatch: int) -> None:
         """In a detailed step: a pass begins. Where its input was asked for, what was done before it is receiving."""
         if (way, chunk, microbatch) in self._awaited and self._between is not None:
             self._awaited.discard((way, chunk, microbatch))
@@ -166,7 +166,7 @@ class StageTape(Generic[E]):
             kind, chunk, microbatch, begun = self._between
             self._between = None
             if kind:
-                self.note(kind, chunk, microbatch, begun)
+                self.add_span(kind, chunk, microbatch, begun)
             else:
                 self._events.release(begun)
 
@@ -177,15 +177,15 @@ class StageTape(Generic[E]):
 
     # The recorder tells ------------------------------------------------------------------------------------
 
-    @harmless
-    def judged(self, *, steady: bool) -> None:
+    @fail_safe
+    def mark_steady(self, *, steady: bool) -> None:
         """The optimizer step that ended with the last of the pipeline's steps counts for the rates, or is warm-up."""
         if not steady:
             for step in (*self._closed, *((self._open,) if self._open is not None else ())):
                 step.steady = step.steady and step.number < self._judged
         self._judged = self._steps
 
-    @harmless
+    @fail_safe
     def interrupted(self) -> None:
         """Something else than training ran: the step in work is longer than it was."""
         if self._open is not None:
@@ -193,7 +193,7 @@ class StageTape(Generic[E]):
 
     # Reading -----------------------------------------------------------------------------------------------
 
-    @harmless
+    @fail_safe
     def collect(self) -> PipelineTime:
         """What steps outside warm-up that have completed since the last call took."""
         self.read()
@@ -201,7 +201,7 @@ class StageTape(Generic[E]):
         self._start_window()
         return found
 
-    @harmless
+    @fail_safe
     def read(self) -> None:
         """Read the steps whose moments have happened; nothing is waited for."""
         while self._closed and self._happened(self._closed[0]):
@@ -218,10 +218,10 @@ class StageTape(Generic[E]):
         done = self._events.done
         return done(step.next_begun) and all(done(noted.ended) for noted in step.noted)  # type: ignore[arg-type]
 
-    def _intervals(self, step: _Step[E]) -> list[Interval]:
+    def _intervals(self, step: _Step[E]) -> list[Span]:
         between_s, begun = self._events.between_s, step.begun
         return [
-            Interval(n.kind, n.chunk, n.microbatch, between_s(begun, n.begun), between_s(begun, n.ended))
+            Span(n.kind, n.chunk, n.microbatch, between_s(begun, n.begun), between_s(begun, n.ended))
             for n in step.noted
         ]
 
@@ -247,9 +247,9 @@ class StageTape(Generic[E]):
             return
         if not all(done(noted.ended) for noted in step.noted):
             return
-        if self.drawn is None or self.drawn[0] < step.number:
+        if self.example_step is None or self.example_step[0] < step.number:
             length_s = self._events.between_s(step.begun, step.ended)
-            self.drawn = (step.number, step.began, length_s, self._intervals(step))
+            self.example_step = (step.number, step.began, length_s, self._intervals(step))
 
     def _release(self, step: _Step[E]) -> None:
         """Give the moments back, but for the one at which the next step begins."""

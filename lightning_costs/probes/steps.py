@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, final
 
 from lightning_costs.core.inference import Inference
 from lightning_costs.core.records import DeviceTime, PipelineTime
-from lightning_costs.core.roofline import place
+from lightning_costs.core.roofline import roofline
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.census import EvaluationCensus, StepCensus
-from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.inference import infer
-from lightning_costs.probes.kinds import Kind, Moment
+from lightning_costs.probes.census import EvalOpCounter, StepOpCounter
+from lightning_costs.probes.device_steps import DeviceTimeline
+from lightning_costs.probes.inference import benchmark_inference
+from lightning_costs.probes.kinds import Moment, StepKind
 from lightning_costs.probes.peaks import find_peak
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 from lightning_costs.probes.stride import Gradients, compiled_graphs, nodes_made
 from lightning_costs.probes.tensors import TensorMemory, tensors_in
 
@@ -30,7 +30,7 @@ WATCH_EVERY_N_STEPS = 50
 LEAST_WATCHED_APART_S = 0.5
 
 
-class Seen(NamedTuple):
+class BatchVerdict(NamedTuple):
     """What a batch was.
 
     Args:
@@ -38,12 +38,12 @@ class Seen(NamedTuple):
         warm: Whether it is warm-up: in the totals, out of the rates.
     """
 
-    look: batches.Look
+    look: batches.BatchInfo
     warm: bool
 
 
 @final
-class StepWatch:
+class StepMonitor:
     """Touches steps for the probes that an indicator asked for; the others cost nothing.
 
     Args:
@@ -56,7 +56,7 @@ class StepWatch:
 
     def __init__(
         self,
-        setting: Setting,
+        setting: ProbeContext,
         clock: Callable[[], float],
         every: int,
         samples: Callable[[object, int | None], int | None] = lambda _, seen: seen,
@@ -64,22 +64,22 @@ class StepWatch:
         keep: bool = False,
     ) -> None:
         self._setting, self._clock, self._every, self._samples = setting, clock, every, samples
-        self._census = setting.attached(StepCensus)
-        self._evaluation = setting.attached(EvaluationCensus)
+        self._census = setting.attached(StepOpCounter)
+        self._evaluation = setting.attached(EvalOpCounter)
         if self._census is not None:
             self._census.keep_example = keep
         self._memory = setting.attached(TensorMemory)
-        self._device_steps = setting.attached(DeviceSteps)
+        self._device_steps = setting.attached(DeviceTimeline)
         self._pipeline = setting.attached(Pipeline)
         #: Whether a device's own timeline is kept.
         self.timing_device = self._device_steps is not None
-        self._look: batches.Look | None = None
-        self._last: batches.Look | None = None
+        self._look: batches.BatchInfo | None = None
+        self._last: batches.BatchInfo | None = None
         self._signature: batches.Signature = ()
         self._position: tuple[Hashable, Moment] = (None, "")
         self._key: Hashable = None
         self._moment: Moment = "first"
-        self._kind: Kind | None = None
+        self._kind: StepKind | None = None
         self._anew = True
         self._nodes = 0
         self._made: int | None = None
@@ -87,7 +87,7 @@ class StepWatch:
         self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
         self._watch_at = self._watched = 0
         self._watched_s = clock()
-        #: Whether somebody looks inside the step in work: `look_inside` is of use.
+        #: Whether somebody looks inside the step in work: `sample_memory` is of use.
         self.looking = False
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
@@ -95,15 +95,15 @@ class StepWatch:
         self._graphs = compiled_graphs()
         self.done = 0
 
-    def copying(self) -> None:
+    def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
         if self._device_steps is not None:
-            self._device_steps.copying()
+            self._device_steps.mark_h2d_start()
 
-    def copied(self) -> None:
+    def on_h2d_end(self) -> None:
         """It was handed over."""
         if self._device_steps is not None:
-            self._device_steps.copied()
+            self._device_steps.mark_h2d_end()
 
     def before(self, batch: object, position: Hashable, waited_s: float = 0.0) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin, after `waited_s` (so far in the run) of waiting for data.
@@ -111,7 +111,7 @@ class StepWatch:
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
         """
-        self._look = self._last = look = batches.look(batch)
+        self._look = self._last = look = batches.inspect_batch(batch)
         signature = look.signature
         here, self._moment = (position, self._moment), ""
         same = signature == self._signature and here == self._position
@@ -124,10 +124,10 @@ class StepWatch:
                 self.gradients.look()
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
-        self.before_alike(waited_s)
+        self.on_repeat_start(waited_s)
         self._nodes, self._made = nodes_made(), None
         census = self._census
-        if census is None or not census.wants(self._key):
+        if census is None or not census.should_count(self._key):
             return None
         self.looking = True
         return self._counted(census, self._key, self._samples(batch, look.samples))
@@ -140,7 +140,7 @@ class StepWatch:
         """
         if self._evaluation is None:
             return None
-        return self._evaluation.before(batches.look(batch).signature, loader)
+        return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
 
     def left_evaluation(self) -> None:
         """The batch that evaluation was told of last was fetched and left."""
@@ -166,7 +166,7 @@ class StepWatch:
         return self.done // apart * apart + apart - 1
 
     @contextmanager
-    def _counted(self, census: StepCensus, key: Hashable, samples: int | None) -> Iterator[None]:
+    def _counted(self, census: StepOpCounter, key: Hashable, samples: int | None) -> Iterator[None]:
         began, again = self._clock(), census.knows(key)
         opening = self._position[1] == "opening"  # its shapes were there before
         # This step, and if its shapes are new the next: a compiled module compiles there.
@@ -187,14 +187,14 @@ class StepWatch:
         """Whether operators are being counted."""
         return any(each is not None and each.is_counting for each in (self._census, self._evaluation))
 
-    def look_inside(self) -> None:
+    def sample_memory(self) -> None:
         """Inside a step, where memory may peak."""
         if self._memory is not None:
-            self._memory.look()
+            self._memory.sample()
         if self._census is not None:
-            self._census.look()
+            self._census.refresh_kinds()
 
-    def worked(self) -> None:
+    def on_batch_queued(self) -> None:
         """The work on a batch was queued."""
         self._made = nodes_made() - self._nodes
         if self._device_steps is not None:
@@ -202,29 +202,29 @@ class StepWatch:
 
     @property
     def repeats(self) -> int:
-        """How many steps like the last one may be told by `repeated` alone; 0 where each has to be looked at."""
+        """How many steps like the last one may be told by `record_repeats` alone; 0 where each has to be looked at."""
         if self._warm_left or self._kind is None or self._kind.moment:
             return 0
         if self._census is None or self._census.failed is not None:
             return self._watch_at - self.done - 1
         return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
 
-    def before_alike(self, waited_s: float) -> None:
+    def on_repeat_start(self, waited_s: float) -> None:
         """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
         if self._device_steps is not None:
             self._device_steps.begin(waited_s - self._waited_s)
             self._waited_s = waited_s
 
-    def stepped_alike(self) -> None:
-        """It was a step like the last one; `repeated` books it, later."""
+    def on_repeat_end(self) -> None:
+        """It was a step like the last one; `record_repeats` books it, later."""
         if self._device_steps is not None:
             self._device_steps.stepped(steady=True)
 
-    def not_alike(self) -> None:
+    def cancel_repeat(self) -> None:
         """It looked like the last batch and was another step after all: as if `before` had been told of it."""
         self._look = self._last
 
-    def repeated(self, n: int) -> None:
+    def record_repeats(self, n: int) -> None:
         """Book so many steps like the last one."""
         if self._census is not None:
             self._census.repeat(n)
@@ -234,7 +234,7 @@ class StepWatch:
         """The next batch is an epoch's first one: many trainings do in it what they do in no other."""
         self._moment = self._moment or "opening"
 
-    def after(self, batch: object, work: Hashable, nodes: int | None = None) -> Seen:
+    def on_batch_end(self, batch: object, work: Hashable, nodes: int | None = None) -> BatchVerdict:
         """The work on a batch is done.
 
         Args:
@@ -253,27 +253,27 @@ class StepWatch:
         if entered is None:  # nobody called `before`
             self._watch_memory()
             if self._census is not None:
-                self._census.book(None)
-            return Seen(batches.look(batch), warm)
+                self._census.record_batch(None)
+            return BatchVerdict(batches.inspect_batch(batch), warm)
         if self._census is not None:
             position, moment = self._position
             gradients = self.gradients.count() if self.gradients is not None else 0
-            kind = Kind(self._signature, position, moment, work, self._anew, made, gradients)
+            kind = StepKind(self._signature, position, moment, work, self._anew, made, gradients)
             self._anew = False
             if kind != self._kind:
                 self._kind = kind
-            self._census.book(self._kind)
-        return Seen(entered, warm)
+            self._census.record_batch(self._kind)
+        return BatchVerdict(entered, warm)
 
     def stepped(self, *, steady: bool) -> None:
         """A step is complete; `steady` says whether it counts for the rates."""
         self._anew = True
         if self._census is not None:
-            self._census.settle(steady=steady)
+            self._census.commit(steady=steady)
         if self._device_steps is not None:
             self._device_steps.stepped(steady=steady)
         if self._pipeline is not None:
-            self._pipeline.judged(steady=steady)
+            self._pipeline.mark_steady(steady=steady)
         self.done += 1
         if self._warm_left:
             self._warm_left -= 1
@@ -327,10 +327,10 @@ class StepWatch:
             facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}
         if not census.compiled and census.total("flop") and (access_bytes := census.total("access_bytes")):
             peak = find_peak(self._setting.device)
-            placed = place(
+            placed = roofline(
                 flop=census.total("flop"),
                 access_bytes=access_bytes,
-                peak_flop_per_s=peak.of(census.flop_by_dtype) if peak is not None else None,
+                peak_flop_per_s=peak.mixed_precision_peak(census.flop_by_dtype) if peak is not None else None,
                 peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
             )
             facts["roofline"] = {**asdict(placed), "words": placed.words()}
@@ -364,7 +364,7 @@ class StepWatch:
             if (told := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
                 return "how many samples its first forward pass had is not known: give batch_size_fn=lambda batch: ..."
             samples = told.size if told is not None else None
-        return infer(
+        return benchmark_inference(
             example.module,
             example.args,
             example.kwargs,

@@ -13,10 +13,10 @@ from typing import Any, TypeVar, final
 import torch
 from torch import nn
 
-from lightning_costs.core.accounts import Accounts
-from lightning_costs.probes.batch import Look, Signature, look
+from lightning_costs.core.accounts import TimeBuckets
+from lightning_costs.probes.batch import BatchInfo, Signature, inspect_batch
 
-#: What `Stride.events` holds for a backward pass; an optimizer's step is its index.
+#: What `RepeatedStepFastPath.events` holds for a backward pass; an optimizer's step is its index.
 BACKWARD = -1
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
 _PLAIN = (list, tuple)
@@ -34,14 +34,14 @@ def compiled_graphs() -> int:
     return int(_compiled().get("unique_graphs", 0))
 
 
-def looks_alike(batch: Any, signature: Signature) -> bool:
+def same_signature(batch: Any, signature: Signature) -> bool:
     """Whether a batch has this signature: the common forms without making its own.
 
     Example:
         >>> import torch
         >>> batch = {"input_ids": torch.zeros(8, 16), "labels": torch.zeros(8)}
-        >>> signature = look(batch).signature
-        >>> looks_alike(batch, signature), looks_alike({**batch, "labels": torch.zeros(4)}, signature)
+        >>> signature = inspect_batch(batch).signature
+        >>> same_signature(batch, signature), same_signature({**batch, "labels": torch.zeros(4)}, signature)
         (True, False)
     """
     tensors = batch.values() if type(batch) is dict else batch if type(batch) in _PLAIN else (batch,)
@@ -50,7 +50,7 @@ def looks_alike(batch: Any, signature: Signature) -> bool:
             return True
     except AttributeError:  # not all of them are tensors
         pass
-    return look(batch).signature == signature
+    return inspect_batch(batch).signature == signature
 
 
 #: Nodes that autograd has made in this thread: two steps that made as many ran as many operators with a gradient.
@@ -91,12 +91,12 @@ class Gradients:
 
 
 @final
-class Stride:
+class RepeatedStepFastPath:
     """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
 
     Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
-    in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `choosing`
-    around its work and appends to `events` what happens in it; unless it is `done` then, it has to be told in full.
+    in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `dispatch`
+    around its work and appends to `events` what happens in it; unless it is `recorded` then, it has to be told in full.
 
     Args:
         accounts: The run's accounts; their clock is read at each step's end.
@@ -112,13 +112,13 @@ class Stride:
         "_nodes",
         "_signature",
         "calls",
-        "done",
         "events",
         "gradients",
         "lead_s",
         "left",
         "nodes",
-        "noted",
+        "on_record",
+        "recorded",
         "same",
         "samples",
         "tokens",
@@ -126,7 +126,7 @@ class Stride:
         "until_s",
     )
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: TimeBuckets) -> None:
         self._accounts = accounts
         #: What happened in the batch in work: indices of optimizers that stepped, and BACKWARD.
         self.events: list[int] = []
@@ -147,17 +147,17 @@ class Stride:
         #: Whether the batch in work looks like the last one.
         self.same = False
         #: Whether the batch in work was a step like the last one, and is noted.
-        self.done = False
+        self.recorded = False
         self.samples: int | None = None
         self.tokens: int | None = None
         self.calls = 0
         #: Called at each step that is noted.
-        self.noted: Callable[[], object] | None = None
+        self.on_record: Callable[[], object] | None = None
         #: What the account `train` held at the end of each step that was noted and not yet booked.
         self.train_s = array("d")
         self._keep = self.train_s.append
 
-    def follow(self, seen: Look, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
+    def arm(self, seen: BatchInfo, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
         """A step was told in full: those like it may follow, once `left` allows them."""
         self._signature, self._events = seen.signature, events
         self._nodes = self.nodes
@@ -167,11 +167,11 @@ class Stride:
         self._counted = _compiled()
         self._graphs = compiled_graphs()
 
-    def break_off(self) -> None:
+    def disarm(self) -> None:
         """The next step has to be told in full."""
         self.left = 0
 
-    def choosing(
+    def dispatch(
         self, alike: Callable[..., R], otherwise: Callable[..., R], failed: Callable[[], object]
     ) -> Callable[..., R]:
         """A function around the work on a batch: `alike` where it may be a step like the last one, else `otherwise`.
@@ -181,20 +181,20 @@ class Stride:
         """
 
         def run(*args: Any) -> R:
-            self.done = False
+            self.recorded = False
             begun = nodes_made()
             if self.left > 0:
                 batch = args[-1].get("batch")
                 try:  # the commonest form in this very frame
                     plain = type(batch) in _PLAIN and tuple(map(_SHAPE_AND_DTYPE, batch)) == self._signature
-                    self.same = plain or looks_alike(batch, self._signature)
+                    self.same = plain or same_signature(batch, self._signature)
                 except Exception:  # noqa: BLE001 - a batch that cannot be looked at is told in full, and said there
                     self.same = False
                 if self.same:
                     result = alike(*args)
                     self.nodes = nodes_made() - begun
                     try:
-                        self.done = self._again()
+                        self.recorded = self._try_record()
                     except Exception:  # noqa: BLE001 - a clock of ours must not end the training
                         failed()
                     return result
@@ -204,7 +204,7 @@ class Stride:
 
         return run
 
-    def _again(self) -> bool:
+    def _try_record(self) -> bool:
         """The work is done: notes it where it was a step like the last one."""
         if (
             self.events != self._events
@@ -221,11 +221,11 @@ class Stride:
         self.left -= 1
         self.same = False
         self.events.clear()
-        if self.noted is not None:
-            self.noted()
+        if self.on_record is not None:
+            self.on_record()
         return True
 
-    def leads(self) -> None:
+    def mark_backward_start(self) -> None:
         """The first backward pass of a batch begins: up to here the rank worked by itself. One clock read."""
         accounts = self._accounts
         since_s = accounts.since_s
@@ -252,11 +252,11 @@ class Stride:
         return happened
 
 
-def work_of(events: list[int]) -> tuple[tuple[int, ...], int]:
+def summarize_events(events: list[int]) -> tuple[tuple[int, ...], int]:
     """Which optimizers stepped (in order), and how many backward passes ran.
 
     Example:
-        >>> work_of([BACKWARD, 0, BACKWARD, BACKWARD, 1])
+        >>> summarize_events([BACKWARD, 0, BACKWARD, BACKWARD, 1])
         ((0, 1), 3)
     """
     return tuple(event for event in events if event != BACKWARD), events.count(BACKWARD)

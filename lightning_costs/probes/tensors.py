@@ -14,15 +14,15 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lightning_costs.core.missing import Missing, type_only
-from lightning_costs.probes.optimizers import family, gradients_of, masters_of, parameters_of
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.optimizers import gradients_of, inner_optimizers, master_weights, parameters_of
+from lightning_costs.probes.setting import ProbeContext
 
 _DEPTH = 6
 _PLAIN = (torch.Tensor, nn.Parameter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class MemoryBreakdown:
     """Bytes held on this rank at one moment, no storage in two kinds."""
 
     param_bytes: int
@@ -31,7 +31,7 @@ class Holding:
     opt_state_bytes: int
 
 
-def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
+def memory_breakdown(module: nn.Module, optimizers: Iterable[Any]) -> MemoryBreakdown:
     """Walk what is held now.
 
     State that aliases a parameter (SAM variants keep `p.data`) counts as parameter: storages, not tensors. On the meta
@@ -39,23 +39,23 @@ def holding(module: nn.Module, optimizers: Iterable[Any]) -> Holding:
     """
     claimed: set[tuple[torch.device, int]] = set()
     found: Counter[str] = Counter()
-    for kind, tensors in held(module, optimizers):
+    for kind, tensors in tensors_by_kind(module, optimizers):
         found[kind] += _claim(tensors, claimed)
-    return Holding(**{f"{kind}_bytes": nbytes for kind, nbytes in found.items()})
+    return MemoryBreakdown(**{f"{kind}_bytes": nbytes for kind, nbytes in found.items()})
 
 
-def held(
+def tensors_by_kind(
     module: nn.Module, optimizers: Iterable[Any]
 ) -> Iterator[tuple[Literal["param", "master", "grad", "opt_state"], Iterable[torch.Tensor]]]:
     """Tensors that a training holds between operators, by kind, in the order in which kinds claim storages."""
     parameters, optimizers = list(module.parameters()), list(optimizers)
-    masters = list(tensors_in([masters_of(o) for o in optimizers]))
+    masters = list(tensors_in([master_weights(o) for o in optimizers]))
     yield "param", (part for p in parameters for part in (p, *_shards(p)))
     yield "param", tensors_in([parameters_of(o) for o in optimizers])
     yield "master", masters
     yield "grad", (p.grad for p in (*parameters, *masters) if p.grad is not None)
     yield "grad", tensors_in([gradients_of(o) for o in optimizers])
-    yield "opt_state", (state for o in optimizers for m in family(o) for state in tensors_in(dict(m.state)))
+    yield "opt_state", (state for o in optimizers for m in inner_optimizers(o) for state in tensors_in(dict(m.state)))
 
 
 def _shards(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -176,17 +176,17 @@ class TensorMemory:
     a copy of the weights) and around each optimizer's update. Only watched steps are looked at.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ProbeContext) -> None:
         self._setting = setting
         self.watching = False
         self.failed: str | None = None
-        self._rest: Holding | None = None
+        self._rest: MemoryBreakdown | None = None
         self._rest_s: float | None = None
         self.opt_peak_bytes: int | None = None
         self.grad_peak_bytes: int | None = None
 
     @classmethod
-    def attach(cls, setting: Setting) -> Self:
+    def attach(cls, setting: ProbeContext) -> Self:
         """A probe of the setting's module and optimizers."""
         if setting.module is None:
             raise Missing("no module was given: no parameters to look at")
@@ -201,7 +201,7 @@ class TensorMemory:
         if watching:
             self._rest = None
 
-    def at_rest(self, moment_s: float | None = None) -> Holding:
+    def at_rest(self, moment_s: float | None = None) -> MemoryBreakdown:
         """What is held between two steps: one walk for all who ask.
 
         Args:
@@ -210,21 +210,21 @@ class TensorMemory:
         """
         if self._rest is None or moment_s not in (None, self._rest_s):
             assert self._setting.module is not None
-            self._rest, self._rest_s = holding(self._setting.module, self._setting.optimizers()), moment_s
+            self._rest, self._rest_s = memory_breakdown(self._setting.module, self._setting.optimizers()), moment_s
             self._note(self._rest)
         return self._rest
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Look inside a step, if it is a watched one. Where that fails, peaks inside steps are missing."""
         if not self.watching:
             return
         try:
             assert self._setting.module is not None
-            self._note(holding(self._setting.module, self._setting.optimizers()))
+            self._note(memory_breakdown(self._setting.module, self._setting.optimizers()))
         except Exception as error:  # noqa: BLE001 - a look must not end the user's step
             self.failed = type_only("a look inside a step failed", error)
             self.watching = False
 
-    def _note(self, held: Holding) -> None:
+    def _note(self, held: MemoryBreakdown) -> None:
         self.opt_peak_bytes = max(self.opt_peak_bytes or 0, held.opt_state_bytes)
         self.grad_peak_bytes = max(self.grad_peak_bytes or 0, held.grad_bytes)

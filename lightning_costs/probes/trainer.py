@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, Protocol, final
 from weakref import WeakSet
 
-from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.accounts import TimeBuckets
 from lightning_costs.core.harmless import carefully
-from lightning_costs.probes.optimizers import hook_step, on_update, unwrap
+from lightning_costs.probes.optimizers import hook_optimizer_step, hook_step, unwrap
 from lightning_costs.probes.restore import forward_state
-from lightning_costs.probes.shadow import ABSENT, Shadows, own
-from lightning_costs.probes.stride import BACKWARD, Stride
+from lightning_costs.probes.shadow import ABSENT, Patches, instance_attribute
+from lightning_costs.probes.stride import BACKWARD, RepeatedStepFastPath
 
 _log = logging.getLogger("lightning_costs")
 
@@ -51,54 +51,54 @@ _AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}
 _OURS = {"CostBudget"}
 
 
-class Listener(Protocol):
+class TrainerListener(Protocol):
     """What the view tells; `lightning_costs.callback` listens."""
 
-    accounts: Accounts
-    stride: Stride
+    accounts: TimeBuckets
+    stride: RepeatedStepFastPath
 
     @property
-    def looking(self) -> bool:
+    def sampling_memory(self) -> bool:
         """Whether the step in work is one that is looked inside."""
 
     @property
     def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept: then `worked`, `copying` and `copied` are of use."""
+        """Whether a device's own timeline is kept: only then `on_batch_queued` and the `on_h2d_` hooks are needed."""
 
-    def training_begins(self) -> None:
+    def on_train_start(self) -> None:
         """The fit loop begins."""
 
-    def training_ended(self) -> None:
+    def on_train_end(self) -> None:
         """The fit loop is over."""
 
-    def before(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
+    def on_batch_start(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin; what is returned is entered around it."""
 
-    def before_alike(self) -> None:
+    def on_repeat_start(self) -> None:
         """The work on a batch that the stride takes for one like the last is about to begin, where `timing_device`."""
 
-    def worked(self) -> None:
+    def on_batch_queued(self) -> None:
         """The work on a batch was queued."""
 
-    def copying(self) -> None:
+    def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
 
-    def copied(self) -> None:
+    def on_h2d_end(self) -> None:
         """It was handed over."""
 
     def give_up(self, error: Exception) -> bool | None:
         """A step raised while it was counted: count no more; whether it may be tried again without."""
 
-    def before_evaluation(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
+    def on_eval_batch_start(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
         """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
 
-    def look_inside(self) -> None:
+    def sample_memory(self) -> None:
         """A moment inside a step at which memory may peak."""
 
-    def evaluated(self, metrics: Mapping[str, float]) -> None:
+    def on_eval_end(self, metrics: Mapping[str, float]) -> None:
         """An evaluation is complete; its row is about to be written."""
 
-    def epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
+    def on_epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A training epoch's metrics are about to be written; asking for them costs something."""
 
     def row(self) -> Mapping[str, float]:
@@ -107,7 +107,7 @@ class Listener(Protocol):
     def bar(self) -> str:
         """Cost so far, for the progress bar."""
 
-    def stop_measuring(self) -> None:
+    def disable(self) -> None:
         """Called where an exception of ours is handled: the view is to be left, and the training alone."""
 
 
@@ -116,7 +116,7 @@ def _kinds(thing: object) -> set[str]:
 
 
 @final
-class TrainerView:
+class TrainerHooks:
     """Reads a Trainer and tells a listener what happens in it.
 
     Args:
@@ -125,17 +125,17 @@ class TrainerView:
         listener: Who is told.
     """
 
-    def __init__(self, trainer: Any, owner: object, listener: Listener) -> None:
+    def __init__(self, trainer: Any, owner: object, listener: TrainerListener) -> None:
         self._trainer = trainer
         self._owner = owner
         self._listener = listener
-        self._shadows = Shadows(listener.stop_measuring)
+        self._shadows = Patches(listener.disable)
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
         self._hooked: WeakSet[Any] = WeakSet()
         #: A number for each kind of optimizer at a place in the list.
         self._numbers: dict[Hashable, int] = {}
-        self._train_row = Shadows(listener.stop_measuring)
+        self._train_row = Patches(listener.disable)
         self._row_open = False
         self._at: tuple[bool, int] = (False, 0)
         self._frozen: int = 0
@@ -217,9 +217,9 @@ class TrainerView:
 
     # Shadows ------------------------------------------------------------------------------------------------
 
-    def watch(self) -> None:
+    def install(self) -> None:
         """Put the shadows."""
-        trainer, put = self._trainer, self._shadows.put
+        trainer, put = self._trainer, self._shadows.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         connector = trainer._logger_connector
         put(trainer, "save_checkpoint", self._saving)
@@ -248,64 +248,66 @@ class TrainerView:
             self._watch_callback(callback)
         for hook in HOOKS_OF_A_STEP:  # an empty hook of ours would still cost what Lightning does around it
             if not self._overridden(self._owner, hook):
-                self._shadows.hide(self._owner, hook)
+                self._shadows.mask(self._owner, hook)
 
     def _watch_callback(self, callback: object) -> None:
         kinds = _kinds(callback)
         if callback is self._owner or kinds & (_AVERAGING | _OURS):
             return
         if kinds & _FINDERS:
-            self._shadows.put(callback, "on_fit_start", self._booked("other", callback))
+            self._shadows.wrap(callback, "on_fit_start", self._booked("other", callback))
         checkpoint = "Checkpoint" in kinds
         for hook in _CHECKPOINT_HOOKS if checkpoint else _TRAIN_HOOKS:
             if self._overridden(callback, hook):
                 booked = self._booked("checkpoint" if checkpoint else "other", callback)
-                self._shadows.put(callback, hook, booked, hot=True)  # below another's shadow it would book on: harmless
+                self._shadows.wrap(
+                    callback, hook, booked, hot=True
+                )  # below another's shadow it would book on: harmless
 
     @staticmethod
     def _overridden(callback: object, hook: str) -> bool:
         """Whether a callback has a body of its own for the hook: Lightning's base ones are empty."""
         home = next((kind for kind in type(callback).__mro__ if hook in vars(kind)), None)
-        return own(callback, hook) is not ABSENT or (
+        return instance_attribute(callback, hook) is not ABSENT or (
             home is not None and home.__name__ not in ("Callback", "Checkpoint")
         )
 
-    def unwatch(self) -> None:
+    def uninstall(self) -> None:
         """Lift the shadows; the listener is told nothing more."""
         self.in_training = False
         for shadows in (self._train_row, self._shadows):
             try:
-                shadows.lift()
+                shadows.restore()
             except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
                 _log.warning("something of the measuring could not be taken off the trainer: %r", error)
 
     def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         accounts, name = self._listener.accounts, type(whose).__name__
-        return lambda original: accounts.booked(original, account, name)
+        return lambda original: accounts.wrap(original, account, name)
 
     def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Saving before the fit loop is a finder's."""
 
         def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
-            with self._listener.accounts.inside("checkpoint" if self._begun() else "other"):
+            with self._listener.accounts.bucket("checkpoint" if self._begun() else "other"):
                 return original(*args, **kwargs)
 
         return save_checkpoint
 
     def _begun(self) -> bool:
-        return self._listener.accounts.base != "setup"
+        return self._listener.accounts.root != "setup"
 
     def _fitting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if self._owner not in self._trainer.callbacks:  # a finder swapped the list and trains for itself
-                with self._listener.accounts.inside("other"):
+                with self._listener.accounts.bucket("other"):
                     return original(*args, **kwargs)
             self._hook_optimizers()
-            self._listener.training_begins()
+            self._listener.on_train_start()
             self.in_training = True
             result = original(*args, **kwargs)
             self.in_training = False
-            self._listener.training_ended()
+            self._listener.on_train_end()
             return result
 
         return run
@@ -322,7 +324,7 @@ class TrainerView:
             if optimizer not in self._hooked:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
-                on_update(optimizer, partial(note, number), self._shadows)
+                hook_optimizer_step(optimizer, partial(note, number), self._shadows)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -331,16 +333,16 @@ class TrainerView:
         Args:
             count: What counts the step's operators; None if nothing does.
         """
-        looks, look = Shadows(self._listener.stop_measuring), self._listener.look_inside
+        looks, look = Patches(self._listener.disable), self._listener.sample_memory
         try:
             for optimizer in self._trainer.strategy.optimizers:
                 hook_step(unwrap(optimizer), looks, before=look, after=look)
             if count is not None:
-                looks.put(self._trainer.strategy, "training_step", self._tried)
+                looks.wrap(self._trainer.strategy, "training_step", self._tried)
             with count or nullcontext():
                 yield
         finally:
-            looks.lift()
+            looks.restore()
 
     def _tried(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A counted `training_step` or `validation_step`: what counting makes fail is run again without.
@@ -367,7 +369,7 @@ class TrainerView:
         def run(*args: Any, **kwargs: Any) -> Any:
             finder = self._owner not in self._trainer.callbacks
             account = "other" if self._trainer.sanity_checking or finder else "evaluate"
-            with self._listener.accounts.inside(account):
+            with self._listener.accounts.bucket(account):
                 return original(*args, **kwargs)
 
         return run
@@ -379,7 +381,7 @@ class TrainerView:
         def validation_step(*args: Any, **kwargs: Any) -> Any:
             if self.in_training and not self._trainer.sanity_checking:
                 loader = args[2] if len(args) > 2 else kwargs.get("dataloader_idx", 0)
-                count = self._listener.before_evaluation(args[0] if args else kwargs.get("batch"), loader)
+                count = self._listener.on_eval_batch_start(args[0] if args else kwargs.get("batch"), loader)
                 if count is not None:
                     with count:
                         return tried(*args, **kwargs)
@@ -393,12 +395,12 @@ class TrainerView:
         stride = self._listener.stride
 
         def begins() -> None:
-            stride.done = False  # of a batch that nothing is done on, no step would say so
+            stride.recorded = False  # of a batch that nothing is done on, no step would say so
             before_fetch()
 
-        enter, leave = self._listener.accounts.gates("data_wait", begins, ends)
-        self._shadows.put(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
-        self._shadows.put(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
+        enter, leave = self._listener.accounts.start_stop_hooks("data_wait", begins, ends)
+        self._shadows.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
+        self._shadows.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         return self._step(original, manual=False)
@@ -418,42 +420,42 @@ class TrainerView:
                 if self.in_training and self._trainer.strategy._optimizers is not self._optimizers:
                     self._hook_optimizers()
                 if fetched:
-                    around = listener.before(batch, self._position(manual=manual))
-                    if around is not None or listener.looking:
+                    around = listener.on_batch_start(batch, self._position(manual=manual))
+                    if around is not None or listener.sampling_memory:
                         around = self._looking_inside(around)
             except Exception:  # noqa: BLE001 - a fault of ours, or a model that raises when it is looked at
-                listener.stop_measuring()
+                listener.disable()
                 return original(*args)
             if around is None:
                 result = original(*args)
             else:
-                result = carefully(original, partial(_within, around), listener.stop_measuring, args, {})
+                result = carefully(original, partial(_within, around), listener.disable, args, {})
             if fetched and listener.timing_device:
-                listener.worked()
+                listener.on_batch_queued()
             return result
 
         def run_alike(*args: Any) -> Any:
-            listener.before_alike()
+            listener.on_repeat_start()
             result = original(*args)
-            listener.worked()
+            listener.on_batch_queued()
             return result
 
-        return stride.choosing(run_alike if listener.timing_device else original, run, listener.stop_measuring)
+        return stride.dispatch(run_alike if listener.timing_device else original, run, listener.disable)
 
     def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Training batches alone: evaluation, too, hands its own over by this method."""
         listener, accounts = self._listener, self._listener.accounts
 
         def batch_to_device(*args: Any, **kwargs: Any) -> Any:
-            if not self.in_training or accounts.top != "train":
+            if not self.in_training or accounts.current != "train":
                 return original(*args, **kwargs)
-            depth = accounts.enter("h2d")
-            listener.copying()
+            depth = accounts.try_enter("h2d")
+            listener.on_h2d_start()
             try:
                 return original(*args, **kwargs)
             finally:
-                listener.copied()
-                accounts.leave(depth)
+                listener.on_h2d_end()
+                accounts.try_exit(depth)
 
         return batch_to_device
 
@@ -482,18 +484,18 @@ class TrainerView:
                 try:
                     self._hook_optimizers()
                 except Exception:  # noqa: BLE001 - a fault of ours must not end the training
-                    listener.stop_measuring()
+                    listener.disable()
             if several and not events:
                 try:
-                    stride.leads()
+                    stride.mark_backward_start()
                 except Exception:  # noqa: BLE001 - a clock of ours must not end the training
-                    listener.stop_measuring()
+                    listener.disable()
             note(BACKWARD)
-            if not listener.looking:
+            if not listener.sampling_memory:
                 return original(*args, **kwargs)
-            listener.look_inside()
+            listener.sample_memory()
             result = original(*args, **kwargs)
-            listener.look_inside()  # ZeRO lets most gradients go before it updates
+            listener.sample_memory()  # ZeRO lets most gradients go before it updates
             return result
 
         return backward
@@ -504,7 +506,7 @@ class TrainerView:
         """Costs join rows of evaluation results and train rows at emissions, and no other."""
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            booked = self._listener.accounts.booked(original, "other", whose)
+            booked = self._listener.accounts.wrap(original, "other", whose)
 
             def log_metrics(*args: Any, **kwargs: Any) -> Any:
                 if self._row_open and (costs := self._listener.row()):
@@ -528,11 +530,11 @@ class TrainerView:
     def open_next_row(self) -> None:
         """The next train row is one at an emission: costs belong into it."""
         if not self._train_row:
-            self._train_row.put(self._trainer._logger_connector, "update_train_step_metrics", self._open_row)
+            self._train_row.wrap(self._trainer._logger_connector, "update_train_step_metrics", self._open_row)
 
     def _open_row(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def update(*args: Any, **kwargs: Any) -> Any:
-            self._train_row.lift()
+            self._train_row.restore()
             return self._within_row(original, *args, **kwargs)
 
         return update
@@ -542,7 +544,7 @@ class TrainerView:
             if self._trainer.sanity_checking or not self.in_training:
                 return original(metrics)
             seen = {**self._trainer._logger_connector.metrics["callback"], **metrics}
-            self._listener.evaluated(_numbers(seen))
+            self._listener.on_eval_end(_numbers(seen))
             return self._within_row(original, metrics)
 
         return log_eval_end_metrics
@@ -551,7 +553,7 @@ class TrainerView:
         def update_train_epoch_metrics() -> Any:
             if not self.in_training:
                 return original()
-            self._listener.epoch_logged(lambda: _numbers(self._trainer._logger_connector.metrics["callback"]))
+            self._listener.on_epoch_logged(lambda: _numbers(self._trainer._logger_connector.metrics["callback"]))
             return self._within_row(original)
 
         return update_train_epoch_metrics

@@ -99,7 +99,7 @@ def _refuse(of: Any, name: str) -> NoReturn:
 
 
 @final
-class Twin:
+class ModelCopy:
     """Copies of objects that refer to each other, one for each, alive as long as this is.
 
     Args:
@@ -109,7 +109,7 @@ class Twin:
 
     Example:
         >>> model = nn.Linear(2, 2)
-        >>> twin = Twin().of(model)
+        >>> twin = ModelCopy().of(model)
         >>> twin is model, torch.equal(twin.weight, model.weight), twin.weight is model.weight
         (False, True, False)
     """

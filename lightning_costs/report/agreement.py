@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import MatchedPair, TargetRow
 from lightning_costs.analysis.summary import front_sentences
-from lightning_costs.analysis.wording import named, quoted
-from lightning_costs.core.formatting import digits
+from lightning_costs.analysis.wording import list_runs, quote
+from lightning_costs.core.formatting import format_number
 from lightning_costs.report.tables import ordered_names, quality_text
 
 
@@ -40,7 +40,7 @@ def family_lines(cmp: ComparisonData) -> list[FamilyLine]:
     found = []
     for row in cmp.families["rows"]:
         tie = "all tie" if any(name in cmp.leaders for name in row["columns"]) else "nobody: too few have a reading"
-        leaders = named(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else tie
+        leaders = list_runs(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else tie
         columns = [cmp.indicators[name]["label"] for name in row["columns"]]
         found.append(FamilyLine(row["family"], columns, leaders, "; ".join(dict.fromkeys(row["merged"].values()))))
     return found
@@ -53,10 +53,10 @@ def dominance_sentences(cmp: ComparisonData) -> list[str]:
     if not said or not found["columns"]:
         return said
     count = len(found["columns"])
-    said.append(f"On the joint front in quality and {count} indicators together: {named(found['joint'])}.")
+    said.append(f"On the joint front in quality and {count} indicators together: {list_runs(found['joint'])}.")
     for label in found["nowhere"][:3]:
         if above := found["dominated_by"].get(label):
-            said.append(f"{quoted(label)} is no better by any of these {count} than {named(above, 3)}.")
+            said.append(f"{quote(label)} is no better by any of these {count} than {list_runs(above, 3)}.")
     some = [name for name in found["left_out"] if cmp.fronts.get(name)]
     if some:
         left = ", ".join(cmp.indicators[name]["label"] for name in some)
@@ -100,7 +100,7 @@ def matched_lines(cmp: ComparisonData) -> list[MatchedLine]:
     for row in (rows[name] for name in names if name in rows):
         worst = sorted(row["hides"].items(), key=lambda item: -item[1]["most"])
         hides = [
-            f"{cmp.indicators[name]['label']} up to {digits(round(hidden['most'], 2))} times"
+            f"{cmp.indicators[name]['label']} up to {format_number(round(hidden['most'], 2))} times"
             + (f", in {hidden['differ']} of {hidden['n']}" if hidden["n"] > 1 else "")
             for name, hidden in worst
             if hidden["differ"] and math.isfinite(hidden["most"]) and name in headline
@@ -129,17 +129,17 @@ def _example(pair: MatchedPair, cmp: ComparisonData, names: Collection[str]) -> 
     name = max(known, key=lambda one: abs(math.log(known[one])), default="")
     if not name:
         return ""
-    text = f"{quoted(pair['a'])} and {quoted(pair['b'])}"
+    text = f"{quote(pair['a'])} and {quote(pair['b'])}"
     ratio = known[name]
     more, times = ("second", ratio) if ratio >= 1 else ("first", 1 / ratio)
-    return f"{text}: the {more} has {digits(round(times, 2))} times the {cmp.indicators[name]['label']}"
+    return f"{text}: the {more} has {format_number(round(times, 2))} times the {cmp.indicators[name]['label']}"
 
 
 def _told(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "unknown"}[value]
     if isinstance(value, int | float):
-        return digits(float(f"{value:.3g}")) if math.isfinite(value) else "not reached"
+        return format_number(float(f"{value:.3g}")) if math.isfinite(value) else "not reached"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_told(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import RunRow
-from lightning_costs.core.formatting import Display, display
+from lightning_costs.core.formatting import DisplayUnit, choose_unit
 from lightning_costs.core.records import Amount
 
 #: About this many points of a curve carry the run's shape.
@@ -41,7 +41,7 @@ class Axis:
     @property
     def title(self) -> str:
         """Label and unit on one line."""
-        label = one_line(self.label)
+        label = single_line(self.label)
         return f"{label} ({self.suffix})" if self.suffix and self.suffix != label else label
 
 
@@ -69,11 +69,11 @@ class ChartData:
     kept: dict[str, list[int]]
 
 
-def one_line(text: str, most: int = 60) -> str:
+def single_line(text: str, most: int = 60) -> str:
     """A user's text on one line, cut where it is long.
 
     Example:
-        >>> one_line("two\\nlines"), one_line("long", most=3)
+        >>> single_line("two\\nlines"), single_line("long", most=3)
         ('two lines', 'lo…')
     """
     text = " ".join(text.split())
@@ -93,14 +93,14 @@ def chart_data(
     if names is None:
         names = [name for name, row in cmp.indicators.items() if row["role"] == "indicator"]
     axes: dict[str, Axis] = {}
-    shown: dict[str, Display] = {}
+    shown: dict[str, DisplayUnit] = {}
     for name in names:
         row = cmp.indicators[name]
         curve_values = [value for label in cmp.labels for value in cmp.curves[label].get(name, ())]
         values = finite([*curve_values, *(run["final"].get(name) for run in every or cmp.runs)])
         if not values:
             continue
-        shown[name] = display(row["unit"], max(values, key=abs))
+        shown[name] = choose_unit(row["unit"], max(values, key=abs))
         static = row["kind"] == "static" or not finite(curve_values)
         axes[name] = Axis(
             field=f"c{len(axes)}",
@@ -118,7 +118,7 @@ def chart_data(
     rows_of: dict[str, list[int]] = {}
     for index, label in enumerate(cmp.labels):
         curve = cmp.curves[label]
-        kept = rows_of[label] = thinned(curve["quality"], most)
+        kept = rows_of[label] = downsample_evaluations(curve["quality"], most)
         curves["r"] += [index] * len(kept)
         curves["s"] += [curve["step"][at] for at in kept]
         curves["m"] += _marks(len(kept), index)
@@ -146,14 +146,14 @@ def chart_data(
     )
 
 
-def thinned(quality: Sequence[Amount], most: int) -> list[int]:
+def downsample_evaluations(quality: Sequence[Amount], most: int) -> list[int]:
     """Which evaluations of a run are drawn: all, or about `most` of them. Figures are never made from these.
 
     Where there are more, evaluations are cut into as many stretches of equal length as fit; of each its first one
     stays, and with them the last one and those of the least and the greatest quality.
 
     Example:
-        >>> thinned([0.1, 0.3, 0.2, 0.9, 0.5, 0.6, 0.7, 0.8], 4), thinned([0.1, None], 4)
+        >>> downsample_evaluations([0.1, 0.3, 0.2, 0.9, 0.5, 0.6, 0.7, 0.8], 4), downsample_evaluations([0.1, None], 4)
         ([0, 3, 7], [0, 1])
     """
     count = len(quality)

@@ -38,7 +38,7 @@ def chart(cmp: ComparisonData, x: str, y: str | None = None, *, log: bool = True
     return _picture(cmp, x, y, log=log, still=False)
 
 
-def still(cmp: ComparisonData, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
+def static_chart(cmp: ComparisonData, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
     """Draw quality against several costs side by side, as a picture that does not answer to a pointer.
 
     Args:
@@ -67,11 +67,11 @@ def _picture(cmp: ComparisonData, x: str, y: str | None, *, log: bool, still: bo
     source = alt.InlineData(values=rows(data, columns, [axis.field for axis in axes]))
     quality = data.best if static else data.quality
     vertical = axes[1] if len(axes) > 1 else quality
-    picture = draw(data, axes[0], vertical, source=source, log=log, lines=not static, still=still)
+    picture = layered_chart(data, axes[0], vertical, source=source, log=log, lines=not static, still=still)
     return picture.properties(width=360 if still else 560, height=260 if still else 340)
 
 
-def draw(
+def layered_chart(
     data: ChartData,
     x: Axis,
     y: Axis,
@@ -95,7 +95,7 @@ def draw(
             hidden.
         still: Whether the chart is a picture: no hover points, no legend to click.
     """
-    look = Look(data.labels, page=page)
+    look = RunStyle(data.labels, page=page)
     legend = None if page else run_legend()
     color = alt.Color(look.by, scale=look.colors, legend=legend)
     shape = alt.Shape(look.by, scale=look.shapes, legend=None)
@@ -167,17 +167,17 @@ def styled(spec: alt.LayerChart) -> alt.LayerChart:
     )
 
 
-def cycled(values: Sequence[T], count: int) -> list[T]:
+def cycle(values: Sequence[T], count: int) -> list[T]:
     """`count` values, from the start again where they run out.
 
     Example:
-        >>> cycled(("a", "b"), 3)
+        >>> cycle(("a", "b"), 3)
         ['a', 'b', 'a']
     """
     return [values[index % len(values)] for index in range(count)]
 
 
-class Look:
+class RunStyle:
     """How runs are told apart: color, shape and dash by run, the same in every chart.
 
     Args:
@@ -189,9 +189,9 @@ class Look:
         count = len(labels)
         domain: list[int] | list[str] = list(range(count)) if page else list(labels)
         self.by = "r:N" if page else "run:N"
-        self.colors = alt.Scale(domain=domain, range=cycled(COLORS, count))
-        self.shapes = alt.Scale(domain=domain, range=cycled(SHAPES, count))
-        self.dashes = alt.Scale(domain=domain, range=[list(dash) for dash in cycled(DASHES, count)])
+        self.colors = alt.Scale(domain=domain, range=cycle(COLORS, count))
+        self.shapes = alt.Scale(domain=domain, range=cycle(SHAPES, count))
+        self.dashes = alt.Scale(domain=domain, range=[list(dash) for dash in cycle(DASHES, count)])
 
 
 def run_legend(symbol: str = "circle", orient: Literal["right", "top"] = "right") -> alt.Legend:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.report.drawn import drawn_labels, narrowed
+from lightning_costs.report.drawn import restrict_to_runs, select_runs
 from lightning_costs.report.statement.render import Table
 from lightning_costs.report.tables import (
-    Line,
+    TableRow,
     final_blocks,
     front_lines,
     group_tables,
@@ -28,8 +28,8 @@ def comparison_tables(cmp: ComparisonData) -> list[Table]:
     Args:
         cmp: The comparison; of very many runs, those have columns that have them on the page.
     """
-    labels = drawn_labels(cmp)
-    drawn = narrowed(cmp, labels)
+    labels = select_runs(cmp)
+    drawn = restrict_to_runs(cmp, labels)
     some = "" if len(labels) == len(cmp.runs) else f" {len(labels)} of {len(cmp.runs)} runs."
     best = [quality_text(run["best_quality"]) for run in drawn.runs]
     finals = [line for block in final_blocks(drawn, headline=True) for line in block.lines if _told(line)]
@@ -51,11 +51,13 @@ def comparison_tables(cmp: ComparisonData) -> list[Table]:
     return found
 
 
-def _told(line: Line) -> bool:
+def _told(line: TableRow) -> bool:
     return not all(cell.missing for cell in line.cells)
 
 
-def _chunks(caption: str, heads: Sequence[str], lines: Sequence[Line], first: Sequence[str] = ()) -> Iterator[Table]:
+def _chunks(
+    caption: str, heads: Sequence[str], lines: Sequence[TableRow], first: Sequence[str] = ()
+) -> Iterator[Table]:
     """A table per `MOST_COLUMNS` runs; `first` is a row above the lines."""
     if not lines:
         return

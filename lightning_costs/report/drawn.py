@@ -15,7 +15,7 @@ MOST_RUNS = 24
 V = TypeVar("V")
 
 
-def drawn_labels(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
+def select_runs(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
     """The runs that are drawn, in the order of the comparison.
 
     All where they are few. Else, until there are `most`, in turns one of each: those with the best quality, those that
@@ -35,7 +35,7 @@ def drawn_labels(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
     return [label for label in cmp.labels if label in chosen]
 
 
-def narrowed(cmp: ComparisonData, labels: list[str]) -> ComparisonData:
+def restrict_to_runs(cmp: ComparisonData, labels: list[str]) -> ComparisonData:
     """The comparison with the rows, curves and cells of some runs; what was found over all of them stays.
 
     Args:
@@ -62,11 +62,11 @@ def narrowed(cmp: ComparisonData, labels: list[str]) -> ComparisonData:
     )
 
 
-def kept(length: int, most: int) -> list[int]:
+def evenly_spaced_indices(length: int, most: int) -> list[int]:
     """Which of `length` rows stay when at most `most` do (two at least): evenly spaced, the first and the last too.
 
     Example:
-        >>> kept(9, 3), kept(3, 9)
+        >>> evenly_spaced_indices(9, 3), evenly_spaced_indices(3, 9)
         ([0, 4, 8], [0, 1, 2])
     """
     most = max(2, most)

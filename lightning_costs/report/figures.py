@@ -13,13 +13,13 @@ import altair as alt
 import vl_convert
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.core.legible import legible_data
+from lightning_costs.core.legible import printable_data
 from lightning_costs.report.chart_data import Axis, chart_data, rows
-from lightning_costs.report.charts import Look, draw, styled
-from lightning_costs.report.drawn import drawn_labels, narrowed
+from lightning_costs.report.charts import RunStyle, layered_chart, styled
+from lightning_costs.report.drawn import restrict_to_runs, select_runs
 from lightning_costs.report.front_chart import front_chart, front_rows
 from lightning_costs.report.part_charts import part_chart, parts
-from lightning_costs.report.rank_charts import bases, bump_chart, bump_names, bump_rows, heat_map
+from lightning_costs.report.rank_charts import bump_chart, bump_names, bump_rows, heat_map, ranking_bases
 from lightning_costs.report.sweep_chart import sweep_chart, sweep_ranges, sweep_rows
 from lightning_costs.report.tables import ordered_names, rank_matrix
 
@@ -51,7 +51,7 @@ def write_figures(cmp: ComparisonData, folder: Path) -> list[Path]:
     for figure in figures(cmp):
         name = slug(figure.name, names)
         names.add(name.lower())
-        svg = vl_convert.vegalite_to_svg(json.dumps(legible_data(figure.picture.to_dict())), vl_version=version)
+        svg = vl_convert.vegalite_to_svg(json.dumps(printable_data(figure.picture.to_dict())), vl_version=version)
         for suffix, content in (
             ("svg", svg.encode()),
             ("png", vl_convert.svg_to_png(svg, scale=1, ppi=PPI)),
@@ -85,9 +85,9 @@ def slug(text: str, taken: Collection[str] = (), most: int = _LONGEST) -> str:
 
 def figures(cmp: ComparisonData) -> Iterator[Figure]:
     """The charts of the page, each by itself: quality against costs, fronts, targets, ranks, parts of costs."""
-    drawn = narrowed(cmp, drawn_labels(cmp))
+    drawn = restrict_to_runs(cmp, select_runs(cmp))
     data = chart_data(drawn, every=cmp.runs)
-    look = Look(data.labels)
+    look = RunStyle(data.labels)
     for name, axis in data.axes.items():
         if cmp.indicators[name]["kind"] not in ("counter", "static"):
             continue
@@ -96,7 +96,7 @@ def figures(cmp: ComparisonData) -> Iterator[Figure]:
         quality = data.best if axis.static else data.quality
         yield _figure(
             f"quality-against-{name}",
-            draw(data, axis, quality, source=source, log=True, lines=not axis.static, still=True),
+            layered_chart(data, axis, quality, source=source, log=True, lines=not axis.static, still=True),
         )
     headline = [name for name in ordered_names(cmp, headline=True, role="indicator") if name in data.axes]
     for name in headline:
@@ -125,11 +125,11 @@ def figures(cmp: ComparisonData) -> Iterator[Figure]:
             yield Figure(part.key, styled(picture.properties(width=WIDTH)))
 
 
-def _of_ranks(cmp: ComparisonData, drawn: ComparisonData, look: Look) -> Iterator[Figure]:
+def _of_ranks(cmp: ComparisonData, drawn: ComparisonData, look: RunStyle) -> Iterator[Figure]:
     names = bump_names(cmp)
     if len(cmp.runs) < 2 or not names:
         return
-    for basis in bases(cmp):
+    for basis in ranking_bases(cmp):
         heads, found = bump_rows(drawn, basis, names)
         picture = bump_chart(look, heads, alt.InlineData(values=found), drawn.labels)
         yield _figure(

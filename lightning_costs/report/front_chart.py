@@ -8,7 +8,7 @@ import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.chart_data import Axis, ChartData
-from lightning_costs.report.charts import SHOWN, Look, encoded, run_legend
+from lightning_costs.report.charts import SHOWN, RunStyle, encoded, run_legend
 
 #: Of `Comparison.fronts`, how a chart's rows say that a run is on one.
 _ON, _OFF = "datum.f === 1", "datum.f !== 1"
@@ -26,7 +26,14 @@ def front_rows(data: ChartData, cmp: ComparisonData, name: str) -> list[dict[str
 
 
 def front_chart(
-    look: Look, x: Axis, y: Axis, source: alt.InlineData | alt.NamedData, *, log: bool, higher: bool, page: bool = False
+    look: RunStyle,
+    x: Axis,
+    y: Axis,
+    source: alt.InlineData | alt.NamedData,
+    *,
+    log: bool,
+    higher: bool,
+    page: bool = False,
 ) -> alt.LayerChart:
     """Lay the front's steps, the runs off it and those on it over each other.
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_costs.analysis.gate import Gate, GateRow
-from lightning_costs.core.formatting import human
+from lightning_costs.analysis.gate import CheckResult, CheckRow
+from lightning_costs.core.formatting import format_amount
 
 _VERDICTS = {
     0: "no regression",
@@ -21,11 +21,11 @@ _VERDICTS = {
 }
 
 
-def gate_text(found: Gate, width: int = 140) -> str:
+def check_text(found: CheckResult, width: int = 140) -> str:
     """The verdict, why, and every column, gated ones first."""
     table = Table("cost", "baseline", "run", "change", "fails at", "", box=None, pad_edge=False)
     for row in found.rows:
-        amounts = (human(row.baseline, row.unit), human(row.run, row.unit), _change(row))
+        amounts = (format_amount(row.baseline, row.unit), format_amount(row.run, row.unit), _change(row))
         table.add_row(*map(Text, (row.label, *amounts, row.limit or "", _outcome(row))))
     out = StringIO()
     Console(file=out, width=width, color_system=None, legacy_windows=False).print(table)
@@ -38,7 +38,7 @@ def gate_text(found: Gate, width: int = 140) -> str:
     return "\n".join([*lines, _VERDICTS[found.exit_code].format(worse)]) + "\n"
 
 
-def _change(row: GateRow) -> str:
+def _change(row: CheckRow) -> str:
     if row.change is None:
         return ""
     if math.isinf(row.change):
@@ -48,7 +48,7 @@ def _change(row: GateRow) -> str:
     return f"{100 * row.change:+.3g} %" if row.change else "none"
 
 
-def _outcome(row: GateRow) -> str:
+def _outcome(row: CheckRow) -> str:
     word = {"regression": "REGRESSION", "ok": "ok", "unknown": "unknown", "reported": ""}[row.outcome]
     return ", ".join(part for part in (word, row.why) if part)
 

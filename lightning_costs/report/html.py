@@ -14,7 +14,7 @@ import jinja2
 import vl_convert
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.core.verdict import verdict
+from lightning_costs.core.verdict import describe_input_stalls
 from lightning_costs.report.agreement import (
     dominance_sentences,
     evidence_lines,
@@ -23,17 +23,17 @@ from lightning_costs.report.agreement import (
     matched_lines,
     reversal_lines,
 )
-from lightning_costs.report.chart_data import ChartData, chart_data, one_line
-from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycled
-from lightning_costs.report.drawn import drawn_labels, narrowed
-from lightning_costs.report.lifecycle_words import TOLD, life_heads, life_sentences, life_tables, told
+from lightning_costs.report.chart_data import ChartData, chart_data, single_line
+from lightning_costs.report.charts import COLORS, DASHES, SHAPES, cycle
+from lightning_costs.report.drawn import restrict_to_runs, select_runs
+from lightning_costs.report.lifecycle_words import TOLD, available_columns, life_heads, life_sentences, life_tables
 from lightning_costs.report.page_data import page_data
 from lightning_costs.report.part_charts import parts
-from lightning_costs.report.pipeline_picture import pictured
-from lightning_costs.report.rank_charts import bases as bump_bases
+from lightning_costs.report.pipeline_picture import pipeline_sections
 from lightning_costs.report.rank_charts import bump_names
+from lightning_costs.report.rank_charts import ranking_bases as bump_bases
 from lightning_costs.report.run_table import run_columns, run_lines, runs_csv
-from lightning_costs.report.sweep_chart import ranges_told
+from lightning_costs.report.sweep_chart import describe_ranges
 from lightning_costs.report.tables import (
     final_blocks,
     flip_lines,
@@ -78,8 +78,8 @@ def page(cmp: ComparisonData) -> str:
     Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
-    labels = drawn_labels(cmp)
-    drawn = narrowed(cmp, labels)
+    labels = select_runs(cmp)
+    drawn = restrict_to_runs(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
     csv = runs_csv(cmp)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
@@ -98,11 +98,11 @@ def page(cmp: ComparisonData) -> str:
     return environment.get_template("page.html.j2").render(
         all=cmp,
         cmp=drawn,
-        policy=policy(scripts),
+        policy=content_security_policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
         data=script_json(page_data(cmp, drawn, data, themes, csv)),
-        metric=one_line(cmp.monitor),
+        metric=single_line(cmp.monitor),
         summary=cmp.summary,
         cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
         thinned=_thinned(cmp, data),
@@ -133,7 +133,7 @@ def page(cmp: ComparisonData) -> str:
         runs=run_lines(cmp, labels),
         finals=final_blocks(drawn),
         waits=_waits(drawn),
-        pipelines=pictured(drawn),
+        pipelines=pipeline_sections(drawn),
         life=_lifecycle(drawn),
         best=[quality_text(run["best_quality"]) for run in drawn.runs],
     )
@@ -153,7 +153,7 @@ def script_json(value: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def policy(scripts: list[str]) -> str:
+def content_security_policy(scripts: list[str]) -> str:
     """A content security policy that allows these inline scripts, inline styles, and no connection at all."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
@@ -166,7 +166,7 @@ def policy(scripts: list[str]) -> str:
 
 def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
     """What the section on training and queries shows; None without one."""
-    names = told(cmp.lifecycle)
+    names = available_columns(cmp.lifecycle)
     if not names and "infer_energy_j" not in cmp.indicators:
         return None
     return {
@@ -179,16 +179,16 @@ def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
 
 def _waits(cmp: ComparisonData) -> dict[str, str]:
     """Run label to whether it waited for its data; runs without a reading are absent."""
-    said = {run["label"]: "; ".join(verdict(run["setup"], run["final"])) for run in cmp.runs}
+    said = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
     return {label: text for label, text in said.items() if text}
 
 
 def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
     """Label, color, dash and outline of each run, as the charts draw it."""
     count = len(labels)
-    dashes = [" ".join(map(str, dash)) for dash in cycled(DASHES, count)]
-    outlines = [_OUTLINES[shape] for shape in cycled(SHAPES, count)]
-    return list(zip(labels, cycled(COLORS, count), dashes, outlines, strict=True))
+    dashes = [" ".join(map(str, dash)) for dash in cycle(DASHES, count)]
+    outlines = [_OUTLINES[shape] for shape in cycle(SHAPES, count)]
+    return list(zip(labels, cycle(COLORS, count), dashes, outlines, strict=True))
 
 
 def _choices(cmp: ComparisonData, data: ChartData) -> dict[str, list[tuple[str, str]]]:
@@ -228,7 +228,7 @@ def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
     """Indicator, its label and who needs least for which targets, in words; only those with a chart."""
     targets = cmp.sweep["targets"]
     return [
-        (name, cmp.indicators[name]["label"], ranges_told(cmp.sweep["winners"].get(name, ()), targets))
+        (name, cmp.indicators[name]["label"], describe_ranges(cmp.sweep["winners"].get(name, ()), targets))
         for name in ordered_names(cmp, role="indicator")
         if name in data.axes and cmp.sweep["winners"].get(name)
     ]

@@ -7,10 +7,10 @@ import math
 import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.core.formatting import Display, display, human
+from lightning_costs.core.formatting import DisplayUnit, choose_unit, format_amount
 from lightning_costs.report.chart_data import rounded
-from lightning_costs.report.charts import COLORS, DASHES, PADDING, cycled, styled, tooltip_of
-from lightning_costs.report.lifecycle_words import TOLD, queries_text, told
+from lightning_costs.report.charts import COLORS, DASHES, PADDING, cycle, styled, tooltip_of
+from lightning_costs.report.lifecycle_words import TOLD, available_columns, queries_text
 
 #: So many break-even numbers are marked, at most; and points of a line per power of ten.
 _MARKS, _STEPS = 60, 4
@@ -20,14 +20,14 @@ def life_data(cmp: ComparisonData) -> dict[str, object]:
     """By column that some run has both parts of: the chart's title, its specification, its lines and marks."""
     found: dict[str, object] = {}
     steps = [10 ** (step / _STEPS) for step in range(_STEPS * _decades(cmp) + 1)]
-    for name in told(cmp.lifecycle):
+    for name in available_columns(cmp.lifecycle):
         unit, label = TOLD[name]
         costs = []
         for run in cmp.labels:
             life = cmp.lifecycle["runs"][run]
             once, each = life["once"][name], life["each"][name]
             costs.append([] if once is None or each is None else [once + queries * each for queries in steps])
-        shown = display(unit, max(row[0] for row in costs if row))
+        shown = choose_unit(unit, max(row[0] for row in costs if row))
         rows = [
             {"r": r, "x": queries, "y": rounded(cost, shown.factor)}
             for r, row in enumerate(costs)
@@ -49,7 +49,7 @@ def _decades(cmp: ComparisonData) -> int:
     return next((power for power in range(9, 15) if furthest < 10 ** (power - 0.5)), 15)
 
 
-def _marks(cmp: ComparisonData, name: str, shown: Display, most: float) -> list[dict[str, object]]:
+def _marks(cmp: ComparisonData, name: str, shown: DisplayUnit, most: float) -> list[dict[str, object]]:
     """The pairs that break even within the axis, those with the fewest queries first."""
     even = [(pair["queries"] or 0.0, pair["cost"] or 0.0, pair) for pair in cmp.lifecycle["pairs"]]
     on_axis = [one for one in even if one[2]["column"] == name and 1 <= one[0] <= most and one[1] > 0]
@@ -61,7 +61,7 @@ def _marks(cmp: ComparisonData, name: str, shown: Display, most: float) -> list[
             "b": cmp.labels.index(pair["second"]),
             "pair": f"{pair['first']} and {pair['second']}",
             "at": queries_text(queries),
-            "cost": human(cost, TOLD[name][0]),
+            "cost": format_amount(cost, TOLD[name][0]),
         }
         for queries, cost, pair in sorted(on_axis, key=lambda one: one[0])[:_MARKS]
     ]
@@ -79,9 +79,9 @@ def _specification(cmp: ComparisonData, title: str) -> dict[str, object]:
         scale=log,
         axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", titleLimit=420),
     )
-    color = alt.Color("r:N", scale=alt.Scale(domain=domain, range=cycled(COLORS, len(domain))), legend=None)
+    color = alt.Color("r:N", scale=alt.Scale(domain=domain, range=cycle(COLORS, len(domain))), legend=None)
     dash = alt.StrokeDash(
-        "r:N", scale=alt.Scale(domain=domain, range=[list(d) for d in cycled(DASHES, len(domain))]), legend=None
+        "r:N", scale=alt.Scale(domain=domain, range=[list(d) for d in cycle(DASHES, len(domain))]), legend=None
     )
     lines = (
         alt.Chart(alt.NamedData(name="rows"))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import BreakEven, Footprint, Lifecycle
-from lightning_costs.analysis.wording import quoted
-from lightning_costs.core.formatting import human, list_words
-from lightning_costs.report.tables import Cell, Line, quality_text
+from lightning_costs.analysis.wording import quote
+from lightning_costs.core.formatting import format_amount, list_words
+from lightning_costs.report.tables import Cell, TableRow, quality_text
 
 #: Column to its unit and what it is called here.
 TOLD = {
@@ -29,7 +29,7 @@ class LifeTable(NamedTuple):
 
     name: str
     label: str
-    lines: list[Line]
+    lines: list[TableRow]
 
 
 def queries_text(queries: float) -> str:
@@ -51,7 +51,7 @@ def queries_text(queries: float) -> str:
     return "1 query" if rounded == 1 else f"{rounded:,.0f} queries"
 
 
-def told(life: Lifecycle) -> list[str]:
+def available_columns(life: Lifecycle) -> list[str]:
     """The columns that some run has both parts of, in reading order."""
     return [name for name in TOLD if name in life["columns"]]
 
@@ -63,7 +63,7 @@ def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
         cmp: The comparison.
         most: How many pairs of runs are spelt out.
     """
-    columns = told(cmp.lifecycle)
+    columns = available_columns(cmp.lifecycle)
     if not columns:
         return _absent(cmp)
     said = [] if len(cmp.runs) < 2 else [*_envelopes(cmp, columns), *_pairs(cmp, columns, most)]
@@ -74,7 +74,7 @@ def life_tables(cmp: ComparisonData) -> list[LifeTable]:
     """A table per column, a line per run: training, one query, and the sum after each number of queries."""
     life = cmp.lifecycle
     found = []
-    for name in told(life):
+    for name in available_columns(life):
         unit, label = TOLD[name]
         rated = [run["label"] for run in cmp.runs if run["best_quality"] is not None]
         least = [_least(row, name, rated) for row in life["at"]]
@@ -88,7 +88,7 @@ def life_tables(cmp: ComparisonData) -> list[LifeTable]:
                 cells.append(
                     _cell(amount, unit, why, best=amount is not None and amount == smallest and run["label"] in rated)
                 )
-            lines.append(Line(name, run["label"], True, cells))
+            lines.append(TableRow(name, run["label"], True, cells))
         found.append(LifeTable(name, label, lines))
     return found
 
@@ -105,22 +105,22 @@ def _least(row: Footprint, name: str, rated: Sequence[str]) -> float | None:
 
 def _cell(amount: float | None, unit: str, why: str, *, best: bool = False) -> Cell:
     if amount is None:
-        return Cell(human(None, unit), why, missing=True)
-    return Cell(human(amount, unit) if math.isfinite(amount) else "too large to tell", best=best)
+        return Cell(format_amount(None, unit), why, missing=True)
+    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to tell", best=best)
 
 
 def _absent(cmp: ComparisonData) -> list[str]:
     if not cmp.runs:
         return []
     first = cmp.runs[0]["label"]
-    return [f"Costs over queries are missing: {quoted(first)}: {cmp.lifecycle['runs'][first]['missing']['energy_j']}."]
+    return [f"Costs over queries are missing: {quote(first)}: {cmp.lifecycle['runs'][first]['missing']['energy_j']}."]
 
 
 def _lacking(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
     """Runs that have no lifecycle by the first column, with why."""
     name = columns[0]
     return [
-        f"{quoted(label)} is left out: {life['missing'][name]}."
+        f"{quote(label)} is left out: {life['missing'][name]}."
         for label, life in cmp.lifecycle["runs"].items()
         if name in life["missing"]
     ]
@@ -134,7 +134,7 @@ def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
             continue
         parts = []
         for row, following in zip(rows, [*rows[1:], None], strict=True):
-            who = " and ".join(quoted(label) for label in row["labels"])
+            who = " and ".join(quote(label) for label in row["labels"])
             if following is None:
                 parts.append(f"{who} at every number of queries" if len(rows) == 1 else f"{who} beyond")
             else:
@@ -160,10 +160,10 @@ def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
 
 
 def _outcome(pair: BreakEven) -> str:
-    first, second = quoted(pair["first"]), quoted(pair["second"])
+    first, second = quote(pair["first"]), quote(pair["second"])
     if pair["outcome"] == "equal":
         return f"{first} and {second} cost the same at every number of queries"
-    fewer, more = quoted(str(pair["fewer"])), quoted(str(pair["more"]))
+    fewer, more = quote(str(pair["fewer"])), quote(str(pair["more"]))
     if pair["queries"] is None:
         return f"{fewer} costs less than {second if fewer == first else first} at every number of queries"
     return (
@@ -175,10 +175,10 @@ def _quality(cmp: ComparisonData, first: str, second: str) -> str:
     best = {run["label"]: run["best_quality"] for run in cmp.runs}
     one, other = quality_text(best[first]), quality_text(best[second])
     if best[first] is None or best[second] is None:
-        return f"best {quoted(cmp.monitor)}: {one} and {other}; whether this is like for like is unknown"
+        return f"best {quote(cmp.monitor)}: {one} and {other}; whether this is like for like is unknown"
     if best[first] == best[second]:
-        return f"both reach {quoted(cmp.monitor)} {one}"
-    return f"best {quoted(cmp.monitor)} {one} against {other}: not like for like"
+        return f"both reach {quote(cmp.monitor)} {one}"
+    return f"best {quote(cmp.monitor)} {one} against {other}: not like for like"
 
 
 def _near(cmp: ComparisonData, first: str, second: str) -> str:

@@ -8,12 +8,12 @@ import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.chart_data import Axis, ChartData, rounded
-from lightning_costs.report.charts import Look, draw, styled
+from lightning_costs.report.charts import RunStyle, layered_chart, styled
 from lightning_costs.report.front_chart import front_chart
 from lightning_costs.report.lifecycle_chart import life_data
-from lightning_costs.report.part_charts import Parts, part_chart
-from lightning_costs.report.rank_charts import bases, bump_chart, bump_names, bump_rows
-from lightning_costs.report.sweep_chart import sweep_chart, sweep_columns, sweep_ranges, swept
+from lightning_costs.report.part_charts import BreakdownChart, part_chart
+from lightning_costs.report.rank_charts import bump_chart, bump_names, bump_rows, ranking_bases
+from lightning_costs.report.sweep_chart import sampled_targets, sweep_chart, sweep_columns, sweep_ranges
 
 #: Axes that the script fills in.
 _X = Axis(field="x", label="x", suffix="", static=False, positive=True)
@@ -21,7 +21,7 @@ _Y = Axis(field="y", label="y", suffix="", static=False, positive=True)
 
 
 def page_data(
-    cmp: ComparisonData, drawn: ComparisonData, data: ChartData, themes: Sequence[Parts], csv: str
+    cmp: ComparisonData, drawn: ComparisonData, data: ChartData, themes: Sequence[BreakdownChart], csv: str
 ) -> dict[str, object]:
     """All of it, ready for JSON.
 
@@ -51,10 +51,10 @@ def page_data(
 def _templates(data: ChartData, mode: str) -> dict[str, object]:
     """A specification per kind of chart, for rows of the columns `x` and `y`."""
     rows = alt.NamedData(name="rows")
-    look = Look(data.labels, page=True)
+    look = RunStyle(data.labels, page=True)
     return {
-        "curve": _specification(draw(data, _X, _Y, source=rows, log=False, lines=True, page=True)),
-        "point": _specification(draw(data, _X, _Y, source=rows, log=False, lines=False, page=True)),
+        "curve": _specification(layered_chart(data, _X, _Y, source=rows, log=False, lines=True, page=True)),
+        "point": _specification(layered_chart(data, _X, _Y, source=rows, log=False, lines=False, page=True)),
         "front": _specification(front_chart(look, _X, _Y, rows, log=False, higher=False, page=True)),
         "sweep": _specification(
             sweep_chart(
@@ -114,7 +114,7 @@ def _front(cmp: ComparisonData, data: ChartData, name: str) -> dict[str, list[in
 
 
 def _sweep(cmp: ComparisonData, data: ChartData) -> dict[str, object] | None:
-    targets = [cmp.sweep["targets"][row] for row in swept(cmp)]
+    targets = [cmp.sweep["targets"][row] for row in sampled_targets(cmp)]
     names = [name for name in cmp.sweep["winners"] if name in data.axes and cmp.sweep["winners"][name]]
     if not targets or not names:
         return None
@@ -128,16 +128,16 @@ def _sweep(cmp: ComparisonData, data: ChartData) -> dict[str, object] | None:
 def _bumps(drawn: ComparisonData) -> dict[str, object]:
     """A specification per basis that runs are ranked by, and which column of the chart is which indicator's."""
     names = bump_names(drawn)
-    look = Look(drawn.labels, page=True)
+    look = RunStyle(drawn.labels, page=True)
     found: dict[str, object] = {}
-    for basis in bases(drawn) if names and len(drawn.runs) > 1 else ():
+    for basis in ranking_bases(drawn) if names and len(drawn.runs) > 1 else ():
         heads, rows = bump_rows(drawn, basis, names)
         picture = bump_chart(look, heads, alt.NamedData(name="rows"), drawn.labels, page=True)
         found[basis] = {"spec": _specification(picture), "rows": rows}
     return found
 
 
-def _parts(part: Parts, labels: Sequence[str]) -> Mapping[str, object]:
+def _parts(part: BreakdownChart, labels: Sequence[str]) -> Mapping[str, object]:
     picture = part_chart(part, labels, alt.NamedData(name="rows"), page=True)
     spec = styled(picture.properties(width="container")).to_dict()
     return {"spec": spec, "title": part.title, "rows": part.rows, "far": part.far}

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.core.formatting import display, human
-from lightning_costs.report.chart_data import one_line, rounded
-from lightning_costs.report.charts import SHAPES, SHOWN, cycled, tooltip_of
-from lightning_costs.report.tables import Cell, Line
+from lightning_costs.core.formatting import choose_unit, format_amount
+from lightning_costs.report.chart_data import rounded, single_line
+from lightning_costs.report.charts import SHAPES, SHOWN, cycle, tooltip_of
+from lightning_costs.report.tables import Cell, TableRow
 
 #: Okabe and Ito's colors again, in an order whose neighbours differ in lightness; a number in each bar says the same.
 PARTS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
@@ -26,7 +26,7 @@ _FAR = 30.0
 _NAMES = {"other_bytes": "other memory"}
 
 
-class Parts(NamedTuple):
+class BreakdownChart(NamedTuple):
     """A breakdown for people.
 
     Args:
@@ -47,18 +47,18 @@ class Parts(NamedTuple):
     heads: list[str]
     suffix: str
     rows: list[dict[str, object]]
-    lines: list[Line]
+    lines: list[TableRow]
     far: bool
     nothing: bool
 
 
-def parts(cmp: ComparisonData) -> list[Parts]:
+def parts(cmp: ComparisonData) -> list[BreakdownChart]:
     """The comparison's breakdowns, of the runs that it names."""
     return [_parts(cmp, key) for key in cmp.breakdowns]
 
 
 def part_chart(
-    part: Parts, labels: Sequence[str], source: alt.InlineData | alt.NamedData, *, page: bool = False
+    part: BreakdownChart, labels: Sequence[str], source: alt.InlineData | alt.NamedData, *, page: bool = False
 ) -> alt.LayerChart:
     """Draw parts as stacked bars, and what is only read side by side as points on a line, a row per run.
 
@@ -69,8 +69,8 @@ def part_chart(
         page: Whether the page's legend switches runs off.
     """
     count = len(part.heads)
-    heads = [f"{number} {one_line(head, 34)}" for number, head in enumerate(part.heads, 1)]
-    names = f"{json.dumps([one_line(label, 34) for label in labels])}[datum.value]"
+    heads = [f"{number} {single_line(head, 34)}" for number, head in enumerate(part.heads, 1)]
+    names = f"{json.dumps([single_line(label, 34) for label in labels])}[datum.value]"
     y = alt.Y(
         "r:O",
         title=None,
@@ -86,7 +86,7 @@ def part_chart(
         symbolType="square",
     )
     domain = list(range(count))
-    color = alt.Color("c:N", scale=alt.Scale(domain=domain, range=cycled(PARTS, count)), legend=legend)
+    color = alt.Color("c:N", scale=alt.Scale(domain=domain, range=cycle(PARTS, count)), legend=legend)
     title = f"{part.suffix}\u200b"
     axis = alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy")
     base = alt.Chart(source).encode(y=y)
@@ -111,7 +111,7 @@ def part_chart(
         scale = alt.Scale(type="log" if part.far else "linear", nice=False, padding=10)
         scale.zero = alt.Undefined if part.far else True
         x = alt.X("v:Q", title=title, axis=axis, scale=scale)
-        shape = alt.Shape("c:N", scale=alt.Scale(domain=domain, range=cycled(SHAPES, count)), legend=legend)
+        shape = alt.Shape("c:N", scale=alt.Scale(domain=domain, range=cycle(SHAPES, count)), legend=legend)
         spans = base.mark_line(color="#c3cad3", strokeWidth=2).encode(x=x, detail="r:N")
         points = base.mark_point(filled=True, size=90, opacity=1, tooltip=tooltip).encode(x=x, color=color, shape=shape)
         layers = [spans, points]
@@ -119,13 +119,13 @@ def part_chart(
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
 
 
-def _parts(cmp: ComparisonData, key: str) -> Parts:
+def _parts(cmp: ComparisonData, key: str) -> BreakdownChart:
     found = cmp.breakdowns[key]
     heads = [_head(cmp, name) for name in found["columns"]]
     amounts = [found["amounts"][label] for label in cmp.labels]
     sums = [math.fsum(value or 0.0 for value in row.values()) for row in amounts]
     largest = max(sums) if found["parts"] else max((v for row in amounts for v in row.values() if v), default=0.0)
-    unit = display(found["unit"], largest)
+    unit = choose_unit(found["unit"], largest)
     rows: list[dict[str, object]] = []
     lines = []
     for r, (label, row) in enumerate(zip(cmp.labels, amounts, strict=True)):
@@ -134,7 +134,7 @@ def _parts(cmp: ComparisonData, key: str) -> Parts:
             value = row[name]
             if value is None or not math.isfinite(value):
                 continue
-            one = {"r": r, "run": label, "c": c, "part": heads[c], "text": human(value, found["unit"])}
+            one = {"r": r, "run": label, "c": c, "part": heads[c], "text": format_amount(value, found["unit"])}
             one["v"] = rounded(value, unit.factor)
             if found["parts"]:
                 ended = begun + value
@@ -142,10 +142,10 @@ def _parts(cmp: ComparisonData, key: str) -> Parts:
                 one |= {"mid": rounded((begun + ended) / 2, unit.factor), "wide": int(value > _ROOM * largest)}
                 begun = ended
             rows.append(one)
-        cells = [Cell(human(row[name], found["unit"]), missing=row[name] is None) for name in found["columns"]]
-        lines.append(Line(label, label, True, cells))
+        cells = [Cell(format_amount(row[name], found["unit"]), missing=row[name] is None) for name in found["columns"]]
+        lines.append(TableRow(label, label, True, cells))
     known = [value for row in amounts for value in row.values() if value is not None and math.isfinite(value)]
-    return Parts(
+    return BreakdownChart(
         key=key,
         title=found["title"],
         stacked=found["parts"],

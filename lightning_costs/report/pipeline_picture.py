@@ -7,11 +7,11 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.core.bubble import bubble_told
-from lightning_costs.core.lane_picture import lane_picture
+from lightning_costs.core.bubble import describe_bubble
+from lightning_costs.core.lane_picture import timeline_svg
 
 
-class Pictured(NamedTuple):
+class PipelineSection(NamedTuple):
     """A run that was a pipeline.
 
     Args:
@@ -27,18 +27,18 @@ class Pictured(NamedTuple):
     clock: str
 
 
-def pictured(cmp: ComparisonData) -> list[Pictured]:
+def pipeline_sections(cmp: ComparisonData) -> list[PipelineSection]:
     """The runs that were pipelines, in the order of the comparison."""
     found = []
     for number, run in enumerate(cmp.runs):
         pipeline = run["about"].get("pipeline")
         if pipeline is None:
             continue
-        svg = lane_picture(pipeline, number)
+        svg = timeline_svg(pipeline, number)
         found.append(
-            Pictured(
+            PipelineSection(
                 label=run["label"],
-                sentence="; ".join(bubble_told(pipeline, run["final"])),
+                sentence="; ".join(describe_bubble(pipeline, run["final"])),
                 # Made of numbers and of text that is escaped there.
                 svg=None if svg is None else Markup(svg),
                 clock=pipeline["timeline"]["clock"] if svg is not None else "",

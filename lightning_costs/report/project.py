@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lightning_costs.analysis.below_zero import without_below_zero
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import Amount
 from lightning_costs.core.reprice import reprice
-from lightning_costs.core.run_record import RunRecord, legible_run
-from lightning_costs.core.summary import total_of
+from lightning_costs.core.run_record import RunRecord, printable_run
+from lightning_costs.core.summary import sum_known
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.report.spreadsheet import as_csv
 
@@ -25,7 +25,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PartialSum:
     """A sum over some of the runs: how much, of how many runs, and how many of them do not know it."""
 
     part: str
@@ -38,7 +38,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class ProjectTotal:
     """Sums over a project's runs.
 
     Args:
@@ -50,7 +50,7 @@ class Project:
 
     by: By
     runs: dict[str, int]
-    sums: tuple[Part, ...]
+    sums: tuple[PartialSum, ...]
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Project:
         return {**asdict(self), "sums": [asdict(one) for one in self.sums], "notes": list(self.notes)}
 
 
-def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tariff | None = None) -> Project:
+def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tariff | None = None) -> ProjectTotal:
     """Add up runs.
 
     Args:
@@ -67,7 +67,7 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
         tariff: Prices all of them anew; where not given, each keeps what it recorded.
     """
     possible, _ = without_below_zero(runs)
-    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    runs = [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
     finals = [run.final for run in runs]
     members: dict[str, list[int]] = {}
     for at, run in enumerate(runs):
@@ -84,11 +84,11 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
     for name, row in declared.items():
         if row["kind"] != "counter" or row["role"] != "indicator":
             continue
-        found = [total_of([finals[at] for at in kept], name) for kept in parts.values()]
+        found = [sum_known([finals[at] for at in kept], name) for kept in parts.values()]
         if all(amount is None for amount, _ in found):
             continue
         sums += [
-            Part(
+            PartialSum(
                 part=part,
                 column=name,
                 label=row["label"],
@@ -99,7 +99,7 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
             )
             for (part, kept), (amount, unknown) in zip(parts.items(), found, strict=True)
         ]
-    return Project(
+    return ProjectTotal(
         by=by,
         runs={part: len(kept) for part, kept in parts.items()},
         sums=tuple(sums),
@@ -107,25 +107,25 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
     )
 
 
-def project_rows(project: Project) -> list[list[str]]:
+def project_rows(project: ProjectTotal) -> list[list[str]]:
     """The sums for people: a row per column, a cell per part, those that some runs do not know marked."""
     parts = list(project.runs)
     rows = [["runs", *(str(project.runs[part]) for part in parts)]]
-    by_column: dict[str, list[Part]] = {}
+    by_column: dict[str, list[PartialSum]] = {}
     for one in project.sums:
         by_column.setdefault(one.column, []).append(one)
     return rows + [[found[0].label, *map(_cell, found)] for found in by_column.values()]
 
 
-def project_csv(project: Project) -> str:
+def project_csv(project: ProjectTotal) -> str:
     """The sums as CSV, a row per column and part, amounts in the unit that the column's name ends in."""
     heads = [project.by, "column", "unit", "amount", "runs", "unknown_runs"]
     rows = [[one.part, one.column, one.unit, one.amount, one.runs, one.unknown_runs] for one in project.sums]
     return as_csv(heads, rows)
 
 
-def _cell(one: Part) -> str:
-    text = human(one.amount, one.unit)
+def _cell(one: PartialSum) -> str:
+    text = format_amount(one.amount, one.unit)
     return f"{text} (+ {one.unknown_runs} unknown)" if one.unknown_runs and one.amount is not None else text
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.report.chart_data import one_line
-from lightning_costs.report.charts import SHOWN, Look, run_legend, tooltip_of
+from lightning_costs.report.chart_data import single_line
+from lightning_costs.report.charts import SHOWN, RunStyle, run_legend, tooltip_of
 from lightning_costs.report.tables import RankLine, ordered_names, quality_text
 
 #: Room above the first and below the last rank, in pixels.
@@ -26,7 +26,7 @@ def bump_names(cmp: ComparisonData) -> list[str]:
     return [name for name in ordered_names(cmp, headline=True, role="indicator") if orders.get(name)]
 
 
-def bases(cmp: ComparisonData) -> dict[str, str]:
+def ranking_bases(cmp: ComparisonData) -> dict[str, str]:
     """What runs are ranked by, with words for it: amounts at the end, and the cost of each target."""
     found = {"end": "the amount at the end"}
     for number, row in enumerate(cmp.targets):
@@ -40,7 +40,7 @@ def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, l
 
     Args:
         cmp: The comparison; ranks are among all runs that were compared.
-        basis: One of `bases`.
+        basis: One of `ranking_bases`.
         names: Indicators to take.
     """
     by_name = cmp.ranks["orders"] if basis == "end" else cmp.targets[int(basis)]["orders"]
@@ -50,7 +50,7 @@ def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, l
 def bump_rows(cmp: ComparisonData, basis: str, names: Sequence[str]) -> tuple[list[str], list[dict[str, object]]]:
     """What stands under the columns, quality first, and a row per run and column `i` with its rank `k`."""
     found = orders(cmp, basis, names)
-    heads = [f"best {one_line(cmp.monitor)}", *(cmp.indicators[name]["label"] for name in found)]
+    heads = [f"best {single_line(cmp.monitor)}", *(cmp.indicators[name]["label"] for name in found)]
     columns = [[cmp.ranks["quality"].get(label) for label in cmp.labels], *found.values()]
     return (
         heads,
@@ -64,7 +64,7 @@ def bump_rows(cmp: ComparisonData, basis: str, names: Sequence[str]) -> tuple[li
 
 
 def bump_chart(
-    look: Look,
+    look: RunStyle,
     heads: Sequence[str],
     source: alt.InlineData | alt.NamedData,
     labels: Sequence[str],
@@ -85,7 +85,7 @@ def bump_chart(
         title=None,
         scale=alt.Scale(domain=list(range(len(heads))), type="point", padding=0.3),
         axis=alt.Axis(
-            labelExpr=f"{json.dumps([one_line(head, 28) for head in heads])}[datum.value]",
+            labelExpr=f"{json.dumps([single_line(head, 28) for head in heads])}[datum.value]",
             labelAngle=-40,
             labelAlign="right",
             labelLimit=150,
@@ -110,7 +110,7 @@ def bump_chart(
     ).encode(shape=alt.Shape(look.by, scale=look.shapes, legend=None))
     layers = [lines, points]
     if len(labels) <= _NAMED:
-        names = json.dumps([one_line(label, 22) for label in labels])
+        names = json.dumps([single_line(label, 22) for label in labels])
         layers.append(
             base.transform_filter(f"datum.i === {len(heads) - 1}")
             .transform_calculate(name=f"{names}[datum.r]")
@@ -128,7 +128,7 @@ def bump_chart(
 
 def heat_map(lines: Sequence[RankLine]) -> alt.LayerChart:
     """Draw Spearman's correlation of every two indicators, its number in each cell."""
-    heads = [one_line(line.label, 28) for line in lines]
+    heads = [single_line(line.label, 28) for line in lines]
     rows = [
         {"i": i, "j": j, "v": cell.shade, "t": cell.text}
         for i, line in enumerate(lines)

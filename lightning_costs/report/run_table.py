@@ -10,7 +10,7 @@ from lightning_costs.report.spreadsheet import as_csv
 from lightning_costs.report.tables import final_text, ordered_names, quality_text
 
 
-class Column(NamedTuple):
+class RunTableColumn(NamedTuple):
     """A column of the table: what stands over it, and whether more is better."""
 
     name: str
@@ -37,10 +37,10 @@ class RunLine(NamedTuple):
     cells: list[RunCell]
 
 
-def run_columns(cmp: ComparisonData) -> list[Column]:
+def run_columns(cmp: ComparisonData) -> list[RunTableColumn]:
     """The headline indicators that some run has, family by family."""
     return [
-        Column(name, cmp.indicators[name]["label"], cmp.indicators[name]["better"] == "higher")
+        RunTableColumn(name, cmp.indicators[name]["label"], cmp.indicators[name]["better"] == "higher")
         for name in ordered_names(cmp, headline=True)
         if any(run["final"].get(name) is not None for run in cmp.runs)
     ]

@@ -8,7 +8,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 
 #: A cell that begins with one of these is a formula to a spreadsheet (OWASP, 'CSV Injection'), whatever stands before
 #: it that cannot be seen, and in its other widths too, which some spreadsheets take for it.
@@ -31,7 +31,7 @@ def safe_cell(value: object) -> object:
     text = str(value)
     first = next((character for character in text if character.isprintable() and not character.isspace()), "")
     mark = "'" if unicodedata.normalize("NFKC", first).startswith(_FORMULA) else ""
-    return mark + legible(" ".join(text.split()))
+    return mark + printable(" ".join(text.split()))
 
 
 def as_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -11,8 +11,8 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import WinnerRange
 from lightning_costs.core.records import Amount
 from lightning_costs.report.chart_data import Axis, ChartData, rounded
-from lightning_costs.report.charts import PADDING, SHOWN, Look, encoded, run_legend
-from lightning_costs.report.drawn import kept
+from lightning_costs.report.charts import PADDING, SHOWN, RunStyle, encoded, run_legend
+from lightning_costs.report.drawn import evenly_spaced_indices
 from lightning_costs.report.tables import quality_text
 
 #: So many targets are drawn, at most; winners hold for all.
@@ -21,14 +21,14 @@ MOST_TARGETS = 120
 _STRIP = 5
 
 
-def swept(cmp: ComparisonData) -> list[int]:
+def sampled_targets(cmp: ComparisonData) -> list[int]:
     """Which targets of the sweep are drawn."""
-    return kept(len(cmp.sweep["targets"]), MOST_TARGETS)
+    return evenly_spaced_indices(len(cmp.sweep["targets"]), MOST_TARGETS)
 
 
 def sweep_columns(cmp: ComparisonData, data: ChartData, name: str) -> list[list[float | None]]:
     """A list per run: what each drawn target cost it, in the axis's unit; None where it was not reached."""
-    rows, factor = swept(cmp), data.axes[name].factor
+    rows, factor = sampled_targets(cmp), data.axes[name].factor
     nothing: list[Amount] = [None] * len(cmp.sweep["targets"])
     by_label = cmp.sweep["costs"][name]
     return [[rounded(by_label.get(label, nothing)[row], factor) for row in rows] for label in data.labels]
@@ -56,7 +56,7 @@ def sweep_ranges(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[s
 
 def sweep_rows(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str, object]]:
     """A row per run and target that it reached: the target `x`, its cost `y`."""
-    targets = [cmp.sweep["targets"][row] for row in swept(cmp)]
+    targets = [cmp.sweep["targets"][row] for row in sampled_targets(cmp)]
     return [
         {"r": r, "run": label, "x": x, "y": y}
         for r, (label, costs) in enumerate(zip(data.labels, sweep_columns(cmp, data, name), strict=True))
@@ -65,11 +65,11 @@ def sweep_rows(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str
     ]
 
 
-def ranges_told(rows: Sequence[WinnerRange], targets: Sequence[float], most: int = 6) -> str:
+def describe_ranges(rows: Sequence[WinnerRange], targets: Sequence[float], most: int = 6) -> str:
     """Who needs least for which targets, in words.
 
     Example:
-        >>> ranges_told([{"after": None, "first": 0.5, "upto": 0.8, "labels": ["a"]},
+        >>> describe_ranges([{"after": None, "first": 0.5, "upto": 0.8, "labels": ["a"]},
         ...              {"after": 0.8, "first": 0.82, "upto": 0.9, "labels": ["b", "c"]}], [0.5, 0.8, 0.82, 0.9])
         'a up to 0.8, then b and c up to 0.9'
     """
@@ -82,7 +82,7 @@ def ranges_told(rows: Sequence[WinnerRange], targets: Sequence[float], most: int
 
 
 def sweep_chart(
-    look: Look,
+    look: RunStyle,
     x: Axis,
     y: Axis,
     sources: Mapping[str, alt.InlineData | alt.NamedData],

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
-from lightning_costs.analysis.schema import DeclarationRow, RankPair, RunRow, Spend, Spread, TargetRow
+from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair, RunRow, Spread, TargetRow
 from lightning_costs.analysis.summary import FAMILIES
 from lightning_costs.core.certainty import amount_text
-from lightning_costs.core.formatting import digits, human
+from lightning_costs.core.formatting import format_amount, format_number
 
 
 class Cell(NamedTuple):
@@ -23,7 +23,7 @@ class Cell(NamedTuple):
     missing: bool = False
 
 
-class Line(NamedTuple):
+class TableRow(NamedTuple):
     """One row of a table: an indicator and a cell per run."""
 
     name: str
@@ -32,11 +32,11 @@ class Line(NamedTuple):
     cells: list[Cell]
 
 
-class Block(NamedTuple):
+class TableSection(NamedTuple):
     """Rows under one heading."""
 
     title: str
-    lines: list[Line]
+    lines: list[TableRow]
 
 
 class TargetTable(NamedTuple):
@@ -45,7 +45,7 @@ class TargetTable(NamedTuple):
     target: str
     declared: bool
     basis: str
-    lines: list[Line]
+    lines: list[TableRow]
 
 
 class RankCell(NamedTuple):
@@ -105,15 +105,15 @@ def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | No
     return [name for *_, name in sorted(chosen)]
 
 
-def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[Block]:
+def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[TableSection]:
     """Final amounts of every run by family, in human units."""
-    blocks: dict[str, list[Line]] = {}
+    blocks: dict[str, list[TableRow]] = {}
     for name in ordered_names(cmp, headline=headline):
         row = cmp.indicators[name]
         cells = [_final_cell(run, row) for run in cmp.runs]
-        line = Line(name, row["label"], row["headline"], cells)
+        line = TableRow(name, row["label"], row["headline"], cells)
         blocks.setdefault(row["family"], []).append(line)
-    return [Block(title, lines) for title, lines in blocks.items()]
+    return [TableSection(title, lines) for title, lines in blocks.items()]
 
 
 def target_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetTable]:
@@ -138,7 +138,7 @@ def group_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetT
     tables = []
     for row, target in zip(cmp.groups["targets"], cmp.targets, strict=True):
         lines = [
-            Line(
+            TableRow(
                 name,
                 cmp.indicators[name]["label"],
                 cmp.indicators[name]["headline"],
@@ -168,14 +168,18 @@ def spread_text(spread: Spread, unit: str) -> str:
     """
     if not spread["n"]:
         return "missing"
-    bounds = "" if spread["low"] is None else f" [{human(spread['low'], unit)}, {human(spread['high'], unit)}]"
-    return f"{human(spread['median'], unit)}{bounds}, {spread['reached']} of {spread['n']}"
+    bounds = (
+        ""
+        if spread["low"] is None
+        else f" [{format_amount(spread['low'], unit)}, {format_amount(spread['high'], unit)}]"
+    )
+    return f"{format_amount(spread['median'], unit)}{bounds}, {spread['reached']} of {spread['n']}"
 
 
-def front_lines(cmp: ComparisonData) -> list[Line]:
+def front_lines(cmp: ComparisonData) -> list[TableRow]:
     """Who is on the Pareto front of quality and cost, per indicator."""
     return [
-        Line(
+        TableRow(
             name,
             cmp.indicators[name]["label"],
             cmp.indicators[name]["headline"],
@@ -225,7 +229,7 @@ def flip_lines(cmp: ComparisonData, names: Sequence[str], most: int = 4) -> list
     ]
 
 
-def spend_text(spend: Spend, unit: str) -> str:
+def spend_text(spend: CostToTarget, unit: str) -> str:
     """What reaching a target cost, in words, also where it was never reached.
 
     Example:
@@ -234,13 +238,13 @@ def spend_text(spend: Spend, unit: str) -> str:
         'not reached within 2 h 00 min'
     """
     if spend["reached"]:
-        return human(spend["cost"], unit)
+        return format_amount(spend["cost"], unit)
     if spend["spent_at_end"] is None:
         return "not reached"
-    return f"not reached within {human(spend['spent_at_end'], unit)}"
+    return f"not reached within {format_amount(spend['spent_at_end'], unit)}"
 
 
-def _family(row: DeclarationRow) -> int:
+def _family(row: Declaration) -> int:
     return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else len(FAMILIES)
 
 
@@ -251,7 +255,7 @@ def final_text(run: RunRow, name: str, unit: str) -> str:
     return amount_text(run["final"][name], unit, kind, (interval[0], interval[1]) if interval else None)
 
 
-def _final_cell(run: RunRow, row: DeclarationRow) -> Cell:
+def _final_cell(run: RunRow, row: Declaration) -> Cell:
     name = row["name"]
     amount = run["final"][name]
     if amount is None:
@@ -265,7 +269,7 @@ def _known(cmp: ComparisonData, row: TargetRow, name: str) -> bool:
     return name in row["costs"] and any(run["final"][name] is not None for run in cmp.runs)
 
 
-def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> Line:
+def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> TableRow:
     declared = cmp.indicators[name]
     won = leading(row, name)
     if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
@@ -281,12 +285,12 @@ def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> Line:
                 missing=not spend["reached"] or spend["cost"] is None,
             )
         )
-    return Line(name, declared["label"], declared["headline"], cells)
+    return TableRow(name, declared["label"], declared["headline"], cells)
 
 
-def _bracket(spend: Spend, unit: str) -> str:
+def _bracket(spend: CostToTarget, unit: str) -> str:
     def point(pair: list[float | None]) -> str:
-        return f"{quality_text(pair[1])} at {human(pair[0], unit)}"
+        return f"{quality_text(pair[1])} at {format_amount(pair[0], unit)}"
 
     words = []
     if spend["last_miss"] is not None:
@@ -302,7 +306,7 @@ def _rank_cell(cmp: ComparisonData, pair: RankPair) -> RankCell:
     if rho is None:
         return RankCell("–", f"{first} / {second}: no order to compare over {pair['n']} runs", None)
     note = (
-        f"{first} / {second}: Spearman {rho:.2f}, Kendall tau-b {digits(round(tau or 0.0, 2))}, "
+        f"{first} / {second}: Spearman {rho:.2f}, Kendall tau-b {format_number(round(tau or 0.0, 2))}, "
         f"{pair['discordant']} pairs flip, {pair['concordant']} agree, {pair['ties']} tie, {pair['n']} runs"
     )
     return RankCell(f"{rho:.2f}".replace("-0.00", "0.00"), note, round(4 * rho))

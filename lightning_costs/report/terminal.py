@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 
 
 class Terminal(Console):
@@ -20,12 +20,12 @@ class Terminal(Console):
 
     def render_str(self, text: str, **how: Any) -> Text:
         """A text as it is shown; rich asks for it wherever it is given one."""
-        return super().render_str(legible(text), **how)
+        return super().render_str(printable(text), **how)
 
 
 def say(text: object, *, error: bool = False) -> None:
     """Print a line, on stderr if it is an error."""
-    print(legible(str(text)), file=sys.stderr if error else sys.stdout)
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout)
 
 
 def take_any_text() -> None:

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.report.drawn import narrowed
-from lightning_costs.report.lifecycle_words import life_heads, life_sentences, life_tables, told
+from lightning_costs.report.drawn import restrict_to_runs
+from lightning_costs.report.lifecycle_words import available_columns, life_heads, life_sentences, life_tables
 from lightning_costs.report.tables import (
     Cell,
-    Line,
+    TableRow,
     final_blocks,
     flip_lines,
     front_lines,
@@ -50,7 +50,7 @@ def comparison_text(cmp: ComparisonData, width: int = 120) -> str:
 def comparison_tables(cmp: ComparisonData) -> list[RenderableType]:
     """The parts of `comparison_text`, for a rich console; users' texts are never read as markup."""
     parts: list[RenderableType] = [Text(" ".join(cmp.summary)), Text()]
-    count, cmp = len(cmp.runs), abreast(cmp)
+    count, cmp = len(cmp.runs), fit_to_width(cmp)
     if len(cmp.runs) < count:
         parts += [Text(f"Of {count} runs, {len(cmp.runs)} are shown: {CHOSEN}; the page and --json have all."), Text()]
     parts += [_title("At the end of each run"), _finals(cmp)]
@@ -71,7 +71,7 @@ def comparison_tables(cmp: ComparisonData) -> list[RenderableType]:
     return parts
 
 
-def abreast(cmp: ComparisonData, most: int = ABREAST) -> ComparisonData:
+def fit_to_width(cmp: ComparisonData, most: int = ABREAST) -> ComparisonData:
     """The comparison with no more runs than fit beside each other; what was found of all of them stays as it is."""
     if len(cmp.runs) <= most:
         return cmp
@@ -79,7 +79,7 @@ def abreast(cmp: ComparisonData, most: int = ABREAST) -> ComparisonData:
     fronts = Counter(label for front in cmp.fronts.values() for label in front)
     ranked = sorted(cmp.labels, key=lambda label: (label not in cmp.best, -praised[label], -fronts[label]))
     chosen = set(ranked[:most])
-    return narrowed(cmp, [label for label in cmp.labels if label in chosen])
+    return restrict_to_runs(cmp, [label for label in cmp.labels if label in chosen])
 
 
 def _finals(cmp: ComparisonData) -> Table:
@@ -109,7 +109,7 @@ def _ranks(cmp: ComparisonData) -> list[RenderableType]:
 
 def _lifecycle(cmp: ComparisonData) -> list[RenderableType]:
     """Training and queries together; nothing where no run has ever been asked what a query costs."""
-    if not told(cmp.lifecycle) and "infer_energy_j" not in cmp.indicators:
+    if not available_columns(cmp.lifecycle) and "infer_energy_j" not in cmp.indicators:
         return []
     found: list[RenderableType] = []
     for table in life_tables(cmp):
@@ -135,7 +135,7 @@ def _headed(heads: Sequence[str]) -> Table:
     return table
 
 
-def _table(labels: Sequence[str], lines: Sequence[Line]) -> Table:
+def _table(labels: Sequence[str], lines: Sequence[TableRow]) -> Table:
     table = _headed(labels)
     for line in lines:
         table.add_row(Text(line.label), *(_cell(cell) for cell in line.cells))

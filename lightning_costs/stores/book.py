@@ -13,18 +13,24 @@ from typing import Any, Literal, final
 
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.ledger import LOST, Ledger
-from lightning_costs.core.outcome import Outcome
-from lightning_costs.core.rates import PHYSICAL, History
+from lightning_costs.core.outcome import RunOutcome
+from lightning_costs.core.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.core.records import SCHEMA_VERSION, Amount, CurvePoint, Trigger
-from lightning_costs.core.reprice import lost_at, told
+from lightning_costs.core.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.core.versions import version_of
-from lightning_costs.stores.earlier import Earlier
-from lightning_costs.stores.identity import Found, find, find_again, restart, settle
+from lightning_costs.stores.earlier import EarlierAttempts
+from lightning_costs.stores.identity import (
+    ResolvedRun,
+    claim_folder,
+    resolve_resumed_run,
+    resolve_run,
+    slurm_restart_count,
+)
 from lightning_costs.stores.labels import group_of_run, tags_of_run
 from lightning_costs.stores.table import OWN, columns_of, metrics_of
-from lightning_costs.stores.writer import RunWriter, utc
+from lightning_costs.stores.writer import RunWriter, utc_now
 
 _log = logging.getLogger("lightning_costs")
 
@@ -32,7 +38,7 @@ _log = logging.getLogger("lightning_costs")
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
-def status_after(error: type[BaseException] | None) -> Status:
+def status_from_exception(error: type[BaseException] | None) -> Status:
     """How a run ended that was left by this kind of error: by a person or a signal, by a failure, or by none."""
     if error is None:
         return "finished"
@@ -40,7 +46,7 @@ def status_after(error: type[BaseException] | None) -> Status:
 
 
 @final
-class RunBook:
+class RunState:
     """Keeps a run's header, totals and points, and writes them where this process is the one that writes.
 
     Args:
@@ -71,14 +77,14 @@ class RunBook:
         priced: Iterable[str] = (),
     ) -> None:
         self._priced = list(priced)
-        self._history = History((), tariff.as_dict())
+        self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
         self._ledger = Ledger(declarations)
         self._save_dir, self._writes = save_dir, writes
         self._writer: RunWriter | None = None
         self._point: CurvePoint | None = None
         self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
-        self._found: Found | None = None
+        self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
@@ -107,7 +113,7 @@ class RunBook:
             "written_by": f"lightning-costs {version_of('lightning-costs')}",
         }
         self._metrics: dict[str, None] = {}
-        self._came_to = Outcome(self.header, OWN)
+        self._came_to = RunOutcome(self.header, OWN)
 
     @property
     def run_id(self) -> str:
@@ -134,11 +140,11 @@ class RunBook:
         """Totals and gauges now, between points too."""
         return self._ledger.costs
 
-    def price_under(self, tariff: Tariff) -> None:
+    def set_tariff(self, tariff: Tariff) -> None:
         """The tariff from here on: its device was found."""
         self.header["tariff"] = tariff.as_dict()
         if not self.header["attempts"]:
-            self._history = History((), self.header["tariff"])
+            self._history = PriceHistory((), self.header["tariff"])
 
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
         """Another attempt at the run begins, on what `facts` say.
@@ -147,45 +153,45 @@ class RunBook:
         it spent is then lost: this attempt begins from nothing.
         """
         if self._found is None:
-            found = self._found = find(self.header["name"], self._save_dir, writes=self._writes)
+            found = self._found = resolve_run(self.header["name"], self._save_dir, writes=self._writes)
             self._warn(found)
             if found.earlier is not None:
                 self._continue(found.earlier)
                 self._restore([self._spent(found.earlier)] if found.earlier.points else [])
-                self._ledger.lose_since(None)
+                self._ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
-        about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc(), **facts}
-        if (restarts := restart()) is not None:
+        about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc_now(), **facts}
+        if (restarts := slurm_restart_count()) is not None:
             about["restart"] = restarts
         lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
         about |= {"from_step": self._from_step, "row": self._rows, "lost": lost, "tariff": self.header["tariff"]}
         if number := len(self.header["attempts"]):
-            used = {name: amount for name, amount in self._ledger.costs.items() if name in PHYSICAL}
+            used = {name: amount for name, amount in self._ledger.costs.items() if name in BASE_COLUMNS}
             about |= {"used": used, "resumed": self._resumed}
-            history = History([*self.header["attempts"], about], self.header["tariff"])
-            about["lost"] = lost_at(history, number, lost, self._priced)
+            history = PriceHistory([*self.header["attempts"], about], self.header["tariff"])
+            about["lost"] = lost_priced_at_attempt(history, number, lost, self._priced)
         self.header["attempts"] = [*self.header["attempts"], about]
-        self._history = History(self.header["attempts"], self.header["tariff"])
+        self._history = PriceHistory(self.header["attempts"], self.header["tariff"])
         lost_now = {name: about["lost"].get(name, 0.0) for name in self._priced}
-        self._ledger.price(self._prices(), lost_now)
+        self._ledger.set_derived_totals(self._prices(), lost_now)
         self.header["lineage"] = [*self._lineage, [self._rows, None]]
 
     def open(self, setup: Mapping[str, Any]) -> None:
         """Make the folder, under the identity that a resume or the environment gave, or a new one."""
         header = self.header
-        found = self._found or find(header["name"], self._save_dir, writes=self._writes)
+        found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
         said = bool(found.refused)
-        found = self._found = settle(found, self._save_dir, writes=self._writes)
+        found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
         if not said:
             self._warn(found)
-        header["created"] = header["created"] or utc()
+        header["created"] = header["created"] or utc_now()
         header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]
         header["setup"] = dict(setup)
         self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
         self._writer.open(header)
 
-    def _warn(self, found: Found) -> None:
+    def _warn(self, found: ResolvedRun) -> None:
         if found.refused and self._writes:
             _log.warning(
                 "%s; it is left as it is and costs go to %s. Move it away, or give another save_dir or "
@@ -198,12 +204,14 @@ class RunBook:
         """Fold a window into the totals, with why columns are missing and how the others were got."""
         self._ledger.add(window, unreadable=missing)
         if self._priced:
-            self._ledger.price(self._prices())
+            self._ledger.set_derived_totals(self._prices())
         self._tell(missing, methods)
 
-    def settle(self, gauges: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
+    def set_gauges(
+        self, gauges: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]
+    ) -> None:
         """Set gauges that follow from the totals."""
-        self._ledger.settle(gauges, unreadable=missing)
+        self._ledger.set_gauges(gauges, unreadable=missing)
         self._tell(missing, methods)
 
     def estimated(self, errors: Mapping[str, float]) -> None:
@@ -224,7 +232,7 @@ class RunBook:
         was_missing, was_methods, notes = self._said
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
             self._said = (missing, methods, len(self.notes))
-            self.header["missing"], self.header["methods"] = told(
+            self.header["missing"], self.header["methods"] = missing_and_methods(
                 self._history, self._priced, {**self.notes, **missing}, methods
             )
 
@@ -243,7 +251,7 @@ class RunBook:
             costs=self._ledger.costs,
             quality={name: float(value) for name, value in quality.items()},
         )
-        self._came_to.see(point.step, point.quality, point.costs)
+        self._came_to.update(point.step, point.quality, point.costs)
         if self._writer is not None:
             self._metrics |= dict.fromkeys(point.quality)
             if trigger != "end":  # it is written once more then, with how the run ended
@@ -251,7 +259,7 @@ class RunBook:
             self._rows += self._writer.append(point)
         return point
 
-    def state(self, *, step: int) -> dict[str, Any]:
+    def state_dict(self, *, step: int) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity, totals, attempts, and which points led here.
 
         Args:
@@ -264,7 +272,7 @@ class RunBook:
             "run_id": self.run_id,
             "step": step,
             "lineage": [*self._lineage, [begun, self._rows]],
-            "ledger": self._ledger.state(),
+            "ledger": self._ledger.state_dict(),
             "header": {
                 "name": self.header["name"],
                 "attempts": [dict(attempt) for attempt in self.header["attempts"]],
@@ -272,7 +280,7 @@ class RunBook:
             },
         }
 
-    def resume(self, state: Mapping[str, Any]) -> int:
+    def load_state_dict(self, state: Mapping[str, Any]) -> int:
         """Continue the run of a checkpoint: its identity, its totals.
 
         Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
@@ -287,9 +295,9 @@ class RunBook:
         first = attempts[0].get("id") if attempts else None
         was = str(state["run_id"])
         if was:
-            found = find_again(was, first, self._save_dir, writes=self._writes)
+            found = resolve_resumed_run(was, first, self._save_dir, writes=self._writes)
         else:
-            found = find(self.header["name"], self._save_dir, writes=self._writes)
+            found = resolve_run(self.header["name"], self._save_dir, writes=self._writes)
         self._found = found
         self._warn(found)
         steps = state["ledger"]["costs"].get("steps")
@@ -325,7 +333,7 @@ class RunBook:
         else:
             lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
             if _ran_since(state, earlier):
-                self._ledger.lose_since(state["ledger"])
+                self._ledger.mark_lost_since(state["ledger"])
             elif lineage:  # what its maker did after the checkpoint without a step led here too
                 after = earlier.header["attempts"][len(known) :]
                 lineage[-1][1] = after[0].get("row", self._rows) if after else self._rows
@@ -335,7 +343,7 @@ class RunBook:
         self._found = replace(found, earlier=replace(earlier, points=()))  # they may be many
         return self._from_step
 
-    def _continue(self, earlier: Earlier) -> None:
+    def _continue(self, earlier: EarlierAttempts) -> None:
         """Take up what the folder says of the run; an attempt that did not write its end was killed."""
         header = self.header
         attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
@@ -356,10 +364,10 @@ class RunBook:
         self._rows = len(earlier.points)
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
-            self._came_to.see(point.step, point.quality, point.costs)
+            self._came_to.update(point.step, point.quality, point.costs)
 
     @staticmethod
-    def _spent(earlier: Earlier) -> dict[str, Any]:
+    def _spent(earlier: EarlierAttempts) -> dict[str, Any]:
         """The folder's last totals, and what of them was lost, as a state of the ledger."""
         attempts = earlier.header.get("attempts") or [{}]
         lost: Mapping[str, Amount] | None = attempts[-1].get("lost", None if len(attempts) > 1 else {})
@@ -367,7 +375,7 @@ class RunBook:
         return {"costs": costs, "lost": {} if lost is None else {name: lost.get(name, 0.0) for name in costs}}
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
-        gone = self._ledger.restore(*states) if states else []
+        gone = self._ledger.load_state_dict(*states) if states else []
         said, self.notes = self.notes, {}
         for column in gone:
             self.notes[column] = said.get(column, "an earlier attempt of this run did not measure it")
@@ -378,19 +386,19 @@ class RunBook:
                 self.notes[column] = f"needs {base}: {self.notes[base]}" if base in gone else why
 
     def _lost_is_unknown(self, why: str) -> None:
-        self._ledger.forget_lost()
+        self._ledger.mark_lost_unknown()
         self._lineage = []
         self.notes |= {column: why for column in LOST if column in self.totals}
 
     def _let_go(self) -> None:
         if self._found is not None and self._found.lock is not None:
-            self._found.lock.drop()
+            self._found.lock.abandon()
         self._found = None
 
     @property
-    def came_to(self) -> dict[str, float | bool]:
+    def outcome(self) -> dict[str, float | bool]:
         """Best quality and cost-to-quality so far, for summaries."""
-        return self._came_to.told()
+        return self._came_to.summary()
 
     def close(self, status: Status) -> RunRecord | None:
         """The run is over: write how it ended, and its points as Parquet.
@@ -403,12 +411,12 @@ class RunBook:
             self._let_go()
             return None
         *earlier, last = self.header["attempts"]
-        self.header["attempts"] = [*earlier, {**last, "ended": utc(), "status": status}]
+        self.header["attempts"] = [*earlier, {**last, "ended": utc_now(), "status": status}]
         metrics = list(columns_of(self._metrics, self.header["indicators"]).values())
         return self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
 
 
-def _ran_since(state: Mapping[str, Any], earlier: Earlier) -> bool:
+def _ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:
     """Whether the run trained on after a checkpoint, as its folder has it: only then is anything lost."""
     then, now = state["ledger"]["costs"].get("steps"), earlier.final.get("steps")
     if then is not None and now is not None:

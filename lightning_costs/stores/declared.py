@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lightning_costs.core.foreign_units import foreign_unit
+from lightning_costs.core.foreign_units import parse_unit
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.units import UNITS
-from lightning_costs.stores.reading import Cost, Reading, not_there
+from lightning_costs.stores.reading import CostSpec, ReadOptions, not_there
 
 
-def parsed_costs(texts: str | Sequence[str]) -> tuple[Cost, ...]:
+def parsed_costs(texts: str | Sequence[str]) -> tuple[CostSpec, ...]:
     """Costs from their texts.
 
     Raises:
@@ -21,7 +21,7 @@ def parsed_costs(texts: str | Sequence[str]) -> tuple[Cost, ...]:
         >>> [cost.name for cost in parsed_costs(["params", "forward_mac=gmacs"])]
         ['params', 'forward_mac']
     """
-    costs = tuple(Cost.parse(text) for text in ([texts] if isinstance(texts, str) else texts))
+    costs = tuple(CostSpec.parse(text) for text in ([texts] if isinstance(texts, str) else texts))
     names = [cost.name for cost in costs]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         columns = " and ".join(repr(cost.column) for cost in costs if cost.name == twice[0])
@@ -29,7 +29,7 @@ def parsed_costs(texts: str | Sequence[str]) -> tuple[Cost, ...]:
     return costs
 
 
-def check_declared(reading: Reading, runs: Sequence[RunRecord], left_out: Sequence[str]) -> None:
+def check_declared(reading: ReadOptions, runs: Sequence[RunRecord], left_out: Sequence[str]) -> None:
     """Refuse a cost, a unit or a metric that fits nothing: left out without a word it would seem compared.
 
     Raises:
@@ -37,7 +37,7 @@ def check_declared(reading: Reading, runs: Sequence[RunRecord], left_out: Sequen
     """
     seen, names = reading.seen, list(reading.seen.columns)
     for name, text in (reading.units or {}).items():
-        if foreign_unit(text).unit == text and text not in UNITS:
+        if parse_unit(text).unit == text and text not in UNITS:
             seen.notes[f"--unit {name}={text}: {text!r} is no unit known here: numbers stay as they are"] = None
     ours = {name for run in runs for name in run.header["indicators"]}
     why = f"; {left_out[0]}" if left_out else ""
@@ -62,7 +62,7 @@ def _of(name: str, names: Sequence[str], ours: set[str]) -> str:
     return not_there(name, there) if there else f"{name!r}: run folders alone were read, which say all of it themselves"
 
 
-def scales_differ(reading: Reading, runs: Sequence[RunRecord]) -> list[str]:
+def scales_differ(reading: ReadOptions, runs: Sequence[RunRecord]) -> list[str]:
     """A word where the metric is a fraction in one table and in per cent in another, as its best values look."""
     if reading.monitor is None or reading.mode != "max" or not reading.seen.columns:
         return []

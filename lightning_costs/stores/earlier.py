@@ -15,7 +15,7 @@ from lightning_costs.stores.recorded import read_header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
+class EarlierAttempts:
     """The attempts of a run so far.
 
     Args:
@@ -39,7 +39,7 @@ class Earlier:
         return {name: costs.get(name) for name in self.header["indicators"]}
 
 
-def read_earlier(folder: Path) -> Earlier:
+def read_earlier(folder: Path) -> EarlierAttempts:
     """The attempts that a folder holds.
 
     Raises:
@@ -48,4 +48,4 @@ def read_earlier(folder: Path) -> Earlier:
     """
     header = read_header(folder)
     alone = not (folder / JOURNAL).is_file() and (folder / PARQUET).is_file()
-    return Earlier(header=header, points=points_apart(folder) if alone else read_journal(folder / JOURNAL))
+    return EarlierAttempts(header=header, points=points_apart(folder) if alone else read_journal(folder / JOURNAL))

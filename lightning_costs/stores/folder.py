@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from lightning_costs.core.records import CurvePoint
-from lightning_costs.stores.journal import Encoder, decode, plain, read_journal
+from lightning_costs.stores.journal import PointEncoder, decode, read_journal, to_strict_json
 from lightning_costs.stores.parquet import parquet
 from lightning_costs.stores.table import from_frame, read_parquet, to_columns
 
@@ -49,7 +49,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._journal: FileIO | None = None
-        self._encoder = Encoder()
+        self._encoder = PointEncoder()
         #: Values of the header with their text, as they were written last.
         self._header: dict[str, tuple[Any, str]] = {}
         self._waiting: list[CurvePoint] = []
@@ -93,7 +93,7 @@ class RunFolder:
         for name, value in header.items():
             known = self._header.get(name)
             if known is None or known[0] is not value:  # values are replaced, never changed in place
-                text = json.dumps(plain(value), allow_nan=False, default=str)
+                text = json.dumps(to_strict_json(value), allow_nan=False, default=str)
                 known = self._header[name] = (value, f"{json.dumps(str(name))}: {text}")
             lines.append(known[1])
         whole = "{\n" + ",\n".join(lines) + "\n}\n"
@@ -186,7 +186,7 @@ class RunFolder:
         assert self._journal is not None
         return self._journal
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Close the journal as it is: nothing more can be written."""
         if self._journal is not None:
             with suppress(OSError):
@@ -204,7 +204,7 @@ class RunFolder:
             The Parquet file, where one was written.
         """
         self.flush()
-        self.let_go()
+        self.abandon()
         self.write_header(header)
         if not table:
             return None
@@ -273,6 +273,6 @@ def points_apart(folder: Path) -> list[CurvePoint]:
 def _print() -> None:
     folder = Path(sys.argv[1])
     header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-    encoder = Encoder()
+    encoder = PointEncoder()
     for point in from_frame(read_parquet(folder / PARQUET, header), header):
         print(encoder.line(point))

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from lightning_costs.core.indicator import Better, Kind, Role
 from lightning_costs.core.lanes import KINDS
-from lightning_costs.core.legible import encodable
+from lightning_costs.core.legible import utf8_encodable
 from lightning_costs.core.rates import PRICED
 from lightning_costs.core.records import SCHEMA_VERSION
 from lightning_costs.stores.journal import from_json
@@ -87,9 +87,9 @@ def _plain(data: Any, depth: int) -> Any:
     if depth > DEEPEST:
         raise Misshapen(f"expected data at most {DEEPEST} levels deep")
     if isinstance(data, str):
-        return data if data.isascii() else encodable(data)
+        return data if data.isascii() else utf8_encodable(data)
     if isinstance(data, dict):
-        return {encodable(key): _plain(value, depth + 1) for key, value in data.items()}
+        return {utf8_encodable(key): _plain(value, depth + 1) for key, value in data.items()}
     if isinstance(data, list):
         return [_plain(item, depth + 1) for item in data]
     if isinstance(data, int | float) and not -_MOST_NUMBER <= data <= _MOST_NUMBER:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs.core.records import SCHEMA_VERSION
-from lightning_costs.stores.earlier import Earlier, read_earlier
+from lightning_costs.stores.earlier import EarlierAttempts, read_earlier
 from lightning_costs.stores.folder import HEADER, JOURNAL
-from lightning_costs.stores.lock import LOCK, Claim, FolderLock, Held
+from lightning_costs.stores.lock import LOCK, Claim, FolderLock, FolderLocked
 
 OURS, WANDB, SLURM = "LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID"
 
@@ -32,12 +32,12 @@ _MOST, _MOST_HELD = 10_000, 50
 _used_here: set[Path] = set()
 
 
-class Refused(Exception):  # noqa: N818 - a folder that is somebody else's is no error of the program
+class FolderRefused(Exception):  # noqa: N818 - a folder that is somebody else's is no error of the program
     """A folder is not written into; the message says what was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class ResolvedRun:
     """A run's identity and its folder.
 
     Args:
@@ -50,12 +50,12 @@ class Found:
 
     run_id: str
     wanted: str
-    earlier: Earlier | None = None
+    earlier: EarlierAttempts | None = None
     lock: FolderLock | Claim | None = None
     refused: str = ""
 
 
-def restart() -> int | None:
+def slurm_restart_count() -> int | None:
     """How often SLURM has requeued this job; None outside SLURM."""
     if not os.environ.get(SLURM):
         return None
@@ -65,7 +65,7 @@ def restart() -> int | None:
         return 0
 
 
-def find(name: str | None, save_dir: Path, *, writes: bool) -> Found:
+def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
     """The run of an attempt that begins without a checkpoint.
 
     Where the environment says that it continues a run, that run's folder is taken up again.
@@ -86,19 +86,21 @@ def find(name: str | None, save_dir: Path, *, writes: bool) -> Found:
     for run_id in _numbered(wanted):
         path = save_dir / run_id
         if not _taken(path):
-            return Found(run_id=run_id, wanted=wanted, refused=refused)
+            return ResolvedRun(run_id=run_id, wanted=wanted, refused=refused)
         if not continues or path.absolute() in _used_here:
             continue
         try:
-            earlier, lock = _hold(path, run_id, writes=writes, since=restart() if variable == SLURM else None)
-        except Refused as why:
+            earlier, lock = _hold(
+                path, run_id, writes=writes, since=slurm_restart_count() if variable == SLURM else None
+            )
+        except FolderRefused as why:
             refused = refused or str(why)
             continue
-        return Found(run_id=run_id, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
-    return Found(run_id=_by_chance(wanted), wanted=wanted, refused=refused)
+        return ResolvedRun(run_id=run_id, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
+    return ResolvedRun(run_id=_by_chance(wanted), wanted=wanted, refused=refused)
 
 
-def find_again(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> Found:
+def resolve_resumed_run(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
     """The run of a checkpoint.
 
     Args:
@@ -113,17 +115,17 @@ def find_again(run_id: str, first: str | None, save_dir: Path, *, writes: bool) 
     for candidate in _numbered(wanted):
         path = save_dir / candidate
         if not _taken(path):
-            return Found(run_id=candidate, wanted=wanted, refused=refused)
+            return ResolvedRun(run_id=candidate, wanted=wanted, refused=refused)
         try:
             earlier, lock = _hold(path, candidate, writes=writes, first=first)
-        except Refused as why:
+        except FolderRefused as why:
             refused = refused or str(why)
             continue
-        return Found(run_id=candidate, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
-    return Found(run_id=_by_chance(wanted), wanted=wanted, refused=refused)
+        return ResolvedRun(run_id=candidate, wanted=wanted, earlier=earlier, lock=lock, refused=refused)
+    return ResolvedRun(run_id=_by_chance(wanted), wanted=wanted, refused=refused)
 
 
-def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
+def claim_folder(found: ResolvedRun, save_dir: Path, *, writes: bool) -> ResolvedRun:
     """Make the folder and hold it, where this process writes; where another run came first, under the next free name.
 
     A disk that fails is not said here: writing will.
@@ -135,7 +137,7 @@ def settle(found: Found, save_dir: Path, *, writes: bool) -> Found:
             path = save_dir / found.run_id
             try:
                 lock = _make(path)
-            except Held:
+            except FolderLocked:
                 held += 1
                 if os.environ.get(OURS):
                     found = replace(found, refused=found.refused or _written(path))
@@ -158,12 +160,12 @@ def _make(path: Path) -> FolderLock | Claim | None:
         Held: Another process has it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    if (lock := FolderLock.take(path)) is not None:
+    if (lock := FolderLock.acquire(path)) is not None:
         return lock
     try:
         os.close(os.open(path / JOURNAL, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
-        raise Held(str(path)) from None
+        raise FolderLocked(str(path)) from None
     return Claim.take(path)
 
 
@@ -172,7 +174,7 @@ def _continues(variable: str) -> bool:
     if variable == OURS:
         return True
     if variable == SLURM:
-        return bool(restart())
+        return bool(slurm_restart_count())
     if os.environ.get("WANDB_RESUME", "").lower() in ("allow", "must", "auto", "true", "1"):
         return True
     run = getattr(sys.modules.get("wandb"), "run", None)
@@ -181,39 +183,39 @@ def _continues(variable: str) -> bool:
 
 def _hold(
     path: Path, run_id: str, *, writes: bool, first: str | None = None, since: int | None = None
-) -> tuple[Earlier | None, FolderLock | Claim | None]:
+) -> tuple[EarlierAttempts | None, FolderLock | Claim | None]:
     """What a folder holds of a run, and the folder, held.
 
     Raises:
         Refused: It holds something else, cannot be read, or is being written.
     """
     if not (path / HEADER).exists():
-        raise Refused(f"{path} holds no {HEADER}: it is no run's folder")
+        raise FolderRefused(f"{path} holds no {HEADER}: it is no run's folder")
     try:
         header: dict[str, Any] = json.loads((path / HEADER).read_text(encoding="utf-8"))
         version, holds = int(header["schema_version"]), str(header["run_id"])
         attempts: list[Mapping[str, Any]] = list(header.get("attempts", ()))
         began, restarts = (attempts[0].get("id"), attempts[-1].get("restart")) if attempts else (None, None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(f"{path / HEADER} cannot be read: {error!r}") from error
+        raise FolderRefused(f"{path / HEADER} cannot be read: {error!r}") from error
     if version > SCHEMA_VERSION:
-        raise Refused(f"{path} was written with schema version {version}, this package writes {SCHEMA_VERSION}")
+        raise FolderRefused(f"{path} was written with schema version {version}, this package writes {SCHEMA_VERSION}")
     if holds != run_id:
-        raise Refused(f"{path} holds the run {holds!r}, expected {run_id!r}")
+        raise FolderRefused(f"{path} holds the run {holds!r}, expected {run_id!r}")
     if first is not None and began is not None and first != began:
-        raise Refused(f"{path} holds another run of this name, begun {attempts[0].get('began')}")
+        raise FolderRefused(f"{path} holds another run of this name, begun {attempts[0].get('began')}")
     if since is not None and restarts is not None and restarts >= since:
-        raise Refused("")  # another run of this very start of the job: nothing to say
+        raise FolderRefused("")  # another run of this very start of the job: nothing to say
     try:
-        lock = (FolderLock.take(path) or Claim.take(path)) if writes else None
-    except Held:
-        raise Refused(_written(path)) from None
+        lock = (FolderLock.acquire(path) or Claim.take(path)) if writes else None
+    except FolderLocked:
+        raise FolderRefused(_written(path)) from None
     try:
         return read_earlier(path), lock
     except Exception as error:  # whatever a file's reader raises, the folder is not ours to mend
         if lock is not None:
-            lock.drop()
-        raise Refused(f"{path} cannot be read: {error}") from error
+            lock.abandon()
+        raise FolderRefused(f"{path} cannot be read: {error}") from error
 
 
 def _written(path: Path) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.formatting import digits
+from lightning_costs.core.formatting import format_number
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.records import SCHEMA_VERSION, Amount
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.stores.reading import CostColumn, Reading
+from lightning_costs.stores.reading import CostColumn, ReadOptions
 from lightning_costs.stores.table import OWN
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 PUBLISHED = "published, setup unknown"
 
 
-def imported(
+def make_imported_run(
     points: polars.DataFrame,
     costs: Sequence[CostColumn],
-    reading: Reading,
+    reading: ReadOptions,
     *,
     run_id: str,
     name: str,
@@ -107,11 +107,11 @@ def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
     return polars.concat([points[:-1] if ended else points, end], how="diagonal")
 
 
-def first_fall(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:
+def first_decrease(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:
     """Where a total falls: index, the total before it and its own; None where it never does.
 
     Example:
-        >>> first_fall([1.0, None, 3.0, 2.0]), first_fall([1.0, None, 1.0])
+        >>> first_decrease([1.0, None, 3.0, 2.0]), first_decrease([1.0, None, 1.0])
         ((3, 3.0, 2.0), None)
     """
     before: Amount = None
@@ -124,9 +124,9 @@ def first_fall(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:
     return None
 
 
-def fallen(name: str, before: float, after: float) -> str:
+def describe_decrease(name: str, before: float, after: float) -> str:
     """Why a counter that falls is none."""
-    return f"{name} falls from {digits(before)} to {digits(after)}: a total never falls"
+    return f"{name} falls from {format_number(before)} to {format_number(after)}: a total never falls"
 
 
 def number(value: object) -> float | None:
@@ -144,6 +144,6 @@ def number(value: object) -> float | None:
         return None
 
 
-def usable(amount: Amount) -> Amount:
+def finite_or_none(amount: Amount) -> Amount:
     """A cost that is finite; None for what is no amount of anything."""
     return amount if amount is not None and math.isfinite(amount) else None

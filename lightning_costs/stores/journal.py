@@ -16,14 +16,15 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @final
-class Encoder:
+class PointEncoder:
     """Points as lines of strict JSON; numbers that JSON lacks are strings.
 
     From one point to the next most amounts stay: what was written of them before is written again.
 
     Example:
-        >>> Encoder().line(CurvePoint(step=1, epoch=0, time=0.0, trigger="train", costs={"steps": 2.0, "flop": None},
-        ...                           quality={"loss": math.nan}))
+        >>> costs = {"steps": 2.0, "flop": None}
+        >>> point = CurvePoint(step=1, epoch=0, time=0.0, trigger="train", costs=costs, quality={"loss": math.nan})
+        >>> PointEncoder().line(point)
         '{"step":1,"epoch":0,"time":0.0,"trigger":"train","costs":{"steps":2.0,"flop":null},"quality":{"loss":"NaN"}}'
     """
 
@@ -103,13 +104,13 @@ def from_json(value: float | str | None) -> float | None:
         raise ValueError("an amount is larger than any float") from error
 
 
-def plain(data: Any) -> Any:
+def to_strict_json(data: Any) -> Any:
     """A header's data as strict JSON has it: a user's fact may be infinite, or keyed by anything."""
     if isinstance(data, float):
         return to_json(data)
     if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    return [plain(item) for item in data] if isinstance(data, list | tuple) else data
+        return {str(key): to_strict_json(value) for key, value in data.items()}
+    return [to_strict_json(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def read_journal(path: Path, size: int = -1) -> list[CurvePoint]:

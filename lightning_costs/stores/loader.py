@@ -9,23 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.declared import check_declared, parsed_costs, scales_differ
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.logged import METRICS, read_csv_logger
 from lightning_costs.stores.mlperf import TOKEN, is_mlperf, read_mlperf
 from lightning_costs.stores.naming import FOLDER, shortened
-from lightning_costs.stores.places import Place
-from lightning_costs.stores.published import read_published
-from lightning_costs.stores.reading import Reading
+from lightning_costs.stores.places import SourcePath
+from lightning_costs.stores.published import read_results_table
+from lightning_costs.stores.reading import ReadOptions
 from lightning_costs.stores.recorded import read_folder
 from lightning_costs.stores.saved import HEADERS, SavedRun, read_saved, saved_at
 from lightning_costs.stores.wandb_runs import ONLINE, TRANSACTIONS, read_offline, read_online
 
 _log = logging.getLogger("lightning_costs")
 
-_Read = Callable[[Place, Reading], RunRecord]
+_Read = Callable[[SourcePath, ReadOptions], RunRecord]
 #: What tells that a run was read already, and how it is read.
 _Entry = tuple[object, Callable[[], RunRecord]]
 TABLES = (".csv", ".tsv", ".parquet")
@@ -48,7 +48,7 @@ def load_run(path: str | Path) -> RunRecord:
         FileNotFoundError: Where there is no run.
         ValueError: For a header that is broken or from a newer version, or for several saved runs.
     """
-    place = Place.of(path)
+    place = SourcePath.of(path)
     if (saved := saved_at(place)) is not None:
         runs = read_saved(saved, _key(saved))
         if len(runs) != 1:
@@ -56,7 +56,7 @@ def load_run(path: str | Path) -> RunRecord:
         return runs[0][1]()
     with place.as_folder() as folder:
         if not (folder / HEADER).is_file():
-            raise FileNotFoundError(f"no run at {legible(str(path))}: expected a folder that holds {HEADER}")
+            raise FileNotFoundError(f"no run at {printable(str(path))}: expected a folder that holds {HEADER}")
         return read_folder(folder)
 
 
@@ -135,7 +135,7 @@ def find_runs(
     decimal: Literal[".", ","] | None = None,
 ) -> Found:
     """As `load_runs`, with what was left out, for who says it in another way than the log."""
-    reading = Reading(
+    reading = ReadOptions(
         monitor=monitor,
         mode=mode,
         costs=parsed_costs(costs),
@@ -170,12 +170,12 @@ def find_runs(
         if run.header.get("recorded_as") not in twice
         and not (isinstance(key, SavedRun) and (run.id, run.header.get("created")) in begun)
     ]
-    left_out = [legible(f"left out: {error}") for error in broken.values()]
+    left_out = [printable(f"left out: {error}") for error in broken.values()]
     check_declared(reading, runs, left_out)
     return Found(
         sorted(_named(runs), key=lambda run: (not run.header.get("created"), str(run.header.get("created", "")))),
         left_out,
-        [legible(note) for note in (*reading.seen.notes, *scales_differ(reading, runs))],
+        [printable(note) for note in (*reading.seen.notes, *scales_differ(reading, runs))],
     )
 
 
@@ -192,13 +192,13 @@ def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [renamed(run) if "file" in run.header else run for run in runs]
 
 
-def _at(path: str | Path, reading: Reading) -> list[_Entry]:
+def _at(path: str | Path, reading: ReadOptions) -> list[_Entry]:
     """The runs at one path: what tells that one was read already, and how it is read."""
     if str(path).startswith(ONLINE):
         return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
-    place = Place.of(path)
+    place = SourcePath.of(path)
     if not place.exists():
-        raise FileNotFoundError(f"no run under {legible(str(path))}: there is no such file or folder")
+        raise FileNotFoundError(f"no run under {printable(str(path))}: there is no such file or folder")
     if place.is_file() and (saved := saved_at(place)) is not None:
         return [*read_saved(saved, _key(saved))]
     if place.is_file() and place.name != HEADER:
@@ -206,13 +206,14 @@ def _at(path: str | Path, reading: Reading) -> list[_Entry]:
     found = [_entry(place.parent, _recorded, reading)] if place.is_file() else _under(place, reading)
     if not found:
         raise FileNotFoundError(
-            f"no run under {legible(str(path))}: expected folders that hold {HEADER}, a JSON of saved runs, a logger's "
+            f"no run under {printable(str(path))}: expected folders that hold {HEADER}, a JSON of saved runs, a "
+            "logger's "
             f"{METRICS}, an offline run of W&B, or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
         )
     return found
 
 
-def _entry(place: Place, read: _Read, reading: Reading) -> _Entry:
+def _entry(place: SourcePath, read: _Read, reading: ReadOptions) -> _Entry:
     return _key(place), partial(read, place, reading)
 
 
@@ -220,14 +221,14 @@ def _itself(run: RunRecord) -> RunRecord:
     return run
 
 
-def is_table(place: Place) -> bool:
+def is_table(place: SourcePath) -> bool:
     """Whether a file's name is that of a table, gzipped or not."""
     return place.name.lower().removesuffix(".gz").endswith(TABLES)
 
 
-def _of_file(place: Place, reading: Reading) -> list[RunRecord]:
+def _of_file(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
     if is_table(place):
-        return read_published(place, reading)
+        return read_results_table(place, reading)
     if is_mlperf(place):
         return [read_mlperf(place, reading)]
     raise ValueError(
@@ -236,9 +237,9 @@ def _of_file(place: Place, reading: Reading) -> list[RunRecord]:
     )
 
 
-def _under(place: Place, reading: Reading) -> list[_Entry]:
+def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
     """Runs in a folder, at any depth: run folders and saved runs alone where there are any."""
-    files = place.under()
+    files = place.walk()
     folders = {file.parent.path: file.parent for file in files if file.name == HEADER}
     ours = [_entry(folder, _recorded, reading) for _, folder in sorted(folders.items())]
     for file in files:
@@ -246,7 +247,7 @@ def _under(place: Place, reading: Reading) -> list[_Entry]:
             ours += read_saved(file, _key(file))
     if ours:
         return ours
-    found: list[tuple[Place, _Read]] = []
+    found: list[tuple[SourcePath, _Read]] = []
     for file in files:
         if file.name == METRICS:
             found.append((file.parent, read_csv_logger))
@@ -259,16 +260,16 @@ def _under(place: Place, reading: Reading) -> list[_Entry]:
     return [_entry(at, read, reading) for at, read in found]
 
 
-def _alone(place: Place, reading: Reading) -> RunRecord:
+def _alone(place: SourcePath, reading: ReadOptions) -> RunRecord:
     """The run of a table that holds one."""
-    (run,) = read_published(place, replace(reading, run_columns=(FOLDER,)))
+    (run,) = read_results_table(place, replace(reading, run_columns=(FOLDER,)))
     return run
 
 
-def _recorded(place: Place, _: Reading) -> RunRecord:
+def _recorded(place: SourcePath, _: ReadOptions) -> RunRecord:
     return load_run(place.url)
 
 
-def _key(place: Place) -> object:
+def _key(place: SourcePath) -> object:
     """What is the same for one thing by several paths."""
     return place.path if place.remote else Path(place.path).resolve()

@@ -25,7 +25,7 @@ LOCK = "writer.lock"
 _TRIES, _TRY_AGAIN_S = 10, 0.02
 
 
-class Held(Exception):  # noqa: N818 - another writer is no error of the program
+class FolderLocked(Exception):  # noqa: N818 - another writer is no error of the program
     """Another writer holds the folder."""
 
 
@@ -44,7 +44,7 @@ class FolderLock:
         _held.add(self)
 
     @classmethod
-    def take(cls, folder: Path) -> FolderLock | None:
+    def acquire(cls, folder: Path) -> FolderLock | None:
         """Hold a folder.
 
         Returns:
@@ -79,7 +79,7 @@ class FolderLock:
                 if n + 1 == _TRIES:
                     if _always_busy(folder):
                         return None
-                    raise Held(str(folder)) from None
+                    raise FolderLocked(str(folder)) from None
                 continue
             except OSError:
                 os.close(descriptor)
@@ -93,16 +93,16 @@ class FolderLock:
             with suppress(OSError):
                 if _inode(self._path) == os.fstat(self._descriptor).st_ino:
                     self._path.unlink()
-        self.drop()
+        self.abandon()
 
-    def drop(self) -> None:
+    def abandon(self) -> None:
         """Let go and leave the file, as death would."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
                 os.close(descriptor)
 
-    __del__ = drop
+    __del__ = abandon
 
 
 @final
@@ -131,7 +131,7 @@ class Claim:
         path = folder / LOCK
         try:
             if _lives(path.read_bytes()):
-                raise Held(str(folder))
+                raise FolderLocked(str(folder))
         except OSError:
             pass
         began = {"machine": _machine(), "pid": os.getpid(), "began": psutil.Process().create_time()}
@@ -148,7 +148,7 @@ class Claim:
             if self._path.read_bytes() == self._content:
                 self._path.unlink()
 
-    drop = release
+    abandon = release
 
 
 def _lives(content: bytes) -> bool:
@@ -194,7 +194,7 @@ def _always_busy(folder: Path) -> bool:
     return False
 
 
-def writer_of(folder: Path) -> Literal["alive", "gone"] | None:
+def writer_status(folder: Path) -> Literal["alive", "gone"] | None:
     """Whether the folder's writer lives; None where that cannot be told: no locks, or a copy of the folder."""
     path = folder / LOCK
     if sys.platform == "win32":
@@ -230,7 +230,7 @@ _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 def _drop_all() -> None:
     for lock in list(_held):
-        lock.drop()
+        lock.abandon()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.stores.imported import fallen, first_fall, imported, number, usable
-from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, known_columns
+from lightning_costs.stores.imported import describe_decrease, finite_or_none, first_decrease, make_imported_run, number
+from lightning_costs.stores.places import SourcePath
+from lightning_costs.stores.reading import CostColumn, ReadOptions, cost_columns, known_columns
 
 if TYPE_CHECKING:
     import polars
@@ -25,7 +25,7 @@ BOOKKEEPING = ("step", "_step", "_runtime", "_timestamp", "trainer/global_step",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class LoggedRun:
     """What a logger kept of a run.
 
     Args:
@@ -41,14 +41,14 @@ class Log:
     totals: Mapping[str, object]
 
 
-def read_csv_logger(folder: Place, reading: Reading) -> RunRecord:
+def read_csv_logger(folder: SourcePath, reading: ReadOptions) -> RunRecord:
     """The run of a CSVLogger's folder, `metrics.csv` in it."""
     rows: list[Mapping[str, object]] = list(
-        csv.DictReader(io.StringIO(folder.inside(METRICS).read().decode("utf-8-sig", "replace")))
+        csv.DictReader(io.StringIO(folder.joinpath(METRICS).read().decode("utf-8-sig", "replace")))
     )
     name = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name
     return run_of_log(
-        Log(rows=rows, step="step", stamped=True, totals={}),
+        LoggedRun(rows=rows, step="step", stamped=True, totals={}),
         reading,
         run_id=name,
         name=name,
@@ -57,9 +57,9 @@ def read_csv_logger(folder: Place, reading: Reading) -> RunRecord:
     )
 
 
-def _hparams(folder: Place) -> dict[str, Any]:
+def _hparams(folder: SourcePath) -> dict[str, Any]:
     """The hyperparameters beside it; what is no plain YAML is left out."""
-    file = folder.inside("hparams.yaml")
+    file = folder.joinpath("hparams.yaml")
     if not file.is_file():
         return {}
     import yaml
@@ -71,7 +71,7 @@ def _hparams(folder: Place) -> dict[str, Any]:
     return {"hparams": found} if isinstance(found, dict) and found else {}
 
 
-def run_of_log(log: Log, reading: Reading, *, run_id: str, name: str, source: str, **about: Any) -> RunRecord:
+def run_of_log(log: LoggedRun, reading: ReadOptions, *, run_id: str, name: str, source: str, **about: Any) -> RunRecord:
     """A run from rows of a logger.
 
     Rows of one step are one point, until a row repeats a column: that begins another. A cost that is not logged with
@@ -91,21 +91,21 @@ def run_of_log(log: Log, reading: Reading, *, run_id: str, name: str, source: st
     for cost in costs:
         column = cost.declared.name
         values = [_amount(point, cost, log) for point in points]
-        total = usable(number(log.totals.get(cost.column)))
+        total = finite_or_none(number(log.totals.get(cost.column)))
         if cost.declared.kind == "static":
             seen = [value for value in values if value is not None]
             statics[column] = total * cost.factor if total is not None else seen[-1] if seen else None
             continue
-        if cost.declared.kind == "counter" and (fall := first_fall(values)) is not None:
+        if cost.declared.kind == "counter" and (fall := first_decrease(values)) is not None:
             at, before, after = fall
-            missing[column] = f"{fallen(column, before, after)} (at step {points[at]['step']} of {source})"
+            missing[column] = f"{describe_decrease(column, before, after)} (at step {points[at]['step']} of {source})"
             values = [None] * len(values)
         elif total is not None and cost.declared.kind == "counter":
             values = _ended(values, total * cost.factor)
         amounts[column] = values
     frame = _with_costs(frame, amounts)
     methods = {"steps": "one more than the step of the logger's row"} if log.stamped and not own else {}
-    return imported(
+    return make_imported_run(
         frame,
         costs,
         reading,
@@ -155,7 +155,7 @@ def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str], monitor:
     )
 
 
-def _of_the_log_itself(log: Log, columns: Sequence[str], costs: Sequence[CostColumn]) -> list[CostColumn]:
+def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[CostColumn]) -> list[CostColumn]:
     """Costs that a log knows though nobody measured any: steps by Lightning's stamp, seconds since W&B's start."""
     taken = {cost.declared.name for cost in costs} | {cost.column for cost in costs}
     found = []
@@ -179,14 +179,14 @@ def _of_the_log_itself(log: Log, columns: Sequence[str], costs: Sequence[CostCol
     return found
 
 
-def _amount(point: Mapping[str, Any], cost: CostColumn, log: Log) -> Amount:
+def _amount(point: Mapping[str, Any], cost: CostColumn, log: LoggedRun) -> Amount:
     if cost.column == log.step and cost.declared.name == "steps":
         return float(point["step"]) + 1.0
-    amount = usable(point.get(cost.column))
+    amount = finite_or_none(point.get(cost.column))
     return None if amount is None else amount * cost.factor
 
 
-def _points(log: Log) -> list[dict[str, Any]]:
+def _points(log: LoggedRun) -> list[dict[str, Any]]:
     """Rows with a step and numbers, those of one step together until a column repeats."""
     points: list[dict[str, Any]] = []
     for row in log.rows:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_costs.core.records import Amount
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.stores.imported import fallen, first_fall, imported, number, usable
-from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, known_columns
+from lightning_costs.stores.imported import describe_decrease, finite_or_none, first_decrease, make_imported_run, number
+from lightning_costs.stores.places import SourcePath
+from lightning_costs.stores.reading import CostColumn, ReadOptions, cost_columns, known_columns
 
 if TYPE_CHECKING:
     import polars
@@ -56,7 +56,7 @@ class _Event(NamedTuple):
     about: Mapping[str, Any]
 
 
-def read_mlperf(place: Place, reading: Reading) -> RunRecord:
+def read_mlperf(place: SourcePath, reading: ReadOptions) -> RunRecord:
     """The run of a log: a point per evaluation and one at its end.
 
     Events are taken in the order of their times. A rank repeats what another said: the first start of the run and the
@@ -96,7 +96,7 @@ def read_mlperf(place: Place, reading: Reading) -> RunRecord:
     )
 
 
-def _begun(place: Place, events: Sequence[_Event]) -> float:
+def _begun(place: SourcePath, events: Sequence[_Event]) -> float:
     """When the run started: by its first run_start, as long as nothing was trained before another."""
     begun: float | None = None
     trained = False
@@ -141,11 +141,11 @@ def _qualities(event: _Event) -> dict[str, Amount]:
 
 def _progress(event: _Event, epoch: object, counted: str | None) -> dict[str, Amount]:
     progress = {
-        "samples": usable(number(event.about.get("samples_count"))),
-        "step": usable(number(event.about.get("step_num"))),
+        "samples": finite_or_none(number(event.about.get("samples_count"))),
+        "step": finite_or_none(number(event.about.get("step_num"))),
     }
     if counted is not None and progress.get(counted) is None:
-        progress[counted] = usable(number(epoch))
+        progress[counted] = finite_or_none(number(epoch))
     return progress
 
 
@@ -158,7 +158,7 @@ class _Submission(NamedTuple):
     hardware: Mapping[str, Any]
 
 
-def _submission(place: Place, facts: Mapping[str, Any]) -> _Submission:
+def _submission(place: SourcePath, facts: Mapping[str, Any]) -> _Submission:
     """Submitter, system and benchmark; MLCommons lays out `ORG/results/SYSTEM/BENCHMARK/result_0.txt`."""
     path = place.path if place.remote else Path(place.path).resolve().as_posix()
     *above, parent, file = ["", *path.strip("/").split("/")]
@@ -167,7 +167,7 @@ def _submission(place: Place, facts: Mapping[str, Any]) -> _Submission:
     if len(above) > 3 and above[-2] == "results":
         org, system = above[-3], above[-1]
         group = f"{org}/{system}/{parent}"
-        described = _described(Place(path="/".join(path.split("/")[:-4]), remote=place.remote, url=org), system)
+        described = _described(SourcePath(path="/".join(path.split("/")[:-4]), remote=place.remote, url=org), system)
         return _Submission(benchmark, f"{group}/{file}", group, {"system": system, **described})
     system = told.get("submission_platform", "")
     hardware = {"system": system} if system else {}
@@ -177,9 +177,9 @@ def _submission(place: Place, facts: Mapping[str, Any]) -> _Submission:
     return _Submission(benchmark, f"{parent}/{file}" if parent else file, parent or None, hardware)
 
 
-def _described(org: Place, system: str) -> dict[str, Any]:
+def _described(org: SourcePath, system: str) -> dict[str, Any]:
     """What a submission's `systems/SYSTEM.json` says of accelerators, where it is there."""
-    file = org.inside(f"systems/{system}.json")
+    file = org.joinpath(f"systems/{system}.json")
     if not file.is_file():
         return {}
     try:
@@ -191,8 +191,8 @@ def _described(org: Place, system: str) -> dict[str, Any]:
 
 
 def _run(
-    place: Place,
-    reading: Reading,
+    place: SourcePath,
+    reading: ReadOptions,
     points: Sequence[Mapping[str, Any]],
     begun: float,
     init: float | None,
@@ -209,13 +209,13 @@ def _run(
     costs = _costs(reading, [name for name in _COSTS if name != "tokens" or any(amounts[name])])
     reasons = {cost.declared.name: missing[cost.column] for cost in costs if cost.column in missing}
     for cost in costs:
-        if (fall := first_fall(amounts[cost.column])) is not None:
-            reasons[cost.declared.name] = f"{fallen(cost.column, *fall[1:])} (in {place.name})"
+        if (fall := first_decrease(amounts[cost.column])) is not None:
+            reasons[cost.declared.name] = f"{describe_decrease(cost.column, *fall[1:])} (in {place.name})"
             amounts[cost.column] = [None] * len(points)
     metrics = list(dict.fromkeys(name for point in points for name in point if name.partition("/")[0] in QUALITY))
     reading.seen.columns |= dict.fromkeys(metrics)
     clocks = {cost.declared.name for cost in costs if cost.column.endswith("_s")}
-    return imported(
+    return make_imported_run(
         _frame(points, {c.declared.name: [_times(a, c.factor) for a in amounts[c.column]] for c in costs}, metrics),
         costs,
         reading,
@@ -234,7 +234,7 @@ def _times(amount: Amount, factor: float) -> Amount:
     return None if amount is None else amount * factor
 
 
-def _costs(reading: Reading, names: Sequence[str]) -> list[CostColumn]:
+def _costs(reading: ReadOptions, names: Sequence[str]) -> list[CostColumn]:
     """The costs that were declared, and the others of a log; MLPerf's score and epochs are shown."""
     declared = cost_columns(names, reading, kind="counter") if reading.costs else []
     reading.seen.columns |= dict.fromkeys(names)
@@ -266,12 +266,12 @@ def _frame(
     )
 
 
-def is_mlperf(place: Place) -> bool:
+def is_mlperf(place: SourcePath) -> bool:
     """Whether a file holds MLPerf's lines."""
-    return place.holds(TOKEN.encode())
+    return place.contains(TOKEN.encode())
 
 
-def _events(place: Place) -> list[_Event]:
+def _events(place: SourcePath) -> list[_Event]:
     """The events of a log in the order of their times, those of one time as they were written."""
     found = []
     for line, text in enumerate(place.read().decode("utf-8", "replace").splitlines(), 1):

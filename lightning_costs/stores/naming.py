@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_costs.stores.cells import filled, numbers
 from lightning_costs.stores.delimited import ROW
-from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import Reading, not_there
+from lightning_costs.stores.places import SourcePath
+from lightning_costs.stores.reading import ReadOptions, not_there
 
 if TYPE_CHECKING:
     import polars
@@ -45,7 +45,7 @@ class Names(NamedTuple):
     file: str = ""
 
 
-def step_column(frame: polars.DataFrame, reading: Reading, place: Place) -> str | None:
+def step_column(frame: polars.DataFrame, reading: ReadOptions, place: SourcePath) -> str | None:
     """The column that steps are in: the one that was said, else one of the usual names in any case."""
     if reading.step_column is not None:
         if reading.step_column not in frame.columns:
@@ -55,7 +55,7 @@ def step_column(frame: polars.DataFrame, reading: Reading, place: Place) -> str 
     return next((column for column in _of_names(frame, STEP_COLUMNS) if column not in taken), None)
 
 
-def run_names(frame: polars.DataFrame, reading: Reading, step: str | None, place: Place) -> Names:
+def run_names(frame: polars.DataFrame, reading: ReadOptions, step: str | None, place: SourcePath) -> Names:
     """The columns that name runs: those that were said, else those of the usual names.
 
     In curves they are as many as it takes: a model and its seed name a run together. In a table of results a row is a
@@ -96,7 +96,7 @@ def run_names(frame: polars.DataFrame, reading: Reading, step: str | None, place
     return Names(columns=tuple(columns), seeds=tuple(seeds), file=_path(place) if first is None else "")
 
 
-def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: Place) -> polars.Series:
+def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: SourcePath) -> polars.Series:
     """The name of each row's run by some of its columns; numbers stand behind what they are numbers of.
 
     Raises:
@@ -119,7 +119,7 @@ def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: 
 
 
 def check_one_run_each(
-    frame: polars.DataFrame, run: polars.Series, names: Names, step: str, others: Iterable[str], reading: Reading
+    frame: polars.DataFrame, run: polars.Series, names: Names, step: str, others: Iterable[str], reading: ReadOptions
 ) -> tuple[str, str] | None:
     """Why rows of one name may be several runs, and the column that tells them apart; None where none does.
 
@@ -171,7 +171,7 @@ def check_one_run_each(
     return None
 
 
-def _path(place: Place) -> str:
+def _path(place: SourcePath) -> str:
     """A file's whole path without its endings."""
     path = place.path if place.remote else str(Path(place.path).resolve())
     folder, _, name = path.replace("\\", "/").rpartition("/")

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
 from lightning_costs.stores.limits import MOST_HEADER_BYTES, MOST_POINTS_BYTES, check_size, read_at_most
 
@@ -59,7 +59,7 @@ def shown(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SourcePath:
     """A file or folder, here or on a remote file system.
 
     Args:
@@ -73,7 +73,7 @@ class Place:
     url: str
 
     @classmethod
-    def of(cls, path: str | Path) -> Place:
+    def of(cls, path: str | Path) -> SourcePath:
         """The place of a path or URL.
 
         Raises:
@@ -87,13 +87,13 @@ class Place:
         try:
             remote, inside = fsspec.core.url_to_fs(text)
         except (ValueError, ImportError) as error:
-            raise ValueError(f"{legible(text)} cannot be read: {legible(str(error))}") from error
+            raise ValueError(f"{printable(text)} cannot be read: {printable(str(error))}") from error
         if type(remote).__name__ == "LocalFileSystem":
             return cls(path=inside, url=text)
         return cls(path=inside, remote=remote, url=text)
 
     def __str__(self) -> str:
-        return legible(self.url)
+        return printable(self.url)
 
     @property
     def name(self) -> str:
@@ -135,7 +135,7 @@ class Place:
             begin: bytes = file.read(size)
         return begin
 
-    def holds(self, token: bytes) -> bool:
+    def contains(self, token: bytes) -> bool:
         """Whether the file holds a text, read piece by piece: a log may be long."""
         with self.remote.open(self.path, "rb") if self.remote else open(self.path, "rb") as file:
             before = b""
@@ -145,32 +145,34 @@ class Place:
                 before = piece[-len(token) :]
         return False
 
-    def inside(self, name: str) -> Place:
+    def joinpath(self, name: str) -> SourcePath:
         """A file of the folder."""
         joined = f"{self.path.rstrip('/')}/{name}" if self.remote else os.path.join(self.path, name)
-        return Place(path=joined, remote=self.remote, url=f"{self.url.rstrip('/')}/{name}")
+        return SourcePath(path=joined, remote=self.remote, url=f"{self.url.rstrip('/')}/{name}")
 
-    def beside(self, suffix: str) -> Place:
+    def beside(self, suffix: str) -> SourcePath:
         """The file of the same name with another suffix."""
         cut = len(self.suffix)
         path, url = self.path[: len(self.path) - cut], self.url[: len(self.url) - cut]
-        return Place(path=path + suffix, remote=self.remote, url=url + suffix)
+        return SourcePath(path=path + suffix, remote=self.remote, url=url + suffix)
 
-    def under(self) -> list[Place]:
+    def walk(self) -> list[SourcePath]:
         """Every file below the folder, in order."""
         if self.remote:
             found = sorted(self.remote.find(self.path))
             root = self.path.rstrip("/")
-            return [Place(path=p, remote=self.remote, url=f"{self.url.rstrip('/')}{p[len(root) :]}") for p in found]
+            return [
+                SourcePath(path=p, remote=self.remote, url=f"{self.url.rstrip('/')}{p[len(root) :]}") for p in found
+            ]
         found = sorted(str(p) for p in Path(self.path).rglob("*") if _is_file(p))
-        return [Place(path=p, url=p) for p in found]
+        return [SourcePath(path=p, url=p) for p in found]
 
     @property
-    def parent(self) -> Place:
+    def parent(self) -> SourcePath:
         """The folder it is in."""
         if self.remote:
-            return Place(path=self.path.rpartition("/")[0], remote=self.remote, url=self.url.rpartition("/")[0])
-        return Place(path=str(Path(self.path).parent), url=str(Path(self.path).parent))
+            return SourcePath(path=self.path.rpartition("/")[0], remote=self.remote, url=self.url.rpartition("/")[0])
+        return SourcePath(path=str(Path(self.path).parent), url=str(Path(self.path).parent))
 
     @contextmanager
     def as_folder(self) -> Iterator[Path]:
@@ -186,7 +188,7 @@ class Place:
             folder.mkdir()
             # The table last, so that it is no older than the journal, unless the run goes on.
             for name in (HEADER, JOURNAL, PARQUET):
-                if (file := self.inside(name)).is_file():
+                if (file := self.joinpath(name)).is_file():
                     most = MOST_HEADER_BYTES if name == HEADER else MOST_POINTS_BYTES
                     check_size(str(file), self.remote.size(file.path) or 0, most)
                     (folder / name).write_bytes(file.read())

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.formatting import digits
-from lightning_costs.core.legible import legible
+from lightning_costs.core.formatting import format_number
+from lightning_costs.core.legible import printable
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.cells import EMPTY, Numbers, hint, numbers
 from lightning_costs.stores.delimited import ROW, read_delimited, refuse_pointer
-from lightning_costs.stores.imported import PUBLISHED, fallen, imported
+from lightning_costs.stores.imported import PUBLISHED, describe_decrease, make_imported_run
 from lightning_costs.stores.limits import check_table
 from lightning_costs.stores.naming import (
     FOLDER,
@@ -26,8 +26,8 @@ from lightning_costs.stores.naming import (
     run_names,
     step_column,
 )
-from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import CostColumn, Reading, cost_columns, not_there
+from lightning_costs.stores.places import SourcePath
+from lightning_costs.stores.reading import CostColumn, ReadOptions, cost_columns, not_there
 from lightning_costs.stores.table import OWN
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _NEVER = "never: it did not reach the target, as the table says (inf)"
 _TO_TARGET = re.compile(r"(?:^|[\W_])(?:to|until|till|reach(?:ed)?|target|ttt|tta)(?:[\W_]|$)", re.IGNORECASE)
 
 
-def read_published(place: Place, reading: Reading) -> list[RunRecord]:
+def read_results_table(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
     """Runs of a table: one per row, or, where it has steps, one per name with a curve.
 
     A run whose name holds its file's has the file's path in its header, as `file`, until `loader` makes a name of it.
@@ -87,8 +87,8 @@ def _one_run_each(
     names: Names,
     step: str,
     others: Sequence[str],
-    reading: Reading,
-    place: Place,
+    reading: ReadOptions,
+    place: SourcePath,
 ) -> None:
     """Refuse rows of several runs under one name; where somebody said what names them, say it only.
 
@@ -109,7 +109,7 @@ def _one_run_each(
     reading.seen.notes[f"{place}: {why} and are taken as one run, as was said"] = None
 
 
-def _whole(frame: polars.DataFrame, step: str | None, reading: Reading) -> bool:
+def _whole(frame: polars.DataFrame, step: str | None, reading: ReadOptions) -> bool:
     """Whether a column that is called as steps are holds some: a fact of a table of results may be called so."""
     if step is None:
         return False
@@ -129,8 +129,8 @@ def _rows(
     costs: Sequence[CostColumn],
     metrics: Sequence[str],
     facts: Sequence[str],
-    reading: Reading,
-    place: Place,
+    reading: ReadOptions,
+    place: SourcePath,
     about: dict[str, Any],
 ) -> list[RunRecord]:
     """A run per row."""
@@ -143,7 +143,7 @@ def _rows(
     told_by_row = frame.select(facts).to_dicts() if facts else [{}] * data.height
     for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True)):
         records.append(
-            imported(
+            make_imported_run(
                 points[at],
                 costs,
                 reading,
@@ -166,8 +166,8 @@ def _curves(
     costs: Sequence[CostColumn],
     metrics: Sequence[str],
     facts: Sequence[str],
-    reading: Reading,
-    place: Place,
+    reading: ReadOptions,
+    place: SourcePath,
     about: dict[str, Any],
     groups: Mapping[str, str],
 ) -> list[RunRecord]:
@@ -184,7 +184,7 @@ def _curves(
     for (name,), points in columns.partition_by(RUN, as_dict=True, include_key=False, maintain_order=True).items():
         said = statics.get(str(name), {})
         records.append(
-            imported(
+            make_imported_run(
                 points,
                 costs,
                 reading,
@@ -220,7 +220,7 @@ def _about(told: dict[str, Any]) -> dict[str, Any]:
     return {"setup": {"origin": PUBLISHED, **{k: v for k, v in said.items() if k not in _HEADER}}, **header}
 
 
-def _frame(place: Place, reading: Reading) -> polars.DataFrame:
+def _frame(place: SourcePath, reading: ReadOptions) -> polars.DataFrame:
     """The table as it is, of CSV texts, of Parquet typed columns, and the number of each row."""
     import polars
 
@@ -235,11 +235,11 @@ def _frame(place: Place, reading: Reading) -> polars.DataFrame:
         check_table(place.name, file)
         frame = polars.read_parquet(file)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        raise ValueError(f"{place} is no table: {legible(str(error))}".splitlines()[0]) from error
+        raise ValueError(f"{place} is no table: {printable(str(error))}".splitlines()[0]) from error
     return frame.with_columns(polars.int_range(1, frame.height + 1, eager=True).alias(ROW))
 
 
-def _all_found(columns: Sequence[str], reading: Reading, costs: Sequence[CostColumn], place: Place) -> None:
+def _all_found(columns: Sequence[str], reading: ReadOptions, costs: Sequence[CostColumn], place: SourcePath) -> None:
     if costs:
         return
     if reading.costs:
@@ -250,7 +250,7 @@ def _all_found(columns: Sequence[str], reading: Reading, costs: Sequence[CostCol
     )
 
 
-def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: Place) -> None:
+def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: SourcePath) -> None:
     names = [cost.declared.name for cost in costs]
     for name in names:
         if name in OWN:
@@ -263,7 +263,7 @@ def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: Pl
 def _metrics(
     frame: polars.DataFrame,
     columns: Sequence[str],
-    reading: Reading,
+    reading: ReadOptions,
     costs: Sequence[CostColumn],
     other: set[str | None],
 ) -> list[str]:
@@ -280,8 +280,8 @@ def _numbers(
     metrics: Sequence[str],
     step: str | None,
     names: polars.Series,
-    reading: Reading,
-    place: Place,
+    reading: ReadOptions,
+    place: SourcePath,
     *,
     curves: bool,
 ) -> polars.DataFrame:
@@ -334,7 +334,7 @@ def _numbers(
     return polars.DataFrame(columns + [column(name).values.alias(name) for name in metrics])
 
 
-def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: Place) -> polars.DataFrame:
+def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: SourcePath) -> polars.DataFrame:
     """Rows in the order of steps; those of one run and step are one, where they do not contradict each other."""
     import polars
 
@@ -377,7 +377,7 @@ def _in_order(data: polars.DataFrame) -> bool:
     return bool(stretches == data[RUN].n_unique() and not backwards)
 
 
-def _never_fall(data: polars.DataFrame, names: Sequence[str], place: Place) -> None:
+def _never_fall(data: polars.DataFrame, names: Sequence[str], place: SourcePath) -> None:
     import polars
 
     def before(name: str) -> polars.Expr:
@@ -390,12 +390,12 @@ def _never_fall(data: polars.DataFrame, names: Sequence[str], place: Place) -> N
         told = data.select(RUN, ROW, "step", after=name, before=before(name))
         run, row, step, after, last = told.filter(polars.col("after") < polars.col("before")).row(0)
         raise ValueError(
-            f"{place}, row {row}: run {run!r} at step {step}: {fallen(name, last, after)}; "
+            f"{place}, row {row}: run {run!r} at step {step}: {describe_decrease(name, last, after)}; "
             f"where it is a state and no total, say --cost {name}:gauge"
         )
 
 
-def _statics(data: polars.DataFrame, names: Sequence[str], place: Place) -> dict[str, dict[str, float | None]]:
+def _statics(data: polars.DataFrame, names: Sequence[str], place: SourcePath) -> dict[str, dict[str, float | None]]:
     import polars
 
     found: dict[str, dict[str, float | None]] = {}
@@ -407,7 +407,8 @@ def _statics(data: polars.DataFrame, names: Sequence[str], place: Place) -> dict
             if len(row[name]) > 1:
                 low, high = min(row[name]), max(row[name])
                 raise ValueError(
-                    f"{place}: run {row[RUN]!r} has {name} from {digits(low)} to {digits(high)}, and one number "
+                    f"{place}: run {row[RUN]!r} has {name} from {format_number(low)} to {format_number(high)}, and "
+                    "one number "
                     f"is expected; say --cost {name}:gauge or --cost {name}:counter"
                 )
         found[row[RUN]] = {name: row[name][0] if len(row[name]) else None for name in names}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast, get_args
 
-from lightning_costs.core.foreign_units import foreign_unit
+from lightning_costs.core.foreign_units import parse_unit
 from lightning_costs.core.indicator import Better, Declaration, Kind
 from lightning_costs.core.units import COUNTS, UNITS
 from lightning_costs.stores.cells import Decimal
@@ -44,7 +44,7 @@ _FAMILIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class CostSpec:
     """A cost that somebody declares: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
 
     Args:
@@ -60,16 +60,16 @@ class Cost:
     kind: Kind | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Cost:
+    def parse(cls, text: str) -> CostSpec:
         """A cost from its text.
 
         Raises:
             ValueError: For a word behind a colon that is no direction and no kind.
 
         Example:
-            >>> Cost.parse("images_per_s:max")
-            Cost(name='images_per_s', column='images_per_s', better='higher', kind=None)
-            >>> Cost.parse("forward_mac=GFLOPs:static").column
+            >>> CostSpec.parse("images_per_s:max")
+            CostSpec(name='images_per_s', column='images_per_s', better='higher', kind=None)
+            >>> CostSpec.parse("forward_mac=GFLOPs:static").column
             'GFLOPs'
         """
         body, words = text, list[str]()
@@ -97,7 +97,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ReadOptions:
     """How foreign sources are read; run folders say all of it themselves.
 
     Args:
@@ -113,7 +113,7 @@ class Reading:
 
     monitor: str | None = None
     mode: str | None = None
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[CostSpec, ...] = ()
     units: Mapping[str, str] | None = None
     run_columns: tuple[str, ...] = ()
     step_column: str | None = None
@@ -130,7 +130,7 @@ class CostColumn:
     declared: Declaration
 
 
-def cost_columns(columns: Sequence[str], reading: Reading, *, kind: Kind, log: bool = False) -> list[CostColumn]:
+def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, log: bool = False) -> list[CostColumn]:
     """The costs among a source's columns.
 
     Those that were declared; else those that bear a name of ours; in a log the latter too, which is `cost/<name>`
@@ -159,13 +159,13 @@ def cost_columns(columns: Sequence[str], reading: Reading, *, kind: Kind, log: b
         for column in columns:
             head, logged, name = column.rpartition(LOGGED)
             if logged and (not head or head.endswith("-")) and name and name not in found:
-                found[name] = _declared(Cost(name=name, column=column), units, kind)
+                found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     elif not reading.costs:
         algoperf = _ALGOPERF if _ALGOPERF.keys() <= set(columns) else {}
         for column in columns:
             name = algoperf.get(column, column.removeprefix(LOGGED))
             if column != reading.monitor and name in known_columns() and name not in found:
-                found[name] = _declared(Cost(name=name, column=column), units, kind)
+                found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     for at in found.values():
         reading.seen.units |= {at.declared.name, at.column} & units.keys()
     return list(found.values())
@@ -193,7 +193,7 @@ def known_columns() -> Mapping[str, Declaration]:
     return {indicator.name: indicator.declaration() for indicator in default_indicators()}
 
 
-def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool = False) -> CostColumn:
+def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bool = False) -> CostColumn:
     """What a column is: as we know it, as its name says, as was declared; the last word counts.
 
     A cost that somebody `named` is shown first, whatever ours of that name is.
@@ -201,7 +201,7 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
     known = known_columns().get(cost.name)
     unit, factor = known.unit if known else unit_of_name(cost.name), 1.0
     if (text := units.get(cost.name, units.get(cost.column))) is not None:
-        given = foreign_unit(text)
+        given = parse_unit(text)
         unit, factor = given.unit or unit, given.factor
     if known and unit == known.unit:
         its_kind = cost.kind or known.kind
@@ -231,20 +231,20 @@ def _declared(cost: Cost, units: Mapping[str, str], kind: Kind, *, named: bool =
     return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
 
 
-def unit_of_heading(cost: Cost) -> str | None:
+def unit_of_heading(cost: CostSpec) -> str | None:
     """The unit in brackets behind a column's name; None where there is none, or none that fits the cost.
 
     Example:
-        >>> [unit_of_heading(Cost(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
+        >>> [unit_of_heading(CostSpec(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
         ['M', None, None]
-        >>> unit_of_heading(Cost(name="latency", column="Latency [ms]"))
+        >>> unit_of_heading(CostSpec(name="latency", column="Latency [ms]"))
         'ms'
     """
     heading = _HEADING.search(cost.column)
     text = heading[1].strip() if heading else ""
     if not text or text in _UNCLEAR:
         return None
-    unit, known = foreign_unit(text).unit, known_columns().get(cost.name)
+    unit, known = parse_unit(text).unit, known_columns().get(cost.name)
     fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
     return text if fits else None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
 from lightning_costs.core.reprice import price_points
 from lightning_costs.core.run_record import RunRecord
@@ -21,7 +21,7 @@ from lightning_costs.stores.limits import (
     check_values,
     read_at_most,
 )
-from lightning_costs.stores.lock import writer_of
+from lightning_costs.stores.lock import writer_status
 from lightning_costs.stores.table import OWN, cost_columns, quality_columns, read_parquet, to_frame
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_folder(folder: Path) -> RunRecord:
     except (ValueError, OSError):
         raise
     except Exception as error:  # whatever somebody wrote there, it is this run's alone
-        raise ValueError(f"the points of {legible(str(folder))} cannot be read: {legible(repr(error))}") from error
+        raise ValueError(f"the points of {printable(str(folder))} cannot be read: {printable(repr(error))}") from error
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -59,12 +59,12 @@ def read_header(folder: Path) -> dict[str, Any]:
         ValueError: For a header that is broken or from a newer version.
     """
     if not (folder / HEADER).is_file():
-        raise FileNotFoundError(f"no run at {legible(str(folder))}: expected a folder that holds {HEADER}")
+        raise FileNotFoundError(f"no run at {printable(str(folder))}: expected a folder that holds {HEADER}")
     try:
         header = header_of(read_at_most(folder / HEADER, MOST_HEADER_BYTES))
     except ValueError as error:
-        raise ValueError(f"{legible(str(folder / HEADER))} is no header of a run: {error}") from error
-    check_not_newer(header, legible(str(folder)))
+        raise ValueError(f"{printable(str(folder / HEADER))} is no header of a run: {error}") from error
+    check_not_newer(header, printable(str(folder)))
     return _as_it_is(header, folder)
 
 
@@ -91,7 +91,7 @@ def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
         return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
     points = _journal(journal)
     metrics = list(quality_columns(points, header["indicators"]).values())
-    check_values(f"{legible(str(folder))}: {JOURNAL}", len(points), len(header["indicators"]) + len(metrics))
+    check_values(f"{printable(str(folder))}: {JOURNAL}", len(points), len(header["indicators"]) + len(metrics))
     frame = to_frame(points, header)
     frame = price_points(frame, header) if anew else frame
     return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
@@ -101,7 +101,7 @@ def _journal(path: Path) -> list[CurvePoint]:
     """The points of the journal; none where there is none."""
     if not path.is_file():
         return []
-    check_size(legible(str(path)), path.stat().st_size, MOST_POINTS_BYTES)
+    check_size(printable(str(path)), path.stat().st_size, MOST_POINTS_BYTES)
     return read_journal(path)
 
 
@@ -117,7 +117,7 @@ def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polar
         if else_from.is_file():
             return None
         raise ValueError(
-            f"{legible(str(path))} cannot be read, and there is no {JOURNAL} beside it: {legible(str(error))}"
+            f"{printable(str(path))} cannot be read, and there is no {JOURNAL} beside it: {printable(str(error))}"
         ) from error
 
 
@@ -139,11 +139,11 @@ def typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFram
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The header with what its writer could not write any more: that it was killed."""
-    gone = header.get("status") == "running" and writer_of(folder) == "gone"
-    return killed(header) if gone else header
+    gone = header.get("status") == "running" and writer_status(folder) == "gone"
+    return mark_killed(header) if gone else header
 
 
-def killed(header: dict[str, Any]) -> dict[str, Any]:
+def mark_killed(header: dict[str, Any]) -> dict[str, Any]:
     """The header of a run whose writer died."""
     attempts = [dict(attempt) for attempt in header.get("attempts", ())]
     if attempts and "status" not in attempts[-1]:

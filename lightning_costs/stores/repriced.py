@@ -12,19 +12,19 @@ from lightning_costs.core.reprice import reprice
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.stores.folder import HEADER, RunFolder
-from lightning_costs.stores.lock import LOCK, FolderLock, Held
-from lightning_costs.stores.recorded import killed, read_folder
-from lightning_costs.stores.writer import utc
+from lightning_costs.stores.lock import LOCK, FolderLock, FolderLocked
+from lightning_costs.stores.recorded import mark_killed, read_folder
+from lightning_costs.stores.writer import utc_now
 
 
-class Repriced(NamedTuple):
+class RepricedRun(NamedTuple):
     """A run before and after: equal where it was under that tariff already."""
 
     before: RunRecord
     after: RunRecord
 
 
-def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> Repriced:
+def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> RepricedRun:
     """Price a run's folder under another tariff.
 
     The header is replaced first, in one move, and from then on `load_run` tells the new prices: it makes them from
@@ -47,8 +47,8 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
     status = read_folder(folder).header.get("status")
     had_lock = (folder / LOCK).is_file()
     try:
-        lock = FolderLock.take(folder)
-    except Held:
+        lock = FolderLock.acquire(folder)
+    except FolderLocked:
         raise ValueError(f"{folder} is still being written: price it again when the run is over") from None
     try:
         if status == "running" and not force:
@@ -58,15 +58,15 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
             )
         before = read_folder(folder)
         if status == "killed":  # while we hold the lock, its writer seems to live
-            before = replace(before, header=killed(dict(before.header)))
+            before = replace(before, header=mark_killed(dict(before.header)))
         return _reprice(folder, before, tariff)
     finally:
         if lock is not None:
             # The file that a killed run left behind is what tells that it was killed.
-            lock.drop() if had_lock else lock.release()
+            lock.abandon() if had_lock else lock.release()
 
 
-def _reprice(folder: Path, before: RunRecord, tariff: Tariff) -> Repriced:
+def _reprice(folder: Path, before: RunRecord, tariff: Tariff) -> RepricedRun:
     # What the file says, not what a reader makes of it: a killed run's header says 'running'.
     header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
     after = reprice(before, tariff)
@@ -75,7 +75,7 @@ def _reprice(folder: Path, before: RunRecord, tariff: Tariff) -> Repriced:
     anew["attempts"] = [{**was, **{k: now[k] for k in ("tariff", "lost") if k in now}} for was, now in by_number]
     changed = {name: value for name, value in anew.items() if header.get(name) != value}
     if changed and _tariffs(header) != _tariffs(anew):
-        earlier = {"until": utc(), "tariff": header.get("tariff", {}), "attempts": _tariffs(header)[1:]}
+        earlier = {"until": utc_now(), "tariff": header.get("tariff", {}), "attempts": _tariffs(header)[1:]}
         anew["repriced"] = [*header.get("repriced", ()), earlier]
     elif "repriced" in header:
         anew["repriced"] = header["repriced"]
@@ -86,7 +86,7 @@ def _reprice(folder: Path, before: RunRecord, tariff: Tariff) -> Repriced:
         written.write_header({**header, **anew})
     if "repriced" in anew:
         written.rewrite(after.points, after.header)
-    return Repriced(before, after)
+    return RepricedRun(before, after)
 
 
 def _tariffs(header: Mapping[str, Any]) -> list[Any]:

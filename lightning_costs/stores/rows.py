@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any, Literal, final, get_args
 
 from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.lane_picture import lane_picture
+from lightning_costs.core.lane_picture import timeline_svg
 from lightning_costs.core.records import Amount
 
 PREFIX = "cost/"
@@ -23,7 +23,7 @@ _log = logging.getLogger("lightning_costs")
 
 
 @final
-class PlainRun:
+class WandbRunAdapter:
     """A W&B run that is logged to without Lightning, as one among its loggers.
 
     Args:
@@ -35,7 +35,7 @@ class PlainRun:
 
 
 def check_log(log: str) -> None:
-    """Refuse what is none of `Log`.
+    """Refuse what is none of `LoggedRun`.
 
     Raises:
         ValueError: With those that there are.
@@ -59,11 +59,11 @@ def columns(declarations: Mapping[str, Declaration], *, headline_only: bool) -> 
     }
 
 
-def row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[str, float]:
+def logger_row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[str, float]:
     """Cost columns of a logger's row, missing ones left out; `named` are those wanted.
 
     Example:
-        >>> row({"steps": 3.0, "flop": None}, {"steps": "cost/steps", "flop": "cost/flop"})
+        >>> logger_row({"steps": 3.0, "flop": None}, {"steps": "cost/steps", "flop": "cost/flop"})
         {'cost/steps': 3.0}
     """
     amount_of = costs.get
@@ -84,7 +84,7 @@ def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], fa
                 _log.warning("%s: %r", failed, error)
 
 
-def begin_wandb(
+def init_wandb_runs(
     loggers: Iterable[Any],
     declarations: Mapping[str, Declaration],
     header: Mapping[str, Any],
@@ -133,17 +133,19 @@ def begin_run(
             run.define_metric(f"{prefix}{name}", hidden=False, **options)
 
 
-def is_outcome(name: str) -> bool:
+def is_summary_key(name: str) -> bool:
     """Whether a name in a W&B summary is no cost column but what the run came to.
 
     Example:
-        >>> [is_outcome(name) for name in ("to_target_energy_j", "target_2_reached", "energy_j")]
+        >>> [is_summary_key(name) for name in ("to_target_energy_j", "target_2_reached", "energy_j")]
         [True, True, False]
     """
     return _OUTCOME.fullmatch(name) is not None
 
 
-def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None) -> None:
+def write_wandb_summaries(
+    loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None
+) -> None:
     """Write final costs, statics and what the run came to into the summaries of W&B runs, flat.
 
     One step of a pipeline is an image.
@@ -153,7 +155,7 @@ def end_wandb(loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Map
         end_run(run, final, prefix=prefix)
 
     _each_wandb_run(loggers, tell, "final costs could not be written to W&B")
-    if pipeline is not None and (svg := lane_picture(pipeline)) is not None:
+    if pipeline is not None and (svg := timeline_svg(pipeline)) is not None:
         _log_picture(loggers, svg)
 
 

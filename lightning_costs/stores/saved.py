@@ -17,12 +17,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from lightning_costs.core.legible import encodable, legible
+from lightning_costs.core.legible import printable, utf8_encodable
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.delimited import refuse_pointer
 from lightning_costs.stores.folder import HEADER, replace_file
 from lightning_costs.stores.header import header_from
-from lightning_costs.stores.journal import plain
+from lightning_costs.stores.journal import to_strict_json
 from lightning_costs.stores.limits import (
     MOST_HEADERS_BYTES,
     MOST_POINTS_BYTES,
@@ -30,7 +30,7 @@ from lightning_costs.stores.limits import (
     check_table,
     check_values,
 )
-from lightning_costs.stores.places import Place
+from lightning_costs.stores.places import SourcePath
 from lightning_costs.stores.recorded import check_not_newer, typed
 from lightning_costs.stores.table import OWN, cost_columns, with_costs
 
@@ -56,7 +56,7 @@ def save_runs(runs: Iterable[RunRecord], path: str | Path) -> None:
         ValueError: If the path is no `NAME.json` of this machine, if its files hold something else, if two runs have
             one id, or for more than `load_runs` would read.
     """
-    place, runs = Place.of(path), list(runs)
+    place, runs = SourcePath.of(path), list(runs)
     headers, points = Path(place.path), Path(place.beside(POINTS).path)
     if place.remote or headers.suffix != HEADERS or headers.name == HEADER:
         raise ValueError(f"expected a path NAME.json of this machine, other than {HEADER}, got {place}")
@@ -84,7 +84,7 @@ class SavedRun(NamedTuple):
     run_id: str
 
 
-def saved_at(place: Place) -> Place | None:
+def saved_at(place: SourcePath) -> SourcePath | None:
     """The file of headers, if a file is that of saved runs or holds their points."""
     headers = place.beside(HEADERS) if place.suffix == POINTS else place
     try:
@@ -94,7 +94,7 @@ def saved_at(place: Place) -> Place | None:
         return None
 
 
-def read_saved(headers: Place, key: object) -> list[tuple[SavedRun, Callable[[], RunRecord]]]:
+def read_saved(headers: SourcePath, key: object) -> list[tuple[SavedRun, Callable[[], RunRecord]]]:
     """Saved runs: what tells each from others, and how it is read. One that cannot be read concerns no other.
 
     Args:
@@ -168,10 +168,10 @@ def _text(data: Any) -> str:
 def _document(runs: Sequence[RunRecord]) -> _Document:
     headers: dict[str, dict[str, Any]] = {}
     for run in runs:
-        run_id = encodable(run.id)
+        run_id = utf8_encodable(run.id)
         if run_id in headers:
-            raise ValueError(f"expected runs of different ids, got two of {legible(run_id)!r}")
-        header = {name: plain(value) for name, value in run.header.items() if name != "run_id"}
+            raise ValueError(f"expected runs of different ids, got two of {printable(run_id)!r}")
+        header = {name: to_strict_json(value) for name, value in run.header.items() if name != "run_id"}
         headers[run_id] = {**header, "quality": _metrics(run)}
     often = Counter(
         (pointer, text) for header in headers.values() for pointer, text in _parts(header) if len(text) > _LONG
@@ -226,17 +226,17 @@ def _table(runs: Sequence[RunRecord], run_column: str) -> polars.DataFrame:
         known = {series.name for series in run.points if series.null_count() < len(series)}
         costs = [name for name in cost_columns(run.header) if name in known]
         points = typed(run.points[[*OWN, *costs, *_metrics(run)]], run.header)
-        told = polars.Series(run_column, [encodable(run.id)], polars.String).new_from_index(0, points.height)
+        told = polars.Series(run_column, [utf8_encodable(run.id)], polars.String).new_from_index(0, points.height)
         frames.append(polars.DataFrame({run_column: told, **points.to_dict()}))
     return polars.concat(frames, how="diagonal") if frames else polars.DataFrame(schema={run_column: polars.String})
 
 
-def _read_document(place: Place) -> _Document:
+def _read_document(place: SourcePath) -> _Document:
     content = place.read_at_most(MOST_HEADERS_BYTES)
     try:
         data = json.loads(content, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} holds no saved runs: {legible(str(error))}") from error
+        raise ValueError(f"{place} holds no saved runs: {printable(str(error))}") from error
     match data:
         case {"version": int(version)} if version > VERSION:
             raise ValueError(
@@ -252,7 +252,7 @@ def _read_document(place: Place) -> _Document:
     return document
 
 
-def _read_table(place: Place, document: _Document) -> dict[str, polars.DataFrame]:
+def _read_table(place: SourcePath, document: _Document) -> dict[str, polars.DataFrame]:
     """The points of each run; of a run without any, a table of none."""
     import polars
 
@@ -266,19 +266,19 @@ def _read_table(place: Place, document: _Document) -> dict[str, polars.DataFrame
         frame = polars.read_parquet(BytesIO(content))
         if frame.schema.get(column) != polars.String:
             raise ValueError(
-                f"{place} cannot be read: expected a column {legible(column)!r} of texts, which tells the run"
+                f"{place} cannot be read: expected a column {printable(column)!r} of texts, which tells the run"
             )
         ours = frame.filter(frame[column].is_in(list(document.runs)))
         by_run = ours.partition_by(column, as_dict=True, maintain_order=True, include_key=False)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        raise ValueError(f"{place} cannot be read: {legible(str(error))}") from error
+        raise ValueError(f"{place} cannot be read: {printable(str(error))}") from error
     return {run_id: by_run.get((run_id,), frame.drop(column).clear()) for run_id in document.runs}
 
 
-def _run(place: Place, document: _Document, points: Mapping[str, polars.DataFrame], run_id: str) -> RunRecord:
+def _run(place: SourcePath, document: _Document, points: Mapping[str, polars.DataFrame], run_id: str) -> RunRecord:
     import polars
 
-    where = f"{place}, run {legible(run_id)!r}"
+    where = f"{place}, run {printable(run_id)!r}"
     try:
         header = document.header(run_id)
     except ValueError as error:
@@ -298,6 +298,6 @@ def _run(place: Place, document: _Document, points: Mapping[str, polars.DataFram
         rows = rows[[name for name in (*OWN, *costs, *quality) if name in rows.columns]]
         frame = typed(with_costs(rows, header), header)
     except (Exception, polars.exceptions.PanicException) as error:  # whatever stands there, it is this run's alone
-        raise ValueError(f"the points of {where} cannot be read: {legible(repr(error))}") from error
+        raise ValueError(f"the points of {where} cannot be read: {printable(repr(error))}") from error
     quality = [name for name in quality if name in frame.columns]
     return RunRecord(header={**header, "quality": quality}, points=frame[[*OWN, *costs, *quality]], source=parquet)

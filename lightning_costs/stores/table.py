@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.core.legible import encodable
+from lightning_costs.core.legible import utf8_encodable
 from lightning_costs.core.records import CurvePoint
 from lightning_costs.stores.parquet import Columns, Kind
 
@@ -25,7 +25,7 @@ def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> d
 
 def columns_of(metrics: Iterable[str], taken: Mapping[str, Any]) -> dict[str, str]:
     """Column name of every metric; what UTF-8 lacks is escaped."""
-    plain = {name: encodable(name) for name in metrics}
+    plain = {name: utf8_encodable(name) for name in metrics}
     return {name: f"quality/{told}" if told in taken or told in OWN else told for name, told in plain.items()}
 
 

@@ -15,7 +15,7 @@ _OWN = re.compile(r"(?:system\.)?gpu\.process\.(\d+)\.powerWatts")
 _ANY = re.compile(r"(?:system\.)?gpu\.(\d+)\.powerWatts")
 
 
-class GpuEnergy(NamedTuple):
+class WandbGpuEnergy(NamedTuple):
     """Energy at the rows of a run, in J since the first sample of power, and how it was got."""
 
     at_rows_j: list[float | None]
@@ -23,7 +23,7 @@ class GpuEnergy(NamedTuple):
     method: str
 
 
-def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float | None]) -> GpuEnergy | None:
+def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float | None]) -> WandbGpuEnergy | None:
     """Integrate the power of GPUs over time: trapezoids between samples, constant power after the last.
 
     Args:
@@ -49,7 +49,7 @@ def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float |
         longest = max(float(np.diff(times).max()) for times, _ in samples)
         how = f"power of {len(samples)} GPUs ({whose}) in W&B's system metrics, integrated over samples"
         spent = [None if np.isnan(energy) else float(energy) for energy in np.atleast_1d(at_rows)]
-        return GpuEnergy(spent, total_j, f"{how} {longest:.3g} s apart at most")
+        return WandbGpuEnergy(spent, total_j, f"{how} {longest:.3g} s apart at most")
     return None
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.stores.imported import number
-from lightning_costs.stores.logged import Log, run_of_log
-from lightning_costs.stores.places import Place
-from lightning_costs.stores.reading import Reading, known_columns
-from lightning_costs.stores.rows import PREFIX, is_outcome
+from lightning_costs.stores.logged import LoggedRun, run_of_log
+from lightning_costs.stores.places import SourcePath
+from lightning_costs.stores.reading import ReadOptions, known_columns
+from lightning_costs.stores.rows import PREFIX, is_summary_key
 from lightning_costs.stores.wandb_power import gpu_energy
 
 #: How a W&B run or project is named on the command line.
@@ -33,7 +33,7 @@ _SYSTEM_SAMPLES = 40_000
 _STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "killed": "killed", "running": "running"}
 
 
-def read_offline(folder: Place, reading: Reading) -> RunRecord:
+def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
     """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account.
 
     Raises:
@@ -77,7 +77,7 @@ def read_offline(folder: Place, reading: Reading) -> RunRecord:
     )
 
 
-def read_online(path: str, reading: Reading) -> list[RunRecord]:
+def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
     """Runs of `wandb:entity/project` or `wandb:entity/project/run`, by the public API and the user's own login.
 
     Raises:
@@ -124,7 +124,7 @@ def _run(
     events: Sequence[Mapping[str, object]],
     summary: Mapping[str, object],
     config: Mapping[str, Any],
-    reading: Reading,
+    reading: ReadOptions,
     *,
     group: str | None,
     tags: Sequence[str],
@@ -152,7 +152,7 @@ def _run(
         rows = [row if spent is None else {**row, _GPU_ENERGY: spent} for row, spent in of_rows]
         summary = {**summary, _GPU_ENERGY: energy.total_j}
     run = run_of_log(
-        Log(rows=rows, step=STAMP if stamped else "_step", stamped=stamped, totals=summary),
+        LoggedRun(rows=rows, step=STAMP if stamped else "_step", stamped=stamped, totals=summary),
         reading,
         setup={**setup, **({"config": facts} if facts else {})},
         **about,
@@ -183,10 +183,10 @@ def _named(row: Mapping[str, object], before: str) -> dict[str, object]:
 
 
 def _is_outcome(name: str) -> bool:
-    return name.startswith(PREFIX) and is_outcome(name.removeprefix(PREFIX))
+    return name.startswith(PREFIX) and is_summary_key(name.removeprefix(PREFIX))
 
 
-def _records(folder: Place) -> Iterator[dict[str, Any]]:
+def _records(folder: SourcePath) -> Iterator[dict[str, Any]]:
     """The transactions of an offline run; a line that is torn ends them."""
     _client()
     called = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", folder.path]

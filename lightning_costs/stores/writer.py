@@ -32,7 +32,7 @@ RETRY_S = 1.0
 SHORT_BYTES: Final = 1 << 18
 
 
-def utc() -> str:
+def utc_now() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -115,14 +115,14 @@ class RunWriter:
         self._header = header
         table: list[bytes | None] = []
         self._try(lambda: table.append(self._folder.close(header, table=not hurry or self._short())), now=True)
-        self._folder.let_go()
+        self._folder.abandon()
         ended = self._writes and self._failed_s is None
         if self._lock is not None:
             # A run whose end is not on disk leaves the lock's file: a reader then says that it was killed.
             if ended:
                 self._lock.release()
             else:
-                self._lock.drop()
+                self._lock.abandon()
         if not ended:
             return None
         try:
@@ -131,10 +131,10 @@ class RunWriter:
             _log.warning("the run at %s could not be read back: %s", self.path, error)
             return None
         if table and table[0] is not None:
-            return RunRecord.later(header=header, read=partial(_of_table, table[0], header), source=PARQUET)
+            return RunRecord.lazy(header=header, read=partial(_of_table, table[0], header), source=PARQUET)
         journal = self.path / JOURNAL
         size = journal.stat().st_size if journal.is_file() else 0
-        return RunRecord.later(header=header, read=partial(_of_journal, journal, size, header), source=JOURNAL)
+        return RunRecord.lazy(header=header, read=partial(_of_journal, journal, size, header), source=JOURNAL)
 
     def _short(self) -> bool:
         return (self.path / JOURNAL).stat().st_size <= SHORT_BYTES

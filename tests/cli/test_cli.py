@@ -13,7 +13,7 @@ from command_line import call
 from fakes import FakeClock
 
 from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 
 
 def make_run(folder: Path, name: str, *, qualities: list[float], speed: int = 1, status: str = "finished") -> Path:
@@ -24,7 +24,7 @@ def make_run(folder: Path, name: str, *, qualities: list[float], speed: int = 1,
     for quality in qualities:
         for _ in range(2 * speed):
             recorder.step(None)
-        recorder.quality({"val/acc": quality})
+        recorder.log_metrics({"val/acc": quality})
     recorder.end(status)  # type: ignore[arg-type]
     assert recorder.path is not None
     return recorder.path
@@ -65,7 +65,7 @@ def test_show_says_whether_training_waited_for_its_batches(
             yield i
 
     recorder.begin()
-    for batch in recorder.fetching(loader()):
+    for batch in recorder.wrap_loader(loader()):
         clock.sleep(5.0)
         recorder.step(batch)
     recorder.end()
@@ -132,7 +132,7 @@ def test_a_page_under_a_tariff_says_what_a_comparison_under_it_says(
     text = page.read_text(encoding="utf-8")
     compared = compare(load_runs(runs), tariff=Tariff.from_file(tariff))
     for run in compared.runs:
-        assert f">{human(run['final']['cloud_usd'], 'usd')}<" in text
+        assert f">{format_amount(run['final']['cloud_usd'], 'usd')}<" in text
     assert "417.5" in text.split('id="setups"')[1]
     assert {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()} == before
 

@@ -28,7 +28,7 @@ def train(run: Recorder, clock: FakeClock, qualities: list[float]) -> None:
     for quality in qualities:
         clock.sleep(4)
         run.step(None)
-        run.quality({"acc": quality})
+        run.log_metrics({"acc": quality})
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def runs(tmp_path: Path) -> Path:
     first, clock = recorder(tmp_path / "costs", "restarted")
     first.begin()
     train(first, clock, [0.2])
-    state = first.state()
+    state = first.state_dict()
     train(first, clock, [0.9, 0.1])
     first.end("failed")
     second, clock = recorder(tmp_path / "costs", "restarted")
-    second.resume(state)
+    second.load_state_dict(state)
     second.begin()
     train(second, clock, [0.4, 0.5])
     second.end()

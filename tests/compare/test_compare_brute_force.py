@@ -11,7 +11,7 @@ from synthetic import declaration, make_run
 
 from lightning_costs import compare
 from lightning_costs.analysis.ranks import rank_pairs
-from lightning_costs.analysis.seeds import LEAST_RUNS, interval, median, medians, spread
+from lightning_costs.analysis.seeds import LEAST_RUNS, bootstrap_interval, median, medians, seed_spread
 
 AMOUNT = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 1.04, 2.0, 3.0, math.inf]), st.floats(0.5, 4.0))
 QUALITY = st.lists(st.one_of(st.sampled_from([0.2, 0.5, 0.8, math.nan, math.inf]), st.floats(0, 1)), max_size=6)
@@ -232,9 +232,9 @@ def test_medians_of_columns_leave_missing_rows_out(rows):
 
 @given(st.lists(st.one_of(st.just(math.inf), st.floats(0, 9)), min_size=LEAST_RUNS, max_size=8), st.randoms())
 def test_an_interval_holds_the_median_and_is_the_same_whatever_the_order(values, random):
-    first = spread(values)
+    first = seed_spread(values)
     random.shuffle(values)
-    assert spread(values) == first
+    assert seed_spread(values) == first
     assert first["low"] <= first["median"] <= first["high"]
     assert first["least"] <= first["low"]
     assert first["high"] <= first["most"]
@@ -242,18 +242,18 @@ def test_an_interval_holds_the_median_and_is_the_same_whatever_the_order(values,
 
 def test_an_interval_is_near_the_exact_distribution_of_resampled_medians():
     # Of 3**3 resamples of three values, the median is the least in 7, the middle one in 13, the most in 7.
-    assert interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
+    assert bootstrap_interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
     counts = [sorted(drawn)[2] for drawn in itertools.product(range(5), repeat=5)]
     exact = sorted(counts)
     low, high = exact[int(0.025 * len(exact))], exact[math.ceil(0.975 * len(exact)) - 1]
-    assert interval([0.0, 1.0, 2.0, 3.0, 4.0]) == (low, high)
+    assert bootstrap_interval([0.0, 1.0, 2.0, 3.0, 4.0]) == (low, high)
 
 
 def test_two_seeds_have_no_interval_and_a_run_without_a_reading_is_missing_not_slow():
-    assert spread([1.0, 2.0])["low"] is None
-    found = spread([1.0, None, math.inf, 3.0])
+    assert seed_spread([1.0, 2.0])["low"] is None
+    found = seed_spread([1.0, None, math.inf, 3.0])
     assert (found["n"], found["missing"], found["median"], found["share_reached"]) == (3, 1, 3.0, 2 / 3)
-    assert spread([None])["share_reached"] is None
+    assert seed_spread([None])["share_reached"] is None
 
 
 def test_a_group_is_never_a_mean_over_survivors():

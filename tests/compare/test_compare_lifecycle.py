@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from synthetic import INFER, declaration, life_run, make_run
 
 from lightning_costs import Tariff, compare
-from lightning_costs.analysis.lifecycle import Linear, break_even, cheapest
+from lightning_costs.analysis.lifecycle import LinearCost, break_even, cheapest
 from lightning_costs.report.lifecycle_words import life_sentences, queries_text
 from lightning_costs.report.text import comparison_text
 
-COSTS = st.builds(Linear, st.floats(0, 1e12), st.floats(0, 1e3))
+COSTS = st.builds(LinearCost, st.floats(0, 1e12), st.floats(0, 1e3))
 #: Of a size that energies have: differences do not drown in rounding.
-COARSE = st.builds(Linear, st.integers(0, 10**6).map(float), st.integers(0, 1000).map(float))
+COARSE = st.builds(LinearCost, st.integers(0, 10**6).map(float), st.integers(0, 1000).map(float))
 
 
 def pair(cmp, column="energy_j"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import declaration, make_run
 
 from lightning_costs import compare
-from lightning_costs.analysis.matched import MOST_LISTED, matched
+from lightning_costs.analysis.matched import MOST_LISTED, matched_pairs
 from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
 from lightning_costs.report.agreement import matched_lines
 
@@ -54,7 +54,7 @@ def by_loops(columns, tolerance):
 def test_matched_pairs_and_what_they_hide_are_those_of_exact_arithmetic_over_all_pairs(columns, tolerance):
     columns = {f"c{index}": column for index, column in enumerate(columns)}
     runs = [str(index) for index in range(len(columns["c0"]))]
-    rows = {row["column"]: row for row in matched(runs, columns, [None] * len(runs), tolerance)["rows"]}
+    rows = {row["column"]: row for row in matched_pairs(runs, columns, [None] * len(runs), tolerance)["rows"]}
     expected = by_loops(columns, tolerance)
     assert list(rows) == list(expected)
     for name, (pairs, hides) in expected.items():
@@ -88,7 +88,7 @@ def test_of_very_many_matched_pairs_all_are_counted_and_the_widest_is_the_widest
     params = np.linspace(1.0, 1.04, 400)
     flop = np.where(np.arange(400) < 200, 1.0, 50.0) * rng.uniform(1.0, 1.2, 400)
     columns = {"params": params.tolist(), "flop": flop.tolist()}
-    row = matched([str(i) for i in range(400)], columns, [1.0] * 400, 0.05)["rows"][0]
+    row = matched_pairs([str(i) for i in range(400)], columns, [1.0] * 400, 0.05)["rows"][0]
     first, second = np.triu_indices(400, 1)
     ratios = np.maximum(flop[first], flop[second]) / np.minimum(flop[first], flop[second])
     assert (row["pairs"], row["hides"]["flop"]["n"]) == (79_800, 79_800)
@@ -103,7 +103,7 @@ def test_of_very_many_matched_pairs_all_are_counted_and_the_widest_is_the_widest
 def test_the_pairs_that_are_listed_hide_no_less_than_any_other(columns):
     columns = {f"c{index}": column * 4 for index, column in enumerate(columns)}
     runs = [str(index) for index in range(len(columns["c0"]))]
-    for row in matched(runs, columns, [None] * len(runs), 1.0)["rows"]:
+    for row in matched_pairs(runs, columns, [None] * len(runs), 1.0)["rows"]:
         sizes = [hidden(pair) for pair in row["listed"]]
         assert sizes == pytest.approx(sorted(sizes, reverse=True))
         every = sorted((hid["most"] for hid in row["hides"].values()), reverse=True)
@@ -135,7 +135,7 @@ def test_windows_are_counted_and_searched_as_loops_over_their_pairs_do(rows, mos
 )
 def test_a_pair_at_exactly_the_tolerance_is_matched_and_does_not_differ(a, b, factor):
     columns = {"params": [a, b], "flop": [a * factor, b * factor], "other": [b * factor, a * factor]}
-    for row in matched(["a", "b"], columns, [None, None], 0.05)["rows"]:
+    for row in matched_pairs(["a", "b"], columns, [None, None], 0.05)["rows"]:
         assert row["pairs"] == 1
         assert [hid["differ"] for hid in row["hides"].values()] == [0, 0]
         assert row["listed"][0]["differ"] == []
@@ -143,7 +143,7 @@ def test_a_pair_at_exactly_the_tolerance_is_matched_and_does_not_differ(a, b, fa
 
 def test_a_pair_just_past_the_tolerance_differs():
     columns = {"params": [4.0, 4.0], "flop": [4.0, 4.200001]}
-    (row,) = matched(["a", "b"], columns, [None, None], 0.05)["rows"]
+    (row,) = matched_pairs(["a", "b"], columns, [None, None], 0.05)["rows"]
     assert row["hides"]["flop"]["differ"] == 1
 
 

@@ -9,16 +9,16 @@ import pytest
 from synthetic import zoo
 
 from lightning_costs import compare
-from lightning_costs.core.outcome import Outcome
+from lightning_costs.core.outcome import RunOutcome
 from lightning_costs.core.run_record import RunRecord
 
 
 def outcome(run: RunRecord) -> dict[str, float | bool]:
-    came_to = Outcome(run.header)
+    came_to = RunOutcome(run.header)
     metrics = run.quality_columns
     for row in run.points.iter_rows(named=True):
-        came_to.see(row["step"], {name: row[name] for name in metrics if row[name] is not None}, row)
-    return came_to.told()
+        came_to.update(row["step"], {name: row[name] for name in metrics if row[name] is not None}, row)
+    return came_to.summary()
 
 
 def with_targets(run: RunRecord, *targets: float) -> RunRecord:

@@ -5,7 +5,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.analysis.ranks import flips, kendall, rank_pairs, spearman
+from lightning_costs.analysis.ranks import discordant_pairs, kendall, rank_pairs, spearman
 
 PAIRS = st.lists(
     st.tuples(st.integers(-3, 3), st.floats(-2, 2, allow_nan=False).map(lambda x: round(x, 1))),
@@ -53,7 +53,7 @@ def test_discordant_pairs_are_counted_apart_from_ties(pairs):
 @given(PAIRS)
 def test_flips_name_each_discordant_pair_once_with_the_one_cheaper_by_the_first_in_front(pairs):
     x, y = columns(pairs)
-    found = flips([str(i) for i in range(len(x))], x, y)
+    found = discordant_pairs([str(i) for i in range(len(x))], x, y)
     assert len(found) == kendall(x, y)[2]
     assert len({frozenset(pair) for pair in found}) == len(found)
     for a, b in found:

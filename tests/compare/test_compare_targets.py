@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from synthetic import make_run
 
 from lightning_costs import compare
-from lightning_costs.analysis.targets import Course, chosen_targets, first_hits, kept_hits, spend_of, winners
+from lightning_costs.analysis.targets import (
+    EvaluationCurve,
+    chosen_targets,
+    cost_to_target,
+    first_hits,
+    first_sustained_hits,
+    winners,
+)
 
 QUALITY = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.5, math.nan, math.inf, -math.inf])), max_size=15)
 
@@ -25,15 +32,15 @@ def test_first_hit_is_the_first_finite_value_at_or_past_the_target(quality, targ
 @given(QUALITY, st.floats(0, 1), st.sampled_from(["max", "min"]))
 def test_kept_is_where_no_later_evaluation_falls_short(quality, target, mode):
     expected = [i for i in range(len(quality)) if all(reaches(value, target, mode) for value in quality[i:])]
-    assert kept_hits(np.array(quality), [target], mode).tolist() == [*expected[:1], len(quality)][:1]
+    assert first_sustained_hits(np.array(quality), [target], mode).tolist() == [*expected[:1], len(quality)][:1]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e9)), min_size=1, max_size=15), st.floats(0, 1))
 def test_cost_is_one_that_was_measured_at_an_evaluation_never_interpolated(points, target):
     quality, costs = np.array([q for q, _ in points]), np.array([c for _, c in points])
-    course = Course(list(range(len(points))), quality, {"energy_j": costs})
-    hit, kept = (int(f(quality, [target], "max")[0]) for f in (first_hits, kept_hits))
-    spend = spend_of(course, "energy_j", target, hit=hit, kept=kept, spent_at_end=1e9)
+    course = EvaluationCurve(list(range(len(points))), quality, {"energy_j": costs})
+    hit, kept = (int(f(quality, [target], "max")[0]) for f in (first_hits, first_sustained_hits))
+    spend = cost_to_target(course, "energy_j", target, hit=hit, kept=kept, spent_at_end=1e9)
     if hit == len(points):
         assert spend["cost"] == math.inf
         assert spend["first_hit"] is None

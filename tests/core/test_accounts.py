@@ -7,28 +7,28 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.accounts import ACCOUNTS, PARTS, Accounts
+from lightning_costs.core.accounts import ACCOUNTS, PARTS, TimeBuckets
 
 
-def fresh(now: float = 0.0) -> tuple[FakeClock, Accounts]:
+def fresh(now: float = 0.0) -> tuple[FakeClock, TimeBuckets]:
     clock = FakeClock(now)
-    return clock, Accounts(clock, begun_s=now)
+    return clock, TimeBuckets(clock, begun_s=now)
 
 
 def test_a_run_begins_in_setup_and_its_time_since_the_beginning_counts():
     clock = FakeClock(100.0)
-    accounts = Accounts(clock, begun_s=96.0)
+    accounts = TimeBuckets(clock, begun_s=96.0)
     assert accounts.read() == {**dict.fromkeys((*ACCOUNTS, *PARTS), 0.0), "setup": 4.0}
 
 
 def test_the_top_of_the_stack_gets_the_time():
     clock, accounts = fresh()
     clock.sleep(1)
-    accounts.rebase("train")
+    accounts.reset_to("train")
     clock.sleep(2)
-    with accounts.inside("evaluate"):
+    with accounts.bucket("evaluate"):
         clock.sleep(4)
-        with accounts.inside("checkpoint"):
+        with accounts.bucket("checkpoint"):
             clock.sleep(8)
         clock.sleep(16)
     clock.sleep(32)
@@ -41,27 +41,27 @@ def test_the_top_of_the_stack_gets_the_time():
 
 def test_waiting_for_data_is_shown_apart_and_is_training():
     clock, accounts = fresh()
-    accounts.rebase("train")
+    accounts.reset_to("train")
     clock.sleep(3)
-    with accounts.inside("data_wait"):
+    with accounts.bucket("data_wait"):
         clock.sleep(2)
     assert (accounts.read()["train"], accounts.read()["data_wait"], accounts.train_s()) == (3.0, 2.0, 5.0)
 
 
 def test_an_account_is_left_when_its_inside_raises():
     clock, accounts = fresh()
-    accounts.rebase("train")
-    with contextlib.suppress(RuntimeError), accounts.inside("evaluate"):
+    accounts.reset_to("train")
+    with contextlib.suppress(RuntimeError), accounts.bucket("evaluate"):
         clock.sleep(5)
         raise RuntimeError("diverged")
     clock.sleep(7)
     spent = accounts.read()
-    assert (accounts.top, spent["evaluate"], spent["train"]) == ("train", 5.0, 7.0)
+    assert (accounts.current, spent["evaluate"], spent["train"]) == ("train", 5.0, 7.0)
 
 
 def test_what_raises_inside_gets_out():
     def diverge():
-        with fresh()[1].inside("evaluate"):
+        with fresh()[1].bucket("evaluate"):
             raise RuntimeError("diverged")
 
     with pytest.raises(RuntimeError, match="diverged"):
@@ -70,42 +70,42 @@ def test_what_raises_inside_gets_out():
 
 def test_leaving_closes_whatever_was_left_open_inside():
     clock, accounts = fresh()
-    accounts.rebase("train")
-    with accounts.inside("evaluate"):
-        accounts.push("checkpoint")
-        accounts.push("other")
+    accounts.reset_to("train")
+    with accounts.bucket("evaluate"):
+        accounts.try_enter("checkpoint")
+        accounts.try_enter("other")
     clock.sleep(1)
-    assert (accounts.top, accounts.read()["train"]) == ("train", 1.0)
+    assert (accounts.current, accounts.read()["train"]) == ("train", 1.0)
 
 
 def test_rebase_forgets_what_was_open_and_later_pops_do_no_harm():
     clock, accounts = fresh()
-    with accounts.inside("evaluate"):
-        depth = accounts.push("checkpoint")
+    with accounts.bucket("evaluate"):
+        depth = accounts.try_enter("checkpoint")
         clock.sleep(1)
-        accounts.rebase("other")
+        accounts.reset_to("other")
         clock.sleep(2)
-        accounts.pop(depth)
+        accounts.exit(depth)
         clock.sleep(4)
     clock.sleep(8)
-    assert (accounts.top, accounts.base) == ("other", "other")
+    assert (accounts.current, accounts.root) == ("other", "other")
     assert accounts.read() == {**dict.fromkeys((*ACCOUNTS, *PARTS), 0.0), "checkpoint": 1.0, "other": 14.0}
 
 
 def test_the_base_of_the_stack_cannot_be_popped():
     _, accounts = fresh()
     for _ in range(3):
-        accounts.pop()
-    assert (accounts.top, accounts.base) == ("setup", "setup")
+        accounts.exit()
+    assert (accounts.current, accounts.root) == ("setup", "setup")
 
 
 def test_one_transition_reads_the_clock_once():
     reads = []
-    accounts = Accounts(lambda: reads.append(0) or float(len(reads)), begun_s=0.0)
+    accounts = TimeBuckets(lambda: reads.append(0) or float(len(reads)), begun_s=0.0)
     for transition in (
-        lambda: accounts.push("train"),
-        accounts.pop,
-        lambda: accounts.rebase("other"),
+        lambda: accounts.try_enter("train"),
+        accounts.exit,
+        lambda: accounts.reset_to("other"),
         accounts.read,
         accounts.train_s,
     ):
@@ -138,18 +138,18 @@ def run(program, clock, accounts):
             case "sleep":
                 clock.sleep(rest[0])
             case "push":
-                accounts.push(rest[0])
+                accounts.enter(rest[0])
             case "pop":
-                accounts.pop(rest[0])
+                accounts.exit(rest[0])
             case "rebase":
-                accounts.rebase(rest[0])
+                accounts.reset_to(rest[0])
             case "read":
                 accounts.read()
             case "inside":
-                with accounts.inside(rest[0]):
+                with accounts.bucket(rest[0]):
                     run(rest[1], clock, accounts)
             case "raise":
-                with contextlib.suppress(ZeroDivisionError), accounts.inside(rest[0]):
+                with contextlib.suppress(ZeroDivisionError), accounts.bucket(rest[0]):
                     run(rest[1], clock, accounts)
                     raise ZeroDivisionError
 
@@ -176,43 +176,43 @@ def test_no_account_ever_goes_down(program, more):
 @given(program=programs)
 def test_inside_leaves_the_stack_as_it_was_unless_it_was_cut_below(program):
     clock, accounts = fresh()
-    accounts.rebase("train")
+    accounts.reset_to("train")
     only_deeper = [step for step in program if step[0] in ("sleep", "push", "read")]
-    with accounts.inside("evaluate"):
+    with accounts.bucket("evaluate"):
         run(only_deeper, clock, accounts)
-    assert (accounts.top, accounts.base) == ("train", "train")
+    assert (accounts.current, accounts.root) == ("train", "train")
 
 
 def test_a_booked_function_is_an_inside_in_one_frame():
     clock, accounts = fresh()
-    accounts.rebase("train")
+    accounts.reset_to("train")
 
     def slow(seconds: float, *, fail: bool = False) -> float:
         clock.sleep(seconds)
-        with accounts.inside("checkpoint"):
+        with accounts.bucket("checkpoint"):
             clock.sleep(1)
         if fail:
             raise RuntimeError("diverged")
         return seconds
 
-    booked = accounts.booked(slow, "other", "Slow")
+    booked = accounts.wrap(slow, "other", "Slow")
     assert booked(2.0) == 2.0
     with contextlib.suppress(RuntimeError):
         booked(3.0, fail=True)
     spent = accounts.read()
-    assert (spent["other"], spent["checkpoint"], spent["train"], accounts.top) == (5.0, 2.0, 0.0, "train")
-    assert accounts.by_whom_s == {("other", "Slow"): 5.0}
+    assert (spent["other"], spent["checkpoint"], spent["train"], accounts.current) == (5.0, 2.0, 0.0, "train")
+    assert accounts.seconds_by_source == {("other", "Slow"): 5.0}
 
 
 def test_what_is_waited_for_is_only_training_where_training_waits():
     clock, accounts = fresh()
     told: list[str] = []
-    enter, leave = accounts.gates("data_wait", lambda: told.append("begins"), lambda: told.append("ends"))
-    accounts.rebase("train")
+    enter, leave = accounts.start_stop_hooks("data_wait", lambda: told.append("begins"), lambda: told.append("ends"))
+    accounts.reset_to("train")
     enter()
     clock.sleep(2)
     leave()
-    with accounts.inside("evaluate"):
+    with accounts.bucket("evaluate"):
         enter()
         clock.sleep(4)
         leave()
@@ -223,23 +223,23 @@ def test_what_is_waited_for_is_only_training_where_training_waits():
 def test_who_meters_by_account_is_told_before_long_accounts_change_and_never_of_short_ones():
     clock, accounts = fresh()
     seen = []
-    accounts.before_switch = lambda: seen.append(accounts.top)
-    accounts.rebase("train")
+    accounts.before_switch = lambda: seen.append(accounts.current)
+    accounts.reset_to("train")
     for account in ("data_wait", "h2d", "other"):
-        with accounts.inside(account):
+        with accounts.bucket(account):
             clock.sleep(1)
-    accounts.booked(lambda: None, "checkpoint", "ModelCheckpoint")()  # a hook of every batch
+    accounts.wrap(lambda: None, "checkpoint", "ModelCheckpoint")()  # a hook of every batch
     assert seen == ["setup"]
-    with accounts.inside("evaluate"), accounts.inside("checkpoint"):
+    with accounts.bucket("evaluate"), accounts.bucket("checkpoint"):
         clock.sleep(1)
-    accounts.rebase("other")
+    accounts.reset_to("other")
     assert seen == ["setup", "train", "evaluate", "checkpoint", "evaluate", "train"]
 
 
 def test_the_end_of_a_long_account_is_told_when_it_raises_too():
     accounts = fresh()[1]
     seen = []
-    accounts.before_switch = lambda: seen.append(accounts.top)
-    with contextlib.suppress(RuntimeError), accounts.inside("evaluate"):
+    accounts.before_switch = lambda: seen.append(accounts.current)
+    with contextlib.suppress(RuntimeError), accounts.bucket("evaluate"):
         raise RuntimeError("diverged")
     assert seen == ["setup", "evaluate"]

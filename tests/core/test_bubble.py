@@ -12,14 +12,14 @@ from torch import distributed, nn
 from torch.distributed import pipelining
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from lightning_costs.core.bubble import Shape, bubble_told, theory, theory_words
+from lightning_costs.core.bubble import PipelineShape, describe_bubble, ideal_bubble_formula, ideal_bubble_fraction
 from lightning_costs.core.missing import Missing
 
 Operation = tuple[str, int, int]
 
 
-def shape(schedule: str, p: int, m: int, v: int = 1) -> Shape:
-    return Shape(engine="torch.distributed.pipelining", schedule=schedule, stages=p, microbatches=m, chunks=v)
+def shape(schedule: str, p: int, m: int, v: int = 1) -> PipelineShape:
+    return PipelineShape(engine="torch.distributed.pipelining", schedule=schedule, stages=p, microbatches=m, chunks=v)
 
 
 @pytest.fixture
@@ -113,7 +113,9 @@ def counted_through(orders: Mapping[int, Sequence[Sequence[Operation]]], owners:
 def test_a_closed_form_is_what_torchs_order_of_operations_leaves(
     orders: Any, schedule: str, p: int, m: int, v: int
 ) -> None:
-    assert counted_through(*orders(schedule, p, m, v)) == pytest.approx(theory(shape(schedule, p, m, v)), abs=1e-12)
+    assert counted_through(*orders(schedule, p, m, v)) == pytest.approx(
+        ideal_bubble_fraction(shape(schedule, p, m, v)), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,26 +130,26 @@ def test_outside_of_where_it_holds_a_closed_form_is_missing_with_its_reason(
     orders: Any, schedule: str, p: int, m: int, v: int
 ) -> None:
     with pytest.raises(Missing, match=rf"{schedule}'s bubble holds from 2?p micro-batches on; here are {p} stages"):
-        theory(shape(schedule, p, m, v))
+        ideal_bubble_fraction(shape(schedule, p, m, v))
     assert counted_through(*orders(schedule, p, m, v)) > 0
 
 
 def test_one_f_one_b_leaves_what_gpipe_leaves_by_either_engines_name() -> None:
     for p, m in ((2, 4), (4, 16)):
-        same = {theory(shape(name, p, m)) for name in ("Schedule1F1B", "ScheduleGPipe", "TrainSchedule")}
+        same = {ideal_bubble_fraction(shape(name, p, m)) for name in ("Schedule1F1B", "ScheduleGPipe", "TrainSchedule")}
         assert same == {(p - 1) / (m + p - 1)}
 
 
 def test_a_schedule_of_ones_own_has_no_closed_form() -> None:
     with pytest.raises(Missing, match="no closed form is known for the bubble of Mine"):
-        theory_words(shape("Mine", 2, 4))
+        ideal_bubble_formula(shape("Mine", 2, 4))
 
 
 def test_in_words_the_closed_form_stands_beside_what_was_measured() -> None:
     pipeline = {"schedule": "Mine", "stages": 2, "microbatches": 4, "chunks": 1, "theory": None}
     final = {"bubble_s": 3.0, "stage_step_s": 12.0, "stage_outside_s": 0.6, "bubble_theory_fraction": None}
-    (said,) = bubble_told(pipeline, final)
+    (said,) = describe_bubble(pipeline, final)
     assert said == "pipeline bubble 25 % of stage time, 5 % outside the schedule; no closed form for Mine as it ran"
-    (said,) = bubble_told({**pipeline, "theory": "0", "chunks": 2}, {"bubble_theory_fraction": 0.0})
+    (said,) = describe_bubble({**pipeline, "theory": "0", "chunks": 2}, {"bubble_theory_fraction": 0.0})
     assert said == "pipeline bubble not measured; by its order alone Mine leaves 0 % (0 with p = 2, m = 4, v = 2)"
-    assert bubble_told(None, final) == []
+    assert describe_bubble(None, final) == []

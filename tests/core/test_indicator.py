@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lightning_costs.core.indicator import Declaration
 from lightning_costs.core.missing import Missing
 from lightning_costs.indicators import default_indicators
-from lightning_costs.indicators.base import Derived, Measured, ordered
+from lightning_costs.indicators.base import Derived, Measured, topological_order
 
 GOOD = {"name": "nap_s", "unit": "s", "kind": "counter", "family": "time"}
 
@@ -114,7 +114,7 @@ def test_derived_indicators_come_after_what_they_need_in_any_order_given():
     ]
     for seed in range(20):
         random.Random(seed).shuffle(chain)
-        assert names(ordered(chain)) == ["a_s", "b_s", "c_s", "d_s"]
+        assert names(topological_order(chain)) == ["a_s", "b_s", "c_s", "d_s"]
 
 
 @given(st.integers(1, 8), st.randoms(use_true_random=False))
@@ -124,7 +124,7 @@ def test_order_is_a_permutation_with_needs_first(n, rng):
         needs = tuple(rng.sample([i.name for i in made], k=rng.randint(0, len(made))))
         made.append(derived(f"m{k}_s", needs=needs, of=one))
     rng.shuffle(made)
-    result = ordered(made)
+    result = topological_order(made)
     assert sorted(names(result)) == sorted(names(made))
     place = {name: i for i, name in enumerate(names(result))}
     assert all(place[need] < place[i.name] for i in result if isinstance(i, Derived) for need in i.needs)
@@ -132,7 +132,7 @@ def test_order_is_a_permutation_with_needs_first(n, rng):
 
 def test_needs_in_a_circle_are_refused_by_name():
     with pytest.raises(ValueError, match=r"derived indicators need each other in a circle: b_s, c_s$"):
-        ordered(
+        topological_order(
             [
                 measured("a_s"),
                 derived("b_s", needs=("c_s",), of=one),
@@ -143,12 +143,12 @@ def test_needs_in_a_circle_are_refused_by_name():
 
 def test_an_indicator_that_needs_itself_is_a_circle():
     with pytest.raises(ValueError, match="circle: b_s"):
-        ordered([derived("b_s", needs=("b_s",), of=one)])
+        topological_order([derived("b_s", needs=("b_s",), of=one)])
 
 
 def test_two_indicators_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two indicators are named 'a_s'; pass each name once"):
-        ordered([measured("a_s"), measured("a_s")])
+        topological_order([measured("a_s"), measured("a_s")])
 
 
 # The package's own -------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_two_indicators_of_one_name_are_refused():
 
 def test_default_indicators_have_different_names_and_an_order():
     defaults = default_indicators()
-    assert len(set(names(defaults))) == len(defaults) == len(ordered(defaults))
+    assert len(set(names(defaults))) == len(defaults) == len(topological_order(defaults))
 
 
 def test_default_indicators_are_new_instances_each_time():

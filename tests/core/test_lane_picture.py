@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 from stages import gpipe, lane_of
 
-from lightning_costs.core.lane_picture import lane_picture
-from lightning_costs.core.lanes import joined
+from lightning_costs.core.lane_picture import timeline_svg
+from lightning_costs.core.lanes import merge_timelines
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -14,11 +14,11 @@ _SVG = "{http://www.w3.org/2000/svg}"
 def pipeline(p: int = 2, m: int = 3, **told: Any) -> dict[str, Any]:
     truth = gpipe(p, m)
     facts = {"schedule": "ScheduleGPipe", "stages": p, "microbatches": m, "chunks": 1}
-    return {**facts, "timeline": joined([lane_of(s, truth[s]) for s in range(p)]), **told}
+    return {**facts, "timeline": merge_timelines([lane_of(s, truth[s]) for s in range(p)]), **told}
 
 
 def test_every_pass_of_every_stage_is_a_block_with_its_words() -> None:
-    svg = lane_picture(pipeline())
+    svg = timeline_svg(pipeline())
     assert svg is not None
     tips = [title.text for title in ElementTree.fromstring(svg).iter(f"{_SVG}title")]
     assert len(tips) == 2 * 3 * 2
@@ -28,7 +28,7 @@ def test_every_pass_of_every_stage_is_a_block_with_its_words() -> None:
 
 
 def test_a_block_is_as_wide_as_it_took() -> None:
-    svg = lane_picture(pipeline(p=2, m=1))
+    svg = timeline_svg(pipeline(p=2, m=1))
     assert svg is not None
     blocks = [rect for rect in ElementTree.fromstring(svg).iter(f"{_SVG}rect") if rect.find(f"{_SVG}title") is not None]
     widths = [float(rect.attrib["width"]) for rect in blocks]
@@ -36,7 +36,7 @@ def test_a_block_is_as_wide_as_it_took() -> None:
 
 
 def test_it_brings_its_own_paper_and_runs_nothing() -> None:
-    svg = lane_picture(pipeline(schedule='</svg><script>"Mine" & yours</script>'))
+    svg = timeline_svg(pipeline(schedule='</svg><script>"Mine" & yours</script>'))
     assert svg is not None
     root = ElementTree.fromstring(svg)
     first = next(root.iter(f"{_SVG}rect"))
@@ -47,4 +47,4 @@ def test_it_brings_its_own_paper_and_runs_nothing() -> None:
 
 
 def test_where_no_step_was_kept_there_is_no_picture() -> None:
-    assert lane_picture(pipeline(timeline=None)) is None
+    assert timeline_svg(pipeline(timeline=None)) is None

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import gpipe, lane_of
 
-from lightning_costs.core.lanes import MOST_INTERVALS, Interval, busy_s, joined, shifts_us
+from lightning_costs.core.lanes import MOST_INTERVALS, Span, busy_s, clock_offsets_us, merge_timelines
 
 
 def test_processes_of_one_host_are_put_on_one_clock_by_unix_time() -> None:
     truth = gpipe(3, 4)
-    told = joined([lane_of(s, truth[s], late_s=0.01 * s) for s in (2, 0, 1)])
+    told = merge_timelines([lane_of(s, truth[s], late_s=0.01 * s) for s in (2, 0, 1)])
     assert told is not None
     assert [each["stage"] for each in told["lanes"]] == [0, 1, 2]
     for s, each in enumerate(told["lanes"]):
@@ -36,7 +36,7 @@ def test_on_clocks_that_disagree_no_microbatch_arrives_before_it_left(
     truth = gpipe(p, m)
     lanes = [lane_of(s, truth[s], node=s, clock=clock) for s in range(p)]
     lanes = [{**each, "began": each["began"] + wrong_s[s] * (s > 0)} for s, each in enumerate(lanes)]
-    told = joined(lanes)
+    told = merge_timelines(lanes)
     assert told is not None
     ends: dict[tuple[str, int, int], int] = {}
     begins: dict[tuple[str, int, int], int] = {}
@@ -53,12 +53,12 @@ def test_on_clocks_that_disagree_no_microbatch_arrives_before_it_left(
 def test_a_clock_that_is_right_is_not_moved() -> None:
     truth = gpipe(2, 4)
     lanes = [lane_of(0, truth[0]), lane_of(1, truth[1], late_s=0.005, node=1)]
-    assert shifts_us(lanes) == [0, 5000]
+    assert clock_offsets_us(lanes) == [0, 5000]
 
 
 def test_a_lane_of_any_length_is_small_enough_to_send_and_keeps_passes_before_messages() -> None:
-    passes = [Interval("F", 3, 1000 + i, 100.0 + i, 100.5 + i) for i in range(MOST_INTERVALS)]
-    messages = [Interval("S", 3, 1000 + i, 100.5 + i, 101.0 + i) for i in range(MOST_INTERVALS)]
+    passes = [Span("F", 3, 1000 + i, 100.0 + i, 100.5 + i) for i in range(MOST_INTERVALS)]
+    messages = [Span("S", 3, 1000 + i, 100.5 + i, 101.0 + i) for i in range(MOST_INTERVALS)]
     made = lane_of(0, [*passes, *messages])
     assert len(json.dumps(made)) < 64 * 1024
     assert {kind for kind, *_ in made["intervals"]} == {"F"}
@@ -75,14 +75,14 @@ def test_of_several_replicas_the_first_is_drawn_and_of_several_steps_the_one_mos
         for replica in (0, 1)
         for s in (0, 1)
     ]
-    told = joined(lanes)
+    told = merge_timelines(lanes)
     assert told is not None
     assert (told["step"], [each["rank"] for each in told["lanes"]]) == (5, [0])
-    assert joined([]) is None
+    assert merge_timelines([]) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12))
 def test_busy_seconds_are_those_of_the_union(ends: list[tuple[int, int]]) -> None:
-    intervals = [Interval("F", 0, 0, float(min(pair)), float(max(pair))) for pair in ends]
+    intervals = [Span("F", 0, 0, float(min(pair)), float(max(pair))) for pair in ends]
     covered = {second for i in intervals for second in range(int(i.begun_s), int(i.ended_s))}
     assert busy_s(intervals) == len(covered)

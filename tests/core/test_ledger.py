@@ -74,14 +74,14 @@ def test_costs_are_a_copy():
 
 def test_a_column_that_the_earlier_attempt_lacked_is_missing_as_a_counter_and_recovers_as_a_gauge():
     books = ledger()
-    books.restore({"costs": {"steps": 10.0}})
+    books.load_state_dict({"costs": {"steps": 10.0}})
     books.add({"steps": 1.0, "energy_j": 5.0, "rate_s": 2.0, "peak_bytes": 7.0})
     assert books.costs == {"steps": 11.0, "energy_j": None, "rate_s": 2.0, "peak_bytes": 7.0}
 
 
 def test_a_column_that_only_the_earlier_attempt_had_is_let_go():
     books = ledger()
-    books.restore({"costs": {"steps": 1.0, "energy_j": 2.0, "rate_s": None, "peak_bytes": None, "old_s": 4.0}})
+    books.load_state_dict({"costs": {"steps": 1.0, "energy_j": 2.0, "rate_s": None, "peak_bytes": None, "old_s": 4.0}})
     assert "old_s" not in books.costs
 
 
@@ -118,9 +118,9 @@ def test_state_then_restore_is_identity(windows):
     books, again = ledger(), ledger()
     for one in windows:
         books.add(one)
-    again.restore(json.loads(json.dumps(books.state())))
+    again.load_state_dict(json.loads(json.dumps(books.state_dict())))
     assert again.costs == books.costs
-    assert again.state() == books.state()
+    assert again.state_dict() == books.state_dict()
 
 
 @given(before=st.lists(window, max_size=8), after=st.lists(window, max_size=8))
@@ -130,7 +130,7 @@ def test_resume_equals_no_interruption(before, after):
         straight.add(one)
     for one in before:
         first.add(one)
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     for one in after:
         second.add(one)
     assert second.costs == straight.costs
@@ -138,15 +138,15 @@ def test_resume_equals_no_interruption(before, after):
 
 def test_a_state_is_a_snapshot():
     books = ledger()
-    state = books.state()
+    state = books.state_dict()
     books.add({"steps": 5.0, "energy_j": 1.0})
     assert state["costs"]["steps"] == 0.0
 
 
 def test_gauges_that_follow_from_totals_are_set_and_keep_their_last_reading():
     books = ledger()
-    books.settle({"rate_s": 3.0})
-    books.settle({"rate_s": None})
+    books.set_gauges({"rate_s": 3.0})
+    books.set_gauges({"rate_s": None})
     assert books.costs["rate_s"] == 3.0
-    books.settle({"rate_s": None}, unreadable={"rate_s"})
+    books.set_gauges({"rate_s": None}, unreadable={"rate_s"})
     assert books.costs["rate_s"] is None

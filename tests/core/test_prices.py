@@ -8,9 +8,9 @@ from importlib.resources import files
 import pytest
 
 from lightning_costs.core import prices
-from lightning_costs.core.devices import device_name
+from lightning_costs.core.devices import canonical_device_name
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.prices import PriceRow, find_price, shipped
+from lightning_costs.core.prices import PriceRow, find_price, load_price_table
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.launch.options import RunOptions
 
@@ -19,7 +19,7 @@ ROW = {"gpu": "H100 SXM", "provider": "ours", "usd_per_device_h": 1.5, "source":
 
 @pytest.fixture(autouse=True)
 def nobody_was_warned():
-    prices.warn_if_old.cache_clear()
+    prices.warn_if_stale.cache_clear()
 
 
 # Names of devices --------------------------------------------------------------------------------------------
@@ -61,11 +61,16 @@ OTHERS = (
 
 @pytest.mark.parametrize(("reported", "name"), REPORTED.items())
 def test_a_reported_name_is_one_device_of_the_table(reported, name):
-    assert device_name(reported) == name == device_name(name) == device_name(f"  {reported.upper()} ")
+    assert (
+        canonical_device_name(reported)
+        == name
+        == canonical_device_name(name)
+        == canonical_device_name(f"  {reported.upper()} ")
+    )
 
 
 @pytest.mark.parametrize("reported", OTHERS)
-@pytest.mark.parametrize("provider", sorted({row.provider for row in shipped()}))
+@pytest.mark.parametrize("provider", sorted({row.provider for row in load_price_table()}))
 def test_a_device_that_no_row_is_for_is_missing_and_never_gets_anothers_price(provider, reported):
     tariff = Tariff(provider=provider).for_device(reported)
     assert tariff.price_row is None
@@ -78,7 +83,7 @@ def test_a_device_that_no_row_is_for_is_missing_and_never_gets_anothers_price(pr
 
 
 def test_every_shipped_row_says_who_says_so_and_when_and_is_of_a_named_device():
-    for row in shipped():
+    for row in load_price_table():
         assert row.source.startswith("https://"), row
         assert date(2025, 11, 1) < date.fromisoformat(row.date) <= date(2026, 11, 24), row
         assert row.includes, row
@@ -88,7 +93,7 @@ def test_every_shipped_row_says_who_says_so_and_when_and_is_of_a_named_device():
 
 
 def test_no_two_shipped_rows_are_for_the_same():
-    keys = [(row.gpu, row.provider, row.region, row.tier) for row in shipped()]
+    keys = [(row.gpu, row.provider, row.region, row.tier) for row in load_price_table()]
     assert len(set(keys)) == len(keys)
 
 
@@ -97,7 +102,7 @@ def test_no_two_shipped_rows_are_for_the_same():
     ("T4",), ("V100 SXM2 16GB",),
 ])  # fmt: skip
 def test_current_accelerators_are_priced_at_two_providers_or_more(gpus):
-    assert len({row.provider for row in shipped() if row.gpu in gpus}) >= 2
+    assert len({row.provider for row in load_price_table() if row.gpu in gpus}) >= 2
 
 
 def test_the_share_of_an_instance_is_its_price_over_its_devices():
@@ -185,10 +190,10 @@ def test_a_provider_of_ones_own_is_known_where_its_rows_are(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="provider 'cluster' is unknown"):
         Tariff(provider="cluster")
     monkeypatch.setenv("LIGHTNING_COSTS_TARIFF", str(path))
-    assert Tariff.find(Tariff(provider="cluster")).for_device("cpu").price_row.usd_per_device_h == 0.4
+    assert Tariff.resolve(Tariff(provider="cluster")).for_device("cpu").price_row.usd_per_device_h == 0.4
     monkeypatch.delenv("LIGHTNING_COSTS_TARIFF")
     environ = {"LIGHTNING_COSTS_PROVIDER": "cluster", "LIGHTNING_COSTS_TARIFF": str(path)}
-    assert Tariff.find(environ=environ).for_device("cpu").price_row.provider == "cluster"
+    assert Tariff.resolve(environ=environ).for_device("cpu").price_row.provider == "cluster"
     path.write_text(f'[tariff]\nprovider = "cluster"\npue = 1.2\n{rows}')
     assert Tariff.from_file(path).for_device("cpu").price_row.usd_per_device_h == 0.4
 
@@ -261,7 +266,7 @@ def test_the_header_holds_the_row_and_a_tariff_from_it_is_the_same_without_the_t
         "usd_per_device_h": 6.88, "includes": "1/8 of p5.48xlarge (vCPUs, memory, disk)",
         "source": "https://aws.amazon.com/ec2/pricing/on-demand/", "date": "2026-11-09",
     }  # fmt: skip
-    monkeypatch.setattr("lightning_costs.core.tariff.shipped", tuple)
+    monkeypatch.setattr("lightning_costs.core.tariff.load_price_table", tuple)
     again = Tariff.from_dict(data)
     assert again == tariff
     assert again.for_device("NVIDIA H100 80GB HBM3") == tariff
@@ -269,4 +274,4 @@ def test_the_header_holds_the_row_and_a_tariff_from_it_is_the_same_without_the_t
 
 def test_the_shipped_file_is_toml_that_the_loader_reads_whole():
     text = files("lightning_costs.core").joinpath("prices.toml").read_text(encoding="utf-8")
-    assert len(tomllib.loads(text)["prices"]) == len(shipped()) > 30
+    assert len(tomllib.loads(text)["prices"]) == len(load_price_table()) > 30

@@ -24,7 +24,7 @@ def read(steps: int) -> polars.DataFrame:
 @pytest.fixture
 def run() -> RunRecord:
     reads.clear()
-    return RunRecord.later(header=HEADER, read=partial(read, 3), source="points.parquet")
+    return RunRecord.lazy(header=HEADER, read=partial(read, 3), source="points.parquet")
 
 
 def test_points_are_read_once_and_only_when_they_are_looked_at(run: RunRecord) -> None:
@@ -39,7 +39,7 @@ def test_a_copy_of_what_was_not_looked_at_is_not_looked_at(run: RunRecord) -> No
         assert reads == []
         assert other.points.equals(run.points)
         reads.clear()
-        run = RunRecord.later(header=HEADER, read=partial(read, 3), source="points.parquet")
+        run = RunRecord.lazy(header=HEADER, read=partial(read, 3), source="points.parquet")
 
 
 def test_a_record_with_points_is_copied_with_them(run: RunRecord) -> None:

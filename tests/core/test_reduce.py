@@ -7,16 +7,18 @@ from fakes import declared
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lightning_costs.core.records import CostVector, Place
-from lightning_costs.core.reduce import owner, reduce_ranks
+from lightning_costs.core.records import CostVector, RankInfo
+from lightning_costs.core.reduce import reading_owner, reduce_ranks
 
 SCOPES = ("rank", "device", "node", "shard_group", "replica", "job")
 
 
-def grid(replicas: int, stages: int, shards: int, per_node: int = 2) -> list[Place]:
+def grid(replicas: int, stages: int, shards: int, per_node: int = 2) -> list[RankInfo]:
     """Places of a data x pipeline x tensor parallel job."""
     coordinates = itertools.product(range(replicas), range(stages), range(shards))
-    return [Place(rank=n, node=n // per_node, replica=r, stage=s, shard=t) for n, (r, s, t) in enumerate(coordinates)]
+    return [
+        RankInfo(rank=n, node=n // per_node, replica=r, stage=s, shard=t) for n, (r, s, t) in enumerate(coordinates)
+    ]
 
 
 def reduced(amounts, places, heard=None, **declaration):
@@ -55,7 +57,7 @@ def test_a_tensor_parallel_group_is_one_owner_on_each_stage_and_replica():
 
 
 def test_the_mean_is_over_owners_not_ranks():
-    places = [Place(rank=0, node=0), Place(rank=1, node=0), Place(rank=2, node=1)]
+    places = [RankInfo(rank=0, node=0), RankInfo(rank=1, node=0), RankInfo(rank=2, node=1)]
     assert reduced([2.0, 2.0, 8.0], places, scope="node", across="mean") == 5.0
     assert reduced([2.0, 2.0, 8.0], places, scope="rank", across="mean") == 4.0
 
@@ -95,7 +97,7 @@ def test_zero_is_a_reading():
 
 
 def test_every_declared_column_comes_out_and_no_other():
-    place = Place()
+    place = RankInfo()
     vector = CostVector(place=place, amounts={"x_s": 1.0, "stranger_s": 2.0})
     declarations = {name: declared(name) for name in ("x_s", "y_s")}
     assert reduce_ranks([vector], declarations, [place]) == {"x_s": 1.0, "y_s": None}
@@ -118,9 +120,9 @@ def test_rank_order_is_irrelevant(data, places, scope, across):
 
 @given(data=st.data(), places=jobs, scope=st.sampled_from(SCOPES))
 def test_one_unheard_owner_is_enough_to_make_a_sum_missing(data, places, scope):
-    owners = sorted({owner(p, scope) for p in places})
+    owners = sorted({reading_owner(p, scope) for p in places})
     silent = data.draw(st.sampled_from(owners))
-    heard = [CostVector(place=p, amounts={"x_s": 1.0}) for p in places if owner(p, scope) != silent]
+    heard = [CostVector(place=p, amounts={"x_s": 1.0}) for p in places if reading_owner(p, scope) != silent]
     declaration = {"x_s": declared("x_s", scope=scope)}
     assert reduce_ranks(heard, declaration, places) == {"x_s": None}
 
@@ -144,7 +146,7 @@ def test_a_sum_over_ranks_is_the_sum_over_nodes_of_sums(data, places):
 
 def on_devices(devices, per_node=8):
     """Ranks that say which device of their node they train on, as each knows it of itself alone."""
-    return [Place(rank=r, node=r // per_node, replica=r, device=d) for r, d in enumerate(devices)]
+    return [RankInfo(rank=r, node=r // per_node, replica=r, device=d) for r, d in enumerate(devices)]
 
 
 def told(readings, places, name="gpu_energy_j", **declaration):
@@ -153,7 +155,7 @@ def told(readings, places, name="gpu_energy_j", **declaration):
     vectors = [
         CostVector(place=p, amounts={} if a is None else {name: a}) for p, a in zip(places, readings, strict=True)
     ]
-    known = [Place(rank=p.rank, node=p.node, replica=p.replica) for p in places]
+    known = [RankInfo(rank=p.rank, node=p.node, replica=p.replica) for p in places]
     return reduce_ranks(vectors, declared_, known)[name]
 
 
@@ -183,5 +185,5 @@ def test_a_rank_that_was_not_heard_may_have_a_device_of_its_own():
     places = on_devices(["0", "0", "1"])
     vectors = [CostVector(place=p, amounts={"x_j": 1.0}) for p in places[:2]]
     assert reduce_ranks(vectors, {"x_j": declared("x_j", scope="device")}, places) == {"x_j": None}
-    everyone = [Place(rank=r, replica=r) for r in range(3)]
+    everyone = [RankInfo(rank=r, replica=r) for r in range(3)]
     assert reduce_ranks(vectors, {"x_j": declared("x_j", scope="device")}, everyone) == {"x_j": None}

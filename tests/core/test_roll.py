@@ -8,9 +8,9 @@ from fakes import declared
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.letter import Letter, Totals, opened, sealed
-from lightning_costs.core.records import Place
-from lightning_costs.core.roll import PATIENCE_S, Roll
+from lightning_costs.core.letter import RankSnapshot, RankTotals, decode, encode
+from lightning_costs.core.records import RankInfo
+from lightning_costs.core.roll import RANK_TIMEOUT_S, RankAggregator
 
 DECLARED = {
     "samples": declared("samples", unit="samples", kind="counter", scope="replica", across="sum"),
@@ -27,9 +27,9 @@ class Ranks:
     """A job of so many ranks, two on a node, whose letters can be held back."""
 
     def __init__(self, ranks: int) -> None:
-        self.places = [Place(rank=r, node=r // 2, replica=r) for r in range(ranks)]
-        self.totals = [Totals({name: d.kind == "counter" for name, d in DECLARED.items()}) for _ in self.places]
-        self.roll = Roll(DECLARED, self.places)
+        self.places = [RankInfo(rank=r, node=r // 2, replica=r) for r in range(ranks)]
+        self.totals = [RankTotals({name: d.kind == "counter" for name, d in DECLARED.items()}) for _ in self.places]
+        self.roll = RankAggregator(DECLARED, self.places)
         self.points = 0
 
     def window(self, rank, **amounts):
@@ -40,7 +40,7 @@ class Ranks:
         return window
 
     def letter(self, rank, *, points=None, final=False, missing=(), batches=0):
-        return self.totals[rank].letter(
+        return self.totals[rank].snapshot(
             self.places[rank], points=points or self.points, batches=batches, final=final, missing=missing
         )
 
@@ -52,9 +52,9 @@ class Ranks:
             if rank == 0:
                 rank0 = own
             if rank == 0 or heard is None or rank in heard:
-                self.roll.hear(self.letter(rank, final=final, missing=missing), now_s)
-        self.roll.give_up(self.points, now_s, ending=final)
-        return self.roll.join(rank0, self.points)
+                self.roll.update(self.letter(rank, final=final, missing=missing), now_s)
+        self.roll.drop_silent_ranks(self.points, now_s, ending=final)
+        return self.roll.aggregate(rank0, self.points)
 
 
 def test_sums_count_replicas_and_nodes_once_and_clocks_are_rank_0s():
@@ -75,12 +75,12 @@ def test_a_late_rank_counts_with_its_last_totals_and_the_jobs_catch_up():
     assert ranks.point([{"samples": 8.0}] * 2).window["samples"] == 16.0
     late = ranks.point([{"samples": 8.0}] * 2, heard=())
     assert (late.window["samples"], late.even) == (8.0, None)
-    assert ranks.roll.told()["late"] == [1]
+    assert ranks.roll.report()["late"] == [1]
     caught_up = ranks.point([{"samples": 8.0}] * 2)
     assert caught_up.window["samples"] == 24.0
     assert caught_up.even is not None
     assert caught_up.even["samples"] == 32.0  # both windows since all were heard at one point: what rates are made of
-    assert "late" not in ranks.roll.told()
+    assert "late" not in ranks.roll.report()
 
 
 def test_a_rank_that_was_never_heard_has_spent_nothing_yet_and_its_gauges_wait():
@@ -94,23 +94,23 @@ def test_a_rank_that_was_never_heard_has_spent_nothing_yet_and_its_gauges_wait()
 def test_a_rank_that_is_silent_for_long_takes_what_it_alone_knows_with_it():
     ranks = Ranks(4)
     ranks.point([{"samples": 8.0, "cpu_energy_j": 1.0}] * 4, now_s=0.0)
-    for now_s in (PATIENCE_S / 2, PATIENCE_S):
+    for now_s in (RANK_TIMEOUT_S / 2, RANK_TIMEOUT_S):
         joined = ranks.point([{"samples": 8.0, "cpu_energy_j": 1.0}] * 4, heard=(1, 2), now_s=now_s)
         assert joined.window["samples"] == 24.0
-    joined = ranks.point([{"samples": 8.0, "cpu_energy_j": 1.0}] * 4, heard=(1, 2), now_s=PATIENCE_S + 1)
+    joined = ranks.point([{"samples": 8.0, "cpu_energy_j": 1.0}] * 4, heard=(1, 2), now_s=RANK_TIMEOUT_S + 1)
     assert joined.window["samples"] is None
-    assert joined.missing["samples"] == f"rank 3 was not heard for {PATIENCE_S + 1:.0f} s"
+    assert joined.missing["samples"] == f"rank 3 was not heard for {RANK_TIMEOUT_S + 1:.0f} s"
     assert joined.window["cpu_energy_j"] == 2.0  # rank 2 reads for that node
     assert joined.window["total_s"] == 0.0
-    assert ranks.roll.told()["gone"] == {"3": joined.missing["samples"]}
-    again = ranks.point([{"samples": 8.0}] * 4, now_s=PATIENCE_S + 2)  # what went missing stays so
+    assert ranks.roll.report()["gone"] == {"3": joined.missing["samples"]}
+    again = ranks.point([{"samples": 8.0}] * 4, now_s=RANK_TIMEOUT_S + 2)  # what went missing stays so
     assert again.window["samples"] is None
 
 
 def test_points_far_apart_are_no_silence():
     ranks = Ranks(2)
     ranks.point([{"samples": 8.0}] * 2, now_s=0.0)
-    joined = ranks.point([{"samples": 8.0}] * 2, heard=(), now_s=10 * PATIENCE_S)
+    joined = ranks.point([{"samples": 8.0}] * 2, heard=(), now_s=10 * RANK_TIMEOUT_S)
     assert (joined.window["samples"], joined.missing) == (8.0, {})
 
 
@@ -125,11 +125,11 @@ def test_at_the_end_a_rank_without_a_last_letter_makes_its_sums_missing():
 def test_a_last_letter_counts_however_early_its_rank_ended():
     ranks = Ranks(2)
     ranks.window(1, samples=8.0)
-    ranks.roll.hear(ranks.letter(1, points=1, final=True), 0.0)
+    ranks.roll.update(ranks.letter(1, points=1, final=True), 0.0)
     for _ in range(3):
         joined = ranks.point([{"samples": 8.0}, {}], heard=())
     assert joined.missing == {}
-    assert ranks.roll.late(ranks.points) == []
+    assert ranks.roll.pending_ranks(ranks.points) == []
 
 
 def test_a_reading_that_one_rank_lacks_is_missing_with_that_rank_named():
@@ -151,8 +151,8 @@ def test_an_older_letter_is_left_out():
     ranks.point([{"samples": 8.0}] * 2)
     old = ranks.letter(1)
     ranks.point([{"samples": 8.0}] * 2)
-    ranks.roll.hear(old, 0.0)
-    assert ranks.roll.late(2) == []
+    ranks.roll.update(old, 0.0)
+    assert ranks.roll.pending_ranks(2) == []
     assert ranks.point([{}, {}]).window["samples"] == 0.0
 
 
@@ -165,7 +165,7 @@ def test_waiting_for_a_rank_that_was_late_before_is_of_no_use():
         seen = []
         for _ in range(3):
             ranks.point([{}, {}], heard=())
-            seen.append(ranks.roll.stuck(ranks.points))
+            seen.append(ranks.roll.stalled_ranks(ranks.points))
         assert seen == expected
 
 
@@ -173,7 +173,7 @@ def test_the_slowest_rank_is_named_with_what_it_costs_the_others():
     ranks = Ranks(4)
     waits = [1.0, 1.5, 1.0, 6.0]
     ranks.point([{"data_wait_s": wait, "rank_max_lead_s": 2.0} for wait in waits])
-    told = ranks.roll.told()
+    told = ranks.roll.report()
     assert told["slowest"] == {"rank": 3, "node": 1, "ahead_s": 5.0, "data_wait_s": 6.0, "lead_s": 2.0}
     assert told["spread"]["data_wait_s"] == {"min": 1.0, "min_rank": 0, "median": 1.25, "max": 6.0, "max_rank": 3}
     assert (told["heard"], told["of"]) == (4, 4)
@@ -196,7 +196,7 @@ def test_whoever_is_late_totals_never_go_down_and_end_exact(windows, data):
 
 
 places = st.builds(
-    Place,
+    RankInfo,
     rank=st.integers(0, 2**31 - 1),
     node=st.integers(0, 10_000),
     replica=st.integers(0, 10_000),
@@ -214,7 +214,7 @@ places = st.builds(
 )
 def test_a_letter_says_what_was_written(place, points, final, columns):
     names = [f"c{n}_s" for n in range(len(columns))]
-    letter = Letter(
+    letter = RankSnapshot(
         place=place,
         points=points,
         batches=7,
@@ -222,10 +222,10 @@ def test_a_letter_says_what_was_written(place, points, final, columns):
         amounts=np.array([amount for amount, _ in columns], dtype=np.float64),
         missing=np.array([gone for _, gone in columns], dtype=np.bool_),
     )
-    data = sealed(letter, names)
+    data = encode(letter, names)
     # an empty device name and none are the same to whoever compares devices of one node
     device = place.device or None
-    read = opened(data, names)
+    read = decode(data, names)
     assert (read.place.rank, read.place.device, read.points, read.final) == (place.rank, device, points, final)
     assert np.array_equal(read.amounts, letter.amounts, equal_nan=True)
     assert np.array_equal(read.missing, letter.missing)
@@ -235,16 +235,16 @@ def test_a_letter_says_what_was_written(place, points, final, columns):
 def test_a_letter_of_other_columns_is_refused():
     letter = Ranks(1).letter(0, points=1)
     with pytest.raises(ValueError, match="rank 0 measures other columns"):
-        opened(sealed(letter, COLUMNS), [*COLUMNS[:-1], "grad_bytes"])
+        decode(encode(letter, COLUMNS), [*COLUMNS[:-1], "grad_bytes"])
     with pytest.raises(ValueError, match="a letter has"):
-        opened(b"", COLUMNS)
+        decode(b"", COLUMNS)
 
 
 def test_a_counter_that_lost_a_window_stays_without_an_amount():
-    totals = Totals({"samples": True, "param_bytes": False})
+    totals = RankTotals({"samples": True, "param_bytes": False})
     totals.add({"samples": None, "param_bytes": 4.0})
     totals.add({"samples": 8.0})
-    letter = totals.letter(Place(), points=1, batches=1, final=False, missing=["samples"])
+    letter = totals.snapshot(RankInfo(), points=1, batches=1, final=False, missing=["samples"])
     assert math.isnan(letter.amounts[0])
     assert letter.amounts[1] == 4.0
     assert letter.missing.tolist() == [True, False]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.draws import ALLOWED_IF_VARYING_S, FIRST_S, FIRST_SHARE, SHARE, Draws
+from lightning_costs.core.draws import ALLOWED_IF_VARYING_S, FIRST_S, FIRST_SHARE, SHARE, RecountSchedule
 from lightning_costs.core.strata import Strata, shares
 
 ONE = (1.0,)
@@ -16,7 +16,7 @@ ONE = (1.0,)
 
 def drawn(amounts, *, keys=None, features=None, cost_s=0.001, step_s=0.01):
     """A training: the first batch of each kind is counted, and others as they are drawn."""
-    strata, draws, spent_s, counted = Strata(lambda count: (count,)), Draws(), 0.0, 0
+    strata, draws, spent_s, counted = Strata(lambda count: (count,)), RecountSchedule(), 0.0, 0
     for n, amount in enumerate(amounts):
         key = keys[n] if keys else None
         about = features[n] if features else ONE
@@ -156,7 +156,7 @@ def test_the_mean_of_kinds_that_are_each_known_is_exact():
 
 def test_ranks_that_count_at_the_same_rate_count_the_same_batches():
     def batches(seed):
-        chance, draws, found = random.Random(seed), Draws(), []
+        chance, draws, found = random.Random(seed), RecountSchedule(), []
         for n in range(5_000):
             if n > draws.at:
                 draws.plan(

@@ -4,7 +4,7 @@ import polars as pl
 from fakes import declared
 
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.summary import html_table, sentences, summary_rows, total_of
+from lightning_costs.core.summary import describe_run, html_table, sum_known, summary_rows
 
 COLUMNS = (
     declared("energy_j", label="energy", headline=True),
@@ -49,9 +49,9 @@ def test_a_notebook_shows_the_run_and_every_text_in_it_is_escaped():
 
 
 def test_a_total_over_runs_says_how_many_do_not_know_it():
-    assert total_of([run(1.0).final, run(None).final, run(2.0).final], "energy_j") == (3.0, 1)
-    assert total_of([run(None).final], "energy_j") == (None, 1)
-    assert total_of([], "energy_j") == (None, 0)
+    assert sum_known([run(1.0).final, run(None).final, run(2.0).final], "energy_j") == (3.0, 1)
+    assert sum_known([run(None).final], "energy_j") == (None, 1)
+    assert sum_known([], "energy_j") == (None, 0)
 
 
 def test_a_run_without_a_name_is_called_by_its_identity():
@@ -66,7 +66,7 @@ def test_a_static_is_read_from_the_header():
 
 
 def test_what_the_counted_steps_say_beside_their_columns():
-    assert sentences(run(1.0).header) == []
+    assert describe_run(run(1.0).header) == []
     kinds = {"param": 2e6, "grad": 1e6, "opt_state": 5e5, "activation": 4e6, "other": 0}
     header = {
         "roofline": {"words": "155 FLOP/byte, memory-bound"},
@@ -82,7 +82,7 @@ def test_what_the_counted_steps_say_beside_their_columns():
             "uncounted_calls": {"a.b": 1, "c.d": 3},
         },
     }
-    assert sentences(header) == [
+    assert describe_run(header) == [
         "roofline of the training steps: 155 FLOP/byte, memory-bound",
         "memory at its peak, 7.15 MiB in the backward phase: parameters 1.91 MiB, gradients 977 KiB, "
         "optimizer state 488 KiB, activations 3.81 MiB",
@@ -90,7 +90,7 @@ def test_what_the_counted_steps_say_beside_their_columns():
         "FLOPs are a lower bound, no formula for: a.b (1 call), c.d (3 calls)",
     ]
     counted = {"counted_steps": 2, "batches": 200, "batches_not_counted": 0, "uncounted_calls": {}}
-    assert sentences({"census": counted}) == [], "nothing to say of a run counted in whole"
+    assert describe_run({"census": counted}) == [], "nothing to say of a run counted in whole"
 
 
 def test_who_took_time_beside_training_is_named_where_it_matters():
@@ -100,12 +100,12 @@ def test_who_took_time_beside_training_is_named_where_it_matters():
         ("other", "CSVLogger", 1.0),
         ("other", "X", 0.1),
     ]
-    said = sentences({"by_whom_s": by_whom}, {"total_s": 20.0, "other_s": 4.5, "checkpoint_s": 2.5})
+    said = describe_run({"by_whom_s": by_whom}, {"total_s": 20.0, "other_s": 4.5, "checkpoint_s": 2.5})
     assert said == [
         "4.5 s of other time: Slow 3 s, CSVLogger 1 s",
         "2.5 s of checkpoint time: ModelCheckpoint 2 s",
     ]
-    assert sentences({"by_whom_s": by_whom}, {}) == []
+    assert describe_run({"by_whom_s": by_whom}, {}) == []
 
 
 def test_how_energy_was_got_is_said_with_its_bounds_and_whose_it_is():
@@ -117,11 +117,11 @@ def test_how_energy_was_got_is_said_with_its_bounds_and_whose_it_is():
         "by_account": {"readings": 3, "detail": "..."},
         "job_share_fraction": 0.924,
     }
-    assert sentences({"indicators": {}, "energy": told}) == [
+    assert describe_run({"indicators": {}, "energy": told}) == [
         "energy: GPU by counter (NVML total energy consumption), within 70 J; "
         "CPU by model (codecarbon cpu_load), no bound",
         "NVML's energy counter over its own power: 1.012",
         "node energy is that of all who computed there: 92.4 % of the CPU time was this job's",
     ]
     nothing = {"method": "none", "instrument": "", "error_j": 0.0, "detail": ""}
-    assert sentences({"energy": {"gpu": nothing, "job_share_fraction": None}}) == []
+    assert describe_run({"energy": {"gpu": nothing, "job_share_fraction": None}}) == []

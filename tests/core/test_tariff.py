@@ -231,7 +231,7 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_file(write):
         "LIGHTNING_COSTS_PUE": "1.3",
         "LIGHTNING_COSTS_USD_PER_KWH": "0.3",
     }
-    found = Tariff.find(Tariff(pue=1.1), environ)
+    found = Tariff.resolve(Tariff(pue=1.1), environ)
     assert (found.pue, found.usd_per_kwh, found.country) == (1.1, 0.3, "POL")
 
 
@@ -242,7 +242,7 @@ def test_fields_that_belong_together_come_from_one_source(write):
         ),
         "LIGHTNING_COSTS_USD_PER_DEVICE_H": "2.0",
     }
-    found = Tariff.find(Tariff(country="FRA"), environ)
+    found = Tariff.resolve(Tariff(country="FRA"), environ)
     assert (found.country, found.region) == ("FRA", None)
     assert (found.usd_per_device_h, found.usd_per_node_h, found.source) == (2.0, None, None)
 
@@ -251,27 +251,27 @@ def test_the_users_file_lies_in_the_configuration_folder(tmp_path, write):
     write("pue = 1.4\n", "xdg/lightning-costs/tariff.toml")
     write("pue = 1.6\n", "home/.config/lightning-costs/tariff.toml")
     xdg, home = {"XDG_CONFIG_HOME": str(tmp_path / "xdg")}, {"HOME": str(tmp_path / "home")}
-    assert Tariff.find(environ=xdg | home).pue == 1.4
-    assert Tariff.find(environ=home).pue == 1.6
-    assert Tariff.find(environ={"HOME": str(tmp_path / "nobody")}) == Tariff()
+    assert Tariff.resolve(environ=xdg | home).pue == 1.4
+    assert Tariff.resolve(environ=home).pue == 1.6
+    assert Tariff.resolve(environ={"HOME": str(tmp_path / "nobody")}) == Tariff()
 
 
 def test_a_named_file_replaces_the_users_file(tmp_path, write):
     write("pue = 1.4\nusd_per_kwh = 0.4\n", "xdg/lightning-costs/tariff.toml")
     named = write("pue = 1.7\n", "named.toml")
-    found = Tariff.find(environ={"XDG_CONFIG_HOME": str(tmp_path / "xdg"), "LIGHTNING_COSTS_TARIFF": str(named)})
+    found = Tariff.resolve(environ={"XDG_CONFIG_HOME": str(tmp_path / "xdg"), "LIGHTNING_COSTS_TARIFF": str(named)})
     assert (found.pue, found.usd_per_kwh) == (1.7, None)
 
 
 def test_a_named_file_that_is_not_there_is_an_error_that_names_it(tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=r"gone\.toml"):
-        Tariff.find(environ={"LIGHTNING_COSTS_TARIFF": str(tmp_path / "gone.toml")})
+        Tariff.resolve(environ={"LIGHTNING_COSTS_TARIFF": str(tmp_path / "gone.toml")})
 
 
 def test_nothing_given_anywhere_is_a_tariff_of_nothing():
-    assert Tariff.find() == Tariff()
+    assert Tariff.resolve() == Tariff()
 
 
 def test_the_process_environment_is_the_default(monkeypatch):
     monkeypatch.setenv("LIGHTNING_COSTS_COUNTRY", "SWE")
-    assert Tariff.find().country == "SWE"
+    assert Tariff.resolve().country == "SWE"

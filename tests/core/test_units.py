@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.formatting import MISSING, digits, human
-from lightning_costs.core.units import COUNTS, PHYSICAL, UNITS, check_name
+from lightning_costs.core.formatting import MISSING, format_amount, format_number
+from lightning_costs.core.units import COUNTS, PHYSICAL, UNITS, validate_column_name
 
 #: Every column of the design's table, by its unit.
 CONTRACT = {
@@ -41,7 +41,7 @@ COLUMNS = [(name, unit) for unit, names in CONTRACT.items() for name in names.sp
 
 @pytest.mark.parametrize(("name", "unit"), COLUMNS)
 def test_every_column_of_the_design_ends_in_its_unit(name, unit):
-    check_name(name, unit)
+    validate_column_name(name, unit)
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,19 @@ def test_every_column_of_the_design_ends_in_its_unit(name, unit):
 )
 def test_a_name_that_does_not_end_in_its_unit_is_refused(name, unit):
     with pytest.raises(TypeError, match=rf"indicator name '{name}' must be its unit '{unit}' or end in '_{unit}'"):
-        check_name(name, unit)
+        validate_column_name(name, unit)
 
 
 @pytest.mark.parametrize("unit", ["", "ms", "mj", "kwh", "seconds", "percent", "s_per_s", "J"])
 def test_an_unknown_unit_is_refused_and_the_known_ones_are_listed(unit):
     with pytest.raises(TypeError, match=rf"indicator 'a_{unit}' has unit '{unit}'; expected one of s, j, w, bytes,"):
-        check_name(f"a_{unit}", unit)
+        validate_column_name(f"a_{unit}", unit)
 
 
 @pytest.mark.parametrize("name", ["Energy_j", "cost/energy_j", "energy j", "energy.gpu_j", "energy-gpu_j", "", "_"])
 def test_a_malformed_name_is_refused(name):
     with pytest.raises(TypeError, match="indicator name"):
-        check_name(name, "j")
+        validate_column_name(name, "j")
 
 
 def test_every_unit_has_a_rate_but_seconds():
@@ -85,7 +85,7 @@ def test_every_unit_has_a_rate_but_seconds():
 
 @given(unit=st.sampled_from(UNITS), prefix=st.from_regex(r"[a-z][a-z0-9]{0,8}(_[a-z0-9]{1,8}){0,3}", fullmatch=True))
 def test_any_prefix_before_the_unit_makes_a_name(unit, prefix):
-    check_name(f"{prefix}_{unit}", unit)
+    validate_column_name(f"{prefix}_{unit}", unit)
 
 
 # Amounts for people ------------------------------------------------------------------------------------------
@@ -93,14 +93,14 @@ def test_any_prefix_before_the_unit_makes_a_name(unit, prefix):
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_missing_amount_says_so_in_every_unit(unit):
-    assert human(None, unit) == MISSING == "missing"
+    assert format_amount(None, unit) == MISSING == "missing"
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_amounts_that_are_no_number_are_words_in_every_unit(unit):
-    assert human(math.inf, unit) == "not reached"
-    assert human(-math.inf, unit) == "-inf"
-    assert human(math.nan, unit) == "not a number"
+    assert format_amount(math.inf, unit) == "not reached"
+    assert format_amount(-math.inf, unit) == "-inf"
+    assert format_amount(math.nan, unit) == "not a number"
 
 
 ZERO = {
@@ -119,7 +119,7 @@ ZERO = {
 @pytest.mark.parametrize("unit", [*PHYSICAL, *COUNTS])
 @pytest.mark.parametrize("zero", [0, 0.0, -0.0])
 def test_zero_is_zero_of_the_base_unit(unit, zero):
-    assert human(zero, unit) == ZERO.get(unit, f"0 {unit}")
+    assert format_amount(zero, unit) == ZERO.get(unit, f"0 {unit}")
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
     ],
 )
 def test_an_amount_is_written_in_the_unit_a_person_would_choose(amount, unit, text):
-    assert human(amount, unit) == text
+    assert format_amount(amount, unit) == text
 
 
 @pytest.mark.parametrize("unit", [u for u in UNITS if u.endswith("_per_s")])
 @pytest.mark.parametrize("amount", [0.0, 0.25, 12.5, 1.5e7])
 def test_a_rate_ends_in_per_second(unit, amount):
-    assert human(amount, unit).endswith("/s")
+    assert format_amount(amount, unit).endswith("/s")
 
 
 SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in COUNTS}
@@ -181,8 +181,8 @@ SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for u
 
 @pytest.mark.parametrize("unit", COUNTS)
 def test_one_of_a_thing_is_singular(unit):
-    assert human(1, unit) == human(1.0, unit) == f"1 {SINGULAR[unit]}"
-    assert human(2, unit) == f"2 {unit}"
+    assert format_amount(1, unit) == format_amount(1.0, unit) == f"1 {SINGULAR[unit]}"
+    assert format_amount(2, unit) == f"2 {unit}"
 
 
 SCALES = {
@@ -207,19 +207,23 @@ def parsed(text: str) -> float:
     sign=st.sampled_from([1, -1]),
 )
 def test_the_text_is_within_half_a_percent_of_the_amount(unit, amount, sign):
-    assert parsed(human(sign * amount, unit)) == pytest.approx(sign * amount, rel=0.00501)
+    assert parsed(format_amount(sign * amount, unit)) == pytest.approx(sign * amount, rel=0.00501)
 
 
 @given(unit=st.sampled_from([u for u in (*PHYSICAL, *COUNTS) if u not in ("s", "usd", "fraction")]))
 def test_nobody_is_shown_an_exponent_between_a_thousandth_and_a_trillion(unit):
     for power in range(-3, 12):
         for lead in (1.0, 9.994, 9.996, 9.9996):
-            assert "e" not in human(lead * 10.0**power, unit).split()[0], (lead, power, human(lead * 10.0**power, unit))
+            assert "e" not in format_amount(lead * 10.0**power, unit).split()[0], (
+                lead,
+                power,
+                format_amount(lead * 10.0**power, unit),
+            )
 
 
 @given(seconds=st.floats(120, 1e9))
 def test_a_long_duration_is_whole_minutes_or_seconds_below_sixty(seconds):
-    text = human(seconds, "s")
+    text = format_amount(seconds, "s")
     if found := re.fullmatch(r"(\d+) min (\d\d) s", text):
         back, grain = 60 * int(found[1]) + int(found[2]), 1
     else:
@@ -232,10 +236,10 @@ def test_a_long_duration_is_whole_minutes_or_seconds_below_sixty(seconds):
 
 @given(seconds=st.floats(1e-9, 1e9))
 def test_a_negative_duration_is_the_positive_one_with_a_minus(seconds):
-    assert human(-seconds, "s") == "-" + human(seconds, "s")
+    assert format_amount(-seconds, "s") == "-" + format_amount(seconds, "s")
 
 
 def test_digits_writes_whole_numbers_in_full_and_others_with_three_digits():
-    assert [digits(x) for x in (0, 1, 99_999, 0.5, 12.345, 1234.5, 1e-5, 2.5e7)] == [
+    assert [format_number(x) for x in (0, 1, 99_999, 0.5, 12.345, 1234.5, 1e-5, 2.5e7)] == [
         *("0", "1", "99999", "0.500", "12.3", "1234", "1.00e-05", "2.50e+07"),
     ]

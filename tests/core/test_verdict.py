@@ -7,8 +7,8 @@ from fakes import declared
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.summary import sentences
-from lightning_costs.core.verdict import verdict
+from lightning_costs.core.summary import describe_run
+from lightning_costs.core.verdict import describe_input_stalls
 
 CUDA = {"device": "cuda", "devices": 1, "processes": 1, "strategy": "SingleDeviceStrategy"}
 
@@ -28,25 +28,25 @@ def of(data_s: float, other_s: float = 0.0, timed_s: float = 100.0, copied_s: fl
     ],
 )
 def test_the_limits_are_those_of_tensorflows_analyzer(data_s: float, word: str) -> None:
-    assert verdict(CUDA, of(data_s)) == [word]
+    assert describe_input_stalls(CUDA, of(data_s)) == [word]
 
 
 def test_other_idle_is_pythons_and_at_least_so_much() -> None:
-    assert verdict(CUDA, of(0.0, 12.0))[1:] == [
+    assert describe_input_stalls(CUDA, of(0.0, 12.0))[1:] == [
         "idle at least 12 % beside that: the host launched too late (Python between steps)"
     ]
-    assert len(verdict(CUDA, of(0.0, 2.9))) == 1
+    assert len(describe_input_stalls(CUDA, of(0.0, 2.9))) == 1
 
 
 def test_a_slow_copy_is_worth_a_word() -> None:
-    assert verdict(CUDA, of(0.0, copied_s=7.0))[1:] == [
+    assert describe_input_stalls(CUDA, of(0.0, copied_s=7.0))[1:] == [
         "copying batches took 7 % beside that: pin_memory=True may shorten it"
     ]
-    assert len(verdict(CUDA, of(0.0, copied_s=None))) == 1
+    assert len(describe_input_stalls(CUDA, of(0.0, copied_s=None))) == 1
 
 
 def test_on_a_cpu_training_itself_waits() -> None:
-    assert verdict({"device": "cpu"}, {"data_wait_s": 3.0, "train_s": 4.0, "idle_s": None}) == [
+    assert describe_input_stalls({"device": "cpu"}, {"data_wait_s": 3.0, "train_s": 4.0, "idle_s": None}) == [
         "input-bound 75 %: training waited 3 s of 4 s for batches"
     ]
 
@@ -65,7 +65,7 @@ def test_on_a_cpu_training_itself_waits() -> None:
 def test_nothing_is_said_where_readings_are_missing_or_too_short(
     setup: dict[str, Any], final: dict[str, float | None]
 ) -> None:
-    assert verdict(setup, final) == []
+    assert describe_input_stalls(setup, final) == []
 
 
 SEVERAL = {"device": "cuda", "devices": 4, "processes": 4, "strategy": "DDPStrategy"}
@@ -76,7 +76,7 @@ SEVERAL = {"device": "cuda", "devices": 4, "processes": 4, "strategy": "DDPStrat
     [{"software": {"lightning": "2.6.0"}}, {"software.pytorch-lightning": "2.7.1.dev0"}, {"software.lightning": "3.0"}],
 )
 def test_lightnings_own_reading_back_is_not_blamed_on_the_loader(software: dict[str, Any]) -> None:
-    waited, late = verdict({**SEVERAL, **software}, of(34.0, 12.0))
+    waited, late = describe_input_stalls({**SEVERAL, **software}, of(34.0, 12.0))
     assert waited == (
         "idle 34 % while batches were waited for, 34 s of 100 s, and not for the loader alone: between several "
         "processes Lightning reads a signal back before each batch (lightning#21487), so that no loading is hidden "
@@ -86,7 +86,9 @@ def test_lightnings_own_reading_back_is_not_blamed_on_the_loader(software: dict[
         "idle at least 12 % beside that: the host launched too late (Python between steps, and that signal "
         "(lightning#21487))"
     )
-    assert verdict({**SEVERAL, **software}, of(1.0)) == ["not input-bound: the devices waited 1 s of 100 s for batches"]
+    assert describe_input_stalls({**SEVERAL, **software}, of(1.0)) == [
+        "not input-bound: the devices waited 1 s of 100 s for batches"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -99,16 +101,16 @@ def test_lightnings_own_reading_back_is_not_blamed_on_the_loader(software: dict[
     ],
 )
 def test_elsewhere_there_is_no_such_signal(setup: dict[str, Any]) -> None:
-    assert verdict(setup, of(34.0))[0].startswith("input-bound 34 %: the device")
+    assert describe_input_stalls(setup, of(34.0))[0].startswith("input-bound 34 %: the device")
 
 
 def test_a_run_says_it_before_all_else() -> None:
     header = {"setup": CUDA, "roofline": {"words": "compute-bound"}, "indicators": {"idle_s": declared("idle_s")}}
-    assert sentences(header, of(34.0)) == [
+    assert describe_run(header, of(34.0)) == [
         "input-bound 34 %: the device waited 34 s of 100 s for batches",
         "roofline of the training steps: compute-bound",
     ]
-    assert sentences(header) == ["roofline of the training steps: compute-bound"]
+    assert describe_run(header) == ["roofline of the training steps: compute-bound"]
 
 
 _amounts = st.one_of(st.none(), st.floats(0, 1e9))
@@ -119,4 +121,4 @@ _amounts = st.one_of(st.none(), st.floats(0, 1e9))
     st.sampled_from([CUDA, SEVERAL, {"device": "cpu"}, {}]),
 )
 def test_whatever_a_run_holds_it_is_put_in_words_or_left_out(final: dict[str, float | None], setup: Any) -> None:
-    assert all(text and "nan" not in text and "None" not in text for text in verdict(setup, final))
+    assert all(text and "nan" not in text and "None" not in text for text in describe_input_stalls(setup, final))

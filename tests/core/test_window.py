@@ -8,7 +8,7 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.accounts import ACCOUNTS, Accounts
+from lightning_costs.core.accounts import ACCOUNTS, TimeBuckets
 from lightning_costs.core.window import Window
 
 
@@ -17,22 +17,22 @@ class Loop:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.accounts = Accounts(self.clock, 0.0)
+        self.accounts = TimeBuckets(self.clock, 0.0)
         self.window = Window(self.accounts)
         self.samples = []
 
     def begin(self, setup_s: float = 0.0):
         self.clock.sleep(setup_s)
-        self.accounts.rebase("train")
+        self.accounts.reset_to("train")
         self.window.start_clock()
         return self
 
     def batch(self, took_s=1.0, *, samples=8, tokens=None, steps=1, warm=False):
         self.clock.sleep(took_s)
-        return self.window.batch(samples=samples, tokens=tokens, optimizer_steps=steps, warm=warm)
+        return self.window.add_batch(samples=samples, tokens=tokens, optimizer_steps=steps, warm=warm)
 
     def pause(self, account, took_s):
-        with self.accounts.inside(account):
+        with self.accounts.bucket(account):
             self.clock.sleep(took_s)
 
     def close(self, **stamp):
@@ -45,7 +45,7 @@ def test_a_window_carries_its_own_length_and_what_happened_in_it():
     loop.pause("data_wait", 0.5)
     loop.batch(1.0)
     loop.pause("evaluate", 2.0)
-    loop.window.epoch()
+    loop.window.add_epoch()
     closed = loop.close(step=7, epoch=3, trigger="evaluate")
     assert (closed.step, closed.epoch, closed.trigger) == (7, 3, "evaluate")
     assert (closed.begun_s, closed.ended_s) == (0.0, 7.5)
@@ -131,7 +131,7 @@ def test_only_training_time_is_step_time():
 
 def test_training_time_before_the_clock_is_started_is_nobodys_step():
     loop = Loop()
-    loop.accounts.rebase("train")
+    loop.accounts.reset_to("train")
     loop.clock.sleep(9.0)
     loop.window.start_clock()
     loop.batch(1.0)
@@ -199,7 +199,7 @@ def told(operations, cuts):
         elif op == "pause":
             loop.pause(*rest)
         else:
-            loop.window.epoch()
+            loop.window.add_epoch()
         if n in cuts:
             loop.close()
     loop.close()
@@ -269,7 +269,7 @@ def test_repeated_batches_are_as_batches_told_one_by_one(before, like, took_s):
                 marks.append(loop.accounts.train_s())
             else:
                 loop.batch(seconds, samples=samples, tokens=tokens, steps=calls)
-        loop.window.repeat(marks, samples=samples, tokens=tokens, padding=None, calls=calls)
+        loop.window.add_repeated(marks, samples=samples, tokens=tokens, padding=None, calls=calls)
         closed.append(loop.close())
     one, all_at_once = closed
     if took_s:

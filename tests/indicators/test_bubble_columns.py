@@ -5,16 +5,16 @@ import logging
 import pytest
 from fakes import sample
 
-from lightning_costs.core.bubble import Shape
-from lightning_costs.core.records import Amount, PipelineTime, Place
+from lightning_costs.core.bubble import PipelineShape
+from lightning_costs.core.records import Amount, PipelineTime, RankInfo
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import pipeline
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.indicators.panel import Panel
+from lightning_costs.indicators.panel import IndicatorReader
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.pipeline_seen import Watched
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.pipeline_seen import InstrumentedPipeline
+from lightning_costs.probes.setting import ProbeContext
 
 
 def indicators() -> list[Indicator]:
@@ -28,24 +28,31 @@ def indicators() -> list[Indicator]:
     ]
 
 
-def panel(place: Place, schedule: str = "ScheduleGPipe") -> Panel:
+def panel(place: RankInfo, schedule: str = "ScheduleGPipe") -> IndicatorReader:
     """A rank of four micro-batches over two stages, as if it were watched."""
-    setting = Setting(place=place)
-    shape = Shape(engine="torch", schedule=schedule, stages=2, microbatches=4)
-    setting.probe(Pipeline)._watched = Watched(shape=lambda: shape, at=place, chunks=[place.stage], ranks=[place.rank])
-    opened = Panel(indicators(), setting)
+    setting = ProbeContext(place=place)
+    shape = PipelineShape(engine="torch", schedule=schedule, stages=2, microbatches=4)
+    setting.probe(Pipeline)._watched = InstrumentedPipeline(
+        shape=lambda: shape, at=place, chunks=[place.stage], ranks=[place.rank]
+    )
+    opened = IndicatorReader(indicators(), setting)
     opened.open()
     return opened
 
 
-def job(panels: list[Panel], read: list[PipelineTime]) -> dict[str, Amount]:
+def job(panels: list[IndicatorReader], read: list[PipelineTime]) -> dict[str, Amount]:
     vectors = [p.read(sample(pipeline=time)) for p, time in zip(panels, read, strict=True)]
     joined = reduce_ranks(vectors, panels[0].measured, [v.place for v in vectors])
     return panels[0].derive(joined, Tariff())
 
 
 def test_stages_of_all_replicas_are_added_before_they_are_divided() -> None:
-    places = [Place(rank=0), Place(rank=1, stage=1), Place(rank=2, replica=1), Place(rank=3, replica=1, stage=1)]
+    places = [
+        RankInfo(rank=0),
+        RankInfo(rank=1, stage=1),
+        RankInfo(rank=2, replica=1),
+        RankInfo(rank=3, replica=1, stage=1),
+    ]
     read = [PipelineTime(steps=2, step_s=4.0, busy_s=3.0, outside_s=0.25)] * 3
     slower = PipelineTime(steps=2, step_s=8.0, busy_s=3.0, outside_s=0.5)
     found = job([panel(place) for place in places], [*read, slower])
@@ -60,7 +67,7 @@ def test_stages_of_all_replicas_are_added_before_they_are_divided() -> None:
 
 
 def test_a_window_without_a_complete_step_adds_nothing_and_has_no_share() -> None:
-    opened = panel(Place())
+    opened = panel(RankInfo())
     found = job([opened], [PipelineTime()])
     assert found["bubble_s"] == found["stage_step_s"] == 0.0
     assert found["bubble_fraction"] is None
@@ -68,7 +75,7 @@ def test_a_window_without_a_complete_step_adds_nothing_and_has_no_share() -> Non
 
 
 def test_where_nothing_is_a_pipeline_all_is_missing_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    opened = Panel(indicators(), Setting())
+    opened = IndicatorReader(indicators(), ProbeContext())
     opened.open()
     with caplog.at_level(logging.WARNING):
         vector = opened.read(sample())
@@ -80,7 +87,7 @@ def test_where_nothing_is_a_pipeline_all_is_missing_without_a_warning(caplog: py
 
 
 def test_without_a_closed_form_the_bubble_is_measured_all_the_same() -> None:
-    opened = panel(Place(), schedule="Mine")
+    opened = panel(RankInfo(), schedule="Mine")
     found = job([opened], [PipelineTime(steps=1, step_s=2.0, busy_s=1.0)])
     assert found["bubble_fraction"] == 0.5
     assert opened.missing == {"bubble_theory_fraction": "no closed form is known for the bubble of Mine"}

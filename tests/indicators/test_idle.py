@@ -6,14 +6,14 @@ import pytest
 import torch
 from fakes import sample
 
-from lightning_costs.core.records import Amount, DeviceTime, Place
+from lightning_costs.core.records import Amount, DeviceTime, RankInfo
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import idle
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.indicators.panel import Panel
-from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.setting import Setting
+from lightning_costs.indicators.panel import IndicatorReader
+from lightning_costs.probes.device_steps import DeviceTimeline
+from lightning_costs.probes.setting import ProbeContext
 
 DEVICE = DeviceTime(step_times_s=(0.5, 0.5), timed_s=1.0, idle_s=0.25, idle_data_s=0.125, h2d_s=0.0625)
 
@@ -30,16 +30,16 @@ def indicators() -> list[Indicator]:
     ]
 
 
-def panel(monkeypatch: pytest.MonkeyPatch, rank: int = 0, ranks: int = 1) -> Panel:
+def panel(monkeypatch: pytest.MonkeyPatch, rank: int = 0, ranks: int = 1) -> IndicatorReader:
     """A rank's panel of a CUDA run; its events are made by whoever makes the sample."""
-    monkeypatch.setattr(DeviceSteps, "attach", classmethod(lambda cls, setting: cls(None)))
-    places = tuple(Place(rank=r) for r in range(ranks))
-    opened = Panel(indicators(), Setting(place=places[rank], places=places, device=torch.device("cuda")))
+    monkeypatch.setattr(DeviceTimeline, "attach", classmethod(lambda cls, setting: cls(None)))
+    places = tuple(RankInfo(rank=r) for r in range(ranks))
+    opened = IndicatorReader(indicators(), ProbeContext(place=places[rank], places=places, device=torch.device("cuda")))
     opened.open()
     return opened
 
 
-def job(panels: list[Panel], devices: list[DeviceTime]) -> dict[str, Amount]:
+def job(panels: list[IndicatorReader], devices: list[DeviceTime]) -> dict[str, Amount]:
     first = panels[0]
     vectors = [p.read(sample(device=device, h2d_s=0.5)) for p, device in zip(panels, devices, strict=True)]
     places = [v.place for v in vectors]
@@ -77,9 +77,9 @@ def test_a_window_in_which_the_device_completed_no_step_adds_nothing(monkeypatch
 
 
 def test_on_a_cpu_idle_is_missing_and_says_what_tells_instead() -> None:
-    opened = Panel(indicators(), Setting(device=torch.device("cpu")))
+    opened = IndicatorReader(indicators(), ProbeContext(device=torch.device("cpu")))
     opened.open()
-    opened.derive(reduce_ranks([opened.read(sample())], opened.measured, [Place()]), Tariff())
+    opened.derive(reduce_ranks([opened.read(sample())], opened.measured, [RankInfo()]), Tariff())
     why = (
         "needs a CUDA device: where a CPU trains, it works whenever it does not wait; "
         "data_wait_s against train_s says how long it waited for batches"
@@ -93,5 +93,5 @@ def test_steps_whose_begin_nobody_told_have_no_idle_rather_than_none(monkeypatch
     opened = panel(monkeypatch)
     opened.read(sample(device=DeviceTime(step_times_s=(0.5,)), h2d_s=0.0))
     assert opened.missing["idle_s"] == (
-        "needs to know when the work on a batch begins: put it in `with recorder.counting(batch):`"
+        "needs to know when the work on a batch begins: put it in `with recorder.train_batch(batch):`"
     )

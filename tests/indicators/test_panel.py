@@ -6,11 +6,11 @@ import pytest
 from fakes import derived, measured, sample
 
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.indicators.panel import Panel
-from lightning_costs.probes.setting import Setting
+from lightning_costs.indicators.panel import IndicatorReader
+from lightning_costs.probes.setting import ProbeContext
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def good(name="good_s", **more):
 
 
 def panel_of(*indicators, setting=None):
-    panel = Panel(indicators, setting or Setting())
+    panel = IndicatorReader(indicators, setting or ProbeContext())
     panel.open()
     return panel
 
@@ -115,8 +115,8 @@ def test_what_a_user_would_expect_to_work_is_said_aloud_once(said):
 
 
 def test_only_rank_0_says_it(said):
-    places = (Place(rank=0), Place(rank=1))
-    panel = panel_of(measured("a_s", opens=OSError("x")), setting=Setting(place=places[1], places=places))
+    places = (RankInfo(rank=0), RankInfo(rank=1))
+    panel = panel_of(measured("a_s", opens=OSError("x")), setting=ProbeContext(place=places[1], places=places))
     assert panel.missing == {"a_s": "OSError (its text is in the log)"}
     assert said() == []
 
@@ -166,8 +166,8 @@ def test_a_derived_counter_that_needs_a_missing_one_says_why():
 
 
 def test_paced_readings_are_shared_by_close_train_points_and_lose_no_column_that_needs_them():
-    held = measured("held_bytes", "bytes", kind="gauge", reads=iter([5.0, 7.0]), paced=True)
-    spent = measured("spent_j", reads=iter([3.0, 4.0]), paced=True)
+    held = measured("held_bytes", "bytes", kind="gauge", reads=iter([5.0, 7.0]), rate_limited=True)
+    spent = measured("spent_j", reads=iter([3.0, 4.0]), rate_limited=True)
     both = derived("byte_j", needs=("held_bytes", "spent_j"), of=lambda w: w["held_bytes"] * w["spent_j"])
     panel = panel_of(held, spent, both)
     read = []
@@ -203,7 +203,7 @@ def test_a_need_that_no_indicator_measures_is_named_as_one(kind):
 
 
 def test_two_processes_of_which_one_is_heard_miss_sums_with_a_reason_and_keep_rank_0s_own():
-    places = (Place(rank=0), Place(rank=1, replica=1))
+    places = (RankInfo(rank=0), RankInfo(rank=1, replica=1))
     panel = panel_of(
         good("clock_s", across="rank0"),
         good("samples", unit="samples", scope="replica"),
@@ -211,11 +211,11 @@ def test_two_processes_of_which_one_is_heard_miss_sums_with_a_reason_and_keep_ra
         good("peak_bytes", kind="gauge"),
         measured("quiet_bytes", kind="gauge", reads=[None]),
         derived("half_samples", "samples", needs=("samples",), of=lambda w: w["samples"] / 2),
-        setting=Setting(place=places[0], places=places),
+        setting=ProbeContext(place=places[0], places=places),
     )
     own = panel.read(sample())
     job = reduce_ranks([own], {n: d for n, d in panel.declarations.items() if n != "half_samples"}, places)
-    panel.note_unheard(own, job, None)
+    panel.mark_unreported(own, job, None)
     window = panel.derive(job, Tariff())
     assert (window["clock_s"], window["energy_j"]) == (1.0, 1.0)
     assert (window["samples"], window["peak_bytes"]) == (None, None)
@@ -256,7 +256,7 @@ def test_closing_lets_the_probes_go():
         def detach(self):
             self.let_go = True
 
-    setting = Setting()
+    setting = ProbeContext()
     instrument = setting.probe(Instrument)
     assert setting.probe(Instrument) is instrument is setting.attached(Instrument)
     panel_of(good(), setting=setting).close()
@@ -273,7 +273,7 @@ def test_a_probe_that_cannot_be_let_go_does_not_fail_a_finished_run(said):
         def detach(self):
             raise OSError("library was unloaded")
 
-    setting = Setting()
+    setting = ProbeContext()
     setting.probe(Stuck)
     panel_of(good(), setting=setting).close()
     assert len(said()) == 1
@@ -285,8 +285,8 @@ def test_columns_keep_the_order_in_which_they_were_given():
 
 
 def test_the_lowest_rank_of_a_node_reads_for_it():
-    places = [Place(rank=0), Place(rank=1), Place(rank=2, node=1), Place(rank=3, node=1)]
-    assert [Setting(place=p, places=places).first_on_node for p in places] == [True, False, True, False]
+    places = [RankInfo(rank=0), RankInfo(rank=1), RankInfo(rank=2, node=1), RankInfo(rank=3, node=1)]
+    assert [ProbeContext(place=p, places=places).first_on_node for p in places] == [True, False, True, False]
 
 
 def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it():
@@ -315,17 +315,17 @@ def test_a_gauge_of_totals_divides_what_was_added_up_and_never_a_window():
     window = panel.derive({"train_energy_j": 5.0, "samples": 1.0}, Tariff())
     assert "sample_energy_j" not in window
     totals = {"train_energy_j": 30.0, "samples": 4.0, "sample_energy_j": 99.0}
-    assert panel.of_totals(totals, Tariff()) == {"sample_energy_j": 7.5}
+    assert panel.derive_from_totals(totals, Tariff()) == {"sample_energy_j": 7.5}
 
 
 def test_a_gauge_of_totals_is_missing_with_its_need():
     panel = panel_of(good("train_energy_j"), measured("samples", unit="samples", opens=Missing("no")), per_sample())
-    assert panel.of_totals({"train_energy_j": 30.0, "samples": None}, Tariff()) == {"sample_energy_j": None}
+    assert panel.derive_from_totals({"train_energy_j": 30.0, "samples": None}, Tariff()) == {"sample_energy_j": None}
     assert panel.missing["sample_energy_j"] == "needs samples: no"
 
 
 def test_a_train_point_between_readings_is_told_from_one_that_reads():
-    panel = panel_of(good("spent_j", paced=True))
+    panel = panel_of(good("spent_j", rate_limited=True))
     said_ = []
     for ended_s, trigger in ((1.0, "train"), (1.1, "train"), (1.2, "evaluate"), (1.3, "train"), (1.8, "train")):
         panel.read(sample(ended_s=ended_s, trigger=trigger))

@@ -239,7 +239,7 @@ def test_it_warns_once_with_the_step_at_which_all_is_used(lightning: ModuleType,
 def test_a_plan_beyond_the_budget_is_told_early_with_its_interval(
     lightning: ModuleType, tmp_path: Path, warned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_costs.recorder.LEAST_WINDOW_S", 0.0)
+    monkeypatch.setattr("lightning_costs.recorder.MIN_READ_INTERVAL_S", 0.0)
     fit(lightning, tmp_path, {"bead_calls": 70, "steps": 1000})
     (ahead,) = [said for said in warned() if "as planned" in said]
     assert (
@@ -320,14 +320,14 @@ def test_a_total_that_goes_missing_is_told_once_and_training_goes_on(
 def test_a_fault_of_measuring_is_told_and_training_goes_on(
     lightning: ModuleType, tmp_path: Path, warned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, looks = lightning_costs.budget.Budget.look, iter(range(3))
+    look, looks = lightning_costs.budget.Budget.update, iter(range(3))
 
     def broken(*args: Any, **options: Any) -> Any:
         if next(looks, None) is None:
             raise RuntimeError("a fault of ours")
         return look(*args, **options)
 
-    monkeypatch.setattr("lightning_costs.core.budget.Budget.look", broken)
+    monkeypatch.setattr("lightning_costs.core.budget.Budget.update", broken)
     assert fit(lightning, tmp_path, {"bead_calls": 12}, val=True, max_epochs=3).global_step == 24
     assert sum("the budget is held no longer" in said for said in warned()) == 1
 

@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_costs import load_runs
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.fabric import FabricMonitor, finish
+from lightning_costs.fabric import FabricMonitor, end_runs
 from lightning_costs.probes import energy
-from lightning_costs.probes.fabric import callbacks, facts
+from lightning_costs.probes.fabric import callbacks, fabric_setup
 
 STEP_FLOP = 3 * 2 * (16 * 32 + 32 * 4) - 2 * 16 * 32
 
@@ -57,14 +57,14 @@ class Script:
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Script]:
     yield Script(tmp_path)
-    finish()
+    end_runs()
     assert not _get_current_dispatch_mode_stack()
 
 
 @pytest.fixture
 def ended(tmp_path: Path) -> Callable[[], RunRecord]:
     def ended() -> RunRecord:
-        finish()
+        end_runs()
         (run,) = load_runs(tmp_path)
         return run
 
@@ -178,7 +178,7 @@ def test_the_next_fabric_that_trains_begins_the_next_run(script: Script, tmp_pat
     for _ in range(2):
         for batch in second.loader:
             second.train(batch)
-    finish()
+    end_runs()
     first, then = sorted(load_runs(tmp_path), key=lambda run: float(run.final["steps"] or 0))
     assert [first.final["steps"], then.final["steps"]] == [8, 16]
     assert first.points["time"].max() < then.points["time"].min()  # type: ignore[operator]
@@ -241,7 +241,7 @@ def test_a_fabric_without_a_monitor_is_as_ever(script: Script, tmp_path: Path) -
     for x, y in fabric.setup_dataloaders(data()):
         fabric.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
-    finish()
+    end_runs()
     assert not list(tmp_path.iterdir())
 
 
@@ -277,7 +277,7 @@ def test_what_the_adapter_wraps_and_reads_is_there(name: str) -> None:
         assert callable(getattr(kind, method))
     fabric = kind(accelerator="cpu", devices=1)
     assert callbacks(fabric) == []
-    assert facts(fabric) == {
+    assert fabric_setup(fabric) == {
         "precision": "32-true", "strategy": "SingleDeviceStrategy", "accelerator": "CPUAccelerator"
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from faults import moments, places, with_fault
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 
 from lightning_costs import CostBudget, CostMonitor
-from lightning_costs.fabric import FabricMonitor, finish
+from lightning_costs.fabric import FabricMonitor, end_runs
 
 pytestmark = pytest.mark.integration
 
@@ -88,7 +88,7 @@ def fabric_script(name: str, folder: Path, *, measured: bool) -> Callable[[], An
                 losses += [net(x).sum().item() for x, _ in val]
             fabric.log_dict({"val/loss": losses[-1]}, step=epoch)
             fabric.save(folder / "state.ckpt", {"net": net})
-        finish()
+        end_runs()
         return losses, generators()
 
     return work

@@ -14,8 +14,8 @@ from lightning_models import data, namespace, trainer
 from lightning_costs import CostMonitor, default_indicators
 from lightning_costs.core.records import DeviceTime, StepSample
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.device_steps import DeviceTimeline
+from lightning_costs.probes.setting import ProbeContext
 
 pl = namespace("lightning.pytorch")
 
@@ -44,8 +44,8 @@ class Heard(Measured):
     def __init__(self) -> None:
         self.windows: list[DeviceTime] = []
 
-    def open(self, setting: Setting) -> None:
-        setting.probe(DeviceSteps)
+    def open(self, setting: ProbeContext) -> None:
+        setting.probe(DeviceTimeline)
 
     def read(self, sample: StepSample) -> float:
         assert sample.device is not None
@@ -59,7 +59,7 @@ class Heard(Measured):
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch, only_sleeps: FakeClock) -> Heard:
-    monkeypatch.setattr(DeviceSteps, "attach", classmethod(lambda cls, setting: cls(HostEvents())))
+    monkeypatch.setattr(DeviceTimeline, "attach", classmethod(lambda cls, setting: cls(HostEvents())))
     return Heard()
 
 
@@ -149,14 +149,14 @@ def test_handing_batches_over_is_no_idle_and_that_of_an_evaluation_is_nobodys(tm
     assert monitor.run.final["train_s"] == pytest.approx(20 * 0.04)
 
 
-@pytest.mark.parametrize("call", ["copying", "copied", "end"])
+@pytest.mark.parametrize("call", ["mark_h2d_start", "mark_h2d_end", "end"])
 def test_a_fault_of_the_timeline_ends_the_measuring_and_not_the_training(
     tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
     def broken(self: Any) -> None:
         raise RuntimeError("no more events")
 
-    monkeypatch.setattr(DeviceSteps, call, broken)
+    monkeypatch.setattr(DeviceTimeline, call, broken)
     steps: list[int] = []
 
     class Counts(Sleeping):

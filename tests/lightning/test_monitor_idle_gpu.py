@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_costs import CostMonitor
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.verdict import verdict
-from lightning_costs.probes.device_steps import CudaEvents, DeviceSteps
+from lightning_costs.core.verdict import describe_input_stalls
+from lightning_costs.probes.device_steps import CudaEvents, DeviceTimeline
 
 pytestmark = [
     pytest.mark.gpu,
@@ -196,16 +196,16 @@ def shares(run: RunRecord) -> Shares:
 def test_a_device_bound_run_does_not_idle(tmp_path: Path) -> None:
     run, truth = profiled(tmp_path, Busy())
     ours = shares(run)
-    print(f"work {1e3 * work_s():.1f} ms; {truth}; {ours}; {verdict(run.header['setup'], run.final)}")
+    print(f"work {1e3 * work_s():.1f} ms; {truth}; {ours}; {describe_input_stalls(run.header['setup'], run.final)}")
     assert truth.idle < 0.05
     assert ours.idle == pytest.approx(truth.idle, abs=0.02)
-    assert verdict(run.header["setup"], run.final)[0].startswith("not input-bound")
+    assert describe_input_stalls(run.header["setup"], run.final)[0].startswith("not input-bound")
 
 
 def test_a_host_bound_run_idles_for_python(tmp_path: Path) -> None:
     run, truth = profiled(tmp_path, Busy(python_s=1.6 * work_s()))
     ours = shares(run)
-    said = verdict(run.header["setup"], run.final)
+    said = describe_input_stalls(run.header["setup"], run.final)
     print(f"work {1e3 * work_s():.1f} ms; {truth}; {ours}; {said}")
     assert 0.2 < truth.idle < 0.8
     assert ours.idle == pytest.approx(truth.idle, abs=0.02)
@@ -219,7 +219,7 @@ def test_an_input_bound_run_idles_for_its_batches(tmp_path: Path, accumulate: in
     load_s = 1.6 * work_s()
     run, truth = profiled(tmp_path, Busy(load_s=load_s), steps=48 // accumulate, accumulate_grad_batches=accumulate)
     ours = shares(run)
-    said = verdict(run.header["setup"], run.final)
+    said = describe_input_stalls(run.header["setup"], run.final)
     print(f"work {1e3 * work_s():.1f} ms; {truth}; {ours}; {said}")
     assert truth.works == 48
     assert 0.2 < truth.idle < 0.8
@@ -273,13 +273,13 @@ def test_steps_transfers_and_points_do_not_synchronise(tmp_path: Path) -> None:
 
 def test_marks_cost_microseconds_and_make_no_events_once_there_are_enough() -> None:
     events = CudaEvents(torch.device("cuda", 0))
-    probe: DeviceSteps[torch.cuda.Event] = DeviceSteps(events)
+    probe: DeviceTimeline[torch.cuda.Event] = DeviceTimeline(events)
 
     def batches(count: int) -> float:
         began = time.perf_counter()
         for _ in range(count):
-            probe.copying()
-            probe.copied()
+            probe.mark_h2d_start()
+            probe.mark_h2d_end()
             probe.begin(0.0)
             probe.end()
             probe.stepped(steady=True)

@@ -150,8 +150,8 @@ def test_nothing_is_done_on_an_error_that_its_caller_would_wait_for(
     monkeypatch.setattr("lightning_costs.callback._print_summary", noted("summary"))
     monkeypatch.setattr("lightning_costs.stores.folder.parquet", noted("table"))
     monkeypatch.setattr("lightning_costs.stores.folder.read_journal", noted("read back"))
-    monkeypatch.setattr("lightning_costs.probes.parameters.nonzero", lambda _: done.append("all parameters") or 1)
-    monkeypatch.setattr("lightning_costs.probes.inference.infer", noted("inference"))
+    monkeypatch.setattr("lightning_costs.probes.parameters.count_nonzero", lambda _: done.append("all parameters") or 1)
+    monkeypatch.setattr("lightning_costs.probes.inference.benchmark_inference", noted("inference"))
     monkeypatch.setattr(writer, "SHORT_BYTES", 0)  # as a long run's journal is
     monitor = CostMonitor(save_dir=tmp_path)
     fit = trainer(pl, monitor, Fails(error), log_every_n_steps=4)

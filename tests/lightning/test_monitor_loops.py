@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
 from lightning_costs.core import draws
 from lightning_costs.core.run_record import RunRecord
-from lightning_costs.probes.stride import Stride
+from lightning_costs.probes.stride import RepeatedStepFastPath
 
 pl = namespace("lightning.pytorch")
 
@@ -353,7 +353,7 @@ def test_a_fault_in_measuring_itself_is_said_once_and_training_goes_on(
     def fault(*_: Any, **__: Any) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("lightning_costs.core.window.Window.batch", fault)
+    monkeypatch.setattr("lightning_costs.core.window.Window.add_batch", fault)
     fitted = trainer(pl, CostMonitor(save_dir=tmp_path))
     fitted.fit(classifier(pl), data(), data())
     assert fitted.global_step == 16
@@ -448,10 +448,10 @@ def test_steps_that_repeat_are_counted_like_any_other(
         assert monitor.run is not None
         return monitor.run
 
-    again = Stride._again
-    monkeypatch.setattr(Stride, "_again", lambda self: (booked.append(again(self)), booked[-1])[1])
+    again = RepeatedStepFastPath._try_record
+    monkeypatch.setattr(RepeatedStepFastPath, "_try_record", lambda self: (booked.append(again(self)), booked[-1])[1])
     fast = fitted("fast")
-    monkeypatch.setattr(Stride, "_again", lambda self: False)
+    monkeypatch.setattr(RepeatedStepFastPath, "_try_record", lambda self: False)
     slow = fitted("slow")
     assert any(booked) == (options.get("log_every_n_steps") != 1 and "accumulate_grad_batches" not in options)
     counted = [

@@ -11,7 +11,7 @@ from fakes import measured
 from lightning_models import NAMESPACES, classifier, data, namespace
 
 from lightning_costs import CostMonitor, Tariff, compare, load_run, load_runs
-from lightning_costs.core.grid import intensity
+from lightning_costs.core.grid import lookup_carbon_intensity
 from lightning_costs.core.rates import PRICED
 from lightning_costs.indicators import price
 from lightning_costs.stores.folder import HEADER
@@ -111,7 +111,7 @@ def test_no_socket_is_opened_from_the_tariff_to_the_re_priced_run(pl, tmp_path, 
 
     for name in ("socket", "create_connection", "getaddrinfo", "gethostbyname"):
         monkeypatch.setattr(socket, name, refuse)
-    intensity.cache_clear()
+    lookup_carbon_intensity.cache_clear()
     tariff = Tariff(country="DE", provider="lambda", usd_per_kwh=0.3)
     monitor = CostMonitor(save_dir=tmp_path, monitor="val/acc", mode="max", tariff=tariff)
     trainer(pl, 1, monitor).fit(classifier(pl), data(), data(16))

@@ -62,7 +62,7 @@ try:
         for epoch in range(3):
             for batch in data(32):
                 recorder.step(batch)
-            recorder.quality({"acc": 0.3 * epoch})
+            recorder.log_metrics({"acc": 0.3 * epoch})
             run.log({"acc": 0.3 * epoch, **recorder.row()})
     run.finish()
     from wandb.agents.pyagent import Agent

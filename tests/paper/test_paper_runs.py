@@ -45,14 +45,14 @@ SOURCE = """
         recorder = Recorder(
             module=model, optimizers=[optimizer], monitor="val/acc", mode="max", save_dir=job.folder, name=job.name
         )
-        recorder.tell({"group": job.arm, "job": job.facts})
+        recorder.add_metadata({"group": job.arm, "job": job.facts})
         with recorder:
             for step in range(3):
-                with recorder.counting(batch):
+                with recorder.train_batch(batch):
                     model(batch).sum().backward()
                     optimizer.step()
                 recorder.step(batch)
-                recorder.quality({"val/acc": step / 2})
+                recorder.log_metrics({"val/acc": step / 2})
 
     STUDY = Study(
         name="NAME", title="Widths", part="Table 0", monitor="val/acc", mode="max",
@@ -120,7 +120,7 @@ def test_what_is_trained_is_not_trained_again(trained: Trained) -> None:
 def test_a_run_that_was_cut_short_or_had_other_settings_is_no_substitute(
     mine: str, trained: Trained, tmp_path: Path
 ) -> None:
-    job = trained.copied(jobs_of(mine, tmp_path)[0], tmp_path)
+    job = trained.on_h2d_end(jobs_of(mine, tmp_path)[0], tmp_path)
     header = tmp_path / trained.runs[0].id / "header.json"
     text = header.read_text(encoding="utf-8")
     for old, new in (('"finished"', '"killed"'), ('"lr": 0.1', '"lr": 0.2')):
@@ -136,7 +136,7 @@ def test_a_run_that_was_cut_short_or_had_other_settings_is_no_substitute(
 def test_a_run_that_shared_the_machine_is_trained_again_where_that_is_asked(
     mine: str, trained: Trained, tmp_path: Path
 ) -> None:
-    job = trained.copied(jobs_of(mine, tmp_path)[0], tmp_path)
+    job = trained.on_h2d_end(jobs_of(mine, tmp_path)[0], tmp_path)
     first = trained.runs[0]
     header = tmp_path / first.id / "header.json"
     said = json.loads(header.read_text(encoding="utf-8"))

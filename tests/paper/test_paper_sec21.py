@@ -18,7 +18,7 @@ from examples.paper.claims import Results, Verdict, final
 from examples.paper.sec21 import OPTIMIZERS, STUDY, OuterSteps, Within, build, more, no_less, times
 from examples.paper.study import Job
 from lightning_costs import load_run
-from lightning_costs.analysis.seeds import spread
+from lightning_costs.analysis.seeds import seed_spread
 from lightning_costs.core.records import StepSample
 from lightning_costs.core.run_record import RunRecord
 
@@ -122,7 +122,7 @@ def job_of(arm: str) -> Job:
 
 def of_seeds(values: list[float | None]) -> Results:
     """Results in which every pair of seeds compares like this."""
-    return cast(Results, SimpleNamespace(paired=lambda *_: spread(values)))
+    return cast(Results, SimpleNamespace(paired=lambda *_: seed_spread(values)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_costs.probes.access import extent_bytes, moved_bytes, results
+from lightning_costs.probes.access import bytes_accessed, footprint_bytes, output_tensors
 
 N = 24
 
@@ -18,7 +18,7 @@ def moved(step) -> int:
     class Sum(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            self.total += moved_bytes(func, args, kwargs or {}, results(out))
+            self.total += bytes_accessed(func, args, kwargs or {}, output_tensors(out))
             return out
 
     mode = Sum()
@@ -55,7 +55,7 @@ def test_vectors_that_an_operator_moves(what, step, vectors):
 
 
 def test_an_expanded_dimension_is_stored_once():
-    assert extent_bytes(torch.zeros(8, 1).expand(8, 1000)) == 8 * 4
+    assert footprint_bytes(torch.zeros(8, 1).expand(8, 1000)) == 8 * 4
     assert moved(lambda: torch.zeros(1, N).expand(5, N) + torch.zeros(5, N)) == (1 + 5) * VECTOR + (1 + 5 + 5) * VECTOR
 
 
@@ -77,7 +77,7 @@ def test_rows_that_are_put_into_a_table_are_what_is_written():
 
 def test_a_sparse_tensor_is_its_indices_and_values():
     sparse = torch.eye(6).to_sparse()
-    assert extent_bytes(sparse.coalesce()) == 6 * 4 + 2 * 6 * 8
+    assert footprint_bytes(sparse.coalesce()) == 6 * 4 + 2 * 6 * 8
 
 
 @given(rows=st.integers(1, 9), columns=st.integers(1, 9), dtype=st.sampled_from([torch.float32, torch.float64]))

@@ -9,13 +9,13 @@ import torch
 from codecarbon.core import gpu_amd
 from fakes import FakeClock
 
-from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.accounts import TimeBuckets
 from lightning_costs.core.missing import Missing
 from lightning_costs.probes import amd as probe
 from lightning_costs.probes import energy
 from lightning_costs.probes.amd import AmdEnergy
 from lightning_costs.probes.energy import EnergyMeters
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 #: Microjoules that one count of the accumulator is worth on an MI200 and MI300.
 RESOLUTION_UJ = 15.259
@@ -98,9 +98,9 @@ def test_the_device_that_trains_is_found_by_its_address_and_its_accumulator_read
 
 
 def test_a_rocm_build_of_torch_is_metered_by_amdsmi_and_not_by_nvml(machine, monkeypatch):
-    monkeypatch.setattr(energy, "cpu_meter", energy.NoDevice)
-    monkeypatch.setattr(energy, "ram_meter", energy.NoDevice)
-    meters = EnergyMeters.attach(Setting(device=ROCM, accounts=Accounts(machine.clock, begun_s=0.0)))
+    monkeypatch.setattr(energy, "cpu_meter", energy.NullMeter)
+    monkeypatch.setattr(energy, "ram_meter", energy.NullMeter)
+    meters = EnergyMeters.attach(ProbeContext(device=ROCM, accounts=TimeBuckets(machine.clock, begun_s=0.0)))
     assert meters.method("gpu") == "counter: amdsmi energy accumulator, by PCI address, through codecarbon"
 
 

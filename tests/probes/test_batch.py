@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.probes.batch import input_ids_tokens, look
+from lightning_costs.probes.batch import input_ids_tokens, inspect_batch
 
 X, Y = torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64)
 Pair = namedtuple("Pair", "x y")
@@ -40,43 +40,43 @@ SHAPES = (((8, 3), torch.float32), ((8,), torch.int64))
     ids=lambda b: type(b).__name__,
 )
 def test_a_batch_tells_its_shapes_and_samples_in_any_container(batch):
-    assert look(batch) == (SHAPES, 8)
+    assert inspect_batch(batch) == (SHAPES, 8)
 
 
 def test_a_single_tensor_is_a_batch():
-    assert look(X) == (SHAPES[:1], 8)
+    assert inspect_batch(X) == (SHAPES[:1], 8)
 
 
 @pytest.mark.parametrize("batch", [None, (), [], {}, "text", b"raw", 3, 0.5, object(), ["a", "b"], (1, 2), {"a": None}])
 def test_a_batch_without_a_tensor_has_no_shape_and_no_size(batch):
-    assert look(batch) == ((), None)
+    assert inspect_batch(batch) == ((), None)
 
 
 def test_a_scalar_has_a_signature_and_no_size():
-    assert look(torch.tensor(3.0)) == ((((), torch.float32),), None)
+    assert inspect_batch(torch.tensor(3.0)) == ((((), torch.float32),), None)
 
 
 def test_the_size_is_the_first_dimension_of_the_first_tensor_that_has_one():
-    assert look((torch.tensor(0.5), X)).samples == 8
-    assert look({"scale": torch.tensor(0.5), "x": torch.zeros(5, 8)}).samples == 5
+    assert inspect_batch((torch.tensor(0.5), X)).samples == 8
+    assert inspect_batch({"scale": torch.tensor(0.5), "x": torch.zeros(5, 8)}).samples == 5
 
 
 def test_an_empty_batch_has_no_samples_and_that_is_known():
-    assert look(torch.zeros(0, 3)).samples == 0
+    assert inspect_batch(torch.zeros(0, 3)).samples == 0
 
 
 def test_a_pair_and_a_list_of_the_same_tensors_look_alike():
-    assert look((X, Y)).signature == look([X, Y]).signature == look([X, Y, None]).signature
+    assert inspect_batch((X, Y)).signature == inspect_batch([X, Y]).signature == inspect_batch([X, Y, None]).signature
 
 
 def test_dtype_and_shape_are_told_apart():
-    assert look(X).signature != look(X.double()).signature
-    assert look(X).signature != look(X.T).signature
-    assert len({look(X).signature, look(X.clone()).signature}) == 1
+    assert inspect_batch(X).signature != inspect_batch(X.double()).signature
+    assert inspect_batch(X).signature != inspect_batch(X.T).signature
+    assert len({inspect_batch(X).signature, inspect_batch(X.clone()).signature}) == 1
 
 
 def test_a_signature_is_hashable_and_a_look_keeps_no_tensor():
-    seen = look({"x": X, "y": Y})
+    seen = inspect_batch({"x": X, "y": Y})
     hash(seen)
     assert not any(isinstance(part, torch.Tensor) for shape in seen.signature for part in shape)
 
@@ -84,7 +84,7 @@ def test_a_signature_is_hashable_and_a_look_keeps_no_tensor():
 def test_a_batch_that_contains_itself_comes_to_an_end():
     batch: list = [X]
     batch.append(batch)
-    assert look(batch).samples == 8
+    assert inspect_batch(batch).samples == 8
 
 
 tensors = st.lists(st.integers(0, 3), max_size=3).map(lambda shape: torch.zeros(shape))
@@ -113,7 +113,7 @@ def depth(value):
 
 @given(batches.filter(lambda b: depth(b) <= 6))
 def test_every_tensor_is_in_the_signature_in_order(batch):
-    seen = look(batch)
+    seen = inspect_batch(batch)
     assert [tuple(shape) for shape, _ in seen.signature] == shapes(batch)
     assert seen.samples == next((s[0] for s in shapes(batch) if s), None)
 
@@ -131,6 +131,6 @@ def test_a_strided_nested_tensor_has_as_many_samples_as_parts_and_a_signature_of
     def nested(*lengths):
         return torch.nested.nested_tensor([torch.zeros(length, 3) for length in lengths])
 
-    assert look(nested(2, 4)).samples == 2
-    assert look((nested(2, 4), Y[:2])).samples == 2
-    assert look(nested(2, 4)) == look(nested(2, 4)) != look(nested(3, 3))
+    assert inspect_batch(nested(2, 4)).samples == 2
+    assert inspect_batch((nested(2, 4), Y[:2])).samples == 2
+    assert inspect_batch(nested(2, 4)) == inspect_batch(nested(2, 4)) != inspect_batch(nested(3, 3))

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes import calls as probe
 from lightning_costs.probes import example
-from lightning_costs.probes.calls import ModuleCalls
+from lightning_costs.probes.calls import ModuleCallRecorder
 
 
 def block() -> nn.Module:
@@ -26,7 +26,7 @@ def hooks(module):
 
 def test_calls_and_rows_of_one_forward_pass():
     net = block()
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         net(torch.randn(3, 5, 4))
     assert [calls.counts[m] for m in net.modules()] == [1, 1, 1, 1]
     assert [calls.rows[m] for m in net.modules()] == [15, 15, 15, 15]
@@ -36,7 +36,7 @@ def test_calls_and_rows_of_one_forward_pass():
 
 def test_what_follows_the_first_backward_pass_is_not_noted():
     net = block()
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         net(torch.randn(3, 4))
         calls.stop()
         net(torch.randn(3, 4))
@@ -49,7 +49,7 @@ def test_hooks_are_gone_after_an_error_and_the_users_own_stay():
     before = hooks(net)
 
     def fail():
-        with ModuleCalls(net):
+        with ModuleCallRecorder(net):
             net(torch.randn(3, 5))
 
     with pytest.raises(RuntimeError):
@@ -70,7 +70,7 @@ def test_nesting_survives_an_error_that_the_step_catches():
                 return self.first(x)
 
     net = Trying()
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         net(torch.randn(2, 4))
         net(torch.randn(2, 4))
     assert calls.outermost == [net, net]
@@ -80,7 +80,7 @@ def test_no_tensor_is_kept_alive_and_no_random_number_drawn():
     net = block()
     state = torch.get_rng_state()
     x = torch.zeros(3, 4)
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         out = net(x)
         seen = weakref.ref(x)
         del x, out
@@ -93,7 +93,7 @@ def test_no_tensor_is_kept_alive_and_no_random_number_drawn():
 def test_the_example_repeats_the_pass_and_is_a_copy():
     net = nn.Linear(4, 2)
     x = torch.randn(3, 4)
-    with ModuleCalls(net, keep_example=True) as calls:
+    with ModuleCallRecorder(net, keep_example=True) as calls:
         out = net(input=x)
     x.zero_()
     kept = calls.example
@@ -110,7 +110,7 @@ def test_copying_the_example_is_not_seen_by_a_mode_that_counts():
 
     def run(keep):
         names.clear()
-        with ModuleCalls(net, keep_example=keep), Seen():
+        with ModuleCallRecorder(net, keep_example=keep), Seen():
             net(torch.zeros(3, 4))
         return list(names)
 
@@ -126,7 +126,7 @@ def test_losses_have_no_parameters_and_are_no_part_of_the_forward_pass():
             self.net, self.loss = nn.Linear(4, 2), nn.MSELoss()
 
     step = Step()
-    with ModuleCalls(step, keep_example=True) as calls:
+    with ModuleCallRecorder(step, keep_example=True) as calls:
         step.loss(step.net(torch.zeros(3, 4)), torch.zeros(3, 2))
     assert calls.outermost == [step.net]
     assert calls.example is not None
@@ -139,14 +139,14 @@ def test_two_networks_in_turn_are_no_single_pass():
             self.encoder, self.decoder = nn.Linear(4, 2), nn.Conv1d(1, 1, 1)
 
     step = Step()
-    with ModuleCalls(step, keep_example=True) as calls:
+    with ModuleCallRecorder(step, keep_example=True) as calls:
         step.decoder(step.encoder(torch.zeros(1, 4)))
     assert calls.example is None
     assert calls.why_no_example == (
         "the step calls Linear and Conv1d one after the other: "
         "define forward() and call it in training_step as self(...)"
     )
-    with ModuleCalls(step, keep_example=True) as none:
+    with ModuleCallRecorder(step, keep_example=True) as none:
         pass
     assert "calls no module with parameters" in none.why_no_example
 
@@ -154,7 +154,7 @@ def test_two_networks_in_turn_are_no_single_pass():
 def test_an_example_too_large_for_the_host_is_not_kept(monkeypatch):
     monkeypatch.setattr(example, "MOST_EXAMPLE_BYTES", 16)
     net = nn.Linear(4, 2)
-    with ModuleCalls(net, keep_example=True) as calls:
+    with ModuleCallRecorder(net, keep_example=True) as calls:
         net(torch.zeros(3, 4))
     assert calls.example is None
     assert "hold more than" in calls.why_no_example
@@ -166,7 +166,7 @@ def test_arguments_that_cannot_be_looked_at_do_not_end_the_pass(monkeypatch):
 
     monkeypatch.setattr(probe, "tensors_in", broken)
     net = nn.Linear(4, 2)
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         assert net(torch.zeros(3, 4)).shape == (3, 2)
     assert calls.failed == "calls could not be noted: RuntimeError (its text is in the log)"
 
@@ -184,7 +184,7 @@ def test_modules_copied_or_saved_in_the_pass_hold_nothing_of_ours():
             return self.student(x)
 
     net = Teaching()
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         net(torch.randn(3, 4))
         net.teacher(torch.randn(3, 4))
     assert hooks(net.teacher) == [(0, 0)] * 4
@@ -195,7 +195,7 @@ def test_modules_copied_or_saved_in_the_pass_hold_nothing_of_ours():
 
 def test_the_call_of_modules_is_given_back_whoever_leaves_first():
     was = nn.Module.__call__
-    one, other = ModuleCalls(block()), ModuleCalls(block())
+    one, other = ModuleCallRecorder(block()), ModuleCallRecorder(block())
     one.__enter__()
     other.__enter__()
     one.__exit__()
@@ -206,7 +206,7 @@ def test_the_call_of_modules_is_given_back_whoever_leaves_first():
 
 def test_a_foreign_wrap_of_the_call_stays_and_works_on(monkeypatch):
     net, seen = block(), []
-    calls = ModuleCalls(net)
+    calls = ModuleCallRecorder(net)
     calls.__enter__()
     ours = nn.Module.__call__
 
@@ -216,12 +216,12 @@ def test_a_foreign_wrap_of_the_call_stays_and_works_on(monkeypatch):
 
     monkeypatch.setattr(nn.Module, "__call__", theirs)
     calls.__exit__()
-    with ModuleCalls(net) as again:
+    with ModuleCallRecorder(net) as again:
         net(torch.randn(3, 4))
     assert (again.counts[net], seen[0]) == (1, net)
     monkeypatch.undo()
     net(torch.randn(3, 4))
-    with ModuleCalls(net) as last:
+    with ModuleCallRecorder(net) as last:
         net(torch.randn(3, 4))
     assert last.counts[net] == 1
     assert "lightning_costs" not in nn.Module.__call__.__module__
@@ -229,7 +229,7 @@ def test_a_foreign_wrap_of_the_call_stays_and_works_on(monkeypatch):
 
 def test_calls_in_other_threads_are_not_noted():
     net = block()
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         thread = threading.Thread(target=net, args=(torch.randn(3, 4),))
         thread.start()
         thread.join()
@@ -242,6 +242,6 @@ def test_a_module_that_does_not_tell_its_parts_is_called_as_ever():
             raise RuntimeError("not for you")
 
     net = Closed(4, 2)
-    with ModuleCalls(net) as calls:
+    with ModuleCallRecorder(net) as calls:
         assert net(torch.zeros(3, 4)).shape == (3, 2)
     assert "RuntimeError" in calls.why_no_example or "no example" in calls.why_no_example

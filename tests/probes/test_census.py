@@ -11,16 +11,16 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from lightning_costs.core.missing import Missing
 from lightning_costs.probes import census as probe
-from lightning_costs.probes.census import EvaluationCensus, StepCensus
+from lightning_costs.probes.census import EvalOpCounter, StepOpCounter
 from lightning_costs.probes.operators import _is_compiled
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 
-def counted(step) -> StepCensus:
-    census = StepCensus()
+def counted(step) -> StepOpCounter:
+    census = StepOpCounter()
     with census.counting("step"):
         step()
-    census.book("step")
+    census.record_batch("step")
     return census
 
 
@@ -81,7 +81,7 @@ def test_attention_on_a_cpu_is_two_products_forward_and_five_backward(causal):
 
 def test_what_has_no_product_is_zero_and_covered():
     census = counted(lambda: torch.relu(torch.randn(8, 8)).softmax(-1).sum())
-    assert (census.total("flop"), census.uncounted, census.blind) == (0, {}, True)
+    assert (census.total("flop"), census.uncounted, census.saw_no_products) == (0, {}, True)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -143,18 +143,18 @@ def train(census, steps=20):
     for n in range(steps):
         x, y = torch.randn(8 + n % 3, 12), torch.randint(3, (8 + n % 3,))
         key = x.shape
-        wanted = census is not None and census.wants(key)
+        wanted = census is not None and census.should_count(key)
         with census.counting(key) if wanted else torch.enable_grad():
             optimizer.zero_grad()
             F.cross_entropy(net(x), y).backward()
             optimizer.step()
         if census is not None:
-            census.book(key)
+            census.record_batch(key)
     return [p.detach().clone() for p in net.parameters()], torch.get_rng_state()
 
 
 def test_counting_changes_neither_weights_nor_random_numbers_by_a_bit():
-    census = StepCensus()
+    census = StepOpCounter()
     (plain, plain_rng), (watched, watched_rng) = train(None), train(census)
     assert census.censuses == 4  # three shapes, and one drawn
     assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
@@ -162,9 +162,9 @@ def test_counting_changes_neither_weights_nor_random_numbers_by_a_bit():
 
 
 def test_every_step_counted_is_harmless_too():
-    census = StepCensus()
+    census = StepOpCounter()
     keys = itertools.count()
-    census.wants = lambda key: True
+    census.should_count = lambda key: True
     original = census.counting
     census.counting = lambda key: original((key, next(keys)))
     (plain, plain_rng), (watched, watched_rng) = train(None), train(census)
@@ -174,7 +174,7 @@ def test_every_step_counted_is_harmless_too():
 
 
 def test_a_step_that_raises_counts_for_nothing_and_leaves_no_mode_on():
-    census = StepCensus()
+    census = StepOpCounter()
     x = torch.randn(4, 4)
 
     def fail():
@@ -185,10 +185,10 @@ def test_a_step_that_raises_counts_for_nothing_and_leaves_no_mode_on():
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
     assert _get_current_dispatch_mode_stack() == []
-    assert census.wants("k")
+    assert census.should_count("k")
     with census.counting("k"):
         _ = x @ x
-    census.book("k")
+    census.record_batch("k")
     assert (census.total("flop"), census.batches, census.waiting) == (2 * 4**3, 1, 0)
 
 
@@ -204,10 +204,10 @@ class Loop:
     """Steps of known work: a square product of side n is 2n^3."""
 
     def __init__(self):
-        self.census, self.true_flop, self.counted = StepCensus(), 0, 0
+        self.census, self.true_flop, self.counted = StepOpCounter(), 0, 0
 
     def step(self, key, kind, side):
-        wanted = self.census.wants(key)
+        wanted = self.census.should_count(key)
         self.counted += wanted
         x = torch.zeros(side, side)
         if wanted:
@@ -215,7 +215,7 @@ class Loop:
                 _ = x @ x
         else:
             _ = x @ x
-        self.census.book((key, kind))
+        self.census.record_batch((key, kind))
         self.true_flop += 2 * side**3
 
 
@@ -268,7 +268,7 @@ def test_warm_up_is_in_the_total_and_out_of_the_steady_count():
     loop = Loop()
     for n in range(5):
         loop.step("k", None, 4)
-        loop.census.settle(steady=n >= 2)
+        loop.census.commit(steady=n >= 2)
     assert (loop.census.total("flop"), loop.census.total("flop", steady=True)) == (5 * 2 * 4**3, 3 * 2 * 4**3)
 
 
@@ -276,9 +276,9 @@ def test_accumulated_batches_settle_with_their_step():
     loop = Loop()
     for _ in range(4):
         loop.step("k", None, 4)
-    loop.census.settle(steady=True)
+    loop.census.commit(steady=True)
     loop.step("k", None, 4)
-    loop.census.settle(steady=False)
+    loop.census.commit(steady=False)
     assert (loop.census.total("flop"), loop.census.total("flop", steady=True)) == (5 * 2 * 4**3, 4 * 2 * 4**3)
 
 
@@ -294,18 +294,18 @@ def test_ever_new_shapes_stop_being_counted_and_the_rest_is_predicted(monkeypatc
 
 
 def test_the_first_counted_step_tells_the_operators_per_step():
-    census = StepCensus()
+    census = StepOpCounter()
     assert census.first is None
     with census.counting("k"):
         _ = torch.zeros(3, 3) @ torch.zeros(3, 3)
-    census.book("k")
+    census.record_batch("k")
     assert census.first is not None
     assert census.first.step.calls == 3
 
 
 def test_without_a_module_there_is_nothing_to_count():
     with pytest.raises(Missing, match="no module was given: nothing to count operators of"):
-        StepCensus.attach(Setting())
+        StepOpCounter.attach(ProbeContext())
 
 
 # Operators without a formula ---------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_a_custom_operator_without_a_formula_is_named(custom_op):
     census = counted(lambda: custom_op(x, x) + x @ x)
     assert census.uncounted == {"lightning_costs_tests.twice_matmul": 1}
     assert census.total("flop") >= 2 * 4**3
-    assert census.blind is False
+    assert census.saw_no_products is False
 
 
 def test_a_formula_registered_through_torch_makes_it_counted(custom_op):
@@ -367,7 +367,7 @@ def test_an_operator_that_cannot_be_watched_makes_counts_missing_and_runs(monkey
     def broken(*args):
         raise RuntimeError("what is this?")
 
-    monkeypatch.setattr(operators, "moved_bytes", broken)
+    monkeypatch.setattr(operators, "bytes_accessed", broken)
     out = []
     census = counted(lambda: out.append(torch.ones(2, 2) @ torch.ones(2, 2)))
     assert out[0].tolist() == [[2.0, 2.0], [2.0, 2.0]]
@@ -398,22 +398,22 @@ def test_the_first_forward_pass_is_told_from_the_rest_of_a_sam_step():
 def test_activations_are_outputs_of_products_with_a_weight():
     net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 64, 7))
     x = torch.randn(2, 3, 8, 8)
-    census = StepCensus(net)
+    census = StepOpCounter(net)
     with census.counting("k", 2):
         q = net(x)
         (q @ q.T).sum().backward()  # a product of activations with each other has no weight
-    census.book("k")
+    census.record_batch("k")
     assert census.first.forward.elements == 2 * (5 * 64 + 7)
 
 
 def test_a_weight_cast_by_autocast_is_the_same_weight():
     net, x = nn.Linear(10, 4), torch.randn(8, 10)
-    census = StepCensus(net)
+    census = StepOpCounter(net)
     with census.counting("k", 8):
         with torch.autocast("cpu", torch.bfloat16):
             out = net(x)
         out.float().sum().backward()
-    census.book("k")
+    census.record_batch("k")
     assert census.first.forward.elements == 8 * 4
     assert census.flop_by_dtype == {"bfloat16": 2 * 2 * 8 * 10 * 4}
 
@@ -425,16 +425,16 @@ def adam_steps(count, *, rest=0):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(100, 200, bias=False), nn.Tanh(), nn.Linear(200, 10, bias=False))
     optimizer = torch.optim.Adam(net.parameters(), foreach=False)
-    census = StepCensus(net, lambda: [optimizer], torch.device("cpu"))
+    census = StepOpCounter(net, lambda: [optimizer], torch.device("cpu"))
     x = torch.randn(50, 100)
     for _ in range(count):
-        step = census.counting("k", 50) if census.wants("k") else torch.enable_grad()
+        step = census.counting("k", 50) if census.should_count("k") else torch.enable_grad()
         with step:
             optimizer.zero_grad()
             net(x).sum().backward()
             optimizer.step()
-        census.book("k")
-        census.settle(steady=True)
+        census.record_batch("k")
+        census.commit(steady=True)
     return census
 
 
@@ -474,7 +474,7 @@ def test_phases_hold_what_is_alive_in_them():
 def test_recomputed_activations_are_kept_for_a_moment_too():
     def kept(segments):
         net = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(8)])
-        census = StepCensus(net, tuple, torch.device("cpu"))
+        census = StepOpCounter(net, tuple, torch.device("cpu"))
         x = torch.randn(128, 64, requires_grad=True)
         with census.counting("k"):
             if segments:
@@ -493,7 +493,7 @@ def test_nothing_is_kept_alive():
     import weakref
 
     net = nn.Linear(10, 10)
-    census = StepCensus(net, tuple, torch.device("cpu"))
+    census = StepOpCounter(net, tuple, torch.device("cpu"))
     with census.counting("k"):
         out = net(torch.randn(4, 10))
         out.sum().backward()
@@ -507,7 +507,7 @@ def test_nothing_is_kept_alive():
 
 
 def test_evaluation_batches_are_counted_once_a_shape():
-    census = probe.EvaluationCensus()
+    census = probe.EvalOpCounter()
     layer = nn.Linear(6, 4)
     for rows in (8, 8, 3, 8):
         count = census.before((((rows, 6), torch.float32),), 0)
@@ -571,12 +571,12 @@ def test_counting_eagerly_leaves_the_graph_out_of_the_counted_step_alone():
         return lambda *args: (runs.append(1), graph(*args))[1]
 
     compiled, x = torch.compile(nn.Linear(5, 3), backend=backend), torch.randn(8, 5, requires_grad=True)
-    census = StepCensus(count="eager")
+    census = StepOpCounter(count="eager")
     try:
         for _ in range(3):
-            with census.counting("a step") if census.wants("a step") else nullcontext():
+            with census.counting("a step") if census.should_count("a step") else nullcontext():
                 compiled(x).sum().backward()
-            census.book("a step")
+            census.record_batch("a step")
         assert (census.total("flop"), len(runs)) == (3 * 3 * 2 * 8 * 3 * 5, 2)
     finally:
         torch._dynamo.reset()
@@ -590,14 +590,14 @@ def test_a_counted_step_of_a_compiled_model_gives_the_bits_of_the_users_step(bac
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
         compiled, optimizer = torch.compile(net, backend=backend), torch.optim.Adam(net.parameters(), 1e-2)
-        census = StepCensus(net, lambda: [optimizer], torch.device("cpu"), count)
+        census = StepOpCounter(net, lambda: [optimizer], torch.device("cpu"), count)
         for n in range(4):
-            with census.counting("a step") if census.wants("a step") else nullcontext():
+            with census.counting("a step") if census.should_count("a step") else nullcontext():
                 compiled(torch.randn(32, 20)).pow(2).mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()
-            census.book("a step")
-            census.settle(steady=n > 2)
+            census.record_batch("a step")
+            census.commit(steady=n > 2)
         return torch.cat([p.detach().flatten() for p in net.parameters()]), census
 
     torch._dynamo.reset()
@@ -616,21 +616,21 @@ def test_where_torch_cannot_count_compiled_code_as_it_runs_it_is_not_counted(mon
 
     monkeypatch.setattr("lightning_costs.probes.census.TorchDispatchMode", Old)
     torch._dynamo.reset()
-    assert StepCensus(nn.Linear(5, 3)).wants("a step")
+    assert StepOpCounter(nn.Linear(5, 3)).should_count("a step")
     try:
         net = torch.compile(nn.Linear(5, 3), backend="eager")
-        census, evaluation = StepCensus(net), EvaluationCensus(net)
-        assert not census.wants("a step")
+        census, evaluation = StepOpCounter(net), EvalOpCounter(net)
+        assert not census.should_count("a step")
         assert "cannot count compiled code" in census.failed
         assert evaluation.before(()) is None
-        assert StepCensus(net, count="eager").wants("a step")
+        assert StepOpCounter(net, count="eager").should_count("a step")
     finally:
         torch._dynamo.reset()
 
 
 def test_counting_that_is_off_counts_nothing():
-    census, evaluation = StepCensus(nn.Linear(5, 3), count="off"), EvaluationCensus(count="off")
-    assert not census.wants("a step")
+    census, evaluation = StepOpCounter(nn.Linear(5, 3), count="off"), EvalOpCounter(count="off")
+    assert not census.should_count("a step")
     assert evaluation.before(()) is None
     assert "LIGHTNING_COSTS_COUNT=0" in census.failed
 
@@ -645,7 +645,7 @@ def test_a_branch_of_torch_cond_runs_in_a_counted_step():
 
     census = counted(step)
     assert census.total("flop") == 2 * 2 * 2 * 4 * 4
-    assert census.lacking == ("cond",)
+    assert census.missing_formulas == ("cond",)
     assert net.weight.grad is not None
 
 
@@ -661,7 +661,7 @@ def test_a_census_does_not_bring_torchs_compiler_into_the_process():
         census = StepCensus(layer, tuple, torch.device("cpu"))
         with census.counting("k", 2):
             layer(torch.ones(2, 4)).sum().backward()
-        census.book("k")
+        census.record_batch("k")
         print(census.total("flop"), "torch._dynamo" in sys.modules)
         """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -670,12 +670,12 @@ def test_a_census_does_not_bring_torchs_compiler_into_the_process():
 
 def test_a_step_whose_tensors_cannot_be_looked_at_goes_on_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     net = nn.Linear(4, 4)
-    census = StepCensus(net, device=torch.device("cpu"))
+    census = StepOpCounter(net, device=torch.device("cpu"))
 
     def refuses(*_: object) -> None:
         raise RuntimeError("no storage here")
 
-    monkeypatch.setattr("lightning_costs.probes.census.held", refuses)
+    monkeypatch.setattr("lightning_costs.probes.census.tensors_by_kind", refuses)
     with census.counting("a step"):
         net(torch.zeros(2, 4)).sum().backward()
     assert net.weight.grad is not None
@@ -698,10 +698,10 @@ def test_weights_that_are_put_together_while_in_use_are_known_as_weights() -> No
     for parameter in net.parameters():
         parameter.ds_numel = parameter.numel()
         parameter.data = torch.empty(0)
-    census = StepCensus(net, device=torch.device("cpu"))
+    census = StepOpCounter(net, device=torch.device("cpu"))
     with census.counting("a step"), torch.no_grad():
         net(torch.zeros(3, 4))
-    census.book("a step")
+    census.record_batch("a step")
     assert census.first is not None
     assert census.first.forward.elements == 3 * (8 + 2)
 

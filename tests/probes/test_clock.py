@@ -53,44 +53,44 @@ def test_psutil_tells_where_there_is_no_proc(monkeypatch):
 
 
 def test_the_first_run_begins_with_the_process(monkeypatch):
-    monkeypatch.setattr(clock, "interactive", lambda: False)
-    assert min(clock.run_begins_s() for _ in range(50)) == pytest.approx(told(), abs=0.02)
+    monkeypatch.setattr(clock, "is_interactive", lambda: False)
+    assert min(clock.run_start_s() for _ in range(50)) == pytest.approx(told(), abs=0.02)
 
 
 def test_a_second_run_begins_where_the_first_ended(monkeypatch):
-    monkeypatch.setattr(clock, "interactive", lambda: False)
+    monkeypatch.setattr(clock, "is_interactive", lambda: False)
     ended = clock.now_s()
-    clock.run_ended(ended)
-    assert clock.run_begins_s() == ended
-    clock.run_ended(clock.now_s())
-    assert clock.run_begins_s() > ended
+    clock.mark_run_end(ended)
+    assert clock.run_start_s() == ended
+    clock.mark_run_end(clock.now_s())
+    assert clock.run_start_s() > ended
 
 
 def test_an_interactive_run_begins_when_its_monitor_is_made(monkeypatch):
-    monkeypatch.setattr(clock, "interactive", lambda: True)
+    monkeypatch.setattr(clock, "is_interactive", lambda: True)
     made = clock.now_s() - 5.0
-    assert clock.run_begins_s(made) == made
+    assert clock.run_start_s(made) == made
     before = clock.now_s()
-    assert before <= clock.run_begins_s() <= clock.now_s()
+    assert before <= clock.run_start_s() <= clock.now_s()
 
 
 def test_an_interactive_run_does_not_begin_before_the_one_before_it_ended(monkeypatch):
-    monkeypatch.setattr(clock, "interactive", lambda: True)
+    monkeypatch.setattr(clock, "is_interactive", lambda: True)
     made = clock.now_s()
-    clock.run_ended(clock.now_s())
-    assert clock.run_begins_s(made) >= made
-    assert clock.run_begins_s(made - 100) > made - 1
+    clock.mark_run_end(clock.now_s())
+    assert clock.run_start_s(made) >= made
+    assert clock.run_start_s(made - 100) > made - 1
 
 
 def test_a_prompt_or_a_notebook_is_interactive(monkeypatch):
     monkeypatch.delattr(sys, "ps1", raising=False)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    assert not clock.interactive()
+    assert not clock.is_interactive()
     monkeypatch.setitem(sys.modules, "ipykernel", object())
-    assert clock.interactive()
+    assert clock.is_interactive()
     monkeypatch.delitem(sys.modules, "ipykernel")
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    assert clock.interactive()
+    assert clock.is_interactive()
 
 
 # Carried to a child -------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def _told_by_a_child(way, begin):
 def nothing_handed_over(monkeypatch):
     monkeypatch.setattr(clock, "_handed_over", False)
     monkeypatch.setattr(clock, "_of_children", (0, None))
-    monkeypatch.setattr(clock, "interactive", lambda: False)
+    monkeypatch.setattr(clock, "is_interactive", lambda: False)
 
 
 @pytest.mark.integration
@@ -160,7 +160,7 @@ def test_a_monitor_that_is_pickled_while_its_own_process_trains_changes_no_clock
     with monkeypatch.context() as patched:
         patched.setattr(clock, "get_spawning_popen", object)
         pickle.dumps(first)  # for a worker that loads data
-    clock.run_ended(ended_s := clock.now_s())
+    clock.mark_run_end(ended_s := clock.now_s())
     assert clock.RunBegin().seconds() == ended_s
     monkeypatch.setattr(clock, "_runs_ended_s", None)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lightning_costs.core.missing import Missing
 from lightning_costs.core.records import DeviceTime
-from lightning_costs.probes.device_steps import DeviceSteps
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.device_steps import DeviceTimeline
+from lightning_costs.probes.setting import ProbeContext
 
 MS = 1e-3
 
@@ -48,7 +48,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.stream = FakeStream(self.clock)
-        self.probe: DeviceSteps[FakeEvent] = DeviceSteps(self.stream, self.most)
+        self.probe: DeviceTimeline[FakeEvent] = DeviceTimeline(self.stream, self.most)
 
     def run(self, *batches: Batch) -> None:
         for batch in batches:
@@ -56,12 +56,12 @@ class Loop:
             self.clock.sleep(batch.wait)
             if batch.copy:
                 if self.told:
-                    self.probe.copying()
+                    self.probe.mark_h2d_start()
                 self.stream.launch(batch.copy, "copy")
                 if batch.blocking:
                     self.stream.synchronize()
                 if self.told:
-                    self.probe.copied()
+                    self.probe.mark_h2d_end()
             self.clock.sleep(batch.python)
             self.probe.begin(batch.wait)
             self.clock.sleep(batch.late)
@@ -194,9 +194,9 @@ def test_a_period_in_which_something_else_ran_is_no_steps() -> None:
     for _ in range(3):
         loop.run(*[batch] * 10)
         loop.probe.interrupted()  # an evaluation: kernels, transfers of its own batches, a second of the host's time
-        loop.probe.copying()
+        loop.probe.mark_h2d_start()
         loop.stream.launch(0.5, "copy")
-        loop.probe.copied()
+        loop.probe.mark_h2d_end()
         loop.stream.launch(0.5, "evaluation")
         loop.clock.sleep(1.0)
     found, expected = loop.collect(), plain.collect()
@@ -311,7 +311,7 @@ def test_a_begin_told_twice_is_not_counted_twice() -> None:
 
 def test_without_a_cuda_device_there_is_no_such_probe() -> None:
     with pytest.raises(Missing, match="device events need a CUDA device"):
-        Setting(device=torch.device("cpu")).probe(DeviceSteps)
+        ProbeContext(device=torch.device("cpu")).probe(DeviceTimeline)
 
 
 # Properties ---------------------------------------------------------------------------------------------------

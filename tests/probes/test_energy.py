@@ -10,17 +10,17 @@ from fakes import FakeClock, FakeGpu, FakeMeter, FakeNvml, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.accounts import ACCOUNTS, Accounts
+from lightning_costs.core.accounts import ACCOUNTS, TimeBuckets
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import energy
-from lightning_costs.indicators.panel import Panel
+from lightning_costs.indicators.panel import IndicatorReader
 from lightning_costs.probes import energy as probe
 from lightning_costs.probes import nvml
 from lightning_costs.probes.energy import EnergyMeters
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 COMPONENTS = (energy.GpuEnergyJ, energy.CpuEnergyJ, energy.RamEnergyJ)
 BY_ACCOUNT = (
@@ -40,19 +40,19 @@ class Bench:
 
     def __init__(self, clock, gpu=300.0, cpu=0.0, ram=0.0):
         self.clock = clock
-        self.accounts = Accounts(clock, begun_s=clock())
+        self.accounts = TimeBuckets(clock, begun_s=clock())
         self.told = {name: FakeMeter(w, clock) for name, w in {"gpu": gpu, "cpu": cpu, "ram": ram}.items()}
         self.meters = EnergyMeters(self.told, self.accounts)
-        self.accounts.before_switch = self.meters.switch
-        setting = Setting(accounts=self.accounts)
+        self.accounts.before_switch = self.meters.on_bucket_change
+        setting = ProbeContext(accounts=self.accounts)
         setting._probes[EnergyMeters] = self.meters
-        self.panel = Panel([*(kind() for kind in (*COMPONENTS, *BY_ACCOUNT)), energy.EnergyJ()], setting)
+        self.panel = IndicatorReader([*(kind() for kind in (*COMPONENTS, *BY_ACCOUNT)), energy.EnergyJ()], setting)
         self.panel.open()
         self.totals: dict[str, float] = {}
 
     def close(self, trigger="evaluate"):
         own = self.panel.read(sample(trigger=trigger, ended_s=self.clock()))
-        job = reduce_ranks([own], self.panel.measured, [Place()])
+        job = reduce_ranks([own], self.panel.measured, [RankInfo()])
         window = self.panel.derive(job, Tariff())
         for name, amount in window.items():
             assert amount is not None
@@ -67,15 +67,15 @@ def test_each_account_gets_what_was_drawn_while_it_ran(clock):
     """An evaluation that draws a tenth of what training draws is not charged by its time."""
     bench = Bench(clock, gpu=50.0)
     clock.sleep(4)
-    bench.accounts.rebase("train")
+    bench.accounts.reset_to("train")
     bench.told["gpu"].watts = 400.0
     clock.sleep(10)
-    with bench.accounts.inside("evaluate"):
+    with bench.accounts.bucket("evaluate"):
         bench.told["gpu"].watts = 40.0
         clock.sleep(5)
     bench.told["gpu"].watts = 400.0
     clock.sleep(1)
-    with bench.accounts.inside("checkpoint"):
+    with bench.accounts.bucket("checkpoint"):
         bench.told["gpu"].watts = 100.0
         clock.sleep(2)
     bench.close("end")
@@ -85,13 +85,13 @@ def test_each_account_gets_what_was_drawn_while_it_ran(clock):
 
 def test_short_changes_of_accounts_are_shared_out_by_time_and_read_no_meter(clock):
     bench = Bench(clock, gpu=100.0)
-    bench.accounts.rebase("train")
+    bench.accounts.reset_to("train")
     reads = bench.told["gpu"].reads
     for _ in range(16):
-        with bench.accounts.inside("data_wait"):
+        with bench.accounts.bucket("data_wait"):
             clock.sleep(0.25)
         clock.sleep(0.5)
-        with bench.accounts.inside("other"):
+        with bench.accounts.bucket("other"):
             clock.sleep(0.25)
     assert bench.told["gpu"].reads == reads
     bench.close()
@@ -100,10 +100,10 @@ def test_short_changes_of_accounts_are_shared_out_by_time_and_read_no_meter(cloc
 
 def test_evaluations_that_are_shorter_than_a_meters_step_do_not_read_it_each_time(clock):
     bench = Bench(clock, gpu=100.0)
-    bench.accounts.rebase("train")
+    bench.accounts.reset_to("train")
     for _ in range(512):
         clock.sleep(1 / 128)
-        with bench.accounts.inside("evaluate"):
+        with bench.accounts.bucket("evaluate"):
             clock.sleep(1 / 128)
     bench.close("end")
     assert bench.told["gpu"].reads < 8 / probe.LEAST_S
@@ -113,7 +113,7 @@ def test_evaluations_that_are_shorter_than_a_meters_step_do_not_read_it_each_tim
 
 def test_a_point_has_what_was_spent_up_to_it_however_close_the_last_one_is(clock):
     bench = Bench(clock, gpu=100.0)
-    bench.accounts.rebase("train")
+    bench.accounts.reset_to("train")
     clock.sleep(1)
     bench.close()
     clock.sleep(1 / 64)
@@ -148,13 +148,13 @@ def test_the_accounts_add_up_to_the_energy_whatever_happens(steps):
         patch.setattr(probe, "time", clock)
         bench = Bench(clock, cpu=80.0, ram=20.0)
         clock.sleep(1)
-        bench.accounts.rebase("train")
+        bench.accounts.reset_to("train")
         for what, seconds in steps:
             if what == "point":
                 bench.close("train")
                 clock.sleep(seconds)
                 continue
-            with bench.accounts.inside(what):
+            with bench.accounts.bucket(what):
                 clock.sleep(seconds)
         bench.close("end")
     total_j = bench.totals["energy_j"]
@@ -174,14 +174,14 @@ def test_a_component_that_goes_missing_takes_the_accounts_with_it_and_leaves_the
     wanted = "needs gpu_energy_j: gpu energy: NVML stopped answering (GPU is lost)"
     assert bench.panel.missing["train_energy_j"] == bench.panel.missing["setup_energy_j"] == wanted
     assert bench.told["gpu"].detached == 1
-    assert set(bench.meters.about()) == {"cpu", "ram", "by_account"}
+    assert set(bench.meters.metadata()) == {"cpu", "ram", "by_account"}
 
 
 def test_an_error_of_a_vendors_library_is_a_reason_and_never_gets_out(clock):
     bench = Bench(clock)
     bench.told["cpu"].fails = OSError("no such file")
     clock.sleep(1)
-    bench.accounts.switching()
+    bench.accounts.notify_transition()
     with pytest.raises(Missing, match="OSError: no such file"):
         bench.meters.total_j("cpu", sample())
 
@@ -202,7 +202,7 @@ def test_without_accounts_there_is_no_energy_by_account(clock):
     clock.sleep(1)
     assert meters.total_j("gpu", sample()) == 100.0
     with pytest.raises(Missing, match="energy by account needs accounts of time: a Recorder keeps them"):
-        meters.account_j("train", sample())
+        meters.bucket_j("train", sample())
 
 
 # Ranks ---------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_each_device_and_each_node_is_counted_once_on_any_number_of_ranks(clock,
 
     for name in (name for name in dir(FakeNvml) if name.startswith("nvml")):
         monkeypatch.setattr(pynvml, name, getattr(fake, name))
-    places = [Place(rank=r, node=r // per_node, replica=r) for r in range(ranks)]
+    places = [RankInfo(rank=r, node=r // per_node, replica=r) for r in range(ranks)]
     panels = []
     for place in places:
         local = place.rank % per_node % devices
@@ -231,10 +231,10 @@ def test_each_device_and_each_node_is_counted_once_on_any_number_of_ranks(clock,
         monkeypatch.setattr(
             torch.cuda, "get_device_properties", lambda device, uuid=uuid: type("Properties", (), {"uuid": uuid})
         )
-        setting = Setting(
-            place=place, places=places, device=torch.device("cuda", local), accounts=Accounts(clock, begun_s=clock())
+        setting = ProbeContext(
+            place=place, places=places, device=torch.device("cuda", local), accounts=TimeBuckets(clock, begun_s=clock())
         )
-        panels.append(Panel([*(kind() for kind in (*COMPONENTS, *BY_ACCOUNT)), energy.EnergyJ()], setting))
+        panels.append(IndicatorReader([*(kind() for kind in (*COMPONENTS, *BY_ACCOUNT)), energy.EnergyJ()], setting))
         panels[-1].open()
     clock.sleep(10)
     vectors = [panel.read(sample(trigger="end", ended_s=10.0)) for panel in panels]
@@ -252,7 +252,7 @@ def test_each_device_and_each_node_is_counted_once_on_any_number_of_ranks(clock,
 def attached(device, clock, monkeypatch, **setting):
     monkeypatch.setattr(probe, "cpu_meter", lambda: FakeMeter(10.0, clock))
     monkeypatch.setattr(probe, "ram_meter", lambda: FakeMeter(1.0, clock))
-    return EnergyMeters.attach(Setting(device=None if device is None else torch.device(device), **setting))
+    return EnergyMeters.attach(ProbeContext(device=None if device is None else torch.device(device), **setting))
 
 
 def test_where_a_cpu_trains_gpu_energy_is_zero_by_definition(clock, monkeypatch):
@@ -260,8 +260,8 @@ def test_where_a_cpu_trains_gpu_energy_is_zero_by_definition(clock, monkeypatch)
     clock.sleep(5)
     assert meters.total_j("gpu", sample()) == 0.0
     assert meters.method("gpu") == "zero by definition: no GPU trains in this run"
-    assert meters.about()["gpu"]["method"] == "none"
-    assert meters.ways() == "GPU none, CPU counter, RAM counter"
+    assert meters.metadata()["gpu"]["method"] == "none"
+    assert meters.methods_summary() == "GPU none, CPU counter, RAM counter"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_where_a_cpu_trains_gpu_energy_is_zero_by_definition(clock, monkeypatch)
     ],
 )
 def test_a_device_that_nobody_can_meter_is_missing_with_a_reason(clock, monkeypatch, device, wanted):
-    meters = attached(device, clock, monkeypatch, accounts=Accounts(clock, begun_s=clock()))
+    meters = attached(device, clock, monkeypatch, accounts=TimeBuckets(clock, begun_s=clock()))
     with pytest.raises(Missing, match=wanted):
         meters.method("gpu")
     with pytest.raises(Missing, match=f"needs gpu_energy_j: .*{wanted}"):
@@ -283,7 +283,7 @@ def test_a_device_that_nobody_can_meter_is_missing_with_a_reason(clock, monkeypa
 
 
 def test_other_ranks_of_a_node_read_their_device_alone(clock, monkeypatch):
-    places = [Place(rank=0), Place(rank=1)]
+    places = [RankInfo(rank=0), RankInfo(rank=1)]
     meters = attached("cpu", clock, monkeypatch, place=places[1], places=places)
-    assert [meters.reads(component) for component in ("gpu", "cpu", "ram")] == [True, False, False]
-    assert "job_share_fraction" not in meters.about(final=True)
+    assert [meters.has(component) for component in ("gpu", "cpu", "ram")] == [True, False, False]
+    assert "job_share_fraction" not in meters.metadata(final=True)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_costs.core.accounts import Accounts
+from lightning_costs.core.accounts import TimeBuckets
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.nvml import GpuEnergy
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,9 +51,9 @@ def nvml() -> tuple[Any, Any]:
 
 def test_energy_over_a_load_is_that_of_nvmls_counter() -> None:
     vendor, handle = nvml()
-    accounts = Accounts(now_s, begun_s=now_s())
+    accounts = TimeBuckets(now_s, begun_s=now_s())
     load(2)
-    meters = EnergyMeters.attach(Setting(device=CUDA, accounts=accounts))
+    meters = EnergyMeters.attach(ProbeContext(device=CUDA, accounts=accounts))
     if not meters.method("gpu").startswith("counter"):
         pytest.skip("this device has no energy counter")
     meters.read()  # opening the meters took its time, on a device that was still at work
@@ -61,7 +61,7 @@ def test_energy_over_a_load_is_that_of_nvmls_counter() -> None:
     load(15, meters.read)
     ended_mj = vendor.nvmlDeviceGetTotalEnergyConsumption(handle)
     meters.read()
-    told = meters.about(final=True)
+    told = meters.metadata(final=True)
     counter_j = (ended_mj - began_mj) / 1e3
     ours_j = meters._joules["gpu"] - before_j
     print(f"ours {ours_j:.1f} J, NVML's counter {counter_j:.1f} J; {told['gpu']}")

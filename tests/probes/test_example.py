@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from lightning_costs.core.missing import Missing
 from lightning_costs.probes.example import example_of, moved, resized
-from lightning_costs.probes.inference import infer
+from lightning_costs.probes.inference import benchmark_inference
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
@@ -174,7 +174,7 @@ def test_a_batch_of_a_class_of_its_own_has_its_throughput() -> None:
             return batch["y"]
 
     batch = Tensors({"x": X})
-    found = infer(Reads(), (batch,), {}, device=CPU, budget_s=0.1)
+    found = benchmark_inference(Reads(), (batch,), {}, device=CPU, budget_s=0.1)
     assert found.samples_per_s is not None
     assert found.missing["latency_p50_s"] == "how to take samples out of a Tensors is not known"
     assert list(batch) == ["x"]

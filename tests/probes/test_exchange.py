@@ -9,7 +9,7 @@ import torch.distributed as dist
 from fakes import FakeClock, declared
 
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import CostVector, Place
+from lightning_costs.core.records import CostVector, RankInfo
 from lightning_costs.probes import exchange as exchanges
 from lightning_costs.probes.exchange import Exchange, job_store
 
@@ -27,7 +27,7 @@ class Job:
         server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=240))
         self.server = server
         name = f"test-{next(_names)}"
-        self.places = [Place(rank=r, replica=r) for r in range(ranks)]
+        self.places = [RankInfo(rank=r, replica=r) for r in range(ranks)]
         self.ranks = [
             Exchange(
                 dist.PrefixStore("job", server if r == 0 else self._client(server.port)),
@@ -43,11 +43,11 @@ class Job:
     def point(self, rank, samples, *, final=False, missing=None):
         own = CostVector(place=self.places[rank], amounts={"samples": samples, "total_s": 1.0})
         self.ranks[rank].points += 1
-        self.ranks[rank].leave(own, batches=self.ranks[rank].points, final=final, missing=missing or {})
+        self.ranks[rank].publish(own, batches=self.ranks[rank].points, final=final, missing=missing or {})
         return own
 
     def join(self, own, **how):
-        return self.ranks[0].join(own, **({"trigger": "train"} | how))
+        return self.ranks[0].collect(own, **({"trigger": "train"} | how))
 
 
 def test_rank_0_joins_what_all_ranks_left():
@@ -58,7 +58,7 @@ def test_rank_0_joins_what_all_ranks_left():
         joined = job.join(job.point(0, 8.0), trigger="evaluate")
         assert joined.window == {"samples": 38.0, "total_s": 1.0}
         assert joined.even == joined.window
-    assert job.ranks[0].told()["heard"] == 4
+    assert job.ranks[0].report()["heard"] == 4
 
 
 def test_a_letter_that_comes_a_little_later_is_waited_for_at_an_evaluation(monkeypatch):
@@ -106,7 +106,7 @@ def test_a_rank_leaves_its_letters_without_waiting_for_anybody(monkeypatch):
 
 
 def test_what_a_late_rank_left_at_an_earlier_point_is_heard_at_the_next(monkeypatch):
-    monkeypatch.setitem(exchanges.MOST_S, "end", 0.0)
+    monkeypatch.setitem(exchanges.MAX_WAIT_S, "end", 0.0)
     job = Job(2)
     job.join(job.point(0, 8.0))
     job.point(1, 8.0)  # after rank 0 had looked; rank 1 makes no other
@@ -115,7 +115,7 @@ def test_what_a_late_rank_left_at_an_earlier_point_is_heard_at_the_next(monkeypa
 
 
 def test_the_end_waits_for_last_letters_and_says_who_sent_none(monkeypatch):
-    monkeypatch.setitem(exchanges.MOST_S, "end", 0.05)
+    monkeypatch.setitem(exchanges.MAX_WAIT_S, "end", 0.05)
     job = Job(3)
     job.point(1, 8.0, final=True)
     joined = job.join(job.point(0, 8.0, final=True), trigger="end")
@@ -128,13 +128,13 @@ def test_between_points_letters_of_the_same_batches_are_waited_for_once_at_most(
     job.point(1, 8.0)
     job.join(job.point(0, 8.0), trigger="evaluate")
     between = [CostVector(place=place, amounts={"samples": 4.0, "total_s": 0.5}) for place in job.places]
-    job.ranks[1].leave(between[1], batches=5, final=False, missing={})
-    job.ranks[0].leave(between[0], batches=5, final=False, missing={})
+    job.ranks[1].publish(between[1], batches=5, final=False, missing={})
+    job.ranks[0].publish(between[0], batches=5, final=False, missing={})
     assert job.join(between[0], trigger="train", exact=True, batches=5).window["samples"] == 8.0
     pauses = []
     monkeypatch.setattr(exchanges.time, "sleep", lambda seconds: pauses.append(seconds) or time.monotonic())
     for batches in (6, 7):
-        job.ranks[0].leave(between[0], batches=batches, final=False, missing={})
+        job.ranks[0].publish(between[0], batches=batches, final=False, missing={})
         assert job.join(between[0], trigger="train", exact=True, batches=batches).window["samples"] == 4.0
         if batches == 6:
             assert pauses
@@ -154,19 +154,19 @@ def test_all_ranks_see_the_same_numbers_after_an_evaluation():
     for rank in (0, 1, 2):
         job.point(rank, 8.0)
     numbers = {"cost/samples": 67128463.0, "cost/energy_j": 0.1 + 0.2}
-    assert job.ranks[0].agreed(numbers, "evaluate") == numbers
-    assert [job.ranks[rank].agreed({}, "evaluate") for rank in (1, 2)] == [numbers, numbers]
+    assert job.ranks[0].broadcast_headline(numbers, "evaluate") == numbers
+    assert [job.ranks[rank].broadcast_headline({}, "evaluate") for rank in (1, 2)] == [numbers, numbers]
 
 
 def test_numbers_of_another_point_are_not_taken_for_this_ones(monkeypatch):
-    monkeypatch.setitem(exchanges.MOST_S, "evaluate", 0.02)
+    monkeypatch.setitem(exchanges.MAX_WAIT_S, "evaluate", 0.02)
     job = Job(2)
     for rank in (0, 1):
         job.point(rank, 8.0)
-    job.ranks[0].agreed({"cost/samples": 16.0}, "evaluate")
+    job.ranks[0].broadcast_headline({"cost/samples": 16.0}, "evaluate")
     for _ in range(4):  # the place where this point's numbers would stand holds those of four points ago
         job.point(1, 8.0)
-    assert job.ranks[1].agreed({}, "evaluate") == {}
+    assert job.ranks[1].broadcast_headline({}, "evaluate") == {}
 
 
 def test_a_store_that_is_gone_ends_the_exchange_and_nothing_else(monkeypatch, caplog):
@@ -182,26 +182,26 @@ def test_a_store_that_is_gone_ends_the_exchange_and_nothing_else(monkeypatch, ca
         each._store = Gone()
     job.point(1, 8.0)
     assert "connection reset" in job.ranks[1].failed
-    assert job.ranks[1].agreed({}, "evaluate") == {}
+    assert job.ranks[1].broadcast_headline({}, "evaluate") == {}
     joined = job.join(job.point(0, 8.0))
     assert joined.window["samples"] == 8.0
     joined = job.join(job.point(0, 8.0, final=True), trigger="end")
     assert joined.window["samples"] is None
     assert "the exchange between ranks failed" in joined.missing["samples"]
-    assert job.ranks[0].told()["failed"] == "DistNetworkError (its text is in the log)"
+    assert job.ranks[0].report()["failed"] == "DistNetworkError (its text is in the log)"
     assert "connection reset" in caplog.text
 
 
 def test_letters_that_make_no_sense_end_the_exchange_with_the_reason():
     job = Job(2)
     other = Exchange(
-        job.ranks[0]._store, Place(rank=1), job.places, {"samples": DECLARED["samples"]},
+        job.ranks[0]._store, RankInfo(rank=1), job.places, {"samples": DECLARED["samples"]},
         name=job.ranks[0]._prefix.rpartition("/")[2],
     )  # fmt: skip
     other.points = 1
-    other.leave(CostVector(place=Place(rank=1), amounts={"samples": 1.0}), batches=1, final=False, missing={})
+    other.publish(CostVector(place=RankInfo(rank=1), amounts={"samples": 1.0}), batches=1, final=False, missing={})
     job.join(job.point(0, 8.0), trigger="evaluate")
-    assert "pass the same indicators on every rank" in job.ranks[0].told()["failed"]
+    assert "pass the same indicators on every rank" in job.ranks[0].report()["failed"]
 
 
 def test_letters_of_an_earlier_exchange_of_the_same_name_are_nobodys():
@@ -211,19 +211,19 @@ def test_letters_of_an_earlier_exchange_of_the_same_name_are_nobodys():
     store = job.ranks[0]._store
     early = Exchange(store, job.places[1], job.places, DECLARED, name=name)
     early.points = 1
-    early.leave(CostVector(place=job.places[1], amounts={"samples": 99.0}), batches=1, final=True, missing={})
+    early.publish(CostVector(place=job.places[1], amounts={"samples": 99.0}), batches=1, final=True, missing={})
     late = Exchange(store, job.places[0], job.places, DECLARED, name=name)
     late.points = 1
     own = CostVector(place=job.places[0], amounts={"samples": 8.0, "total_s": 1.0})
-    late.leave(own, batches=1, final=False, missing={})
-    assert late.join(own, trigger="train").window["samples"] == 8.0
-    assert late.told()["late"] == [1]
+    late.publish(own, batches=1, final=False, missing={})
+    assert late.collect(own, trigger="train").window["samples"] == 8.0
+    assert late.report()["late"] == [1]
 
 
 def test_only_rank_0_joins():
     job = Job(2)
     with pytest.raises(ValueError, match="only rank 0 joins"):
-        job.ranks[1].join(job.point(1, 8.0), trigger="train")
+        job.ranks[1].collect(job.point(1, 8.0), trigger="train")
 
 
 def test_without_torch_distributed_there_is_no_store():

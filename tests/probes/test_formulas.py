@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_costs.probes.formulas import Formulas, Work
+from lightning_costs.probes.formulas import Formulas, OpWork
 
 aten = torch.ops.aten
 
@@ -32,7 +32,7 @@ class Sum(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.formulas = Formulas()
-        self.work, self.unknown, self.seen = Work(0, 0, 0), set(), []
+        self.work, self.unknown, self.seen = OpWork(0, 0, 0), set(), []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -40,7 +40,7 @@ class Sum(TorchDispatchMode):
         work = self.formulas.work(func, args, kwargs, out)
         if work is not None:
             self.seen.append(str(func._overloadpacket))
-            self.work = Work(*map(sum, zip(self.work, work, strict=True)))
+            self.work = OpWork(*map(sum, zip(self.work, work, strict=True)))
         elif not self.formulas.plain(func):
             self.unknown.add(str(func._overloadpacket))
         return out
@@ -350,7 +350,7 @@ def test_every_fused_kernel_recomputes_the_scores(kind, q, k, v):
     q, k, v = meta(*q), meta(*k), meta(*v)
     scores = q.numel() // q.shape[-1] * k.shape[2]
     forward = one(getattr(aten, f"_scaled_dot_product_{kind}").default, q, k, v, out=(v,))
-    assert forward == Work(2 * scores * (8 + v.shape[-1]), scores * (8 + v.shape[-1]))
+    assert forward == OpWork(2 * scores * (8 + v.shape[-1]), scores * (8 + v.shape[-1]))
     backward = one(getattr(aten, f"_scaled_dot_product_{kind}_backward").default, v, q, k, v, out=(q, k, v))
     assert backward.flop == 2 * scores * (3 * 8 + 2 * v.shape[-1])
     assert backward.recomputed_flop == 2 * scores * 8

@@ -160,10 +160,10 @@ def warn():
     warnings.warn("shown once")
 
 warn()
-from lightning_costs.core.grid import intensity
+from lightning_costs.core.grid import lookup_carbon_intensity
 from lightning_costs.probes import cpu_name, rapl
 from lightning_costs.probes.host_energy import cpu_meter, ram_meter
-intensity(country="FRA")
+lookup_carbon_intensity(country="FRA")
 rapl.packages = rapl.memory = lambda: None
 cpu_meter().joules(), ram_meter().joules()
 cpu_name._by_lscpu()

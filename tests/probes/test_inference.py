@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_costs.core.inference import Inference
 from lightning_costs.probes.example import moved, resized
-from lightning_costs.probes.inference import infer
+from lightning_costs.probes.inference import benchmark_inference
 
 CPU = torch.device("cpu")
 
@@ -108,7 +108,7 @@ class FakeMeter:
 
 def test_latency_and_throughput_of_a_known_pass() -> None:
     module = Sleeps(0.02)
-    found = infer(module, (torch.zeros(8, 2),), {}, device=CPU, budget_s=1.0)
+    found = benchmark_inference(module, (torch.zeros(8, 2),), {}, device=CPU, budget_s=1.0)
     assert found.latency_p50_s == pytest.approx(0.02, rel=0.01)
     assert found.latency_p95_s == pytest.approx(0.02, rel=0.01)
     assert found.samples_per_s == pytest.approx(8 / 0.02, rel=0.01)
@@ -121,7 +121,7 @@ def test_latency_and_throughput_of_a_known_pass() -> None:
 
 
 def test_a_record_says_how_it_was_got() -> None:
-    found = infer(Sleeps(0.005), (torch.zeros(8, 2),), {}, device=CPU, budget_s=0.5)
+    found = benchmark_inference(Sleeps(0.005), (torch.zeros(8, 2),), {}, device=CPU, budget_s=0.5)
     assert found.method == (
         "eval mode, no gradients, latency of 1 sample with each pass waited for, "
         "throughput and energy at 8 with passes queued"
@@ -142,7 +142,7 @@ def test_an_unruly_module_is_left_as_it_was_bit_for_bit(raises_at: int | None) -
     module.raises_at = raises_at if raises_at is None else raises_at + 1
     before = state(module)
     assert before["gradients"]["linear.weight"] is not None
-    found = infer(
+    found = benchmark_inference(
         module, (torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),), {}, device=CPU, budget_s=0.1
     )
     assert state(module) == before
@@ -154,7 +154,7 @@ def test_grad_mode_and_modes_of_submodules_are_restored(enabled: bool) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2))
     module[1].eval()
     with torch.set_grad_enabled(enabled):
-        infer(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.05)
+        benchmark_inference(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.05)
         assert torch.is_grad_enabled() is enabled
     assert [part.training for part in module.modules()] == [True, True, False, True]
 
@@ -162,7 +162,7 @@ def test_grad_mode_and_modes_of_submodules_are_restored(enabled: bool) -> None:
 def test_an_expanded_buffer_does_not_prevent_restoring() -> None:
     module = Sleeps(0.0)
     module.register_buffer("mask", torch.zeros(1).expand(5))
-    assert infer(module, (torch.zeros(2, 2),), {}, device=CPU, budget_s=0.05).samples_per_s is not None
+    assert benchmark_inference(module, (torch.zeros(2, 2),), {}, device=CPU, budget_s=0.05).samples_per_s is not None
 
 
 def test_passes_run_in_eval_mode_without_gradients_but_not_as_inference_tensors() -> None:
@@ -174,7 +174,7 @@ def test_passes_run_in_eval_mode_without_gradients_but_not_as_inference_tensors(
             seen.add((self.training, torch.is_grad_enabled(), y.is_inference()))
             return y
 
-    infer(Looks(), (torch.zeros(2, 2),), {}, device=CPU, budget_s=0.05)
+    benchmark_inference(Looks(), (torch.zeros(2, 2),), {}, device=CPU, budget_s=0.05)
     assert seen == {(False, False, False)}
 
 
@@ -188,7 +188,7 @@ def test_the_context_is_entered_around_every_pass() -> None:
         yield
 
     module = Sleeps(0.001)
-    found = infer(module, (torch.zeros(2, 2),), {}, device=CPU, context=counting, budget_s=0.05)
+    found = benchmark_inference(module, (torch.zeros(2, 2),), {}, device=CPU, context=counting, budget_s=0.05)
     assert entered == found.passes == len(module.seen)
 
 
@@ -227,14 +227,16 @@ def test_one_sample_is_taken_of_every_tensor_at_any_nesting() -> None:
         "own": Batch(torch.zeros(4), "kept"),
         "scalar": torch.tensor(1.0),
     }
-    found = infer(Nested(), (Pair(torch.zeros(4, 2), torch.zeros(4)),), {"more": more}, device=CPU, budget_s=0.05)
+    found = benchmark_inference(
+        Nested(), (Pair(torch.zeros(4, 2), torch.zeros(4)),), {"more": more}, device=CPU, budget_s=0.05
+    )
     assert shapes == {(1, 1, 1, 10, 1), (4, 4, 4, 10, 4)}
     assert found.batch_samples == 4
     assert found.missing.keys() == {"energy_j"}
 
 
 def test_latency_is_missing_where_one_sample_cannot_be_taken() -> None:
-    found = infer(Sleeps(0.0), (torch.zeros(6, 2),), {}, device=CPU, samples=3, budget_s=0.05)
+    found = benchmark_inference(Sleeps(0.0), (torch.zeros(6, 2),), {}, device=CPU, samples=3, budget_s=0.05)
     assert found.latency_p50_s is None
     assert found.missing["latency_p50_s"] == (
         "no tensor's first dimension is 3: one sample cannot be taken from the batch"
@@ -244,7 +246,7 @@ def test_latency_is_missing_where_one_sample_cannot_be_taken() -> None:
 
 def test_the_arguments_themselves_are_neither_moved_nor_cut() -> None:
     batch = {"x": torch.arange(4.0)}
-    infer(Sleeps(0.0), (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.05)
+    benchmark_inference(Sleeps(0.0), (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.05)
     resized(batch, 4, 1)
     assert batch["x"].tolist() == [0.0, 1.0, 2.0, 3.0]
 
@@ -268,7 +270,7 @@ def test_moving_keeps_structure() -> None:
 
 
 def test_slow_passes_keep_the_budget() -> None:
-    found = infer(Sleeps(0.5), (torch.zeros(4, 2),), {}, device=CPU, budget_s=1.0)
+    found = benchmark_inference(Sleeps(0.5), (torch.zeros(4, 2),), {}, device=CPU, budget_s=1.0)
     assert found.took_s < 2.5
     assert found.latency_p50_s == pytest.approx(0.5, rel=0.01)
     assert found.missing["latency_p95_s"] == (
@@ -280,7 +282,7 @@ def test_slow_passes_keep_the_budget() -> None:
 
 def test_a_first_pass_longer_than_the_budget_is_the_only_one() -> None:
     module = Sleeps(0.3)
-    found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, meter=lambda: 1.0, budget_s=0.1)
+    found = benchmark_inference(module, (torch.zeros(4, 2),), {}, device=CPU, meter=lambda: 1.0, budget_s=0.1)
     assert module.seen == [1]
     assert found.latency_p50_s == pytest.approx(0.3, rel=0.01)
     for name in ("samples_per_s", "energy_j", "peak_mem_bytes"):
@@ -291,7 +293,7 @@ def test_a_first_pass_longer_than_the_budget_is_the_only_one() -> None:
 def test_energy_of_a_long_loop_is_exact_and_says_its_edge_error() -> None:
     meter = FakeMeter([1e9, 120.0])
     module = Sleeps(0.05)
-    found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, meter=meter, budget_s=2.5)
+    found = benchmark_inference(module, (torch.zeros(4, 2),), {}, device=CPU, meter=meter, budget_s=2.5)
     passes = module.seen.count(4) - 2  # one of warm-up, one that follows memory
     assert found.energy_j == 120.0 / (4 * passes)
     assert meter.calls == 2, "what was spent before the loop is not the loop's"
@@ -300,7 +302,7 @@ def test_energy_of_a_long_loop_is_exact_and_says_its_edge_error() -> None:
 
 
 def test_a_loop_shorter_than_a_second_gives_no_energy() -> None:
-    found = infer(Sleeps(0.01), (torch.zeros(4, 2),), {}, device=CPU, meter=lambda: 5.0, budget_s=0.5)
+    found = benchmark_inference(Sleeps(0.01), (torch.zeros(4, 2),), {}, device=CPU, meter=lambda: 5.0, budget_s=0.5)
     assert found.energy_j is None
     assert found.missing["energy_j"].endswith("1 s are needed, a larger budget (infer=True) gives them")
     assert found.samples_per_s is not None
@@ -315,7 +317,7 @@ def test_a_meter_that_fails_takes_nothing_but_energy_with_it(fails_at: int) -> N
             raise ValueError("energy went missing")
         return 1.0
 
-    found = infer(Sleeps(0.05), (torch.zeros(4, 2),), {}, device=CPU, meter=meter, budget_s=2.2)
+    found = benchmark_inference(Sleeps(0.05), (torch.zeros(4, 2),), {}, device=CPU, meter=meter, budget_s=2.2)
     assert found.missing == {"energy_j": "the energy meter failed: ValueError (its text is in the log)"}
     assert found.samples_per_s is not None
 
@@ -335,7 +337,7 @@ class Picky(nn.Module):
 
 def test_a_model_that_cannot_run_at_batch_one_still_has_a_throughput() -> None:
     module = Picky(lambda n: n == 1, ValueError("more than 1 value per channel"))
-    found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
+    found = benchmark_inference(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
     why = "a forward pass in eval mode failed: ValueError (its text is in the log)"
     assert found.missing == {
         "latency_p50_s": why,
@@ -347,7 +349,7 @@ def test_a_model_that_cannot_run_at_batch_one_still_has_a_throughput() -> None:
 
 def test_memory_that_runs_out_at_the_batch_leaves_the_latency() -> None:
     module = Picky(lambda n: n > 1, torch.OutOfMemoryError("CUDA out of memory"))
-    found = infer(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
+    found = benchmark_inference(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
     assert found.latency_p95_s is not None
     assert found.missing.keys() == {"samples_per_s", "energy_j", "peak_mem_bytes"}
     assert "OutOfMemoryError" in found.missing["samples_per_s"]
@@ -356,7 +358,7 @@ def test_memory_that_runs_out_at_the_batch_leaves_the_latency() -> None:
 def test_an_interrupt_passes_through_and_the_module_is_restored() -> None:
     module = Picky(lambda n: True, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        infer(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
+        benchmark_inference(module, (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.1)
     assert module.training
 
 
@@ -365,14 +367,14 @@ def test_arguments_that_cannot_be_moved_are_a_reason_not_an_error() -> None:
         def to(self, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("stays here")
 
-    found = infer(Sleeps(0.0), (torch.zeros(4, 2).as_subclass(Stuck),), {}, device=CPU, budget_s=0.1)
+    found = benchmark_inference(Sleeps(0.0), (torch.zeros(4, 2).as_subclass(Stuck),), {}, device=CPU, budget_s=0.1)
     assert found.missing.keys() == set(FIELDS)
     assert "failed: RuntimeError" in found.missing["samples_per_s"]
 
 
 def test_every_field_has_a_value_or_a_reason() -> None:
     for seconds, budget_s in ((0.0, 0.02), (0.03, 0.1), (0.08, 0.1), (0.15, 0.1)):
-        found: Inference = infer(Sleeps(seconds), (torch.zeros(4, 2),), {}, device=CPU, budget_s=budget_s)
+        found: Inference = benchmark_inference(Sleeps(seconds), (torch.zeros(4, 2),), {}, device=CPU, budget_s=budget_s)
         assert {name for name in FIELDS if getattr(found, name) is None} == found.missing.keys()
 
 
@@ -405,7 +407,7 @@ def test_a_compiled_module_is_not_compiled_again(in_place: bool) -> None:
         model = torch.compile(model, backend=backend)
     model(torch.zeros(8, 3))
     assert compilations == 1
-    found = infer(model, (torch.zeros(8, 3),), {}, device=CPU, budget_s=0.2)
+    found = benchmark_inference(model, (torch.zeros(8, 3),), {}, device=CPU, budget_s=0.2)
     assert compilations == 1
     assert "eagerly although compiled" in found.method
     assert found.missing.keys() == {"energy_j"}
@@ -449,7 +451,9 @@ class TestOnDevice:
     @pytest.mark.parametrize("cycles", [2_000_000, 60_000_000])
     def test_latency_is_the_devices_not_the_launchs(self, cycles: int) -> None:
         took_s = sleeping_s(cycles)
-        found = infer(SleepsOnDevice(cycles), (torch.zeros(8, 2),), {}, device=torch.device("cuda"), budget_s=2.0)
+        found = benchmark_inference(
+            SleepsOnDevice(cycles), (torch.zeros(8, 2),), {}, device=torch.device("cuda"), budget_s=2.0
+        )
         print(f"kernel {took_s * 1e3:.3f} ms, latency {found.latency_p50_s}, {found}")
         assert found.latency_p50_s == pytest.approx(took_s, rel=0.1)
         assert found.samples_per_s == pytest.approx(8 / took_s, rel=0.1)
@@ -462,6 +466,6 @@ class TestOnDevice:
 
         torch.zeros(1, device="cuda")
         before = torch.cuda.get_rng_state()
-        found = infer(Draws(), (torch.zeros(8, 2),), {}, device=torch.device("cuda"), budget_s=0.2)
+        found = benchmark_inference(Draws(), (torch.zeros(8, 2),), {}, device=torch.device("cuda"), budget_s=0.2)
         assert torch.equal(torch.cuda.get_rng_state(), before)
         assert found.missing.keys() == {"energy_j"}

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lightning_costs.probes import job_share as probe
-from lightning_costs.probes.job_share import JobShare, job_root
+from lightning_costs.probes.job_share import CpuShare, job_root
 
 BUSY = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass"
 
@@ -32,14 +32,14 @@ class Node:
 
     def __init__(self, monkeypatch):
         self.tree_s = self.busy_s = 0.0
-        monkeypatch.setattr(JobShare, "_tree", lambda share: self.tree_s)
-        monkeypatch.setattr(JobShare, "_busy", lambda share: self.busy_s)
+        monkeypatch.setattr(CpuShare, "_tree", lambda share: self.tree_s)
+        monkeypatch.setattr(CpuShare, "_busy", lambda share: self.busy_s)
 
 
 def test_the_share_is_of_what_was_spent_since_the_run_began(monkeypatch):
     node = Node(monkeypatch)
     node.tree_s, node.busy_s = 500.0, 10_000.0
-    share = JobShare()
+    share = CpuShare()
     assert share.fraction(now=True) is None
     node.tree_s, node.busy_s = 530.0, 10_040.0
     assert share.fraction(now=True) == 0.75
@@ -47,7 +47,7 @@ def test_the_share_is_of_what_was_spent_since_the_run_began(monkeypatch):
 
 def test_processes_are_not_walked_at_every_point(monkeypatch):
     node = Node(monkeypatch)
-    share = JobShare()
+    share = CpuShare()
     node.tree_s = node.busy_s = 10.0
     assert share.fraction() is None
     later_s = time.perf_counter() + 61
@@ -57,7 +57,7 @@ def test_processes_are_not_walked_at_every_point(monkeypatch):
 
 @pytest.mark.integration
 def test_children_count_while_they_run_and_after_they_ended():
-    share = JobShare()
+    share = CpuShare()
     subprocess.run([sys.executable, "-c", BUSY.format(0.3)], check=True)
     ended_s = share._tree() - share._tree_s
     assert 0.25 <= ended_s < 1.5
@@ -75,7 +75,7 @@ def test_children_count_while_they_run_and_after_they_ended():
 
 @pytest.mark.integration
 def test_a_strangers_work_is_the_nodes_and_not_the_jobs():
-    share = JobShare()
+    share = CpuShare()
     code = "import time; print('asleep', flush=True); time.sleep(600)"
     asleep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     share._root = asleep.pid
@@ -91,7 +91,7 @@ def test_a_strangers_work_is_the_nodes_and_not_the_jobs():
 
 @pytest.mark.integration
 def test_a_job_whose_processes_cannot_be_seen_has_no_share():
-    share = JobShare()
+    share = CpuShare()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     share._root = gone.pid

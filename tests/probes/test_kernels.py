@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch._dynamo  # the first dispatch mode of a process imports it, and it imports Triton
 
-from lightning_costs.probes.census import StepCensus
-from lightning_costs.probes.kernels import launches
+from lightning_costs.probes.census import StepOpCounter
+from lightning_costs.probes.kernels import watch_triton_launches
 
 
 class Chain(list):
@@ -30,12 +30,12 @@ def chain(monkeypatch):
 
 
 def test_a_kernel_launched_from_python_is_named_with_its_calls(chain):
-    census = StepCensus()
+    census = StepOpCounter()
     with census.counting("k"):
         chain.launch("swiglu")
         chain.launch("swiglu")
-    census.book("k")
-    census.book("k")
+    census.record_batch("k")
+    census.record_batch("k")
     assert census.uncounted == {"triton.swiglu": 4}
     assert chain == []
 
@@ -46,21 +46,21 @@ def test_a_kernel_that_an_operator_launches_is_the_operators(chain):
         chain.launch("inner")
         return x.clone()
 
-    census = StepCensus()
+    census = StepOpCounter()
     with census.counting("k"):
         by_triton(torch.ones(2))
-    census.book("k")
+    census.record_batch("k")
     assert census.uncounted == {"lightning_costs_tests.by_triton": 1}
 
 
 def test_hooks_are_gone_after_an_error_and_nothing_happens_without_triton(chain, monkeypatch):
     def fail():
-        with launches(lambda name: None):
+        with watch_triton_launches(lambda name: None):
             raise RuntimeError("step")
 
     with pytest.raises(RuntimeError, match="step"):
         fail()
     assert chain == []
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace())
-    with launches(lambda name: pytest.fail("there is no chain")):
+    with watch_triton_launches(lambda name: pytest.fail("there is no chain")):
         pass

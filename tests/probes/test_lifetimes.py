@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_costs.probes.lifetimes import Lifetimes
+from lightning_costs.probes.lifetimes import StorageTracker
 
 CPU = torch.device("cpu")
 KB = 1024
@@ -13,16 +13,16 @@ def block(kilobytes: int) -> torch.Tensor:
 
 
 def test_births_and_deaths_are_replayed_in_order():
-    follows = Lifetimes(CPU)
+    follows = StorageTracker(CPU)
     weight = block(4)
-    follows.hold("param", [weight])
+    follows.track("param", [weight])
     first = block(8)
-    follows.ran([weight], [first], activation=True)
+    follows.on_op([weight], [first], activation=True)
     second = block(16)
-    follows.ran([first], [second], activation=True)
+    follows.on_op([first], [second], activation=True)
     del first
     third = block(2)
-    follows.ran([second], [third], activation=True)
+    follows.on_op([second], [third], activation=True)
     memory = follows.close()
     assert memory.peak_bytes == {"forward": (4 + 8 + 16) * KB, "backward": 0, "optimizer": 0}
     assert memory.at_peak_bytes == {
@@ -36,22 +36,22 @@ def test_births_and_deaths_are_replayed_in_order():
 
 
 def test_a_storage_first_met_as_an_input_was_there_before():
-    follows = Lifetimes(CPU)
-    follows.ran([block(4)], [block(1)], activation=True)
+    follows = StorageTracker(CPU)
+    follows.on_op([block(4)], [block(1)], activation=True)
     batch = block(4)
-    follows.ran([batch], [], activation=True)
+    follows.on_op([batch], [], activation=True)
     assert follows.close().at_peak_bytes["other"] >= 4 * KB
 
 
 def test_what_becomes_a_gradient_is_one_at_the_peak_before_too():
-    follows = Lifetimes(CPU)
-    follows.turn("backward")
+    follows = StorageTracker(CPU)
+    follows.set_phase("backward")
     gradient = block(8)
-    follows.ran([], [gradient], activation=False)
+    follows.on_op([], [gradient], activation=False)
     scratch = block(32)
-    follows.ran([], [scratch], activation=False)
+    follows.on_op([], [scratch], activation=False)
     del scratch
-    follows.hold("grad", [gradient])
+    follows.track("grad", [gradient])
     memory = follows.close()
     assert memory.peak_phase == "backward"
     assert memory.at_peak_bytes["grad"] == 8 * KB
@@ -59,36 +59,36 @@ def test_what_becomes_a_gradient_is_one_at_the_peak_before_too():
 
 
 def test_a_view_is_the_same_storage():
-    follows = Lifetimes(CPU)
+    follows = StorageTracker(CPU)
     whole = block(4)
-    follows.ran([], [whole], activation=True)
-    follows.ran([whole], [whole[:10], whole.view(-1, 2)], activation=True)
+    follows.on_op([], [whole], activation=True)
+    follows.on_op([whole], [whole[:10], whole.view(-1, 2)], activation=True)
     assert follows.close().most_bytes == 4 * KB
 
 
 def test_activations_are_what_the_forward_pass_left_when_backward_goes_on():
-    follows = Lifetimes(CPU)
+    follows = StorageTracker(CPU)
     kept, lost = block(4), block(64)
-    follows.ran([], [kept], activation=True)
-    follows.ran([], [lost], activation=True)
+    follows.on_op([], [kept], activation=True)
+    follows.on_op([], [lost], activation=True)
     del lost
-    follows.turn("backward")
+    follows.set_phase("backward")
     again = block(2)
-    follows.ran([], [again], activation=True)  # recomputed
-    follows.turn("backward")
+    follows.on_op([], [again], activation=True)  # recomputed
+    follows.set_phase("backward")
     assert follows.close().activation_bytes == 6 * KB
 
 
 def test_an_allocators_word_goes_before_the_sum_of_storages():
     readings = iter([(100 * KB, 100 * KB), (120 * KB, 150 * KB), (90 * KB, 150 * KB)])
-    follows = Lifetimes(CPU, lambda: next(readings))
+    follows = StorageTracker(CPU, lambda: next(readings))
     weight = block(4)
-    follows.hold("param", [weight])
+    follows.track("param", [weight])
     outs = [block(1) for _ in range(3)]
-    follows.ran([], outs[:1], activation=True)
-    follows.turn("backward")
-    follows.ran([], outs[1:2], activation=False)  # work space inside it: the most so far grew by more
-    follows.ran([], outs[2:], activation=False)
+    follows.on_op([], outs[:1], activation=True)
+    follows.set_phase("backward")
+    follows.on_op([], outs[1:2], activation=False)  # work space inside it: the most so far grew by more
+    follows.on_op([], outs[2:], activation=False)
     memory = follows.close()
     assert memory.peak_bytes == {"forward": 100 * KB, "backward": 150 * KB, "optimizer": 0}
     assert sum(memory.at_peak_bytes.values()) == 150 * KB
@@ -97,12 +97,12 @@ def test_an_allocators_word_goes_before_the_sum_of_storages():
 
 def test_the_joined_memory_of_two_steps_is_the_most_of_each():
     def step(forward, backward):
-        follows = Lifetimes(CPU)
+        follows = StorageTracker(CPU)
         early = block(forward)
-        follows.ran([], [early], activation=True)
-        follows.turn("backward")
+        follows.on_op([], [early], activation=True)
+        follows.set_phase("backward")
         late = block(backward)
-        follows.ran([], [late], activation=False)
+        follows.on_op([], [late], activation=False)
         return follows.close()
 
     joined = step(8, 1).joined(step(2, 32))
@@ -112,6 +112,6 @@ def test_the_joined_memory_of_two_steps_is_the_most_of_each():
 
 
 def test_storages_elsewhere_and_empty_ones_are_not_followed():
-    follows = Lifetimes(CPU)
-    follows.hold("param", [torch.zeros(0), torch.zeros(10, device="meta")])
+    follows = StorageTracker(CPU)
+    follows.track("param", [torch.zeros(0), torch.zeros(10, device="meta")])
     assert follows.close().most_bytes == 0

@@ -17,7 +17,7 @@ from lightning_costs.probes import nvml as probe
 from lightning_costs.probes.energy import EnergyMeters
 from lightning_costs.probes.gpu_device import device_key
 from lightning_costs.probes.nvml import GpuEnergy
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def test_the_device_that_trains_is_metered_however_visible_devices_are_spelled(
 def test_with_no_visible_device_the_cpu_trains_and_gpu_energy_is_zero_by_definition(machine, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible([A, B, C], "") == []
-    meters = EnergyMeters.attach(Setting(device=torch.device("cpu")))
+    meters = EnergyMeters.attach(ProbeContext(device=torch.device("cpu")))
     assert meters.method("gpu") == "zero by definition: no GPU trains in this run"
     assert machine.inits == 0
 
@@ -350,10 +350,10 @@ def test_a_process_that_trains_on_several_devices_has_the_energy_of_all(machine,
     else:
         fake = type("Weight", (torch.nn.Parameter,), {"device": torch.device("cuda", 2)})
         module.weight = fake(torch.zeros(1))
-    meters = EnergyMeters.attach(Setting(device=cuda(0), module=module))
+    meters = EnergyMeters.attach(ProbeContext(device=cuda(0), module=module))
     clock.sleep(10)
     assert meters.total_j("gpu", sample(trigger="end")) == 4000.0
-    assert meters.about()["gpu"]["error_j"] == pytest.approx(2 * 50.0)
+    assert meters.metadata()["gpu"]["error_j"] == pytest.approx(2 * 50.0)
     assert meters.method("gpu").endswith("2 devices of one process")
     meters.detach()
     assert machine.inits == machine.shutdowns == 2

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from lightning_costs.probes.optimizers import on_update, unwrap, wrappers
-from lightning_costs.probes.shadow import Shadows
-from lightning_costs.probes.tensors import Holding, holding
+from lightning_costs.probes.optimizers import hook_optimizer_step, unwrap, wrappers
+from lightning_costs.probes.shadow import Patches
+from lightning_costs.probes.tensors import MemoryBreakdown, memory_breakdown
 
 PARAMS = 6 * 3 + 3
 
@@ -53,14 +53,14 @@ class Accelerated(Optimizer):
 
 def test_an_update_in_parts_is_told_once_and_one_that_was_skipped_never():
     wrapper, told = Mixed(nn.Linear(6, 3), groups=2), []
-    shadows = Shadows()
-    on_update(wrapper, lambda: told.append("updated"), shadows)
+    shadows = Patches()
+    hook_optimizer_step(wrapper, lambda: told.append("updated"), shadows)
     assert (wrapper.step(), told) == ("stepped", ["updated"])
     wrapper.overflow = True
     assert (wrapper.step(), told) == ("skipped", ["updated"])
     wrapper.optimizer.step()  # by hand, around the wrapper
     assert told == ["updated"] * 2
-    shadows.lift()
+    shadows.restore()
     wrapper.overflow = False
     wrapper.step()
     assert told == ["updated"] * 2
@@ -69,7 +69,7 @@ def test_an_update_in_parts_is_told_once_and_one_that_was_skipped_never():
 
 def test_an_update_that_fails_after_it_began_is_told_and_raises_on():
     wrapper, told = Mixed(nn.Linear(6, 3), groups=2), []
-    on_update(wrapper, lambda: told.append("updated"), Shadows())
+    hook_optimizer_step(wrapper, lambda: told.append("updated"), Patches())
     wrapper.single_partition_of_fp32_groups.append(torch.zeros(1))
     try:
         wrapper.step()
@@ -80,7 +80,7 @@ def test_an_update_that_fails_after_it_began_is_told_and_raises_on():
 
 def test_what_is_no_optimizer_at_all_is_left_alone():
     for thing in (None, object()):
-        on_update(thing, lambda: None, Shadows())
+        hook_optimizer_step(thing, lambda: None, Patches())
         assert list(wrappers(thing)) == []
 
 
@@ -89,16 +89,16 @@ def test_masters_and_their_gradients_are_found_under_the_wrapper():
     wrapper = Mixed(net)
     wrapper.averaged_gradients[0] = [torch.zeros(5, dtype=torch.bfloat16)]
     wrapper.step()
-    held = Holding(
+    held = MemoryBreakdown(
         param_bytes=2 * PARAMS, master_bytes=4 * PARAMS, grad_bytes=4 * PARAMS + 2 * 5, opt_state_bytes=4 * PARAMS
     )
-    assert holding(net, [wrapper]) == held
-    assert holding(net, [Accelerated(wrapper)]) == held
+    assert memory_breakdown(net, [wrapper]) == held
+    assert memory_breakdown(net, [Accelerated(wrapper)]) == held
 
 
 def test_parameters_of_another_module_are_no_masters():
     net, other = nn.Linear(6, 3), nn.Linear(50, 50)
-    assert holding(net, [SGD([*net.parameters(), *other.parameters()], lr=0.1)]).master_bytes == 0
+    assert memory_breakdown(net, [SGD([*net.parameters(), *other.parameters()], lr=0.1)]).master_bytes == 0
 
 
 def test_shards_that_zero_3_keeps_are_parameters():
@@ -106,4 +106,4 @@ def test_shards_that_zero_3_keeps_are_parameters():
     for parameter in net.parameters():
         parameter.ds_tensor = torch.zeros(parameter.numel() // 3)
         parameter.data = torch.empty(0)
-    assert holding(net, []).param_bytes == 4 * PARAMS // 3
+    assert memory_breakdown(net, []).param_bytes == 4 * PARAMS // 3

@@ -11,11 +11,11 @@ from torch.nn.utils import prune
 
 from lightning_costs.core.missing import Missing
 from lightning_costs.probes import parameters
-from lightning_costs.probes.calls import ModuleCalls
+from lightning_costs.probes.calls import ModuleCallRecorder
 
 
 def called(module, *args):
-    with ModuleCalls(module) as calls:
+    with ModuleCallRecorder(module) as calls:
         module(*args)
     return calls
 
@@ -38,18 +38,18 @@ class Tied(nn.Module):
 
 def test_a_tensor_in_two_places_is_one():
     net = Tied()
-    assert parameters.count(net) == 10 * 4 + 4 * 4 + 4
+    assert parameters.count_parameters(net) == 10 * 4 + 4 * 4 + 4
     net.body.requires_grad_(False)
-    assert parameters.count(net, trainable_only=True) == 40
+    assert parameters.count_parameters(net, trainable_only=True) == 40
 
 
 def test_meta_parameters_count_and_lazy_ones_wait_for_their_first_batch():
-    assert parameters.count(nn.Linear(1000, 1000, device="meta")) == 1001000
+    assert parameters.count_parameters(nn.Linear(1000, 1000, device="meta")) == 1001000
     lazy = nn.LazyLinear(3)
     with pytest.raises(Missing, match="a lazy module has not seen its first batch"):
-        parameters.count(lazy)
+        parameters.count_parameters(lazy)
     lazy(torch.zeros(1, 5))
-    assert parameters.count(lazy) == 18
+    assert parameters.count_parameters(lazy) == 18
 
 
 def test_zero_3_parameters_count_by_their_own_record():
@@ -57,10 +57,10 @@ def test_zero_3_parameters_count_by_their_own_record():
     for parameter in net.parameters():
         parameter.ds_numel = parameter.numel()
         parameter.data = torch.empty(0)
-    assert parameters.count(net) == 15
-    assert parameters.active(net, {}, {}) == 15
+    assert parameters.count_parameters(net) == 15
+    assert parameters.count_active(net, {}, {}) == 15
     with pytest.raises(Missing, match="held in shards"):
-        parameters.nonzero(net)
+        parameters.count_nonzero(net)
 
 
 # Shared ------------------------------------------------------------------------------------------------------
@@ -68,31 +68,31 @@ def test_zero_3_parameters_count_by_their_own_record():
 
 def test_tied_weights_are_shared_and_so_is_a_block_that_a_pass_calls_repeatedly():
     net, ids = Tied(), torch.zeros(2, 3, dtype=torch.long)
-    assert parameters.shared(net, {}) == 40
-    assert parameters.shared(net, called(net, ids).counts) == 40
-    assert parameters.shared(net, called(net, ids, 3).counts) == 40 + 20
+    assert parameters.count_shared(net, {}) == 40
+    assert parameters.count_shared(net, called(net, ids).counts) == 40
+    assert parameters.count_shared(net, called(net, ids, 3).counts) == 40 + 20
 
 
 def test_one_module_under_two_names_is_shared():
     layer = nn.Linear(4, 4)
     net = nn.Sequential(layer, nn.ReLU(), layer)
-    assert parameters.shared(net, called(net, torch.zeros(1, 4)).counts) == 20
+    assert parameters.count_shared(net, called(net, torch.zeros(1, 4)).counts) == 20
 
 
 def test_parameters_that_a_parent_reads_go_with_the_parent():
     net = nn.MultiheadAttention(8, 2, batch_first=True)
     x = torch.zeros(1, 3, 8)
-    with ModuleCalls(net) as once:
+    with ModuleCallRecorder(net) as once:
         net(x, x, x)
-    assert parameters.shared(net, once.counts) == 0
-    with ModuleCalls(net) as twice:
+    assert parameters.count_shared(net, once.counts) == 0
+    with ModuleCallRecorder(net) as twice:
         net(*[net(x, x, x)[0]] * 3)
-    assert parameters.shared(net, twice.counts) == parameters.count(net)
+    assert parameters.count_shared(net, twice.counts) == parameters.count_parameters(net)
 
 
 def test_a_transformer_shares_nothing():
     net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 3, enable_nested_tensor=False)
-    assert parameters.shared(net, called(net, torch.zeros(1, 3, 8)).counts) == 0
+    assert parameters.count_shared(net, called(net, torch.zeros(1, 3, 8)).counts) == 0
 
 
 # Embeddings --------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_embeddings_by_their_class_and_by_their_name():
             self.table = nn.Parameter(torch.zeros(7, 4))
 
     net = nn.ModuleList([Tied(), PositionEmbedding(), nn.EmbeddingBag(5, 4), nn.Linear(4, 4)])
-    assert parameters.embedding(net) == 40 + 28 + 20
+    assert parameters.count_embedding(net) == 40 + 28 + 20
 
 
 # Mixtures ----------------------------------------------------------------------------------------------------
@@ -137,8 +137,8 @@ def test_a_routed_mixture_uses_as_many_experts_a_token_as_it_routes_to(top, expe
     net = nn.Sequential(nn.Linear(4, 4), Mixture(experts, top), nn.Linear(4, 2))
     calls = called(net, torch.randn(200, 4))
     router = 4 * experts + experts
-    assert parameters.active(net, calls.counts, calls.rows) == pytest.approx(20 + router + top * 20 + 10)
-    assert parameters.count(net) == 20 + router + experts * 20 + 10
+    assert parameters.count_active(net, calls.counts, calls.rows) == pytest.approx(20 + router + top * 20 + 10)
+    assert parameters.count_parameters(net) == 20 + router + experts * 20 + 10
 
 
 def test_a_module_may_declare_what_it_uses():
@@ -157,7 +157,7 @@ def test_a_module_may_declare_what_it_uses():
             self.active_params = lambda: 16
 
     net = nn.Sequential(nn.Linear(4, 4), Batched(), Asked())
-    assert parameters.active(net, {}, {}) == 20 + 32 + 16
+    assert parameters.count_active(net, {}, {}) == 20 + 32 + 16
 
 
 def test_dense_models_use_all_their_parameters():
@@ -181,13 +181,13 @@ def test_dense_models_use_all_their_parameters():
         (torch.zeros(10, 4), (), (10, 7, 4)),  # tokens pruned on the way
     ):
         calls = called(net, *args)
-        assert parameters.active(net, calls.counts, calls.rows) == 60
-    assert parameters.active(net, {}, {}) == 60
+        assert parameters.count_active(net, calls.counts, calls.rows) == 60
+    assert parameters.count_active(net, {}, {}) == 60
 
 
 def test_a_shared_parameter_is_used_once():
     net = Tied()
-    assert parameters.active(net, {}, {}) == parameters.count(net)
+    assert parameters.count_active(net, {}, {}) == parameters.count_parameters(net)
 
 
 # Zeros -------------------------------------------------------------------------------------------------------
@@ -199,12 +199,12 @@ def test_pruned_weights_are_not_there():
         for parameter in net.parameters():
             parameter.fill_(1.0)
     prune.l1_unstructured(net[0], "weight", amount=30)
-    assert parameters.nonzero(net) == 2 * 110 - 30
+    assert parameters.count_nonzero(net) == 2 * 110 - 30
     with torch.no_grad():
         net[1].weight[:2] = 0
-    assert parameters.nonzero(net) == 2 * 110 - 30 - 20
+    assert parameters.count_nonzero(net) == 2 * 110 - 30 - 20
     prune.remove(net[0], "weight")
-    assert parameters.nonzero(net) == 2 * 110 - 30 - 20
+    assert parameters.count_nonzero(net) == 2 * 110 - 30 - 20
 
 
 def test_weights_in_sparse_layouts_are_the_values_that_they_hold():
@@ -217,7 +217,7 @@ def test_weights_in_sparse_layouts_are_the_values_that_they_hold():
     twice = torch.sparse_coo_tensor(*once_more, check_invariants=True)
     for weight, kept in ((dense, 3), *((layout, 3) for layout in layouts), (twice, 0)):
         net.weight = nn.Parameter(weight, requires_grad=False)
-        assert (parameters.nonzero(net), parameters.count(net)) == (kept, 16)
+        assert (parameters.count_nonzero(net), parameters.count_parameters(net)) == (kept, 16)
 
 
 def test_zeros_of_tied_weights_are_counted_once_and_meta_ones_not_at_all():
@@ -226,10 +226,10 @@ def test_zeros_of_tied_weights_are_counted_once_and_meta_ones_not_at_all():
         for parameter in net.parameters():
             parameter.fill_(1.0)
         net.embedding.weight[0] = 0
-    assert parameters.nonzero(net) == 60 - 4
+    assert parameters.count_nonzero(net) == 60 - 4
     with pytest.raises(Missing, match="on the meta device weights have no values"):
-        parameters.nonzero(nn.Linear(3, 3, device="meta"))
-    assert parameters.nonzero(nn.ReLU()) == 0
+        parameters.count_nonzero(nn.Linear(3, 3, device="meta"))
+    assert parameters.count_nonzero(nn.ReLU()) == 0
 
 
 # Shards ------------------------------------------------------------------------------------------------------
@@ -251,10 +251,10 @@ def _sharded(rank: int, port: int, queue: object) -> None:
     }.items():
         net = wrap(nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 7)))
         try:
-            zeros = str(parameters.nonzero(net))
+            zeros = str(parameters.count_nonzero(net))
         except Missing as missing:
             zeros = str(missing)
-        found[name] = (parameters.count(net), zeros)
+        found[name] = (parameters.count_parameters(net), zeros)
     dist.destroy_process_group()
     if rank == 0:
         queue.put(found)  # type: ignore[attr-defined]
@@ -283,19 +283,19 @@ def test_experts_in_zero_3s_shards_are_told_by_their_whole_shapes() -> None:
         weight.ds_shape, weight.ds_numel = weight.shape, weight.numel()
         weight.data = torch.empty(0)
     counts, rows = {part: 1, part.small: 1, part.large: 1}, {part: 8, part.small: 2, part.large: 8}
-    assert parameters.active(part, counts, rows) == 4 + 16
+    assert parameters.count_active(part, counts, rows) == 4 + 16
     assert parameters.in_shards(part)
     assert not parameters.in_shards(nn.Linear(2, 2))
     with pytest.raises(Missing, match="shards"):
-        parameters.nonzero(part)
+        parameters.count_nonzero(part)
 
 
 def test_sizes_are_those_of_what_wraps_the_model_where_they_are_given() -> None:
     model = nn.Linear(3, 2)
     sizes = {id(p): 10 * p.numel() for p in model.parameters()}
-    assert parameters.count(model, sizes=sizes) == 10 * (6 + 2)
-    assert parameters.shared(model, {model: 2}, sizes) == 10 * (6 + 2)
-    assert parameters.active(model, {}, {}, sizes) == 10 * (6 + 2)
+    assert parameters.count_parameters(model, sizes=sizes) == 10 * (6 + 2)
+    assert parameters.count_shared(model, {model: 2}, sizes) == 10 * (6 + 2)
+    assert parameters.count_active(model, {}, {}, sizes) == 10 * (6 + 2)
 
 
 def test_layers_behind_an_input_that_is_flattened_are_no_experts():
@@ -319,7 +319,7 @@ def test_layers_behind_an_input_that_is_flattened_are_no_experts():
             return x
 
     net = Stacked()
-    calls = ModuleCalls(net)
+    calls = ModuleCallRecorder(net)
     with calls:
         net(torch.rand(8, 24, 1))
-    assert parameters.active(net, calls.counts, calls.rows) == 2 * 24 * 24
+    assert parameters.count_active(net, calls.counts, calls.rows) == 2 * 24 * 24

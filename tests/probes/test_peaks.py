@@ -14,10 +14,10 @@ from lightning_costs.probes.peaks import (
     PEAKS,
     DevicePeak,
     effective_peak,
-    find,
     find_peak,
     format_of,
-    measured,
+    lookup_peak,
+    measure_matmul_peak,
     measured_bandwidth,
     measured_peak,
 )
@@ -27,23 +27,23 @@ FORMATS = {"fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"}
 
 
 def rate(name: str, number: str) -> float:
-    peak = find(name)
+    peak = lookup_peak(name)
     assert peak is not None
     return peak.flop_per_s[number]
 
 
 def test_an_unknown_device_has_no_peak_and_never_another_devices() -> None:
     for name in ("NVIDIA H300", "NVIDIA H20", "NVIDIA H100", "H200", "nvidia h200", "NVIDIA H200 NVL", ""):
-        assert find(name) is None
+        assert lookup_peak(name) is None
 
 
 def test_spaces_around_a_name_do_not_matter() -> None:
-    assert find(" NVIDIA H200 ") is PEAKS["NVIDIA H200"]
+    assert lookup_peak(" NVIDIA H200 ") is PEAKS["NVIDIA H200"]
 
 
 def test_h200_computes_as_h100_sxm_and_has_more_bandwidth() -> None:
     # Lightning 2.6.6 knows no H200 (lightning#20660).
-    h200, h100 = find("NVIDIA H200"), find("NVIDIA H100 80GB HBM3")
+    h200, h100 = lookup_peak("NVIDIA H200"), lookup_peak("NVIDIA H100 80GB HBM3")
     assert h200 is not None
     assert h100 is not None
     assert h200.flop_per_s == h100.flop_per_s
@@ -139,8 +139,8 @@ def test_convolutions_follow_their_own_tf32_switch(monkeypatch: pytest.MonkeyPat
         "lightning_costs.probes.peaks.tf32", lambda *, convolutions: convolutions
     )  # torch's own defaults
     peak = DevicePeak(flop_per_s={"fp32": 10.0, "tf32": 80.0}, bytes_per_s=None, source="an example")
-    assert peak.of({"float32": 100}) == 10.0
-    assert peak.of({"float32+conv": 100}) == 80.0
+    assert peak.mixed_precision_peak({"float32": 100}) == 10.0
+    assert peak.mixed_precision_peak({"float32+conv": 100}) == 80.0
 
 
 def test_a_cpu_has_no_row() -> None:
@@ -150,7 +150,7 @@ def test_a_cpu_has_no_row() -> None:
 
 def test_measuring_draws_no_random_number_and_its_rates_are_rates() -> None:
     before = torch.get_rng_state()
-    flop_per_s = measured(CPU, torch.float32, 0.1)
+    flop_per_s = measure_matmul_peak(CPU, torch.float32, 0.1)
     bytes_per_s = measured_bandwidth(CPU, 0.05)
     assert torch.equal(torch.get_rng_state(), before)
     assert 0 < flop_per_s < 1e14
@@ -159,14 +159,14 @@ def test_measuring_draws_no_random_number_and_its_rates_are_rates() -> None:
 
 def test_measuring_keeps_its_budget(ticking: FakeClock) -> None:
     began_s, ticking.TICK_S = ticking.now, 0.01
-    measured(CPU, torch.float32, 1.0)
+    measure_matmul_peak(CPU, torch.float32, 1.0)
     measured_bandwidth(CPU, 0.5)
     assert ticking.now - began_s < 3.0
 
 
 def test_measured_rates_serve_products_and_convolutions_of_a_cpu() -> None:
     peak = measured_peak(CPU, {"float32": 10, "float32+conv": 10, "float64": 0}, budget_s=0.1)
-    rate = peak.of({"float32": 10, "float32+conv": 10})
+    rate = peak.mixed_precision_peak({"float32": 10, "float32+conv": 10})
     assert rate is not None
     assert math.isfinite(rate)
     assert "fp64" not in peak.flop_per_s
@@ -190,7 +190,7 @@ def test_no_product_is_faster_than_the_tables_peak() -> None:
         number = format_of(dtype, tf32=False)
         if number not in peak.flop_per_s:
             continue
-        found = measured(device, dtype, 0.5)
+        found = measure_matmul_peak(device, dtype, 0.5)
         print(f"{number}: {found / 1e12:.1f} of {peak.flop_per_s[number] / 1e12:.1f} TFLOP/s")
         assert 0.3 < found / peak.flop_per_s[number] < 1.02
     found = measured_bandwidth(device)

@@ -13,49 +13,49 @@ from torch import distributed, nn
 from torch.distributed import pipelining
 
 from lightning_costs import Recorder
-from lightning_costs.core.bubble import Shape
-from lightning_costs.core.lanes import Interval
-from lightning_costs.core.records import PipelineTime, Place
+from lightning_costs.core.bubble import PipelineShape
+from lightning_costs.core.lanes import Span
+from lightning_costs.core.records import PipelineTime, RankInfo
 from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators.compute import Flop, ForwardFlop
 from lightning_costs.indicators.counts import Samples, Steps
 from lightning_costs.indicators.pipeline import BubbleFraction, BubbleS, StageBusyS, StageOutsideS, StageStepS
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.pipeline_engines import is_pipeline, pipelines_of, watch
-from lightning_costs.probes.pipeline_lanes import SharedLanes
-from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.shadow import Shadows
-from lightning_costs.probes.stage_tape import MOST_STEPS, HostEvents, StageTape
+from lightning_costs.probes.pipeline_engines import find_pipelines, instrument_pipeline, is_pipeline
+from lightning_costs.probes.pipeline_lanes import TimelineExchange
+from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.shadow import Patches
+from lightning_costs.probes.stage_tape import MOST_STEPS, HostEvents, StageTimer
 
 # The tape -----------------------------------------------------------------------------------------------------------
 
 
 def step(
-    tape: StageTape[Any], clock: FakeClock, *, busy_s: float = 1.0, wait_s: float = 0.5, after_s: float = 0.25
+    tape: StageTimer[Any], clock: FakeClock, *, busy_s: float = 1.0, wait_s: float = 0.5, after_s: float = 0.25
 ) -> None:
     """A step of the host's: waiting, a forward pass, an update, and what lies before the next one."""
     tape.begin()
     clock.sleep(wait_s)
     begun = tape.mark()
     clock.sleep(busy_s)
-    tape.note("F", 0, 0, begun)
+    tape.add_span("F", 0, 0, begun)
     begun = tape.mark()
     clock.sleep(0.125)
-    tape.note("U", 0, -1, begun)
+    tape.add_span("U", 0, -1, begun)
     tape.end()
     clock.sleep(after_s)
 
 
-def host_tape() -> tuple[StageTape[float], FakeClock]:
+def host_tape() -> tuple[StageTimer[float], FakeClock]:
     clock = FakeClock()
-    return StageTape(HostEvents(clock), clock.time), clock
+    return StageTimer(HostEvents(clock), clock.time), clock
 
 
 def test_a_step_goes_from_its_begin_to_the_next_ones_and_the_first_is_warm_up() -> None:
     tape, clock = host_tape()
     for busy_s in (100.0, 1.0, 2.0, 4.0):
         step(tape, clock, busy_s=busy_s)
-        tape.judged(steady=True)
+        tape.mark_steady(steady=True)
     assert tape.collect() == PipelineTime(steps=2, step_s=2 * 0.875 + 3.0, busy_s=3.0, outside_s=2 * (0.125 + 0.25)), (
         "of the last one nobody knows yet where it ends"
     )
@@ -68,7 +68,7 @@ def test_steps_that_are_warm_up_or_interrupted_leave_all_sums_alike() -> None:
     tape, clock = host_tape()
     for number in range(6):
         step(tape, clock, busy_s=2.0**number)
-        tape.judged(steady=number not in (0, 1))  # a counted step, say
+        tape.mark_steady(steady=number not in (0, 1))  # a counted step, say
         if number == 3:
             tape.interrupted()  # an evaluation follows
             clock.sleep(1000.0)
@@ -81,7 +81,7 @@ def test_an_accumulation_of_several_pipeline_steps_is_judged_as_one() -> None:
     for number in range(6):
         step(tape, clock)
         if number % 2:
-            tape.judged(steady=number > 1)
+            tape.mark_steady(steady=number > 1)
     tape.begin()
     assert tape.collect().steps == 4
 
@@ -94,9 +94,9 @@ def test_a_pass_that_is_split_over_two_calls_or_overlaps_another_is_busy_once() 
         clock.sleep(1.0)
         second = tape.mark()
         clock.sleep(1.0)
-        tape.note("F", 0, 0, first)
+        tape.add_span("F", 0, 0, first)
         clock.sleep(1.0)
-        tape.note("B", 0, 0, second)
+        tape.add_span("B", 0, 0, second)
         tape.end()
     assert tape.collect().busy_s == 3.0
 
@@ -107,45 +107,45 @@ def test_what_lies_between_passes_is_sending_receiving_or_idle() -> None:
         tape.begin()
         clock.sleep(0.5)
         if tape.detailed:
-            tape.awaits("F", 1, 7)  # posted early
-            tape.between("S", 0, 6)
+            tape.on_recv_start("F", 1, 7)  # posted early
+            tape.on_gap("S", 0, 6)
         clock.sleep(1.0)
         if tape.detailed:
-            tape.between("")
+            tape.on_gap("")
         clock.sleep(0.25)
         if tape.detailed:
-            tape.arrived("F", 1, 7)  # and waited for here
+            tape.on_compute_start("F", 1, 7)  # and waited for here
         begun = tape.mark()
         clock.sleep(2.0)
-        tape.note("F", 1, 7, begun)
+        tape.add_span("F", 1, 7, begun)
         if tape.detailed:
-            tape.between("")
+            tape.on_gap("")
         clock.sleep(0.5)
         tape.end()
     tape.read()
-    assert tape.drawn is not None
-    number, began, length_s, intervals = tape.drawn
+    assert tape.example_step is not None
+    number, began, length_s, intervals = tape.example_step
     assert (number, began, length_s) == (1, clock.time() - 4.25, 4.25)
     assert intervals == [
-        Interval("R", 1, 7, 0.5, 0.5),
-        Interval("S", 0, 6, 0.5, 1.5),
-        Interval("R", 1, 7, 1.5, 1.75),
-        Interval("F", 1, 7, 1.75, 3.75),
+        Span("R", 1, 7, 0.5, 0.5),
+        Span("S", 0, 6, 0.5, 1.5),
+        Span("R", 1, 7, 1.5, 1.75),
+        Span("F", 1, 7, 1.75, 3.75),
     ]
 
 
 def test_of_a_device_only_what_has_happened_is_read_and_every_event_is_given_back() -> None:
     clock = FakeClock()
     stream = FakeStream(clock)
-    tape: StageTape[Any] = StageTape(stream, clock.time)
+    tape: StageTimer[Any] = StageTimer(stream, clock.time)
     for _ in range(5):
         tape.begin()
         begun = tape.mark()
         stream.launch(2.0)
-        tape.note("F", 0, 0, begun)
+        tape.add_span("F", 0, 0, begun)
         stream.launch(1.0, "update")
         tape.end()
-        tape.judged(steady=True)
+        tape.mark_steady(steady=True)
     assert tape.collect() == PipelineTime(), "the device has done nothing yet, and nobody waits"
     clock.sleep(7.0)
     assert tape.collect() == PipelineTime(steps=1, step_s=3.0, busy_s=2.0, outside_s=0.0)
@@ -157,12 +157,12 @@ def test_of_a_device_only_what_has_happened_is_read_and_every_event_is_given_bac
 def test_a_device_far_behind_keeps_the_tape_bounded() -> None:
     clock = FakeClock()
     stream = FakeStream(clock)
-    tape: StageTape[Any] = StageTape(stream, clock.time)
+    tape: StageTimer[Any] = StageTimer(stream, clock.time)
     for _ in range(5 * MOST_STEPS):
         tape.begin()
         begun = tape.mark()
         stream.launch(1.0)
-        tape.note("F", 0, 0, begun)
+        tape.add_span("F", 0, 0, begun)
         tape.end()
     assert stream.in_use <= 4 * (MOST_STEPS + 1)
     stream.synchronize()
@@ -179,8 +179,8 @@ def test_the_latest_of_the_first_steps_is_drawn_and_messages_are_noted_in_no_oth
         tape.begin()
         detailed.append(tape.detailed)
         tape.end()
-    assert tape.drawn is not None
-    assert tape.drawn[0] == 5
+    assert tape.example_step is not None
+    assert tape.example_step[0] == 5
     assert detailed == [True] * 3 + [False] * 5
 
 
@@ -205,7 +205,12 @@ def made(schedule: str = "ScheduleInterleaved1F1B", parts: int = 2, m: int = 4, 
 def recorder(folder: Path, **options: Any) -> Recorder:
     kinds = (StageStepS, StageBusyS, StageOutsideS, BubbleS, BubbleFraction)
     return Recorder(
-        indicators=[kind() for kind in kinds], save_dir=folder, place=Place(), places=[Place()], device="cpu", **options
+        indicators=[kind() for kind in kinds],
+        save_dir=folder,
+        place=RankInfo(),
+        places=[RankInfo()],
+        device="cpu",
+        **options,
     )
 
 
@@ -216,7 +221,7 @@ def test_passes_are_noted_with_kind_chunk_and_microbatch(tmp_path: Path) -> None
     with recorder(tmp_path) as run:
         watch_pipeline(schedule, run)
         for _ in range(6):
-            with run.counting(x):
+            with run.train_batch(x):
                 schedule.step(x, target=x)
             run.step(x)
     told = run.header["pipeline"]
@@ -237,12 +242,12 @@ def test_the_loss_of_the_last_stage_is_forward_work(tmp_path: Path) -> None:
     waits = FakeClock()
     schedule._loss_fn = lambda output, target: (waits.sleep(1.0), nn.functional.mse_loss(output, target))[1]
     x = torch.ones(4, 3)
-    tape: StageTape[float] = StageTape(HostEvents(waits), waits.time)
-    shadows = Shadows()
-    watch(schedule, tape, shadows)
+    tape: StageTimer[float] = StageTimer(HostEvents(waits), waits.time)
+    shadows = Patches()
+    instrument_pipeline(schedule, tape, shadows)
     for _ in range(3):
         schedule.step(x, target=x)
-    shadows.lift()
+    shadows.restore()
     assert tape.collect() == PipelineTime(steps=1, step_s=4.0, busy_s=4.0, outside_s=0.0)
 
 
@@ -250,7 +255,7 @@ def test_the_loss_of_the_last_stage_is_forward_work(tmp_path: Path) -> None:
 def test_an_evaluation_through_the_schedule_is_no_step_and_breaks_the_one_before(tmp_path: Path) -> None:
     schedule = made("ScheduleGPipe", parts=1)
     x = torch.ones(8, 3)
-    pipeline = Pipeline(Setting())
+    pipeline = Pipeline(ProbeContext())
     pipeline.watch(schedule)
     for _ in range(4):
         schedule.step(x, target=x)
@@ -272,7 +277,7 @@ def test_everything_is_lifted_at_the_end_and_a_users_own_shadow_stays(tmp_path: 
     with recorder(tmp_path) as run:
         watch_pipeline(schedule, run)
         assert "forward_one_chunk" in vars(stage)
-        with run.counting(x):
+        with run.train_batch(x):
             schedule.step(x, target=x)
         run.step(x)
     assert [set(vars(each)) - set(was) for each, was in zip((schedule, stage), before, strict=True)] == [set(), set()]
@@ -286,11 +291,11 @@ def test_shape_inference_of_the_first_step_is_none_of_its_flops(tmp_path: Path) 
     x = torch.ones(8, 3)
     with Recorder(
         module=schedule._stage.submod, indicators=[Flop(), ForwardFlop(), StageStepS()], save_dir=tmp_path,
-        place=Place(), places=[Place()],
+        place=RankInfo(), places=[RankInfo()],
     ) as run:  # fmt: skip
         watch_pipeline(schedule, run)
         for _ in range(3):
-            with run.counting(x):
+            with run.train_batch(x):
                 schedule.step(x, target=x)
             run.step(x)
     assert run.final["flop"] == 3 * 2 * (2 * 8 * 3 * 3), "forward and the weights' gradient: the data has none"
@@ -307,9 +312,9 @@ def test_a_run_has_one_pipeline_and_an_object_that_is_none_is_refused(tmp_path: 
         with pytest.raises(ValueError, match="one pipeline is watched in a run"):
             watch_pipeline(made(), run)
         with pytest.raises(ValueError, match=r"expected a schedule .* or a DeepSpeed PipelineEngine, got Linear"):
-            Pipeline(Setting()).watch(nn.Linear(1, 1))
+            Pipeline(ProbeContext()).watch(nn.Linear(1, 1))
         with pytest.raises(ValueError, match="a schedule fetches no batches"):
-            Pipeline(Setting()).watch(schedule, run)
+            Pipeline(ProbeContext()).watch(schedule, run)
     with pytest.raises(ValueError, match="has ended"):
         watch_pipeline(schedule, run)
 
@@ -319,15 +324,15 @@ def test_pipelines_are_found_among_a_modules_attributes_and_in_containers() -> N
     first, second, third = made(), made(), made()
     module = nn.Module()
     module.schedule, module.others, module.named, module.same = first, [1, second], {"it": third}, first
-    assert pipelines_of(module) == [first, second, third]
-    assert pipelines_of(nn.Linear(1, 1)) == []
+    assert find_pipelines(module) == [first, second, third]
+    assert find_pipelines(nn.Linear(1, 1)) == []
     assert is_pipeline(first)
     assert not is_pipeline(module)
 
 
 def test_lanes_of_ranks_that_never_come_are_waited_for_no_longer_than_agreed() -> None:
     store = distributed.HashStore()
-    lanes = [SharedLanes([0, 1, 2], store) for _ in range(2)]
+    lanes = [TimelineExchange([0, 1, 2], store) for _ in range(2)]
     lanes[1]._prefix = lanes[0]._prefix  # as on another rank
     lanes[1].leave({"rank": 1, "step": 4})
     lanes[1].leave({"rank": 1, "step": 5})
@@ -408,7 +413,7 @@ def test_an_engines_batches_are_steps_where_its_loop_tells_none(tmp_path: Path) 
     engine = PipelineEngine(clock)
     kinds = (StageStepS, StageBusyS, StageOutsideS, Samples, Steps)
     with Recorder(
-        indicators=[kind() for kind in kinds], save_dir=tmp_path, place=Place(), places=[Place()], clock=clock
+        indicators=[kind() for kind in kinds], save_dir=tmp_path, place=RankInfo(), places=[RankInfo()], clock=clock
     ) as run:
         watch_pipeline(engine, run, steps=True)
         tape = run._setting.probe(Pipeline)._tape
@@ -416,7 +421,7 @@ def test_an_engines_batches_are_steps_where_its_loop_tells_none(tmp_path: Path) 
         tape.mark = clock
         for _ in range(7):
             assert engine.train_batch() == 0.5
-        assert run._setting.place == Place(replica=3, stage=1, shard=2)
+        assert run._setting.place == RankInfo(replica=3, stage=1, shard=2)
     assert run.final["samples"] == 7 * 2 * 8
     assert run.final["steps"] == 7
     assert run.final["stage_step_s"] == 3 * 6.5, "three are warm-up, and the last has no next one"
@@ -434,9 +439,9 @@ def test_an_engines_batches_are_steps_where_its_loop_tells_none(tmp_path: Path) 
 @pytest.mark.usefixtures("alone")
 def test_an_engines_evaluation_breaks_the_step_before_and_is_none() -> None:
     engine = PipelineEngine(FakeClock())
-    pipeline = Pipeline(Setting())
-    assert pipeline.watch(engine) == Place(replica=3, stage=1, shard=2)
-    assert pipeline.shape == Shape(engine="DeepSpeed", schedule="TrainSchedule", stages=1, microbatches=2)
+    pipeline = Pipeline(ProbeContext())
+    assert pipeline.watch(engine) == RankInfo(replica=3, stage=1, shard=2)
+    assert pipeline.shape == PipelineShape(engine="DeepSpeed", schedule="TrainSchedule", stages=1, microbatches=2)
     for _ in range(3):
         engine.train_batch()
         engine.eval_batch(None)
@@ -476,16 +481,16 @@ def test_a_step_that_raises_counts_for_nothing() -> None:
     schedule = made("ScheduleGPipe", parts=1)
     x = torch.ones(8, 3)
     clock = FakeClock()
-    tape: StageTape[float] = StageTape(HostEvents(clock), clock.time)
-    shadows = Shadows()
-    watch(schedule, tape, shadows)
+    tape: StageTimer[float] = StageTimer(HostEvents(clock), clock.time)
+    shadows = Patches()
+    instrument_pipeline(schedule, tape, shadows)
     for number in range(5):
         if number == 2:
             with pytest.raises(RuntimeError, match="failed to run forward"):
                 schedule.step(x, target=x, unknown=1)
         schedule.step(x, target=x)
     tape.begin()
-    shadows.lift()
+    shadows.restore()
     assert tape.collect().steps == 4, "the second to the fifth that went through"
 
 
@@ -502,13 +507,13 @@ def test_an_engine_of_an_unknown_version_is_given_back_as_it_was(tmp_path: Path)
 def test_a_pass_on_a_stream_of_its_own_is_waited_for() -> None:
     clock = FakeClock()
     stream, other = FakeStream(clock), FakeStream(clock)
-    tape: StageTape[Any] = StageTape(stream, clock.time)
+    tape: StageTimer[Any] = StageTimer(stream, clock.time)
     for _ in range(3):
         tape.begin()
         begun = tape.mark()
         other.launch(8.0)
         stream.free_at_s, was = other.free_at_s, stream.free_at_s  # the pass's end is recorded on the other one
-        tape.note("F", 0, 0, begun)
+        tape.add_span("F", 0, 0, begun)
         stream.free_at_s = was
         stream.launch(1.0)
         tape.end()
@@ -519,7 +524,7 @@ def test_a_pass_on_a_stream_of_its_own_is_waited_for() -> None:
 
 
 def test_a_store_that_fails_leaves_the_picture_without_other_stages(caplog: pytest.LogCaptureFixture) -> None:
-    lanes = SharedLanes([0, 1], object())
+    lanes = TimelineExchange([0, 1], object())
     lanes.leave({"rank": 0, "step": 5})
     assert lanes.read({"rank": 0, "step": 5}, 0.0) == [{"rank": 0, "step": 5}]
     assert len(caplog.records) == 2

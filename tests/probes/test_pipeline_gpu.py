@@ -11,7 +11,7 @@ from torch import distributed, nn
 from torch.distributed import pipelining
 
 from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.setting import Setting
+from lightning_costs.probes.setting import ProbeContext
 
 pytestmark = pytest.mark.gpu
 _CYCLES = 20_000_000
@@ -64,13 +64,13 @@ def test_passes_are_timed_on_the_device_and_nothing_waits_for_it() -> None:
     ended.record()
     torch.cuda.synchronize()
     spin_s = begun.elapsed_time(ended) / 1e3
-    pipeline = Pipeline(Setting(device=device))
+    pipeline = Pipeline(ProbeContext(device=device))
     pipeline.watch(schedule)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(5):
             schedule.step(x, target=x)
-            pipeline.judged(steady=True)
+            pipeline.mark_steady(steady=True)
             torch.cuda._sleep(3 * _CYCLES)  # an update
         early = pipeline.collect()
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lightning_costs.core.records import CostVector, Place
+from lightning_costs.core.records import CostVector, RankInfo
 from lightning_costs.core.reduce import reduce_ranks
 from lightning_costs.indicators.compute import Flop
 from lightning_costs.indicators.counts import Samples, Steps
@@ -86,7 +86,7 @@ def test_one_steps_timeline_holds_every_pass_of_every_stage_in_an_order_that_can
 
 def test_samples_are_those_of_a_replica_and_flops_those_of_a_stage(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        places = [Place(rank=rank, replica=r, stage=s) for rank, (r, s, _) in enumerate(row["places"])]
+        places = [RankInfo(rank=rank, replica=r, stage=s) for rank, (r, s, _) in enumerate(row["places"])]
         vectors = [CostVector(place=p, amounts=final) for p, final in zip(places, row["finals"], strict=True)]
         declared = {kind.name: kind.declaration() for kind in (Samples, Steps, Flop)}
         job = reduce_ranks(vectors, declared, places)

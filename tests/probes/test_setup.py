@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.probes.cpu_name import cpu_name
-from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.setup import describe, describe_optimizers
+from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.setup import collect_environment, describe_optimizers
 
 
 def test_a_setup_is_plain_data():
     net = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
-    setting = Setting(module=net, optimizers=lambda: [optimizer], device=torch.device("cpu"), devices=4, nodes=2)
-    setup = describe(setting)
+    setting = ProbeContext(module=net, optimizers=lambda: [optimizer], device=torch.device("cpu"), devices=4, nodes=2)
+    setup = collect_environment(setting)
     assert json.loads(json.dumps(setup)).keys() == setup.keys()
     assert (setup["device"], setup["devices"], setup["nodes"], setup["module"]) == ("cpu", 4, 2, "Linear")
     assert setup["software"]["torch"] == torch.__version__
@@ -24,7 +24,7 @@ def test_a_setup_is_plain_data():
 
 
 def test_a_setup_without_a_model_is_a_setup():
-    setup = describe(Setting(places=(Place(rank=0), Place(rank=1))))
+    setup = collect_environment(ProbeContext(places=(RankInfo(rank=0), RankInfo(rank=1))))
     assert (setup["module"], setup["compiled"], setup["optimizers"], setup["processes"]) == (None, None, [], 2)
 
 
@@ -55,7 +55,7 @@ def test_what_is_no_optimizer_of_torch_is_described_without_failing():
 
 def test_a_compiled_module_says_so_wherever_the_compiled_part_is():
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    assert describe(Setting(module=net))["compiled"] is False
-    assert describe(Setting(module=torch.compile(net, backend="eager")))["compiled"] is True
+    assert collect_environment(ProbeContext(module=net))["compiled"] is False
+    assert collect_environment(ProbeContext(module=torch.compile(net, backend="eager")))["compiled"] is True
     net[1].compile(backend="eager")
-    assert describe(Setting(module=net))["compiled"] is True
+    assert collect_environment(ProbeContext(module=net))["compiled"] is True

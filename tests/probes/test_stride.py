@@ -8,34 +8,36 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_costs.core.accounts import Accounts
-from lightning_costs.probes.batch import look
-from lightning_costs.probes.shadow import ABSENT, Shadows, own
-from lightning_costs.probes.stride import BACKWARD, Stride, looks_alike, work_of
+from lightning_costs.core.accounts import TimeBuckets
+from lightning_costs.probes.batch import inspect_batch
+from lightning_costs.probes.shadow import ABSENT, Patches, instance_attribute
+from lightning_costs.probes.stride import BACKWARD, RepeatedStepFastPath, same_signature, summarize_events
 
 PAIR = [torch.zeros(8, 3), torch.zeros(8, dtype=torch.long)]
 
 
-def striding(batch: Any = PAIR, events: list[int] | None = None, left: float = 100) -> tuple[FakeClock, Stride]:
+def striding(
+    batch: Any = PAIR, events: list[int] | None = None, left: float = 100
+) -> tuple[FakeClock, RepeatedStepFastPath]:
     clock = FakeClock(0.0)
-    accounts = Accounts(clock, begun_s=0.0)
-    accounts.rebase("train")
-    stride = Stride(accounts)
-    stride.follow(look(batch), samples=8, tokens=None, events=[BACKWARD, 0] if events is None else events)
+    accounts = TimeBuckets(clock, begun_s=0.0)
+    accounts.reset_to("train")
+    stride = RepeatedStepFastPath(accounts)
+    stride.arm(inspect_batch(batch), samples=8, tokens=None, events=[BACKWARD, 0] if events is None else events)
     stride.left = left
     return clock, stride
 
 
-def step(stride: Stride, batch: Any, events: list[int]) -> str:
+def step(stride: RepeatedStepFastPath, batch: Any, events: list[int]) -> str:
     """Which of the two functions worked on the batch, and whether its end was noted."""
 
     def work(way: str) -> str:
         stride.events += events
         return way
 
-    way = stride.choosing(lambda _: work("alike"), lambda _: work("in full"), pytest.fail)({"batch": batch})
-    assert way == "alike" or not stride.done
-    return way if way == "in full" else f"{way}, {'noted' if stride.done else 'told'}"
+    way = stride.dispatch(lambda _: work("alike"), lambda _: work("in full"), pytest.fail)({"batch": batch})
+    assert way == "alike" or not stride.recorded
+    return way if way == "in full" else f"{way}, {'noted' if stride.recorded else 'told'}"
 
 
 def test_a_step_like_the_one_before_is_a_clock_read_and_a_number_kept():
@@ -108,7 +110,7 @@ def test_a_step_in_which_torch_compile_made_a_graph_is_told(monkeypatch: pytest.
 
 def test_whoever_keeps_a_devices_timeline_is_told_of_each_noted_step():
     stride, told = striding()[1], []
-    stride.noted = lambda: told.append(1)
+    stride.on_record = lambda: told.append(1)
     step(stride, PAIR, [BACKWARD, 0])
     step(stride, PAIR, [0])
     assert told == [1]
@@ -126,12 +128,14 @@ content = st.recursive(
 
 @given(content, content)
 def test_batches_look_alike_if_and_only_if_their_signatures_are_equal(one: Any, other: Any):
-    assert looks_alike(other, look(one).signature) == (look(other).signature == look(one).signature)
+    assert same_signature(other, inspect_batch(one).signature) == (
+        inspect_batch(other).signature == inspect_batch(one).signature
+    )
 
 
 @given(st.lists(st.integers(-1, 2)))
 def test_work_is_the_optimizers_in_order_and_the_number_of_backward_passes(events: list[int]):
-    stepped, backwards = work_of(events)
+    stepped, backwards = summarize_events(events)
     assert len(stepped) + backwards == len(events)
     assert list(stepped) == [event for event in events if event >= 0]
 
@@ -141,13 +145,13 @@ def test_shadows_leave_the_attributes_of_an_object_where_cpython_keeps_them():
         def run(self) -> int:
             return 1
 
-    loop, shadows = Loop(), Shadows()
-    shadows.put(loop, "run", lambda original: lambda: original() + 1)
-    assert own(loop, "run") is not ABSENT
-    shadows.lift()
-    assert own(loop, "run") is ABSENT
+    loop, shadows = Loop(), Patches()
+    shadows.wrap(loop, "run", lambda original: lambda: original() + 1)
+    assert instance_attribute(loop, "run") is not ABSENT
+    shadows.restore()
+    assert instance_attribute(loop, "run") is ABSENT
     loop.run = mine = lambda: 5  # type: ignore[method-assign]
-    assert own(loop, "run") is mine
+    assert instance_attribute(loop, "run") is mine
 
 
 def test_a_hidden_hook_is_none_until_the_shadows_are_lifted():
@@ -155,10 +159,10 @@ def test_a_hidden_hook_is_none_until_the_shadows_are_lifted():
         def hook(self) -> int:
             return 1
 
-    hooked, shadows = Hooked(), Shadows()
-    shadows.hide(hooked, "hook")
-    shadows.hide(hooked, "no_such_hook")
+    hooked, shadows = Hooked(), Patches()
+    shadows.mask(hooked, "hook")
+    shadows.mask(hooked, "no_such_hook")
     assert hooked.hook is None
-    shadows.lift()
+    shadows.restore()
     assert hooked.hook() == 1
     assert not hasattr(hooked, "no_such_hook")

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from lightning_costs.core.missing import Missing
-from lightning_costs.probes.optimizers import family, unwrap
-from lightning_costs.probes.setting import Setting
-from lightning_costs.probes.tensors import Holding, TensorMemory, holding
+from lightning_costs.probes.optimizers import inner_optimizers, unwrap
+from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.tensors import MemoryBreakdown, TensorMemory, memory_breakdown
 
 PARAMS = 10 * 20 + 20 + 20 * 4 + 4  # of the network below
 TENSORS = 4
@@ -39,32 +39,34 @@ def test_bytes_are_those_of_the_textbook(make, state_bytes):
     net = network()
     optimizer = make(net.parameters())
     step(net, optimizer)
-    expected = Holding(param_bytes=4 * PARAMS, master_bytes=0, grad_bytes=4 * PARAMS, opt_state_bytes=state_bytes)
-    assert holding(net, [optimizer]) == expected
+    expected = MemoryBreakdown(
+        param_bytes=4 * PARAMS, master_bytes=0, grad_bytes=4 * PARAMS, opt_state_bytes=state_bytes
+    )
+    assert memory_breakdown(net, [optimizer]) == expected
 
 
 def test_before_the_first_step_there_is_neither_gradient_nor_state():
     net = network()
-    held = holding(net, [torch.optim.Adam(net.parameters())])
-    assert held == Holding(param_bytes=4 * PARAMS, master_bytes=0, grad_bytes=0, opt_state_bytes=0)
+    held = memory_breakdown(net, [torch.optim.Adam(net.parameters())])
+    assert held == MemoryBreakdown(param_bytes=4 * PARAMS, master_bytes=0, grad_bytes=0, opt_state_bytes=0)
 
 
 def test_half_precision_takes_half_the_bytes():
     net = network().bfloat16()
-    assert holding(net, []).param_bytes == 2 * PARAMS
+    assert memory_breakdown(net, []).param_bytes == 2 * PARAMS
 
 
 def test_a_shared_parameter_is_held_once():
     embedding, head = nn.Embedding(50, 8), nn.Linear(8, 50, bias=False)
     head.weight = embedding.weight
-    assert holding(nn.ModuleList([embedding, head]), []).param_bytes == 4 * 50 * 8
+    assert memory_breakdown(nn.ModuleList([embedding, head]), []).param_bytes == 4 * 50 * 8
 
 
 def test_two_views_of_one_storage_are_held_once():
     flat = torch.zeros(100)
     net = nn.Module()
     net.a, net.b = nn.Parameter(flat[:60]), nn.Parameter(flat[40:])
-    assert holding(net, []).param_bytes == 4 * 100
+    assert memory_breakdown(net, []).param_bytes == 4 * 100
 
 
 def test_two_optimizers_of_one_network_are_counted_once_each():
@@ -72,8 +74,8 @@ def test_two_optimizers_of_one_network_are_counted_once_each():
     optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9) for layer in (net[0], net[2])]
     for optimizer in optimizers:
         step(net, optimizer)
-    assert holding(net, optimizers).opt_state_bytes == 4 * PARAMS
-    assert holding(net, [*optimizers, *optimizers]).opt_state_bytes == 4 * PARAMS
+    assert memory_breakdown(net, optimizers).opt_state_bytes == 4 * PARAMS
+    assert memory_breakdown(net, [*optimizers, *optimizers]).opt_state_bytes == 4 * PARAMS
 
 
 def test_state_that_aliases_a_parameter_is_no_second_copy():
@@ -81,17 +83,17 @@ def test_state_that_aliases_a_parameter_is_no_second_copy():
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for p in net.parameters():
         optimizer.state[p]["old_p"] = p.data
-    assert holding(net, [optimizer]).opt_state_bytes == 0
+    assert memory_breakdown(net, [optimizer]).opt_state_bytes == 0
     for p in net.parameters():
         optimizer.state[p]["old_p"] = p.data.clone()
-    assert holding(net, [optimizer]).opt_state_bytes == 4 * PARAMS
+    assert memory_breakdown(net, [optimizer]).opt_state_bytes == 4 * PARAMS
 
 
 def test_state_in_nested_containers_is_found():
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     optimizer.state["global"] = {"history": [torch.zeros(10), (torch.zeros(5), {"x": torch.zeros(1)})], "n": 3}
-    assert holding(net, [optimizer]).opt_state_bytes == 4 * 16
+    assert memory_breakdown(net, [optimizer]).opt_state_bytes == 4 * 16
 
 
 def test_lbfgs_history_is_state():
@@ -105,7 +107,7 @@ def test_lbfgs_history_is_state():
         return loss
 
     optimizer.step(closure)
-    assert holding(net, [optimizer]).opt_state_bytes >= 3 * 4 * PARAMS
+    assert memory_breakdown(net, [optimizer]).opt_state_bytes >= 3 * 4 * PARAMS
 
 
 def test_sparse_gradients_are_their_indices_and_values():
@@ -113,23 +115,23 @@ def test_sparse_gradients_are_their_indices_and_values():
     net(torch.tensor([1, 2, 2])).sum().backward()
     grad = net.weight.grad
     assert not grad.is_coalesced()  # as backward leaves it
-    held = holding(net, [])
+    held = memory_breakdown(net, [])
     assert (held.param_bytes, held.grad_bytes) == (4 * 4000, 3 * 8 + 3 * 4 * 4)
     net.weight.grad = whole = grad.coalesce()  # two rows, in storages that torch made for three
     stored = sum(part.untyped_storage().nbytes() for part in (whole.indices(), whole.values()))
-    assert holding(net, []).grad_bytes == stored >= 2 * 8 + 2 * 4 * 4
+    assert memory_breakdown(net, []).grad_bytes == stored >= 2 * 8 + 2 * 4 * 4
 
 
 def test_meta_parameters_hold_what_real_ones_would_and_lazy_ones_nothing():
-    assert holding(nn.Linear(1000, 1000, device="meta"), []).param_bytes == 4 * 1000 * 1001
-    assert holding(nn.LazyLinear(10), []).param_bytes == 0
+    assert memory_breakdown(nn.Linear(1000, 1000, device="meta"), []).param_bytes == 4 * 1000 * 1001
+    assert memory_breakdown(nn.LazyLinear(10), []).param_bytes == 0
 
 
 def test_frozen_parameters_are_parameters():
     net = network()
     net[0].requires_grad_(False)
     step(net, torch.optim.SGD(net[2].parameters(), lr=0.1))
-    held = holding(net, [])
+    held = memory_breakdown(net, [])
     assert (held.param_bytes, held.grad_bytes) == (4 * PARAMS, 4 * (20 * 4 + 4))
 
 
@@ -144,7 +146,7 @@ def sam(net):
 
 def test_family_finds_the_base_optimizer_of_sam():
     optimizer = sam(network())
-    members = list(family(optimizer))
+    members = list(inner_optimizers(optimizer))
     assert members[0] is optimizer
     assert type(members[1]) is torch.optim.SGD
     assert len(members) == 2
@@ -152,13 +154,13 @@ def test_family_finds_the_base_optimizer_of_sam():
 
 def test_a_plain_optimizer_is_its_whole_family():
     optimizer = torch.optim.Adam(network().parameters())
-    assert list(family(optimizer)) == [optimizer]
+    assert list(inner_optimizers(optimizer)) == [optimizer]
 
 
 def test_a_family_that_refers_to_itself_comes_to_an_end():
     first, second = (torch.optim.SGD(network().parameters(), lr=0.1) for _ in range(2))
     first.inner, second.outer = second, first
-    assert list(family(first)) == [first, second]
+    assert list(inner_optimizers(first)) == [first, second]
 
 
 class Wrapper:
@@ -185,13 +187,13 @@ def test_unwrap_of_what_holds_no_optimizer_is_itself():
     circle.optimizer = circle
     assert unwrap(stranger) is stranger
     assert unwrap(circle) is circle
-    assert list(family(stranger)) == []
+    assert list(inner_optimizers(stranger)) == []
 
 
 def test_sams_second_copy_exists_only_between_its_two_passes():
     net = network()
     optimizer = sam(net)
-    memory = TensorMemory(Setting(module=net, optimizers=lambda: [optimizer]))
+    memory = TensorMemory(ProbeContext(module=net, optimizers=lambda: [optimizer]))
     x = torch.randn(8, 10)
     for _ in range(2):
         memory.watch(True)
@@ -199,7 +201,7 @@ def test_sams_second_copy_exists_only_between_its_two_passes():
         net(x).sum().backward()
         optimizer.first_step(zero_grad=True)
         net(x).sum().backward()
-        memory.look()
+        memory.sample()
         optimizer.second_step(zero_grad=True)
     assert memory.at_rest().opt_state_bytes <= memory.opt_peak_bytes
     assert memory.opt_peak_bytes == 2 * 4 * PARAMS  # momentum and the weights of before
@@ -207,18 +209,18 @@ def test_sams_second_copy_exists_only_between_its_two_passes():
 
 def test_only_watched_steps_are_looked_at():
     net = network()
-    memory = TensorMemory(Setting(module=net))
-    memory.look()
+    memory = TensorMemory(ProbeContext(module=net))
+    memory.sample()
     assert memory.grad_peak_bytes is None
     memory.watch(True)
     net(torch.randn(8, 10)).sum().backward()
-    memory.look()
+    memory.sample()
     assert memory.grad_peak_bytes == 4 * PARAMS
     net.zero_grad()
-    memory.look()
+    memory.sample()
     assert memory.grad_peak_bytes == 4 * PARAMS
 
 
 def test_without_a_module_there_is_nothing_to_look_at():
     with pytest.raises(Missing, match="no module was given: no parameters to look at"):
-        TensorMemory.attach(Setting())
+        TensorMemory.attach(ProbeContext())

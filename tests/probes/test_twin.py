@@ -24,8 +24,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from lightning_costs.core.inference import Inference
 from lightning_costs.core.missing import Missing
-from lightning_costs.probes.inference import infer
-from lightning_costs.probes.twin import Twin
+from lightning_costs.probes.inference import benchmark_inference
+from lightning_costs.probes.twin import ModelCopy
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("ticking")
@@ -84,7 +84,7 @@ def around() -> Any:
 def tried(module: nn.Module, *args: Any, budget_s: float = 0.1, **kwargs: Any) -> Inference:
     """Inference of a module that is told to be as it was, bit for bit and object for object."""
     before, world = snapshot(module), around()
-    found = infer(module, args or (X,), kwargs, device=CPU, budget_s=budget_s)
+    found = benchmark_inference(module, args or (X,), kwargs, device=CPU, budget_s=budget_s)
     assert snapshot(module) == before
     assert around() == world
     return found
@@ -256,7 +256,7 @@ def test_ties_and_views_of_one_storage_stay_so_in_the_copy() -> None:
     module.tied = nn.Linear(3, 2)
     module.tied.weight = module.a
     module.register_buffer("row", module.a.detach()[0])
-    twin = Twin().of(module)
+    twin = ModelCopy().of(module)
     assert twin.tied.weight is twin.a
     with torch.no_grad():
         twin.a.fill_(7.0)
@@ -289,7 +289,7 @@ class Labelled(Tensor):
 )
 def test_a_tensor_of_any_kind_is_copied(make: Callable[[], Tensor]) -> None:
     tensor = make()
-    made = Twin().of(tensor)
+    made = ModelCopy().of(tensor)
     assert type(made) is type(tensor)
     assert made is not tensor
     assert (made.dtype, made.device, made.layout) == (tensor.dtype, tensor.device, tensor.layout)
@@ -305,7 +305,7 @@ def test_a_tensor_of_any_kind_is_copied(make: Callable[[], Tensor]) -> None:
 
 def test_weights_too_large_to_copy_are_shared_and_buffers_never() -> None:
     module = nn.BatchNorm1d(3)
-    twin = Twin({"cpu": 0})
+    twin = ModelCopy({"cpu": 0})
     made = twin.of(module)
     assert made.weight.data_ptr() == module.weight.data_ptr()
     assert made.running_mean.data_ptr() != module.running_mean.data_ptr()
@@ -433,7 +433,7 @@ def test_weights_that_hooks_or_parametrizations_compute_are_computed(wrap: Calla
     net = nn.Sequential(wrap(nn.Linear(3, 3)), nn.ReLU())
     expected = net.eval()(X)
     net.train()
-    twin = Twin()
+    twin = ModelCopy()
     made = twin.of(net)
     twin.hooks(net)
     with torch.no_grad():
@@ -499,7 +499,7 @@ def test_modules_of_every_kind_are_run_on_a_copy(make: Callable[[], nn.Module]) 
     module(x)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     modes = [part.training for part in module.modules()]
-    works(infer(module, (x,), {}, device=CPU, budget_s=0.1))
+    works(benchmark_inference(module, (x,), {}, device=CPU, budget_s=0.1))
     assert all(
         torch.equal(tensor, before[n]) for n, tensor in module.state_dict().items() if isinstance(tensor, Tensor)
     )
@@ -547,8 +547,8 @@ def data() -> torch.utils.data.DataLoader[Any]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_has_no_copy_matters_only_where_the_forward_pass_uses_it(make: Any, use: Any, why: str) -> None:
     thing = make()
-    works(infer(Holds(thing), (X,), {}, device=CPU, budget_s=0.1))
-    found = infer(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.1)
+    works(benchmark_inference(Holds(thing), (X,), {}, device=CPU, budget_s=0.1))
+    found = benchmark_inference(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.1)
     assert len(found.missing) == 5
     assert why in found.missing["latency_p50_s"]
     if isinstance(thing, Closing):
@@ -562,7 +562,7 @@ def test_locks_are_copied_open(thing: Any) -> None:
             pass
 
     with thing:
-        works(infer(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.1))
+        works(benchmark_inference(Holds(thing, use), (X,), {}, device=CPU, budget_s=0.1))
 
 
 def test_a_module_that_cannot_be_copied_is_not_run() -> None:
@@ -601,7 +601,7 @@ def test_a_module_that_cannot_be_copied_is_not_run() -> None:
         (Dying, "Dying has a __del__, which would run for a copy too"),
     ):
         kept = kind()
-        found = infer(kept, (X,), {}, device=CPU, budget_s=0.1)
+        found = benchmark_inference(kept, (X,), {}, device=CPU, budget_s=0.1)
         assert set(found.missing.values()) == {why}
         assert found.passes == 0
         assert not ran
@@ -614,7 +614,7 @@ def test_copying_stops_at_its_time() -> None:
             self.items = [[i] for i in range(1000)]
 
     with pytest.raises(Missing, match="copying the model takes longer than 0 s"):
-        Twin(most_s=0.0).of(Endless())
+        ModelCopy(most_s=0.0).of(Endless())
 
 
 # Around it -----------------------------------------------------------------------------------------------------------
@@ -640,7 +640,7 @@ def test_what_the_forward_pass_prints_is_dropped_and_what_other_threads_print_is
 
     thread = threading.Thread(target=other)
     thread.start()
-    infer(Speaks(), (X,), {}, device=CPU, budget_s=0.1)
+    benchmark_inference(Speaks(), (X,), {}, device=CPU, budget_s=0.1)
     thread.join()
     print("after")
     out, err = capsys.readouterr()
@@ -654,7 +654,7 @@ def test_a_mode_that_the_user_counts_with_does_not_count_it() -> None:
     net = nn.Linear(3, 3)
     with FlopCounterMode(display=False) as counter:
         net(X)
-        infer(net, (X,), {}, device=CPU, budget_s=0.1)
+        benchmark_inference(net, (X,), {}, device=CPU, budget_s=0.1)
     assert counter.get_total_flops() == 2 * 4 * 3 * 3
 
 
@@ -667,7 +667,7 @@ def test_the_arguments_are_copies_too() -> None:
 
     x, notes, net = torch.zeros(4, 3), [0], nn.Linear(1, 1)
     net.calls = 0
-    works(infer(InPlace(), (x, notes), {"net": net}, device=CPU, budget_s=0.1))
+    works(benchmark_inference(InPlace(), (x, notes), {"net": net}, device=CPU, budget_s=0.1))
     assert not x.any()
     assert notes == [0]
     assert net.calls == 0
@@ -688,7 +688,7 @@ class TestOnDevice:
             torch.empty(headroom_bytes, dtype=torch.uint8, device=device)
             before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
             peak_bytes = torch.cuda.max_memory_allocated()
-            found = infer(module, (x,), {}, device=device, budget_s=0.5)
+            found = benchmark_inference(module, (x,), {}, device=device, budget_s=0.5)
             assert found.missing == {"energy_j": "energy is missing in this run"}
             assert torch.equal(torch.cuda.get_rng_state(), rng)
             assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())

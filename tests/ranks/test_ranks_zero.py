@@ -64,7 +64,7 @@ def case(stage, dtype="float32", optimizer="adamw", *, accumulate=1, groups=1, w
         options = dict(save_dir=sys.argv[2], indicators=columns(), log_every_n_steps=2)
         with Recorder(module=engine.module, **options) as recorder:
             with watch(engine, recorder):
-                for batch in recorder.fetching(loader):
+                for batch in recorder.wrap_loader(loader):
                     loss = engine(batch).float().pow(2).mean()
                     engine.backward(loss)
                     engine.step()

@@ -1,4 +1,4 @@
-"""A budget in a loop of one's own: `Recorder.over`, on a fake clock."""
+"""A budget in a loop of one's own: `Recorder.exceeded`, on a fake clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 from fakes import FakeClock, derived, measured
 
 from lightning_costs import Recorder
-from lightning_costs.core.budget import Passed
+from lightning_costs.core.budget import LimitExceeded
 from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.indicators import default_indicators
 
 BATCH = torch.zeros(8, 3)
@@ -34,15 +34,18 @@ def loop(recorder, clock, limits, steps=1000, took_s=0.125):
     for step in range(steps):
         clock.sleep(took_s)
         recorder.step(BATCH)
-        if passed := recorder.over(limits):
+        if passed := recorder.exceeded(limits):
             return step + 1, passed
     return steps, None
 
 
 def test_a_loop_stops_at_the_first_step_past_a_limit(make, clock):
     with make() as recorder:
-        assert loop(recorder, clock, {"samples": 1234}) == (155, Passed(column="samples", limit=1234.0, amount=1240.0))
-        assert recorder.over({"samples": 1234}) is not None, "and stays past it"
+        assert loop(recorder, clock, {"samples": 1234}) == (
+            155,
+            LimitExceeded(column="samples", limit=1234.0, amount=1240.0),
+        )
+        assert recorder.exceeded({"samples": 1234}) is not None, "and stays past it"
     assert recorder.header["budget"] == {"limits": {"samples": 1234.0}}
 
 
@@ -75,13 +78,13 @@ def test_asking_costs_no_reading_while_the_limit_is_far(make, clock, monkeypatch
 def test_a_resumed_run_continues_its_budget(make, clock):
     with make() as recorder:
         assert loop(recorder, clock, {"samples": 160})[0] == 20
-        state = recorder.state()
+        state = recorder.state_dict()
     again = make()
-    again.resume(state)
+    again.load_state_dict(state)
     with again:
         assert loop(again, clock, {"samples": 160})[0] == 1
     again = make()
-    again.resume(state)
+    again.load_state_dict(state)
     with again:
         assert loop(again, clock, {"samples": 240})[0] == 240 // 8 - 20 - 1, "one more was spent by the attempt before"
 
@@ -111,7 +114,7 @@ def test_a_limit_that_nobody_can_hold_is_refused_before_the_first_step(make, clo
     with make(*more) as recorder:
         for _ in range(2):
             with pytest.raises(ValueError, match=says):
-                recorder.over(limits)
+                recorder.exceeded(limits)
     assert "budget" not in recorder.header
 
 
@@ -125,9 +128,9 @@ def test_a_total_that_goes_missing_is_told_once_and_the_loop_goes_on(make, clock
 
 
 def test_sums_over_ranks_that_were_not_heard_are_told_before_the_first_step(make):
-    places = [Place(rank=0, replica=0), Place(rank=1, replica=1)]
+    places = [RankInfo(rank=0, replica=0), RankInfo(rank=1, replica=1)]
     with make(place=places[0], places=places) as recorder:
-        assert recorder.lacking(["samples", "steps"]) == {
+        assert recorder.missing_counters(["samples", "steps"]) == {
             "samples": "only this rank of 2 was heard, and it joins by sum"
         }
         assert recorder.header["missing"] == {}, "foretelling decides nothing"
@@ -135,4 +138,4 @@ def test_sums_over_ranks_that_were_not_heard_are_told_before_the_first_step(make
 
 def test_nothing_is_over_before_it_begins(make):
     with pytest.raises(ValueError, match=r"nothing is measured before begin\(\)"):
-        make().over({"samples": 5.0})
+        make().exceeded({"samples": 5.0})

@@ -13,7 +13,7 @@ from fakes import FakeClock, derived, measured
 from lightning_costs import Recorder, load_run
 from lightning_costs import recorder as module
 from lightning_costs.core.accounts import ACCOUNTS
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.indicators import default_indicators
 
 BATCH = torch.zeros(8, 3)
@@ -50,15 +50,15 @@ def test_every_second_of_a_run_is_in_its_account(make, clock):
     recorder = make()
     clock.sleep(64)
     with recorder:
-        for batch in recorder.fetching([BATCH] * 2):
+        for batch in recorder.wrap_loader([BATCH] * 2):
             clock.sleep(1)
             recorder.step(batch)
-        with recorder.pause("evaluate"):
+        with recorder.bucket("evaluate"):
             clock.sleep(2)
-        recorder.quality({"acc": 0.5})
-        with recorder.pause("checkpoint"):
+        recorder.log_metrics({"acc": 0.5})
+        with recorder.bucket("checkpoint"):
             clock.sleep(4)
-        with recorder.pause("other"):
+        with recorder.bucket("other"):
             clock.sleep(8)
         recorder.training_ended()
         clock.sleep(16)
@@ -78,7 +78,7 @@ def test_waiting_for_batches_is_training_time_shown_apart(make, clock):
         clock.sleep(16)  # what the last one costs to find out
 
     with make() as recorder:
-        for batch in recorder.fetching(loader()):
+        for batch in recorder.wrap_loader(loader()):
             train(recorder, clock, batch=batch)
     assert recorder.final["data_wait_s"] == 3 * 2 + 16
     assert recorder.final["train_s"] == 3 + 3 * 2 + 16
@@ -90,13 +90,13 @@ def test_fetching_gives_every_batch_and_an_error_of_the_loader_gets_out(make):
         raise OSError("disk")
 
     with make() as recorder:
-        assert list(recorder.fetching([1, 2, 3])) == [1, 2, 3]
-        assert list(recorder.fetching([])) == []
-        fetched = recorder.fetching(loader())
+        assert list(recorder.wrap_loader([1, 2, 3])) == [1, 2, 3]
+        assert list(recorder.wrap_loader([])) == []
+        fetched = recorder.wrap_loader(loader())
         assert next(fetched) == 1
         with pytest.raises(OSError, match="disk"):
             next(fetched)
-        assert recorder.accounts.top == "train"
+        assert recorder.accounts.current == "train"
 
 
 def test_only_what_is_not_training_can_be_paused_for(make):
@@ -105,12 +105,12 @@ def test_only_what_is_not_training_can_be_paused_for(make):
             with pytest.raises(
                 ValueError, match=f"account must be 'evaluate', 'checkpoint' or 'other', got '{account}'"
             ):
-                recorder.pause(account).__enter__()
+                recorder.bucket(account).__enter__()
 
 
 def test_an_evaluation_that_raises_ends_its_account(make, clock):
     with make() as recorder:
-        with contextlib.suppress(RuntimeError), recorder.pause("evaluate"):
+        with contextlib.suppress(RuntimeError), recorder.bucket("evaluate"):
             clock.sleep(2)
             raise RuntimeError("diverged")
         train(recorder, clock)
@@ -133,7 +133,7 @@ def test_batches_steps_and_samples_add_up(make, clock):
 def test_a_point_is_made_every_so_many_steps_at_each_quality_and_at_the_end(make, clock):
     with make(log_every_n_steps=4) as recorder:
         train(recorder, clock, 9)
-        recorder.quality({"acc": 0.5})
+        recorder.log_metrics({"acc": 0.5})
         train(recorder, clock, 3)
     frame = recorder_points(recorder)
     assert frame["trigger"].to_list() == ["train", "train", "evaluate", "train", "end"]
@@ -161,7 +161,7 @@ def test_step_returns_the_point_it_made(make, clock):
 def test_a_window_of_zero_steps_between_points_makes_points_at_quality_and_end_only(make, clock):
     with make(log_every_n_steps=0) as recorder:
         train(recorder, clock, 120)
-        recorder.quality({"acc": 1.0}, step=77)
+        recorder.log_metrics({"acc": 1.0}, step=77)
     frame = recorder_points(recorder)
     assert frame["trigger"].to_list() == ["evaluate", "end"]
     assert frame["step"].to_list()[0] == 77
@@ -171,9 +171,9 @@ def test_points_never_go_down(make, clock):
     with make(log_every_n_steps=1) as recorder:
         for _ in range(20):
             train(recorder, clock)
-            with recorder.pause("evaluate"):
+            with recorder.bucket("evaluate"):
                 clock.sleep(0.5)
-            recorder.quality({"acc": 0.5})
+            recorder.log_metrics({"acc": 0.5})
     frame = recorder_points(recorder)
     for name, declared in recorder.declarations.items():
         if declared.kind == "counter" and frame[name].null_count() == 0:
@@ -185,7 +185,7 @@ def test_throughput_is_counts_over_training_seconds_outside_warm_up(make, clock)
         train(recorder, clock, module.WARMUP_STEPS, took_s=100.0)
         for took_s in (1.0, 2.0, 4.0, 1.0):
             train(recorder, clock, took_s=took_s)
-            with recorder.pause("evaluate"):
+            with recorder.bucket("evaluate"):
                 clock.sleep(50)
     final = recorder.final
     assert final["samples_per_s"] == pytest.approx(4 * 8 / 8.0)
@@ -227,7 +227,7 @@ def test_totals_of_a_thinned_run_are_complete(make, clock, monkeypatch):
 
 def test_a_point_before_begin_is_an_error_that_says_what_to_do(make):
     with pytest.raises(ValueError, match=r"nothing is measured before begin\(\)"):
-        make().quality({"val/acc": 0.5})
+        make().log_metrics({"val/acc": 0.5})
 
 
 def test_a_step_before_begin_is_an_error_that_says_what_to_do(make):
@@ -273,7 +273,7 @@ def test_end_returns_the_run_as_its_folder_holds_it(make, clock):
     recorder = make(name="mine", monitor="acc", mode="max", targets=[1, 0.5])
     recorder.begin()
     train(recorder, clock, 3)
-    recorder.quality({"acc": 0.75})
+    recorder.log_metrics({"acc": 0.75})
     recorder.training_ended()
     run = recorder.end()
     assert run.final == {**dict.fromkeys(recorder.declarations), **recorder.final}
@@ -289,7 +289,7 @@ def test_end_returns_the_run_as_its_folder_holds_it(make, clock):
 def test_a_run_that_never_trained_a_batch_leaves_no_folder(make, tmp_path):
     recorder = make()
     recorder.begin()
-    recorder.quality({"acc": 0.1})
+    recorder.log_metrics({"acc": 0.1})
     assert recorder.end() is None
     assert recorder.path is None
     assert not (tmp_path / "costs").exists()
@@ -299,7 +299,7 @@ def test_the_folder_is_made_at_the_first_step(make, clock, tmp_path):
     recorder = make()
     assert (recorder.run_id, recorder.path) == ("", None)
     with recorder:
-        with recorder.pause("other"):
+        with recorder.bucket("other"):
             clock.sleep(1)
         assert not (tmp_path / "costs").exists()
         train(recorder, clock)
@@ -423,7 +423,7 @@ def test_a_users_indicator_that_raises_does_not_touch_the_training(make, clock, 
 # Several processes -------------------------------------------------------------------------------------------
 
 
-PLACES = (Place(rank=0), Place(rank=1, replica=1))
+PLACES = (RankInfo(rank=0), RankInfo(rank=1, replica=1))
 
 
 def test_of_two_processes_of_which_one_is_heard_sums_are_missing_and_clocks_are_not(make, clock):

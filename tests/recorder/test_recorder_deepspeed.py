@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_costs import Recorder
-from lightning_costs.core.records import Place
+from lightning_costs.core.records import RankInfo
 from lightning_costs.deepspeed import watch
-from lightning_costs.probes.engine import place_of
+from lightning_costs.probes.engine import rank_info_from_engine
 
 
 class FakeEngine(nn.Module):
@@ -125,7 +125,7 @@ def test_an_evaluation_is_no_batch_and_its_operators_are_counted_apart(tmp_path:
     with recorder_of(engine, tmp_path) as recorder, watch(engine, recorder):
         train(engine, torch.ones(8, 4))
         engine.train(how != "eval")
-        with torch.set_grad_enabled(how == "eval"), recorder.pause("evaluate"):
+        with torch.set_grad_enabled(how == "eval"), recorder.bucket("evaluate"):
             engine(torch.ones(16, 4))
         engine.train()
         train(engine, torch.ones(8, 4))
@@ -233,18 +233,22 @@ def topology(**ranks: int) -> SimpleNamespace:
 def test_places_follow_the_engines_topology(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     alone = SimpleNamespace(global_rank=5)
-    assert place_of(alone) == Place(rank=5, node=1, replica=5)
+    assert rank_info_from_engine(alone) == RankInfo(rank=5, node=1, replica=5)
     unit = topology(get_data_parallel_rank=1, get_tensor_model_parallel_rank=1, get_pipeline_model_parallel_rank=2)
-    assert place_of(SimpleNamespace(global_rank=6, mpu=unit)) == Place(rank=6, node=1, replica=1, stage=2, shard=1)
+    assert rank_info_from_engine(SimpleNamespace(global_rank=6, mpu=unit)) == RankInfo(
+        rank=6, node=1, replica=1, stage=2, shard=1
+    )
     grid = topology(get_data_parallel_rank=1, get_stage_id=3, get_slice_parallel_rank=0)
-    assert place_of(SimpleNamespace(global_rank=7, grid=grid, mpu=unit)) == Place(rank=7, node=1, replica=1, stage=3)
+    assert rank_info_from_engine(SimpleNamespace(global_rank=7, grid=grid, mpu=unit)) == RankInfo(
+        rank=7, node=1, replica=1, stage=3
+    )
     sequences = topology(get_data_parallel_rank=0, get_sequence_parallel_rank=1)
     engine = SimpleNamespace(global_rank=1, mpu=sequences, sequence_parallel_size=2)
-    assert place_of(engine) == Place(rank=1, node=0, replica=0, shard=1)
+    assert rank_info_from_engine(engine) == RankInfo(rank=1, node=0, replica=0, shard=1)
 
 
 def test_nodes_and_devices_are_by_default_those_of_the_processes(tmp_path: Path) -> None:
-    places = [Place(rank=rank, node=rank // 2, replica=rank) for rank in range(4)]
+    places = [RankInfo(rank=rank, node=rank // 2, replica=rank) for rank in range(4)]
     on_cpu = Recorder(save_dir=tmp_path, device="cpu", place=places[0], places=places)._setting
     assert (on_cpu.devices, on_cpu.nodes) == (2, 2)
     on_cuda = Recorder(save_dir=tmp_path, device="cuda", place=places[0], places=places)._setting
@@ -254,6 +258,6 @@ def test_nodes_and_devices_are_by_default_those_of_the_processes(tmp_path: Path)
 
 
 def test_a_place_that_is_known_late_keeps_the_device(tmp_path: Path) -> None:
-    recorder = Recorder(save_dir=tmp_path, place=Place(device="one"))
-    recorder.locate(Place(rank=0, stage=2))
-    assert recorder._setting.place == Place(rank=0, stage=2, device="one")
+    recorder = Recorder(save_dir=tmp_path, place=RankInfo(device="one"))
+    recorder.set_rank_info(RankInfo(rank=0, stage=2))
+    assert recorder._setting.place == RankInfo(rank=0, stage=2, device="one")

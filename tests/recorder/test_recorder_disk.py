@@ -86,7 +86,7 @@ def test_the_header_names_no_person_no_host_and_no_path(tmp_path, monkeypatch):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     recorder = Recorder(module=net, optimizers=[optimizer], save_dir=tmp_path / "costs", setup={"batch_size": 8})
     with recorder:
-        with recorder.counting(BATCH):
+        with recorder.train_batch(BATCH):
             net(BATCH).sum().backward()
             optimizer.step()
         recorder.step(BATCH)
@@ -151,7 +151,7 @@ def test_a_target_that_is_infinite_does_not_stop_the_training(make):
 def test_quality_takes_every_kind_of_number(make, value):
     with make() as recorder:
         train(recorder)
-        recorder.quality({"acc": value})
+        recorder.log_metrics({"acc": value})
     assert load_run(recorder.path).points["acc"].to_list()[0] == float(value)
 
 
@@ -162,7 +162,7 @@ def test_a_file_in_the_way_of_the_folder_is_said_once_and_training_goes_on(make,
     (tmp_path / "costs").write_text("a file")
     with make(log_every_n_steps=1) as recorder:
         train(recorder)
-        recorder.quality({"acc": 0.5})
+        recorder.log_metrics({"acc": 0.5})
     assert recorder.final["x_calls"] == 3.0
     assert len(said()) == 1
     assert said()[0].startswith(f"costs are no longer written to {tmp_path / 'costs'}")
@@ -235,7 +235,7 @@ def test_a_folder_that_stopped_being_written_leaves_no_file_open(make, monkeypat
 def test_a_full_disk_at_the_end_is_said_once_and_the_with_ends_well(make, said, monkeypatch, method):
     with make(log_every_n_steps=0) as recorder:
         train(recorder)
-        recorder.quality({"acc": 0.5})
+        recorder.log_metrics({"acc": 0.5})
         monkeypatch.setattr(RunFolder, method, full)
     assert recorder.final["x_calls"] == 3.0
     assert len(said()) == 1

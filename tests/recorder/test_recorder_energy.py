@@ -56,12 +56,12 @@ def test_an_evaluation_and_a_checkpoint_get_what_they_drew_and_not_their_share_o
     run = recorder(tmp_path, log_every_n_steps=0)
     with run:
         train(run)
-        with run.pause("evaluate"):
+        with run.bucket("evaluate"):
             cpu[0].watts = 10.0
             time.sleep(0.4)
         cpu[0].watts = 100.0
         train(run)
-        with run.pause("checkpoint"):
+        with run.bucket("checkpoint"):
             cpu[0].watts = 1.0
             time.sleep(0.4)
         cpu[0].watts = 100.0
@@ -78,9 +78,9 @@ def test_energy_per_sample_is_the_trainings_over_all_samples_so_far(tmp_path, cp
     run = recorder(tmp_path, log_every_n_steps=2, length_fn=lambda batch: 30)
     with run:
         train(run, steps=6, seconds=0.12)
-        with run.pause("evaluate"):
+        with run.bucket("evaluate"):
             time.sleep(0.2)
-        run.quality({"val/acc": 0.5})
+        run.log_metrics({"val/acc": 0.5})
     record = load_run(run.path)
     final = record.final
     assert (final["samples"], final["tokens"]) == (48.0, 180.0)
@@ -129,9 +129,9 @@ def test_energy_goes_on_over_a_resume_account_by_account(tmp_path, cpu):
     first = recorder(tmp_path)
     with first:
         train(first)
-        state = first.state()
+        state = first.state_dict()
     second = recorder(tmp_path)
-    second.resume(state)
+    second.load_state_dict(state)
     with second:
         train(second)
     before, after = load_run(first.path).final, load_run(second.path).final
@@ -148,7 +148,7 @@ def test_meters_are_not_read_after_the_run(tmp_path, cpu):
     reads = cpu[0].reads
     assert cpu[0].detached == 1
     time.sleep(0.15)
-    with run.accounts.inside("evaluate"):
+    with run.accounts.bucket("evaluate"):
         time.sleep(0.15)
     assert cpu[0].reads == reads
 
@@ -163,12 +163,12 @@ def test_each_joule_of_the_meter_is_counted_once_to_the_end(tmp_path, cpu):
     time.sleep(0.12)
     run.begin()
     train(run)
-    with run.pause("evaluate"):
+    with run.bucket("evaluate"):
         time.sleep(0.12)
-        with run.pause("checkpoint"):
-            run.state()
+        with run.bucket("checkpoint"):
+            run.state_dict()
             time.sleep(0.12)
-        run.quality({"val/acc": 0.5})
+        run.log_metrics({"val/acc": 0.5})
     train(run)
     run.training_ended()
     time.sleep(0.12)

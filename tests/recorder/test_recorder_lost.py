@@ -42,7 +42,7 @@ class Attempt:
         given = {"save_dir": save_dir, "clock": self.clock, "indicators": indicators(), "log_every_n_steps": 1}
         self.recorder = Recorder(**given | options)
         if state is not None:
-            self.recorder.resume(json.loads(json.dumps(state)))
+            self.recorder.load_state_dict(json.loads(json.dumps(state)))
         self.recorder.begin()
 
     def train(self, n, took_s=1.0):
@@ -52,17 +52,17 @@ class Attempt:
         return self
 
     def quality(self, value):
-        self.recorder.quality({"acc": value})
+        self.recorder.log_metrics({"acc": value})
         return self
 
     def checkpoint(self):
-        return self.recorder.state()
+        return self.recorder.state_dict()
 
     def kill(self):
         writer = self.recorder._book._writer
         if writer is not None:
-            writer._folder.let_go()
-            writer._lock.drop()
+            writer._folder.abandon()
+            writer._lock.abandon()
         identity._used_here.clear()  # the next attempt is another process
         return self
 
@@ -357,7 +357,7 @@ def test_a_folder_that_a_living_writer_holds_is_left_to_it(tmp_path, said, monke
 def test_resuming_after_training_began_is_refused(tmp_path):
     attempt = Attempt(tmp_path).train(1)
     with pytest.raises(ValueError, match=r"resume\(\) after begin\(\)"):
-        attempt.recorder.resume(attempt.checkpoint())
+        attempt.recorder.load_state_dict(attempt.checkpoint())
     attempt.end()
 
 
@@ -453,7 +453,7 @@ def test_an_attempt_that_trains_no_batch_leaves_the_folder_as_it_is(tmp_path, mo
 @pytest.mark.integration
 def test_a_run_whose_table_alone_was_kept_goes_on_with_all_its_points(tmp_path):
     first = Attempt(tmp_path).train(2).quality(0.5)
-    first.recorder.quality({"steps": 0.25})
+    first.recorder.log_metrics({"steps": 0.25})
     state = first.checkpoint()
     first.train(1).end()
     (first.recorder.path / "points.jsonl").unlink()

@@ -38,7 +38,7 @@ class Attempt:
         given = {"save_dir": save_dir, "clock": self.clock, "indicators": counters(), "log_every_n_steps": 1}
         self.recorder = Recorder(**given | options)
         if state is not None:
-            self.recorder.resume(json.loads(json.dumps(state)))
+            self.recorder.load_state_dict(json.loads(json.dumps(state)))
         self.recorder.begin()
 
     def train(self, n, took_s=1.0):
@@ -48,13 +48,13 @@ class Attempt:
         return self
 
     def checkpoint(self):
-        return self.recorder.state()
+        return self.recorder.state_dict()
 
     def kill(self):
         """The process is gone: nothing more is written."""
         writer = self.recorder._book._writer
-        writer._folder.let_go()
-        writer._lock.drop()
+        writer._folder.abandon()
+        writer._lock.abandon()
         return self
 
     def end(self):
@@ -184,7 +184,7 @@ def test_setup_of_every_attempt_is_somebodys_cost(tmp_path):
     first.kill()
     recorder = Recorder(save_dir=tmp_path, clock=clock, indicators=counters())
     clock.sleep(64)
-    recorder.resume(state)
+    recorder.load_state_dict(state)
     with recorder:
         clock.sleep(1)
         recorder.step(BATCH)

@@ -50,7 +50,7 @@ class Training:
         self.optimizer.zero_grad()
         F.cross_entropy(self.net(x), y).backward()
         if self.recorder is not None:
-            self.recorder.look_inside()
+            self.recorder.sample_memory()
         self.optimizer.step()
 
     def step(self, size=8):
@@ -58,7 +58,7 @@ class Training:
         if self.recorder is None:
             self.update(*batch)
             return
-        with self.recorder.counting(batch):
+        with self.recorder.train_batch(batch):
             self.update(*batch)
         self.recorder.step(batch)
 
@@ -91,7 +91,7 @@ def test_memory_is_the_textbooks(tmp_path, counting, evaluated_first):
     training = Training(tmp_path, make=torch.optim.AdamW)
     with training.recorder as recorder:
         if evaluated_first:
-            recorder.quality({"acc": 0.1})
+            recorder.log_metrics({"acc": 0.1})
         for _ in range(12):
             if counting:
                 training.step()
@@ -131,7 +131,7 @@ def test_steps_outside_counting_are_never_guessed(tmp_path):
             recorder.step((torch.zeros(8, 12), torch.zeros(8)))
     assert recorder.final["flop"] is None
     assert recorder.header["missing"]["flop"].startswith("2 of 5 batches were never counted: ")
-    assert "recorder.counting(batch)" in recorder.header["missing"]["flop"]
+    assert "recorder.train_batch(batch)" in recorder.header["missing"]["flop"]
 
 
 def test_flops_of_ever_new_shapes_are_an_estimate_that_holds_the_truth(tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_alternating_kinds_of_step_with_equal_shapes_come_out_exact(tmp_path):
         for n in range(17):
             kind = "generator" if n % 2 else "critic"
             batch = torch.randn(8, 6)
-            with recorder.counting(batch):
+            with recorder.train_batch(batch):
                 fake = generator(batch)
                 if kind == "critic":
                     critic(fake.detach()).sum().backward()
@@ -176,7 +176,7 @@ def test_accumulation_is_told_apart_by_position(tmp_path):
         for n in range(8):
             batch = torch.randn(8, 12), torch.randint(3, (8,))
             last = n % 4 == 3
-            with recorder.counting(batch, position=last):
+            with recorder.train_batch(batch, position=last):
                 F.cross_entropy(training.net(batch[0]), batch[1]).backward()
                 if last:
                     training.optimizer.step()
@@ -206,7 +206,7 @@ def test_a_step_that_raises_counts_for_nothing_and_the_next_one_counts(tmp_path)
     training = Training(tmp_path)
     with training.recorder as recorder:
         batch = torch.randn(8, 12), torch.full((8,), 99)  # no such class
-        with pytest.raises(IndexError), recorder.counting(batch):
+        with pytest.raises(IndexError), recorder.train_batch(batch):
             training.update(*batch)
         training.step()
     assert recorder.final["flop"] == FLOP_PER_SAMPLE * 8
@@ -217,7 +217,7 @@ def test_a_look_inside_that_fails_does_not_stop_the_training(tmp_path, monkeypat
     def fail(*_):
         raise RuntimeError("a tensor of a kind nobody has seen")
 
-    monkeypatch.setattr(tensors, "holding", fail)
+    monkeypatch.setattr(tensors, "memory_breakdown", fail)
     training = Training(tmp_path)
     with training.recorder as recorder:
         for _ in range(3):
@@ -240,10 +240,10 @@ def test_sparse_gradients_do_not_stop_the_training(tmp_path):
     with recorder:
         for _ in range(3):
             batch = torch.randint(100, (8, 2))
-            with recorder.counting(batch):
+            with recorder.train_batch(batch):
                 optimizer.zero_grad()
                 net(batch).sum().backward()
-                recorder.look_inside()
+                recorder.sample_memory()
                 optimizer.step()
             recorder.step(batch)
     assert recorder.final["steps"] == 3.0
@@ -255,7 +255,7 @@ def test_a_lazy_module_is_counted_once_it_has_seen_a_batch(tmp_path):
     recorder = Recorder(module=net, save_dir=tmp_path, clock=FakeClock(), indicators=plain())
     with recorder:
         batch = torch.randn(8, 12)
-        with recorder.counting(batch):
+        with recorder.train_batch(batch):
             net(batch).sum().backward()
         recorder.step(batch)
     assert recorder.final["params"] == 12 * 4 + 4 + 4 * 3 + 3
@@ -301,7 +301,7 @@ def test_the_tariff_of_the_environment_is_found(tmp_path, monkeypatch):
 
 def test_on_the_real_clock_the_accounts_add_up_to_the_time_since_the_process_began(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "_runs_ended_s", None)
-    monkeypatch.setattr(clock, "interactive", lambda: False)
+    monkeypatch.setattr(clock, "is_interactive", lambda: False)
     training = Training(tmp_path, clock=clock.now_s)
     with training.recorder as recorder:
         for _ in range(5):
@@ -317,7 +317,7 @@ def test_on_the_real_clock_the_accounts_add_up_to_the_time_since_the_process_beg
 
 def test_a_second_run_of_the_process_begins_where_the_first_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "_runs_ended_s", None)
-    monkeypatch.setattr(clock, "interactive", lambda: False)
+    monkeypatch.setattr(clock, "is_interactive", lambda: False)
     totals = []
     for _ in range(2):
         training = Training(tmp_path, clock=clock.now_s)
@@ -371,7 +371,7 @@ def test_a_loop_whose_counted_step_fails_is_told_how_to_train_without(tmp_path, 
     def train(**options):
         with Recorder(module=torch.nn.Linear(2, 1), save_dir=tmp_path, **options) as recorder:
             for batch in (torch.zeros(3, 2), torch.ones(3, 2)):
-                with recorder.counting(batch):
+                with recorder.train_batch(batch):
                     Legacy(batch[:, [0]])
                 recorder.step(batch)
 
@@ -386,7 +386,7 @@ def test_what_a_loop_computes_after_its_step_makes_no_other_kind_of_it(tmp_path)
     with training.recorder as recorder:
         for n in range(40):
             batch = torch.randn(8, 12), torch.randint(3, (8,))
-            with recorder.counting(batch):
+            with recorder.train_batch(batch):
                 training.update(*batch)
             if n % 3 == 0:
                 training.net(batch[0]).sum()  # a metric, with a gradient that nobody asks for

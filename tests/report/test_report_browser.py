@@ -5,7 +5,7 @@ from pages import HOSTILE, hovered, lines, opened
 from synthetic import life_run, make_run, zoo
 
 from lightning_costs import compare
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 
 pytestmark = pytest.mark.browser
 
@@ -142,9 +142,9 @@ def test_costs_after_so_many_queries_are_in_a_table_that_is_open(browser, tmp_pa
         ]
         rows = [row.locator("td").all_inner_texts() for row in table.locator("tbody tr").all()]
         assert [[cell.replace("★", "") for cell in row] for row in rows] == [
-            [human(amount, "j") for amount in (7.2e6, 0.5, 7.2e6 + 72e6, 7.2e6 + 0.5e9)],
-            [human(amount, "j") for amount in (72e6, 0.05, 72e6 + 7.2e6, 72e6 + 0.05e9)],
-            [human(1e6, "j"), "missing", "missing", "missing"],
+            [format_amount(amount, "j") for amount in (7.2e6, 0.5, 7.2e6 + 72e6, 7.2e6 + 0.5e9)],
+            [format_amount(amount, "j") for amount in (72e6, 0.05, 72e6 + 7.2e6, 72e6 + 0.05e9)],
+            [format_amount(1e6, "j"), "missing", "missing", "missing"],
         ]
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
 from lightning_costs import compare
-from lightning_costs.report.chart_data import MOST, chart_data, thinned
-from lightning_costs.report.charts import chart, cycled
+from lightning_costs.report.chart_data import MOST, chart_data, downsample_evaluations
+from lightning_costs.report.charts import chart, cycle
 
 HOSTILE = "a['b'].c\"]\\<script>\n'"
 
@@ -83,7 +83,7 @@ def test_colors_shapes_and_dashes_start_again_where_they_run_out():
     cmp = compare([make_run(f"run {i}") for i in range(20)])
     spec = cmp.chart("energy_j").to_dict()
     assert len(spec["layer"][0]["encoding"]["color"]["scale"]["range"]) == 20
-    assert cycled("ab", 5) == ["a", "b", "a", "b", "a"]
+    assert cycle("ab", 5) == ["a", "b", "a", "b", "a"]
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e6)), min_size=1, max_size=30))
@@ -125,7 +125,7 @@ def _wavy(run: int) -> list[float]:
     most=st.integers(4, 60),
 )
 def test_thinning_keeps_order_ends_extremes_and_its_bound(quality: list[float | None], most: int) -> None:
-    kept = thinned(quality, most)
+    kept = downsample_evaluations(quality, most)
     assert kept == sorted(set(kept))
     assert len(kept) <= max(most, 4) or len(quality) <= most
     if quality:

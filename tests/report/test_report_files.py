@@ -15,9 +15,9 @@ from synthetic import make_run, zoo
 
 from lightning_costs import compare
 from lightning_costs.report.comparison_tables import MOST_COLUMNS, comparison_tables
-from lightning_costs.report.drawn import MOST_RUNS, drawn_labels, narrowed
+from lightning_costs.report.drawn import MOST_RUNS, restrict_to_runs, select_runs
 from lightning_costs.report.figures import figures, slug
-from lightning_costs.report.statement import latex, markdown, statement
+from lightning_costs.report.statement import build_statement, latex, markdown
 
 HOSTILE = "=cmd|' /C calc'!A0 <script>alert(1)</script> \"'\n../../etc/passwd \\input{x} % & # | " + "long " * 60 + "🔥"
 
@@ -104,16 +104,16 @@ def test_the_tables_of_a_comparison_follow_the_statement():
     runs = zoo(3, 6)
     cmp = compare(runs, targets=[0.5])
     tables, cautions = comparison_tables(cmp), [caution["text"] for caution in cmp.cautions]
-    text = markdown(statement(runs), tables=tables, cautions=cautions)
+    text = markdown(build_statement(runs), tables=tables, cautions=cautions)
     assert text.index("## Cost of training") < text.index("## Comparison")
     assert "Cost to reach val/acc 0.5 (given to compare)" in text
     assert all(
         caution.split(":")[0].replace("_", "\\_") in text or caution.split(":")[0] in text for caution in cautions
     )
-    tex = latex(statement(runs), tables=tables, cautions=cautions)
+    tex = latex(build_statement(runs), tables=tables, cautions=cautions)
     assert tex.isascii()
     assert tex.count(r"\begin{tabular}") == len(tables) + 2
-    assert "## Comparison" not in markdown(statement(runs))
+    assert "## Comparison" not in markdown(build_statement(runs))
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX was found")
@@ -123,7 +123,7 @@ def test_the_tables_of_hostile_runs_compile_without_any_package(tmp_path):
         for i in range(8)
     ]
     cmp = compare(runs, targets=[0.5], group="name")
-    text = latex(statement(runs), tables=comparison_tables(cmp), cautions=[one["text"] for one in cmp.cautions])
+    text = latex(build_statement(runs), tables=comparison_tables(cmp), cautions=[one["text"] for one in cmp.cautions])
     (tmp_path / "said.tex").write_text(text, encoding="ascii")
     main = "\\documentclass[twocolumn]{article}\n\\begin{document}\n\\input{said}\n\\end{document}\n"
     (tmp_path / "main.tex").write_text(main, encoding="ascii")
@@ -150,17 +150,17 @@ def test_all_runs_are_drawn_where_they_are_few_and_the_noteworthy_where_they_are
         for i in range(80)
     ]
     cmp = compare(runs)
-    labels = drawn_labels(cmp, 5)
+    labels = select_runs(cmp, 5)
     assert len(labels) == 5
     assert "run 79" in labels  # the best, and of least energy
     assert set(cmp.leaders["train_s"]["labels"]) <= set(labels)
     assert labels == [label for label in cmp.labels if label in labels]
-    assert drawn_labels(cmp, 80) == cmp.labels
+    assert select_runs(cmp, 80) == cmp.labels
 
 
 def test_leaving_runs_out_of_drawings_changes_no_finding():
     cmp = compare(zoo(6, 8), targets=[0.5, 0.85], queries=[1e6])
-    few = narrowed(cmp, cmp.labels[1:3])
+    few = restrict_to_runs(cmp, cmp.labels[1:3])
     assert few.labels == list(few.curves) == cmp.labels[1:3]
     for name in ("fronts", "dominance", "ranks", "families", "leaders", "best", "summary", "cautions", "sweep"):
         assert getattr(few, name) == getattr(cmp, name)

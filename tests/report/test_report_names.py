@@ -14,7 +14,7 @@ from lightning_costs import Recorder, compare, load_run, load_runs
 from lightning_costs.core.run_record import RunRecord
 from lightning_costs.report.project import project_csv, project_total
 from lightning_costs.report.spreadsheet import safe_cell
-from lightning_costs.report.statement import latex, markdown, model_card, statement
+from lightning_costs.report.statement import build_statement, latex, markdown, model_card
 from lightning_costs.report.text import comparison_text
 
 NAMES = {
@@ -56,7 +56,7 @@ def test_csv_keeps_its_cells_and_has_no_formula(runs: list[RunRecord]) -> None:
 
 
 def test_latex_is_ascii_and_every_brace_is_closed(runs: list[RunRecord]) -> None:
-    text = latex(statement(runs, monitor="acc"))
+    text = latex(build_statement(runs, monitor="acc"))
     assert text.isascii()
     bare = re.sub(r"\\[{}\\]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -68,12 +68,12 @@ def test_latex_is_ascii_and_every_brace_is_closed(runs: list[RunRecord]) -> None
 
 
 def test_markdown_keeps_its_rows_and_yaml_loads(runs: list[RunRecord]) -> None:
-    text = markdown(statement(runs, monitor="acc"))
+    text = markdown(build_statement(runs, monitor="acc"))
     assert "<script>" not in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     table = lines[next(at for at, line in enumerate(lines) if line.startswith("| run ")) :]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
-    assert "co2_eq_emissions" in yaml.safe_load(model_card(statement(runs)))
+    assert "co2_eq_emissions" in yaml.safe_load(model_card(build_statement(runs)))
 
 
 def test_a_comparison_of_them_prints_and_its_page_runs_no_script_of_theirs(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from synthetic import declaration, make_run, zoo
 
 from lightning_costs import compare
-from lightning_costs.report.html import page, policy, script_json
+from lightning_costs.report.html import content_security_policy, page, script_json
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7 * 7 }}`\u2028\n🔥"
 
@@ -58,7 +58,7 @@ def test_the_page_names_no_other_place_to_load_from():
 
 
 def test_the_policy_lets_only_our_own_scripts_run_and_nothing_connect():
-    text = policy(["one", "two"])
+    text = content_security_policy(["one", "two"])
     assert text.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-eval" not in text
     assert "'unsafe-inline'" not in text.split("style-src")[0]

@@ -15,17 +15,17 @@ from statement_runs import ATTEMPT, CPU, FRANCE, HOSTILE, METHODS, spent
 from synthetic import make_run
 
 from lightning_costs import Recorder, Tariff, load_runs
-from lightning_costs.core.formatting import exact, in_paper, three
-from lightning_costs.report.statement import latex, markdown, model_card, statement
-from lightning_costs.report.statement.escape import discreet
+from lightning_costs.core.formatting import format_3_digits, format_exact, format_for_paper
+from lightning_costs.report.statement import build_statement, latex, markdown, model_card
 from lightning_costs.report.statement.escape import latex as tex
 from lightning_costs.report.statement.escape import markdown as md
+from lightning_costs.report.statement.escape import redact
 from lightning_costs.report.statement.escape import yaml as quoted
 from lightning_costs.report.statement.render import paragraphs, runs_table, totals_table
 
 
 def text_of(*runs, **how):
-    return " ".join(text for _, text in paragraphs(statement(runs, **how)))
+    return " ".join(text for _, text in paragraphs(build_statement(runs, **how)))
 
 
 def test_one_run_is_stated_in_human_units():
@@ -56,7 +56,7 @@ def test_one_run_is_stated_in_human_units():
     st.lists(st.tuples(st.floats(1e-3, 1e4), st.sampled_from(["finished", "failed", "killed"])), min_size=1, max_size=5)
 )
 def test_totals_are_sums_over_every_run_whatever_became_of_it(runs):
-    said = statement([spent(f"r{i}", hours, status=status) for i, (hours, status) in enumerate(runs)])
+    said = build_statement([spent(f"r{i}", hours, status=status) for i, (hours, status) in enumerate(runs)])
     hours = sum(h for h, _ in runs)
     assert said.totals["energy_j"].amount == pytest.approx(4000 * 3600 * hours)
     assert said.totals["device_s"].amount == pytest.approx(8 * 3600 * hours)
@@ -95,7 +95,7 @@ def test_an_amount_that_some_runs_do_not_know_is_a_lower_bound_with_its_reason()
 
 def test_an_amount_below_zero_takes_nothing_off_a_total():
     runs = [make_run(name, quality=[0.5], costs={"energy_j": [e]}) for name, e in (("a", 5.0), ("odd", -1.0))]
-    assert statement(runs).totals["energy_j"].amount == 5.0
+    assert build_statement(runs).totals["energy_j"].amount == 5.0
 
 
 def test_nothing_that_is_missing_is_stated_as_zero():
@@ -104,7 +104,7 @@ def test_nothing_that_is_missing_is_stated_as_zero():
     assert "The hardware was not recorded." in text
     assert "lost to restarts" not in text
     assert not re.search(r"\b0 (J|kWh|g|kg)\b", text)
-    assert "Energy" not in [row[0] for row in totals_table(statement(make_run())).rows]
+    assert "Energy" not in [row[0] for row in totals_table(build_statement(make_run())).rows]
 
 
 def test_energy_is_measured_where_a_counter_counts_and_estimated_where_a_model_does():
@@ -154,7 +154,7 @@ def test_attempts_under_two_tariffs_are_told_with_both():
     text = text_of(run)
     assert "56 g/kWh (FRA 2023, location-based, codecarbon 3.2.0) in 1 run and 20 g/kWh (SWE 2023" in text
     assert "1.2 in 1 run and none in 1 run" in text
-    assert yaml.safe_load(model_card(statement(run)))["co2_eq_emissions"]["geographical_location"] == (
+    assert yaml.safe_load(model_card(build_statement(run)))["co2_eq_emissions"]["geographical_location"] == (
         "France (FRA); Sweden (SWE)"
     )
 
@@ -184,7 +184,7 @@ def test_a_price_from_a_table_is_told_with_the_rows_source():
     ],
 )
 def test_a_place_is_named_as_people_name_it(given, place):
-    found = statement(spent(tariff=FRANCE | {"country": None} | given)).grids
+    found = build_statement(spent(tariff=FRANCE | {"country": None} | given)).grids
     assert [grid.place.replace("Québec", "Quebec") for grid in found] == [place]
 
 
@@ -213,7 +213,7 @@ def test_flops_without_a_formula_for_some_operator_are_a_lower_bound():
 
 
 def test_a_given_tariff_prices_all_runs_anew():
-    said = statement([spent("a"), spent("b")], tariff=Tariff(country="SWE", pue=1.5, usd_per_kwh=0.1))
+    said = build_statement([spent("a"), spent("b")], tariff=Tariff(country="SWE", pue=1.5, usd_per_kwh=0.1))
     grams = Tariff(country="SWE").intensity().gco2e_per_kwh
     assert said.totals["co2e_g"].amount == pytest.approx(80 * 1.5 * grams)
     assert said.totals["electricity_usd"].amount == pytest.approx(12.0)
@@ -235,25 +235,25 @@ def test_inference_is_told_as_a_range_over_runs():
 
 
 def test_the_table_holds_ten_digits_and_how_each_figure_was_got():
-    rows = {row[0]: row for row in totals_table(statement([spent("a", 1 / 3), spent("b", 1 / 7)])).rows}
+    rows = {row[0]: row for row in totals_table(build_statement([spent("a", 1 / 3), spent("b", 1 / 7)])).rows}
     assert float(rows["energy"][2].partition(" = ")[2]) == pytest.approx(4000 * 3600 * (1 / 3 + 1 / 7), rel=1e-9)
     assert rows["GPU energy"][3] == "counter: NVML total energy, by UUID"
     assert "time lost to restarts" not in rows
 
 
 def test_the_table_of_runs_has_a_row_each_and_their_quality_where_asked_for():
-    said = statement([spent("a"), spent("b", 5, status="failed")], monitor="val/acc", mode="max")
+    said = build_statement([spent("a"), spent("b", 5, status="failed")], monitor="val/acc", mode="max")
     table = runs_table(said)
     assert [row[:2] for row in table.rows] == [["a", "finished"], ["b", "failed"]]
     assert table.heads[-1] == "best val/acc"
     assert [row[-1] for row in table.rows] == ["0.9", "0.9"]
     assert len(table.weights) == len(table.heads) == len(table.rows[0])
-    assert runs_table(statement(spent())) is None
+    assert runs_table(build_statement(spent())) is None
 
 
 def test_no_runs_are_no_statement():
     with pytest.raises(ValueError, match="at least one run"):
-        statement([])
+        build_statement([])
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_no_runs_are_no_statement():
     ],
 )
 def test_paths_and_device_ids_stay_out_and_addresses_stay_in(text, shown):
-    assert discreet(text) == (shown or text)
+    assert redact(text) == (shown or text)
 
 
 def test_a_statement_of_a_real_folder_names_no_place_of_this_machine(tmp_path):
@@ -276,7 +276,7 @@ def test_a_statement_of_a_real_folder_names_no_place_of_this_machine(tmp_path):
     with recorder:
         recorder.step(None)
     for form in (markdown, latex, model_card):
-        text = form(statement(load_runs(tmp_path)))
+        text = form(build_statement(load_runs(tmp_path)))
         assert str(tmp_path) not in text
         assert socket.gethostname() not in text
         assert not re.search(rf"\b{re.escape(getpass.getuser())}\b", text)
@@ -288,10 +288,10 @@ def test_a_statement_of_a_real_folder_names_no_place_of_this_machine(tmp_path):
 
 @given(st.floats(1e-12, 1e24))
 def test_three_digits_are_within_half_a_percent(amount):
-    text = three(amount).replace(",", "").replace(" × 10", "e")
+    text = format_3_digits(amount).replace(",", "").replace(" × 10", "e")
     value = float(text.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")))
     assert value == pytest.approx(amount, rel=0.51e-2)
-    assert float(exact(amount)) == pytest.approx(amount, rel=1e-9)
+    assert float(format_exact(amount)) == pytest.approx(amount, rel=1e-9)
 
 
 @given(st.sampled_from(["s", "j", "g"]), st.floats(1e-3, 1e15))
@@ -303,7 +303,7 @@ def test_a_told_amount_reads_back(unit, amount):
         },
         "g": {"t": 1e6, "kg": 1e3, "g": 1, "mg": 1e-3},
     }[unit]
-    number_of, _, word = in_paper(amount, unit).rpartition(" ")
+    number_of, _, word = format_for_paper(amount, unit).rpartition(" ")
     number_of = number_of.replace(",", "").replace(" × 10", "e").translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-"))
     assert float(number_of) * factors[word] == pytest.approx(amount, rel=0.51e-2)
 
@@ -329,7 +329,9 @@ def test_whatever_a_text_holds_markdown_shows_it(text):
 
 
 def test_a_hostile_name_stays_a_cell_of_its_table():
-    source = markdown(statement([spent(HOSTILE), spent(f"2{HOSTILE}", setup=CPU | {"hardware": {"cpu": HOSTILE}})]))
+    source = markdown(
+        build_statement([spent(HOSTILE), spent(f"2{HOSTILE}", setup=CPU | {"hardware": {"cpu": HOSTILE}})])
+    )
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(source)
     assert [token.type for token in tokens].count("table_open") == 2
     kinds = {child.type for token in tokens if token.type == "inline" for child in token.children}
@@ -371,7 +373,7 @@ def test_signs_that_latex_would_join_are_kept_apart():
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_the_table_has_columns():
-    text = latex(statement([spent(f"{HOSTILE} {i}") for i in range(80)]))
+    text = latex(build_statement([spent(f"{HOSTILE} {i}") for i in range(80)]))
     tables = re.findall(r"\\begin\{tabular\}\{([^\n]*)\}\n(.*?)\\end\{tabular\}", text, re.DOTALL)
     assert len(tables) == 4
     for columns, body in tables:
@@ -385,7 +387,7 @@ def test_every_row_of_a_table_has_as_many_cells_as_the_table_has_columns():
 def test_a_hostile_statement_compiles_without_any_package(tmp_path, options):
     everything = "".join(map(chr, range(33, 0x180))) + "‘’“”–—…×±·µ°≤≥→−€"
     runs = [spent(HOSTILE), spent(everything), spent("[1]", setup=CPU), *(spent(f"*{i}_{'x' * 70}") for i in range(40))]
-    (tmp_path / "said.tex").write_text(latex(statement(runs)), encoding="ascii")
+    (tmp_path / "said.tex").write_text(latex(build_statement(runs)), encoding="ascii")
     (tmp_path / "main.tex").write_text(
         f"\\documentclass{options}{{article}}\\begin{{document}}\\input{{said}}\\end{{document}}", encoding="ascii"
     )
@@ -423,7 +425,7 @@ def test_yaml_gives_back_every_number(amount):
 
 def test_the_model_cards_block_has_the_hubs_fields():
     found = yaml.safe_load(
-        model_card(statement([spent("a"), spent("b", 5, status="failed")]), training_type="fine-tuning")
+        model_card(build_statement([spent("a"), spent("b", 5, status="failed")]), training_type="fine-tuning")
     )
     block = found["co2_eq_emissions"]
     assert list(found) == ["co2_eq_emissions"]
@@ -437,7 +439,7 @@ def test_the_model_cards_block_has_the_hubs_fields():
 
 def test_what_a_model_card_cannot_know_is_left_out_and_says_how_to_give_it():
     by_hand = {"gco2e_per_kwh": 20.0, "intensity": {"gco2e_per_kwh": 20.0, "source": "given"}}
-    text = model_card(statement(spent(setup={}, tariff=by_hand)))
+    text = model_card(build_statement(spent(setup={}, tariff=by_hand)))
     assert set(yaml.safe_load(text)["co2_eq_emissions"]) == {"emissions", "source"}
     assert "# training_type: pre-training or fine-tuning: --training-type" in text
 
@@ -445,4 +447,4 @@ def test_what_a_model_card_cannot_know_is_left_out_and_says_how_to_give_it():
 def test_a_model_card_without_carbon_is_refused_with_the_reason():
     run = spent(left_out=("co2e_g",), missing={"co2e_g": "no place was given: Tariff(country='FRA')"})
     with pytest.raises(ValueError, match="co2_eq_emissions needs co2e_g: no place was given"):
-        model_card(statement(run))
+        model_card(build_statement(run))

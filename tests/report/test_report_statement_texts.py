@@ -9,7 +9,7 @@ from statement_runs import ATTEMPT, CPU, FRANCE, HOSTILE, METHODS, spent
 from synthetic import make_run
 
 from lightning_costs import Tariff
-from lightning_costs.report.statement import latex, markdown, model_card, statement
+from lightning_costs.report.statement import build_statement, latex, markdown, model_card
 from lightning_costs.report.statement.render import Table, written_by
 
 KEPT = Path(__file__).parent / "statements"
@@ -36,10 +36,13 @@ def cases():
     ]
     hostile = [spent(HOSTILE, tariff=FRANCE | {"source": HOSTILE, "provider": HOSTILE}, methods={"flop": HOSTILE})]
     return {
-        "one run": (statement(spent("vit")), {}),
-        "several": (statement(several, monitor="val/acc", mode="max"), {"tables": [table], "cautions": [HOSTILE]}),
-        "hostile": (statement(hostile, tariff=Tariff(gco2e_per_kwh=100.0, pue=1.1)), {}),
-        "nothing measured": (statement(make_run(quality=[0.5], costs={})), {}),
+        "one run": (build_statement(spent("vit")), {}),
+        "several": (
+            build_statement(several, monitor="val/acc", mode="max"),
+            {"tables": [table], "cautions": [HOSTILE]},
+        ),
+        "hostile": (build_statement(hostile, tariff=Tariff(gco2e_per_kwh=100.0, pue=1.1)), {}),
+        "nothing measured": (build_statement(make_run(quality=[0.5], costs={})), {}),
     }
 
 

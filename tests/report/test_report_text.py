@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from synthetic import make_run, zoo
 
 from lightning_costs import compare
-from lightning_costs.core.formatting import display
+from lightning_costs.core.formatting import choose_unit
 from lightning_costs.report.tables import rank_matrix, target_tables
-from lightning_costs.report.text import abreast, comparison_text
+from lightning_costs.report.text import comparison_text, fit_to_width
 
 
 def test_summary_says_who_was_best_and_limits_the_claim_to_the_setup():
@@ -76,7 +76,7 @@ UNITS = st.sampled_from(
 
 @given(UNITS, st.floats(1e-9, 1e22))
 def test_an_axis_unit_keeps_the_largest_amount_readable(unit, peak):
-    factor, _ = display(unit, peak)
+    factor, _ = choose_unit(unit, peak)
     shown = peak / factor
     assert factor > 0
     if 1e-2 < peak < (3e8 if unit == "s" else 1e15) and unit not in ("usd", "j", "fraction"):
@@ -84,15 +84,15 @@ def test_an_axis_unit_keeps_the_largest_amount_readable(unit, peak):
 
 
 def test_axis_units_follow_the_amounts_that_people_would_choose():
-    assert display("s", 60.0).suffix == "s"
-    assert display("s", 120.0).suffix == "min"
-    assert display("bytes", 2048.0) == (1024.0, "KiB")
-    assert display("w", 300.0).suffix == "W"
-    assert display("usd", 3.0).suffix == "USD"
-    assert display("j", 10.0).suffix == "J"
-    assert display("samples_per_s", 500.0).suffix == "samples/s"
-    assert display("s", None).suffix == "s"
-    assert display("s", 0.0).suffix == "s"
+    assert choose_unit("s", 60.0).suffix == "s"
+    assert choose_unit("s", 120.0).suffix == "min"
+    assert choose_unit("bytes", 2048.0) == (1024.0, "KiB")
+    assert choose_unit("w", 300.0).suffix == "W"
+    assert choose_unit("usd", 3.0).suffix == "USD"
+    assert choose_unit("j", 10.0).suffix == "J"
+    assert choose_unit("samples_per_s", 500.0).suffix == "samples/s"
+    assert choose_unit("s", None).suffix == "s"
+    assert choose_unit("s", 0.0).suffix == "s"
 
 
 def test_of_many_runs_those_that_stand_out_are_shown_and_the_others_counted() -> None:
@@ -103,12 +103,12 @@ def test_of_many_runs_those_that_stand_out_are_shown_and_the_others_counted() ->
     found = compare(runs)
     text = comparison_text(found)
     assert "Of 50 runs, 12 are shown" in text
-    shown = abreast(found)
+    shown = fit_to_width(found)
     assert len(shown.runs) == 12
     assert set(found.best) <= set(shown.labels)
     assert {label for lead in found.leaders.values() for label in lead["labels"][:1]} <= set(shown.labels)
     assert shown.fronts == found.fronts
-    assert abreast(compare(runs[:12])).labels == [run.name for run in runs[:12]]
+    assert fit_to_width(compare(runs[:12])).labels == [run.name for run in runs[:12]]
 
 
 def test_where_all_tie_nobody_is_marked_as_the_winner():

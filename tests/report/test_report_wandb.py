@@ -21,7 +21,7 @@ from wandb_workspaces.reports.v2 import internal
 from lightning_costs import Comparison, cli, compare, load_runs
 from lightning_costs.report.wandb import publish
 from lightning_costs.report.wandb.panels import bar_tables
-from lightning_costs.report.wandb.publish import dry_run, parted
+from lightning_costs.report.wandb.publish import dry_run, split_project
 from lightning_costs.report.wandb.view import find_view
 
 pytestmark = pytest.mark.integration
@@ -337,7 +337,7 @@ def test_what_belongs_to_wandb_alone_is_refused_elsewhere(tmp_path: Path) -> Non
     assert done.exit_code == 2
     assert "--project" in done.output
     with pytest.raises(ValueError, match="expected a W&B project as entity/project, got 'alone'"):
-        parted("alone")
+        split_project("alone")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from run_folders import header, point, points
 
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
-from lightning_costs.stores.journal import Encoder, decode, read_journal
+from lightning_costs.stores.journal import PointEncoder, decode, read_journal
 
 
 def same(a, b):
@@ -31,26 +31,26 @@ def same_point(a, b):
 
 @given(points)
 def test_decoding_an_encoded_point_is_identity(original):
-    assert same_point(decode(Encoder().line(original)), original)
+    assert same_point(decode(PointEncoder().line(original)), original)
 
 
 @given(st.lists(points, max_size=4))
 def test_what_an_encoder_remembers_of_earlier_points_changes_no_line(originals):
-    encoder = Encoder()
+    encoder = PointEncoder()
     for original in originals:
         assert same_point(decode(encoder.line(original)), original)
 
 
 @given(points)
 def test_a_point_is_one_line_of_strict_json(original):
-    line = Encoder().line(original)
+    line = PointEncoder().line(original)
     assert len(line.splitlines()) == 1
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 @given(original=points, data=st.data())
 def test_a_torn_line_is_never_a_point(original, data):
-    line = Encoder().line(original)
+    line = PointEncoder().line(original)
     with pytest.raises(ValueError, match="no point of a run: "):
         decode(line[: data.draw(st.integers(0, len(line) - 1))])
 

@@ -20,9 +20,9 @@ from lightning_costs.stores import folder as folders
 from lightning_costs.stores import identity, writer
 from lightning_costs.stores import lock as locks
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
-from lightning_costs.stores.identity import find, settle
-from lightning_costs.stores.journal import Encoder, read_journal
-from lightning_costs.stores.lock import LOCK, Claim, FolderLock, Held
+from lightning_costs.stores.identity import claim_folder, resolve_run
+from lightning_costs.stores.journal import PointEncoder, read_journal
+from lightning_costs.stores.lock import LOCK, Claim, FolderLock, FolderLocked
 from lightning_costs.stores.writer import RunWriter
 
 pytestmark = pytest.mark.usefixtures("every_point_at_once")
@@ -106,7 +106,7 @@ def test_a_header_that_could_not_be_written_is_written_later(tmp_path: Path) -> 
 def test_what_waits_is_bounded_and_every_evaluation_and_the_last_total_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = len(Encoder().line(point(1000))) + 1
+    line = len(PointEncoder().line(point(1000))) + 1
     monkeypatch.setattr(folders, "MOST_WAITING_BYTES", 40 * line)
     run = begun(tmp_path / "r1", point(0))
     monkeypatch.setattr(os, "fstat", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
@@ -125,7 +125,7 @@ def test_what_cannot_be_written_to_the_end_is_said_once_and_reads_as_killed(
     tmp_path: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "r1").mkdir()
-    run = RunWriter(tmp_path / "r1", writes=True, lock=FolderLock.take(tmp_path / "r1"))
+    run = RunWriter(tmp_path / "r1", writes=True, lock=FolderLock.acquire(tmp_path / "r1"))
     run.open(header(attempts=[{}]))
     run.append(point(1))
     shutil.rmtree(tmp_path / "r1")
@@ -185,12 +185,12 @@ def test_a_journal_that_is_cut_is_said_and_goes_on(tmp_path: Path, said: Callabl
 def test_another_writer_in_the_journal_is_said(tmp_path: Path, said: Callable[[], list[str]]) -> None:
     run = begun(tmp_path / "r1", point(1))
     with (tmp_path / "r1" / JOURNAL).open("a") as other:
-        other.write(Encoder().line(point(7)) + "\n")
+        other.write(PointEncoder().line(point(7)) + "\n")
     run.append(point(2))
     run.append(point(3))
     (warning,) = said()
     assert "is written by another process too" in warning
-    run._folder.let_go()
+    run._folder.abandon()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_an_odd_line_costs_itself_and_no_other(tmp_path: Path, change: dict[str,
     run.open(header())
     for n in (1, 2):
         run.append(point(n))
-    run.let_go()
+    run.abandon()
     journal = tmp_path / "r1" / JOURNAL
     first, second = journal.read_text().splitlines()
     journal.write_text("\n".join([first, json.dumps(json.loads(second) | change), second]) + "\n")
@@ -218,9 +218,9 @@ def test_a_line_nested_too_deep_costs_itself_and_no_other(tmp_path: Path) -> Non
     run = RunFolder(tmp_path / "r1")
     run.open(header())
     run.append(point(1))
-    run.let_go()
+    run.abandon()
     with (tmp_path / "r1" / JOURNAL).open("a") as journal:
-        journal.write("[" * 200_000 + "]" * 200_000 + "\n" + Encoder().line(point(2)) + "\n")
+        journal.write("[" * 200_000 + "]" * 200_000 + "\n" + PointEncoder().line(point(2)) + "\n")
     assert load_run(tmp_path / "r1").points["step"].to_list() == [1, 2]
 
 
@@ -229,11 +229,11 @@ def test_a_line_nested_too_deep_costs_itself_and_no_other(tmp_path: Path) -> Non
 
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FolderLock, "take", classmethod(lambda *_: None))
+    monkeypatch.setattr(FolderLock, "acquire", classmethod(lambda *_: None))
 
 
-def settled(save_dir: Path) -> identity.Found:
-    found = settle(find(None, save_dir, writes=True), save_dir, writes=True)
+def settled(save_dir: Path) -> identity.ResolvedRun:
+    found = claim_folder(resolve_run(None, save_dir, writes=True), save_dir, writes=True)
     identity._used_here.clear()  # whoever comes next is another process
     return found
 
@@ -243,9 +243,9 @@ def test_of_two_that_begin_a_run_of_one_name_without_locks_each_has_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "mine")
-    both = [find(None, tmp_path, writes=True) for _ in range(2)]  # at one moment: nothing is there
+    both = [resolve_run(None, tmp_path, writes=True) for _ in range(2)]  # at one moment: nothing is there
     assert [f.run_id for f in both] == ["mine", "mine"]
-    first, second = (settle(found, tmp_path, writes=True) for found in both)
+    first, second = (claim_folder(found, tmp_path, writes=True) for found in both)
     assert [first.run_id, second.run_id] == ["mine", "mine-2"]
 
 
@@ -268,7 +268,7 @@ def test_without_locks_a_living_writers_run_is_left_to_it_and_a_dead_ones_goes_o
     run = RunFolder(tmp_path / "r1")
     run.open(header(run_id="r1"))
     run.append(point(1))
-    run.let_go()
+    run.abandon()
     other = subprocess.Popen(
         [sys.executable, "-c", _CLAIMS, str(tmp_path / "r1")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -286,7 +286,7 @@ def test_without_locks_a_living_writers_run_is_left_to_it_and_a_dead_ones_goes_o
 
 def test_a_claim_of_another_machine_does_not_hold_a_run_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Claim.take(tmp_path)
-    with pytest.raises(Held):
+    with pytest.raises(FolderLocked):
         Claim.take(tmp_path)
     monkeypatch.setattr(locks, "_machine", lambda: "another")
     claim = Claim.take(tmp_path)
@@ -323,7 +323,7 @@ def test_a_name_that_is_held_again_and_again_gives_way_to_chance(
     def held(path: Path) -> None:
         asked.append(path)
         if len(asked) <= identity._MOST_HELD:
-            raise Held(str(path))
+            raise FolderLocked(str(path))
 
     monkeypatch.setattr(identity, "_make", held)
     found = settled(tmp_path)
@@ -341,7 +341,7 @@ def test_a_table_alone_is_gone_on_with_and_polars_stays_out_of_the_process(tmp_p
     code = (
         "import sys; from pathlib import Path; from lightning_costs.stores.earlier import read_earlier\n"
         "(p,) = read_earlier(Path(sys.argv[1])).points\n"
-        "assert (p.step, p.quality, 'polars' in sys.modules) == (1, {'acc': 0.5}, False)"
+        "assert (p.step, p.log_metrics, 'polars' in sys.modules) == (1, {'acc': 0.5}, False)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "r1")], check=True)
     (tmp_path / "r1" / PARQUET).write_bytes(b"PAR1 torn")

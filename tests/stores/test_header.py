@@ -168,7 +168,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder, name):
 
 def test_a_pipe_in_the_place_of_the_lock_is_held_by_nobody(folder):
     os.mkfifo(folder / LOCK)
-    assert FolderLock.take(folder) is None
+    assert FolderLock.acquire(folder) is None
 
 
 def test_a_header_of_too_many_bytes_is_not_read(folder):

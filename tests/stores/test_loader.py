@@ -14,7 +14,7 @@ from run_folders import DECLARED, header, point
 from lightning_costs import load_run, load_runs
 from lightning_costs.core.records import SCHEMA_VERSION
 from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET, RunFolder
-from lightning_costs.stores.journal import Encoder
+from lightning_costs.stores.journal import PointEncoder
 from lightning_costs.stores.table import quality_columns, to_frame
 
 
@@ -66,7 +66,7 @@ def test_a_journal_newer_than_the_parquet_wins(tmp_path):
     folder = write(tmp_path / "r1", THREE)
     age(folder / PARQUET, 60)
     with (folder / JOURNAL).open("a") as journal:
-        journal.write(Encoder().line(point(4)) + "\n")
+        journal.write(PointEncoder().line(point(4)) + "\n")
     run = load_run(folder)
     assert run.source == JOURNAL
     assert run.points["step"].to_list() == [1, 2, 3, 4]

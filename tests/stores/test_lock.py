@@ -17,7 +17,7 @@ from run_folders import header, point
 from lightning_costs import load_run
 from lightning_costs.stores import lock as locks
 from lightning_costs.stores.folder import RunFolder
-from lightning_costs.stores.lock import LOCK, FolderLock, Held, writer_of
+from lightning_costs.stores.lock import LOCK, FolderLock, FolderLocked, writer_status
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 
@@ -30,41 +30,41 @@ def write(folder: Path) -> RunFolder:
 
 
 def test_a_folder_has_one_writer_and_readers_see_it(tmp_path: Path) -> None:
-    lock = FolderLock.take(tmp_path)
+    lock = FolderLock.acquire(tmp_path)
     assert lock is not None
-    assert writer_of(tmp_path) == "alive"
-    with pytest.raises(Held):
-        FolderLock.take(tmp_path)
+    assert writer_status(tmp_path) == "alive"
+    with pytest.raises(FolderLocked):
+        FolderLock.acquire(tmp_path)
     for _ in range(3):  # reading the lock's file, even in the writer's own process, does not loosen it
         (tmp_path / LOCK).read_bytes()
-        assert writer_of(tmp_path) == "alive"
-    lock.drop()
-    assert writer_of(tmp_path) == "gone"
-    again = FolderLock.take(tmp_path)
+        assert writer_status(tmp_path) == "alive"
+    lock.abandon()
+    assert writer_status(tmp_path) == "gone"
+    again = FolderLock.acquire(tmp_path)
     assert again is not None
     again.release()
     assert not (tmp_path / LOCK).exists()
-    assert writer_of(tmp_path) is None
+    assert writer_status(tmp_path) is None
 
 
 def test_readers_do_not_keep_a_writer_out(tmp_path: Path) -> None:
-    lock = FolderLock.take(tmp_path)
+    lock = FolderLock.acquire(tmp_path)
     assert lock is not None
-    lock.drop()
+    lock.abandon()
     stop = threading.Event()
 
     def look() -> None:
         while not stop.is_set():
-            writer_of(tmp_path)
+            writer_status(tmp_path)
 
     readers = [threading.Thread(target=look) for _ in range(2)]
     for reader in readers:
         reader.start()
     try:
         for _ in range(100):
-            lock = FolderLock.take(tmp_path)
+            lock = FolderLock.acquire(tmp_path)
             assert lock is not None
-            lock.drop()
+            lock.abandon()
     finally:
         stop.set()
         for reader in readers:
@@ -72,27 +72,27 @@ def test_readers_do_not_keep_a_writer_out(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_nobody_keeps_is_let_go(tmp_path: Path) -> None:
-    FolderLock.take(tmp_path)
-    assert writer_of(tmp_path) == "gone"
+    FolderLock.acquire(tmp_path)
+    assert writer_status(tmp_path) == "gone"
 
 
 def test_a_copy_of_a_folder_says_nothing_about_its_writer(tmp_path: Path) -> None:
     """The run may live on where the copy was taken, or be killed: neither can be seen from here."""
     run = write(tmp_path / "r1")
-    lock = FolderLock.take(tmp_path / "r1")
+    lock = FolderLock.acquire(tmp_path / "r1")
     assert lock is not None
     shutil.copytree(tmp_path / "r1", tmp_path / "copy")
-    assert writer_of(tmp_path / "copy") is None
+    assert writer_status(tmp_path / "copy") is None
     assert load_run(tmp_path / "copy").header["status"] == "running"
-    lock.drop()
-    run.let_go()
+    lock.abandon()
+    run.abandon()
 
 
 def test_reading_changes_no_file(tmp_path: Path) -> None:
-    write(tmp_path / "r1").let_go()
-    lock = FolderLock.take(tmp_path / "r1")
+    write(tmp_path / "r1").abandon()
+    lock = FolderLock.acquire(tmp_path / "r1")
     assert lock is not None
-    lock.drop()
+    lock.abandon()
     before = {p.name: p.read_bytes() for p in (tmp_path / "r1").iterdir()}
     loaded = load_run(tmp_path / "r1")
     assert loaded.header["status"] == "killed"
@@ -107,11 +107,11 @@ def test_a_file_system_without_locks_says_running_and_is_no_error(
     def flock(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    write(tmp_path / "r1").let_go()
-    FolderLock.take(tmp_path / "r1")
+    write(tmp_path / "r1").abandon()
+    FolderLock.acquire(tmp_path / "r1")
     monkeypatch.setattr(locks.fcntl, "flock", flock)
-    assert writer_of(tmp_path / "r1") is None
-    assert FolderLock.take(tmp_path / "r1") is None
+    assert writer_status(tmp_path / "r1") is None
+    assert FolderLock.acquire(tmp_path / "r1") is None
     assert load_run(tmp_path / "r1").header["status"] == "running"
 
 
@@ -119,7 +119,7 @@ _PARENT = """
 import os, sys, time
 from pathlib import Path
 from lightning_costs.stores.lock import FolderLock
-lock = FolderLock.take(Path(sys.argv[1]))
+lock = FolderLock.acquire(Path(sys.argv[1]))
 child = os.fork() if sys.argv[2] == "fork" else __import__("subprocess").Popen(["sleep", "600"], close_fds=False).pid
 if child == 0:  # it says itself that it lives: by then it has let the folder go
     print(os.getpid(), flush=True)
@@ -139,11 +139,11 @@ def test_a_child_that_outlives_its_parent_does_not_hold_the_folder(tmp_path: Pat
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     try:
-        assert writer_of(tmp_path) == "alive"
+        assert writer_status(tmp_path) == "alive"
         parent.kill()
         parent.wait()
         os.kill(child, 0)  # it lives
-        assert writer_of(tmp_path) == "gone"
+        assert writer_status(tmp_path) == "gone"
     finally:
         os.kill(child, signal.SIGKILL)
         parent.kill()

@@ -55,7 +55,7 @@ class Attempt:
                  "monitor": "acc", "mode": "max", "name": "run"}  # fmt: skip
         self.recorder = Recorder(tariff=tariff, **given | options)
         if state is not None:
-            self.recorder.resume(json.loads(json.dumps(state)))
+            self.recorder.load_state_dict(json.loads(json.dumps(state)))
         self.recorder.begin()
 
     def train(self, n):
@@ -63,7 +63,7 @@ class Attempt:
             self.clock.sleep(0.1 + 0.317 * i)
             self.recorder.step(BATCH)
             if i % 3 == 2:
-                self.recorder.quality({"acc": 0.1 * i, "loss": math.nan if i == 2 else 1.0})
+                self.recorder.log_metrics({"acc": 0.1 * i, "loss": math.nan if i == 2 else 1.0})
         return self
 
     def end(self, status="finished"):
@@ -78,9 +78,9 @@ def once(save_dir, *tariffs):
 def restarted(save_dir, *tariffs):
     """Three attempts of different sizes; the second goes back to a checkpoint, the third before that one."""
     first = Attempt(save_dir, tariffs[0], devices=8, nodes=2).train(4)
-    early = first.recorder.state()
+    early = first.recorder.state_dict()
     first.train(3)
-    late = first.recorder.state()
+    late = first.recorder.state_dict()
     first.train(2).end("interrupted")
     second = Attempt(save_dir, tariffs[-2] if len(tariffs) > 1 else tariffs[0], late, devices=4, nodes=1).train(5)
     second.end("failed")
@@ -92,8 +92,8 @@ def killed(save_dir, *tariffs):
     attempt = Attempt(save_dir, tariffs[0], devices=5, nodes=5).train(6)
     path = attempt.recorder.path
     writer = attempt.recorder._book._writer
-    writer._folder.let_go()
-    writer._lock.drop()
+    writer._folder.abandon()
+    writer._lock.abandon()
     with (path / JOURNAL).open("a") as journal:
         journal.write('{"step":99,"costs":{"tot')
     return path
@@ -108,7 +108,7 @@ def record(tmp_path, monkeypatch):
         ticks, names = count(1), count(1)
         monkeypatch.setattr("lightning_costs.stores.book.time.time", lambda: 1.8e9 + next(ticks))
         monkeypatch.setattr("lightning_costs.stores.book.secrets.token_hex", lambda n: f"{next(names):08x}")
-        monkeypatch.setattr("lightning_costs.stores.book.utc", lambda: "2026-11-24T00:00:00.000+00:00")
+        monkeypatch.setattr("lightning_costs.stores.book.utc_now", lambda: "2026-11-24T00:00:00.000+00:00")
         return story(tmp_path / f"{next(made)}", *tariffs)
 
     return record
@@ -262,12 +262,12 @@ def test_a_killed_run_stays_killed_and_its_file_says_what_it_said(record):
     assert done.after.header["status"] == load_run(path).header["status"] == "killed"
     assert json.loads((path / HEADER).read_text())["status"] == "running"
     assert (path / LOCK).is_file()
-    FolderLock.take(path).drop()  # nobody holds it
+    FolderLock.acquire(path).abandon()  # nobody holds it
 
 
 def test_a_run_that_was_priced_again_is_resumed_and_goes_on(record, tmp_path):
     first = Attempt(tmp_path / "again", A, devices=4, nodes=2).train(4)
-    state = first.recorder.state()
+    state = first.recorder.state_dict()
     path = first.train(2).end("interrupted")
     reprice_folder(path, B)
     assert Attempt(tmp_path / "again", B, state, devices=2, nodes=1).train(5).end() == path

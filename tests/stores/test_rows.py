@@ -4,7 +4,7 @@ import logging
 
 from fakes import declared
 
-from lightning_costs.stores.rows import begin_wandb, columns, end_wandb, row
+from lightning_costs.stores.rows import columns, init_wandb_runs, logger_row, write_wandb_summaries
 
 DECLARATIONS = {
     d.name: d
@@ -42,17 +42,17 @@ class CSVLogger:
 
 def test_a_row_holds_the_costs_that_are_known_under_their_names():
     costs = {"flop": 5.0, "steps": 0.0}
-    assert row(costs, columns(DECLARATIONS, headline_only=False)) == {"cost/flop": 5.0, "cost/steps": 0.0}
-    assert row({"flop": None, "steps": 2.0}, columns(DECLARATIONS, headline_only=False)) == {"cost/steps": 2.0}
+    assert logger_row(costs, columns(DECLARATIONS, headline_only=False)) == {"cost/flop": 5.0, "cost/steps": 0.0}
+    assert logger_row({"flop": None, "steps": 2.0}, columns(DECLARATIONS, headline_only=False)) == {"cost/steps": 2.0}
 
 
 def test_a_headline_row_holds_the_headline():
-    assert row({"flop": 5.0, "steps": 2.0}, columns(DECLARATIONS, headline_only=True)) == {"cost/flop": 5.0}
+    assert logger_row({"flop": 5.0, "steps": 2.0}, columns(DECLARATIONS, headline_only=True)) == {"cost/flop": 5.0}
 
 
 def test_wandb_hides_all_columns_but_the_headline_curves():
     logger = Subclass()
-    begin_wandb([CSVLogger(), logger], DECLARATIONS, {"monitor": "acc"})
+    init_wandb_runs([CSVLogger(), logger], DECLARATIONS, {"monitor": "acc"})
     run = logger.experiment
     assert run.config == {"cost": {"monitor": "acc"}}
     assert {name: options["hidden"] for name, options in run.metrics.items()} == {"cost/*": True, "cost/flop": False}
@@ -61,8 +61,8 @@ def test_wandb_hides_all_columns_but_the_headline_curves():
 
 def test_a_loggers_prefix_applies_to_costs():
     logger = WandbLogger(prefix="exp")
-    begin_wandb([logger], DECLARATIONS, {})
-    end_wandb([logger], {"flop": 5.0, "steps": None})
+    init_wandb_runs([logger], DECLARATIONS, {})
+    write_wandb_summaries([logger], {"flop": 5.0, "steps": None})
     assert set(logger.experiment.metrics) == {"exp-cost/*", "exp-cost/flop"}
     assert logger.experiment.summary == {"exp-cost/flop": 5.0}
 
@@ -71,8 +71,8 @@ def test_a_vendor_that_fails_is_said_and_does_not_touch_the_training(caplog):
     caplog.set_level(logging.WARNING, logger="lightning_costs")
     logger = WandbLogger()
     logger.experiment = None
-    begin_wandb([logger], DECLARATIONS, {})
-    end_wandb([logger], {"flop": 5.0})
+    init_wandb_runs([logger], DECLARATIONS, {})
+    write_wandb_summaries([logger], {"flop": 5.0})
     assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
         "W&B run could not be prepared for costs",
         "final costs could not be written to W&B",

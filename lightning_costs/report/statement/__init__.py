@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lightning_costs.report.statement.facts import Statement as Statement
-from lightning_costs.report.statement.gather import statement as statement
+from lightning_costs.report.statement.gather import build_statement as build_statement
 from lightning_costs.report.statement.render import latex as latex
 from lightning_costs.report.statement.render import markdown as markdown
 from lightning_costs.report.statement.render import model_card as model_card
 
-__all__ = ["Statement", "latex", "markdown", "model_card", "statement"]
+__all__ = ["Statement", "build_statement", "latex", "markdown", "model_card"]

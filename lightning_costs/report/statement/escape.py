@@ -1,4 +1,4 @@
-"""A text as each format shows it, whatever is in it: `discreet` for all, then `markdown`, `latex` or `yaml`."""
+"""A text as each format shows it, whatever is in it: `redact` for all, then `markdown`, `latex` or `yaml`."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _LOWERED = str.maketrans(_RAISED, "0123456789-")
 _RAISING = {"\ue000": r"\textsuperscript{", "\ue001": "}", "\ue002": "{}"}
 
 
-def discreet(text: str) -> str:
+def redact(text: str) -> str:
     """A text on one line, without absolute paths and device UUIDs; URLs stay.
 
     Example:
-        >>> discreet("no file /home/anna/run/x.toml on GPU-01234567-89ab-cdef-0123-456789abcdef")
+        >>> redact("no file /home/anna/run/x.toml on GPU-01234567-89ab-cdef-0123-456789abcdef")
         'no file [path] on [uuid]'
-        >>> discreet("56 g/kWh (https://example.org/a/b, 2/3)")
+        >>> redact("56 g/kWh (https://example.org/a/b, 2/3)")
         '56 g/kWh (https://example.org/a/b, 2/3)'
     """
     return _PATH.sub("[path]", _UUID.sub("[uuid]", " ".join(text.split())))

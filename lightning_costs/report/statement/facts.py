@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.core.certainty import Certainty, noted
-from lightning_costs.core.formatting import device_time, in_paper, list_words
+from lightning_costs.core.formatting import format_device_time, format_for_paper, list_words
 from lightning_costs.core.records import Amount
 
 #: Columns that are added up over runs: label, unit.
@@ -47,7 +47,7 @@ _WAYS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class Total:
     """A column over runs.
 
     Args:
@@ -86,9 +86,9 @@ class Figure:
         if self.amount is None:
             return ""
         if self.name == "device_s":
-            text = device_time(self.amount, node=self.of_nodes)
+            text = format_device_time(self.amount, node=self.of_nodes)
         else:
-            text = noted(in_paper(self.amount, COLUMNS[self.name][1]), self.amount, self.certainty, self.error)
+            text = noted(format_for_paper(self.amount, COLUMNS[self.name][1]), self.amount, self.certainty, self.error)
         return f"at least {text}" if self.unknown else text
 
     @property
@@ -101,7 +101,9 @@ class Figure:
         """Smallest and largest amount of a run, one where they read alike; '' where none knows it."""
         if self.least is None or self.most is None:
             return ""
-        return " to ".join(dict.fromkeys(in_paper(amount, COLUMNS[self.name][1]) for amount in (self.least, self.most)))
+        return " to ".join(
+            dict.fromkeys(format_for_paper(amount, COLUMNS[self.name][1]) for amount in (self.least, self.most))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class CarbonIntensityUsed:
     """The carbon intensity in force.
 
     Args:
@@ -207,14 +209,14 @@ class Statement:
 
     runs: tuple[RunFacts, ...]
     statuses: Mapping[str, int]
-    totals: Mapping[str, Figure]
-    unfinished: Mapping[str, Figure]
-    inference: Mapping[str, Figure]
+    totals: Mapping[str, Total]
+    unfinished: Mapping[str, Total]
+    inference: Mapping[str, Total]
     batches: tuple[int, ...]
     components: Mapping[str, Mapping[str, int]]
     errors_j: Mapping[str, Amount]
     hardware: Mapping[Hardware, int]
-    grids: Mapping[Grid, int]
+    grids: Mapping[CarbonIntensityUsed, int]
     pues: Mapping[float | None, int]
     prices: Mapping[Price, int]
     usd_per_kwh: Mapping[float, int]
@@ -248,7 +250,11 @@ class Statement:
                 continue
             kept = [way for way in ways if way != "none" or len(ways) == 1]
             how = of_runs([(_WAYS.get(way, "by a way that was not recorded"), ways[way]) for way in kept])
-            bound = f", its reading off by {in_paper(error_j, 'j')} at most" if (error_j := self.errors_j[part]) else ""
+            bound = (
+                f", its reading off by {format_for_paper(error_j, 'j')} at most"
+                if (error_j := self.errors_j[part])
+                else ""
+            )
             parts.append(f"{label} {figure.text} ({list_words(how)}{bound})")
         return list_words(parts)
 

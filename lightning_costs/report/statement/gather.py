@@ -14,23 +14,23 @@ from lightning_costs.analysis.evidence import unique_labels
 from lightning_costs.analysis.metric import Metric, agree_on_metric
 from lightning_costs.analysis.schema import Mode
 from lightning_costs.core.certainty import Certainty, certainty, convention
-from lightning_costs.core.legible import legible
+from lightning_costs.core.legible import printable
 from lightning_costs.core.records import Amount
 from lightning_costs.core.reprice import reprice
-from lightning_costs.core.run_record import RunRecord, legible_run
-from lightning_costs.core.summary import total_of
+from lightning_costs.core.run_record import RunRecord, printable_run
+from lightning_costs.core.summary import sum_known
 from lightning_costs.core.tariff import Tariff
-from lightning_costs.report.statement.escape import discreet
+from lightning_costs.report.statement.escape import redact
 from lightning_costs.report.statement.facts import (
     COMPONENTS,
     INFERENCE,
     TOTALS,
-    Figure,
-    Grid,
+    CarbonIntensityUsed,
     Hardware,
     Price,
     RunFacts,
     Statement,
+    Total,
 )
 
 _UNMEASURED = "not measured"
@@ -38,7 +38,7 @@ _UNMEASURED = "not measured"
 _ADVICE = re.compile(r"(: Tariff\(|; give |: pass |; lightning-costs ).*", re.DOTALL)
 
 
-def statement(
+def build_statement(
     runs: RunRecord | Sequence[RunRecord],
     *,
     tariff: Tariff | None = None,
@@ -60,11 +60,11 @@ def statement(
     if not runs:
         raise ValueError("expected at least one run to state the cost of, got none")
     possible, _ = without_below_zero(runs)
-    runs = [legible_run(run if tariff is None else reprice(run, tariff)) for run in possible]
-    metric = None if monitor is None else agree_on_metric(runs, legible(monitor), mode)
+    runs = [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    metric = None if monitor is None else agree_on_metric(runs, printable(monitor), mode)
     facts = [
         RunFacts(
-            label=discreet(label),
+            label=redact(label),
             status=str(run.header.get("status") or "unknown"),
             attempts=max(1, len(run.header.get("attempts", ()))),
             hardware=_hardware(run.header),
@@ -134,17 +134,17 @@ def _pues(pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[float | None, int
 _LESS_CERTAIN: tuple[Certainty, ...] = ("exact", "estimated", "modelled")
 
 
-def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]], of_nodes: bool) -> Figure:
+def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]], of_nodes: bool) -> Total:
     amounts = [fact.amounts[name] for fact, _ in pairs]
     known = [amount for amount in amounts if amount is not None]
-    total, unknown = total_of([fact.amounts for fact, _ in pairs], name)
+    total, unknown = sum_known([fact.amounts for fact, _ in pairs], name)
     reasons = Counter(
-        discreet(_ADVICE.sub("", run.header.get("missing", {}).get(name, _UNMEASURED)))
+        redact(_ADVICE.sub("", run.header.get("missing", {}).get(name, _UNMEASURED)))
         for fact, run in pairs
         if fact.amounts[name] is None
     )
     methods = Counter(
-        convention(discreet(str(run.header["methods"][name])))
+        convention(redact(str(run.header["methods"][name])))
         for fact, run in pairs
         if fact.amounts[name] is not None and name in run.header.get("methods", {})
     )
@@ -154,7 +154,7 @@ def _figure(name: str, pairs: Sequence[tuple[RunFacts, RunRecord]], of_nodes: bo
         for fact, run in pairs
         if (interval := (run.header.get("intervals") or {}).get(name)) and (amount := fact.amounts[name]) is not None
     ]
-    return Figure(
+    return Total(
         name=name,
         amount=total,
         runs=len(pairs),
@@ -210,7 +210,7 @@ def _hardware(header: Mapping[str, Any]) -> Hardware:
         return tuple(n for at, n in enumerate(counts) if n and (at == 0 or counts[at - 1] != n))
 
     return Hardware(
-        device=discreet(str(name)) if name else None, cpu=on_cpu, devices=over("devices"), nodes=over("nodes")
+        device=redact(str(name)) if name else None, cpu=on_cpu, devices=over("devices"), nodes=over("nodes")
     )
 
 
@@ -218,15 +218,17 @@ def _whole(count: object) -> int:
     return int(count) if isinstance(count, int | float) else 0
 
 
-def _grid(tariff: Mapping[str, Any]) -> Grid | None:
+def _grid(tariff: Mapping[str, Any]) -> CarbonIntensityUsed | None:
     found: Mapping[str, Any] = tariff.get("intensity") or {}
     grams = found.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh"))
     if grams is None:
         return None
-    source = discreet(str(found.get("source") or "given"))
+    source = redact(str(found.get("source") or "given"))
     # An intensity that was given by hand wins over the place, whose grid it is not.
     place = None if source == "given" else _place(tariff)
-    return Grid(gco2e_per_kwh=float(grams), source=source, place=place, located="location-based" in source)
+    return CarbonIntensityUsed(
+        gco2e_per_kwh=float(grams), source=source, place=place, located="location-based" in source
+    )
 
 
 def _place(tariff: Mapping[str, Any]) -> str | None:
@@ -252,7 +254,7 @@ def _price(tariff: Mapping[str, Any]) -> Price:
     return Price(
         usd_per_h=None if usd is None else float(usd),
         per="device" if per_node is None else "node",
-        **{key: None if text is None else discreet(str(text)) for key, text in told.items()},
+        **{key: None if text is None else redact(str(text)) for key, text in told.items()},
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from lightning_costs.core.formatting import display, exact, in_paper, list_words, three
+from lightning_costs.core.formatting import choose_unit, format_3_digits, format_exact, format_for_paper, list_words
 from lightning_costs.core.versions import version_of
 from lightning_costs.report.statement import escape
-from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Figure, Statement, counted, of_runs
+from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Statement, Total, counted, of_runs
 from lightning_costs.report.tables import quality_text
 
 #: Columns of the table of runs.
@@ -100,11 +100,11 @@ def totals_table(said: Statement) -> Table:
     for name in TOTALS:
         figure = said.totals[name]
         if figure.amount is not None and (said.restarted or not name.startswith("lost_")):
-            rows.append([figure.label, figure.text, f"{name} = {exact(figure.amount)}", _how(figure)])
+            rows.append([figure.label, figure.text, f"{name} = {format_exact(figure.amount)}", _how(figure)])
     for name in INFERENCE:
         figure = said.inference[name]
         if figure.least is not None and figure.most is not None:
-            exactly = " to ".join(exact(amount) for amount in dict.fromkeys((figure.least, figure.most)))
+            exactly = " to ".join(format_exact(amount) for amount in dict.fromkeys((figure.least, figure.most)))
             rows.append([figure.label, figure.span, f"{name} = {exactly}", _how(figure)])
     over = "the run" if len(said.runs) == 1 else f"the {len(said.runs)} runs"
     caption = f"Costs of {over}: for reading, and exactly, in the unit that the column's name ends in."
@@ -118,7 +118,9 @@ def runs_table(said: Statement) -> Table | None:
     mixed = len(said.hardware) > 1
     alone = all(run.amounts["device_s"] == run.amounts["total_s"] for run in said.runs)
     names = [name for name in _PER_RUN if said.totals[name].amount is not None and not (alone and name == "device_s")]
-    units = {name: display(TOTALS[name][1], max(abs(run.amounts[name] or 0.0) for run in said.runs)) for name in names}
+    units = {
+        name: choose_unit(TOTALS[name][1], max(abs(run.amounts[name] or 0.0) for run in said.runs)) for name in names
+    }
     heads = ["run", "status", *(["hardware"] if mixed else [])]
     heads += [f"{TOTALS[name][0]} ({units[name].suffix})" for name in names]
     heads += [f"best {said.metric.monitor}"] if said.metric is not None else []
@@ -128,7 +130,7 @@ def runs_table(said: Statement) -> Table | None:
         row += [str(run.hardware)] if mixed else []
         for name in names:
             amount = run.amounts[name]
-            row.append("missing" if amount is None else three(amount / units[name].factor))
+            row.append("missing" if amount is None else format_3_digits(amount / units[name].factor))
         row += [quality_text(run.quality)] if said.metric is not None else []
         rows.append(row)
     caption = "The runs one by one." if len(said.runs) > 1 else "The run."
@@ -139,7 +141,7 @@ def runs_table(said: Statement) -> Table | None:
     return Table(caption, heads, rows, weights)
 
 
-def _how(figure: Figure) -> str:
+def _how(figure: Total) -> str:
     parts = [
         text if count == figure.runs else f"{text} (in {counted(count)})" for text, count in figure.methods.items()
     ]
@@ -182,7 +184,7 @@ def _template(name: str, escaped: Callable[[Any], str] | None = None) -> jinja2.
         "listed": list_words,
         "counted": counted,
         "of_runs": lambda counts: of_runs(counts.items()),
-        "told": in_paper,
+        "told": format_for_paper,
         "capital": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(name)

@@ -10,9 +10,9 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.statement.render import written_by
 from lightning_costs.report.tables import group_tables, target_tables
-from lightning_costs.report.text import CHOSEN, abreast
+from lightning_costs.report.text import CHOSEN, fit_to_width
 from lightning_costs.report.wandb import panels, words
-from lightning_costs.report.wandb.panels import Drawn
+from lightning_costs.report.wandb.panels import PanelData
 from lightning_costs.report.wandb.view import placed
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LONGEST_TITLE = 128
 MARK = "Quality against every cost, by lightning-costs."
 
 
-def report(cmp: ComparisonData, entity: str, project: str, of: Drawn, *, title: str, page_run: str) -> Report:
+def report(cmp: ComparisonData, entity: str, project: str, of: PanelData, *, title: str, page_run: str) -> Report:
     """Everything that the comparison says, with panels that W&B draws from the runs themselves.
 
     Args:
@@ -47,7 +47,7 @@ def report(cmp: ComparisonData, entity: str, project: str, of: Drawn, *, title: 
         texts = (wr.MarkdownBlock(part) if isinstance(part, str) else part for part in parts if part)
         return [wr.H1(title), *texts]
 
-    few = abreast(cmp)
+    few = fit_to_width(cmp)
     blocks: list[Any] = [wr.TableOfContents(), *section("What was found", " ".join(map(escaped, cmp.summary)))]
     if told := words.cautions(cmp):
         blocks += [wr.H2("Cautions"), wr.MarkdownBlock("\n".join(f"- {caution}" for caution in told))]
@@ -59,10 +59,10 @@ def report(cmp: ComparisonData, entity: str, project: str, of: Drawn, *, title: 
     for table in target_tables(few, headline=True):
         drawn = grid(bars.get(table.target, ()), attached)
         heading = f"Cost to reach {_plain(cmp.monitor)} {table.target}"
-        blocks += section(heading, f"Target: {escaped(table.basis)}.", words.reached(few, table), *drawn)
+        blocks += section(heading, f"Target: {escaped(table.basis)}.", words.target_table(few, table), *drawn)
     for table in group_tables(cmp, headline=True):
         heading = f"Medians by group to reach {_plain(cmp.monitor)} {table.target}"
-        blocks += section(heading, words.of_groups(cmp, table))
+        blocks += section(heading, words.group_table(cmp, table))
     blocks += section("At the end of each run", words.finals(few), *grid(panels.parallel(cmp, of)))
     blocks += section("Do indicators agree?", words.ranks(cmp))
     blocks += section("Matched pairs", words.matched(cmp))

@@ -20,7 +20,7 @@ _MOST_RUNS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class PanelData:
     """What the panels of a report draw from.
 
     Args:
@@ -42,22 +42,24 @@ class Drawn:
         return not lacking
 
 
-def drawn(cmp: ComparisonData, ids: Sequence[str], held: Collection[str] | None = None, before: str = "") -> Drawn:
+def panel_data(
+    cmp: ComparisonData, ids: Sequence[str], held: Collection[str] | None = None, before: str = ""
+) -> PanelData:
     """What is drawn of a comparison, from the runs with these ids."""
     order = ordered_names(cmp, role="indicator")
     with_amount = [name for name in order if any(run["final"].get(name) is not None for run in cmp.runs)]
     declared = {name: cmp.indicators[name] for name in order}
-    return Drawn(keys=keys_of(declared, with_amount, cmp.monitor, before), ids=ids, held=held)
+    return PanelData(keys=keys_of(declared, with_amount, cmp.monitor, before), ids=ids, held=held)
 
 
-def curves(of: Drawn) -> list[Panel]:
+def curves(of: PanelData) -> list[Panel]:
     """Quality against every counter, headline ones first."""
     keys = of.keys
     ordered = [*keys.headline, *(name for name in keys.costs if name not in keys.headline)]
     return list(quality_plots(keys, [name for name in ordered if of.has(keys.cost(name), keys.quality)], _MOST_RUNS))
 
 
-def scatters(cmp: ComparisonData, of: Drawn) -> list[Panel]:
+def scatters(cmp: ComparisonData, of: PanelData) -> list[Panel]:
     """Best quality against what runs cost in the end, one point a run: fronts show."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -81,7 +83,7 @@ def scatters(cmp: ComparisonData, of: Drawn) -> list[Panel]:
     ]
 
 
-def parallel(cmp: ComparisonData, of: Drawn) -> list[Panel]:
+def parallel(cmp: ComparisonData, of: PanelData) -> list[Panel]:
     """All headline indicators beside each other, a line a run: where lines cross, they disagree."""
     import wandb_workspaces.reports.v2 as wr
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.wandb.document import MARK, as_json, report
-from lightning_costs.report.wandb.panels import PAGE, bar_tables, drawn
+from lightning_costs.report.wandb.panels import PAGE, bar_tables, panel_data
 from lightning_costs.report.wandb.view import save_view, view
 from lightning_costs.stores.wandb_runs import PAGE_JOB
 
@@ -27,7 +27,7 @@ class Published(NamedTuple):
     left_out: list[str]
 
 
-class Here(NamedTuple):
+class ProjectContents(NamedTuple):
     """Which of the compared runs a project has, and what they hold."""
 
     ids: list[str]
@@ -49,9 +49,9 @@ def dry_run(cmp: ComparisonData, place: str, *, title: str | None = None) -> dic
         title: The report's title.
     """
     _client()
-    entity, project = parted(place)
+    entity, project = split_project(place)
     title = title_of(cmp, title)
-    of = drawn(cmp, [run["id"] for run in cmp.runs])
+    of = panel_data(cmp, [run["id"] for run in cmp.runs])
     made = report(cmp, entity, project, of, title=title, page_run=_page_run(title))
     shown = view(entity, project, of.keys)._to_model()
     return {
@@ -75,12 +75,12 @@ def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: 
         ValueError: For a place that is none, or where W&B refuses it or cannot be reached.
     """
     wandb = _client()
-    entity, project = parted(place)
+    entity, project = split_project(place)
     title = title_of(cmp, title)
     with _said(place):
         api = wandb.Api(timeout=_WAIT_S)
         here = _here(api, cmp, entity, project)
-        of = drawn(cmp, here.ids, here.held, here.before)
+        of = panel_data(cmp, here.ids, here.held, here.before)
         page_run = _page_run(title)
         _attach(wandb, cmp, entity, project, page_run, title, page)
         made = report(cmp, entity, project, of, title=title, page_run=page_run)
@@ -89,11 +89,11 @@ def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: 
         return Published(made.url, save_view(entity, project, of.keys), len(of.ids), of.left_out)
 
 
-def parted(place: str) -> tuple[str, str]:
+def split_project(place: str) -> tuple[str, str]:
     """Entity and project.
 
     Example:
-        >>> parted("wandb:me/digits")
+        >>> split_project("wandb:me/digits")
         ('me', 'digits')
     """
     parts = [part for part in place.removeprefix("wandb:").strip("/").split("/") if part]
@@ -102,7 +102,7 @@ def parted(place: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _here(api: Any, cmp: ComparisonData, entity: str, project: str) -> Here:
+def _here(api: Any, cmp: ComparisonData, entity: str, project: str) -> ProjectContents:
     """Runs of the project that are compared: by W&B's id, or by the run folder's that our monitor left in config."""
     wanted = {run["id"] for run in cmp.runs}
     ids, held, before = [], set(), ""
@@ -119,7 +119,7 @@ def _here(api: Any, cmp: ComparisonData, entity: str, project: str) -> Here:
             ids.append(str(run.id))
             held |= set(dict(run.summary))
             before = str(ours.get("prefix") or before)
-    return Here(sorted(ids), held, before)
+    return ProjectContents(sorted(ids), held, before)
 
 
 def _page_run(title: str) -> str:

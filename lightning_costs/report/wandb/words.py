@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import MatchedRow, Plain
-from lightning_costs.core.formatting import human
+from lightning_costs.core.formatting import format_amount
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.tables import (
-    Line,
+    TableRow,
     TargetTable,
     final_blocks,
     flip_lines,
@@ -40,12 +40,12 @@ def finals(cmp: ComparisonData) -> str:
     return _table(["", *cmp.labels], [[f"best {cmp.monitor}", *best], *map(_cells, lines)])
 
 
-def reached(cmp: ComparisonData, table: TargetTable) -> str:
+def target_table(cmp: ComparisonData, table: TargetTable) -> str:
     """What it cost to reach a target, winners in bold."""
     return _table(["", *cmp.labels], [_cells(line) for line in table.lines if line.headline])
 
 
-def of_groups(cmp: ComparisonData, table: TargetTable) -> str:
+def group_table(cmp: ComparisonData, table: TargetTable) -> str:
     """What groups of seeds needed to reach a target: medians, their intervals, and how many reached it."""
     groups = list(cmp.groups["members"]) if cmp.groups is not None else []
     return _table(["median", *groups], [_cells(line) for line in table.lines])
@@ -80,7 +80,8 @@ def matched(cmp: ComparisonData) -> str:
     rows = [row for row in cmp.matched["rows"] if row["listed"] and cmp.indicators[row["column"]]["headline"]]
     pairs = [[*_pair(cmp, row, number)] for row in rows for number in range(len(row["listed"]))]
     if not pairs:
-        return f"No two runs are within {human(cmp.matched['tolerance'], 'fraction')} of each other by any of them."
+        within = format_amount(cmp.matched["tolerance"], "fraction")
+        return f"No two runs are within {within} of each other by any of them."
     heads = ["matched by", "runs", f"{cmp.monitor}", "but differ most in"]
     more = f"\n\n{len(pairs) - _MOST_ROWS} more are in the page." if len(pairs) > _MOST_ROWS else ""
     return _table(heads, pairs[:_MOST_ROWS]) + more
@@ -128,7 +129,7 @@ def missing(cmp: ComparisonData) -> str:
     return _table(["run", "missing", "why"], rows[:_MOST_ROWS]) + more if rows else ""
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: TableRow) -> list[str]:
     return [line.label, *(f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in line.cells)]
 
 
