@@ -96,6 +96,7 @@ def _as_main(script: Script, out: str, err: str) -> None:
     try:
         runpy.run_path(str(script.path), run_name="__main__")
     except Exception:  # noqa: BLE001 - as Python itself: the hook tells of it, and the status says so
+        sys.last_type, sys.last_value, sys.last_traceback = sys.exc_info()
         sys.excepthook(*sys.exc_info())
         sys.exit(1)
 

@@ -55,8 +55,8 @@ def rounding_unit(values: Sequence[float]) -> float | None:
         values: Finite amounts.
 
     Example:
-        >>> rounding_unit([86.5e6, 88.2e6]), rounding_unit([0.11, 0.35]), rounding_unit([12.0, 24.0]),
-        ... rounding_unit([1 / 3])
+        >>> (rounding_unit([86.5e6, 88.2e6]), rounding_unit([0.11, 0.35]), rounding_unit([12.0, 24.0]),
+        ...  rounding_unit([1 / 3]))
         (100000.0, 0.01, None, None)
     """
     exponents = []

@@ -113,8 +113,8 @@ def ideal_bubble_fraction(shape: PipelineShape) -> float:
     Example:
         >>> ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleGPipe", stages=4, microbatches=8))
         0.2727272727272727
-        >>> ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleInterleaved1F1B", stages=4,
-        ... microbatches=8, chunks=2))
+        >>> (ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleInterleaved1F1B", stages=4,
+        ...  microbatches=8, chunks=2)))
         0.15789473684210525
     """
     form = _form(shape)
@@ -140,8 +140,8 @@ def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, floa
 
     Example:
         >>> run = {"schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 1, "theory": "(p-1)/(m+p-1)"}
-        >>> describe_bubble(run, {"bubble_s": 3.0, "stage_step_s": 12.0, "stage_outside_s": 0.6,
-        ...                   "bubble_theory_fraction": 0.2})
+        >>> (describe_bubble(run, {"bubble_s": 3.0, "stage_step_s": 12.0, "stage_outside_s": 0.6,
+        ...                    "bubble_theory_fraction": 0.2}))
         ['pipeline bubble 25 % of stage time, 5 % outside the schedule; by its order alone ScheduleGPipe leaves 20 %
          ((p-1)/(m+p-1) with p = 2, m = 4)']
     """

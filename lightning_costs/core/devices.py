@@ -46,8 +46,8 @@ def canonical_device_name(reported: str) -> str:
         The table's name; what was reported, without blanks around it, for a device that has none.
 
     Example:
-        >>> canonical_device_name("NVIDIA H100 80GB HBM3"), canonical_device_name("NVIDIA H100 PCIe"),
-        ... canonical_device_name("Tesla T4")
+        >>> (canonical_device_name("NVIDIA H100 80GB HBM3"), canonical_device_name("NVIDIA H100 PCIe"),
+        ...  canonical_device_name("Tesla T4"))
         ('H100 SXM', 'H100 PCIe', 'T4')
         >>> canonical_device_name("NVIDIA A100-SXM-64GB")
         'NVIDIA A100-SXM-64GB'

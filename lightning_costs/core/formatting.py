@@ -67,8 +67,8 @@ def format_amount(amount: float | None, unit: str) -> str:
         Text such as '1 h 02 min', '3.51 GiB', '12.3 kJ' or 'missing'.
 
     Example:
-        >>> format_amount(3725.0, "s"), format_amount(2.5e9, "flop_per_s"), format_amount(1536, "bytes"),
-        ... format_amount(None, "j")
+        >>> (format_amount(3725.0, "s"), format_amount(2.5e9, "flop_per_s"), format_amount(1536, "bytes"),
+        ...  format_amount(None, "j"))
         ('1 h 02 min', '2.50 GFLOP/s', '1.50 KiB', 'missing')
         >>> format_amount(0.0421, "usd"), format_amount(0.253, "fraction"), format_amount(67128463, "samples")
         ('$0.0421', '25.3 %', '67.1 M samples')
@@ -124,8 +124,8 @@ def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
     Example:
         >>> choose_unit("s", 9000.0), choose_unit("j", 7.2e6).suffix, choose_unit("bytes", 3e9).suffix
         (DisplayUnit(factor=3600, suffix='h'), 'kWh', 'GiB')
-        >>> choose_unit("flop_per_s", 2e12).suffix, choose_unit("params", 3e7).suffix, choose_unit("fraction",
-        ... 0.5).suffix
+        >>> (choose_unit("flop_per_s", 2e12).suffix, choose_unit("params", 3e7).suffix, choose_unit("fraction",
+        ...  0.5).suffix)
         ('TFLOP/s', 'M params', '%')
     """
     peak = largest if largest is not None and math.isfinite(largest) else 0.0
@@ -144,8 +144,8 @@ def format_3_digits(amount: float) -> str:
     """A number with three significant digits, thousands apart, as a power of ten where that is shorter.
 
     Example:
-        >>> format_3_digits(12.04), format_3_digits(1234.5), format_3_digits(0.00123),
-        ... format_3_digits(1.234e18), format_3_digits(0.0)
+        >>> (format_3_digits(12.04), format_3_digits(1234.5), format_3_digits(0.00123),
+        ...  format_3_digits(1.234e18), format_3_digits(0.0))
         ('12.0', '1,230', '0.00123', '1.23 × 10¹⁸', '0')
         >>> format_3_digits(3.0), format_3_digits(999.6), format_3_digits(1e-7)
         ('3', '1,000', '1.00 × 10⁻⁷')
@@ -167,11 +167,11 @@ def format_for_paper(amount: float, unit: str) -> str:
     """An amount in the unit that a paper would use.
 
     Example:
-        >>> format_for_paper(44321.0, "s"), format_for_paper(360.0, "s"), format_for_paper(4.6, "s"),
-        ... format_for_paper(8.6e-6, "s")
+        >>> (format_for_paper(44321.0, "s"), format_for_paper(360.0, "s"), format_for_paper(4.6, "s"),
+        ...  format_for_paper(8.6e-6, "s"))
         ('12.3 h', '6 min', '4.60 s', '8.60 µs')
-        >>> format_for_paper(7.2e6, "j"), format_for_paper(91.3, "j"), format_for_paper(1234.0, "g"),
-        ... format_for_paper(3.21, "usd")
+        >>> (format_for_paper(7.2e6, "j"), format_for_paper(91.3, "j"), format_for_paper(1234.0, "g"),
+        ...  format_for_paper(3.21, "usd"))
         ('2 kWh', '91.3 J', '1.23 kg', 'USD 3.21')
         >>> format_for_paper(1.5e15, "flop")
         '1.50 × 10¹⁵ FLOP'

@@ -14,7 +14,7 @@ _refused: set[str] = set()
 
 def trainer() -> list[Any]:
     """A monitor for a Trainer of either namespace."""
-    return _made("monitor")
+    return _made("make_monitors")
 
 
 def fabric() -> list[Any]:

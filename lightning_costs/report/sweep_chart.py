@@ -69,8 +69,8 @@ def describe_ranges(rows: Sequence[WinnerRange], targets: Sequence[float], most:
     """Who needs least for which targets, in words.
 
     Example:
-        >>> describe_ranges([{"after": None, "first": 0.5, "upto": 0.8, "labels": ["a"]},
-        ...              {"after": 0.8, "first": 0.82, "upto": 0.9, "labels": ["b", "c"]}], [0.5, 0.8, 0.82, 0.9])
+        >>> (describe_ranges([{"after": None, "first": 0.5, "upto": 0.8, "labels": ["a"]},
+        ...               {"after": 0.8, "first": 0.82, "upto": 0.9, "labels": ["b", "c"]}], [0.5, 0.8, 0.82, 0.9]))
         'a up to 0.8, then b and c up to 0.9'
     """
     shown = [f"{' and '.join(row['labels'])} up to {quality_text(row['upto'])}" for row in rows[:most]]

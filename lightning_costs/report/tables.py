@@ -162,8 +162,8 @@ def spread_text(spread: Spread, unit: str) -> str:
     """The median of a group in words, its interval where there is one, and how many reached it.
 
     Example:
-        >>> spread_text({"n": 3, "reached": 2, "share_reached": 2 / 3, "median": 90.0, "low": 60.0, "high": math.inf,
-        ...              "least": 60.0, "most": math.inf, "missing": 0}, "s")
+        >>> (spread_text({"n": 3, "reached": 2, "share_reached": 2 / 3, "median": 90.0, "low": 60.0, "high": math.inf,
+        ...               "least": 60.0, "most": math.inf, "missing": 0}, "s"))
         '90 s [60 s, not reached], 2 of 3'
     """
     if not spread["n"]:
@@ -233,8 +233,8 @@ def spend_text(spend: CostToTarget, unit: str) -> str:
     """What reaching a target cost, in words, also where it was never reached.
 
     Example:
-        >>> spend_text({"cost": float("inf"), "reached": False, "step": None, "last_miss": None,
-        ...             "first_hit": None, "spent_at_end": 7200.0}, "s")
+        >>> (spend_text({"cost": float("inf"), "reached": False, "step": None, "last_miss": None,
+        ...              "first_hit": None, "spent_at_end": 7200.0}, "s"))
         'not reached within 2 h 00 min'
     """
     if spend["reached"]:

@@ -76,7 +76,7 @@ def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], fa
     Whatever a logger raises is said and ends there: neither the training nor the measuring may suffer.
     """
     for logger in loggers:
-        if any(kind.__name__ in ("WandbLogger", "PlainRun") for kind in type(logger).__mro__):
+        if any(kind.__name__ in ("WandbLogger", "WandbRunAdapter") for kind in type(logger).__mro__):
             try:
                 prefix = getattr(logger, "_prefix", "") or ""
                 tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)

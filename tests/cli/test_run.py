@@ -102,7 +102,7 @@ def measured(
         (folder / "tariff.toml").write_text("gco2e_per_kwh = 100.0\n")
         variables: dict[str, str] = {}
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("lightning_costs.launch.command.run", lambda _, given: variables.update(given))
+        monkeypatch.setattr("lightning_costs.launch.command.run", lambda _, given, __: variables.update(given))
         assert command_line.call(monkeypatch, "run", *options, "--", PYTHON) in (0, None)
         assert variables["LIGHTNING_COSTS"] == "1"
         done = Script(folder / "train.py", arguments, folder, environment | variables).ended()
@@ -475,7 +475,7 @@ def test_bad_options_are_refused_before_the_command_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     begun: list[str] = []
-    monkeypatch.setattr("lightning_costs.launch.command.run", lambda command, _: begun.extend(command))
+    monkeypatch.setattr("lightning_costs.launch.command.run", lambda command, _, __: begun.extend(command))
     monkeypatch.setenv("COLUMNS", "200")
     assert command_line.call(monkeypatch, "run", *arguments, "--", "true") == 2
     assert message in capsys.readouterr().err

@@ -30,7 +30,7 @@ waiting = patient()
 waiting.__enter__()
 folder, rank = sys.argv[2], int(os.environ["RANK"])
 told = {}
-leave = Exchange.leave
+leave = Exchange.publish
 
 
 def left(self, vector, **how):
@@ -38,7 +38,7 @@ def left(self, vector, **how):
     return leave(self, vector, **how)
 
 
-Exchange.leave = left
+Exchange.publish = left
 
 
 def fit(name, model, train, *callbacks, val=None, strategy="ddp", pl=namespace("lightning.pytorch"), **options):
@@ -292,7 +292,7 @@ from lightning_costs.probes.exchange import Exchange
 dist.init_process_group("gloo")
 recorder = Recorder(save_dir=sys.argv[2] + "/costs", log_every_n_steps=5)
 read = []
-leave = Exchange.leave
+leave = Exchange.publish
 
 
 def left(self, vector, **how):
@@ -300,7 +300,7 @@ def left(self, vector, **how):
     return leave(self, vector, **how)
 
 
-Exchange.leave = left
+Exchange.publish = left
 with recorder:
     for step in range(20):
         dist.all_reduce(torch.ones(8))

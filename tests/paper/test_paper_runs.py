@@ -120,7 +120,7 @@ def test_what_is_trained_is_not_trained_again(trained: Trained) -> None:
 def test_a_run_that_was_cut_short_or_had_other_settings_is_no_substitute(
     mine: str, trained: Trained, tmp_path: Path
 ) -> None:
-    job = trained.on_h2d_end(jobs_of(mine, tmp_path)[0], tmp_path)
+    job = trained.copied(jobs_of(mine, tmp_path)[0], tmp_path)
     header = tmp_path / trained.runs[0].id / "header.json"
     text = header.read_text(encoding="utf-8")
     for old, new in (('"finished"', '"killed"'), ('"lr": 0.1', '"lr": 0.2')):
@@ -136,7 +136,7 @@ def test_a_run_that_was_cut_short_or_had_other_settings_is_no_substitute(
 def test_a_run_that_shared_the_machine_is_trained_again_where_that_is_asked(
     mine: str, trained: Trained, tmp_path: Path
 ) -> None:
-    job = trained.on_h2d_end(jobs_of(mine, tmp_path)[0], tmp_path)
+    job = trained.copied(jobs_of(mine, tmp_path)[0], tmp_path)
     first = trained.runs[0]
     header = tmp_path / first.id / "header.json"
     said = json.loads(header.read_text(encoding="utf-8"))
@@ -237,7 +237,7 @@ def test_the_runs_that_are_kept_are_the_studys_own(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_pages_say_what_the_kept_runs_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not name.startswith("sec32"):  # pages that say nothing of matched pairs, three quarters of a comparison's time
-        monkeypatch.setattr(comparison, "matched", lambda *_: {"tolerance": 0.05, "rows": []})
+        monkeypatch.setattr(comparison, "matched_pairs", lambda *_: {"tolerance": 0.05, "rows": []})
     study = find_study(name)
     text = (ROOT / "docs" / "paper" / f"{name}.md").read_text(encoding="utf-8")
     for size in pages.SIZES:

@@ -656,9 +656,9 @@ def test_a_census_does_not_bring_torchs_compiler_into_the_process():
 
     program = """if True:
         import sys, torch
-        from lightning_costs.probes.census import StepCensus
+        from lightning_costs.probes.census import StepOpCounter
         layer = torch.nn.Linear(4, 4)
-        census = StepCensus(layer, tuple, torch.device("cpu"))
+        census = StepOpCounter(layer, tuple, torch.device("cpu"))
         with census.counting("k", 2):
             layer(torch.ones(2, 4)).sum().backward()
         census.record_batch("k")

@@ -341,7 +341,7 @@ def test_a_table_alone_is_gone_on_with_and_polars_stays_out_of_the_process(tmp_p
     code = (
         "import sys; from pathlib import Path; from lightning_costs.stores.earlier import read_earlier\n"
         "(p,) = read_earlier(Path(sys.argv[1])).points\n"
-        "assert (p.step, p.log_metrics, 'polars' in sys.modules) == (1, {'acc': 0.5}, False)"
+        "assert (p.step, p.quality, 'polars' in sys.modules) == (1, {'acc': 0.5}, False)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "r1")], check=True)
     (tmp_path / "r1" / PARQUET).write_bytes(b"PAR1 torn")
