@@ -29,12 +29,12 @@ from torch import distributed, nn
 from torch.distributed import pipelining
 
 from lightning_costs import Recorder, load_run
-from lightning_costs.core.records import RankInfo
-from lightning_costs.deepspeed import watch_pipeline
 from lightning_costs.indicators import pipeline as bubble
 from lightning_costs.indicators.compute import Flop
 from lightning_costs.indicators.counts import Samples, Steps
-from lightning_costs.probes import pipeline_lanes
+from lightning_costs.integrations.deepspeed import watch_pipeline
+from lightning_costs.probes.pipeline import timeline_exchange
+from lightning_costs.records.samples import RankInfo
 
 WORLD = 4
 FORWARD_S, BACKWARD_S = 0.025, 0.05
@@ -216,7 +216,7 @@ def work(rank: int, port: int, cases: list[Case], steps: int) -> list[dict[str, 
         "WORLD_SIZE": str(WORLD), "DS_ACCELERATOR": "cpu",
     }  # fmt: skip
     torch.set_num_threads(1)
-    pipeline_lanes.MOST_S = 60.0  # ranks that share two cores may come late
+    timeline_exchange.MOST_S = 60.0  # ranks that share two cores may come late
     distributed.init_process_group("gloo")
     if any(engine == "deepspeed" for engine, *_ in cases):
         prepare_deepspeed()

@@ -17,9 +17,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 from vit import ViT
 
-from lightning_costs.probes.census import StepOpCounter
-from lightning_costs.probes.setting import ProbeContext
-from lightning_costs.probes.steps import StepMonitor
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.probes.step_monitor import StepMonitor
 
 STEPS = 1000
 ROUNDS = 15

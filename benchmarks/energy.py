@@ -26,10 +26,10 @@ import polars  # noqa: F401 - a run's end imports it: not within the seconds tha
 import torch
 
 from lightning_costs import Recorder
-from lightning_costs.core.units import JOULE_PER_KWH
-from lightning_costs.probes.energy import EnergyMeters
-from lightning_costs.probes.nvml import GpuEnergy
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.energy.meters import EnergyMeters
+from lightning_costs.probes.energy.nvml import GpuEnergy
+from lightning_costs.records.units import JOULE_PER_KWH
 
 #: By component, in joules; None where it says nothing of it.
 Said = dict[str, float | None]

@@ -25,14 +25,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from lightning_costs.core.snapshot import RankTotals, encode
 
 from lightning_costs import Recorder
-from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.records import CostVector, RankInfo
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.exchange import Exchange
+from lightning_costs.ranks.exchange import Exchange
+from lightning_costs.ranks.snapshot import RankTotals, encode
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.samples import CostVector, RankInfo
 
 #: Between two points, so that processes do not only make points.
 APART_S = 0.02

@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor
-from lightning_costs.probes.shadow import Patches
-from lightning_costs.probes.trainer import TrainerHooks
+from lightning_costs.integrations.lightning.hooks import TrainerHooks
+from lightning_costs.patching.patches import Patches
 
 OURS, THEIRS, NOTHING, CALLS_NOTHING, CALLED = KINDS = "ours", "theirs", "nothing", "calls nothing", "called"
 

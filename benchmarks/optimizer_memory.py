@@ -166,9 +166,9 @@ class TwoPasses:
 
 def train(stage: int, dtype: str, optimizer: str) -> tuple[dict[str, float], torch.Tensor]:
     """Bytes by column on this rank after some steps, and the loss at each of them."""
-    from lightning_costs.probes.optimizers import unwrap
-    from lightning_costs.probes.setting import ProbeContext
-    from lightning_costs.probes.tensors import TensorMemory
+    from lightning_costs.patching.optimizers import unwrap
+    from lightning_costs.probes.context import ProbeContext
+    from lightning_costs.probes.memory.tensors import TensorMemory
 
     net = network()
     client, sam = optimizer_of(optimizer, net)

@@ -34,8 +34,9 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_costs import CostMonitor, recorder
+from lightning_costs import CostMonitor
 from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.recording import recorder
 
 #: Points that CostMonitor makes at a quicker pace: so few that even a short timing shows what comes after them.
 FIRST_POINTS = 4

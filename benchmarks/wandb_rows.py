@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 
 from lightning_costs import Recorder
-from lightning_costs.stores.rows import columns, init_wandb_runs, logger_row
+from lightning_costs.storage.loggers import columns, init_wandb_runs, logger_row
 
 
 def costs_of_a_run(folder: Path) -> tuple[Recorder, Mapping[str, float | None]]:

@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_costs import Recorder
-from lightning_costs.deepspeed import watch
+from lightning_costs.integrations.deepspeed import watch
 
 BATCH_SIZE = 32
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor, Tariff, compare, load_run
-from lightning_costs.report.charts import static_chart
-from lightning_costs.report.text import comparison_text
+from lightning_costs.report.charts.quality import static_chart
+from lightning_costs.report.terminal.comparison import comparison_text
 
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {},

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostBudget, CostMonitor, load_run
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 TARGET = 0.9
 

@@ -9,45 +9,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_costs.budget import CostBudget as CostBudget
-    from lightning_costs.callback import CostMonitor as CostMonitor
     from lightning_costs.comparison import Comparison as Comparison
     from lightning_costs.comparison import compare as compare
-    from lightning_costs.core.missing import Missing as Missing
-    from lightning_costs.core.tariff import Tariff as Tariff
     from lightning_costs.indicators import default_indicators as default_indicators
     from lightning_costs.indicators.base import Derived as Derived
     from lightning_costs.indicators.base import Measured as Measured
+    from lightning_costs.integrations.lightning.budget import CostBudget as CostBudget
+    from lightning_costs.integrations.lightning.callback import CostMonitor as CostMonitor
     from lightning_costs.model_cost import ModelCost as ModelCost
     from lightning_costs.model_cost import measure as measure
-    from lightning_costs.recorder import Recorder as Recorder
-    from lightning_costs.stores.loader import load_run as load_run
-    from lightning_costs.stores.loader import load_runs as load_runs
-    from lightning_costs.stores.saved import save_runs as save_runs
+    from lightning_costs.pricing.tariff import Tariff as Tariff
+    from lightning_costs.recording.recorder import Recorder as Recorder
+    from lightning_costs.records.missing import Missing as Missing
+    from lightning_costs.sources.loader import load_run as load_run
+    from lightning_costs.sources.loader import load_runs as load_runs
+    from lightning_costs.storage.saved_runs import save_runs as save_runs
 
 _HOME = {
     "Comparison": "comparison",
-    "CostBudget": "budget",
-    "CostMonitor": "callback",
+    "CostBudget": "integrations.lightning.budget",
+    "CostMonitor": "integrations.lightning.callback",
     "Derived": "indicators.base",
     "Measured": "indicators.base",
-    "Missing": "core.missing",
+    "Missing": "records.missing",
     "ModelCost": "model_cost",
-    "Recorder": "recorder",
-    "Tariff": "core.tariff",
+    "Recorder": "recording.recorder",
+    "Tariff": "pricing.tariff",
     "compare": "comparison",
     "default_indicators": "indicators",
-    "load_run": "stores.loader",
-    "load_runs": "stores.loader",
+    "load_run": "sources.loader",
+    "load_runs": "sources.loader",
     "measure": "model_cost",
-    "save_runs": "stores.saved",
+    "save_runs": "storage.saved_runs",
 }
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return import_module("lightning_costs.core.versions").version_of("lightning-costs")
+        return import_module("lightning_costs.records.versions").version_of("lightning-costs")
     if name not in _HOME:
         raise AttributeError(f"module 'lightning_costs' has no attribute {name!r}")
     value = getattr(import_module(f"lightning_costs.{_HOME[name]}"), name)

@@ -1,5 +1,5 @@
 """`python -m lightning_costs`: the command line, where its script is not on the path."""
 
-from lightning_costs.cli import main
+from lightning_costs.cli.commands import main
 
 main()

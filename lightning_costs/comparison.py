@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.core.reach import Curve as CostCurve
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.tariff import Tariff
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.run.lost_work import Curve as CostCurve
+from lightning_costs.run.record import RunRecord
 
 if TYPE_CHECKING:
     import altair
@@ -33,7 +33,7 @@ class Comparison(ComparisonData):
             ImportError: Without the extra `report`.
         """
         try:
-            from lightning_costs.report.charts import chart
+            from lightning_costs.report.charts.quality import chart
         except ImportError as error:
             raise _needs_report("chart", error) from error
         return chart(self, x, y, log=log)
@@ -45,7 +45,7 @@ class Comparison(ComparisonData):
             ImportError: Without the extra `report`.
         """
         try:
-            from lightning_costs.report.html import write_page
+            from lightning_costs.report.page.page import write_page
         except ImportError as error:
             raise _needs_report("to_html", error) from error
         return write_page(self, Path(path))
@@ -65,7 +65,7 @@ class Comparison(ComparisonData):
             ValueError: Where W&B refuses it or cannot be reached.
         """
         try:
-            from lightning_costs.report.html import page
+            from lightning_costs.report.page.page import page
             from lightning_costs.report.wandb.publish import publish
         except ImportError as error:
             raise _needs_report("to_wandb", error) from error
@@ -78,19 +78,19 @@ class Comparison(ComparisonData):
             ImportError: Without the extra `report`.
         """
         try:
-            from lightning_costs.report.figures import write_figures
+            from lightning_costs.report.charts.figures import write_figures
         except ImportError as error:
             raise _needs_report("to_figures", error) from error
         return write_figures(self, Path(folder))
 
     def to_csv(self, folder: str | Path) -> list[Path]:
         """Write every table into a folder, as a CSV file each that a spreadsheet can open safely; returns the files."""
-        from lightning_costs.report.csv_tables import write_csv
+        from lightning_costs.report.tables.csv_files import write_csv
 
         return write_csv(self, Path(folder))
 
     def _repr_html_(self) -> str:
-        from lightning_costs.report.notebook import comparison_html
+        from lightning_costs.report.tables.notebook import comparison_html
 
         return comparison_html(self)
 

@@ -11,23 +11,23 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from lightning_costs.core.formatting import MISSING, format_amount
-from lightning_costs.core.missing import Missing, type_only
-from lightning_costs.core.roofline import Roofline, roofline
-from lightning_costs.core.summary import SummaryRow, html_table
+from lightning_costs.patching.patches import Patches
 from lightning_costs.probes import parameters
-from lightning_costs.probes.aside import aside
 from lightning_costs.probes.batch import alone
-from lightning_costs.probes.calls import ModuleCallRecorder
-from lightning_costs.probes.census import allocator, force_eager
-from lightning_costs.probes.example import moved, resized
+from lightning_costs.probes.device_peaks import DevicePeak, find_peak, measured_peak
+from lightning_costs.probes.example_batch import moved, resized
 from lightning_costs.probes.inference import forward_peak_bytes, passes
-from lightning_costs.probes.lifetimes import StepMemory, StorageTracker
-from lightning_costs.probes.operators import OpCounterMode
-from lightning_costs.probes.peaks import DevicePeak, find_peak, measured_peak
-from lightning_costs.probes.shadow import Patches
-from lightning_costs.probes.tensors import memory_breakdown, tensors_by_kind, tensors_in
-from lightning_costs.probes.twin import ModelCopy
+from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
+from lightning_costs.probes.memory.tensors import memory_breakdown, tensors_by_kind, tensors_in
+from lightning_costs.probes.model_copy import ModelCopy
+from lightning_costs.probes.opcount.counter import allocator, force_eager
+from lightning_costs.probes.opcount.mode import OpCounterMode
+from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
+from lightning_costs.probes.side_effects import aside
+from lightning_costs.records.formatting import MISSING, format_amount
+from lightning_costs.records.missing import Missing, type_only
+from lightning_costs.records.roofline import Roofline, roofline
+from lightning_costs.run.summary import SummaryRow, html_table
 
 __all__ = ["ModelCost", "measure"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_costs.cli import main
+from lightning_costs.cli.commands import main
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int | str | None:

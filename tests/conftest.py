@@ -13,7 +13,7 @@ import pytest
 from fakes import FakeClock, TickingClock
 from hypothesis import settings
 
-from lightning_costs.stores import folder, identity
+from lightning_costs.storage.run_folder import files, identity
 
 settings.register_profile("fast", max_examples=60, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
@@ -75,8 +75,8 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 def _told(told: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    from lightning_costs import callback, recorder  # noqa: F401 - all that may hold the clock
     from lightning_costs.probes import clock
+    from lightning_costs.recording import recorder
 
     real = clock.now_s
     for module in list(sys.modules.values()):
@@ -92,4 +92,4 @@ def _told(told: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 @pytest.fixture
 def every_point_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that last milliseconds and are killed: their points must not wait for a second to pass."""
-    monkeypatch.setattr(folder, "FLUSH_EVERY_S", 0.0)
+    monkeypatch.setattr(files, "FLUSH_EVERY_S", 0.0)

@@ -22,7 +22,7 @@ import deepspeed
 import deepspeed.ops
 from deepspeed.utils import logger
 
-from lightning_costs.indicators.panel import IndicatorReader
+from lightning_costs.indicators.reader import IndicatorReader
 
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else the first process group compiles for a minute
 logger.setLevel(logging.ERROR)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pynvml
 
-from lightning_costs.core.indicator import Declaration
-from lightning_costs.core.metering import MeterInfo
-from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Derived, Indicator, Measured
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.meter_info import MeterInfo
+from lightning_costs.records.samples import Amount, StepSample
 
 
 class FakeClock:
@@ -50,7 +50,7 @@ class TickingClock(FakeClock):
 @contextmanager
 def patient() -> Iterator[None]:
     """Ranks that all come wait for each other as long as a busy machine needs."""
-    from lightning_costs.probes import exchange
+    from lightning_costs.ranks import exchange
 
     waits = (exchange.MAX_WAIT_S, exchange.MIN_WAIT_S)
     before = [dict(wait_s) for wait_s in waits]
@@ -72,7 +72,7 @@ class FakeEvent:
 class FakeStream:
     """A stream that runs what is queued in order, each at once where it has nothing else to do.
 
-    Stands in for `lightning_costs.probes.device_steps.EventSource`, and refuses what CUDA's events would.
+    Stands in for `lightning_costs.probes.device_timeline.EventSource`, and refuses what CUDA's events would.
     """
 
     def __init__(self, clock: FakeClock) -> None:

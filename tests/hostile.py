@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs import Tariff, compare
-from lightning_costs.analysis.gate import check_regression
-from lightning_costs.core.bubble import describe_bubble
-from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.summary import describe_attempts, describe_run, summary_rows
+from lightning_costs.analysis.regression_check import check_regression
 from lightning_costs.indicators import default_indicators
-from lightning_costs.report.project import project_csv, project_rows, project_total
+from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
+from lightning_costs.records.samples import SCHEMA_VERSION, CurvePoint
 from lightning_costs.report.statement import build_statement, latex, markdown, model_card
-from lightning_costs.report.text import comparison_text
-from lightning_costs.stores.folder import HEADER, JOURNAL, PARQUET
-from lightning_costs.stores.journal import PointEncoder
-from lightning_costs.stores.table import to_frame
+from lightning_costs.report.terminal.comparison import comparison_text
+from lightning_costs.report.terminal.project_total import project_csv, project_rows, project_total
+from lightning_costs.run.record import RunRecord
+from lightning_costs.run.summary import describe_attempts, describe_run, summary_rows
+from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET
+from lightning_costs.storage.run_folder.frames import to_frame
+from lightning_costs.storage.run_folder.journal import PointEncoder
 
 #: What no output may hold as it is: a terminal obeys it, it turns what follows, no XML or UTF-8 holds it.
 PAYLOADS = {

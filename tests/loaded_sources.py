@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from run_folders import header, point
 
-from lightning_costs.stores.folder import RunFolder
+from lightning_costs.storage.run_folder.files import RunFolder
 
 
 def write(folder, points=(), *, close=True, **head):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakes import declared
 from hypothesis import strategies as st
 
-from lightning_costs.core.records import SCHEMA_VERSION, CurvePoint
+from lightning_costs.records.samples import SCHEMA_VERSION, CurvePoint
 
 DECLARED = (declared("steps", "steps"), declared("energy_j"), declared("params", "params", kind="static"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_costs.core.lanes import Span, stage_timeline
+from lightning_costs.records.pipeline.timeline import Span, stage_timeline
 
 
 def gpipe(p: int, m: int, forward_s: float = 0.02, backward_s: float = 0.04) -> list[list[Span]]:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import lightning_costs
 from lightning_costs import Recorder, Tariff, default_indicators, load_run
-from lightning_costs.cli import app
+from lightning_costs.cli.commands import app
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_costs import Tariff, default_indicators
-from lightning_costs.launch.options import RunOptions
+from lightning_costs.integrations.lightning.options import RunOptions
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {
@@ -63,11 +63,14 @@ def test_links_to_files_lead_somewhere(name: str) -> None:
 
 
 def test_the_map_names_modules_that_are_there() -> None:
-    for folder in ("core", "probes", "indicators", "stores", "analysis"):
-        (row,) = re.findall(rf"^\| `lightning_costs/{folder}/` \|(.*)\|$", TEXTS["CONTRIBUTING.md"], re.MULTILINE)
-        for module in re.findall(r"`(\w+)`", row):
-            if module != "Comparison":
-                assert (ROOT / "lightning_costs" / folder / f"{module}.py").is_file(), module
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+/[a-z_/]+|[a-z_]+\.py)`", text)
+    assert len(named) > 25
+    for name in named:
+        path = ROOT / "lightning_costs" / name
+        assert path.is_dir() or path.with_suffix(".py").is_file() or (ROOT / name).exists(), name
+    rooms = {path.name for path in (ROOT / "lightning_costs").iterdir() if (path / "__init__.py").is_file()}
+    assert rooms == {name.rstrip("/") for name in re.findall(r"^\| `([a-z_]+/)`", text, re.MULTILINE)}
 
 
 def test_the_page_on_running_names_every_option() -> None:

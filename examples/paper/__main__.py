@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 from . import STUDIES
 from .claims import Results

@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 from lightning_costs import Comparison, compare
 from lightning_costs.analysis.schema import RunRow, Spread
 from lightning_costs.analysis.seeds import seed_spread
-from lightning_costs.core.records import Amount
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.record import RunRecord
 
 from .study import Study
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_costs import Comparison
 from lightning_costs.analysis.schema import RunRow
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 from .blocks import Block, Decoder, feed_forward, stack
 from .claims import Alike, Better, Claim, Condition, Less, Quantity, final, flips, quotient, to_target

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from lightning_costs.analysis.schema import Spread
 from lightning_costs.analysis.seeds import seed_spread
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 from .blocks import ViT, stack
 from .claims import Better, Claim, Finding, Less, Results, number, to_target

@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_costs import Comparison
 from lightning_costs.analysis.schema import RunRow
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 from .blocks import ViT, stack
 from .claims import Alike, Better, Claim, Finding, Less, Quantity, Results, final, flips

@@ -11,7 +11,7 @@ from typing import Any
 import polars
 
 from lightning_costs import load_runs, save_runs
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 from .claims import Results
 from .study import Study, find_study

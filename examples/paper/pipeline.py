@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_costs import Comparison
 from lightning_costs.analysis.schema import RunRow
-from lightning_costs.deepspeed import watch_pipeline
+from lightning_costs.integrations.deepspeed import watch_pipeline
 
 from .claims import Alike, Claim, Finding, Less, Quantity, Results, final, number, quality, quotient
 from .ranks import PRELOAD, RANKS, Batch, Tell, course, micro_batches, on_ranks, recorder

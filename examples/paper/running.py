@@ -11,14 +11,17 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_costs import load_run
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.stores.identity import OURS, SLURM, WANDB
+from lightning_costs.run.record import RunRecord
+from lightning_costs.storage.run_folder.identity import OURS, SLURM, WANDB
 
 from .child import last_lines, printed_to, process_context
 from .study import Job, find_study
 
 #: Loaded once, before processes are made: a run does not pay for imports, nor for what another one left in memory.
-_PRELOADED = ["lightning.pytorch", "sklearn.datasets", "lightning_costs.callback", f"{__package__}.learning"]
+_PRELOADED = [
+    *("lightning.pytorch", "sklearn.datasets", "lightning_costs.integrations.lightning.callback"),
+    f"{__package__}.learning",
+]
 
 
 def run_jobs(jobs: Sequence[Job], study: str, least_share: float = 0.0) -> list[RunRecord]:

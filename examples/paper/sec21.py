@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_costs import Measured
-from lightning_costs.core.records import StepSample
+from lightning_costs.records.samples import StepSample
 
 from .blocks import ViT, stack
 from .claims import Better, Claim, Finding, Less, Quantity, Results, Warns, final, judged, quotient, ratio, to_target

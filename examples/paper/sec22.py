@@ -27,7 +27,7 @@ from torch.nn.utils import prune
 
 from lightning_costs import Comparison
 from lightning_costs.analysis.schema import RunRow
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 from .blocks import ViT, stack
 from .claims import Alike, Claim, Less, Quantity, final, quotient

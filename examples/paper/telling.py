@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_costs.core.formatting import format_amount
+from lightning_costs.records.formatting import format_amount
 
 from .claims import Results, final, number, quality
 from .study import Study

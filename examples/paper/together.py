@@ -13,10 +13,10 @@ import altair as alt
 
 from lightning_costs import Comparison, compare
 from lightning_costs.analysis.schema import RankPair
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.report.charts import styled
-from lightning_costs.report.rank_charts import heat_map
-from lightning_costs.report.tables import rank_matrix
+from lightning_costs.report.charts.quality import styled
+from lightning_costs.report.charts.ranks import heat_map
+from lightning_costs.report.tables.tables import rank_matrix
+from lightning_costs.run.record import RunRecord
 
 from . import STUDIES
 from .claims import number

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_costs import Comparison
 from lightning_costs.analysis.schema import RunRow
-from lightning_costs.deepspeed import watch
+from lightning_costs.integrations.deepspeed import watch
 
 from .blocks import feed_forward
 from .claims import Alike, Claim, Less, Quantity, final, quality

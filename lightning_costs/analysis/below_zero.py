@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from lightning_costs.core.foreign_units import parse_unit
-from lightning_costs.core.formatting import format_number
-from lightning_costs.core.rates import PRICED
-from lightning_costs.core.records import Amount
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.units import COUNTS
+from lightning_costs.pricing.rates import PRICED
+from lightning_costs.records.formatting import format_number
+from lightning_costs.records.parse_unit import parse_unit
+from lightning_costs.records.samples import Amount
+from lightning_costs.records.units import COUNTS
+from lightning_costs.run.record import RunRecord
 
 #: Of these there is no less than nothing. Money, carbon, fractions, rates and units of one's own may have a sign.
 _UNSIGNED = ("s", "j", "w", "bytes", "flop", "mac", *COUNTS)

@@ -12,11 +12,11 @@ from lightning_costs.analysis.method_cautions import estimates, flop_conventions
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schema import Caution, Declaration, RunRow, Setups, TargetRow
 from lightning_costs.analysis.targets import EvaluationCurve
-from lightning_costs.analysis.wording import caution, list_runs, quote
-from lightning_costs.core.formatting import format_amount, format_number
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.summary import describe_lost_work
-from lightning_costs.core.tariff import Tariff
+from lightning_costs.analysis.text import caution, list_runs, quote
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.formatting import format_amount, format_number
+from lightning_costs.run.record import RunRecord
+from lightning_costs.run.summary import describe_lost_work
 
 #: Settings of machine and software: what is measured in seconds, joules, money or bytes depends on them.
 _HARDWARE = ("hardware", "device", "devices", "nodes", "processes", "cuda", "precision", "matmul_precision", "compiled")

@@ -23,7 +23,7 @@ from lightning_costs.analysis.schema import (
     Spread,
     Sweep,
 )
-from lightning_costs.analysis.wording import NAMED, caution, list_runs, quote
+from lightning_costs.analysis.text import NAMED, caution, list_runs, quote
 
 #: An early lead counts where it covers this share of the range of qualities.
 EARLY_SHARE = 0.1

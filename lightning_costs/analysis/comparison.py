@@ -19,27 +19,27 @@ from lightning_costs.analysis.cautions import (
 )
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.dominance import dominance, pareto_fronts
-from lightning_costs.analysis.evidence import declarations, downsample_curve, read_run, unique_labels
 from lightning_costs.analysis.families import families, family_pairs
 from lightning_costs.analysis.grouping import group_of_each, members
 from lightning_costs.analysis.leads import leads
 from lightning_costs.analysis.lifecycle import lifecycle
 from lightning_costs.analysis.matched import TOLERANCE, matched_pairs
 from lightning_costs.analysis.metric import Metric, agree_on_metric, declared_otherwise
-from lightning_costs.analysis.ranks import average_ranks, lower_is_cheaper, rank_pairs
+from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper, rank_pairs
 from lightning_costs.analysis.rounding import may_be_rounded
+from lightning_costs.analysis.run_data import declarations, downsample_curve, read_run, unique_labels
 from lightning_costs.analysis.schema import Declaration, Ranks, RunRow, TargetRow
 from lightning_costs.analysis.seeds import aggregate_groups
 from lightning_costs.analysis.setup import split_setups
 from lightning_costs.analysis.summary import summary
 from lightning_costs.analysis.sweep import sweep
 from lightning_costs.analysis.targets import EvaluationCurve, chosen_targets, target_row
-from lightning_costs.core.legible import printable, printable_data
-from lightning_costs.core.reach import Curve as CostCurve
-from lightning_costs.core.records import Amount
-from lightning_costs.core.reprice import reprice
-from lightning_costs.core.run_record import RunRecord, printable_run
-from lightning_costs.core.tariff import Tariff
+from lightning_costs.pricing.reprice import reprice
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.printable import printable, printable_data
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.lost_work import Curve as CostCurve
+from lightning_costs.run.record import RunRecord, printable_run
 
 if TYPE_CHECKING:
     pass

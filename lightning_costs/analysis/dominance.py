@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lightning_costs.analysis.pareto import jointly_nondominated, nondominated
 from lightning_costs.analysis.schema import Declaration, Dominance, Mode
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 
 def pareto_fronts(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lightning_costs.analysis.leads import Field
 from lightning_costs.analysis.schema import Declaration, Families, FamilyPair, FamilyRow, Leader, RankPair
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 #: Columns that are another one times a rate: with the same rate for all runs they say the same.
 _MADE_FROM = {

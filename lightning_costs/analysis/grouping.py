@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from lightning_costs.analysis.setup import flatten
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 
 def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lightning_costs.analysis.schema import CostToTarget, Declaration, Leader, TargetRow
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 
 class Field(NamedTuple):

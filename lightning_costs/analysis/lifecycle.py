@@ -14,10 +14,10 @@ from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 from lightning_costs.analysis.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifecycleRun
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.core.tariff import Tariff
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.record import RunRecord
 
 #: Costs that training and queries have in common. Energy is IT energy; the others hold the PUE where one is given.
 COLUMNS = ("energy_j", "co2e_g", "electricity_usd")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_costs.analysis.schema import HiddenDifference, Matched, MatchedPair, MatchedRow
 from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from lightning_costs.analysis.schema import Caution, Declaration, RunRow
-from lightning_costs.analysis.wording import NAMED, caution, list_runs, quote
-from lightning_costs.core.certainty import convention
-from lightning_costs.core.rates import PRICED
-from lightning_costs.core.records import Amount
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.analysis.text import NAMED, caution, list_runs, quote
+from lightning_costs.pricing.rates import PRICED
+from lightning_costs.records.certainty import convention
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.record import RunRecord
 
 #: A sample that takes so many times more work than another run's is a step of another kind.
 _MORE_WORK = 1.4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from lightning_costs.analysis.schema import Mode
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 
 class Metric(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lightning_costs.analysis.schema import Mode
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 #: Most runs that are listed as dominating another one.
 MOST_DOMINATORS = 5

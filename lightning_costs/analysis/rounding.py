@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

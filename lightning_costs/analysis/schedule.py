@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lightning_costs.analysis.schema import Plain
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 #: Settings that shape the schedule: a difference here is one of when quality comes, not only of how much.
 SHAPING = ("max_epochs", "max_steps", "schedulers", "planned_batches_per_epoch", "accumulate_grad_batches")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-from lightning_costs.core.certainty import Certainty
-from lightning_costs.core.records import Amount
+from lightning_costs.records.certainty import Certainty
+from lightning_costs.records.samples import Amount
 
 Mode = Literal["max", "min"]
 Plain = str | int | float | bool | None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_costs.analysis.schema import Groups, GroupTarget, Spread, TargetRow
 from lightning_costs.analysis.targets import winners
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 Floats = NDArray[np.float64]
 #: Resamples of the bootstrap, and what it starts from: the same runs have the same interval, always.

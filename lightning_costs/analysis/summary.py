@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from lightning_costs.analysis.leads import Field
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schema import Declaration, Dominance, Families, Leader, Plain, RunRow, Setups
-from lightning_costs.analysis.wording import quote
-from lightning_costs.core.formatting import list_words
+from lightning_costs.analysis.text import quote
+from lightning_costs.records.formatting import list_words
 
 #: So many runs are named in a sentence.
 _MOST = 6

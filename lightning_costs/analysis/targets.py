@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.analysis.ranks import average_ranks, rank_pairs
+from lightning_costs.analysis.rank_correlation import average_ranks, rank_pairs
 from lightning_costs.analysis.schema import ClockDisagreement, CostToTarget, Mode, TargetRow
-from lightning_costs.core.records import Amount
+from lightning_costs.records.samples import Amount
 
 Floats = NDArray[np.float64]
 #: The three clocks, after AlgoPerf and MLPerf.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_costs.indicators import (
+    carbon_and_money,
     clocks,
     compute,
     counts,
@@ -13,7 +14,6 @@ from lightning_costs.indicators import (
     memory,
     parameters,
     pipeline,
-    price,
     throughput,
 )
 from lightning_costs.indicators.base import Indicator
@@ -87,9 +87,9 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     energy.SetupEnergyJ,
     energy.SampleEnergyJ,
     energy.TokenEnergyJ,
-    price.Co2eG,
-    price.CloudUsd,
-    price.ElectricityUsd,
+    carbon_and_money.Co2eG,
+    carbon_and_money.CloudUsd,
+    carbon_and_money.ElectricityUsd,
     inference.InferLatencyP50S,
     inference.InferLatencyP95S,
     inference.InferSamplesPerS,

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
-from lightning_costs.core.indicator import Across, Better, Declaration, Family, Fold, Kind, Role, Scope
-from lightning_costs.core.records import Amount, StepSample
-from lightning_costs.core.tariff import Tariff
-from lightning_costs.core.units import validate_column_name
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.declaration import Across, Better, Declaration, Family, Fold, Kind, Role, Scope
+from lightning_costs.records.samples import Amount, StepSample
+from lightning_costs.records.units import validate_column_name
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": get_args(Kind),
@@ -27,7 +27,7 @@ class Indicator(ABC):
 
     Class attributes:
         name: Column name; ends in its unit.
-        unit: One of `lightning_costs.core.units.UNITS`.
+        unit: One of `lightning_costs.records.units.UNITS`.
         kind: 'counter' (adds up), 'gauge' (a state), 'static' (one number for the run).
         fold: Over windows: 'sum', 'last' or 'max'. Counters sum; others default to 'last'.
         scope: Whom one reading speaks for: a rank, device, node, tensor-parallel group, replica, or the job.
@@ -108,9 +108,9 @@ class Measured(Indicator, ABC):
     a counter lost this window and is missing from then on.
 
     Class attributes:
-        paced: Reading costs something, or the meter moves in steps: train points close to each other (closer than
-            `lightning_costs.indicators.panel.LEAST_WINDOW_S`) share one reading. A paced counter's `read` tells
-            what was spent since its last call.
+        rate_limited: Reading costs something, or the meter moves in steps: train points closer to each other than
+            `lightning_costs.indicators.reader.MIN_READ_INTERVAL_S` share one reading. A rate-limited counter's `read`
+            tells what was spent since its last call.
 
     Example:
         >>> class Sneezes(Measured):
@@ -130,7 +130,7 @@ class Measured(Indicator, ABC):
     rate_limited: ClassVar[bool] = False
 
     def open(self, setting: Any) -> None:
-        """Take what reading needs from the setting (`lightning_costs.probes.setting.ProbeContext`)."""
+        """Take what reading needs from the setting (`lightning_costs.probes.context.ProbeContext`)."""
 
     @abstractmethod
     def read(self, sample: StepSample) -> Amount:
@@ -147,7 +147,7 @@ class Derived(Indicator, ABC):
         needs: Columns of the same window that `of` reads. A counter must be linear in them, so that adding up
             windows and computing from totals give the same.
         of_totals: Of a gauge: `of` gets the totals of the run so far in place of the window's amounts.
-        priced: The counter is one of `lightning_costs.core.rates.PRICED`: a function of the run's totals and of the
+        priced: The counter is one of `lightning_costs.pricing.rates.PRICED`: a function of the run's totals and of the
             tariffs that its attempts were under. `of` says whether it can be had; the book of the run tells it.
     """
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import StepSample
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import StepSample
 
 
 class _Clock(Measured):

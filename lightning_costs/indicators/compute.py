@@ -6,17 +6,17 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.formatting import format_amount
-from lightning_costs.core.indicator import Family, Scope
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, StepSample
-from lightning_costs.core.strata import Estimate
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.indicators.throughput import rate
-from lightning_costs.probes.census import UNSEEN, EvalOpCounter, Quantity, StepOpCounter, StepOpCounts
-from lightning_costs.probes.peaks import find_peak
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.device_peaks import find_peak
+from lightning_costs.probes.opcount.counter import UNSEEN, EvalOpCounter, Quantity, StepOpCounter, StepOpCounts
+from lightning_costs.probes.opcount.strata import Estimate
+from lightning_costs.records.declaration import Family, Scope
+from lightning_costs.records.formatting import format_amount
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, StepSample
 
 _log = logging.getLogger("lightning_costs")
 

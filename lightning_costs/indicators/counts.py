@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Role
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import StepSample
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.batch_size import NOTHING_TELLS
-from lightning_costs.probes.setting import ProbeContext, SampleCounter
+from lightning_costs.probes.batch_counter import NOTHING_TELLS
+from lightning_costs.probes.context import ProbeContext, SampleCounter
+from lightning_costs.records.declaration import Role
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import StepSample
 
 
 def counted_samples(samples: int | None, sizes: SampleCounter | None) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Role
-from lightning_costs.core.records import Amount, StepSample
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.probes.energy import EnergyMeters
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.energy.meters import EnergyMeters
+from lightning_costs.records.declaration import Role
+from lightning_costs.records.samples import Amount, StepSample
 
 _SINCE = "; measured from the monitor's setup on"
 
@@ -19,7 +19,7 @@ class _Component(Measured):
     """Energy of one component, as its meter counts it."""
 
     name, unit, kind, family = "component_j", "j", "counter", "energy"
-    paced = True
+    rate_limited = True
     component: ClassVar[str] = "gpu"
 
     def open(self, setting: ProbeContext) -> None:
@@ -82,7 +82,7 @@ class _Account(Measured):
     """
 
     name, unit, kind, family = "account_j", "j", "counter", "energy"
-    scope, paced = "device", True
+    scope, rate_limited = "device", True
     role: ClassVar[Role] = "diagnostic"
     account: ClassVar[str] = "train"
 

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import final
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, DeviceTime, StepSample
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.probes.device_steps import DeviceTimeline
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.device_timeline import DeviceTimeline
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, DeviceTime, StepSample
 
 _METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
 

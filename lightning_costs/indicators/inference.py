@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Family
-from lightning_costs.core.inference import Inference
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.census import StepOpCounter
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.records.declaration import Family
+from lightning_costs.records.inference import Inference
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, StepSample
 
 
 class _Inference(Measured):

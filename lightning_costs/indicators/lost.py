@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.core.indicator import Family, Role
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.declaration import Family, Role
 
 
 class _Lost(Derived):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, final
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Measured
-from lightning_costs.probes.census import UNSEEN, StepOpCounter
-from lightning_costs.probes.host_memory import rss_reader
-from lightning_costs.probes.lifetimes import Phase, StepMemory
-from lightning_costs.probes.setting import ProbeContext
-from lightning_costs.probes.tensors import MemoryBreakdown, TensorMemory
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.memory.host import rss_reader
+from lightning_costs.probes.memory.storage_tracker import Phase, StepMemory
+from lightning_costs.probes.memory.tensors import MemoryBreakdown, TensorMemory
+from lightning_costs.probes.opcount.counter import UNSEEN, StepOpCounter
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, StepSample
 
 
 class _OnRank(Measured):
     """Bytes on this rank, each storage once."""
 
     name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
-    fold, paced = "max", True
+    fold, rate_limited = "max", True
 
     def open(self, setting: ProbeContext) -> None:
         self._memory = setting.probe(TensorMemory)
@@ -164,7 +164,7 @@ class ActivationBytes(Measured):
     """Memory of activations: made by a forward pass and still held when its backward pass goes on, at most."""
 
     name, unit, kind, family = "activation_bytes", "bytes", "gauge", "memory"
-    fold, across, label, paced = "max", "sum", "memory of activations", True
+    fold, across, label, rate_limited = "max", "sum", "memory of activations", True
 
     def open(self, setting: ProbeContext) -> None:
         self._census = setting.probe(StepOpCounter)
@@ -223,7 +223,7 @@ class PeakOptimizerBytes(_PhasePeak):
 
 class _Cuda(Measured):
     name, unit, kind, family = "cuda_bytes", "bytes", "gauge", "memory"
-    fold, across, paced = "max", "max", True
+    fold, across, rate_limited = "max", "max", True
 
     def open(self, setting: ProbeContext) -> None:
         if not setting.on_cuda:
@@ -261,7 +261,7 @@ class HostRssBytes(Measured):
     """Resident memory of this process, the most seen at an emission."""
 
     name, unit, kind, family = "host_rss_bytes", "bytes", "gauge", "memory"
-    fold, across, label, paced = "max", "max", "host memory", True
+    fold, across, label, rate_limited = "max", "max", "host memory", True
 
     def open(self, setting: ProbeContext) -> None:
         self._rss_bytes = rss_reader()

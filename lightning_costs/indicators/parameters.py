@@ -7,12 +7,12 @@ from typing import final
 
 from torch import nn
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, StepSample
 from lightning_costs.indicators.base import Measured
 from lightning_costs.probes import parameters
-from lightning_costs.probes.census import StepOpCounter
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, StepSample
 
 
 class _Params(Measured):

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import final
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, PipelineTime, StepSample
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.pipeline.pipeline import Pipeline
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, PipelineTime, StepSample
 
 _METHOD = "shadows on this run's schedule and stages; start of a step to the start of the next one, warm-up dropped"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import Amount, StepSample
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators.base import Derived, Measured
 from lightning_costs.indicators.counts import counted_samples, counted_tokens
-from lightning_costs.probes.device_steps import DeviceTimeline
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.device_timeline import DeviceTimeline
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, StepSample
 
 
 @final

@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from lightning_costs.probes.tensors import graph_stores, tensors_in
+from lightning_costs.probes.memory.tensors import graph_stores, tensors_in
 
 _PAIR = (list, tuple)
 #: What holds no count of samples of its own.

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from lightning_costs.core.quiet import quiet
+from lightning_costs.patching.quiet_codecarbon import quiet
 
 #: Names of the field in /proc/cpuinfo: on x86, POWER, old ARM, LoongArch. 64-bit ARM has none of them.
 _IN_PROC = ("model name", "cpu", "processor", "uarch")

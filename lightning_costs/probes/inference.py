@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lightning_costs.core.inference import Inference
-from lightning_costs.core.missing import Missing, by_type, type_only
-from lightning_costs.probes.aside import aside
-from lightning_costs.probes.census import force_eager
-from lightning_costs.probes.example import moved, resized
-from lightning_costs.probes.lifetimes import StorageTracker
-from lightning_costs.probes.operators import OpCounterMode
-from lightning_costs.probes.tensors import tensors_in
-from lightning_costs.probes.twin import MOST_COPY_BYTES, ModelCopy
+from lightning_costs.probes.example_batch import moved, resized
+from lightning_costs.probes.memory.storage_tracker import StorageTracker
+from lightning_costs.probes.memory.tensors import tensors_in
+from lightning_costs.probes.model_copy import MOST_COPY_BYTES, ModelCopy
+from lightning_costs.probes.opcount.counter import force_eager
+from lightning_costs.probes.opcount.mode import OpCounterMode
+from lightning_costs.probes.side_effects import aside
+from lightning_costs.records.inference import Inference
+from lightning_costs.records.missing import Missing, by_type, type_only
 
 _WARM_UP: Final = 3
 _LEAST_PASSES, _MOST_PASSES = 5, 200

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lightning_costs.core.missing import Missing
+from lightning_costs.records.missing import Missing
 
 Calls = Mapping[nn.Module, int]
 Sizes = Mapping[int, int]

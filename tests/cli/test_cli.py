@@ -13,7 +13,7 @@ from command_line import call
 from fakes import FakeClock
 
 from lightning_costs import Recorder, Tariff, compare, load_run, load_runs
-from lightning_costs.core.formatting import format_amount
+from lightning_costs.records.formatting import format_amount
 
 
 def make_run(folder: Path, name: str, *, qualities: list[float], speed: int = 1, status: str = "finished") -> Path:

@@ -10,8 +10,8 @@ from command_line import call
 from fakes import FakeClock
 
 from lightning_costs import Comparison, Recorder, Tariff, compare, load_run, load_runs
-from lightning_costs.report.charts import chart
-from lightning_costs.report.html import page
+from lightning_costs.report.charts.quality import chart
+from lightning_costs.report.page.page import page
 
 
 def said_of(compared: Comparison) -> list[str]:

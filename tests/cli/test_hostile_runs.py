@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hostile import HIDDEN, PAYLOADS, hostile_header, rich_header, write_run
 
-from lightning_costs.cli import main
+from lightning_costs.cli.commands import main
 
 GOAL = ("--monitor", "val/acc", "--mode", "max")
 
@@ -90,7 +90,7 @@ def test_every_report_of_hostile_runs_is_written_and_holds_none_of_it(
 def test_a_name_that_no_xml_holds_ends_no_process_that_draws_it(runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("altair")
     kept = [next(runs.glob("*xml")), next(runs.glob("*colour")), runs / "plain"]
-    command = [sys.executable, "-c", "from lightning_costs.cli import main; main()"]
+    command = [sys.executable, "-c", "from lightning_costs.cli.commands import main; main()"]
     done = subprocess.run(
         [*command, "report", *kept, *GOAL, "--to", "figures", "-o", tmp_path / "figures"],
         capture_output=True,
@@ -145,7 +145,7 @@ def test_a_run_that_cannot_be_read_costs_the_others_nothing_and_is_named_once(
 def test_a_terminal_that_speaks_ascii_alone_shows_what_it_can(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", rich_header("Zoë 👩\u200d🔬"))
     done = subprocess.run(
-        [sys.executable, "-c", "from lightning_costs.cli import main; main()", "show", folder],
+        [sys.executable, "-c", "from lightning_costs.cli.commands import main; main()", "show", folder],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},

@@ -20,9 +20,9 @@ import run_scripts
 from processes import Script
 
 from lightning_costs import load_runs
-from lightning_costs.core.run_record import RunRecord
-from lightning_costs.launch import entry
-from lightning_costs.launch.options import RunOptions
+from lightning_costs.integrations.lightning import entry_points
+from lightning_costs.integrations.lightning.options import RunOptions
+from lightning_costs.run.record import RunRecord
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PYTHON = sys.executable
 #: The command, whether or not its script is installed.
-COSTS = [PYTHON, "-c", "from lightning_costs.cli import main; main()"]
+COSTS = [PYTHON, "-c", "from lightning_costs.cli.commands import main; main()"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def measured(
         (folder / "tariff.toml").write_text("gco2e_per_kwh = 100.0\n")
         variables: dict[str, str] = {}
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("lightning_costs.launch.command.run", lambda _, given, __: variables.update(given))
+        monkeypatch.setattr("lightning_costs.cli.run_process.run", lambda _, given, __: variables.update(given))
         assert command_line.call(monkeypatch, "run", *options, "--", PYTHON) in (0, None)
         assert variables["LIGHTNING_COSTS"] == "1"
         done = Script(folder / "train.py", arguments, folder, environment | variables).ended()
@@ -254,7 +254,7 @@ def test_a_fabric_script_is_told_that_nobody_can_stop_its_loop(
     log = logging.getLogger("lightning_costs")  # of this process: it gets its own way to stderr, and gives it back
     monkeypatch.setattr(log, "handlers", [])
     monkeypatch.setattr(log, "propagate", True)
-    (monitor,) = entry.fabric()
+    (monitor,) = entry_points.fabric()
     assert "budget" not in monitor.options
     told = capsys.readouterr().err
     assert told.startswith(
@@ -341,7 +341,8 @@ def test_an_installation_changes_no_trainer_and_imports_nothing_there(call: Call
     assert done.code == 0, done.err[-3000:]
     made, loaded = done.out.splitlines()[-2:]
     assert "Monitor" not in made
-    assert loaded.split() == ["lightning_costs", "lightning_costs.launch", "lightning_costs.launch.entry"]
+    inert = ["", ".integrations", ".integrations.lightning", ".integrations.lightning.entry_points"]
+    assert loaded.split() == [f"lightning_costs{module}" for module in inert]
 
 
 def test_options_that_cannot_be_read_are_said_once_and_break_no_trainer(call: Call) -> None:
@@ -475,7 +476,7 @@ def test_bad_options_are_refused_before_the_command_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     begun: list[str] = []
-    monkeypatch.setattr("lightning_costs.launch.command.run", lambda command, _, __: begun.extend(command))
+    monkeypatch.setattr("lightning_costs.cli.run_process.run", lambda command, _, __: begun.extend(command))
     monkeypatch.setenv("COLUMNS", "200")
     assert command_line.call(monkeypatch, "run", *arguments, "--", "true") == 2
     assert message in capsys.readouterr().err
@@ -523,7 +524,7 @@ signal.Signals = [signal.SIGINT, signal.SIGTERM]
 for name in ("posix_spawnp", "posix_spawn", "WNOHANG"):
     delattr(os, name)
 subprocess._USE_POSIX_SPAWN = False
-from lightning_costs.cli import main
+from lightning_costs.cli.commands import main
 main()
 """
 
@@ -537,7 +538,7 @@ def test_a_system_without_posix_signals_runs_commands_too(call: Call) -> None:
     assert call(*command, "no-such-program").code == 127
 
 
-@pytest.mark.parametrize("module", ["lightning_costs", "lightning_costs.cli"])
+@pytest.mark.parametrize("module", ["lightning_costs", "lightning_costs.cli.commands"])
 def test_the_command_line_is_a_module_too(call: Call, module: str) -> None:
     done = call(PYTHON, "-m", module, "run", "--", PYTHON, "-c", "raise SystemExit(3)")
     assert done.code == 3, done.err

@@ -5,16 +5,16 @@ import logging
 import pytest
 from fakes import sample
 
-from lightning_costs.core.bubble import PipelineShape
-from lightning_costs.core.records import Amount, PipelineTime, RankInfo
-from lightning_costs.core.reduce import reduce_ranks
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import pipeline
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.indicators.panel import IndicatorReader
-from lightning_costs.probes.pipeline import Pipeline
-from lightning_costs.probes.pipeline_seen import InstrumentedPipeline
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.indicators.reader import IndicatorReader
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.pipeline.pipeline import Pipeline
+from lightning_costs.probes.pipeline.protocols import InstrumentedPipeline
+from lightning_costs.ranks.reduce import reduce_ranks
+from lightning_costs.records.pipeline.ideal_bubble import PipelineShape
+from lightning_costs.records.samples import Amount, PipelineTime, RankInfo
 
 
 def indicators() -> list[Indicator]:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from fakes import sample
 
-from lightning_costs.core.records import Amount, DeviceTime, RankInfo
-from lightning_costs.core.reduce import reduce_ranks
-from lightning_costs.core.tariff import Tariff
 from lightning_costs.indicators import idle
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.indicators.panel import IndicatorReader
-from lightning_costs.probes.device_steps import DeviceTimeline
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs.indicators.reader import IndicatorReader
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.device_timeline import DeviceTimeline
+from lightning_costs.ranks.reduce import reduce_ranks
+from lightning_costs.records.samples import Amount, DeviceTime, RankInfo
 
 DEVICE = DeviceTime(step_times_s=(0.5, 0.5), timed_s=1.0, idle_s=0.25, idle_data_s=0.125, h2d_s=0.0625)
 

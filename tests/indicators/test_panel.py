@@ -5,12 +5,13 @@ import logging
 import pytest
 from fakes import derived, measured, sample
 
-from lightning_costs.core.missing import Missing
-from lightning_costs.core.records import RankInfo
-from lightning_costs.core.reduce import reduce_ranks
-from lightning_costs.core.tariff import Tariff
-from lightning_costs.indicators.panel import IndicatorReader
-from lightning_costs.probes.setting import ProbeContext
+from lightning_costs import default_indicators
+from lightning_costs.indicators.reader import IndicatorReader
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.ranks.reduce import reduce_ranks
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import RankInfo
 
 
 @pytest.fixture
@@ -290,10 +291,13 @@ def test_the_lowest_rank_of_a_node_reads_for_it():
 
 
 def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it():
-    from lightning_costs.core.rates import PRICED
-    from lightning_costs.indicators import price
+    from lightning_costs.indicators import carbon_and_money
+    from lightning_costs.pricing.rates import PRICED
 
-    own = {kind.name: kind.declaration() for kind in (price.Co2eG, price.CloudUsd, price.ElectricityUsd)}
+    own = {
+        kind.name: kind.declaration()
+        for kind in (carbon_and_money.Co2eG, carbon_and_money.CloudUsd, carbon_and_money.ElectricityUsd)
+    }
     for name, declaration in PRICED.items():
         assert declaration.label == own[name].label
         assert (declaration.unit, declaration.kind, declaration.fold, declaration.better, declaration.family,
@@ -369,3 +373,10 @@ def test_a_diagnostic_that_goes_missing_with_its_indicator_is_not_said_again(sai
     panel.read(sample())
     assert set(panel.missing) == {"some_samples", "steady_samples"}
     assert [line.split()[0] for line in said()] == ["some_samples"]
+
+
+def test_columns_whose_reading_costs_something_are_read_at_a_limited_rate():
+    limited = {i.name for i in default_indicators() if getattr(i, "rate_limited", False)}
+    meters = {"gpu_energy_j", "cpu_energy_j", "ram_energy_j", "train_energy_j", "host_rss_bytes", "param_bytes"}
+    assert meters <= limited
+    assert not limited & {"samples", "flop", "train_s", "total_s", "steps"}

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from compare.synthetic import make_run
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import make_run
 
 from examples.paper.claims import Alike, Better, Claim, Less, Results, Warns, final, flips, quality, to_target
 from examples.paper.kept import kept_results
 from examples.paper.study import Job, Study
 from examples.paper.telling import claim_lines, cost_lines, setup_line
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 
 def nothing(job: Job) -> None:

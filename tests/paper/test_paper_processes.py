@@ -18,7 +18,7 @@ from examples.paper.data import Digits
 from examples.paper.running import done
 from examples.paper.study import Job
 from lightning_costs import measure
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 pytestmark = pytest.mark.integration
 

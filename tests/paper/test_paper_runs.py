@@ -21,7 +21,7 @@ from examples.paper.study import Job, find_study
 from examples.paper.telling import tell
 from lightning_costs import load_runs
 from lightning_costs.analysis import comparison
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.run.record import RunRecord
 
 pytestmark = pytest.mark.integration
 

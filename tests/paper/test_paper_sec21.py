@@ -19,8 +19,8 @@ from examples.paper.sec21 import OPTIMIZERS, STUDY, OuterSteps, Within, build, m
 from examples.paper.study import Job
 from lightning_costs import load_run
 from lightning_costs.analysis.seeds import seed_spread
-from lightning_costs.core.records import StepSample
-from lightning_costs.core.run_record import RunRecord
+from lightning_costs.records.samples import StepSample
+from lightning_costs.run.record import RunRecord
 
 TINY = STUDY.sizes["tiny"]
 K = TINY["k"]

@@ -14,9 +14,9 @@ import torch
 import torch._dynamo  # a dispatch mode imports it on first use, for seconds: in a run the census has paid that
 from torch import Tensor, nn
 
-from lightning_costs.core.inference import Inference
-from lightning_costs.probes.example import moved, resized
+from lightning_costs.probes.example_batch import moved, resized
 from lightning_costs.probes.inference import benchmark_inference
+from lightning_costs.records.inference import Inference
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from processes import FORKS, free_port
 from torch import nn
 from torch.nn.utils import prune
 
-from lightning_costs.core.missing import Missing
 from lightning_costs.probes import parameters
-from lightning_costs.probes.calls import ModuleCallRecorder
+from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
+from lightning_costs.records.missing import Missing
 
 
 def called(module, *args):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_costs.report.statement.facts import Statement as Statement
-from lightning_costs.report.statement.gather import build_statement as build_statement
+from lightning_costs.report.statement.build import build_statement as build_statement
+from lightning_costs.report.statement.data import Statement as Statement
 from lightning_costs.report.statement.render import latex as latex
 from lightning_costs.report.statement.render import markdown as markdown
 from lightning_costs.report.statement.render import model_card as model_card

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from lightning_costs.core.formatting import choose_unit, format_3_digits, format_exact, format_for_paper, list_words
-from lightning_costs.core.versions import version_of
+from lightning_costs.records.formatting import choose_unit, format_3_digits, format_exact, format_for_paper, list_words
+from lightning_costs.records.versions import version_of
 from lightning_costs.report.statement import escape
-from lightning_costs.report.statement.facts import INFERENCE, TOTALS, Statement, Total, counted, of_runs
-from lightning_costs.report.tables import quality_text
+from lightning_costs.report.statement.data import INFERENCE, TOTALS, Statement, Total, counted, of_runs
+from lightning_costs.report.tables.tables import quality_text
 
 #: Columns of the table of runs.
 _PER_RUN = ("total_s", "device_s", "energy_j", "co2e_g", "cloud_usd", "electricity_usd", "flop")

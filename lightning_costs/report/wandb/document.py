@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.statement.render import written_by
-from lightning_costs.report.tables import group_tables, target_tables
-from lightning_costs.report.text import CHOSEN, fit_to_width
-from lightning_costs.report.wandb import panels, words
+from lightning_costs.report.tables.tables import group_tables, target_tables
+from lightning_costs.report.terminal.comparison import CHOSEN, fit_to_width
+from lightning_costs.report.wandb import panels
+from lightning_costs.report.wandb import text as words
 from lightning_costs.report.wandb.panels import PanelData
 from lightning_costs.report.wandb.view import placed
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.report.tables import ordered_names, quality_text
+from lightning_costs.report.tables.tables import ordered_names, quality_text
 from lightning_costs.report.wandb.view import Keys, keys_of, placed, quality_plots
 
 if TYPE_CHECKING:

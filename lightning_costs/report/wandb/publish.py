@@ -13,7 +13,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.wandb.document import MARK, as_json, report
 from lightning_costs.report.wandb.panels import PAGE, bar_tables, panel_data
 from lightning_costs.report.wandb.view import save_view, view
-from lightning_costs.stores.wandb_runs import PAGE_JOB
+from lightning_costs.sources.wandb import PAGE_JOB
 
 _WAIT_S = 30
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_costs.stores.rows import PREFIX
+from lightning_costs.storage.loggers import PREFIX
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import LinePlot

@@ -1,0 +1,624 @@
+"""The command line: run a script measured, show a run, compare runs, write a report, total a project."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
+
+import typer
+from rich.table import Table
+
+from lightning_costs.analysis.matched import TOLERANCE
+from lightning_costs.pricing.reprice import priced_columns
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.formatting import format_amount
+from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
+from lightning_costs.records.printable import printable
+from lightning_costs.report.terminal.console import Terminal, say, take_any_text
+from lightning_costs.run.record import RunRecord, printable_run
+from lightning_costs.run.summary import describe_attempts, describe_run, summary_rows
+from lightning_costs.storage.run_folder.lock import writer_status
+
+if TYPE_CHECKING:
+    from lightning_costs import comparison
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="What training costs, by every indicator at once.",
+)
+
+
+class Mode(StrEnum):
+    """Which direction of the quality metric is better."""
+
+    MAX = "max"
+    MIN = "min"
+
+
+class Log(StrEnum):
+    """Which costs loggers, `callback_metrics` and the progress bar get."""
+
+    COMPLETE = "complete"
+    HEADLINE = "headline"
+    NONE = "none"
+
+
+class Count(StrEnum):
+    """How operators are counted."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    OFF = "off"
+
+
+class Infer(StrEnum):
+    """Whether the cost of a forward pass is measured after training."""
+
+    AUTO = "auto"
+    TRUE = "true"
+    FALSE = "false"
+
+
+class Parts(StrEnum):
+    """What a project's runs are told apart by."""
+
+    STATUS = "status"
+    GROUP = "group"
+    TAG = "tag"
+
+
+class Target(StrEnum):
+    """What a report is written as: a page, W&B Report, figures or tables of a comparison, or a statement of costs."""
+
+    HTML = "html"
+    WANDB = "wandb"
+    FIGURES = "figures"
+    CSV = "csv"
+    MD = "md"
+    LATEX = "latex"
+    HF_YAML = "hf-yaml"
+
+
+class Curve(StrEnum):
+    """Whether work that restarts lost is in the costs."""
+
+    SPENT = "spent"
+    TO_REACH = "to_reach"
+
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Run folders, tables (CSV, Parquet), CSVLogger folders, offline W&B runs, MLPerf logs, folders that hold "
+        "them, URLs of them, or wandb:entity/project.",
+    ),
+]
+Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]
+Direction = Annotated[Mode | None, typer.Option(help="Whether more or less of it is better.")]
+TariffFile = Annotated[Path | None, typer.Option("--tariff", help="TOML file under which all runs are priced.")]
+Curves = Annotated[Curve, typer.Option(help="All that was spent, or what it took to reach: without lost work.")]
+Targets = Annotated[list[float] | None, typer.Option("--target", help="A quality target; may be given repeatedly.")]
+Costs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cost",
+        metavar="NAME[=COLUMN][:max]",
+        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+    ),
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Option("--unit", metavar="COST=UNIT", help="Unit it is written in, as flops=GMAC; may be given repeatedly."),
+]
+RunColumn = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of tables that names runs, 'folder' for the file's; several name them together."),
+]
+DecimalMark = Annotated[str | None, typer.Option(metavar="MARK", help="Decimal mark of tables: '.' or ','.")]
+StepColumn = Annotated[str | None, typer.Option(help="Column of tables that steps are in: they are curves then.")]
+Queries = Annotated[
+    list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
+]
+Group = Annotated[
+    str | None,
+    typer.Option(help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module."),
+]
+Tolerance = Annotated[float, typer.Option(help="Runs are matched within this share: 0.05 is 5 %.")]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run: python train.py ...")],
+    monitor: Annotated[str | None, typer.Option(help="Quality metric; by default that of the checkpoints.")] = None,
+    mode: Direction = None,
+    target: Targets = None,
+    save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
+    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
+    log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
+    batch_size_key: Annotated[
+        str | None, typer.Option(help="Part of a batch that has its samples: a key or index, as image or 0.x.")
+    ] = None,
+    count: Annotated[
+        Count | None, typer.Option(help="Count operators: in a few steps, compiled code eagerly, or not at all.")
+    ] = None,
+    infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.FALSE,
+    tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")
+    ] = None,
+) -> None:
+    """Run an unmodified Lightning script and measure what its training costs."""
+    from lightning_costs.cli import run_process
+    from lightning_costs.integrations.lightning.options import RunOptions
+    from lightning_costs.storage.paths import run_root
+
+    try:
+        options = RunOptions(
+            monitor=monitor,
+            mode=_mode(mode),
+            targets=tuple(target or ()),
+            save_dir=str(run_root(save_dir)),
+            name=name,
+            log=log.value,
+            log_every_n_steps=log_every_n_steps,
+            batch_size_key=batch_size_key,
+            count=count.value if count is not None else None,
+            infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
+            tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
+            budget=_limits(budget) if budget else None,
+        )
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(printable(str(error))) from error
+    run_process.run(command, options.as_environment(), Path(options.save_dir))
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
+) -> None:
+    """Show one run in human units, missing costs with how to get them."""
+    from lightning_costs.sources.loader import load_run
+
+    record = printable_run(load_run(run))
+    header = record.header
+    console = Terminal()
+    attempts = len(header.get("attempts", ()))
+    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    status = _status(run, str(header.get("status") or "unknown"))
+    console.print(f"{record.name}  ({status}, {tries}, from {record.source})")
+    table = Table("cost", "amount", "how, or why it is missing", box=None, pad_edge=False)
+    for row in summary_rows(header, record.final, everything=everything):
+        table.add_row(row.label, row.text, row.note)
+    console.print(table)
+    bubble = describe_bubble(header.get("pipeline"), record.final)
+    for sentence in (*describe_attempts(header, record.final), *describe_run(header, record.final), *bubble):
+        console.print(sentence, soft_wrap=True)
+    monitor = header.get("monitor")
+    if monitor in record.points.columns:
+        seen = record.points[str(monitor)].drop_nulls()
+        if seen.len():
+            best = seen.max() if header.get("mode") == "max" else seen.min()
+            console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations")
+    console.print(f"next: lightning-costs compare {shlex.quote(str(run.parent))}", soft_wrap=True)
+
+
+def _limits(texts: Sequence[str]) -> dict[str, float]:
+    """Limits from `column=amount`, of columns that the command's monitor measures."""
+    from lightning_costs.indicators import default_indicators
+    from lightning_costs.records.limits import validate_limit_columns
+
+    limits = {}
+    for text in texts:
+        column, _, amount = text.partition("=")
+        try:
+            limits[column] = float(amount)
+        except ValueError:
+            raise ValueError(f"--budget must be COLUMN=AMOUNT, such as energy_j=3.6e6, got {text!r}") from None
+    validate_limit_columns(
+        list(limits), {indicator.name: indicator.declaration() for indicator in default_indicators()}
+    )
+    return limits
+
+
+def _mode(mode: Mode | None) -> Literal["max", "min"] | None:
+    return None if mode is None else "max" if mode is Mode.MAX else "min"
+
+
+def _status(run: Path, status: str) -> str:
+    if status == "running" and writer_status(run) is None:
+        return "running, or killed: whether its writer lives cannot be told from here"
+    return status
+
+
+def _units(texts: Sequence[str] | None) -> dict[str, str]:
+    """Units by cost from `cost=unit`."""
+    units: dict[str, str] = {}
+    for text in texts or ():
+        name, given, unit = text.rpartition("=")
+        if not (given and name and unit):
+            raise ValueError(f"--unit must be COST=UNIT, such as flops=GMAC, got {text!r}")
+        if units.setdefault(name, unit) != unit:
+            raise ValueError(f"--unit {name} is given twice, as {units[name]!r} and {unit!r}")
+    return units
+
+
+def _decimal(mark: str | None) -> Literal[".", ","] | None:
+    if mark not in (None, ".", ","):
+        raise ValueError(f"--decimal must be '.' or ',', got {mark!r}")
+    return None if mark is None else "," if mark == "," else "."
+
+
+class Sources(NamedTuple):
+    """Where runs are, and how those are read that are no run folders."""
+
+    paths: Sequence[str]
+    costs: Sequence[str] | None = None
+    units: Sequence[str] | None = None
+    run_column: Sequence[str] | None = None
+    step_column: str | None = None
+    decimal: str | None = None
+
+    def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
+        """The runs; which ones had to be left out is said on stderr."""
+        from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
+
+        found = find_runs(
+            list(self.paths),
+            monitor=monitor,
+            mode=_mode(mode),
+            costs=self.costs or (),
+            units=_units(self.units),
+            run_column=self.run_column,
+            step_column=self.step_column,
+            decimal=_decimal(self.decimal),
+        )
+        for said in (*found.left_out, *found.notes):
+            say(f"lightning-costs: {said}", error=True)
+        return found.runs
+
+
+def _compared(
+    runs: Sequence[RunRecord],
+    monitor: str | None,
+    mode: Mode | None,
+    tariff: Path | None,
+    targets: Sequence[float] | None,
+    curve: Curve,
+    queries: Sequence[float] | None = None,
+    group: str | None = None,
+    tolerance: float = TOLERANCE,
+) -> comparison.Comparison:
+    from lightning_costs import comparison
+
+    return comparison.compare(
+        runs,
+        monitor=monitor,
+        mode=_mode(mode),
+        targets=targets or (),
+        tariff=Tariff.from_file(tariff) if tariff is not None else None,
+        curve="spent" if curve is Curve.SPENT else "to_reach",
+        queries=queries or (),
+        group=group,
+        tolerance=tolerance,
+    )
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    paths: Paths,
+    monitor: Monitor = None,
+    mode: Direction = None,
+    target: Targets = None,
+    tariff: TariffFile = None,
+    curve: Curves = Curve.SPENT,
+    queries: Queries = None,
+    tolerance: Tolerance = TOLERANCE,
+    cost: Costs = None,
+    decimal: DecimalMark = None,
+    unit: Units = None,
+    run_column: RunColumn = None,
+    step_column: StepColumn = None,
+    group: Group = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
+) -> None:
+    """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
+    from lightning_costs.report.terminal.comparison import comparison_text
+
+    sources = Sources(paths, cost, unit, run_column, step_column, decimal)
+    runs = sources.load(monitor, mode)
+    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
+    say(comparison_text(compared))
+    if json is not None:
+        compared.to_json(json)
+        say(f"wrote {json}")
+    say(f"next: lightning-costs report {_as_page(context)}")
+
+
+def _as_page(context: typer.Context) -> str:
+    """Arguments of `report` that write what this command compared as a page, as a shell reads them."""
+    taken = {param.name for param in getattr(typer.main.get_command(app), "commands", {})["report"].params}
+    sources: list[str] = []
+    options: list[str] = []
+    for param in context.command.params:
+        value = context.params.get(param.name or "")
+        if param.name not in taken or value is None or value == param.get_default(context):
+            continue
+        for each in value if isinstance(value, list | tuple) else [value]:
+            text = str(each.value if isinstance(each, StrEnum) else each)
+            if param.param_type_name == "argument":
+                sources.append(text)
+            else:
+                options += [param.opts[0], text]
+    options += ["--to", "html", "-o", "report.html"]
+    dashed = any(source.startswith("-") for source in sources)
+    return shlex.join([*options, "--", *sources] if dashed else [*sources, *options])
+
+
+@app.command()
+def report(
+    paths: Paths,
+    monitor: Monitor = None,
+    mode: Direction = None,
+    target: Targets = None,
+    tariff: TariffFile = None,
+    curve: Curves = Curve.SPENT,
+    queries: Queries = None,
+    group: Group = None,
+    tolerance: Tolerance = TOLERANCE,
+    cost: Costs = None,
+    decimal: DecimalMark = None,
+    unit: Units = None,
+    run_column: RunColumn = None,
+    step_column: StepColumn = None,
+    to: Annotated[Target, typer.Option(help="What to write.")] = Target.HTML,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write it; by default report.html, the folder figures or tables, statements to the terminal.",
+        ),
+    ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="For md and latex: the tables of the comparison beneath the statement.")
+    ] = False,
+    training_type: Annotated[
+        str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="For wandb: entity/project; by default that of the runs.", show_default=False)
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="For wandb: the report's title, by which it is found again.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="For wandb: write it to a file, ask no server.")] = False,
+) -> None:
+    """Write a page, W&B Report, figures or tables that compare runs, or a statement of what all of them cost."""
+    if to is not Target.WANDB and (project or title or dry_run):
+        raise typer.BadParameter("--project, --title and --dry-run are of --to wandb")
+    if training_type is not None and to is not Target.HF_YAML:
+        raise typer.BadParameter("--training-type is a field of --to hf-yaml")
+    if tables and to not in (Target.MD, Target.LATEX):
+        raise typer.BadParameter("--tables goes with --to md and --to latex")
+    sources = Sources(paths, cost, unit, run_column, step_column, decimal)
+    comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
+    if not comparing and (target or queries or group or curve is Curve.TO_REACH):
+        raise typer.BadParameter(
+            f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
+            + ("" if to is Target.HF_YAML else ", and with --tables how they compare")
+        )
+    if to is Target.WANDB:
+        project = project or next((path for path in paths if path.startswith("wandb:")), None)
+        if project is None:
+            raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+    runs = sources.load(monitor, mode)
+    compared = None
+    if comparing:
+        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        if to is Target.HTML:
+            say(f"wrote {compared.to_html(out or Path('report.html'))}")
+        elif to is Target.WANDB and project is not None:
+            _to_wandb(compared, project, title, out, dry_run=dry_run)
+        elif to is Target.FIGURES:
+            folder = out or Path("figures")
+            say(f"wrote {len(compared.to_figures(folder))} files to {folder}")
+        elif to is Target.CSV:
+            folder = out or Path("tables")
+            say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
+        if not tables:
+            return
+    text = _stated(runs, monitor, mode, tariff, to, training_type, compared)
+    if out is None:
+        sys.stdout.write(printable(text))
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+        say(f"wrote {out}")
+
+
+def _to_wandb(
+    compared: comparison.Comparison, project: str, title: str | None, out: Path | None, *, dry_run: bool
+) -> None:
+    """Write a W&B Report, or what would be written."""
+    from lightning_costs.report.wandb.publish import publish, write_dry_run
+
+    if dry_run:
+        say(f"wrote {write_dry_run(compared, project, out or Path('report.wandb.json'), title=title)}")
+        return
+    if out is not None:
+        raise typer.BadParameter("--out is for --dry-run and for what is written to files")
+    from lightning_costs.report.page.page import page
+
+    written = publish(compared, project, title=title, page=page(compared))
+    say(f"wrote {written.url}")
+    say(f"view  {written.view}")
+    if not written.drawn:
+        say("none of the runs is in that project: what W&B draws of runs is left out; tables and page hold all of them")
+    elif written.left_out:
+        say(f"no run there has {', '.join(written.left_out)}: panels of them are left out")
+
+
+def _stated(
+    runs: Sequence[RunRecord],
+    monitor: str | None,
+    mode: Mode | None,
+    tariff: Path | None,
+    to: Target,
+    training_type: str | None,
+    compared: comparison.Comparison | None,
+) -> str:
+    from lightning_costs.report import statement
+    from lightning_costs.report.tables.plain_tables import comparison_tables
+
+    said = statement.build_statement(
+        runs,
+        tariff=Tariff.from_file(tariff) if tariff is not None else None,
+        monitor=monitor,
+        mode=_mode(mode),
+    )
+    if to is Target.HF_YAML:
+        return statement.model_card(said, training_type=training_type)
+    beneath = comparison_tables(compared) if compared is not None else ()
+    cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
+    write = statement.markdown if to is Target.MD else statement.latex
+    return write(said, tables=beneath, cautions=cautions)
+
+
+@app.command(name="reprice")
+def reprice_run(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    tariff: Annotated[Path, typer.Option(help="TOML file under which the run is priced.")],
+    json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
+) -> None:
+    """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    from lightning_costs.storage.run_folder.reprice import reprice_folder
+
+    before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
+    was, now, header = before.final, after.final, after.header
+    changes = {
+        name: {
+            "before": was.get(name),
+            "after": now.get(name),
+            "how": header["missing"].get(name) or header["methods"].get(name, ""),
+        }
+        for name in priced_columns(header)
+    }
+    if json:
+        told = {"run": after.id, "tariff": header["tariff"], "columns": changes}
+        from lightning_costs.analysis.data import plain
+
+        say(dumps(plain(told), indent=1))
+        return
+    table = Table("cost", "before", "now", "how, or why it is missing", box=None, pad_edge=False)
+    for name, change in changes.items():
+        declared = header["indicators"][name]
+        amounts = (format_amount(change[when], declared["unit"]) for when in ("before", "after"))
+        table.add_row(declared["label"], *amounts, change["how"])
+    Terminal().print(table)
+    say(f"next: lightning-costs show {shlex.quote(str(run))}")
+
+
+@app.command()
+def total(
+    paths: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs, or other sources of them.")],
+    by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
+    tariff: TariffFile = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
+) -> None:
+    """Add up what a whole project cost, failed and killed runs included."""
+    from lightning_costs.analysis.data import plain
+    from lightning_costs.report.terminal.project_total import project_csv, project_rows, project_total
+
+    priced = Tariff.from_file(tariff) if tariff is not None else None
+    found = project_total(Sources(paths).load(), by=by.value, tariff=priced)
+    table = Table("cost", box=None, pad_edge=False)
+    for part in found.runs:
+        table.add_column(" ".join(part.split()))
+    for row in project_rows(found):
+        table.add_row(*row)
+    Terminal().print(table)
+    for note in found.notes:
+        say(note)
+    as_json = dumps(plain(found.as_dict()), indent=1) + "\n"
+    for path, text in ((csv, project_csv(found)), (json, as_json)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            say(f"wrote {path}")
+
+
+@app.command()
+def check(
+    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
+    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            metavar="COLUMN>AMOUNT",
+            help="What fails, as 'flop>2%', 'samples@0.9>10%', 'samples_per_s<5%'; may be given repeatedly. By default "
+            "FLOPs and memory that grow by 2 %, and samples to declared targets by 10 %.",
+        ),
+    ] = None,
+    target: Targets = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Setup keys that may differ, as 'optimizers.*'; may be given repeatedly."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
+) -> None:
+    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    from lightning_costs.analysis.data import plain
+    from lightning_costs.analysis.regression_check import Limit, check_regression
+    from lightning_costs.report.terminal.check import check_text
+
+    try:
+        found = check_regression(
+            _single(run),
+            _single(baseline),
+            limits=[Limit.parse(text) for text in fail or ()],
+            targets=target or (),
+            allow=allow or (),
+        )
+        if json is not None:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(dumps(plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
+    except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
+        say(f"lightning-costs: {error}", error=True)
+        raise typer.Exit(2) from None
+    say(check_text(found).removesuffix("\n"))
+    raise typer.Exit(found.exit_code)
+
+
+def _single(path: str) -> RunRecord:
+    runs = Sources([path]).load()
+    if len(runs) != 1:
+        raise ValueError(f"expected one run at {path}, found {len(runs)}; name its own folder")
+    return runs[0]
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user can mend is one line, not a traceback."""
+    take_any_text()
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(printable(f"lightning-costs: {error}")) from None
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

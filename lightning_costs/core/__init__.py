@@ -1,1 +1,0 @@
-"""Pure core: units, records, declarations, rank reduction, tariff and ledger. No framework is imported here."""

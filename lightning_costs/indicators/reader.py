@@ -1,0 +1,284 @@
+"""The panel: reads all indicators of a rank, and knows for each missing one why it is missing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast, final
+
+from lightning_costs.indicators.base import Derived, Indicator, Measured, topological_order
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.ranks.reduce import reduce_ranks
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.missing import Missing, by_type
+from lightning_costs.records.samples import Amount, CostVector, StepSample
+
+_log = logging.getLogger("lightning_costs")
+
+#: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs hundreds of
+#: microseconds: train points closer than this share one reading of the rate-limited indicators.
+MIN_READ_INTERVAL_S = 0.5
+
+
+@final
+class IndicatorReader:
+    """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out.
+
+    Args:
+        indicators: Instances, in the order of the columns.
+        setting: Where and what is trained.
+
+    Raises:
+        ValueError: For two indicators of one name, or derived ones that need each other in a circle.
+    """
+
+    def __init__(self, indicators: Sequence[Indicator], setting: ProbeContext) -> None:
+        self._setting = setting
+        in_order = topological_order(indicators)
+        self._indicators = list(indicators)
+        #: Declarations by column name, in the order given.
+        self.declarations: dict[str, Declaration] = {i.name: i.declaration() for i in indicators}
+        self._measured = [i for i in in_order if isinstance(i, Measured)]
+        self._derived = [i for i in in_order if isinstance(i, Derived)]
+        self._of_window = [i for i in self._derived if not i.of_totals]
+        self._of_totals = [i for i in self._derived if i.of_totals]
+        self._of_totals_names = [i.name for i in self._of_totals]
+        #: Whether the last window read all indicators, the rate-limited ones too.
+        self.read_all = False
+        #: Declarations of what ranks read window by window, and the reduction joins.
+        self.measured = {i.name: self.declarations[i.name] for i in self._measured if i.kind != "static"}
+        #: Why a column is missing, by name; replaced when it changes.
+        self.missing: dict[str, str] = {}
+        #: How readings were got, by column name, where an indicator says so; replaced when it changes.
+        self.methods: dict[str, str] = {}
+        #: Columns that the book of the run prices.
+        self.priced = [i.name for i in self._derived if i.priced]
+        self._opened = False
+        self._read_s = -MIN_READ_INTERVAL_S
+        self._reads: list[tuple[str, Measured]] | None = None
+        #: Paced gauges, as they were read last.
+        self._gauges: dict[str, Amount] = {}
+        self._reads_lack = 0
+
+    def open(self) -> None:
+        """Let every measured indicator take its probes."""
+        if self._opened:
+            return
+        self._opened = True
+        opened: list[Measured | Derived] = [*self._measured, *self._derived]
+        for indicator in opened:
+            try:
+                indicator.open(self._setting)
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+                self._lose(indicator, error)
+
+    def close(self) -> None:
+        """Let probes and indicators go."""
+        for indicator in self._measured:
+            try:
+                indicator.close()
+            except Exception as error:  # noqa: BLE001 - closing must not fail a finished run
+                _log.warning("%s could not be closed: %r", indicator.name, error)
+        self._setting.detach()
+
+    def read(self, sample: StepSample) -> CostVector:
+        """This rank's amounts of the window; missing indicators are absent."""
+        amounts: dict[str, Amount] = {}
+        reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= MIN_READ_INTERVAL_S
+        self.read_all = reads_all
+        if reads_all:
+            self._read_s = sample.ended_s
+        lost = len(self.missing)
+        for name, indicator in self._live():
+            if not reads_all and indicator.rate_limited:
+                amounts[name] = 0.0 if indicator.kind == "counter" else self._gauges.get(name)
+                continue
+            try:
+                amount = indicator.read(sample)
+                if amount is None:
+                    if indicator.kind == "counter":
+                        raise Missing("a window gave no reading, so its total is unknown", warn=True)
+                    amounts[name] = None
+                else:
+                    amounts[name] = _number(amount)
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+                self._lose(indicator, error)
+        if len(self.missing) != lost:
+            for name in self.missing:
+                amounts.pop(name, None)
+        if reads_all:
+            self._gauges = {i.name: amounts.get(i.name) for i in self._measured if i.rate_limited and i.kind == "gauge"}
+            methods = {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
+            if methods != self.methods:
+                self.methods = methods
+        return CostVector(place=self._setting.place, amounts=amounts)
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Columns that are estimated from a sample, and those that are made of one: their relative errors."""
+        errors = {i.name: i.error for i in self._measured if i.error is not None and i.name not in self.missing}
+        for derived in self._derived:
+            if found := [errors[need] for need in derived.needs if need in errors]:
+                errors[derived.name] = max(found)
+        return errors
+
+    def _live(self) -> list[tuple[str, Measured]]:
+        """What is read window by window."""
+        if self._reads is None or self._reads_lack != len(self.missing):
+            self._reads = [(i.name, i) for i in self._measured if i.kind != "static" and i.name not in self.missing]
+            self._reads_lack = len(self.missing)
+        return self._reads
+
+    def statics(self, sample: StepSample) -> dict[str, Amount]:
+        """The run's single numbers, as far as they can be told by now."""
+        return {
+            i.name: self._reading(i, sample)
+            for i in self._measured
+            if i.kind == "static" and i.name not in self.missing
+        }
+
+    def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
+        try:
+            amount = indicator.read(sample)
+            return None if amount is None else _number(amount)
+        except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+            self._lose(indicator, error)
+            return None
+
+    def mark_unreported(self, own: CostVector, job: Mapping[str, Amount], why: str | None) -> None:
+        """Columns that this rank read and the job has not: some owner of theirs was not heard."""
+        for indicator in self._measured:
+            name = indicator.name
+            if own.amounts.get(name) is not None and job.get(name) is None:
+                self._lose(indicator, Missing(_unheard(indicator, len(self._setting.places), why)))
+
+    def mark_missing(self, reasons: Mapping[str, str]) -> None:
+        """Columns that another rank lacks for good, with the reason; what this rank lacks too has its own."""
+        for indicator in self._measured:
+            if indicator.name in reasons and indicator.name not in self.missing:
+                self._lose(indicator, Missing(reasons[indicator.name], warn=True))
+
+    def missing_counters(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
+        """Counters among these that are missing, with the reason; before the first window as far as it can be told.
+
+        A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
+
+        Args:
+            columns: Their names.
+            tariff: Prices.
+            hears_all: Whether other ranks can be heard.
+        """
+        why = dict(self.missing)
+        if not hears_all:
+            nothing = {name: 0.0 for name in self.measured if name not in why}
+            own = CostVector(place=self._setting.place, amounts=nothing)
+            job = reduce_ranks([own], self.measured, self._setting.places)
+            for indicator in self._measured:
+                if indicator.name in nothing and job.get(indicator.name) is None:
+                    why[indicator.name] = _unheard(indicator, len(self._setting.places), None)
+        for derived in self._derived:
+            if derived.name in why or derived.kind != "counter":
+                continue
+            lacks = next((need for need in derived.needs if need in why or need not in self.declarations), None)
+            if lacks is not None:
+                why[derived.name] = f"needs {lacks}: {why.get(lacks, 'no indicator of that name was passed')}"
+                continue
+            try:
+                derived.of(dict.fromkeys(derived.needs, 0.0), tariff)
+            except Missing as error:
+                why[derived.name] = str(error)
+            except Exception:  # noqa: BLE001 - what a window of nothing cannot tell, the first one will
+                continue
+        return {column: why[column] for column in columns if column in why}
+
+    def derive(
+        self, job: Mapping[str, Amount], tariff: Tariff, even: Mapping[str, Amount] | None = None
+    ) -> dict[str, Amount]:
+        """The job's window with the derived columns in it.
+
+        Args:
+            job: The window.
+            tariff: Prices.
+            even: What gauges are made of, where that is another window: of ranks that were heard unevenly no rate can
+                be told. Empty where there is none; by default the window itself.
+        """
+        window: dict[str, Amount] = dict(job)
+        if even is None:
+            self._derive(self._of_window, window, tariff)
+            return window
+        self._derive([i for i in self._of_window if i.kind == "counter"], window, tariff)
+        if even:
+            rates = dict(even)
+            self._derive(self._of_window, rates, tariff)
+            window |= {i.name: rates.get(i.name) for i in self._of_window if i.kind == "gauge"}
+        return window
+
+    def derive_from_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
+        """Gauges of the run so far, from its totals."""
+        window = {**totals, **dict.fromkeys(self._of_totals_names)}
+        self._derive(self._of_totals, window, tariff)
+        return {name: window[name] for name in self._of_totals_names}
+
+    def _derive(self, derived: Sequence[Derived], window: dict[str, Amount], tariff: Tariff) -> None:
+        for indicator in derived:
+            name = indicator.name
+            if name in self.missing:
+                continue
+            for need in indicator.needs:
+                if window.get(need) is None:
+                    self._lack(indicator, window)
+                    break
+            else:
+                try:
+                    amount = indicator.of(cast("dict[str, float]", window), tariff)
+                    window[name] = None if amount is None else _number(amount)
+                except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
+                    self._lose(indicator, error)
+
+    def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:
+        """A need has no amount: a gauge waits for its next reading, what cannot be made up is missing."""
+        lacking = [name for name in indicator.needs if window.get(name) is None]
+        if unknown := [name for name in indicator.needs if name not in self.declarations]:
+            self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
+            return
+        lost = [name for name in lacking if name in self.missing]
+        if lost or indicator.kind == "counter":
+            need = (lost or lacking)[0]
+            self._lose(indicator, Missing(f"needs {need}: {self.missing.get(need, 'not every rank was heard')}"))
+
+    def _lose(self, indicator: Indicator, error: Exception) -> None:
+        expected = isinstance(error, Missing)
+        # The text of a user's exception may hold anything: it is for the log, as a header travels.
+        self.missing = {**self.missing, indicator.name: str(error) if expected else by_type(error)}
+        # What goes missing with an indicator for the same reason (diagnostics of it) is told in the header alone.
+        if not isinstance(error, Missing) or (error.warn and indicator.role == "indicator"):
+            level = logging.WARNING if self._setting.place.rank == 0 else logging.INFO
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            _log.log(
+                level,
+                "%s is recorded as missing: %s",
+                indicator.name,
+                reason,
+                exc_info=None if expected else error,
+            )
+
+
+def _number(amount: object) -> float:
+    """What an indicator read, as a number; one that is not finite would stay in a total.
+
+    Raises:
+        Missing: It is a text, even one that spells a number, or not finite.
+    """
+    if isinstance(amount, str | bytes | bytearray):
+        raise Missing(f"a reading must be a number or None, got a value of type {type(amount).__name__}", warn=True)
+    value = float(amount)  # type: ignore[arg-type]  # what is no number raises
+    if not math.isfinite(value):
+        raise Missing(f"expected a finite number or None, got {value}", warn=True)
+    return value
+
+
+def _unheard(indicator: Indicator, processes: int, why: str | None) -> str:
+    because = f" ({why})" if why else ""
+    return f"only this rank of {processes} was heard, and it joins by {indicator.across}{because}"

@@ -1,0 +1,238 @@
+"""Plain DeepSpeed: what happens in an engine whose loop is the script's own, told to a Recorder. It computes nothing.
+
+Example:
+    Any loop around `deepspeed.initialize`::
+
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        with Recorder(module=engine.module, monitor="val/acc", mode="max") as recorder, watch(engine, recorder):
+            for batch, labels in recorder.wrap_loader(loader):
+                loss = loss_of(engine(batch), labels)
+                engine.backward(loss)
+                engine.step()
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, final
+
+from lightning_costs.integrations.deepspeed_hooks import DeepSpeedHooks, engine_setup, loop_facts, rank_info_from_engine
+from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.probes.memory.tensors import tensors_in
+from lightning_costs.probes.opcount.detached import DetachedOpCounter
+from lightning_costs.recording.recorder import Recorder
+
+__all__ = ["watch", "watch_pipeline"]
+
+_log = logging.getLogger("lightning_costs")
+
+
+def watch(engine: Any, recorder: Recorder) -> EngineMonitor:
+    """Tell a recorder of every batch that a DeepSpeed engine trains on, from now until `close` or the end of a `with`.
+
+    A batch is what `engine(...)` was given with gradients on; it ends with `engine.step()`, or where the engine is
+    given another one after a backward pass. Steps are counted where the optimizer updated. Forward passes without
+    gradients, or in eval mode, are evaluation (`recorder.bucket("evaluate")` books its time). Checkpoints that the
+    engine writes are booked as such.
+
+    Args:
+        engine: What `deepspeed.initialize` returned.
+        recorder: The run's recorder, made with `module=engine.module`; its training begins here where it has not.
+
+    Returns:
+        What is watching; as a context manager, it ends with the `with`.
+
+    Raises:
+        ValueError: For what is no engine, and for a pipeline engine, whose batches run inside `train_batch`.
+    """
+    if not hasattr(engine, "is_gradient_accumulation_boundary"):
+        raise ValueError(f"watch() needs the engine that deepspeed.initialize returned, got {type(engine).__name__}")
+    if getattr(engine, "pipeline_parallelism", False):
+        raise ValueError(
+            "watch() follows forward, backward and step, which a PipelineEngine runs inside train_batch(): use "
+            "watch_pipeline(engine, recorder, steps=True)"
+        )
+    return EngineMonitor(engine, recorder)
+
+
+def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False) -> None:
+    """Measure the bubble of a pipeline, on every rank that takes part in it; call it before its first step.
+
+    Its instances are shadowed, no class is touched, and the recorder's `end` lifts the shadows. It tells the recorder
+    which stage and which copy of the model this rank is, so that samples are counted once and FLOPs of all stages add
+    up.
+
+    Args:
+        pipeline: A schedule of `torch.distributed.pipelining` (any), or a DeepSpeed `PipelineEngine`.
+        recorder: The run's.
+        steps: Whether each `train_batch` of an engine is a step of the run: the loop then tells nothing. A schedule's
+            steps are told by the loop, with `recorder.train_batch` and `recorder.step`, as in any other.
+
+    Raises:
+        ValueError: For anything else, or a second pipeline in one run.
+
+    Example:
+        ::
+
+            schedule = ScheduleGPipe(stage, n_microbatches=8, loss_fn=loss)
+            with Recorder(module=stage.submod, optimizers=[optimizer]) as recorder:
+                watch_pipeline(schedule, recorder)
+                for x, y in recorder.wrap_loader(loader):
+                    optimizer.zero_grad()
+                    with recorder.train_batch(x):
+                        schedule.step(x, target=y)
+                        optimizer.step()
+                    recorder.step(x)
+
+        A DeepSpeed engine's loop, which sees no batch::
+
+            with Recorder(module=engine.module, optimizers=[engine.optimizer]) as recorder:
+                watch_pipeline(engine, recorder, steps=True)
+                for _ in range(steps):
+                    engine.train_batch(data_iter=batches)
+    """
+    recorder.watch_pipeline(pipeline, steps=steps)
+
+
+class _Batch:
+    """A batch in work."""
+
+    def __init__(self, content: object) -> None:
+        self.content = content
+        self.backwards = self.updates = 0
+
+    def holds(self, content: object) -> bool:
+        """Whether this is the same batch again: the second pass of SAM, say."""
+        mine, others = list(tensors_in(self.content)), list(tensors_in(content))
+        return len(mine) == len(others) and all(a is b for a, b in zip(mine, others, strict=True))
+
+
+@final
+class EngineMonitor:
+    """An engine that is being watched: see `watch`."""
+
+    def __init__(self, engine: Any, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._view = DeepSpeedHooks(engine, self)
+        self._count = DetachedOpCounter()
+        self._batch: _Batch | None = None
+        self._evaluated: _Batch | None = None
+        self.broken = False
+        recorder.set_rank_info(rank_info_from_engine(engine))
+        recorder.set_wrapped_module(engine, optimizers=lambda: [engine.optimizer])
+        recorder.add_setup({**loop_facts(engine), **engine_setup(engine)})
+        recorder.begin()
+        self._view.watch()
+
+    def close(self) -> None:
+        """The engine is as it was; the recorder's run goes on until its own end."""
+        self._view.unwatch()
+        self._finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def disable(self) -> None:
+        """Something went wrong in here: say so once, and leave the training alone from now on."""
+        was_broken, self.broken = self.broken, True
+        with suppress(Exception):
+            self._view.unwatch()
+        with suppress(Exception):
+            self._count.end(discard=True)
+        if not was_broken:
+            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
+
+    # The view tells -----------------------------------------------------------------------------------------
+
+    @fail_safe
+    def forward_begins(self, batch: object) -> None:
+        """A batch begins, or goes on."""
+        if self._batch is not None and self._batch.backwards and not self._batch.holds(batch):
+            self._batch_ended()  # gradients accumulate without a step in between
+        if self._batch is None:
+            self._batch = _Batch(batch)
+            self._count.begin(self._recorder.on_batch_start(batch, self._view.at_boundary))
+
+    @contextmanager
+    def evaluating(self, batch: object) -> Iterator[None]:
+        """Operators of a forward pass of an evaluation are counted apart, unless a batch is in work."""
+        count = DetachedOpCounter()
+        if self._batch is None:
+            self._evaluation_begins(count, batch)
+        try:
+            yield
+        except BaseException:
+            count.end(discard=True)
+            raise
+        count.end()
+
+    @fail_safe
+    def _evaluation_begins(self, count: DetachedOpCounter, batch: object) -> None:
+        self._evaluated = _Batch(batch)
+        count.begin(self._recorder.on_eval_batch_start(batch))
+
+    @fail_safe
+    def backward_begins(self) -> None:
+        """A backward pass: in eval mode too it is training."""
+        if self._batch is None:
+            self._batch, self._evaluated = self._evaluated, None
+        if self._batch is not None:
+            self._batch.backwards += 1
+        self.sample_memory()
+
+    @fail_safe
+    def backward_ended(self) -> None:
+        """ZeRO lets most gradients go before it updates: memory is looked at here, too."""
+        self.sample_memory()
+
+    @fail_safe
+    def sample_memory(self) -> None:
+        """Memory is looked at, in a step that is looked into."""
+        if self._recorder.sampling_memory:
+            self._recorder.sample_memory()
+
+    @fail_safe
+    def updated(self) -> None:
+        """An update belongs to the batch in work."""
+        if self._batch is None:
+            self._batch = _Batch(None)
+        self._batch.updates += 1
+
+    @fail_safe
+    def stepped(self) -> None:
+        """The batch in work is done."""
+        self._batch_ended()
+
+    @fail_safe
+    def failed(self) -> None:
+        """The batch in work never was one."""
+        self._count.end(discard=True)
+        self._batch = None
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Writing a checkpoint is not training."""
+        with self._recorder.bucket("checkpoint"):
+            yield
+
+    def _batch_ended(self) -> None:
+        batch, self._batch = self._batch, None
+        self._count.end()
+        if batch is not None:
+            self._recorder.on_batch_queued()
+            work = (batch.updates, batch.backwards)
+            self._recorder.step(batch.content, optimizer_steps=batch.updates, work=work)
+
+    @fail_safe
+    def _finish(self) -> None:
+        if self._batch is not None and self._batch.updates:
+            self._batch_ended()
+        self._count.end(discard=True)

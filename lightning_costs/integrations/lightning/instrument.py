@@ -1,0 +1,45 @@
+"""The monitors of a script that `lightning-costs run` started; loaded in its process alone."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lightning_costs.integrations.lightning.options import RunOptions
+
+if TYPE_CHECKING:
+    from lightning_costs.integrations.fabric import FabricMonitor
+    from lightning_costs.integrations.lightning.callback import CostBudget, CostMonitor
+
+_log = logging.getLogger("lightning_costs")
+
+
+def make_monitors() -> list[CostMonitor | CostBudget]:
+    """A monitor that yields to one that the script has, and the budget that was given.
+
+    Raises:
+        ValueError: For options in the environment that `lightning-costs run` would have refused.
+    """
+    options = RunOptions.from_environment()
+    from lightning_costs.integrations.lightning.callback import CostBudget, CostMonitor
+
+    made = CostMonitor(**options.arguments())
+    made.is_fallback = True
+    return [made] if options.budget is None else [made, CostBudget(dict(options.budget))]
+
+
+def fabric_monitor(namespace: str) -> list[FabricMonitor]:
+    """A monitor for the Fabric of a namespace.
+
+    Raises:
+        ValueError: As `make_monitors` does.
+    """
+    options = RunOptions.from_environment()
+    from lightning_costs.integrations.fabric import FabricMonitor
+
+    if options.budget is not None:
+        _log.error(
+            "--budget is not held in a Fabric script: nobody but its own loop can stop it. `Recorder.exceeded` is "
+            "for loops"
+        )
+    return [FabricMonitor(namespace, options.arguments())]

@@ -1,0 +1,163 @@
+"""Torch optimizers under what stands around them: which holds the state, what wrappers hold for it, when they update.
+
+DeepSpeed's names are those of 0.18 and 0.19; what is not there is not asked for. Wrappers of others (Megatron's, and
+any that is no torch Optimizer and has one in `.optimizer`) are seen by their optimizer's parameters alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lightning_costs.patching.patches import Hook, Patches
+
+_log = logging.getLogger("lightning_costs")
+
+#: Master weights that the torch optimizer's own groups do not always hold: ZeRO-3 empties them between steps.
+_MASTERS = (
+    "single_partition_of_fp32_groups",  # ZeRO-1 and -2
+    "fp32_partitioned_groups_flat",  # ZeRO-3
+)
+#: Parameters beside the model's: the host's copy of this rank's partition, with offload.
+_PARAMETERS = ("param_buffer_of_bit16_for_cpu_offload_groups",)
+#: Gradients that no parameter holds.
+_GRADIENTS = (
+    "averaged_gradients",  # from the last backward pass to the update
+    "all_grad_tensors",  # ZeRO-2, while gradients accumulate
+    "grads_in_partition",
+    "accumulated_grads_in_cpu",  # ZeRO-1 and -2 with offload
+    "grad_partitions_flat_buffer",  # ZeRO-3, all the time
+    "fp32_groups_gradients_flat",  # bf16 that accumulates in fp32, all the time
+)
+
+
+def unwrap(optimizer: Any) -> Any:
+    """The optimizer that holds the state, under wrappers of Lightning, Accelerate or DeepSpeed."""
+    seen: set[int] = set()
+    while id(optimizer) not in seen:
+        seen.add(id(optimizer))
+        if isinstance(optimizer, Optimizer) and "state" in vars(optimizer) and not hasattr(optimizer, "_optimizer"):
+            break  # Accelerate's is an Optimizer that has none of its own
+        inner = getattr(optimizer, "_optimizer", None) or getattr(optimizer, "optimizer", None)
+        if inner is None:
+            break
+        optimizer = inner
+    return optimizer
+
+
+def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
+    """An optimizer and every optimizer it owns: SAM's base optimizer, Lookahead's inner one."""
+    seen: set[int] = set()
+    waiting = [unwrap(optimizer)]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen or not isinstance(current, Optimizer):
+            continue
+        seen.add(id(current))
+        yield current
+        waiting += [value for value in vars(current).values() if isinstance(value, Optimizer)]
+
+
+def wrappers(optimizer: Any) -> Iterator[Any]:
+    """What stands around the torch optimizer and is none itself, outermost first."""
+    inner, seen = unwrap(optimizer), set[int]()
+    while optimizer is not None and optimizer is not inner and id(optimizer) not in seen:
+        seen.add(id(optimizer))
+        if not isinstance(optimizer, Optimizer):
+            yield optimizer
+        optimizer = getattr(optimizer, "_optimizer", None) or getattr(optimizer, "optimizer", None)
+
+
+def master_weights(optimizer: Any) -> list[object]:
+    """Where the weights are that the torch optimizer updates for a wrapper; without a wrapper, nowhere else."""
+    around, found = list(wrappers(optimizer)), list[object]()
+    for wrapper in around:
+        found += [getattr(wrapper, name, None) for name in _MASTERS]
+    if around:
+        for member in inner_optimizers(optimizer):
+            found += [group["params"] for group in member.param_groups]
+            found.append([key for key in member.state if isinstance(key, torch.Tensor)])
+    return found
+
+
+def parameters_of(optimizer: Any) -> list[object]:
+    """Where a wrapper keeps copies of the model's parameters."""
+    return [getattr(wrapper, name, None) for wrapper in wrappers(optimizer) for name in _PARAMETERS]
+
+
+def gradients_of(optimizer: Any) -> list[object]:
+    """Where a wrapper keeps gradients, beside those of its masters."""
+    return [getattr(wrapper, name, None) for wrapper in wrappers(optimizer) for name in _GRADIENTS]
+
+
+def hook_optimizer_step(optimizer: Any, updated: Callable[[], None], shadows: Patches) -> None:
+    """Have every update of an optimizer told, until the shadows are lifted.
+
+    A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
+    at all (gradients overflowed): an update is told once, where it happened. While DeepSpeed accumulates nothing is.
+    """
+    inner = unwrap(optimizer)
+    if not hasattr(inner, "register_step_post_hook"):
+        return
+    around = next(wrappers(optimizer), None)
+    if around is None:
+        hook_step(inner, shadows, after=updated)
+        return
+    within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
+
+    def part() -> None:
+        if within:
+            within[-1] = True
+        else:
+            updated()  # somebody steps the torch optimizer itself
+
+    def stepping(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            within.append(False)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                if within.pop():
+                    updated()
+
+        return step
+
+    shadows.wrap(around, "step", stepping)
+    hook_step(inner, shadows, after=part)
+
+
+def hook_step(
+    optimizer: Any,
+    shadows: Patches,
+    *,
+    before: Callable[[], object] | None = None,
+    after: Callable[[], object] | None = None,
+) -> None:
+    """Have a torch optimizer call us around its step, until the shadows are lifted; one without hooks is let be.
+
+    Args:
+        optimizer: The torch optimizer itself.
+        shadows: What lifts the hooks.
+        before: Called before each step; it must not raise.
+        after: Called after each step; it must not raise.
+    """
+    for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
+        if function is None or not hasattr(optimizer, name):
+            continue
+        try:
+            handle = getattr(optimizer, name)(Hook(_ignoring_arguments(function)))
+        except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
+            _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
+        else:
+            shadows.add_cleanup(handle.remove)
+
+
+def _ignoring_arguments(function: Callable[[], object]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        function()
+
+    return hook

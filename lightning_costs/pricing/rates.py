@@ -1,0 +1,303 @@
+"""Rates: what turns physical amounts into carbon and money, and a run's history of them, attempt by attempt.
+
+Carbon and money are functions of what a run has used so far, never sums of rounded parts: a run that is priced again
+is equal to one that was recorded under that tariff, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+from lightning_costs.records.declaration import Declaration, Family
+from lightning_costs.records.samples import Amount
+from lightning_costs.records.units import JOULE_PER_KWH
+
+
+def carbon_g(energy_j: float, gco2e_per_kwh: float, pue: float | None) -> float:
+    """Carbon in grams of CO2 equivalent: energy x PUE x intensity (the IT energy's alone without a PUE).
+
+    Formula: Henderson et al. 2020, 'Towards the Systematic Reporting of the Energy and Carbon Footprints of
+    Machine Learning', section 4.
+
+    Example:
+        >>> carbon_g(3.6e6, 50.0, 1.2)
+        60.0
+    """
+    return energy_j / JOULE_PER_KWH * (pue or 1.0) * gco2e_per_kwh
+
+
+def electricity_price_usd(energy_j: float, usd_per_kwh: float, pue: float | None) -> float:
+    """Price of electricity in US dollars: energy x PUE x price.
+
+    Example:
+        >>> electricity_price_usd(3.6e6, 0.25, 1.2)
+        0.3
+    """
+    return energy_j / JOULE_PER_KWH * (pue or 1.0) * usd_per_kwh
+
+
+def rental_usd(hired_s: float, usd_per_h: float) -> float:
+    """Price of hired hardware in US dollars: device-seconds (or node-seconds) in hours x price.
+
+    Example:
+        >>> rental_usd(7200.0, 2.5)
+        5.0
+    """
+    return hired_s / 3600 * usd_per_h
+
+
+def _priced(name: str, unit: str, family: Family, label: str, *, headline: bool) -> Declaration:
+    return Declaration(
+        name=name,
+        unit=unit,
+        kind="counter",
+        fold="sum",
+        scope="job",
+        across="sum",
+        better="lower",
+        family=family,
+        role="indicator",
+        label=label,
+        headline=headline,
+    )
+
+
+#: What the priced columns are, for runs whose headers do not declare them.
+PRICED = {
+    "co2e_g": _priced("co2e_g", "g", "energy", "CO2e", headline=True),
+    "cloud_usd": _priced("cloud_usd", "usd", "money", "cloud cost", headline=True),
+    "electricity_usd": _priced("electricity_usd", "usd", "money", "electricity cost", headline=False),
+}
+#: What they are made from.
+NEEDS = {"co2e_g": ("energy_j",), "cloud_usd": ("device_s", "node_s"), "electricity_usd": ("energy_j",)}
+BASE_COLUMNS = ("energy_j", "device_s", "node_s")
+
+NO_PLACE = "no place was given: Tariff(country='FRA') or LIGHTNING_COSTS_COUNTRY=FRA"
+NO_ELECTRICITY = "no electricity price: Tariff(usd_per_kwh=0.25) or LIGHTNING_COSTS_USD_PER_KWH=0.25"
+NO_PRICE = (
+    "no device price: Tariff(usd_per_device_h=2.5) or LIGHTNING_COSTS_USD_PER_DEVICE_H=2.5, or Tariff(provider='aws')"
+)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitPrices:
+    """A tariff's numbers, once its place and its device are known; None where it says nothing.
+
+    Args:
+        gco2e_per_kwh: Carbon intensity.
+        pue: Power usage effectiveness.
+        usd_per_kwh: Price of electricity.
+        usd_per_device_h: Price of a device for an hour.
+        usd_per_node_h: Price of a node for an hour, instead.
+        carbon: Where the intensity is from.
+        hire: Whose the price of devices or nodes is, and what is in it.
+        unpriced: Why there is no price of devices where one was asked for.
+    """
+
+    gco2e_per_kwh: float | None = None
+    pue: float | None = None
+    usd_per_kwh: float | None = None
+    usd_per_device_h: float | None = None
+    usd_per_node_h: float | None = None
+    carbon: str = ""
+    hire: str = ""
+    unpriced: str = NO_PRICE
+
+    @classmethod
+    def of(cls, tariff: Mapping[str, Any]) -> Self:
+        """The rates of a header's tariff: of its figures alone, which no table that changes can alter.
+
+        Args:
+            tariff: `Tariff.as_dict()`, once its device was found.
+        """
+        intensity, row = tariff.get("intensity") or {}, tariff.get("price_row") or {}
+        said = [tariff.get(name) for name in ("provider", "tier", "source", "date")]
+        if row:
+            region = [] if row.get("region", "all") == "all" else [row["region"]]
+            includes = [f"includes {row['includes']}"] if row.get("includes") else []
+            said = [row["provider"], *region, row["tier"], row["gpu"], *includes, row["source"], row["date"]]
+        return cls(
+            gco2e_per_kwh=intensity.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh")),
+            pue=tariff.get("pue"),
+            usd_per_kwh=tariff.get("usd_per_kwh"),
+            usd_per_device_h=tariff.get("usd_per_device_h", row.get("usd_per_device_h")),
+            usd_per_node_h=tariff.get("usd_per_node_h"),
+            carbon=str(intensity.get("source", "given")),
+            hire=", ".join(word for word in said if word),
+            unpriced=str(tariff.get("unpriced") or NO_PRICE),
+        )
+
+    def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
+        """A priced column of what was used; None where the rate or the amount is missing.
+
+        Args:
+            column: One of `PRICED`.
+            used: Physical amounts by column.
+        """
+        energy_j, device_s, node_s = (used.get(name) for name in BASE_COLUMNS)
+        if column == "co2e_g":
+            known = energy_j is not None and self.gco2e_per_kwh is not None
+            return carbon_g(energy_j, self.gco2e_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
+        if column == "electricity_usd":
+            known = energy_j is not None and self.usd_per_kwh is not None
+            return electricity_price_usd(energy_j, self.usd_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
+        if self.usd_per_node_h is not None:
+            return None if node_s is None else rental_usd(node_s, self.usd_per_node_h)
+        if self.usd_per_device_h is None or device_s is None:
+            return None
+        return rental_usd(device_s, self.usd_per_device_h)
+
+    def base_column(self, column: str) -> str:
+        """The physical column that a priced one is made from."""
+        if column == "cloud_usd":
+            return "device_s" if self.usd_per_node_h is None else "node_s"
+        return "energy_j"
+
+    def reason(self, column: str) -> str | None:
+        """Why these rates cannot price a column; None where they can."""
+        if column == "co2e_g":
+            return NO_PLACE if self.gco2e_per_kwh is None else None
+        if column == "electricity_usd":
+            return NO_ELECTRICITY if self.usd_per_kwh is None else None
+        return self.unpriced if self.usd_per_node_h is None and self.usd_per_device_h is None else None
+
+    def method(self, column: str) -> str:
+        """How a column is got: its rate and where that is from."""
+        overhead = f"PUE {self.pue:g}" if self.pue else "IT energy alone: no PUE was given"
+        if column == "co2e_g":
+            return f"{self.gco2e_per_kwh:g} g/kWh ({self.carbon}); {overhead}"
+        if column == "electricity_usd":
+            return f"{self.usd_per_kwh:g} USD/kWh; {overhead}"
+        if self.usd_per_node_h is not None:
+            price = f"{self.usd_per_node_h:g} USD per node and hour"
+        else:
+            price = f"{self.usd_per_device_h:g} USD per device and hour"
+        return ": ".join(filter(None, (price, self.hire)))
+
+    def price_key(self, column: str) -> tuple[float | None, ...]:
+        """What tells two attempts apart that are priced differently in a column."""
+        if column == "co2e_g":
+            return (self.gco2e_per_kwh, self.pue)
+        if column == "electricity_usd":
+            return (self.usd_per_kwh, self.pue)
+        return (self.usd_per_device_h, self.usd_per_node_h)
+
+
+@final
+class PriceHistory:
+    """What a run's attempts are priced by.
+
+    Attempts of equal rates are one: their amounts are added up first and priced once.
+
+    Args:
+        attempts: A header's: each with the `tariff` that it is under, what the run had `used` by its begin, what of
+            that was `lost`, and the number of the attempt that it `resumed`.
+        tariff: The header's own, for attempts that have none.
+    """
+
+    def __init__(self, attempts: Sequence[Mapping[str, Any]], tariff: Mapping[str, Any]) -> None:
+        self._attempts = attempts or [{}]
+        self.rates = [UnitPrices.of(attempt.get("tariff") or tariff) for attempt in self._attempts]
+
+    def amount(self, column: str, used: Mapping[str, Amount], attempt: int | None = None) -> Amount:
+        """A priced column at a point of the run.
+
+        Args:
+            column: One of `PRICED`.
+            used: Totals of the physical columns at the point.
+            attempt: Number of the attempt that made it; the last one by default.
+        """
+        last = len(self.rates) - 1 if attempt is None else attempt
+        groups = self._groups(column, last)
+        if len(groups) == 1:
+            return self.rates[last].amount(column, used)
+        parts = []
+        for numbers in groups:
+            spent = {
+                name: _sum(_less(used.get(name) if n == last else self._used(n + 1, name), self._used(n, name))
+                           for n in numbers)
+                for name in NEEDS[column]
+            }  # fmt: skip
+            parts.append(self.rates[numbers[0]].amount(column, spent))
+        return _sum(parts)
+
+    def lost(self, column: str, attempt: int) -> Amount:
+        """What of a priced column restarts had lost when an attempt began; None where that is unknown."""
+        groups = self._groups(column, attempt)
+        if len(groups) == 1:
+            lost = {name: self._lost(attempt, name) for name in NEEDS[column]}
+            return self.rates[attempt].amount(column, lost)
+        by_attempt = {name: self._lost_of(attempt, name) for name in NEEDS[column]}
+        parts = []
+        for numbers in groups:
+            earlier = [n for n in numbers if n < attempt]
+            spent = {name: None if of is None else _sum(of[n] for n in earlier) for name, of in by_attempt.items()}
+            parts.append(self.rates[numbers[0]].amount(column, spent))
+        return _sum(parts)
+
+    def reason(self, column: str) -> str | None:
+        """Why the run's total of a column cannot be priced; None where it can."""
+        *earlier, last = [rates.reason(column) for rates in self.rates]
+        if last is None and (why := next(filter(None, earlier), None)) is not None:
+            return f"an earlier attempt of this run was not priced ({why}); lightning-costs reprice prices all of it"
+        return last
+
+    def method(self, column: str) -> str:
+        """How the run's total of a column was got."""
+        said = dict.fromkeys(rates.method(column) for rates in self.rates if rates.reason(column) is None)
+        return "; then ".join(said)
+
+    def _groups(self, column: str, last: int) -> list[list[int]]:
+        """Numbers of the attempts up to one, those of equal rates together."""
+        groups: dict[tuple[float | None, ...], list[int]] = {}
+        for number, rates in enumerate(self.rates[: last + 1]):
+            groups.setdefault(rates.price_key(column), []).append(number)
+        return list(groups.values())
+
+    def _used(self, attempt: int, name: str) -> Amount:
+        if attempt == 0:
+            return 0.0
+        amount: Amount = self._attempts[attempt].get("used", {}).get(name)
+        return amount
+
+    def _lost(self, attempt: int, name: str) -> Amount:
+        if attempt == 0:
+            return 0.0
+        lost = self._attempts[attempt].get("lost")
+        amount: Amount = None if lost is None else lost.get(name, 0.0)
+        return amount
+
+    def _lost_of(self, attempt: int, name: str) -> list[Amount] | None:
+        """How much of each earlier attempt was lost when one began: after the checkpoint that it resumed, all."""
+        if attempt == 0:
+            return []
+        total = self._lost(attempt, name)
+        resumed = self._attempts[attempt].get("resumed")
+        if total is None:
+            return None
+        spent = [_less(self._used(n + 1, name), self._used(n, name)) for n in range(attempt)]
+        if resumed is None:
+            return spent if total else [0.0] * attempt
+        kept = self._lost_of(resumed, name)
+        if kept is None:
+            return None
+        if total == self._lost(resumed, name):  # nothing had run since
+            return [*kept, *([0.0] * (attempt - resumed))]
+        after = spent[resumed + 1 :]
+        return [*kept, _less(total, _sum([*kept, *after])), *after]
+
+
+def _less(amount: Amount, other: Amount) -> Amount:
+    return None if amount is None or other is None else amount - other
+
+
+def _sum(amounts: Any) -> Amount:
+    total: Amount = None
+    for amount in amounts:
+        if amount is None:
+            return None
+        total = amount if total is None else total + amount
+    return 0.0 if total is None else total

@@ -1,0 +1,159 @@
+"""A run priced again: carbon and money of every point anew, from what it used and under which tariff."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lightning_costs.pricing.rates import BASE_COLUMNS, NEEDS, PRICED, PriceHistory, UnitPrices
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.record import RunRecord
+
+if TYPE_CHECKING:
+    import polars
+
+
+def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
+    """The run as if it had been recorded under a tariff.
+
+    Args:
+        run: The record.
+        tariff: Prices and place; where it names a provider, each attempt's device is looked up.
+
+    Returns:
+        The record with carbon and money of every point, of lost work, and their reasons and methods, anew. Columns of
+        its own that a user priced by an indicator of theirs stay as they are.
+    """
+    header = reprice_header(run.header, tariff)
+    points = price_points(run.points, header)
+    last = points.row(-1, named=True) if points.height else {}
+    for name in header["priced"]:
+        if last and last[name] is None and name not in header["missing"]:
+            need = UnitPrices.of(header["tariff"]).base_column(name)
+            header["missing"][name] = f"{need} is missing, and the price is made from it"
+            header["methods"].pop(name, None)
+    return replace(run, header=header, points=points)
+
+
+def priced_columns(header: Mapping[str, Any]) -> list[str]:
+    """Columns that are functions of the tariff: those that a run's header names; all of them where it names none."""
+    return [str(name) for name in header.get("priced", PRICED)]
+
+
+def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
+    """A run's header under another tariff: declarations, attempts, what is missing and how the rest was got."""
+    declared = dict(header["indicators"])
+    priced = priced_columns(header)
+    for name in PRICED:
+        if name not in declared:  # the run was recorded without them
+            declared[name] = PRICED[name].as_dict()
+            priced = [*priced, *([name] if name not in priced else [])]
+    attempts = [
+        {**attempt, "tariff": tariff.for_device(_device(attempt, header)).as_dict()}
+        for attempt in header.get("attempts", ())
+    ]
+    own = attempts[-1]["tariff"] if attempts else tariff.for_device(_device({}, header)).as_dict()
+    history = PriceHistory(attempts, own)
+    for number, attempt in enumerate(attempts):
+        if number and attempt.get("lost") is not None:
+            attempt["lost"] = lost_priced_at_attempt(history, number, attempt["lost"], priced)
+    missing, methods = missing_and_methods(history, priced, header.get("missing", {}), header.get("methods", {}))
+    return {
+        **header,
+        "indicators": declared,
+        "attempts": attempts,
+        "tariff": own,
+        "priced": priced,
+        "missing": missing,
+        "methods": methods,
+    }
+
+
+def lost_priced_at_attempt(
+    history: PriceHistory, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]
+) -> dict[str, Amount]:
+    """What restarts had lost when an attempt began, priced columns anew; what is absent is 0.
+
+    Args:
+        history: The run's, with this attempt in it.
+        attempt: Its number.
+        lost: By column, as its header has it.
+        priced: Columns to price.
+    """
+    anew = {name: history.lost(name, attempt) for name in priced}
+    return {name: amount for name, amount in {**lost, **anew}.items() if amount != 0}
+
+
+def missing_and_methods(
+    history: PriceHistory, priced: Sequence[str], missing: Mapping[str, str], methods: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Why columns are missing, and how the others were got, the priced ones anew."""
+    missing = {name: why for name, why in missing.items() if name not in priced}
+    methods = {name: how for name, how in methods.items() if name not in priced}
+    for name in priced:
+        lacking = next((need for need in NEEDS[name] if need in missing), None)
+        why = history.reason(name) if lacking is None else f"needs {lacking}: {missing[lacking]}"
+        if why is None:
+            methods[name] = history.method(name)
+        else:
+            missing[name] = why
+    return missing, methods
+
+
+def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
+    """The points of a run with the priced columns that follow from its header.
+
+    Args:
+        points: [points] rows.
+        header: The run's, whose attempts say which tariff each was under, and at which row each began.
+    """
+    import polars
+
+    names = [name for name in (*BASE_COLUMNS, "total_s", "nodes") if name in points.columns]
+    used: list[dict[str, Amount]] = points.select(names).to_dicts() if names else [{}] * points.height
+    priced = priced_amounts(used, header)
+    return points.with_columns([polars.Series(name, amounts, polars.Float64) for name, amounts in priced.items()])
+
+
+def priced_amounts(
+    used: Sequence[Mapping[str, Amount]], header: Mapping[str, Any], *, first: int = 0
+) -> dict[str, list[Amount]]:
+    """The priced columns of points, by name.
+
+    Args:
+        used: [points]: what each had used, by column.
+        header: The run's.
+        first: Row of the first of them.
+    """
+    attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
+    history = PriceHistory(attempts, header.get("tariff", {}))
+    begins = [(attempt["row"], number) for number, attempt in enumerate(attempts) if "row" in attempt] or [(0, 0)]
+    rows = [row for row, _ in begins]
+    used = [_with_node_s(at, attempts) for at in used]
+    return {
+        name: [
+            history.amount(name, at, begins[max(0, bisect_right(rows, row) - 1)][1])
+            for row, at in enumerate(used, start=first)
+        ]
+        for name in priced_columns(header)
+    }
+
+
+def _with_node_s(used: Mapping[str, Amount], attempts: Sequence[Mapping[str, Any]]) -> Mapping[str, Amount]:
+    """What a point had used; `node_s`, which earlier versions did not write, where nodes stayed as many."""
+    if "node_s" in used or len({attempt.get("nodes") for attempt in attempts}) > 1:
+        return used
+    total_s, nodes = used.get("total_s"), used.get("nodes")
+    return {**used, "node_s": None if total_s is None or nodes is None else total_s * nodes}
+
+
+def _device(attempt: Mapping[str, Any], header: Mapping[str, Any]) -> str | None:
+    """Which device an attempt trained on, by the name that it reports; 'cpu' for nodes without accelerators."""
+    if attempt.get("device"):
+        return str(attempt["device"])
+    setup = header.get("setup") or {}
+    found = (setup.get("hardware") or {}).get("device") or ("cpu" if setup.get("device") == "cpu" else None)
+    return None if found is None else str(found)

@@ -1,0 +1,335 @@
+"""The tariff: what turns joules and device-seconds into carbon and money. What nobody gave stays missing."""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, final
+
+from lightning_costs.pricing.carbon_intensity import CarbonIntensity, close_matches, lookup_carbon_intensity
+from lightning_costs.pricing.price_table import (
+    EVERYWHERE,
+    PriceRow,
+    find_price,
+    load_price_table,
+    parse_price_rows,
+    warn_if_stale,
+)
+from lightning_costs.pricing.rates import (
+    NO_ELECTRICITY,
+    NO_PLACE,
+    NO_PRICE,
+    carbon_g,
+    electricity_price_usd,
+    rental_usd,
+)
+from lightning_costs.records.missing import Missing
+
+PREFIX = "LIGHTNING_COSTS_"
+_NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
+#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that nobody knows.
+_LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")}
+#: Fields that only make sense together come from one source: never one source's country with another's region.
+_GROUPS = (
+    ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh"),
+    ("pue",),
+    (
+        "provider",
+        "tier",
+        "price_region",
+        "usd_per_device_h",
+        "usd_per_node_h",
+        "source",
+        "date",
+        "price_row",
+        "unpriced",
+    ),
+    ("prices",),
+    ("usd_per_kwh",),
+)
+#: Fields that are no single text or number, and so come from no environment variable.
+_NESTED = ("prices", "price_row", "unpriced")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff:
+    """Prices and carbon intensity under which physical amounts are priced.
+
+    Args:
+        country: ISO 3166-1 code of two or three letters, or the country's name; its grid's carbon intensity is looked
+            up offline.
+        region: State, province or bidding zone within the country, by ISO 3166-2 code (`US-CA`) or name.
+        cloud: Cloud provider whose regions have published intensities (`gcp`).
+        cloud_region: That provider's region.
+        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; wins over the place.
+        pue: Power usage effectiveness of the data centre, at least 1. Where it is not given, carbon and
+            electricity are those of the IT energy alone, and the run says so.
+        provider: Whose price this is. Where no price is given beside it, the price table's row for the device that
+            trains is taken.
+        tier: Kind of price ('on_demand', 'spot', 'reserved', 'owned'): a label, or which row of the table.
+        price_region: The provider's region whose price is taken from the table.
+        usd_per_device_h: Price of one allocated device for an hour, in US dollars.
+        usd_per_node_h: Price of one node for an hour, in US dollars; instead of the device's.
+        usd_per_kwh: Price of electricity in US dollars per kWh.
+        source: Where the price is from.
+        date: When it was read, as YYYY-MM-DD.
+        prices: Rows of a price table of one's own; they go before the shipped ones.
+        price_row: The table's row that `for_device` found.
+        unpriced: Why `for_device` found none.
+
+    Raises:
+        ValueError: For an unknown place or provider, a price that is not above zero, a PUE below 1, or prices that
+            contradict each other.
+
+    Example:
+        >>> Tariff(gco2e_per_kwh=50.0, pue=1.2).co2e_g(3.6e6)
+        60.0
+        >>> Tariff(usd_per_device_h=0.0)
+        Traceback (most recent call last):
+        ValueError: usd_per_device_h must be a finite number above 0, got 0.0; leave it out where it is unknown
+    """
+
+    country: str | None = None
+    region: str | None = None
+    cloud: str | None = None
+    cloud_region: str | None = None
+    gco2e_per_kwh: float | None = None
+    pue: float | None = None
+    provider: str | None = None
+    tier: str = "on_demand"
+    usd_per_device_h: float | None = None
+    usd_per_node_h: float | None = None
+    usd_per_kwh: float | None = None
+    source: str | None = None
+    date: str | None = None
+    price_region: str | None = None
+    prices: Sequence[PriceRow] = ()
+    price_row: PriceRow | None = None
+    unpriced: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            least, wanted = _LEAST.get(name, (0.0, "above 0"))
+            if not number or value < least or (value == 0 and name not in _LEAST):
+                raise ValueError(
+                    f"{name} must be a finite number {wanted}, got {value!r}; leave it out where it is unknown"
+                )
+        if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
+            raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
+        object.__setattr__(self, "prices", tuple(self.prices))
+        if self._takes_a_row and self.price_row is None:
+            self._check_provider()
+        if self.region is not None and self.country is None:
+            raise ValueError(f"region={self.region!r} needs country= beside it")
+        if self.cloud_region is not None and self.cloud is None:
+            raise ValueError(f"cloud_region={self.cloud_region!r} needs cloud= beside it")
+        if self.country is not None or self.cloud is not None:
+            lookup_carbon_intensity(self.country, self.region, self.cloud, self.cloud_region)
+
+    @property
+    def _takes_a_row(self) -> bool:
+        """Whether the price table is asked: a provider was named, and no price."""
+        return self.provider is not None and self.usd_per_device_h is None and self.usd_per_node_h is None
+
+    def _rows(self) -> tuple[PriceRow, ...]:
+        return (*self.prices, *load_price_table())
+
+    def _check_provider(self) -> None:
+        """What can be told before a device is known is told at once: a provider, tier or region of no row."""
+        rows = self._rows()
+        if self.provider not in {row.provider for row in rows}:
+            rows = (*rows, *user_prices())
+        own = "for a price of your own give usd_per_device_h= or usd_per_node_h=, source= and date=, or [[prices]] rows"
+        known = sorted({row.provider for row in rows})
+        if self.provider not in known:
+            close = ", ".join(close_matches(str(self.provider), known))
+            raise ValueError(
+                f"provider {self.provider!r} is unknown: the price table has {', '.join(known)}; near: {close}; {own}"
+            )
+        rows = tuple(row for row in rows if row.provider == self.provider)
+        if self.tier not in (tiers := {row.tier for row in rows}):
+            raise ValueError(f"no price of {self.provider} is {self.tier!r}: it has {', '.join(sorted(tiers))}; {own}")
+        regions = {row.region for row in rows}
+        if self.price_region is not None and not regions & {self.price_region, EVERYWHERE}:
+            close = ", ".join(close_matches(self.price_region, regions))
+            raise ValueError(
+                f"no price of {self.provider} is in price_region={self.price_region!r}; near: {close}; {own}"
+            )
+
+    def for_device(self, reported: str | None, *, warn: bool = True) -> Tariff:
+        """The tariff with the price of the device that trains, where a provider was named.
+
+        Args:
+            reported: The device's name as torch or NVML reports it; 'cpu' where nodes train without accelerators,
+                None where nobody knows.
+            warn: Whether to say that a price is old, or that there is none.
+
+        Returns:
+            This tariff with the table's row in `price_row`, or why there is none in `unpriced`.
+
+        Example:
+            >>> priced = Tariff(provider="aws").for_device("NVIDIA H100 80GB HBM3")
+            >>> priced.price_row.usd_per_device_h, priced.price_row.includes
+            (6.88, '1/8 of p5.48xlarge (vCPUs, memory, disk)')
+            >>> Tariff(provider="aws").for_device("NVIDIA H100 PCIe").unpriced
+            "no price of 'H100 PCIe' (reported as 'NVIDIA H100 PCIe') at aws, on_demand; there are: B200, ..."
+        """
+        if not self._takes_a_row:
+            return self
+        if self.price_row is not None and reported is not None and self.price_row.is_of(reported):
+            return self
+        rows = self._rows()
+        if self.provider not in {row.provider for row in rows}:
+            rows = (*user_prices(), *rows)
+        assert self.provider is not None, "a row is taken where a provider is named"
+        try:
+            if reported is None:
+                raise Missing("nobody knows which device trains, so its price cannot be looked up", warn=True)
+            row = find_price(rows, reported, provider=self.provider, tier=self.tier, region=self.price_region)
+        except Missing as missing:
+            return replace(self, price_row=None, unpriced=str(missing))
+        if warn:
+            warn_if_stale(row)
+        return replace(self, price_row=row, unpriced=None)
+
+    def intensity(self) -> CarbonIntensity:
+        """Carbon intensity in force, with its source.
+
+        Raises:
+            Missing: Where neither a place nor a figure was given.
+        """
+        if self.gco2e_per_kwh is not None:
+            return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
+        if self.country is None and self.cloud is None:
+            raise Missing(NO_PLACE)
+        return lookup_carbon_intensity(self.country, self.region, self.cloud, self.cloud_region)
+
+    def co2e_g(self, energy_j: float) -> float:
+        """Carbon in grams of CO2 equivalent: energy x PUE x intensity (`lightning_costs.pricing.rates.carbon_g`)."""
+        return carbon_g(energy_j, self.intensity().gco2e_per_kwh, self.pue)
+
+    def electricity_usd(self, energy_j: float) -> float:
+        """Price of the electricity in US dollars: energy x PUE x price."""
+        if self.usd_per_kwh is None:
+            raise Missing(NO_ELECTRICITY)
+        return electricity_price_usd(energy_j, self.usd_per_kwh, self.pue)
+
+    def cloud_usd(self, *, device_s: float, node_s: float) -> float:
+        """Price of the allocated hardware in US dollars: device-hours (or node-hours) x price."""
+        if self.usd_per_node_h is not None:
+            return rental_usd(node_s, self.usd_per_node_h)
+        if self.usd_per_device_h is not None:
+            return rental_usd(device_s, self.usd_per_device_h)
+        if self.price_row is not None:
+            return rental_usd(device_s, self.price_row.usd_per_device_h)
+        raise Missing(self.unpriced or NO_PRICE, warn=self.unpriced is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a header: what was given, the intensity it resolved to, the price row that was found."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, ())}
+        if self.prices:
+            given["prices"] = [row.as_dict() for row in self.prices]
+        if self.price_row is not None:
+            given["price_row"] = self.price_row.as_dict()
+            given.pop("prices", None)  # what was taken of them is there
+        try:
+            found = self.intensity()
+        except Missing:
+            return given
+        return given | {"intensity": asdict(found)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Tariff:
+        """A tariff from plain data (a header, a TOML table), unknown names refused."""
+        given = {name: value for name, value in data.items() if name != "intensity"}
+        known = {f.name for f in fields(cls)}
+        if strange := sorted(set(given) - known):
+            raise ValueError(f"a tariff has no field {strange[0]!r}; it has {', '.join(sorted(known))}")
+        if "prices" in given:
+            given["prices"] = parse_price_rows(given["prices"])
+        if given.get("price_row") is not None:
+            given["price_row"] = PriceRow.of(given["price_row"])
+        return cls(**given)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Tariff:
+        """A tariff from a TOML file, whose keys are this class's fields, at the top or under `[tariff]`.
+
+        Price rows of one's own are `[[prices]]` there (`lightning_costs.pricing.price_table.PriceRow`).
+        """
+        return cls.from_dict(_read(path))
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Tariff:
+        """A tariff from `LIGHTNING_COSTS_<FIELD>` variables."""
+        environ = os.environ if environ is None else environ
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            text = environ.get(PREFIX + field.name.upper())
+            if not text or field.name in _NESTED:
+                continue
+            try:
+                given[field.name] = float(text) if field.name in _NUMBERS else text
+            except ValueError as error:
+                raise ValueError(f"{PREFIX}{field.name.upper()} must be a number, got {text!r}") from error
+        if "provider" in given:
+            given["prices"] = user_prices(environ)
+        return cls(**given)
+
+    @classmethod
+    def resolve(cls, given: Tariff | None = None, environ: Mapping[str, str] | None = None) -> Tariff:
+        """The tariff in force: the argument, else environment variables, else the user's file.
+
+        The file is `LIGHTNING_COSTS_TARIFF`, else `lightning-costs/tariff.toml` under the user's configuration
+        folder. Each group of fields (place, PUE, device price, price rows, electricity price) comes from the first
+        source that gives any of it.
+        """
+        environ = os.environ if environ is None else environ
+        sources = [given or cls(), cls.from_environment(environ)]
+        if (path := _user_file(environ)) is not None:
+            sources.append(cls.from_file(path))
+        nothing = cls()
+        chosen: dict[str, Any] = {}
+        for group in _GROUPS:
+            for source in sources:
+                values = {name: getattr(source, name) for name in group}
+                if any(values[name] != getattr(nothing, name) for name in group):
+                    chosen |= values
+                    break
+        return replace(nothing, **chosen)
+
+
+def _user_file(environ: Mapping[str, str]) -> Path | None:
+    """The user's tariff file: the named one, or the one in the configuration folder where it is there."""
+    if named := environ.get(PREFIX + "TARIFF"):
+        return Path(named)
+    home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
+    path = Path(home) / "lightning-costs" / "tariff.toml"
+    return path if path.is_file() else None
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    if "tariff" not in data:
+        return data
+    if strange := sorted(set(data) - {"tariff", "prices"}):
+        raise ValueError(f"{path} has {strange[0]!r} beside [tariff]: put it under that")
+    return {**data["tariff"], **({"prices": data["prices"]} if "prices" in data else {})}
+
+
+def user_prices(environ: Mapping[str, str] | None = None) -> tuple[PriceRow, ...]:
+    """Price rows in the user's tariff file."""
+    path = _user_file(os.environ if environ is None else environ)
+    return parse_price_rows(_read(path).get("prices", ())) if path is not None else ()

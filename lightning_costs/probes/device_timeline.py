@@ -1,0 +1,288 @@
+"""The device's side of a training run: step times, and where the device had nothing to do, from events read late."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import Generic, Protocol, Self, TypeVar, final
+
+import torch
+
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import DeviceTime
+
+#: Marks in flight at most. Past that the oldest steps are dropped whole, so that a device far behind stays bounded.
+MOST_EVENTS = 4096
+
+E = TypeVar("E")
+
+
+class EventSource(Protocol[E]):
+    """Moments on one stream that runs its work in order: each happens when everything queued before it is done."""
+
+    def record(self) -> E:
+        """Queue a moment behind what was queued so far."""
+        ...
+
+    def done(self, event: E) -> bool:
+        """Whether it has happened; never waits."""
+        ...
+
+    def between_s(self, earlier: E, later: E) -> float:
+        """Seconds between two moments that have happened."""
+        ...
+
+    def release(self, event: E) -> None:
+        """Nobody asks for this one any more: it may be used again."""
+        ...
+
+
+@final
+class CudaEvents:
+    """Timing events of CUDA, from a pool, on the stream that was current when the first one was recorded.
+
+    That is the compute stream of the loop; passing it on is faster than asking for the current one at every record.
+    Resolution is about half a microsecond (cudaEventElapsedTime).
+
+    Args:
+        device: Which device.
+        follow: Record on the stream that is current at each record instead: for work that changes streams.
+    """
+
+    def __init__(self, device: torch.device | None, *, follow: bool = False) -> None:
+        self._device, self._follow = device, follow
+        self._pool: list[torch.cuda.Event] = []
+        self._stream: torch.cuda.Stream | None = None
+
+    def record(self) -> torch.cuda.Event:
+        """Record an event; one is made only where none is free."""
+        if self._stream is None or self._follow:
+            self._stream = torch.cuda.current_stream(self._device)
+        event = self._pool.pop() if self._pool else torch.cuda.Event(enable_timing=True)
+        event.record(self._stream)
+        return event
+
+    def done(self, event: torch.cuda.Event) -> bool:
+        """Whether the device has passed it."""
+        return bool(event.query())
+
+    def between_s(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
+        """Milliseconds of `elapsed_time` as seconds."""
+        return float(earlier.elapsed_time(later)) / 1e3
+
+    def release(self, event: torch.cuda.Event) -> None:
+        """Back to the pool."""
+        self._pool.append(event)
+
+
+#: What happened at a mark. _ENDED is the end of a batch whose step goes on, or whose step nobody has judged yet.
+_COPYING, _COPIED, _BEGUN, _ENDED, _WARM, _STEADY = range(6)
+#: Set on a mark before which something else than training ran.
+_BROKEN = 8
+
+
+@final
+class DeviceTimeline(Generic[E]):
+    """A tape of marks on the compute stream, read once the device has passed them; nothing is ever waited for.
+
+    A period goes from the end of one optimizer step's work to the end of the next one's, micro-batches included::
+
+        end ─ idle ─ copying ─ transfer ─ copied ─ idle ─ begin ─ work ─ end ─ idle ─ begin ─ work ─ end
+
+    Idle is every gap between the end of one batch's work and the begin of the next one's, less the transfers in it.
+    What lies inside the work counts as busy, so idle is a lower bound: of a gap inside a step, or between `begin` and
+    a first kernel that is launched late, the marks know nothing. A period is dropped whole, from every sum alike,
+    where it is warm-up, where something else ran in it (`interrupted`), or where the tape overflowed. One whose
+    `begin` nobody told has a step time and no idle.
+
+    Args:
+        events: The stream's.
+        most: Marks in flight at most.
+    """
+
+    def __init__(self, events: EventSource[E], most: int = MOST_EVENTS) -> None:
+        self._events, self._most = events, most
+        self._tape: deque[E] = deque()
+        self._kinds: deque[int] = deque()
+        #: Host seconds waited for the batch, one for each `begin` on the tape.
+        self._waits: deque[float] = deque()
+        self._interrupted = 0
+        # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
+        self._step_end: E | None = None
+        self._batch_end: E | None = None
+        self._copying: E | None = None
+        self._at_work = False
+        self._start_period()
+        self._gap_copy_s = 0.0
+        self._start_window()
+
+    @classmethod
+    def attach(cls, setting: ProbeContext) -> Self:
+        """A probe of the setting's CUDA device."""
+        if not setting.on_cuda:
+            raise Missing("device events need a CUDA device")
+        return cls(CudaEvents(setting.device))  # type: ignore[arg-type]
+
+    def detach(self) -> None:
+        """Let the events go."""
+        self._tape.clear()
+        self._kinds.clear()
+        self._waits.clear()
+        self._step_end = self._batch_end = self._copying = None
+
+    # The loop tells ----------------------------------------------------------------------------------------
+
+    def mark_h2d_start(self) -> None:
+        """The batch is about to be copied to the device, on the compute stream."""
+        self._mark(_COPYING)
+
+    def mark_h2d_end(self) -> None:
+        """The copy was queued."""
+        self._mark(_COPIED)
+
+    def begin(self, wait_s: float = 0.0) -> None:
+        """The work on a batch is about to be queued: as late as may be, before its first kernel.
+
+        Args:
+            wait_s: Host seconds that went into waiting for data since the last `end`.
+        """
+        self._mark(_BEGUN | self._interrupted)
+        self._waits.append(wait_s)
+        self._interrupted = 0
+
+    def end(self) -> None:
+        """The work on a batch was queued: as early as may be, after its last kernel."""
+        self._mark(_ENDED | self._interrupted)
+        self._interrupted = 0
+
+    def stepped(self, *, steady: bool) -> None:
+        """The batch that ended last completed an optimizer step; not told while gradients accumulate.
+
+        Args:
+            steady: Whether the step counts: it is no warm-up.
+        """
+        if not self._kinds or self._kinds[-1] & ~_BROKEN != _ENDED:
+            self.end()  # nobody told
+        self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED
+
+    def interrupted(self) -> None:
+        """Something else than training ran (an evaluation, a checkpoint): the period that goes on is no step's."""
+        self._interrupted = _BROKEN
+
+    def _mark(self, kind: int) -> None:
+        if len(self._tape) >= self._most:
+            self._make_room()
+        self._tape.append(self._events.record())
+        self._kinds.append(kind)
+
+    # Reading ------------------------------------------------------------------------------------------------
+
+    def collect(self) -> DeviceTime:
+        """What the device has completed since the last call. When it is called changes no sum over all calls."""
+        self._read()
+        found = DeviceTime(
+            step_times_s=tuple(self._step_times_s),
+            timed_s=self._timed_s,
+            idle_s=self._idle_s,
+            idle_data_s=self._idle_data_s,
+            h2d_s=self._h2d_s,
+        )
+        self._start_window()
+        return found
+
+    def _start_window(self) -> None:
+        self._step_times_s: list[float] = []
+        self._timed_s = self._idle_s = self._idle_data_s = self._h2d_s = 0.0
+
+    def _start_period(self) -> None:
+        #: Whether nothing else ran in the period, and whether the begin of all its work is known.
+        self._whole = self._seen = True
+        self._period_idle_s = self._period_data_s = self._period_h2d_s = 0.0
+
+    def _read(self) -> None:
+        """Read the tape as far as the device is; the stream is in order, so one search finds how far."""
+        tape, kinds, done = self._tape, self._kinds, self._events.done
+        # A batch's end is left until it is known whether it ends a step.
+        judged = len(tape) - (bool(kinds) and kinds[-1] & ~_BROKEN == _ENDED)
+        for _ in range(bisect_left(range(judged), True, key=lambda place: not done(tape[place]))):
+            kind = kinds.popleft()
+            self._whole = self._whole and not kind & _BROKEN
+            self._pass(kind & ~_BROKEN, tape.popleft())
+
+    def _pass(self, kind: int, event: E) -> None:
+        events = self._events
+        if kind == _COPYING:
+            self._forget_copying()
+            self._copying = event
+            return
+        if kind == _COPIED:
+            if self._copying is not None:
+                took_s = events.between_s(self._copying, event)
+                self._period_h2d_s += took_s
+                self._gap_copy_s += 0.0 if self._at_work else took_s
+                self._forget_copying()
+            events.release(event)
+            return
+        if kind == _BEGUN:
+            self._pass_gap(event, self._waits.popleft())
+            events.release(event)
+            return
+        self._seen = self._seen and self._at_work
+        self._at_work, self._gap_copy_s = False, 0.0
+        if self._batch_end is not None and self._batch_end is not self._step_end:
+            events.release(self._batch_end)
+        self._batch_end = event
+        if kind != _ENDED:
+            self._pass_step(event, steady=kind == _STEADY)
+
+    def _pass_gap(self, begin: E, wait_s: float) -> None:
+        """The gap before a batch's work: idle, but for the transfers in it."""
+        if self._batch_end is None or self._at_work:
+            self._seen = False
+        else:
+            idle_s = max(0.0, self._events.between_s(self._batch_end, begin) - self._gap_copy_s)
+            self._period_idle_s += idle_s
+            self._period_data_s += min(idle_s, wait_s)
+        self._at_work = True
+
+    def _pass_step(self, end: E, *, steady: bool) -> None:
+        if self._step_end is not None:
+            if steady and self._whole:
+                period_s = self._events.between_s(self._step_end, end)
+                self._step_times_s.append(period_s)
+                if self._seen:
+                    self._timed_s += period_s
+                    self._idle_s += self._period_idle_s
+                    self._idle_data_s += self._period_data_s
+                    self._h2d_s += self._period_h2d_s
+            self._events.release(self._step_end)
+        self._step_end = end
+        self._start_period()
+
+    def _forget_copying(self) -> None:
+        if self._copying is not None:
+            self._events.release(self._copying)
+            self._copying = None
+
+    def _make_room(self) -> None:
+        """Read what has happened; where that is nothing, drop the oldest step: the next one's period stays whole."""
+        self._read()
+        if len(self._tape) < self._most:
+            return
+        self._forget_copying()
+        if self._batch_end is not None and self._batch_end is not self._step_end:
+            self._events.release(self._batch_end)
+        if self._step_end is not None:
+            self._events.release(self._step_end)
+        self._step_end = self._batch_end = None
+        self._at_work, self._gap_copy_s, self._whole = False, 0.0, False
+        while self._tape:
+            kind, event = self._kinds.popleft() & ~_BROKEN, self._tape.popleft()
+            if kind == _BEGUN:
+                self._waits.popleft()
+            if kind in (_WARM, _STEADY):
+                self._step_end = self._batch_end = event
+                self._start_period()
+                return
+            self._events.release(event)

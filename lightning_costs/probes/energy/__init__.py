@@ -1,0 +1,1 @@
+"""Energy meters: counters, sampled power and models, one file a vendor."""

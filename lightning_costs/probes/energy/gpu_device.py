@@ -1,0 +1,90 @@
+"""Which GPUs this process trains on: as torch knows them, as NVML does (by UUID, never by index), and among ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.records.missing import Missing
+
+if TYPE_CHECKING:
+    import torch
+
+
+def training_devices(setting: ProbeContext) -> list[torch.device]:
+    """CUDA devices that this process trains on: its own, those of the module's parameters and DataParallel's."""
+    import torch
+
+    found = [setting.device] if setting.device is not None else []
+    if setting.module is not None:
+        found += [parameter.device for parameter in setting.module.parameters()]
+        for part in setting.module.modules():
+            if isinstance(part, torch.nn.DataParallel):
+                found += [torch.device("cuda", index) for index in part.device_ids]
+    here = {device.index if device.index is not None else torch.cuda.current_device() for device in found
+            if device.type == "cuda"}  # fmt: skip
+    return [torch.device("cuda", index) for index in sorted(here)]
+
+
+def device_key(devices: Sequence[torch.device]) -> str | None:
+    """What tells the CUDA devices that a rank trains on from the others of its node: equal on ranks that share them.
+
+    A digest, as UUIDs stay out of records. None where torch tells no UUID.
+    """
+    import torch
+
+    uuids = [getattr(torch.cuda.get_device_properties(device), "uuid", None) for device in devices]
+    if not uuids or None in uuids:
+        return None
+    return sha256(" ".join(sorted(map(str, uuids))).encode()).hexdigest()[:16]
+
+
+def nvml_handle(nvml: Any, uuid: str) -> Any:
+    """NVML's handle of the device that torch knows by this UUID."""
+    failures = []
+    for spelled in (f"GPU-{uuid}", uuid, f"MIG-{uuid}"):
+        try:
+            return nvml.nvmlDeviceGetHandleByUUID(spelled)
+        except nvml.NVMLError as error:
+            failures.append(str(error))
+    raise Missing(f"gpu energy: NVML does not know the training device by its UUID ({failures[0]})", warn=True)
+
+
+def whole_gpu(nvml: Any, handle: Any) -> tuple[Any, bool]:
+    """The whole GPU behind a handle, and whether a MIG slice of it trains.
+
+    NVML meters whole GPUs. What a slice draws cannot be told from its neighbours', so that a slice has energy only
+    where it is the only one.
+
+    Raises:
+        Missing: Where other slices share the GPU, or NVML does not say.
+    """
+    try:
+        if nvml.nvmlDeviceIsMigDeviceHandle(handle):
+            handle = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+        elif not nvml.nvmlDeviceGetMigMode(handle)[0]:
+            return handle, False
+    except nvml.NVMLError as error:
+        if error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+            return handle, False  # a device or driver without MIG
+        raise Missing(f"gpu energy: NVML does not say whether a MIG slice trains ({error})", warn=True) from error
+    try:
+        slices = 0
+        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+            try:
+                nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+                slices += 1
+            except nvml.NVMLError as error:
+                if error.value != nvml.NVML_ERROR_NOT_FOUND:
+                    raise
+    except nvml.NVMLError as error:
+        raise Missing(f"gpu energy: NVML does not say what else runs on the MIG device ({error})", warn=True) from error
+    if slices != 1:
+        raise Missing(
+            f"gpu energy: NVML meters the whole GPU, and {slices} MIG slices share it; what one of them draws cannot "
+            "be told. Train on a GPU without MIG, or with a single slice",
+            warn=True,
+        )
+    return handle, True

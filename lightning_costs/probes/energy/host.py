@@ -1,0 +1,166 @@
+"""CPU and RAM energy of this node: RAPL where it can be read, else codecarbon's models, called models.
+
+The one file that touches codecarbon's hardware classes. No tracker, thread, network or lock of its is used.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+import time
+from functools import cache
+from importlib.resources import files
+from typing import Any, final
+
+from lightning_costs.patching.quiet_codecarbon import quiet
+from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.probes.energy import rapl
+from lightning_costs.probes.energy.rapl import RaplEnergy
+from lightning_costs.records.meter_info import MeterInfo
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.units import JOULE_PER_KWH
+
+#: Load is looked at over so long at least.
+_LEAST_LOAD_S = 0.1
+
+
+@cache
+def _thermal_design() -> tuple[str, float]:
+    """CPU model and its thermal design power in watts, as codecarbon's `TDP()` finds them, once a process.
+
+    Its constructor takes 1.5 s: a second for the name (see `cpu_name`), the rest for pandas, which reads the table. Its
+    rules for matching names take anything that has a column `Name`.
+
+    Raises:
+        ValueError: If nobody knows the CPU's name, or codecarbon's table has no number for it.
+    """
+    from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP
+    from codecarbon.core.util import count_cpus, detect_cpu_model
+
+    name = cpu_name() or detect_cpu_model()
+    if not name:
+        raise ValueError("nobody knows this CPU's name")
+    table = files("codecarbon").joinpath("data/hardware/cpu_power.csv").read_text(encoding="utf-8")
+    watts: dict[str, str] = {}
+    for row in csv.DictReader(io.StringIO(table)):
+        watts.setdefault(row["Name"], row["TDP"])  # of a name that it has twice, the first; not each is a number
+    known = TDP._get_matching_cpu(TDP.__new__(TDP), name, {"Name": list(watts)})
+    return name, (float(watts[known]) if known else 0.0) or float(count_cpus() * DEFAULT_POWER_PER_CORE)
+
+
+@final
+class CpuModel:
+    """CPU energy of the node by codecarbon's load model: TDP x (0.1 + 0.9 x load^3), load averaged over a reading."""
+
+    def __init__(self, cpu: Any, model: str, tdp_w: float) -> None:
+        self._cpu, self._model, self._tdp_w = cpu, model, tdp_w
+        self.method = (
+            f"model: codecarbon cpu_load, TDP {tdp_w:g} W for '{model}' (generic where unknown), "
+            "load of every process on this node; RAPL is not readable here"
+        )
+        with quiet():
+            cpu.start()
+        self._seen_s = time.perf_counter()
+        #: Power where load was looked at last; the model's least until then.
+        self._power_w = 0.1 * tdp_w
+        #: Joules that were told since load was looked at.
+        self._told_j = 0.0
+
+    def joules(self) -> float:
+        """CPU energy since the last call, in joules.
+
+        The system counts CPU time in ticks of 10 ms: over a few of them load is noise, so that until there are enough
+        the last power goes on, and is made good after.
+        """
+        now_s = time.perf_counter()
+        elapsed_s = now_s - self._seen_s
+        if elapsed_s < _LEAST_LOAD_S:
+            told_j, self._told_j = self._told_j, max(self._told_j, self._power_w * elapsed_s)
+            return self._told_j - told_j
+        _, energy = self._cpu.measure_power_and_energy(elapsed_s)
+        self._seen_s = now_s
+        spent_j = float(energy.kWh) * JOULE_PER_KWH
+        self._power_w = spent_j / elapsed_s
+        owed_j, self._told_j = spent_j - self._told_j, max(0.0, self._told_j - spent_j)
+        return max(0.0, owed_j)
+
+    def metering(self) -> MeterInfo:
+        """How it was got."""
+        return MeterInfo(
+            method="model",
+            instrument="codecarbon cpu_load",
+            error_j=None,
+            detail=f"TDP {self._tdp_w:g} W for '{self._model}' (generic where unknown) x (0.1 + 0.9 x load^3), load of "
+            "every process on this node averaged over each reading; nobody can bound a model's error; RAPL is not "
+            "readable here",
+            facts={"tdp_w": self._tdp_w},
+        )
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+
+@final
+class RamConstant:
+    """RAM energy of the node: a constant power for the installed memory, by codecarbon, times time."""
+
+    def __init__(self, power_w: float) -> None:
+        self._power_w = power_w
+        self.method = f"constant: codecarbon RAM model, {power_w:g} W from the installed memory"
+        self._read_s = time.perf_counter()
+
+    def joules(self) -> float:
+        """RAM energy since the last call, in joules."""
+        now_s = time.perf_counter()
+        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        return self._power_w * elapsed_s
+
+    def metering(self) -> MeterInfo:
+        """How it was got."""
+        return MeterInfo(
+            method="constant",
+            instrument="codecarbon RAM model",
+            error_j=None,
+            detail=f"{self._power_w:g} W from the installed memory, busy or not; nobody can bound a constant's error",
+            facts={"ram_w": self._power_w},
+        )
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+
+def cpu_meter() -> RaplEnergy | CpuModel:
+    """A meter of this node's CPUs.
+
+    Raises:
+        Missing: Where codecarbon cannot model this machine.
+    """
+    if (counter := rapl.packages()) is not None:
+        return counter
+    try:
+        with quiet():
+            from codecarbon.external.hardware import CPU
+
+            model, tdp_w = _thermal_design()
+            cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
+        return CpuModel(cpu, model, tdp_w)
+    except Exception as error:
+        raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
+
+
+def ram_meter() -> RaplEnergy | RamConstant:
+    """A meter of this node's memory.
+
+    Raises:
+        Missing: Where codecarbon cannot model this machine.
+    """
+    if (counter := rapl.memory()) is not None:
+        return counter
+    try:
+        with quiet():
+            from codecarbon.external.ram import RAM
+
+            return RamConstant(float(RAM().total_power().W))
+    except Exception as error:
+        raise Missing(f"ram energy: codecarbon cannot model this machine ({error!r})", warn=True) from error

@@ -1,0 +1,1 @@
+"""Memory: what is held by kind, and storages followed through a step."""

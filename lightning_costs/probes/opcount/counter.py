@@ -1,0 +1,704 @@
+"""The step census: operators of training steps, counted once for each kind, some again at random; others repeat them.
+
+The census only watches: every operator runs as it is, with the arguments it was given, and compiled code runs compiled.
+A step that counting makes fail runs again without (`StepOpCounter.give_up`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal, Self, cast, final
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_costs.patching.fail_safe import raised_on_purpose
+from lightning_costs.probes.batch import Signature
+from lightning_costs.probes.context import Count, ProbeContext
+from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
+from lightning_costs.probes.memory.tensors import tensors_by_kind
+from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
+from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
+from lightning_costs.probes.opcount.sampling import RecountSchedule
+from lightning_costs.probes.opcount.step_kinds import PendingKinds, StepKind, at_any_moment
+from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum, Vector
+from lightning_costs.probes.opcount.triton import watch_triton_launches
+from lightning_costs.probes.parameters import in_shards
+from lightning_costs.probes.repeat_steps import compiled_graphs
+from lightning_costs.records.missing import Missing, type_only
+
+_log = logging.getLogger("lightning_costs")
+
+#: After so many kinds no more are counted for being new: a stream of ever-new lengths must stay cheap.
+MOST_CENSUSES = 64
+
+Quantity = Literal[
+    "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
+]
+_PLACE: dict[Quantity, int] = {
+    "flop": 0,
+    "recomputed_flop": 1,
+    "mac": 2,
+    "access_bytes": 3,
+    "calls": 4,
+    "forward_flop": 5,
+    "forward_mac": 6,
+    "forward_elements": 7,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOpCounts:
+    """Operators of one batch's work.
+
+    Args:
+        step: All of it: forward, backward, update.
+        forward: The first forward pass of it.
+        flop_by_dtype: Floating-point operations by the number format that the operators were given.
+        uncounted: Calls of operators that no formula covers, by operator.
+        samples: Samples in the batch; None where it does not tell.
+    """
+
+    step: OpCounts
+    forward: OpCounts
+    flop_by_dtype: Mapping[str, int]
+    uncounted: Mapping[str, int]
+    samples: int | None
+
+    def values(self) -> Vector:
+        """By quantity, in the order of their places."""
+        step, forward = self.step, self.forward
+        of_step = (step.flop, step.recomputed_flop, step.mac, step.access_bytes, step.calls)
+        return (*of_step, forward.flop, forward.mac, forward.elements)
+
+
+def force_eager() -> AbstractContextManager[None]:
+    """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch below 2.6
+        return nullcontext()
+    return cast("AbstractContextManager[None]", torch.compiler.set_stance("force_eager"))
+
+
+#: Why steps are not counted, for people.
+OFF = "counting is off (count='off', or LIGHTNING_COSTS_COUNT=0)"
+UNSEEN = (
+    "compiled code ran, and what its kernels read, write and hold is not seen: count='eager' runs counted steps "
+    "eagerly instead, which changes last digits"
+)
+_OLD_TORCH = (
+    f"torch {torch.__version__} cannot count compiled code as it runs: a later one does "
+    "(seen on 2.13), or count='eager' lets counted steps run eagerly, which changes last digits"
+)
+_GAVE_UP = (
+    "a step raised {} while its operators were counted, and none is counted since: count='off' or "
+    "LIGHTNING_COSTS_COUNT=0 trains without counting"
+)
+
+
+def compiled_parts(module: nn.Module | None) -> bool:
+    """Whether parts of a module are compiled, by `torch.compile(part)` or `part.compile()`."""
+    return module is not None and any(
+        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
+        for part in module.modules()
+    )
+
+
+def may_compile(module: nn.Module | None) -> bool:
+    """Whether a step may run compiled code: parts of the module are compiled, or anything else in this process is."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo is None:
+        return False
+    backends = getattr(dynamo, "cached_backends", {})
+    return any(backend is not None for backend in backends.values()) or compiled_parts(module)
+
+
+def runs_as_ever(module: nn.Module | None) -> bool:
+    """Whether torch runs compiled code as it would without us while its operators are watched, or there is none."""
+    return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
+
+
+def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[str, int]]) -> Counter[str]:
+    """Numbers by name, over all batches of the strata that were counted."""
+    totals: Counter[str] = Counter()
+    for stratum in strata:
+        if stratum.agrees and stratum.counts:
+            for name, calls in of(stratum.counts[0]).items():
+                totals[name] += stratum.batches * calls
+        elif stratum.counts:
+            found: dict[str, float] = {}
+            for count, share in zip(stratum.counts, stratum.shares(), strict=True):
+                for name, number in of(count).items():
+                    found[name] = found.get(name, 0.0) + number * share
+            for name, share_of in found.items():
+                totals[name] += round(share_of)
+    return totals
+
+
+class _Counting:
+    """What both censuses share: whether they may count, and how they stop in the midst of it.
+
+    Args:
+        module: What is trained.
+        count: How operators are counted.
+        busy_s: Returns the seconds of such work so far; None if nobody keeps them.
+    """
+
+    def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
+        self._module, self._eager = module, count == "eager"
+        self._stack: ExitStack | None = None
+        self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment)
+        self._draws = RecountSchedule()
+        began_s = perf_counter()
+        self._busy_s = busy_s or (lambda: perf_counter() - began_s)
+        self._counted_s = 0.0
+        self.batches = 0
+        #: Batches that were counted.
+        self.censuses = 0
+        #: Why nothing is counted.
+        self.failed: str | None = OFF if count == "off" else None
+
+    def _step_s(self, busy_s: float) -> float:
+        return max(0.0, busy_s - self._counted_s) / max(1, self.batches - self.censuses)
+
+    def _is_drawn(self) -> bool:
+        """Whether the batch about to begin was drawn to be counted again; if its turn has passed, draw another one."""
+        if self.batches > self._draws.at:
+            busy_s = self._busy_s()
+            wanted = self._strata.wanted(_PLACE["flop"])
+            self._draws.plan(self.batches - 1, busy_s=busy_s, step_s=self._step_s(busy_s), wanted=wanted)
+        return self.batches == self._draws.at
+
+    def took(self, took_s: float, *, again: bool) -> None:
+        """A batch was counted, which took so long; `again` if one of its kind had been."""
+        self._draws.spent(took_s, self._step_s(self._busy_s()), again=again)
+        self._counted_s += took_s
+
+    @property
+    def added_s(self) -> float:
+        """Seconds that counting added to the batches that were counted."""
+        return max(0.0, self._counted_s - self.censuses * self._step_s(self._busy_s()))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether batches of every kind were counted, and all counts of each kind agree."""
+        return self._strata.agrees
+
+    def estimate(self, quantity: Quantity) -> Estimate:
+        """A quantity over all batches so far, with its interval."""
+        return self._strata.estimate(_PLACE[quantity])
+
+    @property
+    def counted(self) -> int:
+        """Batches whose counts are known."""
+        return self._strata.counted
+
+    @property
+    def uncounted(self) -> Mapping[str, int]:
+        """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
+        return weighted(self._strata, lambda count: count.uncounted)
+
+    def _can_count(self) -> bool:
+        """Whether the user's step runs as ever while it is counted."""
+        if not self._eager and not runs_as_ever(self._module):
+            self.failed = _OLD_TORCH
+        return self.failed is None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether work is being counted."""
+        return self._stack is not None
+
+    def give_up(self, error: Exception) -> bool:
+        """Work that is being counted raised: count no more, neither in it nor later.
+
+        Returns:
+            Whether it was being counted and may have failed for that: then it can be tried without.
+        """
+        stack, self._stack = self._stack, None
+        if stack is None or raised_on_purpose(error):
+            return False
+        stack.close()
+        self.failed = _GAVE_UP.format(type(error).__name__)
+        _log.warning("%s", self.failed)
+        _log.info("what it raised", exc_info=error)
+        return True
+
+
+def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
+    """What was seen of a batch's work."""
+    return StepOpCounts(
+        step=watch.step,
+        forward=watch.forward if watch.forward is not None else watch.step,
+        flop_by_dtype=dict(watch.flop_by_dtype),
+        uncounted=dict(watch.uncounted),
+        samples=samples,
+    )
+
+
+@final
+class StepOpCounter(_Counting):
+    """Counts a step of each kind when it is new, and some again at random; other steps are tallied, one addition each.
+
+    What a step will do is known only when it is done: a GAN trains one network on this batch and the other on the
+    next, of the same shapes. So a step is entered by what is known before (`key`: shapes, position in the
+    accumulation) and booked by what is known after (which optimizers stepped, how many backward passes, nodes of
+    autograd). A kind that was booked but not counted yet waits, and the steps that follow are counted until it is
+    known; one that differs by its nodes alone for a few steps, and where it would come again if it comes in turn.
+
+    Memory of the very first step lacks the optimizer's state, which its end makes: keys counted then are followed
+    once more after it.
+
+    Args:
+        module: What is trained; without it nothing is said of memory and module calls.
+        optimizers: Returns the optimizers.
+        device: Where memory is followed.
+        count: 'auto'; 'eager' where compiled code is to run eagerly in counted steps; 'off' counts nothing.
+        busy_s: Returns the seconds of training so far.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | None = None,
+        optimizers: Callable[[], Sequence[Any]] = tuple,
+        device: torch.device | None = None,
+        count: Count = "auto",
+        busy_s: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(module, count, busy_s)
+        self._optimizers, self._device = optimizers, device
+        self._graphs = compiled_graphs()
+        self._last: tuple[Hashable, Stratum[StepOpCounts] | None, Vector] | None = None
+        self._held: list[Stratum[StepOpCounts] | None] = []
+        self._content: Hashable = None
+        self._seen: set[Hashable] = set()
+        self._again: set[Hashable] = set()
+        self._waiting = PendingKinds()
+        #: Steps that were counted as their kind was new.
+        self._new = 0
+        #: What the step in work was entered by.
+        self._entered: Hashable = None
+        #: What the last step's work was, and with which keys each work was looked for.
+        self._work: Hashable = None
+        self._looked_for: set[tuple[Hashable, Hashable]] = set()
+        self._drawn = False
+        self._fresh: StepOpCounts | None = None
+        self._lost = 0
+        self._updated = False
+        self._following: StorageTracker | None = None
+        self._watch: OpCounterMode | None = None
+        self._memory: StepMemory | None = None
+        self._memory_is_early = True
+        self._first_kind: Hashable = None
+        #: The first counted step.
+        self.first: StepOpCounts | None = None
+        #: Operators that no formula covers; the counts are lower bounds where there are any.
+        self.missing_formulas: tuple[str, ...] = ()
+        self._products = False
+        #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
+        self.compiled = False
+        #: Module calls of the first counted forward pass.
+        self.calls: ModuleCallRecorder | None = None
+        #: Whether the first counted forward pass should leave an example to repeat.
+        self.keep_example = False
+
+    @classmethod
+    def attach(cls, setting: ProbeContext) -> Self:
+        """A census for the module in training."""
+        if setting.module is None:
+            raise Missing("no module was given: nothing to count operators of")
+        busy_s = setting.accounts.train_s if setting.accounts is not None else None
+        # Optimizers may be wrapped later.
+        return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count, busy_s)
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+    # Counting -----------------------------------------------------------------------------------------------
+
+    def should_count(self, key: Hashable) -> bool:
+        """Whether the step about to begin should be counted."""
+        if key is self._content and self.batches < self._next:
+            return False
+        if self.failed is not None:
+            return False
+        self._entered = key
+        self._drawn = self._is_drawn()
+        new = key not in self._seen or (key, self._work) not in self._looked_for  # another fold, another optimizer
+        wanted = (
+            self._drawn
+            or (new and self._new < MOST_CENSUSES)
+            or (self._updated and key in self._again)
+            or self.batches == self._waiting.due(self.batches)
+            or self._seeks
+        )
+        if wanted:
+            return self._can_count()
+        self._content = key if self._updated else None
+        return False
+
+    @property
+    def _seeks(self) -> bool:
+        """Whether steps like the last one are counted until one is of a kind that waits."""
+        awaited = self._waiting.may_be_next(self._entered)
+        if awaited == "new":
+            return self._new < MOST_CENSUSES
+        return awaited == "varied" and self._draws.left_s(self._busy_s(), varies=True) >= 0
+
+    @property
+    def _next(self) -> int:
+        """The next batch that may have to be counted, as far as it is known."""
+        if self._waiting and self._seeks:
+            return self.batches
+        due = self._waiting.due(self.batches)
+        return self._draws.at if due is None else min(due, self._draws.at)
+
+    @contextmanager
+    def counting(self, key: Hashable, samples: int | None = None, *, follow: bool = True) -> Iterator[None]:
+        """Count the step inside; a step that raises counts for nothing.
+
+        Args:
+            key: What is known of the step before it.
+            samples: Samples in its batch.
+            follow: Whether storages are followed, too, if the key is new.
+        """
+        self._fresh = None
+        calls = watch = follows = None
+        stack = ExitStack()
+        try:
+            if self.calls is None and self._module is not None and self._may_watch_calls():
+                calls = ModuleCallRecorder(self._module, keep_example=self.keep_example)
+            if follow and (key not in self._seen or key in self._again):  # of one seen before, counts are enough
+                follows = self._follow()
+            watch = OpCounterMode(
+                weights=self._module.parameters() if self._module is not None else (),
+                lifetimes=follows,
+                first_backward=calls.stop if calls is not None else None,
+                gathered=self._gathered(),
+            )
+            stack.enter_context(force_eager() if self._eager else nullcontext())
+            stack.enter_context(calls or nullcontext())
+            stack.enter_context(watch_triton_launches(watch.launched))
+            stack.enter_context(watch)
+        except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
+            self.failed = type_only("a step could not be watched", error)
+            watch = None
+            stack.close()
+        self.censuses += 1
+        if watch is None:
+            yield
+            return
+        self._stack, self._following, self._watch = stack, follows, watch
+        try:
+            yield
+            self.refresh_kinds()
+        finally:
+            gave_up = self._stack is None
+            self._stack = self._following = self._watch = None
+            stack.close()
+            memory = follows.close() if follows is not None else None
+        if gave_up:
+            return
+        if not self._drawn:
+            self._new += key not in self._seen or self._waiting.for_new
+        self._seen.add(key)
+        self._looked_for.add((key, self._work))
+        if watch.failed is not None:
+            self.failed = watch.failed
+        if calls is not None:
+            self.calls = calls
+        if self._runs_compiled(watch):
+            self.compiled = True  # storages of compiled code are made and dropped unseen
+            self._memory = None
+        elif memory is not None:
+            self._remember(key, memory)
+        self._fresh = counted(watch, samples)
+
+    def knows(self, key: Hashable) -> bool:
+        """Whether a step of this key was counted."""
+        return key in self._seen
+
+    def _may_watch_calls(self) -> bool:
+        """Whether no code is compiled in the step: torch.compile would trace what watches calls into the user's graph.
+
+        Where something else in the process is compiled, a counted step has to show that this training is not.
+        """
+        if self._eager or not may_compile(self._module):
+            return True
+        return self.censuses > 0 and not self.compiled and not compiled_parts(self._module)
+
+    def _runs_compiled(self, watch: OpCounterMode) -> bool:
+        if self._eager:
+            return False
+        return self.compiled or watch.compiled or compiled_graphs() != self._graphs or compiled_parts(self._module)
+
+    def give_up(self, error: Exception) -> bool:
+        """As `_Counting.give_up`; what follows storages stops too."""
+        gave_up = super().give_up(error)
+        if gave_up:
+            self._following = self._watch = None
+        return gave_up
+
+    def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
+        return self._module.parameters if self._module is not None and in_shards(self._module) else None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs inside is none of the step's work: other steps of its kind do not repeat it."""
+        watch = self._watch
+        if watch is None or watch.away:
+            yield
+            return
+        watch.away = True
+        try:
+            yield
+        finally:
+            watch.away = False
+
+    def _follow(self) -> StorageTracker | None:
+        if self._module is None or self._device is None:
+            return None
+        follows = StorageTracker(self._device, allocator(self._device))
+        follows.track("other", self._module.buffers())
+        self._hold(follows)
+        return follows
+
+    def _hold(self, follows: StorageTracker) -> None:
+        assert self._module is not None
+        for kind, tensors in tensors_by_kind(self._module, self._optimizers()):
+            follows.track(kind, tensors)
+
+    def refresh_kinds(self) -> None:
+        """Inside a counted step: what is a gradient or a state now is known as one from here on."""
+        if self._following is None:
+            return
+        try:
+            self._hold(self._following)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._following, self.failed = None, type_only("a look inside a counted step failed", error)
+
+    def _remember(self, key: Hashable, memory: StepMemory) -> None:
+        early = not self._updated
+        if early:
+            self._again.add(key)
+        else:
+            self._again.discard(key)
+        if self._memory is None or (self._memory_is_early and not early):
+            self._memory = memory
+        elif self._memory_is_early == early:
+            self._memory = self._memory.joined(memory)
+        self._memory_is_early = self._memory_is_early and early
+
+    # Booking ------------------------------------------------------------------------------------------------
+
+    def record_batch(self, kind: Hashable) -> bool:
+        """Add a batch's work to the totals: `kind` is everything that decides how much it was.
+
+        Args:
+            kind: A `StepKind`, or anything else; None if nothing is known of the batch.
+
+        Returns:
+            Whether the work is known; if not, it is added as soon as a step of the kind was counted.
+        """
+        self.batches += 1
+        last, fresh = self._last, self._fresh
+        if last is not None and last[0] is kind and fresh is None:
+            _, stratum, features = last
+        elif kind is None:
+            self._lost += 1
+            return False
+        else:
+            features = kind.features if isinstance(kind, StepKind) else (1.0,)
+            stratum = self._strata.stratum(kind, features)
+            self._last = (kind, stratum, features)
+        self._strata.book(stratum, features)
+        self._held.append(stratum)
+        if fresh is not None:
+            self._fresh = None
+            self._strata.count(stratum, fresh, features=features, drawn=self._drawn)
+            if self.first is None:
+                self.first, self._first_kind = fresh, kind
+            self._products = self._products or fresh.step.flop > 0
+            if fresh.uncounted.keys() - set(self.missing_formulas):
+                self.missing_formulas = tuple(sorted({*self.missing_formulas, *fresh.uncounted}))
+        if stratum is None:
+            return False
+        known = bool(stratum.counts)
+        self._work = kind.work if isinstance(kind, StepKind) else None
+        if known:
+            self._looked_for.add((self._entered, self._work))
+        self._waiting.came(kind, self._entered, self.batches - 1, known=known, counted=fresh is not None)
+        return known
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the batch booked last was of a known kind, and none waits to be counted."""
+        last = self._last
+        return last is not None and last[1] is not None and bool(last[1].counts) and not self._seeks
+
+    @property
+    def quiet(self) -> int:
+        """Batches like the last one that may follow before one that may have to be counted."""
+        return max(0, self._next - self.batches) if self.failed is None else sys.maxsize
+
+    def repeat(self, n: int) -> None:
+        """Book and settle so many batches more like the last one, outside warm-up."""
+        assert self._last is not None, "repeatable comes before repeat"
+        _, stratum, features = self._last
+        self.batches += n
+        self._strata.book(stratum, features, n, n)
+
+    def commit(self, *, steady: bool) -> None:
+        """A step is complete: its batches count for the rates, or were warm-up."""
+        if steady:
+            for stratum in self._held:
+                self._strata.steady(stratum)
+        self._held.clear()
+        if not self._updated:
+            self._updated, self._content = True, None
+
+    # What is known ------------------------------------------------------------------------------------------
+
+    def total(self, quantity: Quantity, *, steady: bool = False) -> float:
+        """A quantity over all batches so far; `steady` for those outside warm-up. Exact where counts agree."""
+        return self._strata.total(_PLACE[quantity], steady=steady)
+
+    def typical(self, quantity: Quantity) -> Estimate | None:
+        """A quantity of one batch of the first counted one's shapes: the mean over those, openings of epochs apart."""
+        kind, place = self._first_kind, _PLACE[quantity]
+        if not isinstance(kind, StepKind):
+            return self._strata.mean(place, lambda other: other == kind)
+
+        def alike(other: Hashable) -> bool:
+            return isinstance(other, StepKind) and other.signature == kind.signature
+
+        usual = self._strata.mean(place, lambda other: alike(other) and not other.moment)  # type: ignore[attr-defined]
+        return usual or self._strata.mean(place, alike)
+
+    @property
+    def flop_by_dtype(self) -> Counter[str]:
+        """Floating-point operations so far by number format, in counted kinds of batches."""
+        return weighted(self._strata, lambda count: count.flop_by_dtype)
+
+    @property
+    def waiting(self) -> int:
+        """Batches of which nothing is known that could be counted, or all of them before any was."""
+        return self._lost if self._strata.counted else self.batches
+
+    @property
+    def predicted(self) -> int:
+        """Batches of kinds that were never counted."""
+        return sum(stratum.batches for stratum in self._strata.unknown.values()) + self._strata.rest
+
+    @property
+    def saw_no_products(self) -> bool:
+        """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
+        return self.first is not None and not self._products
+
+    @property
+    def memory(self) -> StepMemory | None:
+        """Memory inside counted steps: those after the first update, where there are any."""
+        return self._memory
+
+    @property
+    def memory_is_early(self) -> bool:
+        """Whether only steps before the first update were followed: the optimizer's state is not in them."""
+        return self._memory_is_early
+
+
+def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:
+    """Reads a CUDA device's allocator: bytes in tensors now, and the most so far; no counter is reset."""
+    if device.type != "cuda":
+        return None
+
+    def read() -> tuple[int, int]:
+        in_use = torch.cuda.memory_stats_as_nested_dict(device)["allocated_bytes"]["all"]
+        return in_use["current"], in_use["peak"]
+
+    return read
+
+
+@final
+class EvalOpCounter(_Counting):
+    """Operators of evaluation batches: each shape counted at its first batch, and some again at random."""
+
+    def __init__(
+        self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
+    ) -> None:
+        super().__init__(module, count, busy_s)
+        self._told: Stratum[StepOpCounts] | None = None
+
+    @classmethod
+    def attach(cls, setting: ProbeContext) -> Self:
+        """A census for the module in training."""
+        if setting.module is None:
+            raise Missing("no module was given: nothing to count operators of")
+        accounts = setting.accounts
+        busy_s = (lambda: accounts.read()["evaluate"]) if accounts is not None else None
+        return cls(setting.module, setting.count, busy_s)
+
+    def detach(self) -> None:
+        """Nothing is held."""
+
+    def before(self, signature: Signature, loader: Hashable = None) -> AbstractContextManager[None] | None:
+        """A batch is about to be evaluated.
+
+        Args:
+            signature: Its shapes.
+            loader: Tells loaders apart.
+
+        Returns:
+            What to enter around it where it is to be counted.
+        """
+        kind = StepKind(signature, loader)
+        stratum = self._strata.get(kind)
+        again = stratum is not None and bool(stratum.counts)
+        drawn = self.failed is None and self._is_drawn()
+        self.batches += 1
+        new = not again and self._strata.counted < MOST_CENSUSES
+        self._told = self._strata.stratum(kind, kind.features)
+        self._strata.book(self._told, kind.features)
+        if self.failed is None and (drawn or new) and self._can_count():
+            return self._counting(kind, drawn=drawn, again=again)
+        return None
+
+    @contextmanager
+    def _counting(self, kind: StepKind, *, drawn: bool, again: bool) -> Iterator[None]:
+        watch = OpCounterMode()
+        self.censuses += 1
+        began_s = perf_counter()
+        with ExitStack() as stack:
+            stack.enter_context(force_eager() if self._eager else nullcontext())
+            stack.enter_context(watch_triton_launches(watch.launched))
+            stack.enter_context(watch)
+            self._stack = stack
+            try:
+                yield
+            finally:
+                gave_up, self._stack = self._stack is None, None
+        self.took(perf_counter() - began_s, again=again)
+        if watch.failed is None and not gave_up:
+            count = counted(watch, None)
+            self._strata.count(self._strata.stratum(kind, kind.features), count, features=kind.features, drawn=drawn)
+
+    def left(self) -> None:
+        """The batch told last was fetched and left: nothing was done on it."""
+        self.batches -= 1
+        if self._told is not None:
+            self._strata.remove(self._told)
+
+    @property
+    def unknown(self) -> int:
+        """Batches of which nothing can be told: all of them until one was counted."""
+        return 0 if self._strata.counted else self.batches
+
+    @property
+    def flop(self) -> float:
+        """Floating-point operations so far."""
+        return self._strata.total(_PLACE["flop"])

@@ -1,0 +1,264 @@
+"""The operators of one step, watched as they run: products, memory accesses, launches, phases, storages."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any, NamedTuple, final
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
+from lightning_costs.probes.memory.tensors import storages
+from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
+from lightning_costs.probes.opcount.formulas.registry import Formulas
+from lightning_costs.records.missing import type_only
+
+#: Operators whose result is the weight that they were given, in another format or layout.
+_RECASTS = frozenset(("aten._to_copy", "aten.clone", "aten.to", "aten.contiguous"))
+#: Files whose functions run a forward pass again during the backward pass.
+_RECOMPUTERS = (
+    "torch/utils/checkpoint.py",
+    "deepspeed/runtime/activation_checkpointing/checkpointing.py",
+    "fairscale/nn/checkpoint/checkpoint_activations.py",
+)
+
+
+#: How torch.compile names its pointwise and reduction kernels (torch/_inductor/codegen/triton.py).
+_FUSED = ("triton_poi_", "triton_red_", "triton_per_", "triton_for_")
+
+
+@dataclass(slots=True)
+class OpCounts:
+    """Counts of one step, or of a part of it.
+
+    Args:
+        flop: Executed floating-point operations.
+        recomputed_flop: Those among them that ran a forward product a second time.
+        mac: Multiply-accumulates.
+        access_bytes: Bytes read and written.
+        calls: Operators that touched memory (views and allocations launch nothing).
+        elements: Output elements of products with a weight.
+    """
+
+    flop: int = 0
+    recomputed_flop: int = 0
+    mac: int = 0
+    access_bytes: int = 0
+    calls: int = 0
+    elements: int = 0
+
+
+class _Operator(NamedTuple):
+    """What is known of an operator before its calls."""
+
+    name: str
+    recasts: bool
+    #: Whether a formula may tell its work.
+    computes: bool
+    #: Whether it needs none.
+    plain: bool
+
+
+@final
+class OpCounterMode(TorchDispatchMode):
+    """Counts the operators that run while it is on. Each runs as it is, with the arguments it was given.
+
+    Args:
+        weights: The parameters: products with them are the building blocks.
+        lifetimes: Follows storages too; None counts only.
+        first_backward: Called once, when the first backward pass begins.
+        counts: Whether operators are counted; False follows storages alone.
+        gathered: Tells the weights of this moment, where they are in shards and put together only while in use.
+    """
+
+    #: Operators of higher order (flex attention, Triton kernels) pass through as they are.
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing compiles in a census; to forbid it, torch would import its compiler: seconds of the user's run."""
+        return False
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled code compiles and runs as it would without us; of it, the operators that it calls are seen."""
+        return True
+
+    def __init__(
+        self,
+        *,
+        weights: Iterable[torch.Tensor] = (),
+        lifetimes: StorageTracker | None = None,
+        first_backward: Callable[[], None] | None = None,
+        counts: bool = True,
+        gathered: Callable[[], Iterable[torch.Tensor]] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._formulas = Formulas()
+        self._operators: dict[Any, _Operator] = {}
+        self._weights = {storage._cdata for storage in storages(weights)}
+        self._gathered = gathered
+        self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._lifetimes = lifetimes
+        self._first_backward = first_backward
+        self._counts = counts
+        self._running = 0
+        self._phase: Phase = "forward"
+        self._recomputing = False
+        #: The whole step.
+        self.step = OpCounts()
+        #: The first forward pass: up to the first backward pass.
+        self.forward: OpCounts | None = None
+        self.flop_by_dtype: Counter[str] = Counter()
+        self.uncounted: Counter[str] = Counter()
+        #: Why counting stopped, if it did.
+        self.failed: str | None = None
+        #: Whether code that torch.compile wrote called an operator.
+        self.compiled = False
+        #: Whether what runs is none of the step's: it is neither counted nor followed.
+        self.away = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
+            return func(*args, **kwargs)
+        inputs: list[torch.Tensor] | None = None
+        if self.failed is None and not self.away:
+            try:
+                if not self.compiled and "torch._inductor" in sys.modules:
+                    self.compiled = _is_compiled(sys._getframe().f_back)
+                inputs = self._before(func, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
+                self.failed = type_only("a step could not be watched", error)
+        self._running += 1
+        try:
+            out = func(*args, **kwargs)
+        finally:
+            self._running -= 1
+        if inputs is not None:
+            try:
+                self._after(func, args, kwargs, inputs, out)
+            except Exception as error:  # noqa: BLE001 - as above
+                self.failed = type_only(f"{func} could not be watched", error)
+        return out
+
+    def launched(self, kernel: str) -> None:
+        """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
+
+        Of torch.compile's own kernels only templates hold products; the others are named after what they are.
+        """
+        if not self._running and not kernel.startswith(_FUSED):
+            self.uncounted[f"triton.{kernel}"] += 1
+
+    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        inputs = given(args, kwargs)
+        self._turn(func, inputs)
+        return inputs
+
+    def _turn(self, func: Any, inputs: list[torch.Tensor]) -> None:
+        """Tell the phase of the operator about to run.
+
+        Backward is what the autograd engine runs. After it comes the optimizer, until an operator with a gradient to
+        record says that another forward pass has begun (SAM's second one, the other network of a GAN). A view says
+        nothing: frameworks detach the loss when all is over.
+        """
+        if torch._C._current_graph_task_id() != -1:
+            if self.forward is None:
+                self.forward = copy(self.step)
+                if self._first_backward is not None:
+                    self._first_backward()
+            self._enter("backward", torch.is_grad_enabled() and _under_a_recomputer())
+        elif self._phase != "forward":
+            computes = torch.is_grad_enabled() and not getattr(func, "is_view", False)
+            again = computes and any(tensor.requires_grad for tensor in inputs)
+            self._enter("forward" if again else "optimizer", False)
+
+    def _enter(self, phase: Phase, recomputing: bool) -> None:
+        was, self._phase = self._phase, phase
+        recomputed, self._recomputing = self._recomputing and not recomputing, recomputing
+        if self._lifetimes is not None and (phase != was or recomputed):
+            self._lifetimes.set_phase(phase)
+
+    def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
+        outputs = output_tensors(out)
+        if self._counts:
+            self._count(func, args, kwargs, inputs, outputs, out)
+        if self._lifetimes is not None:
+            activation = self._phase == "forward" or self._recomputing
+            self._lifetimes.on_op(inputs, outputs, activation=activation)
+
+    def _count(
+        self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], outputs: list[Any], out: Any
+    ) -> None:
+        tally, operator = self.step, self._operators.get(func) or self._meet(func)
+        if operator.recasts and self._has_weight(inputs):
+            self._recast(outputs)
+        work = self._formulas.work(func, args, kwargs, out) if operator.computes else None
+        access_bytes = bytes_accessed(func, args, kwargs, outputs)
+        tally.access_bytes += access_bytes
+        tally.calls += access_bytes > 0 or work is not None
+        if work is None:
+            if not operator.plain:
+                self.uncounted[operator.name] += 1
+            return
+        tally.flop += work.flop
+        tally.mac += work.mac
+        tally.recomputed_flop += work.flop if self._recomputing else work.recomputed_flop
+        floating = next((tensor for tensor in inputs if tensor.is_floating_point() or tensor.is_complex()), None)
+        if floating is not None:
+            convolution = "+conv" if "conv" in operator.name else ""  # TF32 has a switch of its own for them
+            self.flop_by_dtype[str(floating.dtype).removeprefix("torch.") + convolution] += work.flop
+        if outputs and self._phase == "forward" and self._has_weight(inputs):
+            tally.elements += outputs[0].numel()
+
+    def _meet(self, func: Any) -> _Operator:
+        name = str(getattr(func, "_overloadpacket", func))
+        computes, plain = self._formulas.apply(func), self._formulas.plain(func)
+        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain)
+        return operator
+
+    def _recast(self, outputs: list[torch.Tensor]) -> None:
+        """A weight in another format is the same weight, for as long as it lives: addresses are used again."""
+        for storage in storages(outputs):
+            identity = storage._cdata
+            self._weights.add(identity)
+            self._casts[identity] = weakref.ref(storage, partial(self._gone, identity))
+
+    def _gone(self, identity: int, _: object) -> None:
+        self._weights.discard(identity)
+        self._casts.pop(identity, None)
+
+    def _has_weight(self, inputs: list[torch.Tensor]) -> bool:
+        if self._gathered is not None:  # anew: where a weight was, there may be an activation by now
+            self._weights = {storage._cdata for storage in storages(self._gathered())} | self._casts.keys()
+        return any(storage._cdata in self._weights for storage in storages(inputs))
+
+
+def _is_compiled(caller: FrameType | None) -> bool:
+    """Whether torch.compile wrote the code that calls an operator; autograd calls some from threads without frames."""
+    name = caller.f_globals.get("__name__") if caller is not None else None
+    return isinstance(name, str) and name.startswith("torch._inductor.")
+
+
+def _under_a_recomputer() -> bool:
+    """Whether the operator runs inside activation checkpointing: looked for up to the call of the autograd engine.
+
+    With `create_graph=True` the backward pass itself runs with gradients on, so that alone does not tell.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code: CodeType = frame.f_code
+        if code.co_name == "_engine_run_backward":
+            return False
+        if code.co_filename.replace("\\", "/").endswith(_RECOMPUTERS):
+            return True
+        frame = frame.f_back
+    return False

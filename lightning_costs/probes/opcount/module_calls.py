@@ -1,0 +1,150 @@
+"""Which modules one forward pass calls, with how many rows, and an example of the pass to repeat later."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock, get_ident
+from typing import Any, Self, final
+
+from torch import nn
+
+from lightning_costs.probes.example_batch import MOST_EXAMPLE_BYTES, Example, example_of
+from lightning_costs.probes.memory.tensors import tensors_in
+from lightning_costs.records.missing import type_only
+
+
+@final
+class ModuleCallRecorder:
+    """Watches the calls of a module and its submodules for one forward pass.
+
+    It watches `nn.Module.__call__` rather than hooking each module: whoever copies or saves a module in that pass gets
+    nothing of ours with it.
+
+    Args:
+        module: The root.
+        keep_example: Whether the arguments of the outermost call are copied to the host.
+    """
+
+    def __init__(self, module: nn.Module, *, keep_example: bool = False) -> None:
+        self._module = module
+        self._keep = keep_example
+        self._known: set[int] = set()
+        self._thread = 0
+        #: Calls that are open.
+        self.depth = 0
+        self._on = True
+        self._kept: Example | None = None
+        #: How often each module was called.
+        self.counts: Counter[nn.Module] = Counter()
+        #: Rows that each module was given: elements of its first floating-point tensor over its last dimension.
+        self.rows: Counter[nn.Module] = Counter()
+        #: Modules with parameters that were called from outside of any other, in order.
+        self.outermost: list[nn.Module] = []
+        self.failed: str | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._known = {id(module) for module in self._module.modules()}
+            self._thread = get_ident()
+            _listen(self)
+        except Exception as error:  # noqa: BLE001 - a module that does not tell its parts is still trained
+            self.failed = type_only("the module's parts are unknown", error)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _unlisten(self)
+        self._known.clear()
+        self._on = False
+
+    def stop(self) -> None:
+        """What follows is not the first forward pass: SAM's second one, recomputation."""
+        self._on = False
+
+    def begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A module is called in some thread: whether it is one of those that are watched."""
+        if id(module) not in self._known or get_ident() != self._thread:
+            return False
+        self.depth += 1
+        if not self._on:
+            return True
+        try:
+            self.counts[module] += 1
+            first = next((t for t in tensors_in([*args, *kwargs.values()]) if t.is_floating_point() and t.ndim), None)
+            if first is not None and not first.is_nested and first.shape[-1]:
+                self.rows[module] += first.numel() // first.shape[-1]
+            if self.depth == 1 and next(module.parameters(), None) is not None:
+                self.outermost.append(module)
+                if self._keep and self._kept is None:
+                    self._kept = example_of(module, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
+            self.give_up(error)
+        return True
+
+    def give_up(self, error: Exception) -> None:
+        """A call could not be looked at: nothing more is noted."""
+        self.failed, self._on = type_only("calls could not be noted", error), False
+
+    @property
+    def example(self) -> Example | None:
+        """The outermost call, where the first forward pass had just one module to call."""
+        return self._kept if not self.why_no_example else None
+
+    @property
+    def why_no_example(self) -> str:
+        """Why the pass cannot be repeated; empty where it can."""
+        if not self._keep:
+            return "no example of a forward pass was kept"
+        if self.failed is not None:
+            return self.failed
+        names = list(dict.fromkeys(type(module).__name__ for module in self.outermost))
+        if not names:
+            return "the step calls no module with parameters: define forward() and call it in training_step"
+        if len(dict.fromkeys(self.outermost)) > 1:
+            return (
+                f"the step calls {' and '.join(names)} one after the other: "
+                "define forward() and call it in training_step as self(...)"
+            )
+        if self._kept is None:
+            return f"the arguments of {names[0]} hold more than {MOST_EXAMPLE_BYTES >> 30} GiB"
+        return ""
+
+
+_lock = Lock()
+_listeners: tuple[ModuleCallRecorder, ...] = ()
+_original: Callable[..., Any] = nn.Module.__call__
+_in_place = False
+
+
+def _listen(calls: ModuleCallRecorder) -> None:
+    global _listeners, _original, _in_place
+    with _lock:
+        _listeners = (*_listeners, calls)
+        if not _in_place:
+            _original, _in_place = nn.Module.__call__, True
+            nn.Module.__call__ = _called  # type: ignore[method-assign]
+
+
+def _unlisten(calls: ModuleCallRecorder) -> None:
+    """The last one gives the method back, unless somebody wrapped ours meanwhile: then it only calls through."""
+    global _listeners, _in_place
+    with _lock:
+        _listeners = tuple(each for each in _listeners if each is not calls)
+        if not _listeners and _in_place and nn.Module.__call__ is _called:
+            nn.Module.__call__, _in_place = _original, False  # type: ignore[method-assign]
+
+
+def _called(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    seen: list[ModuleCallRecorder] = []
+    try:
+        seen += [calls for calls in _listeners if calls.begins(module, args, kwargs)]
+    except Exception as error:  # noqa: BLE001 - the user's forward pass goes on
+        for calls in _listeners:
+            calls.give_up(error)
+    if not seen:
+        return _original(module, *args, **kwargs)
+    try:
+        return _original(module, *args, **kwargs)
+    finally:
+        for calls in seen:
+            calls.depth -= 1

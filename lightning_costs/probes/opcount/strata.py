@@ -1,0 +1,548 @@
+"""Totals over batches of which some were counted: exact where the counts agree, else an estimate with its interval.
+
+Batches fall into strata by all that is known of them without counting. Within a stratum, batches that were counted
+because they came first stand for themselves once batches drawn at random were counted, too; these share the others by
+the order in which they came. A stratum without a count is predicted from the features of the counted ones, by the least
+squares model that foretells counts which were left out best (PRESS; Allen 1974). Intervals are those of stratified
+sampling (Cochran, Sampling Techniques, 1977, sections 5.3 and 8.5: successive differences, as batches come in order).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, final
+
+import numpy
+from numpy.typing import NDArray
+
+from lightning_costs.records.forecast import student_t
+
+#: Share of intervals that hold the truth.
+COVERAGE = 0.95
+#: Half of an interval that is short enough, as a share of its total.
+WANTED = 0.02
+#: Strata that are told apart; batches of further ones are predicted from their features alone.
+MOST_STRATA = 256
+#: Counts kept of one stratum: of more, every second one drawn is forgotten, and those left stand for more.
+MOST_COUNTS = 512
+#: Drawn counts of a stratum from which its own variance is taken; below, that of all strata together.
+_ENOUGH_COUNTS = 4
+
+T = TypeVar("T")
+Vector = tuple[float, ...]
+_Sums = tuple[NDArray[numpy.float64], float, float]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A total or a mean over all batches.
+
+    Args:
+        amount: The estimate; an int for integer counts that are exact.
+        half_width: Half the length of its 95 % interval.
+        counted: Batches that were counted.
+        batches: Batches there were.
+        exact: Whether every stratum was counted, and all counts of each agree.
+    """
+
+    amount: float
+    half_width: float
+    counted: int
+    batches: int
+    exact: bool
+
+    def per(self, parts: float) -> Estimate:
+        """The same of one of so many equal parts."""
+        return replace(self, amount=self.amount / parts, half_width=self.half_width / parts)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval: no count is below 0."""
+        return max(0.0, self.amount - self.half_width)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.amount + self.half_width
+
+
+@final
+class Stratum(Generic[T]):
+    """Batches that nothing told apart before one of them was counted.
+
+    Args:
+        key: What tells them from others.
+        features: What a prediction may use; the first is 1.
+    """
+
+    __slots__ = ("agrees", "amounts", "batches", "counts", "drawn", "features", "key", "positions", "steady", "values")
+
+    def __init__(self, key: Hashable, features: Vector) -> None:
+        self.key, self.features = key, features
+        self.batches = self.steady = 0
+        self.counts: list[T] = []
+        self.values: list[Vector] = []
+        self.positions: list[int] = []
+        self.drawn: list[bool] = []
+        self.agrees = True
+        #: What the totals have of it: all batches, and the steady ones.
+        self.amounts: tuple[Vector, Vector] | None = None
+
+    def add(self, count: T, values: Vector, *, drawn: bool) -> None:
+        """Note the count of the batch that was booked last."""
+        if len(self.counts) >= MOST_COUNTS:
+            keep = [not was or n % 2 == 0 for n, was in enumerate(self.drawn)]
+            lists: tuple[list[Any], ...] = (self.counts, self.values, self.positions, self.drawn)
+            for held in lists:
+                held[:] = [each for each, kept in zip(held, keep, strict=True) if kept]
+        self.agrees = self.agrees and (not self.values or values == self.values[0])
+        self.counts.append(count)
+        self.values.append(values)
+        self.positions.append(self.batches)
+        self.drawn.append(drawn)
+
+    def shares(self) -> NDArray[numpy.float64]:
+        """[counts]: how many of the batches each count stands for."""
+        return shares(self.batches, self.positions, self.drawn)
+
+    def totals(self) -> Vector:
+        """Amounts of all batches, by quantity."""
+        if self.agrees:
+            return tuple(self.batches * value for value in self.values[0])
+        totals = self.shares() @ numpy.array(self.values, dtype=float)
+        return tuple(self._exact(n) if self.settles(n) else float(total) for n, total in enumerate(totals))
+
+    def settles(self, quantity: int) -> bool:
+        """Whether all counts agree, or all of those drawn: the others stand for themselves."""
+        if self.agrees:
+            return True
+        first, drawn = self._by_draw(quantity)
+        return len({*first, *drawn}) == 1 or (len(drawn) >= _ENOUGH_COUNTS and len(set(drawn)) == 1)
+
+    def _exact(self, quantity: int) -> float:
+        """The total, if the counts settle it."""
+        first, drawn = self._by_draw(quantity)
+        if not drawn:
+            return self.batches * first[0]
+        return sum(first) + (self.batches - len(first)) * drawn[0]
+
+    def _by_draw(self, quantity: int) -> tuple[list[float], list[float]]:
+        """Amounts of the batches that were counted as they came first, and of those that were drawn."""
+        pairs = list(zip((values[quantity] for values in self.values), self.drawn, strict=True))
+        return [amount for amount, was in pairs if not was], [amount for amount, was in pairs if was]
+
+    def variance(self, amounts: NDArray[numpy.float64], relative: float) -> float:
+        """Variance of the total of `amounts` ([counts]).
+
+        Args:
+            amounts: By count.
+            relative: Relative variance of a batch, if too few were drawn here to tell.
+        """
+        counted = len(amounts)
+        if counted >= self.batches or (self.agrees and not relative):
+            return 0.0
+        weights = self.shares()
+        drawn = numpy.array(self.drawn) if any(self.drawn) else numpy.ones(counted, dtype=bool)
+        weights, amounts = weights[drawn], amounts[drawn]
+        rest = 1 - counted / self.batches
+        if len(amounts) < _ENOUGH_COUNTS:
+            return rest * relative * float(amounts.mean()) ** 2 * float((weights**2).sum())
+        return rest * successive(amounts, weights)
+
+
+def shares(batches: int, positions: Sequence[int], drawn: Sequence[bool]) -> NDArray[numpy.float64]:
+    """How many of so many batches each counted one stands for.
+
+    Args:
+        batches: How many there were.
+        positions: [counts]: which of them were counted, from 1, ascending.
+        drawn: [counts]: whether it was drawn at random; the others stand for themselves, if any was.
+
+    Returns:
+        [counts], which adds up to `batches`.
+
+    Example:
+        >>> shares(100, [1, 30, 60], [False, True, True]).tolist()
+        [1.0, 44.55, 54.45]
+    """
+    at_random = numpy.array(drawn, dtype=bool)
+    if not at_random.any():
+        return numpy.full(len(positions), batches / len(positions))
+    weights = numpy.ones(len(positions))
+    where = numpy.array(positions, dtype=float)[at_random]
+    edges = numpy.concatenate(([0.0], (where[1:] + where[:-1]) / 2, [batches]))
+    weights[at_random] = numpy.diff(edges) * (1 - (~at_random).sum() / batches)
+    return weights
+
+
+def successive(amounts: NDArray[numpy.float64], weights: NDArray[numpy.float64]) -> float:
+    """Variance of a weighted sum of amounts in order, by the differences of neighbours: a trend is no scatter.
+
+    The larger of two: every difference counts alike, as if the order said nothing; or by the weights of its pair, as
+    if the amounts had changed once and for all between the two.
+
+    Example:
+        >>> successive(numpy.array([1.0, 1.0, 3.0, 3.0]), numpy.array([2.0, 2.0, 2.0, 2.0]))
+        10.666666666666666
+    """
+    squares, count = weights**2, len(amounts)
+    differences = numpy.diff(amounts) ** 2 / 2
+    alike = float(differences.mean() * squares.sum())
+    by_pair = float(((squares[1:] + squares[:-1]) / 2 * differences).sum()) * count / (count - 1)
+    return max(alike, by_pair)
+
+
+@final
+class Strata(Generic[T]):
+    """Books batches by stratum, and adds up what they came to.
+
+    Args:
+        values: Quantities of a count.
+        alike: What keys have in common whose batches cost about the same: the uncounted ones are taken for the counted.
+
+    Example:
+        >>> strata: Strata[int] = Strata(lambda count: (count,))
+        >>> for n in range(10):
+        ...     stratum = strata.stratum("step", (1.0,))
+        ...     strata.book(stratum)
+        ...     if n == 0:
+        ...         strata.count(stratum, 7)
+        >>> strata.total(0), strata.estimate(0).exact
+        (70, True)
+    """
+
+    def __init__(self, values: Callable[[T], Vector], alike: Callable[[Hashable], Hashable] = lambda key: key) -> None:
+        self._values, self._alike = values, alike
+        self._means: tuple[int, dict[Hashable, NDArray[numpy.float64]]] = (-1, {})
+        self._strata: dict[Hashable, Stratum[T]] = {}
+        self._changed: set[Stratum[T]] = set()
+        #: Strata without a count.
+        self.unknown: dict[Hashable, Stratum[T]] = {}
+        #: Batches whose stratum is not told apart, and those among them that are steady.
+        self._rest_features: Vector = ()
+        self.rest = self.rest_steady = 0
+        #: Counted batches among the rest: features and values.
+        self._rest_counts: list[tuple[Vector, Vector]] = []
+        self._sums: Vector = ()
+        self._steady_sums: Vector = ()
+        self.counted = 0
+        #: What is asked several times at a point: sums over the uncounted strata, and what they are of.
+        self._sought: dict[bool, tuple[tuple[object, ...], _Sums]] = {}
+        self._model: _Model | None = None
+        self._fitted = -1
+
+    # Booking ------------------------------------------------------------------------------------------------
+
+    def stratum(self, key: Hashable, features: Vector) -> Stratum[T] | None:
+        """The stratum of a key; None if no more are told apart."""
+        found = self._strata.get(key)
+        if found is None and len(self._strata) < MOST_STRATA:
+            found = self._strata[key] = self.unknown[key] = Stratum(key, features)
+        return found
+
+    def get(self, key: Hashable) -> Stratum[T] | None:
+        """The stratum of a key if there is one."""
+        return self._strata.get(key)
+
+    def __iter__(self) -> Iterator[Stratum[T]]:
+        return iter(self._strata.values())
+
+    def book(self, stratum: Stratum[T] | None, features: Vector = (), batches: int = 1, steady: int = 0) -> None:
+        """Note batches of a stratum; of no stratum, if it is None, with the features of one of them."""
+        if stratum is not None:
+            stratum.batches += batches
+            stratum.steady += steady
+            self._changed.add(stratum)
+            return
+        self.rest += batches
+        self.rest_steady += steady
+        before = self._rest_features or (0.0,) * len(features)
+        self._rest_features = tuple(so_far + batches * one for so_far, one in zip(before, features, strict=True))
+
+    def steady(self, stratum: Stratum[T] | None) -> None:
+        """A batch booked before is steady."""
+        if stratum is None:
+            self.rest_steady += 1
+        else:
+            stratum.steady += 1
+            self._changed.add(stratum)
+
+    def count(self, stratum: Stratum[T] | None, count: T, *, features: Vector = (), drawn: bool = False) -> None:
+        """Note what was counted in the batch booked last."""
+        self.counted += 1
+        values = self._values(count)
+        if stratum is None:
+            self._rest_counts.append((features, values))
+            del self._rest_counts[:-MOST_COUNTS]
+            return
+        stratum.add(count, values, drawn=drawn)
+        self.unknown.pop(stratum.key, None)
+        self._changed.add(stratum)
+
+    def remove(self, stratum: Stratum[T]) -> None:
+        """The batch of a stratum that was booked last was none."""
+        if stratum.positions and stratum.positions[-1] == stratum.batches:  # it was counted, at nothing
+            self.counted -= 1
+            for held in (stratum.counts, stratum.values, stratum.positions, stratum.drawn):
+                held.pop()
+            stratum.agrees = len(set(stratum.values)) <= 1
+            if not stratum.values:
+                self.unknown[stratum.key] = stratum
+        stratum.batches -= 1
+        self._changed.add(stratum)
+
+    # Totals -------------------------------------------------------------------------------------------------
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all batches are of strata that were counted, and the counts of each agree."""
+        return not self.unknown and not self.rest and all(stratum.agrees for stratum in self._strata.values())
+
+    def total(self, quantity: int, *, steady: bool = False) -> float:
+        """A quantity over all batches; `steady` for the steady ones."""
+        if self._changed:
+            self._add_up()
+        sums = self._steady_sums if steady else self._sums
+        known = sums[quantity] if sums else 0
+        if not self.unknown and not self.rest:
+            return known
+        return known + self._predicted(quantity, steady=steady)
+
+    def _add_up(self) -> None:
+        """Add to the sums what was booked since: only strata that changed are looked at."""
+        for stratum in self._changed:
+            if not stratum.values and not stratum.amounts:
+                continue
+            n, steady_n = stratum.batches, stratum.steady
+            steady: Vector
+            all_of_it = stratum.totals() if n and stratum.values else (0,) * len(self._sums)
+            if not n or not stratum.values:
+                steady = all_of_it
+            elif stratum.agrees:
+                steady = tuple(steady_n * value for value in stratum.values[0])
+            else:
+                steady = tuple(
+                    total * steady_n // n
+                    if isinstance(total, int) and not total * steady_n % n
+                    else total * steady_n / n
+                    for total in all_of_it
+                )
+            none = (0,) * len(all_of_it)
+            before, steady_before = stratum.amounts or (none, none)
+            self._sums = _moved(self._sums or none, all_of_it, before)
+            self._steady_sums = _moved(self._steady_sums or none, steady, steady_before)
+            stratum.amounts = (all_of_it, steady)
+        self._changed.clear()
+
+    def _predicted(self, quantity: int, *, steady: bool = False) -> float:
+        """What the batches came to that are of no counted stratum."""
+        model, means = self._fit(), self._means_of_alike()
+        if model is None:
+            return 0.0
+        features, batches, _ = self._uncounted(steady=steady)
+        found = max(0.0, model.total(features, quantity)) if batches else 0.0
+        for stratum in self.unknown.values():
+            if (mean := means.get(self._alike(stratum.key))) is not None:
+                found += (stratum.steady if steady else stratum.batches) * float(mean[quantity])
+        return found
+
+    def _means_of_alike(self) -> dict[Hashable, NDArray[numpy.float64]]:
+        """[quantities] of one batch, by what strata have in common of which some were counted."""
+        if self._means[0] != self.counted:
+            groups: dict[Hashable, list[Stratum[T]]] = {}
+            for stratum in self._strata.values():
+                if stratum.values and stratum.batches:
+                    groups.setdefault(self._alike(stratum.key), []).append(stratum)
+            means = {
+                group: numpy.array([s.totals() for s in found], dtype=float).sum(axis=0) / sum(s.batches for s in found)
+                for group, found in groups.items()
+            }
+            self._means = (self.counted, means)
+        return self._means[1]
+
+    def _uncounted(self, *, steady: bool = False) -> _Sums:
+        """Features of all batches of no counted stratum, their number, and the sum of its squares by stratum."""
+        seen = (self.counted, self.rest, self.rest_steady, *((s.batches, s.steady) for s in self.unknown.values()))
+        found = self._sought.get(steady)
+        if found is None or found[0] != seen:
+            found = self._sought[steady] = (seen, self._sum_up(steady=steady))
+        return found[1]
+
+    def _sum_up(self, *, steady: bool) -> _Sums:
+        means = self._means_of_alike()
+        unlike = [stratum for stratum in self.unknown.values() if self._alike(stratum.key) not in means]
+        strata = [(s.steady if steady else s.batches, s.features) for s in unlike]
+        batches = float(sum(n for n, _ in strata))
+        squares = float(sum(n * n for n, _ in strata))
+        features = sum((n * numpy.array(f) for n, f in strata), start=numpy.zeros(len(strata[0][1]) if strata else 0))
+        if self.rest:
+            share = self.rest_steady / self.rest if steady else 1.0
+            rest = numpy.array(self._rest_features) * share
+            features = features + rest if strata else rest
+            batches += self.rest * share
+            squares += self.rest * share
+        return features, batches, squares
+
+    def _fit(self) -> _Model | None:
+        """The model of the counts so far; made anew when there are a tenth more of them."""
+        if self.counted and (self._model is None or self.counted > 1.1 * self._fitted):
+            known = [s for s in self._strata.values() if s.values]
+            means = [(s.features, numpy.array(s.totals()) / s.batches, s.batches) for s in known if s.batches]
+            means += [(features, numpy.array(values), 1) for features, values in self._rest_counts]
+            if means:
+                features, values, batches = zip(*means, strict=True)
+                self._model = _Model(numpy.array(features, dtype=float), numpy.array(values), numpy.array(batches))
+                self._fitted = self.counted
+        return self._model
+
+    def estimate(self, quantity: int) -> Estimate:
+        """A quantity over all batches, with its interval."""
+        parts = self._parts(self, quantity)
+        if self.unknown or self.rest:
+            self._fitted = -1  # with all that was counted
+            model = self._fit()
+            if model is not None:
+                features, batches, squares = self._uncounted()
+                if batches:
+                    parts.append(model.variance(features, quantity, squares))
+                relative, degrees = self._relative(quantity)
+                for stratum in self.unknown.values():
+                    if (mean := self._means_of_alike().get(self._alike(stratum.key))) is not None:
+                        parts.append((relative * (stratum.batches * float(mean[quantity])) ** 2, degrees))
+                    else:
+                        parts.append(((stratum.batches * model.beyond(stratum.features, quantity)) ** 2, math.inf))
+        everything = sum(stratum.batches for stratum in self) + self.rest
+        exact = not self.unknown and not self.rest and _agree(self, quantity)
+        half_width = 0.0 if exact else _half_width(parts)
+        amount = self.total(quantity)
+        return Estimate(amount=amount, half_width=half_width, counted=self.counted, batches=everything, exact=exact)
+
+    def wanted(self, quantity: int) -> float:
+        """Counts that would bring the interval of a total to 2 %; 0 if all counts agree."""
+        found = self.estimate(quantity)
+        if found.exact:
+            return 0.0
+        return self.counted * (found.half_width / (WANTED * found.amount)) ** 2 if found.amount else 0.0
+
+    def mean(self, quantity: int, among: Callable[[Hashable], bool]) -> Estimate | None:
+        """A quantity of one batch, over the counted strata among these keys; None if there are none."""
+        strata = [stratum for stratum in self if stratum.values and stratum.batches and among(stratum.key)]
+        if not strata:
+            return None
+        batches, counted = sum(s.batches for s in strata), sum(len(s.values) for s in strata)
+        found = {values[quantity] for stratum in strata for values in stratum.values}
+        if len(found) == 1:
+            return Estimate(amount=found.pop(), half_width=0.0, counted=counted, batches=batches, exact=True)
+        amount = math.fsum(stratum.totals()[quantity] for stratum in strata) / batches
+        half_width = _half_width(self._parts(strata, quantity)) / batches
+        exact = _agree(strata, quantity)  # the mean of kinds that are each known
+        return Estimate(amount=amount, half_width=half_width, counted=counted, batches=batches, exact=exact)
+
+    def _parts(self, strata: Iterable[Stratum[T]], quantity: int) -> list[tuple[float, float]]:
+        """Variance of each stratum's total, and its degrees of freedom."""
+        relative, degrees = self._relative(quantity)
+        parts = []
+        for stratum in strata:
+            if stratum.values:
+                amounts = numpy.array([values[quantity] for values in stratum.values], dtype=float)
+                own = int(sum(stratum.drawn)) or len(amounts)
+                variance = stratum.variance(amounts, relative)
+                parts.append((variance, 2 * (own - 1) / 3 if own >= _ENOUGH_COUNTS else degrees))
+        return parts
+
+    def _relative(self, quantity: int) -> tuple[float, float]:
+        """Relative variance of batches of one stratum, over all strata, and its degrees of freedom."""
+        squares, degrees = 0.0, 0
+        for stratum in self._strata.values():
+            if len(stratum.values) > 1:
+                amounts = numpy.array([values[quantity] for values in stratum.values], dtype=float)
+                if mean := float(amounts.mean()):
+                    squares += float(((amounts - mean) ** 2).sum()) / mean**2
+                degrees += len(amounts) - 1
+        return (squares / degrees if degrees else 0.0), max(1, degrees)
+
+
+def _moved(sums: Vector, now: Vector, before: Vector) -> Vector:
+    return tuple(total + new - old for total, new, old in zip(sums, now, before, strict=True))
+
+
+def _agree(strata: Iterable[Stratum[T]], quantity: int) -> bool:
+    return all(stratum.settles(quantity) for stratum in strata)
+
+
+def _half_width(parts: Iterable[tuple[float, float]]) -> float:
+    """Half of the interval of a sum of parts, each with its variance and degrees of freedom (Satterthwaite 1946)."""
+    parts = [(variance, degrees) for variance, degrees in parts if variance > 0]
+    variance = math.fsum(part for part, _ in parts)
+    if not variance:
+        return 0.0
+    shares = math.fsum(part**2 / max(1.0, degrees) for part, degrees in parts)
+    degrees = int(min(1e6, variance**2 / shares)) if shares else 10**6
+    return student_t((1 + COVERAGE) / 2, max(1, degrees)) * math.sqrt(variance)
+
+
+@final
+class _Model:
+    """Counts predicted from features: of several linear models the one that foretells left-out counts best.
+
+    Args:
+        features: [counts, features]; the first column is 1.
+        values: [counts, quantities].
+        batches: [counts]: how many batches each stands for.
+    """
+
+    def __init__(
+        self, features: NDArray[numpy.float64], values: NDArray[numpy.float64], batches: NDArray[numpy.int64]
+    ) -> None:
+        count, width = features.shape
+        self._size = numpy.where((size := numpy.abs(values).max(axis=0)) > 0, size, 1.0)
+        self._extent = numpy.where((extent := numpy.abs(features).max(axis=0)) > 0, extent, 1.0)
+        values, features = values / self._size, features / self._extent
+        self._known = features, values
+        mean = (batches @ values) / batches.sum()
+        scatter = (batches @ (values - mean) ** 2) / batches.sum() * count / max(1, count - 1)
+        # Of one or two counts nobody knows how unlike the next one is: as much as it is itself.
+        self._variance = scatter if count > 2 else numpy.maximum(scatter, mean**2)
+        self._degrees = float(max(1, count - 1))
+        self._columns, self._weights, self._inverse = [0], mean[None, :], numpy.array([[1.0 / count]])
+        left_out = scatter.sum()
+        subsets = [[1], [0, width - 1], [0, 1], [0, 1, width - 1], [0, 1, 2], list(range(width))]
+        for columns in subsets if width > 1 else []:
+            chosen = features[:, columns]
+            rank = int(numpy.linalg.matrix_rank(chosen))
+            if count - rank < 2:
+                continue
+            pseudo = numpy.linalg.pinv(chosen)
+            leverage = (chosen * pseudo.T).sum(axis=1)
+            if (leverage > 1 - 1e-9).any():
+                continue
+            weights = pseudo @ values
+            errors = (values - chosen @ weights) / (1 - leverage)[:, None]
+            press = (errors**2).mean(axis=0)
+            if press.sum() < 0.98 * left_out:
+                left_out = press.sum()
+                self._columns, self._weights, self._inverse = columns, weights, pseudo @ pseudo.T
+                self._variance, self._degrees = press, float(count - rank)
+
+    def total(self, features: NDArray[numpy.float64], quantity: int) -> float:
+        """What batches come to whose features add up to these."""
+        chosen = (features / self._extent)[self._columns]
+        return float(chosen @ self._weights[:, quantity] * self._size[quantity])
+
+    def beyond(self, features: Vector, quantity: int) -> float:
+        """How far a batch that lies outside the counted ones may be off: as far as it is from the nearest of those."""
+        one = numpy.array(features) / self._extent
+        known, values = self._known
+        if ((known.min(axis=0) <= one) & (one <= known.max(axis=0))).all():
+            return 0.0
+        nearest = values[((known - one) ** 2).sum(axis=1).argmin(), quantity] * self._size[quantity]
+        return abs(self.total(numpy.array(features), quantity) - float(nearest))
+
+    def variance(self, features: NDArray[numpy.float64], quantity: int, squares: float) -> tuple[float, float]:
+        """Variance of that total, and its degrees of freedom: batches of one stratum err together."""
+        chosen = (features / self._extent)[self._columns]
+        of_one = float(self._variance[quantity]) * float(self._size[quantity]) ** 2
+        return of_one * (squares + float(chosen @ self._inverse @ chosen)), self._degrees

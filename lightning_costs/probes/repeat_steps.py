@@ -1,0 +1,262 @@
+"""Steps just like the one before: each of them is a clock read and a number kept, booked in bulk later."""
+
+from __future__ import annotations
+
+import math
+import sys
+import weakref
+from array import array
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
+
+from lightning_costs.probes.batch import BatchInfo, Signature, inspect_batch
+from lightning_costs.records.time_buckets import TimeBuckets
+
+#: What `RepeatedStepFastPath.events` holds for a backward pass; an optimizer's step is its index.
+BACKWARD = -1
+_SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
+_PLAIN = (list, tuple)
+R = TypeVar("R")
+
+
+def _compiled() -> Mapping[str, int]:
+    """What torch.compile counts in this process; nothing is imported where it was not used."""
+    utils = sys.modules.get("torch._dynamo.utils")
+    return utils.counters["stats"] if utils is not None else {}
+
+
+def compiled_graphs() -> int:
+    """Graphs that torch.compile has made in this process."""
+    return int(_compiled().get("unique_graphs", 0))
+
+
+def same_signature(batch: Any, signature: Signature) -> bool:
+    """Whether a batch has this signature: the common forms without making its own.
+
+    Example:
+        >>> import torch
+        >>> batch = {"input_ids": torch.zeros(8, 16), "labels": torch.zeros(8)}
+        >>> signature = inspect_batch(batch).signature
+        >>> same_signature(batch, signature), same_signature({**batch, "labels": torch.zeros(4)}, signature)
+        (True, False)
+    """
+    tensors = batch.values() if type(batch) is dict else batch if type(batch) in _PLAIN else (batch,)
+    try:
+        if tuple(map(_SHAPE_AND_DTYPE, tensors)) == signature:
+            return True
+    except AttributeError:  # not all of them are tensors
+        pass
+    return inspect_batch(batch).signature == signature
+
+
+#: Nodes that autograd has made in this thread: two steps that made as many ran as many operators with a gradient.
+nodes_made: Callable[[], int] = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
+#: Parameters that are looked at for a gradient.
+_LOOKED_AT = 16
+
+
+@final
+class Gradients:
+    """How many of some parameters have a gradient: layers that were left out, or are frozen now, have none.
+
+    Args:
+        module: What is trained.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._some: list[weakref.ref[nn.Parameter]] = []
+
+    def look(self) -> None:
+        """Choose anew which parameters are looked at: there may be others by now."""
+        try:
+            found = list(self._module.parameters())
+            every = max(1, len(found) // _LOOKED_AT)
+            self._some = [weakref.ref(parameter) for parameter in found[::every]]
+        except Exception:  # noqa: BLE001 - a module that does not tell its parameters: then nothing is known of them
+            self._some = []
+
+    def count(self) -> int:
+        """How many of them have one now."""
+        found = 0
+        for ref in self._some:  # at every step: a generator costs twice as much
+            parameter = ref()
+            if parameter is not None and parameter.grad is not None:
+                found += 1
+        return found
+
+
+@final
+class RepeatedStepFastPath:
+    """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
+
+    Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
+    in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `dispatch`
+    around its work and appends to `events` what happens in it; unless it is `recorded` then, it has to be told in full.
+
+    Args:
+        accounts: The run's accounts; their clock is read at each step's end.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_counted",
+        "_events",
+        "_gradients",
+        "_graphs",
+        "_keep",
+        "_nodes",
+        "_signature",
+        "calls",
+        "events",
+        "gradients",
+        "lead_s",
+        "left",
+        "nodes",
+        "on_record",
+        "recorded",
+        "same",
+        "samples",
+        "tokens",
+        "train_s",
+        "until_s",
+    )
+
+    def __init__(self, accounts: TimeBuckets) -> None:
+        self._accounts = accounts
+        #: What happened in the batch in work: indices of optimizers that stepped, and BACKWARD.
+        self.events: list[int] = []
+        self._events: list[int] = []
+        self._signature: Signature = ()
+        self._counted = _compiled()
+        self._graphs = self._nodes = self._gradients = 0
+        #: Nodes that autograd made for the batch in work, once its work is done.
+        self.nodes = 0
+        #: Tells how many parameters have a gradient; None where nobody asks.
+        self.gradients: Callable[[], int] | None = None
+        #: How many batches may still be noted here, and until when on the accounts' clock.
+        self.left: float = 0
+        self.until_s = math.inf
+        #: Seconds from having a batch to its first backward pass, of all batches since `take_lead_s`; None where
+        #: nobody tells.
+        self.lead_s: float | None = None
+        #: Whether the batch in work looks like the last one.
+        self.same = False
+        #: Whether the batch in work was a step like the last one, and is noted.
+        self.recorded = False
+        self.samples: int | None = None
+        self.tokens: int | None = None
+        self.calls = 0
+        #: Called at each step that is noted.
+        self.on_record: Callable[[], object] | None = None
+        #: What the account `train` held at the end of each step that was noted and not yet booked.
+        self.train_s = array("d")
+        self._keep = self.train_s.append
+
+    def arm(self, seen: BatchInfo, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
+        """A step was told in full: those like it may follow, once `left` allows them."""
+        self._signature, self._events = seen.signature, events
+        self._nodes = self.nodes
+        self._gradients = self.gradients() if self.gradients is not None else 0
+        self.samples, self.tokens = samples, tokens
+        self.calls = sum(event != BACKWARD for event in events)
+        self._counted = _compiled()
+        self._graphs = compiled_graphs()
+
+    def disarm(self) -> None:
+        """The next step has to be told in full."""
+        self.left = 0
+
+    def dispatch(
+        self, alike: Callable[..., R], otherwise: Callable[..., R], failed: Callable[[], object]
+    ) -> Callable[..., R]:
+        """A function around the work on a batch: `alike` where it may be a step like the last one, else `otherwise`.
+
+        The last argument holds what a training step gets, its batch under that name. `failed` is called where noting
+        the step raised, and the exception is handled.
+        """
+
+        def run(*args: Any) -> R:
+            self.recorded = False
+            begun = nodes_made()
+            if self.left > 0:
+                batch = args[-1].get("batch")
+                try:  # the commonest form in this very frame
+                    plain = type(batch) in _PLAIN and tuple(map(_SHAPE_AND_DTYPE, batch)) == self._signature
+                    self.same = plain or same_signature(batch, self._signature)
+                except Exception:  # noqa: BLE001 - a batch that cannot be looked at is told in full, and said there
+                    self.same = False
+                if self.same:
+                    result = alike(*args)
+                    self.nodes = nodes_made() - begun
+                    try:
+                        self.recorded = self._try_record()
+                    except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                        failed()
+                    return result
+            result = otherwise(*args)
+            self.nodes = nodes_made() - begun
+            return result
+
+        return run
+
+    def _try_record(self) -> bool:
+        """The work is done: notes it where it was a step like the last one."""
+        if (
+            self.events != self._events
+            or self.nodes != self._nodes
+            or self._counted.get("unique_graphs", 0) != self._graphs
+            or (self.gradients is not None and self.gradients() != self._gradients)
+        ):
+            return False
+        accounts = self._accounts
+        train_s = accounts.train_s()
+        if accounts.since_s >= self.until_s:
+            return False
+        self._keep(train_s)
+        self.left -= 1
+        self.same = False
+        self.events.clear()
+        if self.on_record is not None:
+            self.on_record()
+        return True
+
+    def mark_backward_start(self) -> None:
+        """The first backward pass of a batch begins: up to here the rank worked by itself. One clock read."""
+        accounts = self._accounts
+        since_s = accounts.since_s
+        accounts.train_s()
+        self.lead_s = (self.lead_s or 0.0) + accounts.since_s - since_s
+
+    def take_lead_s(self) -> float | None:
+        """`lead_s`, which begins anew."""
+        lead_s = self.lead_s
+        if lead_s is not None:
+            self.lead_s = 0.0
+        return lead_s
+
+    def take(self) -> array[float]:
+        """The steps noted since the last call, to be booked; then forget them."""
+        noted, self.train_s = self.train_s, array("d")
+        self._keep = self.train_s.append
+        return noted
+
+    def take_events(self) -> list[int]:
+        """What happened in the batch that is done; then forget it."""
+        happened = self.events.copy()
+        self.events.clear()
+        return happened
+
+
+def summarize_events(events: list[int]) -> tuple[tuple[int, ...], int]:
+    """Which optimizers stepped (in order), and how many backward passes ran.
+
+    Example:
+        >>> summarize_events([BACKWARD, 0, BACKWARD, BACKWARD, 1])
+        ((0, 1), 3)
+    """
+    return tuple(event for event in events if event != BACKWARD), events.count(BACKWARD)

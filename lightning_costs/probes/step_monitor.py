@@ -1,0 +1,376 @@
+"""What is done around a step: operators of new kinds counted, memory looked at in some, warm-up told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from typing import Any, NamedTuple, final
+
+from lightning_costs.probes import batch as batches
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.device_peaks import find_peak
+from lightning_costs.probes.device_timeline import DeviceTimeline
+from lightning_costs.probes.inference import benchmark_inference
+from lightning_costs.probes.memory.tensors import TensorMemory, tensors_in
+from lightning_costs.probes.opcount.counter import EvalOpCounter, StepOpCounter
+from lightning_costs.probes.opcount.step_kinds import Moment, StepKind
+from lightning_costs.probes.pipeline.pipeline import Pipeline
+from lightning_costs.probes.repeat_steps import Gradients, compiled_graphs, nodes_made
+from lightning_costs.records.inference import Inference
+from lightning_costs.records.roofline import roofline
+from lightning_costs.records.samples import DeviceTime, PipelineTime
+
+#: Steps at the start of an attempt that count as warm-up.
+WARMUP_STEPS = 3
+#: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
+WATCH_EVERY_N_STEPS = 50
+#: And no more than two in a second: each look takes some 50 microseconds.
+LEAST_WATCHED_APART_S = 0.5
+
+
+class BatchVerdict(NamedTuple):
+    """What a batch was.
+
+    Args:
+        look: Its shapes and samples.
+        warm: Whether it is warm-up: in the totals, out of the rates.
+    """
+
+    look: batches.BatchInfo
+    warm: bool
+
+
+@final
+class StepMonitor:
+    """Touches steps for the probes that an indicator asked for; the others cost nothing.
+
+    Args:
+        setting: Where and what is trained, its indicators opened.
+        clock: Seconds, monotonic.
+        every: Optimizer steps between two points.
+        samples: Samples of a batch, given what its tensors tell; asked for the batches that are counted.
+        keep: Whether the first counted forward pass is kept, to be repeated by `infer`.
+    """
+
+    def __init__(
+        self,
+        setting: ProbeContext,
+        clock: Callable[[], float],
+        every: int,
+        samples: Callable[[object, int | None], int | None] = lambda _, seen: seen,
+        *,
+        keep: bool = False,
+    ) -> None:
+        self._setting, self._clock, self._every, self._samples = setting, clock, every, samples
+        self._census = setting.attached(StepOpCounter)
+        self._evaluation = setting.attached(EvalOpCounter)
+        if self._census is not None:
+            self._census.keep_example = keep
+        self._memory = setting.attached(TensorMemory)
+        self._device_steps = setting.attached(DeviceTimeline)
+        self._pipeline = setting.attached(Pipeline)
+        #: Whether a device's own timeline is kept.
+        self.timing_device = self._device_steps is not None
+        self._look: batches.BatchInfo | None = None
+        self._last: batches.BatchInfo | None = None
+        self._signature: batches.Signature = ()
+        self._position: tuple[Hashable, Moment] = (None, "")
+        self._key: Hashable = None
+        self._moment: Moment = "first"
+        self._kind: StepKind | None = None
+        self._anew = True
+        self._nodes = 0
+        self._made: int | None = None
+        #: How many parameters have a gradient; None where nothing is counted.
+        self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
+        self._watch_at = self._watched = 0
+        self._watched_s = clock()
+        #: Whether somebody looks inside the step in work: `sample_memory` is of use.
+        self.looking = False
+        self._warm_left = WARMUP_STEPS
+        self._census_s: list[float] = []
+        self._waited_s = 0.0
+        self._graphs = compiled_graphs()
+        self.done = 0
+
+    def on_h2d_start(self) -> None:
+        """A training batch is about to be handed to the device."""
+        if self._device_steps is not None:
+            self._device_steps.mark_h2d_start()
+
+    def on_h2d_end(self) -> None:
+        """It was handed over."""
+        if self._device_steps is not None:
+            self._device_steps.mark_h2d_end()
+
+    def before(self, batch: object, position: Hashable, waited_s: float = 0.0) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin, after `waited_s` (so far in the run) of waiting for data.
+
+        Returns:
+            What to enter around the work where its operators are to be counted; None for nearly all batches.
+        """
+        self._look = self._last = look = batches.inspect_batch(batch)
+        signature = look.signature
+        here, self._moment = (position, self._moment), ""
+        same = signature == self._signature and here == self._position
+        if not same:
+            # The same objects stand for the same step: what follows compares them by identity.
+            self._signature, self._position = signature, here
+            self._key = (signature, here)
+            self._kind = None
+            if here[1] and self.gradients is not None:
+                self.gradients.look()
+        if self.looking or self.done >= self._watch_at:
+            self._watch_memory()
+        self.on_repeat_start(waited_s)
+        self._nodes, self._made = nodes_made(), None
+        census = self._census
+        if census is None or not census.should_count(self._key):
+            return None
+        self.looking = True
+        return self._counted(census, self._key, self._samples(batch, look.samples))
+
+    def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
+        """A batch is about to be evaluated; `loader` tells loaders of equal shapes apart.
+
+        Returns:
+            What to enter around it where it is to be counted.
+        """
+        if self._evaluation is None:
+            return None
+        return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
+
+    def left_evaluation(self) -> None:
+        """The batch that evaluation was told of last was fetched and left."""
+        if self._evaluation is not None:
+            self._evaluation.left()
+
+    def _watch_memory(self) -> None:
+        """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
+        if self.done > self._watch_at:
+            self._watch_at = self.done if self.done < WARMUP_STEPS else self._next_watched()
+        self.looking = self.done == self._watch_at
+        if self.looking:
+            self._watched, self._watched_s = self.done, self._clock()
+        if self._memory is not None:
+            self._memory.watch(self.looking)
+
+    def _next_watched(self) -> int:
+        """The step to be watched next: the last one before a point, apart from the last one watched in time, too."""
+        apart = max(self._every, WATCH_EVERY_N_STEPS)
+        step_s = (self._clock() - self._watched_s) / max(1, self.done - self._watched)
+        if step_s > 0:
+            apart *= max(1, math.ceil(LEAST_WATCHED_APART_S / step_s / apart))
+        return self.done // apart * apart + apart - 1
+
+    @contextmanager
+    def _counted(self, census: StepOpCounter, key: Hashable, samples: int | None) -> Iterator[None]:
+        began, again = self._clock(), census.knows(key)
+        opening = self._position[1] == "opening"  # its shapes were there before
+        # This step, and if its shapes are new the next: a compiled module compiles there.
+        self._warm_left = max(self._warm_left, 1 if again or opening else 2)
+        with census.counting(key, samples, follow=not opening):
+            yield
+        took_s = self._clock() - began
+        self._census_s.append(took_s)
+        census.took(took_s, again=again)
+
+    def give_up(self, error: Exception) -> bool:
+        """A step or an evaluation raised while it was counted: whether it may be tried again without."""
+        gave_up = [each.give_up(error) for each in (self._census, self._evaluation) if each is not None]
+        return any(gave_up)
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether operators are being counted."""
+        return any(each is not None and each.is_counting for each in (self._census, self._evaluation))
+
+    def sample_memory(self) -> None:
+        """Inside a step, where memory may peak."""
+        if self._memory is not None:
+            self._memory.sample()
+        if self._census is not None:
+            self._census.refresh_kinds()
+
+    def on_batch_queued(self) -> None:
+        """The work on a batch was queued."""
+        self._made = nodes_made() - self._nodes
+        if self._device_steps is not None:
+            self._device_steps.end()
+
+    @property
+    def repeats(self) -> int:
+        """How many steps like the last one may be told by `record_repeats` alone; 0 where each has to be looked at."""
+        if self._warm_left or self._kind is None or self._kind.moment:
+            return 0
+        if self._census is None or self._census.failed is not None:
+            return self._watch_at - self.done - 1
+        return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
+
+    def on_repeat_start(self, waited_s: float) -> None:
+        """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
+        if self._device_steps is not None:
+            self._device_steps.begin(waited_s - self._waited_s)
+            self._waited_s = waited_s
+
+    def on_repeat_end(self) -> None:
+        """It was a step like the last one; `record_repeats` books it, later."""
+        if self._device_steps is not None:
+            self._device_steps.stepped(steady=True)
+
+    def cancel_repeat(self) -> None:
+        """It looked like the last batch and was another step after all: as if `before` had been told of it."""
+        self._look = self._last
+
+    def record_repeats(self, n: int) -> None:
+        """Book so many steps like the last one."""
+        if self._census is not None:
+            self._census.repeat(n)
+        self.done += n
+
+    def epoch_begins(self) -> None:
+        """The next batch is an epoch's first one: many trainings do in it what they do in no other."""
+        self._moment = self._moment or "opening"
+
+    def on_batch_end(self, batch: object, work: Hashable, nodes: int | None = None) -> BatchVerdict:
+        """The work on a batch is done.
+
+        Args:
+            batch: The batch.
+            work: What its work was apart from its shapes.
+            nodes: Nodes that autograd made for it; None for those since it began.
+        """
+        entered, self._look = self._look, None
+        warm = self._warm_left > 0
+        made = nodes if nodes is not None else self._made
+        if made is None:  # nobody told when its work was done
+            made = nodes_made() - self._nodes
+        if (graphs := compiled_graphs()) != self._graphs:
+            self._graphs, warm = graphs, True
+            made = self._kind.nodes if self._kind is not None else 0  # a compiler made nodes, too
+        if entered is None:  # nobody called `before`
+            self._watch_memory()
+            if self._census is not None:
+                self._census.record_batch(None)
+            return BatchVerdict(batches.inspect_batch(batch), warm)
+        if self._census is not None:
+            position, moment = self._position
+            gradients = self.gradients.count() if self.gradients is not None else 0
+            kind = StepKind(self._signature, position, moment, work, self._anew, made, gradients)
+            self._anew = False
+            if kind != self._kind:
+                self._kind = kind
+            self._census.record_batch(self._kind)
+        return BatchVerdict(entered, warm)
+
+    def stepped(self, *, steady: bool) -> None:
+        """A step is complete; `steady` says whether it counts for the rates."""
+        self._anew = True
+        if self._census is not None:
+            self._census.commit(steady=steady)
+        if self._device_steps is not None:
+            self._device_steps.stepped(steady=steady)
+        if self._pipeline is not None:
+            self._pipeline.mark_steady(steady=steady)
+        self.done += 1
+        if self._warm_left:
+            self._warm_left -= 1
+
+    def interrupted(self) -> None:
+        """Something else ran between two steps: the period between their ends is no step's."""
+        if self._device_steps is not None:
+            self._device_steps.interrupted()
+        if self._pipeline is not None:
+            self._pipeline.interrupted()
+
+    def device_time(self) -> DeviceTime | None:
+        """What the device's own events tell, as far as they have happened; None where the host's clock tells."""
+        return self._device_steps.collect() if self._device_steps is not None else None
+
+    def pipeline_time(self) -> PipelineTime | None:
+        """What this rank's stage of a pipeline did, as far as its moments have happened; None without a pipeline."""
+        return self._pipeline.collect() if self._pipeline is not None else None
+
+    def take_census_s(self, step_s: float | None) -> float:
+        """Seconds that counting took beyond steps of `step_s`, since the last call; later where that is unknown."""
+        if step_s is None:
+            return 0.0
+        excess_s = sum(max(0.0, took_s - step_s) for took_s in self._census_s)
+        self._census_s.clear()
+        return excess_s
+
+    def about(self, *, final: bool = False) -> dict[str, Any]:
+        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference.
+
+        Args:
+            final: Whether the run is over.
+        """
+        facts: dict[str, Any] = {}
+        if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
+            facts["pipeline"] = pipeline
+        census = self._census
+        if census is None or census.failed is not None:
+            return facts
+        facts |= {
+            "census": {
+                "counted_steps": census.censuses,
+                "took_s": census.added_s,
+                "batches": census.batches,
+                "batches_not_counted": census.waiting + census.predicted,
+                "uncounted_calls": dict(sorted(census.uncounted.items())),
+            }
+        }
+        if (memory := census.memory) is not None:
+            kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
+            facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}
+        if not census.compiled and census.total("flop") and (access_bytes := census.total("access_bytes")):
+            peak = find_peak(self._setting.device)
+            placed = roofline(
+                flop=census.total("flop"),
+                access_bytes=access_bytes,
+                peak_flop_per_s=peak.mixed_precision_peak(census.flop_by_dtype) if peak is not None else None,
+                peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
+            )
+            facts["roofline"] = {**asdict(placed), "words": placed.words()}
+        if isinstance(found := self._setting.inference, Inference):
+            names = ("batch_samples", "passes", "took_s", "detail")
+            facts["inference"] = {name: getattr(found, name) for name in names}
+        return facts
+
+    def infer(
+        self,
+        context: Callable[[], AbstractContextManager[Any]],
+        meter: Callable[[], float] | None,
+        budget_s: float,
+    ) -> Inference | str:
+        """Repeat the first counted forward pass; the reason where it cannot be."""
+        calls = self._census.calls if self._census is not None else None
+        if calls is None:
+            if self._census is not None and self._census.compiled:
+                return "in compiled code no forward pass is seen that could be repeated: count='eager' shows one"
+            return "no forward pass was counted that could be repeated"
+        if calls.example is None:
+            return calls.why_no_example
+        sizes, first = self._setting.sizes, self._census.first if self._census is not None else None
+        if sizes is not None and sizes.contradicted:
+            return f"how many samples a batch holds is not known: {sizes.why}"
+        example, device = calls.example, self._setting.device
+        assert device is not None
+        samples = first.samples if first is not None else None
+        if samples is None:
+            arguments = [*example.args, *example.kwargs.values()]
+            if (told := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
+                return "how many samples its first forward pass had is not known: give batch_size_fn=lambda batch: ..."
+            samples = told.size if told is not None else None
+        return benchmark_inference(
+            example.module,
+            example.args,
+            example.kwargs,
+            device=device,
+            samples=samples,
+            context=context,
+            meter=meter,
+            budget_s=budget_s,
+        )

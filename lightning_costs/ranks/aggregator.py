@@ -1,0 +1,232 @@
+"""The roll: which ranks were heard, what all of them have spent together, and who keeps the others waiting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_costs.ranks.reduce import RankReducer
+from lightning_costs.ranks.snapshot import RankSnapshot
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.samples import Amount, RankInfo
+
+#: A rank that sends nothing for so long, while two points passed, is gone: what only it knows is missing.
+RANK_TIMEOUT_S = 60.0
+#: Columns whose spread over ranks goes into the header, where ranks have them.
+SPREAD = (
+    "data_wait_s",
+    "rank_max_lead_s",
+    "h2d_s",
+    "idle_s",
+    "samples",
+    "step_p50_s",
+    "peak_mem_bytes",
+    "opt_state_bytes",
+    "overhead_s",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobWindow:
+    """The job's window, as far as its ranks were heard.
+
+    Args:
+        window: Amounts since the last joining; None where they are missing, a gauge's also where it was not read.
+        even: The same over all the time since every rank was last heard at one and the same point, and gauges; None
+            where not all were heard at this one. Rates are made of it: a late rank's share is in neither part of them.
+        missing: Why a column is missing, of those that are from now on.
+        lacks: Of those, which rank is there and has no reading: it may know why.
+    """
+
+    window: dict[str, Amount]
+    even: dict[str, Amount] | None
+    missing: dict[str, str]
+    lacks: dict[str, int]
+
+
+@final
+class RankAggregator:
+    """Keeps every rank's last letter, and joins them into windows of the job.
+
+    A rank that is late counts with its last totals: the job's totals catch up when it is heard again. One that was
+    never heard counts as nothing spent so far. One that is gone takes what it alone knows with it.
+
+    Args:
+        declarations: By column name: of what ranks read window by window.
+        places: [ranks]: everyone who takes part; letters say better where they are.
+    """
+
+    def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[RankInfo]) -> None:
+        self._declarations = dict(declarations)
+        self.columns = list(declarations)
+        self._counter = np.array([declared.kind == "counter" for declared in declarations.values()], dtype=bool)
+        self._own = [name for name, declared in declarations.items() if declared.across == "rank0"]
+        self._joint = RankReducer(declarations, places)
+        self._rows = {place.rank: row for row, place in enumerate(self._joint.places)}
+        ranks = len(self._rows)
+        self._amounts = np.full((ranks, len(self.columns)), np.nan)
+        self._amounts[:, self._counter] = 0.0
+        self._missing = np.zeros((ranks, len(self.columns)), dtype=bool)
+        self._points = np.full(ranks, -1)
+        self._batches = np.full(ranks, -1)
+        self._final = np.zeros(ranks, dtype=bool)
+        self._heard_s = np.full(ranks, math.nan)
+        self._gone: dict[int, str] = {}
+        counters = [name for name, counter in zip(self.columns, self._counter, strict=True) if counter]
+        self._totals: dict[str, Amount] = dict.fromkeys(counters, 0.0)
+        self._since_even: dict[str, Amount] = dict(self._totals)
+        self._relocated = False
+
+    @property
+    def places(self) -> list[RankInfo]:
+        """[ranks]: where each is, as it said itself."""
+        return self._joint.places
+
+    def update(self, letter: RankSnapshot, now_s: float) -> None:
+        """A letter came; an older one than the last of its rank is left out."""
+        row = self._rows.get(letter.place.rank)
+        if row is None or letter.place.rank in self._gone:
+            return
+        stamp = (letter.points, letter.batches, letter.final)
+        if stamp <= (self._points[row], self._batches[row], self._final[row]):
+            return
+        self._points[row], self._batches[row], self._final[row] = stamp
+        self._amounts[row], self._missing[row] = letter.amounts, letter.missing
+        self._heard_s[row] = now_s
+        if self._joint.places[row] != letter.place:
+            self._joint.places[row] = letter.place
+            self._relocated = True
+
+    def pending_ranks(self, points: int, batches: int = 0) -> list[int]:
+        """Ranks that wrote neither a final letter nor one at this point, and are not gone; or none of these batches."""
+        behind = ((self._points < points) | (self._batches < batches)) & ~self._final
+        return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._gone]
+
+    def stalled_ranks(self, points: int) -> set[int]:
+        """Ranks that were late at the point before this one, too: waiting for them is of no use."""
+        return {rank for rank in self.pending_ranks(points) if max(1, self._points[self._rows[rank]]) < points - 1}
+
+    def drop_silent_ranks(self, points: int, now_s: float, *, ending: bool) -> None:
+        """Note who is gone at this point: a late rank at the end, or one that was silent for `PATIENCE_S`."""
+        for rank in self.pending_ranks(points):
+            row = self._rows[rank]
+            silent_s = now_s - self._heard_s[row]
+            never = self._points[row] < 0
+            if ending:
+                said = "was never heard" if never else f"was not heard after its point {self._points[row]}"
+                self._gone[rank] = f"rank {rank} {said}, and the run has ended"
+            elif self._points[row] < points - 1 and silent_s > RANK_TIMEOUT_S:
+                self._gone[rank] = f"rank {rank} was not heard for {silent_s:.0f} s"
+        if points >= 0 and np.isnan(self._heard_s).any():  # a rank that never writes is waited for from now on
+            self._heard_s[np.isnan(self._heard_s)] = now_s
+
+    def aggregate(self, own: Mapping[str, Amount], points: int) -> JobWindow:
+        """The job's window since the last call.
+
+        Args:
+            own: Rank 0's own window: columns that are its own come from here.
+            points: The point that it belongs to.
+        """
+        if self._relocated:
+            self._joint, self._relocated = RankReducer(self._declarations, self._joint.places), False
+        readings = self._amounts
+        if self._gone:
+            readings = readings.copy()
+            readings[[self._rows[rank] for rank in self._gone]] = np.nan
+        amounts = dict(zip(self.columns, self._joint.reduce(readings, self._points >= 0), strict=True))
+        window: dict[str, Amount] = {**amounts, **{name: own.get(name) for name in self._own}}
+        for name, before in self._totals.items():
+            if name in self._own:
+                continue
+            total = amounts[name]
+            self._totals[name] = total
+            window[name] = None if total is None or before is None else max(0.0, total - before)
+        missing, lacks = self._reasons(readings, amounts)
+        for name, so_far in self._since_even.items():
+            amount = window[name]
+            self._since_even[name] = None if so_far is None or amount is None else so_far + amount
+        even = None
+        if (self._points == points).all():
+            even = {**window, **self._since_even}
+            self._since_even = {n: None if so_far is None else 0.0 for n, so_far in self._since_even.items()}
+        return JobWindow(window=window, even=even, missing=missing, lacks=lacks)
+
+    def _reasons(
+        self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]
+    ) -> tuple[dict[str, str], dict[str, int]]:
+        """Why columns are missing that somebody lacks for good, and who of those that are there."""
+        why: dict[str, str] = {}
+        lacks: dict[str, int] = {}
+        if all(amount is not None for amount in amounts.values()):
+            return why, lacks
+        lost = self._missing.copy()
+        for rank in self._gone:
+            lost[self._rows[rank]] = True
+        for columns, spoken, members in self._joint.owners(readings, self._points >= 0):
+            for owned, index in zip(*np.nonzero(np.isnan(spoken)), strict=True):
+                column, rows = int(columns[index]), members[owned]
+                name = self.columns[column]
+                if name in why or name in self._own or not (self._counter[column] or lost[rows, column].all()):
+                    continue
+                ranks = [self._joint.places[row].rank for row in rows]
+                gone = [self._gone[rank] for rank in ranks if rank in self._gone]
+                if gone:
+                    why[name] = gone[0]
+                else:
+                    why[name], lacks[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
+        return why, lacks
+
+    def report(self) -> dict[str, Any]:
+        """For the header: who was heard, the spread of some columns over ranks, and who keeps the others waiting."""
+        places = self._joint.places
+        most = self._points.max()
+        behind = [p.rank for row, p in enumerate(places) if self._points[row] < most and not self._final[row]]
+        about: dict[str, Any] = {"heard": int((self._points >= 0).sum()), "of": len(places)}
+        if late := [rank for rank in behind if rank not in self._gone]:
+            about["late"] = late
+        if self._gone:
+            about["gone"] = dict(sorted((str(rank), why) for rank, why in self._gone.items()))
+        about["spread"] = {name: s for name in SPREAD if name in self.columns and (s := self._spread(name)) is not None}
+        if (slowest := self._slowest()) is not None:
+            about["slowest"] = slowest
+        return about
+
+    def _spread(self, name: str) -> dict[str, Any] | None:
+        amounts = self._amounts[:, self.columns.index(name)]
+        known = np.flatnonzero(~np.isnan(amounts) & (self._points >= 0))
+        if len(known) < 2:
+            return None
+        low, high = known[amounts[known].argmin()], known[amounts[known].argmax()]
+        places = self._joint.places
+        return {
+            "min": float(amounts[low]),
+            "min_rank": places[low].rank,
+            "median": float(np.median(amounts[known])),
+            "max": float(amounts[high]),
+            "max_rank": places[high].rank,
+        }
+
+    def _slowest(self) -> dict[str, Any] | None:
+        """The rank that is busiest by itself before the ranks meet: waiting for data, then until its backward pass."""
+        parts = ("data_wait_s", "rank_max_lead_s")
+        if not set(parts) <= set(self.columns):
+            return None
+        wait_s, lead_s = (self._amounts[:, self.columns.index(name)] for name in parts)
+        alone_s = wait_s + lead_s
+        known = np.flatnonzero(~np.isnan(alone_s) & (self._points >= 0))
+        if len(known) < 2:
+            return None
+        row = int(known[alone_s[known].argmax()])
+        place = self._joint.places[row]
+        return {
+            "rank": place.rank,
+            "node": place.node,
+            "ahead_s": float(alone_s[row] - np.median(np.delete(alone_s[known], alone_s[known].argmax()))),
+            "data_wait_s": float(wait_s[row]),
+            "lead_s": float(lead_s[row]),
+        }

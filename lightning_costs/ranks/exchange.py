@@ -1,0 +1,305 @@
+"""The exchange of totals between ranks, over the store that the job's processes met in: host, not training stream.
+
+Each rank leaves a letter at each point, a few hundred bytes, and goes on; rank 0 reads them. Nothing is waited for but
+by rank 0, for a small share of the time since its last point, and where an evaluation's costs are told to all ranks.
+No process group is made: making one is slow for thousands of ranks (gloo#407), and one over gloo fails on hosts with
+several interfaces (pytorch#68726); a collective would make every rank wait for the slowest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from lightning_costs.ranks.aggregator import JobWindow, RankAggregator
+from lightning_costs.ranks.snapshot import RankTotals, decode, encode
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.missing import Missing, by_type, type_only
+from lightning_costs.records.samples import Amount, CostVector, RankInfo
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+_log = logging.getLogger("lightning_costs")
+_FAILED: Final = "the exchange between ranks failed"
+
+#: Rank 0 waits for late letters at most this share of the time since its last point, and at most so many seconds.
+WAIT_FRACTION: Final = 0.01
+MAX_WAIT_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 2.0}
+#: Where it is worth waiting at all, however short the window was.
+MIN_WAIT_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
+#: Where a run does not finish others are killed, and nothing more may come; and nobody may wait for an error because
+#: of us: a rank that dies takes the others with it, before they have told why.
+UNFINISHED_S: Final = {"failed": 0.03, "interrupted": 0.25}
+Hurry = Literal["failed", "interrupted"] | None
+#: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
+SLOTS: Final = 4
+_PAUSE_S: Final = 0.0002
+#: Bytes by which letters tell that they are meant for rank 0's exchange, and not for another one of that name.
+_TOKEN: Final = 8
+#: The how-manyth exchange of this process: every rank makes them in the same order.
+_made = itertools.count()
+
+
+def default_store() -> Store:
+    """The store of torch.distributed's default group, which has to be initialized."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
+
+def job_store() -> Store:
+    """The store in which the processes of this job met.
+
+    Raises:
+        Missing: There is none that letters can be left in.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        raise Missing("torch.distributed is not initialized, so the ranks cannot tell each other what they spent")
+    store = default_store()
+    base: Any = store
+    while hasattr(base, "underlying_store"):
+        base = base.underlying_store
+    if type(base).__name__ not in ("TCPStore", "HashStore"):
+        raise Missing(
+            f"the job's processes met in a {type(base).__name__}, in which letters between ranks would pile up: "
+            'initialize torch.distributed with init_method="env://" or "tcp://..."'
+        )
+    return store
+
+
+@final
+class Exchange:
+    """Leaves this rank's letters, and on rank 0 joins everybody's.
+
+    Args:
+        store: The job's.
+        place: This rank.
+        places: [ranks]: everyone who takes part.
+        declarations: By column name: of what ranks read window by window.
+        clock: Seconds, monotonic.
+        name: Of this exchange, the same on every rank; by default the how-manyth of its process it is.
+
+    Raises:
+        Missing: The store failed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        place: RankInfo,
+        places: Sequence[RankInfo],
+        declarations: Mapping[str, Declaration],
+        clock: Callable[[], float] = time.monotonic,
+        name: str | None = None,
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._rank = place.rank
+        self._prefix = f"lightning-costs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{name or next(_made)}"
+        self._totals = RankTotals({name: declared.kind == "counter" for name, declared in declarations.items()})
+        self._roll = RankAggregator(declarations, places) if self._rank == 0 else None
+        self._ranks = [p.rank for p in places]
+        self._joined: set[int] = set()
+        self._joined_last_s = clock()
+        self._said: frozenset[str] = frozenset()
+        self._waits = {"batch": True, "headline": True}
+        #: Points of this rank so far.
+        self.points = 0
+        #: Why letters are left no longer; None while they are.
+        self.failed: str | None = None
+        self._told = ""
+        self._token = secrets.token_bytes(_TOKEN) if self._rank == 0 else bytes(_TOKEN)
+        try:
+            if self._rank == 0:
+                store.set(f"{self._prefix}/token", self._token.hex())
+            for slot in range(SLOTS):
+                store.set(self._key(self._rank, slot), "")
+            store.add(f"{self._prefix}/joined", 1)
+        except Exception as error:
+            raise Missing(type_only("the job's store takes no letters", error), warn=True) from error
+
+    def _key(self, rank: int, slot: int) -> str:
+        return f"{self._prefix}/{rank}/{slot % SLOTS}"
+
+    def publish(self, vector: CostVector, *, batches: int, final: bool, missing: Mapping[str, str]) -> None:
+        """Leave a letter with what this rank has spent so far; nothing is waited for."""
+        self._totals.add(vector.amounts)
+        letter = self._totals.snapshot(vector.place, points=self.points, batches=batches, final=final, missing=missing)
+        if self._roll is not None:
+            self._roll.update(letter, self._clock())
+        elif self.failed is None:
+            try:
+                self._learn_token()
+                if missing.keys() != self._said:
+                    self._said = frozenset(missing)
+                    self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
+                note = self._token + encode(letter, self._totals.columns)
+                self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
+            except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
+                self._fail(error)
+
+    def publish_statics(self, statics: Mapping[str, Amount]) -> None:
+        """Leave the run's single numbers, before the final letter: of a pipeline each stage has its own."""
+        if self._roll is None and self.failed is None:
+            try:
+                self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
+            except Exception as error:  # noqa: BLE001 - rank 0 is gone
+                self._fail(error)
+
+    def other_stages(self) -> list[int]:
+        """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks were heard."""
+        if self._roll is None:
+            return []
+        places = self._roll.places
+        own = next(place for place in places if place.rank == self._rank)
+        ranks = {p.stage: p.rank for p in reversed(places) if p.replica == own.replica and p.stage != own.stage}
+        return sorted(ranks.values())
+
+    def statics_of(self, rank: int) -> Mapping[str, Amount]:
+        """What a rank left; empty where it left none."""
+        return self._left_by(rank, "statics")
+
+    def _learn_token(self) -> None:
+        """What rank 0 made its exchange with: one of the same name that it had no part in is another."""
+        if not any(self._token) and self._store.check([key := f"{self._prefix}/token"]):
+            self._token = bytes.fromhex(self._store.get(key).decode())
+
+    def collect(
+        self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: Hurry = None
+    ) -> JobWindow:
+        """On rank 0, after `publish`: the job's window, of all letters that came in time.
+
+        Args:
+            own: Rank 0's own window.
+            trigger: What closed the window: 'end' makes everybody who is late gone.
+            exact: Letters written after `batches` are waited for, where ranks leave them outside points.
+            batches: Batches that rank 0 has trained on.
+            hurry: How the run ended, if it did not finish: others may be dead.
+        """
+        roll = self._roll
+        if roll is None:
+            raise ValueError("only rank 0 joins")
+        ending = trigger == "end"
+        began = self._clock()
+        wait_s = MAX_WAIT_S["evaluate"] if exact else MAX_WAIT_S.get(trigger, 0.0)
+        if not ending:
+            share_s = WAIT_FRACTION * (began - self._joined_last_s)
+            wait_s = min(wait_s, max(share_s, MIN_WAIT_S["evaluate" if exact else trigger]))
+        if hurry:
+            wait_s = UNFINISHED_S[hurry]
+        wants = batches if exact and self._waits["batch"] else 0
+        if self.failed is None:
+            self._read(roll, until_s=began + wait_s, wants=wants, ending=ending)
+        if wants and roll.pending_ranks(self.points, wants):
+            self._waits["batch"] = False  # only rank 0 asks for it in this run
+        now = self._clock()
+        if self.points:
+            roll.drop_silent_ranks(self.points, now, ending=ending)
+        self._joined_last_s = now
+        joined = roll.aggregate(own.amounts, self.points)
+        return replace(joined, missing=self._reasons(joined)) if joined.missing else joined
+
+    def _read(self, roll: RankAggregator, *, until_s: float, wants: int, ending: bool) -> None:
+        """Read letters until all have come that can be expected, or it is `until_s`."""
+        try:
+            while late := roll.pending_ranks(self.points, wants):
+                self._look_who_joined(late)
+                self._read_those_of(roll, late, self.points)
+                late = roll.pending_ranks(self.points, wants)
+                worth = set(late) if ending else set(late) - roll.stalled_ranks(self.points)
+                if not worth or self._clock() >= until_s:
+                    break
+                time.sleep(_PAUSE_S)
+            for before in range(1, SLOTS):  # what the late ones left at earlier points
+                self._read_those_of(roll, roll.pending_ranks(self.points), self.points - before)
+        except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
+            self._fail(error)
+
+    def _read_those_of(self, roll: RankAggregator, ranks: Iterable[int], point: int) -> None:
+        keys = [self._key(rank, point) for rank in ranks if rank in self._joined]
+        for letter in self._store.multi_get(keys) if keys else ():
+            if letter.startswith(self._token):
+                try:
+                    found = decode(letter[_TOKEN:], self._totals.columns)
+                except ValueError as error:  # in words of ours, which say what to do
+                    raise Missing(str(error)) from error
+                roll.update(found, self._clock())
+
+    def _look_who_joined(self, late: Iterable[int]) -> None:
+        """Reading what was never written would block."""
+        if len(self._joined) == len(self._ranks):
+            return
+        if self._store.add(f"{self._prefix}/joined", 0) >= len(self._ranks):
+            self._joined = set(self._ranks)
+            return
+        self._joined |= {rank for rank in late if rank not in self._joined and self._store.check([self._key(rank, 0)])}
+
+    def _reasons(self, joined: JobWindow) -> dict[str, str]:
+        """Why columns are missing, in the words of the rank that lacks them, where it left some."""
+        if self.failed is not None:
+            return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
+        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacks.values())}
+        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacks.items() if name in told[rank]}
+        return joined.missing | own
+
+    def _fail(self, error: Exception) -> None:
+        """Letters are left and read no longer; at the end of a job that is how others learn that rank 0 is gone."""
+        if self.failed is None:
+            _log.log(logging.INFO if self._roll is None else logging.WARNING, "%s: %r", _FAILED, error)
+        self.failed = repr(error)
+        # A store's errors name hosts, which a header does not.
+        self._told = str(error) if isinstance(error, Missing) else by_type(error)
+
+    def _left_by(self, rank: int, what: str) -> dict[str, Any]:
+        """What a rank left beside its letters; empty where it left nothing."""
+        key = f"{self._prefix}/{what}/{rank}"
+        try:
+            return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
+        except Exception as error:  # noqa: BLE001 - whatever a store raises
+            self._fail(error)
+            return {}
+
+    def report(self) -> dict[str, Any]:
+        """For the header, on rank 0: who was heard, and who keeps the others waiting."""
+        about: dict[str, Any] = {} if self._roll is None else self._roll.report()
+        return about | ({"failed": self._told} if self.failed is not None else {})
+
+    def broadcast_headline(
+        self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
+    ) -> dict[str, float]:
+        """Rank 0's numbers at this point, on every rank the same; empty where they cannot be had in time.
+
+        Args:
+            headline: On rank 0, the numbers; on other ranks they are not looked at.
+            trigger: What closed the window.
+        """
+        key = f"{self._prefix}/headline/{self.points % SLOTS}"
+        if self.failed is not None:
+            return {}
+        try:
+            if self._roll is not None:
+                self._store.set(key, json.dumps([self.points, dict(headline)]))
+                return dict(headline)
+            until_s = self._clock() + (MAX_WAIT_S[trigger] if self._waits["headline"] else 0.0)
+            while True:
+                if self._store.check([key]):
+                    points, numbers = json.loads(self._store.get(key))
+                    if points == self.points:
+                        self._waits["headline"] = True
+                        return dict(numbers)
+                if self._clock() >= until_s:
+                    self._waits["headline"] = False
+                    return {}
+                time.sleep(_PAUSE_S)
+        except Exception as error:  # noqa: BLE001 - rank 0 is gone
+            self._fail(error)
+            return {}

@@ -1,0 +1,124 @@
+"""A letter: what one rank has spent so far, in a few hundred bytes that another process reads."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_costs.records.samples import Amount, RankInfo
+
+#: crc of the columns' names, rank, node, replica, stage, shard, points, batches, final, bytes of the device's name.
+_HEAD: Final = struct.Struct("<I5iqq?H")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankSnapshot:
+    """A rank's totals so far: whoever misses one letter has everything with the next.
+
+    Args:
+        place: Who writes.
+        points: Points that the rank has made.
+        batches: Batches that it has trained on.
+        final: Nothing follows.
+        amounts: [columns]: totals of counters and last readings of gauges; NaN where there is none.
+        missing: [columns]: whether the rank will have no reading any more.
+    """
+
+    place: RankInfo
+    points: int
+    batches: int
+    final: bool
+    amounts: NDArray[np.float64]
+    missing: NDArray[np.bool_]
+
+
+def encode(letter: RankSnapshot, columns: Sequence[str]) -> bytes:
+    """The letter as bytes: 43 and 9 a column, and the device's name.
+
+    Example:
+        >>> amounts, missing = np.array([8.0, np.nan]), np.array([False, True])
+        >>> letter = RankSnapshot(
+        ...     place=RankInfo(rank=3), points=1, batches=2, final=False, amounts=amounts, missing=missing
+        ... )
+        >>> decode(encode(letter, ["samples", "flop"]), ["samples", "flop"]).place.rank
+        3
+    """
+    place = letter.place
+    device = b"" if place.device is None else place.device.encode()
+    head = _HEAD.pack(
+        _signature(columns),
+        *(place.rank, place.node, place.replica, place.stage, place.shard),
+        *(letter.points, letter.batches, letter.final, len(device)),
+    )
+    return b"".join((head, device, letter.amounts.astype("<f8").tobytes(), letter.missing.tobytes()))
+
+
+def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
+    """The letter in these bytes.
+
+    Raises:
+        ValueError: It is of other columns than these, or none.
+    """
+    n = len(columns)
+    if len(sealed) < _HEAD.size:
+        raise ValueError(f"a letter has {_HEAD.size} bytes and more, got {len(sealed)}")
+    signature, rank, node, replica, stage, shard, points, batches, final, length = _HEAD.unpack_from(sealed)
+    begin = _HEAD.size + length
+    if signature != _signature(columns) or len(sealed) != begin + 9 * n:
+        raise ValueError(f"rank {rank} measures other columns than this rank: pass the same indicators on every rank")
+    device = sealed[_HEAD.size : begin].decode() if length else None
+    return RankSnapshot(
+        place=RankInfo(rank=rank, node=node, replica=replica, stage=stage, shard=shard, device=device),
+        points=points,
+        batches=batches,
+        final=final,
+        amounts=np.frombuffer(sealed, "<f8", n, begin),
+        missing=np.frombuffer(sealed, np.bool_, n, begin + 8 * n),
+    )
+
+
+def _signature(columns: Iterable[str]) -> int:
+    return zlib.crc32(",".join(columns).encode())
+
+
+class RankTotals:
+    """What this rank's letters say: its windows added up.
+
+    Args:
+        columns: Whether each is a counter, by name.
+    """
+
+    def __init__(self, columns: Mapping[str, bool]) -> None:
+        self.columns = list(columns)
+        self._counters = list(columns.values())
+        self._so_far: list[float] = [0.0 if counter else np.nan for counter in self._counters]
+
+    def add(self, window: Mapping[str, Amount]) -> None:
+        """Fold a window: a counter without an amount is missing from then on, a gauge keeps its last reading."""
+        amount_of, so_far = window.get, self._so_far
+        for index, (name, counter) in enumerate(zip(self.columns, self._counters, strict=True)):
+            amount = amount_of(name)
+            if counter:
+                so_far[index] = np.nan if amount is None else so_far[index] + amount
+            elif amount is not None:
+                so_far[index] = amount
+
+    def snapshot(
+        self, place: RankInfo, *, points: int, batches: int, final: bool, missing: Iterable[str]
+    ) -> RankSnapshot:
+        """As of now."""
+        gone = set(missing)
+        return RankSnapshot(
+            place=place,
+            points=points,
+            batches=batches,
+            final=final,
+            amounts=np.array(self._so_far),
+            missing=np.array([name in gone for name in self.columns], dtype=np.bool_),
+        )

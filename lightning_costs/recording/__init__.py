@@ -1,0 +1,1 @@
+"""A run in progress: the recorder, its state, and the job of all ranks."""

@@ -1,0 +1,126 @@
+"""The job: the windows of all its ranks as one, on rank 0; on other ranks this rank's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, final
+
+from lightning_costs.indicators.reader import IndicatorReader
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.ranks.exchange import Exchange, Hurry, job_store
+from lightning_costs.ranks.reduce import reduce_ranks
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, CostVector, Trigger
+
+_log = logging.getLogger("lightning_costs")
+
+
+@final
+class JobAggregator:
+    """Joins what the panel reads with what the other ranks' panels read.
+
+    Args:
+        panel: This rank's.
+        setting: Where it is, and who else takes part.
+    """
+
+    def __init__(self, panel: IndicatorReader, setting: ProbeContext) -> None:
+        self._panel, self._setting = panel, setting
+        self._exchange: Exchange | None = None
+        #: Why the other ranks cannot be heard; None where they can.
+        self._alone: str | None = None
+
+    def start_exchange(self) -> None:
+        """Training begins: from now on ranks leave letters for rank 0."""
+        setting = self._setting
+        if len(setting.places) == 1:
+            return
+        try:
+            self._exchange = Exchange(job_store(), setting.place, setting.places, self._panel.measured)
+        except Missing as error:
+            self._alone = str(error)
+            if setting.place.rank == 0:
+                _log.warning("sums over ranks are recorded as missing: %s", error)
+
+    @property
+    def all_ranks_reporting(self) -> bool:
+        """Whether every rank's letters can come, as far as it can be told."""
+        if len(self._setting.places) == 1 or self._exchange is not None:
+            return True
+        try:
+            job_store()
+        except Missing:
+            return False
+        return self._alone is None
+
+    def next_point(self) -> None:
+        """The windows that follow belong to another point: every rank says so at the same ones."""
+        if self._exchange is not None:
+            self._exchange.points += 1
+
+    def reduce_window(
+        self, own: CostVector, *, trigger: Trigger, batches: int, exact: bool = False, hurry: Hurry = None
+    ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
+        """The job's window, and what rates may be made of (see `JobWindow.even`).
+
+        Args:
+            own: This rank's window.
+            trigger: What closed it.
+            batches: Batches that this rank has trained on.
+            exact: The window was closed between points: other ranks' letters of these batches are waited for.
+            hurry: How the run ended, if it did not finish.
+        """
+        panel, places = self._panel, self._setting.places
+        exchange = self._exchange
+        if len(places) > 1 and own.place.rank != 0:
+            if exchange is not None:
+                exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing)
+            places = [own.place]
+        if exchange is None or own.place.rank != 0:
+            job = reduce_ranks([own], panel.measured, places)
+            if len(places) > 1:
+                panel.mark_unreported(own, job, self._alone)
+            return job, job
+        exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing)
+        joined = exchange.collect(own, trigger=trigger, exact=exact, batches=batches, hurry=hurry)
+        panel.mark_missing(joined.missing)
+        return joined.window, joined.even
+
+    def leave_statics(self, statics: Mapping[str, Amount]) -> None:
+        """This rank's single numbers of the run, before its last window."""
+        if self._exchange is not None:
+            self._exchange.publish_statics(statics)
+
+    def statics(self, own: Mapping[str, Amount], *, final: bool) -> dict[str, Amount]:
+        """The run's single numbers: rank 0's own, but parameters of a pipeline, which are those of all its stages.
+
+        Args:
+            own: This rank's.
+            final: Whether every rank has left its own.
+        """
+        stages = self._exchange.other_stages() if self._exchange is not None else []
+        if not stages:
+            return dict(own)
+        whole = dict(own)
+        others = [self._exchange.statics_of(rank) for rank in stages] if final and self._exchange is not None else [{}]
+        for name, amount in own.items():
+            if self._panel.declarations[name].unit == "params":
+                each = [amount, *(other.get(name) for other in others)]
+                known = [part for part in each if part is not None]
+                whole[name] = sum(known) if len(known) == len(each) else None
+        return whole
+
+    def report(self) -> dict[str, Any]:
+        """For the header: who was heard; empty where one process trains."""
+        if self._exchange is not None:
+            return self._exchange.report()
+        return {} if self._alone is None else {"heard": 1, "of": len(self._setting.places), "failed": self._alone}
+
+    def broadcast_headline(
+        self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
+    ) -> dict[str, float]:
+        """Rank 0's numbers on every rank, the same; empty where they cannot be had."""
+        if len(self._setting.places) == 1:
+            return dict(headline)
+        return {} if self._exchange is None else self._exchange.broadcast_headline(headline, trigger)

@@ -1,0 +1,427 @@
+"""The book of a run: its header, its ledger and its folder, kept together from the first attempt to the last point."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, final
+
+from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
+from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.ledger import LOST, Ledger
+from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, Trigger
+from lightning_costs.records.versions import version_of
+from lightning_costs.run.outcome import RunOutcome
+from lightning_costs.run.record import RunRecord
+from lightning_costs.storage.run_folder.earlier import EarlierAttempts
+from lightning_costs.storage.run_folder.frames import OWN, columns_of, metrics_of
+from lightning_costs.storage.run_folder.identity import (
+    ResolvedRun,
+    claim_folder,
+    resolve_resumed_run,
+    resolve_run,
+    slurm_restart_count,
+)
+from lightning_costs.storage.run_folder.writer import RunWriter, utc_now
+from lightning_costs.storage.run_labels import group_of_run, tags_of_run
+
+_log = logging.getLogger("lightning_costs")
+
+#: How a run stands; a reader says 'killed' where the process of a running one is gone.
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+def status_from_exception(error: type[BaseException] | None) -> Status:
+    """How a run ended that was left by this kind of error: by a person or a signal, by a failure, or by none."""
+    if error is None:
+        return "finished"
+    return "interrupted" if issubclass(error, KeyboardInterrupt | SystemExit) else "failed"
+
+
+@final
+class RunState:
+    """Keeps a run's header, totals and points, and writes them where this process is the one that writes.
+
+    Args:
+        declarations: By column name.
+        name: What people call the run.
+        monitor: Name of its quality metric.
+        mode: Whether more of it is better.
+        targets: Quality targets declared before the run.
+        tariff: What carbon and money are priced under.
+        priced: Columns that are told from the totals and the tariffs.
+        warmup: In words, what is left out of rates.
+        save_dir: Where run folders go.
+        writes: Whether this process writes: rank 0 does.
+    """
+
+    def __init__(
+        self,
+        *,
+        declarations: Mapping[str, Declaration],
+        name: str | None,
+        monitor: str | None,
+        mode: Literal["max", "min"] | None,
+        targets: Iterable[float],
+        tariff: Tariff,
+        warmup: str,
+        save_dir: Path,
+        writes: bool,
+        priced: Iterable[str] = (),
+    ) -> None:
+        self._priced = list(priced)
+        self._history = PriceHistory((), tariff.as_dict())
+        self._resumed: int | None = None
+        self._ledger = Ledger(declarations)
+        self._save_dir, self._writes = save_dir, writes
+        self._writer: RunWriter | None = None
+        self._point: CurvePoint | None = None
+        self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
+        self._found: ResolvedRun | None = None
+        self._from_step = self._rows = 0
+        #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
+        self._lineage: list[list[int]] = []
+        #: Why something is missing that no indicator knows of.
+        self.notes: dict[str, str] = {}
+        self.header: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": "",
+            "name": None if name is None else str(name),  # a number is a name, too
+            "group": group_of_run(),
+            "tags": tags_of_run(),
+            "status": "running",
+            "created": "",
+            "monitor": None if monitor is None else str(monitor),
+            "mode": mode,
+            "targets": [float(target) for target in targets],
+            "indicators": {column: declared.as_dict() for column, declared in declarations.items()},
+            "missing": {},
+            "methods": {},
+            "statics": {},
+            "setup": {},
+            "tariff": tariff.as_dict(),
+            "priced": self._priced,
+            "attempts": [],
+            "warmup": warmup,
+            "written_by": f"lightning-costs {version_of('lightning-costs')}",
+        }
+        self._metrics: dict[str, None] = {}
+        self._came_to = RunOutcome(self.header, OWN)
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity; empty before its folder is made."""
+        return str(self.header["run_id"])
+
+    @property
+    def opened(self) -> bool:
+        """Whether the folder was made: the run has trained a batch."""
+        return self._writer is not None
+
+    @property
+    def path(self) -> Path | None:
+        """The run's folder, where this process writes it."""
+        return self._writer.path if self._writer is not None and self._writes else None
+
+    @property
+    def costs(self) -> dict[str, Amount]:
+        """Totals and gauges at the last point."""
+        return dict(self._point.costs) if self._point is not None else self._ledger.costs
+
+    @property
+    def totals(self) -> dict[str, Amount]:
+        """Totals and gauges now, between points too."""
+        return self._ledger.costs
+
+    def set_tariff(self, tariff: Tariff) -> None:
+        """The tariff from here on: its device was found."""
+        self.header["tariff"] = tariff.as_dict()
+        if not self.header["attempts"]:
+            self._history = PriceHistory((), self.header["tariff"])
+
+    def begin_attempt(self, facts: Mapping[str, Any]) -> None:
+        """Another attempt at the run begins, on what `facts` say.
+
+        Where no checkpoint was resumed and the environment says which run this is, its folder is continued. All that
+        it spent is then lost: this attempt begins from nothing.
+        """
+        if self._found is None:
+            found = self._found = resolve_run(self.header["name"], self._save_dir, writes=self._writes)
+            self._warn(found)
+            if found.earlier is not None:
+                self._continue(found.earlier)
+                self._restore([self._spent(found.earlier)] if found.earlier.points else [])
+                self._ledger.mark_lost_since(None)
+                self._found = replace(found, earlier=replace(found.earlier, points=()))
+        about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc_now(), **facts}
+        if (restarts := slurm_restart_count()) is not None:
+            about["restart"] = restarts
+        lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
+        about |= {"from_step": self._from_step, "row": self._rows, "lost": lost, "tariff": self.header["tariff"]}
+        if number := len(self.header["attempts"]):
+            used = {name: amount for name, amount in self._ledger.costs.items() if name in BASE_COLUMNS}
+            about |= {"used": used, "resumed": self._resumed}
+            history = PriceHistory([*self.header["attempts"], about], self.header["tariff"])
+            about["lost"] = lost_priced_at_attempt(history, number, lost, self._priced)
+        self.header["attempts"] = [*self.header["attempts"], about]
+        self._history = PriceHistory(self.header["attempts"], self.header["tariff"])
+        lost_now = {name: about["lost"].get(name, 0.0) for name in self._priced}
+        self._ledger.set_derived_totals(self._prices(), lost_now)
+        self.header["lineage"] = [*self._lineage, [self._rows, None]]
+
+    def open(self, setup: Mapping[str, Any]) -> None:
+        """Make the folder, under the identity that a resume or the environment gave, or a new one."""
+        header = self.header
+        found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
+        said = bool(found.refused)
+        found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
+        if not said:
+            self._warn(found)
+        header["created"] = header["created"] or utc_now()
+        header["run_id"] = found.run_id
+        header["name"] = header["name"] or header["run_id"]
+        header["setup"] = dict(setup)
+        self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
+        self._writer.open(header)
+
+    def _warn(self, found: ResolvedRun) -> None:
+        if found.refused and self._writes:
+            _log.warning(
+                "%s; it is left as it is and costs go to %s. Move it away, or give another save_dir or "
+                "LIGHTNING_COSTS_RUN_ID",
+                found.refused,
+                self._save_dir / found.run_id,
+            )
+
+    def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
+        """Fold a window into the totals, with why columns are missing and how the others were got."""
+        self._ledger.add(window, unreadable=missing)
+        if self._priced:
+            self._ledger.set_derived_totals(self._prices())
+        self._tell(missing, methods)
+
+    def set_gauges(
+        self, gauges: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]
+    ) -> None:
+        """Set gauges that follow from the totals."""
+        self._ledger.set_gauges(gauges, unreadable=missing)
+        self._tell(missing, methods)
+
+    def estimated(self, errors: Mapping[str, float]) -> None:
+        """Note the 95 % intervals of columns that are estimated from a sample.
+
+        Args:
+            errors: Half of each interval, as a share of the amount.
+        """
+        amounts = {**self._ledger.costs, **self.header["statics"]}
+        found = {name: amount for name in errors if (amount := amounts.get(name)) is not None}
+        if found or "intervals" in self.header:
+            self.header["intervals"] = {
+                name: [amount * max(0.0, 1 - errors[name]), amount * (1 + errors[name])]
+                for name, amount in found.items()
+            }
+
+    def _tell(self, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
+        was_missing, was_methods, notes = self._said
+        if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
+            self._said = (missing, methods, len(self.notes))
+            self.header["missing"], self.header["methods"] = missing_and_methods(
+                self._history, self._priced, {**self.notes, **missing}, methods
+            )
+
+    def _prices(self) -> dict[str, Amount]:
+        """The priced columns, from the totals as they stand."""
+        used = self._ledger.costs
+        return {name: self._history.amount(name, used) for name in self._priced}
+
+    def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
+        """Make the totals a point, and write it."""
+        self._point = point = CurvePoint(
+            step=step,
+            epoch=epoch,
+            time=time.time(),
+            trigger=trigger,
+            costs=self._ledger.costs,
+            quality={name: float(value) for name, value in quality.items()},
+        )
+        self._came_to.update(point.step, point.quality, point.costs)
+        if self._writer is not None:
+            self._metrics |= dict.fromkeys(point.quality)
+            if trigger != "end":  # it is written once more then, with how the run ended
+                self._writer.header(self.header)
+            self._rows += self._writer.append(point)
+        return point
+
+    def state_dict(self, *, step: int) -> dict[str, Any]:
+        """Plain containers for a checkpoint: identity, totals, attempts, and which points led here.
+
+        Args:
+            step: Steps that led here, over all attempts.
+        """
+        if self._writer is not None:
+            self._writer.flush()
+        begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
+        return {
+            "run_id": self.run_id,
+            "step": step,
+            "lineage": [*self._lineage, [begun, self._rows]],
+            "ledger": self._ledger.state_dict(),
+            "header": {
+                "name": self.header["name"],
+                "attempts": [dict(attempt) for attempt in self.header["attempts"]],
+                "missing": {name: why for name, why in self.header["missing"].items() if name in self._ledger.costs},
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> int:
+        """Continue the run of a checkpoint: its identity, its totals.
+
+        Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
+        spent: totals never go down. What steps after the checkpoint had spent is lost. Without the folder nobody
+        knows how much that is.
+
+        Returns:
+            Steps that led to the checkpoint.
+        """
+        self._let_go()
+        attempts: list[dict[str, Any]] = [dict(attempt) for attempt in state["header"]["attempts"]]
+        first = attempts[0].get("id") if attempts else None
+        was = str(state["run_id"])
+        if was:
+            found = resolve_resumed_run(was, first, self._save_dir, writes=self._writes)
+        else:
+            found = resolve_run(self.header["name"], self._save_dir, writes=self._writes)
+        self._found = found
+        self._warn(found)
+        steps = state["ledger"]["costs"].get("steps")
+        self._from_step = int(state.get("step", steps or 0))
+        self.header["run_id"] = found.run_id
+        self.notes |= state["header"].get("missing", {})
+        earlier = found.earlier
+        if earlier is None:
+            self._resumed = len(attempts) - 1 if attempts else None
+            for attempt in attempts:  # their points are in another journal
+                attempt.pop("row", None)
+            self.header["attempts"] = attempts
+            self.header["created"] = attempts[0]["began"] if attempts else ""
+            self.header["name"] = self.header["name"] or (state["header"].get("name") if found.wanted == was else None)
+            self._restore([state["ledger"]])
+            if found.wanted == was:
+                self._lost_is_unknown(
+                    "the folder of the run's earlier attempt is another run's or cannot be read"
+                    if found.refused
+                    else "the folder of the run's earlier attempt is not at hand"
+                )
+            return self._from_step
+        self._continue(earlier)
+        self._resumed = len(attempts) - 1 if attempts else None
+        known = [attempt.get("id") for attempt in attempts]
+        listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
+        both = min(len(known), len(listed))
+        self._restore([state["ledger"], *([self._spent(earlier)] if earlier.points else [])])
+        if len(known) > len(listed):
+            self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
+        if known[:both] != listed[:both]:
+            self._lost_is_unknown("an earlier attempt of the run is not in its folder")
+        else:
+            lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
+            if _ran_since(state, earlier):
+                self._ledger.mark_lost_since(state["ledger"])
+            elif lineage:  # what its maker did after the checkpoint without a step led here too
+                after = earlier.header["attempts"][len(known) :]
+                lineage[-1][1] = after[0].get("row", self._rows) if after else self._rows
+            self._lineage = lineage
+        if not self._ledger.lost_is_known:
+            self._lineage = []
+        self._found = replace(found, earlier=replace(earlier, points=()))  # they may be many
+        return self._from_step
+
+    def _continue(self, earlier: EarlierAttempts) -> None:
+        """Take up what the folder says of the run; an attempt that did not write its end was killed."""
+        header = self.header
+        attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
+        if attempts and attempts[-1].get("status", "killed") == "killed" and "ended" not in attempts[-1]:
+            attempts[-1]["status"] = "killed"
+            if len(earlier.points) > attempts[-1].get("row", 0):
+                last = datetime.fromtimestamp(earlier.points[-1].time, UTC)
+                attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
+        for attempt in attempts:
+            attempt.setdefault("tariff", earlier.header.get("tariff", {}))
+        if "repriced" in earlier.header:
+            header["repriced"] = earlier.header["repriced"]
+        header["attempts"] = attempts
+        header["created"] = earlier.header.get("created", "")
+        for label in ("name", "group", "tags"):
+            header[label] = header[label] or earlier.header.get(label)
+        self.notes |= {name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals}
+        self._rows = len(earlier.points)
+        self._metrics = dict.fromkeys(metrics_of(earlier.points))
+        for point in earlier.points:
+            self._came_to.update(point.step, point.quality, point.costs)
+
+    @staticmethod
+    def _spent(earlier: EarlierAttempts) -> dict[str, Any]:
+        """The folder's last totals, and what of them was lost, as a state of the ledger."""
+        attempts = earlier.header.get("attempts") or [{}]
+        lost: Mapping[str, Amount] | None = attempts[-1].get("lost", None if len(attempts) > 1 else {})
+        costs = earlier.final
+        return {"costs": costs, "lost": {} if lost is None else {name: lost.get(name, 0.0) for name in costs}}
+
+    def _restore(self, states: list[Mapping[str, Any]]) -> None:
+        gone = self._ledger.load_state_dict(*states) if states else []
+        said, self.notes = self.notes, {}
+        for column in gone:
+            self.notes[column] = said.get(column, "an earlier attempt of this run did not measure it")
+        for column in LOST:
+            if column in self.totals and self.totals[column] is None:
+                base = LOST[column]
+                why = said.get(column, "an earlier attempt of this run did not measure it")
+                self.notes[column] = f"needs {base}: {self.notes[base]}" if base in gone else why
+
+    def _lost_is_unknown(self, why: str) -> None:
+        self._ledger.mark_lost_unknown()
+        self._lineage = []
+        self.notes |= {column: why for column in LOST if column in self.totals}
+
+    def _let_go(self) -> None:
+        if self._found is not None and self._found.lock is not None:
+            self._found.lock.abandon()
+        self._found = None
+
+    @property
+    def outcome(self) -> dict[str, float | bool]:
+        """Best quality and cost-to-quality so far, for summaries."""
+        return self._came_to.summary()
+
+    def close(self, status: Status) -> RunRecord | None:
+        """The run is over: write how it ended, and its points as Parquet.
+
+        Returns:
+            The run as its folder now holds it; None where it has none, or this process does not write it.
+        """
+        self.header["status"] = status
+        if self._writer is None:
+            self._let_go()
+            return None
+        *earlier, last = self.header["attempts"]
+        self.header["attempts"] = [*earlier, {**last, "ended": utc_now(), "status": status}]
+        metrics = list(columns_of(self._metrics, self.header["indicators"]).values())
+        return self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
+
+
+def _ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:
+    """Whether the run trained on after a checkpoint, as its folder has it: only then is anything lost."""
+    then, now = state["ledger"]["costs"].get("steps"), earlier.final.get("steps")
+    if then is not None and now is not None:
+        return bool(now > then)
+    rows: list[tuple[int, int]] = state.get("lineage") or [(0, 0)]
+    later = earlier.points[rows[-1][1] :]
+    again = len(earlier.header.get("attempts", ())) > len(state["header"]["attempts"])
+    return bool(later) and (again or max(point.step for point in later) >= state.get("step", 0))

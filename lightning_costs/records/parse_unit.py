@@ -1,0 +1,114 @@
+"""Units that others write, with the factor to ours: GMAC, kWh, GiB, ms, M params."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from lightning_costs.records.units import COUNTS, JOULE_PER_KWH, PHYSICAL, UNITS
+
+_SI = {
+    "": 1.0,
+    "n": 1e-9,
+    "u": 1e-6,
+    "µ": 1e-6,
+    "m": 1e-3,
+    "k": 1e3,
+    "K": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+}
+_SI["E"] = 1e18
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+#: Words for our units, as they follow a prefix.
+_WORDS = {
+    "s": "s",
+    "sec": "s",
+    "J": "j",
+    "W": "w",
+    "B": "bytes",
+    "bytes": "bytes",
+    "FLOP": "flop",
+    "FLOPs": "flop",
+    "MAC": "mac",
+    "MACs": "mac",
+    "g": "g",
+    "params": "params",
+    "parameters": "params",
+    "samples": "samples",
+    "images": "samples",
+    "img": "samples",
+    "tokens": "tokens",
+    "steps": "steps",
+}
+_WHOLE = {
+    "min": ("s", 60.0),
+    "h": ("s", 3600.0),
+    "d": ("s", 86400.0),
+    "%": ("fraction", 0.01),
+    "$": ("usd", 1.0),
+    "USD": ("usd", 1.0),
+    "t": ("g", 1e6),
+    **{f"{prefix}Wh": ("j", JOULE_PER_KWH / 1e3 * _SI[prefix]) for prefix in ("", "m", "k", "M", "G", "T")},
+}
+
+
+class ParsedUnit(NamedTuple):
+    """A unit of ours, or a word of somebody's own, and what an amount in the foreign unit is multiplied by."""
+
+    unit: str
+    factor: float
+
+
+def parse_unit(text: str) -> ParsedUnit:
+    """Read a unit as people write it: prefix and word, binary prefixes for bytes, `/s` for a rate.
+
+    Args:
+        text: Such as 'GMAC', 'kWh', 'GiB', 'ms', 'h', 'img/s', 'M' (millions, of whatever the column counts).
+
+    Returns:
+        The unit of ours with its factor. A word that is none stays as it is, with factor 1; a bare prefix has the
+        unit ''.
+
+    Raises:
+        ValueError: For an empty text, and for FLOPS, which is written for operations and for operations per second.
+
+    Example:
+        >>> parse_unit("GMAC"), parse_unit("kWh"), parse_unit("img/s")
+        (ParsedUnit(unit='mac', factor=1000000000.0), ParsedUnit(unit='j', factor=3600000.0),
+         ParsedUnit(unit='samples_per_s', factor=1.0))
+        >>> parse_unit("M"), parse_unit("furlongs")
+        (ParsedUnit(unit='', factor=1000000.0), ParsedUnit(unit='furlongs', factor=1.0))
+    """
+    text = " ".join(text.split())
+    if not text:
+        raise ValueError("a unit must be a word such as GMAC, kWh, GiB or ms; got nothing")
+    if re.fullmatch("[kKMGTPE]?FLOPS|[kmgtpe]?flops", text):
+        prefix = text[:-5]
+        raise ValueError(f"unit {text!r} could be {prefix}FLOP or {prefix}FLOP/s: write which of them it is")
+    if text in UNITS:
+        return ParsedUnit(text, 1.0)
+    amount, rate, _ = text.partition("/s")
+    found = _known(amount) if not rate or text.endswith("/s") else None
+    if found is None:
+        return ParsedUnit(text, 1.0)
+    return ParsedUnit(f"{found.unit}_per_s", found.factor) if rate else found
+
+
+def _known(text: str) -> ParsedUnit | None:
+    if text in _WHOLE:
+        return ParsedUnit(*_WHOLE[text])
+    if text in _SI:
+        return ParsedUnit("", _SI[text])
+    if text in (*PHYSICAL, *COUNTS):
+        return ParsedUnit(text, 1.0)
+    found = re.fullmatch(r"(Ki|Mi|Gi|Ti|Pi)?(B|bytes)", text)
+    if found and found[1]:
+        return ParsedUnit("bytes", _BINARY[found[1]])
+    for word, unit in sorted(_WORDS.items(), key=lambda pair: -len(pair[0])):
+        prefix = text.removesuffix(word)
+        if prefix != text and prefix.strip() in _SI:
+            return ParsedUnit(unit, _SI[prefix.strip()])
+    return None

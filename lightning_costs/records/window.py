@@ -1,0 +1,198 @@
+"""The open window: integers and one clock read a step, until somebody closes it into a sample."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from lightning_costs.records.samples import StepSample, Trigger
+from lightning_costs.records.time_buckets import PARTS, TimeBuckets
+
+
+def _sum(total: int | None, amount: int | None) -> int | None:
+    """A sum; unknown where a part of it is."""
+    return None if total is None or amount is None else total + amount
+
+
+def _times(amount: int | None, n: int) -> int | None:
+    return None if amount is None else amount * n
+
+
+class Window:
+    """Adds up what a training loop does between two emissions.
+
+    Args:
+        accounts: The run's accounts; their clock is the window's.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_batches",
+        "_closed",
+        "_closed_s",
+        "_epochs",
+        "_held_batches",
+        "_held_samples",
+        "_held_tokens",
+        "_held_warm",
+        "_optimizer_steps",
+        "_padding",
+        "_samples",
+        "_steady_s",
+        "_steady_samples",
+        "_steady_tokens",
+        "_step_times_s",
+        "_steps",
+        "_tokens",
+        "_train_s",
+        "overhead_s",
+    )
+
+    def __init__(self, accounts: TimeBuckets) -> None:
+        self._accounts = accounts
+        self._closed = dict.fromkeys(accounts.read(), 0.0)
+        self._closed_s = 0.0
+        self._train_s = accounts.train_s()
+        #: Batches since the last optimizer step, their samples and tokens, and whether one was warm-up.
+        self._held_batches = 0
+        self._held_samples: int | None = 0
+        self._held_tokens: int | None = 0
+        self._held_warm = False
+        self.overhead_s = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._batches = self._steps = self._optimizer_steps = self._epochs = 0
+        self._samples: int | None = 0
+        self._tokens: int | None = 0
+        self._padding: int | None = 0
+        self._steady_s = 0.0
+        self._steady_samples: int | None = 0
+        self._steady_tokens: int | None = 0
+        self._step_times_s = array("d")
+
+    def start_clock(self) -> None:
+        """The next step begins now: training seconds before it are nobody's step."""
+        self._train_s = self._accounts.train_s()
+
+    def add_batch(
+        self,
+        *,
+        samples: int | None,
+        tokens: int | None,
+        optimizer_steps: int,
+        warm: bool,
+        padding: int | None = None,
+    ) -> bool | None:
+        """Note a batch at its end.
+
+        Args:
+            samples: In this batch; None where it would not tell.
+            tokens: In this batch; None where nobody counts them.
+            optimizer_steps: Optimizer calls in this batch; 0 while gradients accumulate.
+            warm: The batch is warm-up: in the totals, out of the rates.
+            padding: Elements of this batch beyond its tokens; None where nobody tells them apart.
+
+        Returns:
+            Whether the step that ended with this batch counts for the rates; None where none ended.
+        """
+        self._batches += 1
+        self._samples = _sum(self._samples, samples)
+        self._tokens = _sum(self._tokens, tokens)
+        self._padding = _sum(self._padding, padding)
+        if self._held_batches:
+            samples, tokens = _sum(self._held_samples, samples), _sum(self._held_tokens, tokens)
+            warm = warm or self._held_warm
+        if not optimizer_steps:
+            self._held_samples, self._held_tokens, self._held_warm = samples, tokens, warm
+            self._held_batches += 1
+            return None
+        self._held_batches = 0
+        self._steps += 1
+        self._optimizer_steps += optimizer_steps
+        train_s = self._accounts.train_s()
+        took_s, self._train_s = train_s - self._train_s, train_s
+        if warm:
+            return False
+        self._steady_s += took_s
+        self._steady_samples = _sum(self._steady_samples, samples)
+        self._steady_tokens = _sum(self._steady_tokens, tokens)
+        self._step_times_s.append(took_s)
+        return True
+
+    def add_repeated(
+        self, train_s: Sequence[float], *, samples: int | None, tokens: int | None, padding: int | None, calls: int
+    ) -> None:
+        """Note batches that were steps outside warm-up, all alike, since the last one noted.
+
+        Args:
+            train_s: [batches]: what the account `train` held at the end of each.
+            samples: In each; None where they would not tell. Likewise `tokens` and `padding`.
+            tokens: See above.
+            padding: See above.
+            calls: Optimizer calls in each.
+        """
+        n = len(train_s)
+        self._batches += n
+        self._steps += n
+        self._optimizer_steps += n * calls
+        self._samples = _sum(self._samples, _times(samples, n))
+        self._tokens = _sum(self._tokens, _times(tokens, n))
+        self._padding = _sum(self._padding, _times(padding, n))
+        self._steady_samples = _sum(self._steady_samples, _times(samples, n))
+        self._steady_tokens = _sum(self._steady_tokens, _times(tokens, n))
+        for ended_s in train_s:
+            took_s, self._train_s = ended_s - self._train_s, ended_s
+            self._steady_s += took_s
+            self._step_times_s.append(took_s)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no batch was noted since the window was opened."""
+        return not self._batches
+
+    def add_epoch(self) -> None:
+        """Note that an epoch is complete."""
+        self._epochs += 1
+
+    @property
+    def steady_step_s(self) -> float | None:
+        """Mean duration of the window's steps outside warm-up so far, in seconds."""
+        steps = len(self._step_times_s)
+        return self._steady_s / steps if steps else None
+
+    def close(self, *, step: int, epoch: int, trigger: Trigger) -> StepSample:
+        """The window as a sample; the next one begins at the same clock reading."""
+        spent = self._accounts.read()
+        part = {name: spent[name] - self._closed[name] for name in spent}
+        accounts_s = {name: seconds for name, seconds in part.items() if name not in PARTS}
+        for name, account in PARTS.items():
+            accounts_s[account] += part[name]
+        length_s = sum(accounts_s.values())
+        sample = StepSample(
+            step=step,
+            epoch=epoch,
+            trigger=trigger,
+            begun_s=self._closed_s,
+            ended_s=self._closed_s + length_s,
+            accounts_s=accounts_s,
+            data_wait_s=part["data_wait"],
+            h2d_s=part["h2d"],
+            steps=self._steps,
+            optimizer_steps=self._optimizer_steps,
+            batches=self._batches,
+            epochs=self._epochs,
+            samples=self._samples,
+            tokens=self._tokens,
+            padding_tokens=self._padding,
+            steady_s=self._steady_s,
+            steady_steps=len(self._step_times_s),
+            steady_samples=self._steady_samples,
+            steady_tokens=self._steady_tokens,
+            step_times_s=tuple(self._step_times_s),
+            overhead_s=self.overhead_s,
+        )
+        self._closed, self._closed_s = spent, sample.ended_s
+        self.overhead_s = 0.0
+        self._reset()
+        return sample

@@ -1,0 +1,162 @@
+"""What a cost is made of: time by account, memory and energy by kind, step times, waiting, money."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import altair as alt
+
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.records.formatting import choose_unit, format_amount
+from lightning_costs.report.charts.data import rounded, single_line
+from lightning_costs.report.charts.quality import SHAPES, SHOWN, cycle, tooltip_of
+from lightning_costs.report.tables.tables import Cell, TableRow
+
+#: Okabe and Ito's colors again, in an order whose neighbours differ in lightness; a number in each bar says the same.
+PARTS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
+#: A part below this share of the longest bar has no room for its number.
+_ROOM = 0.035
+#: The height of a run's row, in pixels.
+_ROW = 26
+#: Amounts further apart than this are drawn on a logarithmic axis where they are only read side by side.
+_FAR = 30.0
+_NAMES = {"other_bytes": "other memory"}
+
+
+class BreakdownChart(NamedTuple):
+    """A breakdown for people.
+
+    Args:
+        key: Theme of `Comparison.breakdowns`.
+        title: Its heading.
+        stacked: Whether its columns are parts of one thing.
+        heads: What each column is called.
+        suffix: The unit of `rows`.
+        rows: What the chart draws: run `r`, column `c`, amount `v` from `a` to `b`, and words.
+        lines: The table behind it, a line per run.
+        far: Whether the amounts are too far apart for a linear axis.
+        nothing: Whether every amount is 0.
+    """
+
+    key: str
+    title: str
+    stacked: bool
+    heads: list[str]
+    suffix: str
+    rows: list[dict[str, object]]
+    lines: list[TableRow]
+    far: bool
+    nothing: bool
+
+
+def parts(cmp: ComparisonData) -> list[BreakdownChart]:
+    """The comparison's breakdowns, of the runs that it names."""
+    return [_parts(cmp, key) for key in cmp.breakdowns]
+
+
+def part_chart(
+    part: BreakdownChart, labels: Sequence[str], source: alt.InlineData | alt.NamedData, *, page: bool = False
+) -> alt.LayerChart:
+    """Draw parts as stacked bars, and what is only read side by side as points on a line, a row per run.
+
+    Args:
+        part: The breakdown.
+        labels: The runs.
+        source: The breakdown's rows.
+        page: Whether the page's legend switches runs off.
+    """
+    count = len(part.heads)
+    heads = [f"{number} {single_line(head, 34)}" for number, head in enumerate(part.heads, 1)]
+    names = f"{json.dumps([single_line(label, 34) for label in labels])}[datum.value]"
+    y = alt.Y(
+        "r:O",
+        title=None,
+        scale=alt.Scale(domain=list(range(len(labels))), **({"paddingInner": 0.3} if part.stacked else {})),
+        axis=alt.Axis(labelExpr=names, labelLimit=150, ticks=False, domain=False),
+    )
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        columns=3,
+        labelExpr=f"{json.dumps(heads)}[datum.value]",
+        labelLimit=220,
+        symbolType="square",
+    )
+    domain = list(range(count))
+    color = alt.Color("c:N", scale=alt.Scale(domain=domain, range=cycle(PARTS, count)), legend=legend)
+    title = f"{part.suffix}\u200b"
+    axis = alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy")
+    base = alt.Chart(source).encode(y=y)
+    if page:
+        base = base.transform_filter(SHOWN)
+    tooltip = tooltip_of({"run": "run", "part": "part", "amount": "text"})
+    if part.stacked:
+        bars = base.mark_bar(stroke="white", strokeWidth=1, tooltip=tooltip).encode(
+            x=alt.X("a:Q", title=title, axis=axis, scale=alt.Scale(nice=False)), x2="b:Q", color=color
+        )
+        numbers = (
+            base.transform_filter("datum.wide === 1")
+            .mark_text(fontSize=10, fontWeight=600)
+            .encode(
+                x="mid:Q",
+                text="n:N",
+                color=alt.condition("datum.c === 1 || datum.c === 4", alt.value("#1f2933"), alt.value("white")),
+            )
+        )
+        layers = [bars, numbers]
+    else:
+        scale = alt.Scale(type="log" if part.far else "linear", nice=False, padding=10)
+        scale.zero = alt.Undefined if part.far else True
+        x = alt.X("v:Q", title=title, axis=axis, scale=scale)
+        shape = alt.Shape("c:N", scale=alt.Scale(domain=domain, range=cycle(SHAPES, count)), legend=legend)
+        spans = base.mark_line(color="#c3cad3", strokeWidth=2).encode(x=x, detail="r:N")
+        points = base.mark_point(filled=True, size=90, opacity=1, tooltip=tooltip).encode(x=x, color=color, shape=shape)
+        layers = [spans, points]
+    picture = alt.layer(*layers).properties(height=_ROW * len(labels))
+    return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
+
+
+def _parts(cmp: ComparisonData, key: str) -> BreakdownChart:
+    found = cmp.breakdowns[key]
+    heads = [_head(cmp, name) for name in found["columns"]]
+    amounts = [found["amounts"][label] for label in cmp.labels]
+    sums = [math.fsum(value or 0.0 for value in row.values()) for row in amounts]
+    largest = max(sums) if found["parts"] else max((v for row in amounts for v in row.values() if v), default=0.0)
+    unit = choose_unit(found["unit"], largest)
+    rows: list[dict[str, object]] = []
+    lines = []
+    for r, (label, row) in enumerate(zip(cmp.labels, amounts, strict=True)):
+        begun = 0.0
+        for c, name in enumerate(found["columns"]):
+            value = row[name]
+            if value is None or not math.isfinite(value):
+                continue
+            one = {"r": r, "run": label, "c": c, "part": heads[c], "text": format_amount(value, found["unit"])}
+            one["v"] = rounded(value, unit.factor)
+            if found["parts"]:
+                ended = begun + value
+                one |= {"a": rounded(begun, unit.factor), "b": rounded(ended, unit.factor), "n": str(c + 1)}
+                one |= {"mid": rounded((begun + ended) / 2, unit.factor), "wide": int(value > _ROOM * largest)}
+                begun = ended
+            rows.append(one)
+        cells = [Cell(format_amount(row[name], found["unit"]), missing=row[name] is None) for name in found["columns"]]
+        lines.append(TableRow(label, label, True, cells))
+    known = [value for row in amounts for value in row.values() if value is not None and math.isfinite(value)]
+    return BreakdownChart(
+        key=key,
+        title=found["title"],
+        stacked=found["parts"],
+        heads=heads,
+        suffix=unit.suffix,
+        rows=rows,
+        lines=lines,
+        far=not found["parts"] and bool(known) and min(known) > 0 and max(known) > _FAR * min(known),
+        nothing=not any(known),
+    )
+
+
+def _head(cmp: ComparisonData, name: str) -> str:
+    return cmp.indicators[name]["label"] if name in cmp.indicators else _NAMES.get(name, name)

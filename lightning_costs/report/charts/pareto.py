@@ -1,0 +1,66 @@
+"""The Pareto front of quality and one cost: every run at its end, those on the front joined by steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import altair as alt
+
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.report.charts.data import Axis, ChartData
+from lightning_costs.report.charts.quality import SHOWN, RunStyle, encoded, run_legend
+
+#: Of `Comparison.fronts`, how a chart's rows say that a run is on one.
+_ON, _OFF = "datum.f === 1", "datum.f !== 1"
+
+
+def front_rows(data: ChartData, cmp: ComparisonData, name: str) -> list[dict[str, object]]:
+    """A row per run that has both: amount `x`, best quality `y`, and `f`, 1 on the front."""
+    on = set(cmp.fronts.get(name, ()))
+    amounts, qualities = data.finals[data.axes[name].field], data.finals["q"]
+    return [
+        {"r": r, "run": label, "x": x, "y": y, "f": int(label in on)}
+        for r, (label, x, y) in enumerate(zip(data.labels, amounts, qualities, strict=True))
+        if x is not None and y is not None
+    ]
+
+
+def front_chart(
+    look: RunStyle,
+    x: Axis,
+    y: Axis,
+    source: alt.InlineData | alt.NamedData,
+    *,
+    log: bool,
+    higher: bool,
+    page: bool = False,
+) -> alt.LayerChart:
+    """Lay the front's steps, the runs off it and those on it over each other.
+
+    Args:
+        look: How the runs are told apart; a row with `r` below 0 is a run without a look of its own.
+        x: Axis of the cost, in the column `x`.
+        y: Axis of the best quality, in the column `y`.
+        source: Rows as `front_rows` gives them.
+        log: Whether the cost is on a logarithmic axis.
+        higher: Whether more of the cost is better, as of a throughput.
+        page: Whether the page's script fills in titles, scales and tooltips.
+    """
+    x, y = replace(x, field="x"), replace(y, field="y")
+    base = alt.Chart(source).encode(x=encoded(alt.X, x, log=log), y=encoded(alt.Y, y, log=False))
+    if not page and log:
+        base = base.transform_filter("datum.x > 0")
+    steps = (
+        base.transform_filter(_ON)
+        .mark_line(interpolate="step-before" if higher else "step-after", color="#7b8794", strokeWidth=1.5)
+        .encode(order=alt.Order("x:Q"))
+    )
+    others = base.transform_filter("datum.r < 0").mark_point(shape="circle", size=18, filled=True, color="#9aa5b1")
+    named = base.transform_filter(f"datum.r >= 0 && {SHOWN}" if page else "datum.r >= 0").encode(
+        color=alt.Color(look.by, scale=look.colors, legend=None if page else run_legend()),
+        shape=alt.Shape(look.by, scale=look.shapes, legend=None),
+    )
+    off = named.transform_filter(_OFF).mark_point(filled=False, size=70, strokeWidth=2, opacity=0.9)
+    on = named.transform_filter(_ON).mark_point(filled=True, size=130, opacity=1)
+    picture = alt.layer(steps, others, off, on)
+    return picture.add_params(alt.param(name="hidden", value=[])) if page else picture

@@ -1,0 +1,151 @@
+"""How indicators order runs: ranks from one indicator to the next, and their correlation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import altair as alt
+
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.report.charts.data import single_line
+from lightning_costs.report.charts.quality import SHOWN, RunStyle, run_legend, tooltip_of
+from lightning_costs.report.tables.tables import RankLine, ordered_names, quality_text
+
+#: Room above the first and below the last rank, in pixels.
+_ROOM = 14
+#: So many runs have their name at the end of their line.
+_NAMED = 12
+#: Blue for the same order, orange for the reverse, as `page.css` shades its table.
+_SHADES = ("#bd4f08", "#eb9a5a", "#f5c49d", "#fae6d6", "#f2f2f0", "#dce9f3", "#b4d1e7", "#79aed2", "#2f77b0")
+
+
+def bump_names(cmp: ComparisonData) -> list[str]:
+    """Headline indicators that order any runs, family by family."""
+    orders = cmp.ranks["orders"]
+    return [name for name in ordered_names(cmp, headline=True, role="indicator") if orders.get(name)]
+
+
+def ranking_bases(cmp: ComparisonData) -> dict[str, str]:
+    """What runs are ranked by, with words for it: amounts at the end, and the cost of each target."""
+    found = {"end": "the amount at the end"}
+    for number, row in enumerate(cmp.targets):
+        if any(len(order) > 1 for order in row["orders"].values()):
+            found[str(number)] = f"the cost to reach {quality_text(row['target'])}"
+    return found
+
+
+def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, list[float | None]]:
+    """Indicator to each run's rank, None where it has none; 1 is best.
+
+    Args:
+        cmp: The comparison; ranks are among all runs that were compared.
+        basis: One of `ranking_bases`.
+        names: Indicators to take.
+    """
+    by_name = cmp.ranks["orders"] if basis == "end" else cmp.targets[int(basis)]["orders"]
+    return {name: [by_name[name].get(label) for label in cmp.labels] for name in names if by_name.get(name)}
+
+
+def bump_rows(cmp: ComparisonData, basis: str, names: Sequence[str]) -> tuple[list[str], list[dict[str, object]]]:
+    """What stands under the columns, quality first, and a row per run and column `i` with its rank `k`."""
+    found = orders(cmp, basis, names)
+    heads = [f"best {single_line(cmp.monitor)}", *(cmp.indicators[name]["label"] for name in found)]
+    columns = [[cmp.ranks["quality"].get(label) for label in cmp.labels], *found.values()]
+    return (
+        heads,
+        [
+            {"r": r, "run": label, "i": i, "k": column[r], "by": heads[i]}
+            for i, column in enumerate(columns)
+            for r, label in enumerate(cmp.labels)
+            if column[r] is not None
+        ],
+    )
+
+
+def bump_chart(
+    look: RunStyle,
+    heads: Sequence[str],
+    source: alt.InlineData | alt.NamedData,
+    labels: Sequence[str],
+    *,
+    page: bool = False,
+) -> alt.LayerChart:
+    """Draw ranks, best on top, a line per run; where two lines cross, their order flips.
+
+    Args:
+        look: How the runs are told apart.
+        heads: What stands under the columns.
+        source: Rows as `bump_rows` gives them.
+        labels: The runs, for names at the ends of lines.
+        page: Whether the page's legend stands for this chart's.
+    """
+    x = alt.X(
+        "i:O",
+        title=None,
+        scale=alt.Scale(domain=list(range(len(heads))), type="point", padding=0.3),
+        axis=alt.Axis(
+            labelExpr=f"{json.dumps([single_line(head, 28) for head in heads])}[datum.value]",
+            labelAngle=-40,
+            labelAlign="right",
+            labelLimit=150,
+            grid=True,
+        ),
+    )
+    y = alt.Y(
+        "k:Q",
+        title="rank, 1 is best\u200b",
+        scale=alt.Scale(reverse=True, zero=False, nice=False, padding=_ROOM),
+        axis=alt.Axis(format="d", tickMinStep=1, grid=False),
+    )
+    color = alt.Color(look.by, scale=look.colors, legend=None if page else run_legend(orient="top"))
+    base = alt.Chart(source).encode(x=x, y=y, color=color)
+    if page:
+        base = base.transform_filter(SHOWN)
+    lines = base.mark_line(strokeWidth=2.5, opacity=0.85).encode(
+        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=None), order=alt.Order("i:Q")
+    )
+    points = base.mark_point(
+        filled=True, size=110, opacity=1, tooltip=tooltip_of({"run": "run", "by": "by", "rank": "k"})
+    ).encode(shape=alt.Shape(look.by, scale=look.shapes, legend=None))
+    layers = [lines, points]
+    if len(labels) <= _NAMED:
+        names = json.dumps([single_line(label, 22) for label in labels])
+        layers.append(
+            base.transform_filter(f"datum.i === {len(heads) - 1}")
+            .transform_calculate(name=f"{names}[datum.r]")
+            # Those that share a rank share a line of text.
+            .transform_joinaggregate(names="values(name)", groupby=["k"])
+            .transform_window(nth="row_number()", groupby=["k"])
+            .transform_filter("datum.nth === 1")
+            .transform_calculate(ends="join(pluck(datum.names, 'name'), ', ')")
+            .mark_text(align="left", dx=12, fontSize=11, limit=150)
+            .encode(text="ends:N")
+        )
+    picture = alt.layer(*layers)
+    return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
+
+
+def heat_map(lines: Sequence[RankLine]) -> alt.LayerChart:
+    """Draw Spearman's correlation of every two indicators, its number in each cell."""
+    heads = [single_line(line.label, 28) for line in lines]
+    rows = [
+        {"i": i, "j": j, "v": cell.shade, "t": cell.text}
+        for i, line in enumerate(lines)
+        for j, cell in enumerate(line.cells)
+    ]
+    names = f"{json.dumps(heads)}[datum.value]"
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X("j:O", title=None, axis=alt.Axis(labelExpr=names, labelAngle=-40, labelLimit=170, orient="top")),
+        y=alt.Y("i:O", title=None, axis=alt.Axis(labelExpr=names, labelLimit=170)),
+    )
+    shades = alt.Scale(domain=list(range(-4, 5)), range=list(_SHADES))
+    cells = (
+        base.transform_filter("isValid(datum.v)")
+        .mark_rect(stroke="white", strokeWidth=2)
+        .encode(color=alt.Color("v:O", scale=shades, legend=None))
+    )
+    texts = base.mark_text(fontSize=11).encode(
+        text="t:N", color=alt.condition("abs(datum.v) >= 4", alt.value("white"), alt.value("#1f2933"))
+    )
+    return alt.layer(cells, texts).properties(width=alt.Step(44), height=alt.Step(28))

@@ -1,0 +1,250 @@
+"""A comparison as one HTML file that opens anywhere and asks nothing of anybody: no request leaves it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import altair as alt
+import jinja2
+import vl_convert
+
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.report.charts.breakdown import parts
+from lightning_costs.report.charts.data import ChartData, chart_data, single_line
+from lightning_costs.report.charts.quality import COLORS, DASHES, SHAPES, cycle
+from lightning_costs.report.charts.ranks import bump_names
+from lightning_costs.report.charts.ranks import ranking_bases as bump_bases
+from lightning_costs.report.charts.selection import restrict_to_runs, select_runs
+from lightning_costs.report.charts.target_sweep import describe_ranges
+from lightning_costs.report.page.data import page_data
+from lightning_costs.report.page.pipeline_timeline import pipeline_sections
+from lightning_costs.report.tables.agreement import (
+    dominance_sentences,
+    evidence_lines,
+    family_lines,
+    group_qualities,
+    matched_lines,
+    reversal_lines,
+)
+from lightning_costs.report.tables.lifecycle import TOLD, available_columns, life_heads, life_sentences, life_tables
+from lightning_costs.report.tables.run_table import run_columns, run_lines, runs_csv
+from lightning_costs.report.tables.tables import (
+    final_blocks,
+    flip_lines,
+    front_lines,
+    group_tables,
+    ordered_names,
+    quality_text,
+    rank_matrix,
+    target_tables,
+)
+from lightning_costs.run.input_stalls import describe_input_stalls
+
+#: The charts' shapes as SVG paths, for the legend.
+_OUTLINES = {
+    "circle": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",
+    "square": "M-4,-4H4V4H-4Z",
+    "triangle-up": "M0,-5L5,4H-5Z",
+    "diamond": "M0,-5L4,0L0,5L-4,0Z",
+    "cross": "M-5,-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
+    "triangle-down": "M0,5L5,-4H-5Z",
+}
+_SCRIPTS = ("page.js", "page_table.js")
+#: Sections on what a cost is made of, and the breakdowns in each.
+_THEMES = {
+    "time": ("time", "steps", "waiting", "waiting_share", "lost"),
+    "memory": ("memory_at_peak", "memory", "peaks"),
+    "energy": ("energy", "energy_by_account", "money"),
+}
+#: The chart that a reader sees first, where runs have it.
+_FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
+
+
+def write_page(cmp: ComparisonData, path: Path) -> Path:
+    """Write the page, folders above it included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(cmp), encoding="utf-8")
+    return path
+
+
+def page(cmp: ComparisonData) -> str:
+    """The page as text.
+
+    Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
+    even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
+    """
+    labels = select_runs(cmp)
+    drawn = restrict_to_runs(cmp, labels)
+    data = chart_data(drawn, every=cmp.runs)
+    csv = runs_csv(cmp)
+    # An HTML parser reads a carriage return as a line feed, which would change the hash.
+    scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
+    headline = ordered_names(cmp, headline=True, role="indicator")
+    everything = ordered_names(cmp, role="indicator")
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.FunctionLoader(_resource),
+    )
+    small = [name for name in everything if _small(cmp, data, name)]
+    themes = parts(drawn)
+    return environment.get_template("page.html.j2").render(
+        all=cmp,
+        cmp=drawn,
+        policy=content_security_policy(scripts),
+        style=_resource("page.css"),
+        scripts=scripts,
+        data=script_json(page_data(cmp, drawn, data, themes, csv)),
+        metric=single_line(cmp.monitor),
+        summary=cmp.summary,
+        cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
+        thinned=_thinned(cmp, data),
+        legend=_legend(labels),
+        choices=_choices(cmp, data),
+        first=_first(data),
+        counters=[name for name in small if cmp.indicators[name]["headline"]] or small,
+        more_counters=[name for name in small if not cmp.indicators[name]["headline"]],
+        absent=[(name, cmp.indicators[name]["label"]) for name in everything if name not in data.axes],
+        # Every target has the same counters: all of these tables have lines, or none has.
+        targets=[table for table in target_tables(drawn) if table.lines],
+        reversals=[reversal_lines(row, cmp) for row in cmp.targets],
+        groups=[table for table in group_tables(cmp) if table.lines],
+        qualities=group_qualities(cmp),
+        sweeps=_sweeps(cmp, data),
+        complete=cmp.sweep["complete"],
+        fronts=front_lines(drawn),
+        front_names=[name for name in headline if name in data.axes and cmp.fronts.get(name)],
+        dominance=dominance_sentences(cmp),
+        bumps=bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {},
+        matrix=rank_matrix(cmp, headline),
+        matrix_of_all=rank_matrix(cmp, everything),
+        flips=flip_lines(cmp, headline),
+        families=family_lines(cmp) if len(cmp.runs) > 1 else [],
+        matched=matched_lines(cmp),
+        themes={group: [part for part in themes if part.key in keys] for group, keys in _THEMES.items()},
+        columns=run_columns(cmp),
+        runs=run_lines(cmp, labels),
+        finals=final_blocks(drawn),
+        waits=_waits(drawn),
+        pipelines=pipeline_sections(drawn),
+        life=_lifecycle(drawn),
+        best=[quality_text(run["best_quality"]) for run in drawn.runs],
+    )
+
+
+def script_json(value: object) -> str:
+    r"""JSON that is safe inside a script element, whatever texts it holds.
+
+    Example:
+        >>> script_json("</script><!--")
+        '"\\u003c/script\\u003e\\u003c!--"'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    # A lone surrogate cannot be written as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def content_security_policy(scripts: list[str]) -> str:
+    """A content security policy that allows these inline scripts, inline styles, and no connection at all."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
+    """What the section on training and queries shows; None without one."""
+    names = available_columns(cmp.lifecycle)
+    if not names and "infer_energy_j" not in cmp.indicators:
+        return None
+    return {
+        "choices": [(name, TOLD[name][1]) for name in names],
+        "sentences": life_sentences(cmp),
+        "heads": life_heads(cmp),
+        "tables": life_tables(cmp),
+    }
+
+
+def _waits(cmp: ComparisonData) -> dict[str, str]:
+    """Run label to whether it waited for its data; runs without a reading are absent."""
+    said = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
+    return {label: text for label, text in said.items() if text}
+
+
+def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
+    """Label, color, dash and outline of each run, as the charts draw it."""
+    count = len(labels)
+    dashes = [" ".join(map(str, dash)) for dash in cycle(DASHES, count)]
+    outlines = [_OUTLINES[shape] for shape in cycle(SHAPES, count)]
+    return list(zip(labels, cycle(COLORS, count), dashes, outlines, strict=True))
+
+
+def _choices(cmp: ComparisonData, data: ChartData) -> dict[str, list[tuple[str, str]]]:
+    """Family to the indicators that the reader can choose as x, each with its title."""
+    choices: dict[str, list[tuple[str, str]]] = {}
+    for name in ordered_names(cmp, role="indicator"):
+        if name in data.axes:
+            choices.setdefault(cmp.indicators[name]["family"], []).append((name, data.axes[name].title))
+    return choices
+
+
+def _first(data: ChartData) -> str:
+    return next((name for name in (*_FIRST, *data.axes) if name in data.axes), "")
+
+
+def _thinned(cmp: ComparisonData, data: ChartData) -> list[str]:
+    """What is left out of drawings, in words; figures are always made from everything."""
+    said = []
+    if len(data.labels) < len(cmp.runs):
+        said.append(
+            f"{len(data.labels)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those "
+            "with the best quality, those that needed least for a target or are cheapest by a headline cost, and "
+            f"those on its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are "
+            "in the table of all runs."
+        )
+    evaluations = {run["label"]: run["evaluations"] for run in cmp.runs}
+    if any(evaluations[label] > len(kept) for label, kept in data.kept.items()):
+        most = max(map(len, data.kept.values()))
+        said.append(
+            f"Curves are drawn with {most} evaluations of each run at most, evenly many, with the first, the last, the "
+            "best and the worst; figures are made from all."
+        )
+    return said
+
+
+def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
+    """Indicator, its label and who needs least for which targets, in words; only those with a chart."""
+    targets = cmp.sweep["targets"]
+    return [
+        (name, cmp.indicators[name]["label"], describe_ranges(cmp.sweep["winners"].get(name, ()), targets))
+        for name in ordered_names(cmp, role="indicator")
+        if name in data.axes and cmp.sweep["winners"].get(name)
+    ]
+
+
+def _small(cmp: ComparisonData, data: ChartData, name: str) -> bool:
+    return name in data.axes and cmp.indicators[name]["kind"] in ("counter", "static")
+
+
+def _resource(name: str) -> str:
+    return files("lightning_costs.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed in the version that Altair writes for, as one script."""
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    return bundle.replace("</script", "<\\/script")

@@ -1,0 +1,1 @@
+"""Tables of a comparison, for pages, spreadsheets and papers."""

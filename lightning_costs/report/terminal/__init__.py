@@ -1,0 +1,1 @@
+"""What the terminal shows: texts in which no name of a run is obeyed."""

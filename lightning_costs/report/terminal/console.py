@@ -1,0 +1,35 @@
+"""The command line's words: whatever a run is called, a terminal shows it and obeys none of it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lightning_costs.records.printable import printable
+
+
+class Terminal(Console):
+    """A console on which texts are plain: no markup, no emoji codes, no control characters of theirs."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A text as it is shown; rich asks for it wherever it is given one."""
+        return super().render_str(printable(text), **how)
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Print a line, on stderr if it is an error."""
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout)
+
+
+def take_any_text() -> None:
+    """Let the standard streams write out what their encoding lacks, rather than fail at it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError, OSError):  # a stream of somebody else's, or a closed one
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -1,0 +1,160 @@
+"""What a whole project cost: every run of it added up, failed and killed ones too, by status, group or tag."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lightning_costs.analysis.below_zero import without_below_zero
+from lightning_costs.pricing.rates import PRICED
+from lightning_costs.pricing.reprice import reprice
+from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.records.formatting import format_amount
+from lightning_costs.records.samples import Amount
+from lightning_costs.report.tables.csv_safety import as_csv
+from lightning_costs.run.record import RunRecord, printable_run
+from lightning_costs.run.summary import sum_known
+
+By = Literal["status", "group", "tag"]
+#: Where runs stand that have no group or no tag.
+NONE = "(none)"
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSum:
+    """A sum over some of the runs: how much, of how many runs, and how many of them do not know it."""
+
+    part: str
+    column: str
+    label: str
+    unit: str
+    amount: Amount
+    runs: int
+    unknown_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectTotal:
+    """Sums over a project's runs.
+
+    Args:
+        by: What parts are.
+        runs: Part to the number of its runs; 'all' last.
+        sums: Column by column, part by part; columns that nobody knows are left out.
+        notes: What a reader must know of the sums.
+    """
+
+    by: By
+    runs: dict[str, int]
+    sums: tuple[PartialSum, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "sums": [asdict(one) for one in self.sums], "notes": list(self.notes)}
+
+
+def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tariff | None = None) -> ProjectTotal:
+    """Add up runs.
+
+    Args:
+        runs: All of a project's.
+        by: What to tell apart: how runs ended, their group, or their tags. A run of two tags is in both.
+        tariff: Prices all of them anew; where not given, each keeps what it recorded.
+    """
+    possible, _ = without_below_zero(runs)
+    runs = [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    finals = [run.final for run in runs]
+    members: dict[str, list[int]] = {}
+    for at, run in enumerate(runs):
+        for part in _parts(run, by):
+            members.setdefault(part, []).append(at)
+    parts = {part: members[part] for part in sorted(members, key=lambda part: (part == NONE, part))}
+    several = by == "tag" and sum(map(len, parts.values())) > len(runs)
+    parts[ALL if ALL not in parts else f"{ALL} runs"] = list(range(len(runs)))
+    declared: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for name, row in run.header["indicators"].items():
+            declared.setdefault(name, row)
+    sums = []
+    for name, row in declared.items():
+        if row["kind"] != "counter" or row["role"] != "indicator":
+            continue
+        found = [sum_known([finals[at] for at in kept], name) for kept in parts.values()]
+        if all(amount is None for amount, _ in found):
+            continue
+        sums += [
+            PartialSum(
+                part=part,
+                column=name,
+                label=row["label"],
+                unit=row["unit"],
+                amount=amount,
+                runs=len(kept),
+                unknown_runs=unknown,
+            )
+            for (part, kept), (amount, unknown) in zip(parts.items(), found, strict=True)
+        ]
+    return ProjectTotal(
+        by=by,
+        runs={part: len(kept) for part, kept in parts.items()},
+        sums=tuple(sums),
+        notes=tuple(_notes(runs, several=several, tariff=tariff)),
+    )
+
+
+def project_rows(project: ProjectTotal) -> list[list[str]]:
+    """The sums for people: a row per column, a cell per part, those that some runs do not know marked."""
+    parts = list(project.runs)
+    rows = [["runs", *(str(project.runs[part]) for part in parts)]]
+    by_column: dict[str, list[PartialSum]] = {}
+    for one in project.sums:
+        by_column.setdefault(one.column, []).append(one)
+    return rows + [[found[0].label, *map(_cell, found)] for found in by_column.values()]
+
+
+def project_csv(project: ProjectTotal) -> str:
+    """The sums as CSV, a row per column and part, amounts in the unit that the column's name ends in."""
+    heads = [project.by, "column", "unit", "amount", "runs", "unknown_runs"]
+    rows = [[one.part, one.column, one.unit, one.amount, one.runs, one.unknown_runs] for one in project.sums]
+    return as_csv(heads, rows)
+
+
+def _cell(one: PartialSum) -> str:
+    text = format_amount(one.amount, one.unit)
+    return f"{text} (+ {one.unknown_runs} unknown)" if one.unknown_runs and one.amount is not None else text
+
+
+def _parts(run: RunRecord, by: By) -> list[str]:
+    if by == "tag":
+        return list(dict.fromkeys(map(str, run.header.get("tags") or ()))) or [NONE]
+    return [str(run.header.get(by) or (NONE if by == "group" else "unknown"))]
+
+
+def _notes(runs: Sequence[RunRecord], *, several: bool, tariff: Tariff | None) -> list[str]:
+    notes = []
+    if several:
+        notes.append("runs of several tags are in each of their columns, and once in all")
+    if tariff is None:
+        priced = [run for run in runs if any(run.final.get(name) is not None for name in PRICED)]
+        recorded = {json.dumps(_numbers(run.header.get("tariff") or {}), sort_keys=True) for run in priced}
+        if len(recorded) > 1:
+            notes.append("carbon and money are as recorded, under different tariffs; --tariff FILE prices all alike")
+    owners = Counter(
+        attempt for run in runs for attempt in {str(a["id"]) for a in run.header.get("attempts", ()) if a.get("id")}
+    )
+    if shared := sum(count - 1 for count in owners.values() if count > 1):
+        notes.append(
+            f"{shared} attempt{'s are' if shared > 1 else ' is'} in several runs, which branched from one checkpoint: "
+            "the sums hold what it spent more than once"
+        )
+    return notes
+
+
+def _numbers(tariff: dict[str, Any]) -> dict[str, Any]:
+    """A tariff without the price row that it found, which differs by device at one provider."""
+    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}

@@ -1,0 +1,125 @@
+"""A run as whoever reads it has it: its header and its points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lightning_costs.records.printable import printable, printable_data
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.lost_work import without_lost_work
+from lightning_costs.run.summary import html_table, summary_rows
+
+if TYPE_CHECKING:
+    import polars
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run: its header and its points.
+
+    Args:
+        header: Schema version, declarations, setup, tariff, attempts, missing readings with reasons.
+        points: One row per point: `step`, `epoch`, `time`, `trigger`, cost columns, quality columns.
+        source: Which file the points came from ('points.parquet' or 'points.jsonl').
+    """
+
+    header: Mapping[str, Any]
+    points: polars.DataFrame
+    source: str = "memory"
+    _read: Callable[[], polars.DataFrame] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @classmethod
+    def lazy(cls, *, header: Mapping[str, Any], read: Callable[[], polars.DataFrame], source: str) -> RunRecord:
+        """A run whose points are read when somebody first looks at them.
+
+        A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
+        changes the environment and the handling of SIGINT.
+
+        Args:
+            header: The run's.
+            read: Returns the points; a function that can be pickled, so that the record can be.
+            source: Which file the points come from.
+        """
+        run = object.__new__(cls)
+        run.__setstate__({"header": header, "source": source, "_read": read})
+        return run
+
+    if not TYPE_CHECKING:  # else any attribute would pass
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "points" or self._read is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            points = self._read()
+            object.__setattr__(self, "points", points)
+            return points
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is known so far: points that nobody looked at stay unread in a copy too."""
+        state = {"header": self.header, "source": self.source, "_read": self._read}
+        return state if self._read is not None else {**state, "points": self.points}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def id(self) -> str:
+        """The run's identity, which is its folder's name."""
+        return str(self.header["run_id"])
+
+    @property
+    def name(self) -> str:
+        """What people call the run."""
+        return str(self.header.get("name") or self.id)
+
+    @property
+    def final(self) -> dict[str, Amount]:
+        """Totals and last gauges at the end of the run, and its statics, by column."""
+        last = self.points.row(-1, named=True) if self.points.height else {}
+        declared = self.header["indicators"]
+        statics: Mapping[str, Amount] = self.header.get("statics", {})
+        return {name: statics[name] if name in statics else last.get(name) for name in declared}
+
+    @property
+    def quality_columns(self) -> list[str]:
+        """Names of the columns that hold logged metrics."""
+        return [str(name) for name in self.header.get("quality", [])]
+
+    def to_reach(self) -> RunRecord:
+        """The run without the work that restarts lost: its points and costs are those that led to its state.
+
+        Points of lost work are left out; of every counter, what was lost is taken off. Where nobody knows how much
+        that is, counters are missing, with their reason in the header.
+        """
+        points, reasons = without_lost_work(self.points, self.header)
+        header = {**self.header, "missing": {**self.header.get("missing", {}), **reasons}}
+        return replace(self, header=header, points=points)
+
+    def _repr_html_(self) -> str:
+        shown = printable_run(self)
+        return html_table(shown.name, summary_rows(shown.header, shown.final))
+
+
+def printable_run(run: RunRecord) -> RunRecord:
+    """A run, every text of which is legible, as what is told of it needs; the same object if all are."""
+    header = printable_data(run.header)
+    columns = run.points.columns
+    taken = {name for name in columns if printable(name) == name}
+    shown = {}
+    for name in columns:
+        if name not in taken:
+            shown[name] = _another(printable(name), taken)
+            taken.add(shown[name])
+    if header is run.header and not shown:
+        return run
+    if run.header.get("quality"):
+        header = {**header, "quality": [shown.get(name, name) for name in run.header["quality"]]}
+    return replace(run, header=header, points=run.points.rename(shown))
+
+
+def _another(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "'"
+    return name

@@ -1,0 +1,232 @@
+"""A run in about ten rows for people, from its header and final costs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+from lightning_costs.records.certainty import amount_of
+from lightning_costs.records.formatting import format_amount
+from lightning_costs.records.limits import describe_budget
+from lightning_costs.records.meter_info import COMPONENTS
+from lightning_costs.run.input_stalls import describe_input_stalls
+
+
+class SummaryRow(NamedTuple):
+    """One line of a table: what, how much in human units, and how it was got or why it is missing."""
+
+    label: str
+    text: str
+    note: str
+
+
+def summary_rows(
+    header: Mapping[str, Any], final: Mapping[str, float | None], *, everything: bool = False
+) -> list[SummaryRow]:
+    """The headline costs of a run in human units, missing ones with how to get them.
+
+    Args:
+        header: The run's header.
+        final: Column name to the final amount.
+        everything: All columns rather than the headline ones.
+    """
+    missing: Mapping[str, str] = header.get("missing", {})
+    methods: Mapping[str, str] = header.get("methods", {})
+    rows = []
+    for name, declared in header["indicators"].items():
+        if not (everything or declared["headline"]):
+            continue
+        amount = final.get(name)
+        note = missing.get(name, "") if amount is None else methods.get(name, "")
+        rows.append(SummaryRow(declared["label"], amount_of(header, name, amount, declared["unit"]), note))
+    return rows
+
+
+def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
+    """What a run's restarts lost, in words; None where they lost nothing.
+
+    Args:
+        header: The run's header.
+        final: Column name to the final amount, as spent.
+
+    Example:
+        >>> describe_lost_work({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
+        'lost 12.3 s of 60 s to restarts'
+    """
+    if len(header.get("attempts", ())) < 2 or "lost_s" not in header["indicators"] | final:
+        return None
+    lost_s, total_s = final.get("lost_s"), final.get("total_s")
+    if lost_s is None:
+        why = header.get("missing", {}).get("lost_s", "not measured")
+        return f"lost an unknown part to restarts ({why})"
+    return f"lost {format_amount(lost_s, 's')} of {format_amount(total_s, 's')} to restarts" if lost_s else None
+
+
+def describe_attempts(header: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+    """The attempts of a run that was restarted, a line each, and what the restarts lost.
+
+    Args:
+        header: The run's header.
+        final: Column name to the final amount, as spent.
+
+    Example:
+        >>> describe_attempts({"attempts": [
+        ...     {"began": "2026-01-02T03:04:05.678+00:00", "from_step": 0, "devices": 4, "status": "killed"},
+        ...     {"began": "2026-01-02T04:04:05.678+00:00", "from_step": 120, "devices": 2},
+        ... ], "indicators": {}}, {"lost_s": 0.0, "total_s": 60.0})
+        ['attempt 1: 2026-01-02 03:04:05 UTC, from step 0, on 4 devices, killed',
+         'attempt 2: 2026-01-02 04:04:05 UTC, from step 120, on 2 devices',
+         'restarts lost nothing']
+    """
+    attempts = header.get("attempts", ())
+    if len(attempts) < 2:
+        return []
+    told = []
+    for number, attempt in enumerate(attempts, 1):
+        began = str(attempt.get("began", ""))[:19].replace("T", " ")
+        devices = attempt.get("devices")
+        parts = [
+            f"{began} UTC" if began else "",
+            f"from step {attempt['from_step']}" if "from_step" in attempt else "",
+            f"on {devices} device{'s' if devices != 1 else ''}" if devices else "",
+            str(attempt.get("status", "")),
+        ]
+        told.append(f"attempt {number}: {', '.join(part for part in parts if part)}")
+    if "lost_s" in header["indicators"] | final:
+        told.append(describe_lost_work(header, final) or "restarts lost nothing")
+    return told
+
+
+_KINDS = {
+    "param_bytes": "parameters",
+    "master_bytes": "fp32 masters",
+    "grad_bytes": "gradients",
+    "opt_state_bytes": "optimizer state",
+    "activation_bytes": "activations",
+    "other_bytes": "other",
+}
+
+
+def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
+    """What a run says beside its columns: whether it waited for data, how energy was got, what is uncounted, and more.
+
+    Args:
+        header: The run's header.
+        final: Column name to the final amount; without it nothing is said of waiting.
+
+    Example:
+        >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
+        ['50 of 200 batches were not counted, after 64 counted steps']
+    """
+    said = (
+        [*describe_budget(header, final), *describe_input_stalls(header.get("setup") or {}, final)]
+        if final is not None
+        else []
+    )
+    if history := header.get("repriced"):
+        day = str(history[-1].get("until", ""))[:10]
+        said.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
+    if roofline := header.get("roofline"):
+        said.append(f"roofline of the training steps: {roofline['words']}")
+    if at_peak := header.get("memory_at_peak"):
+        held = {word: at_peak[name] for name, word in _KINDS.items() if at_peak.get(name)}
+        kinds = ", ".join(f"{word} {format_amount(nbytes, 'bytes')}" for word, nbytes in held.items())
+        total = format_amount(at_peak["total_bytes"], "bytes")
+        said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
+    said += _ranks(header.get("ranks") or {}, final or {})
+    said += _energy(header.get("energy") or {})
+    said += _by_whom(header.get("by_whom_s", ()), final or {})
+    if census := header.get("census"):
+        lost, batches = census["batches_not_counted"], census["batches"]
+        if lost:
+            said.append(f"{lost} of {batches} batches were not counted, after {census['counted_steps']} counted steps")
+        if calls := census.get("uncounted_calls"):
+            named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
+            said.append(f"FLOPs are a lower bound, no formula for: {named}")
+    return said
+
+
+#: A rank whose own work takes less of the training time beyond the others' than this is not named.
+_LEAST_AHEAD = 0.02
+
+
+def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+    """Which rank the others wait for, and who was not heard.
+
+    Example:
+        >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
+        >>> _ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
+        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
+    """
+    said = []
+    slowest, train_s, of = told.get("slowest"), final.get("train_s"), told.get("of", "all")
+    if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
+        said.append(
+            f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
+            f"{format_amount(slowest['ahead_s'], 's')} of {format_amount(train_s, 's')} "
+            f"(its data {format_amount(slowest['data_wait_s'], 's')}, its work before the backward "
+            f"{format_amount(slowest['lead_s'], 's')})"
+        )
+    if gone := told.get("gone"):
+        said.append(f"{len(gone)} of {of} ranks are gone: {'; '.join(gone.values())}")
+    if late := told.get("late"):
+        said.append(f"{len(late)} of {of} ranks are late, counted with their last totals: {late}")
+    if failed := told.get("failed"):
+        said.append(f"ranks could not tell each other what they spent: {failed}")
+    return said
+
+
+def _energy(told: Mapping[str, Any]) -> list[str]:
+    """How the energy was got, component by component with its bound, and whose else it is."""
+    parts = []
+    for component in COMPONENTS:
+        how = told.get(component)
+        if how is None or how["method"] == "none":
+            continue
+        bound = "no bound" if how["error_j"] is None else f"within {format_amount(how['error_j'], 'j')}"
+        parts.append(f"{component.upper()} by {how['method']} ({how['instrument']}), {bound}")
+    said = [f"energy: {'; '.join(parts)}"] if parts else []
+    if ratio := told.get("gpu", {}).get("counter_over_power"):
+        said.append(f"NVML's energy counter over its own power: {ratio:.3f}")
+    if (share := told.get("job_share_fraction")) is not None:
+        said.append(
+            f"node energy is that of all who computed there: {format_amount(share, 'fraction')} of the CPU time was "
+            "this job's"
+        )
+    return said
+
+
+#: Whoever has less than this share of the total time is not named.
+_LEAST_SHARE = 0.01
+
+
+def _by_whom(by_whom_s: Iterable[tuple[str, str, float]], final: Mapping[str, float | None]) -> list[str]:
+    """Who took time beside training, the longest first."""
+    total_s = final.get("total_s") or 0.0
+    accounts: dict[str, list[str]] = {}
+    for account, whose, seconds in by_whom_s:
+        if seconds >= _LEAST_SHARE * total_s > 0:
+            accounts.setdefault(account, []).append(f"{whose} {format_amount(seconds, 's')}")
+    return [
+        f"{format_amount(final.get(f'{account}_s'), 's')} of {account} time: {', '.join(who)}"
+        for account, who in accounts.items()
+    ]
+
+
+def html_table(title: str, rows: Iterable[SummaryRow]) -> str:
+    """The rows as an HTML table for notebooks; every text is escaped."""
+    body = "".join(
+        f"<tr><th style='text-align:left'>{escape(row.label)}</th><td>{escape(row.text)}</td>"
+        f"<td style='text-align:left;opacity:.7'>{escape(row.note)}</td></tr>"
+        for row in rows
+    )
+    return f"<table><caption>{escape(title)}</caption>{body}</table>"
+
+
+def sum_known(finals: Iterable[Mapping[str, float | None]], column: str) -> tuple[float | None, int]:
+    """A column's sum over runs that know it, and how many do not; None where none does."""
+    amounts = [final.get(column) for final in finals]
+    known = [amount for amount in amounts if amount is not None]
+    return (math.fsum(known) if known else None), len(amounts) - len(known)

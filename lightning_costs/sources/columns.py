@@ -1,0 +1,276 @@
+"""How columns of somebody else's table or log are read: which are costs, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, cast, get_args
+
+from lightning_costs.records.declaration import Better, Declaration, Kind
+from lightning_costs.records.parse_unit import parse_unit
+from lightning_costs.records.units import COUNTS, UNITS
+from lightning_costs.sources.cells import Decimal
+
+#: What our columns are called in loggers, behind the logger's own prefix.
+LOGGED = "cost/"
+#: What AlgoPerf's logs call our clocks (github.com/mlcommons/algorithmic-efficiency, measurements.csv), all of them.
+_ALGOPERF = {
+    "accumulated_submission_time": "train_s",
+    "accumulated_eval_time": "evaluate_s",
+    "total_duration": "total_s",
+    "global_step": "steps",
+}
+#: What is counted per second, by its name: more of it is mostly better, and nobody said so.
+_RATE = re.compile(r"_per_s(?:ec|econd)?(?:s|_|\b)|/ ?s(?:ec|econd)?\b|throughput|(?:_|\b)fps(?:_|\b)", re.IGNORECASE)
+_HEADING = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
+#: Short words in brackets that mean too much to be taken for a unit: billions or bytes, metres or thousandths.
+_UNCLEAR = ("B", "m", "d", "t", "g", "n", "u", "P", "E")
+_FAMILIES = {
+    "s": "time",
+    "j": "energy",
+    "w": "energy",
+    "g": "energy",
+    "bytes": "memory",
+    "flop": "compute",
+    "mac": "compute",
+    "usd": "money",
+    "params": "size",
+    "elements": "size",
+    "calls": "compute",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSpec:
+    """A cost that somebody declares: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
+
+    Args:
+        name: What it is compared under; one of ours to stand beside run folders.
+        column: Where it is read.
+        better: Its cheaper direction, where it was said.
+        kind: Whether it adds up, is a state, or one number per run, where it was said.
+    """
+
+    name: str
+    column: str
+    better: Better | None = None
+    kind: Kind | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CostSpec:
+        """A cost from its text.
+
+        Raises:
+            ValueError: For a word behind a colon that is no direction and no kind.
+
+        Example:
+            >>> CostSpec.parse("images_per_s:max")
+            CostSpec(name='images_per_s', column='images_per_s', better='higher', kind=None)
+            >>> CostSpec.parse("forward_mac=GFLOPs:static").column
+            'GFLOPs'
+        """
+        body, words = text, list[str]()
+        while (split := body.rpartition(":"))[2] in ("min", "max", *get_args(Kind)):
+            body, words = split[0], [split[2], *words]
+        name, _, column = body.partition("=")
+        ways = [word for word in words if word in ("min", "max")]
+        kinds = [word for word in words if word in get_args(Kind)]
+        if not name or (":" in name and "=" not in body) or len(ways) > 1 or len(kinds) > 1:
+            raise ValueError(
+                f"a cost must be NAME[=COLUMN][:min|max][:counter|gauge|static], such as images_per_s:max, got {text!r}"
+            )
+        better: Better | None = None if not ways else "lower" if ways == ["min"] else "higher"
+        return cls(name=name, column=column or name, better=better, kind=cast(Kind, kinds[0]) if kinds else None)
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What readers met: the columns there were, what was declared and found, and what a reader must be told."""
+
+    columns: dict[str, None] = field(default_factory=dict)
+    costs: set[str] = field(default_factory=set)
+    units: set[str] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How foreign sources are read; run folders say all of it themselves.
+
+    Args:
+        monitor: The quality metric's column.
+        mode: Which direction of it is better.
+        costs: Columns that are costs. Where any is named, a table's other columns are none.
+        units: Cost or column to the unit it is written in, such as 'GMAC'.
+        run_columns: Columns that name runs together; none where they are looked for.
+        step_column: Column of a table that holds curves: the step of a row.
+        decimal: The decimal mark of tables; None where cells show it.
+        seen: What readers add to.
+    """
+
+    monitor: str | None = None
+    mode: str | None = None
+    costs: tuple[CostSpec, ...] = ()
+    units: Mapping[str, str] | None = None
+    run_columns: tuple[str, ...] = ()
+    step_column: str | None = None
+    decimal: Decimal | None = None
+    seen: Seen = field(default_factory=Seen, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostColumn:
+    """A cost column of a source: where it is, what an amount is multiplied by, and what it is then."""
+
+    column: str
+    factor: float
+    declared: Declaration
+
+
+def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, log: bool = False) -> list[CostColumn]:
+    """The costs among a source's columns.
+
+    Those that were declared; else those that bear a name of ours; in a log the latter too, which is `cost/<name>`
+    there.
+
+    Args:
+        columns: The source's columns.
+        reading: What was declared.
+        kind: What a column is of which nobody says more.
+        log: Whether it is a logger's.
+
+    Raises:
+        ValueError: For a declared direction that is missing where it must not be guessed.
+    """
+    found: dict[str, CostColumn] = {}
+    units = dict(reading.units or {})
+    reading.seen.columns |= dict.fromkeys(columns)
+    for cost in reading.costs:
+        if cost.column in columns:
+            reading.seen.costs.add(cost.name)
+            if not {cost.name, cost.column} & units.keys() and (unit := unit_of_heading(cost)) is not None:
+                units[cost.name] = unit
+                reading.seen.notes[f"{cost.column!r} is read in {unit}, as its heading says"] = None
+            found[cost.name] = _declared(cost, units, kind, named=True)
+    if log:
+        for column in columns:
+            head, logged, name = column.rpartition(LOGGED)
+            if logged and (not head or head.endswith("-")) and name and name not in found:
+                found[name] = _declared(CostSpec(name=name, column=column), units, kind)
+    elif not reading.costs:
+        algoperf = _ALGOPERF if _ALGOPERF.keys() <= set(columns) else {}
+        for column in columns:
+            name = algoperf.get(column, column.removeprefix(LOGGED))
+            if column != reading.monitor and name in known_columns() and name not in found:
+                found[name] = _declared(CostSpec(name=name, column=column), units, kind)
+    for at in found.values():
+        reading.seen.units |= {at.declared.name, at.column} & units.keys()
+    return list(found.values())
+
+
+def not_there(name: str, names: Sequence[str], most: int = 12) -> str:
+    """A name that is none of those that there are, for an error: with the nearest of them, and with them.
+
+    Example:
+        >>> not_there("gflop", ["model", "gflops"])
+        "'gflop' (did you mean 'gflops'?); there are 'model', 'gflops'"
+    """
+    folded = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
+    guess = f" (did you mean {folded[near[0]]!r}?)" if near else ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{name!r}{guess}; there are {', '.join(map(repr, names[:most]))}{more}"
+
+
+@lru_cache(maxsize=1)
+def known_columns() -> Mapping[str, Declaration]:
+    """Our own columns, by name."""
+    from lightning_costs.indicators import default_indicators  # loads torch: only where a foreign source is read
+
+    return {indicator.name: indicator.declaration() for indicator in default_indicators()}
+
+
+def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bool = False) -> CostColumn:
+    """What a column is: as we know it, as its name says, as was declared; the last word counts.
+
+    A cost that somebody `named` is shown first, whatever ours of that name is.
+    """
+    known = known_columns().get(cost.name)
+    unit, factor = known.unit if known else unit_of_name(cost.name), 1.0
+    if (text := units.get(cost.name, units.get(cost.column))) is not None:
+        given = parse_unit(text)
+        unit, factor = given.unit or unit, given.factor
+    if known and unit == known.unit:
+        its_kind = cost.kind or known.kind
+        row = known.as_dict() | {"better": cost.better or known.better, "headline": named or known.headline}
+        if its_kind != known.kind:
+            row |= {"kind": its_kind, "fold": "sum" if its_kind == "counter" else "last"}
+        return CostColumn(column=cost.column, factor=factor, declared=Declaration(**row))
+    if cost.better is None and (unit.endswith("_per_s") or _RATE.search(f"{cost.name} {cost.column}")):
+        raise ValueError(
+            f"cost {cost.name!r} is a rate: say which direction is better, "
+            f"--cost {cost.name}:max or --cost {cost.name}:min"
+        )
+    its_kind = cost.kind or kind
+    anew: dict[str, Any] = {
+        "name": cost.name,
+        "unit": unit,
+        "kind": its_kind,
+        "fold": "sum" if its_kind == "counter" else "last",
+        "scope": "job",
+        "across": "sum",
+        "better": cost.better or "lower",
+        "family": family_of(unit),
+        "role": "indicator",
+        "label": known.label if known else cost.name.replace("_", " "),
+        "headline": True,
+    }
+    return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
+
+
+def unit_of_heading(cost: CostSpec) -> str | None:
+    """The unit in brackets behind a column's name; None where there is none, or none that fits the cost.
+
+    Example:
+        >>> [unit_of_heading(CostSpec(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
+        ['M', None, None]
+        >>> unit_of_heading(CostSpec(name="latency", column="Latency [ms]"))
+        'ms'
+    """
+    heading = _HEADING.search(cost.column)
+    text = heading[1].strip() if heading else ""
+    if not text or text in _UNCLEAR:
+        return None
+    unit, known = parse_unit(text).unit, known_columns().get(cost.name)
+    fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
+    return text if fits else None
+
+
+def unit_of_name(name: str) -> str:
+    """The unit that a column's name ends in, by whole words; the name itself where it ends in none of ours.
+
+    A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
+
+    Example:
+        >>> unit_of_name("gpu_energy_j"), unit_of_name("train_flop_per_s"), unit_of_name("ms_per_image")
+        ('j', 'flop_per_s', 'ms_per_image')
+        >>> unit_of_name("img_per_s"), unit_of_name("tflop_per_s"), unit_of_name("usd_per_g")
+        ('img_per_s', 'tflop_per_s', 'usd_per_g')
+    """
+    ends = [unit for unit in UNITS if f"_{name}".endswith(f"_{unit}") and not f"_{name}".endswith(f"_per_{unit}")]
+    return max(ends, key=len, default=name)
+
+
+def family_of(unit: str) -> str:
+    """The family of a unit: rates tell time; a unit that is none of ours has none.
+
+    Example:
+        >>> family_of("mac"), family_of("samples_per_s"), family_of("ms_per_image")
+        ('compute', 'time', 'other')
+    """
+    if unit.endswith("_per_s"):
+        return "time"
+    return _FAMILIES.get(unit, "data" if unit in COUNTS else "other")

@@ -1,0 +1,275 @@
+"""Runs from wherever they are: run folders, tables, curves, loggers' folders, W&B, MLPerf logs; here or by URL."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lightning_costs.records.printable import printable
+from lightning_costs.run.record import RunRecord
+from lightning_costs.sources.columns import ReadOptions
+from lightning_costs.sources.csv_logger import METRICS, read_csv_logger
+from lightning_costs.sources.declared import check_declared, parsed_costs, scales_differ
+from lightning_costs.sources.mlperf import TOKEN, is_mlperf, read_mlperf
+from lightning_costs.sources.naming import FOLDER, shortened
+from lightning_costs.sources.results_table import read_results_table
+from lightning_costs.sources.wandb import ONLINE, TRANSACTIONS, read_offline, read_online
+from lightning_costs.storage.paths import SourcePath
+from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET
+from lightning_costs.storage.run_folder.reader import read_folder
+from lightning_costs.storage.saved_runs import HEADERS, SavedRun, read_saved, saved_at
+
+_log = logging.getLogger("lightning_costs")
+
+_Read = Callable[[SourcePath, ReadOptions], RunRecord]
+#: What tells that a run was read already, and how it is read.
+_Entry = tuple[object, Callable[[], RunRecord]]
+TABLES = (".csv", ".tsv", ".parquet")
+LOGS = (".log", ".txt", ".out")
+#: A run's evaluations, as AlgoPerf writes them into a folder per run.
+ALGOPERF = "eval_measurements.csv"
+
+
+def load_run(path: str | Path) -> RunRecord:
+    """A run from its folder, or the one that `save_runs` wrote.
+
+    Args:
+        path: The folder that holds `header.json`, the JSON of a saved run, or a URL of either.
+
+    Returns:
+        The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
+        'killed' where the header says 'running' and its writer is gone; the file stays as it is.
+
+    Raises:
+        FileNotFoundError: Where there is no run.
+        ValueError: For a header that is broken or from a newer version, or for several saved runs.
+    """
+    place = SourcePath.of(path)
+    if (saved := saved_at(place)) is not None:
+        runs = read_saved(saved, _key(saved))
+        if len(runs) != 1:
+            raise ValueError(f"{place} holds {len(runs)} runs, and one was expected; load_runs reads them all")
+        return runs[0][1]()
+    with place.as_folder() as folder:
+        if not (folder / HEADER).is_file():
+            raise FileNotFoundError(f"no run at {printable(str(path))}: expected a folder that holds {HEADER}")
+        return read_folder(folder)
+
+
+def load_runs(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    costs: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    run_column: str | Sequence[str] | None = None,
+    step_column: str | None = None,
+    decimal: Literal[".", ","] | None = None,
+) -> list[RunRecord]:
+    """Runs from all that is named, mixed as you like; those that say when they began come first, oldest first.
+
+    A path is a run folder; the JSON of runs that `save_runs` wrote; a table (CSV, TSV, Parquet: a row per model, or
+    curves with a row per run and step); a folder of Lightning's CSVLogger; an offline run of W&B; a log of MLPerf; a
+    folder that holds such things at any depth; a URL of any of these that fsspec reads; or
+    `wandb:entity/project[/run]`. A folder that holds run folders or
+    saved runs is read for them alone: loggers' folders beside them tell of the same runs. Tables within folders are not
+    looked for. A saved run or a W&B run whose run folder is named too is taken once, from its folder.
+
+    A run that cannot be read is left out, with a warning in the log that says why, as long as there are others.
+
+    Args:
+        paths: One or several.
+        monitor: The quality metric's column in tables, and the metric that runs without one of their own are for.
+        mode: Which direction of it is better.
+        costs: Costs of sources that are no run folders: `NAME[=COLUMN][:min|max][:counter|gauge|static]`. By default
+            columns of a table that bear names of ours, and `cost/<name>` of logs.
+        units: Cost or column to the unit that it is written in, such as {'flops': 'GMAC'}.
+        run_column: Column of tables that names runs, or several that name them together, 'folder' for the file's
+            folder; by default `run`, `model` or the like, with `seed` or the like in curves.
+        step_column: Column of tables that steps are in, which makes them curves; by default `step` or the like.
+        decimal: The decimal mark of tables, for those that group thousands by the other one or write a comma; by
+            default a dot.
+
+    Raises:
+        FileNotFoundError: Where a path holds no run at all.
+        ValueError: For what cannot be read as runs; it names the row. For a run only where no other is there. For a
+            cost or unit that fits nothing.
+    """
+    found = find_runs(
+        paths,
+        monitor=monitor,
+        mode=mode,
+        costs=costs,
+        units=units,
+        run_column=run_column,
+        step_column=step_column,
+        decimal=decimal,
+    )
+    for said in (*found.left_out, *found.notes):
+        _log.warning("%s", said)
+    return found.runs
+
+
+class Found(NamedTuple):
+    """Runs, those that had to be left out, each in words that say why, and what must be known of how all were read."""
+
+    runs: list[RunRecord]
+    left_out: list[str]
+    notes: list[str]
+
+
+def find_runs(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    costs: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    run_column: str | Sequence[str] | None = None,
+    step_column: str | None = None,
+    decimal: Literal[".", ","] | None = None,
+) -> Found:
+    """As `load_runs`, with what was left out, for who says it in another way than the log."""
+    reading = ReadOptions(
+        monitor=monitor,
+        mode=mode,
+        costs=parsed_costs(costs),
+        units=units,
+        run_columns=() if run_column is None else (run_column,) if isinstance(run_column, str) else tuple(run_column),
+        step_column=step_column,
+        decimal=decimal,
+    )
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    found: dict[object, RunRecord] = {}
+    broken: dict[object, Exception] = {}
+    for path in given:
+        for key, read in _at(path, reading):
+            if key in found or key in broken:
+                continue
+            try:
+                found[key] = read()
+            except (ValueError, OSError) as error:
+                broken[key] = error
+    if broken and not found:
+        first, *others = broken.values()
+        if not others:
+            raise first
+        raise ValueError(f"{first} (as {len(others)} more of these runs cannot be read)") from first
+    saved = {run.id for key, run in found.items() if isinstance(key, SavedRun)}
+    folders = [run for key, run in found.items() if run.source in (PARQUET, JOURNAL) and not isinstance(key, SavedRun)]
+    twice = saved | {run.id for run in folders}
+    begun = {(run.id, run.header.get("created")) for run in folders}
+    runs = [
+        run
+        for key, run in found.items()
+        if run.header.get("recorded_as") not in twice
+        and not (isinstance(key, SavedRun) and (run.id, run.header.get("created")) in begun)
+    ]
+    left_out = [printable(f"left out: {error}") for error in broken.values()]
+    check_declared(reading, runs, left_out)
+    return Found(
+        sorted(_named(runs), key=lambda run: (not run.header.get("created"), str(run.header.get("created", "")))),
+        left_out,
+        [printable(note) for note in (*reading.seen.notes, *scales_differ(reading, runs))],
+    )
+
+
+def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs, those that are named by their file with what tells these files apart."""
+    names = shortened(dict.fromkeys(run.header["file"] for run in runs if "file" in run.header))
+
+    def renamed(run: RunRecord) -> RunRecord:
+        header = dict(run.header)
+        path = header.pop("file")
+        changes = {key: str(header[key]).replace(path, names[path], 1) for key in ("name", "group") if header.get(key)}
+        return RunRecord(header=header | changes, points=run.points, source=run.source)
+
+    return [renamed(run) if "file" in run.header else run for run in runs]
+
+
+def _at(path: str | Path, reading: ReadOptions) -> list[_Entry]:
+    """The runs at one path: what tells that one was read already, and how it is read."""
+    if str(path).startswith(ONLINE):
+        return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
+    place = SourcePath.of(path)
+    if not place.exists():
+        raise FileNotFoundError(f"no run under {printable(str(path))}: there is no such file or folder")
+    if place.is_file() and (saved := saved_at(place)) is not None:
+        return [*read_saved(saved, _key(saved))]
+    if place.is_file() and place.name != HEADER:
+        return [((_key(place), at), partial(_itself, run)) for at, run in enumerate(_of_file(place, reading))]
+    found = [_entry(place.parent, _recorded, reading)] if place.is_file() else _under(place, reading)
+    if not found:
+        raise FileNotFoundError(
+            f"no run under {printable(str(path))}: expected folders that hold {HEADER}, a JSON of saved runs, a "
+            "logger's "
+            f"{METRICS}, an offline run of W&B, or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
+        )
+    return found
+
+
+def _entry(place: SourcePath, read: _Read, reading: ReadOptions) -> _Entry:
+    return _key(place), partial(read, place, reading)
+
+
+def _itself(run: RunRecord) -> RunRecord:
+    return run
+
+
+def is_table(place: SourcePath) -> bool:
+    """Whether a file's name is that of a table, gzipped or not."""
+    return place.name.lower().removesuffix(".gz").endswith(TABLES)
+
+
+def _of_file(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
+    if is_table(place):
+        return read_results_table(place, reading)
+    if is_mlperf(place):
+        return [read_mlperf(place, reading)]
+    raise ValueError(
+        f"{place} is no source of runs: expected a table ({', '.join(TABLES)}, .csv.gz), a log with {TOKEN} "
+        "lines, the .json of saved runs, or a folder"
+    )
+
+
+def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
+    """Runs in a folder, at any depth: run folders and saved runs alone where there are any."""
+    files = place.walk()
+    folders = {file.parent.path: file.parent for file in files if file.name == HEADER}
+    ours = [_entry(folder, _recorded, reading) for _, folder in sorted(folders.items())]
+    for file in files:
+        if file.suffix == HEADERS and saved_at(file) is not None:
+            ours += read_saved(file, _key(file))
+    if ours:
+        return ours
+    found: list[tuple[SourcePath, _Read]] = []
+    for file in files:
+        if file.name == METRICS:
+            found.append((file.parent, read_csv_logger))
+        elif file.suffix == TRANSACTIONS and not file.remote:
+            found.append((file.parent, read_offline))
+        elif file.name == ALGOPERF:
+            found.append((file, _alone))
+        elif file.suffix in LOGS and is_mlperf(file):
+            found.append((file, read_mlperf))
+    return [_entry(at, read, reading) for at, read in found]
+
+
+def _alone(place: SourcePath, reading: ReadOptions) -> RunRecord:
+    """The run of a table that holds one."""
+    (run,) = read_results_table(place, replace(reading, run_columns=(FOLDER,)))
+    return run
+
+
+def _recorded(place: SourcePath, _: ReadOptions) -> RunRecord:
+    return load_run(place.url)
+
+
+def _key(place: SourcePath) -> object:
+    """What is the same for one thing by several paths."""
+    return place.path if place.remote else Path(place.path).resolve()

@@ -1,0 +1,415 @@
+"""Tables that people publish: one row per model, or curves with a row per run and step; CSV, TSV or Parquet."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_costs.records.formatting import format_number
+from lightning_costs.records.printable import printable
+from lightning_costs.run.record import RunRecord
+from lightning_costs.sources.cells import EMPTY, Numbers, hint, numbers
+from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, not_there
+from lightning_costs.sources.delimited import ROW, read_delimited
+from lightning_costs.sources.imported import PUBLISHED, describe_decrease, make_imported_run
+from lightning_costs.sources.naming import (
+    FOLDER,
+    RUN,
+    RUN_COLUMNS,
+    Names,
+    check_one_run_each,
+    named,
+    run_names,
+    step_column,
+)
+from lightning_costs.storage.limits import check_table, refuse_pointer
+from lightning_costs.storage.paths import SourcePath
+from lightning_costs.storage.run_folder.frames import OWN
+
+if TYPE_CHECKING:
+    import polars
+
+#: The order of runs beside columns of the table, under a name that no table has.
+_AT = "\0at"
+#: Facts of a run that its header has a place for.
+_HEADER = ("group", "status")
+_NEVER = "never: it did not reach the target, as the table says (inf)"
+#: A cost to a target, which is infinite for a run that never reached it.
+_TO_TARGET = re.compile(r"(?:^|[\W_])(?:to|until|till|reach(?:ed)?|target|ttt|tta)(?:[\W_]|$)", re.IGNORECASE)
+
+
+def read_results_table(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
+    """Runs of a table: one per row, or, where it has steps, one per name with a curve.
+
+    A run whose name holds its file's has the file's path in its header, as `file`, until `loader` makes a name of it.
+
+    Raises:
+        ValueError: Names the row and column of what cannot be: no number, an infinite cost, a total that falls, two
+            values for one step, rows of several runs under one name.
+    """
+    frame = _frame(place, reading)
+    columns = [column for column in frame.columns if column != ROW]
+    step = step_column(frame, reading, place)
+    names = run_names(frame, reading, step, place)
+    runs = named(frame, names, names.columns, place)
+    curves = step is not None and runs.n_unique() < frame.height
+    if not curves:
+        names = run_names(frame, reading, None, place) if not names.file else names
+        runs = named(frame, names, names.columns, place)
+        step = step if step == reading.step_column or _whole(frame, step, reading) else None
+    costs = cost_columns(columns, reading, kind="counter" if curves else "static")
+    _all_found(columns, reading, costs, place)
+    _no_name_of_ours(costs, reading.monitor, place)
+    used = {*names.columns, step, *(cost.column for cost in costs)}
+    metrics = _metrics(frame, columns, reading, costs, {*used, *OWN, *_HEADER})
+    if curves and step is not None:
+        _one_run_each(frame, runs, names, step, [c for c in columns if c not in {*used, "status"}], reading, place)
+    data = _numbers(frame, costs, metrics, step, runs, reading, place, curves=curves)
+    of_name = set(names.columns) if len(names.columns) == 1 else {None}
+    facts = [c for c in columns if c not in of_name | {step, *metrics, *(cost.column for cost in costs)}]
+    about: dict[str, Any] = {"file": names.file} if names.file else {}
+    if not curves:
+        return _rows(frame, data, costs, metrics, facts, reading, place, about)
+    groups = {}
+    if names.seeds and "group" not in columns:
+        methods = [column for column in names.columns if column not in names.seeds]
+        groups = dict(zip(runs, named(frame, names, methods, place), strict=True)) if methods or names.file else {}
+    return _curves(frame, data, costs, metrics, facts, reading, place, about, groups)
+
+
+def _one_run_each(
+    frame: polars.DataFrame,
+    runs: polars.Series,
+    names: Names,
+    step: str,
+    others: Sequence[str],
+    reading: ReadOptions,
+    place: SourcePath,
+) -> None:
+    """Refuse rows of several runs under one name; where somebody said what names them, say it only.
+
+    Models and seeds are several runs whatever somebody said.
+    """
+    found = check_one_run_each(frame, runs, names, step, others, reading)
+    if found is None:
+        return
+    why, column = found
+    told = " ".join(f"--run-column {name}" for name in names.columns or (FOLDER,))
+    if not reading.run_columns:
+        raise ValueError(
+            f"{place}: {why}: they may be several runs. If they are: {told} --run-column {column}; "
+            f"if they are one: {told}"
+        )
+    if column.lower() in (*RUN_COLUMNS, "seed"):
+        raise ValueError(f"{place}: {why}: they are several runs, {told} --run-column {column}")
+    reading.seen.notes[f"{place}: {why} and are taken as one run, as was said"] = None
+
+
+def _whole(frame: polars.DataFrame, step: str | None, reading: ReadOptions) -> bool:
+    """Whether a column that is called as steps are holds some: a fact of a table of results may be called so."""
+    if step is None:
+        return False
+    values = numbers(frame[step], reading.decimal).values
+    return not bool((values.is_null() | values.is_nan() | (values != values.round())).any())
+
+
+def _kept_and_fixed(costs: Sequence[CostColumn]) -> tuple[list[str], list[str]]:
+    """Names of the costs that a run's points hold, and of those that a run has one of."""
+    names = [(cost.declared.name, cost.declared.kind == "static") for cost in costs]
+    return [name for name, static in names if not static], [name for name, static in names if static]
+
+
+def _rows(
+    frame: polars.DataFrame,
+    data: polars.DataFrame,
+    costs: Sequence[CostColumn],
+    metrics: Sequence[str],
+    facts: Sequence[str],
+    reading: ReadOptions,
+    place: SourcePath,
+    about: dict[str, Any],
+) -> list[RunRecord]:
+    """A run per row."""
+    import polars
+
+    kept, fixed = _kept_and_fixed(costs)
+    finite = [polars.when(polars.col(name).is_finite()).then(name).alias(name) for name in kept]
+    points = data.select("step", "epoch", "time", "trigger", *finite, *metrics)
+    records = []
+    told_by_row = frame.select(facts).to_dicts() if facts else [{}] * data.height
+    for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True)):
+        records.append(
+            make_imported_run(
+                points[at],
+                costs,
+                reading,
+                run_id=f"{place.name} row {amounts[ROW]}",
+                name=amounts[RUN],
+                source=place.name,
+                statics={name: amounts[name] if math.isfinite(amounts[name] or 0.0) else None for name in fixed},
+                missing={name: _NEVER for name in (*kept, *fixed) if not math.isfinite(amounts[name] or 0.0)},
+                methods={c.declared.name: f"as published in {place.name}" for c in costs},
+                **_about(told),
+                **about,
+            )
+        )
+    return records
+
+
+def _curves(
+    frame: polars.DataFrame,
+    data: polars.DataFrame,
+    costs: Sequence[CostColumn],
+    metrics: Sequence[str],
+    facts: Sequence[str],
+    reading: ReadOptions,
+    place: SourcePath,
+    about: dict[str, Any],
+    groups: Mapping[str, str],
+) -> list[RunRecord]:
+    """A run per name."""
+    names = data[RUN]
+    data = _one_per_step(data, [c.declared.name for c in costs] + list(metrics), place)
+    _never_fall(data, [c.declared.name for c in costs if c.declared.kind == "counter"], place)
+    kept, fixed = _kept_and_fixed(costs)
+    facts_of = _constant(frame.select(facts), names)
+    statics = _statics(data, fixed, place)
+    methods = {c.declared.name: f"as published in {place.name}" for c in costs}
+    columns = data.select(RUN, "step", "epoch", "time", "trigger", *kept, *metrics)
+    records = []
+    for (name,), points in columns.partition_by(RUN, as_dict=True, include_key=False, maintain_order=True).items():
+        said = statics.get(str(name), {})
+        records.append(
+            make_imported_run(
+                points,
+                costs,
+                reading,
+                run_id=place.name,
+                name=str(name),
+                source=place.name,
+                statics={key: None if amount == math.inf else amount for key, amount in said.items()},
+                missing={key: _NEVER for key, amount in said.items() if amount == math.inf},
+                methods=methods,
+                **({"group": groups[str(name)]} if groups else {}) | _about(facts_of.get(str(name), {})) | about,
+            )
+        )
+    return records
+
+
+def _constant(facts: polars.DataFrame, names: polars.Series) -> dict[str, dict[str, Any]]:
+    """By run, the facts that are the same in all of its rows: others are no facts of a run."""
+    import polars
+
+    if not facts.width:
+        return {}
+    named = facts.with_columns(names)
+    counted = named.group_by(RUN).agg(polars.all().n_unique())
+    kept = [name for name in facts.columns if counted[name].max() == 1]
+    firsts = named.group_by(RUN, maintain_order=True).first().select(RUN, *kept)
+    return {row.pop(RUN): row for row in firsts.to_dicts()}
+
+
+def _about(told: dict[str, Any]) -> dict[str, Any]:
+    """Group, status and setup of a run from the columns that are neither costs nor metrics."""
+    said = {key: value for key, value in told.items() if value is not None and str(value).strip().lower() not in EMPTY}
+    header = {key: str(said[key]) for key in _HEADER if key in said}
+    return {"setup": {"origin": PUBLISHED, **{k: v for k, v in said.items() if k not in _HEADER}}, **header}
+
+
+def _frame(place: SourcePath, reading: ReadOptions) -> polars.DataFrame:
+    """The table as it is, of CSV texts, of Parquet typed columns, and the number of each row."""
+    import polars
+
+    if place.suffix != ".parquet":
+        texts = read_delimited(str(place), place.read(), tabs=".tsv" in place.name.lower())
+        reading.seen.notes |= dict.fromkeys(texts.notes)
+        return texts.frame
+    try:
+        content = place.read() if place.remote else None
+        refuse_pointer(str(place), place.starts(200) if content is None else content)
+        file = Path(place.path) if content is None else io.BytesIO(content)
+        check_table(place.name, file)
+        frame = polars.read_parquet(file)
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
+        raise ValueError(f"{place} is no table: {printable(str(error))}".splitlines()[0]) from error
+    return frame.with_columns(polars.int_range(1, frame.height + 1, eager=True).alias(ROW))
+
+
+def _all_found(columns: Sequence[str], reading: ReadOptions, costs: Sequence[CostColumn], place: SourcePath) -> None:
+    if costs:
+        return
+    if reading.costs:
+        raise ValueError(f"{place} has no cost: looked for {not_there(reading.costs[0].column, columns)}")
+    raise ValueError(
+        f"{place} has no cost: none of its columns {', '.join(map(repr, columns[:12]))} has a name of ours; "
+        "name them: costs=['params', 'images_per_s:max'], --cost params --cost images_per_s:max"
+    )
+
+
+def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: SourcePath) -> None:
+    names = [cost.declared.name for cost in costs]
+    for name in names:
+        if name in OWN:
+            raise ValueError(f"{place}: a cost cannot be named {name!r}; give it another name: --cost {name}_s={name}")
+    if monitor in (*OWN, *names):
+        what = "a cost" if monitor in names else "what every point has"
+        raise ValueError(f"{place}: {monitor!r} cannot be the quality metric: it is {what}")
+
+
+def _metrics(
+    frame: polars.DataFrame,
+    columns: Sequence[str],
+    reading: ReadOptions,
+    costs: Sequence[CostColumn],
+    other: set[str | None],
+) -> list[str]:
+    """Quality metrics: the monitor where it was named, else every column of numbers that is no cost."""
+    taken = {cost.column for cost in costs} | {cost.declared.name for cost in costs} | other
+    if reading.monitor in columns:
+        return [str(reading.monitor)]
+    return [c for c in columns if c not in taken and not numbers(frame[c], reading.decimal).is_text]
+
+
+def _numbers(
+    frame: polars.DataFrame,
+    costs: Sequence[CostColumn],
+    metrics: Sequence[str],
+    step: str | None,
+    names: polars.Series,
+    reading: ReadOptions,
+    place: SourcePath,
+    *,
+    curves: bool,
+) -> polars.DataFrame:
+    """The table in numbers: run, row, step, epoch, costs in our units, metrics."""
+    import polars
+
+    def where(rows: polars.Series) -> str:
+        return f"{place}, row {frame[ROW].filter(rows)[0]} (run {str(names.filter(rows)[0])[:60]!r})"
+
+    def column(name: str) -> Numbers:
+        found = numbers(frame[name], reading.decimal)
+        if found.wrong.any():
+            cell = str(frame[name].filter(found.wrong)[0]).strip()
+            raise ValueError(
+                f"{where(found.wrong)}: {name} is {cell[:40]!r}, expected a number, or nothing where it is "
+                f"unknown{hint(cell, reading.decimal)}"
+            )
+        return found
+
+    columns = [names, frame[ROW]]
+    steps = polars.Series("step", [None] * frame.height, polars.Float64) if step is None else column(step).values
+    if step is not None:
+        lost = steps.is_null() | steps.is_nan() | (steps != steps.round())
+        if lost.any():
+            raise ValueError(f"{where(lost)}: {step} must be a whole number")
+    columns.append(steps.cast(polars.Int64).rename("step"))
+    called = next((c for c in frame.columns if c.lower() == "epoch" and c not in metrics), None)
+    epochs = numbers(frame[called], reading.decimal) if called is not None else None
+    columns.append(
+        epochs.values.cast(polars.Int64, strict=False).rename("epoch")
+        if epochs is not None and not epochs.is_text
+        else polars.Series("epoch", [None] * frame.height, polars.Int64)
+    )
+    columns.append(polars.Series("time", [None] * frame.height, polars.Float64))
+    columns.append(polars.Series("trigger", ["evaluate"] * frame.height, polars.String))
+    for cost in costs:
+        found = column(cost.column)
+        shares = found.percent and cost.declared.unit == "fraction"  # '75%' in a column of per cent is no 0.0075
+        amounts = found.values.fill_nan(None) * (1.0 if shares else cost.factor)
+        endless = amounts.is_infinite().fill_null(value=False)
+        named_so = _TO_TARGET.search(f"{cost.declared.name} {cost.column}") is not None
+        if named_so and (not curves or cost.declared.kind == "static"):
+            endless &= amounts < 0
+        if endless.any():
+            raise ValueError(
+                f"{where(endless)}: {cost.column} is infinite; what a run spent is finite, and what is unknown is left "
+                "empty. Of what it took to reach a target, inf is never: such a column is called ..._to_target"
+            )
+        columns.append(amounts.rename(cost.declared.name))
+    return polars.DataFrame(columns + [column(name).values.alias(name) for name in metrics])
+
+
+def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: SourcePath) -> polars.DataFrame:
+    """Rows in the order of steps; those of one run and step are one, where they do not contradict each other."""
+    import polars
+
+    keys = [RUN, "step"]
+    if not _in_order(data):
+        order = data.group_by(RUN, maintain_order=True).agg(polars.len()).with_row_index(_AT).drop("len")
+        data = data.join(order, on=RUN, how="left", maintain_order="left").sort(_AT, "step", ROW).drop(_AT)
+    beside = (polars.col(RUN) == polars.col(RUN).shift(1)) & (polars.col("step") == polars.col("step").shift(1))
+    if not data.select(beside.any()).item():
+        return data
+    again = data.select(keys).is_duplicated()
+    several = (
+        data.filter(again)
+        .group_by(keys, maintain_order=True)
+        .agg(polars.col(ROW).max(), *(polars.col(name).drop_nulls().n_unique() for name in values))
+    )
+    for name in values:
+        wrong = several.filter(polars.col(name) > 1)
+        if wrong.height:
+            run, step, row = wrong.select(RUN, "step", ROW).row(0)
+            raise ValueError(
+                f"{place}, row {row}: run {run!r} has another {name} at step {step} already; "
+                "say which columns name a run together: --run-column COLUMN --run-column COLUMN"
+            )
+    rest = [c for c in data.columns if c not in keys]
+    return (
+        data.group_by(keys, maintain_order=True)
+        .agg(polars.col(name).drop_nulls().first() for name in rest)
+        .select(data.columns)
+    )
+
+
+def _in_order(data: polars.DataFrame) -> bool:
+    """Whether rows of a run stand together, in the order of their steps: most tables do, and need no copy."""
+    import polars
+
+    same = (polars.col(RUN) == polars.col(RUN).shift(1)).fill_null(False)
+    back = same & (polars.col("step") < polars.col("step").shift(1))
+    stretches, backwards = data.select(stretches=(~same).sum(), backwards=back.sum()).row(0)
+    return bool(stretches == data[RUN].n_unique() and not backwards)
+
+
+def _never_fall(data: polars.DataFrame, names: Sequence[str], place: SourcePath) -> None:
+    import polars
+
+    def before(name: str) -> polars.Expr:
+        return polars.col(name).forward_fill().shift(1).over(RUN)
+
+    fall = data.select((polars.col(name) < before(name)).any().alias(name) for name in names)
+    for name in names:
+        if not fall[name][0]:
+            continue
+        told = data.select(RUN, ROW, "step", after=name, before=before(name))
+        run, row, step, after, last = told.filter(polars.col("after") < polars.col("before")).row(0)
+        raise ValueError(
+            f"{place}, row {row}: run {run!r} at step {step}: {describe_decrease(name, last, after)}; "
+            f"where it is a state and no total, say --cost {name}:gauge"
+        )
+
+
+def _statics(data: polars.DataFrame, names: Sequence[str], place: SourcePath) -> dict[str, dict[str, float | None]]:
+    import polars
+
+    found: dict[str, dict[str, float | None]] = {}
+    if not names:
+        return found
+    seen = data.group_by(RUN, maintain_order=True).agg(polars.col(name).drop_nulls().unique() for name in names)
+    for row in seen.iter_rows(named=True):
+        for name in names:
+            if len(row[name]) > 1:
+                low, high = min(row[name]), max(row[name])
+                raise ValueError(
+                    f"{place}: run {row[RUN]!r} has {name} from {format_number(low)} to {format_number(high)}, and "
+                    "one number "
+                    f"is expected; say --cost {name}:gauge or --cost {name}:counter"
+                )
+        found[row[RUN]] = {name: row[name][0] if len(row[name]) else None for name in names}
+    return found

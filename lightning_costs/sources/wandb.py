@@ -1,0 +1,220 @@
+"""Runs that W&B keeps: offline folders, read by W&B's own `leet inspect`, and online runs by its public API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from lightning_costs.run.record import RunRecord
+from lightning_costs.sources.columns import ReadOptions, known_columns
+from lightning_costs.sources.csv_logger import LoggedRun, run_of_log
+from lightning_costs.sources.imported import number
+from lightning_costs.sources.wandb_power import gpu_energy
+from lightning_costs.storage.loggers import PREFIX, is_summary_key
+from lightning_costs.storage.paths import SourcePath
+
+#: How a W&B run or project is named on the command line.
+ONLINE = "wandb:"
+TRANSACTIONS = ".wandb"
+#: Lightning's own step in the rows of a WandbLogger.
+STAMP = "trainer/global_step"
+#: The job type of runs that hold no training but a report's page.
+PAGE_JOB = "cost-report"
+_GPU_ENERGY = f"{PREFIX}gpu_energy_j"
+_WAIT_S = 300
+#: System metrics that are asked for: at one in 15 s, those of a week, after which W&B leaves some out.
+_SYSTEM_SAMPLES = 40_000
+_STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "killed": "killed", "running": "running"}
+
+
+def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
+    """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account.
+
+    Raises:
+        ImportError: Without W&B's client.
+        ValueError: Where the client cannot read the folder.
+    """
+    about: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    rows: list[Mapping[str, object]] = []
+    events: list[Mapping[str, object]] = []
+    summary: dict[str, object] = {}
+    status = "unknown"
+    for record in _records(folder):
+        kind = record.get("type")
+        if kind == "run":
+            about |= record["run"]
+            _update(config, record["run"].get("config") or {})
+        elif kind == "config":
+            _update(config, record["config"])
+        elif kind == "history":
+            rows.append(record["history"].get("item") or {})
+        elif kind == "stats":
+            events.append({**record["stats"]["item"], "_timestamp": _seconds(record["stats"]["timestamp"])})
+        elif kind == "summary":
+            summary |= record["summary"].get("update") or {}
+        elif kind == "exit":
+            status = "failed" if record["exit"].get("exit_code") else "finished"
+    return _run(
+        rows,
+        events,
+        summary,
+        config,
+        reading,
+        run_id=str(about.get("run_id") or folder.name),
+        name=str(about.get("display_name") or about.get("run_id") or folder.name),
+        source=f"W&B, {folder.name}",
+        status=status,
+        created=str(about.get("start_time") or ""),
+        group=about.get("run_group"),
+        tags=about.get("tags") or (),
+    )
+
+
+def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
+    """Runs of `wandb:entity/project` or `wandb:entity/project/run`, by the public API and the user's own login.
+
+    Raises:
+        ImportError: Without W&B's client.
+        ValueError: For a path that names no project, or that the server does not know.
+    """
+    wandb = _client()
+    parts = [part for part in path.removeprefix(ONLINE).strip("/").split("/") if part]
+    if len(parts) not in (2, 3):
+        raise ValueError(f"expected wandb:entity/project or wandb:entity/project/run, got {path!r}")
+    try:
+        api = wandb.Api(timeout=60)
+        found = [api.run("/".join(parts))] if len(parts) == 3 else list(api.runs("/".join(parts)))
+        found = [run for run in found if getattr(run, "job_type", None) != PAGE_JOB]
+        told = [_told(run) for run in found]
+    except (wandb.errors.Error, ValueError) as error:  # the client says 'Could not find' by a ValueError
+        raise ValueError(f"{path} cannot be read from W&B: {error}") from error
+    return [_run(**kept, reading=reading) for kept in told]
+
+
+def _told(run: Any) -> dict[str, Any]:
+    """All that the server keeps of a run."""
+    if callable(getattr(run, "load_full_data", None)):
+        run.load_full_data()  # lists of runs leave out configs and summaries until they are asked for
+    rows = list(run.scan_history())
+    measured = any(PREFIX in name for row in [*rows[:1], *rows[-1:], dict(run.summary)] for name in row)
+    return {
+        "rows": rows,
+        "events": [] if measured else run.history(stream="system", samples=_SYSTEM_SAMPLES, pandas=False),
+        "summary": dict(run.summary),
+        "config": dict(run.config),
+        "run_id": str(run.id),
+        "name": str(run.name or run.id),
+        "source": f"W&B, {'/'.join(run.path)}",
+        "status": _STATES.get(run.state, "unknown"),
+        "created": str(getattr(run, "created_at", "") or ""),
+        "group": getattr(run, "group", None),
+        "tags": getattr(run, "tags", None) or (),
+    }
+
+
+def _run(
+    rows: Sequence[Mapping[str, object]],
+    events: Sequence[Mapping[str, object]],
+    summary: Mapping[str, object],
+    config: Mapping[str, Any],
+    reading: ReadOptions,
+    *,
+    group: str | None,
+    tags: Sequence[str],
+    **about: Any,
+) -> RunRecord:
+    """A run from what W&B keeps of it; what our monitor put into its config counts as in a run folder."""
+    ours = config.get("cost") if isinstance(config.get("cost"), Mapping) else {}
+    assert isinstance(ours, Mapping)
+    before = str(ours.get("prefix") or "")
+    rows = [_named(row, before) for row in rows]
+    summary = _named(summary, before)
+    facts = {key: value for key, value in config.items() if key not in ("_wandb", "cost")}
+    stamped = any(STAMP in row for row in rows)
+    header: dict[str, Any] = {"tags": list(tags), **({"group": group} if group else {})}
+    header |= {key: ours[key] for key in ("targets", "tariff") if ours.get(key)}
+    if ours.get("run_id"):
+        header["recorded_as"] = str(ours["run_id"])
+    if reading.monitor is None and ours.get("monitor"):
+        reading = replace(reading, monitor=str(ours["monitor"]), mode=ours.get("mode"))
+    setup = dict(ours.get("setup") or {"origin": "W&B, setup unknown"})
+    measured = any(name.startswith(PREFIX) for row in [*rows, summary] for name in row)
+    energy = None if measured else gpu_energy(events, [number(row.get("_timestamp")) for row in rows])
+    if energy is not None:
+        of_rows = zip(rows, energy.at_rows_j, strict=True)
+        rows = [row if spent is None else {**row, _GPU_ENERGY: spent} for row, spent in of_rows]
+        summary = {**summary, _GPU_ENERGY: energy.total_j}
+    run = run_of_log(
+        LoggedRun(rows=rows, step=STAMP if stamped else "_step", stamped=stamped, totals=summary),
+        reading,
+        setup={**setup, **({"config": facts} if facts else {})},
+        **about,
+        **header,
+    )
+    return run if measured else _named_missing(run, None if energy is None else energy.method)
+
+
+def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
+    """A run that nobody measured says so of each headline cost, for those that it is compared with."""
+    why = "logged to W&B without lightning-costs: nobody measured it"
+    known = {**run.header["statics"], **run.final}
+    lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}
+    methods = {**run.header["methods"], **({"gpu_energy_j": energy} if energy else {})}
+    if energy is None:
+        lacking["gpu_energy_j"] = f"{why}, and W&B's system metrics hold no power of a GPU"
+    return replace(run, header={**run.header, "missing": {**lacking, **run.header["missing"]}, "methods": methods})
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _named(row: Mapping[str, object], before: str) -> dict[str, object]:
+    """Costs and metrics of a row under the names that they have without its logger's prefix."""
+    named = {name.removeprefix(before): value for name, value in row.items()}
+    return {name: value for name, value in named.items() if not _is_outcome(name)}
+
+
+def _is_outcome(name: str) -> bool:
+    return name.startswith(PREFIX) and is_summary_key(name.removeprefix(PREFIX))
+
+
+def _records(folder: SourcePath) -> Iterator[dict[str, Any]]:
+    """The transactions of an offline run; a line that is torn ends them."""
+    _client()
+    called = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", folder.path]
+    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
+    done = subprocess.run(called, capture_output=True, text=True, timeout=_WAIT_S, check=False, env=environment)
+    lines = done.stdout.splitlines()
+    if done.returncode and not lines:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"{folder} cannot be read by `wandb leet inspect` (wandb 0.31 or later): {said}")
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(record, dict):
+            yield record
+
+
+def _update(config: dict[str, Any], change: Mapping[str, Any]) -> None:
+    """A change of the config; a nested key comes with its path."""
+    config |= change.get("update") or {}
+    for key in change.get("remove") or ():
+        config.pop(key, None)
+
+
+def _client() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError("runs of W&B are read by its client: pip install 'lightning-costs[wandb]'") from error
+    return wandb

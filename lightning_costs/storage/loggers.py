@@ -1,0 +1,190 @@
+"""Costs in the rows of loggers: the names they have there, and W&B's config, summary and panels."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
+from typing import Any, Literal, final, get_args
+
+from lightning_costs.records.declaration import Declaration
+from lightning_costs.records.samples import Amount
+from lightning_costs.run.timeline_svg import timeline_svg
+
+PREFIX = "cost/"
+#: Which costs leave the run folder while training: for loggers, W&B, `trainer.callback_metrics` and the progress bar.
+Log = Literal["complete", "headline", "none"]
+#: Parts of the header that go into the config of W&B runs.
+_CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
+#: What summaries hold beside costs: what the run came to (`core.outcome`), and where it is drawn.
+_OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
+_log = logging.getLogger("lightning_costs")
+
+
+@final
+class WandbRunAdapter:
+    """A W&B run that is logged to without Lightning, as one among its loggers.
+
+    Args:
+        run: As `wandb.init` returns it.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self.experiment = run
+
+
+def check_log(log: str) -> None:
+    """Refuse what is none of `LoggedRun`.
+
+    Raises:
+        ValueError: With those that there are.
+    """
+    if log not in get_args(Log):
+        raise ValueError(f"log must be 'complete', 'headline' or 'none', got {log!r}")
+
+
+def columns(declarations: Mapping[str, Declaration], *, headline_only: bool) -> dict[str, str]:
+    """Cost columns that loggers get, each with its name there.
+
+    Example:
+        >>> from lightning_costs.indicators.counts import Steps
+        >>> columns({"steps": Steps.declaration()}, headline_only=False)
+        {'steps': 'cost/steps'}
+    """
+    return {
+        name: PREFIX + name
+        for name, declared in declarations.items()
+        if declared.kind != "static" and (declared.headline or not headline_only)
+    }
+
+
+def logger_row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[str, float]:
+    """Cost columns of a logger's row, missing ones left out; `named` are those wanted.
+
+    Example:
+        >>> logger_row({"steps": 3.0, "flop": None}, {"steps": "cost/steps", "flop": "cost/flop"})
+        {'cost/steps': 3.0}
+    """
+    amount_of = costs.get
+    return {key: amount for name, key in named.items() if (amount := amount_of(name)) is not None}
+
+
+def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], failed: str) -> None:
+    """Tell each W&B run among Lightning's loggers, with the prefix that its logger puts before names.
+
+    Whatever a logger raises is said and ends there: neither the training nor the measuring may suffer.
+    """
+    for logger in loggers:
+        if any(kind.__name__ in ("WandbLogger", "WandbRunAdapter") for kind in type(logger).__mro__):
+            try:
+                prefix = getattr(logger, "_prefix", "") or ""
+                tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)
+            except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+                _log.warning("%s: %r", failed, error)
+
+
+def init_wandb_runs(
+    loggers: Iterable[Any],
+    declarations: Mapping[str, Declaration],
+    header: Mapping[str, Any],
+    step_metric: str | None = "trainer/global_step",
+) -> None:
+    """Tell the W&B runs of Lightning's loggers about the cost columns: see `begin_run`."""
+
+    def tell(run: Any, prefix: str) -> None:
+        begin_run(run, declarations, header, prefix=prefix, step_metric=step_metric)
+
+    _each_wandb_run(loggers, tell, "W&B run could not be prepared for costs")
+
+
+def begin_run(
+    run: Any,
+    declarations: Mapping[str, Declaration],
+    header: Mapping[str, Any],
+    *,
+    prefix: str = PREFIX,
+    step_metric: str | None = None,
+) -> None:
+    """Tell a W&B run about the cost columns, hidden but for the headline, and what was measured on into its config.
+
+    No `summary=` is given: W&B would keep a dict of the number instead of its last value.
+
+    Args:
+        run: As `wandb.init` returns it.
+        declarations: Declarations by column name.
+        header: The run's header; setup, tariff, metric and targets are taken from it.
+        prefix: What stands before the names of columns.
+        step_metric: The column that they are drawn against at first; W&B's own step where there is none.
+    """
+    if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
+        _log.warning(
+            "the W&B run is resumed, but its costs begin at 0: no checkpoint of a measured training was resumed, and "
+            "LIGHTNING_COSTS_RUN_ID names no run folder to go on with"
+        )
+    about = {name: header[name] for name in _CONFIG if name in header}
+    if before := prefix.removesuffix(PREFIX):
+        about["prefix"] = before
+    run.config.update({"cost": about}, allow_val_change=True)
+    options = {"step_metric": step_metric, "step_sync": False} if step_metric else {}
+    run.define_metric(f"{prefix}*", hidden=True, **options)
+    for name, declared in declarations.items():
+        if declared.headline and declared.kind != "static":
+            run.define_metric(f"{prefix}{name}", hidden=False, **options)
+
+
+def is_summary_key(name: str) -> bool:
+    """Whether a name in a W&B summary is no cost column but what the run came to.
+
+    Example:
+        >>> [is_summary_key(name) for name in ("to_target_energy_j", "target_2_reached", "energy_j")]
+        [True, True, False]
+    """
+    return _OUTCOME.fullmatch(name) is not None
+
+
+def write_wandb_summaries(
+    loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None
+) -> None:
+    """Write final costs, statics and what the run came to into the summaries of W&B runs, flat.
+
+    One step of a pipeline is an image.
+    """
+
+    def tell(run: Any, prefix: str) -> None:
+        end_run(run, final, prefix=prefix)
+
+    _each_wandb_run(loggers, tell, "final costs could not be written to W&B")
+    if pipeline is not None and (svg := timeline_svg(pipeline)) is not None:
+        _log_picture(loggers, svg)
+
+
+def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> None:
+    """Write final amounts into the summary of a W&B run, flat; missing ones are left out.
+
+    W&B keeps the last value that was logged: of what went missing since, it goes.
+    """
+    run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
+    if gone := [prefix + name for name, value in final.items() if value is None]:
+        logged = set(run.summary.keys())  # each time it is asked for, W&B's own process is
+        for key in gone:
+            if key in logged:
+                del run.summary[key]
+
+
+def _log_picture(loggers: Iterable[Any], svg: str) -> None:
+    """The picture as PNG, which W&B shows; it is drawn with the extra `report` only."""
+    try:
+        import vl_convert
+    except ImportError:
+        _log.info("the pipeline's picture goes to W&B where lightning-costs[report] is installed")
+        return
+
+    def tell(run: Any, prefix: str) -> None:
+        import wandb
+        from PIL import Image
+
+        picture = Image.open(BytesIO(vl_convert.svg_to_png(svg, scale=2)))
+        run.log({f"{prefix}pipeline_timeline": wandb.Image(picture)})
+
+    _each_wandb_run(loggers, tell, "the pipeline's picture could not be written to W&B")

@@ -1,0 +1,341 @@
+"""What the user's own objects are while they are measured: as if nobody did."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from lightning_models import NAMESPACES, classifier, data, namespace, trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_costs import CostBudget, CostMonitor
+from lightning_costs.sources.loader import load_runs
+
+FLOP_PER_SAMPLE = 2 * (2 * 16 * 32 + 3 * 32 * 4)
+
+
+def monitor(tmp_path: Path, **options: Any) -> CostMonitor:
+    return CostMonitor(save_dir=tmp_path / "costs", infer=False, **options)
+
+
+class Net(pl.LightningModule):
+    """A classifier that another process can load: `lightning_models` makes its class anew for each namespace."""
+
+    def __init__(self, stopping: Any = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Linear(16, 4)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/acc", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Remembers(pl.Callback):
+    """A callback with a state, and hooks of every kind."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        pass
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.epochs += 1
+
+
+class Midway(pl.Callback):
+    """Does something with the trainer in the first and in the fourth batch."""
+
+    def __init__(self, act: Any) -> None:
+        self.act, self.results = act, []
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx in (0, 3) and trainer.current_epoch == 0:
+            self.results.append(self.act(trainer, module))
+
+
+def holders(fit: Any) -> dict[str, Any]:
+    return {
+        "trainer": fit,
+        "strategy": fit.strategy,
+        "fit loop": fit.fit_loop,
+        "optimizer": fit.optimizers[0],
+        "logger": fit.logger,
+        "saving": fit.save_checkpoint,
+        **{type(callback).__name__: callback for callback in fit.callbacks},
+    }
+
+
+def twins(fit: Any, module: Any) -> int:
+    for name, thing in holders(fit).items():
+        assert b"lightning_costs.patching.patches" not in pickle.dumps(thing), name
+        copy.deepcopy(thing)
+        copy.copy(thing)
+    return len(holders(fit))
+
+
+def test_all_that_holds_the_trainer_is_pickled_and_copied_as_ever(tmp_path: Path) -> None:
+    midway, budget = Midway(twins), CostBudget({"total_s": 1e6})
+    logger = pl.loggers.CSVLogger(tmp_path)
+    fit = trainer(pl, monitor(tmp_path), budget, midway, Remembers(), logger=logger, enable_checkpointing=True)
+    fit.fit(Net(), data())
+    assert midway.results == [11, 11]
+
+
+def test_a_callback_that_is_copied_while_training_acts_on_itself(tmp_path: Path) -> None:
+    def twin_of(*monitors: Any) -> tuple[Remembers, Remembers]:
+        original, midway = Remembers(), Midway(lambda fit, _: copy.deepcopy(fit.callbacks))
+        trainer(pl, original, midway, *monitors).fit(Net(), data())
+        return original, next(callback for callback in midway.results[1] if isinstance(callback, Remembers))
+
+    original, twin = twin_of(monitor(tmp_path))
+    assert vars(twin).keys() == vars(twin_of()[1]).keys()
+    twin.on_train_epoch_end(None, None)
+    assert (original.epochs, twin.epochs) == (2, 1)
+
+
+def test_a_copied_monitor_measures_nothing_until_it_is_in_a_fit_of_its_own(tmp_path: Path) -> None:
+    midway, first = Midway(lambda fit, _: copy.deepcopy(fit.callbacks)), monitor(tmp_path)
+    trainer(pl, first, midway, max_epochs=1).fit(classifier(pl), data())
+    second = next(callback for callback in midway.results[0] if isinstance(callback, CostMonitor))
+    assert (second.recorder, second.run) == (None, None)
+    trainer(pl, second, max_epochs=1).fit(classifier(pl), data())
+    assert first.run is not None
+    assert second.run is not None
+    assert (first.run.final["samples"], second.run.final["samples"]) == (64, 64)
+    assert first.run.id != second.run.id
+
+
+class Collating(pl.LightningDataModule):
+    """A collate function that is the module's own method: its workers are sent the trainer, too."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def collate(self, rows: list[Any]) -> Any:
+        return torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows])
+
+    def train_dataloader(self) -> Any:
+        rows = TensorDataset(torch.randn(32, 16), torch.arange(32) % 4)
+        return DataLoader(rows, 8, num_workers=1, collate_fn=self.collate, multiprocessing_context=self.start)
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore:.*persistent_workers.*")
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_are_sent_the_trainer_start(tmp_path: Path, start: str) -> None:
+    measuring = monitor(tmp_path)
+    trainer(pl, measuring, max_epochs=1).fit(Net(), datamodule=Collating(start))
+    assert measuring.run is not None
+    assert measuring.run.final["samples"] == 32
+
+
+def test_a_callback_among_the_hyperparameters_goes_into_checkpoints(tmp_path: Path) -> None:
+    stopping = pl.callbacks.EarlyStopping("val/acc", mode="max")
+    fit = trainer(pl, monitor(tmp_path), stopping, enable_checkpointing=True, default_root_dir=tmp_path)
+    fit.fit(Net(stopping), data(), data())
+    assert fit.global_step == 16
+
+
+# Modules -----------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_copied_in_a_counted_step_has_nothing_of_ours(tmp_path: Path) -> None:
+    class Teaching(type(classifier(pl))):  # type: ignore[misc]
+        saved = b""
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if batch_idx == 0:
+                object.__setattr__(self, "teacher", copy.deepcopy(self.net))
+                file = io.BytesIO()
+                torch.save(self.net, file)
+                self.saved = file.getvalue()
+            self.teacher(batch[0])
+            return super().training_step(batch, batch_idx)
+
+    model = Teaching()
+    trainer(pl, monitor(tmp_path), max_epochs=1).fit(model, data())
+    assert not any([*m._forward_hooks, *m._forward_pre_hooks] for m in model.teacher.modules())
+    assert b"lightning_costs" not in model.saved
+    assert nn.Module.__call__.__module__.startswith("torch")
+
+
+class Legacy(torch.Tensor):
+    """Made in the older way, which no dispatch mode of torch allows."""
+
+    @staticmethod
+    def __new__(cls, x: Tensor) -> Any:
+        return super().__new__(cls, x)
+
+
+class Odd(type(classifier(pl))):  # type: ignore[misc]
+    """A step that raises while it is counted, after it drew random numbers and changed a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+        self.calls = 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.calls += 1
+        x = self.norm(batch[0] + torch.rand_like(batch[0]))
+        Legacy(x.detach()[:, [0]])
+        return nn.functional.cross_entropy(self.net(x), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        Legacy(batch[0][:, [0]])
+        super().validation_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_step_that_counting_makes_fail_is_run_again_without(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def weights(*callbacks: Any) -> tuple[list[Any], Tensor]:
+        torch.manual_seed(0)
+        model = Odd()
+        trainer(namespace("lightning.pytorch"), *callbacks).fit(model, data(), data())
+        return [value.tolist() for value in model.state_dict().values()], torch.get_rng_state()
+
+    measuring = monitor(tmp_path)
+    (plain, random), (measured, random_after) = weights(), weights(measuring)
+    assert plain == measured
+    assert torch.equal(random, random_after)
+    assert measuring.run is not None
+    assert measuring.run.final["flop"] is None
+    assert "RuntimeError while its operators were counted" in measuring.run.header["missing"]["flop"]
+    assert "LIGHTNING_COSTS_COUNT=0" in caplog.text
+    assert measuring.run.final["samples"] == 128
+
+
+@pytest.mark.parametrize("where", ["before", "after an update"])
+def test_what_a_step_raises_by_itself_is_raised_once(tmp_path: Path, where: str) -> None:
+    class Raises(type(classifier(pl))):  # type: ignore[misc]
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            self.calls += 1
+            if where == "before":
+                raise RuntimeError("the user's own")
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.manual_backward(loss)
+            self.optimizers().step()
+            Legacy(batch[0][:, [0]])
+
+    model = Raises()
+    with pytest.raises(RuntimeError, match="the user's own" if where == "before" else "already associated"):
+        trainer(pl, monitor(tmp_path)).fit(model, data())
+    assert model.calls == 1
+
+
+def test_counting_can_be_switched_off_by_argument_and_by_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for environment, argument in (("0", None), ("", "off"), ("0", "auto")):
+        monkeypatch.setenv("LIGHTNING_COSTS_COUNT", environment)
+        measuring = monitor(tmp_path, count=argument)
+        trainer(pl, measuring, max_epochs=1).fit(classifier(pl), data(), data())
+        runs.append(measuring.run)
+    assert [run.final["flop"] for run in runs if run] == [None, None, 64 * FLOP_PER_SAMPLE]
+    assert "count='off'" in runs[0].header["missing"]["flop"]
+    monkeypatch.setenv("LIGHTNING_COSTS_COUNT", "sometimes")
+    with pytest.raises(ValueError, match="LIGHTNING_COSTS_COUNT must be 'auto', 'eager' or 'off', got 'sometimes'"):
+        CostMonitor()
+
+
+# Loggers -----------------------------------------------------------------------------------------------------
+
+
+class Strict(Logger):
+    """Takes what Lightning gives it, as Lightning gives it."""
+
+    name, version = "strict", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Any] = []
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def log_metrics(self, *, step: int | None = None, metrics: Any) -> None:  # type: ignore[override]
+        self.rows.append((step, metrics))
+
+
+def test_loggers_are_called_as_they_were(tmp_path: Path) -> None:
+    logger = Strict()
+    trainer(pl, monitor(tmp_path), logger=logger).fit(classifier(pl), data(), data())
+    assert [step for step, metrics in logger.rows if "cost/samples" in metrics and "val/acc" in metrics] == [7, 15]
+
+
+def test_a_mock_of_a_logger_has_its_method_after_the_fit(tmp_path: Path) -> None:
+    logger = Mock(spec=Strict(), name="mock", version=0, save_dir=str(tmp_path), log_dir=str(tmp_path))
+    trainer(pl, monitor(tmp_path), logger=logger, max_epochs=1).fit(classifier(pl), data(), data())
+    logger.log_metrics(metrics={}, step=1)
+    assert logger.log_metrics.call_count > 1
+
+
+# Several monitors and several trainers -----------------------------------------------------------------------
+
+
+def test_one_monitor_in_two_trainers_measures_the_outer_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    measuring = monitor(tmp_path)
+
+    class Nests(type(classifier(pl))):  # type: ignore[misc]
+        def on_train_epoch_start(self) -> None:
+            trainer(pl, measuring, max_epochs=1).fit(classifier(pl), data(32))
+
+    trainer(pl, measuring).fit(Nests(), data())
+    (run,) = load_runs(tmp_path / "costs")
+    assert (run.final["samples"], run.header["status"]) == (128, "finished")
+    assert "Give each Trainer a monitor of its own" in caplog.text
+
+
+def test_the_same_monitor_twice_among_the_callbacks_counts_once(tmp_path: Path) -> None:
+    measuring = monitor(tmp_path)
+    trainer(pl, measuring, Remembers(), measuring).fit(classifier(pl), data())
+    (run,) = load_runs(tmp_path / "costs")
+    assert (run.final["samples"], run.final["steps"]) == (128, 16)
+
+
+def test_of_two_monitors_one_measures_and_the_other_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = monitor(tmp_path), monitor(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        trainer(pl, first, second).fit(classifier(pl), data())
+    (run,) = load_runs(tmp_path / "costs")
+    assert run.final["samples"] == 128
+    assert (first.run is not None, second.run) == (True, None)
+    assert caplog.text.count("one CostMonitor measures a fit") == 1
+
+
+def test_a_monitor_of_a_fit_that_ended_unheard_measures_the_next(tmp_path: Path) -> None:
+    measuring = monitor(tmp_path)
+    fit = trainer(pl, measuring)
+    measuring.setup(fit, classifier(pl), "fit")  # and then its Trainer was given up
+    trainer(pl, measuring, max_epochs=1).fit(classifier(pl), data())
+    assert measuring.run is not None
+    assert measuring.run.final["samples"] == 64

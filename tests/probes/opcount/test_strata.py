@@ -1,0 +1,195 @@
+"""Totals from counts of some batches: exact where the counts agree, and intervals that hold the truth."""
+
+import random
+from statistics import fmean
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_costs.probes.opcount.sampling import ALLOWED_IF_VARYING_S, FIRST_S, FIRST_SHARE, SHARE, RecountSchedule
+from lightning_costs.probes.opcount.strata import Strata, shares
+
+ONE = (1.0,)
+
+
+def drawn(amounts, *, keys=None, features=None, cost_s=0.001, step_s=0.01):
+    """A training: the first batch of each kind is counted, and others as they are drawn."""
+    strata, draws, spent_s, counted = Strata(lambda count: (count,)), RecountSchedule(), 0.0, 0
+    for n, amount in enumerate(amounts):
+        key = keys[n] if keys else None
+        about = features[n] if features else ONE
+        if n > draws.at:
+            draws.plan(n - 1, busy_s=n * step_s, step_s=step_s, wanted=strata.wanted(0))
+        is_drawn = n == draws.at
+        stratum = strata.stratum(key, about)
+        strata.book(stratum, about)
+        if is_drawn or (stratum is not None and not stratum.counts and strata.counted < 64):
+            strata.count(stratum, amount, features=about, drawn=is_drawn)
+            counted += 1
+            if is_drawn:
+                draws.spent(step_s + cost_s, step_s)
+                spent_s += cost_s
+    return strata, counted, spent_s
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 10**15)), min_size=1, max_size=60),
+    st.data(),
+)
+def test_counts_that_agree_give_the_exact_total_in_whole_numbers(kinds, data):
+    amounts = dict(kinds)
+    order = data.draw(st.lists(st.sampled_from(sorted(amounts)), min_size=1, max_size=200))
+    strata, _, _ = drawn([amounts[key] for key in order], keys=order)
+    assert strata.total(0) == sum(amounts[key] for key in order)
+    assert strata.estimate(0).exact
+    assert strata.estimate(0).half_width == 0
+
+
+@given(st.integers(1, 500), st.data())
+def test_shares_add_up_to_the_batches(batches, data):
+    positions = sorted(data.draw(st.sets(st.integers(1, batches), min_size=1, max_size=20)))
+    at_random = data.draw(st.lists(st.booleans(), min_size=len(positions), max_size=len(positions)))
+    found = shares(batches, positions, at_random)
+    assert found.sum() == pytest.approx(batches)
+    assert (found >= 0).all()
+    if any(at_random):
+        assert all(share == 1 for share, was in zip(found, at_random, strict=True) if not was)
+
+
+def test_a_first_batch_that_is_an_outlier_stands_for_itself_alone():
+    strata, _, _ = drawn([10_000] + [7] * 999)
+    found = strata.estimate(0)
+    assert (found.amount, found.half_width, found.exact) == (10_000 + 7 * 999, 0, True)
+
+
+VARYING = {
+    "uniform": lambda chance, n: [chance.uniform(50, 150) for _ in range(n)],
+    "layer drop": lambda chance, n: [5 + 10 * sum(chance.random() > 0.3 for _ in range(12)) for _ in range(n)],
+    "exponential": lambda chance, n: [100 * chance.expovariate(1) for _ in range(n)],
+    "a quarter, five times as much": lambda chance, n: [500 if chance.random() < 0.25 else 100 for _ in range(n)],
+    "a trend": lambda chance, n: [100 + 300 * i / n + chance.uniform(-5, 5) for i in range(n)],
+    "another stage": lambda chance, n: (lambda at: [100 if i < at else 300 for i in range(n)])(chance.randrange(n)),
+}
+
+
+@pytest.mark.parametrize("name", VARYING)
+@pytest.mark.parametrize("batches", [1_000, 10_000])
+def test_intervals_hold_the_truth_in_nine_of_ten_trainings(name, batches):
+    trainings = 100 if batches == 1_000 else 20
+    held, errors = 0, []
+    for seed in range(trainings):
+        amounts = VARYING[name](random.Random(seed), batches)
+        strata, _, _ = drawn(amounts)
+        found, truth = strata.estimate(0), sum(amounts)
+        held += found.low <= truth * (1 + 1e-9) and truth * (1 - 1e-9) <= found.high
+        errors.append(found.amount / truth - 1)
+    assert held / trainings >= 0.85
+    assert abs(fmean(errors)) < 0.1
+
+
+@pytest.mark.parametrize("cost_s", [0.0005, 0.005, 0.05])
+def test_counting_takes_its_share_of_the_time_and_some_counts_whatever_they_cost(cost_s):
+    amounts = VARYING["uniform"](random.Random(0), 20_000)
+    _, counted, spent_s = drawn(amounts, cost_s=cost_s)
+    assert spent_s <= ALLOWED_IF_VARYING_S + FIRST_SHARE * FIRST_S + SHARE * 20_000 * 0.01 + 7 * cost_s
+    assert counted >= 5
+
+
+def test_what_was_never_counted_is_foretold_from_what_its_batches_look_like():
+    chance = random.Random(1)
+    lengths = [8 + int(chance.lognormvariate(4, 0.5)) for _ in range(2_000)]
+    amounts = [1_000 * length + 3 * length**2 for length in lengths]
+    features = [(1.0, 8.0 * length, 8.0 * length**2, 0.0, 0.0, 0.0, 0.0, 40.0) for length in lengths]
+    strata, counted, _ = drawn(amounts, keys=lengths, features=features)
+    assert counted < 300
+    assert strata.total(0) == pytest.approx(sum(amounts), rel=1e-9)
+    assert not strata.estimate(0).exact
+
+
+def test_where_looks_tell_nothing_the_interval_is_as_wide_as_it_is():
+    held = 0
+    for seed in range(10):
+        chance = random.Random(seed)
+        amounts = [chance.uniform(50, 150) for _ in range(2_000)]
+        features = [(1.0, chance.random(), chance.random(), 0.0, 0.0, 0.0, 0.0, 40.0) for _ in amounts]
+        strata, _, _ = drawn(amounts, keys=list(range(2_000)), features=features)
+        found = strata.estimate(0)
+        held += found.low <= sum(amounts) <= found.high
+    assert held >= 8
+
+
+def test_one_kind_that_was_never_counted_may_be_wrong_by_all_that_it_is_taken_for():
+    strata: Strata[int] = Strata(lambda count: (count,))
+    for n in range(100):
+        stratum = strata.stratum(n == 50, ONE)
+        strata.book(stratum)
+        if n == 0:
+            strata.count(stratum, 10)
+    found = strata.estimate(0)
+    assert (found.exact, found.amount) == (False, 1000)
+    assert found.half_width >= 10
+
+
+def test_steady_batches_are_the_same_share_of_each_kind():
+    strata: Strata[int] = Strata(lambda count: (count,))
+    stratum = strata.stratum("k", ONE)
+    for n in range(10):
+        strata.book(stratum, steady=int(n > 3))
+        if n in (0, 4, 5, 7, 9):
+            strata.count(stratum, 10 + n, drawn=n > 0)
+    assert strata.total(0, steady=True) == pytest.approx(strata.total(0) * 0.6)
+
+
+def test_the_mean_of_kinds_that_are_each_known_is_exact():
+    strata: Strata[int] = Strata(lambda count: (count,))
+    for key in "aab":
+        stratum = strata.stratum(key, ONE)
+        strata.book(stratum)
+        if not stratum.counts:
+            strata.count(stratum, {"a": 4, "b": 10}[key])
+    found = strata.mean(0, lambda key: True)
+    assert (found.amount, found.exact, found.half_width) == (6, True, 0)
+    assert strata.mean(0, lambda key: key == "c") is None
+
+
+def test_ranks_that_count_at_the_same_rate_count_the_same_batches():
+    def batches(seed):
+        chance, draws, found = random.Random(seed), RecountSchedule(), []
+        for n in range(5_000):
+            if n > draws.at:
+                draws.plan(
+                    n - 1, busy_s=n * 0.01 * chance.uniform(0.99, 1.01), step_s=0.01 * chance.uniform(0.99, 1.01)
+                )
+            if n == draws.at:
+                draws.spent(0.015 * chance.uniform(0.99, 1.01), 0.01)
+                found.append(n)
+        return found
+
+    one, other = batches(1), batches(2)
+    assert len(set(one) & set(other)) >= 0.7 * len(one)
+
+
+def test_ever_so_many_kinds_and_counts_are_bounded():
+    amounts = numpy.arange(20_000)
+    strata, _, _ = drawn([int(a) for a in amounts], cost_s=0.0, keys=[int(a) % 5_000 for a in amounts])
+    assert len(list(strata)) <= 256
+    assert all(len(stratum.counts) <= 513 for stratum in strata)
+    assert strata.rest > 10_000
+
+
+def test_a_kind_beyond_all_that_were_counted_may_be_off_by_as_much_as_it_is_beyond():
+    """Cost is linear in the layers, but for the batch in which all are left out."""
+    strata: Strata[int] = Strata(lambda count: (count,))
+    truth = 0
+    for layers in [3, 4, 5, 6, 5, 4, 3, 6, 0]:
+        stratum = strata.stratum(layers, (1.0, 8.0, 0.0, 8.0, 0.0, 0.0, 0.0, 3.0 * layers))
+        strata.book(stratum)
+        cost = 200 * layers - 60 if layers else 2
+        truth += cost
+        if layers and not stratum.counts:
+            strata.count(stratum, cost)
+    found = strata.estimate(0)
+    assert found.amount != truth
+    assert found.low <= truth <= found.high

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.probes.environment import collect_environment, describe_optimizers
+from lightning_costs.records.samples import RankInfo
+
+
+def test_a_setup_is_plain_data():
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    setting = ProbeContext(module=net, optimizers=lambda: [optimizer], device=torch.device("cpu"), devices=4, nodes=2)
+    setup = collect_environment(setting)
+    assert json.loads(json.dumps(setup)).keys() == setup.keys()
+    assert (setup["device"], setup["devices"], setup["nodes"], setup["module"]) == ("cpu", 4, 2, "Linear")
+    assert setup["software"]["torch"] == torch.__version__
+    assert setup["hardware"]["cpu"] == cpu_name() != ""
+
+
+def test_a_setup_without_a_model_is_a_setup():
+    setup = collect_environment(ProbeContext(places=(RankInfo(rank=0), RankInfo(rank=1))))
+    assert (setup["module"], setup["compiled"], setup["optimizers"], setup["processes"]) == (None, None, [], 2)
+
+
+def test_an_optimizer_is_described_by_its_hyper_parameters_and_whom_it_owns():
+    from pytorch_optimizer import SAM
+
+    net = nn.Linear(3, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    sam = SAM(net.parameters(), base_optimizer=torch.optim.SGD, rho=0.05, lr=0.1)
+    described = describe_optimizers([sgd, sam])
+    assert described[0] == {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": False}
+    assert (described[1]["name"], described[1]["rho"]) == ("SAM over SGD", 0.05)
+
+
+def test_the_learning_rate_is_the_one_that_a_schedule_scales_and_not_its_first_step_of_warm_up():
+    def described(warmup: int) -> float:
+        optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=1e-3)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / warmup)
+        return describe_optimizers([optimizer])[0]["lr"]
+
+    assert described(10) == described(40) == 1e-3
+
+
+def test_what_is_no_optimizer_of_torch_is_described_without_failing():
+    assert describe_optimizers([object()]) == [{"name": ""}]
+
+
+def test_a_compiled_module_says_so_wherever_the_compiled_part_is():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    assert collect_environment(ProbeContext(module=net))["compiled"] is False
+    assert collect_environment(ProbeContext(module=torch.compile(net, backend="eager")))["compiled"] is True
+    net[1].compile(backend="eager")
+    assert collect_environment(ProbeContext(module=net))["compiled"] is True
