@@ -362,8 +362,8 @@ def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
     assert set(groups) == trainers | {"lightning.fabric.callbacks_factory", "lightning_fabric.callbacks_factory"}
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from lightning_costs.launch import entry\n"
-        "assert [entry.trainer(), entry.fabric(), entry.lightning_fabric()] == [[], [], []]\n"
+        "from lightning_costs.integrations.lightning import entry_points\n"
+        "assert [entry_points.trainer(), entry_points.fabric(), entry_points.lightning_fabric()] == [[], [], []]\n"
         "print(*sorted(set(sys.modules) - before))"
     )
     loaded = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
@@ -442,7 +442,7 @@ def test_it_exits_as_a_shell_or_its_command_does(call: Call, arguments: list[str
 def test_the_end_of_a_command_is_seen_though_another_thread_is_told_of_it(tmp_path: Path) -> None:
     code = (
         "import os, threading, time\n"
-        "from lightning_costs.launch import command\n"
+        "from lightning_costs.cli import run_process as command\n"
         "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         "spawn = os.posix_spawnp\n"
         "def late(*args, **options):\n"

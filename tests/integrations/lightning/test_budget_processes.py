@@ -23,9 +23,9 @@ from lightning_costs import CostBudget, CostMonitor, Recorder
 from lightning_costs.records.limits import Budget
 from lightning_costs.records.missing import Missing
 from lightning_costs.indicators.clocks import TotalS, TrainS
-from lightning_costs.indicators import job
+from lightning_costs.recording import job
 from lightning_costs.indicators.counts import Samples, Steps
-from lightning_costs.probes import exchange
+from lightning_costs.ranks import exchange
 
 torch.set_num_threads(1)
 pl, folder, rank = namespace("lightning.pytorch"), sys.argv[2], int(os.environ["LOCAL_RANK"])

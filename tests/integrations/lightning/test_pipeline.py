@@ -91,7 +91,7 @@ def test_a_schedule_is_found_and_one_step_of_it_is_drawn_on_the_page_and_for_wan
 
 def test_the_example_trains_two_stages_on_two_processes(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(
-        "import runpy\nfrom lightning_costs.probes import pipeline_lanes\n"
+        "import runpy\nfrom lightning_costs.probes.pipeline import timeline_exchange as pipeline_lanes\n"
         "pipeline_lanes.MOST_S = 60.0  # on a busy machine the other rank may come late\n"
         f"runpy.run_path({str(_ROOT / 'examples' / 'pipeline.py')!r}, run_name='__main__')\n"
     )

@@ -142,7 +142,7 @@ class Popen(subprocess.Popen):
         super().__init__(args, *rest, **named)
 
 subprocess.Popen = Popen
-from lightning_costs.probes import rapl
+from lightning_costs.probes.energy import rapl
 from lightning_costs.probes.energy.host import cpu_meter, ram_meter
 rapl.packages = rapl.memory = lambda: None
 cpu_meter().joules(), ram_meter().joules()
@@ -161,7 +161,7 @@ def warn():
 
 warn()
 from lightning_costs.pricing.carbon_intensity import lookup_carbon_intensity
-from lightning_costs.probes import cpu_name, rapl
+from lightning_costs.probes import cpu_name; from lightning_costs.probes.energy import rapl
 from lightning_costs.probes.energy.host import cpu_meter, ram_meter
 lookup_carbon_intensity(country="FRA")
 rapl.packages = rapl.memory = lambda: None
