@@ -325,8 +325,8 @@ def main() -> None:
         if given.rank == 0:
             given.rows.write_text(json.dumps(rows))
         sys.stderr.flush()
-        # DeepSpeed keeps process groups that are destroyed, and their threads run on: an ordinary exit may find them
-        # so, and then C++ ends the process ("terminate called without an active exception").
+        # Threads of gloo were seen to run on after `destroy_process_group`. An ordinary exit once ended by "terminate
+        # called without an active exception", which a thread that nobody joined would explain.
         os._exit(0)
     cases = [tuple(case) for case in json.loads(given.only)] if given.only else FEW if given.cases == "few" else ALL
     rows = measure(cases, MEASURED[given.cases])
