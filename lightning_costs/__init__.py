@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lightning_costs.sources.loader import load_run as load_run
     from lightning_costs.sources.loader import load_runs as load_runs
     from lightning_costs.storage.saved_runs import save_runs as save_runs
+    from lightning_costs.storage.sink import MemorySink as MemorySink
+    from lightning_costs.storage.sink import Sink as Sink
 
 _HOME = {
     "Comparison": "comparison",
@@ -31,9 +33,11 @@ _HOME = {
     "CostMonitor": "integrations.lightning.callback",
     "Derived": "indicators.base",
     "Measured": "indicators.base",
+    "MemorySink": "storage.sink",
     "Missing": "records.missing",
     "ModelCost": "model_cost",
     "Recorder": "recording.recorder",
+    "Sink": "storage.sink",
     "Tariff": "pricing.tariff",
     "compare": "comparison",
     "default_indicators": "indicators",

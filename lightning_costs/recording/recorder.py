@@ -39,6 +39,7 @@ from lightning_costs.records.window import Window
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.loggers import WandbRunAdapter, columns, init_wandb_runs, logger_row, write_wandb_summaries
 from lightning_costs.storage.paths import run_root
+from lightning_costs.storage.sink import Sink
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,7 @@ class Recorder:
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
             default as LIGHTNING_COSTS_COUNT says.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
+        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`).
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
             rows stay yours: put `logger_row()` into them.
         accounts: Accounts that run already, where a framework's adapter keeps them.
@@ -138,6 +140,7 @@ class Recorder:
         dataset_samples: int | None = None,
         count: Count | None = None,
         infer: bool = False,
+        sinks: Sequence[Sink] = (),
         wandb: Any = None,
         accounts: TimeBuckets | None = None,
         clock: Callable[[], float] = now_s,
@@ -177,6 +180,7 @@ class Recorder:
             warmup=f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
             save_dir=run_root(save_dir),
             writes=place.rank == 0,
+            sinks=sinks,
         )
         self._batch_size = self._setting.sizes = BatchCounter(batch_size_fn, length_fn, self._book.notes)
         self._forecast = Forecaster(n for n, d in self._panel.declarations.items() if d.kind == "counter")

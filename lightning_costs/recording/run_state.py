@@ -31,6 +31,7 @@ from lightning_costs.storage.run_folder.identity import (
 )
 from lightning_costs.storage.run_folder.writer import RunWriter, utc_now
 from lightning_costs.storage.run_labels import group_of_run, tags_of_run
+from lightning_costs.storage.sink import Sink, Sinks
 
 _log = logging.getLogger("lightning_costs")
 
@@ -60,6 +61,7 @@ class RunState:
         warmup: In words, what is left out of rates.
         save_dir: Where run folders go.
         writes: Whether this process writes: rank 0 does.
+        sinks: Where the header and the points go besides.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class RunState:
         save_dir: Path,
         writes: bool,
         priced: Iterable[str] = (),
+        sinks: Iterable[Sink] = (),
     ) -> None:
+        self._sinks = Sinks(sinks if writes else ())
         self._priced = list(priced)
         self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
@@ -190,6 +194,7 @@ class RunState:
         header["setup"] = dict(setup)
         self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
         self._writer.open(header)
+        self._sinks.open(header)
 
     def _warn(self, found: ResolvedRun) -> None:
         if found.refused and self._writes:
@@ -257,6 +262,7 @@ class RunState:
             if trigger != "end":  # it is written once more then, with how the run ended
                 self._writer.header(self.header)
             self._rows += self._writer.append(point)
+            self._sinks.point(point, self.header)
         return point
 
     def state_dict(self, *, step: int) -> dict[str, Any]:
@@ -413,7 +419,9 @@ class RunState:
         *earlier, last = self.header["attempts"]
         self.header["attempts"] = [*earlier, {**last, "ended": utc_now(), "status": status}]
         metrics = list(columns_of(self._metrics, self.header["indicators"]).values())
-        return self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
+        run = self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
+        self._sinks.close(status)
+        return run
 
 
 def _ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:

@@ -41,6 +41,7 @@ from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_lost_work, summary_rows
 from lightning_costs.storage.loggers import Log, check_log, columns, init_wandb_runs, logger_row, write_wandb_summaries
 from lightning_costs.storage.paths import run_root, shown
+from lightning_costs.storage.sink import Sink, Sinks
 
 __all__ = ["CostBudget", "CostMonitor"]
 
@@ -93,10 +94,11 @@ class CostMonitor(Callback):
             all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
             twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
+        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`), on rank 0.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, or a `save_dir` that is no folder
-            of this machine.
+        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, what is no sink, or a `save_dir`
+            that is no folder of this machine.
 
     Example:
         ::
@@ -124,6 +126,7 @@ class CostMonitor(Callback):
         log_every_n_steps: int | None = None,
         count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
+        sinks: Sequence[Sink] = (),
     ) -> None:
         super().__init__()
         validate_monitor(monitor, mode)
@@ -133,7 +136,7 @@ class CostMonitor(Callback):
         self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
         self._save_dir, self._name, self._log = run_root(save_dir), name, log
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
-        self._indicators = indicators
+        self._indicators, self._sinks = indicators, Sinks(sinks).all
         self._tariff = Tariff.resolve(tariff)
         self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
         self._begin_of_run = RunBegin()
@@ -224,6 +227,7 @@ class CostMonitor(Callback):
             count=self._count,
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
+            sinks=self._sinks,
         )
         self._session = TrainingSession(trainer, self, recorder, log=self._log)
         self._session.start()

@@ -1,0 +1,124 @@
+"""Sinks: where a run's header and points go besides its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, final, runtime_checkable
+
+from lightning_costs.records.samples import CurvePoint
+
+_log = logging.getLogger("lightning_costs")
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """What a sink has to have. It is called in the training process, on rank 0, between steps: it should return soon.
+
+    A sink that raises is left out from then on, with a warning; training goes on.
+    """
+
+    def open(self, header: Mapping[str, Any]) -> None:
+        """The run has trained its first batch.
+
+        Args:
+            header: The run's, as header.json holds it; it is the sink's to keep.
+        """
+        ...
+
+    def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
+        """A point was made: totals and gauges so far, and quality if it was evaluated.
+
+        Args:
+            point: `costs` by column, None for what is missing; `quality` by metric.
+            header: As it is now: reasons, methods and statics may have come since.
+        """
+        ...
+
+    def close(self, status: str) -> None:
+        """The run is over.
+
+        Args:
+            status: 'finished', 'failed' or 'interrupted'.
+        """
+        ...
+
+
+@final
+class MemorySink:
+    """Keeps a run in memory, for tests of what is measured.
+
+    Example:
+        >>> from lightning_costs import MemorySink, Recorder
+        >>> sink = MemorySink()
+        >>> recorder = Recorder(sinks=[sink])  # or CostMonitor(sinks=[sink])
+        >>> sink.points, sink.status
+        ([], None)
+    """
+
+    def __init__(self) -> None:
+        #: The header, as it was at the last point.
+        self.header: dict[str, Any] = {}
+        self.points: list[CurvePoint] = []
+        #: How the run ended; None while it goes on.
+        self.status: str | None = None
+
+    def open(self, header: Mapping[str, Any]) -> None:
+        """A run begins; an earlier one is forgotten."""
+        self.header, self.points, self.status = dict(header), [], None
+
+    def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
+        """Keep it."""
+        self.points.append(point)
+        self.header = dict(header)
+
+    def close(self, status: str) -> None:
+        """Note how the run ended."""
+        self.status = status
+
+
+@final
+class Sinks:
+    """Several sinks as one that never raises.
+
+    Args:
+        sinks: In the order in which they are called.
+
+    Raises:
+        ValueError: For what is no sink.
+    """
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._sinks = list(sinks)
+        for sink in self._sinks:
+            lacks = [name for name in ("open", "point", "close") if not callable(getattr(sink, name, None))]
+            if lacks or isinstance(sink, type):
+                what = "a class, not an instance" if isinstance(sink, type) else f"one without {', '.join(lacks)}"
+                raise ValueError(f"a sink must have open, point and close, got {what}: {sink!r}")
+
+    @property
+    def all(self) -> tuple[Sink, ...]:
+        """Those that did not fail."""
+        return tuple(self._sinks)
+
+    def open(self, header: Mapping[str, Any]) -> None:
+        """Tell all: see `Sink.open`."""
+        self._each(lambda sink: sink.open(dict(header)))
+
+    def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
+        """Tell all: see `Sink.point`."""
+        self._each(lambda sink: sink.point(point, dict(header)))
+
+    def close(self, status: str) -> None:
+        """Tell all: see `Sink.close`."""
+        self._each(lambda sink: sink.close(status))
+
+    def _each(self, tell: Callable[[Sink], None]) -> None:
+        for sink in self.all:
+            try:
+                tell(sink)
+            except Exception as error:  # noqa: BLE001 - a user's sink must not end the user's training
+                self._sinks.remove(sink)
+                _log.warning(
+                    "%s failed and gets no more of this run: %s: %s", type(sink).__name__, type(error).__name__, error
+                )
