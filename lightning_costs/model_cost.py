@@ -15,7 +15,7 @@ from lightning_costs.patching.patches import Patches
 from lightning_costs.probes import parameters
 from lightning_costs.probes.batch import alone
 from lightning_costs.probes.device_peaks import DevicePeak, find_peak, measured_peak
-from lightning_costs.probes.example_batch import moved, resized
+from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.inference import forward_peak_bytes, passes
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import memory_breakdown, tensors_by_kind, tensors_in
@@ -23,7 +23,7 @@ from lightning_costs.probes.model_copy import ModelCopy
 from lightning_costs.probes.opcount.counter import allocator, force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
-from lightning_costs.probes.side_effects import aside
+from lightning_costs.probes.side_effects import without_side_effects
 from lightning_costs.records.formatting import MISSING, format_amount
 from lightning_costs.records.missing import Missing, type_only
 from lightning_costs.records.roofline import Roofline, roofline
@@ -221,7 +221,7 @@ def measure(
         >>> cost.params, cost.forward_mac, cost.flop
         (310.0, 300.0, 9600.0)
     """
-    with aside():
+    with without_side_effects():
         return _Measurement(model, batch, loss, forward, samples).cost(
             optimizer=optimizer,
             times=times,
@@ -259,7 +259,7 @@ class _Measurement:
         self._samples = found
         weight = next((p for p in self._model.parameters()), None)
         self._device = weight.device if weight is not None else first.device
-        self._batch = moved(batch, self._device)
+        self._batch = to_device(batch, self._device)
         self._loss = loss
         self._forward = forward if forward is not None else _call
         self._missing: dict[str, str] = {}
@@ -427,7 +427,7 @@ class _Measurement:
         run = _Bound(self._model, self._forward)
         throughput: dict[int, float | None] = {}
         for size in dict.fromkeys([self._samples, *batch_sizes]):
-            batch = resized(self._batch, self._samples, size)
+            batch = resize_batch(self._batch, self._samples, size)
             found = passes(run, ((batch,), {}), device=self._device, samples=size, budget_s=budget_s)
             if size in batch_sizes:
                 throughput[size] = found.samples_per_s
@@ -458,7 +458,7 @@ class _Measurement:
             self._missing["largest_batch_samples"] = "how much memory is there? give memory_bytes=..."
             return
         other = 2 * self._samples
-        _, twice, _ = self._watched(resized(self._batch, self._samples, other))
+        _, twice, _ = self._watched(resize_batch(self._batch, self._samples, other))
         each = (twice.most_bytes - memory.most_bytes) / (other - self._samples)
         fixed = memory.most_bytes - each * self._samples
         if each <= 0:
@@ -482,7 +482,7 @@ class _Measurement:
         while size >= 1:
             try:
                 with self._training():
-                    self._step(resized(self._batch, self._samples, size))
+                    self._step(resize_batch(self._batch, self._samples, size))
             except torch.OutOfMemoryError:
                 self._model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()

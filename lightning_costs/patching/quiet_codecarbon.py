@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_codecarbon() -> Iterator[None]:
     """Neither codecarbon's log nor Python's warnings say anything on account of what is inside.
 
     codecarbon warns of what we record in the header anyway (an unknown CPU, a generic TDP). It also looks for programs

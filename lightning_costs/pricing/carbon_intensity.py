@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_costs.patching.quiet_codecarbon import quiet
+from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
 from lightning_costs.records.versions import version_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def lookup_carbon_intensity(
     """
     if cloud is None and country is None:
         raise ValueError("a carbon intensity needs country=, or cloud= with cloud_region=, or gco2e_per_kwh=")
-    with quiet():
+    with silence_codecarbon():
         return _cloud(cloud, cloud_region) if cloud is not None else _country(str(country), region)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from lightning_costs.patching.quiet_codecarbon import quiet
+from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
 
 #: Names of the field in /proc/cpuinfo: on x86, POWER, old ARM, LoongArch. 64-bit ARM has none of them.
 _IN_PROC = ("model name", "cpu", "processor", "uarch")
@@ -49,7 +49,7 @@ def _by_lscpu() -> str | None:
 
 
 def _said(command: list[str]) -> str:
-    with quiet():  # the search for the program is not
+    with silence_codecarbon():  # the search for the program is not
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"},
             timeout=5, check=True,

@@ -47,7 +47,7 @@ def _on_host(value: Any) -> Any:
     return _mapped(value, lambda tensor: tensor.detach().to("cpu", copy=True), own)
 
 
-def moved(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
     """Tensors on a device, in containers at any depth; an object with a `to` of its own is asked, all else stays.
 
     Such a `to` may change what it is called on: give a copy.
@@ -60,7 +60,7 @@ def _to(held: Any, device: torch.device) -> Any:
     return held if there is None else there
 
 
-def resized(value: Any, samples: int, to: int) -> Any:
+def resize_batch(value: Any, samples: int, to: int) -> Any:
     """The first `to` samples of every tensor whose first dimension is `samples`, repeated from the start where
     there are fewer.
 
@@ -70,7 +70,7 @@ def resized(value: Any, samples: int, to: int) -> Any:
         Missing: For an object with tensors that is no known container.
 
     Example:
-        >>> resized({"x": torch.arange(3), "y": torch.zeros(2, 3)}, 3, 5)["x"].tolist()
+        >>> resize_batch({"x": torch.arange(3), "y": torch.zeros(2, 3)}, 3, 5)["x"].tolist()
         [0, 1, 2, 0, 1]
     """
 

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lightning_costs.probes.example_batch import moved, resized
+from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.memory.storage_tracker import StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.model_copy import MOST_COPY_BYTES, ModelCopy
 from lightning_costs.probes.opcount.counter import force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
-from lightning_costs.probes.side_effects import aside
+from lightning_costs.probes.side_effects import without_side_effects
 from lightning_costs.records.inference import Inference
 from lightning_costs.records.missing import Missing, by_type, type_only
 
@@ -67,7 +67,7 @@ def benchmark_inference(
     """
     began_s = time.perf_counter()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
-    with aside(), _disable_current_modes():  # a mode that the user counts with must not count this
+    with without_side_effects(), _disable_current_modes():  # a mode that the user counts with must not count this
         try:
             copied, *call = twin.of((module, args, dict(kwargs)))
             twin.hooks(module)
@@ -203,7 +203,7 @@ class _Trial:
         """Latency of one sample: each pass is waited for, the first ones are left out."""
         if self._samples > 1 and not any(t.ndim and t.shape[0] == self._samples for t in tensors_in(call)):
             raise Missing(f"no tensor's first dimension is {self._samples}: one sample cannot be taken from the batch")
-        run = self._runs(resized(call, self._samples, 1))
+        run = self._runs(resize_batch(call, self._samples, 1))
         times_s: list[float] = []
         while len(times_s) < _WARM_UP + _MOST_PASSES:
             times_s.append(self._timed(run))
@@ -259,7 +259,7 @@ class _Trial:
         self.values["peak_mem_bytes"] = float(_peak_bytes(self._module, self._runs(call), self._device))
 
     def _runs(self, call: tuple[Any, Any]) -> Callable[[], Any]:
-        args, kwargs = moved(call, self._device)
+        args, kwargs = to_device(call, self._device)
 
         def run() -> Any:
             with self._context():

@@ -21,7 +21,7 @@ _GLOBAL_HOOKS: Final = tuple(
 
 
 @contextmanager
-def aside() -> Iterator[None]:
+def without_side_effects() -> Iterator[None]:
     """Whatever happens inside, every generator of random numbers that a process shares goes on as if it had not.
 
     These are Python's, NumPy's and torch's, on all devices. What this thread prints inside is dropped, and hooks on all

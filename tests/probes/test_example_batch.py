@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from lightning_costs.probes.example_batch import example_of, moved, resized
+from lightning_costs.probes.example_batch import example_of, resize_batch, to_device
 from lightning_costs.probes.inference import benchmark_inference
 from lightning_costs.records.missing import Missing
 
@@ -136,7 +136,7 @@ def test_containers_keep_their_types_on_the_way_to_the_host_and_back(value: Any)
         assert held is not value
         assert torch.equal(read(held), X)
         assert read(held).data_ptr() != read(value).data_ptr()
-        there = moved(held, META)
+        there = to_device(held, META)
         assert type(there) is type(value)
         assert read(there).is_meta
     assert read(value).device == CPU, "the user's own stays where it was"
@@ -145,7 +145,7 @@ def test_containers_keep_their_types_on_the_way_to_the_host_and_back(value: Any)
 
 @pytest.mark.parametrize("value", CONTAINERS, ids=lambda value: type(value).__name__)
 def test_containers_keep_their_types_with_fewer_samples(value: Any) -> None:
-    small = resized(value, 3, 1)
+    small = resize_batch(value, 3, 1)
     assert type(small) is type(value)
     assert read(small).tolist() == [[0.0, 1.0]]
     assert read(value).shape == (3, 2)
@@ -156,14 +156,14 @@ def test_containers_keep_their_types_with_fewer_samples(value: Any) -> None:
 @pytest.mark.parametrize("value", [Tensors({"x": X}), Graph(), pack_sequence([X[:2, 0], X[:1, 0]])])
 def test_what_only_its_own_class_can_cut_is_missing_with_its_name(value: Any) -> None:
     with pytest.raises(Missing, match=f"how to take samples out of a {type(value).__name__} is not known"):
-        resized([value], 3, 1)
-    assert resized([value], 3, 3)[0] is value
+        resize_batch([value], 3, 1)
+    assert resize_batch([value], 3, 3)[0] is value
 
 
 def test_what_a_user_passes_beside_tensors_stays_itself() -> None:
     net, note = nn.Linear(1, 1), object()
-    assert moved([net, note, None, torch.float32], META) == [net, note, None, torch.float32]
-    assert resized([net, note, 3], 3, 1) == [net, note, 3]
+    assert to_device([net, note, None, torch.float32], META) == [net, note, None, torch.float32]
+    assert resize_batch([net, note, 3], 3, 1) == [net, note, 3]
 
 
 def test_a_batch_of_a_class_of_its_own_has_its_throughput() -> None:

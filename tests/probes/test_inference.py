@@ -14,7 +14,7 @@ import torch
 import torch._dynamo  # a dispatch mode imports it on first use, for seconds: in a run the census has paid that
 from torch import Tensor, nn
 
-from lightning_costs.probes.example_batch import moved, resized
+from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.inference import benchmark_inference
 from lightning_costs.records.inference import Inference
 
@@ -247,24 +247,24 @@ def test_latency_is_missing_where_one_sample_cannot_be_taken() -> None:
 def test_the_arguments_themselves_are_neither_moved_nor_cut() -> None:
     batch = {"x": torch.arange(4.0)}
     benchmark_inference(Sleeps(0.0), (torch.zeros(4, 2),), {}, device=CPU, budget_s=0.05)
-    resized(batch, 4, 1)
+    resize_batch(batch, 4, 1)
     assert batch["x"].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_resizing_slices_repeats_and_leaves_the_rest() -> None:
     tree = (torch.arange(3), {"a": [torch.arange(6).reshape(3, 2)]}, torch.arange(5), "text", None)
-    smaller, larger = resized(tree, 3, 1), resized(tree, 3, 7)
+    smaller, larger = resize_batch(tree, 3, 1), resize_batch(tree, 3, 7)
     assert smaller[0].tolist() == [0]
     assert smaller[1]["a"][0].tolist() == [[0, 1]]
     assert larger[0].tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert larger[1]["a"][0].shape == (7, 2)
     assert smaller[2] is larger[2] is tree[2]
     assert smaller[3:] == ("text", None)
-    assert resized(UserDict(a=torch.zeros(3)), 3, 2)["a"].shape == (2,)
+    assert resize_batch(UserDict(a=torch.zeros(3)), 3, 2)["a"].shape == (2,)
 
 
 def test_moving_keeps_structure() -> None:
-    there = moved([Pair(torch.zeros(1), torch.zeros(2)), Batch(torch.zeros(1), "kept")], torch.device("meta"))
+    there = to_device([Pair(torch.zeros(1), torch.zeros(2)), Batch(torch.zeros(1), "kept")], torch.device("meta"))
     assert there[0].y.device.type == there[1].x.device.type == "meta"
     assert there[1].note == "kept"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
-from lightning_costs.patching.quiet_codecarbon import quiet
+from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
 from lightning_costs.records.meter_info import EdgeErrorBound, MeterInfo
 from lightning_costs.records.missing import Missing
 
@@ -43,7 +43,7 @@ class AmdEnergy:
         """
         import torch
 
-        with quiet():
+        with silence_codecarbon():
             from codecarbon.core import gpu_amd
         amdsmi: Any = gpu_amd.amdsmi
         if amdsmi is None:
@@ -61,7 +61,7 @@ class AmdEnergy:
             amdsmi.amdsmi_init()
             for index, handle in enumerate(amdsmi.amdsmi_get_processor_handles()):
                 if str(amdsmi.amdsmi_get_gpu_device_bdf(handle)).lower().startswith(address):
-                    with quiet():
+                    with silence_codecarbon():
                         return cls(gpu_amd.AMDGPUDevice(handle=handle, gpu_index=index))
         except amdsmi.AmdSmiException as error:
             raise Missing(f"gpu energy: amdsmi does not answer ({error})", warn=True) from error
@@ -71,7 +71,7 @@ class AmdEnergy:
         """codecarbon keeps amdsmi open for the process."""
 
     def _read_mj(self) -> float:
-        with quiet():
+        with silence_codecarbon():
             counter_mj = self._device._get_total_energy_consumption()
         if counter_mj is None:
             why = getattr(self._device, "_counter_error", None)

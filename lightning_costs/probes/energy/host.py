@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, final
 
-from lightning_costs.patching.quiet_codecarbon import quiet
+from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
 from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.energy import rapl
 from lightning_costs.probes.energy.rapl import RaplEnergy
@@ -59,7 +59,7 @@ class CpuModel:
             f"model: codecarbon cpu_load, TDP {tdp_w:g} W for '{model}' (generic where unknown), "
             "load of every process on this node; RAPL is not readable here"
         )
-        with quiet():
+        with silence_codecarbon():
             cpu.start()
         self._seen_s = time.perf_counter()
         #: Power where load was looked at last; the model's least until then.
@@ -139,7 +139,7 @@ def cpu_meter() -> RaplEnergy | CpuModel:
     if (counter := rapl.packages()) is not None:
         return counter
     try:
-        with quiet():
+        with silence_codecarbon():
             from codecarbon.external.hardware import CPU
 
             model, tdp_w = _thermal_design()
@@ -158,7 +158,7 @@ def ram_meter() -> RaplEnergy | RamConstant:
     if (counter := rapl.memory()) is not None:
         return counter
     try:
-        with quiet():
+        with silence_codecarbon():
             from codecarbon.external.ram import RAM
 
             return RamConstant(float(RAM().total_power().W))

@@ -114,7 +114,7 @@ def test_the_thermal_design_power_of_a_name_is_codecarbons(monkeypatch):
     for name in _names():
         monkeypatch.setattr(probe, "cpu_name", lambda name=name: name)
         monkeypatch.setattr(codecarbon_cpu, "detect_cpu_model", lambda name=name: name)
-        with probe.quiet():
+        with probe.silence_codecarbon():
             theirs = TDP()
         assert probe._thermal_design.__wrapped__() == (theirs.model, float(theirs.tdp))
         told.append(theirs.tdp)
@@ -187,7 +187,7 @@ def test_warnings_that_python_showed_before_are_not_shown_again(tmp_path):
 def test_programs_are_found_as_ever_while_codecarbon_is_asked(monkeypatch):
     search = os.get_exec_path
     environments = [None, {"PATH": "/a:/b"}, {}, {b"PATH": b"/c"}, dict(os.environ)]
-    with probe.quiet():
+    with probe.silence_codecarbon():
         assert os.get_exec_path is not search
         assert [os.get_exec_path(env) for env in environments] == [search(env) for env in environments]
         monkeypatch.setenv("PATH", "/d:/e")
