@@ -125,8 +125,8 @@ def test_energy_over_a_load_is_that_of_zeus() -> None:
 
 _ASK = """
 import time, torch
-from lightning_costs.probes.energy.nvml import WandbGpuEnergy
-meter = WandbGpuEnergy.attach(torch.device("cuda", 0))
+from lightning_costs.probes.energy.nvml import GpuEnergy
+meter = GpuEnergy.attach(torch.device("cuda", 0))
 a = torch.randn(4096, 4096, device="cuda")
 ends = time.perf_counter() + 1.5
 while time.perf_counter() < ends:
