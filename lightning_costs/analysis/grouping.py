@@ -11,7 +11,7 @@ from lightning_costs.run.record import RunRecord
 
 
 def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
-    """The group of every run.
+    r"""The group of every run.
 
     Args:
         runs: At least one.
@@ -26,7 +26,7 @@ def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
         >>> import polars
         >>> names = ("sam-1", "sam-2", "sgd-1")
         >>> runs = [RunRecord(header={"run_id": n, "name": n}, points=polars.DataFrame()) for n in names]
-        >>> group_of_each(runs, r"name~(.+)-\\d+")
+        >>> group_of_each(runs, r"name~(.+)-\d+")
         ['sam', 'sam', 'sgd']
     """
     if by == "name":

@@ -42,8 +42,10 @@ class LinearCost(NamedTuple):
 
 
 class BreakEvenPoint(NamedTuple):
-    """How two linear costs stand to each other. `fewer` and `more` are 0 for the first and 1 for the second:
-    which costs less below `queries` and above it; the same one twice where it costs less at every number.
+    """How two linear costs stand to each other.
+
+    `fewer` and `more` are 0 for the first and 1 for the second: which costs less below `queries` and above it; the
+    same one twice if it costs less at every number.
     """
 
     outcome: Literal["breaks_even", "dominates", "equal"]

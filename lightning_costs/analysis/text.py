@@ -12,11 +12,11 @@ NAMED = 6
 
 
 def quote(text: str, most: int = 60) -> str:
-    """A user's text on one line within quotation marks, cut where it is long.
+    r"""A user's text on one line within quotation marks, cut where it is long.
 
     Example:
-        >>> quote("two\\nlines")
-        "'two\\\\nlines'"
+        >>> quote("two\nlines")
+        "'two\\nlines'"
     """
     return repr(text if len(text) <= most else f"{text[: most - 1]}…")
 

@@ -115,7 +115,7 @@ def _shipped(path: str) -> str:
 
 @cache
 def _tables() -> DataSource:
-    """codecarbon's tables of countries and regions. Its own reading of any table imports pandas for two others."""
+    """Tables of codecarbon of countries and regions. Its own reading of any table imports pandas for two others."""
     from codecarbon.input import DataSource
 
     class Tables(DataSource):  # type: ignore[misc]

@@ -58,10 +58,10 @@ def _said(command: list[str]) -> str:
 
 
 def field(text: str, names: Iterable[str]) -> str | None:
-    """The first value of a field in lines of `name : value` that is no number.
+    r"""The first value of a field in lines of `name : value` that is no number.
 
     Example:
-        >>> field("processor : 0\\nmodel name : AMD EPYC", ["model name", "processor"])
+        >>> field("processor : 0\nmodel name : AMD EPYC", ["model name", "processor"])
         'AMD EPYC'
     """
     for line in text.splitlines():

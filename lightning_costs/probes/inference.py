@@ -109,7 +109,11 @@ def passes(
     Args:
         module: A copy, to do with as its forward pass does.
         call: Its arguments.
-        device: As in `benchmark_inference`; so are `samples`, `context`, `meter` and `budget_s`.
+        device: As in `benchmark_inference`.
+        samples: As there.
+        context: As there.
+        meter: As there.
+        budget_s: As there.
         spent_s: How much of the budget went before.
         guard: Entered around a first pass: one that raises there is not repeated.
         notes: What else there is to say of how it was got.

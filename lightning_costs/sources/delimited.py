@@ -116,7 +116,6 @@ def _decoded(name: str, content: bytes) -> tuple[str, list[str]]:
 
 def _separator(text: str) -> str:
     """The separator that cuts most rows into as many cells as the heading, and the heading into most of them."""
-
     begin = text[:_LOOKED_AT]
     whole = len(begin) == len(text)
 

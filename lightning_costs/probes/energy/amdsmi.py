@@ -68,7 +68,7 @@ class AmdEnergy:
         raise Missing(f"gpu energy: amdsmi knows no device at {address}0, where torch trains", warn=True)
 
     def detach(self) -> None:
-        """codecarbon keeps amdsmi open for the process."""
+        """Nothing is let go: codecarbon keeps amdsmi open for the process."""
 
     def _read_mj(self) -> float:
         with silence_codecarbon():

@@ -70,10 +70,10 @@ class ChartData:
 
 
 def single_line(text: str, most: int = 60) -> str:
-    """A user's text on one line, cut where it is long.
+    r"""A user's text on one line, cut where it is long.
 
     Example:
-        >>> single_line("two\\nlines"), single_line("long", most=3)
+        >>> single_line("two\nlines"), single_line("long", most=3)
         ('two lines', 'lo…')
     """
     text = " ".join(text.split())

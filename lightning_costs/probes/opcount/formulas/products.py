@@ -74,7 +74,7 @@ for _name in ("addmm", "addmv", "baddbmm", "_addmm_activation", "_sparse_addmm",
 
 @_of("aten.addbmm")
 def _addbmm(args: Any, out: Any) -> int:
-    """b m k n: the products of a batch, summed."""
+    """The products of a batch, summed: b m k n."""
     return int(args[1].numel() * args[2].shape[-1])
 
 
@@ -268,7 +268,7 @@ def _pdist_backward(args: Any, out: Any) -> int:
 
 @_of("aten._euclidean_dist")
 def _euclidean(args: Any, out: Any) -> int:
-    """cdist as a matrix product: two columns are added, of squares and of ones (torch's Distance.cpp)."""
+    """As a matrix product: two columns are added, of squares and of ones (torch's Distance.cpp)."""
     return int(out.numel() * (args[0].shape[-1] + 2))
 
 
