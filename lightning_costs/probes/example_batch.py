@@ -63,7 +63,8 @@ def _to(held: Any, device: torch.device) -> Any:
 def resize_batch(value: Any, samples: int, to: int) -> Any:
     """The first `to` samples of every tensor whose first dimension is `samples`.
 
-    They are repeated from the start if there are fewer. A TensorDict, and what is indexed by samples as it is (`batch_size`), is cut as a whole.
+    They are repeated from the start if there are fewer. A TensorDict, and what is indexed by samples as it is
+    (`batch_size`), is cut as a whole.
 
     Raises:
         Missing: For an object with tensors that is no known container.
