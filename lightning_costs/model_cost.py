@@ -20,7 +20,8 @@ from lightning_costs.probes.inference import forward_peak_bytes, passes
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import memory_breakdown, tensors_by_kind, tensors_in
 from lightning_costs.probes.model_copy import ModelCopy
-from lightning_costs.probes.opcount.counter import allocator, force_eager
+from lightning_costs.probes.opcount.counter import allocator
+from lightning_costs.probes.opcount.counting import force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
 from lightning_costs.probes.side_effects import without_side_effects

@@ -11,7 +11,9 @@ from lightning_costs.indicators.throughput import rate
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_peaks import find_peak
-from lightning_costs.probes.opcount.counter import UNSEEN, EvalOpCounter, Quantity, StepOpCounter, StepOpCounts
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.probes.opcount.counting import UNSEEN, Quantity, StepOpCounts
+from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
 from lightning_costs.probes.opcount.strata import Estimate
 from lightning_costs.records.declaration import Family, Scope
 from lightning_costs.records.formatting import format_amount

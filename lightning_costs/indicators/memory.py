@@ -9,7 +9,8 @@ from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.memory.host import rss_reader
 from lightning_costs.probes.memory.storage_tracker import Phase, StepMemory
 from lightning_costs.probes.memory.tensors import MemoryBreakdown, TensorMemory
-from lightning_costs.probes.opcount.counter import UNSEEN, StepOpCounter
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.probes.opcount.counting import UNSEEN
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, StepSample
 

@@ -17,7 +17,7 @@ from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.memory.storage_tracker import StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.model_copy import MOST_COPY_BYTES, ModelCopy
-from lightning_costs.probes.opcount.counter import force_eager
+from lightning_costs.probes.opcount.counting import force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.side_effects import without_side_effects
 from lightning_costs.records.inference import Inference

@@ -14,7 +14,8 @@ from lightning_costs.probes.device_peaks import find_peak
 from lightning_costs.probes.device_timeline import DeviceTimeline
 from lightning_costs.probes.inference import benchmark_inference
 from lightning_costs.probes.memory.tensors import TensorMemory, tensors_in
-from lightning_costs.probes.opcount.counter import EvalOpCounter, StepOpCounter
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
 from lightning_costs.probes.opcount.step_kinds import Moment, StepKind
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.probes.repeat_steps import Gradients, compiled_graphs, nodes_made

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.opcount import counter as probe
-from lightning_costs.probes.opcount.counter import EvalOpCounter, StepOpCounter
+from lightning_costs.probes.opcount.counter import StepOpCounter
+from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
 from lightning_costs.probes.opcount.mode import _is_compiled
 from lightning_costs.records.missing import Missing
 
@@ -507,7 +508,7 @@ def test_nothing_is_kept_alive():
 
 
 def test_evaluation_batches_are_counted_once_a_shape():
-    census = probe.EvalOpCounter()
+    census = EvalOpCounter()
     layer = nn.Linear(6, 4)
     for rows in (8, 8, 3, 8):
         count = census.before((((rows, 6), torch.float32),), 0)
@@ -614,7 +615,7 @@ def test_where_torch_cannot_count_compiled_code_as_it_runs_it_is_not_counted(mon
     class Old:
         """A dispatch mode of a torch that knows of no `ignore_compile_internals`."""
 
-    monkeypatch.setattr("lightning_costs.probes.opcount.counter.TorchDispatchMode", Old)
+    monkeypatch.setattr("lightning_costs.probes.opcount.counting.TorchDispatchMode", Old)
     torch._dynamo.reset()
     assert StepOpCounter(nn.Linear(5, 3)).should_count("a step")
     try:

@@ -1,0 +1,230 @@
+"""What counters of steps and of evaluation share: whether they may count, and the counts of one batch."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal, cast
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_costs.patching.fail_safe import raised_on_purpose
+from lightning_costs.probes.context import Count
+from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
+from lightning_costs.probes.opcount.sampling import RecountSchedule
+from lightning_costs.probes.opcount.step_kinds import at_any_moment
+from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum, Vector
+
+_log = logging.getLogger("lightning_costs")
+
+#: After so many kinds no more are counted for being new: a stream of ever-new lengths must stay cheap.
+MOST_CENSUSES = 64
+
+Quantity = Literal[
+    "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
+]
+PLACE: dict[Quantity, int] = {
+    "flop": 0,
+    "recomputed_flop": 1,
+    "mac": 2,
+    "access_bytes": 3,
+    "calls": 4,
+    "forward_flop": 5,
+    "forward_mac": 6,
+    "forward_elements": 7,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOpCounts:
+    """Operators of one batch's work.
+
+    Args:
+        step: All of it: forward, backward, update.
+        forward: The first forward pass of it.
+        flop_by_dtype: Floating-point operations by the number format that the operators were given.
+        uncounted: Calls of operators that no formula covers, by operator.
+        samples: Samples in the batch; None where it does not tell.
+    """
+
+    step: OpCounts
+    forward: OpCounts
+    flop_by_dtype: Mapping[str, int]
+    uncounted: Mapping[str, int]
+    samples: int | None
+
+    def values(self) -> Vector:
+        """By quantity, in the order of their places."""
+        step, forward = self.step, self.forward
+        of_step = (step.flop, step.recomputed_flop, step.mac, step.access_bytes, step.calls)
+        return (*of_step, forward.flop, forward.mac, forward.elements)
+
+
+def force_eager() -> AbstractContextManager[None]:
+    """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch below 2.6
+        return nullcontext()
+    return cast("AbstractContextManager[None]", torch.compiler.set_stance("force_eager"))
+
+
+#: Why steps are not counted, for people.
+OFF = "counting is off (count='off', or LIGHTNING_COSTS_COUNT=0)"
+UNSEEN = (
+    "compiled code ran, and what its kernels read, write and hold is not seen: count='eager' runs counted steps "
+    "eagerly instead, which changes last digits"
+)
+_OLD_TORCH = (
+    f"torch {torch.__version__} cannot count compiled code as it runs: a later one does "
+    "(seen on 2.13), or count='eager' lets counted steps run eagerly, which changes last digits"
+)
+_GAVE_UP = (
+    "a step raised {} while its operators were counted, and none is counted since: count='off' or "
+    "LIGHTNING_COSTS_COUNT=0 trains without counting"
+)
+
+
+def compiled_parts(module: nn.Module | None) -> bool:
+    """Whether parts of a module are compiled, by `torch.compile(part)` or `part.compile()`."""
+    return module is not None and any(
+        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
+        for part in module.modules()
+    )
+
+
+def may_compile(module: nn.Module | None) -> bool:
+    """Whether a step may run compiled code: parts of the module are compiled, or anything else in this process is."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo is None:
+        return False
+    backends = getattr(dynamo, "cached_backends", {})
+    return any(backend is not None for backend in backends.values()) or compiled_parts(module)
+
+
+def runs_as_ever(module: nn.Module | None) -> bool:
+    """Whether torch runs compiled code as it would without us while its operators are watched, or there is none."""
+    return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
+
+
+def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[str, int]]) -> Counter[str]:
+    """Numbers by name, over all batches of the strata that were counted."""
+    totals: Counter[str] = Counter()
+    for stratum in strata:
+        if stratum.agrees and stratum.counts:
+            for name, calls in of(stratum.counts[0]).items():
+                totals[name] += stratum.batches * calls
+        elif stratum.counts:
+            found: dict[str, float] = {}
+            for count, share in zip(stratum.counts, stratum.shares(), strict=True):
+                for name, number in of(count).items():
+                    found[name] = found.get(name, 0.0) + number * share
+            for name, share_of in found.items():
+                totals[name] += round(share_of)
+    return totals
+
+
+class OpCounting:
+    """What both censuses share: whether they may count, and how they stop in the midst of it.
+
+    Args:
+        module: What is trained.
+        count: How operators are counted.
+        busy_s: Returns the seconds of such work so far; None if nobody keeps them.
+    """
+
+    def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
+        self._module, self._eager = module, count == "eager"
+        self._stack: ExitStack | None = None
+        self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment)
+        self._draws = RecountSchedule()
+        began_s = perf_counter()
+        self._busy_s = busy_s or (lambda: perf_counter() - began_s)
+        self._counted_s = 0.0
+        self.batches = 0
+        #: Batches that were counted.
+        self.censuses = 0
+        #: Why nothing is counted.
+        self.failed: str | None = OFF if count == "off" else None
+
+    def _step_s(self, busy_s: float) -> float:
+        return max(0.0, busy_s - self._counted_s) / max(1, self.batches - self.censuses)
+
+    def _is_drawn(self) -> bool:
+        """Whether the batch about to begin was drawn to be counted again; if its turn has passed, draw another one."""
+        if self.batches > self._draws.at:
+            busy_s = self._busy_s()
+            wanted = self._strata.wanted(PLACE["flop"])
+            self._draws.plan(self.batches - 1, busy_s=busy_s, step_s=self._step_s(busy_s), wanted=wanted)
+        return self.batches == self._draws.at
+
+    def took(self, took_s: float, *, again: bool) -> None:
+        """A batch was counted, which took so long; `again` if one of its kind had been."""
+        self._draws.spent(took_s, self._step_s(self._busy_s()), again=again)
+        self._counted_s += took_s
+
+    @property
+    def added_s(self) -> float:
+        """Seconds that counting added to the batches that were counted."""
+        return max(0.0, self._counted_s - self.censuses * self._step_s(self._busy_s()))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether batches of every kind were counted, and all counts of each kind agree."""
+        return self._strata.agrees
+
+    def estimate(self, quantity: Quantity) -> Estimate:
+        """A quantity over all batches so far, with its interval."""
+        return self._strata.estimate(PLACE[quantity])
+
+    @property
+    def counted(self) -> int:
+        """Batches whose counts are known."""
+        return self._strata.counted
+
+    @property
+    def uncounted(self) -> Mapping[str, int]:
+        """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
+        return weighted(self._strata, lambda count: count.uncounted)
+
+    def _can_count(self) -> bool:
+        """Whether the user's step runs as ever while it is counted."""
+        if not self._eager and not runs_as_ever(self._module):
+            self.failed = _OLD_TORCH
+        return self.failed is None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether work is being counted."""
+        return self._stack is not None
+
+    def give_up(self, error: Exception) -> bool:
+        """Work that is being counted raised: count no more, neither in it nor later.
+
+        Returns:
+            Whether it was being counted and may have failed for that: then it can be tried without.
+        """
+        stack, self._stack = self._stack, None
+        if stack is None or raised_on_purpose(error):
+            return False
+        stack.close()
+        self.failed = _GAVE_UP.format(type(error).__name__)
+        _log.warning("%s", self.failed)
+        _log.info("what it raised", exc_info=error)
+        return True
+
+
+def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
+    """What was seen of a batch's work."""
+    return StepOpCounts(
+        step=watch.step,
+        forward=watch.forward if watch.forward is not None else watch.step,
+        flop_by_dtype=dict(watch.flop_by_dtype),
+        uncounted=dict(watch.uncounted),
+        samples=samples,
+    )
