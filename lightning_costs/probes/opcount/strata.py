@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, final
 import numpy
 from numpy.typing import NDArray
 
+from lightning_costs.probes.opcount.feature_model import FeatureModel
 from lightning_costs.records.forecast import student_t
 
 #: Share of intervals that hold the truth.
@@ -231,7 +232,7 @@ class Strata(Generic[T]):
         self.counted = 0
         #: What is asked several times at a point: sums over the uncounted strata, and what they are of.
         self._sought: dict[bool, tuple[tuple[object, ...], _Sums]] = {}
-        self._model: _Model | None = None
+        self._model: FeatureModel | None = None
         self._fitted = -1
 
     # Booking ------------------------------------------------------------------------------------------------
@@ -386,7 +387,7 @@ class Strata(Generic[T]):
             squares += self.rest * share
         return features, batches, squares
 
-    def _fit(self) -> _Model | None:
+    def _fit(self) -> FeatureModel | None:
         """The model of the counts so far; made anew when there are a tenth more of them."""
         if self.counted and (self._model is None or self.counted > 1.1 * self._fitted):
             known = [s for s in self._strata.values() if s.values]
@@ -394,7 +395,9 @@ class Strata(Generic[T]):
             means += [(features, numpy.array(values), 1) for features, values in self._rest_counts]
             if means:
                 features, values, batches = zip(*means, strict=True)
-                self._model = _Model(numpy.array(features, dtype=float), numpy.array(values), numpy.array(batches))
+                self._model = FeatureModel(
+                    numpy.array(features, dtype=float), numpy.array(values), numpy.array(batches)
+                )
                 self._fitted = self.counted
         return self._model
 
@@ -482,67 +485,3 @@ def _half_width(parts: Iterable[tuple[float, float]]) -> float:
     shares = math.fsum(part**2 / max(1.0, degrees) for part, degrees in parts)
     degrees = int(min(1e6, variance**2 / shares)) if shares else 10**6
     return student_t((1 + COVERAGE) / 2, max(1, degrees)) * math.sqrt(variance)
-
-
-@final
-class _Model:
-    """Counts predicted from features: of several linear models the one that foretells left-out counts best.
-
-    Args:
-        features: [counts, features]; the first column is 1.
-        values: [counts, quantities].
-        batches: [counts]: how many batches each stands for.
-    """
-
-    def __init__(
-        self, features: NDArray[numpy.float64], values: NDArray[numpy.float64], batches: NDArray[numpy.int64]
-    ) -> None:
-        count, width = features.shape
-        self._size = numpy.where((size := numpy.abs(values).max(axis=0)) > 0, size, 1.0)
-        self._extent = numpy.where((extent := numpy.abs(features).max(axis=0)) > 0, extent, 1.0)
-        values, features = values / self._size, features / self._extent
-        self._known = features, values
-        mean = (batches @ values) / batches.sum()
-        scatter = (batches @ (values - mean) ** 2) / batches.sum() * count / max(1, count - 1)
-        # Of one or two counts nobody knows how unlike the next one is: as much as it is itself.
-        self._variance = scatter if count > 2 else numpy.maximum(scatter, mean**2)
-        self._degrees = float(max(1, count - 1))
-        self._columns, self._weights, self._inverse = [0], mean[None, :], numpy.array([[1.0 / count]])
-        left_out = scatter.sum()
-        subsets = [[1], [0, width - 1], [0, 1], [0, 1, width - 1], [0, 1, 2], list(range(width))]
-        for columns in subsets if width > 1 else []:
-            chosen = features[:, columns]
-            rank = int(numpy.linalg.matrix_rank(chosen))
-            if count - rank < 2:
-                continue
-            pseudo = numpy.linalg.pinv(chosen)
-            leverage = (chosen * pseudo.T).sum(axis=1)
-            if (leverage > 1 - 1e-9).any():
-                continue
-            weights = pseudo @ values
-            errors = (values - chosen @ weights) / (1 - leverage)[:, None]
-            press = (errors**2).mean(axis=0)
-            if press.sum() < 0.98 * left_out:
-                left_out = press.sum()
-                self._columns, self._weights, self._inverse = columns, weights, pseudo @ pseudo.T
-                self._variance, self._degrees = press, float(count - rank)
-
-    def total(self, features: NDArray[numpy.float64], quantity: int) -> float:
-        """What batches come to whose features add up to these."""
-        chosen = (features / self._extent)[self._columns]
-        return float(chosen @ self._weights[:, quantity] * self._size[quantity])
-
-    def beyond(self, features: Vector, quantity: int) -> float:
-        """How far a batch that lies outside the counted ones may be off: as far as it is from the nearest of those."""
-        one = numpy.array(features) / self._extent
-        known, values = self._known
-        if ((known.min(axis=0) <= one) & (one <= known.max(axis=0))).all():
-            return 0.0
-        nearest = values[((known - one) ** 2).sum(axis=1).argmin(), quantity] * self._size[quantity]
-        return abs(self.total(numpy.array(features), quantity) - float(nearest))
-
-    def variance(self, features: NDArray[numpy.float64], quantity: int, squares: float) -> tuple[float, float]:
-        """Variance of that total, and its degrees of freedom: batches of one stratum err together."""
-        chosen = (features / self._extent)[self._columns]
-        of_one = float(self._variance[quantity]) * float(self._size[quantity]) ** 2
-        return of_one * (squares + float(chosen @ self._inverse @ chosen)), self._degrees
