@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-import polars as pl
-
 from lightning_costs.analysis.metric import agree_on_metric
 from lightning_costs.analysis.setup import flatten
 from lightning_costs.records.samples import Amount
@@ -223,7 +221,7 @@ def _amount(limit: Limit, run: RunRecord) -> Amount:
     metric = agree_on_metric([run])
     if metric.monitor not in run.points.columns or limit.column not in run.points.columns:
         return None
-    quality = pl.col(metric.monitor)
+    quality = run.points.get_column(metric.monitor).alias("quality")  # polars takes names such as '*' for patterns
     past = quality >= limit.target if metric.mode == "max" else quality <= limit.target
     hits = run.points.filter(past & quality.is_finite())
     if not hits.height:

@@ -182,13 +182,14 @@ def _course(run: RunRecord, monitor: str, declared: Mapping[str, Declaration]) -
     """Step, quality and cost columns at the evaluations: only points where the metric was logged."""
     points = run.points
     if monitor in run.quality_columns and monitor in points.columns:
-        points = points.filter(pl.col(monitor).is_not_null())
+        quality = points.get_column(monitor).alias("quality")  # polars takes names such as '*' for patterns
+        points = points.filter(quality.is_not_null())
     else:
         points = points.clear()
     names = [name for name, row in declared.items() if row["kind"] != "static"]
     there = [name for name in (monitor, *names) if name in points.columns]
     # Not a number stands for no reading; in the quality column none is left, so that there it is what was logged.
-    table = dict(zip(there, points.select(pl.col(there).cast(pl.Float64)).to_numpy().T, strict=True))
+    table = {name: points.get_column(name).cast(pl.Float64).to_numpy() for name in there}
     nothing = np.full(points.height, np.nan)
     return EvaluationCurve(
         steps=points["step"].to_list(),

@@ -286,6 +286,22 @@ def test_json_holds_the_comparison_and_reads_back_as_the_same_data(tmp_path):
     assert json.loads(cmp.to_json(tmp_path / "out.json").read_text(encoding="utf-8")) == cmp.as_dict()
 
 
+@pytest.mark.parametrize("name", ["*", "^.*$", "^val.*$"])
+def test_a_metric_whose_name_looks_like_a_pattern_is_compared_as_any_other(name):
+    def compared(metric):
+        runs = [
+            make_run(each, monitor=metric, metric=metric, quality=(0.2, best))
+            for each, best in (("a", 0.9), ("b", 0.7))
+        ]
+        return compare(runs).as_dict()
+
+    plain, odd = compared("val/acc"), compared(name)
+    assert odd["monitor"] == name
+    assert [run["best_quality"] for run in odd["runs"]] == [0.9, 0.7]
+    for part in ("fronts", "leaders", "best", "sweep", "ranks"):
+        assert odd[part] == plain[part]
+
+
 def test_what_json_cannot_hold_is_none():
     cmp = compare(
         [make_run(quality=[0.1, math.nan]), make_run("inf", costs={"energy_j": [1.0, math.inf]})], targets=[9.0]
