@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.run.lost_work import Curve as CostCurve
 from lightning_costs.run.record import RunRecord
@@ -105,7 +106,7 @@ def compare(
     curve: CostCurve = "spent",
     queries: Sequence[float] = (),
     group: str | None = None,
-    tolerance: float = 0.05,
+    tolerance: float = TOLERANCE,
 ) -> Comparison:
     """Compare runs by quality and by every cost at once.
 

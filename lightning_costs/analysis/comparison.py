@@ -23,7 +23,7 @@ from lightning_costs.analysis.families import families, family_pairs
 from lightning_costs.analysis.grouping import group_of_each, members
 from lightning_costs.analysis.leads import leads
 from lightning_costs.analysis.lifecycle import lifecycle
-from lightning_costs.analysis.matched import TOLERANCE, matched_pairs
+from lightning_costs.analysis.matched import matched_pairs
 from lightning_costs.analysis.metric import Metric, agree_on_metric, declared_otherwise
 from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper, rank_pairs
 from lightning_costs.analysis.rounding import may_be_rounded
@@ -53,14 +53,14 @@ _LEAST_DRAWN = 64
 def compare_runs(
     runs: Sequence[RunRecord],
     *,
-    monitor: str | None = None,
-    mode: Literal["max", "min"] | None = None,
-    targets: Sequence[float] = (),
-    tariff: Tariff | None = None,
-    curve: CostCurve = "spent",
-    queries: Sequence[float] = (),
-    group: str | None = None,
-    tolerance: float = TOLERANCE,
+    monitor: str | None,
+    mode: Literal["max", "min"] | None,
+    targets: Sequence[float],
+    tariff: Tariff | None,
+    curve: CostCurve,
+    queries: Sequence[float],
+    group: str | None,
+    tolerance: float,
 ) -> ComparisonData:
     """Compare runs by quality and by every cost at once: `lightning_costs.compare` says what each argument is."""
     if curve not in get_args(CostCurve):

@@ -9,13 +9,12 @@ from decimal import ROUND_FLOOR, Context, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.analysis.schema import HiddenDifference, Matched, MatchedPair, MatchedRow
+from lightning_costs.analysis.schema import TOLERANCE, HiddenDifference, Matched, MatchedPair, MatchedRow
 from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
 from lightning_costs.records.samples import Amount
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-TOLERANCE = 0.05
 #: Most pairs that are listed by an indicator; all are counted.
 MOST_LISTED = 20
 #: Decimal digits that a float holds of any number: what is beyond them is dust of a unit's factor.

@@ -9,12 +9,14 @@ from lightning_costs.records.samples import Amount
 
 Mode = Literal["max", "min"]
 Plain = str | int | float | bool | None
+#: Pairs are matched if the larger amount is at most 1 + this times the smaller, unless it is said.
+TOLERANCE = 0.05
 #: Column name to one value per evaluation of a run.
 Curve = dict[str, list[Amount]]
 
 
 class Declaration(TypedDict):
-    """An indicator as a header declares it (`core.indicator.Declaration.as_dict`)."""
+    """An indicator as a header declares it (`records.declaration.Declaration.as_dict`)."""
 
     name: str
     unit: str

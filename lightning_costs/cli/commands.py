@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 import typer
 from rich.table import Table
 
-from lightning_costs.analysis.matched import TOLERANCE
+from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.pricing.reprice import priced_columns
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.formatting import format_amount

@@ -118,7 +118,7 @@ def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
     """The unit to show a column in, chosen by its largest amount so that a chart has one unit on its axis.
 
     Args:
-        unit: One of `core.units.UNITS`.
+        unit: One of `records.units.UNITS`.
         largest: Largest amount of the column; None where it has none.
 
     Example:

@@ -17,7 +17,7 @@ PREFIX = "cost/"
 Log = Literal["complete", "headline", "none"]
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
-#: What summaries hold beside costs: what the run came to (`core.outcome`), and where it is drawn.
+#: What summaries hold beside costs: what the run came to (`run.outcome`), and where it is drawn.
 _OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
 _log = logging.getLogger("lightning_costs")
 

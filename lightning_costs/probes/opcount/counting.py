@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes.context import Count
+from lightning_costs.probes.opcount.feature_model import Vector
 from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
 from lightning_costs.probes.opcount.step_kinds import at_any_moment
-from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum, Vector
+from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
 
 _log = logging.getLogger("lightning_costs")
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import Literal, NamedTuple, final
 
 from lightning_costs.probes.batch import Signature
-from lightning_costs.probes.opcount.strata import Vector
+from lightning_costs.probes.opcount.feature_model import Vector
 
 #: Steps counted in vain for a kind that differs by its nodes alone: then it waits until it is met by chance or in turn.
 _MOST_IN_VAIN = 8

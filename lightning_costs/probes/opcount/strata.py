@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, final
 import numpy
 from numpy.typing import NDArray
 
-from lightning_costs.probes.opcount.feature_model import FeatureModel
+from lightning_costs.probes.opcount.feature_model import FeatureModel, Vector
 from lightning_costs.records.forecast import student_t
 
 #: Share of intervals that hold the truth.
@@ -32,7 +32,6 @@ MOST_COUNTS = 512
 _ENOUGH_COUNTS = 4
 
 T = TypeVar("T")
-Vector = tuple[float, ...]
 _Sums = tuple[NDArray[numpy.float64], float, float]
 
 

@@ -153,7 +153,7 @@ class Pipeline:
         return found
 
     def timeline(self) -> dict[str, Any] | None:
-        """One steady step of this rank's stage, as `core.lanes.lane` makes it; None before there is one."""
+        """One steady step of this rank's stage, by `stage_timeline`; None before there is one."""
         if self._tape is None or self._watched is None:
             return None
         self._tape.read()
