@@ -166,6 +166,35 @@ def test_a_derived_counter_that_needs_a_missing_one_says_why():
     }
 
 
+def test_carbon_and_money_are_the_runs_to_compute_and_no_window_does_it_too():
+    asked = []
+
+    def of(window):
+        asked.append(dict(window))
+        return 0.0
+
+    panel = panel_of(
+        good("energy_j"),
+        derived("node_s", needs=("energy_j",), of=lambda w: w["energy_j"]),
+        derived("co2e_g", needs=("energy_j", "node_s"), of=of, priced=True),
+    )
+    tariff = Tariff()
+    for _ in range(4):
+        assert panel.derive({"energy_j": 3.0}, tariff) == {"energy_j": 3.0, "node_s": 3.0}
+    assert asked == [{"energy_j": 0.0, "node_s": 0.0}], "a tariff is asked once whether it prices the column"
+    panel.derive({"energy_j": None}, Tariff())
+    assert panel.missing["co2e_g"] == "needs node_s: needs energy_j: not every rank was heard"
+
+
+def test_an_indicator_that_needs_carbon_of_a_window_has_it():
+    panel = panel_of(
+        good("energy_j"),
+        derived("co2e_g", needs=("energy_j",), of=lambda w: 2 * w["energy_j"], priced=True),
+        derived("trees_calls", "calls", needs=("co2e_g",), of=lambda w: w["co2e_g"] / 6),
+    )
+    assert panel.derive({"energy_j": 3.0}, Tariff())["trees_calls"] == 1.0
+
+
 def test_paced_readings_are_shared_by_close_train_points_and_lose_no_column_that_needs_them():
     held = measured("held_bytes", "bytes", kind="gauge", reads=iter([5.0, 7.0]), rate_limited=True)
     spent = measured("spent_j", reads=iter([3.0, 4.0]), rate_limited=True)
