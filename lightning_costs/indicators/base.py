@@ -148,7 +148,7 @@ class Derived(Indicator, ABC):
             windows and computing from totals give the same.
         of_totals: Of a gauge: `of` gets the totals of the run so far in place of the window's amounts.
         priced: The counter is one of `lightning_costs.pricing.rates.PRICED`: a function of the run's totals and of the
-            tariffs that its attempts were under. `of` says whether it can be had; the run itself computes it, from its totals.
+            tariffs that its attempts were under. `of` says whether it can be had; the run computes it from totals.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from lightning_costs.integrations.fabric import hooks as fabric_hooks
+from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.integrations.session import BatchInWork, Session
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import status_from_exception
 from lightning_costs.records.time_buckets import TimeBuckets
-from lightning_costs.storage.paths import run_root
 
 _sessions: WeakKeyDictionary[Any, FabricSession] = WeakKeyDictionary()
 _running: list[FabricSession] = []
@@ -42,14 +42,14 @@ class FabricMonitor:
     """
 
     def __init__(self, namespace: str, options: Mapping[str, Any], begin: RunBegin | None = None) -> None:
-        self._namespace = namespace
+        self._namespace, self._given = namespace, dict(options)
         self.begin = begin or RunBegin()
-        self.options = {name: value for name, value in options.items() if name != "log"}
-        self.options["save_dir"] = run_root(self.options.get("save_dir", "costs"))
+        self.options = MonitorOptions(**options)
+        self._given["save_dir"] = self.options.save_dir  # another process may be elsewhere
         fabric_hooks.patch_fabric(import_module(namespace).Fabric, _session_of)
 
     def __reduce__(self) -> tuple[type[FabricMonitor], tuple[str, Mapping[str, Any], RunBegin]]:
-        return FabricMonitor, (self._namespace, self.options, self.begin)
+        return FabricMonitor, (self._namespace, self._given, self.begin)
 
 
 def end_runs() -> None:
@@ -88,7 +88,7 @@ class _Evaluation:
 class FabricSession(Session):
     """One Fabric: what was set up, and the run in progress."""
 
-    def __init__(self, options: Mapping[str, Any], begin: RunBegin) -> None:
+    def __init__(self, options: MonitorOptions, begin: RunBegin) -> None:
         super().__init__(goes_on="the script")
         self._options, self._run_begin = options, begin
         self._modules: list[nn.Module] = []
@@ -150,7 +150,7 @@ class FabricSession(Session):
     @fail_safe
     def logged(self, metrics: Mapping[str, Any]) -> None:
         """The metric that was named, wherever it is logged; without a name, what is logged after an evaluation."""
-        monitor = self._options.get("monitor")
+        monitor = self._options.monitor
         if self._evaluated if monitor is None else monitor in metrics:
             self.log_metrics(metrics)
 
@@ -312,15 +312,11 @@ class FabricSession(Session):
             return self.recorder
         for other in [session for session in _running if not session._iterations]:
             other._end_run()
-        options = dict(self._options)
-        every, infer = options.pop("log_every_n_steps", None), options.pop("infer", "auto")
-        recorder = Recorder(
+        recorder = self._options.recorder(
+            world_size=self._world_size,
             module=self._module(),
             optimizers=self._alive,
-            log_every_n_steps=50 if every is None else every,
-            infer=infer is not False and self._world_size == 1,
             accounts=TimeBuckets(now_s, self._run_begin.seconds()),
-            **options,
             **self._where,
         )
         recorder.hooks.run.set_wrapped_module(nn.ModuleList(self._wrappers) if self._wrappers else None)
@@ -358,6 +354,5 @@ class FabricSession(Session):
             self.hooks.steps.say_how(raised)
         if self.batch is not None and self.batch.updates:
             self.end_batch()
-        infer = self._options.get("infer", "auto")
-        if measures and infer is not False and self._world_size == 1:
-            self.benchmark_inference(infer)
+        if measures and self._options.infers(self._world_size):
+            self.benchmark_inference(self._options.infer)

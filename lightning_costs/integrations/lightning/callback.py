@@ -14,20 +14,19 @@ from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
+from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.patching.patches import Shadow
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.context import Count
 from lightning_costs.ranks.topology import trainer_topology
-from lightning_costs.recording.recorder import Recorder, counting_of
+from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import Status, status_from_exception
-from lightning_costs.records.monitor import validate_monitor
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
-from lightning_costs.storage.loggers import Log, check_log
-from lightning_costs.storage.paths import run_root
-from lightning_costs.storage.sink import Sink, Sinks
+from lightning_costs.storage.loggers import Log
+from lightning_costs.storage.sink import Sink
 
 __all__ = ["CostBudget", "CostMonitor"]
 
@@ -111,16 +110,22 @@ class CostMonitor(Callback):
         sinks: Sequence[Sink] = (),
     ) -> None:
         super().__init__()
-        validate_monitor(monitor, mode)
-        check_log(log)
-        if infer not in ("auto", True, False):
-            raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
-        self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
-        self._save_dir, self._name, self._log = run_root(save_dir), name, log
-        self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
-        self._indicators, self._sinks = indicators, Sinks(sinks).all
-        self._tariff = Tariff.resolve(tariff)
-        self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
+        self._options = MonitorOptions(
+            monitor=monitor,
+            mode=mode,
+            targets=targets,
+            save_dir=save_dir,
+            name=name,
+            batch_size_fn=batch_size_fn,
+            length_fn=length_fn,
+            indicators=indicators,
+            tariff=tariff,
+            log=log,
+            log_every_n_steps=log_every_n_steps,
+            count=count,
+            infer=infer,
+            sinks=sinks,
+        )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
         self._session: TrainingSession | None = None
@@ -184,34 +189,24 @@ class CostMonitor(Callback):
             first = trainer.callbacks.index(self)
             trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if c is not self or n == first]
         self._accounts = self._accounts_of_this_run()
-        monitor, mode = self._goal(trainer)
-        every = trainer.log_every_n_steps if self._every is None else self._every
+        monitor, mode = _goal(trainer)
         cuda = trainer.strategy.root_device.type == "cuda"
         place, everyone = trainer_topology(trainer)
-        recorder = Recorder(
+        recorder = self._options.recorder(
+            world_size=trainer.world_size,
+            every_n_steps=trainer.log_every_n_steps,
             module=pl_module,
             optimizers=lambda: trainer.strategy.optimizers,
             monitor=monitor,
             mode=mode,
-            targets=self._targets,
-            save_dir=self._save_dir,
-            name=self._name,
-            batch_size_fn=self._batch_size_fn,
-            length_fn=self._length_fn,
-            indicators=self._indicators,
-            tariff=self._tariff,
             device=trainer.strategy.root_device,
             devices=trainer.num_devices * trainer.num_nodes if cuda else trainer.num_nodes,
             nodes=trainer.num_nodes,
-            log_every_n_steps=every,
             place=place,
             places=everyone,
-            count=self._count,
-            infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
-            sinks=self._sinks,
         )
-        self._session = TrainingSession(trainer, self, recorder, log=self._log)
+        self._session = TrainingSession(trainer, self, recorder, log=self._options.log)
         self._session.start()
         for callback in trainer.callbacks:
             if isinstance(callback, CostBudget):
@@ -223,15 +218,6 @@ class CostMonitor(Callback):
         if self._accounts is not None and self._accounts.begun_s >= began_s - 0.5:
             return self._accounts
         return TimeBuckets(now_s, began_s)
-
-    def _goal(self, trainer: Any) -> tuple[str | None, Literal["max", "min"] | None]:
-        if self._monitor is not None:
-            return self._monitor, self._mode
-        for callback in [*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks]:
-            monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
-            if monitor and mode in ("max", "min"):
-                return monitor, mode
-        return None, None
 
     @_HookUnlessRecorded
     def on_train_batch_end(  # type: ignore[override]
@@ -252,8 +238,8 @@ class CostMonitor(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Training is over and the model still on its device: what a forward pass costs is measured here."""
         session = self._session_of(trainer)
-        if session is not None and self._infer is not False and trainer.world_size == 1:
-            session.measure_inference(self._infer)
+        if session is not None and self._options.infers(trainer.world_size):
+            session.measure_inference(self._options.infer)
 
     @never_harmful
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -294,3 +280,12 @@ class CostMonitor(Callback):
             self._begin_of_run.ended()
         elif self._accounts is not None:  # a finder's fit: its seconds stay for the run that follows
             self._accounts.reset_to("setup")
+
+
+def _goal(trainer: Any) -> tuple[str | None, Literal["max", "min"] | None]:
+    """What the Trainer's ModelCheckpoint or EarlyStopping takes for quality."""
+    for callback in [*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks]:
+        monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        if monitor and mode in ("max", "min"):
+            return monitor, mode
+    return None, None
