@@ -22,7 +22,7 @@ _log = logging.getLogger("lightning_costs")
 
 
 class MeasuredFit(Protocol):
-    """The fit that is measured; `lightning_costs.integrations.lightning.callback` shows it."""
+    """The fit that is measured; `lightning_costs.integrations.lightning.session` is it."""
 
     recorder: Recorder
     broken: bool
