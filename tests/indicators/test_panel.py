@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import pytest
 from fakes import derived, measured, sample
@@ -409,3 +410,13 @@ def test_columns_whose_reading_costs_something_are_read_at_a_limited_rate():
     meters = {"gpu_energy_j", "cpu_energy_j", "ram_energy_j", "train_energy_j", "host_rss_bytes", "param_bytes"}
     assert meters <= limited
     assert not limited & {"samples", "flop", "train_s", "total_s", "steps"}
+
+
+def test_a_column_of_the_largest_rank_reads_as_its_sibling_and_travels_between_processes():
+    largest = [i for i in default_indicators() if i.name.startswith("rank_max_")]
+    siblings = {i.name: i for i in default_indicators()}
+    assert [pickle.loads(pickle.dumps(i)).declaration() for i in largest] == [i.declaration() for i in largest]
+    for indicator in largest:
+        assert (indicator.across, indicator.role, indicator.headline) == ("max", "diagnostic", False)
+        sibling = siblings.get(indicator.name.removeprefix("rank_max_"))
+        assert sibling is None or (indicator.unit, indicator.kind) == (sibling.unit, sibling.kind)
