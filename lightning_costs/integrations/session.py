@@ -215,6 +215,26 @@ class Session:
             print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr, flush=True)
 
 
+class SessionPart:
+    """A part of a session that something else calls: if it fails, the whole session stops measuring.
+
+    Args:
+        session: The whole.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def broken(self) -> bool:
+        """Whether measuring has stopped."""
+        return self._session.broken
+
+    def disable(self) -> None:
+        """Called where an exception of ours is handled: see `Session.disable`."""
+        self._session.disable()
+
+
 def numbers_in(metrics: Mapping[Any, Any]) -> dict[str, float]:
     """Metrics as numbers; what is none (a text, a tensor of many) is left out.
 

@@ -22,10 +22,13 @@ _log = logging.getLogger("lightning_costs")
 
 
 class MeasuredFit(Protocol):
-    """The fit that is measured; `lightning_costs.integrations.lightning.session` is it."""
+    """The fit that is measured; `lightning_costs.integrations.lightning.fit_points` shows it."""
 
     recorder: Recorder
-    broken: bool
+
+    @property
+    def broken(self) -> bool:
+        """Whether measuring has stopped."""
 
     @property
     def step(self) -> int:

@@ -210,7 +210,7 @@ class CostMonitor(Callback):
         self._session.start()
         for callback in trainer.callbacks:
             if isinstance(callback, CostBudget):
-                callback.watch(self._session)
+                callback.watch(self._session.points)
 
     def _accounts_of_this_run(self) -> TimeBuckets:
         """The run's clock began with the process, or where the run before ended: seconds of finders are in it."""
@@ -226,13 +226,13 @@ class CostMonitor(Callback):
         """A batch is done."""
         session = self._session
         if session is not None and session.trainer is trainer and not session.repeats.recorded:
-            session.on_batch_end(batch)
+            session.steps.on_batch_end(batch)
 
     @never_harmful
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """An epoch ended; one whose last batch did not look like the last is complete if nothing was left to fetch."""
         if (session := self._session_of(trainer)) is not None:
-            session.on_epoch_end()
+            session.steps.on_epoch_end()
 
     @never_harmful
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -46,14 +46,29 @@ _AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}
 _OURS = {"CostBudget"}
 
 
-class TrainerListener(StepListener, RowListener, Protocol):
+class TrainerListener(Protocol):
     """What is told of a Trainer; `lightning_costs.integrations.lightning.session` listens."""
+
+    @property
+    def view(self) -> TrainerView:
+        """What the Trainer says."""
+
+    @property
+    def steps(self) -> StepListener:
+        """What is told of its steps."""
+
+    @property
+    def points(self) -> RowListener:
+        """What is told of its rows."""
 
     def on_train_start(self) -> None:
         """The fit loop begins."""
 
     def on_train_end(self) -> None:
         """The fit loop is over."""
+
+    def disable(self) -> None:
+        """Called where an exception of ours is handled: the Trainer is to be left alone."""
 
 
 def _kinds(thing: object) -> set[str]:
@@ -76,9 +91,9 @@ class TrainerHooks:
         self._owner = owner
         self._listener = listener
         self._accounts = steps.accounts
-        self.view = TrainerView(trainer)
-        self._steps = StepPatches(trainer, self.view, listener, steps.accounts, steps.repeats)
-        self._rows = RowPatches(trainer, self.view, listener, steps.accounts)
+        self._view = listener.view
+        self._steps = StepPatches(trainer, self._view, listener.steps, steps.accounts, steps.repeats)
+        self._rows = RowPatches(trainer, self._view, listener.points, steps.accounts)
         self._patches = Patches(listener.disable)
 
     def install(self) -> None:
@@ -125,7 +140,7 @@ class TrainerHooks:
 
     def uninstall(self) -> None:
         """Lift the patches; the listener is told nothing more."""
-        self.view.in_training = False
+        self._view.in_training = False
         for lift in (self._rows.uninstall, self._steps.uninstall, self._patches.restore):
             try:
                 lift()
@@ -155,9 +170,9 @@ class TrainerHooks:
                     return original(*args, **kwargs)
             self._steps.hook_optimizers()
             self._listener.on_train_start()
-            self.view.in_training = True
+            self._view.in_training = True
             result = original(*args, **kwargs)
-            self.view.in_training = False
+            self._view.in_training = False
             self._listener.on_train_end()
             return result
 
