@@ -196,7 +196,8 @@ def front_lines(cmp: ComparisonData) -> list[TableRow]:
 def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[RankLine]:
     """Spearman's correlation of every two of the indicators that some pair of runs has."""
     pairs = {(pair["first"], pair["second"]): pair for pair in cmp.ranks["pairs"]}
-    present = [name for name in names if any(run["final"].get(name) is not None for run in cmp.runs)]
+    ranked = set(cmp.ranks["indicators"])
+    present = [name for name in names if name in ranked and any(run["final"].get(name) is not None for run in cmp.runs)]
 
     def cell(row: str, column: str) -> RankCell:
         pair = pairs.get((row, column)) or pairs.get((column, row))
