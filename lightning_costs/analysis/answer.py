@@ -60,11 +60,15 @@ def answer(
 def hardest_shared_target(targets: Sequence[TargetRow], members: Mapping[str, Sequence[str]]) -> TargetRow | None:
     """The hardest target that at least two groups reach by the median of their runs; None without one."""
     for row in reversed(targets):
-        reached = set(row["reached"])
-        medians = [median([1.0 if label in reached else math.inf for label in labels]) for labels in members.values()]
-        if medians.count(1.0) > 1:
+        if sum(reaches(row, labels) for labels in members.values()) > 1:
             return row
     return None
+
+
+def reaches(target: TargetRow, labels: Sequence[str]) -> bool:
+    """Whether a group reaches a target by the median of its runs."""
+    reached = set(target["reached"])
+    return median([1.0 if label in reached else math.inf for label in labels]) == 1.0
 
 
 def _independent(runs: GroupedRuns, target: TargetRow | None, labels: Sequence[str]) -> list[list[str]]:
@@ -113,7 +117,8 @@ def _cost(
     declared = runs.declared[column]
     at_target = target is not None and column in target["costs"]
     amounts = {label: _amounts(runs, column, target)[label] for label in labels}
-    known = [amounts[label] if quality[label] is not None else None for label in labels]
+    reached = {label: target is None or reaches(target, runs.members[label]) for label in labels}
+    known = [amounts[label] if reached[label] and quality[label] is not None else None for label in labels]
     ranked = average_ranks(
         [
             None if value is None or not math.isfinite(value) else value

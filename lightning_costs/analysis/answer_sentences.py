@@ -55,7 +55,7 @@ def _best(found: Answer, metric: Metric, runs: GroupedRuns, rated: Sequence[str]
     if len(best) > 1 or len(rated) < 2:
         return f"{text}."
     if found["by"] == "run":
-        return f"{text} (one run each: too few to say whether it is better)."
+        return f"{text}."
     close = [label for label in rated[1:] if not excludes(runs.quality_difference(metric.mode, best[0], label), 0.0)]
     if not close:
         return f"{text}: better than every other by more than noise."
@@ -68,7 +68,8 @@ def _cheapest(found: Answer, metric: Metric) -> str:
     won: dict[str, list[str]] = {}
     for cost in found["costs"]:
         if cost["winner"] is not None:
-            won.setdefault(cost["winner"], []).append(cost["label"])
+            unsure = " (undecided)" if cost["undecided"] and found["by"] == "group" else ""
+            won.setdefault(cost["winner"], []).append(f"{cost['label']}{unsure}")
     where = "At the end of training" if found["target"] is None else f"To reach {metric.monitor} {found['target']:.4g}"
     if found["target"] is None:
         where += ", as no two reach a common target"
@@ -81,7 +82,7 @@ def _cheapest(found: Answer, metric: Metric) -> str:
         text = f"{where}, {quote(leads[0][0], 30)} is cheapest by {every} ({list_words(leads[0][1])})"
     else:
         clauses = [f"{quote(label, 30)} by {list_words(costs)}" for label, costs in leads]
-        text = f"{where}, the cheapest is {list_words(clauses, mark=';')}"
+        text = f"{where}, the cheapest is {'; '.join(clauses)}"
     never = [
         label
         for label in found["labels"]
@@ -97,7 +98,9 @@ def _disagreement(found: Answer, target: TargetRow | None, runs: GroupedRuns) ->
     flips = _flips(found)
     if not flips:
         differ = any(cost["winner"] is not None for cost in found["costs"])
-        return "No two costs disagree about the cheapest." if differ else "No cost tells them apart."
+        text = "No two costs disagree about the cheapest" if differ else "No cost tells them apart"
+        few = "; one run each is too few to say whether that is more than noise"
+        return f"{text}{few if found['by'] == 'run' and differ else ''}."
     if found["by"] == "run":
         return f"{_flip_text(flips[0], None)}; one run each is too few to say whether that is more than noise."
     for flip in flips:

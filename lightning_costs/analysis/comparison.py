@@ -121,7 +121,7 @@ def compare_runs(
         seeds={label: seed_of(run) for label, run in zip(labels, runs, strict=True)},
         best=dict(zip(labels, best, strict=True)),
         finals=amounts,
-        declared=ranked,
+        declared=costs,
     )
     short = answer(rows, metric, target_rows, grouped, found_groups.sentence)
     as_spent = dict(zip(labels, spent, strict=True))

@@ -129,7 +129,14 @@ Queries = Annotated[
 ]
 Group = Annotated[
     str | None,
-    typer.Option(help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module."),
+    typer.Option(
+        help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module; none "
+        "compares single runs. By default, runs that differ by nothing but their seed."
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="GROUP", help="The group that others are held against; by default that of the best quality."),
 ]
 Tolerance = Annotated[float, typer.Option(help="Runs are matched within this share: 0.05 is 5 %.")]
 
@@ -297,6 +304,7 @@ def _compared(
     queries: Sequence[float] | None = None,
     group: str | None = None,
     tolerance: float = TOLERANCE,
+    reference: str | None = None,
 ) -> comparison.Comparison:
     from lightning_costs import comparison
 
@@ -310,6 +318,7 @@ def _compared(
         queries=queries or (),
         group=group,
         tolerance=tolerance,
+        reference=reference,
     )
 
 
@@ -330,15 +339,24 @@ def compare(
     run_column: RunColumn = None,
     step_column: StepColumn = None,
     group: Group = None,
+    reference: Reference = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every table: fronts, rank correlations, lifecycle.")
+    ] = False,
 ) -> None:
-    """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
-    from lightning_costs.report.terminal.comparison import comparison_text
+    """Compare runs: who is best, who is cheapest by which costs, where costs disagree; with --all, every table."""
+    from lightning_costs.report.terminal.answer import answer_lines
+    from lightning_costs.report.terminal.comparison import comparison_lines
 
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
-    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
-    say(comparison_text(compared))
+    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+    console = Terminal()
+    width = console.width
+    for part in comparison_lines(compared, width) if everything else answer_lines(compared, width):
+        console.print(part, soft_wrap=not everything)
+    console.print()
     if json is not None:
         compared.to_json(json)
         say(f"wrote {json}")
@@ -375,6 +393,7 @@ def report(
     curve: Curves = Curve.SPENT,
     queries: Queries = None,
     group: Group = None,
+    reference: Reference = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
     decimal: DecimalMark = None,
@@ -425,7 +444,7 @@ def report(
     runs = sources.load(monitor, mode)
     compared = None
     if comparing:
-        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
         if to is Target.HTML:
             say(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.WANDB and project is not None:
