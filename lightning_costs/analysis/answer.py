@@ -12,7 +12,7 @@ from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper
 from lightning_costs.analysis.schema import Answer, AnswerCost, Declaration, RunRow, TargetRow
 from lightning_costs.analysis.seeds import median
-from lightning_costs.records.certainty import MODELLED_PARTS
+from lightning_costs.records.certainty import ENERGY_PARTS, is_of_energy
 from lightning_costs.records.samples import Amount
 from lightning_costs.records.units import is_rate
 
@@ -159,9 +159,9 @@ def _modelled_share(row: RunRow, column: str) -> float | None:
     """The share of a run's amount that comes from a model or a constant: of energy, by its components."""
     if row["certainty"].get(column) != "modelled":
         return None
-    parts = {name: amount for name in MODELLED_PARTS if (amount := row["final"].get(name)) is not None}
+    parts = {name: amount for name in ENERGY_PARTS if (amount := row["final"].get(name)) is not None}
     total = sum(parts.values())
-    if column in parts or not total:
+    if column in parts or not is_of_energy(column) or not total:
         return 1.0
     return sum(amount for name, amount in parts.items() if row["certainty"].get(name) == "modelled") / total
 

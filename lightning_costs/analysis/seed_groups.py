@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lightning_costs.analysis.schema import Plain
-from lightning_costs.analysis.setup import flatten
+from lightning_costs.analysis.setup import run_settings
 from lightning_costs.analysis.text import quote
 from lightning_costs.run.record import RunRecord
 
@@ -59,7 +59,7 @@ def seed_of(run: RunRecord) -> str | None:
         ...  for n in ("sam-seed3", "sam_s12", "seed=4,sam", "resnet50", "vit-s", "proseed7")]
         ['3', '12', '4', None, None, None]
     """
-    settings = _settings(run)
+    settings = run_settings(run.header)
     for key in sorted(settings):
         if _SEED_KEY.search(key) and settings[key] is not None:
             return str(settings[key])
@@ -81,7 +81,7 @@ def _by_name(runs: Sequence[RunRecord]) -> list[str] | None:
 
 def _by_setting(runs: Sequence[RunRecord]) -> list[str] | None:
     """Runs whose recorded seeds differ and whose other hyperparameters and settings are the same."""
-    settings = [_settings(run) for run in runs]
+    settings = [run_settings(run.header) for run in runs]
     seeded = [any(_SEED_KEY.search(key) for key in each) for each in settings]
     if not any(seeded):
         return None
@@ -111,14 +111,9 @@ def _without_seed(name: str) -> str:
     return _IN_NAME.sub("", name).strip(_EDGES) or name
 
 
-def _settings(run: RunRecord) -> dict[str, Plain]:
-    hyperparameters = flatten(run.header.get("hyperparameters") or {}, "hyperparameters.")
-    return {**flatten(run.header.get("setup") or {}), **hyperparameters}
-
-
 def _setup(run: RunRecord) -> dict[str, Plain]:
     """What runs of one group have in common: all settings but seeds, and the number of parameters."""
-    settings = {key: value for key, value in _settings(run).items() if not _SEED_KEY.search(key)}
+    settings = {key: value for key, value in run_settings(run.header).items() if not _SEED_KEY.search(key)}
     return {**settings, "params": (run.header.get("statics") or {}).get("params")}
 
 
