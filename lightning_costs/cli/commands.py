@@ -349,7 +349,7 @@ def compare(
 ) -> None:
     """Compare runs: who is best, who is cheapest by which costs, where costs disagree; with --all, every table."""
     from lightning_costs.report.terminal.answer import answer_lines
-    from lightning_costs.report.terminal.comparison import comparison_lines
+    from lightning_costs.report.terminal.comparison import comparison_lines, lifecycle_lines
 
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
@@ -358,6 +358,9 @@ def compare(
     width = console.width
     for part in comparison_lines(compared, width) if everything else answer_lines(compared, width):
         console.print(part, soft_wrap=not everything)
+    if queries and not everything:
+        for part in (Text(), *lifecycle_lines(compared, width)):
+            console.print(part)
     console.print()
     if json is not None:
         compared.to_json(json)

@@ -14,6 +14,7 @@ from rich.text import Text
 from lightning_costs.analysis.advice import by_weight
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import Answer, AnswerCost, Contrast, QualityContrast, Spread
+from lightning_costs.analysis.summary import TO_REACH
 from lightning_costs.records.certainty import Certainty, noted
 from lightning_costs.records.formatting import format_amount, format_number, list_words
 from lightning_costs.records.units import COUNTS
@@ -40,8 +41,10 @@ def answer_lines(cmp: ComparisonData, width: int, most: int = MOST_LINES, *, cau
     lines = [line for sentence in found["sentences"] for line in _wrapped(sentence, width)]
     if found["grouping"]:
         lines += _wrapped(found["grouping"], width, style=_FAINT)
+    if cmp.curve == "to_reach":
+        lines += _wrapped(f"{TO_REACH}.", width, style=_FAINT)
     lines += [Text(), *_costs(cmp, width)]
-    if cmp.contrasts is not None:
+    if cmp.contrasts is not None and found["by"] == "group":
         lines += [Text(), *_contrasts(cmp, width)]
     return [*lines, *_cautions(cmp, width, most - len(lines))] if cautions else lines
 

@@ -69,7 +69,7 @@ def comparison_lines(cmp: ComparisonData, width: int) -> list[Text]:
     if fronts:
         parts += [_title("On the Pareto front of quality and cost: *"), *_table(cmp.labels, fronts, width)]
     parts += _ranks(cmp, width)
-    parts += _lifecycle(cmp, width)
+    parts += lifecycle_lines(cmp, width)
     if cmp.cautions:
         parts.append(_title("Cautions"))
         parts += [Text(f"- {caution['text']}{_section(caution['section'])}") for caution in cmp.cautions]
@@ -148,7 +148,7 @@ def _ranks(cmp: ComparisonData, width: int) -> list[Text]:
     return [*found, Text()]
 
 
-def _lifecycle(cmp: ComparisonData, width: int) -> list[Text]:
+def lifecycle_lines(cmp: ComparisonData, width: int) -> list[Text]:
     """Training and queries together; nothing where no run has ever been asked what a query costs."""
     if not available_columns(cmp.lifecycle) and "infer_energy_j" not in cmp.indicators:
         return []
