@@ -86,7 +86,8 @@ def _independent(runs: GroupedRuns, target: TargetRow | None, labels: Sequence[s
     found = []
     for family in sorted(families, key=lambda family: _ORDER.index(family) if family in _ORDER else len(_ORDER)):
         columns = families[family]
-        amounts = {name: [_amounts(runs, name, target)[label] for label in labels] for name in columns}
+        by_label = {name: _amounts(runs, name, target) for name in columns}
+        amounts = {name: [of[label] for label in labels] for name, of in by_label.items()}
         first = min(columns, key=lambda name: (amounts[name].count(None), _preference(name, runs.declared[name])))
         alike = [name for name in columns if name != first and _cannot_disagree(amounts[name], amounts[first])]
         found.append([first, *alike])
@@ -116,7 +117,8 @@ def _cost(
     column = columns[0]
     declared = runs.declared[column]
     at_target = target is not None and column in target["costs"]
-    amounts = {label: _amounts(runs, column, target)[label] for label in labels}
+    by_label = _amounts(runs, column, target)
+    amounts = {label: by_label[label] for label in labels}
     reached = {label: target is None or reaches(target, runs.members[label]) for label in labels}
     known = [amounts[label] if reached[label] and quality[label] is not None else None for label in labels]
     ranked = average_ranks(

@@ -17,6 +17,7 @@ _IN_NAME = re.compile(r"(?:^|[-_. /,(\[])(?:random[-_]?)?seed[-_ =:]*(\d+)(?![\d
 _SEED_KEY = re.compile(
     r"(?:^|[._\-/])(?:(?:global|random|data|torch|np|numpy|py|manual)_?)?(?:seed|random_state)$", re.I
 )
+_MOMENTARY = re.compile(r"optimizers\.\d+\.lr")
 #: What a name may be left with at its ends after its seed was taken out.
 _EDGES = "-_. /,()[]"
 
@@ -39,14 +40,16 @@ def find_seed_groups(runs: Sequence[RunRecord]) -> SeedGroups:
         runs: At least one.
     """
     refused = ""
-    for by, way in _WAYS:
+    for by, option, way in _WAYS:
         groups = way(runs)
         if groups is None or max(Counter(groups).values()) < 2:
             continue
         unlike = _unlike(runs, groups)
         if not unlike:
             return SeedGroups(groups, by, f"Runs were grouped by {by}; --group none compares single runs.")
-        refused = refused or f"Runs were not grouped by {by}: {unlike}."
+        refused = (
+            refused or f"Runs were not grouped by {by}: {unlike}{f'; {option} groups them anyway' if option else ''}."
+        )
     return SeedGroups(None, "", refused)
 
 
@@ -100,10 +103,11 @@ def _by_setting(runs: Sequence[RunRecord]) -> list[str] | None:
 
 
 _Way = Callable[[Sequence[RunRecord]], list[str] | None]
-_WAYS: tuple[tuple[str, _Way], ...] = (
-    ("the group in their headers", _by_header),
-    ("the seed in their names", _by_name),
-    ("the seed among their settings", _by_setting),
+#: What runs are grouped by, the option that does so whatever their setups, and how.
+_WAYS: tuple[tuple[str, str, _Way], ...] = (
+    ("the group in their headers", "--group group", _by_header),
+    ("the seed in their names", "--group name~PATTERN", _by_name),
+    ("the seed among their settings", "", _by_setting),
 )
 
 
@@ -112,8 +116,13 @@ def _without_seed(name: str) -> str:
 
 
 def _setup(run: RunRecord) -> dict[str, Plain]:
-    """What runs of one group have in common: all settings but seeds, and the number of parameters."""
+    """What runs of one group have in common: all settings but seeds, and the number of parameters.
+
+    The learning rate of a schedule is that of the moment at which the setup was recorded, and no setting.
+    """
     settings = {key: value for key, value in run_settings(run.header).items() if not _SEED_KEY.search(key)}
+    if settings.get("schedulers") not in (None, "", "[]"):
+        settings = {key: value for key, value in settings.items() if not _MOMENTARY.fullmatch(key)}
     return {**settings, "params": (run.header.get("statics") or {}).get("params")}
 
 

@@ -179,3 +179,34 @@ def test_an_unknown_reference_is_refused_with_what_there_is():
     with pytest.raises(ValueError, match="reference='sdg' is no group; there are 'sgd'"):
         compare(runs, reference="sdg")
     assert compare(runs, reference="sam").contrasts["reference"] == "sam"
+
+
+def test_all_costs_are_not_claimed_if_another_shares_the_first_place_of_one():
+    runs = [
+        make_run(n, costs={"flop": [1.0, f], "train_s": [1.0, f]}, statics={"params": p})
+        for n, f, p in (("a", 2.0, 5.0), ("b", 3.0, 5.0), ("c", 4.0, 9.0))
+    ]
+    assert "the cheapest is 'a' by train s and flop" in compare(runs, targets=[0.8]).answer["sentences"][1]
+    said = compare(runs[1:], targets=[0.8]).answer["sentences"][1]
+    assert "'b' is cheapest by all 3 costs that differ (train s, flop and params)" in said
+
+
+def test_a_difference_of_a_few_per_cent_is_no_disagreement():
+    runs = [
+        make_run(n, costs={"flop": [1.0, f], "train_s": [1.0, t]}) for n, f, t in (("a", 2.0, 2.02), ("b", 4.0, 2.0))
+    ]
+    said = compare(runs, targets=[0.8]).answer["sentences"][2]
+    assert said.startswith("No two costs disagree about the cheapest by more than 5 %")
+
+
+def test_a_difference_of_quality_is_positive_for_the_better_one_whichever_way_is_better():
+    for mode, better, worse in (("max", 0.9, 0.8), ("min", 0.1, 0.2)):
+        runs = [
+            make_run(f"{name}-seed{s}", quality=[value + s / 1000], mode=mode, run_id=f"{name}{s}", setup={"m": name})
+            for name, value in (("good", better), ("bad", worse))
+            for s in range(3)
+        ]
+        cmp = compare(runs, reference="bad")
+        assert cmp.answer["labels"] == ["good", "bad"]
+        (row,) = cmp.contrasts["quality"]
+        assert (row["verdict"], round(row["difference"]["median"], 6)) == ("better", 0.1)

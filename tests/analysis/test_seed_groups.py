@@ -65,9 +65,8 @@ def test_a_header_group_of_unlike_methods_gives_way_to_seeds_in_names():
 def test_runs_of_unlike_setups_are_not_grouped_and_the_reason_is_said(one, two, key):
     found = find_seed_groups([make_run("a-seed1", **one), make_run("a-seed2", **two)])
     assert found.groups is None
-    assert (
-        found.sentence == f"Runs were not grouped by the seed in their names: 'a-seed1' and 'a-seed2' differ in {key}."
-    )
+    why = f"'a-seed1' and 'a-seed2' differ in {key}; --group name~PATTERN groups them anyway"
+    assert found.sentence == f"Runs were not grouped by the seed in their names: {why}."
 
 
 def test_a_seed_among_the_hyperparameters_makes_groups_of_runs_that_differ_by_nothing_else():
@@ -98,3 +97,11 @@ def test_none_compares_single_runs_and_a_group_that_is_asked_for_is_taken_as_it_
     assert compare(several, group="none").groups is None
     assert compare(several).groups is None
     assert list(compare(several, group=r"name~(.+)-seed\d").groups["members"]) == ["a"]
+
+
+def test_the_learning_rate_of_a_schedule_is_no_setting_as_it_is_that_of_a_moment():
+    def seeds(**more):
+        return [make_run(f"a-seed{s}", setup={"optimizers": [{"lr": s / 10}], **more}) for s in (1, 2)]
+
+    assert find_seed_groups(seeds()).groups is None
+    assert find_seed_groups(seeds(schedulers=["OneCycleLR"])).groups == ["a", "a"]

@@ -16,7 +16,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import Answer, AnswerCost, Contrast, QualityContrast, Spread
 from lightning_costs.analysis.summary import TO_REACH
 from lightning_costs.records.certainty import Certainty, noted
-from lightning_costs.records.formatting import format_amount, format_number, list_words
+from lightning_costs.records.formatting import format_amount, list_words
 from lightning_costs.records.units import COUNTS
 from lightning_costs.report.tables.tables import quality_text
 from lightning_costs.report.terminal.columns import Column, fit_table
@@ -148,13 +148,14 @@ def _contrasts(cmp: ComparisonData, width: int) -> list[Text]:
     bases = {cost["column"]: cost["basis"] for cost in cmp.answer["costs"]}
     ratios = {(row["column"], row["group"]): row for row in versus["costs"] if bases.get(row["column"]) == row["at"]}
     quality = {row["group"]: row for row in versus["quality"]}
-    columns = [Column(f"{cmp.monitor} difference", [_difference_cell(quality.get(name)) for name in others])]
+    columns = []
     for cost in cmp.answer["costs"]:
         rows = [ratios.get((cost["column"], name)) for name in others]
         if any(row is not None and row["verdict"] != "equal" for row in rows):
             cells = [ratio_cell(row) for row in rows]
             marks = [" *" if row is not None and row["verdict"] == "less" else "" for row in rows]
             columns.append(Column(cost["label"], cells, marks))
+    columns.append(Column(f"{cmp.monitor} better by", [_difference_cell(quality.get(name)) for name in others]))
     paired = all(versus["paired"].get(name) for name in others)
     how = "runs of the same seed" if paired else "paired by seed where seeds are shared"
     title = f"Ratio to '{versus['reference']}' ({how}), 95 % interval; * costs less, by more than noise"
@@ -196,7 +197,7 @@ def interval_text(found: Spread, *, signed: bool = False) -> str:
     Example:
         >>> interval_text({"n": 3, "reached": 3, "share_reached": 1.0, "median": 0.5, "low": 0.25, "high": math.inf,
         ...                "least": 0.25, "most": math.inf, "missing": 0})
-        '0.500 [0.250, never]'
+        '0.5 [0.25, never]'
     """
     middle = _number(found["median"], signed=signed)
     if found["low"] is None or found["low"] == found["high"]:
@@ -209,7 +210,11 @@ def _number(value: float | None, *, signed: bool = False) -> str:
         return "unknown"
     if math.isinf(value):
         return "never"
-    return f"{value:+.3g}" if signed else format_number(value)
+    if signed:
+        return f"{value:+.2g}"
+    if abs(value - 1) < 0.01 and value != 1:
+        return f"{value:.3f}"
+    return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
 
 
 def _cautions(cmp: ComparisonData, width: int, room: int) -> list[Text]:

@@ -13,7 +13,6 @@ from lightning_costs.analysis.setup import run_settings
 from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.certainty import amount_of
-from lightning_costs.records.formatting import format_number
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord, printable_run
 
@@ -94,7 +93,11 @@ def differs_text(differs: Mapping[str, Plain]) -> str:
 
 
 def _word(value: Plain) -> str:
-    return format_number(value) if isinstance(value, float) else str(value)[:30]
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and not value.is_integer()
+        else str(int(value) if isinstance(value, float) else value)[:30]
+    )
 
 
 def _unusual(settings: Sequence[Mapping[str, Plain]], at: int) -> dict[str, Plain]:
