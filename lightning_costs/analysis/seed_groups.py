@@ -40,15 +40,16 @@ def find_seed_groups(runs: Sequence[RunRecord]) -> SeedGroups:
         runs: At least one.
     """
     refused = ""
-    for by, option, way in _WAYS:
+    for by, words, option, way in _WAYS:
         groups = way(runs)
         if groups is None or max(Counter(groups).values()) < 2:
             continue
         unlike = _unlike(runs, groups)
         if not unlike:
-            return SeedGroups(groups, by, f"Runs were grouped by {by}; --group none compares single runs.")
+            return SeedGroups(groups, by, f"Runs were grouped by {words}; --group none compares single runs.")
         refused = (
-            refused or f"Runs were not grouped by {by}: {unlike}{f'; {option} groups them anyway' if option else ''}."
+            refused
+            or f"Runs were not grouped by {words}: {unlike}{f'; {option} groups them anyway' if option else ''}."
         )
     return SeedGroups(None, "", refused)
 
@@ -103,11 +104,11 @@ def _by_setting(runs: Sequence[RunRecord]) -> list[str] | None:
 
 
 _Way = Callable[[Sequence[RunRecord]], list[str] | None]
-#: What runs are grouped by, the option that does so whatever their setups, and how.
-_WAYS: tuple[tuple[str, str, _Way], ...] = (
-    ("the group in their headers", "--group group", _by_header),
-    ("the seed in their names", "--group name~PATTERN", _by_name),
-    ("the seed among their settings", "", _by_setting),
+#: What runs of a group have in common, in a sentence, the option that groups whatever their setups, and how.
+_WAYS: tuple[tuple[str, str, str, _Way], ...] = (
+    ("group", "the group in their headers", "--group group", _by_header),
+    ("name but for its seed", "the seed in their names", "--group name~PATTERN", _by_name),
+    ("setup but for its seed", "the seed among their settings", "", _by_setting),
 )
 
 

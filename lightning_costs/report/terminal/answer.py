@@ -38,7 +38,9 @@ def answer_lines(cmp: ComparisonData, width: int, most: int = MOST_LINES, *, cau
         cautions: Whether cautions follow.
     """
     found = cmp.answer
-    lines = [line for sentence in found["sentences"] for line in _wrapped(sentence, width)]
+    first, *others = found["sentences"]
+    lines = _wrapped(first, width, style="bold")
+    lines += [line for sentence in others for line in _wrapped(sentence, width)]
     if found["grouping"]:
         lines += _wrapped(found["grouping"], width, style=_FAINT)
     if cmp.curve == "to_reach":
