@@ -148,6 +148,8 @@ def _flip_text(flip: _Flip, ratios: tuple[Spread, Spread] | None) -> str:
     for place, cost in enumerate((flip.first, flip.second)):
         a, b = cost["amounts"][flip.one], cost["amounts"][flip.two]
         times = None if a is None or b is None else ratio(a, b)
+        if times and (times > 1) == (place == 0):  # more of it is better: the first is what `one` is cheaper by
+            times = 1 / times
         shares.append(_interval(ratios[place]) if ratios else "unknown" if times is None else format_number(times))
     return (
         f"Costs disagree: {quote(flip.one, 30)} costs {shares[0]} times what {quote(flip.two, 30)} does by "

@@ -57,8 +57,10 @@ class GroupedRuns:
         return pairs if len(pairs) >= _LEAST_PAIRS else []
 
     def ratio(self, column: str, target: TargetRow | None, one: str, two: str) -> Spread:
-        """One group's amounts over the other's, with the interval."""
+        """One group's amounts over the other's, with the interval; the other way round if more of it is better."""
         amounts = self.amounts(column, target)
+        if self.declared[column]["better"] == "higher":
+            one, two = two, one
         if pairs := self.pairs(one, two):
             counted = self.declared[column]["unit"] in _COUNTED
             return paired_spread([(amounts[a], amounts[b]) for a, b in pairs], ratio, counted=counted)

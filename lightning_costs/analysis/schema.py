@@ -455,9 +455,10 @@ class Lifecycle(TypedDict):
 class Contrast(TypedDict):
     """One cost of a group against the reference group's: `ratio` is the group's amount over the reference's.
 
-    `at` is 'target' or 'end'. `verdict` is 'less', 'more', 'equal' (within 0.1 %) or 'undecided' (the interval
-    includes 1, or there is none). `improvement` is the probability that a run of the group costs less than one of the
-    reference, `interquartile_mean` that of the group's amounts; None for fewer than 4 runs.
+    If more of a column is better, the ratio is the other way round: below 1 is always cheaper. `at` is 'target' or
+    'end'. `verdict` is 'less', 'more', 'equal' (within 0.1 %) or 'undecided' (the interval includes 1, or there is
+    none). `improvement` is the probability that a run of the group is cheaper than one of the reference,
+    `interquartile_mean` that of the group's amounts; None for fewer than 4 runs.
     """
 
     group: str

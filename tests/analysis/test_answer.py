@@ -210,3 +210,14 @@ def test_a_difference_of_quality_is_positive_for_the_better_one_whichever_way_is
         assert cmp.answer["labels"] == ["good", "bad"]
         (row,) = cmp.contrasts["quality"]
         assert (row["verdict"], round(row["difference"]["median"], 6)) == ("better", 0.1)
+
+
+def test_more_of_a_cost_that_is_better_so_costs_less():
+    speed = {"images": declaration("images", "images_per_s", "static", "time", "higher", True)}
+    runs = [
+        make_run(n, statics={"images": s, "params": p}, costs={}, declared=speed)
+        for n, s, p in (("a", 9.0, 3.0), ("b", 3.0, 1.0))
+    ]
+    found = compare(runs, targets=[0.8]).answer
+    assert by_column(found)["images"]["winner"] == "a"
+    assert "'a' costs 0.333 times what 'b' does by images, and 3 times by params" in found["sentences"][2]

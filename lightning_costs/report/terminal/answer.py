@@ -17,7 +17,7 @@ from lightning_costs.analysis.schema import Answer, AnswerCost, Contrast, Qualit
 from lightning_costs.analysis.summary import TO_REACH
 from lightning_costs.records.certainty import Certainty, noted
 from lightning_costs.records.formatting import format_amount, list_words
-from lightning_costs.records.units import COUNTS
+from lightning_costs.records.units import COUNTS, UNITS
 from lightning_costs.report.tables.tables import quality_text
 from lightning_costs.report.terminal.columns import Column, fit_table
 
@@ -110,8 +110,10 @@ def _column(cost: AnswerCost, labels: Sequence[str]) -> Column:
 
 
 def _short(text: str, unit: str) -> str:
-    """An amount without the name of what is counted, which the heading has."""
-    return text.removesuffix(unit).removesuffix(unit.removesuffix("s")).rstrip() if unit in COUNTS else text
+    """An amount without the name of what is counted, or of a unit of the user's own, which the heading has."""
+    if unit in COUNTS or unit not in UNITS:
+        return text.removesuffix(unit).removesuffix(unit.removesuffix("s")).rstrip()
+    return text
 
 
 def _notes(cmp: ComparisonData, labels: Sequence[str]) -> list[str]:
