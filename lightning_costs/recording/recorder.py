@@ -23,6 +23,7 @@ from lightning_costs.probes.clock import mark_run_end, now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import collect_environment, device_name
+from lightning_costs.probes.gpu_activity import GpuActivity
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
@@ -196,6 +197,7 @@ class Recorder:
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepMonitor | None = None
         self._meters: EnergyMeters | None = None
+        self._activity: GpuActivity | None = None
         self._step = self._epoch = self._steps_before = self._batches = 0
         self._train_points = 0
         self._ended_s = 0.0
@@ -290,6 +292,7 @@ class Recorder:
             self.stride.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
             self._state = "open"
             self._meters = self._setting.attached(EnergyMeters)
+            self._activity = self._setting.attached(GpuActivity)
             self.accounts.before_switch = self._meter_switch
             self._window.overhead_s += self._clock() - began
 
@@ -309,10 +312,11 @@ class Recorder:
 
     def _meter_switch(self) -> None:
         """Read the meters where a long account begins or ends, so that each gets what it spent."""
-        if self._meters is not None:
-            began = self._clock()
-            self._meters.on_bucket_change()
-            self._window.overhead_s += self._clock() - began
+        began = self._clock()
+        for meter in (self._meters, self._activity):
+            if meter is not None:
+                meter.on_bucket_change()
+        self._window.overhead_s += self._clock() - began
 
     def _check_not_ended(self) -> None:
         if self._state == "ended":
@@ -777,7 +781,7 @@ class Recorder:
         self._hurry = status if status == "failed" or status == "interrupted" else None
         if self._book.opened:
             self.emit("end")
-        self.accounts.before_switch = self._meters = None
+        self.accounts.before_switch = self._meters = self._activity = None
         self._panel.close()
         self._state = "ended"
         if self._book.opened:
