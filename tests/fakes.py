@@ -341,7 +341,7 @@ class FakeGpmGpu:
         clock: FakeClock,
         shares: Callable[[float], tuple[float, float, float]],
         *,
-        clock_hz: Callable[[float], float] = lambda t: 1.83e9,
+        clock_hz: Callable[[float], float] = lambda t: 1.98e9,
         throttled_s: Mapping[str, Callable[[float], float]] | None = None,
         every_s: float = 0.125,
         supported: bool = True,
@@ -402,6 +402,10 @@ class FakeGpm:
     def nvmlDeviceGetClockInfo(self, handle: FakeGpmGpu, kind: int) -> int:  # noqa: N802
         assert kind == self.NVML_CLOCK_SM
         return round(handle.clock_hz(handle.clock()) / 1e6)
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: FakeGpmGpu, kind: int) -> int:  # noqa: N802
+        assert kind == self.NVML_CLOCK_SM
+        return 1980
 
     def nvmlDeviceGetViolationStatus(self, handle: FakeGpmGpu, policy: str) -> Any:  # noqa: N802
         self.policy_reads += 1

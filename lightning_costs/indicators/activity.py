@@ -11,7 +11,6 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.gpu_activity import GpuActivity, Throttling
 from lightning_costs.records.declaration import Role
-from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, StepSample
 
 
@@ -26,8 +25,6 @@ class _ActiveS(Measured):
     def open(self, setting: ProbeContext) -> None:
         self._activity, self._before_s = setting.probe(GpuActivity), 0.0
         self.method = "NVML GPM metrics of training time, read at points; they lag by up to 0.1 s"
-        if getattr(self._activity, self.total) is None:
-            raise Missing("the SM clock of this GPU's stated peak is not known")
 
     def read(self, sample: StepSample) -> float:
         self._activity.update(sample)
@@ -66,9 +63,9 @@ class DramActiveS(_ActiveS):
 
 @final
 class TensorPeakS(_ActiveS):
-    """Tensor-active seconds, each times its SM clock over the clock at which the device has its stated peak."""
+    """Tensor-active seconds, each times its SM clock over the device's highest SM clock."""
 
-    name, label, total = "tensor_peak_s", "tensor-active time at the stated clock", "tensor_peak_s"
+    name, label, total = "tensor_peak_s", "tensor-active time at the highest clock", "tensor_peak_s"
 
 
 class _ActiveFraction(Derived):
@@ -108,13 +105,13 @@ class DramActiveFraction(_ActiveFraction):
 
 @final
 class OfuFraction(_ActiveFraction):
-    """Operational FLOP utilization: tensor activity times SM clock over the clock of the stated peak.
+    """Overall FLOP utilization: tensor activity times SM clock over the highest SM clock.
 
-    arXiv 2605.20799. An independent referee of `hfu_fraction`: it counts no FLOPs, the chip does. Work outside tensor
-    cores is not in it, the padding of tiles is.
+    arXiv 2605.20799. An independent referee of `hfu_fraction`: the chip counts, nobody adds FLOPs up. Work outside
+    tensor cores is not in it, the padding of tiles is.
     """
 
-    name, label = "ofu_fraction", "tensor utilization by the chip's counters"
+    name, label = "ofu_fraction", "overall FLOP utilization by counters"
     needs = ("tensor_peak_s", "activity_s")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, final
 
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.device_peaks import find_peak
 from lightning_costs.probes.energy.gpu_device import nvml_handle, training_devices, whole_gpu
 from lightning_costs.records.meter_info import split_by_bucket
 from lightning_costs.records.missing import Missing
@@ -23,33 +22,12 @@ if TYPE_CHECKING:
 LEAST_S = 0.1
 #: A violation counter takes half a millisecond to read (H200, driver 580).
 THROTTLE_APART_S = 5.0
-#: Dense bf16 FLOPs of one SM's tensor cores in a clock cycle, by compute capability: four cores of 512 FMA each
-#: (NVIDIA H100 architecture white paper, 2022, table 2).
-_TENSOR_FLOP_PER_CYCLE = {(9, 0): 4096}
 #: Names of the violation counters that are read, by the name used here.
 _POLICIES = {
     "any": "NVML_PERF_POLICY_TOTAL_APP_CLOCKS",
     "power": "NVML_PERF_POLICY_POWER",
     "thermal": "NVML_PERF_POLICY_THERMAL",
 }
-
-
-def stated_clock_hz(device: torch.device) -> float | None:
-    """SM clock at which a device's tensor cores reach the peak of the table, in Hz.
-
-    bf16 peak / (SMs x FLOPs of an SM in a cycle): 1.83 GHz of an H100 SXM and an H200, which boost to 1.98 GHz.
-
-    Returns:
-        None for a device that the table does not have, or of an architecture whose FLOPs per cycle are not known here.
-    """
-    import torch
-
-    peak = find_peak(device)
-    properties = torch.cuda.get_device_properties(device)
-    per_cycle = _TENSOR_FLOP_PER_CYCLE.get((properties.major, properties.minor))
-    if peak is None or per_cycle is None or "bf16" not in peak.flop_per_s:
-        return None
-    return peak.flop_per_s["bf16"] / (properties.multi_processor_count * per_cycle)
 
 
 @final
@@ -121,8 +99,9 @@ class GpuActivity:
         seen_s: Device seconds of training that the counters saw.
         sm_s: Of these, weighted by the share of SMs that were busy; `tensor_s` of tensor cores, `dram_s` of memory
             bandwidth.
-        tensor_peak_s: Tensor-active seconds, each times its SM clock over the clock of the stated peak; None if that
-            is not known.
+        tensor_peak_s: Tensor-active seconds, each times its SM clock over the highest SM clock. A GPU states its peak
+            at that one: tensor cores run at a fixed share of the SM clock (H100 SXM: 1.83 GHz at 1.98 GHz, white paper
+            of 2022, table 3, and NVML).
         sm_clock_hz: Mean SM clock since the last `sm_clock_hz` was read, over readings; it is read with the counters.
     """
 
@@ -130,7 +109,6 @@ class GpuActivity:
         self,
         nvml: Any,
         handles: Sequence[Any],
-        peak_clocks_hz: Sequence[float | None],
         accounts: TimeBuckets | None = None,
     ) -> None:
         self._nvml, self._handles, self._accounts = nvml, handles, accounts
@@ -138,12 +116,11 @@ class GpuActivity:
         try:
             for handle in handles:
                 self._gpms.append(Gpm(nvml, handle))
+            self._highest_mhz = [nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) for handle in handles]
         except BaseException:
             self._free()
             raise
-        self._peak_clocks_hz = list(peak_clocks_hz)
-        self.seen_s = self.sm_s = self.tensor_s = self.dram_s = 0.0
-        self.tensor_peak_s: float | None = None if None in self._peak_clocks_hz else 0.0
+        self.seen_s = self.sm_s = self.tensor_s = self.dram_s = self.tensor_peak_s = 0.0
         self._clocks_hz: list[float] = []
         self._read_s = time.perf_counter()
         self._spent_s = self._train_and_all()
@@ -163,10 +140,9 @@ class GpuActivity:
 
         if torch.version.hip:
             raise Missing("NVML's GPM metrics are NVIDIA's: an AMD GPU trains")
-        devices = training_devices(setting)
-        nvml, handles = open_nvml(devices)
+        nvml, handles = open_nvml(training_devices(setting))
         try:
-            return cls(nvml, handles, [stated_clock_hz(device) for device in devices], setting.accounts)
+            return cls(nvml, handles, setting.accounts)
         except Exception:
             nvml.nvmlShutdown()
             raise
@@ -210,16 +186,15 @@ class GpuActivity:
         before_s, self._spent_s = self._spent_s, self._train_and_all()
         spent_s = {name: amount_s - before_s[name] for name, amount_s in self._spent_s.items()}
         trained_s = split_by_bucket(elapsed_s, spent_s, "train").get("train", 0.0)
-        for handle, peak_hz, share in zip(self._handles, self._peak_clocks_hz, shares, strict=True):
+        for handle, highest_mhz, share in zip(self._handles, self._highest_mhz, shares, strict=True):
             assert share is not None
-            clock_hz = 1e6 * self._nvml.nvmlDeviceGetClockInfo(handle, self._nvml.NVML_CLOCK_SM)
-            self._clocks_hz.append(clock_hz)
+            clock_mhz = self._nvml.nvmlDeviceGetClockInfo(handle, self._nvml.NVML_CLOCK_SM)
+            self._clocks_hz.append(1e6 * clock_mhz)
             self.seen_s += trained_s
             self.sm_s += share[0] * trained_s
             self.tensor_s += share[1] * trained_s
             self.dram_s += share[2] * trained_s
-            if self.tensor_peak_s is not None and peak_hz is not None:
-                self.tensor_peak_s += share[1] * trained_s * clock_hz / peak_hz
+            self.tensor_peak_s += share[1] * trained_s * clock_mhz / highest_mhz
 
     def _train_and_all(self) -> Mapping[str, float]:
         return dict(self._accounts.read()) if self._accounts is not None else {}

@@ -12,12 +12,11 @@ from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.reader import IndicatorReader
 from lightning_costs.probes import gpu_activity as probe
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.device_peaks import PEAKS
 from lightning_costs.probes.gpu_activity import GpuActivity, Throttling
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.time_buckets import TimeBuckets
 
-PEAK_HZ = 1.83e9
+HIGHEST_HZ = 1.98e9
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def waves(t: float) -> tuple[float, float, float]:
 
 def test_activity_of_training_is_the_integral_of_what_was_active(clock):
     gpu = FakeGpmGpu(clock, waves)
-    activity = GpuActivity(FakeGpm(), [gpu], [PEAK_HZ])
+    activity = GpuActivity(FakeGpm(), [gpu])
     for _ in range(40):
         clock.sleep(0.75)
         activity.on_bucket_change()
@@ -51,7 +50,7 @@ def test_whatever_the_rhythm_of_readings_nothing_is_counted_twice(seconds):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "time", clock)
         gpu = FakeGpmGpu(clock, lambda t: (0.5, 0.25, 0.125))
-        activity = GpuActivity(FakeGpm(), [gpu], [PEAK_HZ])
+        activity = GpuActivity(FakeGpm(), [gpu])
         for wait_s in seconds:
             clock.sleep(wait_s)
             activity.on_bucket_change()
@@ -70,7 +69,7 @@ def test_evaluation_is_no_training(clock):
 
     gpu = FakeGpmGpu(clock, lambda t: (0.1,) * 3 if evaluating_at(t) else (0.8,) * 3)
     accounts.reset_to("train")
-    activity = GpuActivity(FakeGpm(), [gpu], [PEAK_HZ], accounts)
+    activity = GpuActivity(FakeGpm(), [gpu], accounts)
     accounts.before_switch = activity.on_bucket_change
     for _ in range(5):
         clock.sleep(2.0)
@@ -83,20 +82,20 @@ def test_evaluation_is_no_training(clock):
 
 
 def test_ofu_weighs_tensor_activity_by_the_clock(clock):
-    """A GPU held at half of the clock of its stated peak does half of it at most."""
-    gpu = FakeGpmGpu(clock, lambda t: (1.0, 0.8, 0.1), clock_hz=lambda t: PEAK_HZ / 2)
-    activity = GpuActivity(FakeGpm(), [gpu], [PEAK_HZ])
+    """A GPU held at half of its highest clock does half of its peak at most."""
+    gpu = FakeGpmGpu(clock, lambda t: (1.0, 0.8, 0.1), clock_hz=lambda t: HIGHEST_HZ / 2)
+    activity = GpuActivity(FakeGpm(), [gpu])
     for _ in range(4):
         clock.sleep(1.0)
         activity.on_bucket_change()
     assert activity.tensor_peak_s / activity.seen_s == pytest.approx(0.4)
-    assert activity.take_clock_hz() == pytest.approx(PEAK_HZ / 2)
+    assert activity.take_clock_hz() == pytest.approx(HIGHEST_HZ / 2)
     assert activity.take_clock_hz() is None
 
 
 def test_gpus_of_one_process_add_up(clock):
     gpus = [FakeGpmGpu(clock, lambda t: (1.0, 0.5, 0.2)), FakeGpmGpu(clock, lambda t: (0.5, 0.25, 0.1))]
-    activity = GpuActivity(FakeGpm(), gpus, [PEAK_HZ, PEAK_HZ])
+    activity = GpuActivity(FakeGpm(), gpus)
     clock.sleep(2.0)
     activity.on_bucket_change()
     assert (activity.seen_s, activity.tensor_s) == (4.0, 1.5)
@@ -104,8 +103,7 @@ def test_gpus_of_one_process_add_up(clock):
 
 def test_samples_are_freed(clock):
     nvml = FakeGpm()
-    activity = GpuActivity(nvml, [FakeGpmGpu(clock, waves)], [None])
-    assert activity.tensor_peak_s is None
+    activity = GpuActivity(nvml, [FakeGpmGpu(clock, waves)])
     activity.detach()
     assert (nvml.allocated, nvml.shutdowns) == (0, 1)
 
@@ -113,13 +111,13 @@ def test_samples_are_freed(clock):
 def test_a_gpu_before_hopper_has_no_counters_and_keeps_no_samples(clock):
     nvml = FakeGpm()
     with pytest.raises(Missing, match="Hopper"):
-        GpuActivity(nvml, [FakeGpmGpu(clock, waves), FakeGpmGpu(clock, waves, supported=False)], [None, None])
+        GpuActivity(nvml, [FakeGpmGpu(clock, waves), FakeGpmGpu(clock, waves, supported=False)])
     assert nvml.allocated == 0
 
 
 def test_a_counter_that_stops_answering_is_missing_from_then_on(clock):
     nvml = FakeGpm()
-    activity = GpuActivity(nvml, [FakeGpmGpu(clock, waves)], [PEAK_HZ])
+    activity = GpuActivity(nvml, [FakeGpmGpu(clock, waves)])
     nvml.lost = True
     clock.sleep(1.0)
     activity.on_bucket_change()
@@ -146,16 +144,6 @@ def test_a_cause_that_is_not_counted_is_missing(clock):
     throttling = Throttling(FakeGpm(), [FakeGpmGpu(clock, waves, throttled_s={"power": lambda t: 0.0})])
     with pytest.raises(Missing, match="thermal"):
         throttling.total_s("thermal", now=False)
-
-
-def test_the_clock_of_the_stated_peak_is_the_data_sheets(monkeypatch):
-    """H100 SXM and H200: 132 SMs; 989.4 TFLOP/s are 1.83 GHz."""
-    properties = type("P", (), {"name": "NVIDIA H200", "major": 9, "minor": 0, "multi_processor_count": 132})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert probe.stated_clock_hz(torch.device("cuda", 0)) == pytest.approx(1.83e9, rel=1e-3)
-    properties.major = 8
-    assert probe.stated_clock_hz(torch.device("cuda", 0)) is None
-    assert "NVIDIA H200" in PEAKS
 
 
 def test_a_cpu_run_says_what_the_counters_need():
