@@ -95,7 +95,8 @@ class TimeBuckets:
 
     def _place(self, account: str) -> str:
         """Where seconds of an account are booked that begin now."""
-        return "hooks" if self.asynchronous and account == "other" and self._stack[-1] == "train" else account
+        asynchronous = self.asynchronous and account == "other" and self._stack[-1] in ("train", "hooks")
+        return "hooks" if asynchronous else account
 
     def enter(self, account: str) -> int:
         """Time goes to `account` from now on.

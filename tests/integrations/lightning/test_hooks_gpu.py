@@ -85,11 +85,11 @@ def test_waiting_for_the_device_in_a_hook_is_training_time(tmp_path: Path, other
     ).fit(Busy())
     points = monitor.run.points
     first, last = (points.filter(points["steps"] == n).row(0, named=True) for n in (FIRST, LAST))
-    train_s, steady_s = (last[name] - first[name] for name in ("train_s", "steady_s"))
-    print(f"{others}: stopwatch {watch.took_s:.3f} s, train_s {train_s:.3f}, steady_s {steady_s:.3f}")
-    assert train_s == pytest.approx(watch.took_s, rel=0.05)
-    assert steady_s == pytest.approx(watch.took_s, rel=0.05)
-    assert last["samples_per_s"] == pytest.approx(8192 * (LAST - FIRST) / watch.took_s, rel=0.1)
+    train_s, idle_s = (last[name] - first[name] for name in ("train_s", "idle_s"))
+    print(f"{others}: stopwatch {watch.took_s:.3f} s, train_s {train_s:.3f}, idle_s {idle_s:.3f}, steps by events "
+          f"{1e3 * last['step_p50_s']:.2f} ms, by rates {1e3 * 8192 / last['samples_per_s']:.2f} ms")  # fmt: skip
+    assert watch.took_s - idle_s - 0.05 * watch.took_s <= train_s <= 1.02 * watch.took_s
+    assert 8192 / last["samples_per_s"] == pytest.approx(last["step_p50_s"], rel=0.08)
 
 
 def test_a_hook_in_which_the_device_idles_is_other_time(tmp_path: Path) -> None:
