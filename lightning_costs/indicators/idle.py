@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import final
 
-from lightning_costs.indicators.base import Derived, Measured
+from lightning_costs.indicators.base import Derived, Measured, rank_max
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import DeviceTimeline
@@ -155,16 +155,4 @@ class H2dS(Measured):
         return sample.h2d_s
 
 
-@final
-class RankMaxH2dS(Measured):
-    """Host seconds of handing batches to the device, of the rank that took longest."""
-
-    name, unit, kind, family = "rank_max_h2d_s", "s", "counter", "time"
-    across, role, label = "max", "diagnostic", "batch transfer, the worst rank"
-
-    def open(self, setting: ProbeContext) -> None:
-        self._own = H2dS()
-        self._own.open(setting)
-
-    def read(self, sample: StepSample) -> float:
-        return self._own.read(sample)
+RankMaxH2dS = rank_max(H2dS, "batch transfer, the worst rank")
