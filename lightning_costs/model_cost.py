@@ -124,11 +124,7 @@ class ModelCost:
     methods: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> float | None:
-        """A cost by its column's name.
-
-        Raises:
-            KeyError: For a name that is none of them.
-        """
+        """A cost by its column's name."""
         if column not in _UNITS:
             raise KeyError(f"{column!r} is no cost of a model; there are {', '.join(_UNITS)}")
         amount: float | None = getattr(self, column)

@@ -169,11 +169,7 @@ class Derived(Indicator, ABC):
 
 
 def topological_order(indicators: Sequence[Indicator]) -> list[Indicator]:
-    """Indicators with every derived one after what it needs.
-
-    Raises:
-        ValueError: For two indicators of one name, or needs that go round in a circle.
-    """
+    """Indicators with every derived one after what it needs."""
     names = [i.name for i in indicators]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ValueError(f"two indicators are named {twice[0]!r}; pass each name once")

@@ -17,11 +17,7 @@ _METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
 
 
 def _device(sample: StepSample) -> DeviceTime:
-    """What the device's events told of the window.
-
-    Raises:
-        Missing: Where they tell of steps whose begin nobody told.
-    """
+    """What the device's events told of the window."""
     device = sample.device
     if device is None:
         raise Missing("the device's events were not read")

@@ -108,11 +108,7 @@ class UnitPrices:
 
     @classmethod
     def of(cls, tariff: Mapping[str, Any]) -> Self:
-        """The rates of a header's tariff: of its figures alone, which no table that changes can alter.
-
-        Args:
-            tariff: `Tariff.as_dict()`, once its device was found.
-        """
+        """The rates of `Tariff.as_dict()`: of its figures alone, which no table that changes can alter."""
         intensity, row = tariff.get("intensity") or {}, tariff.get("price_row") or {}
         said = [tariff.get(name) for name in ("provider", "tier", "source", "date")]
         if row:
@@ -131,12 +127,7 @@ class UnitPrices:
         )
 
     def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
-        """A priced column of what was used; None where the rate or the amount is missing.
-
-        Args:
-            column: One of `PRICED`.
-            used: Physical amounts by column.
-        """
+        """A priced column of what was used; None where the rate or the amount is missing."""
         energy_j, device_s, node_s = (used.get(name) for name in BASE_COLUMNS)
         if column == "co2e_g":
             known = energy_j is not None and self.gco2e_per_kwh is not None
@@ -203,13 +194,7 @@ class PriceHistory:
         self.rates = [UnitPrices.of(attempt.get("tariff") or tariff) for attempt in self._attempts]
 
     def amount(self, column: str, used: Mapping[str, Amount], attempt: int | None = None) -> Amount:
-        """A priced column at a point of the run.
-
-        Args:
-            column: One of `PRICED`.
-            used: Totals of the physical columns at the point.
-            attempt: Number of the attempt that made it; the last one by default.
-        """
+        """A priced column at a point of the run that an attempt made, by default the last one."""
         last = len(self.rates) - 1 if attempt is None else attempt
         groups = self._groups(column, last)
         if len(groups) == 1:

@@ -96,11 +96,7 @@ class ProbeContext:
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:
-        """The run's one instance of a probe, made on first use.
-
-        Raises:
-            Missing: Where the probe cannot work here.
-        """
+        """The run's one instance of a probe, made on first use."""
         if kind not in self._probes:
             self._probes[kind] = kind.attach(self)
         return cast("P", self._probes[kind])

@@ -15,11 +15,7 @@ MOST_BUFFER_BYTES = 2**28
 
 
 def forward_state(module: nn.Module) -> Callable[[], None] | None:
-    """Note what a forward pass may change of a module, and the generators' states.
-
-    Returns:
-        What puts it back; None if the buffers are too large to be kept.
-    """
+    """What puts back a module's buffers and the generators' states; None if the buffers are too large to be kept."""
     with _disable_current_modes(), torch.no_grad():
         buffers = [buffer for buffer in module.buffers() if not buffer.is_meta]
         if sum(buffer.numel() * buffer.element_size() for buffer in buffers) > MOST_BUFFER_BYTES:

@@ -54,16 +54,6 @@ def benchmark_inference(
     A copy of the module is run, so that what its forward pass changes of itself stays as it was, and random numbers go
     on as if nothing had run. Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly:
     new shapes would compile for longer than the budget. A pass that has begun is not interrupted.
-
-    Args:
-        module: What to run.
-        args: What to run it on, on any device.
-        kwargs: What to run it on, by name.
-        device: Where to run it.
-        samples: Samples in the arguments; by default the first dimension of their first tensor.
-        context: Entered around each pass.
-        meter: Joules since its last call; None for no energy.
-        budget_s: Seconds for all of it: about a third for one sample, half for the batch.
     """
     began_s = time.perf_counter()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
@@ -104,20 +94,7 @@ def passes(
     guard: Callable[[], AbstractContextManager[Any]] | None = None,
     notes: Sequence[str] = (),
 ) -> Inference:
-    """As `benchmark_inference`, on this very module.
-
-    Args:
-        module: A copy, to do with as its forward pass does.
-        call: Its arguments.
-        device: As in `benchmark_inference`.
-        samples: As there.
-        context: As there.
-        meter: As there.
-        budget_s: As there.
-        spent_s: How much of the budget went before.
-        guard: Entered around a first pass: one that raises there is not repeated.
-        notes: What else there is to say of how it was got.
-    """
+    """As `benchmark_inference`, on this very module: a copy. A first pass under `guard` that raises is not repeated."""
     if samples is None:
         samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
     trial = _Trial(module, device, samples, context, budget_s, spent_s)

@@ -20,10 +20,6 @@ _PARTS = {f"{part}_energy_j": part for part in COMPONENTS}
 def certainty(header: Mapping[str, Any], name: str) -> Certainty:
     """How sure a column of a run is.
 
-    Args:
-        header: The run's header.
-        name: The column.
-
     Example:
         >>> methods = {"flop": "exact; ...", "ram_energy_j": "constant: 20 W"}
         >>> header = {"methods": methods, "intervals": {"mac": [1, 2]}}

@@ -58,9 +58,6 @@ class Forecaster:
     blocks to come: mean +- t(n-1) s sqrt(1/n + 1/m) a block (a normal sample's; Hahn and Meeker, Statistical
     Intervals, 1991, section 4.8).
 
-    Args:
-        names: Counters to extrapolate.
-
     Example:
         >>> forecast = Forecaster(["energy_j"])
         >>> for step in (10, 20, 30, 40):

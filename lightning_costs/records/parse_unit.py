@@ -72,9 +72,6 @@ def parse_unit(text: str) -> ParsedUnit:
         The unit of ours with its factor. A word that is none stays as it is, with factor 1; a bare prefix has the
         unit ''.
 
-    Raises:
-        ValueError: For an empty text, and for FLOPS, which is written for operations and for operations per second.
-
     Example:
         >>> parse_unit("GMAC"), parse_unit("kWh"), parse_unit("img/s")
         (ParsedUnit(unit='mac', factor=1000000000.0), ParsedUnit(unit='j', factor=3600000.0),

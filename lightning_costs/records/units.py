@@ -27,13 +27,6 @@ def validate_column_name(name: str, unit: str) -> None:
 
     `samples_per_device_per_s` ends in the rate of its unit `samples_per_s`: a rate may name what it is per.
 
-    Args:
-        name: Column name, lower case with underscores.
-        unit: One of `UNITS`.
-
-    Raises:
-        TypeError: For an unknown unit, a malformed name, or a name that does not end in the unit.
-
     Example:
         >>> validate_column_name("train_s", "s")
         >>> validate_column_name("energy_mj", "j")

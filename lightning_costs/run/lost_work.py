@@ -20,14 +20,6 @@ def without_lost_work(points: polars.DataFrame, header: Mapping[str, Any]) -> tu
     """The points that led to the run's last attempt, and counters without what was lost by then.
 
     A counter's lost part is that of the attempt which made the point: it changes where an attempt begins only.
-
-    Args:
-        points: [points] rows, as spent.
-        header: The run's, with `attempts` (each with its first `row` and what was `lost` before it) and `lineage`
-            ([first, end) rows that are no lost work).
-
-    Returns:
-        The points to reach, and why counters are missing in them that are known as spent.
     """
     import polars
 

@@ -63,9 +63,6 @@ class CostSpec:
     def parse(cls, text: str) -> CostSpec:
         """A cost from its text.
 
-        Raises:
-            ValueError: For a word behind a colon that is no direction and no kind.
-
         Example:
             >>> CostSpec.parse("images_per_s:max")
             CostSpec(name='images_per_s', column='images_per_s', better='higher', kind=None)
@@ -135,15 +132,6 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
 
     Those that were declared; else those that bear a name of ours; in a log the latter too, which is `cost/<name>`
     there.
-
-    Args:
-        columns: The source's columns.
-        reading: What was declared.
-        kind: What a column is of which nobody says more.
-        log: Whether it is a logger's.
-
-    Raises:
-        ValueError: For a declared direction that is missing where it must not be guessed.
     """
     found: dict[str, CostColumn] = {}
     units = dict(reading.units or {})

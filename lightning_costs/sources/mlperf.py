@@ -67,9 +67,6 @@ def read_mlperf(place: SourcePath, reading: ReadOptions) -> RunRecord:
 
     Events are taken in the order of their times. A rank repeats what another said: the first start of the run and the
     last stop count.
-
-    Raises:
-        ValueError: Names the line of what cannot be: two runs in one file, no run at all, broken JSON.
     """
     events = _events(place)
     begun = _begun(place, events)

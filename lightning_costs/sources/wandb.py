@@ -34,12 +34,7 @@ _STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "kil
 
 
 def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
-    """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account.
-
-    Raises:
-        ImportError: Without W&B's client.
-        ValueError: Where the client cannot read the folder.
-    """
+    """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account."""
     about: dict[str, Any] = {}
     config: dict[str, Any] = {}
     rows: list[Mapping[str, object]] = []
@@ -78,12 +73,7 @@ def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
 
 
 def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
-    """Runs of `wandb:entity/project` or `wandb:entity/project/run`, by the public API and the user's own login.
-
-    Raises:
-        ImportError: Without W&B's client.
-        ValueError: For a path that names no project, or that the server does not know.
-    """
+    """Runs of `wandb:entity/project` or `wandb:entity/project/run`, by the public API and the user's own login."""
     wandb = _client()
     parts = [part for part in path.removeprefix(ONLINE).strip("/").split("/") if part]
     if len(parts) not in (2, 3):

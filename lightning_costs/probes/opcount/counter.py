@@ -53,13 +53,6 @@ class StepOpCounter(OpCounting):
 
     Memory of the very first step lacks the optimizer's state, which its end makes: keys counted then are followed
     once more after it.
-
-    Args:
-        module: What is trained; without it nothing is said of memory and module calls.
-        optimizers: Returns the optimizers.
-        device: Where memory is followed.
-        count: 'auto'; 'eager' where compiled code is to run eagerly in counted steps; 'off' counts nothing.
-        busy_s: Returns the seconds of training so far.
     """
 
     def __init__(
@@ -160,13 +153,7 @@ class StepOpCounter(OpCounting):
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None, *, follow: bool = True) -> Iterator[None]:
-        """Count the step inside; a step that raises counts for nothing.
-
-        Args:
-            key: What is known of the step before it.
-            samples: Samples in its batch.
-            follow: Whether storages are followed, too, if the key is new.
-        """
+        """Count the step inside; a step that raises counts for nothing."""
         self._fresh = None
         calls = watch = follows = None
         stack = ExitStack()

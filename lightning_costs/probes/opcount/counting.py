@@ -131,13 +131,7 @@ def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts
 
 
 class OpCounting:
-    """What both censuses share: whether they may count, and how they stop in the midst of it.
-
-    Args:
-        module: What is trained.
-        count: How operators are counted.
-        busy_s: Returns the seconds of such work so far; None if nobody keeps them.
-    """
+    """What both censuses share: whether they may count, and how they stop in the midst of it."""
 
     def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"

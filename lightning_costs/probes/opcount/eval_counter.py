@@ -51,10 +51,6 @@ class EvalOpCounter(OpCounting):
     def before(self, signature: Signature, loader: Hashable = None) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated.
 
-        Args:
-            signature: Its shapes.
-            loader: Tells loaders apart.
-
         Returns:
             What to enter around it where it is to be counted.
         """

@@ -10,11 +10,7 @@ from typing import Any
 
 @contextmanager
 def watch_triton_launches(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell the name of every Triton kernel that is launched inside. Nothing is imported where Triton is not in use.
-
-    Args:
-        tell: Gets the kernel's name, before it is launched.
-    """
+    """Tell the name of every Triton kernel that is launched inside. Nothing is imported where Triton is not in use."""
     chain = _chain()
     if chain is None:
         yield

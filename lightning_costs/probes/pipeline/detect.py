@@ -30,9 +30,6 @@ def instrument_pipeline(
         shadows: Holds them.
         loop: Who is told of an engine's batches too; None where the loop around it tells.
         aside: Entered around what a first step does beside its work: torch infers shapes by passes of its own.
-
-    Raises:
-        ValueError: For a `loop` with a schedule, which sees no batches of its own.
     """
     if "PipelineEngine" in _kinds(pipeline):
         return watch_engine(pipeline, tape, shadows, loop)
@@ -47,11 +44,7 @@ def is_pipeline(thing: object) -> bool:
 
 
 def device_of(pipeline: Any) -> torch.device | None:
-    """Where this rank's stage runs; None where it does not say.
-
-    Raises:
-        ValueError: For an object that is no pipeline.
-    """
+    """Where this rank's stage runs; None where it does not say."""
     import torch
 
     if not is_pipeline(pipeline):

@@ -73,10 +73,6 @@ class StageTimer(Generic[E]):
     """What a stage does, step by step; sums over steps that count, read once their moments have happened.
 
     It is told in the middle of the user's training, so nothing that goes wrong in it gets out: it stops.
-
-    Args:
-        events: Moments of the clock or of the device's stream.
-        wall: Unix time in seconds.
     """
 
     def __init__(self, events: EventSource[E], wall: Callable[[], float] = time.time) -> None:

@@ -16,12 +16,7 @@ from lightning_costs.storage.run_folder.reader import read_header
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierAttempts:
-    """The attempts of a run so far.
-
-    Args:
-        header: The run's.
-        points: Its points, as its journal has them.
-    """
+    """The attempts of a run so far."""
 
     header: Mapping[str, Any]
     points: Sequence[CurvePoint]
@@ -40,12 +35,7 @@ class EarlierAttempts:
 
 
 def read_earlier(folder: Path) -> EarlierAttempts:
-    """The attempts that a folder holds.
-
-    Raises:
-        FileNotFoundError: Where there is no run.
-        ValueError: For files that cannot be read.
-    """
+    """The attempts that a folder holds."""
     header = read_header(folder)
     alone = not (folder / JOURNAL).is_file() and (folder / PARQUET).is_file()
     return EarlierAttempts(header=header, points=points_apart(folder) if alone else read_journal(folder / JOURNAL))

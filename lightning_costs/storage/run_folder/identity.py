@@ -69,11 +69,6 @@ def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRu
     """The run of an attempt that begins without a checkpoint.
 
     Where the environment says that it continues a run, that run's folder is taken up again.
-
-    Args:
-        name: What people call the run.
-        save_dir: Where run folders go.
-        writes: Whether this process writes; the folder is held then.
     """
     variable = next((v for v in (OURS, WANDB, SLURM) if os.environ.get(v)), None)
     if variable is None:
@@ -101,14 +96,7 @@ def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRu
 
 
 def resolve_resumed_run(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
-    """The run of a checkpoint.
-
-    Args:
-        run_id: The checkpoint's identity.
-        first: Which attempt began the run: tells runs of one name apart.
-        save_dir: Where run folders go.
-        writes: Whether this process writes; the folder is held then.
-    """
+    """The run of a checkpoint; `first`, the attempt that began it, tells runs of one name apart."""
     given = next((_clean(os.environ[v]) for v in (OURS, WANDB) if os.environ.get(v)), None)
     wanted = run_id if given is None or re.fullmatch(rf"{re.escape(given)}(-\d+)?", run_id) else given
     refused = ""
@@ -154,11 +142,7 @@ def claim_folder(found: ResolvedRun, save_dir: Path, *, writes: bool) -> Resolve
 
 
 def _make(path: Path) -> FolderLock | Claim | None:
-    """Make a new run's folder and hold it; where there are no locks, whoever makes its journal has it.
-
-    Raises:
-        Held: Another process has it.
-    """
+    """Make a new run's folder and hold it; where there are no locks, whoever makes its journal has it."""
     path.mkdir(parents=True, exist_ok=True)
     if (lock := FolderLock.acquire(path)) is not None:
         return lock
@@ -184,11 +168,7 @@ def _continues(variable: str) -> bool:
 def _hold(
     path: Path, run_id: str, *, writes: bool, first: str | None = None, since: int | None = None
 ) -> tuple[EarlierAttempts | None, FolderLock | Claim | None]:
-    """What a folder holds of a run, and the folder, held.
-
-    Raises:
-        Refused: It holds something else, cannot be read, or is being written.
-    """
+    """What a folder holds of a run, and the folder, held; `FolderRefused` says why it is not ours."""
     if not (path / HEADER).exists():
         raise FolderRefused(f"{path} holds no {HEADER}: it is no run's folder")
     try:

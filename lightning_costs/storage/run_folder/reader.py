@@ -29,19 +29,7 @@ if TYPE_CHECKING:
 
 
 def read_folder(folder: Path) -> RunRecord:
-    """A run from its folder.
-
-    Args:
-        folder: The one that holds `header.json`.
-
-    Returns:
-        The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
-        'killed' where the header says 'running' and its writer is gone; the file stays as it is.
-
-    Raises:
-        FileNotFoundError: Where there is no run.
-        ValueError: For a header that is broken or from a newer version.
-    """
+    """A run from its folder."""
     header = read_header(folder)
     try:
         return _with_points(header, folder)
@@ -52,12 +40,7 @@ def read_folder(folder: Path) -> RunRecord:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The header of a folder's run, with what its writer could not write any more: that it was killed.
-
-    Raises:
-        FileNotFoundError: Where there is no run.
-        ValueError: For a header that is broken or from a newer version.
-    """
+    """The header of a folder's run, with what its writer could not write any more: that it was killed."""
     if not (folder / HEADER).is_file():
         raise FileNotFoundError(f"no run at {printable(str(folder))}: expected a folder that holds {HEADER}")
     try:
@@ -69,11 +52,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def check_not_newer(header: Mapping[str, Any], where: str) -> None:
-    """Refuse a header that a later version of this package wrote.
-
-    Raises:
-        ValueError: Says which version is read.
-    """
+    """Refuse a header that a later version of this package wrote."""
     if (version := header["schema_version"]) > SCHEMA_VERSION:
         raise ValueError(
             f"{where} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
