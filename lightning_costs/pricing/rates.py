@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
-from lightning_costs.records.declaration import Declaration, Family
+from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount
 from lightning_costs.records.units import JOULE_PER_KWH
 
@@ -48,27 +48,13 @@ def rental_usd(hired_s: float, usd_per_h: float) -> float:
     return hired_s / 3600 * usd_per_h
 
 
-def _priced(name: str, unit: str, family: Family, label: str, *, headline: bool) -> Declaration:
-    return Declaration(
-        name=name,
-        unit=unit,
-        kind="counter",
-        fold="sum",
-        scope="job",
-        across="sum",
-        better="lower",
-        family=family,
-        role="indicator",
-        label=label,
-        headline=headline,
-    )
-
-
 #: What the priced columns are, for runs whose headers do not declare them.
 PRICED = {
-    "co2e_g": _priced("co2e_g", "g", "energy", "CO2e", headline=True),
-    "cloud_usd": _priced("cloud_usd", "usd", "money", "cloud cost", headline=True),
-    "electricity_usd": _priced("electricity_usd", "usd", "money", "electricity cost", headline=False),
+    "co2e_g": Declaration(name="co2e_g", unit="g", family="energy", label="CO2e"),
+    "cloud_usd": Declaration(name="cloud_usd", unit="usd", family="money", label="cloud cost"),
+    "electricity_usd": Declaration(
+        name="electricity_usd", unit="usd", family="money", label="electricity cost", headline=False
+    ),
 }
 #: What they are made from.
 NEEDS = {"co2e_g": ("energy_j",), "cloud_usd": ("device_s", "node_s"), "electricity_usd": ("energy_j",)}

@@ -208,13 +208,9 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
         "unit": unit,
         "kind": its_kind,
         "fold": "sum" if its_kind == "counter" else "last",
-        "scope": "job",
-        "across": "sum",
         "better": cost.better or "lower",
         "family": family_of(unit),
-        "role": "indicator",
         "label": known.label if known else cost.name.replace("_", " "),
-        "headline": True,
     }
     return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
 

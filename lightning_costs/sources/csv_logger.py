@@ -168,19 +168,7 @@ def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[C
     if log.stamped and "steps" not in taken:
         found.append(CostColumn(column=log.step, factor=1.0, declared=known_columns()["steps"]))
     if "_runtime" in columns and not taken & {"_runtime", "total_s", "runtime_s"}:
-        runtime = Declaration(
-            name="runtime_s",
-            unit="s",
-            kind="counter",
-            fold="sum",
-            scope="job",
-            across="rank0",
-            better="lower",
-            family="time",
-            role="indicator",
-            label="time since W&B's start",
-            headline=True,
-        )
+        runtime = Declaration(name="runtime_s", unit="s", across="rank0", family="time", label="time since W&B's start")
         found.append(CostColumn(column="_runtime", factor=1.0, declared=runtime))
     return found
 
