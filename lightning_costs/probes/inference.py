@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.memory.storage_tracker import StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.model_copy import MOST_COPY_BYTES, ModelCopy
-from lightning_costs.probes.opcount.counting import force_eager
+from lightning_costs.probes.opcount.counting import compiled_parts, force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.side_effects import without_side_effects
 from lightning_costs.records.inference import Inference
@@ -75,7 +74,7 @@ def benchmark_inference(
             spent_s=min(budget_s / 2, time.perf_counter() - began_s),
             guard=twin.guard if twin.shared else None,
             notes=[
-                *(["eagerly although compiled"] if _compiled(module) else []),
+                *(["eagerly although compiled"] if compiled_parts(module) else []),
                 *(["without the hooks of others"] if twin.hooks_left_out else []),
             ],
         )
@@ -304,13 +303,6 @@ def forward_peak_bytes(module: nn.Module, args: tuple[Any, ...], device: torch.d
     module.eval()
     with torch.no_grad(), force_eager():
         return _peak_bytes(module, lambda: module(*args), device)
-
-
-def _compiled(module: nn.Module) -> bool:
-    return "torch._dynamo" in sys.modules and any(
-        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
-        for part in module.modules()
-    )
 
 
 def _wait(device: torch.device) -> None:

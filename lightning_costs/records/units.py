@@ -5,18 +5,7 @@ from __future__ import annotations
 #: Physical and monetary units, with what a person calls them.
 PHYSICAL = ("s", "j", "w", "bytes", "flop", "mac", "g", "usd", "fraction")
 #: Units that count things.
-COUNTS = (
-    "params",
-    "samples",
-    "tokens",
-    "steps",
-    "batches",
-    "epochs",
-    "calls",
-    "elements",
-    "devices",
-    "nodes",
-)
+COUNTS = ("params", "samples", "tokens", "steps", "batches", "epochs", "calls", "elements", "devices", "nodes")
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
 JOULE_PER_KWH = 3.6e6
@@ -46,3 +35,18 @@ def validate_column_name(name: str, unit: str) -> None:
     )
     if not fits:
         raise TypeError(f"indicator name {name!r} must be its unit {unit!r} or end in '_{unit}'")
+
+
+def unit_of_name(name: str) -> str:
+    """The unit that a column's name ends in, by whole words; the name itself where it ends in none of ours.
+
+    A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
+
+    Example:
+        >>> unit_of_name("gpu_energy_j"), unit_of_name("train_flop_per_s"), unit_of_name("ms_per_image")
+        ('j', 'flop_per_s', 'ms_per_image')
+        >>> unit_of_name("img_per_s"), unit_of_name("tflop_per_s"), unit_of_name("usd_per_g")
+        ('img_per_s', 'tflop_per_s', 'usd_per_g')
+    """
+    ends = [unit for unit in UNITS if f"_{name}".endswith(f"_{unit}") and not f"_{name}".endswith(f"_per_{unit}")]
+    return max(ends, key=len, default=name)

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from lightning_costs.records.declaration import Better, Declaration, Kind
 from lightning_costs.records.parse_unit import parse_unit
-from lightning_costs.records.units import COUNTS, UNITS
+from lightning_costs.records.units import COUNTS, UNITS, unit_of_name
 from lightning_costs.sources.cells import Decimal
 
 #: What our columns are called in loggers, behind the logger's own prefix.
@@ -231,21 +231,6 @@ def unit_of_heading(cost: CostSpec) -> str | None:
     unit, known = parse_unit(text).unit, known_columns().get(cost.name)
     fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
     return text if fits else None
-
-
-def unit_of_name(name: str) -> str:
-    """The unit that a column's name ends in, by whole words; the name itself where it ends in none of ours.
-
-    A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
-
-    Example:
-        >>> unit_of_name("gpu_energy_j"), unit_of_name("train_flop_per_s"), unit_of_name("ms_per_image")
-        ('j', 'flop_per_s', 'ms_per_image')
-        >>> unit_of_name("img_per_s"), unit_of_name("tflop_per_s"), unit_of_name("usd_per_g")
-        ('img_per_s', 'tflop_per_s', 'usd_per_g')
-    """
-    ends = [unit for unit in UNITS if f"_{name}".endswith(f"_{unit}") and not f"_{name}".endswith(f"_per_{unit}")]
-    return max(ends, key=len, default=name)
 
 
 def family_of(unit: str) -> str:
