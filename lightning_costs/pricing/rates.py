@@ -112,34 +112,33 @@ class UnitPrices:
             unpriced=str(tariff.get("unpriced") or NO_PRICE),
         )
 
+    def _rate(self, column: str) -> tuple[str, float | None]:
+        """The physical column that a priced one is made from, and its price or intensity."""
+        if column == "co2e_g":
+            return "energy_j", self.gco2e_per_kwh
+        if column == "electricity_usd":
+            return "energy_j", self.usd_per_kwh
+        return ("device_s", self.usd_per_device_h) if self.usd_per_node_h is None else ("node_s", self.usd_per_node_h)
+
     def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
         """A priced column of what was used; None where the rate or the amount is missing."""
-        energy_j, device_s, node_s = (used.get(name) for name in BASE_COLUMNS)
-        if column == "co2e_g":
-            known = energy_j is not None and self.gco2e_per_kwh is not None
-            return carbon_g(energy_j, self.gco2e_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
-        if column == "electricity_usd":
-            known = energy_j is not None and self.usd_per_kwh is not None
-            return electricity_price_usd(energy_j, self.usd_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
-        if self.usd_per_node_h is not None:
-            return None if node_s is None else rental_usd(node_s, self.usd_per_node_h)
-        if self.usd_per_device_h is None or device_s is None:
+        base, rate = self._rate(column)
+        amount = used.get(base)
+        if amount is None or rate is None:
             return None
-        return rental_usd(device_s, self.usd_per_device_h)
+        if base != "energy_j":
+            return rental_usd(amount, rate)
+        return (carbon_g if column == "co2e_g" else electricity_price_usd)(amount, rate, self.pue)
 
     def base_column(self, column: str) -> str:
         """The physical column that a priced one is made from."""
-        if column == "cloud_usd":
-            return "device_s" if self.usd_per_node_h is None else "node_s"
-        return "energy_j"
+        return self._rate(column)[0]
 
     def reason(self, column: str) -> str | None:
         """Why these rates cannot price a column; None where they can."""
-        if column == "co2e_g":
-            return NO_PLACE if self.gco2e_per_kwh is None else None
-        if column == "electricity_usd":
-            return NO_ELECTRICITY if self.usd_per_kwh is None else None
-        return self.unpriced if self.usd_per_node_h is None and self.usd_per_device_h is None else None
+        if self._rate(column)[1] is not None:
+            return None
+        return {"co2e_g": NO_PLACE, "electricity_usd": NO_ELECTRICITY}.get(column, self.unpriced)
 
     def method(self, column: str) -> str:
         """How a column is got: its rate and where that is from."""
@@ -154,13 +153,10 @@ class UnitPrices:
             price = f"{self.usd_per_device_h:g} USD per device and hour"
         return ": ".join(filter(None, (price, self.hire)))
 
-    def price_key(self, column: str) -> tuple[float | None, ...]:
+    def price_key(self, column: str) -> tuple[object, ...]:
         """What tells two attempts apart that are priced differently in a column."""
-        if column == "co2e_g":
-            return (self.gco2e_per_kwh, self.pue)
-        if column == "electricity_usd":
-            return (self.usd_per_kwh, self.pue)
-        return (self.usd_per_device_h, self.usd_per_node_h)
+        base, rate = self._rate(column)
+        return base, rate, self.pue if base == "energy_j" else None
 
 
 @final
@@ -223,7 +219,7 @@ class PriceHistory:
 
     def _groups(self, column: str, last: int) -> list[list[int]]:
         """Numbers of the attempts up to one, those of equal rates together."""
-        groups: dict[tuple[float | None, ...], list[int]] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
         for number, rates in enumerate(self.rates[: last + 1]):
             groups.setdefault(rates.price_key(column), []).append(number)
         return list(groups.values())

@@ -245,17 +245,18 @@ def measured_bandwidth(device: torch.device, budget_s: float = 0.3) -> float:
 
 def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float) -> float:
     run()
-    _wait(device)
+    wait(device)
     took_s: list[float] = []
     until = time.perf_counter() + budget_s
     while len(took_s) < 3 or time.perf_counter() < until:
         began = time.perf_counter()
         run()
-        _wait(device)
+        wait(device)
         took_s.append(time.perf_counter() - began)
     return statistics.median(took_s)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a device has done what was queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

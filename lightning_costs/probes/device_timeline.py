@@ -23,19 +23,15 @@ class EventSource(Protocol[E]):
 
     def record(self) -> E:
         """Queue a moment behind what was queued so far."""
-        ...
 
     def done(self, event: E) -> bool:
         """Whether it has happened; never waits."""
-        ...
 
     def between_s(self, earlier: E, later: E) -> float:
         """Seconds between two moments that have happened."""
-        ...
 
     def release(self, event: E) -> None:
         """Nobody asks for this one any more: it may be used again."""
-        ...
 
 
 @final

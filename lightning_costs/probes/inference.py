@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lightning_costs.probes.device_peaks import wait
 from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.memory.storage_tracker import StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_in
@@ -248,11 +249,11 @@ class _Trial:
         return run
 
     def _timed(self, run: Callable[[], Any]) -> float:
-        _wait(self._device)
+        wait(self._device)
         began_s = time.perf_counter()
         self.passes += 1
         run()
-        _wait(self._device)
+        wait(self._device)
         self._pass_s = time.perf_counter() - began_s
         return self._pass_s
 
@@ -270,7 +271,7 @@ class _Trial:
                 if behind is not None:
                     behind.synchronize()
                 behind = event
-        _wait(self._device)
+        wait(self._device)
 
     def _metered(self, meter: Callable[[], float]) -> float | None:
         """Joules since the last call; where the meter fails, energy alone is missing."""
@@ -303,8 +304,3 @@ def forward_peak_bytes(module: nn.Module, args: tuple[Any, ...], device: torch.d
     module.eval()
     with torch.no_grad(), force_eager():
         return _peak_bytes(module, lambda: module(*args), device)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -80,11 +80,6 @@ class Forecaster:
             _append(self._cycles, mark)
         _append(self._marks, mark)
 
-    @property
-    def evaluations_seen(self) -> bool:
-        """Whether the cost of evaluating is in the estimate."""
-        return len(self._cycles) > 1
-
     def predict(self, planned_steps: float) -> dict[str, Forecast]:
         """Totals after so many steps in all; empty before two marks, or where the plan has no end."""
         blocks = self._cycles if len(self._cycles) > 1 else self._marks

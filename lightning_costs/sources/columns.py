@@ -13,9 +13,8 @@ from lightning_costs.records.declaration import Better, Declaration, Kind
 from lightning_costs.records.parse_unit import parse_unit
 from lightning_costs.records.units import COUNTS, UNITS, unit_of_name
 from lightning_costs.sources.cells import Decimal
+from lightning_costs.storage.loggers import PREFIX
 
-#: What our columns are called in loggers, behind the logger's own prefix.
-LOGGED = "cost/"
 #: What AlgoPerf's logs call our clocks (github.com/mlcommons/algorithmic-efficiency, measurements.csv), all of them.
 _ALGOPERF = {
     "accumulated_submission_time": "train_s",
@@ -145,13 +144,13 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
             found[cost.name] = _declared(cost, units, kind, named=True)
     if log:
         for column in columns:
-            head, logged, name = column.rpartition(LOGGED)
+            head, logged, name = column.rpartition(PREFIX)
             if logged and (not head or head.endswith("-")) and name and name not in found:
                 found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     elif not reading.costs:
         algoperf = _ALGOPERF if _ALGOPERF.keys() <= set(columns) else {}
         for column in columns:
-            name = algoperf.get(column, column.removeprefix(LOGGED))
+            name = algoperf.get(column, column.removeprefix(PREFIX))
             if column != reading.monitor and name in known_columns() and name not in found:
                 found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     for at in found.values():

@@ -85,8 +85,10 @@ class StepOpCounter(OpCounting):
         self._updated = False
         self._following: StorageTracker | None = None
         self._watch: OpCounterMode | None = None
-        self._memory: StepMemory | None = None
-        self._memory_is_early = True
+        #: Memory inside counted steps: those after the first update, where there are any.
+        self.memory: StepMemory | None = None
+        #: Whether only steps before the first update were followed: the optimizer's state is not in them.
+        self.memory_is_early = True
         self._first_kind: Hashable = None
         #: The first counted step.
         self.first: StepOpCounts | None = None
@@ -108,9 +110,6 @@ class StepOpCounter(OpCounting):
         busy_s = setting.accounts.train_s if setting.accounts is not None else None
         # Optimizers may be wrapped later.
         return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count, busy_s)
-
-    def detach(self) -> None:
-        """Nothing is held."""
 
     # Counting -----------------------------------------------------------------------------------------------
 
@@ -201,7 +200,7 @@ class StepOpCounter(OpCounting):
             self.calls = calls
         if self._runs_compiled(watch):
             self.compiled = True  # storages of compiled code are made and dropped unseen
-            self._memory = None
+            self.memory = None
         elif memory is not None:
             self._remember(key, memory)
         self._fresh = counted(watch, samples)
@@ -275,11 +274,11 @@ class StepOpCounter(OpCounting):
             self._again.add(key)
         else:
             self._again.discard(key)
-        if self._memory is None or (self._memory_is_early and not early):
-            self._memory = memory
-        elif self._memory_is_early == early:
-            self._memory = self._memory.joined(memory)
-        self._memory_is_early = self._memory_is_early and early
+        if self.memory is None or (self.memory_is_early and not early):
+            self.memory = memory
+        elif self.memory_is_early == early:
+            self.memory = self.memory.joined(memory)
+        self.memory_is_early = self.memory_is_early and early
 
     # Booking ------------------------------------------------------------------------------------------------
 
@@ -386,16 +385,6 @@ class StepOpCounter(OpCounting):
     def saw_no_products(self) -> bool:
         """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
         return self.first is not None and not self._products
-
-    @property
-    def memory(self) -> StepMemory | None:
-        """Memory inside counted steps: those after the first update, where there are any."""
-        return self._memory
-
-    @property
-    def memory_is_early(self) -> bool:
-        """Whether only steps before the first update were followed: the optimizer's state is not in them."""
-        return self._memory_is_early
 
 
 def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:

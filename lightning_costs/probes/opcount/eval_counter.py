@@ -45,9 +45,6 @@ class EvalOpCounter(OpCounting):
         busy_s = (lambda: accounts.read()["evaluate"]) if accounts is not None else None
         return cls(setting.module, setting.count, busy_s)
 
-    def detach(self) -> None:
-        """Nothing is held."""
-
     def before(self, signature: Signature, loader: Hashable = None) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.pipeline.deepspeed import watch_engine
-from lightning_costs.probes.pipeline.protocols import InstrumentedPipeline, StageListener, StepListener
+from lightning_costs.probes.pipeline.protocols import InstrumentedPipeline, StepListener
+from lightning_costs.probes.pipeline.stage_timer import StageTimer
 from lightning_costs.probes.pipeline.torch import watch_schedule
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def instrument_pipeline(
     pipeline: object,
-    tape: StageListener,
+    tape: StageTimer[Any],
     shadows: Patches,
     loop: StepListener | None = None,
     aside: Callable[[], AbstractContextManager[None]] = nullcontext,
