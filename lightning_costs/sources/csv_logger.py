@@ -21,6 +21,7 @@ from lightning_costs.sources.imported import (
     number,
 )
 from lightning_costs.storage.paths import SourcePath
+from lightning_costs.storage.run_folder.frames import as_frame
 
 if TYPE_CHECKING:
     import polars
@@ -147,17 +148,15 @@ def _with_costs(frame: polars.DataFrame, amounts: Mapping[str, list[Amount]]) ->
 
 def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str], monitor: str | None) -> polars.DataFrame:
     """The points without their costs."""
-    import polars
-
     triggers = ["evaluate" if monitor is None or monitor in point else "train" for point in points]
-    return polars.DataFrame(
-        [
-            polars.Series("step", [int(point["step"]) for point in points], polars.Int64),
-            polars.Series("epoch", [_whole(point.get("epoch")) for point in points], polars.Int64),
-            polars.Series("time", [None] * len(points), polars.Float64),
-            polars.Series("trigger", triggers, polars.String),
-            *(polars.Series(name, [point.get(name) for point in points], polars.Float64) for name in metrics),
-        ]
+    return as_frame(
+        {
+            "step": ("int", [int(point["step"]) for point in points]),
+            "epoch": ("int", [_whole(point.get("epoch")) for point in points]),
+            "time": ("float", [None] * len(points)),
+            "trigger": ("text", triggers),
+            **{name: ("float", [point.get(name) for point in points]) for name in metrics},
+        }
     )
 
 

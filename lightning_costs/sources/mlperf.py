@@ -24,6 +24,7 @@ from lightning_costs.sources.imported import (
     number,
 )
 from lightning_costs.storage.paths import SourcePath
+from lightning_costs.storage.run_folder.frames import as_frame
 
 if TYPE_CHECKING:
     import polars
@@ -252,20 +253,15 @@ def _costs(reading: ReadOptions, names: Sequence[str]) -> list[CostColumn]:
 def _frame(
     points: Sequence[Mapping[str, Any]], amounts: Mapping[str, Sequence[Amount]], metrics: Sequence[str]
 ) -> polars.DataFrame:
-    import polars
-
-    steps = [None if point.get("step") is None else int(point["step"]) for point in points]
-    epochs = [None if point.get("epochs") is None else int(point["epochs"]) for point in points]
-    triggers = [*["evaluate"] * (len(points) - 1), "end"]
-    return polars.DataFrame(
-        [
-            polars.Series("step", steps, polars.Int64),
-            polars.Series("epoch", epochs, polars.Int64),
-            polars.Series("time", [point["now"] for point in points], polars.Float64),
-            polars.Series("trigger", triggers, polars.String),
-            *(polars.Series(name, values, polars.Float64) for name, values in amounts.items()),
-            *(polars.Series(name, [point.get(name) for point in points], polars.Float64) for name in metrics),
-        ]
+    return as_frame(
+        {
+            "step": ("int", [None if point.get("step") is None else int(point["step"]) for point in points]),
+            "epoch": ("int", [None if point.get("epochs") is None else int(point["epochs"]) for point in points]),
+            "time": ("float", [point["now"] for point in points]),
+            "trigger": ("text", [*["evaluate"] * (len(points) - 1), "end"]),
+            **{name: ("float", values) for name, values in amounts.items()},
+            **{name: ("float", [point.get(name) for point in points]) for name in metrics},
+        }
     )
 
 
