@@ -16,8 +16,8 @@ from weakref import WeakSet
 from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import ABSENT, Patches, instance_attribute
-from lightning_costs.probes.forward_state import forward_state
 from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
+from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.records.time_buckets import TimeBuckets
 
 _log = logging.getLogger("lightning_costs")

@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs.records.samples import SCHEMA_VERSION
-from lightning_costs.storage.run_folder.earlier import EarlierAttempts, read_earlier
 from lightning_costs.storage.run_folder.files import HEADER, JOURNAL
 from lightning_costs.storage.run_folder.lock import LOCK, Claim, FolderLock, FolderLocked
+from lightning_costs.storage.run_folder.reader import EarlierAttempts, read_earlier
 
 OURS, WANDB, SLURM = "LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID"
+#: Of a run's group (seeds of one method, a sweep) and its tags, the first that is set counts.
+GROUP = ("LIGHTNING_COSTS_GROUP", "WANDB_RUN_GROUP")
+TAGS = ("LIGHTNING_COSTS_TAGS", "WANDB_TAGS")
 
 #: So many numbers are tried for a name, and so many folders that another process took first: then chance tells.
 _MOST, _MOST_HELD = 10_000, 50
@@ -231,3 +234,14 @@ def _taken(path: Path, besides: FolderLock | Claim | None = None) -> bool:
         )
     except OSError:
         return False
+
+
+def group_of_run() -> str | None:
+    """The group that the environment names; None where it names none."""
+    return next((value for name in GROUP if (value := os.environ.get(name, "").strip())), None)
+
+
+def tags_of_run() -> list[str]:
+    """The tags that the environment names, which separates them by commas."""
+    text = next((value for name in TAGS if (value := os.environ.get(name, "").strip())), "")
+    return list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.pricing.reprice import price_points
+from lightning_costs.pricing.reprice import price_points, priced_amounts
 from lightning_costs.records.printable import printable
-from lightning_costs.records.samples import SCHEMA_VERSION, CurvePoint
+from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.limits import (
     MOST_HEADER_BYTES,
@@ -18,7 +19,7 @@ from lightning_costs.storage.limits import (
     check_values,
     read_at_most,
 )
-from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET
+from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET, points_apart
 from lightning_costs.storage.run_folder.frames import OWN, cost_columns, quality_columns, read_parquet, to_frame
 from lightning_costs.storage.run_folder.header import header_of
 from lightning_costs.storage.run_folder.journal import read_journal
@@ -128,3 +129,30 @@ def mark_killed(header: dict[str, Any]) -> dict[str, Any]:
     if attempts and "status" not in attempts[-1]:
         attempts[-1]["status"] = "killed"
     return {**header, "status": "killed", "attempts": attempts}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierAttempts:
+    """The attempts of a run so far, for one that goes on with it: read without loading polars."""
+
+    header: Mapping[str, Any]
+    points: Sequence[CurvePoint]
+
+    @property
+    def final(self) -> dict[str, Amount]:
+        """Totals and last gauges, and statics, by column, as `RunRecord.final` has them."""
+        costs: dict[str, Amount] = {}
+        if self.points:
+            costs = dict(self.points[-1].costs)
+            if "repriced" in self.header:
+                priced = priced_amounts([costs], self.header, first=len(self.points) - 1)
+                costs |= {name: amount for name, (amount,) in priced.items()}
+        costs |= self.header["statics"]
+        return {name: costs.get(name) for name in self.header["indicators"]}
+
+
+def read_earlier(folder: Path) -> EarlierAttempts:
+    """The attempts that a folder holds."""
+    header = read_header(folder)
+    alone = not (folder / JOURNAL).is_file() and (folder / PARQUET).is_file()
+    return EarlierAttempts(header=header, points=points_apart(folder) if alone else read_journal(folder / JOURNAL))
