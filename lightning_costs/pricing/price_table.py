@@ -89,9 +89,9 @@ class PriceRow:
         """Whether it is the price of a device, by the name that the device reports."""
         return canonical_device_name(self.gpu).casefold() == canonical_device_name(reported).casefold()
 
-    def age_days(self, today: Date | None = None) -> int:
+    def age_days(self) -> int:
         """Days since the figure was read."""
-        return ((today or Date.today()) - Date.fromisoformat(self.date)).days
+        return (Date.today() - Date.fromisoformat(self.date)).days
 
 
 def parse_price_rows(data: Iterable[Mapping[str, Any]]) -> tuple[PriceRow, ...]:

@@ -124,10 +124,10 @@ class Budget:
         """Whether somebody has to look, after so many steps at this moment."""
         return steps >= self.next_step or at_s >= self.next_s
 
-    def near_limit(self, totals: Mapping[str, Amount], most_steps: float = math.inf) -> bool:
+    def near_limit(self, totals: Mapping[str, Amount]) -> bool:
         """Whether a limit may be near, so that totals which lack a moment's readings will not do."""
         steps, seconds = self._room(totals)
-        return steps < min(most_steps, 2) or seconds < CLOSE_S
+        return steps < 2 or seconds < CLOSE_S
 
     def update(
         self, steps: int, at_s: float, totals: Mapping[str, Amount], *, most_steps: float = math.inf

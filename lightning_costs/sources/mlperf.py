@@ -212,15 +212,18 @@ def _run(
     amounts["total_s"] = [None if init is None or now is None else now - init for now in ends]
     costs = _costs(reading, [name for name in _COSTS if name != "tokens" or any(amounts[name])])
     reasons = {cost.declared.name: missing[cost.column] for cost in costs if cost.column in missing}
+    spent: dict[str, list[Amount]] = {}
     for cost in costs:
-        if (fall := first_decrease(amounts[cost.column])) is not None:
+        of_cost = amounts[cost.column]
+        if (fall := first_decrease(of_cost)) is not None:
             reasons[cost.declared.name] = f"{describe_decrease(cost.column, *fall[1:])} (in {place.name})"
-            amounts[cost.column] = [None] * len(points)
+            of_cost = [None] * len(points)
+        spent[cost.declared.name] = [None if amount is None else amount * cost.factor for amount in of_cost]
     metrics = list(dict.fromkeys(name for point in points for name in point if name.partition("/")[0] in QUALITY))
     reading.seen.columns |= dict.fromkeys(metrics)
     clocks = {cost.declared.name for cost in costs if cost.column.endswith("_s")}
     return make_imported_run(
-        _frame(points, {c.declared.name: [_times(a, c.factor) for a in amounts[c.column]] for c in costs}, metrics),
+        _frame(points, spent, metrics),
         costs,
         reading,
         run_id=who.name,
@@ -232,10 +235,6 @@ def _run(
         setup={"origin": "MLPerf log", **facts},
         group=who.group,
     )
-
-
-def _times(amount: Amount, factor: float) -> Amount:
-    return None if amount is None else amount * factor
 
 
 def _costs(reading: ReadOptions, names: Sequence[str]) -> list[CostColumn]:

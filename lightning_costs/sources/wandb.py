@@ -51,7 +51,8 @@ def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
         elif kind == "history":
             rows.append(record["history"].get("item") or {})
         elif kind == "stats":
-            events.append({**record["stats"]["item"], "_timestamp": _seconds(record["stats"]["timestamp"])})
+            at = datetime.fromisoformat(record["stats"]["timestamp"]).timestamp()
+            events.append({**record["stats"]["item"], "_timestamp": at})
         elif kind == "summary":
             summary |= record["summary"].get("update") or {}
         elif kind == "exit":
@@ -160,10 +161,6 @@ def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
     if energy is None:
         lacking["gpu_energy_j"] = f"{why}, and W&B's system metrics hold no power of a GPU"
     return replace(run, header={**run.header, "missing": {**lacking, **run.header["missing"]}, "methods": methods})
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def _named(row: Mapping[str, object], before: str) -> dict[str, object]:

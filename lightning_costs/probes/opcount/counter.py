@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Self, final
 
@@ -164,7 +164,7 @@ class StepOpCounter(OpCounting):
                 weights=self._module.parameters() if self._module is not None else (),
                 lifetimes=follows,
                 first_backward=calls.stop if calls is not None else None,
-                gathered=self._gathered(),
+                gathered=self._module.parameters if self._module is not None and in_shards(self._module) else None,
             )
             stack.enter_context(force_eager() if self._eager else nullcontext())
             stack.enter_context(calls or nullcontext())
@@ -228,9 +228,6 @@ class StepOpCounter(OpCounting):
         if gave_up:
             self._following = self._watch = None
         return gave_up
-
-    def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
-        return self._module.parameters if self._module is not None and in_shards(self._module) else None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
