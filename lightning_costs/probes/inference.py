@@ -53,7 +53,8 @@ def benchmark_inference(
 
     A copy of the module is run, so that what its forward pass changes of itself stays as it was, and random numbers go
     on as if nothing had run. Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly:
-    new shapes would compile for longer than the budget. A pass that has begun is not interrupted.
+    new shapes would compile for longer than the budget. A pass that has begun is not interrupted. Of `budget_s` about a
+    third is for one sample, half for the batch; `meter` gives joules since its last call.
     """
     began_s = time.perf_counter()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))

@@ -94,7 +94,7 @@ class RankReducer:
         return list(members.values())
 
     def owners(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> Iterator[_OfOwners]:
-        """By scope: its columns, its owners' readings, and whose they are."""
+        """By scope what owners read, of `readings` [ranks, columns], NaN where a rank has none, and who was `heard`."""
         for scope, columns, members in self._scopes:
             of_scope = readings[:, columns]
             if len(members) == len(self.places):

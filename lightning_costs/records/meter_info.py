@@ -41,7 +41,8 @@ class MeterInfo:
 def split_by_bucket(joules: float, seconds: Mapping[str, float], now: str) -> dict[str, float]:
     """A reading's energy over the accounts that the time since the reading before it went to, by their seconds.
 
-    Exact where the time went to one account; else as if the power had been the same in all of them.
+    Exact where the time went to one account; else as if the power had been the same in all of them. If no time passed,
+    the account of `now` gets it.
 
     Example:
         >>> split_by_bucket(6.0, {"train": 1.0, "data_wait": 1.0, "evaluate": 1.0}, now="train")

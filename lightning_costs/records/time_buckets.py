@@ -192,7 +192,7 @@ class TimeBuckets:
 
     @contextmanager
     def bucket(self, account: str, whose: str | None = None) -> Iterator[None]:
-        """Book what happens inside to `account`, also when it raises, and whatever it left open."""
+        """Book what happens inside to `account`, also when it raises; `whose` it is, `seconds_by_source` tells."""
         metered = account in METERED_BUCKETS
         if metered:
             self.notify_transition()

@@ -36,7 +36,11 @@ def make_imported_run(
     setup: Mapping[str, Any] | None = None,
     **header: Any,
 ) -> RunRecord:
-    """A run of foreign origin: its points, closed by one that holds the last totals, and a header."""
+    """A run of foreign origin: its points, closed by one that holds the last totals, and a header.
+
+    Points are rows of step, epoch, time, trigger, costs that are no statics, and metrics. `missing` says why a column
+    is; of others it is said here.
+    """
     declared = {cost.declared.name: dict(_declaration_row(cost.declared)) for cost in costs}
     taken = {*OWN, *declared}
     metrics = [column for column in points.columns if column not in taken]

@@ -24,14 +24,22 @@ _log = logging.getLogger("lightning_costs")
 
 @final
 class WandbRunAdapter:
-    """A W&B run that is logged to without Lightning, as one among its loggers."""
+    """A W&B run that is logged to without Lightning, as one among its loggers.
+
+    Args:
+        run: As `wandb.init` returns it.
+    """
 
     def __init__(self, run: Any) -> None:
         self.experiment = run
 
 
 def check_log(log: str) -> None:
-    """Refuse what is none of `Log`."""
+    """Refuse what is none of `LoggedRun`.
+
+    Raises:
+        ValueError: With those that there are.
+    """
     if log not in get_args(Log):
         raise ValueError(f"log must be 'complete', 'headline' or 'none', got {log!r}")
 
@@ -101,6 +109,13 @@ def begin_run(
     """Tell a W&B run about the cost columns, hidden but for the headline, and what was measured on into its config.
 
     No `summary=` is given: W&B would keep a dict of the number instead of its last value.
+
+    Args:
+        run: As `wandb.init` returns it.
+        declarations: Declarations by column name.
+        header: The run's header; setup, tariff, metric and targets are taken from it.
+        prefix: What stands before the names of columns.
+        step_metric: The column that they are drawn against at first; W&B's own step where there is none.
     """
     if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
         _log.warning(

@@ -81,6 +81,9 @@ class MemorySink:
 class Sinks:
     """Several sinks as one that never raises.
 
+    Args:
+        sinks: In the order in which they are called.
+
     Raises:
         ValueError: For what is no sink.
     """

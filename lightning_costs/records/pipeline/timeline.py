@@ -75,6 +75,7 @@ def stage_timeline(
     """A stage's step as plain data that JSON can hold, in microseconds, small enough to send (under 64 KiB).
 
     Where there are too many intervals, sends and receives are left out first, then the last ones; `cut` says so.
+    `chunks` are the model's parts that the stage holds, numbered as a micro-batch passes them; `began` is Unix time.
     """
     kept = list(intervals)
     if len(kept) > MOST_INTERVALS:
@@ -100,7 +101,8 @@ def stage_timeline(
 def merge_timelines(lanes: Iterable[Lane]) -> dict[str, Any] | None:
     """Lanes of one replica's stages as one picture's data: all on the clock of the first stage, whose step begins at 0.
 
-    Of several replicas the one of the lowest rank is taken, of several steps the latest that most lanes are of.
+    Of several replicas the one of the lowest rank is taken, of several steps the latest that most lanes are of. None of
+    no lanes.
     """
     heard = sorted(lanes, key=lambda each: each["rank"])
     if not heard:

@@ -71,7 +71,8 @@ def slurm_restart_count() -> int | None:
 def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
     """The run of an attempt that begins without a checkpoint.
 
-    Where the environment says that it continues a run, that run's folder is taken up again.
+    Where the environment says that it continues a run, that run's folder is taken up again, and held if this process
+    writes.
     """
     variable = next((v for v in (OURS, WANDB, SLURM) if os.environ.get(v)), None)
     if variable is None:

@@ -42,6 +42,11 @@ class RunWriter:
     """A run's folder, written by rank 0 alone.
 
     Where it cannot be written, that is said once; points wait, and are written when it can be written again.
+
+    Args:
+        path: The run's folder.
+        writes: Whether this process is the one that writes.
+        lock: The folder, held: while it is, a reader sees that its writer lives.
     """
 
     def __init__(self, path: Path, *, writes: bool, lock: FolderLock | Claim | None = None) -> None:
@@ -78,7 +83,11 @@ class RunWriter:
         self._written = dict(self._header)
 
     def append(self, point: CurvePoint) -> int:
-        """Add a point: by how many rows the journal grows, less than 1 if earlier points had to go for it."""
+        """Add a point to the journal.
+
+        Returns:
+            By how many rows the journal grows: less than one where earlier points had to go while they waited.
+        """
         if not self._writes:
             return 1
         if self._failed_s is None:
@@ -93,9 +102,15 @@ class RunWriter:
         self._try(self._folder.flush)
 
     def close(self, header: Mapping[str, Any], *, metrics: list[str], hurry: bool = False) -> RunRecord | None:
-        """Write the end of the run, without its table if somebody waits for an error (`hurry`).
+        """Write the end of the run.
 
-        Returns the run as a reader of its folder has it; None if it could not be written, or not by this process.
+        Args:
+            header: The run's.
+            metrics: Columns of its metrics.
+            hurry: Whether somebody waits for an error.
+
+        Returns:
+            The run, as a reader of its folder has it; None where it could not be written, or not by this process.
         """
         self._header = header
         table: list[bytes | None] = []
@@ -125,7 +140,12 @@ class RunWriter:
         return (self.path / JOURNAL).stat().st_size <= SHORT_BYTES
 
     def _try(self, write: Callable[[], object], *, now: bool = False) -> None:
-        """Write, or let it wait, unless `now` is the last time: a full disk must not kill a training."""
+        """Write, or let it wait: a full disk must not kill a training.
+
+        Args:
+            write: Writes.
+            now: Whether it is the last time, so that nothing waits for another.
+        """
         if not self._writes:
             return
         if self._failed_s is not None and not now and time.monotonic() - self._failed_s < RETRY_S:
