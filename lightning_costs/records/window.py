@@ -167,7 +167,6 @@ class Window:
             tokens=self._tokens,
             padding_tokens=self._padding,
             steady_s=self._steady_s,
-            steady_steps=len(self._step_times_s),
             steady_samples=self._steady_samples,
             steady_tokens=self._steady_tokens,
             step_times_s=tuple(self._step_times_s),

@@ -82,10 +82,6 @@ class StorageTracker:
         #: Where in `_events` a phase begins, or recomputation inside one ends.
         self._turns: list[tuple[int, Phase]] = []
 
-    def number(self, storage: torch.UntypedStorage) -> int | None:
-        """The number of a storage that is followed."""
-        return self._numbers.get(storage._cdata)
-
     def track(self, kind: Kind, tensors: Iterable[torch.Tensor]) -> None:
         """These tensors are of a kind. Storages not met before were there before the step."""
         for storage in storages(tensors):
