@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Self, final
 
 from lightning_costs.patching.patches import Patches
@@ -157,11 +157,7 @@ class Pipeline:
             return {}
         shape = self.shape
         facts: dict[str, Any] = {
-            "engine": shape.engine,
-            "schedule": shape.schedule,
-            "stages": shape.stages,
-            "microbatches": shape.microbatches,
-            "chunks": shape.chunks,
+            **asdict(shape),
             "convention": CONVENTION,
             "clock": "device events, read late" if self._clock == "device" else "the host's clock",
         }
