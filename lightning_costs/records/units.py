@@ -5,7 +5,18 @@ from __future__ import annotations
 #: Physical and monetary units, with what a person calls them.
 PHYSICAL = ("s", "j", "w", "bytes", "flop", "mac", "g", "usd", "fraction")
 #: Units that count things.
-COUNTS = ("params", "samples", "tokens", "steps", "batches", "epochs", "calls", "elements", "devices", "nodes")
+COUNTS = (
+    "params",
+    "samples",
+    "tokens",
+    "steps",
+    "batches",
+    "epochs",
+    "calls",
+    "elements",
+    "devices",
+    "nodes",
+)
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
 JOULE_PER_KWH = 3.6e6
