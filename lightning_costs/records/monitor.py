@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 def validate_monitor(monitor: str | None, mode: str | None) -> None:
-    """Refuse a metric without its direction, and a direction that is none."""
+    """Refuse a metric without its direction, and a direction that is none.
+
+    Raises:
+        ValueError: Says what to give.
+    """
     if mode not in (None, "max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
     if monitor is not None and mode is None:
