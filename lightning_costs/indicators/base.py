@@ -148,6 +148,28 @@ class FromSample(Measured, ABC):
         return float(amount)
 
 
+def rank_max(sibling: type[Measured], label: str) -> type[Measured]:
+    """The column `rank_max_<name>` beside a sibling's: the same reading, of the rank on which it is largest.
+
+    Args:
+        sibling: What is read.
+        label: For people.
+
+    Example:
+        >>> class HeldBytes(Measured):
+        ...     name, unit, kind, family, across = "held_bytes", "bytes", "gauge", "memory", "sum"
+        ...     def read(self, sample):
+        ...         return 5.0
+        >>> declared = rank_max(HeldBytes, "held, the fullest rank").declaration()
+        >>> declared.name, declared.across, declared.role
+        ('rank_max_held_bytes', 'max', 'diagnostic')
+    """
+    own = {"name": f"rank_max_{sibling.name}", "label": label, "scope": "rank", "across": "max"}
+    class_name = f"RankMax{sibling.__name__}"
+    about = {"__module__": sibling.__module__, "__qualname__": class_name, "__doc__": sibling.__doc__}
+    return type(class_name, (sibling,), {**own, **about, "role": "diagnostic", "headline": False})
+
+
 class Derived(Indicator, ABC):
     """A cost computed from the job's other columns and the tariff; missing where one of its needs is.
 
@@ -156,7 +178,7 @@ class Derived(Indicator, ABC):
             windows and computing from totals give the same.
         of_totals: Of a gauge: `of` gets the totals of the run so far in place of the window's amounts.
         priced: The counter is one of `lightning_costs.pricing.rates.PRICED`: a function of the run's totals and of the
-            tariffs that its attempts were under. `of` says whether it can be had; the book of the run tells it.
+            tariffs that its attempts were under. `of` says whether it can be had; the run computes it from totals.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

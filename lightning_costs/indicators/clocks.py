@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, FromSample, Measured
+from lightning_costs.indicators.base import Derived, FromSample, Measured, rank_max
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.records.samples import StepSample
@@ -87,18 +87,10 @@ class DataWaitS(FromSample):
     """Host seconds waiting for the next batch: a part of `train_s`."""
 
     name, unit, kind, family = "data_wait_s", "s", "counter", "time"
-    scope, across, role, label = "job", "rank0", "diagnostic", "waiting for data"
+    scope, across, role, label, field = "job", "rank0", "diagnostic", "waiting for data", "data_wait_s"
 
 
-@final
-class RankMaxDataWaitS(Measured):
-    """Host seconds waiting for the next batch, of the rank that waited most."""
-
-    name, unit, kind, family = "rank_max_data_wait_s", "s", "counter", "time"
-    across, role, label = "max", "diagnostic", "waiting for data, the worst rank"
-
-    def read(self, sample: StepSample) -> float:
-        return sample.data_wait_s
+RankMaxDataWaitS = rank_max(DataWaitS, "waiting for data, the worst rank")
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Measured, Ratio
+from lightning_costs.indicators.base import Measured, Ratio, rank_max
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import DeviceTimeline
 from lightning_costs.records.missing import Missing
@@ -130,16 +130,4 @@ class H2dS(Measured):
         return sample.h2d_s
 
 
-@final
-class RankMaxH2dS(Measured):
-    """Host seconds of handing batches to the device, of the rank that took longest."""
-
-    name, unit, kind, family = "rank_max_h2d_s", "s", "counter", "time"
-    across, role, label = "max", "diagnostic", "batch transfer, the worst rank"
-
-    def open(self, setting: ProbeContext) -> None:
-        self._own = H2dS()
-        self._own.open(setting)
-
-    def read(self, sample: StepSample) -> float:
-        return self._own.read(sample)
+RankMaxH2dS = rank_max(H2dS, "batch transfer, the worst rank")

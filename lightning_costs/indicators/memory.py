@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, final
 
-from lightning_costs.indicators.base import Measured
+from lightning_costs.indicators.base import Measured, rank_max
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.memory.host import rss_reader
 from lightning_costs.probes.memory.storage_tracker import Phase, StepMemory
@@ -15,11 +15,11 @@ from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, StepSample
 
 
-class _OnRank(Measured):
-    """Bytes on this rank, each storage once."""
+class _Held(Measured):
+    """Bytes on all ranks together, each storage once on its rank."""
 
     name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
-    fold, rate_limited = "max", True
+    fold, across, rate_limited = "max", "sum", True
 
     def open(self, setting: ProbeContext) -> None:
         self._memory = setting.probe(TensorMemory)
@@ -35,18 +35,6 @@ class _OnRank(Measured):
             raise Missing(self._memory.failed, warn=True)
         most: int | None = getattr(self._memory, peak)
         return None if most is None else float(most)
-
-
-class _Held(_OnRank):
-    """Bytes on all ranks together, each storage once on its rank."""
-
-    name, across = "held_bytes", "sum"
-
-
-class _Fullest(_OnRank):
-    """The same on the rank that holds most."""
-
-    name, across, role = "rank_max_held_bytes", "max", "diagnostic"
 
 
 @final
@@ -99,54 +87,11 @@ class OptPeakBytes(_Held):
         return self._most(sample, "opt_peak_bytes")
 
 
-@final
-class RankMaxParamBytes(_Fullest):
-    """Parameters on the rank that holds most of them."""
-
-    name, label = "rank_max_param_bytes", "memory of parameters, the fullest rank"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).param_bytes)
-
-
-@final
-class RankMaxGradBytes(_Fullest):
-    """Gradients, at most, on the rank that holds most of them."""
-
-    name, label = "rank_max_grad_bytes", "memory of gradients, the fullest rank"
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._most(sample, "grad_peak_bytes")
-
-
-@final
-class RankMaxMasterBytes(_Fullest):
-    """Master weights on the rank that holds most of them."""
-
-    name, label = "rank_max_master_bytes", "memory of master weights, the fullest rank"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).master_bytes)
-
-
-@final
-class RankMaxOptStateBytes(_Fullest):
-    """Optimizer state at rest on the rank that holds most of it."""
-
-    name, label = "rank_max_opt_state_bytes", "optimizer memory at rest, the fullest rank"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).opt_state_bytes)
-
-
-@final
-class RankMaxOptPeakBytes(_Fullest):
-    """Most optimizer memory at any moment of the watched steps, on the rank that holds most."""
-
-    name, label = "rank_max_opt_peak_bytes", "optimizer memory inside the step, the fullest rank"
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._most(sample, "opt_peak_bytes")
+RankMaxParamBytes = rank_max(ParamBytes, "memory of parameters, the fullest rank")
+RankMaxGradBytes = rank_max(GradBytes, "memory of gradients, the fullest rank")
+RankMaxMasterBytes = rank_max(MasterBytes, "memory of master weights, the fullest rank")
+RankMaxOptStateBytes = rank_max(OptStateBytes, "optimizer memory at rest, the fullest rank")
+RankMaxOptPeakBytes = rank_max(OptPeakBytes, "optimizer memory inside the step, the fullest rank")
 
 
 def counted_memory(census: StepOpCounter) -> StepMemory:

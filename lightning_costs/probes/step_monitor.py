@@ -45,10 +45,10 @@ class BatchVerdict(NamedTuple):
 
 @final
 class StepMonitor:
-    """Touches steps for the probes that an indicator asked for; the others cost nothing.
+    """Touches steps for the probes that an indicator asked for; the others cost nothing. Before `open` none is there.
 
     Args:
-        setting: Where and what is trained, its indicators opened.
+        setting: Where and what is trained.
         clock: Seconds, monotonic.
         every: Optimizer steps between two points.
         samples: Samples of a batch, given what its tensors tell; asked for the batches that are counted.
@@ -65,15 +65,14 @@ class StepMonitor:
         keep: bool = False,
     ) -> None:
         self._setting, self._clock, self._every, self._samples = setting, clock, every, samples
-        self._census = setting.attached(StepOpCounter)
-        self._evaluation = setting.attached(EvalOpCounter)
-        if self._census is not None:
-            self._census.keep_example = keep
-        self._memory = setting.attached(TensorMemory)
-        self._device_steps = setting.attached(DeviceTimeline)
-        self._pipeline = setting.attached(Pipeline)
+        self._keep = keep
+        self._census: StepOpCounter | None = None
+        self._evaluation: EvalOpCounter | None = None
+        self._memory: TensorMemory | None = None
+        self._device_steps: DeviceTimeline[Any] | None = None
+        self._pipeline: Pipeline | None = None
         #: Whether a device's own timeline is kept.
-        self.timing_device = self._device_steps is not None
+        self.timing_device = False
         self._look: batches.BatchInfo | None = None
         self._last: batches.BatchInfo | None = None
         self._signature: batches.Signature = ()
@@ -85,7 +84,7 @@ class StepMonitor:
         self._nodes = 0
         self._made: int | None = None
         #: How many parameters have a gradient; None where nothing is counted.
-        self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
+        self.gradients: Gradients | None = None
         self._watch_at = self._watched = 0
         self._watched_s = clock()
         #: Whether somebody looks inside the step in work: `sample_memory` is of use.
@@ -95,6 +94,20 @@ class StepMonitor:
         self._waited_s = 0.0
         self._graphs = compiled_graphs()
         self.done = 0
+
+    def open(self) -> None:
+        """Take the probes that indicators asked for when they opened."""
+        setting = self._setting
+        self._census = setting.attached(StepOpCounter)
+        self._evaluation = setting.attached(EvalOpCounter)
+        self._memory = setting.attached(TensorMemory)
+        self._device_steps = setting.attached(DeviceTimeline)
+        self._pipeline = setting.attached(Pipeline)
+        self.timing_device = self._device_steps is not None
+        if self._census is not None:
+            self._census.keep_example = self._keep
+            self.gradients = Gradients(setting.module) if setting.module is not None else None
+        self._graphs, self._watched_s = compiled_graphs(), self._clock()
 
     def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
