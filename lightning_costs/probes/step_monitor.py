@@ -155,11 +155,7 @@ class StepMonitor:
         return self._counted(census, self._key, self._samples(batch, look.samples))
 
     def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
-        """A batch is about to be evaluated; `loader` tells loaders of equal shapes apart.
-
-        Returns:
-            What to enter around it where it is to be counted.
-        """
+        """What to enter around a batch of evaluation that is to be counted; `loader` tells loaders apart."""
         if self._evaluation is None:
             return None
         return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
@@ -324,11 +320,7 @@ class StepMonitor:
         return excess_s
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
-        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference.
-
-        Args:
-            final: Whether the run is over.
-        """
+        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference."""
         facts: dict[str, Any] = {}
         if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
             facts["pipeline"] = pipeline
