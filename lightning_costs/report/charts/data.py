@@ -29,6 +29,7 @@ class Axis:
         static: Whether it has one value per run rather than a curve.
         positive: Whether it has any value that a logarithmic axis can show.
         factor: What amounts were divided by.
+        domain: The values that the axis shows; None for all.
     """
 
     field: str
@@ -37,6 +38,7 @@ class Axis:
     static: bool
     positive: bool
     factor: float = 1.0
+    domain: tuple[float, float] | None = None
 
     @property
     def title(self) -> str:
@@ -167,12 +169,20 @@ def downsample_evaluations(quality: Sequence[Amount], most: int) -> list[int]:
     return sorted(kept)
 
 
-def rows(data: ChartData, columns: Mapping[str, Column], fields: Sequence[str]) -> list[dict[str, object]]:
-    """Row by row, with the run's label beside its number: how a chart outside the page is given its data."""
-    keys = [key for key in ("r", "s", "m", "q", *fields) if key in columns]
+def rows(
+    identities: Sequence[Mapping[str, object]], columns: Mapping[str, Column], fields: Sequence[str]
+) -> list[dict[str, object]]:
+    """Row by row, with what says whose each is: how a chart outside the page is given its data.
+
+    Args:
+        identities: By run number, what a row says of the run (`RunStyle.identity`).
+        columns: `ChartData.curves` or `ChartData.finals`.
+        fields: Columns to take beside step, mark and quality.
+    """
+    keys = [key for key in ("s", "m", "q", *fields) if key in columns]
     return [
-        {"run": data.labels[int(values[0] or 0)], **dict(zip(keys, values, strict=True))}
-        for values in zip(*(columns[key] for key in keys), strict=True)
+        {**identities[int(run or 0)], **dict(zip(keys, values, strict=True))}
+        for run, *values in zip(columns["r"], *(columns[key] for key in keys), strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ import altair as alt
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.records.formatting import DisplayUnit, choose_unit, format_amount
 from lightning_costs.report.charts.data import rounded
-from lightning_costs.report.charts.quality import COLORS, DASHES, PADDING, cycle, styled, tooltip_of
+from lightning_costs.report.charts.look import PADDING, SHOWN, RunStyle, described, styled, tooltip_of
 from lightning_costs.report.tables.lifecycle import TOLD, available_columns, queries_text
 
 #: So many break-even numbers are marked, at most; and points of a line per power of ten.

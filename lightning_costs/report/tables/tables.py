@@ -105,6 +105,11 @@ def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | No
     return [name for *_, name in sorted(chosen)]
 
 
+def is_cost(row: Declaration) -> bool:
+    """Whether an indicator is spent or occupied; a rate or anything of which more is better is no cost."""
+    return row["better"] != "higher" and not row["unit"].endswith("_per_s")
+
+
 def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[TableSection]:
     """Final amounts of every run by family, in human units."""
     blocks: dict[str, list[TableRow]] = {}
