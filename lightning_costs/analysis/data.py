@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs.analysis.schema import (
+    Answer,
     Breakdown,
     Caution,
+    Contrasts,
     Curve,
     Declaration,
     Dominance,
@@ -65,6 +67,8 @@ class ComparisonData:
         curve: 'spent': costs are all that was spent. 'to_reach': work that restarts lost is left out of them.
         lifecycle: Training and queries together, always by all that training spent; at how many queries runs break
             even.
+        answer: Who is best, who is cheapest by which independent costs, and where these disagree.
+        contrasts: Every group against one: ratios of costs with intervals; None where runs were not grouped.
     """
 
     monitor: str
@@ -89,6 +93,8 @@ class ComparisonData:
     cautions: list[Caution]
     tariff: dict[str, Any] | None
     lifecycle: Lifecycle
+    answer: Answer
+    contrasts: Contrasts | None
     curve: CostCurve = "spent"
 
     @property

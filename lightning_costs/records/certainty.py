@@ -15,6 +15,8 @@ Certainty = Literal["exact", "estimated", "modelled"]
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
 _MODELS = {"model", "estimate", "constant"}
 _PARTS = {f"{part}_energy_j": part for part in COMPONENTS}
+#: Columns of the components of energy, each of which a meter, a model or a constant tells.
+MODELLED_PARTS = tuple(_PARTS)
 
 
 def certainty(header: Mapping[str, Any], name: str) -> Certainty:

@@ -22,6 +22,16 @@ UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) 
 JOULE_PER_KWH = 3.6e6
 
 
+def is_rate(unit: str) -> bool:
+    """Whether a column of this unit is a rate or share: it says how fast or how full, never how much.
+
+    Example:
+        >>> is_rate("flop_per_s"), is_rate("fraction"), is_rate("w"), is_rate("flop")
+        (True, True, True, False)
+    """
+    return unit.endswith("_per_s") or unit in ("fraction", "w")
+
+
 def validate_column_name(name: str, unit: str) -> None:
     """Refuse a quantity whose name does not end in its unit.
 
