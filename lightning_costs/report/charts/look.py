@@ -11,6 +11,9 @@ import altair as alt
 
 from lightning_costs.report.charts.data import Axis
 
+#: The version of Vega-Lite that Altair writes for.
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
 T = TypeVar("T")
 
 #: Okabe and Ito 2008, 'Color Universal Design', with wine (Tol's 'muted') for yellow, which a white page swallows.
@@ -36,7 +39,8 @@ class RunStyle:
     """
 
     def __init__(self, labels: Sequence[str], groups: Mapping[str, str] | None = None, *, page: bool = False) -> None:
-        of = groups or {}
+        of = dict(groups or {})
+        self.groups = of
         self.labels = list(labels)
         self.grouped = bool(of)
         self.names = list(dict.fromkeys(of.get(label, label) for label in labels))
@@ -87,9 +91,12 @@ def cycle(values: Sequence[T], count: int) -> list[T]:
     return [values[index % len(values)] for index in range(count)]
 
 
-def run_legend(symbol: str = "circle", orient: Literal["right", "top"] = "right") -> alt.Legend:
-    """The legend of a chart outside the page."""
-    return alt.Legend(title=None, labelLimit=260, symbolType=symbol, symbolOpacity=1, orient=orient)
+def run_legend(symbol: str = "circle", orient: Literal["right", "top"] | None = None) -> alt.Legend:
+    """The legend of a chart outside the page, where the chart's configuration has it if `orient` does not say."""
+    legend = alt.Legend(title=None, labelLimit=260, symbolType=symbol, symbolOpacity=1)
+    if orient is not None:
+        legend.orient = orient
+    return legend
 
 
 def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
