@@ -13,7 +13,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import AnswerCost
 from lightning_costs.records.certainty import noted
 from lightning_costs.records.formatting import format_amount
-from lightning_costs.report.charts.data import single_line
+from lightning_costs.report.charts.data import share_text, single_line
 from lightning_costs.report.charts.fit import group_of_runs
 from lightning_costs.report.charts.look import TEXT, RunStyle, styled, tooltip_of
 from lightning_costs.report.charts.selection import select_runs
@@ -118,18 +118,6 @@ def _bare(text: str, unit: str) -> str:
     return text.removesuffix(f" {unit}") if len(unit) > 1 else text
 
 
-def share_text(share: float) -> str:
-    """How much of an amount comes from a model or a constant.
-
-    Example:
-        >>> share_text(1.0), share_text(0.167), share_text(0.001)
-        ('modelled', '17 % modelled', '<1 % modelled')
-    """
-    if share > 0.995:
-        return "modelled"
-    return f"{'<1' if share < 0.01 else f'{100 * share:.0f}'} % modelled"
-
-
 def shown_names(cmp: ComparisonData, most: int = MOST_LINES) -> list[str]:
     """Who has a line: all if they are few, else those best in quality or cheapest by a cost, best quality first."""
     labels = cmp.answer["labels"]
@@ -151,7 +139,7 @@ def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | N
     if len(columns) < 2 or len(names) < 2:
         return None
     phone = width < _PHONE
-    side = min(9 + 7.2 * max(len(single_line(name, 18)) for name in names), 66 if phone else 132)
+    side = min(12 + 8 * max(len(single_line(name, 18)) for name in names), 70 if phone else 140)
     gap = (width - 2 * side - 34) / max(1, len(columns) - 1)
     row = min(_MOST_ROW, max(_LEAST_ROW, (_SHORT if phone else _TALL) / len(names)))
     narrow = gap < _NARROW
@@ -164,7 +152,9 @@ def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | N
         ]
     )
     x = alt.X("i:Q", axis=None, scale=alt.Scale(domain=[0, len(columns) - 1], nice=False, zero=False))
-    y = alt.Y("slot:Q", axis=None, scale=alt.Scale(domain=[0.5, len(names) + 0.5], reverse=True, nice=False, zero=False))
+    y = alt.Y(
+        "slot:Q", axis=None, scale=alt.Scale(domain=[0.5, len(names) + 0.5], reverse=True, nice=False, zero=False)
+    )
     color = alt.Color("who:N", scale=_colors(look, names), legend=None)
     base = alt.Chart(data).encode(x=x, y=y)
     rules = alt.Chart(heads).mark_rule(color="#e9edf2", strokeWidth=1, aria=False).encode(x=x)
@@ -239,7 +229,9 @@ def _rows(columns: Sequence[RankColumn], names: Sequence[str]) -> list[dict[str,
         for name in names:
             rank = column.ranks[name]
             tied = rank is not None and sum(column.ranks[other] == rank for other in names) > 1
-            first = 1 + sum(1 for value in column.ranks.values() if value is not None and rank is not None and value < rank)
+            first = 1 + sum(
+                1 for value in column.ranks.values() if value is not None and rank is not None and value < rank
+            )
             text = "" if rank is None else f"{first}{'=' if tied and first < 10 else ''}"
             star = " ★" if column.winner == name else ""
             rows.append(
@@ -259,7 +251,7 @@ def _rows(columns: Sequence[RankColumn], names: Sequence[str]) -> list[dict[str,
 
 def _head(column: RankColumn, gap: float) -> str:
     if gap < _NARROW:
-        return single_line(column.head, 18)
+        return single_line(column.head, 15)
     fits = max(9, int(gap / 7))
     return "\n".join([*textwrap.wrap(column.head, fits)[:2], *textwrap.wrap(column.basis, fits)[:2]])
 

@@ -127,9 +127,7 @@ def part_chart(
             .encode(
                 x="mid:Q",
                 text="n:N",
-                color=alt.condition(
-                    f"indexof({light}, datum.c) >= 0", alt.value("#1f2933"), alt.value("white")
-                ),
+                color=alt.condition(f"indexof({light}, datum.c) >= 0", alt.value("#1f2933"), alt.value("white")),
             )
         )
         layers = [bars, numbers]

@@ -243,4 +243,6 @@ def _fitting(picture: alt.LayerChart, width: int) -> alt.LayerChart:
 
 def _legended(picture: alt.LayerChart, width: int) -> alt.LayerChart:
     columns = 4 if width >= _ROOMY else 2
-    return styled(picture).configure_legend(labelFontSize=TEXT, orient="top", columns=columns, labelLimit=width // columns)
+    return styled(picture).configure_legend(
+        labelFontSize=TEXT, orient="top", columns=columns, labelLimit=width // columns
+    )

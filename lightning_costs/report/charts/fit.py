@@ -98,8 +98,6 @@ def band(lines: Sequence[Line]) -> list[BandPoint]:
     grids = [[x for x, _ in line] for line in lines]
     found = []
     for at in evenly_spaced_indices(len(costs), _POINTS):
-        values = [
-            line[bisect.bisect_right(grid, costs[at]) - 1][1] for line, grid in zip(lines, grids, strict=True)
-        ]
+        values = [line[bisect.bisect_right(grid, costs[at]) - 1][1] for line, grid in zip(lines, grids, strict=True)]
         found.append(BandPoint(costs[at], min(values), median(values), max(values)))
     return found

@@ -23,6 +23,7 @@ _ROW = 24
 #: Ratios beyond these are drawn at the edge.
 _FURTHEST = 20.0
 _PHONE = 480
+_TICKS = (0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 5, 10, 20)
 
 
 class RatioLine(NamedTuple):
@@ -129,7 +130,13 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
             place += 0.85
             last = (line.label, line.at)
         median = line.ratio["median"] or math.inf
-        row = {"y": place, "who": line.group, "name": single_line(line.group, 18), "text": line.text, "verdict": line.verdict}
+        row = {
+            "y": place,
+            "who": line.group,
+            "name": single_line(line.group, 18),
+            "text": line.text,
+            "verdict": line.verdict,
+        }
         if math.isfinite(median):
             known = line.ratio["low"] is not None and line.ratio["high"] is not None
             row |= {
@@ -148,13 +155,13 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
     for row in rows:
         if "x" in row:  # an interval that is open at an end is drawn to the edge
             row |= {"from": max(row["low"], 1 / span), "upto": min(row["high"], span)}
-    left, right = 9 + 7.2 * max(len(str(row["name"])) for row in rows), 0 if phone else 250
+    left, right = 12 + 8 * max(len(str(row["name"])) for row in rows), 0 if phone else 250
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-0.6, place - 0.4], reverse=True, nice=False, zero=False))
     x = alt.X(
         "x:Q",
         title=f"times the cost of {single_line(cmp.contrasts['reference'], 30)}\u200b",
         scale=alt.Scale(type="log", domain=[1 / span, span], nice=False),
-        axis=alt.Axis(format=",.3~r", tickCount=5, grid=True, labelOverlap="greedy"),
+        axis=alt.Axis(format=",.3~r", values=[tick for tick in _TICKS if 1 / span <= tick <= span], grid=True),
     )
     color = alt.Color("who:N", scale=colors, legend=None)
     base = alt.Chart(alt.InlineData(values=rows)).encode(y=y)

@@ -104,10 +104,11 @@ def sweep_chart(
     elif log:
         base = base.transform_filter("datum.y > 0")
     lines = base.mark_line(
-        strokeWidth=1.5 if look.grouped else 2, opacity=0.6 if look.grouped else 1, interpolate="step-before", aria=False
-    ).encode(
-        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=legend), detail="r:N", order=alt.Order("x:Q")
-    )
+        strokeWidth=1.5 if look.grouped else 2,
+        opacity=0.6 if look.grouped else 1,
+        interpolate="step-before",
+        aria=False,
+    ).encode(strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=legend), detail="r:N", order=alt.Order("x:Q"))
     if page:
         near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
         points = (

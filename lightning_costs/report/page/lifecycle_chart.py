@@ -49,9 +49,7 @@ def _decades(cmp: ComparisonData) -> int:
     return next((power for power in range(9, 15) if furthest < 10 ** (power - 0.5)), 15)
 
 
-def _marks(
-    look: RunStyle, cmp: ComparisonData, name: str, shown: DisplayUnit, most: float
-) -> list[dict[str, object]]:
+def _marks(look: RunStyle, cmp: ComparisonData, name: str, shown: DisplayUnit, most: float) -> list[dict[str, object]]:
     """The pairs that break even within the axis, those with the fewest queries first."""
     even = [(pair["queries"] or 0.0, pair["cost"] or 0.0, pair) for pair in cmp.lifecycle["pairs"]]
     on_axis = [one for one in even if one[2]["column"] == name and 1 <= one[0] <= most and one[1] > 0]

@@ -260,10 +260,10 @@
   };
   idle(rest);
 
-  // On paper nothing is a click away: what holds a chart is open, and drawn before the page is laid out.
+  // On paper no chart is a click away: what holds one is open, and drawn before the page is laid out; so are reasons.
   const opened = new Set();
   window.addEventListener("beforeprint", () => {
-    for (const fold of document.querySelectorAll("details.drawer:not([open])")) {
+    for (const fold of document.querySelectorAll("details.drawer:not([open]):has(.chart), #missing:not([open])")) {
       fold.open = true;
       opened.add(fold);
     }

@@ -96,7 +96,6 @@ def page(cmp: ComparisonData) -> str:
     csv = runs_csv(cmp)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
-    headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(
         autoescape=True,
@@ -114,9 +113,7 @@ def page(cmp: ComparisonData) -> str:
         policy=content_security_policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
-        data=script_json(
-            page_data(cmp, drawn, data, look, themes, [cost.name for cost in costs if cost.curve], csv)
-        ),
+        data=script_json(page_data(cmp, drawn, data, look, themes, [cost.name for cost in costs if cost.curve], csv)),
         metric=single_line(cmp.monitor),
         answer=answer_table(cmp),
         pictures=answer_pictures(cmp),
@@ -143,7 +140,7 @@ def page(cmp: ComparisonData) -> str:
         dominance=dominance_sentences(cmp),
         bumps=bumps,
         rank_tables={basis: rank_orders(drawn, basis, everything) for basis in bumps},
-        matrix=rank_matrix(cmp, headline),
+        matrix=rank_matrix(cmp, bump_names(cmp)),
         matrix_of_all=rank_matrix(cmp, everything),
         flips=flip_lines(cmp, bump_names(cmp)),
         families=family_lines(cmp) if len(cmp.runs) > 1 else [],

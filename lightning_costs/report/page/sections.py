@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import NamedTuple
 
@@ -13,8 +14,9 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.records.certainty import noted
 from lightning_costs.records.formatting import list_words
 from lightning_costs.records.printable import printable_data
-from lightning_costs.report.charts.answer import answer_columns, answer_figure, differing_costs, share_text
-from lightning_costs.report.charts.data import ChartData
+from lightning_costs.report.charts.answer import answer_columns, answer_figure, differing_costs
+from lightning_costs.report.charts.data import ChartData, share_text
+from lightning_costs.report.charts.fit import quality_domain
 from lightning_costs.report.charts.look import VEGA_LITE
 from lightning_costs.report.charts.ratios import ratio_figure
 from lightning_costs.report.charts.target_sweep import describe_ranges
@@ -22,6 +24,8 @@ from lightning_costs.report.tables.tables import ordered_names
 
 #: The widths that figures of the first screen are drawn for: a desktop's and a phone's.
 _WIDE, _PHONE = 740, 346
+#: A range of targets below this share of the quality axis is left out of the words beside a cost.
+_NARROW = 0.03
 
 
 class CostSection(NamedTuple):
@@ -63,7 +67,7 @@ class MissingReason(NamedTuple):
 
 def cost_sections(cmp: ComparisonData, data: ChartData) -> list[CostSection]:
     """The independent costs by which runs differ, in the answer's order; of what has no answer, headline costs."""
-    targets = cmp.sweep["targets"]
+    seen = quality_domain(cmp)
     found = []
     for cost in differing_costs(cmp):
         name, share = cost["column"], cost["modelled_share"]
@@ -76,12 +80,26 @@ def cost_sections(cmp: ComparisonData, data: ChartData) -> list[CostSection]:
                 label=noted(cost["label"], 1.0, "modelled" if modelled else "exact"),
                 share=share_text(share) if modelled and share is not None else "",
                 alike=[cmp.indicators[other]["label"] for other in cost["columns"][1:]],
-                ranges=describe_ranges(cmp.sweep["winners"].get(name, ()), targets),
-                curve=not data.axes[name].static,
+                ranges=_ranges(cmp, name, seen),
+                curve=cmp.indicators[name]["kind"] == "counter" and not data.axes[name].static,
                 front=bool(cmp.fronts.get(name)),
             )
         )
     return found
+
+
+def _ranges(cmp: ComparisonData, name: str, seen: tuple[float, float] | None) -> str:
+    """Who needs least for which of the targets that the quality axis shows, without the narrowest ranges."""
+    low, high = seen or (-math.inf, math.inf)
+    winners = cmp.sweep["group_winners" if cmp.answer["by"] == "group" else "winners"]
+    least = _NARROW * (high - low) if seen else 0.0
+    rows = [
+        row
+        for row in winners.get(name, ())
+        if low <= row["upto"] <= high
+        and abs(row["upto"] - (row["first"] if row["after"] is None else row["after"])) >= least
+    ]
+    return describe_ranges(rows, cmp.sweep["targets"], most=4)
 
 
 def tied_costs(cmp: ComparisonData) -> str:
@@ -126,6 +144,7 @@ def missing_reasons(cmp: ComparisonData) -> list[MissingReason]:
             if run["final"].get(name) is not None:
                 continue
             why = run["missing"].get(name, "") or "no reason was recorded"
+            why = re.sub(r"^(needs \w+: )+", "", why)
             kind = re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", why)
             _, labels, runs = reasons.setdefault(kind, (why, {}, {}))
             labels[cmp.indicators[name]["label"]] = None

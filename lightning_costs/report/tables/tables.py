@@ -10,7 +10,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
 from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair, RunRow, Spread, TargetRow
 from lightning_costs.analysis.summary import FAMILIES
-from lightning_costs.records.certainty import amount_text
+from lightning_costs.records.certainty import Certainty, amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
 from lightning_costs.records.units import is_rate
 
@@ -286,11 +286,13 @@ def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> TableRow:
     if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
         won = []  # where all tie, nobody leads: a CPU's GPU energy is 0 in every run
     cells = []
-    for label in cmp.labels:
+    for run in cmp.runs:
+        label = run["label"]
         spend = row["costs"][name][label]
+        kind: Certainty = "modelled" if spend["reached"] and run["certainty"].get(name) == "modelled" else "exact"
         cells.append(
             Cell(
-                spend_text(spend, declared["unit"]),
+                noted(spend_text(spend, declared["unit"]), spend["cost"], kind),
                 _bracket(spend, declared["unit"]),
                 best=label in won,
                 missing=not spend["reached"] or spend["cost"] is None,
