@@ -9,15 +9,17 @@ HOSTILE = "a['b'].c\"]\\</script><img src=x onerror=alert(1)>\n'" + "long " * 60
 
 @contextmanager
 def opened(browser, path, width=1280, **options):
-    """The page, once its main chart is drawn; what it complained of and asked for is checked when it closes."""
+    """The page with its chart of any cost against any other; its complaints and requests are checked as it closes."""
     complaints, requests = [], []
-    tab = browser.new_page(viewport={"width": width, "height": 900}, **options)
+    tab = browser.new_page(viewport={"width": width, "height": options.pop("height", 900)}, **options)
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(path.as_uri())
     try:
+        tab.evaluate("document.getElementById('explore').open = true")
+        tab.locator("#main-chart").scroll_into_view_if_needed()
         tab.wait_for_selector("#main-chart[data-drawn]", timeout=240_000)
         yield tab
         assert complaints == []

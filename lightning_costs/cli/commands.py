@@ -453,7 +453,9 @@ def report(
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            chosen = [one.value for one in formats] if formats else ["pdf", "png"]
+            chosen: list[Literal["pdf", "svg", "png"]] = [
+                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
+            ]
             written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
             say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:

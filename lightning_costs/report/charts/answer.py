@@ -11,7 +11,7 @@ import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import AnswerCost
-from lightning_costs.records.certainty import noted
+from lightning_costs.records.certainty import Certainty, noted
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.report.charts.data import share_text, single_line
 from lightning_costs.report.charts.fit import group_of_runs
@@ -97,13 +97,16 @@ def _column(cmp: ComparisonData, cost: AnswerCost) -> RankColumn:
     words = [f"to {quality_text(cmp.answer['target'])}" if cost["basis"] == "target" else "at the end"]
     if modelled and share is not None:
         words.append(share_text(share))
+    kind: Certainty = "modelled" if modelled else "exact"
+    at_target = cost["basis"] == "target"
     texts = {
-        name: "never" if amount == math.inf and cost["basis"] == "target"
-        else noted(_bare(format_amount(amount, cost["unit"]), cost["unit"]), amount, "modelled" if modelled else "exact")
+        name: "never"
+        if at_target and amount == math.inf
+        else noted(_bare(format_amount(amount, cost["unit"]), cost["unit"]), amount, kind)
         for name, amount in cost["amounts"].items()
-    }  # fmt: skip
+    }
     return RankColumn(
-        head=noted(cost["label"], 1.0, "modelled" if modelled else "exact"),
+        head=noted(cost["label"], 1.0, kind),
         basis=", ".join(words),
         texts=texts,
         ranks=dict(cost["ranks"]),

@@ -100,7 +100,7 @@ def run_legend(symbol: str = "circle", orient: Literal["right", "top"] | None = 
 
 
 def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
-    """A quantitative channel with the axis's title, logarithmic where it can be, over the axis's domain if it has one."""
+    """A quantitative channel with the axis's title and domain, logarithmic where it can be."""
     scale = (
         alt.Scale(type="log", nice=False, padding=PADDING)
         if log and axis.positive

@@ -109,10 +109,8 @@ def _picture(
     static = any(axis.static for axis in axes)
     columns = data.finals if static else data.curves
     points = alt.InlineData(values=rows(identities(look), columns, [axis.field for axis in axes]))
-    if len(axes) > 1:
-        vertical = axes[1]
-    else:
-        vertical = data.best if static else replace(data.quality, domain=quality_domain(cmp))
+    quality = data.best if static else replace(data.quality, domain=quality_domain(cmp))
+    vertical = axes[1] if len(axes) > 1 else quality
     vertical = replace(vertical, domain=ylim or vertical.domain)
     if vertical.field == "q":
         axes[0] = fitted(axes[0], columns, vertical)

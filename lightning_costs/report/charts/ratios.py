@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import altair as alt
@@ -22,7 +24,12 @@ AT_END = "at the end"
 _ROW = 24
 #: Ratios beyond these are drawn at the edge.
 _FURTHEST = 20.0
+#: Ratios nearer to 1 than this do not make the axis narrower.
+_LEAST_SPAN = 1.15
+#: Below this width the figure has no words beside its marks.
 _PHONE = 480
+#: The most characters of a group's name.
+_LONGEST = 18
 _TICKS = (0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 5, 10, 20)
 
 
@@ -111,52 +118,19 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
         cmp: The comparison.
         width: Of the whole figure, in pixels.
     """
-    every = [line for line in ratio_lines(cmp) if line.ratio["median"] is not None]
-    # What a target cost is told by that; what no target has, at the end.
-    at_target = {line.column for line in every if line.at != AT_END}
-    lines = [line for line in every if (line.at != AT_END) == (line.column in at_target)]
-    if cmp.contrasts is None or not any(math.isfinite(line.ratio["median"] or math.inf) for line in lines):
+    lines = _drawn(cmp)
+    medians = [line.ratio["median"] for line in lines]
+    if cmp.contrasts is None or not any(value is not None and math.isfinite(value) for value in medians):
         return None
     phone = width < _PHONE
     look = RunStyle(select_runs(cmp), group_of_runs(cmp))
-    rows = []
-    place = 0.0
-    heads = []
-    last = None
-    for line in lines:
-        if (line.label, line.at) != last:
-            place += 0.5 if last is not None else 0
-            heads.append({"y": place, "head": f"{line.label} {line.at}"})
-            place += 0.85
-            last = (line.label, line.at)
-        median = line.ratio["median"] or math.inf
-        row = {
-            "y": place,
-            "who": line.group,
-            "name": single_line(line.group, 18),
-            "text": line.text,
-            "verdict": line.verdict,
-        }
-        if math.isfinite(median):
-            known = line.ratio["low"] is not None and line.ratio["high"] is not None
-            row |= {
-                "x": _clipped(median),
-                "low": _clipped(line.ratio["low"] if known else median),
-                "high": _clipped(line.ratio["high"] if known else median),
-            }
-        row["said"] = f"{line.group}, {line.label} {line.at}: {line.text}, {line.verdict}"
-        rows.append(row)
-        place += 1
-    names = [name for name in look.names if any(row["who"] == name for row in rows)]
+    span = _span(lines)
+    heads, rows, tall = _rows(lines, span)
+    names = [name for name in look.names if any(line.group == name for line in lines)]
     colors = alt.Scale(domain=names, range=[look.colors.range[look.names.index(name)] for name in names])
-    edges = [value for row in rows if "x" in row for value in (row["x"], row["low"], row["high"])]
-    inside = [value for value in edges if 1 / _FURTHEST < value < _FURTHEST]
-    span = 1.1 * max(1.15, *(max(value, 1 / value) for value in inside or edges))
-    for row in rows:
-        if "x" in row:  # an interval that is open at an end is drawn to the edge
-            row |= {"from": max(row["low"], 1 / span), "upto": min(row["high"], span)}
-    left, right = 12 + 8 * max(len(str(row["name"])) for row in rows), 0 if phone else 250
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-0.6, place - 0.4], reverse=True, nice=False, zero=False))
+    left = 12 + 8 * max(len(single_line(line.group, _LONGEST)) for line in lines)
+    right = 0 if phone else 250
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-0.6, tall - 0.4], reverse=True, nice=False, zero=False))
     x = alt.X(
         "x:Q",
         title=f"times the cost of {single_line(cmp.contrasts['reference'], 30)}\u200b",
@@ -169,7 +143,7 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
     one = alt.Chart(alt.InlineData(values=[{"x": 1}])).mark_rule(color="#52606d", strokeDash=[3, 3], aria=False)
     layers: list[alt.Chart] = [
         one.encode(x=x),
-        drawn.mark_rule(strokeWidth=2.5, aria=False).encode(x="from:Q", x2="upto:Q", color=color),
+        drawn.mark_rule(strokeWidth=2.5, aria=False).encode(x="low:Q", x2="high:Q", color=color),
         drawn.mark_point(filled=True, size=90, opacity=1, stroke="white", description=alt.ExprRef("datum.said")).encode(
             x=x, color=color
         ),
@@ -180,7 +154,7 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
         .mark_text(align="left", fontSize=TEXT, fontWeight=600, color="#1f2933", aria=False)
         .encode(y=y, x=alt.value(-left), text="head:N"),
         base.transform_filter("!isValid(datum.x)")
-        .mark_text(align="left", fontSize=TEXT, color="#52606d", dx=6, aria=False)
+        .mark_text(align="left", fontSize=TEXT, color="#52606d", dx=6, description=alt.ExprRef("datum.said"))
         .encode(x=alt.value(0), text="text:N"),
     ]
     if not phone:
@@ -189,7 +163,49 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
             .mark_text(align="left", fontSize=TEXT, color="#52606d", aria=False)
             .encode(x=alt.value(width - left - right + 10), text="words:N")
         )
-    return alt.layer(*layers).properties(width=round(width - left - right), height=round(_ROW * place))
+    return alt.layer(*layers).properties(width=round(width - left - right), height=round(_ROW * tall))
+
+
+def _drawn(cmp: ComparisonData) -> list[RatioLine]:
+    """What a target cost, and at the end what no target has."""
+    lines = [line for line in ratio_lines(cmp) if line.ratio["median"] is not None]
+    at_target = {line.column for line in lines if line.at != AT_END}
+    return [line for line in lines if (line.at != AT_END) == (line.column in at_target)]
+
+
+def _span(lines: Sequence[RatioLine]) -> float:
+    """The axis ends at this ratio and at its reciprocal; what lies beyond is drawn at the edge."""
+    known = [value for line in lines for key in ("median", "low", "high") if (value := line.ratio[key]) is not None]
+    inside = [max(value, 1 / value) for value in known if 1 / _FURTHEST < value < _FURTHEST]
+    return 1.1 * max(_LEAST_SPAN, *inside)
+
+
+def _rows(lines: Sequence[RatioLine], span: float) -> tuple[list[dict[str, object]], list[dict[str, object]], float]:
+    """Headings, a row per line of the figure, and the height of all in rows."""
+    heads: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
+    place = 0.0
+    for (label, at), group in itertools.groupby(lines, key=lambda line: (line.label, line.at)):
+        place += 0.5 if heads else 0.0
+        heads.append({"y": place, "head": f"{label} {at}"})
+        place += 0.85
+        for line in group:
+            row: dict[str, object] = {
+                "y": place,
+                "who": line.group,
+                "name": single_line(line.group, _LONGEST),
+                "text": line.text,
+                "verdict": line.verdict,
+                "said": f"{line.group}, {label} {at}: {line.text}, {line.verdict}",
+            }
+            median, low, high = line.ratio["median"], line.ratio["low"], line.ratio["high"]
+            if median is not None and math.isfinite(median):
+                known = low is not None and high is not None
+                ends = (low, high) if known else (median, median)
+                row |= dict(zip(("x", "low", "high"), (_within(value, span) for value in (median, *ends)), strict=True))
+            rows.append(row)
+            place += 1
+    return heads, rows, place
 
 
 def ratio_figure(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | None:
@@ -198,5 +214,5 @@ def ratio_figure(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | N
     return None if picture is None else styled(picture)
 
 
-def _clipped(value: float | None) -> float:
-    return 1.0 if value is None else min(_FURTHEST, max(1 / _FURTHEST, value))
+def _within(value: float | None, span: float) -> float:
+    return 1.0 if value is None else min(span, max(1 / span, value))

@@ -66,7 +66,7 @@ def _templates(look: RunStyle, mode: str) -> dict[str, object]:
     rows = alt.NamedData(name="rows")
     look = RunStyle(look.labels, look.groups, page=True)
     bare, banded = QualitySource(rows), QualitySource(rows, alt.NamedData(name="bands"))
-    found = {
+    return {
         "curve": _specification(layered_chart(look, _X, _Y, source=bare, log=False, lines=True, page=True)),
         "banded": _specification(layered_chart(look, _X, _Y, source=banded, log=False, lines=True, page=True)),
         "point": _specification(layered_chart(look, _X, _Y, source=bare, log=False, lines=False, page=True)),
@@ -83,7 +83,6 @@ def _templates(look: RunStyle, mode: str) -> dict[str, object]:
             )
         ),
     }
-    return found
 
 
 def _band(look: RunStyle, data: ChartData, name: str) -> list[list[float | None]]:

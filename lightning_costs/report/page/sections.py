@@ -7,6 +7,7 @@ import math
 import re
 from typing import NamedTuple
 
+import altair as alt
 import vl_convert
 from markupsafe import Markup
 
@@ -155,12 +156,12 @@ def missing_reasons(cmp: ComparisonData) -> list[MissingReason]:
     ]
 
 
-def _pictures(figures: list[tuple[str, object]]) -> list[tuple[str, Markup]]:
+def _pictures(figures: list[tuple[str, alt.LayerChart | None]]) -> list[tuple[str, Markup]]:
     found = []
     for shown, figure in figures:
         if figure is None:
             continue
-        spec = {**printable_data(figure.to_dict()), "background": "transparent"}  # type: ignore[attr-defined]
+        spec = {**printable_data(figure.to_dict()), "background": "transparent"}
         # Vega writes texts of users as text: `&`, `<` and quotes are escaped by it.
-        found.append((shown, Markup(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE))))  # noqa: S704
+        found.append((shown, Markup(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE))))
     return found
