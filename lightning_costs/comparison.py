@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import altair
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Comparison(ComparisonData):
     """Runs compared by quality and by every cost at once. `ComparisonData` says what it holds."""
 
@@ -116,6 +117,12 @@ class Comparison(ComparisonData):
         from lightning_costs.report.tables.csv_files import write_csv
 
         return write_csv(self, Path(folder))
+
+    def __str__(self) -> str:
+        """The answer: sentences, one table, cautions; as wide as the terminal."""
+        from lightning_costs.report.terminal.answer import answer_text
+
+        return answer_text(self, shutil.get_terminal_size().columns).rstrip("\n")
 
     def _repr_html_(self) -> str:
         from lightning_costs.report.tables.notebook import comparison_html

@@ -12,7 +12,7 @@ from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper
 from lightning_costs.analysis.schema import Answer, AnswerCost, Declaration, RunRow, TargetRow
 from lightning_costs.analysis.seeds import median
-from lightning_costs.records.certainty import MODELLED_PARTS
+from lightning_costs.records.certainty import ENERGY_PARTS, is_of_energy
 from lightning_costs.records.samples import Amount
 from lightning_costs.records.units import is_rate
 
@@ -60,11 +60,15 @@ def answer(
 def hardest_shared_target(targets: Sequence[TargetRow], members: Mapping[str, Sequence[str]]) -> TargetRow | None:
     """The hardest target that at least two groups reach by the median of their runs; None without one."""
     for row in reversed(targets):
-        reached = set(row["reached"])
-        medians = [median([1.0 if label in reached else math.inf for label in labels]) for labels in members.values()]
-        if medians.count(1.0) > 1:
+        if sum(reaches(row, labels) for labels in members.values()) > 1:
             return row
     return None
+
+
+def reaches(target: TargetRow, labels: Sequence[str]) -> bool:
+    """Whether a group reaches a target by the median of its runs."""
+    reached = set(target["reached"])
+    return median([1.0 if label in reached else math.inf for label in labels]) == 1.0
 
 
 def _independent(runs: GroupedRuns, target: TargetRow | None, labels: Sequence[str]) -> list[list[str]]:
@@ -82,7 +86,8 @@ def _independent(runs: GroupedRuns, target: TargetRow | None, labels: Sequence[s
     found = []
     for family in sorted(families, key=lambda family: _ORDER.index(family) if family in _ORDER else len(_ORDER)):
         columns = families[family]
-        amounts = {name: [_amounts(runs, name, target)[label] for label in labels] for name in columns}
+        by_label = {name: _amounts(runs, name, target) for name in columns}
+        amounts = {name: [of[label] for label in labels] for name, of in by_label.items()}
         first = min(columns, key=lambda name: (amounts[name].count(None), _preference(name, runs.declared[name])))
         alike = [name for name in columns if name != first and _cannot_disagree(amounts[name], amounts[first])]
         found.append([first, *alike])
@@ -112,8 +117,10 @@ def _cost(
     column = columns[0]
     declared = runs.declared[column]
     at_target = target is not None and column in target["costs"]
-    amounts = {label: _amounts(runs, column, target)[label] for label in labels}
-    known = [amounts[label] if quality[label] is not None else None for label in labels]
+    by_label = _amounts(runs, column, target)
+    amounts = {label: by_label[label] for label in labels}
+    reached = {label: target is None or reaches(target, runs.members[label]) for label in labels}
+    known = [amounts[label] if reached[label] and quality[label] is not None else None for label in labels]
     ranked = average_ranks(
         [
             None if value is None or not math.isfinite(value) else value
@@ -154,9 +161,9 @@ def _modelled_share(row: RunRow, column: str) -> float | None:
     """The share of a run's amount that comes from a model or a constant: of energy, by its components."""
     if row["certainty"].get(column) != "modelled":
         return None
-    parts = {name: amount for name in MODELLED_PARTS if (amount := row["final"].get(name)) is not None}
+    parts = {name: amount for name in ENERGY_PARTS if (amount := row["final"].get(name)) is not None}
     total = sum(parts.values())
-    if column in parts or not total:
+    if column in parts or not is_of_energy(column) or not total:
         return 1.0
     return sum(amount for name, amount in parts.items() if row["certainty"].get(name) == "modelled") / total
 

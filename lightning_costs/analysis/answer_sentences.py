@@ -10,12 +10,13 @@ from typing import NamedTuple
 from lightning_costs.analysis.contrasts import GroupedRuns, cost_verdict
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.paired import excludes, ratio
-from lightning_costs.analysis.schema import Answer, AnswerCost, Spread, TargetRow
+from lightning_costs.analysis.schema import TOLERANCE, Answer, AnswerCost, Spread, TargetRow
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import format_number, list_words
 
 #: So many labels are named in a sentence.
 _MOST = 4
+_ALL = {2: "both"}
 
 
 class _Flip(NamedTuple):
@@ -55,12 +56,12 @@ def _best(found: Answer, metric: Metric, runs: GroupedRuns, rated: Sequence[str]
     if len(best) > 1 or len(rated) < 2:
         return f"{text}."
     if found["by"] == "run":
-        return f"{text} (one run each: too few to say whether it is better)."
+        return f"{text}."
     close = [label for label in rated[1:] if not excludes(runs.quality_difference(metric.mode, best[0], label), 0.0)]
     if not close:
         return f"{text}: better than every other by more than noise."
     gap = runs.quality_difference(metric.mode, best[0], close[0])
-    return f"{text}; whether it is better than {_named(close)} is undecided ({_interval(gap, signed=True)})."
+    return f"{text}; whether it is better than {_named(close)} is undecided (by {_interval(gap, signed=True)})."
 
 
 def _cheapest(found: Answer, metric: Metric) -> str:
@@ -68,20 +69,22 @@ def _cheapest(found: Answer, metric: Metric) -> str:
     won: dict[str, list[str]] = {}
     for cost in found["costs"]:
         if cost["winner"] is not None:
-            won.setdefault(cost["winner"], []).append(cost["label"])
+            unsure = " (undecided)" if cost["undecided"] and found["by"] == "group" else ""
+            won.setdefault(cost["winner"], []).append(f"{cost['label']}{unsure}")
     where = "At the end of training" if found["target"] is None else f"To reach {metric.monitor} {found['target']:.4g}"
     if found["target"] is None:
         where += ", as no two reach a common target"
     if not won:
         return f"{where}, no cost has a single cheapest {found['by']}."
     leads = sorted(won.items(), key=lambda item: -len(item[1]))
-    if len(leads) == 1 and _complete(found, leads[0][0]):
-        count = len(leads[0][1])
-        every = f"all {count} independent costs that differ" if count > 1 else "the one cost that differs"
+    differing = [cost for cost in found["costs"] if _differs(cost)]
+    if len(leads) == 1 and len(leads[0][1]) == len(differing) and _complete(found, leads[0][0]):
+        count = len(differing)
+        every = "the one cost that differs" if count == 1 else f"{_ALL.get(count, f'all {count}')} costs that differ"
         text = f"{where}, {quote(leads[0][0], 30)} is cheapest by {every} ({list_words(leads[0][1])})"
     else:
         clauses = [f"{quote(label, 30)} by {list_words(costs)}" for label, costs in leads]
-        text = f"{where}, the cheapest is {list_words(clauses, mark=';')}"
+        text = f"{where}, the cheapest is {'; '.join(clauses)}"
     never = [
         label
         for label in found["labels"]
@@ -94,10 +97,14 @@ def _cheapest(found: Answer, metric: Metric) -> str:
 
 def _disagreement(found: Answer, target: TargetRow | None, runs: GroupedRuns) -> str:
     """The clearest disagreement of two costs about two labels, and whether it is more than noise."""
-    flips = _flips(found)
+    all_flips = _flips(found)
+    flips = [flip for flip in all_flips if flip.size[1] >= math.log(1 + TOLERANCE)]
     if not flips:
-        differ = any(cost["winner"] is not None for cost in found["costs"])
-        return "No two costs disagree about the cheapest." if differ else "No cost tells them apart."
+        differ = any(_differs(cost) for cost in found["costs"])
+        text = "No two costs disagree about the cheapest" if differ else "No cost tells them apart"
+        text += f" by more than {100 * TOLERANCE:.0f} %" if all_flips else ""
+        few = "; one run each is too few to say whether that is more than noise"
+        return f"{text}{few if found['by'] == 'run' and differ else ''}."
     if found["by"] == "run":
         return f"{_flip_text(flips[0], None)}; one run each is too few to say whether that is more than noise."
     for flip in flips:
@@ -109,7 +116,7 @@ def _disagreement(found: Answer, target: TargetRow | None, runs: GroupedRuns) ->
 
 def _flips(found: Answer) -> list[_Flip]:
     """Disagreements about who is cheapest by a cost, those of two winners first, then by size."""
-    costs = [cost for cost in found["costs"] if len(set(cost["ranks"].values()) - {None}) > 1]
+    costs = [cost for cost in found["costs"] if _differs(cost)]
     flips = []
     for first, second in combinations(costs, 2):
         leading = dict.fromkeys(str(cost["winner"]) for cost in (first, second) if cost["winner"] is not None)
@@ -141,6 +148,8 @@ def _flip_text(flip: _Flip, ratios: tuple[Spread, Spread] | None) -> str:
     for place, cost in enumerate((flip.first, flip.second)):
         a, b = cost["amounts"][flip.one], cost["amounts"][flip.two]
         times = None if a is None or b is None else ratio(a, b)
+        if times and (times > 1) == (place == 0):  # more of it is better: the first is what `one` is cheaper by
+            times = 1 / times
         shares.append(_interval(ratios[place]) if ratios else "unknown" if times is None else format_number(times))
     return (
         f"Costs disagree: {quote(flip.one, 30)} costs {shares[0]} times what {quote(flip.two, 30)} does by "
@@ -162,7 +171,7 @@ def _interval(found: Spread, *, signed: bool = False) -> str:
     Example:
         >>> _interval({"n": 3, "reached": 3, "share_reached": 1.0, "median": 0.5, "low": 0.25, "high": 0.75,
         ...            "least": 0.25, "most": 0.75, "missing": 0})
-        '0.5 [0.25, 0.75]'
+        '0.500 [0.250, 0.750]'
     """
 
     def number(value: float | None) -> str:
@@ -175,6 +184,11 @@ def _interval(found: Spread, *, signed: bool = False) -> str:
     if found["low"] == found["high"]:
         return number(found["median"])
     return f"{number(found['median'])} [{number(found['low'])}, {number(found['high'])}]"
+
+
+def _differs(cost: AnswerCost) -> bool:
+    """Whether not all that are ranked by it tie."""
+    return len(set(cost["ranks"].values()) - {None}) > 1
 
 
 def _complete(found: Answer, label: str) -> bool:

@@ -42,6 +42,7 @@ from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.printable import printable, printable_data
 from lightning_costs.records.samples import Amount
+from lightning_costs.records.units import is_rate
 from lightning_costs.run.lost_work import Curve as CostCurve
 from lightning_costs.run.record import RunRecord, printable_run
 
@@ -90,20 +91,23 @@ def compare_runs(
     rows = [each.run for each in evidence]
     courses = {each.run["label"]: each.course for each in evidence}
     ranked = {name: row for name, row in declared.items() if row["role"] == "indicator"}
+    costs = {name: row for name, row in ranked.items() if not is_rate(row["unit"])}
     better = {name: row["better"] for name, row in ranked.items()}
     counters = {name: row["better"] for name, row in ranked.items() if row["kind"] == "counter"}
     finals = {name: [row["final"][name] for row in rows] for name in ranked}
+    cost_finals = {name: finals[name] for name in costs}
     best = [row["best_quality"] for row in rows]
     first = _extreme(labels, best, "higher" if metric.mode == "max" else "lower")
     target_rows = _targets(runs, targets, metric, best, rows, courses, counters)
     swept = sweep(courses, counters, metric.mode, by_group)
     by_indicator = pareto_fronts(labels, finals, best, ranked, metric.mode)
-    dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
-    leaders, fields = leads(labels, finals, best, ranked, target_rows)
-    by_family = families(labels, finals, ranked, leaders, fields)
+    on_cost = {name: by_indicator[name] for name in costs if name in by_indicator}
+    dominant = dominance(labels, cost_finals, best, costs, metric.mode, on_cost)
+    leaders, fields = leads(labels, cost_finals, best, costs, target_rows)
+    by_family = families(labels, cost_finals, costs, leaders, fields)
     printed = [may_be_rounded(run) for run in runs]
-    ranks = _ranks(labels, finals, best, ranked, better, metric, found_groups.groups, printed)
-    alike = matched_pairs(labels, finals, best, tolerance)
+    ranks = _ranks(labels, cost_finals, best, costs, better, metric, found_groups.groups, printed)
+    alike = matched_pairs(labels, cost_finals, best, tolerance)
     setups = split_setups({row["label"]: row["setup"] for row in rows})
     seeds = None
     amounts = {name: dict(zip(labels, row, strict=True)) for name, row in finals.items()}
@@ -117,7 +121,7 @@ def compare_runs(
         seeds={label: seed_of(run) for label, run in zip(labels, runs, strict=True)},
         best=dict(zip(labels, best, strict=True)),
         finals=amounts,
-        declared=ranked,
+        declared=costs,
     )
     short = answer(rows, metric, target_rows, grouped, found_groups.sentence)
     as_spent = dict(zip(labels, spent, strict=True))

@@ -21,6 +21,8 @@ from lightning_costs.records.samples import Amount
 
 #: Units of what is counted, not measured: every machine gets the same.
 _COUNTED = ("params", "flop", "mac", "elements", "calls")
+#: Costs that differ by no more than this share are equal, however sure the difference is.
+_ALIKE = 1e-3
 #: Fewest pairs of one seed that two groups are paired by.
 _LEAST_PAIRS = 2
 
@@ -55,8 +57,10 @@ class GroupedRuns:
         return pairs if len(pairs) >= _LEAST_PAIRS else []
 
     def ratio(self, column: str, target: TargetRow | None, one: str, two: str) -> Spread:
-        """One group's amounts over the other's, with the interval."""
+        """One group's amounts over the other's, with the interval; the other way round if more of it is better."""
         amounts = self.amounts(column, target)
+        if self.declared[column]["better"] == "higher":
+            one, two = two, one
         if pairs := self.pairs(one, two):
             counted = self.declared[column]["unit"] in _COUNTED
             return paired_spread([(amounts[a], amounts[b]) for a, b in pairs], ratio, counted=counted)
@@ -118,8 +122,15 @@ def contrasts(runs: GroupedRuns, reference: str, target: TargetRow | None, mode:
 
 
 def cost_verdict(found: Spread) -> Literal["less", "more", "equal", "undecided"]:
-    """What the interval of a ratio says: less or more if it excludes 1, equal if every pair is."""
-    if found["low"] == found["high"] == 1.0:
+    """What the interval of a ratio says: less or more if it excludes 1, equal if it is as good as 1.
+
+    Example:
+        >>> from lightning_costs.analysis.paired import paired_spread, ratio
+        >>> [cost_verdict(paired_spread([(a, 1.0)] * 3, ratio)) for a in (0.5, 0.9999, 2.0)]
+        ['less', 'equal', 'more']
+    """
+    low, high = found["low"], found["high"]
+    if low is not None and high is not None and 1 - _ALIKE <= low <= high <= 1 + _ALIKE:
         return "equal"
     if not excludes(found, 1.0):
         return "undecided"

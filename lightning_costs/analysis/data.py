@@ -36,7 +36,7 @@ from lightning_costs.run.lost_work import Curve as CostCurve
 SCHEMA = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ComparisonData:
     """Runs compared by quality and by every cost at once. Plain data; a report draws it and computes nothing.
 
@@ -101,6 +101,13 @@ class ComparisonData:
     def labels(self) -> list[str]:
         """The runs' labels, in the order they were given."""
         return [run["label"] for run in self.runs]
+
+    def __repr__(self) -> str:
+        """How many runs, by what, to which target; `print` shows the answer."""
+        target = "" if self.answer["target"] is None else f", target {self.answer['target']:.4g}"
+        count = len(self.answer["labels"])
+        groups = f" in {count} group{'s' if count != 1 else ''}" if self.answer["by"] == "group" else ""
+        return f"<{type(self).__name__} of {len(self.runs)} runs{groups} by {self.monitor!r} ({self.mode}){target}>"
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as data that JSON can hold: None for what is infinite or not a number.

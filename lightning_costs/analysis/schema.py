@@ -455,9 +455,10 @@ class Lifecycle(TypedDict):
 class Contrast(TypedDict):
     """One cost of a group against the reference group's: `ratio` is the group's amount over the reference's.
 
-    `at` is 'target' or 'end'. `verdict` is 'less', 'more', 'equal' (every pair the same) or 'undecided' (the interval
-    includes 1, or there is none). `improvement` is the probability that a run of the group costs less than one of the
-    reference, `interquartile_mean` that of the group's amounts; None for fewer than 4 runs.
+    If more of a column is better, the ratio is the other way round: below 1 is always cheaper. `at` is 'target' or
+    'end'. `verdict` is 'less', 'more', 'equal' (within 0.1 %) or 'undecided' (the interval includes 1, or there is
+    none). `improvement` is the probability that a run of the group is cheaper than one of the reference,
+    `interquartile_mean` that of the group's amounts; None for fewer than 4 runs.
     """
 
     group: str
@@ -498,9 +499,10 @@ class AnswerCost(TypedDict):
     `columns` are those it stands for, itself first: they cannot disagree with it. `basis` is 'target' for what reaching
     the target cost, 'end' for the amount at the end. `amounts` are infinite if the target was never reached, None
     without a reading; of a group, the median. `ranks` are 1 for the cheapest, equal amounts sharing their average rank,
-    None without a finite amount or a quality. `modelled_share` is the largest share of an amount that comes from a
-    model or a constant, None if all of it was measured or counted. `winner` is None if several tie. `undecided` says
-    that its lead may be noise: the interval of a ratio includes 1, or there is one run each.
+    None without a finite amount or a quality, and for those that do not reach the target. `modelled_share` is the
+    largest share of an amount that comes from a model or a constant, None if all of it was measured or counted.
+    `winner` is None if several tie. `undecided` says that its lead may be noise: the interval of a ratio includes 1, or
+    there is one run each.
     """
 
     column: str

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lightning_costs.analysis.schema import Plain
-from lightning_costs.analysis.setup import flatten
+from lightning_costs.analysis.setup import run_settings
 from lightning_costs.analysis.text import quote
 from lightning_costs.run.record import RunRecord
 
@@ -17,6 +17,7 @@ _IN_NAME = re.compile(r"(?:^|[-_. /,(\[])(?:random[-_]?)?seed[-_ =:]*(\d+)(?![\d
 _SEED_KEY = re.compile(
     r"(?:^|[._\-/])(?:(?:global|random|data|torch|np|numpy|py|manual)_?)?(?:seed|random_state)$", re.I
 )
+_MOMENTARY = re.compile(r"optimizers\.\d+\.lr")
 #: What a name may be left with at its ends after its seed was taken out.
 _EDGES = "-_. /,()[]"
 
@@ -39,14 +40,17 @@ def find_seed_groups(runs: Sequence[RunRecord]) -> SeedGroups:
         runs: At least one.
     """
     refused = ""
-    for by, way in _WAYS:
+    for by, words, option, way in _WAYS:
         groups = way(runs)
         if groups is None or max(Counter(groups).values()) < 2:
             continue
         unlike = _unlike(runs, groups)
         if not unlike:
-            return SeedGroups(groups, by, f"Runs were grouped by {by}; --group none compares single runs.")
-        refused = refused or f"Runs were not grouped by {by}: {unlike}."
+            return SeedGroups(groups, by, f"Runs were grouped by {words}; --group none compares single runs.")
+        refused = (
+            refused
+            or f"Runs were not grouped by {words}: {unlike}{f'; {option} groups them anyway' if option else ''}."
+        )
     return SeedGroups(None, "", refused)
 
 
@@ -59,7 +63,7 @@ def seed_of(run: RunRecord) -> str | None:
         ...  for n in ("sam-seed3", "sam_s12", "seed=4,sam", "resnet50", "vit-s", "proseed7")]
         ['3', '12', '4', None, None, None]
     """
-    settings = _settings(run)
+    settings = run_settings(run.header)
     for key in sorted(settings):
         if _SEED_KEY.search(key) and settings[key] is not None:
             return str(settings[key])
@@ -81,7 +85,7 @@ def _by_name(runs: Sequence[RunRecord]) -> list[str] | None:
 
 def _by_setting(runs: Sequence[RunRecord]) -> list[str] | None:
     """Runs whose recorded seeds differ and whose other hyperparameters and settings are the same."""
-    settings = [_settings(run) for run in runs]
+    settings = [run_settings(run.header) for run in runs]
     seeded = [any(_SEED_KEY.search(key) for key in each) for each in settings]
     if not any(seeded):
         return None
@@ -100,10 +104,11 @@ def _by_setting(runs: Sequence[RunRecord]) -> list[str] | None:
 
 
 _Way = Callable[[Sequence[RunRecord]], list[str] | None]
-_WAYS: tuple[tuple[str, _Way], ...] = (
-    ("the group in their headers", _by_header),
-    ("the seed in their names", _by_name),
-    ("the seed among their settings", _by_setting),
+#: What runs of a group have in common, in a sentence, the option that groups whatever their setups, and how.
+_WAYS: tuple[tuple[str, str, str, _Way], ...] = (
+    ("group", "the group in their headers", "--group group", _by_header),
+    ("name but for its seed", "the seed in their names", "--group name~PATTERN", _by_name),
+    ("setup but for its seed", "the seed among their settings", "", _by_setting),
 )
 
 
@@ -111,14 +116,14 @@ def _without_seed(name: str) -> str:
     return _IN_NAME.sub("", name).strip(_EDGES) or name
 
 
-def _settings(run: RunRecord) -> dict[str, Plain]:
-    hyperparameters = flatten(run.header.get("hyperparameters") or {}, "hyperparameters.")
-    return {**flatten(run.header.get("setup") or {}), **hyperparameters}
-
-
 def _setup(run: RunRecord) -> dict[str, Plain]:
-    """What runs of one group have in common: all settings but seeds, and the number of parameters."""
-    settings = {key: value for key, value in _settings(run).items() if not _SEED_KEY.search(key)}
+    """What runs of one group have in common: all settings but seeds, and the number of parameters.
+
+    The learning rate of a schedule is that of the moment at which the setup was recorded, and no setting.
+    """
+    settings = {key: value for key, value in run_settings(run.header).items() if not _SEED_KEY.search(key)}
+    if settings.get("schedulers") not in (None, "", "[]"):
+        settings = {key: value for key, value in settings.items() if not _MOMENTARY.fullmatch(key)}
     return {**settings, "params": (run.header.get("statics") or {}).get("params")}
 
 

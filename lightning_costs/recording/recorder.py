@@ -23,6 +23,7 @@ from lightning_costs.probes.clock import mark_run_end, now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import collect_environment, device_name
+from lightning_costs.probes.gpu_activity import GpuActivity
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
@@ -33,7 +34,7 @@ from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.forecast import Forecast, Forecaster
 from lightning_costs.records.limits import Budget, LimitExceeded, unenforceable_limits, validate_limit_columns
 from lightning_costs.records.monitor import validate_monitor
-from lightning_costs.records.samples import Amount, CurvePoint, RankInfo, Trigger
+from lightning_costs.records.samples import Amount, CurvePoint, DeviceTime, RankInfo, StepSample, Trigger
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.records.window import Window
 from lightning_costs.run.record import RunRecord
@@ -196,6 +197,9 @@ class Recorder:
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepMonitor | None = None
         self._meters: EnergyMeters | None = None
+        self._activity: GpuActivity | None = None
+        #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
+        self._hooks_owed_s = (0.0, 0.0)
         self._step = self._epoch = self._steps_before = self._batches = 0
         self._train_points = 0
         self._ended_s = 0.0
@@ -290,6 +294,7 @@ class Recorder:
             self.stride.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
             self._state = "open"
             self._meters = self._setting.attached(EnergyMeters)
+            self._activity = self._setting.attached(GpuActivity)
             self.accounts.before_switch = self._meter_switch
             self._window.overhead_s += self._clock() - began
 
@@ -309,10 +314,11 @@ class Recorder:
 
     def _meter_switch(self) -> None:
         """Read the meters where a long account begins or ends, so that each gets what it spent."""
-        if self._meters is not None:
-            began = self._clock()
-            self._meters.on_bucket_change()
-            self._window.overhead_s += self._clock() - began
+        began = self._clock()
+        for meter in (self._meters, self._activity):
+            if meter is not None:
+                meter.on_bucket_change()
+        self._window.overhead_s += self._clock() - began
 
     def _check_not_ended(self) -> None:
         if self._state == "ended":
@@ -445,7 +451,11 @@ class Recorder:
         if steps is None:
             return None
         self._book_stride()  # which batch this is decides whether it is counted
-        return steps.before(batch, position, self.accounts.data_wait_s() if steps.timing_device else 0.0)
+        if not steps.timing_device:
+            return steps.before(batch, position)
+        accounts = self.accounts
+        accounts.asynchronous = True  # from here on the device's timeline says when it was idle
+        return steps.before(batch, position, accounts.data_wait_s(), accounts.hooks_s())
 
     def give_up(self, error: Exception) -> bool:
         """A step or an evaluation raised while it was counted: no more is counted in this run.
@@ -712,7 +722,7 @@ class Recorder:
     def on_repeat_start(self) -> None:
         """The work on a batch that `stride` takes for one like the last is about to begin, where `timing_device`."""
         if self._steps is not None:
-            self._steps.on_repeat_start(self.accounts.data_wait_s())
+            self._steps.on_repeat_start(self.accounts.data_wait_s(), self.accounts.hooks_s())
 
     def on_repeat_end(self) -> None:
         """It was a step like the last one."""
@@ -777,7 +787,7 @@ class Recorder:
         self._hurry = status if status == "failed" or status == "interrupted" else None
         if self._book.opened:
             self.emit("end")
-        self.accounts.before_switch = self._meters = None
+        self.accounts.before_switch = self._meters = self._activity = None
         self._panel.close()
         self._state = "ended"
         if self._book.opened:
@@ -828,7 +838,7 @@ class Recorder:
         if (lead_s := self.stride.take_lead_s()) is not None:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
-            sample = replace(sample, device=device, step_times_s=device.step_times_s)
+            sample = self._settle_hooks(replace(sample, device=device, step_times_s=device.step_times_s), device)
         if (pipeline := self._steps.pipeline_time()) is not None:
             sample = replace(sample, pipeline=pipeline)
         vector = self._panel.read(sample)
@@ -858,6 +868,21 @@ class Recorder:
             self._book.set_gauges(gauges, missing=self._panel.missing, methods=self._panel.methods)
         if trigger != "train":
             self._book.estimated(self._panel.errors)
+
+    def _settle_hooks(self, sample: StepSample, device: DeviceTime) -> StepSample:
+        """Others' hooks are training's while the device trains on; what it idled in them goes to `other`.
+
+        Its events are read late: what a window cannot give back is the next one's.
+        """
+        owed_s, steady_owed_s = self._hooks_owed_s
+        owed_s, steady_owed_s = owed_s + device.hooks_idle_s, steady_owed_s + device.steady_hooks_idle_s
+        spent_s = sample.accounts_s
+        moved_s, steady_moved_s = min(owed_s, spent_s["train"]), min(steady_owed_s, sample.steady_s)
+        self._hooks_owed_s = owed_s - moved_s, steady_owed_s - steady_moved_s
+        if not moved_s and not steady_moved_s:
+            return sample
+        moved = {"train": spent_s["train"] - moved_s, "other": spent_s["other"] + moved_s}
+        return replace(sample, accounts_s={**spent_s, **moved}, steady_s=sample.steady_s - steady_moved_s)
 
     def _mark(self, trigger: Trigger) -> None:
         """Note the totals for the forecast, once the first steps are over; not more often than meters move."""

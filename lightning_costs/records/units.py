@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Physical and monetary units, with what a person calls them.
-PHYSICAL = ("s", "j", "w", "bytes", "flop", "mac", "g", "usd", "fraction")
+PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "usd", "fraction")
 #: Units that count things.
 COUNTS = (
     "params",
@@ -16,6 +16,8 @@ COUNTS = (
     "elements",
     "devices",
     "nodes",
+    "retries",
+    "count",
 )
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
@@ -29,7 +31,7 @@ def is_rate(unit: str) -> bool:
         >>> is_rate("flop_per_s"), is_rate("fraction"), is_rate("w"), is_rate("flop")
         (True, True, True, False)
     """
-    return unit.endswith("_per_s") or unit in ("fraction", "w")
+    return unit in UNITS and (unit.endswith("_per_s") or unit in ("fraction", "w", "hz"))
 
 
 def validate_column_name(name: str, unit: str) -> None:
