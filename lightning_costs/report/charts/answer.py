@@ -131,16 +131,19 @@ def shown_names(cmp: ComparisonData, most: int = MOST_LINES) -> list[str]:
     return [label for label in labels if label in chosen]
 
 
-def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | None:
-    """Draw ranks by quality and by every independent cost, a line per run or group; None without two to rank.
+def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart:
+    """Draw ranks by quality and by every independent cost, a line per run or group.
 
     Args:
         cmp: The comparison.
         width: Of the whole figure, in pixels.
+
+    Raises:
+        ValueError: Without two runs, or without a cost that tells them apart.
     """
     columns, names = answer_columns(cmp), shown_names(cmp)
     if len(columns) < 2 or len(names) < 2:
-        return None
+        raise ValueError("the answer's figure needs two runs or more that differ in a cost")
     phone = width < _PHONE
     side = min(12 + 8 * max(len(single_line(name, 18)) for name in names), 70 if phone else 140)
     gap = (width - 2 * side - 34) / max(1, len(columns) - 1)
@@ -210,13 +213,14 @@ def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | N
             .mark_text(fontSize=TEXT, color=_SOFT, baseline="top", dy=6, aria=False)
             .encode(x=x, y=alt.value(row * len(names)), text="foot:N")
         )
-    return alt.layer(*layers).properties(width=round(width - 2 * side - 34), height=round(row * len(names)))
+    size = {"width": round(width - 2 * side - 34), "height": round(row * len(names))}
+    return styled(alt.layer(*layers).properties(**size))
 
 
 def answer_figure(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | None:
-    """The figure with the fonts and colors of all charts."""
-    picture = answer_chart(cmp, width=width)
-    return None if picture is None else styled(picture)
+    """The answer's figure; None if there is nothing to rank."""
+    ranked = len(answer_columns(cmp)) > 1 and len(shown_names(cmp)) > 1
+    return answer_chart(cmp, width=width) if ranked else None
 
 
 def _rows(columns: Sequence[RankColumn], names: Sequence[str]) -> list[dict[str, object]]:

@@ -41,7 +41,7 @@ class RatioLine(NamedTuple):
         column: The cost's column.
         label: The cost, with the mark of what is modelled.
         at: 'to reach the target' or 'at the end', in words.
-        ratio: Of the group's amount to the reference's, over seeds.
+        ratio: Of the group's amount to the reference's over seeds; below 1 is cheaper.
         text: The ratio and its interval in words.
         verdict: 'less', 'more', 'equal' or 'undecided'.
         star: Whether the interval excludes 1 and the group needs less.
