@@ -4,7 +4,34 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+from synthetic import declaration, zoo
+
 HOSTILE = "a['b'].c\"]\\</script><img src=x onerror=alert(1)>\n'" + "long " * 60 + "🔥"
+
+BYTES = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes")
+SECONDS = ("evaluate_s", "setup_s", "step_p50_s", "step_p95_s", "step_max_s", "idle_s", "idle_data_s")
+
+
+def whole(count=4, points=16):
+    """A zoo whose runs also say what their time, memory and energy are made of."""
+    extra = {name: declaration(name, "bytes", "gauge", "memory") for name in BYTES}
+    extra |= {name: declaration(name, "s", "gauge" if "step" in name else "counter", "time") for name in SECONDS}
+    extra |= {name: declaration(name, "j", "counter", "energy") for name in ("gpu_energy_j", "cpu_energy_j")}
+    found = []
+    for number, run in enumerate(zoo(count, points)):
+        run.header["indicators"].update(extra)
+        total, energy = run.points["total_s"], run.points["energy_j"]
+        columns = {name: total * 0 + (index + 1) * 1e9 * (number + 1) for index, name in enumerate(BYTES)}
+        columns |= {
+            "evaluate_s": total * 0.05,
+            "setup_s": total * 0 + 41.0,
+            "idle_s": total * 0.1,
+            "idle_data_s": total * 0.04,
+        }
+        columns |= {"step_p50_s": total * 0 + 0.1, "step_p95_s": total * 0 + 0.12, "step_max_s": total * 0 + 0.5}
+        columns |= {"gpu_energy_j": energy * 0.7, "cpu_energy_j": energy * 0.3}
+        found.append(type(run)(header=run.header, points=run.points.with_columns(**columns)))
+    return found
 
 
 @contextmanager

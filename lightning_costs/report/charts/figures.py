@@ -75,8 +75,9 @@ def write_figures(
     Raises:
         ValueError: For an unknown format or width, or if `only` names nothing that can be drawn.
     """
-    if not formats or (unknown := [one for one in formats if one not in get_args(Format)]):
-        raise ValueError(f"formats must be some of {', '.join(get_args(Format))}, got {', '.join(unknown or ['none'])}")
+    unknown = [one for one in formats if one not in get_args(Format)] if formats else ["none"]
+    if unknown:
+        raise ValueError(f"formats must be some of {', '.join(get_args(Format))}, got {', '.join(unknown)}")
     wide = _pixels(width)
     found = list(figures(cmp, only=only, width=wide))
     if only:
