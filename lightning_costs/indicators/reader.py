@@ -24,15 +24,7 @@ MIN_READ_INTERVAL_S = 0.5
 
 @final
 class IndicatorReader:
-    """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out.
-
-    Args:
-        indicators: Instances, in the order of the columns.
-        setting: Where and what is trained.
-
-    Raises:
-        ValueError: For two indicators of one name, or derived ones that need each other in a circle.
-    """
+    """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out."""
 
     def __init__(self, indicators: Sequence[Indicator], setting: ProbeContext) -> None:
         self._setting = setting
@@ -169,11 +161,6 @@ class IndicatorReader:
         """Counters among these that are missing, with the reason; before the first window as far as it can be told.
 
         A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
-
-        Args:
-            columns: Their names.
-            tariff: Prices.
-            hears_all: Whether other ranks can be heard.
         """
         why = dict(self.missing)
         if not hears_all:
@@ -283,11 +270,7 @@ class IndicatorReader:
 
 
 def _number(amount: object) -> float:
-    """What an indicator read, as a number; one that is not finite would stay in a total.
-
-    Raises:
-        Missing: It is a text, even one that spells a number, or not finite.
-    """
+    """What an indicator read, as a number; one that is not finite would stay in a total."""
     if isinstance(amount, str | bytes | bytearray):
         raise Missing(f"a reading must be a number or None, got a value of type {type(amount).__name__}", warn=True)
     value = float(amount)  # type: ignore[arg-type]  # what is no number raises

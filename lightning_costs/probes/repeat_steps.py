@@ -87,11 +87,7 @@ _LOOKED_AT = 16
 
 @final
 class Gradients:
-    """How many of some parameters have a gradient: layers that were left out, or are frozen now, have none.
-
-    Args:
-        module: What is trained.
-    """
+    """How many of some parameters have a gradient: layers that were left out, or are frozen now, have none."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -123,9 +119,6 @@ class RepeatedStepFastPath:
     Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
     in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `dispatch`
     around its work and appends to `events` what happens in it; unless it is `recorded` then, it has to be told in full.
-
-    Args:
-        accounts: The run's accounts; their clock is read at each step's end.
     """
 
     __slots__ = (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning_costs.records.samples import Amount
-from lightning_costs.storage.run_folder.earlier import EarlierAttempts
+from lightning_costs.storage.run_folder.reader import EarlierAttempts
 
 
 def attempts_of(earlier: EarlierAttempts) -> list[dict[str, Any]]:

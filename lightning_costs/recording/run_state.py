@@ -20,17 +20,18 @@ from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, 
 from lightning_costs.records.versions import version_of
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
-from lightning_costs.storage.run_folder.earlier import EarlierAttempts
 from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
     claim_folder,
+    group_of_run,
     resolve_resumed_run,
     resolve_run,
     slurm_restart_count,
+    tags_of_run,
 )
+from lightning_costs.storage.run_folder.reader import EarlierAttempts
 from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
-from lightning_costs.storage.run_labels import group_of_run, tags_of_run
 from lightning_costs.storage.sink import Sink, Sinks
 
 _log = logging.getLogger("lightning_costs")

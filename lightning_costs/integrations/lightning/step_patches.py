@@ -15,8 +15,8 @@ from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
-from lightning_costs.probes.forward_state import forward_state
 from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
+from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.records.time_buckets import TimeBuckets
 
 _FETCHED_WITHIN = object()

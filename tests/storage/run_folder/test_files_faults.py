@@ -344,7 +344,7 @@ def test_a_table_alone_is_gone_on_with_and_polars_stays_out_of_the_process(tmp_p
     run.close(header(run_id="r1"))
     (tmp_path / "r1" / JOURNAL).unlink()
     code = (
-        "import sys; from pathlib import Path; from lightning_costs.storage.run_folder.earlier import read_earlier\n"
+        "import sys; from pathlib import Path; from lightning_costs.storage.run_folder.reader import read_earlier\n"
         "(p,) = read_earlier(Path(sys.argv[1])).points\n"
         "assert (p.step, p.quality, 'polars' in sys.modules) == (1, {'acc': 0.5}, False)"
     )
