@@ -38,14 +38,9 @@ _Sums = tuple[NDArray[numpy.float64], float, float]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A total or a mean over all batches.
+    """A total or a mean over all batches, with half of its 95 % interval.
 
-    Args:
-        amount: The estimate; an int for integer counts that are exact.
-        half_width: Half the length of its 95 % interval.
-        counted: Batches that were counted.
-        batches: Batches there were.
-        exact: Whether every stratum was counted, and all counts of each agree.
+    It is exact if every stratum was counted and all counts of each agree; integer counts then give an int.
     """
 
     amount: float
