@@ -6,11 +6,13 @@ from typing import ClassVar, final
 
 from lightning_costs.indicators.base import Measured, rank_max
 from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.memory.allocator import Allocator
 from lightning_costs.probes.memory.host import rss_reader
 from lightning_costs.probes.memory.storage_tracker import Phase, StepMemory
 from lightning_costs.probes.memory.tensors import TensorMemory
 from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.counting import UNSEEN
+from lightning_costs.records.declaration import Role
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, StepSample
 
@@ -161,38 +163,81 @@ class PeakOptimizerBytes(_PhasePeak):
 
 
 class _Cuda(Measured):
+    """A statistic of torch's caching allocator; the user's own peak counters are left alone."""
+
     name, unit, kind, family = "cuda_bytes", "bytes", "gauge", "memory"
     fold, across, rate_limited = "max", "max", True
+    stat: ClassVar[str] = "allocated_bytes.all.peak"
 
     def open(self, setting: ProbeContext) -> None:
-        if not setting.on_cuda:
-            raise Missing("no CUDA device trains; see host_rss_bytes")
-        self._device = setting.device
+        self._allocator = setting.probe(Allocator)
         self.method = "torch caching allocator, since the process began or the user's last reset"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._allocator.stats(sample)[self.stat])
 
 
 @final
 class PeakMemBytes(_Cuda):
-    """Most device memory in tensors, over the run so far; the user's own peak counters are left alone."""
+    """Most device memory in tensors, over the run so far."""
 
     name, label, headline = "peak_mem_bytes", "peak device memory", True
-
-    def read(self, sample: StepSample) -> float:
-        import torch
-
-        return float(torch.cuda.max_memory_allocated(self._device))
 
 
 @final
 class ReservedBytes(_Cuda):
     """Most device memory that torch's allocator reserved."""
 
-    name, label = "reserved_bytes", "reserved device memory"
+    name, label, stat = "reserved_bytes", "reserved device memory", "reserved_bytes.all.peak"
+
+
+@final
+class FragmentedBytes(_Cuda):
+    """Device memory that torch's allocator holds and no tensor uses, the most at a point: reserved less allocated."""
+
+    name, label = "fragmented_bytes", "reserved device memory that no tensor uses"
+    role: ClassVar[Role] = "diagnostic"
+
+    def open(self, setting: ProbeContext) -> None:
+        super().open(setting)
+        self.method = "torch caching allocator, at points: reserved less allocated"
 
     def read(self, sample: StepSample) -> float:
-        import torch
+        stats = self._allocator.stats(sample)
+        return float(stats["reserved_bytes.all.current"] - stats["allocated_bytes.all.current"])
 
-        return float(torch.cuda.max_memory_reserved(self._device))
+
+class _AllocatorCalls(Measured):
+    """How often something happened in torch's caching allocator."""
+
+    name, unit, kind, family = "alloc_calls", "calls", "counter", "memory"
+    scope, rate_limited = "device", True
+    role: ClassVar[Role] = "diagnostic"
+    stat: ClassVar[str] = "num_alloc_retries"
+
+    def open(self, setting: ProbeContext) -> None:
+        self._allocator = setting.probe(Allocator)
+        self._before = self._allocator.begun[self.stat]
+        self.method = "torch caching allocator"
+
+    def read(self, sample: StepSample) -> float:
+        total = self._allocator.stats(sample)[self.stat]
+        new, self._before = total - self._before, total
+        return float(max(0, new))  # the user may reset the allocator's counters
+
+
+@final
+class AllocRetries(_AllocatorCalls):
+    """Allocations that failed at first: the allocator freed its cache, which waits for the device, and tried again."""
+
+    name, unit, label = "alloc_retries", "retries", "allocation retries"
+
+
+@final
+class OomCount(_AllocatorCalls):
+    """Out-of-memory errors of the device, those that the script caught included."""
+
+    name, unit, label, stat = "oom_count", "count", "out-of-memory errors", "num_ooms"
 
 
 @final

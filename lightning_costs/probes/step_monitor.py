@@ -91,7 +91,7 @@ class StepMonitor:
         self.looking = False
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
-        self._waited_s = 0.0
+        self._waited_s = self._hooks_s = 0.0
         self._graphs = compiled_graphs()
         self.done = 0
 
@@ -119,8 +119,16 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.mark_h2d_end()
 
-    def before(self, batch: object, position: Hashable, waited_s: float = 0.0) -> AbstractContextManager[None] | None:
-        """The work on a batch is about to begin, after `waited_s` (so far in the run) of waiting for data.
+    def before(
+        self, batch: object, position: Hashable, waited_s: float = 0.0, hooks_s: float = 0.0
+    ) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin.
+
+        Args:
+            batch: The batch.
+            position: What tells steps of equal shapes apart.
+            waited_s: Waiting for data so far in the run.
+            hooks_s: Seconds in other callbacks' hooks so far, if a device trains on meanwhile.
 
         Returns:
             What to enter around the work where its operators are to be counted; None for nearly all batches.
@@ -138,7 +146,7 @@ class StepMonitor:
                 self.gradients.look()
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
-        self.on_repeat_start(waited_s)
+        self.on_repeat_start(waited_s, hooks_s)
         self._nodes, self._made = nodes_made(), None
         census = self._census
         if census is None or not census.should_count(self._key):
@@ -219,11 +227,11 @@ class StepMonitor:
             return self._watch_at - self.done - 1
         return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
 
-    def on_repeat_start(self, waited_s: float) -> None:
+    def on_repeat_start(self, waited_s: float, hooks_s: float) -> None:
         """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
         if self._device_steps is not None:
-            self._device_steps.begin(waited_s - self._waited_s)
-            self._waited_s = waited_s
+            self._device_steps.begin(waited_s - self._waited_s, hooks_s - self._hooks_s)
+            self._waited_s, self._hooks_s = waited_s, hooks_s
 
     def on_repeat_end(self) -> None:
         """It was a step like the last one; `record_repeats` books it, later."""

@@ -13,6 +13,7 @@ from lightning_costs.probes.batch_counter import BatchCounter
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import device_name
+from lightning_costs.probes.gpu_activity import GpuActivity
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
 from lightning_costs.ranks.exchange import Hurry
@@ -21,7 +22,7 @@ from lightning_costs.recording.run_state import RunState
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.forecast import Forecast, Forecaster
 from lightning_costs.records.limits import unenforceable_limits
-from lightning_costs.records.samples import Amount, CurvePoint, StepSample, Trigger
+from lightning_costs.records.samples import Amount, CurvePoint, DeviceTime, StepSample, Trigger
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.records.window import Window
 
@@ -74,6 +75,9 @@ class Emission:
         self._clock, self._every = clock, every
         self._job = JobAggregator(reader, context)
         self._meters: EnergyMeters | None = None
+        self._activity: GpuActivity | None = None
+        #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
+        self._hooks_owed_s = (0.0, 0.0)
         self._forecast = Forecaster(n for n, d in reader.declarations.items() if d.kind == "counter")
         self._marked_s = 0.0
         self._next_point_s = -math.inf
@@ -98,6 +102,7 @@ class Emission:
         self._steps.open()
         self._repeats.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
         self._meters = self._context.attached(EnergyMeters)
+        self._activity = self._context.attached(GpuActivity)
         self._accounts.before_switch = self._meter_switch
         self.window.overhead_s += self._clock() - began
 
@@ -109,10 +114,11 @@ class Emission:
 
     def _meter_switch(self) -> None:
         """Read the meters when a long account begins or ends, so that each gets what it spent."""
-        if self._meters is not None:
-            began = self._clock()
-            self._meters.on_bucket_change()
-            self.window.overhead_s += self._clock() - began
+        began = self._clock()
+        for meter in (self._meters, self._activity):
+            if meter is not None:
+                meter.on_bucket_change()
+        self.window.overhead_s += self._clock() - began
 
     def close(self, hurry: Hurry) -> float:
         """Make the last point, if the run trained, and let the probes go.
@@ -126,7 +132,7 @@ class Emission:
         self._hurry = hurry
         if self._run.opened:
             self.emit("end")
-        self._accounts.before_switch = self._meters = None
+        self._accounts.before_switch = self._meters = self._activity = None
         self._reader.close()
         return self._ended_s
 
@@ -198,10 +204,25 @@ class Emission:
         if (lead_s := self._repeats.take_lead_s()) is not None:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
-            sample = replace(sample, device=device, step_times_s=device.step_times_s)
+            sample = self._settle_hooks(replace(sample, device=device, step_times_s=device.step_times_s), device)
         if (pipeline := self._steps.pipeline_time()) is not None:
             sample = replace(sample, pipeline=pipeline)
         return sample
+
+    def _settle_hooks(self, sample: StepSample, device: DeviceTime) -> StepSample:
+        """Others' hooks are training's while the device trains on; what it idled in them goes to `other`.
+
+        Its events are read late: what a window cannot give back is the next one's.
+        """
+        owed_s, steady_owed_s = self._hooks_owed_s
+        owed_s, steady_owed_s = owed_s + device.hooks_idle_s, steady_owed_s + device.steady_hooks_idle_s
+        spent_s = sample.accounts_s
+        moved_s, steady_moved_s = min(owed_s, spent_s["train"]), min(steady_owed_s, sample.steady_s)
+        self._hooks_owed_s = owed_s - moved_s, steady_owed_s - steady_moved_s
+        if not moved_s and not steady_moved_s:
+            return sample
+        moved = {"train": spent_s["train"] - moved_s, "other": spent_s["other"] + moved_s}
+        return replace(sample, accounts_s={**spent_s, **moved}, steady_s=sample.steady_s - steady_moved_s)
 
     def _tell_header(self, trigger: Trigger) -> None:
         """What the header says of seconds, ranks and energy."""

@@ -93,8 +93,11 @@ class StepHooks:
             What to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         self._points.book_repeats()  # which batch this is decides whether it is counted
-        steps = self._steps
-        return steps.before(batch, position, self.accounts.data_wait_s() if steps.timing_device else 0.0)
+        steps, accounts = self._steps, self.accounts
+        if not steps.timing_device:
+            return steps.before(batch, position)
+        accounts.asynchronous = True  # from here on the device's timeline says when it was idle
+        return steps.before(batch, position, accounts.data_wait_s(), accounts.hooks_s())
 
     def on_batch_queued(self) -> None:
         """The work on a batch was queued."""
@@ -184,7 +187,7 @@ class StepHooks:
 
     def on_repeat_start(self) -> None:
         """The work on a batch that `repeats` takes for one like the last is about to begin, if `timing_device`."""
-        self._steps.on_repeat_start(self.accounts.data_wait_s())
+        self._steps.on_repeat_start(self.accounts.data_wait_s(), self.accounts.hooks_s())
 
     def on_repeat_end(self) -> None:
         """It was a step like the last one."""

@@ -38,7 +38,7 @@ _UNITS = {
     "j": (_Step(1, 1, "J"), _Step(1e3, 1e3, "kJ"), _Step(0.1 * JOULE_PER_KWH, JOULE_PER_KWH, "kWh")),
     **{
         base: _steps(1000.0, [prefix + word for prefix in _PREFIXES])
-        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "g": "g"}.items()
+        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g"}.items()
     },
     "usd": (_Step(0, 1, "USD"),),
 }

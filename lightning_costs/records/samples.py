@@ -47,6 +47,9 @@ class DeviceTime:
         idle_data_s: At most so much of `idle_s` would vanish if batches were there at once: in each gap the lesser
             of idle and of the host's waiting for data.
         h2d_s: Transfers of batches on the compute stream.
+        hooks_idle_s: Host seconds in other callbacks' hooks and loggers (the part `hooks`) in which the device was
+            idle, of all steps: the lesser of both in each gap, and all of them in a gap that was interrupted.
+        steady_hooks_idle_s: Those of steps outside warm-up.
     """
 
     step_times_s: tuple[float, ...] = ()
@@ -54,6 +57,8 @@ class DeviceTime:
     idle_s: float = 0.0
     idle_data_s: float = 0.0
     h2d_s: float = 0.0
+    hooks_idle_s: float = 0.0
+    steady_hooks_idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
-#: Parts of an account that are also shown alone.
-PARTS = {"data_wait": "train", "h2d": "train"}
+#: Parts of an account. `hooks` is what else would be `other` in the training loop of an asynchronous device.
+PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train"}
 #: Accounts that `bucket` begins and ends rarely, for long: meters are read there.
 METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
@@ -33,6 +33,7 @@ class TimeBuckets:
         "_clock",
         "_spent",
         "_stack",
+        "asynchronous",
         "before_switch",
         "begun_s",
         "failed",
@@ -50,6 +51,10 @@ class TimeBuckets:
         #: Seconds by account and by whose they were (a callback, a logger), of those who were told apart.
         self.seconds_by_source: dict[tuple[str, str], float] = {}
         self._claimed = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
+        #: Whether a device trains on while the host is in other callbacks' hooks and loggers: a progress bar that shows
+        #: the loss waits for the device there. Such seconds of the training loop are training's (the part `hooks`)
+        #: until the device's timeline says in which of them it was idle.
+        self.asynchronous = False
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None
@@ -83,6 +88,11 @@ class TimeBuckets:
     def root(self) -> str:
         """The account at the bottom of the stack: what the run is doing between interruptions."""
         return self._stack[0]
+
+    def _place(self, account: str) -> str:
+        """Where seconds of an account are booked that begin now."""
+        asynchronous = self.asynchronous and account == "other" and self._stack[-1] in ("train", "hooks")
+        return "hooks" if asynchronous else account
 
     def enter(self, account: str) -> int:
         """Time goes to `account` from now on; the stack's depth before, for `exit`."""
@@ -169,8 +179,9 @@ class TimeBuckets:
                 spent[stack[-1]] += now - self.since_s
                 self.since_s = now
                 depth = len(stack)
-                stack.append(account)
-                unclaimed_s = spent[account] - claimed[account]
+                place = self._place(account) if self.asynchronous else account
+                stack.append(place)
+                unclaimed_s = spent[place] - claimed[place]
             except Exception:  # noqa: BLE001 - a clock of ours must not end the training
                 self._fail()
                 return function(*args, **kwargs)
@@ -182,8 +193,8 @@ class TimeBuckets:
                     spent[stack[-1]] += now - self.since_s
                     self.since_s = now
                     del stack[depth:]
-                    seconds = spent[account] - claimed[account] - unclaimed_s
-                    claimed[account] += seconds
+                    seconds = spent[place] - claimed[place] - unclaimed_s
+                    claimed[place] += seconds
                     by_whom_s[key] = by_whom_s.get(key, 0.0) + seconds
                 except Exception:  # noqa: BLE001 - as above
                     self._fail()
@@ -196,8 +207,9 @@ class TimeBuckets:
         metered = account in METERED_BUCKETS
         if metered:
             self.notify_transition()
-        depth = self.enter(account)
-        unclaimed_s = self._spent[account] - self._claimed[account]
+        place = self._place(account)
+        depth = self.enter(place)
+        unclaimed_s = self._spent[place] - self._claimed[place]
         try:
             yield
         finally:
@@ -205,8 +217,8 @@ class TimeBuckets:
                 self.notify_transition()
             self.exit(depth)
             if whose is not None:
-                seconds = self._spent[account] - self._claimed[account] - unclaimed_s
-                self._claimed[account] += seconds
+                seconds = self._spent[place] - self._claimed[place] - unclaimed_s
+                self._claimed[place] += seconds
                 key = (account, whose)
                 self.seconds_by_source[key] = self.seconds_by_source.get(key, 0.0) + seconds
 
@@ -220,8 +232,12 @@ class TimeBuckets:
         spent, now = self._spent, self._clock()
         spent[self._stack[-1]] += now - self.since_s
         self.since_s = now
-        return spent["train"] + spent["data_wait"] + spent["h2d"]
+        return spent["train"] + spent["data_wait"] + spent["h2d"] + spent["hooks"]
 
     def data_wait_s(self) -> float:
         """Seconds waited for data so far, without the waiting that is going on: no clock read."""
         return self._spent["data_wait"]
+
+    def hooks_s(self) -> float:
+        """Seconds of the part `hooks` so far, without those that go on: no clock read."""
+        return self._spent["hooks"]

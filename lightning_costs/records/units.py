@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Physical and monetary units, with what a person calls them.
-PHYSICAL = ("s", "j", "w", "bytes", "flop", "mac", "g", "usd", "fraction")
+PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "usd", "fraction")
 #: Units that count things.
 COUNTS = (
     "params",
@@ -16,10 +16,22 @@ COUNTS = (
     "elements",
     "devices",
     "nodes",
+    "retries",
+    "count",
 )
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
 JOULE_PER_KWH = 3.6e6
+
+
+def is_rate(unit: str) -> bool:
+    """Whether a column of this unit is a rate or share: it says how fast or how full, never how much.
+
+    Example:
+        >>> is_rate("flop_per_s"), is_rate("fraction"), is_rate("w"), is_rate("flop")
+        (True, True, True, False)
+    """
+    return unit in UNITS and (unit.endswith("_per_s") or unit in ("fraction", "w"))
 
 
 def validate_column_name(name: str, unit: str) -> None:

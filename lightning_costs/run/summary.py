@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from lightning_costs.records.certainty import amount_of
+from lightning_costs.records.certainty import amount_of, modelled_share
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.meter_info import COMPONENTS
@@ -34,6 +34,8 @@ def summary_rows(
             continue
         amount = final.get(name)
         note = missing.get(name, "") if amount is None else methods.get(name, "")
+        if amount is not None and (share := modelled_share(header, name, final)):
+            note = f"{100 * share:.0f} % of it is modelled, not measured{f': {note}' if note else ''}"
         rows.append(SummaryRow(declared["label"], amount_of(header, name, amount, declared["unit"]), note))
     return rows
 
