@@ -46,11 +46,7 @@ _FAMILIES = {
 class CostSpec:
     """A cost that somebody declares: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
 
-    Args:
-        name: What it is compared under; one of ours to stand beside run folders.
-        column: Where it is read.
-        better: Its cheaper direction, where it was said.
-        kind: Whether it adds up, is a state, or one number per run, where it was said.
+    It is compared under `name`: one of ours stands beside run folders. None is what was not said.
     """
 
     name: str

@@ -144,12 +144,9 @@ class Stratum(Generic[T]):
 
 
 def shares(batches: int, positions: Sequence[int], drawn: Sequence[bool]) -> NDArray[numpy.float64]:
-    """How many of so many batches each counted one stands for.
+    """How many of so many batches each counted one stands for: those not drawn for themselves, if any was drawn.
 
-    Args:
-        batches: How many there were.
-        positions: [counts]: which of them were counted, from 1, ascending.
-        drawn: [counts]: whether it was drawn at random; the others stand for themselves, if any was.
+    `positions` are [counts]: which were counted, from 1, ascending; `drawn` are [counts]: whether it was at random.
 
     Example:
         >>> shares(100, [1, 30, 60], [False, True, True]).tolist()

@@ -117,14 +117,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarbonIntensityUsed:
-    """The carbon intensity in force.
-
-    Args:
-        gco2e_per_kwh: The intensity, in grams of CO2 equivalent per kWh.
-        source: Who says so; 'given' where it was given by hand.
-        place: Where that is, where a place was named.
-        located: Whether the source says that it is location-based.
-    """
+    """The carbon intensity in force; its source is 'given' if by hand, and may say that it is location-based."""
 
     gco2e_per_kwh: float
     source: str
