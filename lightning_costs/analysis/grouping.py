@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.analysis.setup import flatten, run_settings
+from lightning_costs.analysis.setup import flatten
 from lightning_costs.run.record import RunRecord
 
 
@@ -17,7 +17,7 @@ def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
         runs: At least one.
         by: 'name' puts runs of one name together; 'name~PATTERN' those whose names hold the same text where the
             regular expression matches (its first bracket, where it has one); 'group' goes by the header's; anything
-            else is a hyperparameter or a setting of the setup, such as 'width', 'optimizers.0.name' or 'module'.
+            else is a setting of the setup, such as 'optimizers.0.name' or 'module'.
 
     Raises:
         ValueError: For a pattern that is none, a name that it does not match, or a setting that a run lacks.
@@ -37,12 +37,7 @@ def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
             raise ValueError(f"group must be 'name~PATTERN', 'name', 'group' or a setting, got {by!r}")
         return [_matched(run.name, pattern) for run in runs]
     setups: list[Mapping[str, object]] = [
-        {
-            "group": run.header.get("group"),
-            **flatten(run.header.get("hyperparameters") or {}),
-            **run_settings(run.header),
-        }
-        for run in runs
+        {"group": run.header.get("group"), **flatten(run.header.get("setup") or {})} for run in runs
     ]
     for run, setup in zip(runs, setups, strict=True):
         if setup.get(by) is None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, final
 from lightning_costs.indicators.base import Indicator
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import Count
-from lightning_costs.recording.recorder import Recorder, counting_of
+from lightning_costs.recording.defaults import counting_of
+from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.monitor import validate_monitor
 from lightning_costs.storage.loggers import Log, check_log
 from lightning_costs.storage.paths import run_root
