@@ -34,10 +34,6 @@ _POLICIES = {
 class Gpm:
     """GPM metrics of one GPU between two samples: shares of its SMs, tensor cores and memory bandwidth that were busy.
 
-    Args:
-        nvml: pynvml.
-        handle: NVML's handle of a whole GPU.
-
     Raises:
         Missing: If the GPU or its driver has no GPM metrics (Hopper and newer have them).
     """
@@ -277,11 +273,7 @@ class Throttling:
         self._nvml.nvmlShutdown()
 
     def total_s(self, cause: str, *, now: bool) -> float:
-        """Seconds since the run began.
-
-        Args:
-            cause: 'any', 'power' or 'thermal'.
-            now: Whether to read whenever the last reading was.
+        """Seconds since the run began for a cause: 'any', 'power' or 'thermal'; `now` reads however short ago it did.
 
         Raises:
             Missing: If NVML does not count this cause on this GPU.
