@@ -67,10 +67,10 @@ class MissingReason(NamedTuple):
 
 
 def cost_sections(cmp: ComparisonData, data: ChartData) -> list[CostSection]:
-    """The independent costs by which runs differ, in the answer's order; of what has no answer, headline costs."""
+    """The independent costs by which runs differ, or all if they differ by none, in the answer's order."""
     seen = quality_domain(cmp)
     found = []
-    for cost in differing_costs(cmp):
+    for cost in differing_costs(cmp) or cmp.answer["costs"]:
         name, share = cost["column"], cost["modelled_share"]
         if name not in data.axes:
             continue
@@ -100,7 +100,7 @@ def _ranges(cmp: ComparisonData, name: str, seen: tuple[float, float] | None) ->
         if low <= row["upto"] <= high
         and abs(row["upto"] - (row["first"] if row["after"] is None else row["after"])) >= least
     ]
-    return describe_ranges(rows, cmp.sweep["targets"], most=4)
+    return describe_ranges(rows, [row["upto"] for row in rows], most=4)
 
 
 def tied_costs(cmp: ComparisonData) -> str:
