@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC
 from typing import ClassVar, Literal, final
 
-from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.indicators.throughput import rate
-from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.indicators.base import Measured, Ratio
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.gpu_activity import GpuActivity, Throttling
 from lightning_costs.records.declaration import Role
@@ -68,15 +66,11 @@ class TensorPeakS(_ActiveS):
     name, label, total = "tensor_peak_s", "tensor-active time at the highest clock", "tensor_peak_s"
 
 
-class _ActiveFraction(Derived):
+class _ActiveFraction(Ratio, ABC):
     """Active seconds of the window over those that the counters saw."""
 
-    name, unit, kind, family = "active_fraction", "fraction", "gauge", "compute"
+    unit, kind, family = "fraction", "gauge", "compute"
     better, role = "higher", "diagnostic"
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        active_s, seen_s = (window[name] for name in self.needs)
-        return rate(active_s, seen_s)
 
 
 @final

@@ -23,19 +23,15 @@ class EventSource(Protocol[E]):
 
     def record(self) -> E:
         """Queue a moment behind what was queued so far."""
-        ...
 
     def done(self, event: E) -> bool:
         """Whether it has happened; never waits."""
-        ...
 
     def between_s(self, earlier: E, later: E) -> float:
         """Seconds between two moments that have happened."""
-        ...
 
     def release(self, event: E) -> None:
         """Nobody asks for this one any more: it may be used again."""
-        ...
 
 
 @final
@@ -95,10 +91,6 @@ class DeviceTimeline(Generic[E]):
     a first kernel that is launched late, the marks know nothing. A period is dropped whole, from every sum alike,
     where it is warm-up, where something else ran in it (`interrupted`), or where the tape overflowed. One whose
     `begin` nobody told has a step time and no idle.
-
-    Args:
-        events: The stream's.
-        most: Marks in flight at most.
     """
 
     def __init__(self, events: EventSource[E], most: int = MOST_EVENTS) -> None:
@@ -158,11 +150,7 @@ class DeviceTimeline(Generic[E]):
         self._interrupted = 0
 
     def stepped(self, *, steady: bool) -> None:
-        """The batch that ended last completed an optimizer step; not told while gradients accumulate.
-
-        Args:
-            steady: Whether the step counts: it is no warm-up.
-        """
+        """The batch that ended last completed an optimizer step; not told while gradients accumulate."""
         if not self._kinds or self._kinds[-1] & ~_BROKEN != _ENDED:
             self.end()  # nobody told
         self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED

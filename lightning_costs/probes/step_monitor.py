@@ -45,10 +45,10 @@ class BatchVerdict(NamedTuple):
 
 @final
 class StepMonitor:
-    """Touches steps for the probes that an indicator asked for; the others cost nothing.
+    """Touches steps for the probes that an indicator asked for; the others cost nothing. Before `open` none is there.
 
     Args:
-        setting: Where and what is trained, its indicators opened.
+        setting: Where and what is trained.
         clock: Seconds, monotonic.
         every: Optimizer steps between two points.
         samples: Samples of a batch, given what its tensors tell; asked for the batches that are counted.
@@ -65,15 +65,14 @@ class StepMonitor:
         keep: bool = False,
     ) -> None:
         self._setting, self._clock, self._every, self._samples = setting, clock, every, samples
-        self._census = setting.attached(StepOpCounter)
-        self._evaluation = setting.attached(EvalOpCounter)
-        if self._census is not None:
-            self._census.keep_example = keep
-        self._memory = setting.attached(TensorMemory)
-        self._device_steps = setting.attached(DeviceTimeline)
-        self._pipeline = setting.attached(Pipeline)
+        self._keep = keep
+        self._census: StepOpCounter | None = None
+        self._evaluation: EvalOpCounter | None = None
+        self._memory: TensorMemory | None = None
+        self._device_steps: DeviceTimeline[Any] | None = None
+        self._pipeline: Pipeline | None = None
         #: Whether a device's own timeline is kept.
-        self.timing_device = self._device_steps is not None
+        self.timing_device = False
         self._look: batches.BatchInfo | None = None
         self._last: batches.BatchInfo | None = None
         self._signature: batches.Signature = ()
@@ -85,7 +84,7 @@ class StepMonitor:
         self._nodes = 0
         self._made: int | None = None
         #: How many parameters have a gradient; None where nothing is counted.
-        self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
+        self.gradients: Gradients | None = None
         self._watch_at = self._watched = 0
         self._watched_s = clock()
         #: Whether somebody looks inside the step in work: `sample_memory` is of use.
@@ -95,6 +94,20 @@ class StepMonitor:
         self._waited_s = self._hooks_s = 0.0
         self._graphs = compiled_graphs()
         self.done = 0
+
+    def open(self) -> None:
+        """Take the probes that indicators asked for when they opened."""
+        setting = self._setting
+        self._census = setting.attached(StepOpCounter)
+        self._evaluation = setting.attached(EvalOpCounter)
+        self._memory = setting.attached(TensorMemory)
+        self._device_steps = setting.attached(DeviceTimeline)
+        self._pipeline = setting.attached(Pipeline)
+        self.timing_device = self._device_steps is not None
+        if self._census is not None:
+            self._census.keep_example = self._keep
+            self.gradients = Gradients(setting.module) if setting.module is not None else None
+        self._graphs, self._watched_s = compiled_graphs(), self._clock()
 
     def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
@@ -142,11 +155,7 @@ class StepMonitor:
         return self._counted(census, self._key, self._samples(batch, look.samples))
 
     def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
-        """A batch is about to be evaluated; `loader` tells loaders of equal shapes apart.
-
-        Returns:
-            What to enter around it where it is to be counted.
-        """
+        """What to enter around a batch of evaluation that is to be counted; `loader` tells loaders apart."""
         if self._evaluation is None:
             return None
         return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
@@ -311,11 +320,7 @@ class StepMonitor:
         return excess_s
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
-        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference.
-
-        Args:
-            final: Whether the run is over.
-        """
+        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference."""
         facts: dict[str, Any] = {}
         if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
             facts["pipeline"] = pipeline

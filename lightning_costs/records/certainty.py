@@ -22,10 +22,6 @@ ENERGY_PARTS = tuple(_PARTS)
 def certainty(header: Mapping[str, Any], name: str) -> Certainty:
     """How sure a column of a run is.
 
-    Args:
-        header: The run's header.
-        name: The column.
-
     Example:
         >>> methods = {"flop": "exact; ...", "ram_energy_j": "constant: 20 W"}
         >>> header = {"methods": methods, "intervals": {"mac": [1, 2]}}

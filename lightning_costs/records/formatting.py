@@ -119,10 +119,6 @@ def format_number(amount: float) -> str:
 def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
     """The unit to show a column in, chosen by its largest amount so that a chart has one unit on its axis.
 
-    Args:
-        unit: One of `records.units.UNITS`.
-        largest: Largest amount of the column; None where it has none.
-
     Example:
         >>> choose_unit("s", 9000.0), choose_unit("j", 7.2e6).suffix, choose_unit("bytes", 3e9).suffix
         (DisplayUnit(factor=3600, suffix='h'), 'kWh', 'GiB')
@@ -213,12 +209,7 @@ def format_exact(amount: float) -> str:
 
 
 def list_words(words: Sequence[str], most: int | None = None, *, mark: str = ",") -> str:
-    """Words as a list in a sentence.
-
-    Args:
-        words: The words.
-        most: How many are spelt out; all by default.
-        mark: What stands between them.
+    """Words as a list in a sentence; at most so many are spelt out.
 
     Example:
         >>> list_words(["a", "b", "c"]), list_words(["a", "b", "c"], 2), list_words(["a", "b", "c"], mark=";")

@@ -106,7 +106,6 @@ class StepSample:
         tokens: Tokens trained on; None where nobody counts them.
         padding_tokens: Elements of `input_ids` beyond the tokens; None where nobody tells them apart.
         steady_s: Training seconds outside warm-up: the denominator of every rate.
-        steady_steps: Steps in `steady_s`.
         steady_samples: Samples in `steady_s`.
         steady_tokens: Tokens in `steady_s`.
         step_times_s: Durations of the single steps outside warm-up; None where they cannot be told.
@@ -132,7 +131,6 @@ class StepSample:
     tokens: int | None = None
     padding_tokens: int | None = None
     steady_s: float = 0.0
-    steady_steps: int = 0
     steady_samples: int | None = 0
     steady_tokens: int | None = None
     step_times_s: tuple[float, ...] | None = ()

@@ -19,10 +19,6 @@ METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 class TimeBuckets:
     """A stack of accounts on one clock: the top of the stack gets the time, one clock read per transition.
 
-    Args:
-        clock: Seconds, monotonic.
-        begun_s: When the run began, on that clock.
-
     Example:
         >>> now = iter([0.0, 3.0, 5.0, 6.0]).__next__
         >>> accounts = TimeBuckets(now, begun_s=now())
@@ -99,11 +95,7 @@ class TimeBuckets:
         return "hooks" if asynchronous else account
 
     def enter(self, account: str) -> int:
-        """Time goes to `account` from now on.
-
-        Returns:
-            The stack's depth before, for `exit`.
-        """
+        """Time goes to `account` from now on; the stack's depth before, for `exit`."""
         now = self._clock()
         self._spent[self._stack[-1]] += now - self.since_s
         self.since_s = now
@@ -143,13 +135,7 @@ class TimeBuckets:
     def start_stop_hooks(
         self, account: str, begins: Callable[[], object], ends: Callable[[], object]
     ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Two functions around something that belongs to `account` where training waits for it: one frame each.
-
-        Args:
-            account: A part of `train`.
-            begins: Called by the first, before the account's time begins.
-            ends: Called by the second, after it ended.
-        """
+        """Two functions around something that belongs to `account` where training waits for it: one frame each."""
         clock, stack, spent = self._clock, self._stack, self._spent
 
         def enter() -> None:
@@ -217,12 +203,7 @@ class TimeBuckets:
 
     @contextmanager
     def bucket(self, account: str, whose: str | None = None) -> Iterator[None]:
-        """Book what happens inside to `account`, also when it raises, and whatever it left open.
-
-        Args:
-            account: Where the seconds go.
-            whose: Whose they are (`seconds_by_source`); what is booked elsewhere in between is not.
-        """
+        """Book what happens inside to `account`, also when it raises; `whose` it is, `seconds_by_source` tells."""
         metered = account in METERED_BUCKETS
         if metered:
             self.notify_transition()

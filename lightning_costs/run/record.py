@@ -39,11 +39,6 @@ class RunRecord:
 
         A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
         changes the environment and the handling of SIGINT.
-
-        Args:
-            header: The run's.
-            read: Returns the points; a function that can be pickled, so that the record can be.
-            source: Which file the points come from.
         """
         run = object.__new__(cls)
         run.__setstate__({"header": header, "source": source, "_read": read})

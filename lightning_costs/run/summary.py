@@ -25,13 +25,7 @@ class SummaryRow(NamedTuple):
 def summary_rows(
     header: Mapping[str, Any], final: Mapping[str, float | None], *, everything: bool = False
 ) -> list[SummaryRow]:
-    """The headline costs of a run in human units, missing ones with how to get them.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount.
-        everything: All columns rather than the headline ones.
-    """
+    """The headline costs of a run in human units, missing ones with how to get them."""
     missing: Mapping[str, str] = header.get("missing", {})
     methods: Mapping[str, str] = header.get("methods", {})
     rows = []
@@ -49,10 +43,6 @@ def summary_rows(
 def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
     """What a run's restarts lost, in words; None where they lost nothing.
 
-    Args:
-        header: The run's header.
-        final: Column name to the final amount, as spent.
-
     Example:
         >>> describe_lost_work({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
         'lost 12.3 s of 60 s to restarts'
@@ -68,10 +58,6 @@ def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | No
 
 def describe_attempts(header: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """The attempts of a run that was restarted, a line each, and what the restarts lost.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount, as spent.
 
     Example:
         >>> describe_attempts({"attempts": [
@@ -113,10 +99,6 @@ _KINDS = {
 
 def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
     """What a run says beside its columns: whether it waited for data, how energy was got, what is uncounted, and more.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount; without it nothing is said of waiting.
 
     Example:
         >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
