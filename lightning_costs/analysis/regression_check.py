@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from lightning_costs.analysis.metric import agree_on_metric
-from lightning_costs.analysis.setup import flatten
+from lightning_costs.analysis.setup import setup_of
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord, printable_run
 
@@ -29,8 +29,8 @@ DEFAULTS = (
 )
 #: Samples until a target, which come in whole evaluations.
 SAMPLES, SAMPLES_GROWTH = "samples", 0.1
-#: Parts of the setup that may differ: a newer release is what a gate is there to catch.
-FREE = ("software.*",)
+#: Parts of the setup that may differ: a newer release is what a gate is there to catch, and a seed changes no cost.
+FREE = ("software.*", "hyperparameters.seed", "hyperparameters.*[._]seed")
 _LIMIT = re.compile(
     r"\s*(?P<column>[^@<>\s]+)(?:@(?P<target>[-+\d.eE]+))?\s*(?P<way>[<>])\s*(?P<amount>[\d.eE+-]+)\s*(?P<percent>%?)\s*"
 )
@@ -261,8 +261,10 @@ def _reported(run: RunRecord, baseline: RunRecord, gated: set[str]) -> list[Chec
 
 
 def _differences(run: RunRecord, baseline: RunRecord, allow: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    now, then = flatten(run.header.get("setup") or {}), flatten(baseline.header.get("setup") or {})
+    now, then = setup_of(run.header), setup_of(baseline.header)
     free = (*FREE, *allow)
+    if "hyperparameters" not in run.header or "hyperparameters" not in baseline.header:
+        free = (*free, "hyperparameters.*")  # written before headers had them
     return {
         key: (then.get(key), now.get(key))
         for key in sorted({*now, *then})

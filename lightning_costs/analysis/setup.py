@@ -4,8 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from lightning_costs.analysis.schema import Plain, Setups
+
+#: What stands before a hyperparameter's name in a setup.
+HYPERPARAMETERS = "hyperparameters."
+
+
+def setup_of(header: Mapping[str, Any]) -> dict[str, Plain]:
+    """A run's setup, with its hyperparameters, as one level.
+
+    Example:
+        >>> setup_of({"setup": {"devices": 1}, "hyperparameters": {"depth": 4}})
+        {'devices': 1, 'hyperparameters.depth': 4}
+    """
+    return flatten(header.get("setup") or {}) | flatten(header.get("hyperparameters") or {}, HYPERPARAMETERS)
+
+
+def setting_named(setup: Mapping[str, Plain], name: str) -> Plain:
+    """A setting by its name, that of a hyperparameter alone too; None if there is none.
+
+    Example:
+        >>> setting_named({"devices": 1, "hyperparameters.depth": 4}, "depth")
+        4
+    """
+    return setup[name] if setup.get(name) is not None else setup.get(HYPERPARAMETERS + name)
 
 
 def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:

@@ -24,6 +24,7 @@ from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import collect_environment, device_name
 from lightning_costs.probes.pipeline.pipeline import Pipeline
+from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
 from lightning_costs.ranks.topology import job_topology
@@ -86,6 +87,8 @@ class Recorder:
         nodes: Machines allocated to the job; by default those that its processes are on.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `log_metrics` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
+        hyperparameters: Settings that tell the run from others, by name; secrets among them are left out.
+        owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
         place: This process among others; by default as torch.distributed tells, each a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
@@ -135,6 +138,8 @@ class Recorder:
         nodes: int | None = None,
         log_every_n_steps: int = 50,
         setup: Mapping[str, Any] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        owner: str | None = None,
         place: RankInfo | None = None,
         places: Sequence[RankInfo] | None = None,
         dataset_samples: int | None = None,
@@ -192,6 +197,7 @@ class Recorder:
         self._budget: Budget | None = None
         self._every, self._infer = log_every_n_steps, infer
         self._facts = dict(setup or {})
+        self._provenance = Provenance(hyperparameters, owner) if place.rank == 0 else None
         self._wandb = [WandbRunAdapter(wandb)] if wandb is not None and place.rank == 0 else []
         self._state: Literal["made", "open", "training", "ended"] = "made"
         self._steps: StepMonitor | None = None
@@ -289,6 +295,8 @@ class Recorder:
             )
             self.stride.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
             self._state = "open"
+            if self._provenance is not None:
+                self._provenance.ask()
             self._meters = self._setting.attached(EnergyMeters)
             self.accounts.before_switch = self._meter_switch
             self._window.overhead_s += self._clock() - began
@@ -624,6 +632,8 @@ class Recorder:
         if not self._book.opened:  # at the first training batch: finders and sanity checks leave no folder
             with self.accounts.bucket("other"):
                 shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
+                if self._provenance is not None:
+                    self._book.header |= self._provenance.header()
                 self._book.open({**collect_environment(self._setting), "batch_shapes": shapes, **self._facts})
                 init_wandb_runs(self._wandb, self.declarations, self.header, step_metric=None)
         look, warm = steps.on_batch_end(batch, work, self.stride.nodes if events is not None else None)
@@ -845,6 +855,8 @@ class Recorder:
         if statics is not None:
             self._book.header["statics"] = self._job.statics(statics, final=ending)
             self._book.header |= self._steps.about(final=ending)
+        if trigger != "train" and self._provenance is not None:
+            self._book.header |= self._provenance.late(ending=ending, hurry=self._hurry is not None)
         if trigger != "train":
             by_whom = sorted(self.accounts.seconds_by_source.items(), key=lambda item: -item[1])
             self._book.header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]

@@ -19,6 +19,7 @@ from lightning_costs.integrations import deepspeed_hooks
 from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP, TrainerHooks
+from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.patching.patches import Shadow
 from lightning_costs.pricing.tariff import Tariff
@@ -26,6 +27,7 @@ from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.context import Count
 from lightning_costs.probes.loaders import TrainingSet, training_set
 from lightning_costs.probes.pipeline.detect import find_pipelines
+from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import summarize_events
 from lightning_costs.ranks.topology import trainer_topology
 from lightning_costs.recording.recorder import Recorder, counting_of
@@ -95,6 +97,9 @@ class CostMonitor(Callback):
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
             twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
         sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`), on rank 0.
+        hyperparameters: Settings that tell the run from others, besides those that the module and the data module save
+            by `save_hyperparameters`. Secrets are left out ([docs/run-folder.md](docs/run-folder.md)).
+        owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
 
     Raises:
         ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, what is no sink, or a `save_dir`
@@ -127,6 +132,8 @@ class CostMonitor(Callback):
         count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
         sinks: Sequence[Sink] = (),
+        hyperparameters: Mapping[str, Any] | None = None,
+        owner: str | None = None,
     ) -> None:
         super().__init__()
         validate_monitor(monitor, mode)
@@ -138,6 +145,7 @@ class CostMonitor(Callback):
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators, self._sinks = indicators, Sinks(sinks).all
         self._tariff = Tariff.resolve(tariff)
+        self._hyperparameters, self._owner = Provenance(hyperparameters, owner).hyperparameters, owner
         self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
@@ -228,6 +236,8 @@ class CostMonitor(Callback):
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
             sinks=self._sinks,
+            hyperparameters={**saved_hyperparameters(trainer, pl_module), **self._hyperparameters},
+            owner=self._owner,
         )
         self._session = TrainingSession(trainer, self, recorder, log=self._log)
         self._session.start()
