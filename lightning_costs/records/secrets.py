@@ -7,6 +7,7 @@ costs the secret.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 #: Words of a name that mark a secret, whatever its value is.
 SECRET_WORDS = (
@@ -141,7 +142,7 @@ def _is_random(piece: str) -> bool:
     if max(map(len, _SEPARATORS.split(piece))) < LEAST_UNBROKEN:
         return False
     kinds = ["0" if c.isdigit() else "A" if c.isupper() else "a" for c in _INITIAL.sub("a", letters)]
-    mixed = sum(first != second for first, second in zip(kinds, kinds[1:], strict=False))
+    mixed = sum(first != second for first, second in pairwise(kinds))
     return mixed >= (MIXED_SHARE_UNBROKEN if letters == piece else MIXED_SHARE) * (len(kinds) - 1)
 
 

@@ -178,7 +178,7 @@ def test_an_old_header_loads_and_a_strange_one_says_what_is_wrong(tmp_path):
     file.write_text(json.dumps(header))
     assert "hyperparameters" not in load_run(file.parent).header
     file.write_text(json.dumps({**header, "hyperparameters": {"lr": [1]}}))
-    with pytest.raises(ValueError, match="'hyperparameters.lr' must be a text, a number, or true or false"):
+    with pytest.raises(ValueError, match=r"'hyperparameters\.lr' must be a text, a number, or true or false"):
         load_run(file.parent)
 
 

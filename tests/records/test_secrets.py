@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from lightning_costs.records.hyperparameters import plain_hyperparameters, seeds_among
 from lightning_costs.records.secrets import is_secret_name, looks_secret, without_homes
 
-SECRET_NAMES = """api_key apiKey API_KEY wandb_api_key openai_key hf_token HF_TOKEN accessToken access_token token auth_token
-    auth authorization secret client_secret clientSecret password passwd db_password PASSWORD passphrase pwd credentials
-    gcp_credentials aws_secret_access_key AWS_ACCESS_KEY_ID private_key ssh_key bearer cookie jwt dsn webhook_url
+SECRET_NAMES = """api_key apiKey API_KEY wandb_api_key openai_key hf_token HF_TOKEN accessToken access_token token
+    auth_token auth authorization secret client_secret clientSecret password passwd db_password PASSWORD passphrase
+    pwd credentials gcp_credentials aws_secret_access_key AWS_ACCESS_KEY_ID private_key ssh_key bearer cookie jwt dsn webhook_url
     connection_string db.password logger.api_key key session-token x_api_key sas_token licenseKey""".split()
 SETTINGS = """lr learning_rate depth width max_epochs tokenizer tokenizer_name keypoints monkey batch_size
     weight_decay n_layer turkey authored hockey passes_per_epoch compass keyframe_rate activation bypass""".split()
@@ -57,7 +57,8 @@ SECRETS = [
     "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
 ]
 TEXTS = """adamw cosine resnet50_fpn_v2_coco_pretrained meta-llama/Llama-3.1-8B-Instruct facebook/opt-125m bf16-mixed
-    https://huggingface.co/datasets/ylecun/mnist s3://bucket/datasets/imagenet21k/train ViT-B-16-SigLIP2-256x256-L14-336px
+    https://huggingface.co/datasets/ylecun/mnist s3://bucket/datasets/imagenet21k/train
+    ViT-B-16-SigLIP2-256x256-L14-336px
     MyVeryLongLightningModuleNameOfTheFifth data/train-00001-of-00128.parquet epoch=10-step=4000.ckpt
     torch.optim.lr_scheduler.CosineAnnealingWarmRestarts 2026-01-02T03:04:05 gelu_pytorch_tanh
     sentence-transformers/paraphrase-multilingual-mpnet-base-v2 EleutherAI/pythia-1.4b-deduped""".split()
@@ -106,7 +107,8 @@ def test_a_random_key_is_known_by_its_look_in_whatever_form(seed, form):
         "urlsafe": base64.urlsafe_b64encode(drawn).decode().rstrip("="),
         "uuid": str(uuid.UUID(bytes=drawn[:16])),
     }[form]
-    assert looks_secret(text) and looks_secret(f"key is {text}, keep it")
+    assert looks_secret(text)
+    assert looks_secret(f"key is {text}, keep it")
     assert json.dumps(plain_hyperparameters({"x": text, "lr": 1})) == '{"lr": 1}'
 
 

@@ -41,7 +41,16 @@ from lightning_costs.records.samples import CurvePoint
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_lost_work, summary_rows
-from lightning_costs.storage.loggers import Log, check_log, columns, init_wandb_runs, logger_row, write_wandb_summaries
+from lightning_costs.storage.loggers import (
+    Log,
+    check_log,
+    columns,
+    configure_wandb_runs,
+    init_wandb_runs,
+    logger_row,
+    tag_mlflow_runs,
+    write_wandb_summaries,
+)
 from lightning_costs.storage.paths import run_root, shown
 from lightning_costs.storage.sink import Sink, Sinks
 
@@ -145,7 +154,7 @@ class CostMonitor(Callback):
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators, self._sinks = indicators, Sinks(sinks).all
         self._tariff = Tariff.resolve(tariff)
-        self._hyperparameters, self._owner = Provenance(hyperparameters, owner).hyperparameters, owner
+        self.given_hyperparameters, self._owner = Provenance(hyperparameters, owner).hyperparameters, owner
         self._every, self._count, self._infer = log_every_n_steps, counting_of(count), infer
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
@@ -236,7 +245,7 @@ class CostMonitor(Callback):
             infer=self._infer is not False and trainer.world_size == 1,
             accounts=self._accounts,
             sinks=self._sinks,
-            hyperparameters={**saved_hyperparameters(trainer, pl_module), **self._hyperparameters},
+            hyperparameters={**saved_hyperparameters(trainer, pl_module), **self.given_hyperparameters},
             owner=self._owner,
         )
         self._session = TrainingSession(trainer, self, recorder, log=self._log)
@@ -333,7 +342,7 @@ class TrainingSession:
         self.accounts, self.stride = recorder.accounts, recorder.stride
         self.trainer = self._trainer = trainer
         self.view = TrainerHooks(trainer, owner, self)
-        self._logs = log != "none"
+        self._logs, self._given = log != "none", owner.given_hyperparameters
         self._columns = columns(recorder.declarations, headline_only=log == "headline")
         self._headline = columns(recorder.declarations, headline_only=True)
         self._row_step: int | None = None
@@ -517,6 +526,9 @@ class TrainingSession:
         if self.recorder.run_id and self._trainer.is_global_zero:
             finished = status == "finished"  # whoever waits for an error must not wait for a picture
             if self._logs:
+                header = {**self.recorder.header, "hyperparameters": self._given}
+                configure_wandb_runs(self._trainer.loggers, header)
+                tag_mlflow_runs(self._trainer.loggers, header)
                 final = {**self.recorder.final, **self.recorder.outcome}
                 write_wandb_summaries(
                     self._trainer.loggers, final, self.recorder.header.get("pipeline") if finished else None
@@ -568,7 +580,9 @@ class TrainingSession:
         """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
         self._announced = True
         if self._logs and self._trainer.is_global_zero:
-            init_wandb_runs(self._trainer.loggers, self.recorder.declarations, self.recorder.header)
+            header = {**self.recorder.header, "hyperparameters": self._given}  # Lightning sends the saved ones
+            init_wandb_runs(self._trainer.loggers, self.recorder.declarations, header)
+            tag_mlflow_runs(self._trainer.loggers, header)
 
     # Points -------------------------------------------------------------------------------------------------
 
