@@ -23,8 +23,8 @@ from lightning_costs.records.secrets import is_secret_name, looks_secret, withou
 
 SECRET_NAMES = """api_key apiKey API_KEY wandb_api_key openai_key hf_token HF_TOKEN accessToken access_token token
     auth_token auth authorization secret client_secret clientSecret password passwd db_password PASSWORD passphrase
-    pwd credentials gcp_credentials aws_secret_access_key AWS_ACCESS_KEY_ID private_key ssh_key bearer cookie jwt dsn webhook_url
-    connection_string db.password logger.api_key key session-token x_api_key sas_token licenseKey""".split()
+    pwd credentials gcp_credentials aws_secret_access_key AWS_ACCESS_KEY_ID private_key ssh_key bearer cookie jwt dsn
+    webhook_url connection_string db.password logger.api_key key session-token x_api_key sas_token licenseKey""".split()
 SETTINGS = """lr learning_rate depth width max_epochs tokenizer tokenizer_name keypoints monkey batch_size
     weight_decay n_layer turkey authored hockey passes_per_epoch compass keyframe_rate activation bypass""".split()
 NUMBERS = """max_tokens num_tokens tokens key_dim n_keys pad_token_id token_dropout tokens_per_batch num_keys

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from pathlib import Path
 from types import MethodType
 from typing import Any, Literal, final
@@ -18,8 +19,10 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.integrations import deepspeed_hooks
 from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
+from lightning_costs.integrations.lightning.final_summary import AfterProgressBar, next_command, try_print_summary
 from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP, TrainerHooks
 from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
+from lightning_costs.integrations.lightning.progress_text import progress_text
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.patching.patches import Shadow
 from lightning_costs.pricing.tariff import Tariff
@@ -33,14 +36,10 @@ from lightning_costs.ranks.topology import trainer_topology
 from lightning_costs.recording.recorder import Recorder, counting_of
 from lightning_costs.recording.run_state import Status, status_from_exception
 from lightning_costs.records.forecast import Forecast
-from lightning_costs.records.formatting import MISSING, format_amount
-from lightning_costs.records.limits import budget_fraction_used, describe_budget
 from lightning_costs.records.monitor import validate_monitor
-from lightning_costs.records.printable import printable, printable_data
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
-from lightning_costs.run.summary import describe_lost_work, summary_rows
 from lightning_costs.storage.loggers import (
     Log,
     check_log,
@@ -59,8 +58,6 @@ __all__ = ["CostBudget", "CostMonitor"]
 _log = logging.getLogger("lightning_costs")
 #: One key in a checkpoint, with plain containers: `state_dict` would collide with a second monitor's.
 _CHECKPOINT_KEY = "lightning_costs"
-#: What the progress bar shows, so far and at the end of training.
-_BAR = ("total_s", "energy_j", "cloud_usd")
 
 
 @final
@@ -159,6 +156,7 @@ class CostMonitor(Callback):
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
         self._session: TrainingSession | None = None
+        self._printed: AfterProgressBar | None = None
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
@@ -173,7 +171,7 @@ class CostMonitor(Callback):
         state = {name: value for name, value in vars(self).items() if not isinstance(value, Shadow)}
         for hook in HOOKS_OF_A_STEP:
             state.pop(hook, None)
-        return {**state, "_session": None, "_accounts": None}
+        return {**state, "_session": None, "_accounts": None, "_printed": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
@@ -319,12 +317,15 @@ class CostMonitor(Callback):
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
         if (session := self._session_of(trainer)) is not None:
             self._close(session, status_from_exception(type(exception)))
+        elif self._printed is not None:  # another callback's teardown raised before the bar's
+            self._printed.now()
 
     def _close(self, session: TrainingSession, status: Status) -> None:
         self._session = None
         session.view.uninstall()
         trained = session.recorder.run_id != ""
         self.run = session.close(status)
+        self._printed = session.printed
         if trained:
             self._accounts = None
             self._ended = session.ended
@@ -341,6 +342,9 @@ class TrainingSession:
         self.recorder = recorder
         self.accounts, self.stride = recorder.accounts, recorder.stride
         self.trainer = self._trainer = trainer
+        self._owner = owner
+        #: The summary, which may have to wait for the progress bar.
+        self.printed: AfterProgressBar | None = None
         self.view = TrainerHooks(trainer, owner, self)
         self._logs, self._given = log != "none", owner.given_hyperparameters
         self._columns = columns(recorder.declarations, headline_only=log == "headline")
@@ -535,12 +539,10 @@ class TrainingSession:
                 )
             if not finished:
                 if status == "interrupted" and self.recorder.path is not None:
-                    print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr)
+                    print(f"next: {next_command('show', shown(self.recorder.path))}", file=sys.stderr)
                 return run
-            try:
-                _print_summary(self.recorder, run)
-            except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
-                _log.warning("the summary of costs could not be printed: %r", error)
+            printing = partial(try_print_summary, self.recorder, run)
+            self.printed = AfterProgressBar(self.trainer, self._owner, printing)
         return run
 
     def row(self) -> Mapping[str, float]:
@@ -552,16 +554,9 @@ class TrainingSession:
         return self._bar or ""
 
     def _in_words(self) -> str:
-        """Cost so far, and at the end of training with its interval; what of a budget is used."""
-        declared = self.recorder.declarations
-        units = {name: declared[name].unit for name in _BAR if name in declared}
-        amounts = [(self._costs.get(name), unit) for name, unit in units.items()]
-        said = " · ".join(format_amount(amount, unit) for amount, unit in amounts if amount is not None)
-        ahead = self.ahead()
-        ends = [ahead[name].words(unit) for name, unit in units.items() if name in ahead]
-        used = budget_fraction_used(self.recorder.header, self._costs)
-        of_budget = f" ({format_amount(used, 'fraction')} of the budget)" if used is not None else ""
-        return f"{said}{of_budget} → {' · '.join(ends)}" if ends else f"{said}{of_budget}"
+        limits = (self.recorder.header.get("budget") or {}).get("limits", {})
+        width = shutil.get_terminal_size().columns
+        return progress_text(self._costs, self.ahead(), self.recorder.declarations, limits=limits, width=width)
 
     # A budget asks ------------------------------------------------------------------------------------------
 
@@ -631,27 +626,3 @@ def _facts(trainer: Any, loaders: Sequence[Any], found: TrainingSet) -> dict[str
 
 def _finite(value: float) -> int | None:
     return int(value) if value != float("inf") else None
-
-
-def _print_summary(recorder: Recorder, run: RunRecord | None) -> None:
-    """About ten rows in human units, and what to try next; on stderr, since stdout is the script's."""
-    from rich.console import Console
-    from rich.table import Table
-
-    header: Mapping[str, Any] = printable_data(recorder.header)
-    rows = summary_rows(header, recorder.final)
-    table = Table(title=f"What {header['name']} cost", title_justify="left", box=None, show_header=False)
-    for line in rows:
-        if line.text != MISSING:
-            table.add_row(line.label, line.text)
-    console = Console(stderr=True, markup=False, emoji=False)  # a run's name is no markup
-    console.print(table)
-    if lost := describe_lost_work(header, recorder.final):
-        console.print(lost, highlight=False, soft_wrap=True)
-    for told in describe_budget(header, recorder.final):
-        console.print(told, highlight=False, soft_wrap=True)
-    if lacking := [line.label for line in rows if line.text == MISSING]:
-        console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
-    if run is not None and recorder.path is not None:
-        path = printable(shown(recorder.path))
-        console.print(f"next: lightning-costs show {path}", highlight=False, soft_wrap=True)

@@ -562,7 +562,8 @@ class TrainerHooks:
         def get_metrics(*args: Any, **kwargs: Any) -> Any:
             items = original(*args, **kwargs)
             text = self._listener.bar() if self.in_training else ""
-            return {**items, "cost": text} if text else items
+            # First, since a narrow bar cuts off what comes last.
+            return {"cost": text, **items} if text else items
 
         return get_metrics
 
