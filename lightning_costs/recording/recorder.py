@@ -33,7 +33,7 @@ from lightning_costs.recording.run_state import RunState, Status, status_from_ex
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.forecast import Forecast, Forecaster
 from lightning_costs.records.limits import Budget, LimitExceeded, unenforceable_limits, validate_limit_columns
-from lightning_costs.records.monitor import validate_monitor
+from lightning_costs.records.monitor import UnloggedMonitor, targets_of, validate_monitor, validate_targets
 from lightning_costs.records.samples import Amount, CurvePoint, RankInfo, Trigger
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.records.window import Window
@@ -75,13 +75,14 @@ class Recorder:
         optimizers: The optimizers, or a function that returns them.
         monitor: Name of the quality metric that comparisons use.
         mode: Whether more of it is better ('max') or less ('min').
-        targets: Quality targets declared before the run.
+        targets: Quality targets declared before the run, one or several.
         save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
         name: What people call the run.
         batch_size_fn: Samples in a batch, where its tensors do not tell.
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
         indicators: Costs to measure; `default_indicators()` and your own.
-        tariff: Prices and place; else from the environment or the user's file.
+        tariff: Prices and place, as a Tariff, a mapping of its fields or the path of a TOML file; else from the
+            environment or the user's file.
         device: The device that trains; the module's by default.
         devices: Accelerators allocated to the job, by default one a process; on a CPU, nodes.
         nodes: Machines allocated to the job; by default those that its processes are on.
@@ -102,8 +103,8 @@ class Recorder:
         clock: Seconds, monotonic; for tests.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name, a
-            `save_dir` that is no folder of this machine.
+        ValueError: For a monitor without mode, a mode or targets without monitor, an unknown place in the tariff, two
+            indicators of one name, a `save_dir` that is no folder of this machine.
 
     Example:
         A loop without Lightning::
@@ -126,13 +127,13 @@ class Recorder:
         optimizers: Optimizers = (),
         monitor: str | None = None,
         mode: Literal["max", "min"] | None = None,
-        targets: Iterable[float] = (),
+        targets: float | Iterable[float] = (),
         save_dir: str | Path = "costs",
         name: str | None = None,
         batch_size_fn: Callable[[Any], int] | None = None,
         length_fn: Callable[[Any], int] | None = None,
         indicators: Sequence[Indicator] | None = None,
-        tariff: Tariff | None = None,
+        tariff: Tariff | Mapping[str, Any] | str | Path | None = None,
         device: torch.device | str | None = None,
         devices: int | None = None,
         nodes: int | None = None,
@@ -151,6 +152,10 @@ class Recorder:
         clock: Callable[[], float] = now_s,
     ) -> None:
         validate_monitor(monitor, mode)
+        targets = targets_of(targets)
+        validate_targets(monitor, targets)
+        #: Notices a metric that is never logged.
+        self.unlogged = UnloggedMonitor(monitor)
         self._clock = clock
         self.accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
         if places is None and place is None:
@@ -787,6 +792,8 @@ class Recorder:
         self._hurry = status if status == "failed" or status == "interrupted" else None
         if self._book.opened:
             self.emit("end")
+            if status == "finished":
+                self.warn(self.unlogged.run_ended())
         self.accounts.before_switch = self._meters = None
         self._panel.close()
         self._state = "ended"
@@ -820,6 +827,8 @@ class Recorder:
                 self._train_points += 1
             if trigger != "train" and self._steps is not None:
                 self._steps.interrupted()
+            if trigger == "evaluate":
+                self.warn(self.unlogged.evaluated(quality or ()))
             point = self._book.append(step=self._step, epoch=self._epoch, trigger=trigger, quality=quality or {})
             took_s = self._clock() - began
             self._window.overhead_s += took_s
@@ -827,6 +836,11 @@ class Recorder:
                 share = SHARE_OF_FIRST_POINTS if self._train_points < FIRST_POINTS else SHARE_OF_POINTS
                 self._next_point_s = began + took_s + min(took_s / share, MOST_APART_S)
         return point
+
+    def warn(self, text: str | None) -> None:
+        """Log a warning, once for the job; None is none."""
+        if text is not None and self._setting.place.rank == 0:
+            _log.warning("%s", text)
 
     def _fold(self, trigger: Trigger, *, at_point: bool = False) -> None:
         if self._steps is None:

@@ -20,6 +20,7 @@ from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, 
 from lightning_costs.records.versions import version_of
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
+from lightning_costs.storage.paths import shown, why_unwritable
 from lightning_costs.storage.run_folder.earlier import EarlierAttempts
 from lightning_costs.storage.run_folder.frames import OWN, columns_of, metrics_of
 from lightning_costs.storage.run_folder.identity import (
@@ -90,6 +91,7 @@ class RunState:
         self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
+        self._warned = False
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
@@ -156,6 +158,14 @@ class RunState:
         Where no checkpoint was resumed and the environment says which run this is, its folder is continued. All that
         it spent is then lost: this attempt begins from nothing.
         """
+        if self._writes and (why := why_unwritable(self._save_dir)) is not None:
+            self._warned = True
+            _log.warning(
+                "costs cannot be written to %s: %s. Training goes on; no run is left there unless that is mended. Give "
+                "another save_dir",
+                shown(self._save_dir),
+                why,
+            )
         if self._found is None:
             found = self._found = resolve_run(self.header["name"], self._save_dir, writes=self._writes)
             self._warn(found)
@@ -192,7 +202,9 @@ class RunState:
         header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]
         header["setup"] = dict(setup)
-        self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
+        self._writer = RunWriter(
+            self._save_dir / found.run_id, writes=self._writes, lock=found.lock, warned=self._warned
+        )
         self._writer.open(header)
         self._sinks.open(header)
 

@@ -36,7 +36,8 @@ from lightning_costs.ranks.topology import trainer_topology
 from lightning_costs.recording.recorder import Recorder, counting_of
 from lightning_costs.recording.run_state import Status, status_from_exception
 from lightning_costs.records.forecast import Forecast
-from lightning_costs.records.monitor import validate_monitor
+from lightning_costs.records.limits import validate_interval
+from lightning_costs.records.monitor import targets_of, validate_monitor, validate_targets
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
@@ -87,16 +88,18 @@ class CostMonitor(Callback):
         monitor: Name of the quality metric that comparisons use; by default that of the trainer's
             ModelCheckpoint or EarlyStopping.
         mode: Whether more of it is better ('max') or less ('min').
-        targets: Quality targets declared before the run.
+        targets: Quality targets declared before the run, one or several.
         save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
         name: What people call the run.
         batch_size_fn: Samples in a batch, where its tensors do not tell.
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
         indicators: Costs to measure: `[*default_indicators(), Mine()]`.
-        tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
+        tariff: Prices and place, as a Tariff, a mapping of its fields or the path of a TOML file; else from
+            LIGHTNING_COSTS_* variables or the user's file.
         log: Whether loggers get the complete cost curves or the headline ones only. The headline ones are in
             `trainer.callback_metrics` and some in the progress bar, too. 'none': all three stay the script's own.
-        log_every_n_steps: Optimizer steps between two points; the trainer's by default.
+        log_every_n_steps: Optimizer steps between two points, 0 for points at evaluations and the end only; the
+            trainer's by default.
         count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
             they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
             all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
@@ -108,8 +111,8 @@ class CostMonitor(Callback):
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, what is no sink, or a `save_dir`
-            that is no folder of this machine.
+        ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
+            `count` or `infer`, what is no sink, or a `save_dir` that is no folder of this machine.
 
     Example:
         ::
@@ -126,13 +129,13 @@ class CostMonitor(Callback):
         *,
         monitor: str | None = None,
         mode: Literal["max", "min"] | None = None,
-        targets: Sequence[float] = (),
+        targets: float | Sequence[float] = (),
         save_dir: str | Path = "costs",
         name: str | None = None,
         batch_size_fn: Callable[[Any], int] | None = None,
         length_fn: Callable[[Any], int] | None = None,
         indicators: Sequence[Indicator] | None = None,
-        tariff: Tariff | None = None,
+        tariff: Tariff | Mapping[str, Any] | str | Path | None = None,
         log: Log = "complete",
         log_every_n_steps: int | None = None,
         count: Count | None = None,
@@ -144,9 +147,10 @@ class CostMonitor(Callback):
         super().__init__()
         validate_monitor(monitor, mode)
         check_log(log)
+        validate_interval(log_every_n_steps)
         if infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {infer!r}")
-        self._monitor, self._mode, self._targets = monitor, mode, tuple(targets)
+        self._monitor, self._mode, self._targets = monitor, mode, targets_of(targets)
         self._save_dir, self._name, self._log = run_root(save_dir), name, log
         self._batch_size_fn, self._length_fn = batch_size_fn, length_fn
         self._indicators, self._sinks = indicators, Sinks(sinks).all
@@ -157,6 +161,7 @@ class CostMonitor(Callback):
         self._accounts: TimeBuckets | None = None
         self._session: TrainingSession | None = None
         self._printed: AfterProgressBar | None = None
+        self._said_one = False
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
@@ -203,8 +208,16 @@ class CostMonitor(Callback):
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
         first = next((monitor for monitor in monitors if not monitor.is_fallback), monitors[0] if monitors else self)
         if first is not self and not self.is_fallback:
-            _log.warning("one CostMonitor measures a fit, the first of the Trainer's callbacks; the others do nothing")
+            self._say_one_measures()
         return first is self
+
+    def _say_one_measures(self) -> None:
+        if not self._said_one:
+            self._said_one = True
+            _log.warning(
+                "one CostMonitor measures a fit, the first of the Trainer's callbacks; another, or the same one again, "
+                "does nothing. Leave it out"
+            )
 
     def _session_of(self, trainer: Any) -> TrainingSession | None:
         """The fit in progress, if it is this Trainer's."""
@@ -216,9 +229,22 @@ class CostMonitor(Callback):
         if trainer.callbacks.count(self) > 1:  # each hook would come twice
             first = trainer.callbacks.index(self)
             trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if c is not self or n == first]
+            self._say_one_measures()
         self._accounts = self._accounts_of_this_run()
         monitor, mode = self._goal(trainer)
+        targets = self._targets
+        if self.is_fallback and monitor is None and targets:
+            _log.warning(
+                "targets are not recorded: no --monitor was given, and no checkpoint or early stopping has one"
+            )
+            targets = ()
+        validate_targets(monitor, targets)
         every = trainer.log_every_n_steps if self._every is None else self._every
+        if not every and self._every is None:
+            _log.warning(
+                "the Trainer has log_every_n_steps=0: costs have points at evaluations and the end only. "
+                "CostMonitor(log_every_n_steps=50) makes more"
+            )
         cuda = trainer.strategy.root_device.type == "cuda"
         place, everyone = trainer_topology(trainer)
         recorder = Recorder(
@@ -226,7 +252,7 @@ class CostMonitor(Callback):
             optimizers=lambda: trainer.strategy.optimizers,
             monitor=monitor,
             mode=mode,
-            targets=self._targets,
+            targets=targets,
             save_dir=self._save_dir,
             name=self._name,
             batch_size_fn=self._batch_size_fn,
@@ -500,7 +526,11 @@ class TrainingSession:
     def on_epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A metric of the training itself is the quality: its epochs' ends are points too."""
         monitor = self.recorder.header["monitor"]
-        if monitor is not None and monitor in (logged := metrics()):
+        if monitor is None:
+            return
+        logged = metrics()
+        self.recorder.warn(self.recorder.unlogged.epoch_ended(logged))
+        if monitor in logged:
             self._stamp()
             self._point(self.recorder.emit("epoch", logged))
 

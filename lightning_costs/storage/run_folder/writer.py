@@ -47,16 +47,19 @@ class RunWriter:
         path: The run's folder.
         writes: Whether this process is the one that writes.
         lock: The folder, held: while it is, a reader sees that its writer lives.
+        warned: Whether somebody was told already that it cannot be written.
     """
 
-    def __init__(self, path: Path, *, writes: bool, lock: FolderLock | Claim | None = None) -> None:
+    def __init__(
+        self, path: Path, *, writes: bool, lock: FolderLock | Claim | None = None, warned: bool = False
+    ) -> None:
         self._folder = RunFolder(path)
         self._lock = lock
         self._writes = writes
         self._header: Mapping[str, Any] = {}
         self._written: Mapping[str, Any] = {}
         self._failed_s: float | None = None
-        self._said = False
+        self._said = warned
 
     @property
     def path(self) -> Path:
@@ -163,8 +166,9 @@ class RunWriter:
             self._written = {}
             if not self._said:
                 self._said = True
+                written = "no longer" if self._folder.opened else "not"
                 _log.warning(
-                    "costs are no longer written to %s: %s; they wait, and it is tried again", self.path, error
+                    "costs are %s written to %s: %s; they wait, and it is tried again", written, self.path, error
                 )
         else:
             if self._failed_s is not None:

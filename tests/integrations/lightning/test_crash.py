@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_made_is_said_once_and_training_goes_on(said: Ca
     monitor = CostMonitor(save_dir="/proc/no-such-place")
     assert fitted(monitor).global_step == 16
     (warning,) = said()
-    assert warning.startswith("costs are no longer written to /proc/no-such-place/")
+    assert warning.startswith("costs are not written to /proc/no-such-place/")
 
 
 def test_a_folder_that_is_removed_is_said_once_and_training_goes_on(
