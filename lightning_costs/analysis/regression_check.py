@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -191,8 +192,10 @@ def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> CheckRow | None:
     if declared is None:
         if not limit.asked:
             return None
-        known = ", ".join(run.header["indicators"])
-        raise ValueError(f"{limit.column!r} is no column of these runs; choose one of {known}")
+        known = list(run.header["indicators"])
+        near = difflib.get_close_matches(limit.column, known, n=4, cutoff=0.4)
+        near += [name for name in known if limit.column in name and name not in near][: 4 - len(near)]
+        raise ValueError(f"{limit.column!r} is no column of these runs; choose one of {', '.join(near or known)}")
     now, then = _amount(limit, run), _amount(limit, baseline)
     label = declared["label"] if limit.target is None else f"{declared['label']} to reach {limit.target:g}"
     about = {"name": limit.name, "label": label, "unit": declared["unit"], "baseline": then, "run": now}

@@ -28,7 +28,7 @@ def check_text(found: CheckResult, width: int = 140) -> str:
         amounts = (format_amount(row.baseline, row.unit), format_amount(row.run, row.unit), _change(row))
         table.add_row(*map(Text, (row.label, *amounts, row.limit or "", _outcome(row))))
     out = StringIO()
-    Console(file=out, width=width, color_system=None, legacy_windows=False).print(table)
+    Console(file=out, width=width, color_system=None, legacy_windows=False, markup=False).print(table)
     worse = ", ".join(row.name for row in found.rows if row.outcome == "regression")
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     lines += [f"- {reason}" for reason in found.unfit]
