@@ -41,7 +41,11 @@ def parts_of(runs: Sequence[RunRecord], by: str) -> list[list[str]]:
     if runs and all(value is None for value in found):
         settings = {name.removeprefix(HYPERPARAMETERS) for setup in setups for name in setup}
         known = [*PARTS, *sorted(settings)]
-        near = difflib.get_close_matches(by, known, n=4, cutoff=0.4) or known[:12]
+        near = (
+            difflib.get_close_matches(by, known, n=3, cutoff=0.7)
+            or difflib.get_close_matches(by, known, cutoff=0.4)
+            or known[:12]
+        )
         raise ValueError(f"no run has a setting {by!r} to be told apart by; did you mean {', '.join(near)}?")
     return [[NONE if value is None else str(value)] for value in found]
 
