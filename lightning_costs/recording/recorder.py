@@ -793,7 +793,7 @@ class Recorder:
         if self._book.opened:
             self.emit("end")
             if status == "finished":
-                self.warn(self.unlogged.run_ended())
+                self._warn(self.unlogged.run_ended())
         self.accounts.before_switch = self._meters = None
         self._panel.close()
         self._state = "ended"
@@ -828,7 +828,7 @@ class Recorder:
             if trigger != "train" and self._steps is not None:
                 self._steps.interrupted()
             if trigger == "evaluate":
-                self.warn(self.unlogged.evaluated(quality or ()))
+                self._warn(self.unlogged.evaluated(quality or ()))
             point = self._book.append(step=self._step, epoch=self._epoch, trigger=trigger, quality=quality or {})
             took_s = self._clock() - began
             self._window.overhead_s += took_s
@@ -837,7 +837,7 @@ class Recorder:
                 self._next_point_s = began + took_s + min(took_s / share, MOST_APART_S)
         return point
 
-    def warn(self, text: str | None) -> None:
+    def _warn(self, text: str | None) -> None:
         """Log a warning, once for the job; None is none."""
         if text is not None and self._setting.place.rank == 0:
             _log.warning("%s", text)

@@ -73,10 +73,11 @@ def test_show_says_first_who_a_run_is_then_what_it_cost_and_last_what_is_missing
     out = capsys.readouterr().out
     order = [
         "deep  (finished, 1 attempt", "began", "hardware", "best acc: 0.75 over 1 evaluation", "0.5 reached",
-        "depth=4, seed=3, note=[[prices]] [bold]", "0123456789ab + changes", "seeds", "the [lab]", "x_calls",
+        "depth=4, seed=3, note=[[prices]] [bold]", "0123456789ab + changes", "seeds", "the [lab]", "x calls",
         "missing", "next: ",
     ]  # fmt: skip
-    places = [out.find(text) for text in order]
+    assert not [text for text in order if text not in out], out
+    places = [out.index(text) for text in order]
     assert places == sorted(places)
     assert out.count("OSError (its text is in the log)") == 1, "the two of one reason are on one line"
     assert "[[prices]] [bold]" in out

@@ -529,7 +529,8 @@ class TrainingSession:
         if monitor is None:
             return
         logged = metrics()
-        self.recorder.warn(self.recorder.unlogged.epoch_ended(logged))
+        if (unlogged := self.recorder.unlogged.epoch_ended(logged)) is not None and self._trainer.is_global_zero:
+            _log.warning("%s", unlogged)
         if monitor in logged:
             self._stamp()
             self._point(self.recorder.emit("epoch", logged))
