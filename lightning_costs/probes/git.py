@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any, final
 from weakref import finalize
 
 #: Reads no more than it must: no index is written, no monitor started, untracked files and submodules are left alone.
-_COMMAND = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch")
+_COMMAND = ("--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch")
 _OPTIONS = ("--untracked-files=no", "--ignore-submodules=all")
 #: How long an answer is waited for when a run ends, in seconds.
 PATIENCE_S = 2.0
@@ -31,17 +32,21 @@ class GitQuestion:
     def __init__(self, folder: Path) -> None:
         self._answer: dict[str, Any] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        # Popen would search PATH under `warnings.catch_warnings`: Python then shows the script's warnings once more.
+        program = shutil.which("git")
+        if program is None:
+            self._answer = {"missing": "git is not installed"}
+            return
         try:
             self._process = subprocess.Popen(
-                [*_COMMAND, *_OPTIONS],
+                [program, *_COMMAND, *_OPTIONS],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
         except OSError as error:
-            missing = isinstance(error, FileNotFoundError) and folder.is_dir()
-            self._answer = {"missing": "git is not installed" if missing else f"git did not start: {error.strerror}"}
+            self._answer = {"missing": f"git did not start: {error.strerror}"}
         else:
             self._end = finalize(self, _end, self._process)
 

@@ -869,7 +869,7 @@ class Recorder:
         if statics is not None:
             self._book.header["statics"] = self._job.statics(statics, final=ending)
             self._book.header |= self._steps.about(final=ending)
-        if trigger != "train" and self._provenance is not None:
+        if self._provenance is not None:
             self._book.header |= self._provenance.late(ending=ending, hurry=self._hurry is not None)
         if trigger != "train":
             by_whom = sorted(self.accounts.seconds_by_source.items(), key=lambda item: -item[1])
