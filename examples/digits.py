@@ -26,7 +26,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor, Tariff, compare, load_run
 from lightning_costs.report.charts.quality import static_chart
-from lightning_costs.report.terminal.comparison import comparison_text
 
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -159,7 +158,7 @@ def main() -> None:
 
     folders = sorted(set((args.out / "costs").glob("*")) - before, key=lambda folder: folder.stat().st_mtime)
     compared = compare([load_run(folder) for folder in folders], monitor="val/acc", mode="max")
-    print(comparison_text(compared))
+    print(compared)
     if args.picture is not None:
         args.picture.parent.mkdir(parents=True, exist_ok=True)
         static_chart(compared, ["flop", "samples"], log=False).save(args.picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import altair
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Comparison(ComparisonData):
     """Runs compared by quality and by every cost at once. `ComparisonData` says what it holds."""
 
@@ -90,6 +91,12 @@ class Comparison(ComparisonData):
 
         return write_csv(self, Path(folder))
 
+    def __str__(self) -> str:
+        """The answer: sentences, one table, cautions; as wide as the terminal."""
+        from lightning_costs.report.terminal.answer import answer_text
+
+        return answer_text(self, shutil.get_terminal_size().columns).rstrip("\n")
+
     def _repr_html_(self) -> str:
         from lightning_costs.report.tables.notebook import comparison_html
 
@@ -106,6 +113,7 @@ def compare(
     curve: CostCurve = "spent",
     queries: Sequence[float] = (),
     group: str | None = None,
+    reference: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Comparison:
     """Compare runs by quality and by every cost at once.
@@ -123,7 +131,9 @@ def compare(
         curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
         queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
         group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
-            names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'.
+            names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'. Where not
+            given, runs that differ by nothing but their seed are grouped; 'none' compares single runs.
+        reference: The group that the others are held against; where not given, the one of the best quality.
         tolerance: Runs are matched by an indicator where the larger amount is at most 1 + tolerance times the smaller.
 
     Raises:
@@ -143,6 +153,7 @@ def compare(
         curve=curve,
         queries=queries,
         group=group,
+        reference=reference,
         tolerance=tolerance,
     )
     return Comparison(**{field.name: getattr(data, field.name) for field in fields(data)})

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_costs.analysis.setup import HYPERPARAMETERS, setting_named, setup_of
+from lightning_costs.analysis.setup import HYPERPARAMETERS, run_settings, setting_named
 from lightning_costs.run.record import RunRecord
 
 #: Where runs stand of which nothing is known.
@@ -36,7 +36,7 @@ def parts_of(runs: Sequence[RunRecord], by: str) -> list[list[str]]:
     """
     if by in PARTS:
         return [_of(run.header, by) for run in runs]
-    setups = [setup_of(run.header) for run in runs]
+    setups = [run_settings(run.header) for run in runs]
     found = [setting_named(setup, by) for setup in setups]
     if runs and all(value is None for value in found):
         settings = {name.removeprefix(HYPERPARAMETERS) for setup in setups for name in setup}

@@ -12,16 +12,6 @@ from lightning_costs.analysis.schema import Plain, Setups
 HYPERPARAMETERS = "hyperparameters."
 
 
-def setup_of(header: Mapping[str, Any]) -> dict[str, Plain]:
-    """A run's setup, with its hyperparameters, as one level.
-
-    Example:
-        >>> setup_of({"setup": {"devices": 1}, "hyperparameters": {"depth": 4}})
-        {'devices': 1, 'hyperparameters.depth': 4}
-    """
-    return flatten(header.get("setup") or {}) | flatten(header.get("hyperparameters") or {}, HYPERPARAMETERS)
-
-
 def setting_named(setup: Mapping[str, Plain], name: str) -> Plain:
     """A setting by its name, that of a hyperparameter alone too; None if there is none.
 
@@ -53,6 +43,16 @@ def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:
         else:
             flat[name] = json.dumps(value, sort_keys=True, default=str)
     return flat
+
+
+def run_settings(header: Mapping[str, Any]) -> dict[str, Plain]:
+    """A run's hyperparameters and setup as one level.
+
+    Example:
+        >>> run_settings({"hyperparameters": {"lr": 0.1}, "setup": {"hardware": {"cpu": "EPYC"}}})
+        {'hyperparameters.lr': 0.1, 'hardware.cpu': 'EPYC'}
+    """
+    return flatten(header.get("hyperparameters") or {}, "hyperparameters.") | flatten(header.get("setup") or {})
 
 
 def split_setups(setups: Mapping[str, Mapping[str, Plain]]) -> Setups:

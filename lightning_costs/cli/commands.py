@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.cli.places import command as next_command
@@ -138,7 +140,14 @@ Queries = Annotated[
 ]
 Group = Annotated[
     str | None,
-    typer.Option(help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module."),
+    typer.Option(
+        help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module; none "
+        "compares single runs. By default, runs that differ by nothing but their seed."
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="GROUP", help="The group that others are held against; by default that of the best quality."),
 ]
 Tolerance = Annotated[float, typer.Option(help="Runs are matched within this share: 0.05 is 5 %.")]
 
@@ -304,6 +313,7 @@ def _compared(
     queries: Sequence[float] | None = None,
     group: str | None = None,
     tolerance: float = TOLERANCE,
+    reference: str | None = None,
 ) -> comparison.Comparison:
     from lightning_costs import comparison
 
@@ -317,6 +327,7 @@ def _compared(
         queries=queries or (),
         group=group,
         tolerance=tolerance,
+        reference=reference,
     )
 
 
@@ -337,16 +348,28 @@ def compare(
     run_column: RunColumn = None,
     step_column: StepColumn = None,
     group: Group = None,
+    reference: Reference = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every table: fronts, rank correlations, lifecycle.")
+    ] = False,
 ) -> None:
-    """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
-    from lightning_costs.report.terminal.comparison import comparison_text
+    """Compare runs: who is best, who is cheapest by which costs, where costs disagree; with --all, every table."""
+    from lightning_costs.report.terminal.answer import answer_lines
+    from lightning_costs.report.terminal.comparison import comparison_lines, lifecycle_lines
 
     make_writable(json)
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
-    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
-    say(comparison_text(compared))
+    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+    console = Terminal()
+    width = console.width
+    for part in comparison_lines(compared, width) if everything else answer_lines(compared, width):
+        console.print(part, soft_wrap=not everything)
+    if queries and not everything:
+        for part in (Text(), *lifecycle_lines(compared, width)):
+            console.print(part)
+    console.print()
     if json is not None:
         compared.to_json(json)
         say(f"wrote {json}")
@@ -383,6 +406,7 @@ def report(
     curve: Curves = Curve.SPENT,
     queries: Queries = None,
     group: Group = None,
+    reference: Reference = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
     decimal: DecimalMark = None,
@@ -435,7 +459,7 @@ def report(
     runs = sources.load(monitor, mode)
     compared = None
     if comparing:
-        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
         if to is Target.HTML:
             say(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.WANDB and project is not None:
@@ -550,25 +574,43 @@ def total(
         ),
     ] = "status",
     tariff: TariffFile = None,
+    top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
-    """Add up what a whole project cost, failed and killed runs included."""
+    """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
-    from lightning_costs.report.terminal.project_total import project_csv, project_rows, project_total
+    from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
+    from lightning_costs.report.terminal.project_total import (
+        modelled_note,
+        project_csv,
+        project_rows,
+        project_total,
+        shown_parts,
+    )
 
     make_writable(csv, json)
     priced = Tariff.from_file(tariff) if tariff is not None else None
-    found = project_total(Sources(paths).load(), by=by, tariff=priced)
+    runs = Sources(paths).load()
+    found = project_total(runs, by=by, tariff=priced)
     table = Table("cost", box=None, pad_edge=False)
-    for part in found.runs:
-        table.add_column(" ".join(part.split()))
+    for part in shown_parts(found):
+        table.add_column(" ".join(part.split()), justify="right")
     for row in project_rows(found):
         table.add_row(*row)
-    Terminal().print(table)
-    for note in found.notes:
+    console = Terminal()
+    console.print(table)
+    for note in filter(None, (modelled_note(found), *found.notes)):
         say(note)
-    as_json = dumps(plain(found.as_dict()), indent=1) + "\n"
+    costliest = costliest_runs(runs, tariff=priced, most=top)
+    if costliest:
+        label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
+        console.print(f"\nRuns that cost most, by {label}", style="bold")
+        ranking = Table("run", "status", label, "share", "settings unlike most runs'", box=None, pad_edge=False)
+        for each in costliest:
+            ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
+        console.print(ranking)
+    as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.write_text(text, encoding="utf-8")
@@ -598,7 +640,7 @@ def check(
     """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
-    from lightning_costs.report.terminal.check import check_text
+    from lightning_costs.report.terminal.check import check_parts
 
     try:
         make_writable(json)
@@ -614,7 +656,9 @@ def check(
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
         say(f"lightning-costs: {error}", error=True)
         raise typer.Exit(2) from None
-    say(check_text(found).removesuffix("\n"))
+    console = Terminal()
+    for part in check_parts(found):
+        console.print(part, soft_wrap=isinstance(part, Text))
     raise typer.Exit(found.exit_code)
 
 

@@ -203,11 +203,7 @@ class Tariff:
         return replace(self, price_row=row, unpriced=None)
 
     def intensity(self) -> CarbonIntensity:
-        """Carbon intensity in force, with its source.
-
-        Raises:
-            Missing: Where neither a place nor a figure was given.
-        """
+        """Carbon intensity in force, with its source; `Missing` if neither a place nor a figure was given."""
         if self.gco2e_per_kwh is not None:
             return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
         if self.country is None and self.cloud is None:

@@ -1,4 +1,4 @@
-"""The book of a run: its header, its ledger and its folder, kept together from the first attempt to the last point."""
+"""The state of a run: its header, its totals and where they go, from the first attempt to the last point."""
 
 from __future__ import annotations
 
@@ -14,30 +14,35 @@ from typing import Any, Literal, final
 from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.provenance import Provenance
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
+from lightning_costs.records.monitor import UnloggedMonitor
 from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, Trigger
 from lightning_costs.records.versions import version_of
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.paths import shown, why_unwritable
-from lightning_costs.storage.run_folder.earlier import EarlierAttempts
-from lightning_costs.storage.run_folder.frames import OWN, columns_of, metrics_of
+from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
     claim_folder,
+    group_of_run,
     resolve_resumed_run,
     resolve_run,
     slurm_restart_count,
+    tags_of_run,
 )
-from lightning_costs.storage.run_folder.writer import RunWriter, utc_now
-from lightning_costs.storage.run_labels import group_of_run, tags_of_run
+from lightning_costs.storage.run_folder.reader import EarlierAttempts
+from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
 from lightning_costs.storage.sink import Sink, Sinks
 
 _log = logging.getLogger("lightning_costs")
 
 #: How a run stands; a reader says 'killed' where the process of a running one is gone.
 Status = Literal["running", "finished", "failed", "interrupted"]
+#: How far a run in this process is; its probes are open from the second on.
+Stage = Literal["made", "open", "training", "ended"]
 
 
 def status_from_exception(error: type[BaseException] | None) -> Status:
@@ -63,6 +68,7 @@ class RunState:
         save_dir: Where run folders go.
         writes: Whether this process writes: rank 0 does.
         sinks: Where the header and the points go besides.
+        setup: What is known of the setup.
     """
 
     def __init__(
@@ -79,19 +85,28 @@ class RunState:
         writes: bool,
         priced: Iterable[str] = (),
         sinks: Iterable[Sink] = (),
+        setup: Mapping[str, Any] | None = None,
     ) -> None:
+        #: How far the run is.
+        self.stage: Stage = "made"
+        #: What is known of the setup beside what `open` is given; it goes into the header at the first batch.
+        self.setup: dict[str, Any] = dict(setup or {})
         self._sinks = Sinks(sinks if writes else ())
         self._priced = list(priced)
         self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
         self._ledger = Ledger(declarations)
         self._save_dir, self._writes = save_dir, writes
-        self._writer: RunWriter | None = None
+        self._folder: RunFolderSink | None = None
         self._point: CurvePoint | None = None
         self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
-        self._warned = False
+        self._opened = self._warned = False
+        #: Who the run is; None where another process writes.
+        self.provenance: Provenance | None = None
+        #: Notices a metric that is never logged.
+        self.unlogged = UnloggedMonitor(monitor)
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
@@ -121,6 +136,44 @@ class RunState:
         self._metrics: dict[str, None] = {}
         self._came_to = RunOutcome(self.header, OWN)
 
+    def check_not_ended(self) -> None:
+        """Refuse to go on with a run that has ended.
+
+        Raises:
+            ValueError: It has.
+        """
+        if self.stage == "ended":
+            raise ValueError("this recorder's run has ended; make a new Recorder for another run")
+
+    def check_training(self) -> None:
+        """Refuse a step of a run that does not train.
+
+        Raises:
+            ValueError: It has not begun, or has ended.
+        """
+        if self.stage != "training":
+            self.check_not_ended()
+            raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
+
+    def check_measured(self) -> None:
+        """Refuse to read a run of which nothing is measured.
+
+        Raises:
+            ValueError: Its probes are not open.
+        """
+        if self.stage == "made":
+            raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
+
+    def add_sink(self, sink: Sink) -> None:
+        """One more sink, before the first batch; on other ranks than 0 it is told nothing."""
+        if self._writes:
+            self._sinks.add(sink)
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Where the run goes, without those that failed: its folder first, once it is made."""
+        return self._sinks.all
+
     @property
     def run_id(self) -> str:
         """The run's identity; empty before its folder is made."""
@@ -128,13 +181,13 @@ class RunState:
 
     @property
     def opened(self) -> bool:
-        """Whether the folder was made: the run has trained a batch."""
-        return self._writer is not None
+        """Whether the run has trained a batch: sinks were told of it then."""
+        return self._opened
 
     @property
     def path(self) -> Path | None:
         """The run's folder, where this process writes it."""
-        return self._writer.path if self._writer is not None and self._writes else None
+        return self._folder.path if self._folder is not None else None
 
     @property
     def costs(self) -> dict[str, Amount]:
@@ -201,11 +254,19 @@ class RunState:
         header["created"] = header["created"] or utc_now()
         header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]
-        header["setup"] = dict(setup)
-        self._writer = RunWriter(
-            self._save_dir / found.run_id, writes=self._writes, lock=found.lock, warned=self._warned
-        )
-        self._writer.open(header)
+        header["setup"] = {**setup, **self.setup}
+        if self.provenance is not None:
+            header |= self.provenance.header()
+        if self._writes:
+            self._folder = RunFolderSink(
+                self._save_dir / found.run_id,
+                lock=found.lock,
+                metrics=self._metrics,
+                rows=self._rows,
+                warned=self._warned,
+            )
+            self._sinks.add(self._folder, first=True)
+        self._opened = True
         self._sinks.open(header)
 
     def _warn(self, found: ResolvedRun) -> None:
@@ -259,7 +320,7 @@ class RunState:
         return {name: self._history.amount(name, used) for name in self._priced}
 
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
-        """Make the totals a point, and write it."""
+        """Make the totals a point, and hand it to the sinks."""
         self._point = point = CurvePoint(
             step=step,
             epoch=epoch,
@@ -269,13 +330,17 @@ class RunState:
             quality={name: float(value) for name, value in quality.items()},
         )
         self._came_to.update(point.step, point.quality, point.costs)
-        if self._writer is not None:
-            self._metrics |= dict.fromkeys(point.quality)
-            if trigger != "end":  # it is written once more then, with how the run ended
-                self._writer.header(self.header)
-            self._rows += self._writer.append(point)
+        if trigger == "evaluate":
+            self.warn(self.unlogged.evaluated(point.quality))
+        if self._opened:
             self._sinks.point(point, self.header)
+            self._rows = self._folder.rows if self._folder is not None else self._rows + 1
         return point
+
+    def warn(self, text: str | None) -> None:
+        """Log a warning, on the rank that writes; None is none."""
+        if text is not None and self._writes:
+            _log.warning("%s", text)
 
     def state_dict(self, *, step: int) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity, totals, attempts, and which points led here.
@@ -283,8 +348,8 @@ class RunState:
         Args:
             step: Steps that led here, over all attempts.
         """
-        if self._writer is not None:
-            self._writer.flush()
+        if self._folder is not None:
+            self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
         return {
             "run_id": self.run_id,
@@ -419,21 +484,23 @@ class RunState:
         return self._came_to.summary()
 
     def close(self, status: Status) -> RunRecord | None:
-        """The run is over: write how it ended, and its points as Parquet.
+        """The run is over: the sinks are told how it ended.
 
         Returns:
-            The run as its folder now holds it; None where it has none, or this process does not write it.
+            The run as its folder now holds it; None if it has none, or this process does not write it.
         """
         self.header["status"] = status
-        if self._writer is None:
+        if not self._opened:
             self._let_go()
             return None
+        if status == "finished":
+            self.warn(self.unlogged.run_ended())
         *earlier, last = self.header["attempts"]
         self.header["attempts"] = [*earlier, {**last, "ended": utc_now(), "status": status}]
-        metrics = list(columns_of(self._metrics, self.header["indicators"]).values())
-        run = self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
+        if self._folder is not None:
+            self._folder.header = self.header
         self._sinks.close(status)
-        return run
+        return self._folder.run if self._folder is not None else None
 
 
 def _ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:

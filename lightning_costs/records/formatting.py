@@ -38,7 +38,7 @@ _UNITS = {
     "j": (_Step(1, 1, "J"), _Step(1e3, 1e3, "kJ"), _Step(0.1 * JOULE_PER_KWH, JOULE_PER_KWH, "kWh")),
     **{
         base: _steps(1000.0, [prefix + word for prefix in _PREFIXES])
-        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "g": "g"}.items()
+        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g"}.items()
     },
     "usd": (_Step(0, 1, "USD"),),
 }
@@ -116,10 +116,6 @@ def format_number(amount: float) -> str:
 
 def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
     """The unit to show a column in, chosen by its largest amount so that a chart has one unit on its axis.
-
-    Args:
-        unit: One of `records.units.UNITS`.
-        largest: Largest amount of the column; None where it has none.
 
     Example:
         >>> choose_unit("s", 9000.0), choose_unit("j", 7.2e6).suffix, choose_unit("bytes", 3e9).suffix
@@ -211,12 +207,7 @@ def format_exact(amount: float) -> str:
 
 
 def list_words(words: Sequence[str], most: int | None = None, *, mark: str = ",") -> str:
-    """Words as a list in a sentence.
-
-    Args:
-        words: The words.
-        most: How many are spelt out; all by default.
-        mark: What stands between them.
+    """Words as a list in a sentence; at most so many are spelt out.
 
     Example:
         >>> list_words(["a", "b", "c"]), list_words(["a", "b", "c"], 2), list_words(["a", "b", "c"], mark=";")

@@ -23,10 +23,6 @@ def describe_input_stalls(setup: Mapping[str, Any], final: Mapping[str, float | 
 
     Where a CUDA device trained, its own events tell. Where a CPU did, nothing is queued, and the host's waiting is it.
 
-    Args:
-        setup: The header's, nested as there or flattened as in a comparison.
-        final: Column name to the run's final amount.
-
     Example:
         >>> describe_input_stalls({"device": "cuda"}, {"idle_s": 16.4, "idle_data_s": 12.1, "timed_s": 35.6})
         ['input-bound 34 %: the device waited 12.1 s of 35.6 s for batches',

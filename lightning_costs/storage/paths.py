@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +74,12 @@ def shown(path: Path) -> str:
     return str(path)
 
 
+def show_command(run: Path) -> str:
+    """The command that shows a run, as a shell reads it."""
+    path = shown(run)
+    return printable(f"lightning-costs show {'-- ' if path.startswith('-') else ''}{shlex.quote(path)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePath:
     """A file or folder, here or on a remote file system.
@@ -89,11 +96,7 @@ class SourcePath:
 
     @classmethod
     def of(cls, path: str | Path) -> SourcePath:
-        """The place of a path or URL.
-
-        Raises:
-            ValueError: For a URL of a kind that fsspec does not know.
-        """
+        """The place of a path or URL."""
         text = str(path)
         if "://" not in text:
             return cls(path=text, url=text)
@@ -134,11 +137,7 @@ class SourcePath:
         return content
 
     def read_at_most(self, most_bytes: int) -> bytes:
-        """All that is in the file.
-
-        Raises:
-            ValueError: For more bytes than that, or for what is no regular file.
-        """
+        """All that is in the file."""
         if not self.remote:
             return read_at_most(Path(self.path), most_bytes)
         check_size(str(self), self.remote.size(self.path) or 0, most_bytes)

@@ -1,4 +1,4 @@
-"""Sinks: where a run's header and points go besides its folder."""
+"""Sinks: where a run's header and points go. Its folder is one, and W&B, and what a user makes."""
 
 from __future__ import annotations
 
@@ -100,6 +100,10 @@ class Sinks:
     def all(self) -> tuple[Sink, ...]:
         """Those that did not fail."""
         return tuple(self._sinks)
+
+    def add(self, sink: Sink, *, first: bool = False) -> None:
+        """One more, before `open`; it is called after the others, or `first`."""
+        self._sinks.insert(0 if first else len(self._sinks), sink)
 
     def open(self, header: Mapping[str, Any]) -> None:
         """Tell all: see `Sink.open`."""

@@ -86,9 +86,9 @@ def test_no_repository_no_commit_and_no_git_are_missing_with_their_reasons(tmp_p
     assert answer(tmp_path) == {"missing": "the script's folder is in no git repository that git reads"}
     git(tmp_path, "init", "-q")
     assert answer(tmp_path) == {"missing": "the repository has no commit"}
+    assert "git did not start" in answer(tmp_path / "nowhere")["missing"]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert answer(tmp_path) == {"missing": "git is not installed"}
-    assert "git did not start" in answer(tmp_path / "nowhere")["missing"]
 
 
 def fake_git(folder, monkeypatch, script):

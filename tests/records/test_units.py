@@ -69,7 +69,9 @@ def test_a_name_that_does_not_end_in_its_unit_is_refused(name, unit):
 
 @pytest.mark.parametrize("unit", ["", "ms", "mj", "kwh", "seconds", "percent", "s_per_s", "J"])
 def test_an_unknown_unit_is_refused_and_the_known_ones_are_listed(unit):
-    with pytest.raises(TypeError, match=rf"indicator 'a_{unit}' has unit '{unit}'; expected one of s, j, w, bytes,"):
+    with pytest.raises(
+        TypeError, match=rf"indicator 'a_{unit}' has unit '{unit}'; expected one of s, j, w, hz, bytes,"
+    ):
         validate_column_name(f"a_{unit}", unit)
 
 
@@ -107,6 +109,7 @@ ZERO = {
     "s": "0 s",
     "j": "0 J",
     "w": "0 W",
+    "hz": "0 Hz",
     "bytes": "0 B",
     "flop": "0 FLOP",
     "mac": "0 MAC",
@@ -188,7 +191,11 @@ def test_one_of_a_thing_is_singular(unit):
 SCALES = {
     **dict(zip(("B", "KiB", "MiB", "GiB", "TiB", "PiB"), (1024.0**n for n in range(6)), strict=True)),
     **{"J": 1.0, "kJ": 1e3, "kWh": 3.6e6, "%": 0.01, "": 1.0},
-    **{f"{p}{w}": 1e3**n for w in ("FLOP", "MAC", "W", "g") for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))},
+    **{
+        f"{p}{w}": 1e3**n
+        for w in ("FLOP", "MAC", "W", "Hz", "g")
+        for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))
+    },
     **{p: 1e3**n for n, p in enumerate(("", "k", "M", "G", "T")) if p},
     **dict.fromkeys(COUNTS, 1.0),
     **dict.fromkeys(SINGULAR.values(), 1.0),

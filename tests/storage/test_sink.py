@@ -42,7 +42,7 @@ def test_the_sink_of_a_fit_sees_its_points_as_they_are_made(tmp_path: Path) -> N
     assert monitor.run is not None
     assert sink.samples == monitor.run.points["samples"].to_list()
     assert sink.qualities == 2
-    assert copy.deepcopy(monitor)._sinks[0] is not sink
+    assert copy.deepcopy(monitor)._options.sinks[0] is not sink
 
 
 class MemorySinkOfOurs:

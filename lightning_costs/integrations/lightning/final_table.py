@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from io import StringIO
@@ -13,10 +12,10 @@ from lightning_costs.patching.patches import Patches
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.limits import describe_budget
-from lightning_costs.records.printable import printable, printable_data
+from lightning_costs.records.printable import printable_data
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_lost_work, summary_rows
-from lightning_costs.storage.paths import shown
+from lightning_costs.storage.paths import show_command
 
 _log = logging.getLogger("lightning_costs")
 
@@ -87,7 +86,7 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     console.print(table)
     command = None
     if run is not None and recorder.path is not None:
-        command = next_command("show", shown(recorder.path))
+        command = show_command(recorder.path)
     if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
     for told in describe_budget(header, recorder.final):
@@ -100,9 +99,3 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     if out is not None:
         sys.stderr.write(out.getvalue())
         sys.stderr.flush()
-
-
-def next_command(name: str, path: str) -> str:
-    """A command on a path, as a shell reads it."""
-    dashes = "-- " if path.startswith("-") else ""
-    return printable(f"lightning-costs {name} {dashes}{shlex.quote(path)}")
