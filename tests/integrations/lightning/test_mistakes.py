@@ -201,3 +201,33 @@ def test_a_folder_that_cannot_be_written_is_told_before_training_and_the_end_pri
     assert "What run" in err
     assert "missing: " in err
     assert not [word for word in ("next:", "command below") if word in err]
+
+
+def test_what_modules_saved_is_in_the_header_and_nothing_is_put_into_one_that_saved_nothing(tmp_path: Path) -> None:
+    class Data(pl.LightningDataModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.save_hyperparameters({"folder": "/home/ada/cifar10", "width": 1, "seed": 5})
+
+        def train_dataloader(self) -> Any:
+            return data()
+
+        def val_dataloader(self) -> Any:
+            return data()
+
+    module = classifier(pl)
+    module.save_hyperparameters({"width": 8, "net": torch.nn.Linear(2, 2), "wandb_key": "abc"}, logger=False)
+    monitor = CostMonitor(save_dir=tmp_path, infer=False, hyperparameters={"depth": 4})
+    trainer(pl, monitor).fit(module, datamodule=Data())
+    assert monitor.run is not None
+    assert monitor.run.header["hyperparameters"] == {
+        "folder": "…/cifar10",
+        "width": 8,
+        "seed": 5,
+        "net": "<Linear>",
+        "depth": 4,
+    }
+    assert monitor.run.header["seeds"]["seed"] == 5
+    bare = classifier(pl)
+    fitted(CostMonitor(save_dir=tmp_path, infer=False), module=bare)
+    assert "_hparams" not in vars(bare)
