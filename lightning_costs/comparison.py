@@ -22,23 +22,35 @@ if TYPE_CHECKING:
 class Comparison(ComparisonData):
     """Runs compared by quality and by every cost at once. `ComparisonData` says what it holds."""
 
-    def chart(self, x: str, y: str | None = None, log: bool = True) -> altair.LayerChart:
+    def chart(
+        self,
+        x: str,
+        y: str | None = None,
+        log: bool = True,
+        *,
+        ylim: tuple[float, float] | None = None,
+        group: bool | None = None,
+        width: int | None = None,
+    ) -> altair.LayerChart:
         """Draw quality, or another indicator `y`, against the cost `x`.
 
         Args:
             x: Column of an indicator.
             y: Column of another; None draws the quality metric.
             log: Whether costs are drawn on a logarithmic axis.
+            ylim: Least and greatest value of the vertical axis; None fits it to the data.
+            group: Whether seeds of one method share a color, with their median and band; None if runs are grouped.
+            width: In pixels.
 
         Raises:
-            ValueError: For an indicator that is not compared.
+            ValueError: For an indicator that is not compared, limits out of order, or groups that runs do not have.
             ImportError: Without the extra `report`.
         """
         try:
             from lightning_costs.report.charts.quality import chart
         except ImportError as error:
             raise _needs_report("chart", error) from error
-        return chart(self, x, y, log=log)
+        return chart(self, x, y, log=log, ylim=ylim, group=group, width=width)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the comparison as one HTML file that loads nothing from anywhere.
@@ -73,17 +85,32 @@ class Comparison(ComparisonData):
             raise _needs_report("to_wandb", error) from error
         return publish(self, project, title=title, page=page(self)).url
 
-    def to_figures(self, folder: str | Path) -> list[Path]:
-        """Write every chart into a folder, as PNG, SVG and PDF each; returns the files.
+    def to_figures(
+        self,
+        folder: str | Path,
+        *,
+        only: Sequence[str] = (),
+        formats: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "png"),
+        width: Literal["column", "text"] | float = "text",
+    ) -> list[Path]:
+        """Write charts into a folder; returns the files.
+
+        Args:
+            folder: Made if it does not exist.
+            only: Names of figures, or columns, of which all figures are written; without any, the answer, the
+                independent costs and what costs are made of, with a README.txt that has a line each.
+            formats: 'pdf', 'svg' and 'png'.
+            width: 'column' (84 mm), 'text' (174 mm) or a number of millimetres.
 
         Raises:
+            ValueError: For an unknown format or width, or if `only` names nothing that can be drawn.
             ImportError: Without the extra `report`.
         """
         try:
             from lightning_costs.report.charts.figures import write_figures
         except ImportError as error:
             raise _needs_report("to_figures", error) from error
-        return write_figures(self, Path(folder))
+        return write_figures(self, Path(folder), only=only, formats=formats, width=width)
 
     def to_csv(self, folder: str | Path) -> list[Path]:
         """Write every table into a folder, as a CSV file each that a spreadsheet can open safely; returns the files."""

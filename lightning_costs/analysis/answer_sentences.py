@@ -66,11 +66,10 @@ def _best(found: Answer, metric: Metric, runs: GroupedRuns, rated: Sequence[str]
 
 def _cheapest(found: Answer, metric: Metric) -> str:
     """Who needs least, by which costs."""
-    won: dict[str, list[str]] = {}
+    won: dict[str, list[AnswerCost]] = {}
     for cost in found["costs"]:
         if cost["winner"] is not None:
-            unsure = " (undecided)" if cost["undecided"] and found["by"] == "group" else ""
-            won.setdefault(cost["winner"], []).append(f"{cost['label']}{unsure}")
+            won.setdefault(cost["winner"], []).append(cost)
     where = "At the end of training" if found["target"] is None else f"To reach {metric.monitor} {found['target']:.4g}"
     if found["target"] is None:
         where += ", as no two reach a common target"
@@ -78,12 +77,13 @@ def _cheapest(found: Answer, metric: Metric) -> str:
         return f"{where}, no cost has a single cheapest {found['by']}."
     leads = sorted(won.items(), key=lambda item: -len(item[1]))
     differing = [cost for cost in found["costs"] if _differs(cost)]
-    if len(leads) == 1 and len(leads[0][1]) == len(differing) and _complete(found, leads[0][0]):
+    sure = found["by"] == "run" or not any(cost["undecided"] for cost in differing)
+    if sure and len(leads) == 1 and len(leads[0][1]) == len(differing) and _complete(found, leads[0][0]):
         count = len(differing)
         every = "the one cost that differs" if count == 1 else f"{_ALL.get(count, f'all {count}')} costs that differ"
-        text = f"{where}, {quote(leads[0][0], 30)} is cheapest by {every} ({list_words(leads[0][1])})"
+        text = f"{where}, {quote(leads[0][0], 30)} is cheapest by {every} ({list_words(_labels(leads[0][1]))})"
     else:
-        clauses = [f"{quote(label, 30)} by {list_words(costs)}" for label, costs in leads]
+        clauses = [f"{quote(label, 30)} {_by(found, costs)}" for label, costs in leads]
         text = f"{where}, the cheapest is {'; '.join(clauses)}"
     never = [
         label
@@ -184,6 +184,19 @@ def _interval(found: Spread, *, signed: bool = False) -> str:
     if found["low"] == found["high"]:
         return number(found["median"])
     return f"{number(found['median'])} [{number(found['low'])}, {number(found['high'])}]"
+
+
+def _by(found: Answer, costs: Sequence[AnswerCost]) -> str:
+    """The costs that somebody is cheapest by, those apart that seeds leave open."""
+    sure = [cost for cost in costs if found["by"] == "run" or not cost["undecided"]]
+    unsure = [cost for cost in costs if cost not in sure]
+    by = f"by {list_words(_labels(sure))}" if sure else ""
+    open_ = f"(undecided: by {list_words(_labels(unsure))})" if unsure else ""
+    return f"{by} {open_}".strip()
+
+
+def _labels(costs: Sequence[AnswerCost]) -> list[str]:
+    return [cost["label"] for cost in costs]
 
 
 def _differs(cost: AnswerCost) -> bool:

@@ -13,7 +13,7 @@ from lightning_costs.analysis.seeds import CONFIDENCE, LEAST_RUNS, RESAMPLES, SE
 from lightning_costs.records.samples import Amount
 
 Verdict = Literal["held", "not held", "undecided"]
-#: Fewest values that an interquartile mean is told of: below, it is the mean of two.
+#: Fewest values that have an interquartile mean: of three or fewer, a quarter is none.
 LEAST_IQM = 4
 
 

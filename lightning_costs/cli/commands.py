@@ -85,6 +85,14 @@ class Infer(StrEnum):
     FALSE = "false"
 
 
+class FigureFormat(StrEnum):
+    """What a figure is written as."""
+
+    PDF = "pdf"
+    SVG = "svg"
+    PNG = "png"
+
+
 class Target(StrEnum):
     """What a report is written as: a page, W&B Report, figures or tables of a comparison, or a statement of costs."""
 
@@ -435,10 +443,23 @@ def report(
         str | None, typer.Option(help="For wandb: the report's title, by which it is found again.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="For wandb: write it to a file, ask no server.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="For figures: a figure's name, or a column; again for more.", show_default=False),
+    ] = None,
+    formats: Annotated[
+        list[FigureFormat] | None,
+        typer.Option("--format", help="For figures: again for more; by default pdf and png.", show_default=False),
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
+    ] = None,
 ) -> None:
     """Write a page, W&B Report, figures or tables that compare runs, or a statement of what all of them cost."""
     if to is not Target.WANDB and (project or title or dry_run):
         raise typer.BadParameter("--project, --title and --dry-run are of --to wandb")
+    if to is not Target.FIGURES and (only or formats or width):
+        raise typer.BadParameter("--only, --format and --width are of --to figures")
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
@@ -466,7 +487,11 @@ def report(
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            say(f"wrote {len(compared.to_figures(folder))} files to {folder}")
+            chosen: list[Literal["pdf", "svg", "png"]] = [
+                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
+            ]
+            written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
+            say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:
             folder = out or Path("tables")
             say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
@@ -478,6 +503,18 @@ def report(
     else:
         out.write_text(text, encoding="utf-8")
         say(f"wrote {out}")
+
+
+def _width(text: str | None) -> Literal["column", "text"] | float:
+    """A figure's width: a word, or millimetres."""
+    if text in (None, "text"):
+        return "text"
+    if text == "column":
+        return "column"
+    try:
+        return float(str(text).removesuffix("mm"))
+    except ValueError:
+        raise typer.BadParameter(f"--width must be column, text or millimetres, got {text!r}") from None
 
 
 def _to_wandb(

@@ -12,7 +12,8 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import Count
 from lightning_costs.probes.provenance import Provenance
-from lightning_costs.recording.recorder import Recorder, counting_of
+from lightning_costs.recording.defaults import counting_of
+from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.limits import validate_interval
 from lightning_costs.records.monitor import targets_of, validate_monitor
 from lightning_costs.storage.loggers import Log, check_log

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal, final
 
 from lightning_costs.indicators.reader import MIN_READ_INTERVAL_S, IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
-from lightning_costs.probes.batch_counter import BatchCounter
-from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import device_name
 from lightning_costs.probes.gpu_activity import GpuActivity
-from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
-from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
+from lightning_costs.probes.step_monitor import WARMUP_STEPS
 from lightning_costs.ranks.exchange import Hurry
 from lightning_costs.recording.job import JobAggregator
-from lightning_costs.recording.run_state import RunState
+from lightning_costs.recording.shared import Shared
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.forecast import Forecast, Forecaster
 from lightning_costs.records.limits import unenforceable_limits
 from lightning_costs.records.samples import Amount, CurvePoint, DeviceTime, StepSample, Trigger
-from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.records.window import Window
 
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
@@ -45,35 +41,17 @@ class Emission:
     """Closes windows into points, and says when the next one is due.
 
     Args:
-        context: Where and what is trained.
+        shared: What the parts of a recorder share.
         reader: The run's indicators.
-        run: Its header, totals and sinks.
         tariff: Prices and place.
-        steps: What is done around a step.
-        sizes: Samples and tokens of batches.
-        repeats: Steps like the one before.
-        clock: Seconds, monotonic.
         every: Optimizer steps between two train points; 0 for none.
     """
 
-    def __init__(
-        self,
-        context: ProbeContext,
-        reader: IndicatorReader,
-        run: RunState,
-        tariff: Tariff,
-        *,
-        steps: StepMonitor,
-        sizes: BatchCounter,
-        repeats: RepeatedStepFastPath,
-        accounts: TimeBuckets,
-        clock: Callable[[], float],
-        every: int,
-    ) -> None:
-        self._context, self._reader, self._run, self._tariff = context, reader, run, tariff
-        self._steps, self._sizes, self._repeats, self._accounts = steps, sizes, repeats, accounts
-        self._clock, self._every = clock, every
-        self._job = JobAggregator(reader, context)
+    def __init__(self, shared: Shared, reader: IndicatorReader, tariff: Tariff, *, every: int) -> None:
+        self._context, self._run, self._steps = shared.context, shared.run, shared.monitor
+        self._sizes, self._repeats, self._accounts = shared.sizes, shared.repeats, shared.accounts
+        self._clock, self._reader, self._tariff, self._every = shared.clock, reader, tariff, every
+        self._job = JobAggregator(reader, shared.context)
         self._meters: EnergyMeters | None = None
         self._activity: GpuActivity | None = None
         #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
@@ -87,7 +65,7 @@ class Emission:
         #: How the run ended that did not finish: whoever waits for an error must not wait for what can be left out.
         self._hurry: Hurry = None
         #: What the loop did since the last point.
-        self.window = Window(accounts)
+        self.window = Window(shared.accounts)
         #: Steps of earlier attempts that led here.
         self.steps_before = 0
 

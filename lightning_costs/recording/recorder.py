@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, final
+from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.base import Indicator
@@ -21,9 +20,11 @@ from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
 from lightning_costs.ranks.topology import job_topology
+from lightning_costs.recording.defaults import counting_of, device_of
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.run_hooks import Hooks, RunHooks
 from lightning_costs.recording.run_state import RunState, Status, status_from_exception
+from lightning_costs.recording.shared import Shared
 from lightning_costs.recording.step_hooks import StepHooks
 from lightning_costs.records.limits import Budget, LimitExceeded, validate_limit_columns
 from lightning_costs.records.monitor import targets_of, validate_monitor, validate_targets
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 _log = logging.getLogger("lightning_costs")
-
-#: How operators are counted, where no argument says it.
-COUNT = "LIGHTNING_COSTS_COUNT"
 
 Optimizers = Sequence[Any] | Callable[[], Sequence[Any]]
 
@@ -144,7 +142,7 @@ class Recorder:
         context = ProbeContext(
             place=place,
             places=places or (place,),
-            device=_device(device, module),
+            device=device_of(device, module),
             module=module,
             optimizers=optimizers if callable(optimizers) else lambda: optimizers,
             dataset_samples=dataset_samples,
@@ -174,25 +172,19 @@ class Recorder:
         self._run.provenance = provenance if place.rank == 0 else None
         sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.notes)
         self._monitor = StepMonitor(context, clock, log_every_n_steps, samples=sizes.samples, keep=infer)
-        repeats = RepeatedStepFastPath(accounts)
-        points = Emission(
-            context,
-            reader,
-            self._run,
-            priced_by,
-            steps=self._monitor,
+        shared = Shared(
+            context=context,
+            run=self._run,
+            monitor=self._monitor,
             sizes=sizes,
-            repeats=repeats,
+            repeats=RepeatedStepFastPath(accounts),
             accounts=accounts,
             clock=clock,
-            every=log_every_n_steps,
         )
-        steps = StepHooks(
-            context, self._run, points, steps=self._monitor, sizes=sizes, repeats=repeats, accounts=accounts
-        )
-        course = RunHooks(context, self._run, points, steps, monitor=self._monitor, accounts=accounts, clock=clock)
+        points = Emission(shared, reader, priced_by, every=log_every_n_steps)
+        steps = StepHooks(shared, points)
         #: What integrations of frameworks call.
-        self.hooks = Hooks(run=course, steps=steps, points=points)
+        self.hooks = Hooks(run=RunHooks(shared, points, steps), steps=steps, points=points)
         self._budget: Budget | None = None
         if wandb is not None:
             self._run.add_sink(WandbSink(wandb, reader.declarations, lambda: {**self.final, **self._run.outcome}))
@@ -425,31 +417,3 @@ class Recorder:
             ValueError: Training has begun.
         """
         self.hooks.run.load_state_dict(state)
-
-
-def counting_of(given: Count | None) -> Count:
-    """How operators are counted: as given, else as LIGHTNING_COSTS_COUNT says.
-
-    Raises:
-        ValueError: For what is none of 'auto', 'eager', 'off'.
-
-    Example:
-        >>> counting_of(None), counting_of("off")
-        ('auto', 'off')
-    """
-    said = {"": "auto", "1": "auto", "0": "off"}
-    value = os.environ.get(COUNT, "") if given is None else given
-    value = said.get(value, value) if given is None else value
-    if value not in ("auto", "eager", "off"):
-        raise ValueError(f"{'count' if given is not None else COUNT} must be 'auto', 'eager' or 'off', got {value!r}")
-    return cast("Count", value)
-
-
-def _device(device: torch.device | str | None, module: nn.Module | None) -> torch.device | None:
-    import torch
-
-    if device is not None:
-        return torch.device(device)
-    if module is not None and (first := next(module.parameters(), None)) is not None:
-        return first.device
-    return torch.device("cpu") if not torch.cuda.is_available() else None

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 from lightning_costs.probes.clock import mark_run_end
-from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.environment import device_name
 from lightning_costs.probes.pipeline.pipeline import Pipeline
-from lightning_costs.probes.step_monitor import StepMonitor
 from lightning_costs.recording.emission import Emission
-from lightning_costs.recording.run_state import RunState, Status
+from lightning_costs.recording.run_state import Status
+from lightning_costs.recording.shared import Shared
 from lightning_costs.recording.step_hooks import EngineSteps, StepHooks
 from lightning_costs.records.samples import RankInfo
-from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.sink import Sink
 
@@ -45,30 +43,16 @@ class RunHooks:
     """The course of a run, and its setup as far as a framework tells it late.
 
     Args:
-        context: Where and what is trained.
-        run: Its header, totals and sinks.
+        shared: What the parts of a recorder share.
         points: Where the window is closed.
         steps: What is told of batches.
-        monitor: What is done around a step.
-        accounts: Where the run's time goes.
-        clock: Seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        context: ProbeContext,
-        run: RunState,
-        points: Emission,
-        steps: StepHooks,
-        *,
-        monitor: StepMonitor,
-        accounts: TimeBuckets,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, shared: Shared, points: Emission, steps: StepHooks) -> None:
         #: Where and what is trained.
-        self.context = context
-        self._run, self._points, self._step_hooks = run, points, steps
-        self._monitor, self._accounts, self._clock = monitor, accounts, clock
+        self.context = shared.context
+        self._run, self._points, self._step_hooks = shared.run, points, steps
+        self._monitor, self._accounts, self._clock = shared.monitor, shared.accounts, shared.clock
 
     # Setup --------------------------------------------------------------------------------------------------
 

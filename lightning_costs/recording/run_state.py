@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -15,6 +14,7 @@ from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.provenance import Provenance
+from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
 from lightning_costs.records.monitor import UnloggedMonitor
@@ -224,7 +224,7 @@ class RunState:
             self._warn(found)
             if found.earlier is not None:
                 self._continue(found.earlier)
-                self._restore([self._spent(found.earlier)] if found.earlier.points else [])
+                self._restore([spent_in(found.earlier)] if found.earlier.points else [])
                 self._ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
         about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc_now(), **facts}
@@ -408,14 +408,14 @@ class RunState:
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
         both = min(len(known), len(listed))
-        self._restore([state["ledger"], *([self._spent(earlier)] if earlier.points else [])])
+        self._restore([state["ledger"], *([spent_in(earlier)] if earlier.points else [])])
         if len(known) > len(listed):
             self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
         if known[:both] != listed[:both]:
             self._lost_is_unknown("an earlier attempt of the run is not in its folder")
         else:
             lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
-            if _ran_since(state, earlier):
+            if ran_since(state, earlier):
                 self._ledger.mark_lost_since(state["ledger"])
             elif lineage:  # what its maker did after the checkpoint without a step led here too
                 after = earlier.header["attempts"][len(known) :]
@@ -427,19 +427,11 @@ class RunState:
         return self._from_step
 
     def _continue(self, earlier: EarlierAttempts) -> None:
-        """Take up what the folder says of the run; an attempt that did not write its end was killed."""
+        """Take up what the folder says of the run."""
         header = self.header
-        attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
-        if attempts and attempts[-1].get("status", "killed") == "killed" and "ended" not in attempts[-1]:
-            attempts[-1]["status"] = "killed"
-            if len(earlier.points) > attempts[-1].get("row", 0):
-                last = datetime.fromtimestamp(earlier.points[-1].time, UTC)
-                attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
-        for attempt in attempts:
-            attempt.setdefault("tariff", earlier.header.get("tariff", {}))
         if "repriced" in earlier.header:
             header["repriced"] = earlier.header["repriced"]
-        header["attempts"] = attempts
+        header["attempts"] = attempts_of(earlier)
         header["created"] = earlier.header.get("created", "")
         for label in ("name", "group", "tags"):
             header[label] = header[label] or earlier.header.get(label)
@@ -448,14 +440,6 @@ class RunState:
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
             self._came_to.update(point.step, point.quality, point.costs)
-
-    @staticmethod
-    def _spent(earlier: EarlierAttempts) -> dict[str, Any]:
-        """The folder's last totals, and what of them was lost, as a state of the ledger."""
-        attempts = earlier.header.get("attempts") or [{}]
-        lost: Mapping[str, Amount] | None = attempts[-1].get("lost", None if len(attempts) > 1 else {})
-        costs = earlier.final
-        return {"costs": costs, "lost": {} if lost is None else {name: lost.get(name, 0.0) for name in costs}}
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
         gone = self._ledger.load_state_dict(*states) if states else []
@@ -501,14 +485,3 @@ class RunState:
             self._folder.header = self.header
         self._sinks.close(status)
         return self._folder.run if self._folder is not None else None
-
-
-def _ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:
-    """Whether the run trained on after a checkpoint, as its folder has it: only then is anything lost."""
-    then, now = state["ledger"]["costs"].get("steps"), earlier.final.get("steps")
-    if then is not None and now is not None:
-        return bool(now > then)
-    rows: list[tuple[int, int]] = state.get("lineage") or [(0, 0)]
-    later = earlier.points[rows[-1][1] :]
-    again = len(earlier.header.get("attempts", ())) > len(state["header"]["attempts"])
-    return bool(later) and (again or max(point.step for point in later) >= state.get("step", 0))

@@ -9,15 +9,10 @@ from typing import Any, final
 
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.batch_counter import BatchCounter
-from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.environment import collect_environment
-from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
-from lightning_costs.probes.step_monitor import StepMonitor
 from lightning_costs.recording.emission import Emission
-from lightning_costs.recording.run_state import RunState
+from lightning_costs.recording.shared import Shared
 from lightning_costs.records.samples import CurvePoint
-from lightning_costs.records.time_buckets import TimeBuckets
 
 _log = logging.getLogger("lightning_costs")
 
@@ -30,29 +25,14 @@ class StepHooks:
     noted by `repeats` (`lightning_costs.probes.repeat_steps` has its invariants).
 
     Args:
-        context: Where and what is trained.
-        run: Its header and totals.
+        shared: What the parts of a recorder share.
         points: Where the window is closed.
-        steps: What is done around a step.
-        sizes: Samples and tokens of batches.
-        repeats: Steps like the one before.
-        accounts: Where the run's time goes.
     """
 
-    def __init__(
-        self,
-        context: ProbeContext,
-        run: RunState,
-        points: Emission,
-        *,
-        steps: StepMonitor,
-        sizes: BatchCounter,
-        repeats: RepeatedStepFastPath,
-        accounts: TimeBuckets,
-    ) -> None:
-        self._context, self._run, self._points = context, run, points
-        self._steps, self._sizes = steps, sizes
-        self.accounts, self.repeats = accounts, repeats
+    def __init__(self, shared: Shared, points: Emission) -> None:
+        self._context, self._run, self._points = shared.context, shared.run, points
+        self._steps, self._sizes = shared.monitor, shared.sizes
+        self.accounts, self.repeats = shared.accounts, shared.repeats
         self._repeatable = self._said_how = False
 
     # A batch ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def is_rate(unit: str) -> bool:
         >>> is_rate("flop_per_s"), is_rate("fraction"), is_rate("w"), is_rate("flop")
         (True, True, True, False)
     """
-    return unit in UNITS and (unit.endswith("_per_s") or unit in ("fraction", "w"))
+    return unit in UNITS and (unit.endswith("_per_s") or unit in ("fraction", "w", "hz"))
 
 
 def validate_column_name(name: str, unit: str) -> None:

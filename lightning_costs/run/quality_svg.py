@@ -41,8 +41,8 @@ def quality_svg(steps: Sequence[float | None], quality: Sequence[float | None], 
         f"{_HEIGHT - _PAD - (value - low) / up * (_HEIGHT - 2 * _PAD):.1f}"
         for step, value in points
     )
-    told = escape(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g} over {count} evaluations", {'"': "&quot;"})
+    label = escape(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g} over {count} evaluations", {'"': "&quot;"})
     return (
-        f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{told}">'
+        f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
         f'<polyline points="{drawn}" fill="none" stroke="{_INK}" stroke-width="2"/></svg>'
     )

@@ -149,7 +149,7 @@ def test_what_seeds_leave_open_is_called_undecided():
     cmp = compare([*runs("a", [1.0, 2.0, 3.0, 1.0]), *runs("b", [2.0, 1.0, 2.0, 3.0])], targets=[0.9])
     (cost,) = cmp.answer["costs"]
     assert cost["undecided"]
-    assert "train s (undecided)" in cmp.answer["sentences"][1]
+    assert "(undecided: by train s)" in cmp.answer["sentences"][1]
     assert cmp.contrasts is not None
     assert {row["verdict"] for row in cmp.contrasts["costs"]} == {"undecided"}
 

@@ -105,8 +105,3 @@ def test_the_learning_rate_of_a_schedule_is_no_setting_as_it_is_that_of_a_moment
 
     assert find_seed_groups(seeds()).groups is None
     assert find_seed_groups(seeds(schedulers=["OneCycleLR"])).groups == ["a", "a"]
-
-
-def test_a_hyperparameter_groups_runs_by_its_name():
-    several = [make_run(f"r{width}", hyperparameters={"width": width}) for width in (8, 16)]
-    assert list(compare(several, group="width").groups["members"]) == ["8", "16"]

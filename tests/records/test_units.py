@@ -128,7 +128,7 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
 @pytest.mark.parametrize(
     ("amount", "unit", "text"),
     [
-        (0.0000005, "s", "0.5 us"),
+        (0.0000005, "s", "0.5 µs"),
         (0.00125, "s", "1.25 ms"),
         (0.9996, "s", "1 s"),
         (1.0, "s", "1 s"),
@@ -154,7 +154,7 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
         (250.0, "w", "250 W"),
         (6.2e6, "w", "6.20 MW"),
         (0.0421, "usd", "$0.0421"),
-        (1234.0, "usd", "$1234"),
+        (1234.0, "usd", "$1,234"),
         (0.01, "usd_per_s", "$0.0100/s"),
         (0.25, "fraction", "25 %"),
         (0.123, "fraction", "12.3 %"),
@@ -163,10 +163,10 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
         (1.5e12, "mac", "1.50 TMAC"),
         (1500.0, "g", "1.50 kg"),
         (67128463, "samples", "67.1 M samples"),
-        (99_999, "steps", "99999 steps"),
+        (99_999, "steps", "99,999 steps"),
         (7, "epochs", "7 epochs"),
         (1.5, "epochs", "1.50 epochs"),
-        (1234.5, "samples_per_s", "1234 samples/s"),
+        (1234.5, "samples_per_s", "1,234 samples/s"),
     ],
 )
 def test_an_amount_is_written_in_the_unit_a_person_would_choose(amount, unit, text):
@@ -203,9 +203,9 @@ SCALES = {
 
 
 def parsed(text: str) -> float:
-    found = re.fullmatch(r"\$?(-?[\d.]+(?:e[+-]\d+)?) ?([A-Za-z%]*)(?: \w+)?", text)
+    found = re.fullmatch(r"\$?(-?[\d.,]+(?:e[+-]\d+)?) ?([A-Za-z%]*)(?: \w+)?", text)
     assert found, text
-    return float(found[1]) * SCALES[found[2]]
+    return float(found[1].replace(",", "")) * SCALES[found[2]]
 
 
 @given(

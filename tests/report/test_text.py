@@ -103,7 +103,7 @@ def test_of_many_runs_those_that_stand_out_are_shown_and_the_others_counted() ->
     ]
     found = compare(runs)
     assert "runs, 12 are shown" not in comparison_text(found)
-    assert "… 30 more runs: --all or --json has them." in answer_text(found)
+    assert "… 34 more runs: --all or --json has them." in answer_text(found)
     shown = fit_to_width(found)
     assert len(shown.runs) == 12
     assert set(found.best) <= set(shown.labels)

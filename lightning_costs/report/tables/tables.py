@@ -12,6 +12,7 @@ from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair,
 from lightning_costs.analysis.summary import FAMILIES
 from lightning_costs.records.certainty import amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
+from lightning_costs.records.units import is_rate
 
 
 class Cell(NamedTuple):
@@ -30,6 +31,11 @@ class TableRow(NamedTuple):
     label: str
     headline: bool
     cells: list[Cell]
+
+    @property
+    def known(self) -> bool:
+        """Whether any cell has an amount."""
+        return not all(cell.missing for cell in self.cells)
 
 
 class TableSection(NamedTuple):
@@ -103,6 +109,11 @@ def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | No
         if (row["headline"] or not headline) and role in (None, row["role"])
     ]
     return [name for *_, name in sorted(chosen)]
+
+
+def is_cost(row: Declaration) -> bool:
+    """Whether an indicator is spent or occupied; a rate or anything of which more is better is no cost."""
+    return row["better"] != "higher" and not is_rate(row["unit"])
 
 
 def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[TableSection]:

@@ -24,7 +24,7 @@ from lightning_costs.report.terminal.columns import Column, fit_table
 #: Most lines of the answer; cautions that do not fit are counted.
 MOST_LINES = 36
 #: Most rows of a table; of more runs, the best and all winners are shown.
-MOST_ROWS = 20
+MOST_ROWS = 16
 _WON, _UNSURE, _FAINT = "bold green", "bold yellow", "dim"
 
 

@@ -43,7 +43,7 @@ def costliest_runs(
 
     Args:
         runs: All of a project's.
-        tariff: Prices all of them anew.
+        tariff: Prices all of them; by default each keeps what it recorded.
         column: A counter to rank by; by default money, else energy, else time, whichever most runs have.
         most: How many.
     """
