@@ -217,7 +217,7 @@ def measure(
     Raises:
         ValueError: If the batch holds no tensor, or the model cannot be copied, or called on the batch.
 
-    Example:
+    Examples:
         >>> cost = measure(nn.Linear(30, 10), torch.zeros(8, 30), times=False)
         >>> cost.params, cost.forward_mac, cost.flop
         (310.0, 300.0, 9600.0)

@@ -112,7 +112,7 @@ class Measured(Indicator, ABC):
             `lightning_costs.indicators.reader.MIN_READ_INTERVAL_S` share one reading. A rate-limited counter's `read`
             tells what was spent since its last call.
 
-    Example:
+    Examples:
         >>> class Sneezes(Measured):
         ...     name, unit, kind, family = "sneeze_calls", "calls", "counter", "data"
         ...     def read(self, sample):

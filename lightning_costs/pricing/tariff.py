@@ -86,7 +86,7 @@ class Tariff:
         ValueError: For an unknown place or provider, a price that is not above zero, a PUE below 1, or prices that
             contradict each other.
 
-    Example:
+    Examples:
         >>> Tariff(gco2e_per_kwh=50.0, pue=1.2).co2e_g(3.6e6)
         60.0
         >>> Tariff(usd_per_device_h=0.0)
@@ -176,7 +176,7 @@ class Tariff:
         Returns:
             This tariff with the table's row in `price_row`, or why there is none in `unpriced`.
 
-        Example:
+        Examples:
             >>> priced = Tariff(provider="aws").for_device("NVIDIA H100 80GB HBM3")
             >>> priced.price_row.usd_per_device_h, priced.price_row.includes
             (6.88, '1/8 of p5.48xlarge (vCPUs, memory, disk)')

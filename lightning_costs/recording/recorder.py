@@ -102,18 +102,20 @@ class Recorder:
         ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name, a
             `save_dir` that is no folder of this machine.
 
-    Example:
-        A loop without Lightning::
+    Examples:
+        A loop without Lightning:
 
-            with Recorder(module=model, optimizers=[optimizer], monitor="val/acc", mode="max") as recorder:
-                for epoch in range(epochs):
-                    for batch in recorder.wrap_loader(loader):
-                        with recorder.train_batch(batch):
-                            train(batch)
-                        recorder.step(batch)
-                    with recorder.bucket("evaluate"):
-                        accuracy = evaluate(model)
-                    recorder.log_metrics({"val/acc": accuracy})
+        ```python
+        with Recorder(module=model, optimizers=[optimizer], monitor="val/acc", mode="max") as recorder:
+            for epoch in range(epochs):
+                for batch in recorder.wrap_loader(loader):
+                    with recorder.train_batch(batch):
+                        train(batch)
+                    recorder.step(batch)
+                with recorder.bucket("evaluate"):
+                    accuracy = evaluate(model)
+                recorder.log_metrics({"val/acc": accuracy})
+        ```
     """
 
     def __init__(
@@ -245,11 +247,13 @@ class Recorder:
         Args:
             headline: The main ones alone.
 
-        Example:
-            With W&B and no Lightning::
+        Examples:
+            With W&B and no Lightning:
 
-                recorder.log_metrics({"val/acc": accuracy})
-                run.log({"val/acc": accuracy, **recorder.row()})
+            ```python
+            recorder.log_metrics({"val/acc": accuracy})
+            run.log({"val/acc": accuracy, **recorder.row()})
+            ```
         """
         return logger_row(self.costs, columns(self.declarations, headline_only=headline))
 
@@ -559,11 +563,13 @@ class Recorder:
             ValueError: The first time, for a limit that nobody can hold: of an unknown column, one that is no counter,
                 or one that is missing.
 
-        Example:
-            In a training loop::
+        Examples:
+            In a training loop:
 
-                if passed := recorder.exceeded({"energy_j": 3.6e6}):
-                    break
+            ```python
+            if passed := recorder.exceeded({"energy_j": 3.6e6}):
+                break
+            ```
         """
         if self._steps is None:
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
@@ -893,7 +899,7 @@ def counting_of(given: Count | None) -> Count:
     Raises:
         ValueError: For what is none of 'auto', 'eager', 'off'.
 
-    Example:
+    Examples:
         >>> counting_of(None), counting_of("off")
         ('auto', 'off')
     """

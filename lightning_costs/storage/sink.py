@@ -48,7 +48,7 @@ class Sink(Protocol):
 class MemorySink:
     """Keeps a run in memory, for tests of what is measured.
 
-    Example:
+    Examples:
         >>> from lightning_costs import MemorySink, Recorder
         >>> sink = MemorySink()
         >>> recorder = Recorder(sinks=[sink])  # or CostMonitor(sinks=[sink])

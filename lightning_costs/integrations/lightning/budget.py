@@ -69,11 +69,11 @@ class CostBudget(Callback):
         ValueError: For limits that are no finite numbers above 0, or a `warn_at` that is no share. When a fit begins:
             for a limit that nobody can hold (no CostMonitor, an unknown column, no counter, a missing one).
 
-    Example:
-        ::
-
-            trainer = Trainer(callbacks=[CostMonitor(), CostBudget({"cloud_usd": 50.0})])
-            trainer.fit(model, data)
+    Examples:
+        ```python
+        trainer = Trainer(callbacks=[CostMonitor(), CostBudget({"cloud_usd": 50.0})])
+        trainer.fit(model, data)
+        ```
     """
 
     def __init__(self, limits: dict[str, float], *, warn_at: float = 0.8, checkpoint: bool = True) -> None:

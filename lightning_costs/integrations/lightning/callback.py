@@ -100,11 +100,11 @@ class CostMonitor(Callback):
         ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, what is no sink, or a `save_dir`
             that is no folder of this machine.
 
-    Example:
-        ::
-
-            trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
-            trainer.fit(model, data)
+    Examples:
+        ```python
+        trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
+        trainer.fit(model, data)
+        ```
     """
 
     #: Made by `lightning-costs run`, not by the script: it yields to a monitor that the script has.
