@@ -2,9 +2,9 @@
 
 Trains small vision transformers on the 1,797 handwritten digits that ship with scikit-learn: a deep narrow one, a wide
 shallow one, and the wide one with SAM. To reach 90 % accuracy, the wide model needs about half the samples and twice
-the FLOPs of the deep one. The costs of each run go to its run folder, to CSV and to an offline W&B run, in the rows that
-hold its accuracy. Then the runs are compared. Each run is a process of its own, so that no run pays for the imports of
-another. To adapt the script, change `Digits` (the data), `ViT` (the model) or `METHODS`.
+the FLOPs of the deep one. The costs of each run go to its run folder, to CSV and to an offline W&B run, in the rows
+that hold its accuracy. Then the runs are compared. Each run is a process of its own, so that no run pays for the
+imports of another. To adapt the script, change `Digits` (the data), `ViT` (the model) or `METHODS`.
 """
 
 from __future__ import annotations
