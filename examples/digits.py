@@ -122,6 +122,7 @@ class ViT(pl.LightningModule):
 def train(method: str, seed: int, out: Path, epochs: int, tariff: Tariff) -> None:
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(1)  # these models are too small for two, and a busy machine disturbs one thread less
     pl.seed_everything(seed, verbose=False)
     name = f"{method}-seed{seed}"
     loggers = [CSVLogger(out / "csv", name=name), WandbLogger(name=name, project="digits", save_dir=out, offline=True)]
