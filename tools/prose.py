@@ -28,7 +28,7 @@ MOST_WORDS = 25
 
 #: What to write instead.
 TURNS = {
-    r"(?:fore)?t(?:ells?|old)": "the noun or verb of the thing: reports, records, passes, identifies",
+    r"(?:fore)?t(?:ells?|old)(?! (?:\w+ )?apart)": "the noun or verb of the thing: reports, records, passes, identifies",
     r"nobody|somebody|anybody|whoever|whosoever": "the actor, or the passive: 'the script', 'is not set'",
     r"dearer|dearest": "more expensive, costs more",
     r"c[ao]mes? to|had come to": "amounts to, was, totals",
@@ -45,7 +45,6 @@ TURNS = {
     r"where (?:no|none|nothing|neither|nor|there|one|it|they|its|all|both|some|any|another|more|only|this|that)": "if",
     r"of use": "useful",
     r"at hand": "available",
-    r"alike|unlike": "equal, different",
     r"how-manyth|ever new|as ever|for ever": "index, new, still",
 }
 PATTERN = re.compile("|".join(f"(?P<t{i}>\\b(?:{turn})\\b)" for i, turn in enumerate(TURNS)), re.IGNORECASE)

@@ -46,12 +46,14 @@ def main() -> None:
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("ratio:Q", scale=alt.Scale(type="log", base=2), title="times the cheapest method (median of its seeds)"),
         y=alt.Y("cost:N", sort=list(COSTS.values()), title=None),
+        yOffset=alt.YOffset("method:N", sort=list(METHODS)),
         color=alt.Color("method:N", scale=alt.Scale(domain=list(METHODS), range=list(METHODS.values())), title=None),
     )
-    seeds = base.mark_point(size=40, opacity=0.5, filled=True)
-    medians = base.mark_point(size=220, shape="diamond", filled=True, opacity=1).encode(x=alt.X("median:Q"))
-    chart = (seeds + medians).properties(width=520, height=210).configure_axis(labelFontSize=13, titleFontSize=12)
-    chart = chart.configure_legend(orient="top", labelFontSize=13, symbolSize=120).configure(background="white")
+    seeds = base.mark_point(size=35, opacity=0.5, filled=True)
+    medians = base.mark_point(size=160, shape="diamond", filled=True, opacity=1).encode(x=alt.X("median:Q"))
+    chart = (seeds + medians).properties(width=560, height=alt.Step(15)).configure(background="white")
+    chart = chart.configure_axis(labelFontSize=13, titleFontSize=12, labelLimit=200)
+    chart = chart.configure_legend(orient="top", labelFontSize=13, symbolSize=120)
     chart.save(Path(__file__).with_name("digits.svg"))
 
 
