@@ -4,7 +4,8 @@
     python tools/prose.py --list     # each of them with its place
     python tools/prose.py --files    # counts by file
 
-Prose is Markdown outside code, and docstrings, comments and messages of `lightning_costs`. CONTRIBUTING.md has the rules.
+Prose is Markdown outside code, and docstrings, comments and messages of `lightning_costs`. CONTRIBUTING.md has the
+rules.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MOST_WORDS = 25
 
 #: What to write instead.
 TURNS = {
-    r"(?:fore)?t(?:ells?|old)(?! (?:\w+ )?apart)": "the noun or verb of the thing: reports, records, passes, identifies",
+    r"(?:fore)?t(?:ells?|old)(?! (?:\w+ )?apart)": "a verb of the thing: reports, records, passes, identifies",
     r"nobody|somebody|anybody|whoever|whosoever": "the actor, or the passive: 'the script', 'is not set'",
     r"dearer|dearest": "more expensive, costs more",
     r"c[ao]mes? to|had come to": "amounts to, was, totals",
@@ -48,8 +49,6 @@ TURNS = {
     r"how-manyth|ever new|as ever|for ever": "index, new, still",
 }
 PATTERN = re.compile("|".join(f"(?P<t{i}>\\b(?:{turn})\\b)" for i, turn in enumerate(TURNS)), re.IGNORECASE)
-#: Pages that programs write from runs, and the record of what was.
-NOT_PROSE = ("CHANGELOG.md",)
 
 
 class Text(NamedTuple):
@@ -102,13 +101,17 @@ def of_python(path: Path) -> Iterator[Text]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 docstrings.add(first.value)
                 yield from of_docstring(path, first.lineno, first.value.value)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) > 3:
-            if not any(node.lineno == one.lineno for one in docstrings):
-                yield Text(path, node.lineno, re.sub(r"`[^`]+`", "`c`", node.value), False)
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) > 3
+        if text and not any(node.lineno == one.lineno for one in docstrings):
+            yield Text(path, node.lineno, re.sub(r"`[^`]+`", "`c`", node.value), False)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield Text(path, token.start[0], re.sub(r"`[^`]+`", "`c`", token.string.lstrip("#: ")), False)
@@ -147,7 +150,7 @@ def main() -> int:
     parser.add_argument("only", nargs="*", type=Path, help="files or folders; all by default")
     args = parser.parse_args()
     only = [path.resolve() for path in args.only]
-    read = [t for t in texts() if t.path.name not in NOT_PROSE and (not only or any(t.path.is_relative_to(p) for p in only))]
+    read = [text for text in texts() if not only or any(text.path.is_relative_to(path) for path in only)]
     turns = [one for text in read for one in found(text)]
     long = [one for text in read for one in too_long(text)]
     if args.list:

@@ -44,7 +44,9 @@ def main() -> None:
             for amount in amounts
         ]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("ratio:Q", scale=alt.Scale(type="log", base=2), title="times the cheapest method (median of its seeds)"),
+        x=alt.X(
+            "ratio:Q", scale=alt.Scale(type="log", base=2), title="times the cheapest method (median of its seeds)"
+        ),
         y=alt.Y("cost:N", sort=list(COSTS.values()), title=None),
         yOffset=alt.YOffset("method:N", sort=list(METHODS)),
         color=alt.Color("method:N", scale=alt.Scale(domain=list(METHODS), range=list(METHODS.values())), title=None),
