@@ -52,7 +52,7 @@ class Comparison(ComparisonData):
         return write_page(self, Path(path))
 
     def to_wandb(self, project: str, *, title: str | None = None) -> str:
-        """Write the comparison as a W&B Report, or write it anew where the project has one of this title by us.
+        """Write the comparison as a W&B Report, or replace the package's report of this title.
 
         Args:
             project: `entity/project`. Panels draw those of the compared runs that it has.
@@ -117,9 +117,9 @@ def compare(
         mode: 'max' or 'min'; where not given, what the headers say of this metric.
         targets: Qualities to reach, declared before results were seen; where not given, those in the headers,
             else two are chosen from the results and marked as chosen.
-        tariff: Prices all runs anew; where not given, each keeps what it recorded.
-        curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
-        queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
+        tariff: Prices all runs; by default each keeps its recorded prices.
+        curve: 'spent' compares everything spent; 'to_reach' leaves out lost work and its points.
+        queries: Numbers of queries (samples to infer) for lifecycle costs; by default a few.
         group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
             names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'.
         tolerance: Runs are matched by an indicator where the larger amount is at most 1 + tolerance times the smaller.

@@ -1,4 +1,4 @@
-"""The tariff: what turns joules and device-seconds into carbon and money. What nobody gave stays missing."""
+"""The tariff: converts joules and device-seconds into carbon and money. Without a figure, the amount is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lightning_costs.records.missing import Missing
 
 PREFIX = "LIGHTNING_COSTS_"
 _NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
-#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that nobody knows.
+#: Numbers that may equal their minimum; the others are prices, and a price of 0 means an unknown price.
 _LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")}
 #: Fields that only make sense together come from one source: never one source's country with another's region.
 _GROUPS = (
@@ -66,11 +66,10 @@ class Tariff:
         region: State, province or bidding zone within the country, by ISO 3166-2 code (`US-CA`) or name.
         cloud: Cloud provider whose regions have published intensities (`gcp`).
         cloud_region: That provider's region.
-        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; wins over the place.
-        pue: Power usage effectiveness of the data centre, at least 1. Where it is not given, carbon and
-            electricity are those of the IT energy alone, and the run says so.
-        provider: Whose price this is. Where no price is given beside it, the price table's row for the device that
-            trains is taken.
+        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; takes precedence over the place.
+        pue: Power usage effectiveness of the data centre, at least 1. Without it, carbon and electricity cover the
+            IT energy alone, and the header records that.
+        provider: The provider of the price. Without a price, the price table's row for the training device is used.
         tier: Kind of price ('on_demand', 'spot', 'reserved', 'owned'): a label, or which row of the table.
         price_region: The provider's region whose price is taken from the table.
         usd_per_device_h: Price of one allocated device for an hour, in US dollars.
@@ -144,7 +143,7 @@ class Tariff:
         return (*self.prices, *load_price_table())
 
     def _check_provider(self) -> None:
-        """What can be told before a device is known is told at once: a provider, tier or region of no row."""
+        """Report at once what needs no device: a provider, tier or region without a row."""
         rows = self._rows()
         if self.provider not in {row.provider for row in rows}:
             rows = (*rows, *user_prices())
@@ -169,9 +168,9 @@ class Tariff:
         """The tariff with the price of the device that trains, where a provider was named.
 
         Args:
-            reported: The device's name as torch or NVML reports it; 'cpu' where nodes train without accelerators,
-                None where nobody knows.
-            warn: Whether to say that a price is old, or that there is none.
+            reported: The device's name as torch or NVML reports it; 'cpu' for nodes without accelerators, None if
+                unknown.
+            warn: Whether to warn of an old or missing price.
 
         Returns:
             This tariff with the table's row in `price_row`, or why there is none in `unpriced`.
@@ -205,7 +204,7 @@ class Tariff:
         """Carbon intensity in force, with its source.
 
         Raises:
-            Missing: Where neither a place nor a figure was given.
+            Missing: If neither a place nor a figure was given.
         """
         if self.gco2e_per_kwh is not None:
             return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
@@ -309,7 +308,7 @@ class Tariff:
 
 
 def _user_file(environ: Mapping[str, str]) -> Path | None:
-    """The user's tariff file: the named one, or the one in the configuration folder where it is there."""
+    """The user's tariff file: the named one, or the one in the configuration folder if it exists."""
     if named := environ.get(PREFIX + "TARIFF"):
         return Path(named)
     home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"

@@ -1,4 +1,4 @@
-"""The recorder: a run's costs without any framework. A training loop tells it what happens; it does the rest."""
+"""The recorder: a run's costs without any framework. A training loop reports its events; the recorder measures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightning_costs")
 
-#: How operators are counted, where no argument says it.
+#: How operators are counted, by default.
 COUNT = "LIGHTNING_COSTS_COUNT"
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
@@ -70,37 +70,37 @@ class Recorder:
     """Measures a run: `begin`, `step` by step, `bucket` for what is not training, `log_metrics`, `end`.
 
     Args:
-        module: What is trained; without it parameters, memory by kind and FLOPs are missing.
+        module: The model; without it parameters, memory by kind and FLOPs are missing.
         optimizers: The optimizers, or a function that returns them.
         monitor: Name of the quality metric that comparisons use.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run.
-        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
-        name: What people call the run.
-        batch_size_fn: Samples in a batch, where its tensors do not tell.
-        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.
+        name: Name of the run, for people.
+        batch_size_fn: Number of samples in a batch, if its tensors do not show it.
+        length_fn: Number of tokens in a batch. Compute it from shapes, so that it does not wait for the device.
         indicators: Costs to measure; `default_indicators()` and your own.
-        tariff: Prices and place; else from the environment or the user's file.
+        tariff: Prices and place; by default from the environment or the user's file.
         device: The device that trains; the module's by default.
         devices: Accelerators allocated to the job, by default one a process; on a CPU, nodes.
         nodes: Machines allocated to the job; by default those that its processes are on.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `log_metrics` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
-        place: This process among others; by default as torch.distributed tells, each a copy of the model.
+        place: This process among others; by default from torch.distributed, each rank with a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
-            default as LIGHTNING_COSTS_COUNT says.
+            default from LIGHTNING_COSTS_COUNT.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
-        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`).
-        wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
-            rows stay yours: put `logger_row()` into them.
-        accounts: Accounts that run already, where a framework's adapter keeps them.
+        sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
+        wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get the costs. Rows are logged
+            by you: add `row()` to them.
+        accounts: Running time buckets of a framework's adapter.
         clock: Seconds, monotonic; for tests.
 
     Raises:
         ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name, a
-            `save_dir` that is no folder of this machine.
+            `save_dir` that is not a folder of this machine.
 
     Examples:
         A loop without Lightning:
@@ -201,7 +201,7 @@ class Recorder:
         self._step = self._epoch = self._steps_before = self._batches = 0
         self._train_points = 0
         self._ended_s = 0.0
-        #: How the run ended that did not finish: whoever waits for an error must not wait for what can be left out.
+        #: The status of a run that did not finish: an error must not be delayed by optional work.
         self._hurry: Literal["failed", "interrupted"] | None = None
 
     # What others may ask ------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class Recorder:
         return self._window.empty and not self.stride.train_s
 
     def missing_counters(self, columns: Iterable[str]) -> dict[str, str]:
-        """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
+        """Counters among these that are missing, with the reason, as far as known; also before any step."""
         columns = list(columns)
         why = self._book.notes | self.header["missing"]
         gone = {name: why.get(name, "it was not read") for name in columns if self.totals.get(name) is None}
@@ -282,7 +282,7 @@ class Recorder:
     # The course of a run ------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Let the probes open: energy is measured from here on. `begin` does it where nobody did."""
+        """Open the probes: energy is measured from here on. `begin` opens them if you did not."""
         if self._state == "made":
             began = self._clock()
             self._tariff = self._tariff.for_device(device_name(self._setting), warn=self._setting.place.rank == 0)
@@ -323,7 +323,7 @@ class Recorder:
             raise ValueError("this recorder's run has ended; make a new Recorder for another run")
 
     def add_setup(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
-        """More facts about the setup, for the header; `dataset_samples` is a column too, `dataset_why` why it lacks."""
+        """Add facts about the setup to the header. `dataset_samples` is also a column, `dataset_why` its reason."""
         self._facts |= facts
         if self._setting.dataset_samples is None:
             self._setting.dataset_samples = facts.get("dataset_samples")
@@ -334,7 +334,7 @@ class Recorder:
 
         Args:
             pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
-            steps: Whether each `train_batch` of an engine is told as a step of the run, too. The batch that
+            steps: Whether each `train_batch` of an engine is also recorded as a step of the run. The batch that
                 `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
 
         Raises:
@@ -345,7 +345,7 @@ class Recorder:
 
     @contextmanager
     def engine_step(self, samples: int) -> Iterator[None]:
-        """A step of an engine that fetches its batches for itself, each of so many samples (`watch_pipeline`)."""
+        """A step of an engine that fetches its own batches, with the number of samples (`watch_pipeline`)."""
         import torch
 
         batch = torch.empty((samples, 0), device="meta")
@@ -362,7 +362,7 @@ class Recorder:
         self._book.header |= facts
 
     def set_rank_info(self, place: RankInfo) -> None:
-        """Where this process is, where that is known late (a pipeline's stage): before the first point."""
+        """Set the position of this process if it is known late (a pipeline's stage), before the first point."""
         own = replace(place, device=place.device or self._setting.place.device)
         self._setting.places = [own if each.rank == own.rank else each for each in self._setting.places]
         self._setting.place = own
@@ -370,10 +370,10 @@ class Recorder:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers after a point, the same on every rank; empty where they cannot be had in time.
+        """Rank 0's numbers after a point, the same on every rank; empty if they do not arrive in time.
 
         Args:
-            headline: On rank 0, the numbers; on other ranks they are not looked at.
+            headline: On rank 0, the numbers; ignored on other ranks.
             trigger: What closed the point's window.
         """
         began = self._clock()
@@ -384,7 +384,7 @@ class Recorder:
     def set_wrapped_module(
         self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None
     ) -> None:
-        """What a strategy made of module and optimizers, where that comes late: before the first point.
+        """Set a strategy's wrapped module and optimizers if they are known late, before the first point.
 
         Args:
             wrapper: The module in its wrapping: FSDP's outermost knows whole sizes.
@@ -424,7 +424,7 @@ class Recorder:
 
         Args:
             batch: What the step trains on.
-            position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
+            position: Distinguishes steps of equal shapes with different work (accumulation, frozen layers).
         """
         with self.on_batch_start(batch, position) or nullcontext(), self._told_how():
             yield
@@ -443,7 +443,7 @@ class Recorder:
         """The work on a batch is about to begin: `train_batch` for hot paths.
 
         Returns:
-            What to enter around the work where its operators are to be counted; None for nearly all batches.
+            The context to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         steps = self._steps
         if steps is None:
@@ -476,7 +476,7 @@ class Recorder:
 
     @property
     def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept: `on_batch_queued`, `on_h2d_start` and `on_h2d_end` are of use."""
+        """Whether a device's own timeline is kept, which needs `on_batch_queued` and `on_h2d_start`, `on_h2d_end`."""
         return self._steps is not None and self._steps.timing_device
 
     @contextmanager
@@ -513,17 +513,17 @@ class Recorder:
         return self._steps.before_evaluation(batch, loader) if self._steps is not None else None
 
     def left_evaluation(self) -> None:
-        """The batch that `on_eval_batch_start` was told of last was fetched and left, nothing done on it."""
+        """Discard the last batch of `on_eval_batch_start`: it was fetched and not used."""
         if self._steps is not None:
             self._steps.left_evaluation()
 
     @property
     def sampling_memory(self) -> bool:
-        """Whether `sample_memory` is of use in the step in work."""
+        """Whether `sample_memory` matters in the current step."""
         return self._steps is not None and self._steps.looking
 
     def set_batch_splitter(self, parts: Callable[[Any], Sequence[Any]]) -> None:
-        """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up.
+        """Set a function that splits a batch into the batches of several loaders: their samples and tokens add up.
 
         Args:
             parts: The parts of a batch, in the order of the loaders; None from a loader that is at its end.
@@ -535,7 +535,7 @@ class Recorder:
         self._batch_size.begin(loaders)
 
     def forecast(self, planned_steps: float) -> dict[str, Forecast]:
-        """What the run will have cost after so many steps in all, by column; empty while too little was seen.
+        """Forecast totals after `planned_steps` steps, by column; empty while too few steps were recorded.
 
         Evaluations to come are in once one was seen. What ends training sooner (early stopping) is not foreseen.
         """
@@ -550,18 +550,18 @@ class Recorder:
         return self._book.totals
 
     def exceeded(self, limits: Mapping[str, float]) -> LimitExceeded | None:
-        """The limit that the run's totals are at or past, by most; None where they are within all.
+        """The limit that the totals have reached, by the largest excess; None if they are within all limits.
 
-        Ask after every step. Totals are read only where a limit may be near, so asking costs next to nothing. Of
-        several processes let rank 0 ask, and tell the others. A limit whose total goes missing later is told once, as
-        an error in the log, and held no longer.
+        Call it after every step. Totals are read only if a limit may be near, so a call is cheap. With several
+        processes, call it on rank 0 and broadcast the result. If a limit's total becomes missing later, an error is
+        logged once and the limit is no longer enforced.
 
         Args:
             limits: Amount by counter column, in the column's unit.
 
         Raises:
-            ValueError: The first time, for a limit that nobody can hold: of an unknown column, one that is no counter,
-                or one that is missing.
+            ValueError: At the first call, for a limit that cannot be enforced: an unknown or missing column, or one
+                that is not a counter.
 
         Examples:
             In a training loop:
@@ -592,7 +592,7 @@ class Recorder:
         return budget.update(steps, now_s, totals)
 
     def unenforceable_limits(self, limits: Mapping[str, float]) -> str | None:
-        """Which of these limits nobody can hold, as their columns are missing, in words; None where all can be held."""
+        """The limits that cannot be enforced because their columns are missing, in words; None if there are none."""
         return unenforceable_limits(limits, self.declarations, self.missing_counters(limits))
 
     def sample_memory(self) -> None:
@@ -614,13 +614,13 @@ class Recorder:
         Args:
             batch: What was trained on, for its samples and tokens.
             optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
-            work: Tells batches of equal shapes apart by what was done with them (which optimizers stepped).
+            work: Distinguishes batches of equal shapes by the work done on them (which optimizers stepped).
             emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
             events: What happened in it, by `RepeatedStepFastPath.events`: steps like this one may then follow by
                 `stride` alone, as many as `allow_repeats` allows.
 
         Returns:
-            The point, where one was made.
+            The point, if one was made.
         """
         self._book_stride()
         steps = self._steps
@@ -652,7 +652,7 @@ class Recorder:
         return self.emit("train") if emit else None
 
     def allow_repeats(self, batches: float, step: int) -> None:
-        """After a step: how many batches follow at most before one that must be told by `step`, an epoch's last one.
+        """After a step: the most batches before one that must be reported by `step` (an epoch's last one).
 
         Args:
             batches: Such batches; those before the next train point are taken from them.
@@ -694,7 +694,7 @@ class Recorder:
         return self._period - step % self._period if self._every else float("inf")
 
     def set_step(self, *, step: int, epoch: int) -> None:
-        """Tell which step and epoch the next point is stamped with, where a framework counts its own."""
+        """Set the step and epoch of the next point, if a framework counts its own."""
         self._step, self._epoch = step, epoch
 
     def epoch_done(self) -> None:
@@ -739,7 +739,7 @@ class Recorder:
         """Training is over: measure what one forward pass of the model costs, for the `infer_` columns.
 
         The first counted forward pass is repeated in eval mode, for one sample and for its batch, on a copy of the
-        model. Random numbers go on as if nothing had run. Its time goes to the account `other`.
+        model. Random number generators are restored. Its time is booked as `other`.
 
         Args:
             context: Entered around each pass (autocast).
@@ -756,7 +756,7 @@ class Recorder:
             self._window.overhead_s += self._clock() - began
 
     def _energy_meter(self) -> Callable[[], float] | None:
-        """Joules since the last call; the run's own totals go on."""
+        """Joules since the last call; the run's own totals are not affected."""
         if self._book.totals.get("energy_j") is None:
             return None
         read_j = 0.0
@@ -776,7 +776,7 @@ class Recorder:
         """The run is over, however it ended: write its last point with all that was spent, and close the folder.
 
         Returns:
-            The run, as its folder now holds it; None where it never trained a batch, and on other ranks than 0.
+            The run, as its folder now holds it; None if it trained no batch, and on ranks other than 0.
         """
         if self._state == "ended":
             return None

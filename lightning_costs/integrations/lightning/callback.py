@@ -1,4 +1,4 @@
-"""CostMonitor: a Lightning callback that tells a Recorder what happens. It computes nothing itself."""
+"""CostMonitor: a Lightning callback that passes the Trainer's events to a Recorder. It computes nothing itself."""
 
 from __future__ import annotations
 
@@ -76,29 +76,29 @@ class CostMonitor(Callback):
     """Measures what a training costs and writes it next to its quality. Add it to a Trainer's callbacks.
 
     Args:
-        monitor: Name of the quality metric that comparisons use; by default that of the trainer's
+        monitor: Name of the quality metric, for comparisons; by default that of the trainer's
             ModelCheckpoint or EarlyStopping.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run.
-        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
-        name: What people call the run.
-        batch_size_fn: Samples in a batch, where its tensors do not tell.
-        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.
+        name: Name of the run, for people.
+        batch_size_fn: Number of samples in a batch, if its tensors do not show it.
+        length_fn: Number of tokens in a batch. Compute it from shapes, so that it does not wait for the device.
         indicators: Costs to measure: `[*default_indicators(), Mine()]`.
-        tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
-        log: Whether loggers get the complete cost curves or the headline ones only. The headline ones are in
-            `trainer.callback_metrics` and some in the progress bar, too. 'none': all three stay the script's own.
+        tariff: Prices and place; by default from LIGHTNING_COSTS_* variables or the user's file.
+        log: Costs for the loggers: 'complete', 'headline', or 'none'. Headline costs are also in
+            `trainer.callback_metrics`, and some in the progress bar. With 'none', all three stay unchanged.
         log_every_n_steps: Optimizer steps between two points; the trainer's by default.
-        count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
-            they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
-            all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
-        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
-            twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
-        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`), on rank 0.
+        count: How operators are counted, for FLOPs and columns derived from them. "auto": in a few steps, without
+            changing their results. "eager": compiled code runs eagerly in those, which changes last digits. "off":
+            not at all. The default is LIGHTNING_COSTS_COUNT (0 is "off"), otherwise "auto".
+        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for at most
+            a twentieth of the training's time and 5 s. True: for up to 5 s. False: never.
+        sinks: Further receivers of the header and the points, on rank 0 (`lightning_costs.Sink`).
 
     Raises:
-        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, what is no sink, or a `save_dir`
-            that is no folder of this machine.
+        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, an object that is not a sink, or
+            a `save_dir` that is not a folder of this machine.
 
     Examples:
         ```python
@@ -173,7 +173,7 @@ class CostMonitor(Callback):
                     callback.let_down()
 
     def _is_free(self, trainer: Any) -> bool:
-        """Whether this monitor is the one that measures the fit that begins; if another is, that is said once."""
+        """Whether this monitor measures the fit that begins; if another one does, log that once."""
         session = self._session
         if session is not None and session.of(trainer):
             return False
@@ -316,7 +316,7 @@ class CostMonitor(Callback):
 
 @final
 class TrainingSession:
-    """One fit: listens to the trainer's view and tells the recorder."""
+    """One fit: receives the hooks' events and passes them to the recorder."""
 
     def __init__(self, trainer: Any, owner: CostMonitor, recorder: Recorder, *, log: Log) -> None:
         self.recorder = recorder
@@ -362,7 +362,7 @@ class TrainingSession:
         self.stride.on_record = self.on_repeat_end if self.timing_device else None
         self.view.install()
 
-    # The trainer's view tells ------------------------------------------------------------------------------
+    # Events of the hooks ------------------------------------------------------------------------------
 
     @fail_safe
     def on_train_start(self) -> None:
@@ -505,7 +505,7 @@ class TrainingSession:
         run = self.recorder.end(status)
         self.ended = self.recorder.state_dict()
         if self.recorder.run_id and self._trainer.is_global_zero:
-            finished = status == "finished"  # whoever waits for an error must not wait for a picture
+            finished = status == "finished"  # an error must not be delayed by a picture
             if self._logs:
                 final = {**self.recorder.final, **self.recorder.outcome}
                 write_wandb_summaries(
@@ -517,7 +517,7 @@ class TrainingSession:
                 return run
             try:
                 _print_summary(self.recorder, run)
-            except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
+            except Exception as error:  # noqa: BLE001 - a closed terminal, or one with ASCII only
                 _log.warning("the summary of costs could not be printed: %r", error)
         return run
 
@@ -555,7 +555,7 @@ class TrainingSession:
         return self.view.row_step
 
     def _announce(self) -> None:
-        """Tell loggers about the run, now that it has its folder: what is in the header goes into their config."""
+        """Write the header into the configs of the loggers, now that the run has its folder."""
         self._announced = True
         if self._logs and self._trainer.is_global_zero:
             init_wandb_runs(self._trainer.loggers, self.recorder.declarations, self.recorder.header)
@@ -581,7 +581,7 @@ class TrainingSession:
             return
         if headline:
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
-            # fresh ones, as somebody may keep the last.
+            # new ones, because a callback may keep the last.
             values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self.view.publish(dict(zip(headline, values, strict=True)))
 
