@@ -40,7 +40,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
         save_dir: Where its run folders go.
 
     Raises:
-        SystemExit: With the command's exit code; 127 where it is not found, 126 where it cannot be executed. A
+        SystemExit: With the command's exit code; 127 if it is not found, 126 where it cannot be executed. A
             command that a signal ended leaves this process ended by the same one.
     """
     before = _written(save_dir)
@@ -84,7 +84,7 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run to the end; the exit code, or minus the signal that ended it.
 
     Raises:
-        OSError: Where it could not be started.
+        OSError: If it could not be started.
     """
     for each in _PASSED_ON:
         # As nohup and a script's `&` leave them. Python remembers that; a library's own handler may have come since.

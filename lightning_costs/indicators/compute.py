@@ -43,7 +43,7 @@ def how_sure(estimate: Estimate, unit: str) -> str:
 
 
 def lower_bound_note(uncounted: Iterable[str]) -> str:
-    """What a count lacks, in words: operators without a formula; empty where it lacks nothing.
+    """What a count lacks, in words: operators without a formula; empty if it lacks nothing.
 
     Their calls are in the header: a method's text holds no figure that differs between runs counted alike.
     """

@@ -62,7 +62,7 @@ class RamEnergyJ(_Component):
 
 @final
 class EnergyJ(Derived):
-    """GPU, CPU and RAM energy together; missing where one of them is."""
+    """GPU, CPU and RAM energy together; missing if one of them is."""
 
     name, unit, kind, family = "energy_j", "j", "counter", "energy"
     label, headline = "energy", True

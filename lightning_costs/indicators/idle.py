@@ -20,7 +20,7 @@ def _device(sample: StepSample) -> DeviceTime:
     """What the device's events told of the window.
 
     Raises:
-        Missing: Where they tell of steps whose begin nobody told.
+        Missing: If they tell of steps whose begin nobody told.
     """
     device = sample.device
     if device is None:

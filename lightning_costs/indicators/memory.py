@@ -29,7 +29,7 @@ class _OnRank(Measured):
         return self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
 
     def _most(self, sample: StepSample, peak: Literal["grad_peak_bytes", "opt_peak_bytes"]) -> Amount:
-        """The most that was held at any moment that was looked at."""
+        """The most that was held at any moment that was read."""
         self._held(sample)
         if self._memory.failed is not None:
             raise Missing(self._memory.failed, warn=True)

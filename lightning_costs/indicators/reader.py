@@ -71,7 +71,7 @@ class IndicatorReader:
         for indicator in opened:
             try:
                 indicator.open(self._setting)
-            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
                 self._lose(indicator, error)
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class IndicatorReader:
                     amounts[name] = None
                 else:
                     amounts[name] = _number(amount)
-            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
                 self._lose(indicator, error)
         if len(self.missing) != lost:
             for name in self.missing:
@@ -143,7 +143,7 @@ class IndicatorReader:
         try:
             amount = indicator.read(sample)
             return None if amount is None else _number(amount)
-        except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+        except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
             self._lose(indicator, error)
             return None
 
@@ -161,7 +161,7 @@ class IndicatorReader:
                 self._lose(indicator, Missing(reasons[indicator.name], warn=True))
 
     def missing_counters(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
-        """Counters among these that are missing, with the reason; before the first window as far as it can be told.
+        """Counters among these that are missing, with the reason; before the first window as far as known.
 
         A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
 
@@ -202,7 +202,7 @@ class IndicatorReader:
             job: The window.
             tariff: Prices.
             even: What gauges are made of, where that is another window: of ranks that were heard unevenly no rate can
-                be told. Empty where there is none; by default the window itself.
+                be told. Empty if there is none; by default the window itself.
         """
         window: dict[str, Amount] = dict(job)
         if even is None:
@@ -234,7 +234,7 @@ class IndicatorReader:
                 try:
                     amount = indicator.of(cast("dict[str, float]", window), tariff)
                     window[name] = None if amount is None else _number(amount)
-                except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
+                except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training continues
                     self._lose(indicator, error)
 
     def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:

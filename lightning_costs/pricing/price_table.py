@@ -36,7 +36,7 @@ class PriceRow:
         source: Where the figure can be checked.
         date: When it was read there, YYYY-MM-DD.
         tier: Kind of price.
-        region: The provider's region that it holds for; 'all' where it has one price.
+        region: The provider's region that it holds for; 'all' if it has one price.
         includes: What comes with the device.
         memory_gb: Memory of the device as it is sold, in GB; for people.
 
@@ -124,10 +124,10 @@ def find_price(rows: Sequence[PriceRow], reported: str, *, provider: str, tier: 
         reported: The device's name, as torch or NVML reports it; 'cpu' where nodes train without accelerators.
         provider: Whose price.
         tier: Which kind of price.
-        region: Where; None where the provider has one price, or one region is in the rows.
+        region: Where; None if the provider has one price, or one region is in the rows.
 
     Raises:
-        Missing: Where no row is for it.
+        Missing: If no row is for it.
     """
     give = "give usd_per_device_h= with source= and date=, or a [[prices]] row"
     name = canonical_device_name(reported)

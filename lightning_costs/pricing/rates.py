@@ -84,7 +84,7 @@ NO_PRICE = (
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitPrices:
-    """A tariff's numbers, once its place and its device are known; None where it says nothing.
+    """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
     Args:
         gco2e_per_kwh: Carbon intensity.
@@ -93,8 +93,8 @@ class UnitPrices:
         usd_per_device_h: Price of a device for an hour.
         usd_per_node_h: Price of a node for an hour, instead.
         carbon: Where the intensity is from.
-        hire: Whose the price of devices or nodes is, and what is in it.
-        unpriced: Why there is no price of devices where one was asked for.
+        hire: Source of the price of devices or nodes, and what it includes.
+        unpriced: Why there is no price of devices although one was requested.
     """
 
     gco2e_per_kwh: float | None = None
@@ -131,7 +131,7 @@ class UnitPrices:
         )
 
     def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
-        """A priced column of what was used; None where the rate or the amount is missing.
+        """A priced column of what was used; None if the rate or the amount is missing.
 
         Args:
             column: One of `PRICED`.
@@ -157,7 +157,7 @@ class UnitPrices:
         return "energy_j"
 
     def reason(self, column: str) -> str | None:
-        """Why these rates cannot price a column; None where they can."""
+        """Why these rates cannot price a column; None if they can."""
         if column == "co2e_g":
             return NO_PLACE if self.gco2e_per_kwh is None else None
         if column == "electricity_usd":
@@ -165,7 +165,7 @@ class UnitPrices:
         return self.unpriced if self.usd_per_node_h is None and self.usd_per_device_h is None else None
 
     def method(self, column: str) -> str:
-        """How a column is got: its rate and where that is from."""
+        """The method of a column: its rate and the source of the rate."""
         overhead = f"PUE {self.pue:g}" if self.pue else "IT energy alone: no PUE was given"
         if column == "co2e_g":
             return f"{self.gco2e_per_kwh:g} g/kWh ({self.carbon}); {overhead}"
@@ -178,7 +178,7 @@ class UnitPrices:
         return ": ".join(filter(None, (price, self.hire)))
 
     def price_key(self, column: str) -> tuple[float | None, ...]:
-        """What tells two attempts apart that are priced differently in a column."""
+        """What distinguishes two attempts that are priced differently in a column."""
         if column == "co2e_g":
             return (self.gco2e_per_kwh, self.pue)
         if column == "electricity_usd":
@@ -225,7 +225,7 @@ class PriceHistory:
         return _sum(parts)
 
     def lost(self, column: str, attempt: int) -> Amount:
-        """What of a priced column restarts had lost when an attempt began; None where that is unknown."""
+        """Lost work in a priced column when an attempt began; None if unknown."""
         groups = self._groups(column, attempt)
         if len(groups) == 1:
             lost = {name: self._lost(attempt, name) for name in NEEDS[column]}
@@ -239,7 +239,7 @@ class PriceHistory:
         return _sum(parts)
 
     def reason(self, column: str) -> str | None:
-        """Why the run's total of a column cannot be priced; None where it can."""
+        """Why the run's total of a column cannot be priced; None if it can."""
         *earlier, last = [rates.reason(column) for rates in self.rates]
         if last is None and (why := next(filter(None, earlier), None)) is not None:
             return f"an earlier attempt of this run was not priced ({why}); lightning-costs reprice prices all of it"

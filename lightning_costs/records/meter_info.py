@@ -19,9 +19,9 @@ class MeterInfo:
 
     Args:
         method: Which way.
-        instrument: What told it.
-        error_j: Most that the total can be off in joules, the instrument's own accuracy apart; None where nobody can
-            tell, as for a model.
+        instrument: The source of the reading.
+        error_j: Bound of the error of the total in joules, without the instrument's own accuracy; None if there is
+            none, as for a model.
         detail: What the reading covers, what is assumed, what the bound is made of.
         facts: Further figures (a cross-check, a share), by name with unit.
     """
@@ -46,7 +46,7 @@ def split_by_bucket(joules: float, seconds: Mapping[str, float], now: str) -> di
     Args:
         joules: What the meter counted.
         seconds: By account and part of an account.
-        now: The account that gets it where no time has passed.
+        now: The account that gets it if no time has passed.
 
     Example:
         >>> split_by_bucket(6.0, {"train": 1.0, "data_wait": 1.0, "evaluate": 1.0}, now="train")
@@ -80,7 +80,7 @@ class EdgeErrorBound:
         self._peak_w = 0.0
 
     def note(self, spent_j: float, elapsed_s: float) -> None:
-        """What was spent between two readings; readings closer than the lag tell no power."""
+        """What was spent between two readings; readings closer than the lag give no power."""
         if elapsed_s > self._lag_s:
             self._peak_w = max(self._peak_w, spent_j / elapsed_s)
 

@@ -33,8 +33,8 @@ def type_only(what: str, error: BaseException) -> str:
     """Why something failed, as a run's record may say it; the error's text goes to the log.
 
     Args:
-        what: What failed, in words of ours.
-        error: What it failed with; the reason of a `Missing` is written to be told.
+        what: What failed, in the package's words.
+        error: What it failed with; the reason of a `Missing` may be shown.
     """
     if isinstance(error, Missing):
         return f"{what}: {error}"

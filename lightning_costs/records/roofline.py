@@ -57,7 +57,7 @@ def roofline(
         access_bytes: Bytes that it reads and writes.
         peak_flop_per_s: The device's peak for the number formats in use; None where unknown.
         peak_bytes_per_s: The device's memory bandwidth; None where unknown.
-        flop_per_s: The rate that was measured; None where it was not.
+        flop_per_s: The rate that was measured; None if it was not.
 
     Raises:
         ValueError: For a negative or infinite count, no bytes, a peak that is not positive, or a negative rate.

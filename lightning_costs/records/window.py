@@ -1,4 +1,4 @@
-"""The open window: integers and one clock read a step, until somebody closes it into a sample."""
+"""The open window: integers and one clock read a step, until it is closed into a sample."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Window:
         self._step_times_s = array("d")
 
     def start_clock(self) -> None:
-        """The next step begins now: training seconds before it are nobody's step."""
+        """The next step begins now: training seconds before it belong to no step."""
         self._train_s = self._accounts.train_s()
 
     def add_batch(
@@ -87,14 +87,14 @@ class Window:
         """Note a batch at its end.
 
         Args:
-            samples: In this batch; None where it would not tell.
-            tokens: In this batch; None where nobody counts them.
+            samples: In this batch; None if unknown.
+            tokens: In this batch; None if not counted.
             optimizer_steps: Optimizer calls in this batch; 0 while gradients accumulate.
             warm: The batch is warm-up: in the totals, out of the rates.
-            padding: Elements of this batch beyond its tokens; None where nobody tells them apart.
+            padding: Elements of this batch beyond its tokens; None if unknown.
 
         Returns:
-            Whether the step that ended with this batch counts for the rates; None where none ended.
+            Whether the step that ended with this batch counts for the rates; None if none ended.
         """
         self._batches += 1
         self._samples = _sum(self._samples, samples)
@@ -127,7 +127,7 @@ class Window:
 
         Args:
             train_s: [batches]: what the account `train` held at the end of each.
-            samples: In each; None where they would not tell. Likewise `tokens` and `padding`.
+            samples: In each; None if unknown. Likewise `tokens` and `padding`.
             tokens: See above.
             padding: See above.
             calls: Optimizer calls in each.

@@ -113,7 +113,7 @@ def filled(column: polars.Series) -> polars.Series:
 
 
 def hint(cell: str, decimal: Decimal | None) -> str:
-    """What to do about a cell that is no number as it stands; nothing where only the author knows."""
+    """What to do about a cell that is no number as it stands; nothing if only the author knows."""
     if decimal is not None:
         return f", with {decimal!r} as the decimal mark"
     if "," in cell:

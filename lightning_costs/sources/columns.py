@@ -143,7 +143,7 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
         log: Whether it is a logger's.
 
     Raises:
-        ValueError: For a declared direction that is missing where it must not be guessed.
+        ValueError: For a declared direction that is missing if it must not be guessed.
     """
     found: dict[str, CostColumn] = {}
     units = dict(reading.units or {})
@@ -232,7 +232,7 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
 
 
 def unit_of_heading(cost: CostSpec) -> str | None:
-    """The unit in brackets behind a column's name; None where there is none, or none that fits the cost.
+    """The unit in brackets behind a column's name; None if there is none, or none that fits the cost.
 
     Example:
         >>> [unit_of_heading(CostSpec(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]

@@ -42,7 +42,7 @@ def make_imported_run(
         points: [points] rows: step, epoch, time, trigger, costs that are no statics, metrics.
         costs: Its cost columns.
         reading: What was declared.
-        run_id: What tells it from others.
+        run_id: What identifies it.
         name: What people call it.
         source: The file or place it is from.
         status: How it ended, where the source says so.
@@ -93,7 +93,7 @@ def _declaration_row(declared: Declaration) -> dict[str, Any]:
 
 
 def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
-    """The points, the last of which has every total and state that an earlier one has: one more where it had not."""
+    """The points, the last of which has every total and state that an earlier one has: one more if it had not."""
     import polars
 
     if points.height < 2 or not costs or None not in points.select(costs).row(-1):
@@ -108,7 +108,7 @@ def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
 
 
 def first_decrease(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:
-    """Where a total falls: index, the total before it and its own; None where it never does.
+    """Where a total falls: index, the total before it and its own; None if it never does.
 
     Example:
         >>> first_decrease([1.0, None, 3.0, 2.0]), first_decrease([1.0, None, 1.0])

@@ -121,7 +121,7 @@ def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: 
 def check_one_run_each(
     frame: polars.DataFrame, run: polars.Series, names: Names, step: str, others: Iterable[str], reading: ReadOptions
 ) -> tuple[str, str] | None:
-    """Why rows of one name may be several runs, and the column that tells them apart; None where none does.
+    """Why rows of one name may be several runs, and the column that tells them apart; None if none does.
 
     A text that is repeated within a run tells runs apart, as notes and times, which are new in each row, do not. So
     does a number that stays the same from one start of the steps to the next.

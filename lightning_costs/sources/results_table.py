@@ -43,7 +43,7 @@ _TO_TARGET = re.compile(r"(?:^|[\W_])(?:to|until|till|reach(?:ed)?|target|ttt|tt
 
 
 def read_results_table(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
-    """Runs of a table: one per row, or, where it has steps, one per name with a curve.
+    """Runs of a table: one per row, or, if it has steps, one per name with a curve.
 
     A run whose name holds its file's has the file's path in its header, as `file`, until `loader` makes a name of it.
 

@@ -38,7 +38,7 @@ def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
 
     Raises:
         ImportError: Without W&B's client.
-        ValueError: Where the client cannot read the folder.
+        ValueError: If the client cannot read the folder.
     """
     about: dict[str, Any] = {}
     config: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""How much of somebody else's files is read: a run folder is data that anybody may have written."""
+"""Limits on the size of files that are read: a run folder is untrusted data."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ TAGS = ("LIGHTNING_COSTS_TAGS", "WANDB_TAGS")
 
 
 def group_of_run() -> str | None:
-    """The group that the environment names; None where it names none."""
+    """The group that the environment names; None if it names none."""
     return next((value for name in GROUP if (value := os.environ.get(name, "").strip())), None)
 
 

@@ -36,7 +36,7 @@ class PipelineShape:
 
 
 class _Form(NamedTuple):
-    """A closed form: its words, source and assumptions; where it holds; its value by p, m, v."""
+    """A closed form: its words, source and assumptions; when it holds; its value by p, m, v."""
 
     words: str
     source: str
@@ -108,7 +108,7 @@ def ideal_bubble_fraction(shape: PipelineShape) -> float:
         shape: The pipeline's.
 
     Raises:
-        Missing: Where no closed form is known.
+        Missing: If no closed form is known.
 
     Example:
         >>> ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleGPipe", stages=4, microbatches=8))
@@ -125,14 +125,14 @@ def ideal_bubble_formula(shape: PipelineShape) -> tuple[str, str]:
     """The closed form as a formula, and its source with what it assumes.
 
     Raises:
-        Missing: Where none is known.
+        Missing: If none is known.
     """
     form = _form(shape)
     return form.words, form.source
 
 
 def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
-    """A sentence on a run's bubble; none where nothing is a pipeline.
+    """A sentence on a run's bubble; none if nothing is a pipeline.
 
     Args:
         pipeline: The header's.

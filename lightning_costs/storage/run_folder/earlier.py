@@ -1,4 +1,4 @@
-"""What a run's folder holds of its earlier attempts, for one that goes on with it: read without loading polars."""
+"""What a run's folder holds of its earlier attempts, for one that continues with it: read without loading polars."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_earlier(folder: Path) -> EarlierAttempts:
     """The attempts that a folder holds.
 
     Raises:
-        FileNotFoundError: Where there is no run.
+        FileNotFoundError: If there is no run.
         ValueError: For files that cannot be read.
     """
     header = read_header(folder)

@@ -35,11 +35,11 @@ def read_folder(folder: Path) -> RunRecord:
         folder: The one that holds `header.json`.
 
     Returns:
-        The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
-        'killed' where the header says 'running' and its writer is gone; the file stays as it is.
+        The run. `source` is the file of its points: Parquet (finished) or the journal. Its status is 'killed' if the
+        header says 'running' but its writer has ended; the file is not changed.
 
     Raises:
-        FileNotFoundError: Where there is no run.
+        FileNotFoundError: If there is no run.
         ValueError: For a header that is broken or from a newer version.
     """
     header = read_header(folder)
@@ -47,7 +47,7 @@ def read_folder(folder: Path) -> RunRecord:
         return _with_points(header, folder)
     except (ValueError, OSError):
         raise
-    except Exception as error:  # whatever somebody wrote there, it is this run's alone
+    except Exception as error:  # untrusted data: an error concerns this run alone
         raise ValueError(f"the points of {printable(str(folder))} cannot be read: {printable(repr(error))}") from error
 
 
@@ -55,7 +55,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     """The header of a folder's run, with what its writer could not write any more: that it was killed.
 
     Raises:
-        FileNotFoundError: Where there is no run.
+        FileNotFoundError: If there is no run.
         ValueError: For a header that is broken or from a newer version.
     """
     if not (folder / HEADER).is_file():
@@ -98,7 +98,7 @@ def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
 
 
 def _journal(path: Path) -> list[CurvePoint]:
-    """The points of the journal; none where there is none."""
+    """The points of the journal; none if there is none."""
     if not path.is_file():
         return []
     check_size(printable(str(path)), path.stat().st_size, MOST_POINTS_BYTES)
@@ -106,7 +106,7 @@ def _journal(path: Path) -> list[CurvePoint]:
 
 
 def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polars.DataFrame | None:
-    """The points as a table; None where it cannot be read and there is a journal to read."""
+    """The points as a table; None if it cannot be read and there is a journal to read."""
     import polars
 
     try:

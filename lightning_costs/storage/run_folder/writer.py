@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightning_costs")
 
-#: After an error of the disk, what waits is tried again no sooner than after so many seconds.
+#: After an error of the disk, what waits is tried again no sooner than after that many seconds.
 RETRY_S = 1.0
-#: A run that did not finish gets its table where its journal is no longer than this, which takes some milliseconds:
-#: whoever waits for the error must not wait for a table.
+#: A run that did not finish gets its table if its journal is no longer than this, which takes some milliseconds:
+#: an error must not be delayed by a table.
 SHORT_BYTES: Final = 1 << 18
 
 
@@ -41,7 +41,7 @@ def utc_now() -> str:
 class RunWriter:
     """A run's folder, written by rank 0 alone.
 
-    Where it cannot be written, that is said once; points wait, and are written when it can be written again.
+    If it cannot be written, one warning is logged; points wait and are written as soon as that is possible.
 
     Args:
         path: The run's folder.
@@ -107,10 +107,10 @@ class RunWriter:
         Args:
             header: The run's.
             metrics: Columns of its metrics.
-            hurry: Whether somebody waits for an error.
+            hurry: Whether an error is waiting to be raised.
 
         Returns:
-            The run, as a reader of its folder has it; None where it could not be written, or not by this process.
+            The run, as a reader of its folder has it; None if it could not be written, or not by this process.
         """
         self._header = header
         table: list[bytes | None] = []
