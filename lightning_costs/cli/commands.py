@@ -269,7 +269,7 @@ class Sources(NamedTuple):
     decimal: str | None = None
 
     def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; which ones had to be left out is said on stderr."""
+        """The runs; those that are left out are listed on stderr."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(

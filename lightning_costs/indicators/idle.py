@@ -17,10 +17,10 @@ _METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
 
 
 def _device(sample: StepSample) -> DeviceTime:
-    """What the device's events told of the window.
+    """The window of the device's events.
 
     Raises:
-        Missing: If they tell of steps whose begin nobody told.
+        Missing: If the events include steps without a recorded begin.
     """
     device = sample.device
     if device is None:

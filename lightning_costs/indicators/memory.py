@@ -162,7 +162,7 @@ def counted_memory(census: StepOpCounter) -> StepMemory:
 
 @final
 class ActivationBytes(Measured):
-    """Memory of activations: made by a forward pass and still held when its backward pass goes on, at most."""
+    """Memory of activations: made by a forward pass and still held when its backward pass starts, at most."""
 
     name, unit, kind, family = "activation_bytes", "bytes", "gauge", "memory"
     fold, across, label, rate_limited = "max", "sum", "memory of activations", True

@@ -1,4 +1,4 @@
-"""Runs made of what others wrote: checks that their points must pass, and the header that says where they are from."""
+"""Runs from foreign data: checks of their points, and a header that records their origin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_costs.storage.run_folder.frames import OWN
 if TYPE_CHECKING:
     import polars
 
-#: What the setup of a row in somebody's table is.
+#: The setup of a row in a foreign table.
 PUBLISHED = "published, setup unknown"
 
 
@@ -47,8 +47,8 @@ def make_imported_run(
         source: The file or place it is from.
         status: How it ended, where the source says so.
         statics: One number per run, by column.
-        missing: Why a column is missing; for others it is said here.
-        methods: How columns were got.
+        missing: Why a column is missing; the others get a default reason.
+        methods: The methods of columns.
         setup: What the source says of it.
         header: More of the header.
     """

@@ -90,9 +90,9 @@ def _one_run_each(
     reading: ReadOptions,
     place: SourcePath,
 ) -> None:
-    """Refuse rows of several runs under one name; where somebody said what names them, say it only.
+    """Refuse rows of several runs under one name; if the naming columns were given, only note it.
 
-    Models and seeds are several runs whatever somebody said.
+    Models and seeds are several runs in any case.
     """
     found = check_one_run_each(frame, runs, names, step, others, reading)
     if found is None:
@@ -267,7 +267,7 @@ def _metrics(
     costs: Sequence[CostColumn],
     other: set[str | None],
 ) -> list[str]:
-    """Quality metrics: the monitor where it was named, else every column of numbers that is no cost."""
+    """Quality metrics: the monitor if given, otherwise every column of numbers that is not a cost."""
     taken = {cost.column for cost in costs} | {cost.declared.name for cost in costs} | other
     if reading.monitor in columns:
         return [str(reading.monitor)]
@@ -335,7 +335,7 @@ def _numbers(
 
 
 def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: SourcePath) -> polars.DataFrame:
-    """Rows in the order of steps; those of one run and step are one, where they do not contradict each other."""
+    """Rows in the order of steps; those of one run and step are merged if they do not contradict each other."""
     import polars
 
     keys = [RUN, "step"]
