@@ -68,6 +68,7 @@ def other_step_s(model: nn.Module, optimizer: Any, batch: Any, step: Callable[[]
     setting = ProbeContext(device=torch.device("cpu"), module=model, optimizers=lambda: [optimizer])
     setting.probe(StepOpCounter)
     watch = StepMonitor(setting, time.perf_counter, every=50)
+    watch.open()
 
     def known() -> None:
         watch.before(batch, None)

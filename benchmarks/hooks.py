@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor
-from lightning_costs.integrations.lightning.hooks import TrainerHooks
+from lightning_costs.integrations.lightning.step_patches import StepPatches
 from lightning_costs.patching.patches import Patches
 
 OURS, THEIRS, NOTHING, CALLS_NOTHING, CALLED = KINDS = "ours", "theirs", "nothing", "calls nothing", "called"
@@ -68,7 +68,7 @@ class Meter:
 
 
 def instrument(meter: Meter) -> None:
-    put, hook_optimizers = Patches.wrap, TrainerHooks._hook_optimizers
+    put, hook_optimizers = Patches.wrap, StepPatches.hook_optimizers
 
     def timed_put(self: Patches, owner: Any, name: str, wrap: Callable[..., Any], *, hot: bool = False) -> None:
         def timed_wrap(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,14 +76,14 @@ def instrument(meter: Meter) -> None:
 
         put(self, owner, name, timed_wrap, hot=hot)
 
-    def timed_hooks(self: TrainerHooks) -> None:
+    def timed_hooks(self: StepPatches) -> None:
         hook_optimizers(self)
         for optimizer in self._trainer.strategy.optimizers:
             hooks = optimizer._optimizer_step_post_hooks
             for key, hook in list(hooks.items()):
                 hooks[key] = meter.timed(OURS, hook)
 
-    Patches.wrap, TrainerHooks._hook_optimizers = timed_put, timed_hooks  # type: ignore[method-assign]
+    Patches.wrap, StepPatches.hook_optimizers = timed_put, timed_hooks  # type: ignore[method-assign]
     CostMonitor.on_train_batch_end = meter.timed(OURS, CostMonitor.on_train_batch_end)  # type: ignore[method-assign]
 
 

@@ -50,12 +50,12 @@ def main() -> None:
         recorder, costs = costs_of_a_run(Path(folder))
         named = {
             "loss and accuracy alone": {},
-            "with the headline": columns(recorder.declarations, headline_only=True),
-            "with all": columns(recorder.declarations, headline_only=False),
+            "with the headline": columns(recorder.hooks.points.declarations, headline_only=True),
+            "with all": columns(recorder.hooks.points.declarations, headline_only=False),
         }
         logger = WandbLogger(project="benchmark", save_dir=folder, offline=True)
         try:
-            init_wandb_runs([logger], recorder.declarations, recorder.header)
+            init_wandb_runs([logger], recorder.hooks.points.declarations, recorder.header)
             took_us: dict[str, list[float]] = {kind: [] for kind in named}
             step = 0
             for _ in range(options.rounds):

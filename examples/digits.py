@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor, Tariff, compare, load_run
-from lightning_costs.report.terminal.comparison import comparison_text
 
 METHODS: dict[str, dict[str, Any]] = {
     "deep": {"width": 32, "depth": 6},
@@ -174,7 +173,7 @@ def main() -> None:
     tariff = Tariff(country=args.country, usd_per_node_h=0.10, usd_per_kwh=0.25, source="made up for the demo")
     folders = train_all(args.out, args.methods, args.seeds, args.epochs, tariff)
     compared = compare([load_run(folder) for folder in folders], monitor="val/acc", mode="max", group=GROUP)
-    print(comparison_text(compared))
+    print(compared)
     page = compared.to_html(args.out / "report.html")
     print(f"report: {page.resolve()}")
     print(f"next:   open it in a browser, or try  lightning-costs show {folders[0]}")

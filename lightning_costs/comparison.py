@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,27 +18,39 @@ if TYPE_CHECKING:
     import altair
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Comparison(ComparisonData):
     """Runs compared by quality and by every cost at once. `ComparisonData` says what it holds."""
 
-    def chart(self, x: str, y: str | None = None, log: bool = True) -> altair.LayerChart:
+    def chart(
+        self,
+        x: str,
+        y: str | None = None,
+        log: bool = True,
+        *,
+        ylim: tuple[float, float] | None = None,
+        group: bool | None = None,
+        width: int | None = None,
+    ) -> altair.LayerChart:
         """Draw quality, or another indicator `y`, against the cost `x`.
 
         Args:
             x: Column of an indicator.
             y: Column of another; None draws the quality metric.
             log: Whether costs are drawn on a logarithmic axis.
+            ylim: Least and greatest value of the vertical axis; None fits it to the data.
+            group: Whether seeds of one method share a color, with their median and band; None if runs are grouped.
+            width: In pixels.
 
         Raises:
-            ValueError: For an indicator that is not compared.
+            ValueError: For an indicator that is not compared, limits out of order, or groups that runs do not have.
             ImportError: Without the extra `report`.
         """
         try:
             from lightning_costs.report.charts.quality import chart
         except ImportError as error:
             raise _needs_report("chart", error) from error
-        return chart(self, x, y, log=log)
+        return chart(self, x, y, log=log, ylim=ylim, group=group, width=width)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the comparison as one HTML file that loads nothing from anywhere.
@@ -72,23 +85,44 @@ class Comparison(ComparisonData):
             raise _needs_report("to_wandb", error) from error
         return publish(self, project, title=title, page=page(self)).url
 
-    def to_figures(self, folder: str | Path) -> list[Path]:
-        """Write every chart into a folder, as PNG, SVG and PDF each; returns the files.
+    def to_figures(
+        self,
+        folder: str | Path,
+        *,
+        only: Sequence[str] = (),
+        formats: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "png"),
+        width: Literal["column", "text"] | float = "text",
+    ) -> list[Path]:
+        """Write charts into a folder; returns the files.
+
+        Args:
+            folder: Made if it does not exist.
+            only: Names of figures, or columns, of which all figures are written; without any, the answer, the
+                independent costs and what costs are made of, with a README.txt that has a line each.
+            formats: 'pdf', 'svg' and 'png'.
+            width: 'column' (84 mm), 'text' (174 mm) or a number of millimetres.
 
         Raises:
+            ValueError: For an unknown format or width, or if `only` names nothing that can be drawn.
             ImportError: Without the extra `report`.
         """
         try:
             from lightning_costs.report.charts.figures import write_figures
         except ImportError as error:
             raise _needs_report("to_figures", error) from error
-        return write_figures(self, Path(folder))
+        return write_figures(self, Path(folder), only=only, formats=formats, width=width)
 
     def to_csv(self, folder: str | Path) -> list[Path]:
         """Write every table into a folder, as a CSV file each that a spreadsheet can open safely; returns the files."""
         from lightning_costs.report.tables.csv_files import write_csv
 
         return write_csv(self, Path(folder))
+
+    def __str__(self) -> str:
+        """The answer: sentences, one table, cautions; as wide as the terminal."""
+        from lightning_costs.report.terminal.answer import answer_text
+
+        return answer_text(self, shutil.get_terminal_size().columns).rstrip("\n")
 
     def _repr_html_(self) -> str:
         from lightning_costs.report.tables.notebook import comparison_html
@@ -106,6 +140,7 @@ def compare(
     curve: CostCurve = "spent",
     queries: Sequence[float] = (),
     group: str | None = None,
+    reference: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Comparison:
     """Compare runs by quality and by every cost at once.
@@ -121,7 +156,9 @@ def compare(
         curve: 'spent' compares everything spent; 'to_reach' leaves out lost work and its points.
         queries: Numbers of queries (samples to infer) for lifecycle costs; by default a few.
         group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
-            names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'.
+            names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'. Where not
+            given, runs that differ by nothing but their seed are grouped; 'none' compares single runs.
+        reference: The group that the others are held against; where not given, the one of the best quality.
         tolerance: Runs are matched by an indicator where the larger amount is at most 1 + tolerance times the smaller.
 
     Raises:
@@ -141,6 +178,7 @@ def compare(
         curve=curve,
         queries=queries,
         group=group,
+        reference=reference,
         tolerance=tolerance,
     )
     return Comparison(**{field.name: getattr(data, field.name) for field in fields(data)})

@@ -28,36 +28,8 @@ from lightning_costs.probes.side_effects import without_side_effects
 from lightning_costs.records.formatting import MISSING, format_amount
 from lightning_costs.records.missing import Missing, type_only
 from lightning_costs.records.roofline import Roofline, roofline
+from lightning_costs.records.units import unit_of_name
 from lightning_costs.run.summary import SummaryRow, html_table
-
-__all__ = ["ModelCost", "measure"]
-
-_UNITS: Mapping[str, str] = {
-    "params": "params",
-    "trainable_params": "params",
-    "shared_params": "params",
-    "embedding_params": "params",
-    "active_params": "params",
-    "nonzero_params": "params",
-    "forward_flop": "flop",
-    "forward_mac": "mac",
-    "flop": "flop",
-    "model_flop": "flop",
-    "mac": "mac",
-    "mem_access_bytes": "bytes",
-    "op_calls": "calls",
-    "activation_elements": "elements",
-    "activation_bytes": "bytes",
-    "param_bytes": "bytes",
-    "grad_bytes": "bytes",
-    "opt_state_bytes": "bytes",
-    "peak_forward_bytes": "bytes",
-    "peak_backward_bytes": "bytes",
-    "infer_latency_p50_s": "s",
-    "infer_latency_p95_s": "s",
-    "infer_samples_per_s": "samples_per_s",
-    "infer_peak_mem_bytes": "bytes",
-}
 
 
 @final
@@ -124,13 +96,9 @@ class ModelCost:
     methods: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> float | None:
-        """A cost by its column's name.
-
-        Raises:
-            KeyError: For a name that is none of them.
-        """
-        if column not in _UNITS:
-            raise KeyError(f"{column!r} is no cost of a model; there are {', '.join(_UNITS)}")
+        """A cost by its column's name."""
+        if column not in _COSTS:
+            raise KeyError(f"{column!r} is no cost of a model; there are {', '.join(_COSTS)}")
         amount: float | None = getattr(self, column)
         return amount
 
@@ -140,18 +108,18 @@ class ModelCost:
         plain["roofline"] = None if self.roofline is None else self.roofline.words()
         return plain
 
+    def _note(self, name: str) -> str:
+        return self.missing.get(name, "") or self.methods.get(name, "")
+
     def _rows(self) -> list[SummaryRow]:
-        rows = [
-            SummaryRow(name, format_amount(self[name], unit), self.missing.get(name, "") or self.methods.get(name, ""))
-            for name, unit in _UNITS.items()
-        ]
+        rows = [SummaryRow(name, format_amount(self[name], unit_of_name(name)), self._note(name)) for name in _COSTS]
         rows += [
             SummaryRow(f"throughput at {size}", format_amount(amount, "samples_per_s"), "")
             for size, amount in self.samples_per_s.items()
         ]
         if self.largest_batch_samples is not None or "largest_batch_samples" in self.missing:
-            note = self.missing.get("largest_batch_samples", "") or self.methods.get("largest_batch_samples", "")
-            rows.append(SummaryRow("largest batch", format_amount(self.largest_batch_samples, "samples"), note))
+            most = format_amount(self.largest_batch_samples, "samples")
+            rows.append(SummaryRow("largest batch", most, self._note("largest_batch_samples")))
         if self.roofline is not None:
             rows.append(SummaryRow("roofline", self.roofline.words(), ""))
         return rows
@@ -169,6 +137,8 @@ class ModelCost:
         return html_table(f"cost of a model, measured with {self.samples} samples", self._rows())
 
 
+#: The costs that are one number each; their names end in their units.
+_COSTS = tuple(field.name for field in fields(ModelCost) if field.type == "float | None")
 Loss = Callable[[Any, Any], torch.Tensor]
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -223,15 +193,32 @@ def measure(
         (310.0, 300.0, 9600.0)
     """
     with without_side_effects():
-        return _Measurement(model, batch, loss, forward, samples).cost(
-            optimizer=optimizer,
-            times=times,
-            batch_sizes=batch_sizes,
-            largest_batch=largest_batch,
-            memory_bytes=memory_bytes,
-            measured_peaks=measured_peaks,
-            budget_s=budget_s,
-        )
+        it = _Measurement(model, batch, loss, forward, samples)
+        calls = ModuleCallRecorder(it.model)
+        watch, memory, trained = it.watched(it.batch, calls=calls)
+        it.count_operators(watch, memory, trained)
+        it.count_parameters(calls)
+        it.optimizer_state(optimizer)
+        throughput = it.latency_and_throughput(times, batch_sizes, budget_s)
+        it.inference_memory()
+        if largest_batch:
+            it.largest_batch(memory, memory_bytes)
+        peak = find_peak(it.device)
+        if measured_peaks and peak is None and it.device.type != "meta":
+            peak = measured_peak(it.device, watch.flop_by_dtype)
+    return ModelCost(
+        samples=it.samples,
+        **it.values,
+        samples_per_s=throughput,
+        roofline=_placed(watch, peak),
+        memory_at_peak={
+            **{f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()},
+            "total_bytes": memory.most_bytes,
+        },
+        uncounted=dict(watch.uncounted),
+        missing=it.missing,
+        methods=it.methods,
+    )
 
 
 class _Measurement:
@@ -246,7 +233,7 @@ class _Measurement:
         # On a CUDA device weights are shared: `largest_batch` finds as much memory as the model alone leaves.
         self._twin = ModelCopy({"cuda": 0})
         try:
-            self._model, batch, loss, forward = self._twin.of((model, batch, loss, forward))
+            self.model, batch, loss, forward = self._twin.of((model, batch, loss, forward))
             self._twin.hooks(model)
         except Missing as missing:
             raise ValueError(f"the model cannot be measured on a copy: {missing}") from missing
@@ -257,24 +244,21 @@ class _Measurement:
                 "the batch does not tell how many samples it holds (its tensors may be of different lengths): "
                 "give samples=..."
             )
-        self._samples = found
-        weight = next((p for p in self._model.parameters()), None)
-        self._device = weight.device if weight is not None else first.device
-        self._batch = to_device(batch, self._device)
+        self.samples = found
+        self.device = next(self.model.parameters(), first).device
+        self.batch = to_device(batch, self.device)
         self._loss = loss
         self._forward = forward if forward is not None else _call
-        self._missing: dict[str, str] = {}
-        self._methods: dict[str, str] = {}
-        self._values: dict[str, Any] = {}
-
-    # One training step --------------------------------------------------------------------------------------
+        self.missing: dict[str, str] = {}
+        self.methods: dict[str, str] = {}
+        self.values: dict[str, Any] = {}
 
     def _step(self, batch: Any) -> bool:
         """Forward, loss, backward; whether there was anything to go backward through."""
-        if self._loss is None and callable(getattr(self._model, "training_step", None)):
-            total = _lightning_loss(self._model, batch)
+        if self._loss is None and callable(getattr(self.model, "training_step", None)):
+            total = _lightning_loss(self.model, batch)
         else:
-            output = self._forward(self._model, batch)
+            output = self._forward(self.model, batch)
             total = self._loss(output, batch) if self._loss is not None else _sum(output)
         if total is None or not total.requires_grad:
             return False
@@ -284,16 +268,14 @@ class _Measurement:
     @contextmanager
     def _training(self) -> Iterator[None]:
         """Train mode, and no gradients before and after."""
-        self._model.train()
-        self._model.zero_grad(set_to_none=True)
+        self.model.train()
+        self.model.zero_grad(set_to_none=True)
         yield
-        self._model.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
 
-    def _watched(
-        self, batch: Any, *, calls: ModuleCallRecorder | None = None
-    ) -> tuple[OpCounterMode, StepMemory, bool]:
-        model = self._model
-        follows = StorageTracker(self._device, allocator(self._device))
+    def watched(self, batch: Any, *, calls: ModuleCallRecorder | None = None) -> tuple[OpCounterMode, StepMemory, bool]:
+        model = self.model
+        follows = StorageTracker(self.device, allocator(self.device))
         with self._training():
             follows.track("other", [*model.buffers(), *tensors_in(batch)])
             for kind, tensors in tensors_by_kind(model, ()):
@@ -315,46 +297,7 @@ class _Measurement:
             raise ValueError(watch.failed)
         return watch, memory, trained
 
-    # All of it ----------------------------------------------------------------------------------------------
-
-    def cost(
-        self,
-        *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Any] | None,
-        times: bool,
-        batch_sizes: Sequence[int],
-        largest_batch: bool,
-        memory_bytes: int | None,
-        measured_peaks: bool,
-        budget_s: float,
-    ) -> ModelCost:
-        calls = ModuleCallRecorder(self._model)
-        watch, memory, trained = self._watched(self._batch, calls=calls)
-        self._operators(watch, memory, trained)
-        self._parameters(calls)
-        self._optimizer(optimizer)
-        throughput = self._times(times, batch_sizes, budget_s)
-        self._inference_memory()
-        if largest_batch:
-            self._largest(memory, memory_bytes)
-        peak = find_peak(self._device)
-        if measured_peaks and peak is None and self._device.type != "meta":
-            peak = measured_peak(self._device, watch.flop_by_dtype)
-        return ModelCost(
-            samples=self._samples,
-            **self._values,
-            samples_per_s=throughput,
-            roofline=_placed(watch, peak),
-            memory_at_peak={
-                **{f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()},
-                "total_bytes": memory.most_bytes,
-            },
-            uncounted=dict(watch.uncounted),
-            missing=self._missing,
-            methods=self._methods,
-        )
-
-    def _operators(self, watch: OpCounterMode, memory: StepMemory, trained: bool) -> None:
+    def count_operators(self, watch: OpCounterMode, memory: StepMemory, trained: bool) -> None:
         forward = watch.forward if watch.forward is not None else watch.step
         of_step = {
             "flop": watch.step.flop,
@@ -368,23 +311,21 @@ class _Measurement:
             "peak_backward_bytes": memory.peak_bytes["backward"],
         }
         if trained:
-            self._values |= {name: float(amount) for name, amount in of_step.items()}
+            self.values |= {name: float(amount) for name, amount in of_step.items()}
         else:
-            why = "nothing takes gradients: there is no training step to measure"
-            self._missing |= dict.fromkeys(of_step, why)
-        self._values |= {
-            "forward_flop": forward.flop / self._samples,
-            "forward_mac": forward.mac / self._samples,
-            "activation_elements": forward.elements / self._samples,
-            "param_bytes": float(memory_breakdown(self._model, ()).param_bytes),
+            self.missing |= dict.fromkeys(of_step, "nothing takes gradients: there is no training step to measure")
+        self.values |= {
+            "forward_flop": forward.flop / self.samples,
+            "forward_mac": forward.mac / self.samples,
+            "activation_elements": forward.elements / self.samples,
+            "param_bytes": float(memory_breakdown(self.model, ()).param_bytes),
         }
         if watch.uncounted:
-            names = ", ".join(sorted(watch.uncounted))
-            counted = ("flop", "model_flop", "mac", "forward_flop", "forward_mac")
-            self._methods |= dict.fromkeys(counted, f"lower bound: no formula for {names}")
+            lower = f"lower bound: no formula for {', '.join(sorted(watch.uncounted))}"
+            self.methods |= dict.fromkeys(("flop", "model_flop", "mac", "forward_flop", "forward_mac"), lower)
 
-    def _parameters(self, calls: ModuleCallRecorder) -> None:
-        model = self._model
+    def count_parameters(self, calls: ModuleCallRecorder) -> None:
+        model = self.model
         counts: dict[str, Callable[[], float]] = {
             "params": lambda: parameters.count_parameters(model),
             "trainable_params": lambda: parameters.count_parameters(model, trainable_only=True),
@@ -395,18 +336,18 @@ class _Measurement:
         }
         for name, count in counts.items():
             try:
-                self._values[name] = float(count())
+                self.values[name] = float(count())
             except Missing as missing:
-                self._missing[name] = str(missing)
+                self.missing[name] = str(missing)
 
-    def _optimizer(self, make: Callable[[Iterable[nn.Parameter]], Any] | None) -> None:
+    def optimizer_state(self, make: Callable[[Iterable[nn.Parameter]], Any] | None) -> None:
         if make is None:
-            self._missing["opt_state_bytes"] = (
+            self.missing["opt_state_bytes"] = (
                 "no optimizer was given: optimizer=lambda params: torch.optim.AdamW(params)"
             )
             return
         copies = []
-        for p in self._model.parameters():
+        for p in self.model.parameters():
             copy = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
             copy.grad = torch.empty_like(copy) if p.requires_grad else None
             copies.append(copy)
@@ -414,78 +355,74 @@ class _Measurement:
             made = make([copy for copy in copies if copy.requires_grad])
             made.step()
         except Exception as error:  # noqa: BLE001 - an optimizer that wants more than a gradient (SAM, LBFGS)
-            self._missing["opt_state_bytes"] = type_only("one update on the meta device failed", error)
+            self.missing["opt_state_bytes"] = type_only("one update on the meta device failed", error)
             return
-        self._values["opt_state_bytes"] = float(memory_breakdown(_Holder(copies), [made]).opt_state_bytes)
-        self._methods["opt_state_bytes"] = "state after one update of a copy on the meta device"
+        self.values["opt_state_bytes"] = float(memory_breakdown(nn.ParameterList(copies), [made]).opt_state_bytes)
+        self.methods["opt_state_bytes"] = "state after one update of a copy on the meta device"
 
-    def _times(self, times: bool, batch_sizes: Sequence[int], budget_s: float) -> dict[int, float | None]:
+    def latency_and_throughput(
+        self, times: bool, batch_sizes: Sequence[int], budget_s: float
+    ) -> dict[int, float | None]:
         names = ("infer_latency_p50_s", "infer_latency_p95_s", "infer_samples_per_s")
-        if not times or self._device.type == "meta":
+        if not times or self.device.type == "meta":
             why = "times=False" if not times else "on the meta device nothing runs"
-            self._missing |= dict.fromkeys(names, why)
+            self.missing |= dict.fromkeys(names, why)
             return {}
-        run = _Bound(self._model, self._forward)
+        run = _Bound(self.model, self._forward)
         throughput: dict[int, float | None] = {}
-        for size in dict.fromkeys([self._samples, *batch_sizes]):
-            batch = resize_batch(self._batch, self._samples, size)
-            found = passes(run, ((batch,), {}), device=self._device, samples=size, budget_s=budget_s)
+        for size in dict.fromkeys([self.samples, *batch_sizes]):
+            batch = resize_batch(self.batch, self.samples, size)
+            found = passes(run, ((batch,), {}), device=self.device, samples=size, budget_s=budget_s)
             if size in batch_sizes:
                 throughput[size] = found.samples_per_s
-            if size != self._samples:
-                continue
-            for name in names:
-                plain = name.removeprefix("infer_")
-                if plain in found.missing:
-                    self._missing[name] = found.missing[plain]
+            for name in names if size == self.samples else ():
+                if (plain := name.removeprefix("infer_")) in found.missing:
+                    self.missing[name] = found.missing[plain]
                 else:
-                    self._values[name] = getattr(found, plain)
-                    self._methods[name] = found.method
+                    self.values[name], self.methods[name] = getattr(found, plain), found.method
         return throughput
 
-    def _inference_memory(self) -> None:
+    def inference_memory(self) -> None:
         try:
-            run = _Bound(self._model, self._forward)
-            self._values["infer_peak_mem_bytes"] = float(forward_peak_bytes(run, (self._batch,), self._device))
+            run = _Bound(self.model, self._forward)
+            self.values["infer_peak_mem_bytes"] = float(forward_peak_bytes(run, (self.batch,), self.device))
         except Exception as error:  # noqa: BLE001 - a model that only trains
-            self._missing["infer_peak_mem_bytes"] = type_only("a forward pass in eval mode failed", error)
+            self.missing["infer_peak_mem_bytes"] = type_only("a forward pass in eval mode failed", error)
 
-    # The largest batch --------------------------------------------------------------------------------------
-
-    def _largest(self, memory: StepMemory, memory_bytes: int | None) -> None:
+    def largest_batch(self, memory: StepMemory, memory_bytes: int | None) -> None:
         """By the memory of two batch sizes: fixed and per-sample parts; on a CUDA device, then tried."""
-        available = memory_bytes if memory_bytes is not None else _available_bytes(self._device)
+        available = memory_bytes if memory_bytes is not None else _available_bytes(self.device)
         if available is None:
-            self._missing["largest_batch_samples"] = "how much memory is there? give memory_bytes=..."
+            self.missing["largest_batch_samples"] = "how much memory is there? give memory_bytes=..."
             return
-        other = 2 * self._samples
-        _, twice, _ = self._watched(resize_batch(self._batch, self._samples, other))
-        each = (twice.most_bytes - memory.most_bytes) / (other - self._samples)
-        fixed = memory.most_bytes - each * self._samples
+        other = 2 * self.samples
+        _, twice, _ = self.watched(resize_batch(self.batch, self.samples, other))
+        each = (twice.most_bytes - memory.most_bytes) / (other - self.samples)
+        fixed = memory.most_bytes - each * self.samples
         if each <= 0:
-            self._missing["largest_batch_samples"] = "memory does not grow with the batch"
+            self.missing["largest_batch_samples"] = "memory does not grow with the batch"
             return
         most = int((available - fixed) / each)
-        self._methods["largest_batch_samples"] = (
+        self.methods["largest_batch_samples"] = (
             f"computed: {format_amount(fixed, 'bytes')} and {format_amount(each, 'bytes')} a sample, of "
             f"{format_amount(available, 'bytes')}"
         )
-        if self._device.type == "cuda" and memory_bytes is None:
+        if self.device.type == "cuda" and memory_bytes is None:
             most = self._tried(max(most, 1))
-            self._methods["largest_batch_samples"] = "tried: training steps on the device, in steps of 3 %"
+            self.methods["largest_batch_samples"] = "tried: training steps on the device, in steps of 3 %"
         if most < 1:
-            self._missing["largest_batch_samples"] = "not even one sample fits"
+            self.missing["largest_batch_samples"] = "not even one sample fits"
             return
-        self._values["largest_batch_samples"] = most
+        self.values["largest_batch_samples"] = most
 
     def _tried(self, guess: int) -> int:
         size = guess
         while size >= 1:
             try:
                 with self._training():
-                    self._step(resize_batch(self._batch, self._samples, size))
+                    self._step(resize_batch(self.batch, self.samples, size))
             except torch.OutOfMemoryError:
-                self._model.zero_grad(set_to_none=True)
+                self.model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 size = min(size - 1, int(size * 0.97))
             else:
@@ -503,15 +440,6 @@ class _Bound(nn.Module):
 
     def forward(self, batch: Any) -> Any:
         return self._call(self.model, batch)
-
-
-@final
-class _Holder(nn.Module):
-    """A module that only holds parameters."""
-
-    def __init__(self, held_parameters: Iterable[nn.Parameter]) -> None:
-        super().__init__()
-        self.held = nn.ParameterList(held_parameters)
 
 
 def _call(model: nn.Module, batch: Any) -> Any:
@@ -535,24 +463,17 @@ def _lightning_loss(model: Any, batch: Any) -> torch.Tensor | None:
     # It would say that there is no trainer. Ignoring warnings instead makes Python show all earlier ones once more.
     shadows.wrap(model, "log", lambda _: lambda *args, **kwargs: None)
     try:
-        result = model.training_step(batch, 0) if _takes_index(model.training_step) else model.training_step(batch)
+        takes_index = len(inspect.signature(model.training_step).parameters) > 1
+        result = model.training_step(batch, 0) if takes_index else model.training_step(batch)
     finally:
         shadows.restore()
     found = result.get("loss") if isinstance(result, Mapping) else result
     return found if isinstance(found, torch.Tensor) else None
 
 
-def _takes_index(step: Callable[..., Any]) -> bool:
-    return len(inspect.signature(step).parameters) > 1
-
-
 def _sum(output: Any) -> torch.Tensor | None:
-    total: torch.Tensor | None = None
-    for tensor in tensors_in(output):
-        if tensor.requires_grad:
-            part = tensor.sum()
-            total = part if total is None else total + part
-    return total
+    parts = [tensor.sum() for tensor in tensors_in(output) if tensor.requires_grad]
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def _placed(watch: OpCounterMode, peak: DevicePeak | None) -> Roofline | None:

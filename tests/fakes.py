@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pynvml
@@ -324,6 +325,93 @@ class FakeNvml:
         if not samples:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return pynvml.NVML_VALUE_TYPE_UNSIGNED_INT, samples
+
+
+class FakeGpmGpu:
+    """A GPU whose activity is told; its driver takes a GPM sample every `every_s`.
+
+    Args:
+        shares: Busy shares of SMs, tensor cores and memory bandwidth, over time.
+        clock_hz: SM clock over time.
+        throttled_s: Seconds of throttling that passed at a time, by policy.
+    """
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        shares: Callable[[float], tuple[float, float, float]],
+        *,
+        clock_hz: Callable[[float], float] = lambda t: 1.98e9,
+        throttled_s: Mapping[str, Callable[[float], float]] | None = None,
+        every_s: float = 0.125,
+        supported: bool = True,
+    ) -> None:
+        self.clock, self.shares, self.clock_hz, self.every_s, self.supported = (
+            clock, shares, clock_hz, every_s, supported,
+        )  # fmt: skip
+        self.throttled_s = dict(throttled_s or {})
+
+    def active_s(self, begin_s: float, end_s: float, steps: int = 512) -> tuple[float, ...]:
+        """The truth between two moments, by the midpoint rule."""
+        step_s = (end_s - begin_s) / steps
+        looks = [self.shares(begin_s + (i + 0.5) * step_s) for i in range(steps)]
+        return tuple(sum(look[k] for look in looks) * step_s for k in range(3))
+
+
+class FakeGpm:
+    """The calls of NVML for GPM metrics, the clock and violation counters; a handle is a `FakeGpmGpu`."""
+
+    NVML_GPM_METRIC_SM_UTIL, NVML_GPM_METRIC_ANY_TENSOR_UTIL, NVML_GPM_METRIC_DRAM_BW_UTIL = 2, 5, 10
+    NVML_GPM_METRICS_GET_VERSION = 1
+    NVML_CLOCK_SM = 1
+    NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL, NVML_PERF_POLICY_TOTAL_APP_CLOCKS = "power", "thermal", "any"
+    NVMLError = pynvml.NVMLError
+
+    def __init__(self) -> None:
+        self.allocated = self.shutdowns = self.policy_reads = 0
+        self.lost = False
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.shutdowns += 1
+
+    def nvmlGpmQueryDeviceSupport(self, handle: FakeGpmGpu) -> Any:  # noqa: N802
+        return SimpleNamespace(isSupportedDevice=int(handle.supported))
+
+    def nvmlGpmSampleAlloc(self) -> Any:  # noqa: N802
+        self.allocated += 1
+        return SimpleNamespace(gpu=None, at_s=0.0)
+
+    def nvmlGpmSampleFree(self, sample: Any) -> None:  # noqa: N802
+        self.allocated -= 1
+
+    def nvmlGpmSampleGet(self, handle: FakeGpmGpu, sample: Any) -> None:  # noqa: N802
+        if self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        sample.gpu, sample.at_s = handle, handle.every_s * math.floor(handle.clock() / handle.every_s)
+
+    def c_nvmlGpmMetricsGet_t(self) -> Any:  # noqa: N802
+        return SimpleNamespace(metrics=[SimpleNamespace(metricId=0, value=0.0, nvmlReturn=0) for _ in range(98)])
+
+    def nvmlGpmMetricsGet(self, request: Any) -> None:  # noqa: N802
+        gpu, begin_s, end_s = request.sample1.gpu, request.sample1.at_s, request.sample2.at_s
+        index = {2: 0, 5: 1, 10: 2}
+        for slot in request.metrics[: request.numMetrics]:
+            elapsed_s = end_s - begin_s
+            slot.value = 100 * gpu.active_s(begin_s, end_s)[index[slot.metricId]] / elapsed_s if elapsed_s else math.nan
+
+    def nvmlDeviceGetClockInfo(self, handle: FakeGpmGpu, kind: int) -> int:  # noqa: N802
+        assert kind == self.NVML_CLOCK_SM
+        return round(handle.clock_hz(handle.clock()) / 1e6)
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: FakeGpmGpu, kind: int) -> int:  # noqa: N802
+        assert kind == self.NVML_CLOCK_SM
+        return 1980
+
+    def nvmlDeviceGetViolationStatus(self, handle: FakeGpmGpu, policy: str) -> Any:  # noqa: N802
+        self.policy_reads += 1
+        if policy not in handle.throttled_s:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(violationTime=round(1e9 * handle.throttled_s[policy](handle.clock())))
 
 
 def declared(name: str, unit: str | None = None, kind: str = "counter", **more: Any) -> Declaration:

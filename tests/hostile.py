@@ -16,6 +16,7 @@ from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
 from lightning_costs.records.samples import SCHEMA_VERSION, CurvePoint
 from lightning_costs.report.statement import build_statement, latex, markdown, model_card
 from lightning_costs.report.terminal.comparison import comparison_text
+from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
 from lightning_costs.report.terminal.project_total import project_csv, project_rows, project_total
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_attempts, describe_run, summary_rows
@@ -216,17 +217,18 @@ def everything_told(runs: Sequence[RunRecord], *, page: Path | None = None) -> s
     """All that is told of runs, by every command and in every format that needs no drawing."""
     told: list[object] = []
     for run in runs:
-        told += [summary_rows(run.header, run.final, everything=True), run._repr_html_()]
+        told += [summary_rows(run.header, run.final, everything=True), run._repr_html_(), str(run)]
         told += [describe_attempts(run.header, run.final), describe_run(run.header, run.final)]
         told += [describe_bubble(run.header.get("pipeline"), run.final)]
     for by in ("status", "group", "tag"):
         total = project_total(runs, by=by)
         told += [project_rows(total), project_csv(total), total.notes]
+    told += [f"{each.label} {each.text} {differs_text(each.differs)}" for each in costliest_runs(runs)]
     with suppress(ValueError):  # a metric that no run logged
         told.append(check_regression(runs[0], runs[-1], targets=[0.5]).as_dict())
     for curve in ("spent", "to_reach"):
         found = compare(runs, monitor="val/acc", mode="max", curve=curve, queries=[10.0])
-        told += [comparison_text(found), found._repr_html_(), json.dumps(found.as_dict(), allow_nan=False)]
+        told += [comparison_text(found), str(found), found._repr_html_(), json.dumps(found.as_dict(), allow_nan=False)]
         if page is not None:
             told.append(found.to_html(page).read_text(encoding="utf-8"))
     compare(runs, monitor="val/acc", mode="max", tariff=Tariff(gco2e_per_kwh=50.0, usd_per_kwh=0.2))

@@ -16,7 +16,7 @@ def write(folder, points=(), *, close=True, **head):
     if close:
         run.close(header(**head))
     else:  # killed: the journal is all there is
-        run._journal.close()
+        run.abandon()
     return folder
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import altair as alt
 
 from lightning_costs import Comparison, compare, load_runs
-from lightning_costs.report.charts.quality import styled
+from lightning_costs.report.charts.look import styled
 from lightning_costs.report.wandb.publish import dry_run
 
 _SHOWN = ("energy_j", "train_s", "flop", "samples", "cloud_usd", "co2e_g")

@@ -11,17 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from lightning_costs import Comparison, compare
+from lightning_costs.analysis.paired import Verdict, interval_verdict, paired_spread, ratio
 from lightning_costs.analysis.schema import RunRow, Spread
 from lightning_costs.analysis.seeds import seed_spread
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
 
 from .study import Study
-
-Verdict = Literal["held", "not held", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,7 @@ class Results:
             (quantity.read(self.compared, ours[seed]), quantity.read(self.compared, theirs[seed]))
             for seed in sorted(ours.keys() & theirs.keys())
         ]
-        found = seed_spread([None if one is None or two is None else by(one, two) for one, two in pairs])
-        if quantity.counted and found["n"] and found["least"] == found["most"]:
-            return {**found, "low": found["least"], "high": found["most"]}
-        return found
+        return paired_spread(pairs, by, counted=quantity.counted)
 
     def over_seeds(self, quantity: Quantity, arm: str) -> Spread:
         return seed_spread([quantity.read(self.compared, row) for row in self.rows.get(arm, {}).values()])
@@ -148,12 +144,8 @@ def judged(
         holds: Whether all from the first to the second is on the claim's side.
         fails: Whether all of it is on the other side.
     """
-    said, low, high = f"{said} {interval(found)}", found["low"], found["high"]
-    if low is None or high is None:
-        return Finding("undecided", f"{said} ({found['n']} seeds: too few for an interval)", of)
-    if holds(low, high):
-        return Finding("held", said, of)
-    return Finding("not held" if fails(low, high) else "undecided", said, of)
+    few = "" if found["low"] is not None else f" ({found['n']} seeds: too few for an interval)"
+    return Finding(interval_verdict(found, holds=holds, fails=fails), f"{said} {interval(found)}{few}", of)
 
 
 @dataclass(frozen=True)
@@ -253,21 +245,6 @@ class Claim:
         return Finding(
             verdict, "; ".join(f"{of}: {', '.join(all_)}" if of else ", ".join(all_) for of, all_ in said.items())
         )
-
-
-def ratio(one: float, two: float) -> float | None:
-    """One over the other; a cost that was never reached is infinite, and two of them say nothing of each other.
-
-    Example:
-        >>> ratio(1.0, 4.0), ratio(float("inf"), 2.0), ratio(2.0, float("inf")), ratio(0.0, 0.0)
-        (0.25, inf, 0.0, 1.0)
-        >>> ratio(float("inf"), float("inf"))
-    """
-    if math.isinf(one) and math.isinf(two):
-        return None
-    if two == 0:
-        return 1.0 if one == 0 else math.inf
-    return one / two
 
 
 def interval(found: Spread) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import altair as alt
 
-from lightning_costs.report.charts.quality import COLORS, SHAPES, styled
+from lightning_costs.report.charts.look import COLORS, SHAPES, styled
 
 from .claims import Results, final, quality
 from .study import Study

@@ -13,7 +13,7 @@ import altair as alt
 
 from lightning_costs import Comparison, compare
 from lightning_costs.analysis.schema import RankPair
-from lightning_costs.report.charts.quality import styled
+from lightning_costs.report.charts.look import styled
 from lightning_costs.report.charts.ranks import heat_map
 from lightning_costs.report.tables.tables import rank_matrix
 from lightning_costs.run.record import RunRecord

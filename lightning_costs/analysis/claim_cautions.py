@@ -287,8 +287,8 @@ def few_runs(runs: Sequence[RunRow], ranks: Ranks) -> list[Caution]:
             found.append(
                 caution(
                     "few_runs",
-                    f"{len(short)} rank correlations of 1 or -1 are over {n} runs at most: of two indicators that have "
-                    f"nothing to do with each other, {100 * chance:.2g} % would show one",
+                    f"{n} runs are too few to say whether costs agree: {100 * chance:.2g} % of unrelated costs would "
+                    "agree or disagree perfectly",
                     n=n,
                     chance=chance,
                     pairs=[[pair["first"], pair["second"]] for pair in short],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lightning_costs.analysis import claim_cautions as claims
+from lightning_costs.analysis.answer import answer, hardest_shared_target
 from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.analysis.breakdowns import cost_breakdowns
 from lightning_costs.analysis.cautions import (
@@ -17,6 +19,7 @@ from lightning_costs.analysis.cautions import (
     restart_cautions,
     run_cautions,
 )
+from lightning_costs.analysis.contrasts import GroupedRuns, contrasts
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.dominance import dominance, pareto_fronts
 from lightning_costs.analysis.families import families, family_pairs
@@ -28,7 +31,8 @@ from lightning_costs.analysis.metric import Metric, agree_on_metric, declared_ot
 from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper, rank_pairs
 from lightning_costs.analysis.rounding import may_be_rounded
 from lightning_costs.analysis.run_data import declarations, downsample_curve, read_run, unique_labels
-from lightning_costs.analysis.schema import Declaration, Ranks, RunRow, TargetRow
+from lightning_costs.analysis.schema import Contrasts, Declaration, Ranks, RunRow, TargetRow
+from lightning_costs.analysis.seed_groups import SeedGroups, find_seed_groups, seed_of
 from lightning_costs.analysis.seeds import aggregate_groups
 from lightning_costs.analysis.setup import split_setups
 from lightning_costs.analysis.summary import summary
@@ -38,6 +42,7 @@ from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.printable import printable, printable_data
 from lightning_costs.records.samples import Amount
+from lightning_costs.records.units import is_rate
 from lightning_costs.run.lost_work import Curve as CostCurve
 from lightning_costs.run.record import RunRecord, printable_run
 
@@ -60,6 +65,7 @@ def compare_runs(
     curve: CostCurve,
     queries: Sequence[float],
     group: str | None,
+    reference: str | None,
     tolerance: float,
 ) -> ComparisonData:
     """Compare runs by quality and by every cost at once: `lightning_costs.compare` says what each argument is."""
@@ -75,8 +81,9 @@ def compare_runs(
     metric = agree_on_metric(runs, None if monitor is None else printable(monitor), mode)
     labels = unique_labels(runs)
     against = declared_otherwise(runs, labels, metric)
-    of_each = [None] * len(runs) if group is None else group_of_each(runs, group)
-    by_group = None if group is None else members(labels, [str(each) for each in of_each])
+    found_groups = _groups(runs, group)
+    of_each = [None] * len(runs) if found_groups.groups is None else found_groups.groups
+    by_group = None if found_groups.groups is None else members(labels, found_groups.groups)
     declared, clashing = declarations(runs)
     evidence = [
         read_run(run, label, metric, declared, method) for run, label, method in zip(runs, labels, of_each, strict=True)
@@ -84,26 +91,39 @@ def compare_runs(
     rows = [each.run for each in evidence]
     courses = {each.run["label"]: each.course for each in evidence}
     ranked = {name: row for name, row in declared.items() if row["role"] == "indicator"}
+    costs = {name: row for name, row in ranked.items() if not is_rate(row["unit"])}
     better = {name: row["better"] for name, row in ranked.items()}
     counters = {name: row["better"] for name, row in ranked.items() if row["kind"] == "counter"}
     finals = {name: [row["final"][name] for row in rows] for name in ranked}
+    cost_finals = {name: finals[name] for name in costs}
     best = [row["best_quality"] for row in rows]
     first = _extreme(labels, best, "higher" if metric.mode == "max" else "lower")
     target_rows = _targets(runs, targets, metric, best, rows, courses, counters)
     swept = sweep(courses, counters, metric.mode, by_group)
     by_indicator = pareto_fronts(labels, finals, best, ranked, metric.mode)
-    dominant = dominance(labels, finals, best, ranked, metric.mode, by_indicator)
-    leaders, fields = leads(labels, finals, best, ranked, target_rows)
-    by_family = families(labels, finals, ranked, leaders, fields)
+    on_cost = {name: by_indicator[name] for name in costs if name in by_indicator}
+    dominant = dominance(labels, cost_finals, best, costs, metric.mode, on_cost)
+    leaders, fields = leads(labels, cost_finals, best, costs, target_rows)
+    by_family = families(labels, cost_finals, costs, leaders, fields)
     printed = [may_be_rounded(run) for run in runs]
-    ranks = _ranks(labels, finals, best, ranked, better, metric, None if group is None else of_each, printed)
-    alike = matched_pairs(labels, finals, best, tolerance)
+    ranks = _ranks(labels, cost_finals, best, costs, better, metric, found_groups.groups, printed)
+    alike = matched_pairs(labels, cost_finals, best, tolerance)
     setups = split_setups({row["label"]: row["setup"] for row in rows})
     seeds = None
-    if group is not None and by_group is not None:
-        amounts = {name: dict(zip(labels, row, strict=True)) for name, row in finals.items()}
-        seeds = aggregate_groups(group, by_group, dict(zip(labels, best, strict=True)), amounts, target_rows, better)
+    amounts = {name: dict(zip(labels, row, strict=True)) for name, row in finals.items()}
+    if by_group is not None:
+        seeds = aggregate_groups(
+            found_groups.by, by_group, dict(zip(labels, best, strict=True)), amounts, target_rows, better
+        )
     most = max(_LEAST_DRAWN, DRAWN_VALUES // max(1, len(runs) * len(declared)))
+    grouped = GroupedRuns(
+        members={label: [label] for label in labels} if by_group is None else by_group,
+        seeds={label: seed_of(run) for label, run in zip(labels, runs, strict=True)},
+        best=dict(zip(labels, best, strict=True)),
+        finals=amounts,
+        declared=costs,
+    )
+    short = answer(rows, metric, target_rows, grouped, found_groups.sentence)
     as_spent = dict(zip(labels, spent, strict=True))
     return ComparisonData(
         monitor=metric.monitor,
@@ -144,8 +164,31 @@ def compare_runs(
         ],
         tariff=None if tariff is None else printable_data(tariff.as_dict()),
         curve=curve,
+        answer=short,
+        contrasts=_contrasts(grouped, reference, target_rows, metric, short["labels"]) if by_group else None,
         lifecycle=lifecycle(as_spent, queries, rated=[row["label"] for row in rows if row["best_quality"] is not None]),
     )
+
+
+def _groups(runs: Sequence[RunRecord], group: str | None) -> SeedGroups:
+    """Groups as they were asked for; without a word, those that seeds make, and none for 'none'."""
+    if group is None:
+        return find_seed_groups(runs)
+    if group == "none":
+        return SeedGroups(None, "", "")
+    return SeedGroups(group_of_each(runs, group), group, "")
+
+
+def _contrasts(
+    grouped: GroupedRuns, reference: str | None, targets: Sequence[TargetRow], metric: Metric, labels: Sequence[str]
+) -> Contrasts | None:
+    if reference is not None and reference not in grouped.members:
+        near = difflib.get_close_matches(reference, grouped.members, n=4, cutoff=0.4) or list(grouped.members)[:8]
+        raise ValueError(f"reference={reference!r} is no group; there are {', '.join(map(repr, near))}")
+    if len(grouped.members) < 2:
+        return None
+    target = hardest_shared_target(targets, grouped.members)
+    return contrasts(grouped, reference or labels[0], target, metric.mode)
 
 
 def _targets(

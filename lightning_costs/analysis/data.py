@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs.analysis.schema import (
+    Answer,
     Breakdown,
     Caution,
+    Contrasts,
     Curve,
     Declaration,
     Dominance,
@@ -34,7 +36,7 @@ from lightning_costs.run.lost_work import Curve as CostCurve
 SCHEMA = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ComparisonData:
     """Runs compared by quality and by every cost at once. Plain data; a report draws it and computes nothing.
 
@@ -65,6 +67,8 @@ class ComparisonData:
         curve: 'spent': costs are all that was spent. 'to_reach': work that restarts lost is left out of them.
         lifecycle: Training and queries together, always by all that training spent; at how many queries runs break
             even.
+        answer: Who is best, who is cheapest by which independent costs, and where these disagree.
+        contrasts: Every group against one: ratios of costs with intervals; None where runs were not grouped.
     """
 
     monitor: str
@@ -89,12 +93,21 @@ class ComparisonData:
     cautions: list[Caution]
     tariff: dict[str, Any] | None
     lifecycle: Lifecycle
+    answer: Answer
+    contrasts: Contrasts | None
     curve: CostCurve = "spent"
 
     @property
     def labels(self) -> list[str]:
         """The runs' labels, in the order they were given."""
         return [run["label"] for run in self.runs]
+
+    def __repr__(self) -> str:
+        """How many runs, by what, to which target; `print` shows the answer."""
+        target = "" if self.answer["target"] is None else f", target {self.answer['target']:.4g}"
+        count = len(self.answer["labels"])
+        groups = f" in {count} group{'s' if count != 1 else ''}" if self.answer["by"] == "group" else ""
+        return f"<{type(self).__name__} of {len(self.runs)} runs{groups} by {self.monitor!r} ({self.mode}){target}>"
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as data that JSON can hold: None for what is infinite or not a number.

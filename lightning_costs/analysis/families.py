@@ -73,7 +73,7 @@ def family_of(
 ) -> tuple[str, str | None]:
     """The family that an indicator counts in, and why it is not the one it declares."""
     for base in _MADE_FROM.get(name, ()):
-        if base in declared and base in finals and _proportional(finals[name], finals[base]):
+        if base in declared and base in finals and proportional(finals[name], finals[base]):
             family = declared[base]["family"]
             if family != declared[name]["family"]:
                 return family, f"{base} times one rate for all runs"
@@ -105,7 +105,7 @@ def family_pairs(
     return list(found.values())
 
 
-def _proportional(first: Sequence[Amount], second: Sequence[Amount]) -> bool:
+def proportional(first: Sequence[Amount], second: Sequence[Amount]) -> bool:
     """Whether one column is the other times one number, over two runs or more; a run that lacks one lacks both."""
     ratios = []
     for a, b in zip(first, second, strict=True):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lightning_costs.analysis.metric import agree_on_metric
 from lightning_costs.analysis.setup import flatten
+from lightning_costs.records.certainty import certainty
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord, printable_run
 
@@ -106,7 +107,7 @@ class CheckRow:
     """One column: what the baseline spent, what the run did, and what follows.
 
     `change` is a fraction of the baseline; infinity where that is 0 and the run's is not. Amounts to a target that was
-    not reached are infinite.
+    not reached are infinite. `modelled` amounts come from a model or a constant, in either run.
     """
 
     name: str
@@ -118,6 +119,7 @@ class CheckRow:
     limit: str | None
     outcome: Outcome
     why: str = ""
+    modelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +198,7 @@ def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> CheckRow | None:
     now, then = _amount(limit, run), _amount(limit, baseline)
     label = declared["label"] if limit.target is None else f"{declared['label']} to reach {limit.target:g}"
     about = {"name": limit.name, "label": label, "unit": declared["unit"], "baseline": then, "run": now}
+    about["modelled"] = _is_modelled(limit.column, run, baseline)
     if now is None or then is None:
         if then is None and now is None and not limit.asked:
             return None
@@ -230,6 +233,10 @@ def _amount(limit: Limit, run: RunRecord) -> Amount:
     return spent
 
 
+def _is_modelled(column: str, run: RunRecord, baseline: RunRecord) -> bool:
+    return "modelled" in (certainty(run.header, column), certainty(baseline.header, column))
+
+
 def _change(then: float, now: float) -> Amount:
     if math.isinf(then):
         return -1.0
@@ -251,6 +258,7 @@ def _reported(run: RunRecord, baseline: RunRecord, gated: set[str]) -> list[Chec
             change=_change(before, after),
             limit=None,
             outcome="reported",
+            modelled=_is_modelled(name, run, baseline),
         )
         for name, declared in run.header["indicators"].items()
         if declared["headline"]

@@ -450,3 +450,85 @@ class Lifecycle(TypedDict):
     pairs: list[BreakEven]
     cheapest: dict[str, list[Cheapest]]
     at: list[Footprint]
+
+
+class Contrast(TypedDict):
+    """One cost of a group against the reference group's: `ratio` is the group's amount over the reference's.
+
+    If more of a column is better, the ratio is the other way round: below 1 is always cheaper. `at` is 'target' or
+    'end'. `verdict` is 'less', 'more', 'equal' (within 0.1 %) or 'undecided' (the interval includes 1, or there is
+    none). `improvement` is the probability that a run of the group is cheaper than one of the reference,
+    `interquartile_mean` that of the group's amounts; None for fewer than 4 runs.
+    """
+
+    group: str
+    column: str
+    at: Literal["target", "end"]
+    ratio: Spread
+    verdict: Literal["less", "more", "equal", "undecided"]
+    interquartile_mean: Amount
+    improvement: Amount
+
+
+class QualityContrast(TypedDict):
+    """Best quality of a group less the reference group's, where higher is better, else the reverse."""
+
+    group: str
+    difference: Spread
+    verdict: Literal["better", "worse", "equal", "undecided"]
+    interquartile_mean: Amount
+    improvement: Amount
+
+
+class Contrasts(TypedDict):
+    """Every group against one, the `reference`: ratios of costs and differences of quality.
+
+    `paired` says of a group whether runs of the same seed were paired; otherwise medians are held against each other.
+    """
+
+    reference: str
+    target: float | None
+    paired: dict[str, bool]
+    costs: list[Contrast]
+    quality: list[QualityContrast]
+
+
+class AnswerCost(TypedDict):
+    """One independent cost and how it ranks runs or groups.
+
+    `columns` are those it stands for, itself first: they cannot disagree with it. `basis` is 'target' for what reaching
+    the target cost, 'end' for the amount at the end. `amounts` are infinite if the target was never reached, None
+    without a reading; of a group, the median. `ranks` are 1 for the cheapest, equal amounts sharing their average rank,
+    None without a finite amount or a quality, and for those that do not reach the target. `modelled_share` is the
+    largest share of an amount that comes from a model or a constant, None if all of it was measured or counted.
+    `winner` is None if several tie. `undecided` says that its lead may be noise: the interval of a ratio includes 1, or
+    there is one run each.
+    """
+
+    column: str
+    columns: list[str]
+    label: str
+    unit: str
+    basis: Literal["target", "end"]
+    amounts: dict[str, Amount]
+    ranks: dict[str, float | None]
+    modelled_share: float | None
+    winner: str | None
+    undecided: bool
+
+
+class Answer(TypedDict):
+    """The answer in short: who is best, who is cheapest by which independent costs, where these disagree.
+
+    `labels` are the runs or groups that are ranked, best quality first; `quality` is their best quality (a group's
+    median). `target` is the hardest target that at least two of them reach, None for amounts at the end. `grouping`
+    says how runs were grouped, or why not; it is empty if there is nothing to say.
+    """
+
+    by: Literal["run", "group"]
+    labels: list[str]
+    quality: dict[str, Amount]
+    target: float | None
+    grouping: str
+    costs: list[AnswerCost]
+    sentences: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from lightning_costs.analysis.schema import Plain, Setups
 
@@ -29,6 +30,16 @@ def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:
         else:
             flat[name] = json.dumps(value, sort_keys=True, default=str)
     return flat
+
+
+def run_settings(header: Mapping[str, Any]) -> dict[str, Plain]:
+    """A run's hyperparameters and setup as one level.
+
+    Example:
+        >>> run_settings({"hyperparameters": {"lr": 0.1}, "setup": {"hardware": {"cpu": "EPYC"}}})
+        {'hyperparameters.lr': 0.1, 'hardware.cpu': 'EPYC'}
+    """
+    return flatten(header.get("hyperparameters") or {}, "hyperparameters.") | flatten(header.get("setup") or {})
 
 
 def split_setups(setups: Mapping[str, Mapping[str, Plain]]) -> Setups:

@@ -14,6 +14,8 @@ from lightning_costs.records.formatting import list_words
 _MOST = 6
 #: Families in reading order; others come last.
 FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")
+#: What costs are, of a comparison without the work that restarts lost.
+TO_REACH = "Costs are those to reach each state: what restarts lost was spent too and is left out"
 #: Settings that tell what a claim holds for, in reading order; the page lists all of them.
 _TOLD = (
     "hardware.device",
@@ -133,7 +135,7 @@ def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
 def _curve(curve: str) -> list[str]:
     if curve == "spent":
         return []
-    return ["Costs are those to reach each state: what restarts lost was spent too and is left out."]
+    return [f"{TO_REACH}."]
 
 
 def _limits(setups: Setups) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.pricing.reprice import priced_columns
@@ -74,6 +76,14 @@ class Parts(StrEnum):
     TAG = "tag"
 
 
+class FigureFormat(StrEnum):
+    """What a figure is written as."""
+
+    PDF = "pdf"
+    SVG = "svg"
+    PNG = "png"
+
+
 class Target(StrEnum):
     """What a report is written as: a page, W&B Report, figures or tables of a comparison, or a statement of costs."""
 
@@ -129,7 +139,14 @@ Queries = Annotated[
 ]
 Group = Annotated[
     str | None,
-    typer.Option(help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module."),
+    typer.Option(
+        help="What makes runs seeds of one method: name, name~PATTERN, group, or a setting such as module; none "
+        "compares single runs. By default, runs that differ by nothing but their seed."
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="GROUP", help="The group that others are held against; by default that of the best quality."),
 ]
 Tolerance = Annotated[float, typer.Option(help="Runs are matched within this share: 0.05 is 5 %.")]
 
@@ -297,6 +314,7 @@ def _compared(
     queries: Sequence[float] | None = None,
     group: str | None = None,
     tolerance: float = TOLERANCE,
+    reference: str | None = None,
 ) -> comparison.Comparison:
     from lightning_costs import comparison
 
@@ -310,6 +328,7 @@ def _compared(
         queries=queries or (),
         group=group,
         tolerance=tolerance,
+        reference=reference,
     )
 
 
@@ -330,15 +349,27 @@ def compare(
     run_column: RunColumn = None,
     step_column: StepColumn = None,
     group: Group = None,
+    reference: Reference = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the comparison as JSON to this file.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every table: fronts, rank correlations, lifecycle.")
+    ] = False,
 ) -> None:
-    """Compare runs: cost-to-quality, Pareto fronts and rank disagreement by every indicator."""
-    from lightning_costs.report.terminal.comparison import comparison_text
+    """Compare runs: who is best, who is cheapest by which costs, where costs disagree; with --all, every table."""
+    from lightning_costs.report.terminal.answer import answer_lines
+    from lightning_costs.report.terminal.comparison import comparison_lines, lifecycle_lines
 
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
-    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
-    say(comparison_text(compared))
+    compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+    console = Terminal()
+    width = console.width
+    for part in comparison_lines(compared, width) if everything else answer_lines(compared, width):
+        console.print(part, soft_wrap=not everything)
+    if queries and not everything:
+        for part in (Text(), *lifecycle_lines(compared, width)):
+            console.print(part)
+    console.print()
     if json is not None:
         compared.to_json(json)
         say(f"wrote {json}")
@@ -375,6 +406,7 @@ def report(
     curve: Curves = Curve.SPENT,
     queries: Queries = None,
     group: Group = None,
+    reference: Reference = None,
     tolerance: Tolerance = TOLERANCE,
     cost: Costs = None,
     decimal: DecimalMark = None,
@@ -403,10 +435,23 @@ def report(
         str | None, typer.Option(help="For wandb: the report's title, by which it is found again.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="For wandb: write it to a file, ask no server.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="For figures: a figure's name, or a column; again for more.", show_default=False),
+    ] = None,
+    formats: Annotated[
+        list[FigureFormat] | None,
+        typer.Option("--format", help="For figures: again for more; by default pdf and png.", show_default=False),
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
+    ] = None,
 ) -> None:
     """Write a page, W&B Report, figures or tables that compare runs, or a statement of what all of them cost."""
     if to is not Target.WANDB and (project or title or dry_run):
         raise typer.BadParameter("--project, --title and --dry-run are of --to wandb")
+    if to is not Target.FIGURES and (only or formats or width):
+        raise typer.BadParameter("--only, --format and --width are of --to figures")
     if training_type is not None and to is not Target.HF_YAML:
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
@@ -425,14 +470,18 @@ def report(
     runs = sources.load(monitor, mode)
     compared = None
     if comparing:
-        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance)
+        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
         if to is Target.HTML:
             say(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.WANDB and project is not None:
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            say(f"wrote {len(compared.to_figures(folder))} files to {folder}")
+            chosen: list[Literal["pdf", "svg", "png"]] = [
+                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
+            ]
+            written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
+            say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:
             folder = out or Path("tables")
             say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
@@ -445,6 +494,18 @@ def report(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
         say(f"wrote {out}")
+
+
+def _width(text: str | None) -> Literal["column", "text"] | float:
+    """A figure's width: a word, or millimetres."""
+    if text in (None, "text"):
+        return "text"
+    if text == "column":
+        return "column"
+    try:
+        return float(str(text).removesuffix("mm"))
+    except ValueError:
+        raise typer.BadParameter(f"--width must be column, text or millimetres, got {text!r}") from None
 
 
 def _to_wandb(
@@ -535,24 +596,42 @@ def total(
     paths: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs, or other sources of them.")],
     by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
     tariff: TariffFile = None,
+    top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
-    """Add up what a whole project cost, failed and killed runs included."""
+    """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
-    from lightning_costs.report.terminal.project_total import project_csv, project_rows, project_total
+    from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
+    from lightning_costs.report.terminal.project_total import (
+        modelled_note,
+        project_csv,
+        project_rows,
+        project_total,
+        shown_parts,
+    )
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
-    found = project_total(Sources(paths).load(), by=by.value, tariff=priced)
+    runs = Sources(paths).load()
+    found = project_total(runs, by=by.value, tariff=priced)
     table = Table("cost", box=None, pad_edge=False)
-    for part in found.runs:
-        table.add_column(" ".join(part.split()))
+    for part in shown_parts(found):
+        table.add_column(" ".join(part.split()), justify="right")
     for row in project_rows(found):
         table.add_row(*row)
-    Terminal().print(table)
-    for note in found.notes:
+    console = Terminal()
+    console.print(table)
+    for note in filter(None, (modelled_note(found), *found.notes)):
         say(note)
-    as_json = dumps(plain(found.as_dict()), indent=1) + "\n"
+    costliest = costliest_runs(runs, tariff=priced, most=top)
+    if costliest:
+        label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
+        console.print(f"\nRuns that cost most, by {label}", style="bold")
+        ranking = Table("run", "status", label, "share", "settings unlike most runs'", box=None, pad_edge=False)
+        for each in costliest:
+            ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
+        console.print(ranking)
+    as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -583,7 +662,7 @@ def check(
     """Exit with 1 if a run costs more than its baseline, with 2 if the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
-    from lightning_costs.report.terminal.check import check_text
+    from lightning_costs.report.terminal.check import check_parts
 
     try:
         found = check_regression(
@@ -599,7 +678,9 @@ def check(
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
         say(f"lightning-costs: {error}", error=True)
         raise typer.Exit(2) from None
-    say(check_text(found).removesuffix("\n"))
+    console = Terminal()
+    for part in check_parts(found):
+        console.print(part, soft_wrap=isinstance(part, Text))
     raise typer.Exit(found.exit_code)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, get_args
 
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.declaration import Across, Better, Declaration, Family, Fold, Kind, Role, Scope
+from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, StepSample
 from lightning_costs.records.units import validate_column_name
 
@@ -85,19 +87,7 @@ class Indicator(ABC):
     @classmethod
     def declaration(cls) -> Declaration:
         """What the run's header says of this column."""
-        return Declaration(
-            name=cls.name,
-            unit=cls.unit,
-            kind=cls.kind,
-            fold=cls.fold,
-            scope=cls.scope,
-            across=cls.across,
-            better=cls.better,
-            family=cls.family,
-            role=cls.role,
-            label=cls.label,
-            headline=cls.headline,
-        )
+        return Declaration(**{field.name: getattr(cls, field.name) for field in fields(Declaration)})
 
 
 class Measured(Indicator, ABC):
@@ -139,6 +129,46 @@ class Measured(Indicator, ABC):
         """Release what `open` acquired."""
 
 
+class FromSample(Measured, ABC):
+    """A cost that the sample holds as it is.
+
+    Class attributes:
+        field: What the sample calls it, if not as the column.
+        lacking: Why the sample may hold none.
+    """
+
+    field: ClassVar[str] = ""
+    lacking: ClassVar[str] = ""
+
+    def read(self, sample: StepSample) -> float:
+        amount = getattr(sample, self.field or self.name)
+        if amount is None:
+            raise Missing(self.lacking)
+        return float(amount)
+
+
+def rank_max(sibling: type[Measured], label: str) -> type[Measured]:
+    """The column `rank_max_<name>` beside a sibling's: the same reading, of the rank on which it is largest.
+
+    Args:
+        sibling: What is read.
+        label: For people.
+
+    Examples:
+        >>> class HeldBytes(Measured):
+        ...     name, unit, kind, family, across = "held_bytes", "bytes", "gauge", "memory", "sum"
+        ...     def read(self, sample):
+        ...         return 5.0
+        >>> declared = rank_max(HeldBytes, "held, the fullest rank").declaration()
+        >>> declared.name, declared.across, declared.role
+        ('rank_max_held_bytes', 'max', 'diagnostic')
+    """
+    own = {"name": f"rank_max_{sibling.name}", "label": label, "scope": "rank", "across": "max"}
+    class_name = f"RankMax{sibling.__name__}"
+    about = {"__module__": sibling.__module__, "__qualname__": class_name, "__doc__": sibling.__doc__}
+    return type(class_name, (sibling,), {**own, **about, "role": "diagnostic", "headline": False})
+
+
 class Derived(Indicator, ABC):
     """A cost computed from the job's other columns and the tariff; missing if one of its needs is.
 
@@ -146,8 +176,8 @@ class Derived(Indicator, ABC):
         needs: Columns of the same window that `of` reads. A counter must be linear in them, so that the sum over
             windows equals the result from totals.
         of_totals: For a gauge: `of` gets the run's totals so far instead of the window's amounts.
-        priced: The counter is one of `lightning_costs.pricing.rates.PRICED`, a function of the run's totals and of the
-            tariffs of its attempts. `of` only checks whether it is available; the run's state computes it.
+        priced: The counter is one of `lightning_costs.pricing.rates.PRICED`: a function of the run's totals and of the
+            tariffs that its attempts were under. `of` says whether it can be had; the run computes it from totals.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -167,12 +197,16 @@ class Derived(Indicator, ABC):
         """The amount of the window, from its needs; raise `Missing(reason)` if the tariff has no figure."""
 
 
-def topological_order(indicators: Sequence[Indicator]) -> list[Indicator]:
-    """Indicators with every derived one after what it needs.
+class Ratio(Derived, ABC):
+    """The first need over the second; None (no new reading) in a window that has nothing of the second."""
 
-    Raises:
-        ValueError: For two indicators of one name, or needs that go round in a circle.
-    """
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        amount, per = (window[need] for need in self.needs)
+        return amount / per if per > 0 else None
+
+
+def topological_order(indicators: Sequence[Indicator]) -> list[Indicator]:
+    """Indicators with every derived one after what it needs."""
     names = [i.name for i in indicators]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ValueError(f"two indicators are named {twice[0]!r}; pass each name once")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, Measured
+from lightning_costs.indicators.base import Derived, FromSample, Measured, rank_max
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import StepSample
 
 
@@ -84,29 +83,18 @@ class TotalS(_Clock):
 
 
 @final
-class DataWaitS(Measured):
+class DataWaitS(FromSample):
     """Host seconds waiting for the next batch: a part of `train_s`."""
 
     name, unit, kind, family = "data_wait_s", "s", "counter", "time"
-    scope, across, role, label = "job", "rank0", "diagnostic", "waiting for data"
-
-    def read(self, sample: StepSample) -> float:
-        return sample.data_wait_s
+    scope, across, role, label, field = "job", "rank0", "diagnostic", "waiting for data", "data_wait_s"
 
 
-@final
-class RankMaxDataWaitS(Measured):
-    """Host seconds waiting for the next batch, of the rank that waited most."""
-
-    name, unit, kind, family = "rank_max_data_wait_s", "s", "counter", "time"
-    across, role, label = "max", "diagnostic", "waiting for data, the worst rank"
-
-    def read(self, sample: StepSample) -> float:
-        return sample.data_wait_s
+RankMaxDataWaitS = rank_max(DataWaitS, "waiting for data, the worst rank")
 
 
 @final
-class RankMaxLeadS(Measured):
+class RankMaxLeadS(FromSample):
     """Host seconds from having a batch to its first backward pass, of the rank with most of them.
 
     What a rank does by itself before gradients are exchanged: the others wait there for the slowest.
@@ -114,56 +102,47 @@ class RankMaxLeadS(Measured):
 
     name, unit, kind, family = "rank_max_lead_s", "s", "counter", "time"
     across, role, label = "max", "diagnostic", "before the backward pass, the worst rank"
-
-    def read(self, sample: StepSample) -> float:
-        if sample.lead_s is None:
-            raise Missing("told where several processes train under Lightning")
-        return sample.lead_s
+    field, lacking = "lead_s", "told where several processes train under Lightning"
 
 
 @final
-class OverheadS(Measured):
+class OverheadS(FromSample):
     """What measuring cost: a memo, contained in the accounts. A census step's part is an estimate."""
 
     name, unit, kind, family = "overhead_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "measuring overhead"
 
-    def open(self, setting: ProbeContext) -> None:
-        self.method = (
-            "opening and points timed, a census step counts with its excess over a mean step; "
-            "the tens of microseconds of every other step are not in it"
-        )
-
-    def read(self, sample: StepSample) -> float:
-        return sample.overhead_s
+    method = (
+        "opening and points timed, a census step counts with its excess over a mean step; "
+        "the tens of microseconds of every other step are not in it"
+    )
 
 
-@final
-class Devices(Measured):
-    """Devices allocated to the job: accelerators, or nodes where a CPU trains."""
+class _Allocated(Measured):
+    """What the job was given, as the setting has it under the column's name."""
 
     name, unit, kind, family = "devices", "devices", "gauge", "size"
-    scope, across, role, label = "job", "rank0", "diagnostic", "allocated devices"
+    scope, across, role = "job", "rank0", "diagnostic"
 
     def open(self, setting: ProbeContext) -> None:
-        self._devices = setting.devices
+        self._number = float(getattr(setting, self.name))
 
     def read(self, sample: StepSample) -> float:
-        return float(self._devices)
+        return self._number
 
 
 @final
-class Nodes(Measured):
+class Devices(_Allocated):
+    """Devices allocated to the job: accelerators, or nodes where a CPU trains."""
+
+    name, label = "devices", "allocated devices"
+
+
+@final
+class Nodes(_Allocated):
     """Nodes allocated to the job."""
 
-    name, unit, kind, family = "nodes", "nodes", "gauge", "size"
-    scope, across, role, label = "job", "rank0", "diagnostic", "allocated nodes"
-
-    def open(self, setting: ProbeContext) -> None:
-        self._nodes = setting.nodes
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._nodes)
+    name, unit, label = "nodes", "nodes", "allocated nodes"
 
 
 @final

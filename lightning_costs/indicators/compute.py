@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.indicators.throughput import rate
+from lightning_costs.indicators.base import Derived, Measured, Ratio
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_peaks import find_peak
@@ -218,15 +217,12 @@ class EvaluateFlop(Measured):
 
 
 @final
-class FlopPerS(Derived):
+class FlopPerS(Ratio):
     """Executed FLOPs over training seconds, outside warm-up."""
 
     name, unit, kind, family = "flop_per_s", "flop_per_s", "gauge", "compute"
     better, label, headline = "higher", "FLOP rate", True
     needs = ("steady_flop", "steady_s")
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return rate(window["steady_flop"], window["steady_s"])
 
 
 @final
@@ -278,7 +274,7 @@ class _Utilization(Derived):
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
         flop, seconds, peak = (window[name] for name in self.needs)
-        return rate(flop / peak, seconds) if peak > 0 else None
+        return flop / peak / seconds if peak > 0 and seconds > 0 else None
 
 
 @final
@@ -321,20 +317,6 @@ class _OfOneStep(Measured):
             self.method = how_sure(typical, self.unit)
         return float(typical.amount)
 
-    def _per_sample(self, first: StepOpCounts, typical: Estimate) -> float:
-        if self._staged:
-            raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
-        if self._sizes is not None and self._sizes.why is not None:
-            raise Missing(self._sizes.why)
-        if not first.samples:
-            raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
-        self.error = relative_error(typical)
-        of = "first forward pass of a counted training step"
-        if not typical.exact:
-            of = f"{how_sure(typical.per(first.samples), self.unit)}; first forward pass of sampled training steps"
-        self.method = f"{of}, all products up to its backward pass{lower_bound_note(first.uncounted)}"
-        return typical.amount / first.samples
-
 
 @final
 class OpCalls(_OfOneStep):
@@ -351,30 +333,42 @@ class OpCalls(_OfOneStep):
         return super()._of(first, typical)
 
 
+class _PerSample(_OfOneStep):
+    """A number of one forward pass, per sample."""
+
+    name, unit = "forward_calls", "calls"
+
+    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
+        if self._staged:
+            raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
+        if self._sizes is not None and self._sizes.why is not None:
+            raise Missing(self._sizes.why)
+        if not first.samples:
+            raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
+        self.error = relative_error(typical)
+        of = "first forward pass of a counted training step"
+        if not typical.exact:
+            of = f"{how_sure(typical.per(first.samples), self.unit)}; first forward pass of sampled training steps"
+        self.method = f"{of}, all products up to its backward pass{lower_bound_note(first.uncounted)}"
+        return typical.amount / first.samples
+
+
 @final
-class ForwardFlop(_OfOneStep):
+class ForwardFlop(_PerSample):
     """Floating-point operations of one forward pass, per sample."""
 
-    quantity = "forward_flop"
-    name, unit, label = "forward_flop", "flop", "FLOPs forward, per sample"
-
-    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
-        return self._per_sample(first, typical)
+    name, unit, label, quantity = "forward_flop", "flop", "FLOPs forward, per sample", "forward_flop"
 
 
 @final
-class ForwardMac(_OfOneStep):
+class ForwardMac(_PerSample):
     """Multiply-accumulates of one forward pass, per sample: the paper's 'GFLOPs'."""
 
-    quantity = "forward_mac"
-    name, unit, label = "forward_mac", "mac", "MACs forward, per sample"
-
-    def _of(self, first: StepOpCounts, typical: Estimate) -> float:
-        return self._per_sample(first, typical)
+    name, unit, label, quantity = "forward_mac", "mac", "MACs forward, per sample", "forward_mac"
 
 
 @final
-class ActivationElements(_OfOneStep):
+class ActivationElements(_PerSample):
     """Output elements of the building blocks in one forward pass, per sample.
 
     Dollár et al. 2021 (arXiv 2103.06877), section 3, count the outputs of convolutions. Here: every product
@@ -388,4 +382,4 @@ class ActivationElements(_OfOneStep):
     def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         if not typical.amount:
             raise Missing("no product with a parameter was seen in a forward pass")
-        return self._per_sample(first, typical)
+        return super()._of(first, typical)

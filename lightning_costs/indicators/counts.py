@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Measured
+from lightning_costs.indicators.base import FromSample, Measured
 from lightning_costs.probes.batch_counter import NOTHING_TELLS
-from lightning_costs.probes.context import ProbeContext, SampleCounter
+from lightning_costs.probes.context import ProbeContext
 from lightning_costs.records.declaration import Role
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import StepSample
 
 
-def counted_samples(samples: int | None, sizes: SampleCounter | None) -> float:
-    """A window's samples, or why there are none."""
-    if samples is None:
-        raise Missing((sizes and sizes.why) or NOTHING_TELLS, warn=True)
-    return float(samples)
+class CountedSamples(Measured, ABC):
+    """Samples of batches, under the column's name in the sample, or why there are none."""
+
+    unit, kind, family, scope = "samples", "counter", "data", "replica"
+
+    def open(self, setting: ProbeContext) -> None:
+        self._sizes = setting.sizes
+
+    def read(self, sample: StepSample) -> float:
+        samples: int | None = getattr(sample, self.name)
+        if samples is None:
+            raise Missing((self._sizes and self._sizes.why) or NOTHING_TELLS, warn=True)
+        return float(samples)
 
 
-def counted_tokens(tokens: int | None, sizes: SampleCounter | None) -> float:
-    """A window's tokens, or why there are none."""
-    if tokens is None:
-        why = "no token count: batches have no 'input_ids'; give length_fn=lambda batch: ..."
-        raise Missing((sizes and sizes.why_tokens) or why)
-    return float(tokens)
+class CountedTokens(Measured, ABC):
+    """Tokens of batches, likewise."""
+
+    unit, kind, family, scope = "tokens", "counter", "data", "replica"
+
+    def open(self, setting: ProbeContext) -> None:
+        self._sizes = setting.sizes
+
+    def read(self, sample: StepSample) -> float:
+        tokens: int | None = getattr(sample, self.name)
+        if tokens is None:
+            why = "no token count: batches have no 'input_ids'; give length_fn=lambda batch: ..."
+            raise Missing((self._sizes and self._sizes.why_tokens) or why)
+        return float(tokens)
 
 
-class _Progress(Measured):
+class _Progress(FromSample):
     """Rank 0's own count: every rank makes the same steps."""
 
     name, unit, kind, family = "progress_steps", "steps", "counter", "data"
     scope, across = "job", "rank0"
     role: ClassVar[Role] = "diagnostic"
-
-    def read(self, sample: StepSample) -> float:
-        return float(getattr(sample, self.name))
 
 
 @final
@@ -67,46 +81,31 @@ class Epochs(_Progress):
 
 
 @final
-class Samples(Measured):
+class Samples(CountedSamples):
     """Samples trained on: quality against samples is sample efficiency."""
 
-    name, unit, kind, family = "samples", "samples", "counter", "data"
-    scope, label, headline = "replica", "samples", True
-
-    def open(self, setting: ProbeContext) -> None:
-        self._sizes = setting.sizes
+    name, headline = "samples", True
 
     def read(self, sample: StepSample) -> float:
         if self._sizes is not None:
             self.method = self._sizes.how
-        return counted_samples(sample.samples, self._sizes)
+        return super().read(sample)
 
 
 @final
-class Tokens(Measured):
+class Tokens(CountedTokens):
     """Tokens trained on, as `length_fn` counts them, else elements of `input_ids`."""
 
-    name, unit, kind, family = "tokens", "tokens", "counter", "data"
-    scope, label, headline = "replica", "tokens", True
-
-    def open(self, setting: ProbeContext) -> None:
-        self._sizes = setting.sizes
-
-    def read(self, sample: StepSample) -> float:
-        return counted_tokens(sample.tokens, self._sizes)
+    name, headline = "tokens", True
 
 
 @final
-class PaddingTokens(Measured):
+class PaddingTokens(FromSample):
     """Elements of `input_ids` beyond the tokens that `length_fn` counts: computed on and of no use."""
 
     name, unit, kind, family = "padding_tokens", "tokens", "counter", "data"
     scope, role, label = "replica", "diagnostic", "padding"
-
-    def read(self, sample: StepSample) -> float:
-        if sample.padding_tokens is None:
-            raise Missing("padding is told apart where batches have 'input_ids' and length_fn counts what is none")
-        return float(sample.padding_tokens)
+    lacking = "padding is told apart where batches have 'input_ids' and length_fn counts what is none"
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping
 from typing import ClassVar, final
 
@@ -132,28 +133,27 @@ class SetupEnergyJ(_Account):
     name, account, label = "setup_energy_j", "setup", "energy of setup"
 
 
-def _per(joules: float, count: float) -> Amount:
-    """A ratio of totals; None until both have begun."""
-    return joules / count if joules > 0 and count > 0 else None
+class _PerTrained(Derived, ABC):
+    """A ratio of the run's totals; None until both have begun."""
+
+    unit, kind, family, of_totals = "j", "gauge", "energy", True
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
+        joules, count = (window[need] for need in self.needs)
+        return joules / count if joules > 0 and count > 0 else None
 
 
 @final
-class SampleEnergyJ(Derived):
+class SampleEnergyJ(_PerTrained):
     """Training energy per sample trained on: `train_energy_j` over `samples`, of the run so far."""
 
-    name, unit, kind, family = "sample_energy_j", "j", "gauge", "energy"
-    label, needs, of_totals = "training energy per sample", ("train_energy_j", "samples"), True
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return _per(window["train_energy_j"], window["samples"])
+    name, label = "sample_energy_j", "training energy per sample"
+    needs = ("train_energy_j", "samples")
 
 
 @final
-class TokenEnergyJ(Derived):
+class TokenEnergyJ(_PerTrained):
     """Training energy per token trained on: `train_energy_j` over `tokens`, of the run so far."""
 
-    name, unit, kind, family = "token_energy_j", "j", "gauge", "energy"
-    label, needs, of_totals = "training energy per token", ("train_energy_j", "tokens"), True
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return _per(window["train_energy_j"], window["tokens"])
+    name, label = "token_energy_j", "training energy per token"
+    needs = ("train_energy_j", "tokens")

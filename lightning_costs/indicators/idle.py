@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import final
+from abc import ABC
+from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.indicators.base import Measured, Ratio, rank_max
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import DeviceTimeline
 from lightning_costs.records.missing import Missing
@@ -17,11 +15,7 @@ _METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
 
 
 def _device(sample: StepSample) -> DeviceTime:
-    """The window of the device's events.
-
-    Raises:
-        Missing: If the events include steps without a recorded begin.
-    """
+    """The window of the device's events."""
     device = sample.device
     if device is None:
         raise Missing("the device's events were not read")
@@ -31,7 +25,9 @@ def _device(sample: StepSample) -> DeviceTime:
 
 
 class _DeviceAmount(Measured, ABC):
-    """An amount of the device's own timeline."""
+    """An amount of the device's own timeline, under the column's name there unless it has a `field`."""
+
+    field: ClassVar[str] = ""
 
     def open(self, setting: ProbeContext) -> None:
         if not setting.on_cuda:
@@ -43,10 +39,8 @@ class _DeviceAmount(Measured, ABC):
         self.method = _METHOD
 
     def read(self, sample: StepSample) -> Amount:
-        return self._amount(_device(sample))
-
-    @abstractmethod
-    def _amount(self, device: DeviceTime) -> Amount: ...
+        amount: float = getattr(_device(sample), self.field or self.name)
+        return amount
 
 
 @final
@@ -64,9 +58,6 @@ class IdleS(_DeviceAmount):
         super().open(setting)
         self.method = f"{_METHOD}; a lower bound: gaps inside a step are not seen"
 
-    def _amount(self, device: DeviceTime) -> float:
-        return device.idle_s
-
 
 @final
 class IdleDataS(_DeviceAmount):
@@ -78,19 +69,13 @@ class IdleDataS(_DeviceAmount):
     name, unit, kind, family = "idle_data_s", "s", "counter", "time"
     role, label = "diagnostic", "device idle while waiting for data"
 
-    def _amount(self, device: DeviceTime) -> float:
-        return device.idle_data_s
-
 
 @final
 class H2dDeviceS(_DeviceAmount):
     """Device seconds of batch transfers on the compute stream, in the steps of `timed_s`."""
 
     name, unit, kind, family = "h2d_device_s", "s", "counter", "time"
-    role, label = "diagnostic", "batch transfer, on the device"
-
-    def _amount(self, device: DeviceTime) -> float:
-        return device.h2d_s
+    role, label, field = "diagnostic", "batch transfer, on the device", "h2d_s"
 
 
 @final
@@ -100,25 +85,14 @@ class TimedS(_DeviceAmount):
     name, unit, kind, family = "timed_s", "s", "counter", "time"
     role, label = "diagnostic", "device time seen by events"
 
-    def _amount(self, device: DeviceTime) -> float:
-        return device.timed_s
-
-
-def _share(part_s: float, of_s: float) -> Amount:
-    """A fraction; None (no new reading) in a window without a step that was seen."""
-    return part_s / of_s if of_s > 0 else None
-
 
 @final
-class IdleFraction(Derived):
+class IdleFraction(Ratio):
     """Idle of all devices in the window over the device time in which it was seen: `idle_s` over `timed_s`."""
 
     name, unit, kind, family = "idle_fraction", "fraction", "gauge", "time"
     label, headline = "device idle", True
     needs = ("idle_s", "timed_s")
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return _share(window["idle_s"], window["timed_s"])
 
 
 @final
@@ -128,8 +102,9 @@ class RankMaxIdleFraction(_DeviceAmount):
     name, unit, kind, family = "rank_max_idle_fraction", "fraction", "gauge", "time"
     across, role, label = "max", "diagnostic", "device idle, the worst device"
 
-    def _amount(self, device: DeviceTime) -> Amount:
-        return _share(device.idle_s, device.timed_s)
+    def read(self, sample: StepSample) -> Amount:
+        device = _device(sample)
+        return device.idle_s / device.timed_s if device.timed_s > 0 else None
 
 
 @final
@@ -155,16 +130,4 @@ class H2dS(Measured):
         return sample.h2d_s
 
 
-@final
-class RankMaxH2dS(Measured):
-    """Host seconds of handing batches to the device, of the rank that took longest."""
-
-    name, unit, kind, family = "rank_max_h2d_s", "s", "counter", "time"
-    across, role, label = "max", "diagnostic", "batch transfer, the worst rank"
-
-    def open(self, setting: ProbeContext) -> None:
-        self._own = H2dS()
-        self._own.open(setting)
-
-    def read(self, sample: StepSample) -> float:
-        return self._own.read(sample)
+RankMaxH2dS = rank_max(H2dS, "batch transfer, the worst rank")

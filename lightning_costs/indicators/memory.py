@@ -2,151 +2,91 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Measured
+from lightning_costs.indicators.base import Measured, rank_max
 from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.memory.allocator import Allocator
 from lightning_costs.probes.memory.host import rss_reader
 from lightning_costs.probes.memory.storage_tracker import Phase, StepMemory
-from lightning_costs.probes.memory.tensors import MemoryBreakdown, TensorMemory
+from lightning_costs.probes.memory.tensors import TensorMemory
 from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.counting import UNSEEN
+from lightning_costs.records.declaration import Role
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, StepSample
 
 
-class _OnRank(Measured):
-    """Bytes on this rank, each storage once."""
+class _Held(Measured):
+    """Bytes on all ranks together, each storage once on its rank."""
 
     name, unit, kind, family = "held_bytes", "bytes", "gauge", "memory"
-    fold, rate_limited = "max", True
+    fold, across, rate_limited = "max", "sum", True
+    #: Which part of what is held.
+    field: ClassVar[str] = ""
 
     def open(self, setting: ProbeContext) -> None:
         self._memory = setting.probe(TensorMemory)
 
-    def _held(self, sample: StepSample) -> MemoryBreakdown:
+    def read(self, sample: StepSample) -> Amount:
         """What is held now; between two train points, as after the last watched step (a walk takes time)."""
-        return self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
+        held = self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
+        return float(getattr(held, self.field))
 
-    def _most(self, sample: StepSample, peak: Literal["grad_peak_bytes", "opt_peak_bytes"]) -> Amount:
-        """The most that was held at any moment that was read."""
-        self._held(sample)
+
+class _MostHeld(_Held):
+    """The most that was held at any moment that was read, which `field` of the probe says."""
+
+    name = "most_held_bytes"
+
+    def read(self, sample: StepSample) -> Amount:
+        self._memory.at_rest(None if sample.trigger == "train" else sample.ended_s)
         if self._memory.failed is not None:
             raise Missing(self._memory.failed, warn=True)
-        most: int | None = getattr(self._memory, peak)
+        most: int | None = getattr(self._memory, self.field)
         return None if most is None else float(most)
-
-
-class _Held(_OnRank):
-    """Bytes on all ranks together, each storage once on its rank."""
-
-    name, across = "held_bytes", "sum"
-
-
-class _Fullest(_OnRank):
-    """The same on the rank that holds most."""
-
-    name, across, role = "rank_max_held_bytes", "max", "diagnostic"
 
 
 @final
 class ParamBytes(_Held):
     """Parameters."""
 
-    name, label = "param_bytes", "memory of parameters"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).param_bytes)
+    name, label, field = "param_bytes", "memory of parameters", "param_bytes"
 
 
 @final
-class GradBytes(_Held):
+class GradBytes(_MostHeld):
     """Gradients, at most: they exist from the backward pass to the next zeroing."""
 
-    name, label = "grad_bytes", "memory of gradients"
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._most(sample, "grad_peak_bytes")
+    name, label, field = "grad_bytes", "memory of gradients", "grad_peak_bytes"
 
 
 @final
 class MasterBytes(_Held):
     """Master weights: the copies (fp32, as a rule) that an optimizer updates in place of the model's parameters."""
 
-    name, label = "master_bytes", "memory of master weights"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).master_bytes)
+    name, label, field = "master_bytes", "memory of master weights", "master_bytes"
 
 
 @final
 class OptStateBytes(_Held):
     """Optimizer state at rest, between steps."""
 
-    name, label, headline = "opt_state_bytes", "optimizer memory at rest", True
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).opt_state_bytes)
+    name, label, headline, field = "opt_state_bytes", "optimizer memory at rest", True, "opt_state_bytes"
 
 
 @final
-class OptPeakBytes(_Held):
+class OptPeakBytes(_MostHeld):
     """Most optimizer memory at any moment of the watched steps: SAM holds a second copy of the weights there."""
 
-    name, label, headline = "opt_peak_bytes", "optimizer memory inside the step", True
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._most(sample, "opt_peak_bytes")
+    name, label, headline, field = "opt_peak_bytes", "optimizer memory inside the step", True, "opt_peak_bytes"
 
 
-@final
-class RankMaxParamBytes(_Fullest):
-    """Parameters on the rank that holds most of them."""
-
-    name, label = "rank_max_param_bytes", "memory of parameters, the fullest rank"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).param_bytes)
-
-
-@final
-class RankMaxGradBytes(_Fullest):
-    """Gradients, at most, on the rank that holds most of them."""
-
-    name, label = "rank_max_grad_bytes", "memory of gradients, the fullest rank"
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._most(sample, "grad_peak_bytes")
-
-
-@final
-class RankMaxMasterBytes(_Fullest):
-    """Master weights on the rank that holds most of them."""
-
-    name, label = "rank_max_master_bytes", "memory of master weights, the fullest rank"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).master_bytes)
-
-
-@final
-class RankMaxOptStateBytes(_Fullest):
-    """Optimizer state at rest on the rank that holds most of it."""
-
-    name, label = "rank_max_opt_state_bytes", "optimizer memory at rest, the fullest rank"
-
-    def read(self, sample: StepSample) -> float:
-        return float(self._held(sample).opt_state_bytes)
-
-
-@final
-class RankMaxOptPeakBytes(_Fullest):
-    """Most optimizer memory at any moment of the watched steps, on the rank that holds most."""
-
-    name, label = "rank_max_opt_peak_bytes", "optimizer memory inside the step, the fullest rank"
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._most(sample, "opt_peak_bytes")
+RankMaxParamBytes = rank_max(ParamBytes, "memory of parameters, the fullest rank")
+RankMaxGradBytes = rank_max(GradBytes, "memory of gradients, the fullest rank")
+RankMaxMasterBytes = rank_max(MasterBytes, "memory of master weights, the fullest rank")
+RankMaxOptStateBytes = rank_max(OptStateBytes, "optimizer memory at rest, the fullest rank")
+RankMaxOptPeakBytes = rank_max(OptPeakBytes, "optimizer memory inside the step, the fullest rank")
 
 
 def counted_memory(census: StepOpCounter) -> StepMemory:
@@ -223,38 +163,81 @@ class PeakOptimizerBytes(_PhasePeak):
 
 
 class _Cuda(Measured):
+    """A statistic of torch's caching allocator; the user's own peak counters are left alone."""
+
     name, unit, kind, family = "cuda_bytes", "bytes", "gauge", "memory"
     fold, across, rate_limited = "max", "max", True
+    stat: ClassVar[str] = "allocated_bytes.all.peak"
 
     def open(self, setting: ProbeContext) -> None:
-        if not setting.on_cuda:
-            raise Missing("no CUDA device trains; see host_rss_bytes")
-        self._device = setting.device
+        self._allocator = setting.probe(Allocator)
         self.method = "torch caching allocator, since the process began or the user's last reset"
+
+    def read(self, sample: StepSample) -> float:
+        return float(self._allocator.stats(sample)[self.stat])
 
 
 @final
 class PeakMemBytes(_Cuda):
-    """Most device memory in tensors, over the run so far; the user's own peak counters are left alone."""
+    """Most device memory in tensors, over the run so far."""
 
     name, label, headline = "peak_mem_bytes", "peak device memory", True
-
-    def read(self, sample: StepSample) -> float:
-        import torch
-
-        return float(torch.cuda.max_memory_allocated(self._device))
 
 
 @final
 class ReservedBytes(_Cuda):
     """Most device memory that torch's allocator reserved."""
 
-    name, label = "reserved_bytes", "reserved device memory"
+    name, label, stat = "reserved_bytes", "reserved device memory", "reserved_bytes.all.peak"
+
+
+@final
+class FragmentedBytes(_Cuda):
+    """Device memory that torch's allocator holds and no tensor uses, the most at a point: reserved less allocated."""
+
+    name, label = "fragmented_bytes", "reserved device memory that no tensor uses"
+    role: ClassVar[Role] = "diagnostic"
+
+    def open(self, setting: ProbeContext) -> None:
+        super().open(setting)
+        self.method = "torch caching allocator, at points: reserved less allocated"
 
     def read(self, sample: StepSample) -> float:
-        import torch
+        stats = self._allocator.stats(sample)
+        return float(stats["reserved_bytes.all.current"] - stats["allocated_bytes.all.current"])
 
-        return float(torch.cuda.max_memory_reserved(self._device))
+
+class _AllocatorCalls(Measured):
+    """How often something happened in torch's caching allocator."""
+
+    name, unit, kind, family = "alloc_calls", "calls", "counter", "memory"
+    scope, rate_limited = "device", True
+    role: ClassVar[Role] = "diagnostic"
+    stat: ClassVar[str] = "num_alloc_retries"
+
+    def open(self, setting: ProbeContext) -> None:
+        self._allocator = setting.probe(Allocator)
+        self._before = self._allocator.begun[self.stat]
+        self.method = "torch caching allocator"
+
+    def read(self, sample: StepSample) -> float:
+        total = self._allocator.stats(sample)[self.stat]
+        new, self._before = total - self._before, total
+        return float(max(0, new))  # the user may reset the allocator's counters
+
+
+@final
+class AllocRetries(_AllocatorCalls):
+    """Allocations that failed at first: the allocator freed its cache, which waits for the device, and tried again."""
+
+    name, unit, label = "alloc_retries", "retries", "allocation retries"
+
+
+@final
+class OomCount(_AllocatorCalls):
+    """Out-of-memory errors of the device, those that the script caught included."""
+
+    name, unit, label, stat = "oom_count", "count", "out-of-memory errors", "num_ooms"
 
 
 @final

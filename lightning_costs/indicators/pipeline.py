@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, Measured
+from lightning_costs.indicators.base import Derived, Measured, Ratio
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.samples import Amount, PipelineTime, StepSample
+from lightning_costs.records.samples import StepSample
 
 _METHOD = "shadows on this run's schedule and stages; start of a step to the start of the next one, warm-up dropped"
 
 
 class _StageAmount(Measured, ABC):
-    """An amount of this rank's stage."""
+    """An amount of this rank's stage, under `field` in the sample."""
+
+    field: ClassVar[str]
 
     def open(self, setting: ProbeContext) -> None:
         self._pipeline = setting.probe(Pipeline)
@@ -26,10 +28,8 @@ class _StageAmount(Measured, ABC):
         if sample.pipeline is None:
             raise Missing(self._pipeline.unavailable_reason)
         self.method = _METHOD
-        return self._amount(sample.pipeline)
-
-    @abstractmethod
-    def _amount(self, pipeline: PipelineTime) -> float: ...
+        seconds: float = getattr(sample.pipeline, self.field)
+        return seconds
 
 
 @final
@@ -37,10 +37,7 @@ class StageStepS(_StageAmount):
     """Step seconds of the pipeline's stages, one by one: the denominator of the bubble."""
 
     name, unit, kind, family = "stage_step_s", "s", "counter", "time"
-    role, label = "diagnostic", "stage time"
-
-    def _amount(self, pipeline: PipelineTime) -> float:
-        return pipeline.step_s
+    role, label, field = "diagnostic", "stage time", "step_s"
 
 
 @final
@@ -48,10 +45,7 @@ class StageBusyS(_StageAmount):
     """Seconds of forward and backward passes of the stages, in the steps of `stage_step_s`."""
 
     name, unit, kind, family = "stage_busy_s", "s", "counter", "time"
-    role, label = "diagnostic", "stage time in passes"
-
-    def _amount(self, pipeline: PipelineTime) -> float:
-        return pipeline.busy_s
+    role, label, field = "diagnostic", "stage time in passes", "busy_s"
 
 
 @final
@@ -62,10 +56,7 @@ class StageOutsideS(_StageAmount):
     """
 
     name, unit, kind, family = "stage_outside_s", "s", "counter", "time"
-    role, label = "diagnostic", "stage time outside the schedule"
-
-    def _amount(self, pipeline: PipelineTime) -> float:
-        return pipeline.outside_s
+    role, label, field = "diagnostic", "stage time outside the schedule", "outside_s"
 
 
 @final
@@ -80,14 +71,11 @@ class BubbleS(Derived):
 
 
 @final
-class BubbleFraction(Derived):
+class BubbleFraction(Ratio):
     """The bubble as a share of the stages' step time in the window: `bubble_s` over `stage_step_s`."""
 
     name, unit, kind, family = "bubble_fraction", "fraction", "gauge", "time"
     label, needs = "pipeline bubble, share", ("bubble_s", "stage_step_s")
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return window["bubble_s"] / window["stage_step_s"] if window["stage_step_s"] > 0 else None
 
 
 @final

@@ -24,15 +24,7 @@ MIN_READ_INTERVAL_S = 0.5
 
 @final
 class IndicatorReader:
-    """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out.
-
-    Args:
-        indicators: Instances, in the order of the columns.
-        setting: Where and what is trained.
-
-    Raises:
-        ValueError: For two indicators of one name, or derived ones that need each other in a circle.
-    """
+    """Opens, reads and derives a run's indicators. A failing one goes missing; nothing it raises gets out."""
 
     def __init__(self, indicators: Sequence[Indicator], setting: ProbeContext) -> None:
         self._setting = setting
@@ -42,7 +34,10 @@ class IndicatorReader:
         self.declarations: dict[str, Declaration] = {i.name: i.declaration() for i in indicators}
         self._measured = [i for i in in_order if isinstance(i, Measured)]
         self._derived = [i for i in in_order if isinstance(i, Derived)]
-        self._of_window = [i for i in self._derived if not i.of_totals]
+        needed = {need for i in self._derived if not i.of_totals for need in i.needs}
+        #: Carbon and money are the run's to compute, from its totals: here it is only asked whether they can be had.
+        self._unpriced = [i for i in self._derived if i.priced and i.name not in needed]
+        self._of_window = [i for i in self._derived if not i.of_totals and i not in self._unpriced]
         self._of_totals = [i for i in self._derived if i.of_totals]
         self._of_totals_names = [i.name for i in self._of_totals]
         #: Whether the last window read all indicators, the rate-limited ones too.
@@ -53,8 +48,10 @@ class IndicatorReader:
         self.missing: dict[str, str] = {}
         #: How readings were got, by column name, where an indicator says so; replaced when it changes.
         self.methods: dict[str, str] = {}
-        #: Columns that the book of the run prices.
+        #: Columns that the run prices.
         self.priced = [i.name for i in self._derived if i.priced]
+        #: By priced column, the tariff that was found to price it.
+        self._priced_by: dict[str, Tariff] = {}
         self._opened = False
         self._read_s = -MIN_READ_INTERVAL_S
         self._reads: list[tuple[str, Measured]] | None = None
@@ -163,12 +160,7 @@ class IndicatorReader:
     def missing_counters(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
         """Counters among these that are missing, with the reason; before the first window as far as known.
 
-        Counters start at zero, so deriving all columns from an all-zero window reveals missing readings, ranks or prices.
-
-        Args:
-            columns: Their names.
-            tariff: Prices.
-            hears_all: Whether other ranks can report.
+        Counters start at zero, so deriving columns from an all-zero window reveals missing readings, ranks or prices.
         """
         why = dict(self.missing)
         if not hears_all:
@@ -205,15 +197,27 @@ class IndicatorReader:
                 Empty if there is none; by default the window itself.
         """
         window: dict[str, Amount] = dict(job)
-        if even is None:
-            self._derive(self._of_window, window, tariff)
-            return window
-        self._derive([i for i in self._of_window if i.kind == "counter"], window, tariff)
+        counters = self._of_window if even is None else [i for i in self._of_window if i.kind == "counter"]
+        self._derive(counters, window, tariff)
+        for indicator in self._unpriced:
+            if indicator.name not in self.missing:
+                self._check_priced(indicator, window, tariff)
         if even:
             rates = dict(even)
             self._derive(self._of_window, rates, tariff)
             window |= {i.name: rates.get(i.name) for i in self._of_window if i.kind == "gauge"}
         return window
+
+    def _check_priced(self, indicator: Derived, window: Mapping[str, Amount], tariff: Tariff) -> None:
+        """Lose a priced column of which a need has no amount, or which the tariff does not price."""
+        if any(window.get(need) is None for need in indicator.needs):
+            self._lack(indicator, window)
+        elif tariff is not self._priced_by.get(indicator.name):
+            self._priced_by[indicator.name] = tariff
+            try:
+                indicator.of(dict.fromkeys(indicator.needs, 0.0), tariff)
+            except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training continues
+                self._lose(indicator, error)
 
     def derive_from_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
         """Gauges of the run so far, from its totals."""
@@ -266,11 +270,7 @@ class IndicatorReader:
 
 
 def _number(amount: object) -> float:
-    """What an indicator read, as a number; one that is not finite would stay in a total.
-
-    Raises:
-        Missing: It is a text, even one that spells a number, or not finite.
-    """
+    """What an indicator read, as a number; one that is not finite would stay in a total."""
     if isinstance(amount, str | bytes | bytearray):
         raise Missing(f"a reading must be a number or None, got a value of type {type(amount).__name__}", warn=True)
     value = float(amount)  # type: ignore[arg-type]  # what is no number raises

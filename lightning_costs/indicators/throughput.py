@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, Measured
-from lightning_costs.indicators.counts import counted_samples, counted_tokens
+from lightning_costs.indicators.base import Derived, FromSample, Measured, Ratio
+from lightning_costs.indicators.counts import CountedSamples, CountedTokens
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import DeviceTimeline
@@ -15,59 +15,34 @@ from lightning_costs.records.samples import Amount, StepSample
 
 
 @final
-class SteadyS(Measured):
+class SteadyS(FromSample):
     """Training seconds outside warm-up (first steps, compilation, census): the denominator of the rates."""
 
     name, unit, kind, family = "steady_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "time outside warm-up"
 
-    def read(self, sample: StepSample) -> float:
-        return sample.steady_s
-
 
 @final
-class SteadySamples(Measured):
+class SteadySamples(CountedSamples):
     """Samples outside warm-up."""
 
-    name, unit, kind, family = "steady_samples", "samples", "counter", "data"
-    scope, role, label = "replica", "diagnostic", "samples outside warm-up"
-
-    def open(self, setting: ProbeContext) -> None:
-        self._sizes = setting.sizes
-
-    def read(self, sample: StepSample) -> Amount:
-        return counted_samples(sample.steady_samples, self._sizes)
+    name, role, label = "steady_samples", "diagnostic", "samples outside warm-up"
 
 
 @final
-class SteadyTokens(Measured):
+class SteadyTokens(CountedTokens):
     """Tokens outside warm-up."""
 
-    name, unit, kind, family = "steady_tokens", "tokens", "counter", "data"
-    scope, role, label = "replica", "diagnostic", "tokens outside warm-up"
-
-    def open(self, setting: ProbeContext) -> None:
-        self._sizes = setting.sizes
-
-    def read(self, sample: StepSample) -> Amount:
-        return counted_tokens(sample.steady_tokens, self._sizes)
-
-
-def rate(amount: float, seconds: float) -> Amount:
-    """A rate; None (no new reading) in a window without a steady step."""
-    return amount / seconds if seconds > 0 else None
+    name, role, label = "steady_tokens", "diagnostic", "tokens outside warm-up"
 
 
 @final
-class SamplesPerS(Derived):
+class SamplesPerS(Ratio):
     """Throughput of the window: samples of all replicas over training seconds outside warm-up."""
 
     name, unit, kind, family = "samples_per_s", "samples_per_s", "gauge", "time"
     better, label, headline = "higher", "throughput", True
     needs = ("steady_samples", "steady_s")
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return rate(window["steady_samples"], window["steady_s"])
 
 
 @final
@@ -79,19 +54,17 @@ class SamplesPerDevicePerS(Derived):
     needs = ("steady_samples", "steady_s", "devices")
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return rate(window["steady_samples"] / window["devices"], window["steady_s"])
+        seconds = window["steady_s"]
+        return window["steady_samples"] / window["devices"] / seconds if seconds > 0 else None
 
 
 @final
-class TokensPerS(Derived):
+class TokensPerS(Ratio):
     """Tokens of all replicas over training seconds outside warm-up."""
 
     name, unit, kind, family = "tokens_per_s", "tokens_per_s", "gauge", "time"
     better, label = "higher", "token throughput"
     needs = ("steady_tokens", "steady_s")
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        return rate(window["steady_tokens"], window["steady_s"])
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:

@@ -91,13 +91,6 @@ def carefully(
     If `around` raises before the call, the function is called with the caller's arguments. If it raises after the
     call, the caller gets what the function returned or raised.
 
-    Args:
-        function: The user's function.
-        around: Makes the wrapper.
-        failed: Called where an internal exception is handled.
-        args: The caller's arguments.
-        kwargs: The caller's keyword arguments.
-
     Example:
         >>> def fails(function):
         ...     def call(x):

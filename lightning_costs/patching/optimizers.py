@@ -137,14 +137,7 @@ def hook_step(
     before: Callable[[], object] | None = None,
     after: Callable[[], object] | None = None,
 ) -> None:
-    """Have a torch optimizer call us around its step, until the shadows are lifted; one without hooks is let be.
-
-    Args:
-        optimizer: The torch optimizer itself.
-        shadows: What lifts the hooks.
-        before: Called before each step; it must not raise.
-        after: Called after each step; it must not raise.
-    """
+    """Have a torch optimizer that has hooks call `before` and `after`, which must not raise, around its step."""
     for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
         if function is None or not hasattr(optimizer, name):
             continue

@@ -37,13 +37,7 @@ _MAKER: Final = re.compile(r"^(NVIDIA\s+)?(Tesla\s+)?", re.IGNORECASE)
 
 
 def canonical_device_name(reported: str) -> str:
-    """The name of a device in price tables.
-
-    Args:
-        reported: As torch (`torch.cuda.get_device_properties`), NVML or a price table has it.
-
-    Returns:
-        The table's name; what was reported, without blanks around it, for a device that has none.
+    """The name of a device in price tables, by what torch or NVML reports; one that has none keeps its own.
 
     Example:
         >>> (canonical_device_name("NVIDIA H100 80GB HBM3"), canonical_device_name("NVIDIA H100 PCIe"),

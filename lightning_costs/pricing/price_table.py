@@ -70,11 +70,7 @@ class PriceRow:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        """A row from plain data.
-
-        Raises:
-            ValueError: For a field that rows have not, or one that they must have.
-        """
+        """A row from plain data."""
         known = [field.name for field in fields(cls)]
         if strange := sorted(set(data) - set(known)):
             raise ValueError(f"a price row has no field {strange[0]!r}; it has {', '.join(known)}")
@@ -93,17 +89,13 @@ class PriceRow:
         """Whether it is the price of a device, by the name that the device reports."""
         return canonical_device_name(self.gpu).casefold() == canonical_device_name(reported).casefold()
 
-    def age_days(self, today: Date | None = None) -> int:
+    def age_days(self) -> int:
         """Days since the figure was read."""
-        return ((today or Date.today()) - Date.fromisoformat(self.date)).days
+        return (Date.today() - Date.fromisoformat(self.date)).days
 
 
 def parse_price_rows(data: Iterable[Mapping[str, Any]]) -> tuple[PriceRow, ...]:
-    """Price rows from plain data, in their order.
-
-    Raises:
-        ValueError: For what is no price row.
-    """
+    """Price rows from plain data, in their order."""
     if not isinstance(data, Iterable) or not all(isinstance(row, Mapping) for row in data):
         raise ValueError(f"prices must be rows ([[prices]] in TOML), got {data!r}")
     return tuple(PriceRow.of(row) for row in data)
@@ -117,18 +109,7 @@ def load_price_table() -> tuple[PriceRow, ...]:
 
 
 def find_price(rows: Sequence[PriceRow], reported: str, *, provider: str, tier: str, region: str | None) -> PriceRow:
-    """The row for a device; never one for another device, tier or region.
-
-    Args:
-        rows: Earlier ones win.
-        reported: The device's name, as torch or NVML reports it; 'cpu' where nodes train without accelerators.
-        provider: Whose price.
-        tier: Which kind of price.
-        region: Where; None if the provider has one price, or one region is in the rows.
-
-    Raises:
-        Missing: If no row is for it.
-    """
+    """The first row for a device; never one for another device, tier or region."""
     give = "give usd_per_device_h= with source= and date=, or a [[prices]] row"
     name = canonical_device_name(reported)
     if is_mig_slice(reported):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
-from lightning_costs.records.declaration import Declaration, Family
+from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount
 from lightning_costs.records.units import JOULE_PER_KWH
 
@@ -48,27 +48,13 @@ def rental_usd(hired_s: float, usd_per_h: float) -> float:
     return hired_s / 3600 * usd_per_h
 
 
-def _priced(name: str, unit: str, family: Family, label: str, *, headline: bool) -> Declaration:
-    return Declaration(
-        name=name,
-        unit=unit,
-        kind="counter",
-        fold="sum",
-        scope="job",
-        across="sum",
-        better="lower",
-        family=family,
-        role="indicator",
-        label=label,
-        headline=headline,
-    )
-
-
 #: What the priced columns are, for runs whose headers do not declare them.
 PRICED = {
-    "co2e_g": _priced("co2e_g", "g", "energy", "CO2e", headline=True),
-    "cloud_usd": _priced("cloud_usd", "usd", "money", "cloud cost", headline=True),
-    "electricity_usd": _priced("electricity_usd", "usd", "money", "electricity cost", headline=False),
+    "co2e_g": Declaration(name="co2e_g", unit="g", family="energy", label="CO2e"),
+    "cloud_usd": Declaration(name="cloud_usd", unit="usd", family="money", label="cloud cost"),
+    "electricity_usd": Declaration(
+        name="electricity_usd", unit="usd", family="money", label="electricity cost", headline=False
+    ),
 }
 #: What they are made from.
 NEEDS = {"co2e_g": ("energy_j",), "cloud_usd": ("device_s", "node_s"), "electricity_usd": ("energy_j",)}
@@ -108,11 +94,7 @@ class UnitPrices:
 
     @classmethod
     def of(cls, tariff: Mapping[str, Any]) -> Self:
-        """The rates of a header's tariff: of its figures alone, which no table that changes can alter.
-
-        Args:
-            tariff: `Tariff.as_dict()`, once its device was found.
-        """
+        """The rates of `Tariff.as_dict()`: of its figures alone, which no table that changes can alter."""
         intensity, row = tariff.get("intensity") or {}, tariff.get("price_row") or {}
         said = [tariff.get(name) for name in ("provider", "tier", "source", "date")]
         if row:
@@ -130,39 +112,33 @@ class UnitPrices:
             unpriced=str(tariff.get("unpriced") or NO_PRICE),
         )
 
-    def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
-        """A priced column of what was used; None if the rate or the amount is missing.
-
-        Args:
-            column: One of `PRICED`.
-            used: Physical amounts by column.
-        """
-        energy_j, device_s, node_s = (used.get(name) for name in BASE_COLUMNS)
+    def _rate(self, column: str) -> tuple[str, float | None]:
+        """The physical column that a priced one is made from, and its price or intensity."""
         if column == "co2e_g":
-            known = energy_j is not None and self.gco2e_per_kwh is not None
-            return carbon_g(energy_j, self.gco2e_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
+            return "energy_j", self.gco2e_per_kwh
         if column == "electricity_usd":
-            known = energy_j is not None and self.usd_per_kwh is not None
-            return electricity_price_usd(energy_j, self.usd_per_kwh, self.pue) if known else None  # type: ignore[arg-type]
-        if self.usd_per_node_h is not None:
-            return None if node_s is None else rental_usd(node_s, self.usd_per_node_h)
-        if self.usd_per_device_h is None or device_s is None:
+            return "energy_j", self.usd_per_kwh
+        return ("device_s", self.usd_per_device_h) if self.usd_per_node_h is None else ("node_s", self.usd_per_node_h)
+
+    def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
+        """A priced column of what was used; None if the rate or the amount is missing."""
+        base, rate = self._rate(column)
+        amount = used.get(base)
+        if amount is None or rate is None:
             return None
-        return rental_usd(device_s, self.usd_per_device_h)
+        if base != "energy_j":
+            return rental_usd(amount, rate)
+        return (carbon_g if column == "co2e_g" else electricity_price_usd)(amount, rate, self.pue)
 
     def base_column(self, column: str) -> str:
         """The physical column that a priced one is made from."""
-        if column == "cloud_usd":
-            return "device_s" if self.usd_per_node_h is None else "node_s"
-        return "energy_j"
+        return self._rate(column)[0]
 
     def reason(self, column: str) -> str | None:
         """Why these rates cannot price a column; None if they can."""
-        if column == "co2e_g":
-            return NO_PLACE if self.gco2e_per_kwh is None else None
-        if column == "electricity_usd":
-            return NO_ELECTRICITY if self.usd_per_kwh is None else None
-        return self.unpriced if self.usd_per_node_h is None and self.usd_per_device_h is None else None
+        if self._rate(column)[1] is not None:
+            return None
+        return {"co2e_g": NO_PLACE, "electricity_usd": NO_ELECTRICITY}.get(column, self.unpriced)
 
     def method(self, column: str) -> str:
         """The method of a column: its rate and the source of the rate."""
@@ -177,13 +153,10 @@ class UnitPrices:
             price = f"{self.usd_per_device_h:g} USD per device and hour"
         return ": ".join(filter(None, (price, self.hire)))
 
-    def price_key(self, column: str) -> tuple[float | None, ...]:
+    def price_key(self, column: str) -> tuple[object, ...]:
         """What distinguishes two attempts that are priced differently in a column."""
-        if column == "co2e_g":
-            return (self.gco2e_per_kwh, self.pue)
-        if column == "electricity_usd":
-            return (self.usd_per_kwh, self.pue)
-        return (self.usd_per_device_h, self.usd_per_node_h)
+        base, rate = self._rate(column)
+        return base, rate, self.pue if base == "energy_j" else None
 
 
 @final
@@ -203,13 +176,7 @@ class PriceHistory:
         self.rates = [UnitPrices.of(attempt.get("tariff") or tariff) for attempt in self._attempts]
 
     def amount(self, column: str, used: Mapping[str, Amount], attempt: int | None = None) -> Amount:
-        """A priced column at a point of the run.
-
-        Args:
-            column: One of `PRICED`.
-            used: Totals of the physical columns at the point.
-            attempt: Number of the attempt that made it; the last one by default.
-        """
+        """A priced column at a point of the run that an attempt made, by default the last one."""
         last = len(self.rates) - 1 if attempt is None else attempt
         groups = self._groups(column, last)
         if len(groups) == 1:
@@ -252,7 +219,7 @@ class PriceHistory:
 
     def _groups(self, column: str, last: int) -> list[list[int]]:
         """Numbers of the attempts up to one, those of equal rates together."""
-        groups: dict[tuple[float | None, ...], list[int]] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
         for number, rates in enumerate(self.rates[: last + 1]):
             groups.setdefault(rates.price_key(column), []).append(number)
         return list(groups.values())

@@ -75,14 +75,7 @@ def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
 def lost_priced_at_attempt(
     history: PriceHistory, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]
 ) -> dict[str, Amount]:
-    """Lost work when an attempt began, with repriced columns; an absent column is 0.
-
-    Args:
-        history: The run's, with this attempt in it.
-        attempt: Its number.
-        lost: By column, as its header has it.
-        priced: Columns to price.
-    """
+    """Lost work when an attempt began, with repriced columns; an absent column is 0."""
     anew = {name: history.lost(name, attempt) for name in priced}
     return {name: amount for name, amount in {**lost, **anew}.items() if amount != 0}
 
@@ -104,12 +97,7 @@ def missing_and_methods(
 
 
 def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFrame:
-    """The points of a run with the priced columns that follow from its header.
-
-    Args:
-        points: [points] rows.
-        header: The run's, whose attempts say which tariff each was under, and at which row each began.
-    """
+    """The points of a run with the priced columns that follow from its header."""
     import polars
 
     names = [name for name in (*BASE_COLUMNS, "total_s", "nodes") if name in points.columns]
@@ -121,13 +109,7 @@ def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.
 def priced_amounts(
     used: Sequence[Mapping[str, Amount]], header: Mapping[str, Any], *, first: int = 0
 ) -> dict[str, list[Amount]]:
-    """The priced columns of points, by name.
-
-    Args:
-        used: [points]: what each had used, by column.
-        header: The run's.
-        first: Row of the first of them.
-    """
+    """The priced columns, by name, of points that used so much each; `first` is the row of the first of them."""
     attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
     history = PriceHistory(attempts, header.get("tariff", {}))
     begins = [(attempt["row"], number) for number, attempt in enumerate(attempts) if "row" in attempt] or [(0, 0)]

@@ -31,7 +31,7 @@ from lightning_costs.records.missing import Missing
 
 PREFIX = "LIGHTNING_COSTS_"
 _NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
-#: Numbers that may equal their minimum; the others are prices, and a price of 0 means an unknown price.
+#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that it is unknown.
 _LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")}
 #: Fields that only make sense together come from one source: never one source's country with another's region.
 _GROUPS = (
@@ -67,9 +67,10 @@ class Tariff:
         cloud: Cloud provider whose regions have published intensities (`gcp`).
         cloud_region: That provider's region.
         gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; takes precedence over the place.
-        pue: Power usage effectiveness of the data centre, at least 1. Without it, carbon and electricity cover the
-            IT energy alone, and the header records that.
-        provider: The provider of the price. Without a price, the price table's row for the training device is used.
+        pue: Power usage effectiveness of the data centre, at least 1. If it is not given, carbon and
+            electricity are those of the IT energy alone, and the run says so.
+        provider: Whose price this is. If no price is given beside it, the price table's row for the device that
+            trains is taken.
         tier: Kind of price ('on_demand', 'spot', 'reserved', 'owned'): a label, or which row of the table.
         price_region: The provider's region whose price is taken from the table.
         usd_per_device_h: Price of one allocated device for an hour, in US dollars.
@@ -168,8 +169,8 @@ class Tariff:
         """The tariff with the price of the device that trains, where a provider was named.
 
         Args:
-            reported: The device's name as torch or NVML reports it; 'cpu' for nodes without accelerators, None if
-                unknown.
+            reported: The device's name as torch or NVML reports it; 'cpu' where nodes train without accelerators,
+                None if it is unknown.
             warn: Whether to warn of an old or missing price.
 
         Returns:
@@ -201,11 +202,7 @@ class Tariff:
         return replace(self, price_row=row, unpriced=None)
 
     def intensity(self) -> CarbonIntensity:
-        """Carbon intensity in force, with its source.
-
-        Raises:
-            Missing: If neither a place nor a figure was given.
-        """
+        """Carbon intensity in force, with its source; `Missing` if neither a place nor a figure was given."""
         if self.gco2e_per_kwh is not None:
             return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
         if self.country is None and self.cloud is None:

@@ -49,11 +49,7 @@ _AT_MOST = ", at most the loader's batch size"
 
 @final
 class Reading:
-    """Batches of one loader: what tells their samples.
-
-    Args:
-        plan: What the loader says.
-    """
+    """Batches of one loader: what tells their samples."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -337,11 +333,7 @@ class SizeAt:
         return f"length of the batch's part {self.key!r} (batch_size_key)"
 
     def __call__(self, batch: Any) -> int:
-        """Samples of a batch.
-
-        Raises:
-            Missing: The key leads nowhere, or to what has no length.
-        """
+        """Samples of a batch."""
         part = batch
         for key in self._keys(batch):
             part = self._inside(part, key)

@@ -44,16 +44,13 @@ def is_interactive() -> bool:
     return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
-def run_start_s(made_s: float | None = None) -> float:
+def run_start_s() -> float:
     """When a run that is set up now began, on the scale of `now_s`.
 
     At the process's start or the end of the run before it in this process, whichever is later; in an
-    interactive session, when its monitor was made.
-
-    Args:
-        made_s: When its monitor was made; now by default.
+    interactive session, now.
     """
-    began = (now_s() if made_s is None else made_s) if is_interactive() else process_began_s()
+    began = now_s() if is_interactive() else process_began_s()
     return began if _runs_ended_s is None else max(began, _runs_ended_s)
 
 

@@ -23,11 +23,9 @@ class Probe(Protocol):
     @classmethod
     def attach(cls, setting: ProbeContext) -> Self:
         """Make the probe; raise `Missing(reason)` where it cannot work."""
-        ...
 
     def detach(self) -> None:
         """Let go of handles and hooks."""
-        ...
 
 
 class SampleCounter(Protocol):
@@ -40,12 +38,10 @@ class SampleCounter(Protocol):
     @property
     def how(self) -> str:
         """How samples are counted, for people."""
-        ...
 
     @property
     def contradicted(self) -> bool:
         """Whether what batches hold tells different sizes."""
-        ...
 
 
 #: How operators are counted: 'auto'; 'eager' with compiled code run eagerly in counted steps; 'off' not at all.
@@ -96,11 +92,7 @@ class ProbeContext:
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:
-        """The run's one instance of a probe, made on first use.
-
-        Raises:
-            Missing: Where the probe cannot work here.
-        """
+        """The run's one instance of a probe, made on first use."""
         if kind not in self._probes:
             self._probes[kind] = kind.attach(self)
         return cast("P", self._probes[kind])

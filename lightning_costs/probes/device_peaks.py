@@ -70,11 +70,7 @@ class DevicePeak:
 
 
 def effective_peak(flop_by_format: Mapping[str, int], peak: DevicePeak) -> float | None:
-    """The rate at which a mix of number formats runs at peak, in FLOP/s: all of it over the sum of flop / peak.
-
-    Returns:
-        None where nothing was counted or a format's peak is not known.
-    """
+    """The rate at which a mix of number formats runs at peak, in FLOP/s; None if a format's peak is not known."""
     counted = {name: flop for name, flop in flop_by_format.items() if flop}
     if not counted or not counted.keys() <= peak.flop_per_s.keys():
         return None
@@ -205,11 +201,6 @@ def measured_peak(device: torch.device, flop_by_dtype: Mapping[str, int], budget
 
     Only run on request, before training: it keeps the device busy for about `budget_s`. A format that cannot be
     multiplied so (fp8 on CUDA) is left out.
-
-    Args:
-        device: What to measure.
-        flop_by_dtype: The formats, as counted.
-        budget_s: Seconds for all of it.
     """
     dtypes = sorted({name.partition("+")[0] for name, flop in flop_by_dtype.items() if flop})
     share_s = budget_s / (len(dtypes) + 1)
@@ -231,9 +222,6 @@ def measure_matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: floa
     """The fastest square matrix product found, in FLOP/s: a lower bound of the peak.
 
     Every element is the same, so that no random number is drawn. Only run on request, before training.
-
-    Raises:
-        RuntimeError: Where the device cannot multiply matrices of this dtype.
     """
     best = 0.0
     until = time.perf_counter() + budget_s
@@ -257,17 +245,18 @@ def measured_bandwidth(device: torch.device, budget_s: float = 0.3) -> float:
 
 def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float) -> float:
     run()
-    _wait(device)
+    wait(device)
     took_s: list[float] = []
     until = time.perf_counter() + budget_s
     while len(took_s) < 3 or time.perf_counter() < until:
         began = time.perf_counter()
         run()
-        _wait(device)
+        wait(device)
         took_s.append(time.perf_counter() - began)
     return statistics.median(took_s)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a device has done what was queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

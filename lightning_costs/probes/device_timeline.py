@@ -23,19 +23,15 @@ class EventSource(Protocol[E]):
 
     def record(self) -> E:
         """Queue a moment behind what was queued so far."""
-        ...
 
     def done(self, event: E) -> bool:
         """Whether it has happened; never waits."""
-        ...
 
     def between_s(self, earlier: E, later: E) -> float:
         """Seconds between two moments that have happened."""
-        ...
 
     def release(self, event: E) -> None:
         """Nobody asks for this one any more: it may be used again."""
-        ...
 
 
 @final
@@ -95,18 +91,14 @@ class DeviceTimeline(Generic[E]):
     a first kernel that is launched late, the marks know nothing. A period is dropped whole, from every sum alike,
     where it is warm-up, where something else ran in it (`interrupted`), or where the tape overflowed. One whose
     `begin` nobody told has a step time and no idle.
-
-    Args:
-        events: The stream's.
-        most: Marks in flight at most.
     """
 
     def __init__(self, events: EventSource[E], most: int = MOST_EVENTS) -> None:
         self._events, self._most = events, most
         self._tape: deque[E] = deque()
         self._kinds: deque[int] = deque()
-        #: Host seconds waited for the batch, one for each `begin` on the tape.
-        self._waits: deque[float] = deque()
+        #: Host seconds waited for the batch, and in hooks, one pair for each `begin` on the tape.
+        self._waits: deque[tuple[float, float]] = deque()
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
         self._step_end: E | None = None
@@ -141,14 +133,15 @@ class DeviceTimeline(Generic[E]):
         """The copy was queued."""
         self._mark(_COPIED)
 
-    def begin(self, wait_s: float = 0.0) -> None:
+    def begin(self, wait_s: float = 0.0, hooks_s: float = 0.0) -> None:
         """The work on a batch is about to be queued: as late as may be, before its first kernel.
 
         Args:
             wait_s: Host seconds that went into waiting for data since the last `end`.
+            hooks_s: Host seconds that went into other callbacks' hooks and loggers since the last `begin`.
         """
         self._mark(_BEGUN | self._interrupted)
-        self._waits.append(wait_s)
+        self._waits.append((wait_s, hooks_s))
         self._interrupted = 0
 
     def end(self) -> None:
@@ -157,11 +150,7 @@ class DeviceTimeline(Generic[E]):
         self._interrupted = 0
 
     def stepped(self, *, steady: bool) -> None:
-        """The batch that ended last completed an optimizer step; not told while gradients accumulate.
-
-        Args:
-            steady: Whether the step counts: it is no warm-up.
-        """
+        """The batch that ended last completed an optimizer step; not told while gradients accumulate."""
         if not self._kinds or self._kinds[-1] & ~_BROKEN != _ENDED:
             self.end()  # nobody told
         self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED
@@ -187,6 +176,8 @@ class DeviceTimeline(Generic[E]):
             idle_s=self._idle_s,
             idle_data_s=self._idle_data_s,
             h2d_s=self._h2d_s,
+            hooks_idle_s=self._hooks_idle_s,
+            steady_hooks_idle_s=self._steady_hooks_idle_s,
         )
         self._start_window()
         return found
@@ -194,11 +185,12 @@ class DeviceTimeline(Generic[E]):
     def _start_window(self) -> None:
         self._step_times_s: list[float] = []
         self._timed_s = self._idle_s = self._idle_data_s = self._h2d_s = 0.0
+        self._hooks_idle_s = self._steady_hooks_idle_s = 0.0
 
     def _start_period(self) -> None:
         #: Whether nothing else ran in the period, and whether the begin of all its work is known.
         self._whole = self._seen = True
-        self._period_idle_s = self._period_data_s = self._period_h2d_s = 0.0
+        self._period_idle_s = self._period_data_s = self._period_h2d_s = self._period_hooks_s = 0.0
 
     def _read(self) -> None:
         """Read the tape as far as the device is; the stream is in order, so one search finds how far."""
@@ -225,7 +217,7 @@ class DeviceTimeline(Generic[E]):
             events.release(event)
             return
         if kind == _BEGUN:
-            self._pass_gap(event, self._waits.popleft())
+            self._pass_gap(event, *self._waits.popleft())
             events.release(event)
             return
         self._seen = self._seen and self._at_work
@@ -236,14 +228,19 @@ class DeviceTimeline(Generic[E]):
         if kind != _ENDED:
             self._pass_step(event, steady=kind == _STEADY)
 
-    def _pass_gap(self, begin: E, wait_s: float) -> None:
+    def _pass_gap(self, begin: E, wait_s: float, hooks_s: float) -> None:
         """The gap before a batch's work: idle, but for the transfers in it."""
         if self._batch_end is None or self._at_work:
             self._seen = False
         else:
             idle_s = max(0.0, self._events.between_s(self._batch_end, begin) - self._gap_copy_s)
+            data_s = min(idle_s, wait_s)
             self._period_idle_s += idle_s
-            self._period_data_s += min(idle_s, wait_s)
+            self._period_data_s += data_s
+            if self._whole:
+                hooks_s = min(hooks_s, idle_s - data_s)
+        self._hooks_idle_s += hooks_s
+        self._period_hooks_s += hooks_s
         self._at_work = True
 
     def _pass_step(self, end: E, *, steady: bool) -> None:
@@ -251,6 +248,7 @@ class DeviceTimeline(Generic[E]):
             if steady and self._whole:
                 period_s = self._events.between_s(self._step_end, end)
                 self._step_times_s.append(period_s)
+                self._steady_hooks_idle_s += self._period_hooks_s
                 if self._seen:
                     self._timed_s += period_s
                     self._idle_s += self._period_idle_s

@@ -13,6 +13,7 @@ from typing import Any
 from lightning_costs.patching.optimizers import inner_optimizers
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.probes.opcount.counting import compiled_parts
 from lightning_costs.records.versions import UNKNOWN, version_of
 
 _PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
@@ -48,7 +49,7 @@ def collect_environment(setting: ProbeContext) -> dict[str, Any]:
         "matmul_precision": torch.get_float32_matmul_precision(),
         "cuda": torch.version.cuda if setting.on_cuda else None,
         "module": type(setting.module).__name__ if setting.module is not None else None,
-        "compiled": _compiled(setting),
+        "compiled": compiled_parts(setting.module) if setting.module is not None else None,
         "optimizers": describe_optimizers(setting.optimizers()),
     }
 
@@ -65,15 +66,6 @@ def device_name(setting: ProbeContext) -> str | None:
 def _versions() -> dict[str, str]:
     found = {package: version_of(package) for package in _PACKAGES}
     return {package: version for package, version in found.items() if version != UNKNOWN}
-
-
-def _compiled(setting: ProbeContext) -> bool | None:
-    if setting.module is None:
-        return None
-    return any(
-        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) is not None
-        for m in setting.module.modules()
-    )
 
 
 def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:

@@ -66,9 +66,6 @@ def resize_batch(value: Any, samples: int, to: int) -> Any:
     They are repeated from the start if there are fewer. A TensorDict, and what is indexed by samples as it is
     (`batch_size`), is cut as a whole.
 
-    Raises:
-        Missing: For an object with tensors that is no known container.
-
     Example:
         >>> resize_batch({"x": torch.arange(3), "y": torch.zeros(2, 3)}, 3, 5)["x"].tolist()
         [0, 1, 2, 0, 1]
@@ -94,11 +91,7 @@ def _mapped(
 ) -> Any:
     """The same containers, of their own types, around changed tensors.
 
-    Args:
-        value: What holds them.
-        change: Of a tensor.
-        own: Of an object that has a `to` of its own; None if there is no way but by its tensors.
-        cut: Of an object that is changed as a whole; gives None for any other.
+    `own` is for objects with a `to`, `cut` for those that are changed as a whole; it gives None for any other.
     """
 
     def of(item: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,11 +12,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lightning_costs.probes.device_peaks import wait
 from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.memory.storage_tracker import StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.model_copy import MOST_COPY_BYTES, ModelCopy
-from lightning_costs.probes.opcount.counting import force_eager
+from lightning_costs.probes.opcount.counting import compiled_parts, force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.side_effects import without_side_effects
 from lightning_costs.records.inference import Inference
@@ -53,17 +53,8 @@ def benchmark_inference(
 
     A copy of the module is run, so that what its forward pass changes of itself stays as it was, and random numbers go
     on as if nothing had run. Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly:
-    new shapes would compile for longer than the budget. A pass that has begun is not interrupted.
-
-    Args:
-        module: What to run.
-        args: What to run it on, on any device.
-        kwargs: What to run it on, by name.
-        device: Where to run it.
-        samples: Samples in the arguments; by default the first dimension of their first tensor.
-        context: Entered around each pass.
-        meter: Joules since its last call; None for no energy.
-        budget_s: Seconds for all of it: about a third for one sample, half for the batch.
+    new shapes would compile for longer than the budget. A pass that has begun is not interrupted. Of `budget_s` about a
+    third is for one sample, half for the batch; `meter` gives joules since its last call.
     """
     began_s = time.perf_counter()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
@@ -85,7 +76,7 @@ def benchmark_inference(
             spent_s=min(budget_s / 2, time.perf_counter() - began_s),
             guard=twin.guard if twin.shared else None,
             notes=[
-                *(["eagerly although compiled"] if _compiled(module) else []),
+                *(["eagerly although compiled"] if compiled_parts(module) else []),
                 *(["without the hooks of others"] if twin.hooks_left_out else []),
             ],
         )
@@ -104,20 +95,7 @@ def passes(
     guard: Callable[[], AbstractContextManager[Any]] | None = None,
     notes: Sequence[str] = (),
 ) -> Inference:
-    """As `benchmark_inference`, on this very module.
-
-    Args:
-        module: A copy, to do with as its forward pass does.
-        call: Its arguments.
-        device: As in `benchmark_inference`.
-        samples: As there.
-        context: As there.
-        meter: As there.
-        budget_s: As there.
-        spent_s: How much of the budget went before.
-        guard: Entered around a first pass: one that raises there is not repeated.
-        notes: What else there is to say of how it was got.
-    """
+    """As `benchmark_inference`, on this very module: a copy. A first pass under `guard` that raises is not repeated."""
     if samples is None:
         samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
     trial = _Trial(module, device, samples, context, budget_s, spent_s)
@@ -272,11 +250,11 @@ class _Trial:
         return run
 
     def _timed(self, run: Callable[[], Any]) -> float:
-        _wait(self._device)
+        wait(self._device)
         began_s = time.perf_counter()
         self.passes += 1
         run()
-        _wait(self._device)
+        wait(self._device)
         self._pass_s = time.perf_counter() - began_s
         return self._pass_s
 
@@ -294,7 +272,7 @@ class _Trial:
                 if behind is not None:
                     behind.synchronize()
                 behind = event
-        _wait(self._device)
+        wait(self._device)
 
     def _metered(self, meter: Callable[[], float]) -> float | None:
         """Joules since the last call; where the meter fails, energy alone is missing."""
@@ -327,15 +305,3 @@ def forward_peak_bytes(module: nn.Module, args: tuple[Any, ...], device: torch.d
     module.eval()
     with torch.no_grad(), force_eager():
         return _peak_bytes(module, lambda: module(*args), device)
-
-
-def _compiled(module: nn.Module) -> bool:
-    return "torch._dynamo" in sys.modules and any(
-        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
-        for part in module.modules()
-    )
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

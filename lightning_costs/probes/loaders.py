@@ -87,13 +87,7 @@ def _length(of: Any) -> int | None:
 
 
 class TrainingSet(NamedTuple):
-    """What loaders read.
-
-    Args:
-        name: Class name of the dataset; None where there is none.
-        samples: Its size.
-        why: Why the size is not known.
-    """
+    """What loaders read."""
 
     name: str | None
     samples: int | None

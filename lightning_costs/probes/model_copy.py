@@ -130,11 +130,7 @@ class ModelCopy:
         self.hooks_left_out = False
 
     def of(self, value: Any) -> Any:
-        """The copy of a value, and of all that it refers to.
-
-        Raises:
-            Missing: With the reason why there is none.
-        """
+        """The copy of a value, and of all that it refers to."""
         if isinstance(value, _SHARED):
             return value
         if id(value) in self._memo:
@@ -366,11 +362,7 @@ class ModelCopy:
 
 @final
 class Guard(TorchDispatchMode):
-    """Refuses operators that write to some storages, before they do.
-
-    Args:
-        storages: Their identities.
-    """
+    """Refuses operators that write to some storages, before they do."""
 
     def __init__(self, storages: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -19,15 +19,7 @@ Sizes = Mapping[int, int]
 
 
 def numel(parameter: torch.Tensor, sizes: Sizes | None = None) -> int:
-    """Elements of a parameter as the model has it: under ZeRO-3 its own `numel()` is 0, under FSDP that of a shard.
-
-    Args:
-        parameter: The parameter.
-        sizes: `sharded_sizes` of its model, where it may be under FSDP.
-
-    Raises:
-        Missing: For a lazy one.
-    """
+    """Elements of a parameter as the model has it: under ZeRO-3 its own `numel()` is 0, under FSDP that of a shard."""
     if is_lazy(parameter):
         raise Missing("a lazy module has not seen its first batch")
     if sizes and id(parameter) in sizes:
@@ -63,13 +55,7 @@ def in_shards(module: nn.Module) -> bool:
 
 
 def count_parameters(module: nn.Module, *, trainable_only: bool = False, sizes: Sizes | None = None) -> int:
-    """Unique parameters: a tensor used in two places is one.
-
-    Args:
-        module: The model.
-        trainable_only: Only those that take gradients.
-        sizes: `sharded_sizes` of what wraps the model; by default of the model.
-    """
+    """Unique parameters: a tensor used in two places is one."""
     sizes = sharded_sizes(module) if sizes is None else sizes
     return sum(numel(p, sizes) for p in module.parameters() if p.requires_grad or not trainable_only)
 
@@ -97,11 +83,6 @@ def count_shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -
     Registered under several names (tied weights), or owned by a module that one forward pass calls more than once (a
     Universal Transformer's block, the encoder of two views). A module whose parameters its parent reads goes by the
     nearest ancestor that was called.
-
-    Args:
-        module: The model.
-        counts: How often one forward pass called each module.
-        sizes: As in `count_parameters`.
     """
     sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     places: defaultdict[int, int] = defaultdict(int)
@@ -135,12 +116,6 @@ def count_active(module: nn.Module, counts: Calls, rows: Calls, sizes: Sizes | N
     arguments. Else experts are found by what they were given: siblings of one class and equal shapes, some of which
     got a part of the rows that the module around them got. An expert's parameters then count with the share of rows
     that the experts got together (top-2 routing: twice one expert).
-
-    Args:
-        module: The model.
-        counts: How often one forward pass called each module.
-        rows: How many rows it gave each.
-        sizes: As in `count_parameters`.
     """
     sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     total = 0.0
@@ -220,9 +195,6 @@ def count_nonzero(module: nn.Module) -> int:
     """Elements that are not zero in the weights used: masks of `torch.nn.utils.prune` are applied, sparse layouts too.
 
     One synchronisation with the device, for all of them.
-
-    Raises:
-        Missing: For parameters in shards, on the meta device, or lazy.
     """
     kept: list[torch.Tensor] = []
     seen: set[int] = set()

@@ -1,4 +1,30 @@
-"""Steps just like the one before: each of them is a clock read and a number kept, booked in bulk later."""
+"""Steps just like the one before: each of them is a clock read and a number kept, booked in bulk later.
+
+Nearly every step is one, and must cost next to nothing. Four modules share this path. Only these write its state::
+
+    integrations/lightning/step_patches        recording/step_hooks           recording/emission
+      puts `dispatch` around a step's work       arm, disarm: after a step      take, take_lead_s, `gradients`:
+      appends to `events`                          that was told in full          when a window is read or closed,
+      clears `recorded` at a fetch               left, until_s: `allow_repeats`   and when probes open
+      lead_s: `mark_backward_start`                    │                               ▲
+            │                                          ▼                               │ `record_repeats`, once for
+            └──── dispatch ────▶ RepeatedStepFastPath: same, recorded, nodes ──────────┘ all that were noted
+                                   notes a repeat's time in `train_s`
+
+    integrations/lightning/session takes `events`, clears `same` if it was another step after all, and sets `on_record`.
+
+What holds:
+
+- A repeat has the shapes of the batch before, its events (backward passes and optimizer steps in order), as many nodes
+  of autograd, parameters with a gradient and compiled graphs. It is outside warm-up, and nothing is due at its end.
+- `left` is how many repeats may follow: fewer than the batches up to the epoch's last one, up to the next point by
+  steps, and up to the next step that is to be counted or looked into. `until_s` is when the next point is due.
+- `train_s` has one number for each repeat that is not booked yet. Whoever reads the window, or asks how many steps are
+  done, books them first (`Emission.book_repeats`).
+- Whatever differs disarms the path, and the step is told in full. Nothing is lost by that but time.
+
+The code of this path is inlined by hand. It stays so: a call costs as much as all that it does.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +87,7 @@ _LOOKED_AT = 16
 
 @final
 class Gradients:
-    """How many of some parameters have a gradient: layers that were left out, or are frozen now, have none.
-
-    Args:
-        module: What is trained.
-    """
+    """How many of some parameters have a gradient: layers that were left out, or are frozen now, have none."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -97,9 +119,6 @@ class RepeatedStepFastPath:
     Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
     in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `dispatch`
     around its work and appends to `events` what happens in it; unless it is `recorded` then, it has to be told in full.
-
-    Args:
-        accounts: The run's accounts; their clock is read at each step's end.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Passes that nobody asked for leave no trace: random numbers, what they print, hooks of all modules."""
+"""Passes that nobody asked for leave no trace: random numbers, what they print, hooks of all modules, buffers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from functools import partial
 from typing import Any, Final, final
 
 import torch
+from torch import nn
 from torch.nn.modules import module as modules
+from torch.utils._python_dispatch import _disable_current_modes
 
 _GLOBAL_HOOKS: Final = tuple(
     f"_global_{name}"
     for name in """forward_pre_hooks forward_hooks forward_hooks_always_called forward_hooks_with_kwargs
     backward_pre_hooks backward_hooks""".split()
 )
+#: Buffers beyond this are not kept: a copy of a replay buffer would cost more than it is good for.
+MOST_BUFFER_BYTES = 2**28
 
 
 @contextmanager
@@ -52,6 +56,25 @@ def random_states() -> list[Callable[[], object]]:
     if torch.backends.mps.is_available():
         restores.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
     return restores
+
+
+def forward_state(module: nn.Module) -> Callable[[], None] | None:
+    """What puts back a module's buffers and the generators' states; None if the buffers are too large to be kept."""
+    with _disable_current_modes(), torch.no_grad():
+        buffers = [buffer for buffer in module.buffers() if not buffer.is_meta]
+        if sum(buffer.numel() * buffer.element_size() for buffer in buffers) > MOST_BUFFER_BYTES:
+            return None
+        copies = [(buffer, buffer.detach().clone()) for buffer in buffers]
+        generators = random_states()
+
+    def restore() -> None:
+        with _disable_current_modes(), torch.no_grad():
+            for buffer, copy in copies:
+                buffer.copy_(copy)
+            for put_back in generators:
+                put_back()
+
+    return restore
 
 
 def _emptied(hooks: dict[int, Any]) -> Callable[[], None]:

@@ -45,10 +45,10 @@ class BatchVerdict(NamedTuple):
 
 @final
 class StepMonitor:
-    """Touches steps for the probes that an indicator asked for; the others cost nothing.
+    """Touches steps for the probes that an indicator asked for; the others cost nothing. Before `open` none is there.
 
     Args:
-        setting: Where and what is trained, its indicators opened.
+        setting: Where and what is trained.
         clock: Seconds, monotonic.
         every: Optimizer steps between two points.
         samples: Samples of a batch, given what its tensors tell; asked for the batches that are counted.
@@ -65,15 +65,14 @@ class StepMonitor:
         keep: bool = False,
     ) -> None:
         self._setting, self._clock, self._every, self._samples = setting, clock, every, samples
-        self._census = setting.attached(StepOpCounter)
-        self._evaluation = setting.attached(EvalOpCounter)
-        if self._census is not None:
-            self._census.keep_example = keep
-        self._memory = setting.attached(TensorMemory)
-        self._device_steps = setting.attached(DeviceTimeline)
-        self._pipeline = setting.attached(Pipeline)
+        self._keep = keep
+        self._census: StepOpCounter | None = None
+        self._evaluation: EvalOpCounter | None = None
+        self._memory: TensorMemory | None = None
+        self._device_steps: DeviceTimeline[Any] | None = None
+        self._pipeline: Pipeline | None = None
         #: Whether a device's own timeline is kept.
-        self.timing_device = self._device_steps is not None
+        self.timing_device = False
         self._look: batches.BatchInfo | None = None
         self._last: batches.BatchInfo | None = None
         self._signature: batches.Signature = ()
@@ -85,16 +84,30 @@ class StepMonitor:
         self._nodes = 0
         self._made: int | None = None
         #: How many parameters have a gradient; None where nothing is counted.
-        self.gradients = Gradients(setting.module) if self._census is not None and setting.module is not None else None
+        self.gradients: Gradients | None = None
         self._watch_at = self._watched = 0
         self._watched_s = clock()
         #: Whether somebody looks inside the step in work: `sample_memory` is of use.
         self.looking = False
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
-        self._waited_s = 0.0
+        self._waited_s = self._hooks_s = 0.0
         self._graphs = compiled_graphs()
         self.done = 0
+
+    def open(self) -> None:
+        """Take the probes that indicators asked for when they opened."""
+        setting = self._setting
+        self._census = setting.attached(StepOpCounter)
+        self._evaluation = setting.attached(EvalOpCounter)
+        self._memory = setting.attached(TensorMemory)
+        self._device_steps = setting.attached(DeviceTimeline)
+        self._pipeline = setting.attached(Pipeline)
+        self.timing_device = self._device_steps is not None
+        if self._census is not None:
+            self._census.keep_example = self._keep
+            self.gradients = Gradients(setting.module) if setting.module is not None else None
+        self._graphs, self._watched_s = compiled_graphs(), self._clock()
 
     def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
@@ -106,11 +119,19 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.mark_h2d_end()
 
-    def before(self, batch: object, position: Hashable, waited_s: float = 0.0) -> AbstractContextManager[None] | None:
-        """The work on a batch is about to begin, after `waited_s` (so far in the run) of waiting for data.
+    def before(
+        self, batch: object, position: Hashable, waited_s: float = 0.0, hooks_s: float = 0.0
+    ) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin.
+
+        Args:
+            batch: The batch.
+            position: What tells steps of equal shapes apart.
+            waited_s: Waiting for data so far in the run.
+            hooks_s: Seconds in other callbacks' hooks so far, if a device trains on meanwhile.
 
         Returns:
-            What to enter around the work where its operators are to be counted; None for nearly all batches.
+            The context to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         self._look = self._last = look = batches.inspect_batch(batch)
         signature = look.signature
@@ -125,7 +146,7 @@ class StepMonitor:
                 self.gradients.look()
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
-        self.on_repeat_start(waited_s)
+        self.on_repeat_start(waited_s, hooks_s)
         self._nodes, self._made = nodes_made(), None
         census = self._census
         if census is None or not census.should_count(self._key):
@@ -134,11 +155,7 @@ class StepMonitor:
         return self._counted(census, self._key, self._samples(batch, look.samples))
 
     def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
-        """A batch is about to be evaluated; `loader` tells loaders of equal shapes apart.
-
-        Returns:
-            What to enter around it where it is to be counted.
-        """
+        """What to enter around a batch of evaluation that is to be counted; `loader` tells loaders apart."""
         if self._evaluation is None:
             return None
         return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
@@ -210,11 +227,11 @@ class StepMonitor:
             return self._watch_at - self.done - 1
         return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
 
-    def on_repeat_start(self, waited_s: float) -> None:
+    def on_repeat_start(self, waited_s: float, hooks_s: float) -> None:
         """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
         if self._device_steps is not None:
-            self._device_steps.begin(waited_s - self._waited_s)
-            self._waited_s = waited_s
+            self._device_steps.begin(waited_s - self._waited_s, hooks_s - self._hooks_s)
+            self._waited_s, self._hooks_s = waited_s, hooks_s
 
     def on_repeat_end(self) -> None:
         """It was a step like the last one; `record_repeats` books it, later."""
@@ -303,11 +320,7 @@ class StepMonitor:
         return excess_s
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
-        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference.
-
-        Args:
-            final: Whether the run is over.
-        """
+        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference."""
         facts: dict[str, Any] = {}
         if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
             facts["pipeline"] = pipeline

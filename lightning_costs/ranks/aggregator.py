@@ -55,10 +55,6 @@ class RankAggregator:
 
     A late rank counts with its last totals: the job's totals catch up with its next snapshot. A rank without any
     snapshot counts as nothing spent so far. Columns that only a lost rank reports are missing.
-
-    Args:
-        declarations: By column name: of what ranks read window by window.
-        places: [ranks]: all participants; snapshots are more precise.
     """
 
     def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[RankInfo]) -> None:
@@ -126,12 +122,7 @@ class RankAggregator:
             self._heard_s[np.isnan(self._heard_s)] = now_s
 
     def aggregate(self, own: Mapping[str, Amount], points: int) -> JobWindow:
-        """The job's window since the last call.
-
-        Args:
-            own: Rank 0's own window: columns that are its own come from here.
-            points: The point that it belongs to.
-        """
+        """The job's window since the last call; columns that are rank 0's own come from its window."""
         if self._relocated:
             self._joint, self._relocated = RankReducer(self._declarations, self._joint.places), False
         readings = self._amounts

@@ -56,11 +56,7 @@ def default_store() -> Store:
 
 
 def job_store() -> Store:
-    """The store in which the processes of this job met.
-
-    Raises:
-        Missing: There is none that letters can be left in.
-    """
+    """The store in which the processes of this job met."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -79,19 +75,7 @@ def job_store() -> Store:
 
 @final
 class Exchange:
-    """Leaves this rank's letters, and on rank 0 joins everybody's.
-
-    Args:
-        store: The job's.
-        place: This rank.
-        places: [ranks]: everyone who takes part.
-        declarations: By column name: of what ranks read window by window.
-        clock: Seconds, monotonic.
-        name: Name of this exchange, the same on every rank; by default its index in the process.
-
-    Raises:
-        Missing: The store failed.
-    """
+    """Leaves this rank's letters, and on rank 0 joins everybody's."""
 
     def __init__(
         self,
@@ -276,12 +260,7 @@ class Exchange:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers at this point, on every rank the same; empty if they do not arrive in time.
-
-        Args:
-            headline: On rank 0, the numbers; ignored on other ranks.
-            trigger: What closed the window.
-        """
+        """Rank 0's numbers at this point, on every rank the same; empty if they do not arrive in time."""
         key = f"{self._prefix}/headline/{self.points % SLOTS}"
         if self.failed is not None:
             return {}

@@ -74,12 +74,7 @@ def reduce_ranks(
 
 @final
 class RankReducer:
-    """Joins the readings of many ranks, all columns of a scope at once.
-
-    Args:
-        declarations: By column name: the order of the columns.
-        places: [ranks]: everyone who takes part.
-    """
+    """Joins the readings of many ranks, all columns of a scope at once."""
 
     def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[RankInfo]) -> None:
         #: [ranks], ascending: the order of the rows.
@@ -99,12 +94,7 @@ class RankReducer:
         return list(members.values())
 
     def owners(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> Iterator[_OfOwners]:
-        """By scope: its columns, its owners' readings, and whose they are.
-
-        Args:
-            readings: [ranks, columns], NaN if a rank has none.
-            heard: [ranks]: whether a snapshot arrived.
-        """
+        """By scope what owners read, of `readings` [ranks, columns], NaN if a rank has none, and who was `heard`."""
         for scope, columns, members in self._scopes:
             of_scope = readings[:, columns]
             if len(members) == len(self.places):

@@ -60,11 +60,7 @@ def encode(letter: RankSnapshot, columns: Sequence[str]) -> bytes:
 
 
 def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
-    """The letter in these bytes.
-
-    Raises:
-        ValueError: It is of other columns than these, or none.
-    """
+    """The snapshot in these bytes; ValueError if it is of other columns than these, or none."""
     n = len(columns)
     if len(sealed) < _HEAD.size:
         raise ValueError(f"a letter has {_HEAD.size} bytes and more, got {len(sealed)}")
@@ -88,11 +84,7 @@ def _signature(columns: Iterable[str]) -> int:
 
 
 class RankTotals:
-    """What this rank's letters say: its windows added up.
-
-    Args:
-        columns: Whether each is a counter, by name.
-    """
+    """What this rank's letters say: its windows added up."""
 
     def __init__(self, columns: Mapping[str, bool]) -> None:
         self.columns = list(columns)

@@ -1,4 +1,4 @@
-"""The book of a run: its header, its ledger and its folder, kept together from the first attempt to the last point."""
+"""The state of a run: its header, its totals and where they go, from the first attempt to the last point."""
 
 from __future__ import annotations
 
@@ -7,36 +7,39 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
 from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
 from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, Trigger
 from lightning_costs.records.versions import version_of
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
-from lightning_costs.storage.run_folder.earlier import EarlierAttempts
-from lightning_costs.storage.run_folder.frames import OWN, columns_of, metrics_of
+from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
     claim_folder,
+    group_of_run,
     resolve_resumed_run,
     resolve_run,
     slurm_restart_count,
+    tags_of_run,
 )
-from lightning_costs.storage.run_folder.writer import RunWriter, utc_now
-from lightning_costs.storage.run_labels import group_of_run, tags_of_run
+from lightning_costs.storage.run_folder.reader import EarlierAttempts
+from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
 from lightning_costs.storage.sink import Sink, Sinks
 
 _log = logging.getLogger("lightning_costs")
 
 #: How a run stands; a reader says 'killed' where the process of a running one is gone.
 Status = Literal["running", "finished", "failed", "interrupted"]
+#: How far a run in this process is; its probes are open from the second on.
+Stage = Literal["made", "open", "training", "ended"]
 
 
 def status_from_exception(error: type[BaseException] | None) -> Status:
@@ -62,6 +65,7 @@ class RunState:
         save_dir: Where run folders go.
         writes: Whether this process writes: rank 0 does.
         sinks: Where the header and the points go besides.
+        setup: What is known of the setup.
     """
 
     def __init__(
@@ -78,18 +82,24 @@ class RunState:
         writes: bool,
         priced: Iterable[str] = (),
         sinks: Iterable[Sink] = (),
+        setup: Mapping[str, Any] | None = None,
     ) -> None:
+        #: How far the run is.
+        self.stage: Stage = "made"
+        #: What is known of the setup beside what `open` is given; it goes into the header at the first batch.
+        self.setup: dict[str, Any] = dict(setup or {})
         self._sinks = Sinks(sinks if writes else ())
         self._priced = list(priced)
         self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
         self._ledger = Ledger(declarations)
         self._save_dir, self._writes = save_dir, writes
-        self._writer: RunWriter | None = None
+        self._folder: RunFolderSink | None = None
         self._point: CurvePoint | None = None
         self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
+        self._opened = False
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
@@ -119,6 +129,44 @@ class RunState:
         self._metrics: dict[str, None] = {}
         self._came_to = RunOutcome(self.header, OWN)
 
+    def check_not_ended(self) -> None:
+        """Refuse to go on with a run that has ended.
+
+        Raises:
+            ValueError: It has.
+        """
+        if self.stage == "ended":
+            raise ValueError("this recorder's run has ended; make a new Recorder for another run")
+
+    def check_training(self) -> None:
+        """Refuse a step of a run that does not train.
+
+        Raises:
+            ValueError: It has not begun, or has ended.
+        """
+        if self.stage != "training":
+            self.check_not_ended()
+            raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
+
+    def check_measured(self) -> None:
+        """Refuse to read a run of which nothing is measured.
+
+        Raises:
+            ValueError: Its probes are not open.
+        """
+        if self.stage == "made":
+            raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
+
+    def add_sink(self, sink: Sink) -> None:
+        """One more sink, before the first batch; on other ranks than 0 it is told nothing."""
+        if self._writes:
+            self._sinks.add(sink)
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Where the run goes, without those that failed: its folder first, once it is made."""
+        return self._sinks.all
+
     @property
     def run_id(self) -> str:
         """The run's identity; empty before its folder is made."""
@@ -126,13 +174,13 @@ class RunState:
 
     @property
     def opened(self) -> bool:
-        """Whether the folder was made: the run has trained a batch."""
-        return self._writer is not None
+        """Whether the run has trained a batch: sinks were told of it then."""
+        return self._opened
 
     @property
     def path(self) -> Path | None:
         """The run's folder, where this process writes it."""
-        return self._writer.path if self._writer is not None and self._writes else None
+        return self._folder.path if self._folder is not None else None
 
     @property
     def costs(self) -> dict[str, Amount]:
@@ -161,7 +209,7 @@ class RunState:
             self._warn(found)
             if found.earlier is not None:
                 self._continue(found.earlier)
-                self._restore([self._spent(found.earlier)] if found.earlier.points else [])
+                self._restore([spent_in(found.earlier)] if found.earlier.points else [])
                 self._ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
         about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc_now(), **facts}
@@ -191,9 +239,13 @@ class RunState:
         header["created"] = header["created"] or utc_now()
         header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]
-        header["setup"] = dict(setup)
-        self._writer = RunWriter(self._save_dir / found.run_id, writes=self._writes, lock=found.lock)
-        self._writer.open(header)
+        header["setup"] = {**setup, **self.setup}
+        if self._writes:
+            self._folder = RunFolderSink(
+                self._save_dir / found.run_id, lock=found.lock, metrics=self._metrics, rows=self._rows
+            )
+            self._sinks.add(self._folder, first=True)
+        self._opened = True
         self._sinks.open(header)
 
     def _warn(self, found: ResolvedRun) -> None:
@@ -247,7 +299,7 @@ class RunState:
         return {name: self._history.amount(name, used) for name in self._priced}
 
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
-        """Make the totals a point, and write it."""
+        """Make the totals a point, and hand it to the sinks."""
         self._point = point = CurvePoint(
             step=step,
             epoch=epoch,
@@ -257,12 +309,9 @@ class RunState:
             quality={name: float(value) for name, value in quality.items()},
         )
         self._came_to.update(point.step, point.quality, point.costs)
-        if self._writer is not None:
-            self._metrics |= dict.fromkeys(point.quality)
-            if trigger != "end":  # it is written once more then, with how the run ended
-                self._writer.header(self.header)
-            self._rows += self._writer.append(point)
+        if self._opened:
             self._sinks.point(point, self.header)
+            self._rows = self._folder.rows if self._folder is not None else self._rows + 1
         return point
 
     def state_dict(self, *, step: int) -> dict[str, Any]:
@@ -271,8 +320,8 @@ class RunState:
         Args:
             step: Steps that led here, over all attempts.
         """
-        if self._writer is not None:
-            self._writer.flush()
+        if self._folder is not None:
+            self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
         return {
             "run_id": self.run_id,
@@ -331,14 +380,14 @@ class RunState:
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
         both = min(len(known), len(listed))
-        self._restore([state["ledger"], *([self._spent(earlier)] if earlier.points else [])])
+        self._restore([state["ledger"], *([spent_in(earlier)] if earlier.points else [])])
         if len(known) > len(listed):
             self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
         if known[:both] != listed[:both]:
             self._lost_is_unknown("an earlier attempt of the run is not in its folder")
         else:
             lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
-            if _ran_since(state, earlier):
+            if ran_since(state, earlier):
                 self._ledger.mark_lost_since(state["ledger"])
             elif lineage:  # what its maker did after the checkpoint without a step led here too
                 after = earlier.header["attempts"][len(known) :]
@@ -350,19 +399,11 @@ class RunState:
         return self._from_step
 
     def _continue(self, earlier: EarlierAttempts) -> None:
-        """Take up what the folder says of the run; an attempt that did not write its end was killed."""
+        """Take up what the folder says of the run."""
         header = self.header
-        attempts = [dict(attempt) for attempt in earlier.header.get("attempts", [])]
-        if attempts and attempts[-1].get("status", "killed") == "killed" and "ended" not in attempts[-1]:
-            attempts[-1]["status"] = "killed"
-            if len(earlier.points) > attempts[-1].get("row", 0):
-                last = datetime.fromtimestamp(earlier.points[-1].time, UTC)
-                attempts[-1]["ended"] = last.isoformat(timespec="milliseconds")
-        for attempt in attempts:
-            attempt.setdefault("tariff", earlier.header.get("tariff", {}))
         if "repriced" in earlier.header:
             header["repriced"] = earlier.header["repriced"]
-        header["attempts"] = attempts
+        header["attempts"] = attempts_of(earlier)
         header["created"] = earlier.header.get("created", "")
         for label in ("name", "group", "tags"):
             header[label] = header[label] or earlier.header.get(label)
@@ -371,14 +412,6 @@ class RunState:
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
             self._came_to.update(point.step, point.quality, point.costs)
-
-    @staticmethod
-    def _spent(earlier: EarlierAttempts) -> dict[str, Any]:
-        """The folder's last totals, and what of them was lost, as a state of the ledger."""
-        attempts = earlier.header.get("attempts") or [{}]
-        lost: Mapping[str, Amount] | None = attempts[-1].get("lost", None if len(attempts) > 1 else {})
-        costs = earlier.final
-        return {"costs": costs, "lost": {} if lost is None else {name: lost.get(name, 0.0) for name in costs}}
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
         gone = self._ledger.load_state_dict(*states) if states else []
@@ -407,29 +440,18 @@ class RunState:
         return self._came_to.summary()
 
     def close(self, status: Status) -> RunRecord | None:
-        """The run is over: write how it ended, and its points as Parquet.
+        """The run is over: the sinks are told how it ended.
 
         Returns:
-            The run as its folder now holds it; None where it has none, or this process does not write it.
+            The run as its folder now holds it; None if it has none, or this process does not write it.
         """
         self.header["status"] = status
-        if self._writer is None:
+        if not self._opened:
             self._let_go()
             return None
         *earlier, last = self.header["attempts"]
         self.header["attempts"] = [*earlier, {**last, "ended": utc_now(), "status": status}]
-        metrics = list(columns_of(self._metrics, self.header["indicators"]).values())
-        run = self._writer.close(self.header, metrics=metrics, hurry=status != "finished")
+        if self._folder is not None:
+            self._folder.header = self.header
         self._sinks.close(status)
-        return run
-
-
-def _ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:
-    """Whether the run trained on after a checkpoint, as its folder has it: only then is anything lost."""
-    then, now = state["ledger"]["costs"].get("steps"), earlier.final.get("steps")
-    if then is not None and now is not None:
-        return bool(now > then)
-    rows: list[tuple[int, int]] = state.get("lineage") or [(0, 0)]
-    later = earlier.points[rows[-1][1] :]
-    again = len(earlier.header.get("attempts", ())) > len(state["header"]["attempts"])
-    return bool(later) and (again or max(point.step for point in later) >= state.get("step", 0))
+        return self._folder.run if self._folder is not None else None

@@ -15,14 +15,12 @@ Certainty = Literal["exact", "estimated", "modelled"]
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
 _MODELS = {"model", "estimate", "constant"}
 _PARTS = {f"{part}_energy_j": part for part in COMPONENTS}
+#: Columns of the components of energy: each is told by a meter, a model or a constant.
+ENERGY_PARTS = tuple(_PARTS)
 
 
 def certainty(header: Mapping[str, Any], name: str) -> Certainty:
     """How sure a column of a run is.
-
-    Args:
-        header: The run's header.
-        name: The column.
 
     Example:
         >>> methods = {"flop": "exact; ...", "ram_energy_j": "constant: 20 W"}
@@ -34,9 +32,34 @@ def certainty(header: Mapping[str, Any], name: str) -> Certainty:
         return "estimated"
     if name in _PARTS:
         return "modelled" if _is_modelled(header, name) else "exact"
-    of_energy = name.endswith("energy_j") or name in ("co2e_g", "electricity_usd")
-    modelled = _MODELS & _first_words(header, name) or (of_energy and any(_is_modelled(header, n) for n in _PARTS))
+    modelled = _MODELS & _first_words(header, name) or (
+        is_of_energy(name) and any(_is_modelled(header, n) for n in _PARTS)
+    )
     return "modelled" if modelled else "exact"
+
+
+def is_of_energy(name: str) -> bool:
+    """Whether a column is energy, or made from it: as sure as the components of energy are."""
+    return name.endswith("energy_j") or name in ("co2e_g", "electricity_usd")
+
+
+def modelled_share(header: Mapping[str, Any], name: str, final: Mapping[str, float | None]) -> float:
+    """The share of a run's amount that comes from a model or a constant: of energy, by its components.
+
+    Example:
+        >>> header = {"methods": {"gpu_energy_j": "counter", "ram_energy_j": "constant: 20 W"}}
+        >>> modelled_share(header, "energy_j", {"energy_j": 4.0, "gpu_energy_j": 3.0, "ram_energy_j": 1.0})
+        0.25
+        >>> modelled_share(header, "flop", {"flop": 4.0}), modelled_share(header, "ram_energy_j", {"ram_energy_j": 1.0})
+        (0.0, 1.0)
+    """
+    if certainty(header, name) != "modelled":
+        return 0.0
+    parts = {part: amount for part in _PARTS if (amount := final.get(part)) is not None}
+    total = sum(parts.values())
+    if name in _PARTS or not is_of_energy(name) or not total:
+        return 1.0
+    return sum(amount for part, amount in parts.items() if certainty(header, part) == "modelled") / total
 
 
 def _is_modelled(header: Mapping[str, Any], component: str) -> bool:

@@ -20,15 +20,15 @@ class Declaration:
 
     name: str
     unit: str
-    kind: Kind
-    fold: Fold
-    scope: Scope
-    across: Across
-    better: Better
+    kind: Kind = "counter"
+    fold: Fold = "sum"
+    scope: Scope = "job"
+    across: Across = "sum"
+    better: Better = "lower"
     family: Family
-    role: Role
+    role: Role = "indicator"
     label: str
-    headline: bool
+    headline: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the header."""

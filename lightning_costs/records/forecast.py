@@ -58,9 +58,6 @@ class Forecaster:
     blocks to come: mean +- t(n-1) s sqrt(1/n + 1/m) a block (a normal sample's; Hahn and Meeker, Statistical
     Intervals, 1991, section 4.8).
 
-    Args:
-        names: Counters to extrapolate.
-
     Example:
         >>> forecast = Forecaster(["energy_j"])
         >>> for step in (10, 20, 30, 40):
@@ -82,11 +79,6 @@ class Forecaster:
                 self._cycles.append(self._marks[0])
             _append(self._cycles, mark)
         _append(self._marks, mark)
-
-    @property
-    def evaluations_seen(self) -> bool:
-        """Whether the cost of evaluating is in the estimate."""
-        return len(self._cycles) > 1
 
     def predict(self, planned_steps: float) -> dict[str, Forecast]:
         """Totals after that many steps in all; empty before two marks, or where the plan has no end."""

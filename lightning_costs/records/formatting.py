@@ -38,7 +38,7 @@ _UNITS = {
     "j": (_Step(1, 1, "J"), _Step(1e3, 1e3, "kJ"), _Step(0.1 * JOULE_PER_KWH, JOULE_PER_KWH, "kWh")),
     **{
         base: _steps(1000.0, [prefix + word for prefix in _PREFIXES])
-        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "g": "g"}.items()
+        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g"}.items()
     },
     "usd": (_Step(0, 1, "USD"),),
 }
@@ -46,7 +46,7 @@ _COUNTS = _steps(1000.0, _PREFIXES[:5])
 #: An axis takes a larger unit later: from 10 of it for counts, from 2 of it for times.
 _AXIS_COUNTS = _steps(1000.0, _PREFIXES[:5], least=10.0)
 _AXIS_TIMES = tuple(
-    _Step(2 * factor, factor, word) for factor, word in ((1e-6, "us"), (1e-3, "ms"), (1, "s"), (60, "min"), (3600, "h"))
+    _Step(2 * factor, factor, word) for factor, word in ((1e-6, "µs"), (1e-3, "ms"), (1, "s"), (60, "min"), (3600, "h"))
 )
 _PAPER = {
     "s": (*_steps(1e-3, ("s", "ms", "µs"))[::-1], _Step(120, 60, "min"), _Step(3600, 3600, "h")),
@@ -72,6 +72,8 @@ def format_amount(amount: float | None, unit: str) -> str:
         ('1 h 02 min', '2.50 GFLOP/s', '1.50 KiB', 'missing')
         >>> format_amount(0.0421, "usd"), format_amount(0.253, "fraction"), format_amount(67128463, "samples")
         ('$0.0421', '25.3 %', '67.1 M samples')
+        >>> format_amount(21555, "samples"), format_amount(0.0000236, "usd"), format_amount(8.6e-6, "s")
+        ('21,555 samples', '$0.0000236', '8.6 µs')
     """
     if amount is None:
         return MISSING
@@ -85,7 +87,7 @@ def format_amount(amount: float | None, unit: str) -> str:
     if unit == "s":
         return _duration(amount)
     if base == "usd":
-        return f"${format_number(amount)}{tail}"
+        return f"${_money(amount)}{tail}"
     if base == "fraction":
         return f"{format_number(100 * amount)} %{tail}"
     if base in _UNITS:
@@ -94,7 +96,7 @@ def format_amount(amount: float | None, unit: str) -> str:
             f"{format_number(amount / step.factor) if step.word == 'kWh' else _scaled(amount, step)} {step.word}{tail}"
         )
     step = _fitting(_COUNTS, amount)
-    number = format_number(amount) if abs(amount) < 1e5 else f"{_scaled(amount, step)} {step.word}".strip()
+    number = _apart(format_number(amount)) if abs(amount) < 1e5 else f"{_scaled(amount, step)} {step.word}".strip()
     one = "batch" if base == "batches" else base.removesuffix("s")
     return f"{number} {one if amount == 1 else base}{tail}"
 
@@ -116,10 +118,6 @@ def format_number(amount: float) -> str:
 
 def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
     """The unit to show a column in, chosen by its largest amount so that a chart has one unit on its axis.
-
-    Args:
-        unit: One of `records.units.UNITS`.
-        largest: Largest amount of the column; None if it has none.
 
     Example:
         >>> choose_unit("s", 9000.0), choose_unit("j", 7.2e6).suffix, choose_unit("bytes", 3e9).suffix
@@ -211,12 +209,7 @@ def format_exact(amount: float) -> str:
 
 
 def list_words(words: Sequence[str], most: int | None = None, *, mark: str = ",") -> str:
-    """Words as a list in a sentence.
-
-    Args:
-        words: The words.
-        most: How many are spelt out; all by default.
-        mark: What stands between them.
+    """Words as a list in a sentence; at most so many are spelt out.
 
     Example:
         >>> list_words(["a", "b", "c"]), list_words(["a", "b", "c"], 2), list_words(["a", "b", "c"], mark=";")
@@ -234,6 +227,19 @@ def _fitting(steps: Sequence[_Step], amount: float) -> _Step:
     return next((step for step in reversed(steps) if abs(amount) >= step.least), steps[0])
 
 
+def _apart(number: str) -> str:
+    """A number's text with its thousands apart; an exponent stays."""
+    whole, point, rest = number.partition(".")
+    return number if "e" in number else f"{int(whole):,}{point}{rest}" if abs(float(number)) >= 1000 else number
+
+
+def _money(amount: float) -> str:
+    """Dollars with three significant digits; small ones without an exponent, so that two amounts can be compared."""
+    if 1e-9 <= abs(amount) < 1e-4:
+        return f"{amount:.{2 - math.floor(math.log10(abs(amount)))}f}"
+    return _apart(format_number(amount))
+
+
 def _scaled(amount: float, step: _Step) -> str:
     shown = amount / step.factor
     if shown and abs(shown) < 1e-3:
@@ -247,7 +253,7 @@ def _duration(seconds: float) -> str:
     if seconds < 0:
         return f"-{_duration(-seconds)}"
     if 0 < seconds < 0.9995e-3:
-        return f"{1e6 * seconds:.3g} us"
+        return f"{1e6 * seconds:.3g} µs"
     if 0 < seconds < 0.9995:
         return f"{1e3 * seconds:.3g} ms"
     if seconds < 120:

@@ -18,9 +18,6 @@ class Ledger:
     Of every total it also knows how much was lost: spent after the checkpoint that a restart went back to. That
     changes at restarts only.
 
-    Args:
-        declarations: By column name.
-
     Example:
         >>> from lightning_costs.indicators.counts import Steps
         >>> ledger = Ledger({"steps": Steps.declaration()})
@@ -56,10 +53,8 @@ class Ledger:
     def add(self, window: Mapping[str, Amount], *, unreadable: Container[str] = ()) -> None:
         """Fold one window.
 
-        Args:
-            window: Column name to the job's amount of this window. A counter that is absent or None is missing
-                from now on; a gauge that is absent or None keeps its last reading.
-            unreadable: Gauges that cannot be read any more: they become missing.
+        A counter that is absent or None is missing from now on; so is an `unreadable` gauge. Any other gauge keeps its
+        last reading.
         """
         costs, amount_of = self._costs, window.get
         for name in self._counters:

@@ -43,9 +43,6 @@ class LimitExceeded:
 def validate_limits(limits: Mapping[str, float]) -> dict[str, float]:
     """Limits as numbers.
 
-    Raises:
-        ValueError: For none at all, and for one that is not a finite number above 0.
-
     Example:
         >>> validate_limits({"cloud_usd": 50})
         {'cloud_usd': 50.0}
@@ -60,11 +57,7 @@ def validate_limits(limits: Mapping[str, float]) -> dict[str, float]:
 
 
 def validate_limit_columns(columns: Sequence[str], declarations: Mapping[str, Declaration]) -> None:
-    """Refuse what no total is kept of.
-
-    Raises:
-        ValueError: For an unknown column, with near matches, and for one that is no counter.
-    """
+    """Refuse what no total is kept of."""
     counters = [name for name, declared in declarations.items() if declared.kind == "counter"]
     for column in columns:
         if column not in declarations:
@@ -80,13 +73,7 @@ def validate_limit_columns(columns: Sequence[str], declarations: Mapping[str, De
 def unenforceable_limits(
     limits: Mapping[str, float], declarations: Mapping[str, Declaration], lacking: Mapping[str, str]
 ) -> str | None:
-    """The limits that cannot be enforced, in words; None if there are none.
-
-    Args:
-        limits: Amount by column.
-        declarations: By column.
-        lacking: Why a column is missing, by those that are.
-    """
+    """The limits that cannot be enforced, in words; None if there are none."""
     said = [
         f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be held, as {name} is "
         f"missing: {why}"
@@ -110,12 +97,6 @@ class Budget:
     if that is more), the next check is after R / 2r steps, or seconds: no limit is passed between two checks, unless
     steps cost more than twice that pace. Evaluations are checked separately and belong to no step. Time-like
     totals go by the second exactly, whatever a step takes.
-
-    Args:
-        limits: Amount by counter column, in the column's unit.
-
-    Raises:
-        ValueError: As `validate_limits` does.
 
     Example:
         >>> budget = Budget({"energy_j": 100.0})
@@ -143,10 +124,10 @@ class Budget:
         """Whether a check is due, after that many steps at this moment."""
         return steps >= self.next_step or at_s >= self.next_s
 
-    def near_limit(self, totals: Mapping[str, Amount], most_steps: float = math.inf) -> bool:
+    def near_limit(self, totals: Mapping[str, Amount]) -> bool:
         """Whether a limit may be near, so that totals without the latest readings are not enough."""
         steps, seconds = self._room(totals)
-        return steps < min(most_steps, 2) or seconds < CLOSE_S
+        return steps < 2 or seconds < CLOSE_S
 
     def update(
         self, steps: int, at_s: float, totals: Mapping[str, Amount], *, most_steps: float = math.inf
@@ -261,10 +242,6 @@ def budget_fraction_used(header: Mapping[str, Any], costs: Mapping[str, Amount])
 
 def describe_budget(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[str]:
     """What of a run's budget is used, and whether it stopped the run.
-
-    Args:
-        header: The run's header.
-        costs: Totals by column, as spent.
 
     Example:
         >>> header = {"indicators": {"energy_j": {"unit": "j"}},

@@ -41,12 +41,8 @@ class MeterInfo:
 def split_by_bucket(joules: float, seconds: Mapping[str, float], now: str) -> dict[str, float]:
     """A reading's energy over the accounts that the time since the reading before it went to, by their seconds.
 
-    Exact where the time went to one account; else as if the power had been the same in all of them.
-
-    Args:
-        joules: What the meter counted.
-        seconds: By account and part of an account.
-        now: The account that gets it if no time has passed.
+    Exact where the time went to one account; else as if the power had been the same in all of them. If no time passed,
+    the account of `now` gets it.
 
     Example:
         >>> split_by_bucket(6.0, {"train": 1.0, "data_wait": 1.0, "evaluate": 1.0}, now="train")
@@ -64,9 +60,6 @@ def split_by_bucket(joules: float, seconds: Mapping[str, float], now: str) -> di
 @final
 class EdgeErrorBound:
     """The bound of a counter that moves in steps: its lag times the highest mean power between two readings.
-
-    Args:
-        lag_s: How far behind the counter may be.
 
     Example:
         >>> edge = EdgeErrorBound(0.1)

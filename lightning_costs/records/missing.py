@@ -30,12 +30,7 @@ def by_type(error: BaseException) -> str:
 
 
 def type_only(what: str, error: BaseException) -> str:
-    """Why something failed, as a run's record may say it; the error's text goes to the log.
-
-    Args:
-        what: What failed, in the package's words.
-        error: What it failed with; the reason of a `Missing` may be shown.
-    """
+    """Why something failed, as a run's record may say it; the error's text goes to the log."""
     if isinstance(error, Missing):
         return f"{what}: {error}"
     _log.warning("%s: %r", what, error)

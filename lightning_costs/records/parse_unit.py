@@ -7,41 +7,14 @@ from typing import NamedTuple
 
 from lightning_costs.records.units import COUNTS, JOULE_PER_KWH, PHYSICAL, UNITS
 
-_SI = {
-    "": 1.0,
-    "n": 1e-9,
-    "u": 1e-6,
-    "µ": 1e-6,
-    "m": 1e-3,
-    "k": 1e3,
-    "K": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "P": 1e15,
-}
-_SI["E"] = 1e18
+_SI = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SI |= {"P": 1e15, "E": 1e18}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
 #: Words for our units, as they follow a prefix.
 _WORDS = {
-    "s": "s",
-    "sec": "s",
-    "J": "j",
-    "W": "w",
-    "B": "bytes",
-    "bytes": "bytes",
-    "FLOP": "flop",
-    "FLOPs": "flop",
-    "MAC": "mac",
-    "MACs": "mac",
-    "g": "g",
-    "params": "params",
-    "parameters": "params",
-    "samples": "samples",
-    "images": "samples",
-    "img": "samples",
-    "tokens": "tokens",
-    "steps": "steps",
+    **{"s": "s", "sec": "s", "J": "j", "W": "w", "g": "g", "B": "bytes", "bytes": "bytes"},
+    **{"FLOP": "flop", "FLOPs": "flop", "MAC": "mac", "MACs": "mac", "params": "params", "parameters": "params"},
+    **{"samples": "samples", "images": "samples", "img": "samples", "tokens": "tokens", "steps": "steps"},
 }
 _WHOLE = {
     "min": ("s", 60.0),
@@ -71,9 +44,6 @@ def parse_unit(text: str) -> ParsedUnit:
     Returns:
         The package's unit with its factor. An unknown word is kept, with factor 1; a bare prefix has the
         unit ''.
-
-    Raises:
-        ValueError: For an empty text, and for FLOPS, which is written for operations and for operations per second.
 
     Example:
         >>> parse_unit("GMAC"), parse_unit("kWh"), parse_unit("img/s")

@@ -52,16 +52,6 @@ def roofline(
 ) -> Roofline:
     """Place work under the roof min(peak FLOP/s, intensity x peak bytes/s).
 
-    Args:
-        flop: Operations of the work.
-        access_bytes: Bytes that it reads and writes.
-        peak_flop_per_s: The device's peak for the number formats in use; None where unknown.
-        peak_bytes_per_s: The device's memory bandwidth; None where unknown.
-        flop_per_s: The rate that was measured; None if it was not.
-
-    Raises:
-        ValueError: For a negative or infinite count, no bytes, a peak that is not positive, or a negative rate.
-
     Example:
         >>> placed = roofline(flop=4e9, access_bytes=1e9, peak_flop_per_s=1e12, peak_bytes_per_s=1e11)
         >>> placed.bound, placed.ridge_flop_per_byte, placed.attainable_flop_per_s

@@ -47,6 +47,9 @@ class DeviceTime:
         idle_data_s: Upper bound of the part of `idle_s` due to data: in each gap the lesser of idle time and of the
             host's wait for data.
         h2d_s: Transfers of batches on the compute stream.
+        hooks_idle_s: Host seconds in other callbacks' hooks and loggers (the part `hooks`) in which the device was
+            idle, of all steps: the lesser of both in each gap, and all of them in a gap that was interrupted.
+        steady_hooks_idle_s: Those of steps outside warm-up.
     """
 
     step_times_s: tuple[float, ...] = ()
@@ -54,6 +57,8 @@ class DeviceTime:
     idle_s: float = 0.0
     idle_data_s: float = 0.0
     h2d_s: float = 0.0
+    hooks_idle_s: float = 0.0
+    steady_hooks_idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +106,6 @@ class StepSample:
         tokens: Tokens trained on; None if not counted.
         padding_tokens: Elements of `input_ids` beyond the tokens; None if unknown.
         steady_s: Training seconds outside warm-up: the denominator of every rate.
-        steady_steps: Steps in `steady_s`.
         steady_samples: Samples in `steady_s`.
         steady_tokens: Tokens in `steady_s`.
         step_times_s: Durations of the single steps outside warm-up; None if they cannot be determined.
@@ -127,7 +131,6 @@ class StepSample:
     tokens: int | None = None
     padding_tokens: int | None = None
     steady_s: float = 0.0
-    steady_steps: int = 0
     steady_samples: int | None = 0
     steady_tokens: int | None = None
     step_times_s: tuple[float, ...] | None = ()

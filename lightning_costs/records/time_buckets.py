@@ -10,18 +10,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
-#: Parts of an account that are also shown alone.
-PARTS = {"data_wait": "train", "h2d": "train"}
+#: Parts of an account. `hooks` is what else would be `other` in the training loop of an asynchronous device.
+PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train"}
 #: Accounts that `bucket` begins and ends rarely, for long: meters are read there.
 METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
 
 class TimeBuckets:
     """A stack of accounts on one clock: the top of the stack gets the time, one clock read per transition.
-
-    Args:
-        clock: Seconds, monotonic.
-        begun_s: When the run began, on that clock.
 
     Example:
         >>> now = iter([0.0, 3.0, 5.0, 6.0]).__next__
@@ -37,6 +33,7 @@ class TimeBuckets:
         "_clock",
         "_spent",
         "_stack",
+        "asynchronous",
         "before_switch",
         "begun_s",
         "failed",
@@ -54,6 +51,10 @@ class TimeBuckets:
         #: Seconds by account and by whose they were (a callback, a logger), of those who were told apart.
         self.seconds_by_source: dict[tuple[str, str], float] = {}
         self._claimed = dict.fromkeys((*ACCOUNTS, *PARTS), 0.0)
+        #: Whether a device trains on while the host is in other callbacks' hooks and loggers: a progress bar that shows
+        #: the loss waits for the device there. Such seconds of the training loop are training's (the part `hooks`)
+        #: until the device's timeline says in which of them it was idle.
+        self.asynchronous = False
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None
@@ -88,12 +89,13 @@ class TimeBuckets:
         """The account at the bottom of the stack: what the run is doing between interruptions."""
         return self._stack[0]
 
-    def enter(self, account: str) -> int:
-        """Time goes to `account` from now on.
+    def _place(self, account: str) -> str:
+        """Where seconds of an account are booked that begin now."""
+        asynchronous = self.asynchronous and account == "other" and self._stack[-1] in ("train", "hooks")
+        return "hooks" if asynchronous else account
 
-        Returns:
-            The stack's depth before, for `exit`.
-        """
+    def enter(self, account: str) -> int:
+        """Time goes to `account` from now on; the stack's depth before, for `exit`."""
         now = self._clock()
         self._spent[self._stack[-1]] += now - self.since_s
         self.since_s = now
@@ -133,13 +135,7 @@ class TimeBuckets:
     def start_stop_hooks(
         self, account: str, begins: Callable[[], object], ends: Callable[[], object]
     ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Two functions around something that belongs to `account` where training waits for it: one frame each.
-
-        Args:
-            account: A part of `train`.
-            begins: Called by the first, before the account's time begins.
-            ends: Called by the second, after it ended.
-        """
+        """Two functions around something that belongs to `account` where training waits for it: one frame each."""
         clock, stack, spent = self._clock, self._stack, self._spent
 
         def enter() -> None:
@@ -183,8 +179,9 @@ class TimeBuckets:
                 spent[stack[-1]] += now - self.since_s
                 self.since_s = now
                 depth = len(stack)
-                stack.append(account)
-                unclaimed_s = spent[account] - claimed[account]
+                place = self._place(account) if self.asynchronous else account
+                stack.append(place)
+                unclaimed_s = spent[place] - claimed[place]
             except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                 self._fail()
                 return function(*args, **kwargs)
@@ -196,8 +193,8 @@ class TimeBuckets:
                     spent[stack[-1]] += now - self.since_s
                     self.since_s = now
                     del stack[depth:]
-                    seconds = spent[account] - claimed[account] - unclaimed_s
-                    claimed[account] += seconds
+                    seconds = spent[place] - claimed[place] - unclaimed_s
+                    claimed[place] += seconds
                     by_whom_s[key] = by_whom_s.get(key, 0.0) + seconds
                 except Exception:  # noqa: BLE001 - as above
                     self._fail()
@@ -206,17 +203,13 @@ class TimeBuckets:
 
     @contextmanager
     def bucket(self, account: str, whose: str | None = None) -> Iterator[None]:
-        """Book what happens inside to `account`, also when it raises, and whatever it left open.
-
-        Args:
-            account: Where the seconds go.
-            whose: Whose they are (`seconds_by_source`); what is booked elsewhere in between is not.
-        """
+        """Book what happens inside to `account`, also when it raises; `whose` it is, `seconds_by_source` tells."""
         metered = account in METERED_BUCKETS
         if metered:
             self.notify_transition()
-        depth = self.enter(account)
-        unclaimed_s = self._spent[account] - self._claimed[account]
+        place = self._place(account)
+        depth = self.enter(place)
+        unclaimed_s = self._spent[place] - self._claimed[place]
         try:
             yield
         finally:
@@ -224,8 +217,8 @@ class TimeBuckets:
                 self.notify_transition()
             self.exit(depth)
             if whose is not None:
-                seconds = self._spent[account] - self._claimed[account] - unclaimed_s
-                self._claimed[account] += seconds
+                seconds = self._spent[place] - self._claimed[place] - unclaimed_s
+                self._claimed[place] += seconds
                 key = (account, whose)
                 self.seconds_by_source[key] = self.seconds_by_source.get(key, 0.0) + seconds
 
@@ -239,8 +232,12 @@ class TimeBuckets:
         spent, now = self._spent, self._clock()
         spent[self._stack[-1]] += now - self.since_s
         self.since_s = now
-        return spent["train"] + spent["data_wait"] + spent["h2d"]
+        return spent["train"] + spent["data_wait"] + spent["h2d"] + spent["hooks"]
 
     def data_wait_s(self) -> float:
         """Seconds waited for data so far, without the waiting that is going on: no clock read."""
         return self._spent["data_wait"]
+
+    def hooks_s(self) -> float:
+        """Seconds of the part `hooks` so far, without those that continue: no clock read."""
+        return self._spent["hooks"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Physical and monetary units, with what a person calls them.
-PHYSICAL = ("s", "j", "w", "bytes", "flop", "mac", "g", "usd", "fraction")
+PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "usd", "fraction")
 #: Units that count things.
 COUNTS = (
     "params",
@@ -16,23 +16,28 @@ COUNTS = (
     "elements",
     "devices",
     "nodes",
+    "retries",
+    "count",
 )
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
 JOULE_PER_KWH = 3.6e6
 
 
+def is_rate(unit: str) -> bool:
+    """Whether a column of this unit is a rate or share: it says how fast or how full, never how much.
+
+    Example:
+        >>> is_rate("flop_per_s"), is_rate("fraction"), is_rate("w"), is_rate("flop")
+        (True, True, True, False)
+    """
+    return unit in UNITS and (unit.endswith("_per_s") or unit in ("fraction", "w", "hz"))
+
+
 def validate_column_name(name: str, unit: str) -> None:
     """Refuse a quantity whose name does not end in its unit.
 
     `samples_per_device_per_s` ends in the rate of its unit `samples_per_s`: a rate may name what it is per.
-
-    Args:
-        name: Column name, lower case with underscores.
-        unit: One of `UNITS`.
-
-    Raises:
-        TypeError: For an unknown unit, a malformed name, or a name that does not end in the unit.
 
     Example:
         >>> validate_column_name("train_s", "s")
@@ -53,3 +58,18 @@ def validate_column_name(name: str, unit: str) -> None:
     )
     if not fits:
         raise TypeError(f"indicator name {name!r} must be its unit {unit!r} or end in '_{unit}'")
+
+
+def unit_of_name(name: str) -> str:
+    """The unit that a column's name ends in, by whole words; the name itself if it ends in no unit of the package.
+
+    A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
+
+    Example:
+        >>> unit_of_name("gpu_energy_j"), unit_of_name("train_flop_per_s"), unit_of_name("ms_per_image")
+        ('j', 'flop_per_s', 'ms_per_image')
+        >>> unit_of_name("img_per_s"), unit_of_name("tflop_per_s"), unit_of_name("usd_per_g")
+        ('img_per_s', 'tflop_per_s', 'usd_per_g')
+    """
+    ends = [unit for unit in UNITS if f"_{name}".endswith(f"_{unit}") and not f"_{name}".endswith(f"_per_{unit}")]
+    return max(ends, key=len, default=name)

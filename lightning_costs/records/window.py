@@ -19,11 +19,7 @@ def _times(amount: int | None, n: int) -> int | None:
 
 
 class Window:
-    """Adds up what a training loop does between two emissions.
-
-    Args:
-        accounts: The run's accounts; their clock is the window's.
-    """
+    """Adds up what a training loop does between two emissions."""
 
     __slots__ = (
         "_accounts",
@@ -86,13 +82,6 @@ class Window:
     ) -> bool | None:
         """Note a batch at its end.
 
-        Args:
-            samples: In this batch; None if unknown.
-            tokens: In this batch; None if not counted.
-            optimizer_steps: Optimizer calls in this batch; 0 while gradients accumulate.
-            warm: The batch is warm-up: in the totals, out of the rates.
-            padding: Elements of this batch beyond its tokens; None if unknown.
-
         Returns:
             Whether the step that ended with this batch counts for the rates; None if none ended.
         """
@@ -123,15 +112,7 @@ class Window:
     def add_repeated(
         self, train_s: Sequence[float], *, samples: int | None, tokens: int | None, padding: int | None, calls: int
     ) -> None:
-        """Note batches that were steps outside warm-up, all alike, since the last one noted.
-
-        Args:
-            train_s: [batches]: what the account `train` held at the end of each.
-            samples: In each; None if unknown. Likewise `tokens` and `padding`.
-            tokens: See above.
-            padding: See above.
-            calls: Optimizer calls in each.
-        """
+        """Note steps outside warm-up, all alike: what `train` held at the end of each, and what is in one."""
         n = len(train_s)
         self._batches += n
         self._steps += n
@@ -186,7 +167,6 @@ class Window:
             tokens=self._tokens,
             padding_tokens=self._padding,
             steady_s=self._steady_s,
-            steady_steps=len(self._step_times_s),
             steady_samples=self._steady_samples,
             steady_tokens=self._steady_tokens,
             step_times_s=tuple(self._step_times_s),

@@ -23,10 +23,6 @@ def describe_input_stalls(setup: Mapping[str, Any], final: Mapping[str, float | 
 
     If a CUDA device trained, its events show the stall. On a CPU nothing is queued, so the host's wait is the stall.
 
-    Args:
-        setup: The header's, nested as there or flattened as in a comparison.
-        final: Column name to the run's final amount.
-
     Example:
         >>> describe_input_stalls({"device": "cuda"}, {"idle_s": 16.4, "idle_data_s": 12.1, "timed_s": 35.6})
         ['input-bound 34 %: the device waited 12.1 s of 35.6 s for batches',

@@ -17,17 +17,10 @@ UNKNOWN = "what the run's restarts lost is unknown"
 
 
 def without_lost_work(points: polars.DataFrame, header: Mapping[str, Any]) -> tuple[polars.DataFrame, dict[str, str]]:
-    """The points that led to the run's last attempt, and counters without what was lost by then.
+    """The points that led to the run's last attempt, and why counters are missing in them that are known as spent.
 
-    A counter's lost part is that of the attempt which made the point: it changes where an attempt begins only.
-
-    Args:
-        points: [points] rows, as spent.
-        header: The run's, with `attempts` (each with its first `row` and what was `lost` before it) and `lineage`
-            ([first, end) rows that are no lost work).
-
-    Returns:
-        The points to reach, and why counters are missing in them that are known as spent.
+    Counters are without what was lost by then: an attempt's `lost` for the points from its `row` on. `lineage` are the
+    [first, end) rows that are no lost work.
     """
     import polars
 

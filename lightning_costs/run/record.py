@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.printable import printable, printable_data
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.lost_work import without_lost_work
+from lightning_costs.run.quality_svg import quality_svg
 from lightning_costs.run.summary import html_table, summary_rows
 
 if TYPE_CHECKING:
     import polars
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunRecord:
     """A run: its header and its points.
 
@@ -36,11 +39,6 @@ class RunRecord:
 
         A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
         changes the environment and the handling of SIGINT.
-
-        Args:
-            header: The run's.
-            read: Returns the points; a function that can be pickled, so that the record can be.
-            source: Which file the points come from.
         """
         run = object.__new__(cls)
         run.__setstate__({"header": header, "source": source, "_read": read})
@@ -97,9 +95,49 @@ class RunRecord:
         header = {**self.header, "missing": {**self.header.get("missing", {}), **reasons}}
         return replace(self, header=header, points=points)
 
+    def __repr__(self) -> str:
+        """The run's name, identity and status; points are not read for it."""
+        status = self.header.get("status") or "unknown"
+        return f"<RunRecord {self.name!r} ({status}, run_id {self.header.get('run_id')!r}, from {self.source})>"
+
+    def __str__(self) -> str:
+        """A short table: the best quality and the headline costs that the run has, in human units."""
+        shown = printable_run(self)
+        rows = [(row.label, row.text) for row in summary_rows(shown.header, shown.final) if row.text != MISSING]
+        if best := best_quality(shown):
+            rows.insert(0, best)
+        wide = max((len(label) for label, _ in rows), default=0)
+        lines = [f"{shown.name} ({shown.header.get('status') or 'unknown'})"]
+        lines += [f"  {label.ljust(wide)}  {text}" for label, text in rows]
+        lacking = sum(row.text == MISSING for row in summary_rows(shown.header, shown.final))
+        if lacking:
+            lines.append(f"  {lacking} headline costs are missing: header['missing'] has the reasons")
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
         shown = printable_run(self)
-        return html_table(shown.name, summary_rows(shown.header, shown.final))
+        monitor = str(shown.header.get("monitor"))
+        curve = ""
+        if monitor in shown.points.columns:
+            points = shown.points.filter(shown.points.get_column(monitor).is_not_null())
+            curve = quality_svg(points["step"].to_list(), points.get_column(monitor).to_list(), monitor)
+        about = str(shown.header.get("status") or "unknown")
+        if best := best_quality(shown):
+            about += f", {' '.join(best)}"
+        table = html_table(f"{shown.name} ({about})", summary_rows(shown.header, shown.final))
+        return f"<div>{curve}{table}</div>"
+
+
+def best_quality(run: RunRecord) -> tuple[str, str] | None:
+    """What the run's metric is called and its best finite value in words; None if it was never logged."""
+    monitor = run.header.get("monitor")
+    if monitor is None or monitor not in run.points.columns:
+        return None
+    values = [value for value in run.points.get_column(str(monitor)).to_list() if value is not None and isfinite(value)]
+    if not values:
+        return None
+    best = max(values) if run.header.get("mode") == "max" else min(values)
+    return f"best {monitor}", f"{best:.4g}"
 
 
 def printable_run(run: RunRecord) -> RunRecord:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from lightning_costs.records.certainty import amount_of
+from lightning_costs.records.certainty import amount_of, modelled_share
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.meter_info import COMPONENTS
@@ -25,13 +25,7 @@ class SummaryRow(NamedTuple):
 def summary_rows(
     header: Mapping[str, Any], final: Mapping[str, float | None], *, everything: bool = False
 ) -> list[SummaryRow]:
-    """The headline costs of a run in human units, missing ones with how to get them.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount.
-        everything: All columns rather than the headline ones.
-    """
+    """The headline costs of a run in human units, missing ones with how to get them."""
     missing: Mapping[str, str] = header.get("missing", {})
     methods: Mapping[str, str] = header.get("methods", {})
     rows = []
@@ -40,16 +34,14 @@ def summary_rows(
             continue
         amount = final.get(name)
         note = missing.get(name, "") if amount is None else methods.get(name, "")
+        if amount is not None and (share := modelled_share(header, name, final)):
+            note = f"{100 * share:.0f} % of it is modelled, not measured{f': {note}' if note else ''}"
         rows.append(SummaryRow(declared["label"], amount_of(header, name, amount, declared["unit"]), note))
     return rows
 
 
 def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
     """The lost work of a run, in words; None without lost work.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount, as spent.
 
     Example:
         >>> describe_lost_work({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
@@ -66,10 +58,6 @@ def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | No
 
 def describe_attempts(header: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """The attempts of a run that was restarted, a line each, and what the restarts lost.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount, as spent.
 
     Example:
         >>> describe_attempts({"attempts": [
@@ -111,10 +99,6 @@ _KINDS = {
 
 def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
     """What a run says beside its columns: whether it waited for data, how energy was got, what is uncounted, and more.
-
-    Args:
-        header: The run's header.
-        final: Column name to the final amount; without it the sentence on waiting is left out.
 
     Example:
         >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})

@@ -36,10 +36,6 @@ def timeline_svg(pipeline: Mapping[str, Any], number: int = 0) -> str | None:
 
     White paper is a part of it, so that it reads on dark pages and in print; every kind has a letter, so that it reads
     without colours.
-
-    Args:
-        pipeline: The header's.
-        number: Distinguishes pictures of one page.
     """
     timeline = pipeline.get("timeline")
     if not timeline or not timeline["lanes"]:

@@ -11,11 +11,10 @@ from typing import Any, cast, get_args
 
 from lightning_costs.records.declaration import Better, Declaration, Kind
 from lightning_costs.records.parse_unit import parse_unit
-from lightning_costs.records.units import COUNTS, UNITS
+from lightning_costs.records.units import COUNTS, UNITS, unit_of_name
 from lightning_costs.sources.cells import Decimal
+from lightning_costs.storage.loggers import PREFIX
 
-#: What our columns are called in loggers, behind the logger's own prefix.
-LOGGED = "cost/"
 #: What AlgoPerf's logs call our clocks (github.com/mlcommons/algorithmic-efficiency, measurements.csv), all of them.
 _ALGOPERF = {
     "accumulated_submission_time": "train_s",
@@ -62,9 +61,6 @@ class CostSpec:
     @classmethod
     def parse(cls, text: str) -> CostSpec:
         """A cost from its text.
-
-        Raises:
-            ValueError: For a word behind a colon that is no direction and no kind.
 
         Example:
             >>> CostSpec.parse("images_per_s:max")
@@ -135,15 +131,6 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
 
     Declared columns; otherwise columns with names of the package. In a log, the latter (`cost/<name>`) are always
     costs.
-
-    Args:
-        columns: The source's columns.
-        reading: What was declared.
-        kind: The kind of a column without a declaration.
-        log: Whether it is a logger's.
-
-    Raises:
-        ValueError: For a declared direction that is missing if it must not be guessed.
     """
     found: dict[str, CostColumn] = {}
     units = dict(reading.units or {})
@@ -157,13 +144,13 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
             found[cost.name] = _declared(cost, units, kind, named=True)
     if log:
         for column in columns:
-            head, logged, name = column.rpartition(LOGGED)
+            head, logged, name = column.rpartition(PREFIX)
             if logged and (not head or head.endswith("-")) and name and name not in found:
                 found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     elif not reading.costs:
         algoperf = _ALGOPERF if _ALGOPERF.keys() <= set(columns) else {}
         for column in columns:
-            name = algoperf.get(column, column.removeprefix(LOGGED))
+            name = algoperf.get(column, column.removeprefix(PREFIX))
             if column != reading.monitor and name in known_columns() and name not in found:
                 found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     for at in found.values():
@@ -220,13 +207,9 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
         "unit": unit,
         "kind": its_kind,
         "fold": "sum" if its_kind == "counter" else "last",
-        "scope": "job",
-        "across": "sum",
         "better": cost.better or "lower",
         "family": family_of(unit),
-        "role": "indicator",
         "label": known.label if known else cost.name.replace("_", " "),
-        "headline": True,
     }
     return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
 
@@ -247,21 +230,6 @@ def unit_of_heading(cost: CostSpec) -> str | None:
     unit, known = parse_unit(text).unit, known_columns().get(cost.name)
     fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
     return text if fits else None
-
-
-def unit_of_name(name: str) -> str:
-    """The unit that a column's name ends in, by whole words; the name itself if it ends in no unit of the package.
-
-    A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
-
-    Example:
-        >>> unit_of_name("gpu_energy_j"), unit_of_name("train_flop_per_s"), unit_of_name("ms_per_image")
-        ('j', 'flop_per_s', 'ms_per_image')
-        >>> unit_of_name("img_per_s"), unit_of_name("tflop_per_s"), unit_of_name("usd_per_g")
-        ('img_per_s', 'tflop_per_s', 'usd_per_g')
-    """
-    ends = [unit for unit in UNITS if f"_{name}".endswith(f"_{unit}") and not f"_{name}".endswith(f"_per_{unit}")]
-    return max(ends, key=len, default=name)
 
 
 def family_of(unit: str) -> str:

@@ -21,6 +21,7 @@ from lightning_costs.sources.imported import (
     number,
 )
 from lightning_costs.storage.paths import SourcePath
+from lightning_costs.storage.run_folder.frames import as_frame
 
 if TYPE_CHECKING:
     import polars
@@ -147,17 +148,15 @@ def _with_costs(frame: polars.DataFrame, amounts: Mapping[str, list[Amount]]) ->
 
 def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str], monitor: str | None) -> polars.DataFrame:
     """The points without their costs."""
-    import polars
-
     triggers = ["evaluate" if monitor is None or monitor in point else "train" for point in points]
-    return polars.DataFrame(
-        [
-            polars.Series("step", [int(point["step"]) for point in points], polars.Int64),
-            polars.Series("epoch", [_whole(point.get("epoch")) for point in points], polars.Int64),
-            polars.Series("time", [None] * len(points), polars.Float64),
-            polars.Series("trigger", triggers, polars.String),
-            *(polars.Series(name, [point.get(name) for point in points], polars.Float64) for name in metrics),
-        ]
+    return as_frame(
+        {
+            "step": ("int", [int(point["step"]) for point in points]),
+            "epoch": ("int", [_whole(point.get("epoch")) for point in points]),
+            "time": ("float", [None] * len(points)),
+            "trigger": ("text", triggers),
+            **{name: ("float", [point.get(name) for point in points]) for name in metrics},
+        }
     )
 
 
@@ -168,19 +167,7 @@ def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[C
     if log.stamped and "steps" not in taken:
         found.append(CostColumn(column=log.step, factor=1.0, declared=known_columns()["steps"]))
     if "_runtime" in columns and not taken & {"_runtime", "total_s", "runtime_s"}:
-        runtime = Declaration(
-            name="runtime_s",
-            unit="s",
-            kind="counter",
-            fold="sum",
-            scope="job",
-            across="rank0",
-            better="lower",
-            family="time",
-            role="indicator",
-            label="time since W&B's start",
-            headline=True,
-        )
+        runtime = Declaration(name="runtime_s", unit="s", across="rank0", family="time", label="time since W&B's start")
         found.append(CostColumn(column="_runtime", factor=1.0, declared=runtime))
     return found
 

@@ -14,9 +14,6 @@ from lightning_costs.sources.columns import CostSpec, ReadOptions, not_there
 def parsed_costs(texts: str | Sequence[str]) -> tuple[CostSpec, ...]:
     """Costs from their texts.
 
-    Raises:
-        ValueError: For two costs of one name.
-
     Example:
         >>> [cost.name for cost in parsed_costs(["params", "forward_mac=gmacs"])]
         ['params', 'forward_mac']
@@ -30,11 +27,7 @@ def parsed_costs(texts: str | Sequence[str]) -> tuple[CostSpec, ...]:
 
 
 def check_declared(reading: ReadOptions, runs: Sequence[RunRecord], left_out: Sequence[str]) -> None:
-    """Refuse a cost, a unit or a metric that fits nothing: left out without a word it would seem compared.
-
-    Raises:
-        ValueError: With the nearest name that there is, and those that there are.
-    """
+    """Refuse a cost, a unit or a metric that fits nothing: left out without a word it would seem compared."""
     seen, names = reading.seen, list(reading.seen.columns)
     for name, text in (reading.units or {}).items():
         if parse_unit(text).unit == text and text not in UNITS:

@@ -51,11 +51,6 @@ class Texts(NamedTuple):
 def read_delimited(name: str, content: bytes, *, tabs: bool) -> Texts:
     """A table from the bytes of a file: gzipped or not, in any encoding with a mark, else UTF-8 or Windows-1252.
 
-    Args:
-        name: What errors call it.
-        content: The file.
-        tabs: Whether its name says that tabs separate cells.
-
     Raises:
         ValueError: Names the row that has more or fewer cells than the heading, or says what the file is instead.
     """

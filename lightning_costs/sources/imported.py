@@ -38,19 +38,8 @@ def make_imported_run(
 ) -> RunRecord:
     """A run of foreign origin: its points, closed by one that holds the last totals, and a header.
 
-    Args:
-        points: [points] rows: step, epoch, time, trigger, costs that are no statics, metrics.
-        costs: Its cost columns.
-        reading: What was declared.
-        run_id: What identifies it.
-        name: What people call it.
-        source: The file or place it is from.
-        status: How it ended, where the source says so.
-        statics: One number per run, by column.
-        missing: Why a column is missing; the others get a default reason.
-        methods: The methods of columns.
-        setup: What the source says of it.
-        header: More of the header.
+    Points are rows of step, epoch, time, trigger, costs that are no statics, and metrics. `missing` says why a column
+    is; of others it is said here.
     """
     declared = {cost.declared.name: dict(_declaration_row(cost.declared)) for cost in costs}
     taken = {*OWN, *declared}

@@ -96,9 +96,9 @@ def load_runs(
             default a dot.
 
     Raises:
-        FileNotFoundError: If a path holds no run.
-        ValueError: For data that cannot be read as runs, with the row; for an unreadable run, if there is no other;
-            for a cost or unit that matches no column.
+        FileNotFoundError: If a path holds no run at all.
+        ValueError: For what cannot be read as runs; it names the row. For a run only if no other is there. For a
+            cost or unit that fits nothing.
     """
     found = find_runs(
         paths,
@@ -238,7 +238,7 @@ def _of_file(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
 
 
 def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
-    """Runs in a folder, at any depth: only run folders and saved runs, if there are any."""
+    """Runs in a folder, at any depth: run folders and saved runs alone if there are any."""
     files = place.walk()
     folders = {file.parent.path: file.parent for file in files if file.name == HEADER}
     ours = [_entry(folder, _recorded, reading) for _, folder in sorted(folders.items())]

@@ -24,6 +24,7 @@ from lightning_costs.sources.imported import (
     number,
 )
 from lightning_costs.storage.paths import SourcePath
+from lightning_costs.storage.run_folder.frames import as_frame
 
 if TYPE_CHECKING:
     import polars
@@ -67,9 +68,6 @@ def read_mlperf(place: SourcePath, reading: ReadOptions) -> RunRecord:
 
     Events are taken in the order of their times. A rank repeats what another said: the first start of the run and the
     last stop count.
-
-    Raises:
-        ValueError: Names the line of what cannot be: two runs in one file, no run at all, broken JSON.
     """
     events = _events(place)
     begun = _begun(place, events)
@@ -214,15 +212,18 @@ def _run(
     amounts["total_s"] = [None if init is None or now is None else now - init for now in ends]
     costs = _costs(reading, [name for name in _COSTS if name != "tokens" or any(amounts[name])])
     reasons = {cost.declared.name: missing[cost.column] for cost in costs if cost.column in missing}
+    spent: dict[str, list[Amount]] = {}
     for cost in costs:
-        if (fall := first_decrease(amounts[cost.column])) is not None:
+        of_cost = amounts[cost.column]
+        if (fall := first_decrease(of_cost)) is not None:
             reasons[cost.declared.name] = f"{describe_decrease(cost.column, *fall[1:])} (in {place.name})"
-            amounts[cost.column] = [None] * len(points)
+            of_cost = [None] * len(points)
+        spent[cost.declared.name] = [None if amount is None else amount * cost.factor for amount in of_cost]
     metrics = list(dict.fromkeys(name for point in points for name in point if name.partition("/")[0] in QUALITY))
     reading.seen.columns |= dict.fromkeys(metrics)
     clocks = {cost.declared.name for cost in costs if cost.column.endswith("_s")}
     return make_imported_run(
-        _frame(points, {c.declared.name: [_times(a, c.factor) for a in amounts[c.column]] for c in costs}, metrics),
+        _frame(points, spent, metrics),
         costs,
         reading,
         run_id=who.name,
@@ -234,10 +235,6 @@ def _run(
         setup={"origin": "MLPerf log", **facts},
         group=who.group,
     )
-
-
-def _times(amount: Amount, factor: float) -> Amount:
-    return None if amount is None else amount * factor
 
 
 def _costs(reading: ReadOptions, names: Sequence[str]) -> list[CostColumn]:
@@ -255,20 +252,15 @@ def _costs(reading: ReadOptions, names: Sequence[str]) -> list[CostColumn]:
 def _frame(
     points: Sequence[Mapping[str, Any]], amounts: Mapping[str, Sequence[Amount]], metrics: Sequence[str]
 ) -> polars.DataFrame:
-    import polars
-
-    steps = [None if point.get("step") is None else int(point["step"]) for point in points]
-    epochs = [None if point.get("epochs") is None else int(point["epochs"]) for point in points]
-    triggers = [*["evaluate"] * (len(points) - 1), "end"]
-    return polars.DataFrame(
-        [
-            polars.Series("step", steps, polars.Int64),
-            polars.Series("epoch", epochs, polars.Int64),
-            polars.Series("time", [point["now"] for point in points], polars.Float64),
-            polars.Series("trigger", triggers, polars.String),
-            *(polars.Series(name, values, polars.Float64) for name, values in amounts.items()),
-            *(polars.Series(name, [point.get(name) for point in points], polars.Float64) for name in metrics),
-        ]
+    return as_frame(
+        {
+            "step": ("int", [None if point.get("step") is None else int(point["step"]) for point in points]),
+            "epoch": ("int", [None if point.get("epochs") is None else int(point["epochs"]) for point in points]),
+            "time": ("float", [point["now"] for point in points]),
+            "trigger": ("text", [*["evaluate"] * (len(points) - 1), "end"]),
+            **{name: ("float", values) for name, values in amounts.items()},
+            **{name: ("float", [point.get(name) for point in points]) for name in metrics},
+        }
     )
 
 

@@ -60,9 +60,6 @@ def run_names(frame: polars.DataFrame, reading: ReadOptions, step: str | None, p
 
     In curves they are as many as it takes: a model and its seed name a run together. In a table of results a row is a
     run, whatever else has its name.
-
-    Raises:
-        ValueError: If a column is missing, or if no column names the runs of a table; it lists the columns.
     """
     if reading.run_columns:
         wanted = [c for c in reading.run_columns if c != FOLDER or c in frame.columns]
@@ -97,11 +94,7 @@ def run_names(frame: polars.DataFrame, reading: ReadOptions, step: str | None, p
 
 
 def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: SourcePath) -> polars.Series:
-    """The name of each row's run by some of its columns; numbers stand behind what they are numbers of.
-
-    Raises:
-        ValueError: Names the row that has no name.
-    """
+    """The name of each row's run by some of its columns; numbers stand behind what they are numbers of."""
     import polars
 
     cells = []
@@ -125,14 +118,6 @@ def check_one_run_each(
 
     A text that is repeated within a run tells runs apart, as notes and times, which are new in each row, do not. So
     does a number that stays the same from one start of the steps to the next.
-
-    Args:
-        frame: The table.
-        run: The name of each row's run.
-        names: The columns that make it.
-        step: The column of steps.
-        others: Columns that are neither names nor steps nor costs.
-        reading: What was declared: rows without the metric are no evaluations.
     """
     import polars
 

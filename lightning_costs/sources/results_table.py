@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_costs.records.formatting import format_number
 from lightning_costs.records.printable import printable
@@ -65,36 +65,64 @@ def read_results_table(place: SourcePath, reading: ReadOptions) -> list[RunRecor
     _all_found(columns, reading, costs, place)
     _no_name_of_ours(costs, reading.monitor, place)
     used = {*names.columns, step, *(cost.column for cost in costs)}
-    metrics = _metrics(frame, columns, reading, costs, {*used, *OWN, *_HEADER})
-    if curves and step is not None:
-        _one_run_each(frame, runs, names, step, [c for c in columns if c not in {*used, "status"}], reading, place)
-    data = _numbers(frame, costs, metrics, step, runs, reading, place, curves=curves)
+    taken = {*used, *(cost.declared.name for cost in costs), *OWN, *_HEADER}
+    metrics = _metrics(frame, columns, reading, taken)
     of_name = set(names.columns) if len(names.columns) == 1 else {None}
     facts = [c for c in columns if c not in of_name | {step, *metrics, *(cost.column for cost in costs)}]
-    about: dict[str, Any] = {"file": names.file} if names.file else {}
+    table = _Table(place, reading, frame, names, runs, step, curves, costs, metrics, facts)
+    if curves and step is not None:
+        _one_run_each(table, step, [c for c in columns if c not in {*used, "status"}])
+    data = _numbers(table)
     if not curves:
-        return _rows(frame, data, costs, metrics, facts, reading, place, about)
+        return _rows(table, data)
     groups = {}
     if names.seeds and "group" not in columns:
         methods = [column for column in names.columns if column not in names.seeds]
         groups = dict(zip(runs, named(frame, names, methods, place), strict=True)) if methods or names.file else {}
-    return _curves(frame, data, costs, metrics, facts, reading, place, about, groups)
+    return _curves(table, data, groups)
 
 
-def _one_run_each(
-    frame: polars.DataFrame,
-    runs: polars.Series,
-    names: Names,
-    step: str,
-    others: Sequence[str],
-    reading: ReadOptions,
-    place: SourcePath,
-) -> None:
+class _Table(NamedTuple):
+    """A table, and what its columns are."""
+
+    place: SourcePath
+    reading: ReadOptions
+    frame: polars.DataFrame
+    names: Names
+    #: The name of each row's run.
+    runs: polars.Series
+    step: str | None
+    curves: bool
+    costs: list[CostColumn]
+    metrics: list[str]
+    #: Columns that say something of a run and are neither.
+    facts: list[str]
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the costs that a run's points hold."""
+        return [cost.declared.name for cost in self.costs if cost.declared.kind != "static"]
+
+    @property
+    def fixed(self) -> list[str]:
+        """Names of those that a run has one of."""
+        return [cost.declared.name for cost in self.costs if cost.declared.kind == "static"]
+
+    def run(self, points: polars.DataFrame, run_id: str, name: str, told: Mapping[str, Any], **about: Any) -> RunRecord:
+        """One run of it, of which its facts tell so much."""
+        methods = {cost.declared.name: f"as published in {self.place.name}" for cost in self.costs}
+        file = {"file": self.names.file} if self.names.file else {}
+        about = {"run_id": run_id, "name": name, "source": self.place.name, "methods": methods} | about
+        return make_imported_run(points, self.costs, self.reading, **about | _about(told) | file)
+
+
+def _one_run_each(table: _Table, step: str, others: Sequence[str]) -> None:
     """Refuse rows of several runs under one name; if the naming columns were given, only note it.
 
     Models and seeds are several runs in any case.
     """
-    found = check_one_run_each(frame, runs, names, step, others, reading)
+    place, reading, names = table.place, table.reading, table.names
+    found = check_one_run_each(table.frame, table.runs, names, step, others, reading)
     if found is None:
         return
     why, column = found
@@ -117,84 +145,46 @@ def _whole(frame: polars.DataFrame, step: str | None, reading: ReadOptions) -> b
     return not bool((values.is_null() | values.is_nan() | (values != values.round())).any())
 
 
-def _kept_and_fixed(costs: Sequence[CostColumn]) -> tuple[list[str], list[str]]:
-    """Names of the costs that a run's points hold, and of those that a run has one of."""
-    names = [(cost.declared.name, cost.declared.kind == "static") for cost in costs]
-    return [name for name, static in names if not static], [name for name, static in names if static]
-
-
-def _rows(
-    frame: polars.DataFrame,
-    data: polars.DataFrame,
-    costs: Sequence[CostColumn],
-    metrics: Sequence[str],
-    facts: Sequence[str],
-    reading: ReadOptions,
-    place: SourcePath,
-    about: dict[str, Any],
-) -> list[RunRecord]:
+def _rows(table: _Table, data: polars.DataFrame) -> list[RunRecord]:
     """A run per row."""
     import polars
 
-    kept, fixed = _kept_and_fixed(costs)
-    finite = [polars.when(polars.col(name).is_finite()).then(name).alias(name) for name in kept]
-    points = data.select("step", "epoch", "time", "trigger", *finite, *metrics)
-    records = []
-    told_by_row = frame.select(facts).to_dicts() if facts else [{}] * data.height
-    for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True)):
-        records.append(
-            make_imported_run(
-                points[at],
-                costs,
-                reading,
-                run_id=f"{place.name} row {amounts[ROW]}",
-                name=amounts[RUN],
-                source=place.name,
-                statics={name: amounts[name] if math.isfinite(amounts[name] or 0.0) else None for name in fixed},
-                missing={name: _NEVER for name in (*kept, *fixed) if not math.isfinite(amounts[name] or 0.0)},
-                methods={c.declared.name: f"as published in {place.name}" for c in costs},
-                **_about(told),
-                **about,
-            )
+    finite = [polars.when(polars.col(name).is_finite()).then(name).alias(name) for name in table.kept]
+    points = data.select("step", "epoch", "time", "trigger", *finite, *table.metrics)
+    told_by_row = table.frame.select(table.facts).to_dicts() if table.facts else [{}] * data.height
+    return [
+        table.run(
+            points[at],
+            f"{table.place.name} row {amounts[ROW]}",
+            amounts[RUN],
+            told,
+            statics={name: amounts[name] if math.isfinite(amounts[name] or 0.0) else None for name in table.fixed},
+            missing={n: _NEVER for n in (*table.kept, *table.fixed) if not math.isfinite(amounts[n] or 0.0)},
         )
-    return records
+        for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True))
+    ]
 
 
-def _curves(
-    frame: polars.DataFrame,
-    data: polars.DataFrame,
-    costs: Sequence[CostColumn],
-    metrics: Sequence[str],
-    facts: Sequence[str],
-    reading: ReadOptions,
-    place: SourcePath,
-    about: dict[str, Any],
-    groups: Mapping[str, str],
-) -> list[RunRecord]:
+def _curves(table: _Table, data: polars.DataFrame, groups: Mapping[str, str]) -> list[RunRecord]:
     """A run per name."""
     names = data[RUN]
-    data = _one_per_step(data, [c.declared.name for c in costs] + list(metrics), place)
-    _never_fall(data, [c.declared.name for c in costs if c.declared.kind == "counter"], place)
-    kept, fixed = _kept_and_fixed(costs)
-    facts_of = _constant(frame.select(facts), names)
-    statics = _statics(data, fixed, place)
-    methods = {c.declared.name: f"as published in {place.name}" for c in costs}
-    columns = data.select(RUN, "step", "epoch", "time", "trigger", *kept, *metrics)
+    data = _one_per_step(data, [c.declared.name for c in table.costs] + table.metrics, table.place)
+    _never_fall(data, [c.declared.name for c in table.costs if c.declared.kind == "counter"], table.place)
+    facts_of = _constant(table.frame.select(table.facts), names)
+    statics = _statics(data, table.fixed, table.place)
+    columns = data.select(RUN, "step", "epoch", "time", "trigger", *table.kept, *table.metrics)
     records = []
     for (name,), points in columns.partition_by(RUN, as_dict=True, include_key=False, maintain_order=True).items():
         said = statics.get(str(name), {})
         records.append(
-            make_imported_run(
+            table.run(
                 points,
-                costs,
-                reading,
-                run_id=place.name,
-                name=str(name),
-                source=place.name,
+                table.place.name,
+                str(name),
+                facts_of.get(str(name), {}),
                 statics={key: None if amount == math.inf else amount for key, amount in said.items()},
                 missing={key: _NEVER for key, amount in said.items() if amount == math.inf},
-                methods=methods,
-                **({"group": groups[str(name)]} if groups else {}) | _about(facts_of.get(str(name), {})) | about,
+                **({"group": groups[str(name)]} if groups else {}),
             )
         )
     return records
@@ -213,7 +203,7 @@ def _constant(facts: polars.DataFrame, names: polars.Series) -> dict[str, dict[s
     return {row.pop(RUN): row for row in firsts.to_dicts()}
 
 
-def _about(told: dict[str, Any]) -> dict[str, Any]:
+def _about(told: Mapping[str, Any]) -> dict[str, Any]:
     """Group, status and setup of a run from the columns that are neither costs nor metrics."""
     said = {key: value for key, value in told.items() if value is not None and str(value).strip().lower() not in EMPTY}
     header = {key: str(said[key]) for key in _HEADER if key in said}
@@ -261,43 +251,30 @@ def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: So
 
 
 def _metrics(
-    frame: polars.DataFrame,
-    columns: Sequence[str],
-    reading: ReadOptions,
-    costs: Sequence[CostColumn],
-    other: set[str | None],
+    frame: polars.DataFrame, columns: Sequence[str], reading: ReadOptions, taken: set[str | None]
 ) -> list[str]:
     """Quality metrics: the monitor if given, otherwise every column of numbers that is not a cost."""
-    taken = {cost.column for cost in costs} | {cost.declared.name for cost in costs} | other
     if reading.monitor in columns:
         return [str(reading.monitor)]
     return [c for c in columns if c not in taken and not numbers(frame[c], reading.decimal).is_text]
 
 
-def _numbers(
-    frame: polars.DataFrame,
-    costs: Sequence[CostColumn],
-    metrics: Sequence[str],
-    step: str | None,
-    names: polars.Series,
-    reading: ReadOptions,
-    place: SourcePath,
-    *,
-    curves: bool,
-) -> polars.DataFrame:
+def _numbers(table: _Table) -> polars.DataFrame:
     """The table in numbers: run, row, step, epoch, costs in our units, metrics."""
     import polars
 
+    frame, step, names, decimal = table.frame, table.step, table.runs, table.reading.decimal
+
     def where(rows: polars.Series) -> str:
-        return f"{place}, row {frame[ROW].filter(rows)[0]} (run {str(names.filter(rows)[0])[:60]!r})"
+        return f"{table.place}, row {frame[ROW].filter(rows)[0]} (run {str(names.filter(rows)[0])[:60]!r})"
 
     def column(name: str) -> Numbers:
-        found = numbers(frame[name], reading.decimal)
+        found = numbers(frame[name], decimal)
         if found.wrong.any():
             cell = str(frame[name].filter(found.wrong)[0]).strip()
             raise ValueError(
                 f"{where(found.wrong)}: {name} is {cell[:40]!r}, expected a number, or nothing where it is "
-                f"unknown{hint(cell, reading.decimal)}"
+                f"unknown{hint(cell, decimal)}"
             )
         return found
 
@@ -308,8 +285,8 @@ def _numbers(
         if lost.any():
             raise ValueError(f"{where(lost)}: {step} must be a whole number")
     columns.append(steps.cast(polars.Int64).rename("step"))
-    called = next((c for c in frame.columns if c.lower() == "epoch" and c not in metrics), None)
-    epochs = numbers(frame[called], reading.decimal) if called is not None else None
+    called = next((c for c in frame.columns if c.lower() == "epoch" and c not in table.metrics), None)
+    epochs = numbers(frame[called], decimal) if called is not None else None
     columns.append(
         epochs.values.cast(polars.Int64, strict=False).rename("epoch")
         if epochs is not None and not epochs.is_text
@@ -317,13 +294,13 @@ def _numbers(
     )
     columns.append(polars.Series("time", [None] * frame.height, polars.Float64))
     columns.append(polars.Series("trigger", ["evaluate"] * frame.height, polars.String))
-    for cost in costs:
+    for cost in table.costs:
         found = column(cost.column)
         shares = found.percent and cost.declared.unit == "fraction"  # '75%' in a column of per cent is no 0.0075
         amounts = found.values.fill_nan(None) * (1.0 if shares else cost.factor)
         endless = amounts.is_infinite().fill_null(value=False)
         named_so = _TO_TARGET.search(f"{cost.declared.name} {cost.column}") is not None
-        if named_so and (not curves or cost.declared.kind == "static"):
+        if named_so and (not table.curves or cost.declared.kind == "static"):
             endless &= amounts < 0
         if endless.any():
             raise ValueError(
@@ -331,7 +308,7 @@ def _numbers(
                 "empty. Of what it took to reach a target, inf is never: such a column is called ..._to_target"
             )
         columns.append(amounts.rename(cost.declared.name))
-    return polars.DataFrame(columns + [column(name).values.alias(name) for name in metrics])
+    return polars.DataFrame(columns + [column(name).values.alias(name) for name in table.metrics])
 
 
 def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: SourcePath) -> polars.DataFrame:

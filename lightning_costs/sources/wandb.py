@@ -34,12 +34,7 @@ _STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "kil
 
 
 def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
-    """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account.
-
-    Raises:
-        ImportError: Without W&B's client.
-        ValueError: If the client cannot read the folder.
-    """
+    """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account."""
     about: dict[str, Any] = {}
     config: dict[str, Any] = {}
     rows: list[Mapping[str, object]] = []
@@ -56,7 +51,8 @@ def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
         elif kind == "history":
             rows.append(record["history"].get("item") or {})
         elif kind == "stats":
-            events.append({**record["stats"]["item"], "_timestamp": _seconds(record["stats"]["timestamp"])})
+            at = datetime.fromisoformat(record["stats"]["timestamp"]).timestamp()
+            events.append({**record["stats"]["item"], "_timestamp": at})
         elif kind == "summary":
             summary |= record["summary"].get("update") or {}
         elif kind == "exit":
@@ -78,12 +74,7 @@ def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
 
 
 def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
-    """Runs of `wandb:entity/project` or `wandb:entity/project/run`, by the public API and the user's own login.
-
-    Raises:
-        ImportError: Without W&B's client.
-        ValueError: For a path that names no project, or that the server does not know.
-    """
+    """Runs of `wandb:entity/project` or `wandb:entity/project/run`, by the public API and the user's own login."""
     wandb = _client()
     parts = [part for part in path.removeprefix(ONLINE).strip("/").split("/") if part]
     if len(parts) not in (2, 3):
@@ -170,10 +161,6 @@ def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
     if energy is None:
         lacking["gpu_energy_j"] = f"{why}, and W&B's system metrics hold no power of a GPU"
     return replace(run, header={**run.header, "missing": {**lacking, **run.header["missing"]}, "methods": methods})
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def _named(row: Mapping[str, object], before: str) -> dict[str, object]:

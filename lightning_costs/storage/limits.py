@@ -18,11 +18,7 @@ MOST_VALUES = 50_000_000
 
 
 def read_at_most(path: Path, most_bytes: int) -> bytes:
-    """All that is in a regular file.
-
-    Raises:
-        ValueError: For more bytes than that, or for what is no regular file; a pipe or device is not waited for.
-    """
+    """All that is in a regular file of that many bytes at most; a pipe or device is refused, not waited for."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -34,31 +30,19 @@ def read_at_most(path: Path, most_bytes: int) -> bytes:
 
 
 def check_size(name: str, nbytes: int, most_bytes: int) -> None:
-    """Refuse a file that is too large to be read.
-
-    Raises:
-        ValueError: Says how large it is, and what is read at most.
-    """
+    """Refuse a file that is too large to be read."""
     if nbytes > most_bytes:
         raise too_much(name, nbytes, most_bytes)
 
 
 def check_values(name: str, rows: int, columns: int) -> None:
-    """Refuse a table that is too large to be held.
-
-    Raises:
-        ValueError: Says how large it is, and what is read at most.
-    """
+    """Refuse a table that is too large to be held."""
     if rows * columns > MOST_VALUES:
         raise ValueError(f"{name} holds {rows:,} rows of {columns:,} columns, at most {MOST_VALUES:,} values are read")
 
 
 def check_table(name: str, file: Path | BytesIO) -> None:
-    """Refuse a Parquet file that holds more than can be held, by what it says of itself: it may expand a thousandfold.
-
-    Raises:
-        ValueError: Says how large it is, and what is read at most.
-    """
+    """Refuse a Parquet file by what it says of its own size: it may expand a thousandfold."""
     import polars
 
     lazy = polars.scan_parquet(file)
@@ -74,10 +58,6 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(name: str, content: bytes) -> None:
-    """Refuse the pointer that Git keeps in place of a large file.
-
-    Raises:
-        ValueError: Says how to get the file.
-    """
+    """Refuse the pointer that Git keeps in place of a large file."""
     if content.startswith(_POINTER):
         raise ValueError(f"{name} is a pointer of Git LFS and not the file itself: fetch it with `git lfs pull`")

@@ -1,15 +1,16 @@
-"""Costs in the rows of loggers: the names they have there, and W&B's config, summary and panels."""
+"""Loggers as sinks: costs in the rows that they write, and W&B's config, summary and panels."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from io import BytesIO
 from typing import Any, Literal, final, get_args
 
 from lightning_costs.records.declaration import Declaration
-from lightning_costs.records.samples import Amount
+from lightning_costs.records.samples import Amount, CurvePoint
 from lightning_costs.run.timeline_svg import timeline_svg
 
 PREFIX = "cost/"
@@ -19,19 +20,85 @@ Log = Literal["complete", "headline", "none"]
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
 #: Keys of summaries beside costs: the outcome of the run (`run.outcome`), and the address of its view.
 _OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
+_NOT_PREPARED = "W&B run could not be prepared for costs"
+_NOT_WRITTEN = "final costs could not be written to W&B"
 _log = logging.getLogger("lightning_costs")
 
 
 @final
-class WandbRunAdapter:
-    """A W&B run that is logged to without Lightning, as one among its loggers.
+class LoggerSink:
+    """Loggers of a framework: a sink of rank 0 that keeps the costs of the last point until their row is written.
+
+    Rows are the framework's: it writes one for the metrics of a step, and asks `row` for the costs that join them. So
+    quality and costs are in one row. W&B runs among the loggers get config, panels and summary, too.
+
+    Args:
+        loggers: Returns them at the time of the call.
+        declarations: Declarations by column name.
+        final: Returns what the run came to, for summaries.
+        headline_only: Whether rows hold the headline columns alone.
+        step_metric: The column that W&B draws costs against at first; its own step if None.
+    """
+
+    def __init__(
+        self,
+        loggers: Callable[[], Iterable[Any]],
+        declarations: Mapping[str, Declaration],
+        final: Callable[[], Mapping[str, Amount]],
+        *,
+        headline_only: bool = False,
+        step_metric: str | None = "trainer/global_step",
+    ) -> None:
+        self._loggers, self._declarations, self._final = loggers, declarations, final
+        self._step_metric = step_metric
+        self._columns = columns(declarations, headline_only=headline_only)
+        self._point: CurvePoint | None = None
+        self._pipeline: Mapping[str, Any] | None = None
+
+    def open(self, header: Mapping[str, Any]) -> None:
+        """Tell W&B runs about the cost columns."""
+        init_wandb_runs(self._loggers(), self._declarations, header, self._step_metric)
+
+    def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
+        """Keep its costs for the row of its step."""
+        self._point, self._pipeline = point, header.get("pipeline")
+
+    def row(self, step: int) -> Mapping[str, float]:
+        """Costs that join the row of a step; none if no point was made at it."""
+        point = self._point
+        return logger_row(point.costs, self._columns) if point is not None and point.step == step else {}
+
+    def close(self, status: str) -> None:
+        """Write the summaries of W&B runs. If somebody waits for an error, they need not wait for a picture too."""
+        pipeline = self._pipeline if status == "finished" else None
+        write_wandb_summaries(self._loggers(), self._final(), pipeline)
+
+
+@final
+class WandbSink:
+    """A W&B run that is logged to without a framework: config, panels and summary. Its rows stay the user's.
 
     Args:
         run: As `wandb.init` returns it.
+        declarations: Declarations by column name.
+        final: Returns what the run came to, for its summary.
     """
 
-    def __init__(self, run: Any) -> None:
-        self.experiment = run
+    def __init__(
+        self, run: Any, declarations: Mapping[str, Declaration], final: Callable[[], Mapping[str, Amount]]
+    ) -> None:
+        self._run, self._declarations, self._final = run, declarations, final
+
+    def open(self, header: Mapping[str, Any]) -> None:
+        """Tell the run about the cost columns."""
+        _carefully(lambda: begin_run(self._run, self._declarations, header), _NOT_PREPARED)
+
+    def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
+        """Nothing: the user puts `Recorder.row()` into rows of their own."""
+
+    def close(self, status: str) -> None:
+        """Write the summary."""
+        _carefully(lambda: end_run(self._run, self._final()), _NOT_WRITTEN)
 
 
 def check_log(log: str) -> None:
@@ -71,17 +138,23 @@ def logger_row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[st
 
 
 def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], failed: str) -> None:
-    """Call a function with each W&B run among Lightning's loggers, and the prefix of its names.
-
-    An error of a logger is logged and goes no further: it must affect neither training nor measuring.
-    """
+    """Call a function with each W&B run among Lightning's loggers, and the prefix of its names."""
     for logger in loggers:
-        if any(kind.__name__ in ("WandbLogger", "WandbRunAdapter") for kind in type(logger).__mro__):
-            try:
-                prefix = getattr(logger, "_prefix", "") or ""
-                tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)
-            except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
-                _log.warning("%s: %r", failed, error)
+        if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+            _carefully(partial(_tell_wandb_run, logger, tell), failed)
+
+
+def _tell_wandb_run(logger: Any, tell: Callable[[Any, str], None]) -> None:
+    prefix = getattr(logger, "_prefix", "") or ""
+    tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)
+
+
+def _carefully(tell: Callable[[], None], failed: str) -> None:
+    """Whatever W&B raises is said and ends there: neither the training nor the measuring may suffer."""
+    try:
+        tell()
+    except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+        _log.warning("%s: %r", failed, error)
 
 
 def init_wandb_runs(
@@ -95,7 +168,7 @@ def init_wandb_runs(
     def tell(run: Any, prefix: str) -> None:
         begin_run(run, declarations, header, prefix=prefix, step_metric=step_metric)
 
-    _each_wandb_run(loggers, tell, "W&B run could not be prepared for costs")
+    _each_wandb_run(loggers, tell, _NOT_PREPARED)
 
 
 def begin_run(
@@ -154,7 +227,7 @@ def write_wandb_summaries(
     def tell(run: Any, prefix: str) -> None:
         end_run(run, final, prefix=prefix)
 
-    _each_wandb_run(loggers, tell, "final costs could not be written to W&B")
+    _each_wandb_run(loggers, tell, _NOT_WRITTEN)
     if pipeline is not None and (svg := timeline_svg(pipeline)) is not None:
         _log_picture(loggers, svg)
 

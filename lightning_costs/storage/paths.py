@@ -74,11 +74,7 @@ class SourcePath:
 
     @classmethod
     def of(cls, path: str | Path) -> SourcePath:
-        """The place of a path or URL.
-
-        Raises:
-            ValueError: For a URL of a kind that fsspec does not know.
-        """
+        """The place of a path or URL."""
         text = str(path)
         if "://" not in text:
             return cls(path=text, url=text)
@@ -119,11 +115,7 @@ class SourcePath:
         return content
 
     def read_at_most(self, most_bytes: int) -> bytes:
-        """All that is in the file.
-
-        Raises:
-            ValueError: For more bytes than that, or for what is no regular file.
-        """
+        """All that is in the file."""
         if not self.remote:
             return read_at_most(Path(self.path), most_bytes)
         check_size(str(self), self.remote.size(self.path) or 0, most_bytes)

@@ -95,12 +95,7 @@ def saved_at(place: SourcePath) -> SourcePath | None:
 
 
 def read_saved(headers: SourcePath, key: object) -> list[tuple[SavedRun, Callable[[], RunRecord]]]:
-    """Saved runs: the identity of each and the function that reads it. An unreadable run does not affect the others.
-
-    Args:
-        headers: Their file of headers.
-        key: The identity of this file.
-    """
+    """Saved runs: what identifies each, and how it is read. One that cannot be read concerns no other."""
     try:
         document = _read_document(headers)
         points = _read_table(headers.beside(POINTS), document)
@@ -121,11 +116,7 @@ class _Document(NamedTuple):
     runs: Mapping[str, Any]
 
     def header(self, run_id: str) -> dict[str, Any]:
-        """The header of a run, checked.
-
-        Raises:
-            ValueError: Says what is wrong with it.
-        """
+        """The header of a run, checked."""
         match self.runs[run_id]:
             case {"points": int(), "header": dict(own), "shared": dict(elsewhere)}:
                 pass

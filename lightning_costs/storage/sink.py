@@ -1,4 +1,4 @@
-"""Sinks: where a run's header and points go besides its folder."""
+"""Sinks: where a run's header and points go. Its folder is one, and W&B, and what a user makes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger("lightning_costs")
 class Sink(Protocol):
     """What a sink has to have. It is called in the training process, on rank 0, between steps: it should return soon.
 
-    If a sink raises, it is not called again and a warning is logged; training continues.
+    A sink that raises is left out from then on, with a warning; training continues.
     """
 
     def open(self, header: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ class MemorySink:
         #: The header, as it was at the last point.
         self.header: dict[str, Any] = {}
         self.points: list[CurvePoint] = []
-        #: The status at the end of the run; None before.
+        #: How the run ended; None while it runs.
         self.status: str | None = None
 
     def open(self, header: Mapping[str, Any]) -> None:
@@ -100,6 +100,10 @@ class Sinks:
     def all(self) -> tuple[Sink, ...]:
         """Those that did not fail."""
         return tuple(self._sinks)
+
+    def add(self, sink: Sink, *, first: bool = False) -> None:
+        """One more, before `open`; it is called after the others, or `first`."""
+        self._sinks.insert(0 if first else len(self._sinks), sink)
 
     def open(self, header: Mapping[str, Any]) -> None:
         """Call `open` of all sinks."""

@@ -78,7 +78,7 @@ def test_the_rounding_of_table_1_is_told_and_nothing_is_overclaimed():
     said = {caution["kind"]: caution for caution in cmp.cautions}
     assert "as printed and can be anything from -1 to -0.8" in said["decided_by_rounding"]["text"]
     assert said["few_runs"]["evidence"]["n"] == 4
-    assert "8.3 % would show one" in said["few_runs"]["text"]
+    assert "8.3 % of unrelated costs would agree or disagree perfectly" in said["few_runs"]["text"]
 
 
 def test_figures_with_all_their_digits_are_decided_by_no_rounding():

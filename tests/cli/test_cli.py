@@ -80,7 +80,10 @@ def test_compare_prints_and_writes_strict_json(
     out = tmp_path / "out.json"
     assert call(monkeypatch, "compare", runs, "--target", "0.75", "--json", out) == 0
     printed = capsys.readouterr().out
-    assert "not reached within" in printed
+    assert printed.startswith("'slow' reached the best val/acc, 0.9.\n")
+    assert "not reached within" not in printed
+    assert call(monkeypatch, "compare", runs, "--target", "0.75", "--all") == 0
+    assert "not reached within" in capsys.readouterr().out
     compared = json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert {run["label"] for run in compared["runs"]} == {"quick", "slow", "broken"}
     (target,) = [t for t in compared["targets"] if t["target"] == 0.75]
@@ -93,7 +96,7 @@ def test_compare_groups_seeds_and_matches_within_a_tolerance(
 ) -> None:
     out = tmp_path / "out.json"
     pattern = "name~(quick|slow|broken)"
-    options = ("--group", pattern, "--tolerance", "0.5", "--json", out)
+    options = ("--group", pattern, "--tolerance", "0.5", "--all", "--json", out)
     assert call(monkeypatch, "compare", runs, "--target", "0.75", *options) == 0
     printed = capsys.readouterr().out
     assert "Medians by group" in printed
@@ -154,6 +157,8 @@ def test_total_counts_failed_runs_too(
     lines = {line.split("  ")[0].strip(): line.split() for line in out.splitlines() if line.strip()}
     assert lines["runs"][1:] == ["1", "2", "3"]
     assert lines["optimizer-step batches"][2:] == ["2", "steps", "22", "steps", "24", "steps"]
+    ranking = out.split("Runs that cost most, by")[1].splitlines()
+    assert {line.split()[0] for line in ranking[2:5]} == {"quick", "slow", "broken"}
 
 
 def test_total_by_group_writes_csv_and_json(
@@ -181,9 +186,9 @@ def test_check_exits_by_what_it_found(
     broken = make_run(tmp_path / "c", "broken", qualities=[0.5], status="failed")
     out = tmp_path / "gate.json"
     assert call(monkeypatch, "check", old, "--baseline", old) == 0
-    assert "no regression" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("no regression\n")
     assert call(monkeypatch, "check", new, "--baseline", old, "--fail", "steps>2%", "--json", out) == 1
-    assert "regression: steps" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("regression: steps\n")
     assert json.loads(out.read_text())["exit_code"] == 1
     assert call(monkeypatch, "check", new, "--baseline", old, "--fail", "steps@0.8>100%") == 0
     assert call(monkeypatch, "check", broken, "--baseline", old) == 2

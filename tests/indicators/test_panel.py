@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import pytest
 from fakes import derived, measured, sample
@@ -164,6 +165,35 @@ def test_a_derived_counter_that_needs_a_missing_one_says_why():
         "co2e_g": "needs energy_j: no meter",
         "trees_calls": "needs co2e_g: needs energy_j: no meter",
     }
+
+
+def test_carbon_and_money_are_the_runs_to_compute_and_no_window_does_it_too():
+    asked = []
+
+    def of(window):
+        asked.append(dict(window))
+        return 0.0
+
+    panel = panel_of(
+        good("energy_j"),
+        derived("node_s", needs=("energy_j",), of=lambda w: w["energy_j"]),
+        derived("co2e_g", needs=("energy_j", "node_s"), of=of, priced=True),
+    )
+    tariff = Tariff()
+    for _ in range(4):
+        assert panel.derive({"energy_j": 3.0}, tariff) == {"energy_j": 3.0, "node_s": 3.0}
+    assert asked == [{"energy_j": 0.0, "node_s": 0.0}], "a tariff is asked once whether it prices the column"
+    panel.derive({"energy_j": None}, Tariff())
+    assert panel.missing["co2e_g"] == "needs node_s: needs energy_j: not every rank was heard"
+
+
+def test_an_indicator_that_needs_carbon_of_a_window_has_it():
+    panel = panel_of(
+        good("energy_j"),
+        derived("co2e_g", needs=("energy_j",), of=lambda w: 2 * w["energy_j"], priced=True),
+        derived("trees_calls", "calls", needs=("co2e_g",), of=lambda w: w["co2e_g"] / 6),
+    )
+    assert panel.derive({"energy_j": 3.0}, Tariff())["trees_calls"] == 1.0
 
 
 def test_paced_readings_are_shared_by_close_train_points_and_lose_no_column_that_needs_them():
@@ -380,3 +410,13 @@ def test_columns_whose_reading_costs_something_are_read_at_a_limited_rate():
     meters = {"gpu_energy_j", "cpu_energy_j", "ram_energy_j", "train_energy_j", "host_rss_bytes", "param_bytes"}
     assert meters <= limited
     assert not limited & {"samples", "flop", "train_s", "total_s", "steps"}
+
+
+def test_a_column_of_the_largest_rank_reads_as_its_sibling_and_travels_between_processes():
+    largest = [i for i in default_indicators() if i.name.startswith("rank_max_")]
+    siblings = {i.name: i for i in default_indicators()}
+    assert [pickle.loads(pickle.dumps(i)).declaration() for i in largest] == [i.declaration() for i in largest]
+    for indicator in largest:
+        assert (indicator.across, indicator.role, indicator.headline) == ("max", "diagnostic", False)
+        sibling = siblings.get(indicator.name.removeprefix("rank_max_"))
+        assert sibling is None or (indicator.unit, indicator.kind) == (sibling.unit, sibling.kind)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_costs import load_runs
 from lightning_costs.integrations.fabric import FabricMonitor, end_runs
-from lightning_costs.integrations.fabric_hooks import callbacks, fabric_setup
+from lightning_costs.integrations.fabric.hooks import callbacks, fabric_setup
 from lightning_costs.probes.energy import meters
 from lightning_costs.run.record import RunRecord
 
@@ -227,7 +227,7 @@ def test_a_fault_of_ours_is_said_once_and_the_script_goes_on(
     batches = iter(script.loader)
     for _ in range(3):
         script.train(next(batches))
-    monkeypatch.setattr("lightning_costs.recording.recorder.Recorder.step", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("lightning_costs.recording.step_hooks.StepHooks.step", lambda *_, **__: 1 / 0)
     for batch in batches:
         script.train(batch)
     assert caplog.text.count("measuring costs failed and stops here") == 1

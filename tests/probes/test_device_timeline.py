@@ -63,7 +63,7 @@ class Loop:
                 if self.told:
                     self.probe.mark_h2d_end()
             self.clock.sleep(batch.python)
-            self.probe.begin(batch.wait)
+            self.probe.begin(batch.wait, batch.after)
             self.clock.sleep(batch.late)
             self.stream.launch(batch.work / 10 if batch.inside else batch.work)
             if batch.inside:
@@ -354,6 +354,8 @@ def _total(found: list[DeviceTime]) -> DeviceTime:
         idle_s=sum(each.idle_s for each in found),
         idle_data_s=sum(each.idle_data_s for each in found),
         h2d_s=sum(each.h2d_s for each in found),
+        hooks_idle_s=sum(each.hooks_idle_s for each in found),
+        steady_hooks_idle_s=sum(each.steady_hooks_idle_s for each in found),
     )
 
 
@@ -385,8 +387,12 @@ def test_every_device_second_of_a_counted_step_is_work_transfer_or_idle_and_only
         idle_s=sum(loop.stream.spent_s(begin, end, "idle") for begin, end in counted),
         idle_data_s=total.idle_data_s,
         h2d_s=sum(loop.stream.spent_s(begin, end, "copy") for begin, end in counted),
+        hooks_idle_s=total.hooks_idle_s,
+        steady_hooks_idle_s=total.steady_hooks_idle_s,
     )
     assert total == expected
+    assert total.steady_hooks_idle_s + total.idle_data_s <= total.idle_s + 1e-9
+    assert total.steady_hooks_idle_s <= total.hooks_idle_s <= sum(batch.after for batch, _ in program) + 1e-9
     assert 0 <= total.idle_data_s <= total.idle_s <= total.timed_s
     assert loop.stream.in_use <= 3, "the ends of the last step, of the last batch, and one not yet judged"
 
@@ -406,3 +412,34 @@ def test_an_overflow_never_makes_a_sum_larger_than_what_happened(program: list[t
     assert 0 <= kept.h2d_s <= all_of_it.h2d_s
     assert sum(kept.step_times_s) == kept.timed_s <= all_of_it.timed_s
     assert small.stream.in_use <= 3
+
+
+def test_hooks_in_which_the_device_works_on_are_no_idle_time():
+    """A progress bar that waits for the device: 40 ms of the host, none of them idle."""
+    loop = Loop()
+    loop.run(*[Batch(work=40 * MS) for _ in range(5)])
+    for _ in range(20):
+        began_s = loop.clock()
+        loop.stream.synchronize()
+        waited_s = loop.clock() - began_s
+        loop.clock.now -= waited_s  # `after` is the host's time in the hook, which `run` lets pass
+        loop.run(Batch(after=waited_s, work=40 * MS))
+    found = loop.collect()
+    assert found.hooks_idle_s == pytest.approx(0.0)
+    assert sum(found.step_times_s) == pytest.approx(40 * MS * len(found.step_times_s), rel=0.05)
+
+
+def test_hooks_in_which_the_device_idles_are_idle_time():
+    loop = Loop()
+    for _ in range(10):
+        loop.run(Batch(after=30 * MS, work=10 * MS))
+    found = loop.collect()
+    assert found.steady_hooks_idle_s == pytest.approx(20 * MS * 9)
+
+
+def test_hooks_beside_an_evaluation_are_not_trainings():
+    loop = Loop()
+    loop.run(Batch(work=40 * MS), Batch(work=40 * MS))
+    loop.probe.interrupted()
+    loop.run(Batch(after=10 * MS, work=40 * MS))
+    assert loop.collect().hooks_idle_s == pytest.approx(10 * MS)

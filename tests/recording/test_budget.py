@@ -8,6 +8,7 @@ from fakes import FakeClock, derived, measured
 
 from lightning_costs import Recorder
 from lightning_costs.indicators import default_indicators
+from lightning_costs.recording.emission import Emission
 from lightning_costs.records.limits import LimitExceeded
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import RankInfo
@@ -69,8 +70,8 @@ def test_meters_that_share_readings_are_asked_near_a_limit(make, clock):
 def test_asking_costs_no_reading_while_the_limit_is_far(make, clock, monkeypatch):
     with make(log_every_n_steps=50) as recorder:
         reads = []
-        read = recorder.read
-        monkeypatch.setattr(Recorder, "read", lambda self: (reads.append(1), read())[1])
+        read = recorder.hooks.points.read
+        monkeypatch.setattr(Emission, "read", lambda self: (reads.append(1), read())[1])
         assert loop(recorder, clock, {"samples": 1e9}, steps=1000, took_s=0.0078125) == (1000, None)
         assert len(reads) <= 20
 
@@ -130,7 +131,7 @@ def test_a_total_that_goes_missing_is_told_once_and_the_loop_goes_on(make, clock
 def test_sums_over_ranks_that_were_not_heard_are_told_before_the_first_step(make):
     places = [RankInfo(rank=0, replica=0), RankInfo(rank=1, replica=1)]
     with make(place=places[0], places=places) as recorder:
-        assert recorder.missing_counters(["samples", "steps"]) == {
+        assert recorder.hooks.points.missing_counters(["samples", "steps"]) == {
             "samples": "only this rank of 2 was heard, and it joins by sum"
         }
         assert recorder.header["missing"] == {}, "foretelling decides nothing"

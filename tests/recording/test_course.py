@@ -12,7 +12,7 @@ from fakes import FakeClock, derived, measured
 
 from lightning_costs import Recorder, load_run
 from lightning_costs.indicators import default_indicators
-from lightning_costs.recording import recorder as module
+from lightning_costs.recording import emission as module
 from lightning_costs.records.samples import RankInfo
 from lightning_costs.records.time_buckets import ACCOUNTS
 
@@ -60,7 +60,7 @@ def test_every_second_of_a_run_is_in_its_account(make, clock):
             clock.sleep(4)
         with recorder.bucket("other"):
             clock.sleep(8)
-        recorder.training_ended()
+        recorder.hooks.run.training_ended()
         clock.sleep(16)
     final = recorder.final
     assert {a: final[f"{a}_s"] for a in ACCOUNTS} == {
@@ -96,7 +96,7 @@ def test_fetching_gives_every_batch_and_an_error_of_the_loader_gets_out(make):
         assert next(fetched) == 1
         with pytest.raises(OSError, match="disk"):
             next(fetched)
-        assert recorder.accounts.current == "train"
+        assert recorder.hooks.steps.accounts.current == "train"
 
 
 def test_only_what_is_not_training_can_be_paused_for(make):
@@ -175,7 +175,7 @@ def test_points_never_go_down(make, clock):
                 clock.sleep(0.5)
             recorder.log_metrics({"acc": 0.5})
     frame = recorder_points(recorder)
-    for name, declared in recorder.declarations.items():
+    for name, declared in recorder.hooks.points.declarations.items():
         if declared.kind == "counter" and frame[name].null_count() == 0:
             assert frame[name].is_sorted(), name
 
@@ -274,9 +274,9 @@ def test_end_returns_the_run_as_its_folder_holds_it(make, clock):
     recorder.begin()
     train(recorder, clock, 3)
     recorder.log_metrics({"acc": 0.75})
-    recorder.training_ended()
+    recorder.hooks.run.training_ended()
     run = recorder.end()
-    assert run.final == {**dict.fromkeys(recorder.declarations), **recorder.final}
+    assert run.final == {**dict.fromkeys(recorder.hooks.points.declarations), **recorder.final}
     assert (run.name, run.header["monitor"], run.header["mode"], run.header["targets"]) == (
         "mine",
         "acc",
@@ -309,12 +309,12 @@ def test_the_folder_is_made_at_the_first_step(make, clock, tmp_path):
 
 def test_training_says_whether_steps_are_welcome(make, clock):
     recorder = make()
-    assert not recorder.training
+    assert not recorder.hooks.run.training
     with recorder:
-        assert recorder.training
+        assert recorder.hooks.run.training
         train(recorder, clock)
-        recorder.training_ended()
-    assert not recorder.training
+        recorder.hooks.run.training_ended()
+    assert not recorder.hooks.run.training
 
 
 # What is refused ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_costs import Recorder
 from lightning_costs.integrations.deepspeed import watch
-from lightning_costs.integrations.deepspeed_hooks import rank_info_from_engine
+from lightning_costs.integrations.deepspeed.hooks import rank_info_from_engine
 from lightning_costs.records.samples import RankInfo
 
 
@@ -249,15 +249,17 @@ def test_places_follow_the_engines_topology(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nodes_and_devices_are_by_default_those_of_the_processes(tmp_path: Path) -> None:
     places = [RankInfo(rank=rank, node=rank // 2, replica=rank) for rank in range(4)]
-    on_cpu = Recorder(save_dir=tmp_path, device="cpu", place=places[0], places=places)._setting
+    on_cpu = Recorder(save_dir=tmp_path, device="cpu", place=places[0], places=places).hooks.run.context
     assert (on_cpu.devices, on_cpu.nodes) == (2, 2)
-    on_cuda = Recorder(save_dir=tmp_path, device="cuda", place=places[0], places=places)._setting
+    on_cuda = Recorder(save_dir=tmp_path, device="cuda", place=places[0], places=places).hooks.run.context
     assert (on_cuda.devices, on_cuda.nodes) == (4, 2)
-    told = Recorder(save_dir=tmp_path, device="cuda", devices=8, nodes=1, place=places[0], places=places)._setting
+    told = Recorder(
+        save_dir=tmp_path, device="cuda", devices=8, nodes=1, place=places[0], places=places
+    ).hooks.run.context
     assert (told.devices, told.nodes) == (8, 1)
 
 
 def test_a_place_that_is_known_late_keeps_the_device(tmp_path: Path) -> None:
     recorder = Recorder(save_dir=tmp_path, place=RankInfo(device="one"))
-    recorder.set_rank_info(RankInfo(rank=0, stage=2))
-    assert recorder._setting.place == RankInfo(rank=0, stage=2, device="one")
+    recorder.hooks.run.set_rank_info(RankInfo(rank=0, stage=2))
+    assert recorder.hooks.run.context.place == RankInfo(rank=0, stage=2, device="one")

@@ -148,7 +148,7 @@ def test_meters_are_not_read_after_the_run(tmp_path, cpu):
     reads = cpu[0].reads
     assert cpu[0].detached == 1
     time.sleep(0.15)
-    with run.accounts.bucket("evaluate"):
+    with run.hooks.steps.accounts.bucket("evaluate"):
         time.sleep(0.15)
     assert cpu[0].reads == reads
 
@@ -159,7 +159,7 @@ def test_meters_are_not_read_after_the_run(tmp_path, cpu):
 def test_each_joule_of_the_meter_is_counted_once_to_the_end(tmp_path, cpu):
     """codecarbon may count the last interval twice, and drops what ran between start() and start_task()."""
     run = recorder(tmp_path, log_every_n_steps=1)
-    run.open()
+    run.hooks.run.open()
     time.sleep(0.12)
     run.begin()
     train(run)
@@ -170,7 +170,7 @@ def test_each_joule_of_the_meter_is_counted_once_to_the_end(tmp_path, cpu):
             time.sleep(0.12)
         run.log_metrics({"val/acc": 0.5})
     train(run)
-    run.training_ended()
+    run.hooks.run.training_ended()
     time.sleep(0.12)
     assert run.end() is not None
     assert run.end() is None

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 
+import attempts
 import pytest
 import torch
 from fakes import FakeClock, measured
@@ -34,42 +35,18 @@ def indicators():
     ]
 
 
-class Attempt:
-    """One process: a clock from zero, and a recorder that may continue a state."""
+class Attempt(attempts.Attempt):
+    """The next one is another process: it does not know of this one."""
 
-    def __init__(self, save_dir, state=None, **options):
-        self.clock = FakeClock()
-        given = {"save_dir": save_dir, "clock": self.clock, "indicators": indicators(), "log_every_n_steps": 1}
-        self.recorder = Recorder(**given | options)
-        if state is not None:
-            self.recorder.load_state_dict(json.loads(json.dumps(state)))
-        self.recorder.begin()
-
-    def train(self, n, took_s=1.0):
-        for _ in range(n):
-            self.clock.sleep(took_s)
-            self.recorder.step(BATCH)
-        return self
-
-    def quality(self, value):
-        self.recorder.log_metrics({"acc": value})
-        return self
-
-    def checkpoint(self):
-        return self.recorder.state_dict()
+    indicators = staticmethod(indicators)
 
     def kill(self):
-        writer = self.recorder._book._writer
-        if writer is not None:
-            writer._folder.abandon()
-            writer._lock.abandon()
-        identity._used_here.clear()  # the next attempt is another process
-        return self
+        identity._used_here.clear()
+        return super().kill()
 
     def end(self, status="finished"):
-        self.recorder.training_ended()
         identity._used_here.clear()
-        return self.recorder.end(status)
+        return super().end(status)
 
 
 def lost_of(run):
@@ -356,7 +333,7 @@ def test_a_folder_that_a_living_writer_holds_is_left_to_it(tmp_path, said, monke
 
 def test_resuming_after_training_began_is_refused(tmp_path):
     attempt = Attempt(tmp_path).train(1)
-    with pytest.raises(ValueError, match=r"resume\(\) after begin\(\)"):
+    with pytest.raises(ValueError, match=r"load_state_dict\(\) after begin\(\)"):
         attempt.recorder.load_state_dict(attempt.checkpoint())
     attempt.end()
 

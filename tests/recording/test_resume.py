@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import attempts
 import pytest
-import torch
+from attempts import BATCH
 from fakes import FakeClock, measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,6 @@ from lightning_costs import Recorder, load_run
 from lightning_costs.storage.run_folder.files import HEADER
 
 pytestmark = pytest.mark.usefixtures("every_point_at_once")
-
-BATCH = torch.zeros(8, 3)
 
 
 def counters():
@@ -30,36 +29,8 @@ def counters():
     ]
 
 
-class Attempt:
-    """One process: a clock from zero, and a recorder that may continue a state."""
-
-    def __init__(self, save_dir, state=None, **options):
-        self.clock = FakeClock()
-        given = {"save_dir": save_dir, "clock": self.clock, "indicators": counters(), "log_every_n_steps": 1}
-        self.recorder = Recorder(**given | options)
-        if state is not None:
-            self.recorder.load_state_dict(json.loads(json.dumps(state)))
-        self.recorder.begin()
-
-    def train(self, n, took_s=1.0):
-        for _ in range(n):
-            self.clock.sleep(took_s)
-            self.recorder.step(BATCH)
-        return self
-
-    def checkpoint(self):
-        return self.recorder.state_dict()
-
-    def kill(self):
-        """The process is gone: nothing more is written."""
-        writer = self.recorder._book._writer
-        writer._folder.abandon()
-        writer._lock.abandon()
-        return self
-
-    def end(self):
-        self.recorder.training_ended()
-        return self.recorder.end()
+class Attempt(attempts.Attempt):
+    indicators = staticmethod(counters)
 
 
 def test_a_state_is_plain_containers(tmp_path):

@@ -18,7 +18,7 @@ from lightning_costs.indicators.compute import CONVENTION
 from lightning_costs.probes import clock
 from lightning_costs.probes.memory import tensors
 from lightning_costs.probes.opcount import counter
-from lightning_costs.recording.recorder import (
+from lightning_costs.recording.emission import (
     FIRST_POINTS,
     MOST_APART_S,
     POINTS_AT_ANY_PACE,
@@ -43,7 +43,8 @@ class Training:
     def __init__(self, tmp_path, net=None, make=torch.optim.SGD, recorded=True, **options):
         self.net = net or network()
         self.optimizer = make(self.net.parameters(), lr=0.1)
-        given = {"save_dir": tmp_path, "clock": FakeClock(), "indicators": plain(), "log_every_n_steps": 5}
+        self.clock = FakeClock()
+        given = {"save_dir": tmp_path, "clock": self.clock, "indicators": plain(), "log_every_n_steps": 5}
         self.recorder = (
             Recorder(**given | {"module": self.net, "optimizers": [self.optimizer]} | options) if recorded else None
         )
@@ -52,7 +53,7 @@ class Training:
         self.optimizer.zero_grad()
         F.cross_entropy(self.net(x), y).backward()
         if self.recorder is not None:
-            self.recorder.sample_memory()
+            self.recorder.hooks.steps.sample_memory()
         self.optimizer.step()
 
     def step(self, size=8):
@@ -245,7 +246,7 @@ def test_sparse_gradients_do_not_stop_the_training(tmp_path):
             with recorder.train_batch(batch):
                 optimizer.zero_grad()
                 net(batch).sum().backward()
-                recorder.sample_memory()
+                recorder.hooks.steps.sample_memory()
                 optimizer.step()
             recorder.step(batch)
     assert recorder.final["steps"] == 3.0
@@ -271,7 +272,7 @@ def test_a_run_is_priced_by_its_tariff_and_can_be_priced_again(tmp_path):
     training = Training(tmp_path, indicators=None, tariff=tariff, log_every_n_steps=1)
     with training.recorder as recorder:
         for _ in range(8):
-            training.recorder._clock.sleep(0.25)
+            training.clock.sleep(0.25)
             training.step()
     final = recorder.final
     assert final["energy_j"] > 0

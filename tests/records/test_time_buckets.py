@@ -36,7 +36,24 @@ def test_the_top_of_the_stack_gets_the_time():
         **{"setup": 1.0, "train": 34.0, "evaluate": 20.0, "checkpoint": 8.0, "other": 0.0},
         "data_wait": 0.0,
         "h2d": 0.0,
+        "hooks": 0.0,
     }
+
+
+def test_hooks_in_the_training_loop_of_an_asynchronous_device_are_training_until_it_says_otherwise():
+    clock, accounts = fresh()
+    accounts.reset_to("train")
+    accounts.asynchronous = True
+    hook = accounts.wrap(lambda: clock.sleep(4), "other", "Bar")
+    hook()
+    with accounts.bucket("other"):
+        clock.sleep(2)
+    with accounts.bucket("evaluate"):
+        hook()
+    spent = accounts.read()
+    assert (spent["hooks"], spent["other"], spent["evaluate"], accounts.hooks_s()) == (6.0, 4.0, 0.0, 6.0)
+    assert accounts.train_s() == 6.0
+    assert accounts.seconds_by_source == {("other", "Bar"): 8.0}
 
 
 def test_waiting_for_data_is_shown_apart_and_is_training():

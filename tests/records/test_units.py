@@ -69,7 +69,9 @@ def test_a_name_that_does_not_end_in_its_unit_is_refused(name, unit):
 
 @pytest.mark.parametrize("unit", ["", "ms", "mj", "kwh", "seconds", "percent", "s_per_s", "J"])
 def test_an_unknown_unit_is_refused_and_the_known_ones_are_listed(unit):
-    with pytest.raises(TypeError, match=rf"indicator 'a_{unit}' has unit '{unit}'; expected one of s, j, w, bytes,"):
+    with pytest.raises(
+        TypeError, match=rf"indicator 'a_{unit}' has unit '{unit}'; expected one of s, j, w, hz, bytes,"
+    ):
         validate_column_name(f"a_{unit}", unit)
 
 
@@ -107,6 +109,7 @@ ZERO = {
     "s": "0 s",
     "j": "0 J",
     "w": "0 W",
+    "hz": "0 Hz",
     "bytes": "0 B",
     "flop": "0 FLOP",
     "mac": "0 MAC",
@@ -125,7 +128,7 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
 @pytest.mark.parametrize(
     ("amount", "unit", "text"),
     [
-        (0.0000005, "s", "0.5 us"),
+        (0.0000005, "s", "0.5 µs"),
         (0.00125, "s", "1.25 ms"),
         (0.9996, "s", "1 s"),
         (1.0, "s", "1 s"),
@@ -151,7 +154,7 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
         (250.0, "w", "250 W"),
         (6.2e6, "w", "6.20 MW"),
         (0.0421, "usd", "$0.0421"),
-        (1234.0, "usd", "$1234"),
+        (1234.0, "usd", "$1,234"),
         (0.01, "usd_per_s", "$0.0100/s"),
         (0.25, "fraction", "25 %"),
         (0.123, "fraction", "12.3 %"),
@@ -160,10 +163,10 @@ def test_zero_is_zero_of_the_base_unit(unit, zero):
         (1.5e12, "mac", "1.50 TMAC"),
         (1500.0, "g", "1.50 kg"),
         (67128463, "samples", "67.1 M samples"),
-        (99_999, "steps", "99999 steps"),
+        (99_999, "steps", "99,999 steps"),
         (7, "epochs", "7 epochs"),
         (1.5, "epochs", "1.50 epochs"),
-        (1234.5, "samples_per_s", "1234 samples/s"),
+        (1234.5, "samples_per_s", "1,234 samples/s"),
     ],
 )
 def test_an_amount_is_written_in_the_unit_a_person_would_choose(amount, unit, text):
@@ -188,7 +191,11 @@ def test_one_of_a_thing_is_singular(unit):
 SCALES = {
     **dict(zip(("B", "KiB", "MiB", "GiB", "TiB", "PiB"), (1024.0**n for n in range(6)), strict=True)),
     **{"J": 1.0, "kJ": 1e3, "kWh": 3.6e6, "%": 0.01, "": 1.0},
-    **{f"{p}{w}": 1e3**n for w in ("FLOP", "MAC", "W", "g") for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))},
+    **{
+        f"{p}{w}": 1e3**n
+        for w in ("FLOP", "MAC", "W", "Hz", "g")
+        for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))
+    },
     **{p: 1e3**n for n, p in enumerate(("", "k", "M", "G", "T")) if p},
     **dict.fromkeys(COUNTS, 1.0),
     **dict.fromkeys(SINGULAR.values(), 1.0),
@@ -196,9 +203,9 @@ SCALES = {
 
 
 def parsed(text: str) -> float:
-    found = re.fullmatch(r"\$?(-?[\d.]+(?:e[+-]\d+)?) ?([A-Za-z%]*)(?: \w+)?", text)
+    found = re.fullmatch(r"\$?(-?[\d.,]+(?:e[+-]\d+)?) ?([A-Za-z%]*)(?: \w+)?", text)
     assert found, text
-    return float(found[1]) * SCALES[found[2]]
+    return float(found[1].replace(",", "")) * SCALES[found[2]]
 
 
 @given(

@@ -8,7 +8,8 @@ from synthetic import make_run, zoo
 
 from lightning_costs import compare
 from lightning_costs.report.charts.data import MOST, chart_data, downsample_evaluations
-from lightning_costs.report.charts.quality import chart, cycle
+from lightning_costs.report.charts.look import cycle
+from lightning_costs.report.charts.quality import chart
 
 HOSTILE = "a['b'].c\"]\\<script>\n'"
 
@@ -33,7 +34,7 @@ def fields(spec):
 def test_a_chart_reads_no_field_that_a_user_named():
     run = make_run(HOSTILE, monitor=HOSTILE)
     spec = compare([run]).chart("energy_j").to_dict()
-    assert fields(spec) <= {"run", "r", "s", "m", "q", "c0", "c1", "x_text", "y_text"}
+    assert fields(spec) <= {"run", "who", "r", "s", "m", "q", "c0", "c1", "x_text", "y_text"}
 
 
 def test_costs_are_on_a_logarithmic_axis_unless_asked_otherwise():

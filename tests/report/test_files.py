@@ -27,15 +27,17 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_every_chart_is_written_as_png_svg_and_pdf(tmp_path):
+def test_every_chart_is_written_in_the_formats_that_are_asked_for_with_a_line_on_each(tmp_path):
     costs = {"flop": [1e12, 2e12], "train_s": [1.0, 2.0]}
     cmp = compare([make_run(f"run {i}", quality=[0.5, 0.6 + i / 10], costs=costs) for i in range(2)])
-    written = cmp.to_figures(tmp_path / "new" / "figures")
+    *written, about = cmp.to_figures(tmp_path / "new" / "figures", formats=["png", "svg", "pdf"])
     stems = {path.stem for path in written}
+    assert about.name == "README.txt"
+    assert {line.split(":")[0] for line in about.read_text(encoding="utf-8").splitlines()} == stems
     assert stems == {"ranks", "ranks-to-target-1", "rank-correlation", "time"} | {
         f"{what}-{name}" for what in ("quality-against", "front", "targets") for name in costs
     }
-    assert len(written) == 3 * len(stems) == len(list((tmp_path / "new" / "figures").iterdir()))
+    assert len(written) == 3 * len(stems) == len(list((tmp_path / "new" / "figures").iterdir())) - 1
     for stem in stems:
         start = {
             suffix: (tmp_path / "new" / "figures" / f"{stem}.{suffix}").read_bytes()[:5]

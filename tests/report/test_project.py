@@ -9,11 +9,12 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import make_run
+from synthetic import declaration, make_run
 
 from lightning_costs import Tariff
 from lightning_costs.report.tables.csv_safety import as_csv, safe_cell
-from lightning_costs.report.terminal.project_total import project_csv, project_rows, project_total
+from lightning_costs.report.terminal.costliest import costliest_runs
+from lightning_costs.report.terminal.project_total import modelled_note, project_csv, project_rows, project_total
 from lightning_costs.run.record import RunRecord
 
 
@@ -121,3 +122,25 @@ def test_an_amount_below_zero_is_unknown_and_takes_nothing_off_a_sum() -> None:
     odd = make_run("odd", costs={"energy_j": [-1.0, -1.0]})
     (total,) = [one for one in project_total([*runs()[:2], odd]).sums if (one.part, one.column) == ("all", "energy_j")]
     assert (total.amount, total.unknown_runs) == (10.8e6, 1)
+
+
+def test_the_runs_that_cost_most_come_with_their_share_and_with_what_is_unlike_most_runs():
+    runs = [
+        make_run(f"run-{lr}", costs={"energy_j": [1.0, amount]}, hyperparameters={"lr": lr, "depth": 2}, run_id=str(lr))
+        for lr, amount in ((1, 1.0), (2, 6.0), (3, 1.0), (3, 2.0))
+    ]
+    first, second = costliest_runs(runs, most=2)
+    assert (first.label, first.share, first.differs) == ("run-2", 0.6, {"hyperparameters.lr": 2})
+    assert (second.share, second.differs) == (0.2, {})
+    assert costliest_runs(runs, column="nothing") == []
+
+
+def test_a_sum_that_is_partly_modelled_says_its_share():
+    parts = {name: declaration(name, "j", "counter", "energy") for name in ("gpu_energy_j", "ram_energy_j")}
+    costs = {"energy_j": [4.0], "gpu_energy_j": [3.0], "ram_energy_j": [1.0]}
+    how = {"gpu_energy_j": "counter", "ram_energy_j": "constant: 20 W"}
+    total = project_total([make_run("a", quality=[0.5], costs=costs, declared=parts, methods=how)])
+    shares = {one.column: one.modelled_share for one in total.sums if one.part == "all"}
+    assert shares == {"energy_j": 0.25, "gpu_energy_j": None, "ram_energy_j": 1.0}
+    assert ["energy j", "≈ 4 J"] in project_rows(total)
+    assert modelled_note(total).endswith("energy j 25 % and ram energy j 100 %")

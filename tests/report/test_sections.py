@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 
+import polars
 import pytest
-from pages import HOSTILE, hovered, lines, opened
-from synthetic import declaration, make_run, zoo
+from pages import HOSTILE, hovered, lines, opened, whole
+from synthetic import make_run, zoo
 
 from lightning_costs import compare
+from lightning_costs.report.charts.answer import differing_costs
+from lightning_costs.report.charts.ranks import ranking_bases
 from lightning_costs.report.tables.run_table import run_columns, runs_csv
 
 pytestmark = pytest.mark.browser
 
 DRAWN = """() => [...document.querySelectorAll('.chart[data-plot]')]
     .every((one) => one.clientWidth === 0 || one.dataset.drawn)"""
-BYTES = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes")
-SECONDS = ("evaluate_s", "setup_s", "step_p50_s", "step_p95_s", "step_max_s", "idle_s", "idle_data_s")
-
-
-def whole(count=4, points=16):
-    """A zoo whose runs also say what their time, memory and energy are made of."""
-    extra = {name: declaration(name, "bytes", "gauge", "memory") for name in BYTES}
-    extra |= {name: declaration(name, "s", "gauge" if "step" in name else "counter", "time") for name in SECONDS}
-    extra |= {name: declaration(name, "j", "counter", "energy") for name in ("gpu_energy_j", "cpu_energy_j")}
-    found = []
-    for number, run in enumerate(zoo(count, points)):
-        run.header["indicators"].update(extra)
-        total, energy = run.points["total_s"], run.points["energy_j"]
-        columns = {name: total * 0 + (index + 1) * 1e9 * (number + 1) for index, name in enumerate(BYTES)}
-        columns |= {
-            "evaluate_s": total * 0.05,
-            "setup_s": total * 0 + 41.0,
-            "idle_s": total * 0.1,
-            "idle_data_s": total * 0.04,
-        }
-        columns |= {"step_p50_s": total * 0 + 0.1, "step_p95_s": total * 0 + 0.12, "step_max_s": total * 0 + 0.5}
-        columns |= {"gpu_energy_j": energy * 0.7, "cpu_energy_j": energy * 0.3}
-        found.append(type(run)(header=run.header, points=run.points.with_columns(**columns)))
-    return found
 
 
 @pytest.fixture(scope="module")
 def compared():
-    return compare(whole(), group=r"name~^(\w+)")
+    return compare(whole(), group="none")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +48,12 @@ WIDEST = """() => {
 }"""
 
 
+def reveal(tab, *names):
+    """Open sections that are a click away."""
+    for name in names:
+        tab.evaluate(f"document.getElementById('{name}').open = true")
+
+
 def marks(tab, chart, kind):
     """How many marks each layer of this kind has in a chart."""
     return tab.evaluate(
@@ -83,7 +67,7 @@ def test_every_chart_of_the_page_is_drawn_and_nothing_complains(browser, written
         unfold(tab)
         plots = tab.evaluate("[...document.querySelectorAll('.chart[data-plot]')].filter((one) => one.clientWidth)"
                              ".map((one) => [one.dataset.plot, Boolean(one.querySelector('svg'))])")  # fmt: skip
-        assert {plot for plot, _ in plots} == {"curve", "front", "sweep", "bump", "parts"}
+        assert {plot for plot, _ in plots} == {"quality", "curve", "front", "sweep", "bump", "parts"}
         assert all(drawn for _, drawn in plots)
         shown = tab.evaluate("[...document.querySelectorAll('[data-theme]')].map((one) => one.dataset.theme)")
         assert set(shown) == set(compared.breakdowns)
@@ -107,7 +91,7 @@ def test_any_indicator_can_be_plotted_against_any_other(browser, written):
 
 def test_a_front_fills_the_marks_of_those_on_it(browser, written, compared):
     with opened(browser, written) as tab:
-        chart = "#fronts .chart[data-chart=flop]"
+        chart = "#cost-flop [data-plot=front]"
         tab.locator(chart).scroll_into_view_if_needed()
         tab.wait_for_selector(f"{chart}[data-drawn]")
         on = len(compared.fronts["flop"])
@@ -117,6 +101,7 @@ def test_a_front_fills_the_marks_of_those_on_it(browser, written, compared):
 
 def test_the_cost_of_every_target_is_drawn_by_the_chosen_cost_and_whose_is_least(browser, written, compared):
     with opened(browser, written) as tab:
+        reveal(tab, "targets")
         tab.select_option("#sweep-choice", "flop")
         tab.wait_for_selector("#sweep-chart[data-drawn='flop log']")
         assert marks(tab, "#sweep-chart", "mark-line") == [1, 1, 1, 1]
@@ -135,18 +120,28 @@ def test_the_cost_of_every_target_is_drawn_by_the_chosen_cost_and_whose_is_least
         assert " and ".join(who) in text
 
 
-def test_ranks_are_drawn_by_the_amount_at_the_end_or_by_the_cost_of_a_target(browser, written):
+def caption(compared, basis):
+    return f"Ranks by {ranking_bases(compared)[basis]}, 1 is the least; – without one."
+
+
+def test_ranks_and_their_table_are_by_the_amount_at_the_end_or_by_the_cost_of_a_target(browser, written, compared):
     with opened(browser, written) as tab:
+        reveal(tab, "ranks")
         tab.locator("#bump-chart").scroll_into_view_if_needed()
         tab.wait_for_selector("#bump-chart[data-drawn=end]")
         at_end = tab.inner_html("#bump-chart .mark-symbol")
+        assert tab.locator("[data-basis-of=bump-choice]:not([hidden]) caption").text_content() == caption(
+            compared, "end"
+        )
         tab.select_option("#bump-choice", "1")
         tab.wait_for_selector("#bump-chart[data-drawn='1']")
+        assert tab.locator("[data-basis-of=bump-choice]:not([hidden]) caption").text_content() == caption(compared, "1")
         assert tab.inner_html("#bump-chart .mark-symbol") != at_end
 
 
 def test_runs_are_hidden_and_shown_in_every_chart_at_once(browser, written):
     with opened(browser, written) as tab:
+        reveal(tab, "ranks")
         tab.locator("#bump-chart").scroll_into_view_if_needed()
         tab.wait_for_selector("#bump-chart[data-drawn=end]")
         tab.click("[data-runs=none]")
@@ -169,12 +164,14 @@ def column(tab, number):
 
 def test_the_table_of_runs_is_sorted_by_any_heading_what_is_missing_last(browser, tmp_path):
     runs = whole(5)
+    energy = ("energy_j", "gpu_energy_j", "cpu_energy_j")
     runs[2] = type(runs[2])(
         header=runs[2].header,
-        points=runs[2].points.with_columns(energy_j=runs[2].points["energy_j"] * math.nan).fill_nan(None),
+        points=runs[2].points.with_columns(polars.lit(None, polars.Float64).alias(name) for name in energy),
     )
     cmp = compare(runs)
-    names = ["label", "quality", *(one.name for one in run_columns(cmp))]
+    costs = [cost["column"] for cost in differing_costs(cmp)]
+    names = ["label", "quality", *(one.name for one in run_columns(cmp, costs))]
     with opened(browser, cmp.to_html(tmp_path / "page.html")) as tab:
         qualities = column(tab, 1)
         assert qualities == sorted(qualities, reverse=True)
@@ -261,8 +258,7 @@ def test_on_paper_controls_are_gone_and_the_charts_are_there(browser, written):
     with opened(browser, written) as tab:
         tab.wait_for_function(DRAWN, timeout=240_000)  # also those far below, while nobody scrolled
         tab.emulate_media(media="print")
-        for selector in (".controls", "nav"):
-            assert tab.locator(selector).first.is_hidden()
+        assert tab.locator(".controls").first.is_hidden()
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert tab.locator("#main-chart svg").is_visible()
         assert tab.evaluate(
@@ -297,7 +293,7 @@ def test_of_very_many_runs_some_are_drawn_and_all_are_there(browser, tmp_path):
         assert len(lines(tab)) == 24
         assert "24 of 60 runs are drawn" in tab.inner_text(".thinned")
         assert tab.locator("#runs tbody tr").count() == 60
-        chart = "#fronts .chart[data-chart=energy_j]"
+        chart = "#cost-energy_j [data-plot=front]"
         tab.locator(chart).scroll_into_view_if_needed()
         tab.wait_for_selector(f"{chart}[data-drawn]")
         others, off, on = marks(tab, chart, "mark-symbol")

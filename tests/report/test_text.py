@@ -6,6 +6,7 @@ from synthetic import make_run, zoo
 from lightning_costs import compare
 from lightning_costs.records.formatting import choose_unit
 from lightning_costs.report.tables.tables import rank_matrix, target_tables
+from lightning_costs.report.terminal.answer import answer_text
 from lightning_costs.report.terminal.comparison import comparison_text, fit_to_width
 
 
@@ -101,8 +102,8 @@ def test_of_many_runs_those_that_stand_out_are_shown_and_the_others_counted() ->
         for i in range(50)
     ]
     found = compare(runs)
-    text = comparison_text(found)
-    assert "Of 50 runs, 12 are shown" in text
+    assert "runs, 12 are shown" not in comparison_text(found)
+    assert "… 34 more runs: --all or --json has them." in answer_text(found)
     shown = fit_to_width(found)
     assert len(shown.runs) == 12
     assert set(found.best) <= set(shown.labels)

@@ -10,6 +10,7 @@ from lightning_models import classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor, MemorySink, Recorder, Sink, load_run
 from lightning_costs.records.samples import RankInfo
+from lightning_costs.storage.run_folder.writer import RunFolderSink
 
 
 def trained(folder: Path, *sinks: Any, steps: int = 3, **options: Any) -> Recorder:
@@ -42,7 +43,7 @@ def test_the_sink_of_a_fit_sees_its_points_as_they_are_made(tmp_path: Path) -> N
     assert monitor.run is not None
     assert sink.samples == monitor.run.points["samples"].to_list()
     assert sink.qualities == 2
-    assert copy.deepcopy(monitor)._sinks[0] is not sink
+    assert copy.deepcopy(monitor)._options.sinks[0] is not sink
 
 
 class MemorySinkOfOurs:
@@ -79,6 +80,22 @@ def test_a_sink_that_raises_is_left_out_and_said_once(
     assert (len(whole.points), whole.status) == (5, "finished")
     assert recorder.path is not None
     assert load_run(recorder.path).header["status"] == "finished"
+
+
+def test_the_folder_is_a_sink_the_first_and_one_that_fails_is_no_longer_among_them(tmp_path: Path) -> None:
+    whole, broken = MemorySink(), MemorySink()
+    broken.point = lambda *_: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+    recorder = Recorder(save_dir=tmp_path, sinks=[broken, whole], device="cpu")
+    assert recorder.sinks == (broken, whole)
+    with recorder:
+        recorder.step(torch.ones(4, 2))
+        folder, *others = recorder.sinks
+        assert isinstance(folder, RunFolderSink)
+        assert (folder.path, others) == (recorder.path, [broken, whole])
+        recorder.log_metrics({"acc": 0.5})
+    assert recorder.sinks == (folder, whole)
+    assert folder.run is not None
+    assert folder.run.points["step"].to_list() == [point.step for point in whole.points]
 
 
 def test_a_run_that_fails_says_so_and_one_that_goes_on_begins_anew(tmp_path: Path) -> None:

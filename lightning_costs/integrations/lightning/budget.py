@@ -22,10 +22,13 @@ _log = logging.getLogger("lightning_costs")
 
 
 class MeasuredFit(Protocol):
-    """The fit that is measured; `lightning_costs.integrations.lightning.callback` shows it."""
+    """The fit that is measured; `lightning_costs.integrations.lightning.fit_points` shows it."""
 
     recorder: Recorder
-    broken: bool
+
+    @property
+    def broken(self) -> bool:
+        """Whether measuring has stopped."""
 
     @property
     def step(self) -> int:
@@ -202,8 +205,12 @@ class CostBudget(Callback):
             decided = self._decide(evaluated=evaluated)
         else:
             decided = None
-            if self._watched is not None and not self._watched.broken and not self._watched.recorder.totals_are_current:
-                self._watched.recorder.read()  # rank 0 has to know what this rank spent
+            if (
+                self._watched is not None
+                and not self._watched.broken
+                and not self._watched.recorder.hooks.points.totals_are_current
+            ):
+                self._watched.recorder.hooks.points.read()  # rank 0 has to know what this rank spent
         self._left, stop = trainer.strategy.broadcast(decided)
         if trainer.world_size > 1:
             self._until_s = math.inf  # a moment that one rank alone knows of
@@ -243,9 +250,9 @@ class CostBudget(Callback):
             return "CostBudget needs a CostMonitor, whose totals it limits: add one to the Trainer's callbacks"
         recorder = self._watched.recorder
         try:
-            validate_limit_columns(list(self.limits), recorder.declarations)
+            validate_limit_columns(list(self.limits), recorder.hooks.points.declarations)
             recorder.add_metadata({"budget": {"limits": self.limits}})
-            return recorder.unenforceable_limits(self.limits)
+            return recorder.hooks.points.unenforceable_limits(self.limits)
         except ValueError as error:
             return str(error)
         except Exception:  # noqa: BLE001 - the others wait in the broadcast
@@ -268,14 +275,14 @@ class CostBudget(Callback):
         recorder, budget, steps = watched.recorder, self._budget, self._steps
         totals = recorder.totals
         if (
-            evaluated or not recorder.totals_are_current or (steps and budget.near_limit(totals))
+            evaluated or not recorder.hooks.points.totals_are_current or (steps and budget.near_limit(totals))
         ):  # a train point asks not every meter
-            totals = recorder.read()
-        most = recorder.steps_to_point(watched.step + 1)
+            totals = recorder.hooks.points.read()
+        most = recorder.hooks.points.steps_to_point(watched.step + 1)
         passed = budget.update(steps, now_s(), totals, most_steps=most)
         self._until_s = budget.next_s
         if lost := budget.newly_unenforceable(totals):
-            _log.error("%s; training goes on", recorder.unenforceable_limits(lost))
+            _log.error("%s; training goes on", recorder.hooks.points.unenforceable_limits(lost))
         if passed is not None:
             self._say_it_stops(watched, passed)
             return math.inf, True
@@ -285,14 +292,14 @@ class CostBudget(Callback):
     def _say_it_stops(self, watched: MeasuredFit, passed: LimitExceeded) -> None:
         about = {"by": "CostBudget", "step": watched.step, **asdict(passed)}
         watched.recorder.add_metadata({"stopped": about})
-        unit = watched.recorder.declarations[passed.column].unit
+        unit = watched.recorder.hooks.points.declarations[passed.column].unit
         when = f"at step {watched.step}" if self._steps else "before this attempt"
         limit, amount = format_amount(passed.limit, unit), format_amount(passed.amount, unit)
         _log.warning("the budget of %s (%s) is used up: %s %s; training stops", limit, passed.column, amount, when)
 
     def _say_what_is_ahead(self, watched: MeasuredFit, totals: Mapping[str, Amount]) -> None:
         """Each once: that most of a limit is used, and that the plan of the training is beyond it."""
-        declared = watched.recorder.declarations
+        declared = watched.recorder.hooks.points.declarations
         for used, left in self._budget.limits_nearly_reached(totals, self._warn_at):
             limit, share = (
                 format_amount(used.limit, declared[used.column].unit),

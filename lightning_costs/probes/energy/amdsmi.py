@@ -36,11 +36,7 @@ class AmdEnergy:
 
     @classmethod
     def attach(cls, device: torch.device) -> Self:
-        """A meter of a device, found by its PCI address: ROCm and amdsmi spell UUIDs differently.
-
-        Raises:
-            Missing: Where amdsmi is not there, does not answer, or does not know the device.
-        """
+        """A meter of a device, found by its PCI address: ROCm and amdsmi spell UUIDs differently."""
         import torch
 
         with silence_codecarbon():
@@ -79,11 +75,7 @@ class AmdEnergy:
         return float(counter_mj)
 
     def joules(self) -> float:
-        """Energy since the last call, in joules.
-
-        Raises:
-            Missing: Where the accumulator cannot be read, or was reset.
-        """
+        """Energy since the last call, in joules."""
         now_s = time.perf_counter()
         elapsed_s, self._read_s = now_s - self._read_s, now_s
         before_mj, self._counter_mj = self._counter_mj, self._read_mj()

@@ -21,10 +21,6 @@ def job_root(environ: Mapping[str, str] = os.environ, processes: int = 1) -> int
     """Process id at the root of the job's processes on this node.
 
     Lightning starts the other ranks of a node below the first one; torchrun, srun and mpirun below themselves.
-
-    Args:
-        environ: Environment variables.
-        processes: Of the job on this node.
     """
     siblings = processes > 1 and any(name in environ for name in _SIBLINGS)
     return os.getppid() if siblings else os.getpid()

@@ -57,9 +57,6 @@ def whole_gpu(nvml: Any, handle: Any) -> tuple[Any, bool]:
 
     NVML meters whole GPUs. What a slice draws cannot be told from its neighbours', so that a slice has energy only
     where it is the only one.
-
-    Raises:
-        Missing: Where other slices share the GPU, or NVML does not say.
     """
     try:
         if nvml.nvmlDeviceIsMigDeviceHandle(handle):

@@ -31,9 +31,6 @@ def _thermal_design() -> tuple[str, float]:
 
     Its constructor takes 1.5 s: a second for the name (see `cpu_name`), the rest for pandas, which reads the table. Its
     rules for matching names take anything that has a column `Name`.
-
-    Raises:
-        ValueError: If nobody knows the CPU's name, or codecarbon's table has no number for it.
     """
     from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP
     from codecarbon.core.util import count_cpus, detect_cpu_model
@@ -131,11 +128,7 @@ class RamConstant:
 
 
 def cpu_meter() -> RaplEnergy | CpuModel:
-    """A meter of this node's CPUs.
-
-    Raises:
-        Missing: Where codecarbon cannot model this machine.
-    """
+    """A meter of this node's CPUs."""
     if (counter := rapl.packages()) is not None:
         return counter
     try:
@@ -150,11 +143,7 @@ def cpu_meter() -> RaplEnergy | CpuModel:
 
 
 def ram_meter() -> RaplEnergy | RamConstant:
-    """A meter of this node's memory.
-
-    Raises:
-        Missing: Where codecarbon cannot model this machine.
-    """
+    """A meter of this node's memory."""
     if (counter := rapl.memory()) is not None:
         return counter
     try:

@@ -184,11 +184,7 @@ class EnergyMeters:
         return component in self._meters
 
     def method(self, component: str) -> str:
-        """How a component is got, in words.
-
-        Raises:
-            Missing: Where it is not.
-        """
+        """How a component is got, in words."""
         meter = self._meters[component]
         if isinstance(meter, Missing):
             raise meter
@@ -205,11 +201,7 @@ class EnergyMeters:
         return ", ".join(f"{name.upper()} {meter.metering().method}" for name, meter in found.items())
 
     def total_j(self, component: str, sample: StepSample) -> float:
-        """Energy of a component up to the window's end, in joules.
-
-        Raises:
-            Missing: Where it cannot be read, or could not at some time.
-        """
+        """Energy of a component up to the window's end, in joules."""
         self._read_for(sample)
         meter = self._meters[component]
         if isinstance(meter, Missing):
@@ -217,11 +209,7 @@ class EnergyMeters:
         return self._joules[component]
 
     def bucket_j(self, account: str, sample: StepSample) -> float:
-        """Energy of all components that this rank reads in an account, up to the window's end, in joules.
-
-        Raises:
-            Missing: Where one of them, or the accounts, are not known.
-        """
+        """Energy of all components that this rank reads in an account, up to the window's end, in joules."""
         self._read_for(sample)
         if self._lacks_accounts is not None:
             raise self._lacks_accounts
@@ -280,11 +268,7 @@ class EnergyMeters:
         self._lacks_accounts = self._why_no_accounts()
 
     def metadata(self, *, final: bool = False) -> dict[str, Any]:
-        """How this rank's energy was got, for the header: by component, and by account.
-
-        Args:
-            final: Whether the run ends: what is costly to look up is looked up.
-        """
+        """How this rank's energy was got, for the header: by component, and by account."""
         told: dict[str, Any] = {}
         for component in COMPONENTS:
             meter = self._meters.get(component)

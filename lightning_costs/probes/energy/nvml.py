@@ -128,9 +128,6 @@ class GpuEnergy:
         """A meter of a CUDA device.
 
         torch is asked for the device's UUID: it knows what CUDA_VISIBLE_DEVICES left visible, however it was spelled.
-
-        Raises:
-            Missing: Where NVML does not answer or does not know the device's UUID.
         """
         import pynvml
         import torch
@@ -208,11 +205,7 @@ class GpuEnergy:
         return LAG_S * self._peak_w, f"the highest mean power between readings ({self._peak_w:.3g} W)"
 
     def joules(self) -> float:
-        """Energy since the last call (or since the meter was made), in joules.
-
-        Raises:
-            Missing: Where the device is lost, or its counter was reset and nothing tells what that hid.
-        """
+        """Energy since the last call (or since the meter was made), in joules."""
         now_s = time.perf_counter()
         elapsed_s, self._read_s = now_s - self._read_s, now_s
         try:

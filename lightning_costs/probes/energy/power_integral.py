@@ -33,12 +33,8 @@ class PowerIntegrator:
         self.joules = 0.0
         #: Seconds across gaps.
         self.unseen_s = 0.0
-        self._error_j: float | None = 0.0
-
-    @property
-    def error_j(self) -> float | None:
-        """Most that `joules` can be off; None after a gap where the device does not say its limit."""
-        return self._error_j
+        #: Most that `joules` can be off; None after a gap where the device does not say its limit.
+        self.error_j: float | None = 0.0
 
     @property
     def at_s(self) -> float | None:
@@ -67,5 +63,5 @@ class PowerIntegrator:
         else:
             self.unseen_s += took_s
             error_w = None if self._limit_w is None else max(mean_w, self._limit_w - mean_w)
-        if self._error_j is not None:
-            self._error_j = None if error_w is None else self._error_j + error_w * took_s
+        if self.error_j is not None:
+            self.error_j = None if error_w is None else self.error_j + error_w * took_s

@@ -56,11 +56,7 @@ class RaplEnergy:
         self.method = f"counter: RAPL, {covers}, every process on this node"
 
     def joules(self) -> float:
-        """Energy since the last call, in joules.
-
-        Raises:
-            Missing: Where so much time has passed that a counter may have wrapped more than once, or cannot be read.
-        """
+        """Energy since the last call, in joules."""
         now_s = time.perf_counter()
         elapsed_s, self._read_s = now_s - self._read_s, now_s
         longest_s = min(zone.range_uj for zone in self._zones) / 1e6 / _MOST_W

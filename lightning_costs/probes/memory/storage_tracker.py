@@ -82,10 +82,6 @@ class StorageTracker:
         #: Where in `_events` a phase begins, or recomputation inside one ends.
         self._turns: list[tuple[int, Phase]] = []
 
-    def number(self, storage: torch.UntypedStorage) -> int | None:
-        """The number of a storage that is followed."""
-        return self._numbers.get(storage._cdata)
-
     def track(self, kind: Kind, tensors: Iterable[torch.Tensor]) -> None:
         """These tensors are of a kind. Storages not met before were there before the step."""
         for storage in storages(tensors):
@@ -94,13 +90,7 @@ class StorageTracker:
                 self._storages[number].kind = kind
 
     def on_op(self, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], *, activation: bool) -> None:
-        """An operator ran.
-
-        Args:
-            inputs: What it was given: a storage not met before was there before the step.
-            outputs: What it made.
-            activation: Whether it belongs to a forward pass.
-        """
+        """An operator ran: a storage among its inputs that was not met before was there before the step."""
         for storage in storages(inputs):
             self._follow(storage, "other", early=True)
         for storage in storages(outputs):
@@ -133,11 +123,7 @@ class StorageTracker:
             self._events.append((number, -1))
 
     def close(self) -> StepMemory:
-        """The step is over: nothing is followed any more.
-
-        Returns:
-            What was held, replayed from the beginning of the step.
-        """
+        """The step is over, and nothing is followed any more: what was held, replayed from the step's beginning."""
         self._references.clear()  # with the references gone, later deaths are not told
         self._numbers.clear()
         return _Replay(self._storages, self._events, self._turns).memory()

@@ -120,12 +120,6 @@ def footprint_bytes(tensor: torch.Tensor) -> int:
 def bytes_accessed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[torch.Tensor]) -> int:
     """Bytes read from and written to memory by one operator.
 
-    Args:
-        func: The operator (`torch._ops.OpOverload`, or one of higher order: inputs and outputs).
-        args: Its positional arguments.
-        kwargs: Its arguments by name.
-        outputs: The tensors that it returned.
-
     Example:
         >>> a, b = torch.zeros(10), torch.zeros(10)
         >>> bytes_accessed(torch.ops.aten.add.Tensor, (a, b), {}, [a + b])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Self, final
 
@@ -31,11 +31,10 @@ from lightning_costs.probes.opcount.counting import (
     weighted,
 )
 from lightning_costs.probes.opcount.feature_model import Vector
-from lightning_costs.probes.opcount.mode import OpCounterMode
+from lightning_costs.probes.opcount.mode import OpCounterMode, watch_triton_launches
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
 from lightning_costs.probes.opcount.step_kinds import PendingKinds, StepKind
 from lightning_costs.probes.opcount.strata import Estimate, Stratum
-from lightning_costs.probes.opcount.triton import watch_triton_launches
 from lightning_costs.probes.parameters import in_shards
 from lightning_costs.probes.repeat_steps import compiled_graphs
 from lightning_costs.records.missing import Missing, type_only
@@ -53,13 +52,6 @@ class StepOpCounter(OpCounting):
 
     Memory of the very first step lacks the optimizer's state, which its end makes: keys counted then are followed
     once more after it.
-
-    Args:
-        module: What is trained; without it nothing is said of memory and module calls.
-        optimizers: Returns the optimizers.
-        device: Where memory is followed.
-        count: 'auto'; 'eager' where compiled code is to run eagerly in counted steps; 'off' counts nothing.
-        busy_s: Returns the seconds of training so far.
     """
 
     def __init__(
@@ -92,8 +84,10 @@ class StepOpCounter(OpCounting):
         self._updated = False
         self._following: StorageTracker | None = None
         self._watch: OpCounterMode | None = None
-        self._memory: StepMemory | None = None
-        self._memory_is_early = True
+        #: Memory inside counted steps: those after the first update, where there are any.
+        self.memory: StepMemory | None = None
+        #: Whether only steps before the first update were followed: the optimizer's state is not in them.
+        self.memory_is_early = True
         self._first_kind: Hashable = None
         #: The first counted step.
         self.first: StepOpCounts | None = None
@@ -115,9 +109,6 @@ class StepOpCounter(OpCounting):
         busy_s = setting.accounts.train_s if setting.accounts is not None else None
         # Optimizers may be wrapped later.
         return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count, busy_s)
-
-    def detach(self) -> None:
-        """Nothing is held."""
 
     # Counting -----------------------------------------------------------------------------------------------
 
@@ -160,13 +151,7 @@ class StepOpCounter(OpCounting):
 
     @contextmanager
     def counting(self, key: Hashable, samples: int | None = None, *, follow: bool = True) -> Iterator[None]:
-        """Count the step inside; a step that raises counts for nothing.
-
-        Args:
-            key: What is known of the step before it.
-            samples: Samples in its batch.
-            follow: Whether storages are followed, too, if the key is new.
-        """
+        """Count the step inside; a step that raises counts for nothing."""
         self._fresh = None
         calls = watch = follows = None
         stack = ExitStack()
@@ -179,7 +164,7 @@ class StepOpCounter(OpCounting):
                 weights=self._module.parameters() if self._module is not None else (),
                 lifetimes=follows,
                 first_backward=calls.stop if calls is not None else None,
-                gathered=self._gathered(),
+                gathered=self._module.parameters if self._module is not None and in_shards(self._module) else None,
             )
             stack.enter_context(force_eager() if self._eager else nullcontext())
             stack.enter_context(calls or nullcontext())
@@ -214,7 +199,7 @@ class StepOpCounter(OpCounting):
             self.calls = calls
         if self._runs_compiled(watch):
             self.compiled = True  # storages of compiled code are made and dropped unseen
-            self._memory = None
+            self.memory = None
         elif memory is not None:
             self._remember(key, memory)
         self._fresh = counted(watch, samples)
@@ -243,9 +228,6 @@ class StepOpCounter(OpCounting):
         if gave_up:
             self._following = self._watch = None
         return gave_up
-
-    def _gathered(self) -> Callable[[], Iterable[torch.Tensor]] | None:
-        return self._module.parameters if self._module is not None and in_shards(self._module) else None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -288,11 +270,11 @@ class StepOpCounter(OpCounting):
             self._again.add(key)
         else:
             self._again.discard(key)
-        if self._memory is None or (self._memory_is_early and not early):
-            self._memory = memory
-        elif self._memory_is_early == early:
-            self._memory = self._memory.joined(memory)
-        self._memory_is_early = self._memory_is_early and early
+        if self.memory is None or (self.memory_is_early and not early):
+            self.memory = memory
+        elif self.memory_is_early == early:
+            self.memory = self.memory.joined(memory)
+        self.memory_is_early = self.memory_is_early and early
 
     # Booking ------------------------------------------------------------------------------------------------
 
@@ -399,16 +381,6 @@ class StepOpCounter(OpCounting):
     def saw_no_products(self) -> bool:
         """Whether steps were counted and none showed a product: a replayed graph, or a model without any."""
         return self.first is not None and not self._products
-
-    @property
-    def memory(self) -> StepMemory | None:
-        """Memory inside counted steps: those after the first update, where there are any."""
-        return self._memory
-
-    @property
-    def memory_is_early(self) -> bool:
-        """Whether only steps before the first update were followed: the optimizer's state is not in them."""
-        return self._memory_is_early
 
 
 def allocator(device: torch.device) -> Callable[[], tuple[int, int]] | None:

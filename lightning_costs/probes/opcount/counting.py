@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -31,16 +31,8 @@ MOST_CENSUSES = 64
 Quantity = Literal[
     "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
 ]
-PLACE: dict[Quantity, int] = {
-    "flop": 0,
-    "recomputed_flop": 1,
-    "mac": 2,
-    "access_bytes": 3,
-    "calls": 4,
-    "forward_flop": 5,
-    "forward_mac": 6,
-    "forward_elements": 7,
-}
+#: Where each stands in `StepOpCounts.values`.
+PLACE: dict[Quantity, int] = {quantity: place for place, quantity in enumerate(get_args(Quantity))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +123,7 @@ def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts
 
 
 class OpCounting:
-    """What both censuses share: whether they may count, and how they stop in the midst of it.
-
-    Args:
-        module: What is trained.
-        count: How operators are counted.
-        busy_s: Returns the seconds of such work so far; None if nobody keeps them.
-    """
+    """What both censuses share: whether they may count, and how they stop in the midst of it."""
 
     def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"
@@ -152,6 +138,9 @@ class OpCounting:
         self.censuses = 0
         #: Why nothing is counted.
         self.failed: str | None = OFF if count == "off" else None
+
+    def detach(self) -> None:
+        """Nothing is held."""
 
     def _step_s(self, busy_s: float) -> float:
         return max(0.0, busy_s - self._counted_s) / max(1, self.batches - self.censuses)

@@ -19,10 +19,9 @@ from lightning_costs.probes.opcount.counting import (
     counted,
     force_eager,
 )
-from lightning_costs.probes.opcount.mode import OpCounterMode
+from lightning_costs.probes.opcount.mode import OpCounterMode, watch_triton_launches
 from lightning_costs.probes.opcount.step_kinds import StepKind
 from lightning_costs.probes.opcount.strata import Stratum
-from lightning_costs.probes.opcount.triton import watch_triton_launches
 from lightning_costs.records.missing import Missing
 
 
@@ -45,15 +44,8 @@ class EvalOpCounter(OpCounting):
         busy_s = (lambda: accounts.read()["evaluate"]) if accounts is not None else None
         return cls(setting.module, setting.count, busy_s)
 
-    def detach(self) -> None:
-        """Nothing is held."""
-
     def before(self, signature: Signature, loader: Hashable = None) -> AbstractContextManager[None] | None:
         """A batch is about to be evaluated.
-
-        Args:
-            signature: Its shapes.
-            loader: Tells loaders apart.
 
         Returns:
             What to enter around it where it is to be counted.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -262,3 +263,31 @@ def _under_a_recomputer() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+@contextmanager
+def watch_triton_launches(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell the name of every Triton kernel that is launched inside, past torch's dispatcher, by Triton's own hooks."""
+    chain = _chain()
+    if chain is None:
+        yield
+        return
+
+    def hook(metadata: Any) -> None:
+        try:
+            tell(str(metadata.get()["name"]))
+        except Exception:  # noqa: BLE001 - a kernel without a name is a kernel
+            tell("unnamed")
+
+    chain.add(hook)
+    try:
+        yield
+    finally:
+        chain.remove(hook)
+
+
+def _chain() -> Any:
+    """Triton's chain of hooks (3.4 and later); None where there is none."""
+    triton = sys.modules.get("triton")
+    chain = getattr(getattr(getattr(triton, "knobs", None), "runtime", None), "launch_enter_hook", None)
+    return chain if hasattr(chain, "add") and hasattr(chain, "remove") else None

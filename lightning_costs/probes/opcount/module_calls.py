@@ -20,10 +20,6 @@ class ModuleCallRecorder:
 
     It watches `nn.Module.__call__` rather than hooking each module: whoever copies or saves a module in that pass gets
     nothing of ours with it.
-
-    Args:
-        module: The root.
-        keep_example: Whether the arguments of the outermost call are copied to the host.
     """
 
     def __init__(self, module: nn.Module, *, keep_example: bool = False) -> None:

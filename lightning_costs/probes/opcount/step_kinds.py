@@ -73,15 +73,7 @@ class PendingKinds:
         return bool(self._new)
 
     def came(self, kind: Hashable, entered: Hashable, batch: int, *, known: bool, counted: bool) -> None:
-        """A batch was booked.
-
-        Args:
-            kind: Its kind.
-            entered: What is known of such a step before it.
-            batch: Its number.
-            known: Whether one of its kind was counted.
-            counted: Whether it was.
-        """
+        """A batch was booked."""
         base = _base(kind)
         if known:
             self._known.add(base)

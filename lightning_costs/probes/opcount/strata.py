@@ -71,12 +71,7 @@ class Estimate:
 
 @final
 class Stratum(Generic[T]):
-    """Batches that nothing told apart before one of them was counted.
-
-    Args:
-        key: What tells them from others.
-        features: What a prediction may use; the first is 1.
-    """
+    """Batches that nothing told apart before one of them was counted."""
 
     __slots__ = ("agrees", "amounts", "batches", "counts", "drawn", "features", "key", "positions", "steady", "values")
 
@@ -160,9 +155,6 @@ def shares(batches: int, positions: Sequence[int], drawn: Sequence[bool]) -> NDA
         batches: How many there were.
         positions: [counts]: which of them were counted, from 1, ascending.
         drawn: [counts]: whether it was drawn at random; the others stand for themselves, if any was.
-
-    Returns:
-        [counts], which adds up to `batches`.
 
     Example:
         >>> shares(100, [1, 30, 60], [False, True, True]).tolist()

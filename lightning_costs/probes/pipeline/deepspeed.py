@@ -15,12 +15,12 @@ from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.patching.patches import ABSENT, Patches
 from lightning_costs.probes.pipeline.protocols import (
     InstrumentedPipeline,
-    StageListener,
     StepListener,
     known_name,
     ranks_of,
     step_scope,
 )
+from lightning_costs.probes.pipeline.stage_timer import StageTimer
 from lightning_costs.records.pipeline.ideal_bubble import PipelineShape
 from lightning_costs.records.samples import RankInfo
 
@@ -40,7 +40,9 @@ _INSTRUCTIONS = {
 _OF_THE_STEP = ("G", "U")
 
 
-def watch_engine(engine: Any, tape: StageListener, shadows: Patches, loop: StepListener | None) -> InstrumentedPipeline:
+def watch_engine(
+    engine: Any, tape: StageTimer[Any], shadows: Patches, loop: StepListener | None
+) -> InstrumentedPipeline:
     """Put shadows on an engine, as `pipeline_engines.watch` describes it."""
     grid = engine.grid
     counts: Counter[str] = Counter()

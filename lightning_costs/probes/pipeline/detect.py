@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.pipeline.deepspeed import watch_engine
-from lightning_costs.probes.pipeline.protocols import InstrumentedPipeline, StageListener, StepListener
+from lightning_costs.probes.pipeline.protocols import InstrumentedPipeline, StepListener
+from lightning_costs.probes.pipeline.stage_timer import StageTimer
 from lightning_costs.probes.pipeline.torch import watch_schedule
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def instrument_pipeline(
     pipeline: object,
-    tape: StageListener,
+    tape: StageTimer[Any],
     shadows: Patches,
     loop: StepListener | None = None,
     aside: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -30,9 +31,6 @@ def instrument_pipeline(
         shadows: Holds them.
         loop: Who is told of an engine's batches too; None where the loop around it tells.
         aside: Entered around what a first step does beside its work: torch infers shapes by passes of its own.
-
-    Raises:
-        ValueError: For a `loop` with a schedule, which sees no batches of its own.
     """
     if "PipelineEngine" in _kinds(pipeline):
         return watch_engine(pipeline, tape, shadows, loop)
@@ -47,11 +45,7 @@ def is_pipeline(thing: object) -> bool:
 
 
 def device_of(pipeline: Any) -> torch.device | None:
-    """Where this rank's stage runs; None where it does not say.
-
-    Raises:
-        ValueError: For an object that is no pipeline.
-    """
+    """Where this rank's stage runs; None where it does not say."""
     import torch
 
     if not is_pipeline(pipeline):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Self, final
 
 from lightning_costs.patching.patches import Patches
@@ -62,18 +62,7 @@ class Pipeline:
         self._shadows.restore()
 
     def watch(self, pipeline: object, loop: StepListener | None = None) -> RankInfo:
-        """Time the stages of a schedule or an engine on this rank from its next step on.
-
-        Args:
-            pipeline: Which.
-            loop: Who is told of an engine's batches too.
-
-        Returns:
-            This rank's place, with its stage and replica.
-
-        Raises:
-            ValueError: For an object that is no pipeline, or a second pipeline in one run.
-        """
+        """Time the stages of a schedule or an engine on this rank from its next step on: this rank's place in it."""
         if self._object is not None and self._object is not pipeline:
             raise ValueError("one pipeline is watched in a run, and this run has another one already")
         if self._watched is None:
@@ -105,29 +94,17 @@ class Pipeline:
 
     @property
     def shape(self) -> PipelineShape:
-        """The pipeline's shape at this moment.
-
-        Raises:
-            Missing: Where nothing is a pipeline.
-        """
+        """The pipeline's shape at this moment."""
         if self._watched is None:
             raise Missing(self._lacks)
         return self._watched.shape()
 
     def theory(self) -> float:
-        """The bubble that the schedule leaves by its order alone.
-
-        Raises:
-            Missing: Where nothing is a pipeline, or no closed form is known.
-        """
+        """The bubble that the schedule leaves by its order alone."""
         return ideal_bubble_fraction(self.shape)
 
     def theory_words(self) -> str:
-        """That closed form, its source, and what it assumes.
-
-        Raises:
-            Missing: As `theory`.
-        """
+        """That closed form, its source, and what it assumes."""
         return ": ".join(ideal_bubble_formula(self.shape))
 
     def mark_steady(self, *, steady: bool) -> None:
@@ -175,20 +152,12 @@ class Pipeline:
         )
 
     def about(self, *, final: bool) -> Mapping[str, Any]:
-        """For the header: what runs as a pipeline, its closed form, the convention, and one step's timeline.
-
-        Args:
-            final: Whether it is worth a moment's waiting for other ranks' lanes: the run is over.
-        """
+        """For the header: what runs as a pipeline, its closed form, the convention, and one step's timeline."""
         if self._watched is None:
             return {}
         shape = self.shape
         facts: dict[str, Any] = {
-            "engine": shape.engine,
-            "schedule": shape.schedule,
-            "stages": shape.stages,
-            "microbatches": shape.microbatches,
-            "chunks": shape.chunks,
+            **asdict(shape),
             "convention": CONVENTION,
             "clock": "device events, read late" if self._clock == "device" else "the host's clock",
         }

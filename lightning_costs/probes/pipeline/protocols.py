@@ -7,48 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lightning_costs.probes.pipeline.stage_timer import StageTimer
 from lightning_costs.records.pipeline.ideal_bubble import KNOWN, PipelineShape
 from lightning_costs.records.samples import RankInfo
-
-
-class StageListener(Protocol):
-    """Who is told: `lightning_costs.probes.pipeline.stage_timer.StageTimer`."""
-
-    @property
-    def mark(self) -> Callable[[], Any]:
-        """Mark a moment."""
-
-    @property
-    def detailed(self) -> bool:
-        """Whether sends and receives are wanted."""
-
-    @property
-    def in_step(self) -> bool:
-        """Whether a training step's schedule is being gone through."""
-
-    def begin(self) -> None:
-        """A training step begins."""
-
-    def end(self) -> None:
-        """Its schedule was gone through."""
-
-    def disable(self) -> None:
-        """Called where an exception of ours is handled: nothing more is noted."""
-
-    def add_span(self, kind: str, chunk: int, microbatch: int, begun: Any) -> None:
-        """Something is over."""
-
-    def on_gap(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
-        """In a detailed step: something between two passes begins."""
-
-    def on_recv_start(self, way: str, chunk: int, microbatch: int) -> None:
-        """In a detailed step: the input of a pass is asked of another rank."""
-
-    def on_compute_start(self, way: str, chunk: int, microbatch: int) -> None:
-        """In a detailed step: a pass begins."""
-
-    def interrupted(self) -> None:
-        """Something else than training runs."""
 
 
 class StepListener(Protocol):
@@ -62,7 +23,7 @@ class StepListener(Protocol):
 
     @property
     def sampling_memory(self) -> bool:
-        """Whether `sample_memory` is of use in the step in work."""
+        """Whether `sample_memory` matters in the current step."""
 
     def sample_memory(self) -> None:
         """Memory may peak here."""
@@ -86,7 +47,7 @@ class InstrumentedPipeline:
 
 
 @contextmanager
-def step_scope(tape: StageListener) -> Iterator[None]:
+def step_scope(tape: StageTimer[Any]) -> Iterator[None]:
     """Around a training step; one that raises counts for nothing."""
     tape.begin()
     try:

@@ -73,10 +73,6 @@ class StageTimer(Generic[E]):
     """What a stage does, step by step; sums over steps that count, read once their moments have happened.
 
     It is told in the middle of the user's training, so nothing that goes wrong in it gets out: it stops.
-
-    Args:
-        events: Moments of the clock or of the device's stream.
-        wall: Unix time in seconds.
     """
 
     def __init__(self, events: EventSource[E], wall: Callable[[], float] = time.time) -> None:
@@ -94,9 +90,6 @@ class StageTimer(Generic[E]):
         self._awaited: set[tuple[str, int, int]] = set()
         #: The step that is drawn: its number, when it began, its length, and its intervals.
         self.example_step: tuple[int, float, float, list[Span]] | None = None
-        self._start_window()
-
-    def _start_window(self) -> None:
         self._sums = PipelineTime()
 
     def disable(self) -> None:
@@ -197,8 +190,7 @@ class StageTimer(Generic[E]):
     def collect(self) -> PipelineTime:
         """What steps outside warm-up that have completed since the last call took."""
         self.read()
-        found = self._sums
-        self._start_window()
+        found, self._sums = self._sums, PipelineTime()
         return found
 
     @fail_safe

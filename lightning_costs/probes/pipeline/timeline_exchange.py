@@ -34,13 +34,7 @@ def global_rank() -> int | None:
 
 @final
 class TimelineExchange:
-    """The lanes of a pipeline's ranks, in the job's store.
-
-    Args:
-        ranks: Those of the pipeline, by their global ranks.
-        store: The job's; by default that of torch.distributed's default group.
-        clock: Seconds, monotonic.
-    """
+    """The lanes of a pipeline's ranks, in the job's store."""
 
     def __init__(self, ranks: Sequence[int], store: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._ranks, self._store, self._clock = ranks, store, clock

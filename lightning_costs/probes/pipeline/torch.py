@@ -12,17 +12,17 @@ from typing import Any
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.pipeline.protocols import (
     InstrumentedPipeline,
-    StageListener,
     known_name,
     ranks_of,
     step_scope,
 )
+from lightning_costs.probes.pipeline.stage_timer import StageTimer
 from lightning_costs.records.pipeline.ideal_bubble import PipelineShape
 from lightning_costs.records.samples import RankInfo
 
 
 def watch_schedule(
-    schedule: Any, tape: StageListener, shadows: Patches, aside: Callable[[], AbstractContextManager[None]]
+    schedule: Any, tape: StageTimer[Any], shadows: Patches, aside: Callable[[], AbstractContextManager[None]]
 ) -> InstrumentedPipeline:
     """Put shadows on a schedule and its stages, as `pipeline_engines.watch` describes it."""
     stages = list(getattr(schedule, "_stages", None) or [schedule._stage])
@@ -72,7 +72,7 @@ def watch_schedule(
     return InstrumentedPipeline(shape=shape, at=at, chunks=list(chunks), ranks=ranks)
 
 
-def _torch_step(schedule: Any, original: Callable[..., Any], tape: StageListener) -> Callable[..., Any]:
+def _torch_step(schedule: Any, original: Callable[..., Any], tape: StageTimer[Any]) -> Callable[..., Any]:
     """`eval` calls `step` too, with the backward passes switched off."""
 
     def step(*args: Any, **kwargs: Any) -> Any:
@@ -85,7 +85,7 @@ def _torch_step(schedule: Any, original: Callable[..., Any], tape: StageListener
     return step
 
 
-def _watch_stage(stage: Any, chunk: int, tape: StageListener, shadows: Patches) -> None:
+def _watch_stage(stage: Any, chunk: int, tape: StageTimer[Any], shadows: Patches) -> None:
     def passing(kind_of: Callable[..., str], first: str) -> Callable[..., Any]:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def run(*args: Any, **kwargs: Any) -> Any:
@@ -137,7 +137,7 @@ def _watch_stage(stage: Any, chunk: int, tape: StageListener, shadows: Patches) 
     shadows.wrap(stage, "get_bwd_send_ops", talking("B", "bwd_chunk_id", sends=True))
 
 
-def _reducing(original: Callable[..., Any], chunk: int, tape: StageListener) -> Callable[..., Any]:
+def _reducing(original: Callable[..., Any], chunk: int, tape: StageTimer[Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not tape.in_step:
             return original(*args, **kwargs)

@@ -104,12 +104,6 @@ def ideal_bubble_fraction(shape: PipelineShape) -> float:
 
     A step goes from its start to the next one's, as it is measured; no barrier lies between them.
 
-    Args:
-        shape: The pipeline's.
-
-    Raises:
-        Missing: If no closed form is known.
-
     Example:
         >>> ideal_bubble_fraction(PipelineShape(engine="torch", schedule="ScheduleGPipe", stages=4, microbatches=8))
         0.2727272727272727
@@ -122,21 +116,13 @@ def ideal_bubble_fraction(shape: PipelineShape) -> float:
 
 
 def ideal_bubble_formula(shape: PipelineShape) -> tuple[str, str]:
-    """The closed form as a formula, and its source with what it assumes.
-
-    Raises:
-        Missing: If none is known.
-    """
+    """The closed form as a formula, and its source with what it assumes."""
     form = _form(shape)
     return form.words, form.source
 
 
 def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
     """A sentence on a run's bubble; none if nothing is a pipeline.
-
-    Args:
-        pipeline: The header's.
-        final: Column name to the run's final amount.
 
     Example:
         >>> run = {"schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 1, "theory": "(p-1)/(m+p-1)"}

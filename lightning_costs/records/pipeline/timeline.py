@@ -75,18 +75,7 @@ def stage_timeline(
     """A stage's step as plain data that JSON can hold, in microseconds, small enough to send (under 64 KiB).
 
     If there are too many intervals, sends and receives are left out first, then the last ones; `cut` says so.
-
-    Args:
-        intervals: In order of their begin.
-        step: Which of the pipeline's steps, from 0.
-        rank: The process.
-        node: Its machine.
-        replica: Its copy of the model.
-        stage: Its place in the pipeline.
-        chunks: The model's parts that it holds, by their number in the order that a micro-batch passes them.
-        began: Unix time at which the host began the step, in seconds.
-        clock: 'host' or 'device': what the intervals were read from.
-        length_s: Length of the step's schedule on this rank.
+    `chunks` are the model's parts that the stage holds, numbered as a micro-batch passes them; `began` is Unix time.
     """
     kept = list(intervals)
     if len(kept) > MOST_INTERVALS:
@@ -112,10 +101,8 @@ def stage_timeline(
 def merge_timelines(lanes: Iterable[Lane]) -> dict[str, Any] | None:
     """Lanes of one replica's stages as one picture's data: all on the clock of the first stage, whose step begins at 0.
 
-    Of several replicas the one of the lowest rank is taken, of several steps the latest that most lanes are of.
-
-    Returns:
-        `step`, `clock` in words, `length_us` and `lanes` in the order of stages; None if there are no lanes.
+    Of several replicas the one of the lowest rank is taken, of several steps the latest that most lanes are of. None of
+    no lanes.
     """
     heard = sorted(lanes, key=lambda each: each["rank"])
     if not heard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,11 +13,29 @@ import altair as alt
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.records.formatting import choose_unit, format_amount
 from lightning_costs.report.charts.data import rounded, single_line
-from lightning_costs.report.charts.quality import SHAPES, SHOWN, cycle, tooltip_of
+from lightning_costs.report.charts.fit import group_of_runs
+from lightning_costs.report.charts.look import SHAPES, SHOWN, TEXT, RunStyle, cycle, described, tooltip_of
 from lightning_costs.report.tables.tables import Cell, TableRow
 
-#: Okabe and Ito's colors again, in an order whose neighbours differ in lightness; a number in each bar says the same.
-PARTS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
+#: Greys, because colors are those of runs; neighbours differ in lightness, and a number in each bar says the same.
+PARTS = ("#3e4c59", "#cbd2d9", "#7b8794", "#e4e7eb", "#52606d", "#aab4bf", "#616e7c")
+#: Text on the light ones.
+_LIGHT = ("#cbd2d9", "#e4e7eb", "#aab4bf")
+#: Where parts stand among these, the same in every breakdown; others take the first that is free.
+_PLACES = {
+    "train": 0,
+    "evaluate": 1,
+    "checkpoint": 2,
+    "other": 3,
+    "setup": 4,
+    "param": 0,
+    "grad": 1,
+    "opt_state": 2,
+    "activation": 3,
+    "master": 4,
+    "other_memory": 5,
+}
+_KIND = re.compile(r"(_energy)?_(s|j|bytes|usd|fraction)$")
 #: A part below this share of the longest bar has no room for its number.
 _ROOM = 0.035
 #: The height of a run's row, in pixels.
@@ -34,6 +53,7 @@ class BreakdownChart(NamedTuple):
         title: Its heading.
         stacked: Whether its columns are parts of one thing.
         heads: What each column is called.
+        shades: The grey of each.
         suffix: The unit of `rows`.
         rows: What the chart draws: run `r`, column `c`, amount `v` from `a` to `b`, and words.
         lines: The table behind it, a line per run.
@@ -45,6 +65,7 @@ class BreakdownChart(NamedTuple):
     title: str
     stacked: bool
     heads: list[str]
+    shades: list[str]
     suffix: str
     rows: list[dict[str, object]]
     lines: list[TableRow]
@@ -54,7 +75,8 @@ class BreakdownChart(NamedTuple):
 
 def parts(cmp: ComparisonData) -> list[BreakdownChart]:
     """The comparison's breakdowns, of the runs that it names."""
-    return [_parts(cmp, key) for key in cmp.breakdowns]
+    look = RunStyle(cmp.labels, group_of_runs(cmp))
+    return [_parts(cmp, look, key) for key in cmp.breakdowns]
 
 
 def part_chart(
@@ -86,24 +108,26 @@ def part_chart(
         symbolType="square",
     )
     domain = list(range(count))
-    color = alt.Color("c:N", scale=alt.Scale(domain=domain, range=cycle(PARTS, count)), legend=legend)
+    color = alt.Color("c:N", scale=alt.Scale(domain=domain, range=part.shades), legend=legend)
     title = f"{part.suffix}\u200b"
     axis = alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy")
     base = alt.Chart(source).encode(y=y)
     if page:
         base = base.transform_filter(SHOWN)
-    tooltip = tooltip_of({"run": "run", "part": "part", "amount": "text"})
+    mark = {"tooltip": tooltip_of({"run": "run", "part": "part", "amount": "text"})}
+    mark |= described("datum.part", "datum.text")
     if part.stacked:
-        bars = base.mark_bar(stroke="white", strokeWidth=1, tooltip=tooltip).encode(
+        light = [c for c, shade in enumerate(part.shades) if shade in _LIGHT]
+        bars = base.mark_bar(stroke="white", strokeWidth=1, **mark).encode(
             x=alt.X("a:Q", title=title, axis=axis, scale=alt.Scale(nice=False)), x2="b:Q", color=color
         )
         numbers = (
             base.transform_filter("datum.wide === 1")
-            .mark_text(fontSize=10, fontWeight=600)
+            .mark_text(fontSize=TEXT, fontWeight=600, aria=False)
             .encode(
                 x="mid:Q",
                 text="n:N",
-                color=alt.condition("datum.c === 1 || datum.c === 4", alt.value("#1f2933"), alt.value("white")),
+                color=alt.condition(f"indexof({light}, datum.c) >= 0", alt.value("#1f2933"), alt.value("white")),
             )
         )
         layers = [bars, numbers]
@@ -112,14 +136,14 @@ def part_chart(
         scale.zero = alt.Undefined if part.far else True
         x = alt.X("v:Q", title=title, axis=axis, scale=scale)
         shape = alt.Shape("c:N", scale=alt.Scale(domain=domain, range=cycle(SHAPES, count)), legend=legend)
-        spans = base.mark_line(color="#c3cad3", strokeWidth=2).encode(x=x, detail="r:N")
-        points = base.mark_point(filled=True, size=90, opacity=1, tooltip=tooltip).encode(x=x, color=color, shape=shape)
+        spans = base.mark_line(color="#c3cad3", strokeWidth=2, aria=False).encode(x=x, detail="r:N")
+        points = base.mark_point(filled=True, size=90, opacity=1, **mark).encode(x=x, color=color, shape=shape)
         layers = [spans, points]
     picture = alt.layer(*layers).properties(height=_ROW * len(labels))
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
 
 
-def _parts(cmp: ComparisonData, key: str) -> BreakdownChart:
+def _parts(cmp: ComparisonData, look: RunStyle, key: str) -> BreakdownChart:
     found = cmp.breakdowns[key]
     heads = [_head(cmp, name) for name in found["columns"]]
     amounts = [found["amounts"][label] for label in cmp.labels]
@@ -134,7 +158,7 @@ def _parts(cmp: ComparisonData, key: str) -> BreakdownChart:
             value = row[name]
             if value is None or not math.isfinite(value):
                 continue
-            one = {"r": r, "run": label, "c": c, "part": heads[c], "text": format_amount(value, found["unit"])}
+            one = {**look.identity(r), "c": c, "part": heads[c], "text": format_amount(value, found["unit"])}
             one["v"] = rounded(value, unit.factor)
             if found["parts"]:
                 ended = begun + value
@@ -150,12 +174,26 @@ def _parts(cmp: ComparisonData, key: str) -> BreakdownChart:
         title=found["title"],
         stacked=found["parts"],
         heads=heads,
+        shades=_shades(found["columns"]),
         suffix=unit.suffix,
         rows=rows,
         lines=lines,
         far=not found["parts"] and bool(known) and min(known) > 0 and max(known) > _FAR * min(known),
         nothing=not any(known),
     )
+
+
+def _shades(names: Sequence[str]) -> list[str]:
+    """A grey per column: that of its kind, or the first that no column of this breakdown has."""
+    free = [place for place in range(len(PARTS)) if place not in {_place(name) for name in names}]
+    taken = iter(free)
+    places = [_place(name) for name in names]
+    chosen = [next(taken, index) if place is None else place for index, place in enumerate(places)]
+    return [PARTS[place % len(PARTS)] for place in chosen]
+
+
+def _place(name: str) -> int | None:
+    return _PLACES.get("other_memory" if name == "other_bytes" else _KIND.sub("", name))
 
 
 def _head(cmp: ComparisonData, name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import RunRow
+from lightning_costs.records.certainty import noted
 from lightning_costs.records.formatting import DisplayUnit, choose_unit
 from lightning_costs.records.samples import Amount
 
@@ -29,6 +30,7 @@ class Axis:
         static: Whether it has one value per run rather than a curve.
         positive: Whether it has any value that a logarithmic axis can show.
         factor: What amounts were divided by.
+        domain: The values that the axis shows; None for all.
     """
 
     field: str
@@ -37,6 +39,7 @@ class Axis:
     static: bool
     positive: bool
     factor: float = 1.0
+    domain: tuple[float, float] | None = None
 
     @property
     def title(self) -> str:
@@ -80,6 +83,28 @@ def single_line(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def share_text(share: float) -> str:
+    """How much of an amount comes from a model or a constant.
+
+    Example:
+        >>> share_text(1.0), share_text(0.167), share_text(0.001)
+        ('modelled', '17 % modelled', '<1 % modelled')
+    """
+    if share > 0.995:
+        return "modelled"
+    return f"{'<1' if share < 0.01 else f'{100 * share:.0f}'} % modelled"
+
+
+def _label(cmp: ComparisonData, name: str) -> str:
+    """A column's label, with the mark and the share of what is modelled."""
+    row = cmp.indicators[name]
+    label = f"{row['label']} to reach" if cmp.curve == "to_reach" and row["kind"] == "counter" else row["label"]
+    if not any(run["certainty"].get(name) == "modelled" for run in cmp.runs):
+        return label
+    share = next((cost["modelled_share"] for cost in cmp.answer["costs"] if name in cost["columns"]), None)
+    return noted(label if share is None else f"{label}, {share_text(share)}", 1.0, "modelled")
+
+
 def chart_data(
     cmp: ComparisonData, names: Sequence[str] | None = None, *, every: Sequence[RunRow] | None = None
 ) -> ChartData:
@@ -104,7 +129,7 @@ def chart_data(
         static = row["kind"] == "static" or not finite(curve_values)
         axes[name] = Axis(
             field=f"c{len(axes)}",
-            label=f"{row['label']} to reach" if cmp.curve == "to_reach" and row["kind"] == "counter" else row["label"],
+            label=_label(cmp, name),
             suffix=shown[name].suffix,
             static=static,
             positive=max(values) > 0,
@@ -167,12 +192,20 @@ def downsample_evaluations(quality: Sequence[Amount], most: int) -> list[int]:
     return sorted(kept)
 
 
-def rows(data: ChartData, columns: Mapping[str, Column], fields: Sequence[str]) -> list[dict[str, object]]:
-    """Row by row, with the run's label beside its number: how a chart outside the page is given its data."""
-    keys = [key for key in ("r", "s", "m", "q", *fields) if key in columns]
+def rows(
+    identities: Sequence[Mapping[str, object]], columns: Mapping[str, Column], fields: Sequence[str]
+) -> list[dict[str, object]]:
+    """Row by row, with what says whose each is: how a chart outside the page is given its data.
+
+    Args:
+        identities: By run number, what a row says of the run (`RunStyle.identity`).
+        columns: `ChartData.curves` or `ChartData.finals`.
+        fields: Columns to take beside step, mark and quality.
+    """
+    keys = [key for key in ("s", "m", "q", *fields) if key in columns]
     return [
-        {"run": data.labels[int(values[0] or 0)], **dict(zip(keys, values, strict=True))}
-        for values in zip(*(columns[key] for key in keys), strict=True)
+        {**identities[int(run or 0)], **dict(zip(keys, values, strict=True))}
+        for run, *values in zip(columns["r"], *(columns[key] for key in keys), strict=True)
     ]
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.charts.data import Axis, ChartData
-from lightning_costs.report.charts.quality import SHOWN, RunStyle, encoded, run_legend
+from lightning_costs.report.charts.look import (
+    SHOWN,
+    RunStyle,
+    amount_code,
+    at_field,
+    described,
+    encoded,
+    run_legend,
+    tooltip_of,
+)
 
 #: Of `Comparison.fronts`, how a chart's rows say that a run is on one.
 _ON, _OFF = "datum.f === 1", "datum.f !== 1"
 
 
-def front_rows(data: ChartData, cmp: ComparisonData, name: str) -> list[dict[str, object]]:
+def front_rows(look: RunStyle, data: ChartData, cmp: ComparisonData, name: str) -> list[dict[str, object]]:
     """A row per run that has both: amount `x`, best quality `y`, and `f`, 1 on the front."""
     on = set(cmp.fronts.get(name, ()))
     amounts, qualities = data.finals[data.axes[name].field], data.finals["q"]
     return [
-        {"r": r, "run": label, "x": x, "y": y, "f": int(label in on)}
+        {**look.identity(r), "x": x, "y": y, "f": int(label in on)}
         for r, (label, x, y) in enumerate(zip(data.labels, amounts, qualities, strict=True))
         if x is not None and y is not None
     ]
@@ -46,21 +53,28 @@ def front_chart(
         higher: Whether more of the cost is better, as of a throughput.
         page: Whether the page's script fills in titles, scales and tooltips.
     """
-    x, y = replace(x, field="x"), replace(y, field="y")
+    x, y = at_field(x, "x"), at_field(y, "y")
     base = alt.Chart(source).encode(x=encoded(alt.X, x, log=log), y=encoded(alt.Y, y, log=False))
     if not page and log:
         base = base.transform_filter("datum.x > 0")
+    mark: dict[str, object] = {}
+    if not page:
+        base = base.transform_calculate(x_text=amount_code("x", x.suffix), y_text=amount_code("y", y.suffix))
+        mark = {"tooltip": tooltip_of({"run": "run", y.label: "y_text", x.label: "x_text"})}
+        mark |= described("datum.y_text", "datum.x_text")
     steps = (
         base.transform_filter(_ON)
-        .mark_line(interpolate="step-before" if higher else "step-after", color="#7b8794", strokeWidth=1.5)
+        .mark_line(interpolate="step-before" if higher else "step-after", color="#7b8794", strokeWidth=1.5, aria=False)
         .encode(order=alt.Order("x:Q"))
     )
-    others = base.transform_filter("datum.r < 0").mark_point(shape="circle", size=18, filled=True, color="#9aa5b1")
+    others = base.transform_filter("datum.r < 0").mark_point(
+        shape="circle", size=18, filled=True, color="#9aa5b1", **mark
+    )
     named = base.transform_filter(f"datum.r >= 0 && {SHOWN}" if page else "datum.r >= 0").encode(
         color=alt.Color(look.by, scale=look.colors, legend=None if page else run_legend()),
         shape=alt.Shape(look.by, scale=look.shapes, legend=None),
     )
-    off = named.transform_filter(_OFF).mark_point(filled=False, size=70, strokeWidth=2, opacity=0.9)
-    on = named.transform_filter(_ON).mark_point(filled=True, size=130, opacity=1)
+    off = named.transform_filter(_OFF).mark_point(filled=False, size=70, strokeWidth=2, opacity=0.9, **mark)
+    on = named.transform_filter(_ON).mark_point(filled=True, size=130, opacity=1, **mark)
     picture = alt.layer(steps, others, off, on)
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import NamedTuple
 
 import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.report.charts.data import Axis, ChartData, chart_data, rows
+from lightning_costs.report.charts.data import Axis, ChartData, Column, chart_data, rows
+from lightning_costs.report.charts.fit import BandPoint, band, cost_domain, group_of_runs, quality_domain
+from lightning_costs.report.charts.look import (
+    SHOWN,
+    RunStyle,
+    amount_code,
+    at_field,
+    described,
+    encoded,
+    run_legend,
+    tooltip_of,
+)
 
-T = TypeVar("T")
-
-#: Okabe and Ito 2008, 'Color Universal Design', with wine (Tol's 'muted') for yellow, which a white page swallows.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D", "#882255")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-#: Room between the marks and the frame, in pixels.
-PADDING = 12
-#: Rows of runs that the page's legend has not switched off.
-SHOWN = "indexof(hidden, datum.r) < 0"
-DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 4))
+#: Seeds of one method, under the line and band of their group.
+_FAINT = 0.28
 
 
-def chart(cmp: ComparisonData, x: str, y: str | None = None, *, log: bool = True) -> alt.LayerChart:
+class QualitySource(NamedTuple):
+    """What a chart of quality against a cost is drawn from.
+
+    Args:
+        points: Rows of runs, `RunStyle.identity` and the columns of `ChartData`.
+        bands: Rows of groups: `x`, `low`, `middle`, `high`; None where runs stand for themselves.
+    """
+
+    points: alt.InlineData | alt.NamedData
+    bands: alt.InlineData | alt.NamedData | None = None
+
+
+def chart(
+    cmp: ComparisonData,
+    x: str,
+    y: str | None = None,
+    *,
+    log: bool = True,
+    ylim: tuple[float, float] | None = None,
+    group: bool | None = None,
+    width: int | None = None,
+) -> alt.LayerChart:
     """Draw quality, or the indicator `y`, against the cost `x`, with its data and a legend that filters on click.
 
     Args:
@@ -31,11 +55,15 @@ def chart(cmp: ComparisonData, x: str, y: str | None = None, *, log: bool = True
         x: Column of an indicator.
         y: Column of another; None or the metric's name draws the quality.
         log: Whether costs are drawn on a logarithmic axis.
+        ylim: Least and greatest value of the vertical axis; None fits it to the data.
+        group: Whether seeds of one method share a color, with their median and band; None if runs are grouped.
+        width: In pixels.
 
     Raises:
-        ValueError: For an indicator that is not compared or that no run has a value of.
+        ValueError: For an indicator that is not compared or that no run has a value of, limits out of order, or
+            `group=True` for runs without groups.
     """
-    return _picture(cmp, x, y, log=log, still=False)
+    return _picture(cmp, x, y, log=log, still=False, ylim=ylim, group=group, width=width)
 
 
 def static_chart(cmp: ComparisonData, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
@@ -52,87 +80,160 @@ def static_chart(cmp: ComparisonData, xs: Sequence[str], *, log: bool = True) ->
     return alt.hconcat(*(_picture(cmp, x, None, log=log, still=True) for x in xs))
 
 
-def _picture(cmp: ComparisonData, x: str, y: str | None, *, log: bool, still: bool) -> alt.LayerChart:
+def _picture(
+    cmp: ComparisonData,
+    x: str,
+    y: str | None,
+    *,
+    log: bool,
+    still: bool,
+    ylim: tuple[float, float] | None = None,
+    group: bool | None = None,
+    width: int | None = None,
+) -> alt.LayerChart:
     names = [x] if y is None or (y == cmp.monitor and y not in cmp.indicators) else [x, y]
     for name in names:
         if name not in cmp.indicators:
             raise ValueError(f"{name!r} is not compared; choose one of {', '.join(cmp.indicators)}")
+    if ylim is not None and not ylim[0] < ylim[1]:
+        raise ValueError(f"ylim must be (least, greatest), got {ylim}")
+    of = group_of_runs(cmp)
+    if group and not of:
+        raise ValueError("group=True needs runs in groups: compare(runs, group='name~(.+)-seed\\d+'), for example")
     data = chart_data(cmp, names)
     for name in names:
         if name not in data.axes:
             raise ValueError(f"{name!r} is missing in every run; `runs` of the comparison has the reasons")
+    look = RunStyle(data.labels, of if group is not False else {})
     axes = [data.axes[name] for name in names]
     static = any(axis.static for axis in axes)
     columns = data.finals if static else data.curves
-    source = alt.InlineData(values=rows(data, columns, [axis.field for axis in axes]))
-    quality = data.best if static else data.quality
+    points = alt.InlineData(values=rows(identities(look), columns, [axis.field for axis in axes]))
+    quality = data.best if static else replace(data.quality, domain=quality_domain(cmp))
     vertical = axes[1] if len(axes) > 1 else quality
-    picture = layered_chart(data, axes[0], vertical, source=source, log=log, lines=not static, still=still)
-    return picture.properties(width=360 if still else 560, height=260 if still else 340)
+    vertical = replace(vertical, domain=ylim or vertical.domain)
+    if vertical.field == "q":
+        axes[0] = fitted(axes[0], columns, vertical)
+    banded = look.grouped and not static and len(axes) == 1
+    source = QualitySource(points, alt.InlineData(values=band_rows(look, data, axes[0])) if banded else None)
+    picture = layered_chart(look, axes[0], vertical, source=source, log=log, lines=not static, still=still)
+    return picture.properties(width=width or (360 if still else 560), height=260 if still else 340)
+
+
+def fitted(axis: Axis, columns: Mapping[str, Column], vertical: Axis) -> Axis:
+    """The cost axis over what the quality axis shows: an evaluation that it cuts off takes no room."""
+    return replace(axis, domain=cost_domain(columns[axis.field], columns["q"], vertical.domain, positive=axis.positive))
+
+
+def identities(look: RunStyle) -> list[Mapping[str, object]]:
+    """By run number, what a row says of the run."""
+    return [look.identity(run) for run in range(len(look.labels))]
+
+
+def group_bands(look: RunStyle, data: ChartData, axis: Axis) -> dict[int, list[BandPoint]]:
+    """The legend's entry to its line and band of quality against a cost; entries of one run have none."""
+    if not look.grouped or axis.static:
+        return {}
+    lines: dict[int, list[tuple[float, float]]] = {run: [] for run in range(len(look.labels))}
+    for run, x, y in zip(data.curves["r"], data.curves[axis.field], data.curves["q"], strict=True):
+        if x is not None and y is not None:
+            lines[int(run or 0)].append((x, y))
+    found = {}
+    for key in range(len(look.names)):
+        seeds = [sorted(lines[run], key=lambda point: point[0]) for run, one in enumerate(look.keys) if one == key]
+        if points := band(seeds):
+            found[key] = points
+    return found
+
+
+def band_rows(look: RunStyle, data: ChartData, axis: Axis) -> list[dict[str, object]]:
+    """A row per point of each group's line."""
+    return [
+        {"k": key, "who": look.names[key], "run": look.names[key], **point._asdict()}
+        for key, points in group_bands(look, data, axis).items()
+        for point in points
+    ]
 
 
 def layered_chart(
-    data: ChartData,
+    look: RunStyle,
     x: Axis,
     y: Axis,
     *,
-    source: alt.InlineData | alt.NamedData,
+    source: QualitySource,
     log: bool,
     lines: bool,
     page: bool = False,
     still: bool = False,
 ) -> alt.LayerChart:
-    """Lay lines, run shapes and hover points over each other.
+    """Lay bands of groups, lines, run shapes and hover points over each other.
 
     Args:
-        data: For the runs' labels.
+        look: How runs, or their groups, are told apart.
         x: Cost axis.
         y: Quality axis, or another indicator's.
-        source: Rows with the columns of `ChartData`; in a page, a name that the page fills in.
+        source: What is drawn; in a page, names that the page fills in.
         log: Whether indicators are drawn on logarithmic axes.
         lines: Whether rows are points of curves rather than one per run.
         page: Whether the page's script fills in titles, scales and tooltips, and its own legend the runs that are
             hidden.
         still: Whether the chart is a picture: no hover points, no legend to click.
     """
-    look = RunStyle(data.labels, page=page)
     legend = None if page else run_legend()
     color = alt.Color(look.by, scale=look.colors, legend=legend)
     shape = alt.Shape(look.by, scale=look.shapes, legend=None)
     dash = alt.StrokeDash(look.by, scale=look.dashes, legend=None)
-    base = alt.Chart(source).encode(
-        x=encoded(alt.X, x, log=log and x.field != "q"),
-        y=encoded(alt.Y, y, log=log and y.field != "q"),
-        color=color,
-    )
+    across = encoded(alt.X, x, log=log and x.field != "q")
+    up = encoded(alt.Y, y, log=log and y.field != "q")
+    banded = lines and source.bands is not None
+    base = alt.Chart(source.points).encode(x=across, y=up, color=color)
     tooltip: alt.ExprRef | None = None
     params = []
-    visible: object = alt.value(0.95)
+    # Seeds stand behind the line of their group.
+    strong = _FAINT if banded else 0.95
+    visible: object = alt.value(strong)
     if page:
         base = base.transform_filter(SHOWN)
         params.append(alt.param(name="hidden", value=[]))
     else:
         for axis in (x, y):
             base = base.transform_filter(_drawable(axis, "log" if not still else "true" if log else "false"))
-        base = base.transform_calculate(x_text=_text(x), y_text=_text(y))
+        base = base.transform_calculate(x_text=amount_code(x.field, x.suffix), y_text=amount_code(y.field, y.suffix))
         tooltip = tooltip_of(
             {"run": "run", "step" if lines else "step of the best": "s", y.label: "y_text", x.label: "x_text"}
         )
         if not still:
-            runs = alt.selection_point(name="runs", fields=["run"], bind="legend")
-            visible = alt.condition(runs, alt.value(0.95), alt.value(0.08))
+            runs = alt.selection_point(name="runs", fields=["who"], bind="legend")
+            visible = alt.condition(runs, alt.value(strong), alt.value(0.08))
             params += [alt.param(name="log", value=log), runs]
-    mark = {} if tooltip is None else {"tooltip": tooltip}
-    layers = []
+    hover = {} if tooltip is None else {"tooltip": tooltip}
+    mark = {} if tooltip is None else {**hover, **described("datum.y_text", "datum.x_text")}
+    layers: list[alt.Chart] = []
+    if banded and source.bands is not None:
+        grouped = alt.Chart(source.bands).encode(x=encoded(alt.X, at_field(x, "x"), log=log), color=color)
+        if page:
+            grouped = grouped.transform_filter(SHOWN)
+        elif log and x.positive:
+            grouped = grouped.transform_filter("datum.x > 0")
+        layers.append(
+            grouped.mark_area(opacity=0.16, interpolate="step-after", clip=True, aria=False).encode(
+                y=encoded(alt.Y, at_field(y, "low"), log=False), y2="high:Q"
+            )
+        )
+        layers.append(
+            grouped.mark_line(strokeWidth=2.5, interpolate="step-after", clip=True, aria=False).encode(
+                y=encoded(alt.Y, at_field(y, "middle"), log=False), strokeDash=dash, order=alt.Order("x:Q")
+            )
+        )
     if lines:
         layers.append(
-            base.mark_line(strokeWidth=2, strokeJoin="round").encode(
-                strokeDash=dash, order=alt.Order("s:Q"), opacity=visible
+            base.mark_line(strokeWidth=1 if banded else 2, strokeJoin="round", clip=True, aria=False).encode(
+                strokeDash=dash, detail="r:N", order=alt.Order("s:Q"), opacity=visible
             )
         )
     layers.append(
         base.transform_filter("datum.m === 1")
-        .mark_point(filled=True, size=45 if lines else 130, **mark)
+        .mark_point(filled=True, size=22 if banded else 45 if lines else 130, clip=True, **mark)
         .encode(shape=shape, opacity=visible)
     )
     if still:
@@ -140,104 +241,13 @@ def layered_chart(
     if lines:
         near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
         layers.append(
-            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5, **mark)
+            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5, clip=True, aria=False, **hover)
             .encode(opacity=alt.condition(near, alt.value(1), alt.value(0)))
             .add_params(near)
         )
     return alt.layer(*layers).add_params(*params)
 
 
-def styled(spec: alt.LayerChart) -> alt.LayerChart:
-    """The look that charts of this package share."""
-    font = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-    return (
-        spec.configure(font=font)
-        .configure_axis(
-            labelFontSize=11,
-            titleFontSize=12,
-            titleFontWeight=600,
-            titleColor="#1f2933",
-            labelColor="#52606d",
-            gridColor="#e9edf2",
-            domainColor="#9aa5b1",
-            tickColor="#9aa5b1",
-            titlePadding=8,
-        )
-        .configure_view(stroke=None)
-    )
-
-
-def cycle(values: Sequence[T], count: int) -> list[T]:
-    """`count` values, from the start again where they run out.
-
-    Example:
-        >>> cycle(("a", "b"), 3)
-        ['a', 'b', 'a']
-    """
-    return [values[index % len(values)] for index in range(count)]
-
-
-class RunStyle:
-    """How runs are told apart: color, shape and dash by run, the same in every chart.
-
-    Args:
-        labels: The runs.
-        page: Whether rows carry the run's number `r`, as the page's do, or its label.
-    """
-
-    def __init__(self, labels: Sequence[str], *, page: bool = False) -> None:
-        count = len(labels)
-        domain: list[int] | list[str] = list(range(count)) if page else list(labels)
-        self.by = "r:N" if page else "run:N"
-        self.colors = alt.Scale(domain=domain, range=cycle(COLORS, count))
-        self.shapes = alt.Scale(domain=domain, range=cycle(SHAPES, count))
-        self.dashes = alt.Scale(domain=domain, range=[list(dash) for dash in cycle(DASHES, count)])
-
-
-def run_legend(symbol: str = "circle", orient: Literal["right", "top"] = "right") -> alt.Legend:
-    """The legend of a chart outside the page."""
-    return alt.Legend(title=None, labelLimit=260, symbolType=symbol, symbolOpacity=1, orient=orient)
-
-
-def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
-    """A quantitative channel with the axis's title, logarithmic where it can be."""
-    scale = (
-        alt.Scale(type="log", nice=False, padding=PADDING)
-        if log and axis.positive
-        else alt.Scale(type="linear", zero=False, nice=False, padding=PADDING)
-    )
-    return channel(
-        f"{axis.field}:Q",
-        # A zero-width space: Vega looks a bare title up among JavaScript's own names and fails on 'constructor'.
-        title=f"{axis.title}\u200b",
-        scale=scale,
-        axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", titleLimit=420),
-    )
-
-
 def _drawable(axis: Axis, log: str) -> str:
     value = f"isValid(datum.{axis.field})"
     return value if axis.field == "q" else f"{value} && (!{log} || datum.{axis.field} > 0)"
-
-
-def _text(axis: Axis) -> str:
-    suffix = f" {axis.suffix}" if axis.suffix else ""
-    # As a JSON literal: a unit comes from a run's header, which anybody may have written.
-    return f"format(datum.{axis.field}, ',.4~r') + {json.dumps(suffix)}"
-
-
-def tooltip_of(rows: Mapping[str, str]) -> alt.ExprRef:
-    """A tooltip's titles and the fields they show.
-
-    An expression of our own: Vega-Lite 6 looks for the texts of a nearest point in the wrong place (the cell around
-    the point rather than the point). The colon keeps a user's title from meaning something: vega-tooltip shows one
-    named 'image' as a picture, and Vega's interpreter refuses 'constructor'.
-    """
-    shown: dict[str, str] = {}
-    for title, field in rows.items():
-        line = f"{' '.join(title.split())[:80]}:"
-        while line in shown:  # an expression takes no title twice
-            line += "\u200b"
-        shown[line] = field
-    lines = (f"{json.dumps(line)}: (datum.datum || datum).{field}" for line, field in shown.items())
-    return alt.ExprRef(f"{{{', '.join(lines)}}}")

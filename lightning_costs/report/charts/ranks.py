@@ -9,21 +9,25 @@ import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.charts.data import single_line
-from lightning_costs.report.charts.quality import SHOWN, RunStyle, run_legend, tooltip_of
-from lightning_costs.report.tables.tables import RankLine, ordered_names, quality_text
+from lightning_costs.report.charts.look import SHOWN, TEXT, RunStyle, described, run_legend, tooltip_of
+from lightning_costs.report.tables.tables import RankLine, is_cost, ordered_names, quality_text
 
 #: Room above the first and below the last rank, in pixels.
 _ROOM = 14
 #: So many runs have their name at the end of their line.
 _NAMED = 12
-#: Blue for the same order, orange for the reverse, as `page.css` shades its table.
-_SHADES = ("#bd4f08", "#eb9a5a", "#f5c49d", "#fae6d6", "#f2f2f0", "#dce9f3", "#b4d1e7", "#79aed2", "#2f77b0")
+#: White for the same order, dark for the reverse, as `page.css` shades its table: colors are those of runs.
+_SHADES = ("#27303a", "#46515d", "#66727f", "#8792a0", "#a7b1bc", "#c3cad3", "#d9dee4", "#eceff2", "#fafbfc")
 
 
 def bump_names(cmp: ComparisonData) -> list[str]:
-    """Headline indicators that order any runs, family by family."""
+    """Headline costs that order any runs, family by family; a rate is no cost."""
     orders = cmp.ranks["orders"]
-    return [name for name in ordered_names(cmp, headline=True, role="indicator") if orders.get(name)]
+    return [
+        name
+        for name in ordered_names(cmp, headline=True, role="indicator")
+        if orders.get(name) and is_cost(cmp.indicators[name])
+    ]
 
 
 def ranking_bases(cmp: ComparisonData) -> dict[str, str]:
@@ -47,18 +51,20 @@ def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, l
     return {name: [by_name[name].get(label) for label in cmp.labels] for name in names if by_name.get(name)}
 
 
-def bump_rows(cmp: ComparisonData, basis: str, names: Sequence[str]) -> tuple[list[str], list[dict[str, object]]]:
-    """What stands under the columns, quality first, and a row per run and column `i` with its rank `k`."""
+def bump_rows(
+    look: RunStyle, cmp: ComparisonData, basis: str, names: Sequence[str]
+) -> tuple[list[str], list[dict[str, object]]]:
+    """What stands under the columns, quality first, and a row per run and column `i` with its `rank`."""
     found = orders(cmp, basis, names)
     heads = [f"best {single_line(cmp.monitor)}", *(cmp.indicators[name]["label"] for name in found)]
     columns = [[cmp.ranks["quality"].get(label) for label in cmp.labels], *found.values()]
     return (
         heads,
         [
-            {"r": r, "run": label, "i": i, "k": column[r], "by": heads[i]}
+            {**look.identity(r), "i": i, "rank": rank, "by": heads[i]}
             for i, column in enumerate(columns)
-            for r, label in enumerate(cmp.labels)
-            if column[r] is not None
+            for r, rank in enumerate(column)
+            if rank is not None
         ],
     )
 
@@ -93,7 +99,7 @@ def bump_chart(
         ),
     )
     y = alt.Y(
-        "k:Q",
+        "rank:Q",
         title="rank, 1 is best\u200b",
         scale=alt.Scale(reverse=True, zero=False, nice=False, padding=_ROOM),
         axis=alt.Axis(format="d", tickMinStep=1, grid=False),
@@ -102,11 +108,15 @@ def bump_chart(
     base = alt.Chart(source).encode(x=x, y=y, color=color)
     if page:
         base = base.transform_filter(SHOWN)
-    lines = base.mark_line(strokeWidth=2.5, opacity=0.85).encode(
-        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=None), order=alt.Order("i:Q")
+    lines = base.mark_line(strokeWidth=2.5, opacity=0.85, aria=False).encode(
+        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=None), detail="r:N", order=alt.Order("i:Q")
     )
     points = base.mark_point(
-        filled=True, size=110, opacity=1, tooltip=tooltip_of({"run": "run", "by": "by", "rank": "k"})
+        filled=True,
+        size=110,
+        opacity=1,
+        tooltip=tooltip_of({"run": "run", "by": "by", "rank": "rank"}),
+        **described("'rank ' + datum.rank + ' by ' + datum.by"),
     ).encode(shape=alt.Shape(look.by, scale=look.shapes, legend=None))
     layers = [lines, points]
     if len(labels) <= _NAMED:
@@ -115,11 +125,11 @@ def bump_chart(
             base.transform_filter(f"datum.i === {len(heads) - 1}")
             .transform_calculate(name=f"{names}[datum.r]")
             # Those that share a rank share a line of text.
-            .transform_joinaggregate(names="values(name)", groupby=["k"])
-            .transform_window(nth="row_number()", groupby=["k"])
+            .transform_joinaggregate(names="values(name)", groupby=["rank"])
+            .transform_window(nth="row_number()", groupby=["rank"])
             .transform_filter("datum.nth === 1")
             .transform_calculate(ends="join(pluck(datum.names, 'name'), ', ')")
-            .mark_text(align="left", dx=12, fontSize=11, limit=150)
+            .mark_text(align="left", dx=12, fontSize=TEXT, limit=150, aria=False)
             .encode(text="ends:N")
         )
     picture = alt.layer(*layers)
@@ -145,7 +155,7 @@ def heat_map(lines: Sequence[RankLine]) -> alt.LayerChart:
         .mark_rect(stroke="white", strokeWidth=2)
         .encode(color=alt.Color("v:O", scale=shades, legend=None))
     )
-    texts = base.mark_text(fontSize=11).encode(
-        text="t:N", color=alt.condition("abs(datum.v) >= 4", alt.value("white"), alt.value("#1f2933"))
+    texts = base.mark_text(fontSize=TEXT).encode(
+        text="t:N", color=alt.condition("isValid(datum.v) && datum.v <= -2", alt.value("white"), alt.value("#1f2933"))
     )
     return alt.layer(cells, texts).properties(width=alt.Step(44), height=alt.Step(28))

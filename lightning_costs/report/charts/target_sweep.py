@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import altair as alt
 
@@ -11,7 +10,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import WinnerRange
 from lightning_costs.records.samples import Amount
 from lightning_costs.report.charts.data import Axis, ChartData, rounded
-from lightning_costs.report.charts.quality import PADDING, SHOWN, RunStyle, encoded, run_legend
+from lightning_costs.report.charts.look import PADDING, SHOWN, RunStyle, at_field, encoded, run_legend
 from lightning_costs.report.charts.selection import evenly_spaced_indices
 from lightning_costs.report.tables.tables import quality_text
 
@@ -34,32 +33,25 @@ def sweep_columns(cmp: ComparisonData, data: ChartData, name: str) -> list[list[
     return [[rounded(by_label.get(label, nothing)[row], factor) for row in rows] for label in data.labels]
 
 
-def sweep_ranges(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str, object]]:
-    """Where each winner holds: from `a` to `b`, run number `r` (-1: several, or one not drawn), in words `who`."""
+def sweep_ranges(look: RunStyle, cmp: ComparisonData, name: str) -> list[dict[str, object]]:
+    """Where each winner holds: from `a` to `b`, its identity (`k` -1: several, or one not drawn), in words `least`."""
     targets = cmp.sweep["targets"]
-    numbers = {label: number for number, label in enumerate(data.labels)}
+    numbers = {label: number for number, label in enumerate(look.labels)}
     found = []
     for row in cmp.sweep["winners"].get(name, ()):
         first = targets[0] if row["after"] is None else row["after"]
         alone = row["labels"][0] if len(row["labels"]) == 1 else ""
-        found.append(
-            {
-                "a": first,
-                "b": row["upto"],
-                "r": numbers.get(alone, -1),
-                "run": alone,
-                "who": " and ".join(row["labels"]),
-            }
-        )
+        identity = look.identity(numbers[alone]) if alone in numbers else {"r": -1, "run": alone, "k": -1, "who": ""}
+        found.append({**identity, "a": first, "b": row["upto"], "least": " and ".join(row["labels"])})
     return found
 
 
-def sweep_rows(cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str, object]]:
+def sweep_rows(look: RunStyle, cmp: ComparisonData, data: ChartData, name: str) -> list[dict[str, object]]:
     """A row per run and target that it reached: the target `x`, its cost `y`."""
     targets = [cmp.sweep["targets"][row] for row in sampled_targets(cmp)]
     return [
-        {"r": r, "run": label, "x": x, "y": y}
-        for r, (label, costs) in enumerate(zip(data.labels, sweep_columns(cmp, data, name), strict=True))
+        {**look.identity(r), "x": x, "y": y}
+        for r, costs in enumerate(sweep_columns(cmp, data, name))
         for x, y in zip(targets, costs, strict=True)
         if y is not None
     ]
@@ -102,31 +94,34 @@ def sweep_chart(
         falling: Whether less quality is better, so that harder targets are further left on a common axis.
         page: Whether the page's script fills in titles, scales and tooltips.
     """
-    across = encoded(alt.X, replace(x, field="x"), log=False)
+    across = encoded(alt.X, at_field(x, "x"), log=False)
     across.scale = alt.Scale(type="linear", zero=False, nice=False, padding=PADDING, reverse=falling)
     legend = None if page else run_legend("stroke")
     color = alt.Color(look.by, scale=look.colors, legend=legend)
-    base = alt.Chart(sources["rows"]).encode(x=across, y=encoded(alt.Y, replace(y, field="y"), log=log), color=color)
+    base = alt.Chart(sources["rows"]).encode(x=across, y=encoded(alt.Y, at_field(y, "y"), log=log), color=color)
     if page:
         base = base.transform_filter(SHOWN)
     elif log:
         base = base.transform_filter("datum.y > 0")
-    lines = base.mark_line(strokeWidth=2, interpolate="step-before").encode(
-        strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=legend), order=alt.Order("x:Q")
-    )
+    lines = base.mark_line(
+        strokeWidth=1.5 if look.grouped else 2,
+        opacity=0.6 if look.grouped else 1,
+        interpolate="step-before",
+        aria=False,
+    ).encode(strokeDash=alt.StrokeDash(look.by, scale=look.dashes, legend=legend), detail="r:N", order=alt.Order("x:Q"))
     if page:
         near = alt.selection_point(name="near", nearest=True, on="pointerover", clear="pointerout", empty=False)
         points = (
-            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5)
+            base.mark_point(filled=True, size=110, stroke="white", strokeWidth=1.5, aria=False)
             .encode(opacity=alt.condition(near, alt.value(1), alt.value(0)))
             .add_params(near)
         )
     else:
-        points = base.mark_point(opacity=0)
+        points = base.mark_point(opacity=0, aria=False)
     strip = alt.Chart(sources["ranges"]).encode(
         x=alt.X("a:Q"), x2=alt.X2("b:Q"), y=alt.value(-_STRIP - 4), y2=alt.value(-4)
     )
-    several = strip.transform_filter("datum.r < 0").mark_rect(color="#9aa5b1")
-    single = strip.transform_filter("datum.r >= 0").mark_rect().encode(color=color)
+    several = strip.transform_filter("datum.k < 0").mark_rect(color="#9aa5b1", aria=False)
+    single = strip.transform_filter("datum.k >= 0").mark_rect(aria=False).encode(color=color)
     picture = alt.layer(lines, points, several, single)
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture

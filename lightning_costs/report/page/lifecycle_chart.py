@@ -9,14 +9,14 @@ import altair as alt
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.records.formatting import DisplayUnit, choose_unit, format_amount
 from lightning_costs.report.charts.data import rounded
-from lightning_costs.report.charts.quality import COLORS, DASHES, PADDING, cycle, styled, tooltip_of
+from lightning_costs.report.charts.look import PADDING, SHOWN, RunStyle, described, styled, tooltip_of
 from lightning_costs.report.tables.lifecycle import TOLD, available_columns, queries_text
 
 #: So many break-even numbers are marked, at most; and points of a line per power of ten.
 _MARKS, _STEPS = 60, 4
 
 
-def life_data(cmp: ComparisonData) -> dict[str, object]:
+def life_data(look: RunStyle, cmp: ComparisonData) -> dict[str, object]:
     """By column that some run has both parts of: the chart's title, its specification, its lines and marks."""
     found: dict[str, object] = {}
     steps = [10 ** (step / _STEPS) for step in range(_STEPS * _decades(cmp) + 1)]
@@ -29,16 +29,16 @@ def life_data(cmp: ComparisonData) -> dict[str, object]:
             costs.append([] if once is None or each is None else [once + queries * each for queries in steps])
         shown = choose_unit(unit, max(row[0] for row in costs if row))
         rows = [
-            {"r": r, "x": queries, "y": rounded(cost, shown.factor)}
+            {**look.identity(r), "x": queries, "y": rounded(cost, shown.factor)}
             for r, row in enumerate(costs)
             for queries, cost in zip(steps, row, strict=False)
             if cost > 0 and math.isfinite(cost)
         ]
         found[name] = {
             "title": f"{label} of training and queries, against the number of queries",
-            "spec": _specification(cmp, f"{label}, training and queries ({shown.suffix})\u200b"),
+            "spec": _specification(look, f"{label}, training and queries ({shown.suffix})\u200b"),
             "rows": rows,
-            "marks": _marks(cmp, name, shown, steps[-1]),
+            "marks": _marks(look, cmp, name, shown, steps[-1]),
         }
     return found
 
@@ -49,7 +49,7 @@ def _decades(cmp: ComparisonData) -> int:
     return next((power for power in range(9, 15) if furthest < 10 ** (power - 0.5)), 15)
 
 
-def _marks(cmp: ComparisonData, name: str, shown: DisplayUnit, most: float) -> list[dict[str, object]]:
+def _marks(look: RunStyle, cmp: ComparisonData, name: str, shown: DisplayUnit, most: float) -> list[dict[str, object]]:
     """The pairs that break even within the axis, those with the fewest queries first."""
     even = [(pair["queries"] or 0.0, pair["cost"] or 0.0, pair) for pair in cmp.lifecycle["pairs"]]
     on_axis = [one for one in even if one[2]["column"] == name and 1 <= one[0] <= most and one[1] > 0]
@@ -57,9 +57,9 @@ def _marks(cmp: ComparisonData, name: str, shown: DisplayUnit, most: float) -> l
         {
             "x": queries,
             "y": rounded(cost, shown.factor),
-            "a": cmp.labels.index(pair["first"]),
-            "b": cmp.labels.index(pair["second"]),
-            "pair": f"{pair['first']} and {pair['second']}",
+            "a": look.keys[cmp.labels.index(pair["first"])],
+            "b": look.keys[cmp.labels.index(pair["second"])],
+            "run": f"{pair['first']} and {pair['second']}",
             "at": queries_text(queries),
             "cost": format_amount(cost, TOLD[name][0]),
         }
@@ -67,8 +67,8 @@ def _marks(cmp: ComparisonData, name: str, shown: DisplayUnit, most: float) -> l
     ]
 
 
-def _specification(cmp: ComparisonData, title: str) -> dict[str, object]:
-    domain = list(range(len(cmp.labels)))
+def _specification(look: RunStyle, title: str) -> dict[str, object]:
+    look = RunStyle(look.labels, look.groups, page=True)
     log = alt.Scale(type="log", nice=False, padding=PADDING)
     x = alt.X(
         "x:Q", title="queries\u200b", scale=log, axis=alt.Axis(format=",.2~s", tickCount=8, labelOverlap="greedy")
@@ -79,15 +79,13 @@ def _specification(cmp: ComparisonData, title: str) -> dict[str, object]:
         scale=log,
         axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", titleLimit=420),
     )
-    color = alt.Color("r:N", scale=alt.Scale(domain=domain, range=cycle(COLORS, len(domain))), legend=None)
-    dash = alt.StrokeDash(
-        "r:N", scale=alt.Scale(domain=domain, range=[list(d) for d in cycle(DASHES, len(domain))]), legend=None
-    )
+    color = alt.Color(look.by, scale=look.colors, legend=None)
+    dash = alt.StrokeDash(look.by, scale=look.dashes, legend=None)
     lines = (
         alt.Chart(alt.NamedData(name="rows"))
-        .transform_filter("indexof(hidden, datum.r) < 0")
-        .mark_line(strokeWidth=2)
-        .encode(x=x, y=y, color=color, strokeDash=dash)
+        .transform_filter(SHOWN)
+        .mark_line(strokeWidth=2, aria=False)
+        .encode(x=x, y=y, color=color, strokeDash=dash, detail="r:N")
     )
     marks = (
         alt.Chart(alt.NamedData(name="marks"))
@@ -100,7 +98,8 @@ def _specification(cmp: ComparisonData, title: str) -> dict[str, object]:
             stroke="white",
             strokeWidth=1.5,
             opacity=1,
-            tooltip=tooltip_of({"break even": "pair", "at": "at", "cost": "cost"}),
+            tooltip=tooltip_of({"break even": "run", "at": "at", "cost": "cost"}),
+            **described("'break even at ' + datum.at"),
         )
         .encode(x=x, y=y)
     )

@@ -11,7 +11,7 @@
   const datasets = Object.fromEntries(Object.entries(page.datasets).map(([name, columns]) => {
     const keys = Object.keys(columns);
     return [name, columns.r.map((run, row) => {
-      const point = { run: page.labels[run] };
+      const point = { run: page.labels[run], k: page.keys[run] };
       for (const key of keys) point[key] = columns[key][row];
       return point;
     })];
@@ -36,10 +36,11 @@
 
   // Whole domains are named: a layer may be empty, and Vega warns of a scale without extent. They are those of the
   // runs that are shown, so that hiding some looks closer at the others.
-  const domain = (spec, channel, all) => {
-    const seen = all.filter((row) => !hidden.has(row.r));
+  const domain = (spec, channel, all, fixed) => {
+    const seen = all.filter((row) => !hidden.has(row.k));
     const rows = seen.length ? seen : all;
     let [low, high] = rows.reduce(([least, most], row) => [Math.min(least, row[channel]), Math.max(most, row[channel])], [Infinity, -Infinity]);
+    if (fixed) [low, high] = fixed;
     if (low === high) [low, high] = low > 0 ? [low * 0.95, high * 1.05] : [low - 1, high + 1];
     for (const layer of spec.layer) {
       const encoding = layer.encoding?.[channel];
@@ -52,17 +53,24 @@
     for (const layer of spec.layer) {
       for (const channel of ["x", "y"]) {
         const encoding = layer.encoding?.[channel];
-        if (encoding?.field !== channel) continue;
+        if (encoding?.field !== channel && !(channel === "y" && ["low", "middle"].includes(encoding?.field))) continue;
         encoding.title = titles[channel] === null ? null : `${titles[channel]}\u200b`;
         encoding.scale = scaled(encoding.scale, logs[channel]);
       }
-      if (layer.mark.type === "point" || layer.mark.type === "rect") layer.mark.tooltip = tooltip(told[layer.mark.type] ?? told.point);
+      if (layer.mark.type !== "point" && layer.mark.type !== "rect") continue;
+      layer.mark.tooltip = tooltip(told[layer.mark.type] ?? told.point);
+      // What a screen reader says of a point: the run and its amounts.
+      if (layer.mark.aria !== false) layer.mark.description = { expr: told.point.map(([, code]) => code).join(" + ', ' + ") };
     }
     return spec;
   };
 
   const kinds = {
-    curve(element) {
+    // Quality against an independent cost, over what tells runs apart; groups have a median line and a band.
+    quality(element) {
+      return kinds.curve(element, page.domain, page.bands[element.dataset.chart]);
+    },
+    curve(element, shown, columns) {
       const [name, other] = [element.dataset.chart, element.dataset.y ?? ""];
       const [x, y] = [page.axes[name], page.axes[other]];
       if (!x) return null;
@@ -71,16 +79,19 @@
       const [fx, fy] = [x.field, y ? y.field : "q"];
       const rows = datasets[still ? "finals" : "curves"]
         .filter((row) => drawable(row[fx], logs.x) && drawable(row[fy], logs.y))
-        .map((row) => ({ run: row.run, r: row.r, s: row.s, m: row.m, x: row[fx], y: row[fy] }));
+        .map((row) => ({ run: row.run, r: row.r, k: row.k, s: row.s, m: row.m, x: row[fx], y: row[fy] }));
+      const bands = (columns?.[0] ?? []).map((k, i) => ({ k, x: columns[1][i], low: columns[2][i], middle: columns[3][i], high: columns[4][i] }))
+        .filter((row) => drawable(row.x, logs.x));
+      const kind = still ? "point" : bands.length ? "banded" : "curve";
       const title = y ? y.title : still ? page.quality.best : page.quality.title;
-      const small = element.classList.contains("small");
-      const spec = fill(structuredClone(page.templates[still ? "point" : "curve"]), { x: x.title, y: small ? null : title }, logs, {
+      const spec = fill(structuredClone(page.templates[kind]), { x: x.title, y: title }, logs, {
         point: [["run", at("run")], [still ? "step of the best" : "step", at("s")], [y ? y.label : page.quality.label, amount("y", y?.suffix)],
           [x.label, amount("x", x.suffix)]],
       });
-      domain(spec, "x", rows);
-      domain(spec, "y", rows);
-      return { spec, data: { rows }, drawn: `${name}${y ? ` ${other}` : ""} ${log ? "log" : "linear"}`,
+      const within = shown ? rows.filter((row) => row.y >= shown[0] && row.y <= shown[1]) : rows;
+      domain(spec, "x", within.length ? within : rows);
+      domain(spec, "y", rows, shown);
+      return { spec, data: kind === "banded" ? { rows, bands } : { rows }, drawn: `${name}${y ? ` ${other}` : ""} ${log ? "log" : "linear"}`,
         label: `${y ? y.title : page.quality.label} against ${x.title}` };
     },
     front(element) {
@@ -90,14 +101,13 @@
       if (!front) return null;
       const logs = { x: log && x.positive, y: false };
       const on = new Set(front.drawn);
-      const all = datasets.finals.map((row) => ({ run: row.run, r: row.r, x: row[x.field], y: row.q, f: on.has(row.r) ? 1 : 0 }));
+      const all = datasets.finals.map((row) => ({ run: row.run, r: row.r, k: row.k, x: row[x.field], y: row.q, f: on.has(row.r) ? 1 : 0 }));
       const others = new Set(front.others);
       page.others?.run.forEach((run, i) => {
-        all.push({ run, r: -1, x: page.others[x.field][i], y: page.others.q[i], f: others.has(i) ? 1 : 0 });
+        all.push({ run, r: -1, k: -1, x: page.others[x.field][i], y: page.others.q[i], f: others.has(i) ? 1 : 0 });
       });
       const rows = all.filter((row) => drawable(row.x, logs.x) && drawable(row.y, false));
-      const small = element.classList.contains("small");
-      const spec = fill(structuredClone(page.templates.front), { x: x.title, y: small ? null : page.quality.best }, logs, {
+      const spec = fill(structuredClone(page.templates.front), { x: x.title, y: page.quality.best }, logs, {
         point: [["run", at("run")], [page.quality.best, amount("y", "")], [x.label, amount("x", x.suffix)]],
       });
       domain(spec, "x", rows);
@@ -113,11 +123,11 @@
       if (!found) return null;
       const logs = { x: false, y: log && y.positive };
       const rows = found.flatMap((column, r) => column.map((value, i) => ({
-        run: page.labels[r], r, x: page.sweep.targets[i], y: value,
+        run: page.labels[r], r, k: page.keys[r], x: page.sweep.targets[i], y: value,
       }))).filter((row) => drawable(row.y, logs.y));
       const spec = fill(structuredClone(page.templates.sweep), { x: page.quality.title, y: y.title }, logs, {
         point: [["run", at("run")], ["target", amount("x", "")], [y.label, amount("y", y.suffix)]],
-        rect: [["needs least", at("who")], ["after", amount("a", "")], ["up to", amount("b", "")]],
+        rect: [["needs least", at("least")], ["after", amount("a", "")], ["up to", amount("b", "")]],
       });
       domain(spec, "x", page.sweep.targets.map((x) => ({ x })));
       domain(spec, "y", rows);
@@ -129,7 +139,7 @@
       if (!bump) return null;
       const { rows } = bump;
       const spec = structuredClone(bump.spec);
-      domain(spec, "y", rows.map((row) => ({ r: row.r, y: row.k })));
+      domain(spec, "y", rows.map((row) => ({ k: row.k, y: row.rank })));
       return { spec, data: { rows }, drawn: element.dataset.basis, label: "Ranks of the runs by every headline indicator" };
     },
     parts(element) {
@@ -138,8 +148,8 @@
       const { rows } = part;
       const spec = structuredClone(part.spec);
       // Bars and linear axes begin at nothing.
-      const ends = rows.map((row) => ({ r: row.r, x: row.b ?? row.v }));
-      domain(spec, "x", part.far ? ends : [...ends, { r: -1, x: 0 }]);
+      const ends = rows.map((row) => ({ k: row.k, x: row.b ?? row.v }));
+      domain(spec, "x", part.far ? ends : [...ends, { k: -1, x: 0 }]);
       return { spec, data: { rows }, drawn: element.dataset.theme, label: part.title };
     },
     life(element) {
@@ -167,8 +177,7 @@
     spec.background = "transparent";
     spec.params.find((param) => param.name === "hidden").value = [...hidden];
     if (element.classList.contains("small")) {
-      spec.height = 170;
-      spec.config.axis.tickCount = 4;
+      spec.height = element.clientWidth < 480 ? 190 : 250;
     } else if (element.clientWidth < 480) {
       if (spec.height === 420) spec.height = 320;
       spec.config.axis.labelLimit = 96;
@@ -188,14 +197,13 @@
     element.dataset.drawn = made.drawn;
   };
 
-  const main = document.getElementById("main-chart");
-
   // A control that names a chart and what of it to set.
   for (const control of document.querySelectorAll("select[data-for]")) {
     const chart = document.getElementById(control.dataset.for);
     chart.dataset[control.dataset.sets] = control.value;
     control.addEventListener("change", () => {
       chart.dataset[control.dataset.sets] = control.value;
+      for (const table of document.querySelectorAll(`[data-basis-of="${control.id}"]`)) table.hidden = table.dataset.basis !== control.value;
       draw(chart);
     });
   }
@@ -206,7 +214,7 @@
       for (const other of document.querySelectorAll("[data-scale]")) {
         other.setAttribute("aria-pressed", String(other.dataset.scale === button.dataset.scale));
       }
-      for (const element of views.keys()) if (["curve", "front", "sweep"].includes(element.dataset.plot)) draw(element);
+      for (const element of views.keys()) if (["curve", "quality", "front", "sweep"].includes(element.dataset.plot)) draw(element);
     });
   }
 
@@ -215,7 +223,7 @@
       button.setAttribute("aria-pressed", String(!hidden.has(Number(button.dataset.run))));
     }
     for (const view of views.values()) view.signal("hidden", [...hidden]).runAsync();
-    if (main) draw(main);
+    for (const element of views.keys()) if (["curve", "quality"].includes(element.dataset.plot)) draw(element);
   };
   for (const button of document.querySelectorAll("[data-run]")) {
     button.addEventListener("click", () => {
@@ -227,28 +235,50 @@
   for (const button of document.querySelectorAll("[data-runs]")) {
     button.addEventListener("click", () => {
       hidden.clear();
-      if (button.dataset.runs === "none") page.labels.forEach((_, run) => hidden.add(run));
+      if (button.dataset.runs === "none") for (const other of document.querySelectorAll("[data-run]")) hidden.add(Number(other.dataset.run));
       shown();
     });
   }
 
-  // Charts are drawn when they come near the window, the others when the page has nothing else to do: for printing.
-  const waiting = new Set([...document.querySelectorAll(".chart[data-plot]")].filter((one) => one !== main));
+  // Charts are drawn when they come near the window, the others when the page has nothing else to do.
+  const waiting = new Set(document.querySelectorAll(".chart[data-plot]"));
+  const begin = (element) => {
+    waiting.delete(element);
+    near.unobserve(element);
+    return draw(element);
+  };
   const near = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((one) => one.isIntersecting && waiting.delete(one.target))) {
-      near.unobserve(entry.target);
-      draw(entry.target);
-    }
+    for (const entry of entries) if (entry.isIntersecting && waiting.has(entry.target)) begin(entry.target);
   }, { rootMargin: "300px" });
   for (const element of waiting) near.observe(element);
   const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
   const rest = async () => {
     const next = [...waiting].find((one) => one.clientWidth > 0);
     if (!next) return;
-    waiting.delete(next);
-    near.unobserve(next);
-    await draw(next);
+    await begin(next);
     idle(rest);
   };
-  (main ? draw(main) : Promise.resolve()).then(() => idle(rest));
+  idle(rest);
+
+  // On paper no chart is a click away: what holds one is open, and drawn before the page is laid out; so are reasons.
+  const opened = new Set();
+  window.addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("details.drawer:not([open]):has(.chart), #missing:not([open])")) {
+      fold.open = true;
+      opened.add(fold);
+    }
+    for (const element of waiting) if (element.clientWidth > 0) begin(element);
+  });
+  window.addEventListener("afterprint", () => {
+    for (const fold of opened) fold.open = false;
+    opened.clear();
+  });
+
+  // A link to what is folded opens it.
+  const reveal = () => {
+    const fold = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (fold instanceof HTMLDetailsElement) fold.open = true;
+  };
+  window.addEventListener("hashchange", reveal);
+  reveal();
 })();

@@ -12,20 +12,32 @@ from pathlib import Path
 import altair as alt
 import jinja2
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.charts.breakdown import parts
 from lightning_costs.report.charts.data import ChartData, chart_data, single_line
-from lightning_costs.report.charts.quality import COLORS, DASHES, SHAPES, cycle
+from lightning_costs.report.charts.fit import group_of_runs
+from lightning_costs.report.charts.look import COLORS, DASHES, SHAPES, RunStyle, cycle
 from lightning_costs.report.charts.ranks import bump_names
+from lightning_costs.report.charts.ranks import orders as rank_orders
 from lightning_costs.report.charts.ranks import ranking_bases as bump_bases
+from lightning_costs.report.charts.ratios import ratio_lines
 from lightning_costs.report.charts.selection import restrict_to_runs, select_runs
 from lightning_costs.report.charts.target_sweep import describe_ranges
+from lightning_costs.report.page.cautions import page_cautions
 from lightning_costs.report.page.data import page_data
 from lightning_costs.report.page.pipeline_timeline import pipeline_sections
+from lightning_costs.report.page.sections import (
+    answer_pictures,
+    answer_table,
+    cost_sections,
+    missing_reasons,
+    ratio_pictures,
+    tied_costs,
+)
 from lightning_costs.report.tables.agreement import (
     dominance_sentences,
-    evidence_lines,
     family_lines,
     group_qualities,
     matched_lines,
@@ -75,16 +87,23 @@ def write_page(cmp: ComparisonData, path: Path) -> Path:
 def page(cmp: ComparisonData) -> str:
     """The page as text.
 
+    Charts are checked against Vega-Lite's schema where they are tested, not here, where that takes half of the time.
+
     Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
+    with debug_mode(False):
+        return _page(cmp)
+
+
+def _page(cmp: ComparisonData) -> str:
     labels = select_runs(cmp)
     drawn = restrict_to_runs(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
+    look = RunStyle(labels, group_of_runs(cmp))
     csv = runs_csv(cmp)
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
-    headline = ordered_names(cmp, headline=True, role="indicator")
     everything = ordered_names(cmp, role="indicator")
     environment = jinja2.Environment(
         autoescape=True,
@@ -93,25 +112,31 @@ def page(cmp: ComparisonData) -> str:
         keep_trailing_newline=True,
         loader=jinja2.FunctionLoader(_resource),
     )
-    small = [name for name in everything if _small(cmp, data, name)]
     themes = parts(drawn)
+    costs = cost_sections(cmp, data)
+    bumps = bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {}
     return environment.get_template("page.html.j2").render(
         all=cmp,
         cmp=drawn,
         policy=content_security_policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
-        data=script_json(page_data(cmp, drawn, data, themes, csv)),
+        data=script_json(page_data(cmp, drawn, data, look, themes, [cost.name for cost in costs if cost.curve], csv)),
         metric=single_line(cmp.monitor),
-        summary=cmp.summary,
-        cautions=[(caution, evidence_lines(caution["evidence"])) for caution in cmp.cautions],
+        answer=answer_table(cmp),
+        pictures=answer_pictures(cmp),
+        ratios=ratio_lines(cmp),
+        ratio_pictures=ratio_pictures(cmp),
+        cautions=page_cautions(cmp),
         thinned=_thinned(cmp, data),
-        legend=_legend(labels),
+        legend=_legend(look),
+        keys=look.keys,
+        grouped=look.grouped,
         choices=_choices(cmp, data),
         first=_first(data),
-        counters=[name for name in small if cmp.indicators[name]["headline"]] or small,
-        more_counters=[name for name in small if not cmp.indicators[name]["headline"]],
-        absent=[(name, cmp.indicators[name]["label"]) for name in everything if name not in data.axes],
+        costs=costs,
+        tied=tied_costs(cmp),
+        missing=missing_reasons(drawn),
         # Every target has the same counters: all of these tables have lines, or none has.
         targets=[table for table in target_tables(drawn) if table.lines],
         reversals=[reversal_lines(row, cmp) for row in cmp.targets],
@@ -120,17 +145,17 @@ def page(cmp: ComparisonData) -> str:
         sweeps=_sweeps(cmp, data),
         complete=cmp.sweep["complete"],
         fronts=front_lines(drawn),
-        front_names=[name for name in headline if name in data.axes and cmp.fronts.get(name)],
         dominance=dominance_sentences(cmp),
-        bumps=bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {},
-        matrix=rank_matrix(cmp, headline),
+        bumps=bumps,
+        rank_tables={basis: rank_orders(drawn, basis, everything) for basis in bumps},
+        matrix=rank_matrix(cmp, bump_names(cmp)),
         matrix_of_all=rank_matrix(cmp, everything),
-        flips=flip_lines(cmp, headline),
+        flips=flip_lines(cmp, bump_names(cmp)),
         families=family_lines(cmp) if len(cmp.runs) > 1 else [],
         matched=matched_lines(cmp),
         themes={group: [part for part in themes if part.key in keys] for group, keys in _THEMES.items()},
-        columns=run_columns(cmp),
-        runs=run_lines(cmp, labels),
+        columns=run_columns(cmp, [cost.name for cost in costs]),
+        runs=run_lines(cmp, labels, [cost.name for cost in costs]),
         finals=final_blocks(drawn),
         waits=_waits(drawn),
         pipelines=pipeline_sections(drawn),
@@ -183,12 +208,12 @@ def _waits(cmp: ComparisonData) -> dict[str, str]:
     return {label: text for label, text in said.items() if text}
 
 
-def _legend(labels: list[str]) -> list[tuple[str, str, str, str]]:
-    """Label, color, dash and outline of each run, as the charts draw it."""
-    count = len(labels)
+def _legend(look: RunStyle) -> list[tuple[str, str, str, str]]:
+    """Name, color, dash and outline of each run or group, as the charts draw it."""
+    count = len(look.names)
     dashes = [" ".join(map(str, dash)) for dash in cycle(DASHES, count)]
     outlines = [_OUTLINES[shape] for shape in cycle(SHAPES, count)]
-    return list(zip(labels, cycle(COLORS, count), dashes, outlines, strict=True))
+    return list(zip(look.names, cycle(COLORS, count), dashes, outlines, strict=True))
 
 
 def _choices(cmp: ComparisonData, data: ChartData) -> dict[str, list[tuple[str, str]]]:
@@ -232,10 +257,6 @@ def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
         for name in ordered_names(cmp, role="indicator")
         if name in data.axes and cmp.sweep["winners"].get(name)
     ]
-
-
-def _small(cmp: ComparisonData, data: ChartData, name: str) -> bool:
-    return name in data.axes and cmp.indicators[name]["kind"] in ("counter", "static")
 
 
 def _resource(name: str) -> str:

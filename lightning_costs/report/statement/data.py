@@ -108,14 +108,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """What a run trained on.
-
-    Args:
-        device: Name of the accelerator, or of the CPU that trains; None where it was not recorded.
-        cpu: Whether a CPU trains: its devices are nodes.
-        devices: How many were allocated, attempt by attempt; equal neighbours once.
-        nodes: The same of nodes.
-    """
+    """What a run trained on."""
 
     device: str | None
     cpu: bool

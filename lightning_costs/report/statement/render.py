@@ -35,24 +35,12 @@ class Table(NamedTuple):
 
 
 def markdown(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = ()) -> str:
-    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them).
-
-    Args:
-        said: The statement.
-        tables: Those of a comparison, which follow it.
-        cautions: Sentences that follow these.
-    """
+    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them)."""
     return _written("markdown.md.j2", escape.markdown, said, compared=tables, cautions=cautions)
 
 
 def latex(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = ()) -> str:
-    r"""The statement as LaTeX for `\input` or for pasting into a document; it needs no package, and ASCII only.
-
-    Args:
-        said: The statement.
-        tables: Those of a comparison, which follow it.
-        cautions: Sentences that go with these.
-    """
+    r"""The statement as LaTeX for `\input` or for pasting into a document; it needs no package, and ASCII only."""
     return _written("latex.tex.j2", escape.latex, said, compared=tables, cautions=cautions)
 
 
@@ -158,12 +146,7 @@ def _written(name: str, escaped: Callable[[Any], str], said: Statement, **more: 
 
 @cache
 def _template(name: str, escaped: Callable[[Any], str] | None = None) -> jinja2.Template:
-    """A template that writes as they are nothing but its own words and its macros.
-
-    Args:
-        name: Its file.
-        escaped: How its format writes a text; None for plain text.
-    """
+    """A template that writes as they are nothing but its own words and its macros."""
 
     def finalize(value: Any) -> Any:
         if escaped is None or isinstance(value, Markup):

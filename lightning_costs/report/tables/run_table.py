@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
@@ -37,18 +38,29 @@ class RunLine(NamedTuple):
     cells: list[RunCell]
 
 
-def run_columns(cmp: ComparisonData) -> list[RunTableColumn]:
-    """The headline indicators that some run has, family by family."""
+def run_columns(cmp: ComparisonData, names: Sequence[str] = ()) -> list[RunTableColumn]:
+    """The columns that some run has.
+
+    Args:
+        cmp: The comparison.
+        names: Columns to take; without any, the headline indicators, family by family.
+    """
     return [
         RunTableColumn(name, cmp.indicators[name]["label"], cmp.indicators[name]["better"] == "higher")
-        for name in ordered_names(cmp, headline=True)
+        for name in names or ordered_names(cmp, headline=True)
         if any(run["final"].get(name) is not None for run in cmp.runs)
     ]
 
 
-def run_lines(cmp: ComparisonData, drawn: list[str]) -> list[RunLine]:
-    """A line per run, best quality first, in the order of the comparison where it is the same."""
-    columns = run_columns(cmp)
+def run_lines(cmp: ComparisonData, drawn: list[str], names: Sequence[str] = ()) -> list[RunLine]:
+    """A line per run, best quality first, in the order of the comparison where it is the same.
+
+    Args:
+        cmp: The comparison.
+        drawn: The runs that charts draw.
+        names: Columns to take, as for `run_columns`.
+    """
+    columns = run_columns(cmp, names)
     numbers = {label: number for number, label in enumerate(drawn)}
     best = set(cmp.best)
     lines = [

@@ -10,8 +10,9 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
 from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair, RunRow, Spread, TargetRow
 from lightning_costs.analysis.summary import FAMILIES
-from lightning_costs.records.certainty import amount_text
+from lightning_costs.records.certainty import amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
+from lightning_costs.records.units import is_rate
 
 
 class Cell(NamedTuple):
@@ -30,6 +31,11 @@ class TableRow(NamedTuple):
     label: str
     headline: bool
     cells: list[Cell]
+
+    @property
+    def known(self) -> bool:
+        """Whether any cell has an amount."""
+        return not all(cell.missing for cell in self.cells)
 
 
 class TableSection(NamedTuple):
@@ -105,6 +111,11 @@ def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | No
     return [name for *_, name in sorted(chosen)]
 
 
+def is_cost(row: Declaration) -> bool:
+    """Whether an indicator is spent or occupied; a rate or anything of which more is better is no cost."""
+    return row["better"] != "higher" and not is_rate(row["unit"])
+
+
 def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[TableSection]:
     """Final amounts of every run by family, in human units."""
     blocks: dict[str, list[TableRow]] = {}
@@ -135,6 +146,7 @@ def group_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetT
     if cmp.groups is None:
         return []
     names = ordered_names(cmp, headline=headline, role="indicator")
+    modelled = {name for name in names if any(run["certainty"].get(name) == "modelled" for run in cmp.runs)}
     tables = []
     for row, target in zip(cmp.groups["targets"], cmp.targets, strict=True):
         lines = [
@@ -144,7 +156,7 @@ def group_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetT
                 cmp.indicators[name]["headline"],
                 [
                     Cell(
-                        spread_text(spread, cmp.indicators[name]["unit"]),
+                        _marked(spread_text(spread, cmp.indicators[name]["unit"]), modelled=name in modelled),
                         best=group in (row["winners"][name] or []),
                         missing=not spread["n"],
                     )
@@ -196,7 +208,8 @@ def front_lines(cmp: ComparisonData) -> list[TableRow]:
 def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[RankLine]:
     """Spearman's correlation of every two of the indicators that some pair of runs has."""
     pairs = {(pair["first"], pair["second"]): pair for pair in cmp.ranks["pairs"]}
-    present = [name for name in names if any(run["final"].get(name) is not None for run in cmp.runs)]
+    ranked = set(cmp.ranks["indicators"])
+    present = [name for name in names if name in ranked and any(run["final"].get(name) is not None for run in cmp.runs)]
 
     def cell(row: str, column: str) -> RankCell:
         pair = pairs.get((row, column)) or pairs.get((column, row))
@@ -275,17 +288,23 @@ def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> TableRow:
     if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
         won = []  # where all tie, nobody leads: a CPU's GPU energy is 0 in every run
     cells = []
-    for label in cmp.labels:
+    for run in cmp.runs:
+        label = run["label"]
         spend = row["costs"][name][label]
+        modelled = run["certainty"].get(name) == "modelled" and spend["reached"] and spend["cost"] is not None
         cells.append(
             Cell(
-                spend_text(spend, declared["unit"]),
+                _marked(spend_text(spend, declared["unit"]), modelled=modelled),
                 _bracket(spend, declared["unit"]),
                 best=label in won,
                 missing=not spend["reached"] or spend["cost"] is None,
             )
         )
     return TableRow(name, declared["label"], declared["headline"], cells)
+
+
+def _marked(text: str, *, modelled: bool) -> str:
+    return noted(text, 0.0, "modelled") if modelled else text
 
 
 def _bracket(spend: CostToTarget, unit: str) -> str:

@@ -1,41 +1,61 @@
-"""What a check found, in the terminal."""
+"""What a check found, in the terminal: the verdict, what the two cannot be compared by, then every column."""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.analysis.regression_check import CheckResult, CheckRow
+from lightning_costs.records.certainty import Certainty, noted
 from lightning_costs.records.formatting import format_amount
 
 _VERDICTS = {
-    0: "no regression",
-    1: "regression: {}",
-    2: "the run and its baseline cannot be compared",
+    0: ("no regression", "bold green"),
+    1: ("regression: {}", "bold red"),
+    2: ("the run and its baseline cannot be compared", "bold yellow"),
 }
+_STYLES = {"regression": "bold red", "ok": "green", "unknown": "yellow", "reported": ""}
+#: A change below this share is written as '<0.001 %'.
+_LEAST_CHANGE = 1e-5
 
 
 def check_text(found: CheckResult, width: int = 140) -> str:
-    """The verdict, why, and every column, gated ones first."""
-    table = Table("cost", "baseline", "run", "change", "fails at", "", box=None, pad_edge=False)
-    for row in found.rows:
-        amounts = (format_amount(row.baseline, row.unit), format_amount(row.run, row.unit), _change(row))
-        table.add_row(*map(Text, (row.label, *amounts, row.limit or "", _outcome(row))))
+    """The verdict first, why, and every column, gated ones first; as plain text."""
     out = StringIO()
-    Console(file=out, width=width, color_system=None, legacy_windows=False).print(table)
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False)
+    for part in check_parts(found):
+        console.print(part, soft_wrap=isinstance(part, Text))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def check_parts(found: CheckResult) -> list[RenderableType]:
+    """The parts of `check_text`, for a rich console."""
+    verdict, style = _VERDICTS[found.exit_code]
     worse = ", ".join(row.name for row in found.rows if row.outcome == "regression")
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    lines += [f"- {reason}" for reason in found.unfit]
-    lines += [f"- setup differs in {key}: {_shown(pair)}" for key, pair in found.differs.items()]
+    parts: list[RenderableType] = [Text(verdict.format(worse), style=style)]
+    parts += [Text(f"- {reason}") for reason in found.unfit]
+    parts += [Text(f"- setup differs in {key}: {_shown(pair)}") for key, pair in found.differs.items()]
     if found.differs:
-        lines.append(f"- where that is meant, say so: --allow {next(iter(found.differs))}")
-    return "\n".join([*lines, _VERDICTS[found.exit_code].format(worse)]) + "\n"
+        allowed = " ".join(f"--allow {shlex.quote(key)}" for key in found.differs)
+        parts.append(Text(f"- if that is meant, add: {allowed}"))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cost")
+    for head in ("baseline", "run", "change", "fails at"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for row in found.rows:
+        kind: Certainty = "modelled" if row.modelled else "exact"
+        amounts = [noted(format_amount(value, row.unit), value, kind) for value in (row.baseline, row.run)]
+        cells = map(Text, (row.label, *amounts, _change(row), (row.limit or "").removeprefix(row.name)))
+        table.add_row(*cells, Text(_outcome(row), style=_STYLES[row.outcome]))
+    return [*parts, table]
 
 
 def _change(row: CheckRow) -> str:
@@ -45,6 +65,8 @@ def _change(row: CheckRow) -> str:
         return "from nothing" if row.baseline == 0 else "not reached any more"
     if row.baseline is not None and math.isinf(row.baseline):
         return "reached now"
+    if row.change and abs(row.change) < _LEAST_CHANGE:
+        return "<0.001 %"
     return f"{100 * row.change:+.3g} %" if row.change else "none"
 
 

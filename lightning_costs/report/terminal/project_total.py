@@ -12,7 +12,8 @@ from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.pricing.rates import PRICED
 from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
-from lightning_costs.records.formatting import format_amount
+from lightning_costs.records.certainty import modelled_share, noted
+from lightning_costs.records.formatting import format_amount, list_words
 from lightning_costs.records.samples import Amount
 from lightning_costs.report.tables.csv_safety import as_csv
 from lightning_costs.run.record import RunRecord, printable_run
@@ -26,7 +27,10 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSum:
-    """A sum over some of the runs: how much, of how many runs, and how many of them do not know it."""
+    """A sum over some of the runs: how much, of how many runs, and how many of them do not know it.
+
+    `modelled_share` is the share of the sum that comes from a model or a constant; None if all of it was measured.
+    """
 
     part: str
     column: str
@@ -35,6 +39,7 @@ class PartialSum:
     amount: Amount
     runs: int
     unknown_runs: int
+    modelled_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +101,7 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
                 amount=amount,
                 runs=len(kept),
                 unknown_runs=unknown,
+                modelled_share=_modelled([runs[at] for at in kept], name, amount),
             )
             for (part, kept), (amount, unknown) in zip(parts.items(), found, strict=True)
         ]
@@ -109,12 +115,19 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
 
 def project_rows(project: ProjectTotal) -> list[list[str]]:
     """The sums for people: a row per column, a cell per part, those that some runs do not know marked."""
-    parts = list(project.runs)
+    parts = shown_parts(project)
     rows = [["runs", *(str(project.runs[part]) for part in parts)]]
     by_column: dict[str, list[PartialSum]] = {}
     for one in project.sums:
-        by_column.setdefault(one.column, []).append(one)
+        if one.part in parts:
+            by_column.setdefault(one.column, []).append(one)
     return rows + [[found[0].label, *map(_cell, found)] for found in by_column.values()]
+
+
+def shown_parts(project: ProjectTotal) -> list[str]:
+    """The parts that a table has columns for: without 'all' if there is one part, which is the same."""
+    parts = list(project.runs)
+    return parts[:1] if len(parts) == 2 and project.runs[parts[0]] == project.runs[parts[1]] else parts
 
 
 def project_csv(project: ProjectTotal) -> str:
@@ -125,8 +138,24 @@ def project_csv(project: ProjectTotal) -> str:
 
 
 def _cell(one: PartialSum) -> str:
-    text = format_amount(one.amount, one.unit)
+    text = noted(format_amount(one.amount, one.unit), one.amount, "modelled" if one.modelled_share else "exact")
     return f"{text} (+ {one.unknown_runs} unknown)" if one.unknown_runs and one.amount is not None else text
+
+
+def modelled_note(project: ProjectTotal) -> str:
+    """What the mark ≈ in the table means, with shares of the sum over all runs; '' if nothing is modelled."""
+    whole = list(project.runs)[-1]
+    shares = [
+        f"{one.label} {100 * one.modelled_share:.0f} %"
+        for one in project.sums
+        if one.part == whole and one.modelled_share
+    ]
+    return f"≈ modelled, not measured (model or constant): {list_words(shares, 6)}" if shares else ""
+
+
+def _modelled(runs: Sequence[RunRecord], name: str, total: Amount) -> float | None:
+    shares = [(run.final.get(name) or 0.0) * modelled_share(run.header, name, run.final) for run in runs]
+    return sum(shares) / total if total and sum(shares) else None
 
 
 def _parts(run: RunRecord, by: By) -> list[str]:

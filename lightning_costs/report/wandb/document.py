@@ -26,16 +26,7 @@ MARK = "Quality against every cost, by lightning-costs."
 
 
 def report(cmp: ComparisonData, entity: str, project: str, of: PanelData, *, title: str, page_run: str) -> Report:
-    """Everything that the comparison says, with panels that W&B draws from the runs themselves.
-
-    Args:
-        cmp: The comparison.
-        entity: Who owns the project.
-        project: The project that the report is in; its panels draw its runs.
-        of: What they draw from.
-        title: The report's title, by which it is found again.
-        page_run: W&B's id of the run that holds the page and the tables.
-    """
+    """Everything that the comparison says, with panels that W&B draws from the runs themselves."""
     import wandb_workspaces.reports.v2 as wr
 
     compared = wr.Runset(name="compared runs", filters=_chosen(of.ids), **_HERE)

@@ -41,13 +41,7 @@ def title_of(cmp: ComparisonData, title: str | None) -> str:
 
 
 def dry_run(cmp: ComparisonData, place: str, *, title: str | None = None) -> dict[str, Any]:
-    """What would be written, as plain data, without any server: report, view, and tables that bars are drawn from.
-
-    Args:
-        cmp: The comparison.
-        place: `entity/project`.
-        title: The report's title.
-    """
+    """What would be written, as plain data, without any server: report, view, and tables that bars are drawn from."""
     _client()
     entity, project = split_project(place)
     title = title_of(cmp, title)

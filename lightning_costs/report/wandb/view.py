@@ -53,14 +53,7 @@ class Keys(NamedTuple):
 def keys_of(
     declared: Mapping[str, Mapping[str, Any]], held: Iterable[str], monitor: str | None, before: str = ""
 ) -> Keys:
-    """What is drawn of runs that hold these columns: counters that take part in rankings.
-
-    Args:
-        declared: Declarations as headers hold them.
-        held: Columns that some run has an amount of.
-        monitor: The quality metric.
-        before: What the logger puts before all names.
-    """
+    """What is drawn of runs that hold these columns: counters that take part in rankings."""
     there = set(held)
     costs = {
         name: f"{row['label']} ({row['unit']})" if row["unit"] != row["label"] else str(row["label"])
@@ -133,11 +126,7 @@ def save_view(entity: str, project: str, keys: Keys) -> str:
 
 
 def find_view(entity: str, project: str) -> str | None:
-    """The id of the project's view, None where it has none.
-
-    Raises:
-        ValueError: For a view that another version of wandb-workspaces wrote: it is left alone.
-    """
+    """The id of the project's view, None where it has none."""
     from wandb_workspaces.workspaces.internal import get_view_dict
 
     try:

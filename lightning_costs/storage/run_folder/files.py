@@ -41,9 +41,6 @@ class RunFolder:
     Points are handed to the operating system when `append` returns, but for train points within `FLUSH_EVERY_S` of
     the last such moment: a run that makes a thousand points a second writes once a second. A kill loses those. A line
     is written whole or not at all: after an error the points wait, for the next `flush`.
-
-    Args:
-        path: The run's folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -194,15 +191,7 @@ class RunFolder:
             self._journal = None
 
     def close(self, header: Mapping[str, Any], *, table: bool = True) -> bytes | None:
-        """Write the final header and the points as Parquet.
-
-        Args:
-            header: The run's.
-            table: Whether the points are written as Parquet.
-
-        Returns:
-            The Parquet file, if one was written.
-        """
+        """Write the final header and, if `table`, the points as Parquet, which is returned."""
         self.flush()
         self.abandon()
         self.write_header(header)
@@ -250,11 +239,7 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def points_apart(folder: Path) -> list[CurvePoint]:
-    """The points of a folder's table, read in another process: this one trains, and must not load polars.
-
-    Raises:
-        ValueError: The table cannot be read, or not in time.
-    """
+    """The points of a folder's table, read in another process: this one trains, and must not load polars."""
     command = [sys.executable, "-c", f"from {__name__} import _print; _print()", str(folder)]
     try:
         done = subprocess.run(

@@ -55,12 +55,17 @@ def to_columns(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> Colum
 
 
 def to_frame(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> polars.DataFrame:
-    """Points as a table: `to_columns` as polars has it."""
+    """Points as a table."""
+    return as_frame(to_columns(points, header))
+
+
+def as_frame(columns: Columns) -> polars.DataFrame:
+    """Columns as polars has them."""
     import polars
 
     types = {"int": polars.Int64, "float": polars.Float64, "text": polars.String}
-    columns = to_columns(points, header).items()
-    return polars.DataFrame({name: polars.Series(name, values, types[kind]) for name, (kind, values) in columns})
+    of_kind = {name: polars.Series(name, values, types[kind]) for name, (kind, values) in columns.items()}
+    return polars.DataFrame(of_kind)
 
 
 def from_frame(frame: polars.DataFrame, header: Mapping[str, Any]) -> list[CurvePoint]:

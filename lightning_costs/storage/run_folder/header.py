@@ -44,11 +44,7 @@ def header_of(text: str | bytes) -> dict[str, Any]:
 
 
 def header_from(header: Any) -> dict[str, Any]:
-    """The header that data of JSON hold; of a newer version its number alone.
-
-    Raises:
-        ValueError: Names the field, what was expected there and what is there.
-    """
+    """The header that data of JSON hold; of a newer version its number alone."""
     if not isinstance(header, dict):
         raise Misshapen(f"expected an object with the field 'schema_version', got {_said(header)}")
     version = _count(header.get("schema_version"), "schema_version")
@@ -58,11 +54,7 @@ def header_from(header: Any) -> dict[str, Any]:
 
 
 def checked(header: dict[str, Any]) -> dict[str, Any]:
-    """A header whose fields are what they must be, and which names no column that it does not declare.
-
-    Raises:
-        ValueError: Names the field, what was expected there and what is there.
-    """
+    """A header whose fields are what they must be, and which names no column that it does not declare."""
     header = _HEADER(header, "")
     declared = header["indicators"]
     if len(declared) > MOST_COLUMNS:
@@ -208,13 +200,7 @@ def _by_name(of: Shape) -> Shape:
 
 
 def _fields(needed: Mapping[str, Shape], known: Mapping[str, Shape], nullable: Collection[str] = ()) -> Shape:
-    """An object with these fields; others stay as they are, and known ones that are null are left out.
-
-    Args:
-        needed: Fields that must be there.
-        known: Fields that may be there.
-        nullable: Which of these stay if they are null.
-    """
+    """An object with these fields; others stay, known ones that are null go, unless they are `nullable`."""
     of = {**known, **needed}
 
     def shape(value: Any, where: str) -> Any:

@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_costs.records.samples import SCHEMA_VERSION
-from lightning_costs.storage.run_folder.earlier import EarlierAttempts, read_earlier
 from lightning_costs.storage.run_folder.files import HEADER, JOURNAL
 from lightning_costs.storage.run_folder.lock import LOCK, Claim, FolderLock, FolderLocked
+from lightning_costs.storage.run_folder.reader import EarlierAttempts, read_earlier
 
 OURS, WANDB, SLURM = "LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID"
+#: Of a run's group (seeds of one method, a sweep) and its tags, the first that is set counts.
+GROUP = ("LIGHTNING_COSTS_GROUP", "WANDB_RUN_GROUP")
+TAGS = ("LIGHTNING_COSTS_TAGS", "WANDB_TAGS")
 
 #: Numbers tried for a name, and folders that another process took first, before random digits are used.
 _MOST, _MOST_HELD = 10_000, 50
@@ -68,12 +71,8 @@ def slurm_restart_count() -> int | None:
 def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
     """The run of an attempt that begins without a checkpoint.
 
-    Where the environment says that it continues a run, that run's folder is taken up again.
-
-    Args:
-        name: What people call the run.
-        save_dir: Where run folders go.
-        writes: Whether this process writes; the folder is held then.
+    Where the environment says that it continues a run, that run's folder is taken up again, and held if this process
+    writes.
     """
     variable = next((v for v in (OURS, WANDB, SLURM) if os.environ.get(v)), None)
     if variable is None:
@@ -101,14 +100,7 @@ def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRu
 
 
 def resolve_resumed_run(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
-    """The run of a checkpoint.
-
-    Args:
-        run_id: The checkpoint's identity.
-        first: The attempt that began the run: distinguishes runs of one name.
-        save_dir: Where run folders go.
-        writes: Whether this process writes; the folder is held then.
-    """
+    """The run of a checkpoint; `first`, the attempt that began it, tells runs of one name apart."""
     given = next((_clean(os.environ[v]) for v in (OURS, WANDB) if os.environ.get(v)), None)
     wanted = run_id if given is None or re.fullmatch(rf"{re.escape(given)}(-\d+)?", run_id) else given
     refused = ""
@@ -154,11 +146,7 @@ def claim_folder(found: ResolvedRun, save_dir: Path, *, writes: bool) -> Resolve
 
 
 def _make(path: Path) -> FolderLock | Claim | None:
-    """Make a new run's folder and hold it; without locks, the process that creates its journal has it.
-
-    Raises:
-        Held: Another process has it.
-    """
+    """Make a new run's folder and hold it; without locks, the process that creates its journal has it."""
     path.mkdir(parents=True, exist_ok=True)
     if (lock := FolderLock.acquire(path)) is not None:
         return lock
@@ -184,11 +172,7 @@ def _continues(variable: str) -> bool:
 def _hold(
     path: Path, run_id: str, *, writes: bool, first: str | None = None, since: int | None = None
 ) -> tuple[EarlierAttempts | None, FolderLock | Claim | None]:
-    """What a folder holds of a run, and the folder, held.
-
-    Raises:
-        Refused: It holds something else, cannot be read, or is being written.
-    """
+    """What a folder holds of a run, and the folder, held; `FolderRefused` says why it is not ours."""
     if not (path / HEADER).exists():
         raise FolderRefused(f"{path} holds no {HEADER}: it is no run's folder")
     try:
@@ -251,3 +235,14 @@ def _taken(path: Path, besides: FolderLock | Claim | None = None) -> bool:
         )
     except OSError:
         return False
+
+
+def group_of_run() -> str | None:
+    """The group that the environment names; None if it names none."""
+    return next((value for name in GROUP if (value := os.environ.get(name, "").strip())), None)
+
+
+def tags_of_run() -> list[str]:
+    """The tags that the environment names, which separates them by commas."""
+    text = next((value for name in TAGS if (value := os.environ.get(name, "").strip())), "")
+    return list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))

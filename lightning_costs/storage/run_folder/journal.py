@@ -114,12 +114,7 @@ def to_strict_json(data: Any) -> Any:
 
 
 def read_journal(path: Path, size: int = -1) -> list[CurvePoint]:
-    """Points of a journal; a torn last line is left out, a torn or odd line within it too.
-
-    Args:
-        path: The file; none is no points.
-        size: How many bytes of it are read; all by default.
-    """
+    """Points of a journal, or of its first bytes; a torn or odd line is left out, and no file is no points."""
     points = []
     if path.is_file():
         with path.open("rb") as journal:

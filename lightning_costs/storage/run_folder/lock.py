@@ -118,14 +118,7 @@ class Claim:
 
     @classmethod
     def take(cls, folder: Path) -> Claim | None:
-        """Claim a folder.
-
-        Returns:
-            None if it cannot be written.
-
-        Raises:
-            Held: A process that lives on this machine has claimed it.
-        """
+        """Claim a folder, unless a process that lives on this machine has; None if it cannot be written."""
         import psutil
 
         path = folder / LOCK

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.pricing.reprice import price_points
+from lightning_costs.pricing.reprice import price_points, priced_amounts
 from lightning_costs.records.printable import printable
-from lightning_costs.records.samples import SCHEMA_VERSION, CurvePoint
+from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.limits import (
     MOST_HEADER_BYTES,
@@ -18,7 +19,7 @@ from lightning_costs.storage.limits import (
     check_values,
     read_at_most,
 )
-from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET
+from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET, points_apart
 from lightning_costs.storage.run_folder.frames import OWN, cost_columns, quality_columns, read_parquet, to_frame
 from lightning_costs.storage.run_folder.header import header_of
 from lightning_costs.storage.run_folder.journal import read_journal
@@ -29,19 +30,7 @@ if TYPE_CHECKING:
 
 
 def read_folder(folder: Path) -> RunRecord:
-    """A run from its folder.
-
-    Args:
-        folder: The one that holds `header.json`.
-
-    Returns:
-        The run. `source` is the file of its points: Parquet (finished) or the journal. Its status is 'killed' if the
-        header says 'running' but its writer has ended; the file is not changed.
-
-    Raises:
-        FileNotFoundError: If there is no run.
-        ValueError: For a header that is broken or from a newer version.
-    """
+    """A run from its folder."""
     header = read_header(folder)
     try:
         return _with_points(header, folder)
@@ -52,12 +41,7 @@ def read_folder(folder: Path) -> RunRecord:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The header of a folder's run, with what its writer could not write any more: that it was killed.
-
-    Raises:
-        FileNotFoundError: If there is no run.
-        ValueError: For a header that is broken or from a newer version.
-    """
+    """The header of a folder's run, with what its writer could not write any more: that it was killed."""
     if not (folder / HEADER).is_file():
         raise FileNotFoundError(f"no run at {printable(str(folder))}: expected a folder that holds {HEADER}")
     try:
@@ -69,11 +53,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def check_not_newer(header: Mapping[str, Any], where: str) -> None:
-    """Refuse a header that a later version of this package wrote.
-
-    Raises:
-        ValueError: Says which version is read.
-    """
+    """Refuse a header that a later version of this package wrote."""
     if (version := header["schema_version"]) > SCHEMA_VERSION:
         raise ValueError(
             f"{where} was written with schema version {version}, this package reads up to {SCHEMA_VERSION}; "
@@ -149,3 +129,30 @@ def mark_killed(header: dict[str, Any]) -> dict[str, Any]:
     if attempts and "status" not in attempts[-1]:
         attempts[-1]["status"] = "killed"
     return {**header, "status": "killed", "attempts": attempts}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierAttempts:
+    """The attempts of a run so far, for one that continues with it: read without loading polars."""
+
+    header: Mapping[str, Any]
+    points: Sequence[CurvePoint]
+
+    @property
+    def final(self) -> dict[str, Amount]:
+        """Totals and last gauges, and statics, by column, as `RunRecord.final` has them."""
+        costs: dict[str, Amount] = {}
+        if self.points:
+            costs = dict(self.points[-1].costs)
+            if "repriced" in self.header:
+                priced = priced_amounts([costs], self.header, first=len(self.points) - 1)
+                costs |= {name: amount for name, (amount,) in priced.items()}
+        costs |= self.header["statics"]
+        return {name: costs.get(name) for name in self.header["indicators"]}
+
+
+def read_earlier(folder: Path) -> EarlierAttempts:
+    """The attempts that a folder holds."""
+    header = read_header(folder)
+    alone = not (folder / JOURNAL).is_file() and (folder / PARQUET).is_file()
+    return EarlierAttempts(header=header, points=points_apart(folder) if alone else read_journal(folder / JOURNAL))

@@ -1,10 +1,10 @@
-"""Writes a run as it happens: the header whenever it changes, each point at once, and never an error to training."""
+"""The sink that writes a run's folder: the header whenever it changes, each point at once, and no error to training."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
@@ -15,7 +15,7 @@ from lightning_costs.pricing.reprice import price_points
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.run_folder.files import JOURNAL, PARQUET, RunFolder
-from lightning_costs.storage.run_folder.frames import read_parquet, to_frame
+from lightning_costs.storage.run_folder.frames import columns_of, read_parquet, to_frame
 from lightning_costs.storage.run_folder.journal import read_journal
 from lightning_costs.storage.run_folder.lock import Claim, FolderLock
 from lightning_costs.storage.run_folder.reader import read_header
@@ -38,25 +38,33 @@ def utc_now() -> str:
 
 
 @final
-class RunWriter:
-    """A run's folder, written by rank 0 alone.
+class RunFolderSink:
+    """A run's folder: a sink (`lightning_costs.Sink`) of rank 0.
 
-    If it cannot be written, one warning is logged; points wait and are written as soon as that is possible.
+    If it cannot be written, that is said once; points wait, and are written when it can be written again.
 
     Args:
         path: The run's folder.
-        writes: Whether this process is the one that writes.
         lock: The folder, held: while it is, a reader sees that its writer lives.
+        metrics: Names of metrics that earlier attempts of the run wrote.
+        rows: Rows of the journal that they wrote.
     """
 
-    def __init__(self, path: Path, *, writes: bool, lock: FolderLock | Claim | None = None) -> None:
+    def __init__(
+        self, path: Path, *, lock: FolderLock | Claim | None = None, metrics: Iterable[str] = (), rows: int = 0
+    ) -> None:
         self._folder = RunFolder(path)
         self._lock = lock
-        self._writes = writes
-        self._header: Mapping[str, Any] = {}
+        self._metrics = dict.fromkeys(metrics)
         self._written: Mapping[str, Any] = {}
         self._failed_s: float | None = None
         self._said = False
+        #: The header that is written next; its values are replaced, never changed in place.
+        self.header: Mapping[str, Any] = {}
+        #: Rows of the journal. Fewer than the points if some had to go while they waited.
+        self.rows = rows
+        #: The run as a reader of its folder has it, once it is closed; None if its end could not be written.
+        self.run: RunRecord | None = None
 
     @property
     def path(self) -> Path:
@@ -65,76 +73,67 @@ class RunWriter:
 
     def open(self, header: Mapping[str, Any]) -> None:
         """Make the folder."""
-        self._header = header
+        self.header = header
         self._try(self._open)
 
     def _open(self) -> None:
-        self._folder.open(self._header)
-        self._written = dict(self._header)
+        self._folder.open(self.header)
+        self._written = dict(self.header)
 
-    def header(self, header: Mapping[str, Any]) -> None:
-        """Write the header if it says anything new; its values are replaced, never changed in place."""
-        self._header = header
-        if header != self._written:
+    def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
+        """Write the header if it says anything new, and add the point to the journal."""
+        self.header = header
+        self._metrics |= dict.fromkeys(point.quality)
+        if point.trigger != "end" and header != self._written:  # `close` writes the last one, with how the run ended
             self._try(self._write_header)
+        self.rows += self._append(point)
 
     def _write_header(self) -> None:
-        self._folder.write_header(self._header)
-        self._written = dict(self._header)
+        self._folder.write_header(self.header)
+        self._written = dict(self.header)
 
-    def append(self, point: CurvePoint) -> int:
-        """Add a point to the journal.
-
-        Returns:
-            By how many rows the journal grows: less than one where earlier points had to go while they waited.
-        """
-        if not self._writes:
-            return 1
+    def _append(self, point: CurvePoint) -> int:
+        """By how many rows the journal grows: less than one if earlier points had to go while they waited."""
         if self._failed_s is None:
             self._try(lambda: self._folder.append(point))
             return 1
-        gone = self._folder.keep(point)
+        dropped = self._folder.keep(point)
         self.flush()
-        return 1 - gone
+        return 1 - dropped
 
     def flush(self) -> None:
         """Write the points that wait."""
         self._try(self._folder.flush)
 
-    def close(self, header: Mapping[str, Any], *, metrics: list[str], hurry: bool = False) -> RunRecord | None:
-        """Write the end of the run.
-
-        Args:
-            header: The run's.
-            metrics: Columns of its metrics.
-            hurry: Whether an error is waiting to be raised.
-
-        Returns:
-            The run, as a reader of its folder has it; None if it could not be written, or not by this process.
-        """
-        self._header = header
-        table: list[bytes | None] = []
-        self._try(lambda: table.append(self._folder.close(header, table=not hurry or self._short())), now=True)
+    def abandon(self) -> None:
+        """Let go of the folder as it is, as the death of the process would."""
         self._folder.abandon()
-        ended = self._writes and self._failed_s is None
         if self._lock is not None:
-            # A run whose end is not on disk leaves the lock's file: a reader then says that it was killed.
-            if ended:
-                self._lock.release()
-            else:
-                self._lock.abandon()
-        if not ended:
-            return None
+            self._lock.abandon()
+
+    def close(self, status: str) -> None:
+        """Write `header`, which says how the run ended, and the points as Parquet; `run` has them then."""
+        hurry = status != "finished"  # somebody waits for an error
+        table: list[bytes | None] = []
+        self._try(lambda: table.append(self._folder.close(self.header, table=not hurry or self._short())), now=True)
+        self._folder.abandon()
+        if self._failed_s is not None:  # the lock's file stays: a reader then says that the run was killed
+            self.abandon()
+            return
+        if self._lock is not None:
+            self._lock.release()
         try:
-            header = {**read_header(self.path), "quality": metrics}
+            columns = columns_of(self._metrics, self.header["indicators"])
+            header = {**read_header(self.path), "quality": list(columns.values())}
         except Exception as error:  # noqa: BLE001 - whatever a reader raises, the training has ended well
             _log.warning("the run at %s could not be read back: %s", self.path, error)
-            return None
+            return
         if table and table[0] is not None:
-            return RunRecord.lazy(header=header, read=partial(_of_table, table[0], header), source=PARQUET)
+            self.run = RunRecord.lazy(header=header, read=partial(_of_table, table[0], header), source=PARQUET)
+            return
         journal = self.path / JOURNAL
         size = journal.stat().st_size if journal.is_file() else 0
-        return RunRecord.lazy(header=header, read=partial(_of_journal, journal, size, header), source=JOURNAL)
+        self.run = RunRecord.lazy(header=header, read=partial(_of_journal, journal, size, header), source=JOURNAL)
 
     def _short(self) -> bool:
         return (self.path / JOURNAL).stat().st_size <= SHORT_BYTES
@@ -146,8 +145,6 @@ class RunWriter:
             write: Writes.
             now: Whether it is the last time, so that nothing waits for another.
         """
-        if not self._writes:
-            return
         if self._failed_s is not None and not now and time.monotonic() - self._failed_s < RETRY_S:
             return
         try:

@@ -22,6 +22,7 @@ from lightning_costs import CostBudget, CostMonitor, Tariff, default_indicators,
 from lightning_costs.cli.commands import show
 from lightning_costs.indicators.clocks import TotalS
 from lightning_costs.indicators.counts import Steps
+from lightning_costs.recording.emission import Emission
 
 #: What Lightning says of every resume in the midst of an epoch whose loader has no state.
 pytestmark = pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable.*")
@@ -239,7 +240,7 @@ def test_it_warns_once_with_the_step_at_which_all_is_used(lightning: ModuleType,
 def test_a_plan_beyond_the_budget_is_told_early_with_its_interval(
     lightning: ModuleType, tmp_path: Path, warned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_costs.recording.recorder.MIN_READ_INTERVAL_S", 0.0)
+    monkeypatch.setattr("lightning_costs.recording.emission.MIN_READ_INTERVAL_S", 0.0)
     fit(lightning, tmp_path, {"bead_calls": 70, "steps": 1000})
     (ahead,) = [said for said in warned() if "as planned" in said]
     assert (
@@ -397,10 +398,8 @@ def test_a_step_far_from_any_limit_is_not_looked_at(
     lightning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    read = lightning_costs.integrations.lightning.callback.Recorder.read
-    monkeypatch.setattr(
-        lightning_costs.integrations.lightning.callback.Recorder, "read", lambda self: (reads.append(1), read(self))[1]
-    )
+    read = Emission.read
+    monkeypatch.setattr(Emission, "read", lambda self: (reads.append(1), read(self))[1])
     t = fit(lightning, tmp_path, {"bead_calls": 1e9, "steps": 1e9}, max_epochs=50)
     assert t.global_step == 400
     assert len(reads) <= 3, "only until the pace is known"

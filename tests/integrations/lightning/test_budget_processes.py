@@ -19,7 +19,8 @@ warnings.simplefilter("ignore")
 import torch
 from fakes import measured, patient
 from lightning_models import classifier, data, namespace, trainer
-from lightning_costs import CostBudget, CostMonitor, Recorder
+from lightning_costs import CostBudget, CostMonitor
+from lightning_costs.recording.emission import Emission
 from lightning_costs.records.limits import Budget
 from lightning_costs.records.missing import Missing
 from lightning_costs.indicators.clocks import TotalS, TrainS
@@ -76,7 +77,7 @@ if rank == 0:
 fit("rank_0_is_at_fault", {"bead_calls": 9}, max_steps=30)
 Budget.update = look
 if rank == 0:
-    Recorder.emit = lambda *a, **k: 1 / 0
+    Emission.emit = lambda *a, **k: 1 / 0
 fit("rank_0_breaks_off", {"bead_calls": 9}, max_steps=30)
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(stopped, file)

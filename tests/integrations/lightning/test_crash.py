@@ -242,7 +242,7 @@ def test_a_terminal_that_is_gone_costs_nothing(
     def gone(*_: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("lightning_costs.integrations.lightning.callback._print_summary", gone)
+    monkeypatch.setattr("lightning_costs.integrations.lightning.session.print_summary", gone)
     monitor = CostMonitor(save_dir=tmp_path)
     fitted(monitor)
     assert monitor.run is not None

@@ -305,7 +305,7 @@ with recorder:
     for step in range(20):
         dist.all_reduce(torch.ones(8))
         recorder.step(torch.zeros(4 + dist.get_rank(), 2))
-    agreed = recorder.broadcast_headline({"steps": recorder.costs["steps"]}, "evaluate")
+    agreed = recorder.hooks.points.broadcast_headline({"steps": recorder.costs["steps"]}, "evaluate")
     assert agreed == {"steps": 20.0}, agreed
 everyone = [None] * 4
 dist.all_gather_object(everyone, (recorder.totals["samples"], read))

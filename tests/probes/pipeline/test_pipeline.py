@@ -427,7 +427,7 @@ def test_an_engines_batches_are_steps_where_its_loop_tells_none(tmp_path: Path) 
     assert run.final["stage_step_s"] == 3 * 6.5, "three are warm-up, and the last has no next one"
     assert run.final["stage_busy_s"] == 3 * 4.0
     assert run.final["stage_outside_s"] == 3 * 1.0
-    assert run.accounts.data_wait_s() == 7 * 2 * 0.5
+    assert run.hooks.steps.accounts.data_wait_s() == 7 * 2 * 0.5
     assert "_INSTRUCTION_MAP" not in vars(engine)
     assert "train_batch" not in vars(engine)
     told = run.header["pipeline"]

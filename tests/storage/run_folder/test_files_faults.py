@@ -23,7 +23,7 @@ from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET, R
 from lightning_costs.storage.run_folder.identity import claim_folder, resolve_run
 from lightning_costs.storage.run_folder.journal import PointEncoder, read_journal
 from lightning_costs.storage.run_folder.lock import LOCK, Claim, FolderLock, FolderLocked
-from lightning_costs.storage.run_folder.writer import RunWriter
+from lightning_costs.storage.run_folder.writer import RunFolderSink
 
 pytestmark = pytest.mark.usefixtures("every_point_at_once")
 
@@ -39,16 +39,21 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [r.getMessage() for r in caplog.records if r.name == "lightning_costs"]
 
 
-def begun(path: Path, *points: CurvePoint) -> RunWriter:
-    run = RunWriter(path, writes=True)
-    run.open(header(attempts=[{}]))
+OPEN = header(attempts=[{}])
+
+
+def begun(path: Path, *points: CurvePoint) -> RunFolderSink:
+    run = RunFolderSink(path)
+    run.open(OPEN)
     for each in points:
-        run.append(each)
+        run.point(each, OPEN)
     return run
 
 
-def end(run: RunWriter) -> list[int]:
-    record = run.close(header(status="finished", attempts=[{}]), metrics=[])
+def end(run: RunFolderSink) -> list[int]:
+    run.header = header(status="finished", attempts=[{}])
+    run.close("finished")
+    record = run.run
     assert record is not None
     assert not [p for p in run.path.iterdir() if p.name.startswith(".")]
     steps = load_run(run.path).points["step"].to_list()
@@ -71,11 +76,11 @@ def test_what_a_full_disk_did_not_take_is_written_when_there_is_room_again(
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "r1" / JOURNAL).stat().st_size + 40, hard))
         for n in range(2, 9):
-            run.append(point(n))
+            run.point(point(n), OPEN)
         assert (tmp_path / "r1" / JOURNAL).read_bytes().endswith(b"}\n"), "half a line was left"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    run.append(point(9))
+    run.point(point(9), OPEN)
     assert [p.step for p in read_journal(tmp_path / "r1" / JOURNAL)] == [*range(1, 10)]
     assert end(run) == [*range(1, 10)]
     assert len(said()) == 1
@@ -87,7 +92,7 @@ def test_a_folder_that_can_be_made_only_later_holds_the_run_from_its_beginning(
     (tmp_path / "costs").write_text("a file in the way")
     run = begun(tmp_path / "costs" / "r1", point(1), point(2, trigger="evaluate", quality={"acc": 0.5}))
     (tmp_path / "costs").unlink()
-    run.append(point(3))
+    run.point(point(3), OPEN)
     assert end(run) == [1, 2, 3]
     assert len(said()) == 1
 
@@ -96,11 +101,12 @@ def test_a_header_that_could_not_be_written_is_written_later(tmp_path: Path) -> 
     run = begun(tmp_path / "r1", point(1))
     (tmp_path / "r1" / HEADER).unlink()
     (tmp_path / "r1" / HEADER).mkdir()
-    run.header(header(attempts=[{}], note="new"))
+    new = header(attempts=[{}], note="new")
+    run.point(point(2), new)
     (tmp_path / "r1" / HEADER).rmdir()
-    run.append(point(2))
+    run.point(point(3), new)
     assert json.loads((tmp_path / "r1" / HEADER).read_text())["note"] == "new"
-    assert end(run) == [1, 2]
+    assert end(run) == [1, 2, 3]
 
 
 def test_what_waits_is_bounded_and_every_evaluation_and_the_last_total_are_kept(
@@ -110,13 +116,11 @@ def test_what_waits_is_bounded_and_every_evaluation_and_the_last_total_are_kept(
     monkeypatch.setattr(folders, "MOST_WAITING_BYTES", 40 * line)
     run = begun(tmp_path / "r1", point(0))
     monkeypatch.setattr(os, "fstat", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
-    rows = 1
     for n in range(1, 1001):
-        rows += run.append(point(n, **({"trigger": "evaluate"} if n % 100 == 0 else {})))
-    assert len(run._folder._lines) <= 41
+        run.point(point(n, **({"trigger": "evaluate"} if n % 100 == 0 else {})), OPEN)
     monkeypatch.undo()
     steps = end(run)
-    assert len(steps) == rows <= 42
+    assert len(steps) == run.rows <= 42
     assert {0, 1000, *range(100, 1001, 100)} <= set(steps)
     assert steps == sorted(steps)
 
@@ -125,13 +129,14 @@ def test_what_cannot_be_written_to_the_end_is_said_once_and_reads_as_killed(
     tmp_path: Path, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "r1").mkdir()
-    run = RunWriter(tmp_path / "r1", writes=True, lock=FolderLock.acquire(tmp_path / "r1"))
-    run.open(header(attempts=[{}]))
-    run.append(point(1))
+    run = RunFolderSink(tmp_path / "r1", lock=FolderLock.acquire(tmp_path / "r1"))
+    run.open(OPEN)
+    run.point(point(1), OPEN)
     shutil.rmtree(tmp_path / "r1")
     for n in range(2, 5):
-        run.append(point(n))
-    assert run.close(header(status="finished"), metrics=[]) is None
+        run.point(point(n), OPEN)
+    run.close("finished")
+    assert run.run is None
     assert not (tmp_path / "r1").exists(), "a folder that was removed was made again"
     assert len(said()) == 1
 
@@ -157,9 +162,9 @@ def test_a_journal_that_is_removed_or_replaced_is_written_again_whole(
 ) -> None:
     run = begun(tmp_path / "r1", point(1), point(2))
     if when == "at the end":
-        run.append(point(3))
+        run.point(point(3), OPEN)
     act(tmp_path / "r1" / JOURNAL)
-    run.append(point(4 if when == "at the end" else 3))
+    run.point(point(4 if when == "at the end" else 3), OPEN)
     assert end(run) == ([1, 2, 3, 4] if when == "at the end" else [1, 2, 3])
     (warning,) = said()
     assert "was removed or replaced while the run goes on" in warning
@@ -168,7 +173,7 @@ def test_a_journal_that_is_removed_or_replaced_is_written_again_whole(
 def test_what_was_put_in_the_journals_place_is_kept_beside_it(tmp_path: Path) -> None:
     run = begun(tmp_path / "r1", point(1))
     another_file(tmp_path / "r1" / JOURNAL)
-    run.append(point(2))
+    run.point(point(2), OPEN)
     end(run)
     (aside,) = (tmp_path / "r1").glob(f"{JOURNAL}.*")
     assert aside.read_text() == "somebody else's\n"
@@ -177,7 +182,7 @@ def test_what_was_put_in_the_journals_place_is_kept_beside_it(tmp_path: Path) ->
 def test_a_journal_that_is_cut_is_said_and_goes_on(tmp_path: Path, said: Callable[[], list[str]]) -> None:
     run = begun(tmp_path / "r1", point(1))
     os.truncate(tmp_path / "r1" / JOURNAL, 0)
-    run.append(point(2))
+    run.point(point(2), OPEN)
     assert end(run) == [2]
     assert "was cut" in said()[0]
 
@@ -186,11 +191,11 @@ def test_another_writer_in_the_journal_is_said(tmp_path: Path, said: Callable[[]
     run = begun(tmp_path / "r1", point(1))
     with (tmp_path / "r1" / JOURNAL).open("a") as other:
         other.write(PointEncoder().line(point(7)) + "\n")
-    run.append(point(2))
-    run.append(point(3))
+    run.point(point(2), OPEN)
+    run.point(point(3), OPEN)
     (warning,) = said()
     assert "is written by another process too" in warning
-    run._folder.abandon()
+    run.abandon()
 
 
 @pytest.mark.parametrize(
@@ -339,7 +344,7 @@ def test_a_table_alone_is_gone_on_with_and_polars_stays_out_of_the_process(tmp_p
     run.close(header(run_id="r1"))
     (tmp_path / "r1" / JOURNAL).unlink()
     code = (
-        "import sys; from pathlib import Path; from lightning_costs.storage.run_folder.earlier import read_earlier\n"
+        "import sys; from pathlib import Path; from lightning_costs.storage.run_folder.reader import read_earlier\n"
         "(p,) = read_earlier(Path(sys.argv[1])).points\n"
         "assert (p.step, p.quality, 'polars' in sys.modules) == (1, {'acc': 0.5}, False)"
     )

@@ -6,14 +6,15 @@ import json
 import math
 from itertools import accumulate, count
 
+import attempts
 import polars as pl
 import pytest
 import torch
-from fakes import FakeClock, measured
+from fakes import measured
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_costs import Recorder, Tariff, compare, default_indicators, load_run
+from lightning_costs import Tariff, compare, default_indicators, load_run
 from lightning_costs.indicators import carbon_and_money, clocks, lost
 from lightning_costs.pricing.rates import PRICED
 from lightning_costs.pricing.reprice import reprice
@@ -46,22 +47,17 @@ def indicators(watts=137.3):
     ]  # fmt: skip
 
 
-class Attempt:
-    """One process: a clock from zero, steps of uneven lengths, and a recorder that may continue a state."""
+class Attempt(attempts.Attempt):
+    """Steps of uneven lengths, under a tariff."""
+
+    indicators = staticmethod(indicators)
 
     def __init__(self, save_dir, tariff, state=None, **options):
-        self.clock = FakeClock()
-        given = {"save_dir": save_dir, "clock": self.clock, "indicators": indicators(), "log_every_n_steps": 1,
-                 "monitor": "acc", "mode": "max", "name": "run"}  # fmt: skip
-        self.recorder = Recorder(tariff=tariff, **given | options)
-        if state is not None:
-            self.recorder.load_state_dict(json.loads(json.dumps(state)))
-        self.recorder.begin()
+        super().__init__(save_dir, state, tariff=tariff, monitor="acc", mode="max", name="run", **options)
 
     def train(self, n):
         for i in range(n):
-            self.clock.sleep(0.1 + 0.317 * i)
-            self.recorder.step(BATCH)
+            super().train(1, 0.1 + 0.317 * i)
             if i % 3 == 2:
                 self.recorder.log_metrics({"acc": 0.1 * i, "loss": math.nan if i == 2 else 1.0})
         return self
@@ -91,9 +87,7 @@ def killed(save_dir, *tariffs):
     """The process died: the journal's last line is torn, no Parquet, the lock's file is there and nobody holds it."""
     attempt = Attempt(save_dir, tariffs[0], devices=5, nodes=5).train(6)
     path = attempt.recorder.path
-    writer = attempt.recorder._book._writer
-    writer._folder.abandon()
-    writer._lock.abandon()
+    attempt.kill()
     with (path / JOURNAL).open("a") as journal:
         journal.write('{"step":99,"costs":{"tot')
     return path

@@ -15,10 +15,6 @@ from typing import Any
 LinalgFormula = Callable[[Any, Any], int]
 
 
-def _first(out: Any) -> Any:
-    return out[0] if isinstance(out, (tuple, list)) else out
-
-
 def _batch(matrix: Any) -> int:
     return prod(matrix.shape[:-2])
 
@@ -26,11 +22,6 @@ def _batch(matrix: Any) -> int:
 def _cholesky(args: Any, out: Any) -> int:
     """n³/3 (Golub & Van Loan, section 4.2.5); L D Lᵀ likewise."""
     return int(_batch(args[0]) * args[0].shape[-1] ** 3 // 3)
-
-
-def _cholesky_inverse(args: Any, out: Any) -> int:
-    """2 n³/3 from the factor (LAWN 41: potri)."""
-    return int(_batch(args[0]) * 2 * args[0].shape[-1] ** 3 // 3)
 
 
 def _lu(args: Any, out: Any) -> int:
@@ -50,32 +41,17 @@ def _factored(args: Any, out: Any) -> int:
     return 2 * _triangular(factor.shape[-1], out)
 
 
-def _solve(args: Any, out: Any) -> int:
-    """2 n³/3 to factorise and 2 n² for each right-hand side (Golub & Van Loan, section 3.4)."""
-    return _lu(args, out) + 2 * _triangular(args[0].shape[-1], out[0])
-
-
-def _inverse(args: Any, out: Any) -> int:
-    """8 n³/3: torch solves for the identity (BatchLinearAlgebra.cpp, linalg_inv_ex_out); LAPACK's getri takes 2 n³."""
-    return _lu(args, out) + 2 * _triangular(args[0].shape[-1], _first(out))
-
-
-def _householder(args: Any, out: Any) -> int:
-    """R of Q R: 2 s² (l - s/3), sides s <= l (Golub & Van Loan, section 5.2.2)."""
-    return 2 * _lu(args, out)
-
-
 def _reflected(rows: int, columns: int, reflectors: int) -> int:
     """Q's columns out of its reflectors: 4 m n k - 2 (m + n) k² + 4 k³/3 (LAWN 41: orgqr)."""
     return int(4 * rows * columns * reflectors - 2 * (rows + columns) * reflectors**2 + 4 * reflectors**3 // 3)
 
 
 def _qr(args: Any, out: Any) -> int:
-    """R, and Q where the mode wants one."""
+    """R, as twice L U (Golub & Van Loan, section 5.2.2), and Q where the mode wants one."""
     rows, columns = args[0].shape[-2:]
     q = out[0]
     made = _reflected(rows, q.shape[-1], min(rows, columns)) if q.numel() else 0
-    return _householder(args, out) + int(_batch(args[0])) * made
+    return 2 * _lu(args, out) + int(_batch(args[0])) * made
 
 
 def _orgqr(args: Any, out: Any) -> int:
@@ -94,23 +70,22 @@ def _ormqr(args: Any, out: Any) -> int:
 
 #: By operator; a complex matrix takes four times as many (see `formulas`).
 LINALG: Mapping[str, LinalgFormula] = {
-    "aten.cholesky": _cholesky,
-    "aten.linalg_cholesky_ex": _cholesky,
-    "aten.linalg_ldl_factor_ex": _cholesky,
-    "aten.cholesky_inverse": _cholesky_inverse,
-    "aten.linalg_lu_factor_ex": _lu,
-    "aten.linalg_lu": _lu,
-    "aten._lu_with_info": _lu,
-    "aten._linalg_det": _lu,
-    "aten._linalg_slogdet": _lu,
+    **dict.fromkeys(("aten.cholesky", "aten.linalg_cholesky_ex", "aten.linalg_ldl_factor_ex"), _cholesky),
+    # 2 n³/3 from the factor (LAWN 41: potri).
+    "aten.cholesky_inverse": lambda args, out: int(_batch(args[0]) * 2 * args[0].shape[-1] ** 3 // 3),
+    **dict.fromkeys(("aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten._lu_with_info"), _lu),
+    **dict.fromkeys(("aten._linalg_det", "aten._linalg_slogdet"), _lu),
     "aten.linalg_solve_triangular": lambda args, out: _triangular(args[0].shape[-1], out),
     "aten.triangular_solve": lambda args, out: _triangular(args[1].shape[-1], out[0]),
-    "aten.cholesky_solve": _factored,
-    "aten.linalg_lu_solve": _factored,
-    "aten.linalg_ldl_solve": _factored,
-    "aten._linalg_solve_ex": _solve,
-    "aten.linalg_inv_ex": _inverse,
-    "aten.geqrf": _householder,
+    **dict.fromkeys(("aten.cholesky_solve", "aten.linalg_lu_solve", "aten.linalg_ldl_solve"), _factored),
+    # 2 n³/3 to factorise and 2 n² for each right-hand side (Golub & Van Loan, section 3.4). An inverse is torch's
+    # solution for the identity (BatchLinearAlgebra.cpp, linalg_inv_ex_out): 8 n³/3; LAPACK's getri takes 2 n³.
+    **dict.fromkeys(
+        ("aten._linalg_solve_ex", "aten.linalg_inv_ex"),
+        lambda args, out: _lu(args, out) + 2 * _triangular(args[0].shape[-1], out[0]),
+    ),
+    # R of Q R: 2 s² (l - s/3), sides s <= l (Golub & Van Loan, section 5.2.2).
+    "aten.geqrf": lambda args, out: 2 * _lu(args, out),
     "aten.linalg_qr": _qr,
     "aten.linalg_householder_product": _orgqr,
     "aten.ormqr": _ormqr,

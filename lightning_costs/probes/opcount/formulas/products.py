@@ -23,15 +23,6 @@ _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bs
 _FOUR_BITS = getattr(torch, "float4_e2m1fn_x2", None)
 
 
-def _of(*names: str) -> Callable[[MacFormula], MacFormula]:
-    def register(formula: MacFormula) -> MacFormula:
-        for name in names:
-            PRODUCTS[name] = formula
-        return formula
-
-    return register
-
-
 # Products ------------------------------------------------------------------------------------------------------
 
 
@@ -72,19 +63,10 @@ for _name in ("addmm", "addmv", "baddbmm", "_addmm_activation", "_sparse_addmm",
     PRODUCTS[f"aten.{_name}"] = lambda args, out: _product(args[1], args[2], out)
 
 
-@_of("aten.addbmm")
-def _addbmm(args: Any, out: Any) -> int:
-    """The products of a batch, summed: b m k n."""
-    return int(args[1].numel() * args[2].shape[-1])
-
-
-@_of("aten._foreach_mm")
 def _foreach_mm(args: Any, out: Any) -> int:
-    """The sum over the pairs."""
     return sum(_product(*three) for three in zip(args[0], args[1], out, strict=True))
 
 
-@_of("aten._grouped_mm", "aten._scaled_grouped_mm", "aten._scaled_grouped_mm_v2")
 def _grouped_mm(args: Any, out: Any) -> int:
     """Every row meets one group's matrix; with two plain matrices the groups share out the inner dimension instead."""
     left, right = args[:2]
@@ -93,50 +75,11 @@ def _grouped_mm(args: Any, out: Any) -> int:
     return _product(left, right, out)
 
 
-@_of("aten.linear", "aten.mkldnn_linear", "aten._sparse_semi_structured_linear")
-def _linear(args: Any, out: Any) -> int:
+def _linear(x: Any, weight: Any) -> int:
     """Rows x elements of the weight: half of them where a 2:4 sparse one holds half."""
-    x, weight = args[:2]
     return int(x.numel() // x.size(-1) * weight.numel())  # `shape` raises for a nested one
 
 
-@_of("aten.linear_backward")
-def _linear_backward(args: Any, out: Any) -> int:
-    """A product of the forward's size for each gradient wanted: input, weight."""
-    return _linear((args[0], args[2]), out) * int(sum(args[3][:2]))
-
-
-@_of("aten.matmul_backward")
-def _matmul_backward(args: Any, out: Any) -> int:
-    """A product of the forward's size for each gradient wanted: left, right."""
-    return _product(args[1], args[2], args[0]) * int(sum(args[3]))
-
-
-@_of("aten._sparse_semi_structured_mm")
-def _semi_structured_mm(args: Any, out: Any) -> int:
-    """Half of the dense product: the left matrix holds two of four."""
-    return int(args[0].numel() * args[2].shape[-1])
-
-
-@_of("aten._sparse_semi_structured_addmm")
-def _semi_structured_addmm(args: Any, out: Any) -> int:
-    """As above."""
-    return int(args[1].numel() * args[3].shape[-1])
-
-
-@_of("aten.sparse_sampled_addmm")
-def _sampled(args: Any, out: Any) -> int:
-    """Elements kept x inner dimension."""
-    return _stored(args[0]) * int(args[1].shape[-1])
-
-
-@_of("aten._sparse_mm_reduce_impl_backward")
-def _sparse_reduce_backward(args: Any, out: Any) -> int:
-    """A product of the forward's size for each gradient wanted: sparse, dense."""
-    return _stored(args[0]) * int(args[2].shape[-1]) * int(sum(args[5]))
-
-
-@_of("aten._trilinear")
 def _trilinear(args: Any, out: Any) -> int:
     """One for each index tuple of the three expanded factors: b o i j for nn.Bilinear and each of its gradients.
 
@@ -149,10 +92,30 @@ def _trilinear(args: Any, out: Any) -> int:
     return prod(max(sizes) for sizes in zip(*shapes, strict=True))
 
 
-@_of("aten.affine_grid_generator")
-def _affine_grid(args: Any, out: Any) -> int:
-    """Points x an affine map: a matrix of d rows and d + 1 columns (torch's AffineGridGenerator.cpp: a bmm)."""
-    return int(out.numel() * (out.shape[-1] + 1))
+for _name in ("aten._grouped_mm", "aten._scaled_grouped_mm", "aten._scaled_grouped_mm_v2"):
+    PRODUCTS[_name] = _grouped_mm
+for _name in ("aten.linear", "aten.mkldnn_linear", "aten._sparse_semi_structured_linear"):
+    PRODUCTS[_name] = lambda args, out: _linear(*args[:2])
+PRODUCTS |= {
+    "aten._foreach_mm": _foreach_mm,
+    "aten._trilinear": _trilinear,
+    # The products of a batch, summed: b m k n.
+    "aten.addbmm": lambda args, out: int(args[1].numel() * args[2].shape[-1]),
+    # Of backward operators, a product of the forward's size for each gradient wanted: input and weight, left and
+    # right, sparse and dense.
+    "aten.linear_backward": lambda args, out: _linear(args[0], args[2]) * int(sum(args[3][:2])),
+    "aten.matmul_backward": lambda args, out: _product(args[1], args[2], args[0]) * int(sum(args[3])),
+    "aten._sparse_mm_reduce_impl_backward": lambda args, out: (
+        _stored(args[0]) * int(args[2].shape[-1]) * int(sum(args[5]))
+    ),
+    # Half of the dense product: the left matrix holds two of four.
+    "aten._sparse_semi_structured_mm": lambda args, out: int(args[0].numel() * args[2].shape[-1]),
+    "aten._sparse_semi_structured_addmm": lambda args, out: int(args[1].numel() * args[3].shape[-1]),
+    # Elements kept x inner dimension.
+    "aten.sparse_sampled_addmm": lambda args, out: _stored(args[0]) * int(args[1].shape[-1]),
+    # Points x an affine map: a matrix of d rows and d + 1 columns (torch's AffineGridGenerator.cpp: a bmm).
+    "aten.affine_grid_generator": lambda args, out: int(out.numel() * (out.shape[-1] + 1)),
+}
 
 
 # Convolutions --------------------------------------------------------------------------------------------------
@@ -188,23 +151,15 @@ for _name in ("convolution", "_convolution", "convolution_overrideable"):
     PRODUCTS[f"aten.{_name}"] = lambda args, out: _conv(args[0], args[1], out, args[6])
 
 
-@_of("aten.convolution_backward")
-def _conv_backward(args: Any, out: Any) -> int:
-    """The forward's count for each gradient wanted: input, weight."""
-    grad_out, x, weight, transposed, wanted = args[0], args[1], args[2], args[7], args[10]
-    return _conv(x, weight, grad_out, transposed) * int(sum(wanted[:2]))
-
-
-@_of("aten.convolution_backward_overrideable")
-def _conv_backward_overrideable(args: Any, out: Any) -> int:
-    """As above, from arguments in another order."""
-    return _conv(args[1], args[2], args[0], args[6]) * int(sum(args[9][:2]))
-
-
-@_of("aten.conv_tbc")
-def _conv_tbc(args: Any, out: Any) -> int:
-    """Outputs x elements of one filter; the weight is [kernel, in, out]."""
-    return int(out.numel() * prod(args[1].shape[:2]))
+PRODUCTS |= {
+    # The forward's count for each gradient wanted: input, weight.
+    "aten.convolution_backward": lambda args, out: _conv(args[1], args[2], args[0], args[7]) * int(sum(args[10][:2])),
+    "aten.convolution_backward_overrideable": lambda args, out: (
+        _conv(args[1], args[2], args[0], args[6]) * int(sum(args[9][:2]))
+    ),
+    # Outputs x elements of one filter; the weight is [kernel, in, out].
+    "aten.conv_tbc": lambda args, out: int(out.numel() * prod(args[1].shape[:2])),
+}
 
 
 # Recurrences ---------------------------------------------------------------------------------------------------
@@ -215,61 +170,31 @@ def _recurrent(x: Any, weights: Any) -> int:
     return int(prod(x.shape[:-1]) * sum(weight.numel() for weight in weights if weight.dim() > 1))
 
 
-@_of("aten.mkldnn_rnn_layer")
-def _mkldnn_rnn(args: Any, out: Any) -> int:
-    """One layer and direction of an LSTM on a CPU."""
-    return _recurrent(args[0], args[1:3])
-
-
-@_of("aten.mkldnn_rnn_layer_backward")
-def _mkldnn_rnn_backward(args: Any, out: Any) -> int:
-    """Twice the forward: gradients of the input and of the weights, both always made."""
-    return 2 * _recurrent(args[0], args[1:3])
-
-
-@_of("aten._cudnn_rnn", "aten.miopen_rnn")
-def _gpu_rnn(args: Any, out: Any) -> int:
-    """All layers and directions of an RNN, GRU or LSTM, projections too."""
-    return _recurrent(args[0], args[1])
-
-
-@_of("aten._cudnn_rnn_backward", "aten.miopen_rnn_backward")
-def _gpu_rnn_backward(args: Any, out: Any) -> int:
-    """The forward's count for the gradients of the data, always made, and once more for those of the weights."""
-    return _recurrent(args[0], args[1]) * (2 if args[-1][3] else 1)
-
-
-@_of("aten._lstm_mps")
-def _mps_lstm(args: Any, out: Any) -> int:
-    """All layers and directions."""
-    return _recurrent(args[0], args[2])
+PRODUCTS |= {
+    # One layer and direction of an LSTM on a CPU; backward, gradients of the input and of the weights are always made.
+    "aten.mkldnn_rnn_layer": lambda args, out: _recurrent(args[0], args[1:3]),
+    "aten.mkldnn_rnn_layer_backward": lambda args, out: 2 * _recurrent(args[0], args[1:3]),
+    "aten._lstm_mps": lambda args, out: _recurrent(args[0], args[2]),
+}
+for _name in ("aten._cudnn_rnn", "aten.miopen_rnn"):
+    # All layers and directions, projections too; backward, gradients of the data are always made, those of the weights
+    # if they are wanted.
+    PRODUCTS[_name] = lambda args, out: _recurrent(args[0], args[1])
+    PRODUCTS[f"{_name}_backward"] = lambda args, out: _recurrent(args[0], args[1]) * (2 if args[-1][3] else 1)
 
 
 # Distances -----------------------------------------------------------------------------------------------------
 
 
-@_of("aten._cdist_forward", "aten._pdist_forward")
-def _distances(args: Any, out: Any) -> int:
-    """One for each pair and dimension: a difference, accumulated."""
-    return int(out.numel() * args[0].shape[-1])
-
-
-@_of("aten._cdist_backward")
-def _cdist_backward(args: Any, out: Any) -> int:
-    """As forward."""
-    return int(args[4].numel() * args[1].shape[-1])
-
-
-@_of("aten._pdist_backward")
-def _pdist_backward(args: Any, out: Any) -> int:
-    """As forward."""
-    return int(args[3].numel() * args[1].shape[-1])
-
-
-@_of("aten._euclidean_dist")
-def _euclidean(args: Any, out: Any) -> int:
-    """As a matrix product: two columns are added, of squares and of ones (torch's Distance.cpp)."""
-    return int(out.numel() * (args[0].shape[-1] + 2))
+PRODUCTS |= {
+    # One for each pair and dimension: a difference, accumulated; backward as forward.
+    "aten._cdist_forward": lambda args, out: int(out.numel() * args[0].shape[-1]),
+    "aten._pdist_forward": lambda args, out: int(out.numel() * args[0].shape[-1]),
+    "aten._cdist_backward": lambda args, out: int(args[4].numel() * args[1].shape[-1]),
+    "aten._pdist_backward": lambda args, out: int(args[3].numel() * args[1].shape[-1]),
+    # As a matrix product: two columns are added, of squares and of ones (torch's Distance.cpp).
+    "aten._euclidean_dist": lambda args, out: int(out.numel() * (args[0].shape[-1] + 2)),
+}
 
 
 # Fourier transforms --------------------------------------------------------------------------------------------

@@ -88,17 +88,7 @@ class Formulas:
         return name in _MACS or name in LINALG or name in FFT or (name.startswith("aten.") and not self.plain(func))
 
     def work(self, func: Any, args: Any, kwargs: Any, out: Any) -> OpWork | None:
-        """What a call took.
-
-        Args:
-            func: The operator, as a dispatch mode is given it.
-            args: Its positional arguments.
-            kwargs: Its keyword arguments.
-            out: Its result.
-
-        Returns:
-            None where there is no formula, or it raised: see `plain` for whether one is needed.
-        """
+        """What a call took; None if there is no formula, or it raised: see `plain` for whether one is needed."""
         packet, name = getattr(func, "_overloadpacket", func), _name(func)
         work = _tried(self._users_own, packet, name, args, kwargs, out)
         if work is not None:

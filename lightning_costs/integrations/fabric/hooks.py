@@ -30,7 +30,7 @@ _log = logging.getLogger("lightning_costs")
 
 
 class FabricListener(Protocol):
-    """What is told of a Fabric; `lightning_costs.integrations.fabric` listens."""
+    """What is told of a Fabric; `lightning_costs.integrations.fabric.monitor` listens."""
 
     def set_up(
         self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from multiprocessing.util import Finalize
@@ -15,20 +13,17 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import nn
 
-from lightning_costs.integrations import fabric_hooks as view
+from lightning_costs.integrations.fabric import hooks as fabric_hooks
+from lightning_costs.integrations.options import MonitorOptions
+from lightning_costs.integrations.session import BatchInWork, Session
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.probes.clock import RunBegin, now_s
-from lightning_costs.probes.loaders import training_set
-from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import status_from_exception
-from lightning_costs.records.time_buckets import METERED_BUCKETS, TimeBuckets
-from lightning_costs.storage.paths import run_root, shown
+from lightning_costs.records.time_buckets import TimeBuckets
 
-_log = logging.getLogger("lightning_costs")
-
-_sessions: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
-_running: list[_Session] = []
+_sessions: WeakKeyDictionary[Any, FabricSession] = WeakKeyDictionary()
+_running: list[FabricSession] = []
 
 
 @final
@@ -47,28 +42,28 @@ class FabricMonitor:
     """
 
     def __init__(self, namespace: str, options: Mapping[str, Any], begin: RunBegin | None = None) -> None:
-        self._namespace = namespace
+        self._namespace, self._given = namespace, dict(options)
         self.begin = begin or RunBegin()
-        self.options = {name: value for name, value in options.items() if name != "log"}
-        self.options["save_dir"] = run_root(self.options.get("save_dir", "costs"))
-        view.patch_fabric(import_module(namespace).Fabric, _session_of)
+        self.options = MonitorOptions(**options)
+        self._given["save_dir"] = self.options.save_dir  # another process may be elsewhere
+        fabric_hooks.patch_fabric(import_module(namespace).Fabric, _session_of)
 
     def __reduce__(self) -> tuple[type[FabricMonitor], tuple[str, Mapping[str, Any], RunBegin]]:
-        return FabricMonitor, (self._namespace, self.options, self.begin)
+        return FabricMonitor, (self._namespace, self._given, self.begin)
 
 
 def end_runs() -> None:
     """End the runs in progress now, as the end of the process would: in a notebook, or before something else runs."""
     for session in list(_running):
-        session._end()
+        session._end_run()
 
 
-def _session_of(fabric: Any) -> _Session | None:
+def _session_of(fabric: Any) -> FabricSession | None:
     session = _sessions.get(fabric)
     if session is None:
-        monitor = next((c for c in view.callbacks(fabric) if isinstance(c, FabricMonitor)), None)
+        monitor = next((c for c in fabric_hooks.callbacks(fabric) if isinstance(c, FabricMonitor)), None)
         if monitor is not None:
-            session = _sessions[fabric] = _Session(monitor.options, monitor.begin)
+            session = _sessions[fabric] = FabricSession(monitor.options, monitor.begin)
     return session
 
 
@@ -80,36 +75,26 @@ def _weakly(thing: Any) -> Callable[[], Any]:
         return lambda: thing
 
 
-class _Batch:
-    """A batch in work."""
-
-    def __init__(self, loader: Any, content: object) -> None:
-        self.loader, self.content = loader, content
-        self.stepped: list[int] = []
-        self.backwards = 0
-
-
 class _Evaluation:
     """An iteration over a loader that looks like evaluation, until something is trained in it."""
 
     def __init__(self, loader: Any, content: object) -> None:
         self.loader, self.content = loader, content
         #: Whether something was trained in it, and whether a module that was set up made a forward pass.
-        self.trains = self.on_batch_queued = False
+        self.trains = self.worked_on = False
 
 
 @final
-class _Session:
+class FabricSession(Session):
     """One Fabric: what was set up, and the run in progress."""
 
-    def __init__(self, options: Mapping[str, Any], begin: RunBegin) -> None:
+    def __init__(self, options: MonitorOptions, begin: RunBegin) -> None:
+        super().__init__(goes_on="the script")
         self._options, self._run_begin = options, begin
         self._modules: list[nn.Module] = []
         self._wrappers: list[nn.Module] = []
         self._optimizers: list[Callable[[], Any]] = []
         self._where: dict[str, Any] = {}
-        self._recorder: Recorder | None = None
-        self._batch: _Batch | None = None
         self._trained_on: WeakSet[Any] = WeakSet()
         self._evaluation: _Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
@@ -118,26 +103,16 @@ class _Session:
         self._forwards_tell = False
         self._reading: Any = None
         self._world_size = 1
-        self.count = DetachedOpCounter()
-        self.broken = self._said = False
 
-    def disable(self) -> None:
-        """Something went wrong in here: say so once, and leave the script alone from now on."""
-        self.broken = True
-        with suppress(Exception):
-            self.count.end(discard=True)
-        if not self._said:
-            self._said = True
-            _log.exception("measuring costs failed and stops here; the script goes on. Please report this")
-
-    # The view tells -----------------------------------------------------------------------------------------
+    # Fabric's hooks tell -----------------------------------------------------------------------------------------
 
     @fail_safe
     def set_up(
         self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
     ) -> None:
-        place, places = view.places(fabric)
-        nodes, cuda = view.nodes(fabric), fabric.device.type == "cuda"
+        """Modules and optimizers were set up: they are the run's, if they are new."""
+        place, places = fabric_hooks.places(fabric)
+        nodes, cuda = fabric_hooks.nodes(fabric), fabric.device.type == "cuda"
         self._world_size = fabric.world_size
         self._where = {
             "place": place,
@@ -145,14 +120,15 @@ class _Session:
             "nodes": nodes,
             "device": fabric.device,
             "devices": fabric.world_size if cuda else nodes,
-            "setup": view.fabric_setup(fabric),
+            "setup": fabric_hooks.fabric_setup(fabric),
         }
         self._wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self._wrappers)]
         self._modules += [module for module in modules if all(module is not known for known in self._modules)]
         for optimizer in optimizers:
             if all(optimizer is not known() for known in self._optimizers):
                 self._optimizers.append(_weakly(optimizer))  # one that the script replaces takes its state with it
-                view.hook_fabric_step(optimizer, self._look_inside, partial(self._stepped, len(self._optimizers) - 1))
+                stepped = partial(self._stepped, len(self._optimizers) - 1)
+                fabric_hooks.hook_fabric_step(optimizer, self.sample_memory, stepped)
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """The loader's batches; what is told between them never raises."""
@@ -167,44 +143,24 @@ class _Session:
 
     @fail_safe
     def backward(self) -> None:
+        """A backward pass: what is worked on is trained on."""
         self._it_trains()
-        if self._batch is not None:
-            self._batch.backwards += 1
-        self._look_inside()
-
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        depth = self._push("checkpoint")
-        try:
-            yield
-        finally:
-            self._pop(depth)
+        self.on_backward()
 
     @fail_safe
     def logged(self, metrics: Mapping[str, Any]) -> None:
         """The metric that was named, wherever it is logged; without a name, what is logged after an evaluation."""
-        monitor = self._options.get("monitor")
-        wanted = self._evaluated if monitor is None else monitor in metrics
-        if self._recorder is not None and wanted:
-            numbers: dict[str, float] = {}
-            for name, value in metrics.items():
-                with suppress(TypeError, ValueError, RuntimeError):  # what is no number is no quality
-                    numbers[str(name)] = float(value)
-            self._recorder.log_metrics(numbers)
-
-    @fail_safe
-    def _look_inside(self) -> None:
-        if self._recorder is not None:
-            self._recorder.sample_memory()
+        monitor = self._options.monitor
+        if self._evaluated if monitor is None else monitor in metrics:
+            self.log_metrics(metrics)
 
     @fail_safe
     def _stepped(self, index: int) -> None:
         self._it_trains()
-        self._look_inside()
-        if self._batch is not None:
-            self._batch.stepped.append(index)
-        else:  # the batch came from elsewhere: steps are known, what is in them is not
-            self._begin().step(None, work=(index,))
+        self.sample_memory()
+        if self.batch is None:
+            self._begin()
+        self.on_update(index)
 
     def _it_trains(self) -> None:
         """Fine-tuning in eval mode is no evaluation after all."""
@@ -213,14 +169,16 @@ class _Session:
             evaluation.trains = True
             self.count.end(discard=True)
             self._trained_on.add(evaluation.loader)
-            self._reads(self._begin(), evaluation.loader)
-            self._begin().on_batch_start(evaluation.content)  # it is too late to count it: one of its kind will be
-            self._batch = _Batch(evaluation.loader, evaluation.content)
+            hooks = self._begin().hooks
+            self._reads(evaluation.loader)
+            hooks.steps.on_batch_start(evaluation.content)  # it is too late to count it: one of its kind will be
+            self.batch = BatchInWork(evaluation.content, evaluation.loader)
 
     @fail_safe
     def forward(self) -> None:
+        """A forward pass: the batch in work is not passed over."""
         if self._evaluation is not None:
-            self._evaluation.on_batch_queued = self._forwards_tell = True
+            self._evaluation.worked_on = self._forwards_tell = True
 
     def _alive(self) -> list[Any]:
         return [optimizer for known in self._optimizers if (optimizer := known()) is not None]
@@ -238,7 +196,7 @@ class _Session:
                     self._exhausted(loader)
                     return
                 finally:
-                    self._pop()
+                    self._fetched()
                 self._batch_begins(loader, batch)
                 yield batch
                 del batch
@@ -258,62 +216,61 @@ class _Session:
     @fail_safe
     def _fetch_begins(self, loader: Any) -> None:
         self._evaluation_ended(self._evaluation)
-        batch = self._batch
-        if batch is not None and (batch.stepped or batch.backwards):
-            self._batch_ended()
+        batch = self.batch
+        if batch is not None and (batch.updates or batch.backwards):
+            self.end_batch()
         elif batch is not None and batch.loader is loader:  # it was passed over
-            self.count.end(discard=True)
-            self._batch = None
-        if self._recorder is not None and self._recorder.training:
-            if self._recorder.accounts.current != "train":
-                self._recorder.accounts.reset_to("train")
-            self._push("data_wait")
+            self.drop_batch()
+        if self.recorder is not None and self.hooks.run.training:
+            if self.hooks.steps.accounts.current != "train":
+                self.hooks.steps.accounts.reset_to("train")
+            self.enter("data_wait")
+
+    @fail_safe
+    def _fetched(self) -> None:
+        if self.recorder is not None and self.hooks.steps.accounts.current == "data_wait":
+            self.hooks.steps.accounts.exit()
 
     @fail_safe
     def _batch_begins(self, loader: Any, content: object) -> None:
-        if self._recorder is None or self._batch is not None:  # a second loader's batch belongs to the one in work
+        if self.recorder is None or self.batch is not None:  # a second loader's batch belongs to the one in work
             return
-        self._batch = _Batch(loader, content)
-        self._reads(self._recorder, loader)
-        self.count.begin(self._recorder.on_batch_start(content))
+        self._reads(loader)
+        self.begin_batch(content, loader=loader)
 
-    def _reads(self, recorder: Recorder, loader: Any) -> None:
+    def _reads(self, loader: Any) -> None:
         """The batch in work is this loader's, its first one if it was begun anew."""
         if self._reading is not loader:
             self._reading = loader
-            recorder.begins_epoch_of([view.users_loader(loader)])
+            self.hooks.steps.begins_epoch_of([fabric_hooks.users_loader(loader)])
 
-    @fail_safe
-    def _batch_ended(self) -> None:
-        batch, self._batch = self._batch, None
-        self.count.end()
-        if batch is not None and self._recorder is not None:
-            self._describe(batch.loader)
-            self._batches_of_epoch += 1
-            work = (tuple(batch.stepped), batch.backwards)
-            self._recorder.step(batch.content, optimizer_steps=len(batch.stepped), work=work)
+    def on_batch_done(self, batch: BatchInWork) -> None:
+        """The first one's loader is the training data; epochs are counted by batches."""
+        self._batches_of_epoch += 1
+        if self.recorder is not None and not self.recorder.run_id:
+            size = getattr(batch.loader, "batch_size", None)
+            self.describe_data([fabric_hooks.users_loader(batch.loader)], {"batch_size": size})
 
     @fail_safe
     def _exhausted(self, loader: Any) -> None:
-        if self._recorder is not None and self._batches_of_epoch:
-            self._recorder.epoch_done()
+        if self.recorder is not None and self._batches_of_epoch:
+            self.hooks.steps.epoch_done()
             self._batches_of_epoch = 0
 
     @fail_safe
     def _iteration_ended(self, loader: Any) -> None:
         """The loader is at its end, or was left: by `break`, or by an error in the middle of a batch."""
-        if self._batch is not None and self._batch.loader is loader:
-            if self._batch.stepped:
-                self._batch_ended()
+        if self.batch is not None and self.batch.loader is loader:
+            if self.batch.updates:
+                self.end_batch()
             else:
-                self.count.end(discard=True)
-                self._batch = None
+                self.drop_batch()
         self._iterations -= 1
-        if not self._iterations and self._recorder is not None and self._recorder.training:
-            self._recorder.accounts.reset_to("other")
+        if not self._iterations and self.recorder is not None and self.hooks.run.training:
+            self.hooks.run.training_ended()
 
     def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
-        depth = self._push("evaluate")
+        depth = self.enter("evaluate")
         evaluation, left = None, False
         try:
             for batch in fetched:
@@ -327,15 +284,15 @@ class _Session:
                 self._evaluation_ended(evaluation)
         finally:
             self._evaluation_ended(evaluation, left=left)
-            self._pop(depth)
+            self.leave(depth)
 
     @fail_safe
     def _evaluation_begins(self, loader: Any, content: object) -> _Evaluation:
         evaluation = _Evaluation(loader, content)
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
         self._evaluated, self._evaluation = True, evaluation
-        if self._recorder is not None:
-            self.count.begin(self._recorder.on_eval_batch_start(content))
+        if self.recorder is not None:
+            self.count.begin(self.hooks.steps.on_eval_batch_start(content))
         return evaluation
 
     @fail_safe
@@ -344,50 +301,29 @@ class _Session:
         if evaluation is not None and evaluation is self._evaluation:
             self._evaluation = None
             self.count.end()
-            if left and self._forwards_tell and not evaluation.on_batch_queued and self._recorder is not None:
-                self._recorder.left_evaluation()
-
-    @fail_safe
-    def _push(self, account: str) -> int | None:
-        if self._recorder is None:
-            return None
-        if account in METERED_BUCKETS:
-            self._recorder.accounts.notify_transition()
-        return self._recorder.accounts.enter(account)
-
-    @fail_safe
-    def _pop(self, depth: int | None = None) -> None:
-        accounts = self._recorder.accounts if self._recorder is not None else None
-        if accounts is None or (depth is None and accounts.current != "data_wait"):
-            return
-        if accounts.current in METERED_BUCKETS:
-            accounts.notify_transition()
-        accounts.exit(depth)
+            if left and self._forwards_tell and not evaluation.worked_on and self.recorder is not None:
+                self.hooks.steps.left_evaluation()
 
     # The run ------------------------------------------------------------------------------------------------
 
     def _begin(self) -> Recorder:
         """The run in progress; the first time, those of other Fabrics end."""
-        if self._recorder is not None:
-            return self._recorder
+        if self.recorder is not None:
+            return self.recorder
         for other in [session for session in _running if not session._iterations]:
-            other._end()
-        options = dict(self._options)
-        every, infer = options.pop("log_every_n_steps", None), options.pop("infer", "auto")
-        recorder = Recorder(
+            other._end_run()
+        recorder = self._options.recorder(
+            world_size=self._world_size,
             module=self._module(),
             optimizers=self._alive,
-            log_every_n_steps=50 if every is None else every,
-            infer=infer is not False and self._world_size == 1,
             accounts=TimeBuckets(now_s, self._run_begin.seconds()),
-            **options,
             **self._where,
         )
-        recorder.set_wrapped_module(nn.ModuleList(self._wrappers) if self._wrappers else None)
+        recorder.hooks.run.set_wrapped_module(nn.ModuleList(self._wrappers) if self._wrappers else None)
         recorder.begin()
-        self._recorder = recorder
+        self.recorder = recorder
         # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.
-        Finalize(None, self._end, exitpriority=100)
+        Finalize(None, self._end_run, exitpriority=100)
         _running.append(self)
         return recorder
 
@@ -397,41 +333,26 @@ class _Session:
             return self._modules[0]
         return nn.ModuleList(self._modules) if self._modules else None
 
-    def _describe(self, loader: Any) -> None:
-        if self._recorder is None or self._recorder.run_id:
-            return
-        found = training_set([view.users_loader(loader)])
-        self._recorder.add_setup(
-            {
-                "batch_size": getattr(loader, "batch_size", None),
-                "dataset": found.name,
-                "dataset_samples": found.samples,
-            },
-            dataset_why=found.why,
-        )
-
     @never_harmful
-    def _end(self) -> None:
+    def _end_run(self) -> None:
         """The run is over: its process ends, or another Fabric trains."""
-        if (recorder := self._recorder) is None:
+        if self.recorder is None:
             return
         _running.remove(self)
+        error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
         was_broken, self.broken = self.broken, False
-        self._last(recorder, was_broken=was_broken)
-        self._recorder = None
+        self._before_end(measures=error is None and not was_broken)
+        self.broken |= was_broken
+        self.finish(status_from_exception(error))
+        self._run_begin.ended()
+        self.say_next()
+        self.recorder = None
 
     @fail_safe
-    def _last(self, recorder: Recorder, *, was_broken: bool) -> None:
-        error = getattr(sys, "last_type", None)  # what Python printed as the script's end, if an error ended it
+    def _before_end(self, *, measures: bool) -> None:
         if isinstance(raised := getattr(sys, "last_value", None), Exception):
-            recorder.say_how(raised)
-        if self._batch is not None and self._batch.stepped:
-            self._batch_ended()
-        infer = self._options.get("infer", "auto")
-        if error is None and not was_broken and infer is not False and self._world_size == 1:
-            recorder.benchmark_inference(budget_s=5.0 if infer is True else None)
-        recorder.training_ended()
-        recorder.end("failed" if was_broken else status_from_exception(error))
-        self._run_begin.ended()
-        if recorder.path is not None:
-            print(f"next: lightning-costs show {shown(recorder.path)}", file=sys.stderr, flush=True)
+            self.hooks.steps.say_how(raised)
+        if self.batch is not None and self.batch.updates:
+            self.end_batch()
+        if measures and self._options.infers(self._world_size):
+            self.benchmark_inference(self._options.infer)

@@ -15,21 +15,17 @@ Examples:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, final
 
-from lightning_costs.integrations.deepspeed_hooks import DeepSpeedHooks, engine_setup, loop_facts, rank_info_from_engine
+from lightning_costs.integrations.deepspeed.hooks import DeepSpeedHooks, engine_setup, loop_facts, rank_info_from_engine
+from lightning_costs.integrations.session import BatchInWork, Session
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.recording.recorder import Recorder
-
-__all__ = ["watch", "watch_pipeline"]
-
-_log = logging.getLogger("lightning_costs")
 
 
 def watch(engine: Any, recorder: Recorder) -> EngineMonitor:
@@ -89,7 +85,7 @@ def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False)
                 recorder.step(x)
         ```
 
-        The loop of a DeepSpeed engine sees no batch:
+        A DeepSpeed engine's loop, which sees no batch:
 
         ```python
         with Recorder(module=engine.module, optimizers=[engine.optimizer]) as recorder:
@@ -98,43 +94,40 @@ def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False)
                 engine.train_batch(data_iter=batches)
         ```
     """
-    recorder.watch_pipeline(pipeline, steps=steps)
+    recorder.hooks.run.watch_pipeline(pipeline, steps=steps)
 
 
-class _Batch:
-    """A batch in work."""
-
-    def __init__(self, content: object) -> None:
-        self.content = content
-        self.backwards = self.updates = 0
-
-    def holds(self, content: object) -> bool:
-        """Whether this is the same batch again: the second pass of SAM, say."""
-        mine, others = list(tensors_in(self.content)), list(tensors_in(content))
-        return len(mine) == len(others) and all(a is b for a, b in zip(mine, others, strict=True))
+def _is_same(content: object, other: object) -> bool:
+    """Whether a batch is the same one again: the second pass of SAM, say."""
+    tensors, others = list(tensors_in(content)), list(tensors_in(other))
+    return len(tensors) == len(others) and all(a is b for a, b in zip(tensors, others, strict=True))
 
 
 @final
-class EngineMonitor:
+class EngineMonitor(Session):
     """An engine that is being watched: see `watch`."""
 
     def __init__(self, engine: Any, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._view = DeepSpeedHooks(engine, self)
-        self._count = DetachedOpCounter()
-        self._batch: _Batch | None = None
-        self._evaluated: _Batch | None = None
-        self.broken = False
-        recorder.set_rank_info(rank_info_from_engine(engine))
-        recorder.set_wrapped_module(engine, optimizers=lambda: [engine.optimizer])
-        recorder.add_setup({**loop_facts(engine), **engine_setup(engine)})
-        recorder.begin()
-        self._view.watch()
+        super().__init__(recorder)
+        self._engine_hooks = DeepSpeedHooks(engine, self)
+        self._evaluated: BatchInWork | None = None
+        run = self.hooks.run
+        run.set_rank_info(rank_info_from_engine(engine))
+        run.set_wrapped_module(engine, optimizers=lambda: [engine.optimizer])
+        run.add_setup({**loop_facts(engine), **engine_setup(engine)})
+        run.begin()
+        self._engine_hooks.watch()
 
     def close(self) -> None:
         """The engine is as it was; the recorder's run goes on until its own end."""
-        self._view.unwatch()
-        self._finish()
+        self.take_off()
+        if self.batch is not None and self.batch.updates:
+            self.end_batch()
+        self.drop_batch()
+
+    def take_off(self) -> None:
+        """Lift the shadows."""
+        self._engine_hooks.unwatch()
 
     def __enter__(self) -> Self:
         return self
@@ -144,32 +137,21 @@ class EngineMonitor:
     ) -> None:
         self.close()
 
-    def disable(self) -> None:
-        """Something went wrong in here: say so once, and leave the training alone from now on."""
-        was_broken, self.broken = self.broken, True
-        with suppress(Exception):
-            self._view.unwatch()
-        with suppress(Exception):
-            self._count.end(discard=True)
-        if not was_broken:
-            _log.exception("measuring costs failed and stops here; training goes on. Please report this")
-
-    # The view tells -----------------------------------------------------------------------------------------
+    # The engine's hooks tell --------------------------------------------------------------------------------
 
     @fail_safe
     def forward_begins(self, batch: object) -> None:
         """A batch begins, or goes on."""
-        if self._batch is not None and self._batch.backwards and not self._batch.holds(batch):
-            self._batch_ended()  # gradients accumulate without a step in between
-        if self._batch is None:
-            self._batch = _Batch(batch)
-            self._count.begin(self._recorder.on_batch_start(batch, self._view.at_boundary))
+        if self.batch is not None and self.batch.backwards and not _is_same(self.batch.content, batch):
+            self.end_batch()  # gradients accumulate without a step in between
+        if self.batch is None:
+            self.begin_batch(batch, position=self._engine_hooks.at_boundary)
 
     @contextmanager
     def evaluating(self, batch: object) -> Iterator[None]:
         """Operators of a forward pass of an evaluation are counted apart, unless a batch is in work."""
         count = DetachedOpCounter()
-        if self._batch is None:
+        if self.batch is None:
             self._evaluation_begins(count, batch)
         try:
             yield
@@ -180,17 +162,15 @@ class EngineMonitor:
 
     @fail_safe
     def _evaluation_begins(self, count: DetachedOpCounter, batch: object) -> None:
-        self._evaluated = _Batch(batch)
-        count.begin(self._recorder.on_eval_batch_start(batch))
+        self._evaluated = BatchInWork(batch)
+        count.begin(self.hooks.steps.on_eval_batch_start(batch))
 
     @fail_safe
     def backward_begins(self) -> None:
         """A backward pass: in eval mode too it is training."""
-        if self._batch is None:
-            self._batch, self._evaluated = self._evaluated, None
-        if self._batch is not None:
-            self._batch.backwards += 1
-        self.sample_memory()
+        if self.batch is None:
+            self.batch, self._evaluated = self._evaluated, None
+        self.on_backward()
 
     @fail_safe
     def backward_ended(self) -> None:
@@ -198,45 +178,8 @@ class EngineMonitor:
         self.sample_memory()
 
     @fail_safe
-    def sample_memory(self) -> None:
-        """Memory is looked at, in a step that is looked into."""
-        if self._recorder.sampling_memory:
-            self._recorder.sample_memory()
-
-    @fail_safe
     def updated(self) -> None:
         """An update belongs to the batch in work."""
-        if self._batch is None:
-            self._batch = _Batch(None)
-        self._batch.updates += 1
-
-    @fail_safe
-    def stepped(self) -> None:
-        """The batch in work is done."""
-        self._batch_ended()
-
-    @fail_safe
-    def failed(self) -> None:
-        """The batch in work never was one."""
-        self._count.end(discard=True)
-        self._batch = None
-
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Writing a checkpoint is not training."""
-        with self._recorder.bucket("checkpoint"):
-            yield
-
-    def _batch_ended(self) -> None:
-        batch, self._batch = self._batch, None
-        self._count.end()
-        if batch is not None:
-            self._recorder.on_batch_queued()
-            work = (batch.updates, batch.backwards)
-            self._recorder.step(batch.content, optimizer_steps=batch.updates, work=work)
-
-    @fail_safe
-    def _finish(self) -> None:
-        if self._batch is not None and self._batch.updates:
-            self._batch_ended()
-        self._count.end(discard=True)
+        if self.batch is None:
+            self.batch = BatchInWork(None)
+        self.on_update()

@@ -18,7 +18,7 @@ from lightning_costs.records.samples import RankInfo
 
 
 class DeepSpeedListener(Protocol):
-    """What is told of an engine; `lightning_costs.integrations.deepspeed` listens."""
+    """What is told of an engine; `lightning_costs.integrations.deepspeed.monitor` listens."""
 
     def forward_begins(self, batch: object) -> None:
         """A forward pass that may be trained on begins, with this as its input."""
@@ -38,10 +38,10 @@ class DeepSpeedListener(Protocol):
     def updated(self) -> None:
         """The optimizer updated the weights."""
 
-    def stepped(self) -> None:
+    def end_batch(self) -> None:
         """The engine's step is over, whether or not it was one at which the optimizer updates."""
 
-    def failed(self) -> None:
+    def drop_batch(self) -> None:
         """Something in the engine raised: what is in work is no batch that counts."""
 
     def saving(self) -> AbstractContextManager[None]:
@@ -108,7 +108,7 @@ class DeepSpeedHooks:
     def _step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **kwargs: Any) -> Any:
             result = self._tried(original, args, kwargs)
-            self._listener.stepped()
+            self._listener.end_batch()
             return result
 
         return step
@@ -117,7 +117,7 @@ class DeepSpeedHooks:
         try:
             return original(*args, **kwargs)
         except BaseException:
-            self._listener.failed()
+            self._listener.drop_batch()
             raise
 
     def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,7 +131,7 @@ class DeepSpeedHooks:
 def batch_from_args(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What a forward pass was given, in the form in which people hand batches over.
 
-    Example:
+    Examples:
         >>> (batch_from_args((), {"input_ids": 1, "labels": 2}), batch_from_args((3,), {}), batch_from_args((3,
         ...  4), {"mask": 5}))
         ({'input_ids': 1, 'labels': 2}, 3, (3, 4, 5))

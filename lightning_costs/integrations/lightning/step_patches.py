@@ -1,0 +1,298 @@
+"""The steps of a Lightning Trainer: patches of what runs a batch, its backward passes and its optimizers.
+
+Everything is a patch of an instance, in names that are not public. Seen on Lightning 2.6.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Protocol, final
+from weakref import WeakSet
+
+from lightning_costs.integrations.lightning.trainer_view import TrainerView
+from lightning_costs.patching.fail_safe import carefully
+from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.patches import Patches
+from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
+from lightning_costs.probes.side_effects import forward_state
+from lightning_costs.records.time_buckets import TimeBuckets
+
+_FETCHED_WITHIN = object()
+
+
+class StepListener(Protocol):
+    """What is told of steps."""
+
+    @property
+    def sampling_memory(self) -> bool:
+        """Whether the step in work is one that is looked inside."""
+
+    @property
+    def timing_device(self) -> bool:
+        """Whether a device's own timeline is kept: only then `on_batch_queued` and the `on_h2d_` hooks are needed."""
+
+    def on_batch_start(self, batch: object, position: Hashable) -> AbstractContextManager[None] | None:
+        """The work on a batch is about to begin; what is returned is entered around it."""
+
+    def on_repeat_start(self) -> None:
+        """The work on a batch that the stride takes for one like the last is about to begin, where `timing_device`."""
+
+    def on_batch_queued(self) -> None:
+        """The work on a batch was queued."""
+
+    def on_h2d_start(self) -> None:
+        """A training batch is about to be handed to the device."""
+
+    def on_h2d_end(self) -> None:
+        """It was handed over."""
+
+    def give_up(self, error: Exception) -> bool | None:
+        """A step raised while it was counted: count no more; whether it may be tried again without."""
+
+    def on_eval_batch_start(self, batch: object, loader: int) -> AbstractContextManager[None] | None:
+        """A batch of the loader of this number is about to be validated; what is returned is entered around it."""
+
+    def sample_memory(self) -> None:
+        """A moment inside a step at which memory may peak."""
+
+    def disable(self) -> None:
+        """Called where an exception of ours is handled: the trainer is to be left alone."""
+
+
+@final
+class StepPatches:
+    """Patches what a Trainer works on a batch by.
+
+    Args:
+        trainer: The Trainer.
+        view: What it says.
+        listener: Who is told.
+        accounts: Where the run's time goes.
+        repeats: Notes steps like the one before.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        view: TrainerView,
+        listener: StepListener,
+        accounts: TimeBuckets,
+        repeats: RepeatedStepFastPath,
+    ) -> None:
+        self._trainer, self._view, self._listener = trainer, view, listener
+        self._accounts, self._repeats = accounts, repeats
+        self._patches = Patches(listener.disable)
+        #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
+        self._optimizers: Any = None
+        self._hooked: WeakSet[Any] = WeakSet()
+        #: A number for each kind of optimizer at a place in the list.
+        self._numbers: dict[Hashable, int] = {}
+        self._at: tuple[bool, int] = (False, 0)
+        self._frozen: int = 0
+
+    def install(self) -> None:
+        """Put them, but for optimizers, which are made late."""
+        trainer, put = self._trainer, self._patches.wrap
+        epoch_loop = trainer.fit_loop.epoch_loop
+        self._watch_fetching(epoch_loop)
+        put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
+        put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
+        put(trainer.strategy, "backward", self._backward, hot=True)
+        if trainer.world_size > 1:
+            self._repeats.lead_s = 0.0
+        if self._listener.timing_device:
+            put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
+        put(trainer.strategy, "validation_step", self._validation_step)
+
+    def uninstall(self) -> None:
+        """Lift them."""
+        self._patches.restore()
+
+    def hook_optimizers(self) -> None:
+        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
+
+        A script may replace them in the midst of training: those in place of others of the same kind do the same
+        work. One that was replaced stays hooked, as its step may be under way.
+        """
+        note = self._repeats.events.append
+        self._optimizers = self._trainer.strategy._optimizers
+        for place, optimizer in enumerate(self._trainer.strategy.optimizers):
+            if optimizer not in self._hooked:
+                self._hooked.add(optimizer)
+                number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
+                hook_optimizer_step(optimizer, partial(note, number), self._patches)
+
+    @contextmanager
+    def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
+        """Around the work on one batch: memory is looked at before and after each update, too.
+
+        Args:
+            count: What counts the step's operators; None if nothing does.
+        """
+        looks, look = Patches(self._listener.disable), self._listener.sample_memory
+        try:
+            for optimizer in self._trainer.strategy.optimizers:
+                hook_step(unwrap(optimizer), looks, before=look, after=look)
+            if count is not None:
+                looks.wrap(self._trainer.strategy, "training_step", self._tried)
+            with count or nullcontext():
+                yield
+        finally:
+            looks.restore()
+
+    def _tried(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A counted `training_step` or `validation_step`: what counting makes fail is run again without.
+
+        That is safe if no backward pass and no update happened within; random numbers and buffers are put back.
+        """
+        listener, events = self._listener, self._repeats.events
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            begun = len(events)
+            restore = forward_state(self._trainer.lightning_module)
+            try:
+                return original(*args, **kwargs)
+            except Exception as error:
+                gave_up = listener.give_up(error)
+                if not gave_up or restore is None or len(events) != begun:
+                    raise
+            restore()
+            return original(*args, **kwargs)
+
+        return step
+
+    def _validation_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A batch in evaluation: the first argument, where Lightning fetched it."""
+        tried = self._tried(original)
+
+        def validation_step(*args: Any, **kwargs: Any) -> Any:
+            if self._view.in_training and not self._trainer.sanity_checking:
+                loader = args[2] if len(args) > 2 else kwargs.get("dataloader_idx", 0)
+                count = self._listener.on_eval_batch_start(args[0] if args else kwargs.get("batch"), loader)
+                if count is not None:
+                    with count:
+                        return tried(*args, **kwargs)
+            return original(*args, **kwargs)
+
+        return validation_step
+
+    def _watch_fetching(self, epoch_loop: Any) -> None:
+        """Between these two the host waits for the next batch."""
+        before_fetch, ends = epoch_loop._on_before_fetch, epoch_loop._on_after_fetch
+        repeats = self._repeats
+
+        def begins() -> None:
+            repeats.recorded = False  # of a batch that nothing is done on, no step would say so
+            before_fetch()
+
+        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, ends)
+        self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
+        self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
+
+    def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        return self._step(original, manual=False)
+
+    def _manual_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        return self._step(original, manual=True)
+
+    def _step(self, original: Callable[..., Any], *, manual: bool) -> Callable[..., Any]:
+        """The work on a batch: the last argument holds what `training_step` gets."""
+        listener, repeats = self._listener, self._repeats
+
+        def run(*args: Any) -> Any:
+            around: AbstractContextManager[None] | None = None
+            try:
+                batch = args[-1].get("batch", _FETCHED_WITHIN) if self._view.in_training else _FETCHED_WITHIN
+                fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
+                if self._view.in_training and self._trainer.strategy._optimizers is not self._optimizers:
+                    self.hook_optimizers()
+                if fetched:
+                    around = listener.on_batch_start(batch, self._position(manual=manual))
+                    if around is not None or listener.sampling_memory:
+                        around = self._looking_inside(around)
+            except Exception:  # noqa: BLE001 - a fault of ours, or a model that raises when it is looked at
+                listener.disable()
+                return original(*args)
+            if around is None:
+                result = original(*args)
+            else:
+                result = carefully(original, partial(_within, around), listener.disable, args, {})
+            if fetched and listener.timing_device:
+                listener.on_batch_queued()
+            return result
+
+        def run_alike(*args: Any) -> Any:
+            listener.on_repeat_start()
+            result = original(*args)
+            listener.on_batch_queued()
+            return result
+
+        return repeats.dispatch(run_alike if listener.timing_device else original, run, listener.disable)
+
+    def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Training batches alone: evaluation, too, hands its own over by this method."""
+        listener, accounts = self._listener, self._accounts
+
+        def batch_to_device(*args: Any, **kwargs: Any) -> Any:
+            if not self._view.in_training or accounts.current != "train":
+                return original(*args, **kwargs)
+            depth = accounts.try_enter("h2d")
+            listener.on_h2d_start()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                listener.on_h2d_end()
+                accounts.try_exit(depth)
+
+        return batch_to_device
+
+    def _position(self, *, manual: bool) -> Hashable:
+        """What besides shapes decides a step's work: accumulation, and which parameters there are and are frozen.
+
+        By name: one that is pruned or parametrized from an epoch on goes by another, and its mask is work, too.
+        """
+        trainer = self._trainer
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:  # the epoch's first batch
+            named = trainer.lightning_module.named_parameters()
+            self._frozen = hash(tuple((name, parameter.requires_grad) for name, parameter in named))
+        accumulating = trainer.accumulate_grad_batches != 1 and not manual and self._view.accumulating
+        if accumulating != self._at[0] or self._frozen != self._at[1]:
+            self._at = (accumulating, self._frozen)
+        return self._at
+
+    def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A backward pass, automatic or manual: a hook of ours would cost thrice as much, with what is around it."""
+        listener, repeats = self._listener, self._repeats
+        note, events, several = repeats.events.append, repeats.events, self._trainer.world_size > 1
+        strategy = self._trainer.strategy
+
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            if strategy._optimizers is not self._optimizers:
+                try:
+                    self.hook_optimizers()
+                except Exception:  # noqa: BLE001 - a fault of ours must not end the training
+                    listener.disable()
+            if several and not events:
+                try:
+                    repeats.mark_backward_start()
+                except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                    listener.disable()
+            note(BACKWARD)
+            if not listener.sampling_memory:
+                return original(*args, **kwargs)
+            listener.sample_memory()
+            result = original(*args, **kwargs)
+            listener.sample_memory()  # ZeRO lets most gradients go before it updates
+            return result
+
+        return backward
+
+
+def _within(around: AbstractContextManager[None], function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        with around:
+            return function(*args)
+
+    return call

@@ -1,0 +1,249 @@
+"""What integrations of all frameworks share: a training as it is seen from outside, told to a recorder.
+
+A framework's own part says when something happens; a session says what that means for the run. None of its methods
+raises: if one would, measuring stops, which is said once, and the training goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
+
+from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.probes.loaders import training_set
+from lightning_costs.probes.opcount.detached import DetachedOpCounter
+from lightning_costs.recording.recorder import Recorder
+from lightning_costs.recording.run_hooks import Hooks
+from lightning_costs.recording.run_state import Status
+from lightning_costs.records.time_buckets import METERED_BUCKETS
+from lightning_costs.run.record import RunRecord
+from lightning_costs.storage.paths import shown
+
+_log = logging.getLogger("lightning_costs")
+
+
+class BatchInWork:
+    """A batch that is trained on, and what has happened in it so far.
+
+    Args:
+        content: The batch.
+        loader: The loader that gave it, if that is known.
+    """
+
+    def __init__(self, content: object, loader: Any = None) -> None:
+        self.content, self.loader = content, loader
+        #: Indices of the optimizers that stepped, in order.
+        self.updates: list[int] = []
+        self.backwards = 0
+
+
+class Session:
+    """A run of which a framework's loop tells the batches one by one.
+
+    `begin_batch`, `on_backward`, `on_update` and `end_batch` make a step; what is around them is counted if it has to
+    be. A loop that does not say where a batch begins can call `on_update` alone. A framework that sees more of a step
+    calls `hooks` itself.
+
+    Args:
+        recorder: The run's; None until the framework is ready for one (`attach`).
+        goes_on: What goes on if measuring stops, in words.
+    """
+
+    def __init__(self, recorder: Recorder | None = None, *, goes_on: str = "training") -> None:
+        self.recorder = recorder
+        self.batch: BatchInWork | None = None
+        self.broken = self._disabled = False
+        #: The count of operators that is under way.
+        self.count = DetachedOpCounter()
+        self._goes_on = goes_on
+
+    @property
+    def hooks(self) -> Hooks:
+        """What the recorder is told by; there is one once the framework has attached it."""
+        assert self.recorder is not None, "a recorder is attached before batches are told"
+        return self.recorder.hooks
+
+    def disable(self) -> None:
+        """Something went wrong in here: say so once, and leave the training alone from now on."""
+        self.broken = True
+        with suppress(Exception):
+            self.take_off()
+        with suppress(Exception):
+            self.count.end(discard=True)
+        if not self._disabled:
+            self._disabled = True
+            _log.exception("measuring costs failed and stops here; %s goes on. Please report this", self._goes_on)
+
+    def take_off(self) -> None:
+        """Take off what was put on the framework's objects; nothing by default."""
+
+    # A batch ------------------------------------------------------------------------------------------------
+
+    @fail_safe
+    def begin_batch(self, content: object, *, loader: Any = None, position: Any = None) -> None:
+        """The work on a batch begins.
+
+        Args:
+            content: The batch.
+            loader: The loader that gave it, if that is known.
+            position: Tells steps of equal shapes that do different work apart.
+        """
+        self.batch = BatchInWork(content, loader)
+        self.count.begin(self.hooks.steps.on_batch_start(content, position))
+
+    @fail_safe
+    def on_backward(self) -> None:
+        """A backward pass begins."""
+        if self.batch is not None:
+            self.batch.backwards += 1
+        self.sample_memory()
+
+    @fail_safe
+    def sample_memory(self) -> None:
+        """A moment at which memory may peak, in a step that is looked into."""
+        if self.recorder is not None and self.hooks.steps.sampling_memory:
+            self.hooks.steps.sample_memory()
+
+    @fail_safe
+    def on_update(self, index: int = 0) -> None:
+        """An optimizer stepped, the one of this number."""
+        if self.batch is not None:
+            self.batch.updates.append(index)
+        else:  # the batch came from elsewhere: steps are known, what is in them is not
+            self.hooks.steps.step(None, work=(index,))
+
+    @fail_safe
+    def end_batch(self) -> None:
+        """The work on the batch is done, whether or not an optimizer stepped."""
+        batch, self.batch = self.batch, None
+        self.count.end()
+        if batch is not None and self.recorder is not None:
+            self.on_batch_done(batch)
+            self.hooks.steps.on_batch_queued()
+            work = (tuple(batch.updates), batch.backwards)
+            self.hooks.steps.step(batch.content, optimizer_steps=len(batch.updates), work=work)
+
+    def on_batch_done(self, batch: BatchInWork) -> None:
+        """A batch is about to be told as a step: what a framework adds; nothing by default."""
+
+    @fail_safe
+    def drop_batch(self) -> None:
+        """The batch in work never was one: it was passed over, or something raised."""
+        self.count.end(discard=True)
+        self.batch = None
+
+    # Beside the batches -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around writing a checkpoint: it is not training."""
+        depth = self.enter("checkpoint")
+        try:
+            yield
+        finally:
+            self.leave(depth)
+
+    @fail_safe
+    def enter(self, account: str) -> int | None:
+        """Time goes to an account from now on; what is returned is for `leave`."""
+        if self.recorder is None:
+            return None
+        accounts = self.hooks.steps.accounts
+        if account in METERED_BUCKETS:
+            accounts.notify_transition()
+        return accounts.enter(account)
+
+    @fail_safe
+    def leave(self, depth: int | None) -> None:
+        """Time goes to the account again that it went to before `enter`."""
+        if self.recorder is None or depth is None:
+            return
+        accounts = self.hooks.steps.accounts
+        if accounts.current in METERED_BUCKETS:
+            accounts.notify_transition()
+        accounts.exit(depth)
+
+    @fail_safe
+    def log_metrics(self, metrics: Mapping[Any, Any]) -> None:
+        """Quality was evaluated: what of the metrics is a number makes a point."""
+        if self.recorder is not None:
+            self.recorder.log_metrics(numbers_in(metrics))
+
+    @fail_safe
+    def describe_data(self, loaders: Sequence[Any], facts: Mapping[str, Any]) -> None:
+        """The training data's part of the setup, before the first step.
+
+        Args:
+            loaders: The training data loaders.
+            facts: What else is known.
+        """
+        found = training_set(loaders)
+        data = {"dataset": found.name, "dataset_samples": found.samples}
+        self.hooks.run.add_setup({**facts, **data}, dataset_why=found.why)
+
+    # The end ------------------------------------------------------------------------------------------------
+
+    @fail_safe
+    def benchmark_inference(
+        self, infer: object, context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        """Measure what a forward pass costs, for 5 s if `infer` is True, else for a twentieth of the training.
+
+        Args:
+            infer: As `CostMonitor`'s.
+            context: Entered around each pass (autocast).
+        """
+        self.hooks.run.benchmark_inference(budget_s=5.0 if infer is True else None, context=context)
+
+    def finish(self, status: Status) -> RunRecord | None:
+        """End the run; one whose measuring broke off did not finish as a run."""
+        was_broken, self.broken = self.broken, False
+        return self._end("failed" if was_broken else status)
+
+    @fail_safe
+    def _end(self, status: Status) -> RunRecord | None:
+        assert self.recorder is not None, "a run that ends has begun"
+        self.hooks.run.training_ended()
+        return self.recorder.end(status)
+
+    def say_next(self) -> None:
+        """Name the command that shows the run, on stderr: stdout is the script's."""
+        if self.recorder is not None and self.recorder.path is not None:
+            print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr, flush=True)
+
+
+class SessionPart:
+    """A part of a session that something else calls: if it fails, the whole session stops measuring.
+
+    Args:
+        session: The whole.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def broken(self) -> bool:
+        """Whether measuring has stopped."""
+        return self._session.broken
+
+    def disable(self) -> None:
+        """Called where an exception of ours is handled: see `Session.disable`."""
+        self._session.disable()
+
+
+def numbers_in(metrics: Mapping[Any, Any]) -> dict[str, float]:
+    """Metrics as numbers; what is none (a text, a tensor of many) is left out.
+
+    Example:
+        >>> numbers_in({"val/acc": 0.5, "note": "none"})
+        {'val/acc': 0.5}
+    """
+    numbers = {}
+    for name, value in metrics.items():
+        with suppress(TypeError, ValueError, RuntimeError):
+            numbers[str(name)] = float(value)
+    return numbers

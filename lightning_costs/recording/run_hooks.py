@@ -1,0 +1,203 @@
+"""What integrations call around the steps of a run: its begin and end, and what they know of its setup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, final
+
+from lightning_costs.probes.clock import mark_run_end
+from lightning_costs.probes.environment import device_name
+from lightning_costs.probes.pipeline.pipeline import Pipeline
+from lightning_costs.recording.emission import Emission
+from lightning_costs.recording.run_state import Status
+from lightning_costs.recording.shared import Shared
+from lightning_costs.recording.step_hooks import EngineSteps, StepHooks
+from lightning_costs.records.samples import RankInfo
+from lightning_costs.run.record import RunRecord
+from lightning_costs.storage.sink import Sink
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What an integration calls, by when it does.
+
+    Args:
+        run: Around the steps: begin and end, and what is known of the setup.
+        steps: In every step.
+        points: At points: when one is due, and what is known of costs there and between.
+    """
+
+    run: RunHooks
+    steps: StepHooks
+    points: Emission
+
+
+@final
+class RunHooks:
+    """The course of a run, and its setup as far as a framework tells it late.
+
+    Args:
+        shared: What the parts of a recorder share.
+        points: Where the window is closed.
+        steps: What is told of batches.
+    """
+
+    def __init__(self, shared: Shared, points: Emission, steps: StepHooks) -> None:
+        #: Where and what is trained.
+        self.context = shared.context
+        self._run, self._points, self._step_hooks = shared.run, points, steps
+        self._monitor, self._accounts, self._clock = shared.monitor, shared.accounts, shared.clock
+
+    # Setup --------------------------------------------------------------------------------------------------
+
+    def add_setup(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
+        """Add facts about the setup to the header. `dataset_samples` is also a column, `dataset_why` its reason."""
+        self._run.setup |= facts
+        if self.context.dataset_samples is None:
+            self.context.dataset_samples = facts.get("dataset_samples")
+            self.context.dataset_why = dataset_why or self.context.dataset_why
+
+    def add_sink(self, sink: Sink) -> None:
+        """One more sink, before the first batch; on other ranks than 0 it is told nothing."""
+        self._run.add_sink(sink)
+
+    def set_rank_info(self, place: RankInfo) -> None:
+        """Where this process is, if that is known late (a pipeline's stage): before the first point."""
+        own = replace(place, device=place.device or self.context.place.device)
+        self.context.places = [own if other.rank == own.rank else other for other in self.context.places]
+        self.context.place = own
+
+    def set_wrapped_module(
+        self, wrapper: nn.Module | None, optimizers: Callable[[], Sequence[Any]] | None = None
+    ) -> None:
+        """What a strategy made of module and optimizers, if that comes late: before the first point.
+
+        Args:
+            wrapper: The module in its wrapping: FSDP's outermost knows whole sizes.
+            optimizers: Returns the optimizers in theirs: DeepSpeed's hold masters and gradients.
+        """
+        self.context.wrapper = wrapper
+        if optimizers is not None:
+            self.context.optimizers = optimizers
+
+    def watch_pipeline(self, pipeline: object, *, steps: bool = False) -> None:
+        """Time this rank's stage of a pipeline, for the bubble's columns; it says which stage and replica this is.
+
+        Args:
+            pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
+            steps: Whether each `train_batch` of an engine is also recorded as a step of the run. The batch that
+                `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
+
+        Raises:
+            ValueError: For anything else, or a second pipeline in one run.
+        """
+        self._run.check_not_ended()
+        loop = EngineSteps(self._step_hooks) if steps else None
+        self.set_rank_info(self.context.probe(Pipeline).watch(pipeline, loop))
+
+    # Course -------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Let the probes open: energy is measured from here on. `begin` does it if nobody did."""
+        if self._run.stage == "made":
+            self._points.open()
+            self._run.stage = "open"
+
+    def begin(self) -> None:
+        """Training begins: time goes to the account `train` from now on."""
+        self._run.check_not_ended()
+        if self.training:
+            return
+        self.open()
+        self._run.stage = "training"
+        context = self.context
+        facts = {"devices": context.devices, "nodes": context.nodes, "processes": len(context.places)}
+        self._run.begin_attempt({**facts, "device": device_name(context)})
+        self._points.start()
+
+    @property
+    def training(self) -> bool:
+        """Whether the run is between its begin and its end."""
+        return self._run.stage == "training"
+
+    @property
+    def outcome(self) -> dict[str, float | bool]:
+        """Best quality and cost-to-quality so far, for summaries; empty without a metric."""
+        return self._run.outcome
+
+    def training_ended(self) -> None:
+        """What follows until `end` goes to the account `other`."""
+        self._accounts.reset_to("other")
+
+    def benchmark_inference(
+        self,
+        *,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        budget_s: float | None = None,
+    ) -> None:
+        """Training is over: measure what one forward pass of the model costs: see `Recorder.benchmark_inference`."""
+        if not self._run.opened:
+            return
+        with self._accounts.bucket("other"):
+            began = self._clock()
+            self._points.fold("epoch")
+            if budget_s is None:
+                budget_s = min(5.0, max(0.1, (self._run.totals.get("train_s") or 0.0) / 20))
+            self.context.inference = self._monitor.infer(context, self._energy_meter(), budget_s)
+            self._points.window.overhead_s += self._clock() - began
+
+    def _energy_meter(self) -> Callable[[], float] | None:
+        """Joules since the last call; the run's own totals are not affected."""
+        if self._run.totals.get("energy_j") is None:
+            return None
+        read_j = 0.0
+
+        def joules() -> float:
+            nonlocal read_j
+            self._points.fold("epoch")
+            total_j = self._run.totals.get("energy_j")
+            if total_j is None:
+                raise ValueError("energy went missing")
+            spent_j, read_j = total_j - read_j, total_j
+            return spent_j
+
+        return joules
+
+    def end(self, status: Status) -> RunRecord | None:
+        """The run is over, however it ended: its last point is made, and the sinks are closed.
+
+        Returns:
+            The run, as its folder now holds it; None if it never trained a batch, and on other ranks than 0.
+        """
+        if self._run.stage == "ended":
+            return None
+        ended_s = self._points.close(status if status == "failed" or status == "interrupted" else None)
+        self._run.stage = "ended"
+        if self._run.opened:
+            mark_run_end(self._accounts.begun_s + ended_s)
+        return self._run.close(status)
+
+    # Checkpoints --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers for a checkpoint: identity and totals up to now, or at the run's end."""
+        if self._run.stage != "ended":
+            self._monitor.interrupted()
+            self._points.fold("train")
+        return self._run.state_dict(step=self._points.steps_before + self._monitor.done)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue the run of a checkpoint, before `begin`: its identity, its totals, its count of steps.
+
+        Raises:
+            ValueError: Training has begun.
+        """
+        if self._run.stage in ("training", "ended"):
+            raise ValueError("load_state_dict() after begin(): an attempt resumes a checkpoint before it trains")
+        self._points.steps_before = self._run.load_state_dict(state)

@@ -1,0 +1,167 @@
+"""What the page says of each independent cost, and of what nobody measured: words and names for its templates."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import NamedTuple
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.records.certainty import noted
+from lightning_costs.records.formatting import list_words
+from lightning_costs.records.printable import printable_data
+from lightning_costs.report.charts.answer import answer_columns, answer_figure, differing_costs
+from lightning_costs.report.charts.data import ChartData, share_text
+from lightning_costs.report.charts.fit import quality_domain
+from lightning_costs.report.charts.look import VEGA_LITE
+from lightning_costs.report.charts.ratios import ratio_figure
+from lightning_costs.report.charts.target_sweep import describe_ranges
+from lightning_costs.report.tables.tables import ordered_names
+
+#: The widths that figures of the first screen are drawn for: a desktop's and a phone's.
+_WIDE, _PHONE = 740, 346
+#: A range of targets below this share of the quality axis is left out of the words beside a cost.
+_NARROW = 0.03
+
+
+class CostSection(NamedTuple):
+    """An independent cost on the page.
+
+    Args:
+        name: Its column.
+        label: Its label, with the mark of what is modelled.
+        share: How much of it is modelled, in words; '' if all was measured.
+        alike: Labels of the columns that cannot disagree with it.
+        ranges: Who needs least for which targets; '' for what is no counter.
+        curve: Whether quality against it is a curve.
+        front: Whether it has a Pareto front.
+    """
+
+    name: str
+    label: str
+    share: str
+    alike: list[str]
+    ranges: str
+    curve: bool
+    front: bool
+
+
+class AnswerTable(NamedTuple):
+    """The answer as a table: a line per run or group, best quality first."""
+
+    heads: list[str]
+    lines: list[tuple[str, list[tuple[str, str]]]]
+
+
+class MissingReason(NamedTuple):
+    """Why columns are missing, once for all columns and runs of one reason."""
+
+    labels: list[str]
+    runs: str
+    why: str
+
+
+def cost_sections(cmp: ComparisonData, data: ChartData) -> list[CostSection]:
+    """The independent costs by which runs differ, in the answer's order; of what has no answer, headline costs."""
+    seen = quality_domain(cmp)
+    found = []
+    for cost in differing_costs(cmp):
+        name, share = cost["column"], cost["modelled_share"]
+        if name not in data.axes:
+            continue
+        modelled = share is not None and share > 0
+        found.append(
+            CostSection(
+                name=name,
+                label=noted(cost["label"], 1.0, "modelled" if modelled else "exact"),
+                share=share_text(share) if modelled and share is not None else "",
+                alike=[cmp.indicators[other]["label"] for other in cost["columns"][1:]],
+                ranges=_ranges(cmp, name, seen),
+                curve=cmp.indicators[name]["kind"] == "counter" and not data.axes[name].static,
+                front=bool(cmp.fronts.get(name)),
+            )
+        )
+    return found
+
+
+def _ranges(cmp: ComparisonData, name: str, seen: tuple[float, float] | None) -> str:
+    """Who needs least for which of the targets that the quality axis shows, without the narrowest ranges."""
+    low, high = seen or (-math.inf, math.inf)
+    winners = cmp.sweep["group_winners" if cmp.answer["by"] == "group" else "winners"]
+    least = _NARROW * (high - low) if seen else 0.0
+    rows = [
+        row
+        for row in winners.get(name, ())
+        if low <= row["upto"] <= high
+        and abs(row["upto"] - (row["first"] if row["after"] is None else row["after"])) >= least
+    ]
+    return describe_ranges(rows, cmp.sweep["targets"], most=4)
+
+
+def tied_costs(cmp: ComparisonData) -> str:
+    """The independent costs by which all are equal, in words."""
+    differing = [cost["column"] for cost in differing_costs(cmp)]
+    return list_words([cost["label"] for cost in cmp.answer["costs"] if cost["column"] not in differing])
+
+
+def answer_table(cmp: ComparisonData) -> AnswerTable | None:
+    """Ranks and amounts behind the answer's figure."""
+    columns = answer_columns(cmp)
+    if not columns:
+        return None
+    heads = [f"{column.head} ({column.basis})" if column.basis else column.head for column in columns]
+    lines = []
+    for name in cmp.answer["labels"]:
+        cells = []
+        for column in columns:
+            rank = column.ranks[name]
+            verdict = "★" if column.winner == name else "undecided" if column.undecided and rank == 1 else ""
+            words = [] if rank is None else [f"rank {rank:g}"]
+            cells.append((column.texts[name], ", ".join([*words, *([verdict] if verdict else [])])))
+        lines.append((name, cells))
+    return AnswerTable(heads, lines)
+
+
+def answer_pictures(cmp: ComparisonData) -> list[tuple[str, Markup]]:
+    """The answer's figure for a desktop and for a phone, each with the class that shows it."""
+    return _pictures([("wide", answer_figure(cmp, width=_WIDE)), ("phone", answer_figure(cmp, width=_PHONE))])
+
+
+def ratio_pictures(cmp: ComparisonData) -> list[tuple[str, Markup]]:
+    """Ratios of groups with their intervals, for a desktop and for a phone."""
+    return _pictures([("wide", ratio_figure(cmp, width=1040)), ("phone", ratio_figure(cmp, width=_PHONE))])
+
+
+def missing_reasons(cmp: ComparisonData) -> list[MissingReason]:
+    """Every column that a run has no reading of, once, with the reason; reasons that differ in a number are one."""
+    reasons: dict[str, tuple[str, dict[str, None], dict[str, None]]] = {}
+    for name in ordered_names(cmp):
+        for run in cmp.runs:
+            if run["final"].get(name) is not None:
+                continue
+            why = run["missing"].get(name, "") or "no reason was recorded"
+            why = re.sub(r"^(needs \w+: )+", "", why)
+            kind = re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", why)
+            _, labels, runs = reasons.setdefault(kind, (why, {}, {}))
+            labels[cmp.indicators[name]["label"]] = None
+            runs[run["label"]] = None
+    return [
+        MissingReason(list(labels), "" if len(runs) == len(cmp.runs) else list_words(list(runs), 4), why)
+        for why, labels, runs in reasons.values()
+    ]
+
+
+def _pictures(figures: list[tuple[str, alt.LayerChart | None]]) -> list[tuple[str, Markup]]:
+    found = []
+    for shown, figure in figures:
+        if figure is None:
+            continue
+        spec = {**printable_data(figure.to_dict()), "background": "transparent"}
+        # Vega writes texts of users as text: `&`, `<` and quotes are escaped by it.
+        found.append((shown, Markup(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE))))
+    return found
