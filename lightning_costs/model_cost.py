@@ -16,7 +16,7 @@ from lightning_costs.probes import parameters
 from lightning_costs.probes.batch import alone
 from lightning_costs.probes.device_peaks import DevicePeak, find_peak, measured_peak
 from lightning_costs.probes.example_batch import resize_batch, to_device
-from lightning_costs.probes.inference import forward_peak_bytes, passes
+from lightning_costs.probes.inference import Trial, forward_peak_bytes
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import memory_breakdown, tensors_by_kind, tensors_in
 from lightning_costs.probes.model_copy import ModelCopy
@@ -372,7 +372,7 @@ class _Measurement:
         throughput: dict[int, float | None] = {}
         for size in dict.fromkeys([self.samples, *batch_sizes]):
             batch = resize_batch(self.batch, self.samples, size)
-            found = passes(run, ((batch,), {}), device=self.device, samples=size, budget_s=budget_s)
+            found = Trial(run, self.device, size, budget_s).run(((batch,), {}))
             if size in batch_sizes:
                 throughput[size] = found.samples_per_s
             for name in names if size == self.samples else ():

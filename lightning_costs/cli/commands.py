@@ -16,14 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.analysis.schema import TOLERANCE
+from lightning_costs.cli.places import command as next_command
+from lightning_costs.cli.places import make_writable, next_after_show, no_run_at
 from lightning_costs.pricing.reprice import priced_columns
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.formatting import format_amount
-from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
 from lightning_costs.records.printable import printable
+from lightning_costs.records.versions import version_of
+from lightning_costs.report.terminal import run as run_view
 from lightning_costs.report.terminal.console import Terminal, say, take_any_text
 from lightning_costs.run.record import RunRecord, printable_run
-from lightning_costs.run.summary import describe_attempts, describe_run, summary_rows
 from lightning_costs.storage.run_folder.lock import writer_status
 
 if TYPE_CHECKING:
@@ -35,6 +37,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="What training costs, by every indicator at once.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"lightning-costs {version_of('lightning-costs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What training costs, by every indicator at once."""
 
 
 class Mode(StrEnum):
@@ -66,14 +83,6 @@ class Infer(StrEnum):
     AUTO = "auto"
     TRUE = "true"
     FALSE = "false"
-
-
-class Parts(StrEnum):
-    """What a project's runs are told apart by."""
-
-    STATUS = "status"
-    GROUP = "group"
-    TAG = "tag"
 
 
 class FigureFormat(StrEnum):
@@ -206,27 +215,25 @@ def show(
     """Show one run in human units, missing costs with how to get them."""
     from lightning_costs.sources.loader import load_run
 
-    record = printable_run(load_run(run))
-    header = record.header
+    try:
+        record = load_run(run)
+    except FileNotFoundError:
+        raise no_run_at(run) from None
+    proposed = next_after_show(run, record)
+    record = printable_run(record)
     console = Terminal()
-    attempts = len(header.get("attempts", ()))
+    attempts = len(record.header.get("attempts", ()))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    status = _status(run, str(header.get("status") or "unknown"))
+    status = _status(run, str(record.header.get("status") or "unknown"))
     console.print(f"{record.name}  ({status}, {tries}, from {record.source})")
-    table = Table("cost", "amount", "how, or why it is missing", box=None, pad_edge=False)
-    for row in summary_rows(header, record.final, everything=everything):
-        table.add_row(row.label, row.text, row.note)
-    console.print(table)
-    bubble = describe_bubble(header.get("pipeline"), record.final)
-    for sentence in (*describe_attempts(header, record.final), *describe_run(header, record.final), *bubble):
-        console.print(sentence, soft_wrap=True)
-    monitor = header.get("monitor")
-    if monitor in record.points.columns:
-        seen = record.points[str(monitor)].drop_nulls()
-        if seen.len():
-            best = seen.max() if header.get("mode") == "max" else seen.min()
-            console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations")
-    console.print(f"next: lightning-costs compare {shlex.quote(str(run.parent))}", soft_wrap=True)
+    rows = run_view.shown_rows(record, everything=everything)
+    console.print(run_view.who_table(record, everything=everything))
+    console.print()
+    console.print(run_view.cost_table(rows, everything=everything, width=console.width))
+    lines = run_view.missing_lines(rows, everything=everything, width=console.width)
+    for line in (*run_view.sentences(record), *lines):
+        console.print(line, soft_wrap=True)
+    say(f"next: {proposed}")
 
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
@@ -359,6 +366,7 @@ def compare(
     from lightning_costs.report.terminal.answer import answer_lines
     from lightning_costs.report.terminal.comparison import comparison_lines, lifecycle_lines
 
+    make_writable(json)
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
     compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
@@ -467,6 +475,8 @@ def report(
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
         if project is None:
             raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+    folders = to in (Target.FIGURES, Target.CSV)
+    make_writable(None if out is None else out / "README" if folders else out)
     runs = sources.load(monitor, mode)
     compared = None
     if comparing:
@@ -491,7 +501,6 @@ def report(
     if out is None:
         sys.stdout.write(printable(text))
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
         say(f"wrote {out}")
 
@@ -588,13 +597,19 @@ def reprice_run(
         amounts = (format_amount(change[when], declared["unit"]) for when in ("before", "after"))
         table.add_row(declared["label"], *amounts, change["how"])
     Terminal().print(table)
-    say(f"next: lightning-costs show {shlex.quote(str(run))}")
+    say(f"next: {next_command('show', run)}")
 
 
 @app.command()
 def total(
     paths: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs, or other sources of them.")],
-    by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="PART",
+            help="What to tell apart: status, group, tag, month, owner, commit, script, a hyperparameter or a setting.",
+        ),
+    ] = "status",
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
@@ -611,9 +626,10 @@ def total(
         shown_parts,
     )
 
+    make_writable(csv, json)
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
-    found = project_total(runs, by=by.value, tariff=priced)
+    found = project_total(runs, by=by, tariff=priced)
     table = Table("cost", box=None, pad_edge=False)
     for part in shown_parts(found):
         table.add_column(" ".join(part.split()), justify="right")
@@ -634,7 +650,6 @@ def total(
     as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             say(f"wrote {path}")
 
@@ -665,6 +680,7 @@ def check(
     from lightning_costs.report.terminal.check import check_parts
 
     try:
+        make_writable(json)
         found = check_regression(
             _single(run),
             _single(baseline),
@@ -673,7 +689,6 @@ def check(
             allow=allow or (),
         )
         if json is not None:
-            json.parent.mkdir(parents=True, exist_ok=True)
             json.write_text(dumps(plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
         say(f"lightning-costs: {error}", error=True)

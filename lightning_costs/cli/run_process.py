@@ -50,7 +50,10 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
         raise SystemExit(_complain(f"{command[0]}: command not found", 127)) from None
     except OSError as error:
         raise SystemExit(_complain(f"{command[0]}: {error.strerror}", 126)) from None
-    if _written(save_dir) == before:
+    if _written(save_dir) == before and code:
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        _complain(f"no run was recorded in {printable(str(save_dir))}: {printable(command[0])} {ended}", code)
+    elif _written(save_dir) == before:
         _complain(
             f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric trains a "
             "batch "

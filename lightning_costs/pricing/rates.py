@@ -72,15 +72,7 @@ NO_PRICE = (
 class UnitPrices:
     """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
-    Args:
-        gco2e_per_kwh: Carbon intensity.
-        pue: Power usage effectiveness.
-        usd_per_kwh: Price of electricity.
-        usd_per_device_h: Price of a device for an hour.
-        usd_per_node_h: Price of a node for an hour, instead.
-        carbon: Where the intensity is from.
-        hire: Source of the price of devices or nodes, and what it includes.
-        unpriced: Why there is no price of devices although one was requested.
+    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `unpriced` why none is.
     """
 
     gco2e_per_kwh: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import tomllib
@@ -248,8 +249,10 @@ class Tariff:
         """A tariff from plain data (a header, a TOML table), unknown names refused."""
         given = {name: value for name, value in data.items() if name != "intensity"}
         known = {f.name for f in fields(cls)}
-        if strange := sorted(set(given) - known):
-            raise ValueError(f"a tariff has no field {strange[0]!r}; it has {', '.join(sorted(known))}")
+        if strange := sorted(set(given) - known, key=str):
+            near = difflib.get_close_matches(str(strange[0]), sorted(known), n=3, cutoff=0.5)
+            meant = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ValueError(f"a tariff has no field {strange[0]!r}; it has {', '.join(sorted(known))}{meant}")
         if "prices" in given:
             given["prices"] = parse_price_rows(given["prices"])
         if given.get("price_row") is not None:
@@ -282,7 +285,36 @@ class Tariff:
         return cls(**given)
 
     @classmethod
-    def resolve(cls, given: Tariff | None = None, environ: Mapping[str, str] | None = None) -> Tariff:
+    def of(cls, given: Tariff | Mapping[str, Any] | str | Path) -> Tariff:
+        """A tariff as people give one: itself, its fields by name, or the path of a TOML file.
+
+        Raises:
+            ValueError: For anything else, and for a file that cannot be read.
+
+        Example:
+            >>> Tariff.of({"usd_per_device_h": 2.0}).usd_per_device_h
+            2.0
+            >>> Tariff.of("nope.toml")
+            Traceback (most recent call last):
+            ValueError: the tariff file nope.toml cannot be read: No such file or directory
+        """
+        if isinstance(given, Tariff):
+            return given
+        if isinstance(given, Mapping):
+            return cls.from_dict(given)
+        if not isinstance(given, str | Path):
+            raise ValueError(f"tariff must be a Tariff, its fields by name or the path of a TOML file, got {given!r}")
+        try:
+            return cls.from_file(given)
+        except OSError as error:
+            raise ValueError(f"the tariff file {given} cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def resolve(
+        cls,
+        given: Tariff | Mapping[str, Any] | str | Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Tariff:
         """The tariff in force: the argument, else environment variables, else the user's file.
 
         The file is `LIGHTNING_COSTS_TARIFF`, else `lightning-costs/tariff.toml` under the user's configuration
@@ -290,7 +322,7 @@ class Tariff:
         source that gives any of it.
         """
         environ = os.environ if environ is None else environ
-        sources = [given or cls(), cls.from_environment(environ)]
+        sources = [cls() if given is None else cls.of(given), cls.from_environment(environ)]
         if (path := _user_file(environ)) is not None:
             sources.append(cls.from_file(path))
         nothing = cls()

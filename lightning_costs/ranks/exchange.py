@@ -162,12 +162,8 @@ class Exchange:
     ) -> JobWindow:
         """On rank 0, after `publish`: the job's window, of all letters that came in time.
 
-        Args:
-            own: Rank 0's own window.
-            trigger: What closed the window: 'end' makes everybody who is late gone.
-            exact: Letters written after `batches` are waited for, where ranks leave them outside points.
-            batches: Batches that rank 0 has trained on.
-            hurry: How the run ended, if it did not finish: others may be dead.
+        The trigger 'end' makes everybody who is late gone. If `exact`, letters written after rank 0's `batches` are
+        waited for, where ranks leave them outside points. `hurry` is how an unfinished run ended: others may be dead.
         """
         roll = self._roll
         if roll is None:

@@ -76,6 +76,8 @@ class Emission:
         began = self._clock()
         self._tariff = self._tariff.for_device(device_name(self._context), warn=self._context.place.rank == 0)
         self._run.set_tariff(self._tariff)
+        if self._run.provenance is not None:
+            self._run.provenance.ask()
         self._reader.open()
         self._steps.open()
         self._repeats.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
@@ -134,6 +136,10 @@ class Emission:
                 share = SHARE_OF_FIRST_POINTS if self._train_points < FIRST_POINTS else SHARE_OF_POINTS
                 self._next_point_s = began + took_s + min(took_s / share, MOST_APART_S)
         return point
+
+    def epoch_logged(self, metrics: Iterable[str]) -> None:
+        """An epoch ended that logged these metrics: whether the run's is among them can be told now."""
+        self._run.warn(self._run.unlogged.epoch_ended(metrics))
 
     def read(self) -> dict[str, Amount]:
         """Totals up to now, every meter asked: what a point costs, without one."""
@@ -205,6 +211,8 @@ class Emission:
     def _tell_header(self, trigger: Trigger) -> None:
         """What the header says of seconds, ranks and energy."""
         header = self._run.header
+        if (provenance := self._run.provenance) is not None:
+            header |= provenance.late(ending=trigger == "end", hurry=self._hurry is not None)
         if trigger != "train":
             by_whom = sorted(self._accounts.seconds_by_source.items(), key=lambda item: -item[1])
             header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
@@ -304,7 +312,7 @@ class Emission:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers after a point, the same on every rank; empty if they cannot be had in time.
+        """Rank 0's numbers after a point, the same on every rank; empty if they do not arrive in time.
 
         Args:
             headline: On rank 0, the numbers; ignored on other ranks.

@@ -16,6 +16,7 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.batch_counter import BatchCounter
 from lightning_costs.probes.clock import now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
+from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
 from lightning_costs.ranks.topology import job_topology
@@ -26,7 +27,7 @@ from lightning_costs.recording.run_state import RunState, Status, status_from_ex
 from lightning_costs.recording.shared import Shared
 from lightning_costs.recording.step_hooks import StepHooks
 from lightning_costs.records.limits import Budget, LimitExceeded, validate_limit_columns
-from lightning_costs.records.monitor import validate_monitor
+from lightning_costs.records.monitor import targets_of, validate_monitor, validate_targets
 from lightning_costs.records.samples import Amount, CurvePoint, RankInfo
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
@@ -52,18 +53,21 @@ class Recorder:
         optimizers: The optimizers, or a function that returns them.
         monitor: Name of the quality metric that comparisons use.
         mode: Whether more of it is better ('max') or less ('min').
-        targets: Quality targets declared before the run.
+        targets: Quality targets declared before the run, one or several.
         save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.
         name: Name of the run, for people.
         batch_size_fn: Number of samples in a batch, if its tensors do not show it.
         length_fn: Number of tokens in a batch. Compute it from shapes, so that it does not wait for the device.
         indicators: Costs to measure; `default_indicators()` and your own.
-        tariff: Prices and place; by default from the environment or the user's file.
+        tariff: Prices and place, as a Tariff, a mapping of its fields or the path of a TOML file; else from the
+            environment or the user's file.
         device: The device that trains; the module's by default.
         devices: Accelerators allocated to the job, by default one a process; on a CPU, nodes.
         nodes: Machines allocated to the job; by default those that its processes are on.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `log_metrics` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
+        hyperparameters: Settings that tell the run from others, by name; secrets among them are left out.
+        owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
         place: This process among others; by default from torch.distributed, each rank with a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
@@ -77,8 +81,8 @@ class Recorder:
         clock: Seconds, monotonic; for tests.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown place in the tariff, two indicators of one name, a
-            `save_dir` that is not a folder of this machine.
+        ValueError: For a monitor without mode, a mode or targets without monitor, an unknown place in the tariff, two
+            indicators of one name, a `save_dir` that is not a folder of this machine.
 
     Examples:
         A loop without Lightning:
@@ -103,18 +107,20 @@ class Recorder:
         optimizers: Optimizers = (),
         monitor: str | None = None,
         mode: Literal["max", "min"] | None = None,
-        targets: Iterable[float] = (),
+        targets: float | Iterable[float] = (),
         save_dir: str | Path = "costs",
         name: str | None = None,
         batch_size_fn: Callable[[Any], int] | None = None,
         length_fn: Callable[[Any], int] | None = None,
         indicators: Sequence[Indicator] | None = None,
-        tariff: Tariff | None = None,
+        tariff: Tariff | Mapping[str, Any] | str | Path | None = None,
         device: torch.device | str | None = None,
         devices: int | None = None,
         nodes: int | None = None,
         log_every_n_steps: int = 50,
         setup: Mapping[str, Any] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        owner: str | None = None,
         place: RankInfo | None = None,
         places: Sequence[RankInfo] | None = None,
         dataset_samples: int | None = None,
@@ -126,6 +132,8 @@ class Recorder:
         clock: Callable[[], float] = now_s,
     ) -> None:
         validate_monitor(monitor, mode)
+        targets = targets_of(targets)
+        validate_targets(monitor, targets)
         self._clock = clock
         framework = accounts is not None  # it tells every batch of evaluation
         accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
@@ -147,14 +155,14 @@ class Recorder:
         context.nodes = nodes or len({each.node for each in context.places})
         context.devices = devices or (len(context.places) if context.on_cuda else context.nodes)
         reader = IndicatorReader(default_indicators() if indicators is None else indicators, context)
-        tariff = Tariff.resolve(tariff)
+        priced_by = Tariff.resolve(tariff)
         self._run = RunState(
             declarations=reader.declarations,
             name=name,
             monitor=monitor,
             mode=mode,
             targets=targets,
-            tariff=tariff,
+            tariff=priced_by,
             priced=reader.priced,
             warmup=f"first {WARMUP_STEPS} steps of an attempt, census steps and the step after each census",
             save_dir=run_root(save_dir),
@@ -162,6 +170,8 @@ class Recorder:
             sinks=sinks,
             setup=setup or {},
         )
+        provenance = Provenance(hyperparameters, owner)
+        self._run.provenance = provenance if place.rank == 0 else None
         sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.notes)
         self._monitor = StepMonitor(context, clock, log_every_n_steps, samples=sizes.samples, keep=infer)
         shared = Shared(
@@ -173,7 +183,7 @@ class Recorder:
             accounts=accounts,
             clock=clock,
         )
-        points = Emission(shared, reader, tariff, every=log_every_n_steps)
+        points = Emission(shared, reader, priced_by, every=log_every_n_steps)
         steps = StepHooks(shared, points)
         #: What integrations of frameworks call.
         self.hooks = Hooks(run=RunHooks(shared, points, steps), steps=steps, points=points)

@@ -56,6 +56,16 @@ def validate_limits(limits: Mapping[str, float]) -> dict[str, float]:
     return {str(column): float(limit) for column, limit in limits.items()}
 
 
+def validate_interval(steps: int | None) -> None:
+    """Refuse a number of steps between two points that is none; None is not given.
+
+    Raises:
+        ValueError: Says what was expected.
+    """
+    if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 0):
+        raise ValueError(f"log_every_n_steps must be a whole number of at least 0, got {steps!r}")
+
+
 def validate_limit_columns(columns: Sequence[str], declarations: Mapping[str, Declaration]) -> None:
     """Refuse what no total is kept of."""
     counters = [name for name, declared in declarations.items() if declared.kind == "counter"]

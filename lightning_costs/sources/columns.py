@@ -46,11 +46,7 @@ _FAMILIES = {
 class CostSpec:
     """A declared cost: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
 
-    Args:
-        name: Its name in the comparison; a column of the package to stand beside run folders.
-        column: Where it is read.
-        better: Its cheaper direction, if declared.
-        kind: Whether it adds up, is a state, or one number per run, if declared.
+    It is compared under `name`: one of ours stands beside run folders. None is what was not said.
     """
 
     name: str
@@ -96,15 +92,8 @@ class Seen:
 class ReadOptions:
     """How foreign sources are read; run folders say all of it themselves.
 
-    Args:
-        monitor: The quality metric's column.
-        mode: Which direction of it is better.
-        costs: Columns that are costs. If any is named, a table's other columns are not costs.
-        units: Cost or column to the unit it is written in, such as 'GMAC'.
-        run_columns: Columns that name runs together; empty if they are to be found.
-        step_column: Column of a table that holds curves: the step of a row.
-        decimal: The decimal mark of tables; None where cells show it.
-        seen: What readers add to.
+    If any costs are named, a table's other columns are none. `units` has cost or column to the unit that it is written
+    in, `run_columns` those that name runs together. Cells show the decimal mark if it is None. Readers add to `seen`.
     """
 
     monitor: str | None = None

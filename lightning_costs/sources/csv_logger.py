@@ -33,13 +33,9 @@ BOOKKEEPING = ("step", "_step", "_runtime", "_timestamp", "trainer/global_step",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRun:
-    """What a logger kept of a run.
+    """What a logger kept of a run: rows as written, and final costs that it keeps apart (W&B's summary) by column.
 
-    Args:
-        rows: In the order in which they were written.
-        step: The column that steps are in.
-        stamped: Whether that is Lightning's stamp, from which the number of steps follows.
-        totals: Final costs that it keeps apart (W&B's summary), by the names of columns.
+    The `step` column is `stamped` if it is Lightning's stamp, from which the number of steps follows.
     """
 
     rows: Sequence[Mapping[str, object]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,11 +52,32 @@ def run_root(save_dir: str | Path) -> Path:
     return Path(text)
 
 
+def why_unwritable(folder: Path) -> str | None:
+    """Why nothing can be made in a folder that may not be there yet, as far as that can be told without making it."""
+    place = folder
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            return f"{shown(place)} is a file"
+        if not os.access(place, os.W_OK | os.X_OK):
+            return f"{shown(place)} may not be written to"
+    except OSError as error:
+        return f"{shown(place)}: {error.strerror}"
+    return None
+
+
 def shown(path: Path) -> str:
     """A path for people: relative to the working directory, if it is below that."""
     with suppress(OSError, ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
+
+
+def show_command(run: Path) -> str:
+    """The command that shows a run, as a shell reads it."""
+    path = shown(run)
+    return printable(f"lightning-costs show {'-- ' if path.startswith('-') else ''}{shlex.quote(path)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

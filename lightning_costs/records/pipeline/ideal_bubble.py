@@ -18,15 +18,7 @@ CONVENTION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineShape:
-    """What runs as a pipeline.
-
-    Args:
-        engine: Whose it is: 'torch.distributed.pipelining' or 'DeepSpeed'.
-        schedule: Class name of the schedule.
-        stages: Ranks that a micro-batch passes (p).
-        microbatches: Of a step (m).
-        chunks: Parts of the model that each of these ranks holds (v).
-    """
+    """What runs as a pipeline: stages (p), micro-batches of a step (m), chunks of the model on each rank (v)."""
 
     engine: str
     schedule: str

@@ -135,6 +135,12 @@ def _count(value: Any, where: str) -> int:
     return int(value)
 
 
+def _plain_value(value: Any, where: str) -> Any:
+    if isinstance(value, dict | list):
+        raise _wrong("a text, a number, or true or false", value, where)
+    return value
+
+
 def _flag(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
         raise _wrong("true or false", value, where)
@@ -321,6 +327,11 @@ _KNOWN: Mapping[str, Shape] = {
         {"by": _text, "step": _number, "column": _text, "limit": _positive, "amount": _number},
         {},
     ),
+    "hyperparameters": _by_name(_plain_value),
+    "git": _fields({}, {"commit": _text, "dirty": _flag, "missing": _text}),
+    "script": _text,
+    "seeds": _by_name(_number),
+    "owner": _text,
     "search": _fields({}, {"trials": _number, "under": _text}),
 }
 _HEADER = _fields(_NEEDED, _KNOWN, nullable=("name", "group", "monitor", "mode", "status", "created"))

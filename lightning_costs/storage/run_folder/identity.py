@@ -41,14 +41,10 @@ class FolderRefused(Exception):  # noqa: N818 - a folder of another run is not a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedRun:
-    """A run's identity and its folder.
+    """A run's identity, which is its folder's name, and what the folder holds of it.
 
-    Args:
-        run_id: The identity, which is the folder's name.
-        wanted: The identity without the number that distinguishes runs of that name.
-        earlier: What the folder holds of this run; None if there is nothing.
-        lock: The folder, held; None if it is not made yet, not ours to write or cannot be locked.
-        refused: Why the folder of the wanted name is left alone, in words; empty if it is not.
+    `wanted` is the identity without the number that tells it from others of that name, `refused` why that one's folder
+    is left alone. The lock is None if the folder is not made yet, not ours to write or cannot be locked.
     """
 
     run_id: str

@@ -31,7 +31,7 @@ B = Tariff(country="USA", region="US-TX", pue=1.37, usd_per_node_h=31.7, usd_per
 C = Tariff(gco2e_per_kwh=13.7, usd_per_device_h=0.37)
 NOTHING = Tariff()
 #: What is not the tariff's business, and what a run that was priced again says in addition.
-OTHER = ("repriced", "run_id", "created", "by_whom_s", "setup", "name", "written_by")
+OTHER = ("git", "repriced", "run_id", "created", "by_whom_s", "setup", "name", "written_by")
 
 
 def indicators(watts=137.3):
