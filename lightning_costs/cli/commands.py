@@ -130,7 +130,7 @@ Costs = Annotated[
     typer.Option(
         "--cost",
         metavar="NAME[=COLUMN][:max]",
-        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+        help="A cost of a table or log, with its better direction if more is better; may be given repeatedly.",
     ),
 ]
 Units = Annotated[
@@ -167,7 +167,7 @@ def run(
     mode: Direction = None,
     target: Targets = None,
     save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
-    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     batch_size_key: Annotated[
@@ -293,7 +293,7 @@ class Sources(NamedTuple):
     decimal: str | None = None
 
     def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; which ones had to be left out is said on stderr."""
+        """The runs; those that are left out are listed on stderr."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(
@@ -570,9 +570,9 @@ def reprice_run(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     tariff: Annotated[Path, typer.Option(help="TOML file under which the run is priced.")],
     json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is unknown whether the run has ended.")] = False,
 ) -> None:
-    """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    """Price a finished run under another tariff: rewrite carbon and money of every point in its folder."""
     from lightning_costs.storage.run_folder.reprice import reprice_folder
 
     before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
@@ -656,8 +656,8 @@ def total(
 
 @app.command()
 def check(
-    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
-    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    run: Annotated[str, typer.Argument(help="The run to check.")],
+    baseline: Annotated[str, typer.Option(help="The run to compare it with.")],
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -674,7 +674,7 @@ def check(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
 ) -> None:
-    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    """Exit with 1 if a run costs more than its baseline, with 2 if the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
     from lightning_costs.report.terminal.check import check_parts

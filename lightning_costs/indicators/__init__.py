@@ -149,7 +149,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
 def default_indicators() -> list[Indicator]:
     """New instances of every cost that this package measures; add your own to the list.
 
-    Example:
+    Examples:
         >>> [i.name for i in default_indicators()][:3]
         ['total_s', 'train_s', 'run_s']
     """

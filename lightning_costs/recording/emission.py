@@ -62,7 +62,7 @@ class Emission:
         self._batches = self._train_points = 0
         self._step = self._epoch = 0
         self._ended_s = 0.0
-        #: How the run ended that did not finish: whoever waits for an error must not wait for what can be left out.
+        #: The status of a run that did not finish: an error must not be delayed by optional work.
         self._hurry: Hurry = None
         #: What the loop did since the last point.
         self.window = Window(shared.accounts)
@@ -291,14 +291,14 @@ class Emission:
             self._forecast.observe(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
 
     def forecast(self, planned_steps: float) -> dict[str, Forecast]:
-        """What the run will have cost after so many steps in all, by column; empty while too little was seen.
+        """Forecast totals after `planned_steps` steps, by column; empty while too few steps were recorded.
 
         Evaluations to come are in once one was seen. What ends training sooner (early stopping) is not foreseen.
         """
         return self._forecast.predict(planned_steps)
 
     def missing_counters(self, columns: Iterable[str]) -> dict[str, str]:
-        """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
+        """Counters among these that are missing, with the reason, as far as known; also before any step."""
         columns = list(columns)
         why = self._run.notes | self._run.header["missing"]
         unread = {name: why.get(name, "it was not read") for name in columns if self._run.totals.get(name) is None}
@@ -312,10 +312,10 @@ class Emission:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers after a point, the same on every rank; empty if they cannot be had in time.
+        """Rank 0's numbers after a point, the same on every rank; empty if they do not arrive in time.
 
         Args:
-            headline: On rank 0, the numbers; on other ranks they are not looked at.
+            headline: On rank 0, the numbers; ignored on other ranks.
             trigger: What closed the point's window.
         """
         began = self._clock()

@@ -1,7 +1,6 @@
-"""What a run's header must be: a file that anybody may have written, checked once, where it is read.
+"""The schema of a run's header: untrusted data, checked once, when it is read.
 
-Whoever gets a header from here may take its fields for what they are named. A field that is null is one that is not
-there, and one that this version does not know is kept as it is.
+Code that gets a header from here can rely on its fields. A null field counts as absent, and an unknown one is kept.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ _MOST_NUMBER = sys.float_info.max
 _MOST_WHOLE = 2**64
 
 
-# Shapes: each takes a value and where it stands, and gives the value back or raises -----------------------------
+# Shapes: each takes a value and its place, and returns the value or raises -----------------------------
 
 
 def _said(value: Any) -> str:
