@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account. `hooks` is what else would be `other` in the training loop of an asynchronous device.
-PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train"}
+PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train", "restore": "setup"}
 #: Accounts that `bucket` begins and ends rarely, for long: meters are read there.
 METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
@@ -88,6 +88,11 @@ class TimeBuckets:
     def root(self) -> str:
         """The account at the bottom of the stack: what the run is doing between interruptions."""
         return self._stack[0]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an evaluation or a checkpoint is going on."""
+        return not METERED_BUCKETS.isdisjoint(self._stack)
 
     def _place(self, account: str) -> str:
         """Where seconds of an account are booked that begin now."""
