@@ -204,6 +204,8 @@ def show(
     everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
 ) -> None:
     """Show one run in human units, missing costs with how to get them."""
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
+    from lightning_costs.run.goodput import goodput
     from lightning_costs.sources.loader import load_run
 
     record = printable_run(load_run(run))
@@ -218,8 +220,13 @@ def show(
         table.add_row(row.label, row.text, row.note)
     console.print(table)
     bubble = describe_bubble(header.get("pipeline"), record.final)
-    for sentence in (*describe_attempts(header, record.final), *describe_run(header, record.final), *bubble):
+    spent = goodput(header, record.final)
+    words = filter(None, [goodput_sentence(spent)])
+    about = (*describe_attempts(header, record.final), *words, *describe_run(header, record.final), *bubble)
+    for sentence in about:
         console.print(sentence, soft_wrap=True)
+    for detail in goodput_tables(spent) if everything else ():
+        console.print(detail)
     monitor = header.get("monitor")
     if monitor in record.points.columns:
         seen = record.points[str(monitor)].drop_nulls()
@@ -597,23 +604,30 @@ def total(
     by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
+    spent: Annotated[
+        bool, typer.Option("--goodput", help="Where the wall clock went, and definitions of goodput.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
     from lightning_costs.report.terminal.project_total import (
         modelled_note,
+        priced_runs,
         project_csv,
         project_rows,
         project_total,
         shown_parts,
     )
+    from lightning_costs.run.goodput import goodput, goodput_of_project
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
     found = project_total(runs, by=by.value, tariff=priced)
+    whole = goodput_of_project(goodput(run.header, run.final) for run in priced_runs(runs, priced))
     table = Table("cost", box=None, pad_edge=False)
     for part in shown_parts(found):
         table.add_column(" ".join(part.split()), justify="right")
@@ -621,8 +635,10 @@ def total(
         table.add_row(*row)
     console = Terminal()
     console.print(table)
-    for note in filter(None, (modelled_note(found), *found.notes)):
+    for note in filter(None, (goodput_sentence(whole), modelled_note(found), *found.notes)):
         say(note)
+    for detail in goodput_tables(whole) if spent else ():
+        console.print(detail)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
@@ -631,7 +647,13 @@ def total(
         for each in costliest:
             ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
         console.print(ranking)
-    as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
+    as_json = (
+        dumps(
+            plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}),
+            indent=1,
+        )
+        + "\n"
+    )
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,15 +9,16 @@ from lightning_costs.indicators.base import Derived, FromSample, Measured
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.compile_time import CompileTime
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.records.declaration import Role
+from lightning_costs.records.declaration import Family, Role
 from lightning_costs.records.samples import Amount, StepSample
 
 
 class _OfAttempts(Derived):
     """Changes where an attempt begins: the run's state sets it there (`lightning_costs.run.attempts`)."""
 
-    name, unit, kind, family = "between_s", "s", "counter", "time"
+    name, unit, kind = "between_s", "s", "counter"
     scope, across = "job", "rank0"
+    family: ClassVar[Family] = "time"
     role: ClassVar[Role] = "diagnostic"
     needs = ("total_s",)
 
@@ -52,7 +53,7 @@ class _OfKept(Derived):
     name, unit, kind, family = "kept_s", "s", "gauge", "time"
     scope, across = "job", "rank0"
     better, role = "higher", "diagnostic"
-    needs = ("train_s",)
+    needs: ClassVar[tuple[str, ...]] = ("train_s",)
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
         return None
@@ -79,6 +80,7 @@ class RestoreS(FromSample):
 
     name, unit, kind, family = "restore_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "restoring checkpoints"
+    lacking = "no loading was seen: needs Lightning, DeepSpeed's load_checkpoint, or `with recorder.bucket('restore')`"
 
 
 @final

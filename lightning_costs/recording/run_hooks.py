@@ -121,8 +121,7 @@ class RunHooks:
         context = self.context
         started_s = time.time() - (self._clock() - self._accounts.begun_s)
         facts = {"devices": context.devices, "nodes": context.nodes, "processes": len(context.places)}
-        facts["started"] = iso(started_s)
-        self._run.begin_attempt({**facts, "device": device_name(context)})
+        self._run.begin_attempt({**facts, "started": iso(started_s), "device": device_name(context)})
         self._points.start()
 
     @property

@@ -110,7 +110,7 @@ class StepSample:
         steady_tokens: Tokens in `steady_s`.
         step_times_s: Durations of the single steps outside warm-up; None where they cannot be told.
         overhead_s: What measuring cost in this window, contained in the accounts.
-        restore_s: Seconds of loading a checkpoint, contained in the account `setup`.
+        restore_s: Seconds of loading a checkpoint, contained in the account `setup`; None if nobody tells.
         slow_s: Seconds of steps outside warm-up above the median of their signature, waiting for data apart; None
             if they cannot be told.
         device: What the device did in the steps it completed since the last window; None where it has no events.
@@ -138,7 +138,7 @@ class StepSample:
     steady_tokens: int | None = None
     step_times_s: tuple[float, ...] | None = ()
     overhead_s: float = 0.0
-    restore_s: float = 0.0
+    restore_s: float | None = 0.0
     slow_s: float | None = 0.0
     device: DeviceTime | None = None
     pipeline: PipelineTime | None = None

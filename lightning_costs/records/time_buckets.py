@@ -37,6 +37,7 @@ class TimeBuckets:
         "before_switch",
         "begun_s",
         "failed",
+        "restores_are_told",
         "seconds_by_source",
         "since_s",
     )
@@ -55,6 +56,8 @@ class TimeBuckets:
         #: the loss waits for the device there. Such seconds of the training loop are training's (the part `hooks`)
         #: until the device's timeline says in which of them it was idle.
         self.asynchronous = False
+        #: Whether loading a checkpoint is booked as the part `restore`; else it is somewhere in `setup`.
+        self.restores_are_told = False
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None

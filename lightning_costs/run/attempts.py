@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from lightning_costs.records.samples import Amount
@@ -52,11 +53,11 @@ def disruptions(attempts: _Attempts) -> int:
         >>> disruptions([{"status": "killed", "restart": 0}, {"status": "finished", "restart": 2}, {"restart": 3}])
         2
     """
-    broken = sum(attempt.get("status") != "finished" for attempt in attempts[:-1])
-    unbegun = 0
-    for before, attempt in zip(attempts, attempts[1:], strict=False):
-        leapt = (attempt.get("restart") or 0) - (before.get("restart") or 0) - 1
-        unbegun += max(len(attempt.get("unbegun") or ()), leapt if before.get("restart") is not None else 0)
+    broken: int = sum(attempt.get("status") != "finished" for attempt in attempts[:-1])
+    unbegun: int = 0
+    for before, attempt in pairwise(attempts):
+        traces, was, restart = len(attempt.get("unbegun") or ()), before.get("restart"), attempt.get("restart")
+        unbegun += traces if was is None or restart is None else max(traces, int(restart) - int(was) - 1)
     return broken + unbegun
 
 

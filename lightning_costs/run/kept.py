@@ -19,8 +19,8 @@ def lost_of(header: Mapping[str, Any]) -> Mapping[str, Amount] | None:
     """What restarts lost, by column, those of 0 left out; None if nobody wrote it.
 
     Example:
-        >>> lost_of({"attempts": [{}]}), lost_of({"attempts": [{}, {}]}), lost_of({"attempts": [{}, {"lost": {"s": 1.0}}]})
-        ({}, None, {'s': 1.0})
+        >>> lost_of({"attempts": [{}]}), lost_of({"attempts": [{}, {"lost": {"train_s": 1.0}}]})
+        ({}, {'train_s': 1.0})
     """
     attempts: Sequence[Mapping[str, Any]] = header.get("attempts") or ()
     if len(attempts) < 2:

@@ -105,6 +105,7 @@ class TrainerHooks:
         for name in ("_restore_modules_and_callbacks", "restore_training_state"):
             if hasattr(connector := getattr(trainer, "_checkpoint_connector", None), name):
                 put(connector, name, self._restoring)
+                self._accounts.restores_are_told = True
         self._steps.install()
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))

@@ -71,8 +71,7 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
         by: What to tell apart: how runs ended, their group, or their tags. A run of two tags is in both.
         tariff: Prices all of them anew; where not given, each keeps what it recorded.
     """
-    possible, _ = without_below_zero(runs)
-    runs = [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    runs = priced_runs(runs, tariff)
     finals = [run.final for run in runs]
     members: dict[str, list[int]] = {}
     for at, run in enumerate(runs):
@@ -111,6 +110,12 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
         sums=tuple(sums),
         notes=tuple(_notes(runs, several=several, tariff=tariff)),
     )
+
+
+def priced_runs(runs: Sequence[RunRecord], tariff: Tariff | None) -> list[RunRecord]:
+    """The runs that can be added up, their texts legible, priced anew if there is a tariff."""
+    possible, _ = without_below_zero(runs)
+    return [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
 
 
 def project_rows(project: ProjectTotal) -> list[list[str]]:
