@@ -54,9 +54,7 @@ def train(folder: Path, checkpoint: str, steps: int) -> None:
         def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
             os.write(truth, f"{trainer.global_step} {time.time():.6f}\n".encode())
 
-        def teardown(
-            self, trainer: Trainer, *_: object, **__: object
-        ) -> None:  # before the monitor's, which ends the run
+        def teardown(self, *_: object, **__: object) -> None:  # before the monitor's, which ends the run
             (folder / "ended").write_text(f"{time.time():.6f}")
 
     class Model(LightningModule):

@@ -647,13 +647,8 @@ def total(
         for each in costliest:
             ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
         console.print(ranking)
-    as_json = (
-        dumps(
-            plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}),
-            indent=1,
-        )
-        + "\n"
-    )
+    beside = {"costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}
+    as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
