@@ -26,8 +26,8 @@ class Memory:
     def write_cloud_logging_entry(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
 
-    def read_cloud_logging_entries(self, *_: object, **__: object) -> list[dict[str, Any]]:
-        return self.entries
+    def read_cloud_logging_entries(self, *_: object, **__: object) -> tuple[list[dict[str, Any]], None]:
+        return self.entries, None
 
 
 class Told:
@@ -90,5 +90,8 @@ def test_the_librarys_goodput_of_a_killed_and_resumed_run_is_ours_for_its_defini
     percent, badput, last_step = theirs.get_job_goodput(include_badput_breakdown=True)
     assert last_step == 34
     assert percent / 100 == pytest.approx(found.fraction, abs=0.002)
-    assert badput[google.BadputType.WASTED_PROGRESS_FROM_DISRUPTION] == pytest.approx(4.0)  # a step's end is not told
+    wall_s = goodput(run.header, run.final).wall_s
+    assert wall_s == 146.0
+    wasted_s = badput[google.BadputType.WASTED_PROGRESS_FROM_DISRUPTION] * wall_s / 100
+    assert wasted_s == pytest.approx(4.0)  # of the last step before the kill, the library does not know the end
     assert run.final["lost_s"] == 6.0

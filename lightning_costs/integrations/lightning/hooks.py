@@ -157,7 +157,8 @@ class TrainerHooks:
 
     def _restoring(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def restore(*args: Any, **kwargs: Any) -> Any:
-            if self._begun() or not self._trainer.ckpt_path:
+            path = args[0] if args else kwargs.get("checkpoint_path")  # the Trainer knows it a little later
+            if self._begun() or not (path or self._trainer.ckpt_path):
                 return original(*args, **kwargs)
             with self._accounts.bucket("restore"):
                 return original(*args, **kwargs)
