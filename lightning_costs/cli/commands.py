@@ -604,14 +604,14 @@ def total(
     by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
-    spent: Annotated[
-        bool, typer.Option("--goodput", help="Where the wall clock went, and definitions of goodput.")
-    ] = False,
+    spent: Annotated[bool, typer.Option("--goodput", help="Show where the wall clock went, by cause.")] = False,
+    waste: Annotated[bool, typer.Option("--waste", help="List the runs that wasted most, by cause.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
+    from lightning_costs.analysis.waste import project_waste
     from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
     from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
     from lightning_costs.report.terminal.project_total import (
@@ -622,6 +622,7 @@ def total(
         project_total,
         shown_parts,
     )
+    from lightning_costs.report.terminal.waste import groups_table, waste_notes, waste_table
     from lightning_costs.run.goodput import goodput, goodput_of_project
 
     priced = Tariff.from_file(tariff) if tariff is not None else None
@@ -639,6 +640,13 @@ def total(
         say(note)
     for detail in goodput_tables(whole) if spent else ():
         console.print(detail)
+    wasted = project_waste(priced_runs(runs, priced)) if waste else None
+    if wasted is not None:
+        console.print("\nRuns that wasted most", style="bold")
+        for detail in filter(None, (waste_table(wasted, top), groups_table(wasted))):
+            console.print(detail)
+        for note in waste_notes(wasted, top):
+            say(note)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
@@ -648,6 +656,7 @@ def total(
             ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
         console.print(ranking)
     beside = {"costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}
+    beside |= {} if wasted is None else {"waste": wasted.as_dict()}
     as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
