@@ -99,6 +99,7 @@ class RunState:
         self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
         self._ledger = Ledger(declarations)
+        self._kept = [name for name in OF_KEPT if name in declarations]
         self._save_dir, self._writes = save_dir, writes
         self._folder: RunFolderSink | None = None
         self._point: CurvePoint | None = None
@@ -297,10 +298,14 @@ class RunState:
         self._ledger.add(window, unreadable=missing)
         if self._priced:
             self._ledger.set_derived_totals(self._prices())
-        if told := [name for name in OF_KEPT if name in self._ledger.costs and name not in missing]:
+        if self._kept:
             kept = productive(self._ledger.costs, self._ledger.lost)
-            self._ledger.set_gauges({name: kept[name] for name in told}, unreadable=told)
-            self.notes |= {name: _WHY_NOT_KEPT for name in told if kept[name] is None}
+            for name in self._kept:
+                if kept[name] is not None or name in missing:
+                    self.notes.pop(name, None)
+                else:
+                    self.notes[name] = _WHY_NOT_KEPT
+            self._ledger.set_gauges({name: kept[name] for name in self._kept}, unreadable=self._kept)
         self._tell(missing, methods)
 
     def set_gauges(

@@ -8,7 +8,7 @@ from statistics import median
 from typing import final
 
 #: Durations that the median of a signature is taken of, and signatures that are told apart.
-MOST_TIMES, MOST_SIGNATURES = 256, 64
+MOST_TIMES, MOST_SIGNATURES = 128, 64
 #: Fewer steps of a signature have no median that is worth a comparison.
 LEAST_TIMES = 3
 
