@@ -202,9 +202,13 @@ def run(
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
+    mtbf_h: Annotated[
+        float | None, typer.Option(help="Hours between two failures, for advice on checkpoints.", show_default=False)
+    ] = None,
 ) -> None:
     """Show one run in human units, missing costs with how to get them."""
     from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
+    from lightning_costs.run.checkpoint_interval import advise_checkpoints
     from lightning_costs.run.goodput import goodput
     from lightning_costs.sources.loader import load_run
 
@@ -221,7 +225,8 @@ def show(
     console.print(table)
     bubble = describe_bubble(header.get("pipeline"), record.final)
     spent = goodput(header, record.final)
-    words = filter(None, [goodput_sentence(spent)])
+    advice = advise_checkpoints(header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
+    words = filter(None, [goodput_sentence(spent), advice and advice.words()])
     about = (*describe_attempts(header, record.final), *words, *describe_run(header, record.final), *bubble)
     for sentence in about:
         console.print(sentence, soft_wrap=True)
