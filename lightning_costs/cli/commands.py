@@ -211,8 +211,14 @@ def run(
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
+    mtbf_h: Annotated[
+        float | None, typer.Option(help="Hours between two failures, for advice on checkpoints.", show_default=False)
+    ] = None,
 ) -> None:
     """Show one run in human units, missing costs with how to get them."""
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
+    from lightning_costs.run.checkpoint_interval import advise_checkpoints
+    from lightning_costs.run.goodput import goodput
     from lightning_costs.sources.loader import load_run
 
     try:
@@ -231,8 +237,13 @@ def show(
     console.print()
     console.print(run_view.cost_table(rows, everything=everything, width=console.width))
     lines = run_view.missing_lines(rows, everything=everything, width=console.width)
-    for line in (*run_view.sentences(record), *lines):
+    spent = goodput(record.header, record.final)
+    advice = advise_checkpoints(record.header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
+    words = filter(None, [goodput_sentence(spent), advice and advice.words()])
+    for line in (*run_view.sentences(record), *words, *lines):
         console.print(line, soft_wrap=True)
+    for detail in goodput_tables(spent) if everything else ():
+        console.print(detail)
     say(f"next: {proposed}")
 
 
@@ -612,24 +623,32 @@ def total(
     ] = "status",
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
+    spent: Annotated[bool, typer.Option("--goodput", help="Show where the wall clock went, by cause.")] = False,
+    waste: Annotated[bool, typer.Option("--waste", help="List the runs that wasted most, by cause.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
+    from lightning_costs.analysis.waste import project_waste
     from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
     from lightning_costs.report.terminal.project_total import (
         modelled_note,
+        priced_runs,
         project_csv,
         project_rows,
         project_total,
         shown_parts,
     )
+    from lightning_costs.report.terminal.waste import groups_table, waste_notes, waste_table
+    from lightning_costs.run.goodput import goodput, goodput_of_project
 
     make_writable(csv, json)
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
     found = project_total(runs, by=by, tariff=priced)
+    whole = goodput_of_project(goodput(run.header, run.final) for run in priced_runs(runs, priced))
     table = Table("cost", box=None, pad_edge=False)
     for part in shown_parts(found):
         table.add_column(" ".join(part.split()), justify="right")
@@ -637,8 +656,17 @@ def total(
         table.add_row(*row)
     console = Terminal()
     console.print(table)
-    for note in filter(None, (modelled_note(found), *found.notes)):
+    for note in filter(None, (goodput_sentence(whole), modelled_note(found), *found.notes)):
         say(note)
+    for detail in goodput_tables(whole) if spent else ():
+        console.print(detail)
+    wasted = project_waste(priced_runs(runs, priced)) if waste else None
+    if wasted is not None:
+        console.print("\nRuns that wasted most", style="bold")
+        for detail in filter(None, (waste_table(wasted, top), groups_table(wasted))):
+            console.print(detail)
+        for note in waste_notes(wasted, top):
+            say(note)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
@@ -647,7 +675,9 @@ def total(
         for each in costliest:
             ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
         console.print(ranking)
-    as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
+    beside = {"costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}
+    beside |= {} if wasted is None else {"waste": wasted.as_dict()}
+    as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from lightning_costs.indicators import (
     compute,
     counts,
     energy,
+    goodput,
     idle,
     inference,
     lost,
@@ -143,6 +144,14 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     lost.LostSamples,
     lost.LostFlop,
     lost.LostEnergyJ,
+    goodput.ProductiveS,
+    goodput.GoodputFraction,
+    goodput.DownS,
+    goodput.QueueS,
+    goodput.Disruptions,
+    goodput.RestoreS,
+    goodput.CompileS,
+    goodput.SlowS,
 )
 
 

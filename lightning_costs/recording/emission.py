@@ -9,6 +9,7 @@ from typing import Literal, final
 
 from lightning_costs.indicators.reader import MIN_READ_INTERVAL_S, IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.compile_time import CompileTime
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import device_name
 from lightning_costs.probes.gpu_activity import GpuActivity
@@ -54,6 +55,7 @@ class Emission:
         self._job = JobAggregator(reader, shared.context)
         self._meters: EnergyMeters | None = None
         self._activity: GpuActivity | None = None
+        self._compiling: CompileTime | None = None
         #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
         self._hooks_owed_s = (0.0, 0.0)
         self._forecast = Forecaster(n for n, d in reader.declarations.items() if d.kind == "counter")
@@ -83,6 +85,7 @@ class Emission:
         self._repeats.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
         self._meters = self._context.attached(EnergyMeters)
         self._activity = self._context.attached(GpuActivity)
+        self._compiling = self._context.attached(CompileTime)
         self._accounts.before_switch = self._meter_switch
         self.window.overhead_s += self._clock() - began
 
@@ -95,7 +98,7 @@ class Emission:
     def _meter_switch(self) -> None:
         """Read the meters when a long account begins or ends, so that each gets what it spent."""
         began = self._clock()
-        for meter in (self._meters, self._activity):
+        for meter in (self._meters, self._activity, self._compiling):
             if meter is not None:
                 meter.on_bucket_change()
         self.window.overhead_s += self._clock() - began
@@ -112,7 +115,7 @@ class Emission:
         self._hurry = hurry
         if self._run.opened:
             self.emit("end")
-        self._accounts.before_switch = self._meters = self._activity = None
+        self._accounts.before_switch = self._meters = self._activity = self._compiling = None
         self._reader.close()
         return self._ended_s
 
@@ -188,7 +191,9 @@ class Emission:
         if (lead_s := self._repeats.take_lead_s()) is not None:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
-            sample = self._settle_hooks(replace(sample, device=device, step_times_s=device.step_times_s), device)
+            slow_s = self.window.device_slow_s(device)
+            sample = replace(sample, device=device, step_times_s=device.step_times_s, slow_s=slow_s)
+            sample = self._settle_hooks(sample, device)
         if (pipeline := self._steps.pipeline_time()) is not None:
             sample = replace(sample, pipeline=pipeline)
         return sample

@@ -255,10 +255,11 @@ class Recorder:
         self._run.header |= facts
 
     @contextmanager
-    def bucket(self, account: Literal["evaluate", "checkpoint", "other"]) -> Iterator[None]:
-        """What happens inside is not training: its seconds go to `account`."""
-        if account not in ("evaluate", "checkpoint", "other"):
-            raise ValueError(f"account must be 'evaluate', 'checkpoint' or 'other', got {account!r}")
+    def bucket(self, account: Literal["evaluate", "checkpoint", "restore", "other"]) -> Iterator[None]:
+        """What happens inside is not training: its seconds go to `account`; 'restore' is a part of `setup_s`."""
+        if account not in ("evaluate", "checkpoint", "restore", "other"):
+            raise ValueError(f"account must be 'evaluate', 'checkpoint', 'restore' or 'other', got {account!r}")
+        self._accounts.restores_are_told |= account == "restore"
         with self._accounts.bucket(account):
             yield
 

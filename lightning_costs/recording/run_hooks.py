@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from lightning_costs.recording.run_state import Status
 from lightning_costs.recording.shared import Shared
 from lightning_costs.recording.step_hooks import EngineSteps, StepHooks
 from lightning_costs.records.samples import RankInfo
+from lightning_costs.run.attempts import iso
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.sink import Sink
 
@@ -117,8 +119,9 @@ class RunHooks:
         self.open()
         self._run.stage = "training"
         context = self.context
+        started_s = time.time() - (self._clock() - self._accounts.begun_s)
         facts = {"devices": context.devices, "nodes": context.nodes, "processes": len(context.places)}
-        self._run.begin_attempt({**facts, "device": device_name(context)})
+        self._run.begin_attempt({**facts, "started": iso(started_s), "device": device_name(context)})
         self._points.start()
 
     @property
@@ -181,7 +184,8 @@ class RunHooks:
         self._run.stage = "ended"
         if self._run.opened:
             mark_run_end(self._accounts.begun_s + ended_s)
-        return self._run.close(status)
+        ended_ago_s = self._clock() - self._accounts.begun_s - ended_s if self._run.opened else 0.0
+        return self._run.close(status, ended=iso(time.time() - ended_ago_s))
 
     # Checkpoints --------------------------------------------------------------------------------------------
 

@@ -127,11 +127,18 @@ class StepHooks:
         if not self._run.opened:  # at the first training batch: finders and sanity checks leave no folder
             with self.accounts.bucket("other"):
                 shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
-                self._run.open({**collect_environment(self._context), "batch_shapes": shapes})
+                first_s = self.accounts.train_s()
+                facts = {**collect_environment(self._context), "batch_shapes": shapes}
+                self._run.open(facts, first_batch_s=first_s)
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
         steady = points.window.add_batch(
-            samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
+            samples=samples,
+            tokens=tokens,
+            optimizer_steps=optimizer_steps,
+            warm=warm,
+            padding=padding,
+            signature=(look.signature, optimizer_steps),
         )
         self.repeats.disarm()
         self._repeatable = False

@@ -110,6 +110,9 @@ class StepSample:
         steady_tokens: Tokens in `steady_s`.
         step_times_s: Durations of the single steps outside warm-up; None if they cannot be determined.
         overhead_s: What measuring cost in this window, contained in the accounts.
+        restore_s: Seconds of loading a checkpoint, contained in the account `setup`; None if it is not known.
+        slow_s: Seconds of steps outside warm-up above the median of their signature, waiting for data apart; None
+            if they cannot be determined.
         device: What the device did in the steps it completed since the last window; None if it has no events.
         pipeline: What this rank's stage of a pipeline did in the steps it completed since; None without one.
     """
@@ -135,6 +138,8 @@ class StepSample:
     steady_tokens: int | None = None
     step_times_s: tuple[float, ...] | None = ()
     overhead_s: float = 0.0
+    restore_s: float | None = 0.0
+    slow_s: float | None = 0.0
     device: DeviceTime | None = None
     pipeline: PipelineTime | None = None
 

@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account. `hooks` is what else would be `other` in the training loop of an asynchronous device.
-PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train"}
+PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train", "restore": "setup"}
 #: Accounts that `bucket` begins and ends rarely, for long: meters are read there.
 METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
@@ -37,6 +37,7 @@ class TimeBuckets:
         "before_switch",
         "begun_s",
         "failed",
+        "restores_are_told",
         "seconds_by_source",
         "since_s",
     )
@@ -55,6 +56,8 @@ class TimeBuckets:
         #: the loss waits for the device there. Such seconds of the training loop are training's (the part `hooks`)
         #: until the device's timeline says in which of them it was idle.
         self.asynchronous = False
+        #: Whether loading a checkpoint is booked as the part `restore`; else it is somewhere in `setup`.
+        self.restores_are_told = False
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None
@@ -88,6 +91,11 @@ class TimeBuckets:
     def root(self) -> str:
         """The account at the bottom of the stack: what the run is doing between interruptions."""
         return self._stack[0]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an evaluation or a checkpoint is going on."""
+        return not METERED_BUCKETS.isdisjoint(self._stack)
 
     def _place(self, account: str) -> str:
         """Where seconds of an account are booked that begin now."""

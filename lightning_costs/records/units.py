@@ -17,6 +17,7 @@ COUNTS = (
     "devices",
     "nodes",
     "retries",
+    "disruptions",
     "count",
 )
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))

@@ -262,8 +262,10 @@ _TARIFF = _fields(
 _ATTEMPT = _fields(
     {},
     {
-        **dict.fromkeys(("id", "began", "ended", "status", "device"), _text),
+        **dict.fromkeys(("id", "began", "started", "ended", "status", "device"), _text),
         **dict.fromkeys(("devices", "nodes", "from_step", "row", "resumed", "restart"), _count),
+        **dict.fromkeys(("queue_s", "first_batch_s"), _number),
+        "unbegun": _each(_text),
         "lost": _AMOUNTS,
         "used": _AMOUNTS,
         "tariff": _TARIFF,
@@ -332,6 +334,7 @@ _KNOWN: Mapping[str, Shape] = {
     "script": _text,
     "seeds": _by_name(_number),
     "owner": _text,
+    "saves": _fields({}, {"count": _count, "train_s": _amount, "evaluate_s": _amount}),
     "search": _fields({}, {"trials": _number, "under": _text}),
 }
 _HEADER = _fields(_NEEDED, _KNOWN, nullable=("name", "group", "monitor", "mode", "status", "created"))
