@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from json import dumps
@@ -103,6 +103,9 @@ class Target(StrEnum):
     MD = "md"
     LATEX = "latex"
     HF_YAML = "hf-yaml"
+    ANNEX_XI = "annex-xi"
+    BOAMPS = "boamps"
+    NEURIPS = "neurips"
 
 
 class Curve(StrEnum):
@@ -447,6 +450,11 @@ def report(
     training_type: Annotated[
         str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
     ] = None,
+    short: Annotated[bool, typer.Option("--short", help="For md and latex: three sentences.")] = False,
+    give: Annotated[
+        list[str] | None,
+        typer.Option(help="For boamps: NAME=VALUE that no run knows; again for more.", show_default=False),
+    ] = None,
     project: Annotated[
         str | None, typer.Option(help="For wandb: entity/project; by default that of the runs.", show_default=False)
     ] = None,
@@ -475,12 +483,16 @@ def report(
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
         raise typer.BadParameter("--tables goes with --to md and --to latex")
+    if short and to not in (Target.MD, Target.LATEX):
+        raise typer.BadParameter("--short goes with --to md and --to latex")
+    if give and to is not Target.BOAMPS:
+        raise typer.BadParameter("--give goes with --to boamps")
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
         raise typer.BadParameter(
             f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
-            + ("" if to is Target.HF_YAML else ", and with --tables how they compare")
+            + ("" if to not in (Target.MD, Target.LATEX) else ", and with --tables how they compare")
         )
     if to is Target.WANDB:
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
@@ -508,7 +520,7 @@ def report(
             say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
         if not tables:
             return
-    text = _stated(runs, monitor, mode, tariff, to, training_type, compared)
+    text = _stated(runs, monitor, mode, tariff, to, training_type, _given(give), compared, short=short)
     if out is None:
         sys.stdout.write(printable(text))
     else:
@@ -557,7 +569,10 @@ def _stated(
     tariff: Path | None,
     to: Target,
     training_type: str | None,
+    given: Mapping[str, str],
     compared: comparison.Comparison | None,
+    *,
+    short: bool,
 ) -> str:
     from lightning_costs.report import statement
     from lightning_costs.report.tables.plain_tables import comparison_tables
@@ -570,10 +585,21 @@ def _stated(
     )
     if to is Target.HF_YAML:
         return statement.model_card(said, training_type=training_type)
+    if to is Target.BOAMPS:
+        return statement.boamps(said, given)
+    if to in (Target.ANNEX_XI, Target.NEURIPS):
+        return (statement.annex_xi if to is Target.ANNEX_XI else statement.neurips)(said)
     beneath = comparison_tables(compared) if compared is not None else ()
     cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
     write = statement.markdown if to is Target.MD else statement.latex
-    return write(said, tables=beneath, cautions=cautions)
+    return write(said, tables=beneath, cautions=cautions, short=short)
+
+
+def _given(texts: Sequence[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts or ()]
+    if strange := [name for name, mark, _ in pairs if not mark]:
+        raise typer.BadParameter(f"--give takes NAME=VALUE, got {strange[0]!r}")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
 @app.command(name="reprice")

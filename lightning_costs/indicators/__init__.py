@@ -92,6 +92,8 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     carbon_and_money.Co2eG,
     carbon_and_money.CloudUsd,
     carbon_and_money.ElectricityUsd,
+    carbon_and_money.EmbodiedCo2eG,
+    carbon_and_money.WaterL,
     inference.InferLatencyP50S,
     inference.InferLatencyP95S,
     inference.InferSamplesPerS,

@@ -192,6 +192,10 @@ class Derived(Indicator, ABC):
     def open(self, setting: Any) -> None:
         """Take from the setting what the words of `method` need."""
 
+    def needs_under(self, tariff: Tariff) -> tuple[str, ...]:
+        """Which of its needs a tariff prices; all of them, if it makes no difference."""
+        return self.needs
+
     @abstractmethod
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
         """The amount of the window, from its needs; raise `Missing(reason)` if the tariff has no figure."""

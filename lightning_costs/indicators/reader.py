@@ -210,8 +210,9 @@ class IndicatorReader:
 
     def _check_priced(self, indicator: Derived, window: Mapping[str, Amount], tariff: Tariff) -> None:
         """Lose a priced column of which a need has no amount, or which the tariff does not price."""
-        if any(window.get(need) is None for need in indicator.needs):
-            self._lack(indicator, window)
+        needs = indicator.needs_under(tariff)
+        if any(window.get(need) is None for need in needs):
+            self._lack(indicator, window, needs)
         elif tariff is not self._priced_by.get(indicator.name):
             self._priced_by[indicator.name] = tariff
             try:
@@ -232,7 +233,7 @@ class IndicatorReader:
                 continue
             for need in indicator.needs:
                 if window.get(need) is None:
-                    self._lack(indicator, window)
+                    self._lack(indicator, window, indicator.needs)
                     break
             else:
                 try:
@@ -241,10 +242,10 @@ class IndicatorReader:
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training continues
                     self._lose(indicator, error)
 
-    def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:
+    def _lack(self, indicator: Derived, window: Mapping[str, Amount], needs: Sequence[str]) -> None:
         """A need has no amount: a gauge waits for its next reading, what cannot be made up is missing."""
-        lacking = [name for name in indicator.needs if window.get(name) is None]
-        if unknown := [name for name in indicator.needs if name not in self.declarations]:
+        lacking = [name for name in needs if window.get(name) is None]
+        if unknown := [name for name in needs if name not in self.declarations]:
             self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
             return
         lost = [name for name in lacking if name in self.missing]

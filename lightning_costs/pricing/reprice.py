@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.pricing.rates import BASE_COLUMNS, NEEDS, PRICED, PriceHistory, UnitPrices
+from lightning_costs.pricing.rates import BASE_COLUMNS, PRICED, PriceHistory, UnitPrices
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
@@ -87,7 +87,8 @@ def missing_and_methods(
     missing = {name: why for name, why in missing.items() if name not in priced}
     methods = {name: how for name, how in methods.items() if name not in priced}
     for name in priced:
-        lacking = next((need for need in NEEDS[name] if need in missing), None)
+        bases = dict.fromkeys(rates.base_column(name) for rates in history.rates)
+        lacking = next((need for need in bases if need in missing), None)
         why = history.reason(name) if lacking is None else f"needs {lacking}: {missing[lacking]}"
         if why is None:
             methods[name] = history.method(name)

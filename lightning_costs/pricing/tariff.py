@@ -22,18 +22,27 @@ from lightning_costs.pricing.price_table import (
 )
 from lightning_costs.pricing.rates import (
     NO_ELECTRICITY,
+    NO_EMBODIED,
     NO_PLACE,
     NO_PRICE,
+    NO_WUE,
+    RATES,
     carbon_g,
     electricity_price_usd,
+    embodied_by_flop_g,
+    embodied_by_time_g,
     rental_usd,
+    site_water_l,
 )
 from lightning_costs.records.missing import Missing
 
 PREFIX = "LIGHTNING_COSTS_"
-_NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
-#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that it is unknown.
-_LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")}
+#: Numbers that may be equal to their least; the others are prices, and a price of 0 is an unknown price.
+_LEAST = {
+    "pue": (1.0, "of at least 1"),
+    "gco2e_per_kwh": (0.0, "of at least 0"),
+    "wue_l_per_kwh": (0.0, "of at least 0"),
+}
 #: Fields that only make sense together come from one source: never one source's country with another's region.
 _GROUPS = (
     ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh"),
@@ -51,6 +60,8 @@ _GROUPS = (
     ),
     ("prices",),
     ("usd_per_kwh",),
+    ("embodied_kg_per_device", "lifetime_years", "embodied_g_per_exaflop", "embodied_source"),
+    ("wue_l_per_kwh",),
 )
 #: Fields that are no single text or number, and so come from no environment variable.
 _NESTED = ("prices", "price_row", "unpriced")
@@ -77,6 +88,12 @@ class Tariff:
         usd_per_device_h: Price of one allocated device for an hour, in US dollars.
         usd_per_node_h: Price of one node for an hour, in US dollars; instead of the device's.
         usd_per_kwh: Price of electricity in US dollars per kWh.
+        embodied_kg_per_device: Carbon of making one device and what goes with it, in kg CO2e: the share of a node
+            that is allocated with the device, of the node where a CPU trains.
+        lifetime_years: For how many years of 365 days it is shared out, by device time.
+        embodied_g_per_exaflop: The same in grams per executed exaFLOP, as some makers publish it; instead of the two.
+        embodied_source: Where that is from.
+        wue_l_per_kwh: Water usage effectiveness: litres per kWh of IT energy, of the data centre.
         source: Where the price is from.
         date: When it was read, as YYYY-MM-DD.
         prices: Rows of a price table of one's own; they go before the shipped ones.
@@ -109,12 +126,17 @@ class Tariff:
     source: str | None = None
     date: str | None = None
     price_region: str | None = None
+    embodied_kg_per_device: float | None = None
+    lifetime_years: float | None = None
+    embodied_g_per_exaflop: float | None = None
+    embodied_source: str | None = None
+    wue_l_per_kwh: float | None = None
     prices: Sequence[PriceRow] = ()
     price_row: PriceRow | None = None
     unpriced: str | None = None
 
     def __post_init__(self) -> None:
-        for name in _NUMBERS:
+        for name in RATES:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -126,6 +148,13 @@ class Tariff:
                 )
         if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
             raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
+        if (self.embodied_kg_per_device is None) != (self.lifetime_years is None):
+            raise ValueError("embodied_kg_per_device and lifetime_years go together: give both")
+        if self.embodied_kg_per_device is not None and self.embodied_g_per_exaflop is not None:
+            raise ValueError(
+                "give embodied_kg_per_device with lifetime_years, or embodied_g_per_exaflop, not both: the making of "
+                "the hardware would be counted twice"
+            )
         object.__setattr__(self, "prices", tuple(self.prices))
         if self._takes_a_row and self.price_row is None:
             self._check_provider()
@@ -230,6 +259,20 @@ class Tariff:
             return rental_usd(device_s, self.price_row.usd_per_device_h)
         raise Missing(self.unpriced or NO_PRICE, warn=self.unpriced is not None)
 
+    def embodied_co2e_g(self, *, device_s: float, flop: float) -> float:
+        """Carbon of making the hardware in grams of CO2 equivalent, by device time over its lifetime or by FLOPs."""
+        if self.embodied_g_per_exaflop is not None:
+            return embodied_by_flop_g(flop, self.embodied_g_per_exaflop)
+        if self.embodied_kg_per_device is None or self.lifetime_years is None:
+            raise Missing(NO_EMBODIED)
+        return embodied_by_time_g(device_s, self.embodied_kg_per_device, self.lifetime_years)
+
+    def water_l(self, energy_j: float) -> float:
+        """Water of the data centre in litres: IT energy x WUE."""
+        if self.wue_l_per_kwh is None:
+            raise Missing(NO_WUE)
+        return site_water_l(energy_j, self.wue_l_per_kwh)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a header: what was given, the intensity it resolved to, the price row that was found."""
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, ())}
@@ -277,7 +320,7 @@ class Tariff:
             if not text or field.name in _NESTED:
                 continue
             try:
-                given[field.name] = float(text) if field.name in _NUMBERS else text
+                given[field.name] = float(text) if field.name in RATES else text
             except ValueError as error:
                 raise ValueError(f"{PREFIX}{field.name.upper()} must be a number, got {text!r}") from error
         if "provider" in given:

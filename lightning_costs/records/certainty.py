@@ -40,7 +40,7 @@ def certainty(header: Mapping[str, Any], name: str) -> Certainty:
 
 def is_of_energy(name: str) -> bool:
     """Whether a column is energy, or made from it: as sure as the components of energy are."""
-    return name.endswith("energy_j") or name in ("co2e_g", "electricity_usd")
+    return name.endswith("energy_j") or name in ("co2e_g", "electricity_usd", "water_l")
 
 
 def modelled_share(header: Mapping[str, Any], name: str, final: Mapping[str, float | None]) -> float:

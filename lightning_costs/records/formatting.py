@@ -38,7 +38,7 @@ _UNITS = {
     "j": (_Step(1, 1, "J"), _Step(1e3, 1e3, "kJ"), _Step(0.1 * JOULE_PER_KWH, JOULE_PER_KWH, "kWh")),
     **{
         base: _steps(1000.0, [prefix + word for prefix in _PREFIXES])
-        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g"}.items()
+        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g", "l": "L"}.items()
     },
     "usd": (_Step(0, 1, "USD"),),
 }
@@ -51,6 +51,7 @@ _AXIS_TIMES = tuple(
 _PAPER = {
     "s": (*_steps(1e-3, ("s", "ms", "µs"))[::-1], _Step(120, 60, "min"), _Step(3600, 3600, "h")),
     "j": (_Step(0, 1e-3, "mJ"), *_UNITS["j"], _Step(3.6e9, 3.6e9, "MWh")),
+    "l": (_Step(0, 1e-3, "mL"), _Step(1, 1, "L"), _Step(1e3, 1e3, "m³")),
     "g": (_Step(0, 1e-3, "mg"), *_UNITS["g"][:2], _Step(1e6, 1e6, "t")),
 }
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

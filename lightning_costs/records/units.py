@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Physical and monetary units, with what a person calls them.
-PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "usd", "fraction")
+PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "l", "usd", "fraction")
 #: Units that count things.
 COUNTS = (
     "params",
@@ -23,6 +23,9 @@ COUNTS = (
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
 JOULE_PER_KWH = 3.6e6
+FLOP_PER_EXAFLOP = 1e18
+#: Of 365 days, as the lifetime of hardware is counted in SCI.
+S_PER_YEAR = 365 * 24 * 3600
 
 
 def is_rate(unit: str) -> bool:

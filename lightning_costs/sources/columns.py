@@ -32,6 +32,7 @@ _FAMILIES = {
     "j": "energy",
     "w": "energy",
     "g": "energy",
+    "l": "energy",
     "bytes": "memory",
     "flop": "compute",
     "mac": "compute",

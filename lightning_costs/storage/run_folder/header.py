@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
-from lightning_costs.pricing.rates import PRICED
+from lightning_costs.pricing.rates import PRICED, RATES
 from lightning_costs.records.declaration import Better, Kind, Role
 from lightning_costs.records.pipeline.timeline import KINDS
 from lightning_costs.records.printable import utf8_encodable
@@ -249,12 +249,11 @@ _PRICE_ROW = _fields(
     {"usd_per_device_h": _number, "region": _text, "includes": _text},
 )
 _TEXTS = ("country", "region", "cloud", "cloud_region", "provider", "tier", "price_region", "source", "date")
-_RATES = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
 _TARIFF = _fields(
     {},
     {
-        **dict.fromkeys((*_TEXTS, "unpriced"), _text),
-        **dict.fromkeys(_RATES, _number),
+        **dict.fromkeys((*_TEXTS, "embodied_source", "unpriced"), _text),
+        **dict.fromkeys(RATES, _number),
         "intensity": _fields({}, {"gco2e_per_kwh": _number, "source": _text}),
         "price_row": _PRICE_ROW,
     },
