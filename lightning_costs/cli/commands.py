@@ -468,7 +468,7 @@ def report(
     ] = None,
     formats: Annotated[
         list[FigureFormat] | None,
-        typer.Option("--format", help="For figures: again for more; by default pdf and png.", show_default=False),
+        typer.Option("--format", help="For figures: again for more; by default all three.", show_default=False),
     ] = None,
     width: Annotated[
         str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
@@ -510,9 +510,7 @@ def report(
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            chosen: list[Literal["pdf", "svg", "png"]] = [
-                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
-            ]
+            chosen: list[Literal["pdf", "svg", "png"]] = [one.value for one in formats or FigureFormat]
             written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
             say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:
