@@ -284,6 +284,17 @@ def test_slow_steps_show_in_their_column_and_waiting_for_data_does_not(tmp_path)
     assert run.final["data_wait_s"] == 7.0
 
 
+def test_first_steps_are_slow_ones_once_a_usual_step_is_known(tmp_path):
+    run = Attempt(tmp_path).train(1, 9.0).train(20).end()
+    assert run.final["slow_s"] == 8.0
+    assert run.final["productive_s"] == 21.0
+
+
+def test_a_step_that_compiles_is_counted_once():
+    found = goodput({"attempts": [{}]}, final(train_s=20.0) | {"compile_s": 5.0, "slow_s": 7.0})
+    assert (found.bucket("compile").s, found.bucket("slow_steps").s, found.productive_s) == (5.0, 2.0, 13.0)
+
+
 def test_restoring_a_checkpoint_is_told_by_its_bucket_and_else_missing(tmp_path):
     attempt = Attempt(tmp_path)
     with attempt.recorder.bucket("restore"):
