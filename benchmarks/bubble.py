@@ -234,7 +234,7 @@ def work(rank: int, port: int, cases: list[Case], steps: int) -> list[dict[str, 
                     group = pair if p == 2 else distributed.group.WORLD
                     assert group is not None
                     run = run_torch(schedule, p, m, v, group, steps, folder)
-                place = run._setting.place
+                place = run.hooks.run.context.place
                 mine = {
                     "final": run.final, "steps": steps_of(run), "about": run.header["pipeline"],
                     "place": [place.replica, place.stage, place.shard],

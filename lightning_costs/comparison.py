@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import TOLERANCE
@@ -65,7 +65,7 @@ class Comparison(ComparisonData):
         return write_page(self, Path(path))
 
     def to_wandb(self, project: str, *, title: str | None = None) -> str:
-        """Write the comparison as a W&B Report, or write it anew where the project has one of this title by us.
+        """Write the comparison as a W&B Report, or replace the package's report of this title.
 
         Args:
             project: `entity/project`. Panels draw those of the compared runs that it has.
@@ -135,8 +135,8 @@ def compare(
     *,
     monitor: str | None = None,
     mode: Literal["max", "min"] | None = None,
-    targets: Sequence[float] = (),
-    tariff: Tariff | None = None,
+    targets: float | Sequence[float] = (),
+    tariff: Tariff | Mapping[str, Any] | str | Path | None = None,
     curve: CostCurve = "spent",
     queries: Sequence[float] = (),
     group: str | None = None,
@@ -149,12 +149,14 @@ def compare(
         runs: At least one.
         monitor: The quality metric, by the name it was logged under; where not given, the one that headers
             agree on.
-        mode: 'max' or 'min'; where not given, what the headers say of this metric.
+        mode: 'max' or 'min'; where not given, what the headers say of this metric. One against what all of them say
+            is taken where `monitor` is given beside it, and is an error else.
         targets: Qualities to reach, declared before results were seen; where not given, those in the headers,
             else two are chosen from the results and marked as chosen.
-        tariff: Prices all runs anew; where not given, each keeps what it recorded.
-        curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
-        queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
+        tariff: Prices all runs anew, as a Tariff, its fields by name or the path of a TOML file; where not given, each
+            keeps what it recorded.
+        curve: 'spent' compares everything spent; 'to_reach' leaves out lost work and its points.
+        queries: Numbers of queries (samples to infer) for lifecycle costs; by default a few.
         group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
             names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'. Where not
             given, runs that differ by nothing but their seed are grouped; 'none' compares single runs.
@@ -173,8 +175,8 @@ def compare(
         runs,
         monitor=monitor,
         mode=mode,
-        targets=targets,
-        tariff=tariff,
+        targets=(targets,) if isinstance(targets, int | float) else targets,
+        tariff=None if tariff is None else Tariff.of(tariff),
         curve=curve,
         queries=queries,
         group=group,

@@ -16,7 +16,7 @@ from lightning_costs.probes import parameters
 from lightning_costs.probes.batch import alone
 from lightning_costs.probes.device_peaks import DevicePeak, find_peak, measured_peak
 from lightning_costs.probes.example_batch import resize_batch, to_device
-from lightning_costs.probes.inference import forward_peak_bytes, passes
+from lightning_costs.probes.inference import Trial, forward_peak_bytes
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import memory_breakdown, tensors_by_kind, tensors_in
 from lightning_costs.probes.model_copy import ModelCopy
@@ -160,8 +160,8 @@ def measure(
 ) -> ModelCost:
     """What a model costs, before any training and without Lightning.
 
-    The model is left as it was: a copy runs, and random numbers go on as if nothing had. On the meta device everything
-    but times is told, without memory for a single weight.
+    The model is left unchanged: a copy runs, and random number generators are restored. On the meta device, everything
+    except timing is computed, without allocating any weights.
 
     Args:
         model: The model, on the device to measure on.
@@ -172,7 +172,7 @@ def measure(
             `model(*batch)` for tuples, as far as the model's forward takes arguments.
         optimizer: Makes an optimizer from parameters, for `opt_state_bytes`:
             `lambda params: torch.optim.AdamW(params)`. It updates a copy on the meta device.
-        samples: Samples in the batch, where the first dimension of its first tensor does not tell.
+        samples: Number of samples in the batch, if it is not the first dimension of its first tensor.
         times: Whether latency and throughput are measured.
         batch_sizes: Batch sizes to measure the throughput of the forward pass at.
         largest_batch: Whether to find the largest batch whose training step fits into memory: tried on a CUDA
@@ -187,7 +187,7 @@ def measure(
     Raises:
         ValueError: If the batch holds no tensor, or the model cannot be copied, or called on the batch.
 
-    Example:
+    Examples:
         >>> cost = measure(nn.Linear(30, 10), torch.zeros(8, 30), times=False)
         >>> cost.params, cost.forward_mac, cost.flop
         (310.0, 300.0, 9600.0)
@@ -372,7 +372,7 @@ class _Measurement:
         throughput: dict[int, float | None] = {}
         for size in dict.fromkeys([self.samples, *batch_sizes]):
             batch = resize_batch(self.batch, self.samples, size)
-            found = passes(run, ((batch,), {}), device=self.device, samples=size, budget_s=budget_s)
+            found = Trial(run, self.device, size, budget_s).run(((batch,), {}))
             if size in batch_sizes:
                 throughput[size] = found.samples_per_s
             for name in names if size == self.samples else ():

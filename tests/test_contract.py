@@ -86,6 +86,8 @@ def recorded(folder: Path) -> Path:
         tariff=Tariff(gco2e_per_kwh=100.0, usd_per_device_h=2.0, source="test"),
         log_every_n_steps=1,
         count="auto",
+        hyperparameters={"depth": 4, "seed": 3},
+        owner="the lab",
         clock=FakeClock(),
     )
     with recorder:
@@ -106,8 +108,11 @@ def header(folder: Path) -> str:
     for part in ("indicators", "missing", "methods", "statics"):
         found[part] = sorted(found[part]) if part in ("indicators", "statics") else "by column"
     found["setup"] = sorted(found["setup"])
+    found["git"] = "commit and dirty, or missing"
+    found["script"] = "of pytest or of this file"
+    found["seeds"] = found["seeds"]["seed"]
     found["energy"] = sorted(found.get("energy", {}))
-    listed = ("indicators", "statics", "setup", "energy", "schema")
+    listed = ("indicators", "statics", "setup", "energy", "schema", "git", "script")
     kinds = {key: value if key in listed else shape(value) for key, value in found.items()}
     return json.dumps(kinds, indent=1, sort_keys=True)
 

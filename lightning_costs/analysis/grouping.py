@@ -6,7 +6,8 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from lightning_costs.analysis.setup import flatten
+from lightning_costs.analysis.schema import Plain
+from lightning_costs.analysis.setup import run_settings, setting_named
 from lightning_costs.run.record import RunRecord
 
 
@@ -17,7 +18,7 @@ def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
         runs: At least one.
         by: 'name' puts runs of one name together; 'name~PATTERN' those whose names hold the same text where the
             regular expression matches (its first bracket, where it has one); 'group' goes by the header's; anything
-            else is a setting of the setup, such as 'optimizers.0.name' or 'module'.
+            else is a setting of the setup or a hyperparameter, such as 'module' or 'depth'.
 
     Raises:
         ValueError: For a pattern that is none, a name that it does not match, or a setting that a run lacks.
@@ -36,15 +37,13 @@ def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
         if key != "name":
             raise ValueError(f"group must be 'name~PATTERN', 'name', 'group' or a setting, got {by!r}")
         return [_matched(run.name, pattern) for run in runs]
-    setups: list[Mapping[str, object]] = [
-        {"group": run.header.get("group"), **flatten(run.header.get("setup") or {})} for run in runs
-    ]
+    setups: list[Mapping[str, Plain]] = [{"group": run.header.get("group"), **run_settings(run.header)} for run in runs]
     for run, setup in zip(runs, setups, strict=True):
-        if setup.get(by) is None:
+        if setting_named(setup, by) is None:
             known = sorted({name for each in setups for name, value in each.items() if value is not None})
             near = ", ".join(difflib.get_close_matches(by, known, n=4, cutoff=0.4) or known[:8]) or "none at all"
             raise ValueError(f"group={by!r}: run {run.name!r} has no such setting; runs have {near}")
-    return [str(setup[by]) for setup in setups]
+    return [str(setting_named(setup, by)) for setup in setups]
 
 
 def members(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:

@@ -34,6 +34,7 @@ def agree_on_metric(
     """
     if mode not in (None, "max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
+    asked = monitor is not None
     if monitor is None:
         named = sorted({str(run.header["monitor"]) for run in runs if run.header.get("monitor") is not None})
         if len(named) > 1:
@@ -49,6 +50,8 @@ def agree_on_metric(
         monitor = named[0]
     if mode is None:
         mode = _mode_of(runs, monitor)
+    elif not asked:
+        _check_mode(runs, monitor, mode)
     logged = _logged(runs)
     if logged and monitor not in logged:
         near = difflib.get_close_matches(monitor, logged, n=4, cutoff=0.4) or logged
@@ -63,6 +66,15 @@ def declared_otherwise(runs: Sequence[RunRecord], labels: Sequence[str], metric:
         for run, label in zip(runs, labels, strict=True)
         if run.header.get("monitor") == metric.monitor and run.header.get("mode") not in (None, metric.mode)
     ]
+
+
+def _check_mode(runs: Sequence[RunRecord], monitor: str, mode: str) -> None:
+    declared = {run.header.get("mode") for run in runs if run.header.get("monitor") == monitor} - {None}
+    if declared and mode not in declared:
+        raise ValueError(
+            f"the runs declare mode {declared.pop()!r} for {monitor!r}, got {mode!r}: leave mode out, or, where the "
+            f"runs are wrong, give monitor={monitor!r} beside it"
+        )
 
 
 def _mode_of(runs: Sequence[RunRecord], monitor: str) -> Mode:

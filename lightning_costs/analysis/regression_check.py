@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -11,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from lightning_costs.analysis.metric import agree_on_metric
-from lightning_costs.analysis.setup import flatten
+from lightning_costs.analysis.setup import run_settings
 from lightning_costs.records.certainty import certainty
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord, printable_run
@@ -30,8 +31,8 @@ DEFAULTS = (
 )
 #: Samples until a target, which come in whole evaluations.
 SAMPLES, SAMPLES_GROWTH = "samples", 0.1
-#: Parts of the setup that may differ: a newer release is what a gate is there to catch.
-FREE = ("software.*",)
+#: Parts of the setup that may differ: a newer release is what a gate is there to catch, and a seed changes no cost.
+FREE = ("software.*", "hyperparameters.seed", "hyperparameters.*[._]seed")
 _LIMIT = re.compile(
     r"\s*(?P<column>[^@<>\s]+)(?:@(?P<target>[-+\d.eE]+))?\s*(?P<way>[<>])\s*(?P<amount>[\d.eE+-]+)\s*(?P<percent>%?)\s*"
 )
@@ -193,8 +194,10 @@ def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> CheckRow | None:
     if declared is None:
         if not limit.asked:
             return None
-        known = ", ".join(run.header["indicators"])
-        raise ValueError(f"{limit.column!r} is no column of these runs; choose one of {known}")
+        known = list(run.header["indicators"])
+        near = difflib.get_close_matches(limit.column, known, n=4, cutoff=0.4)
+        near += [name for name in known if limit.column in name and name not in near][: 4 - len(near)]
+        raise ValueError(f"{limit.column!r} is no column of these runs; choose one of {', '.join(near or known)}")
     now, then = _amount(limit, run), _amount(limit, baseline)
     label = declared["label"] if limit.target is None else f"{declared['label']} to reach {limit.target:g}"
     about = {"name": limit.name, "label": label, "unit": declared["unit"], "baseline": then, "run": now}
@@ -269,8 +272,10 @@ def _reported(run: RunRecord, baseline: RunRecord, gated: set[str]) -> list[Chec
 
 
 def _differences(run: RunRecord, baseline: RunRecord, allow: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    now, then = flatten(run.header.get("setup") or {}), flatten(baseline.header.get("setup") or {})
+    now, then = run_settings(run.header), run_settings(baseline.header)
     free = (*FREE, *allow)
+    if "hyperparameters" not in run.header or "hyperparameters" not in baseline.header:
+        free = (*free, "hyperparameters.*")  # written before headers had them
     return {
         key: (then.get(key), now.get(key))
         for key in sorted({*now, *then})

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lightning_costs.analysis.schema import Plain
+from lightning_costs.analysis.setup import HYPERPARAMETERS
 from lightning_costs.records.samples import Amount
 
 #: Settings that shape the schedule: a difference here is one of when quality comes, not only of how much.
 SHAPING = ("max_epochs", "max_steps", "schedulers", "planned_batches_per_epoch", "accumulate_grad_batches")
 #: Settings of optimizers that trade early quality for late quality.
-DECAYING = ("weight_decay", "lr")
+DECAYING = ("weight_decay", "lr", "max_lr")
 
 
 def planned_fraction(setup: Mapping[str, Plain], final: Mapping[str, Amount]) -> float | None:
@@ -47,5 +48,6 @@ def shaping_differences(first: Mapping[str, Plain], second: Mapping[str, Plain])
         >>> shaping_differences({"max_epochs": 10, "optimizers.0.lr": 0.1}, {"max_epochs": 40, "optimizers.0.lr": 0.1})
         ['max_epochs 10 against 40']
     """
-    keys = [key for key in dict.fromkeys((*first, *second)) if key in SHAPING or key.rpartition(".")[2] in DECAYING]
+    known = [key for key in dict.fromkeys((*first, *second)) if not key.startswith(HYPERPARAMETERS)]
+    keys = [key for key in known if key in SHAPING or key.rpartition(".")[2] in DECAYING]
     return [f"{key} {first.get(key)} against {second.get(key)}" for key in keys if first.get(key) != second.get(key)]

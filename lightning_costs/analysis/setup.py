@@ -8,6 +8,19 @@ from typing import Any
 
 from lightning_costs.analysis.schema import Plain, Setups
 
+#: What stands before a hyperparameter's name in a setup.
+HYPERPARAMETERS = "hyperparameters."
+
+
+def setting_named(setup: Mapping[str, Plain], name: str) -> Plain:
+    """A setting by its name, that of a hyperparameter alone too; None if there is none.
+
+    Example:
+        >>> setting_named({"devices": 1, "hyperparameters.depth": 4}, "depth")
+        4
+    """
+    return setup[name] if setup.get(name) is not None else setup.get(HYPERPARAMETERS + name)
+
 
 def flatten(setup: Mapping[str, object], prefix: str = "") -> dict[str, Plain]:
     """A nested setup as one level, keys joined by dots, entries of a list of tables by number.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from json import dumps
@@ -16,14 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_costs.analysis.schema import TOLERANCE
+from lightning_costs.cli.places import command as next_command
+from lightning_costs.cli.places import make_writable, next_after_show, no_run_at
 from lightning_costs.pricing.reprice import priced_columns
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.formatting import format_amount
-from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
 from lightning_costs.records.printable import printable
+from lightning_costs.records.versions import version_of
+from lightning_costs.report.terminal import run as run_view
 from lightning_costs.report.terminal.console import Terminal, say, take_any_text
 from lightning_costs.run.record import RunRecord, printable_run
-from lightning_costs.run.summary import describe_attempts, describe_run, summary_rows
 from lightning_costs.storage.run_folder.lock import writer_status
 
 if TYPE_CHECKING:
@@ -35,6 +37,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="What training costs, by every indicator at once.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"lightning-costs {version_of('lightning-costs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What training costs, by every indicator at once."""
 
 
 class Mode(StrEnum):
@@ -68,14 +85,6 @@ class Infer(StrEnum):
     FALSE = "false"
 
 
-class Parts(StrEnum):
-    """What a project's runs are told apart by."""
-
-    STATUS = "status"
-    GROUP = "group"
-    TAG = "tag"
-
-
 class FigureFormat(StrEnum):
     """What a figure is written as."""
 
@@ -94,6 +103,9 @@ class Target(StrEnum):
     MD = "md"
     LATEX = "latex"
     HF_YAML = "hf-yaml"
+    ANNEX_XI = "annex-xi"
+    BOAMPS = "boamps"
+    NEURIPS = "neurips"
 
 
 class Curve(StrEnum):
@@ -121,7 +133,7 @@ Costs = Annotated[
     typer.Option(
         "--cost",
         metavar="NAME[=COLUMN][:max]",
-        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+        help="A cost of a table or log, with its better direction if more is better; may be given repeatedly.",
     ),
 ]
 Units = Annotated[
@@ -158,7 +170,7 @@ def run(
     mode: Direction = None,
     target: Targets = None,
     save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
-    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     batch_size_key: Annotated[
@@ -212,33 +224,30 @@ def show(
     from lightning_costs.run.goodput import goodput
     from lightning_costs.sources.loader import load_run
 
-    record = printable_run(load_run(run))
-    header = record.header
+    try:
+        record = load_run(run)
+    except FileNotFoundError:
+        raise no_run_at(run) from None
+    proposed = next_after_show(run, record)
+    record = printable_run(record)
     console = Terminal()
-    attempts = len(header.get("attempts", ()))
+    attempts = len(record.header.get("attempts", ()))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    status = _status(run, str(header.get("status") or "unknown"))
+    status = _status(run, str(record.header.get("status") or "unknown"))
     console.print(f"{record.name}  ({status}, {tries}, from {record.source})")
-    table = Table("cost", "amount", "how, or why it is missing", box=None, pad_edge=False)
-    for row in summary_rows(header, record.final, everything=everything):
-        table.add_row(row.label, row.text, row.note)
-    console.print(table)
-    bubble = describe_bubble(header.get("pipeline"), record.final)
-    spent = goodput(header, record.final)
-    advice = advise_checkpoints(header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
+    rows = run_view.shown_rows(record, everything=everything)
+    console.print(run_view.who_table(record, everything=everything))
+    console.print()
+    console.print(run_view.cost_table(rows, everything=everything, width=console.width))
+    lines = run_view.missing_lines(rows, everything=everything, width=console.width)
+    spent = goodput(record.header, record.final)
+    advice = advise_checkpoints(record.header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
     words = filter(None, [goodput_sentence(spent), advice and advice.words()])
-    about = (*describe_attempts(header, record.final), *words, *describe_run(header, record.final), *bubble)
-    for sentence in about:
-        console.print(sentence, soft_wrap=True)
+    for line in (*run_view.sentences(record), *words, *lines):
+        console.print(line, soft_wrap=True)
     for detail in goodput_tables(spent) if everything else ():
         console.print(detail)
-    monitor = header.get("monitor")
-    if monitor in record.points.columns:
-        seen = record.points[str(monitor)].drop_nulls()
-        if seen.len():
-            best = seen.max() if header.get("mode") == "max" else seen.min()
-            console.print(f"best {monitor}: {best!s:.8} over {seen.len()} evaluations")
-    console.print(f"next: lightning-costs compare {shlex.quote(str(run.parent))}", soft_wrap=True)
+    say(f"next: {proposed}")
 
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
@@ -298,7 +307,7 @@ class Sources(NamedTuple):
     decimal: str | None = None
 
     def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; which ones had to be left out is said on stderr."""
+        """The runs; those that are left out are listed on stderr."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(
@@ -371,6 +380,7 @@ def compare(
     from lightning_costs.report.terminal.answer import answer_lines
     from lightning_costs.report.terminal.comparison import comparison_lines, lifecycle_lines
 
+    make_writable(json)
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     runs = sources.load(monitor, mode)
     compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
@@ -440,6 +450,11 @@ def report(
     training_type: Annotated[
         str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
     ] = None,
+    short: Annotated[bool, typer.Option("--short", help="For md and latex: three sentences.")] = False,
+    give: Annotated[
+        list[str] | None,
+        typer.Option(help="For boamps: NAME=VALUE that no run knows; again for more.", show_default=False),
+    ] = None,
     project: Annotated[
         str | None, typer.Option(help="For wandb: entity/project; by default that of the runs.", show_default=False)
     ] = None,
@@ -468,17 +483,23 @@ def report(
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
         raise typer.BadParameter("--tables goes with --to md and --to latex")
+    if short and to not in (Target.MD, Target.LATEX):
+        raise typer.BadParameter("--short goes with --to md and --to latex")
+    if give and to is not Target.BOAMPS:
+        raise typer.BadParameter("--give goes with --to boamps")
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
         raise typer.BadParameter(
             f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
-            + ("" if to is Target.HF_YAML else ", and with --tables how they compare")
+            + ("" if to not in (Target.MD, Target.LATEX) else ", and with --tables how they compare")
         )
     if to is Target.WANDB:
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
         if project is None:
             raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+    folders = to in (Target.FIGURES, Target.CSV)
+    make_writable(None if out is None else out / "README" if folders else out)
     runs = sources.load(monitor, mode)
     compared = None
     if comparing:
@@ -499,11 +520,10 @@ def report(
             say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
         if not tables:
             return
-    text = _stated(runs, monitor, mode, tariff, to, training_type, compared)
+    text = _stated(runs, monitor, mode, tariff, to, training_type, _given(give), compared, short=short)
     if out is None:
         sys.stdout.write(printable(text))
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
         say(f"wrote {out}")
 
@@ -549,7 +569,10 @@ def _stated(
     tariff: Path | None,
     to: Target,
     training_type: str | None,
+    given: Mapping[str, str],
     compared: comparison.Comparison | None,
+    *,
+    short: bool,
 ) -> str:
     from lightning_costs.report import statement
     from lightning_costs.report.tables.plain_tables import comparison_tables
@@ -562,10 +585,21 @@ def _stated(
     )
     if to is Target.HF_YAML:
         return statement.model_card(said, training_type=training_type)
+    if to is Target.BOAMPS:
+        return statement.boamps(said, given)
+    if to in (Target.ANNEX_XI, Target.NEURIPS):
+        return (statement.annex_xi if to is Target.ANNEX_XI else statement.neurips)(said)
     beneath = comparison_tables(compared) if compared is not None else ()
     cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
     write = statement.markdown if to is Target.MD else statement.latex
-    return write(said, tables=beneath, cautions=cautions)
+    return write(said, tables=beneath, cautions=cautions, short=short)
+
+
+def _given(texts: Sequence[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts or ()]
+    if strange := [name for name, mark, _ in pairs if not mark]:
+        raise typer.BadParameter(f"--give takes NAME=VALUE, got {strange[0]!r}")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
 @app.command(name="reprice")
@@ -573,9 +607,9 @@ def reprice_run(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     tariff: Annotated[Path, typer.Option(help="TOML file under which the run is priced.")],
     json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is unknown whether the run has ended.")] = False,
 ) -> None:
-    """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    """Price a finished run under another tariff: rewrite carbon and money of every point in its folder."""
     from lightning_costs.storage.run_folder.reprice import reprice_folder
 
     before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
@@ -600,13 +634,19 @@ def reprice_run(
         amounts = (format_amount(change[when], declared["unit"]) for when in ("before", "after"))
         table.add_row(declared["label"], *amounts, change["how"])
     Terminal().print(table)
-    say(f"next: lightning-costs show {shlex.quote(str(run))}")
+    say(f"next: {next_command('show', run)}")
 
 
 @app.command()
 def total(
     paths: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs, or other sources of them.")],
-    by: Annotated[Parts, typer.Option(help="What to tell apart.")] = Parts.STATUS,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="PART",
+            help="What to tell apart: status, group, tag, month, owner, commit, script, a hyperparameter or a setting.",
+        ),
+    ] = "status",
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
     spent: Annotated[bool, typer.Option("--goodput", help="Show where the wall clock went, by cause.")] = False,
@@ -630,9 +670,10 @@ def total(
     from lightning_costs.report.terminal.waste import groups_table, waste_notes, waste_table
     from lightning_costs.run.goodput import goodput, goodput_of_project
 
+    make_writable(csv, json)
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
-    found = project_total(runs, by=by.value, tariff=priced)
+    found = project_total(runs, by=by, tariff=priced)
     whole = goodput_of_project(goodput(run.header, run.final) for run in priced_runs(runs, priced))
     table = Table("cost", box=None, pad_edge=False)
     for part in shown_parts(found):
@@ -665,15 +706,14 @@ def total(
     as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             say(f"wrote {path}")
 
 
 @app.command()
 def check(
-    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
-    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    run: Annotated[str, typer.Argument(help="The run to check.")],
+    baseline: Annotated[str, typer.Option(help="The run to compare it with.")],
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -690,12 +730,13 @@ def check(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
 ) -> None:
-    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    """Exit with 1 if a run costs more than its baseline, with 2 if the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
     from lightning_costs.report.terminal.check import check_parts
 
     try:
+        make_writable(json)
         found = check_regression(
             _single(run),
             _single(baseline),
@@ -704,7 +745,6 @@ def check(
             allow=allow or (),
         )
         if json is not None:
-            json.parent.mkdir(parents=True, exist_ok=True)
             json.write_text(dumps(plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
         say(f"lightning-costs: {error}", error=True)

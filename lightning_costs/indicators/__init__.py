@@ -92,6 +92,8 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     carbon_and_money.Co2eG,
     carbon_and_money.CloudUsd,
     carbon_and_money.ElectricityUsd,
+    carbon_and_money.EmbodiedCo2eG,
+    carbon_and_money.WaterL,
     inference.InferLatencyP50S,
     inference.InferLatencyP95S,
     inference.InferSamplesPerS,
@@ -158,7 +160,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
 def default_indicators() -> list[Indicator]:
     """New instances of every cost that this package measures; add your own to the list.
 
-    Example:
+    Examples:
         >>> [i.name for i in default_indicators()][:3]
         ['total_s', 'train_s', 'run_s']
     """

@@ -20,7 +20,7 @@ from lightning_costs.recording.run_hooks import Hooks
 from lightning_costs.recording.run_state import Status
 from lightning_costs.records.time_buckets import METERED_BUCKETS
 from lightning_costs.run.record import RunRecord
-from lightning_costs.storage.paths import shown
+from lightning_costs.storage.paths import show_command
 
 _log = logging.getLogger("lightning_costs")
 
@@ -223,7 +223,7 @@ class Session:
     def say_next(self) -> None:
         """Name the command that shows the run, on stderr: stdout is the script's."""
         if self.recorder is not None and self.recorder.path is not None:
-            print(f"next: lightning-costs show {shown(self.recorder.path)}", file=sys.stderr, flush=True)
+            print(f"next: {show_command(self.recorder.path)}", file=sys.stderr, flush=True)
 
 
 class SessionPart:

@@ -78,15 +78,7 @@ Path = tuple[tuple[Literal["key", "name"], Any], ...]
 
 
 class Sign(NamedTuple):
-    """Something in a batch that may tell its samples.
-
-    Args:
-        kind: What of it tells.
-        path: Where it is.
-        size: How many it tells.
-        words: What it is, for people.
-        shaped: Whether batches of one signature have as many.
-    """
+    """Something in a batch that may tell its samples; `shaped` if batches of one signature have as many."""
 
     kind: Kind
     path: Path
@@ -180,9 +172,7 @@ def own_size(part: Any) -> tuple[int, str] | None:
 def alone(batch: object, *, as_it_is: bool = False) -> Sign | None:
     """What tells a batch's samples if nobody knows its loader; None if its parts contradict each other.
 
-    Args:
-        batch: What was trained on.
-        as_it_is: Whether its loader made no batches: then a single tensor may be one sample.
+    It is `as_it_is` if its loader made no batches: then a single tensor may be one sample.
 
     Example:
         >>> alone({"x": torch.zeros(8, 3), "y": torch.zeros(8)}).size

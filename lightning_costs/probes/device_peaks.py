@@ -49,12 +49,8 @@ class DevicePeak:
     def mixed_precision_peak(self, flop_by_dtype: Mapping[str, int]) -> float | None:
         """The rate at which a mix of formats runs at peak: all of it over the sum of flop / peak.
 
-        Args:
-            flop_by_dtype: Operations by torch's dtype name; with `+conv` behind it for convolutions, which TF32 has a
-                switch of its own for.
-
-        Returns:
-            FLOP/s; None where nothing was counted or a format's peak is not known.
+        It goes by torch's dtype name, with `+conv` behind it for convolutions: TF32 has a switch of its own for them.
+        None where nothing was counted or a format's peak is not known.
 
         Example:
             >>> peak = DevicePeak(flop_per_s={"bf16": 100.0, "fp32": 10.0}, bytes_per_s=None, source="an example")
@@ -79,10 +75,6 @@ def effective_peak(flop_by_format: Mapping[str, int], peak: DevicePeak) -> float
 
 def format_of(dtype: torch.dtype | str, *, tf32: bool) -> str:
     """The number format that products of a dtype run in; a dtype without one here keeps its name.
-
-    Args:
-        dtype: torch's, or its name.
-        tf32: Whether products of float32 run in TF32.
 
     Example:
         >>> format_of(torch.bfloat16, tf32=True), format_of("float32", tf32=True), format_of("float32", tf32=False)

@@ -71,7 +71,8 @@ def _versions() -> dict[str, str]:
 def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
     """Name and hyper-parameters of each optimizer and the ones it owns, as at the start.
 
-    Where a schedule scales it, `lr` is the rate that it scales: the first step's is but how long the warm-up is.
+    Where a schedule scales it, `lr` is the rate that it scales: the first step's is but how long the warm-up is. A
+    one-cycle schedule replaces it by `max_lr`, which is then what was set.
     """
     described = []
     for optimizer in optimizers:
@@ -80,5 +81,8 @@ def describe_optimizers(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
         values = {name: groups[name] for name in _HYPERPARAMETERS if isinstance(groups.get(name), int | float | tuple)}
         if isinstance(scaled := groups.get("initial_lr"), int | float):
             values["lr"] = scaled
+            if isinstance(peak := groups.get("max_lr"), int | float) and "min_lr" in groups:  # as OneCycleLR alone does
+                values = {"schedule": "OneCycleLR", "max_lr": peak, **values}
+                del values["lr"]
         described.append({"name": " over ".join(type(m).__name__ for m in members), **values})
     return described

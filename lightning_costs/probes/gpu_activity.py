@@ -34,10 +34,6 @@ _POLICIES = {
 class Gpm:
     """GPM metrics of one GPU between two samples: shares of its SMs, tensor cores and memory bandwidth that were busy.
 
-    Args:
-        nvml: pynvml.
-        handle: NVML's handle of a whole GPU.
-
     Raises:
         Missing: If the GPU or its driver has no GPM metrics (Hopper and newer have them).
     """
@@ -63,7 +59,7 @@ class Gpm:
             raise
 
     def shares(self) -> tuple[float, float, float] | None:
-        """Busy shares of SMs, tensor cores and memory since the last call that gave some; None if nothing is new."""
+        """Busy shares of SMs, tensor cores and memory since the last `keep`; None if the driver has nothing new."""
         nvml, (earlier, later) = self._nvml, self._samples
         nvml.nvmlGpmSampleGet(self._handle, later)
         request = nvml.c_nvmlGpmMetricsGet_t()
@@ -77,9 +73,12 @@ class Gpm:
         # Between two looks at one sample of the driver's nothing passed: it divides by zero, or says zero.
         if any(slot.nvmlReturn or not math.isfinite(slot.value) for slot in slots):
             return None
-        self._samples.reverse()
         sm, tensor, dram = (slot.value / 100 for slot in slots)
         return sm, tensor, dram
+
+    def keep(self) -> None:
+        """What `shares` gave is accounted for: the next one begins here."""
+        self._samples.reverse()
 
     def close(self) -> None:
         """Free the samples."""
@@ -181,7 +180,9 @@ class GpuActivity:
         shares = [gpm.shares() for gpm in self._gpms]
         now_s = time.perf_counter()
         if None in shares:
-            return  # what passed since is seen at the next reading
+            return  # what passed since is seen at the next reading, of all GPUs alike
+        for gpm in self._gpms:
+            gpm.keep()
         elapsed_s, self._read_s = now_s - self._read_s, now_s
         before_s, self._spent_s = self._spent_s, self._train_and_all()
         spent_s = {name: amount_s - before_s[name] for name, amount_s in self._spent_s.items()}
@@ -277,11 +278,7 @@ class Throttling:
         self._nvml.nvmlShutdown()
 
     def total_s(self, cause: str, *, now: bool) -> float:
-        """Seconds since the run began.
-
-        Args:
-            cause: 'any', 'power' or 'thermal'.
-            now: Whether to read whenever the last reading was.
+        """Seconds since the run began for a cause: 'any', 'power' or 'thermal'; `now` reads however short ago it did.
 
         Raises:
             Missing: If NVML does not count this cause on this GPU.

@@ -65,56 +65,15 @@ def benchmark_inference(
         except Exception as error:  # noqa: BLE001 - a model that cannot be copied must not end the user's run
             why = str(error) if isinstance(error, Missing) else f"the model cannot be copied: {type(error).__name__}"
             return Inference(batch_samples=samples or 0, missing=dict.fromkeys(_FIELDS, why))
-        return passes(
-            copied,
-            (call[0], call[1]),
-            device=device,
-            samples=samples,
-            context=context,
-            meter=meter,
-            budget_s=budget_s,
-            spent_s=min(budget_s / 2, time.perf_counter() - began_s),
-            guard=twin.guard if twin.shared else None,
-            notes=[
-                *(["eagerly although compiled"] if compiled_parts(module) else []),
-                *(["without the hooks of others"] if twin.hooks_left_out else []),
-            ],
-        )
-
-
-def passes(
-    module: nn.Module,
-    call: tuple[tuple[Any, ...], dict[str, Any]],
-    *,
-    device: torch.device,
-    samples: int | None = None,
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    meter: Callable[[], float] | None = None,
-    budget_s: float = 5.0,
-    spent_s: float = 0.0,
-    guard: Callable[[], AbstractContextManager[Any]] | None = None,
-    notes: Sequence[str] = (),
-) -> Inference:
-    """As `benchmark_inference`, on this very module: a copy. A first pass under `guard` that raises is not repeated."""
-    if samples is None:
-        samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
-    trial = _Trial(module, device, samples, context, budget_s, spent_s)
-    with torch.no_grad(), force_eager():
-        if trial.begin(call, guard):
-            trial.attempt(("latency_p50_s", "latency_p95_s"), lambda: trial.single(call))
-            trial.attempt(("samples_per_s", "energy_j"), lambda: trial.serve(call, meter))
-            trial.attempt(("peak_mem_bytes",), lambda: trial.memory(call))
-    said = "".join(f"{note}, " for note in notes)
-    return Inference(
-        batch_samples=samples,
-        **trial.values,
-        passes=trial.passes,
-        took_s=time.perf_counter() - trial.began_s,
-        method=f"eval mode, no gradients, {said}latency of 1 sample with each pass waited for, "
-        f"throughput and energy at {samples} with passes queued{trial.cold}",
-        detail="; ".join(trial.notes) or "nothing was measured",
-        missing=trial.missing,
-    )
+        if samples is None:
+            samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
+        spent_s = min(budget_s / 2, time.perf_counter() - began_s)
+        notes = [
+            *(["eagerly although compiled"] if compiled_parts(module) else []),
+            *(["without the hooks of others"] if twin.hooks_left_out else []),
+        ]
+        trial = Trial(copied, device, samples, budget_s, context=context, spent_s=spent_s)
+        return trial.run((call[0], call[1]), meter, guard=twin.guard if twin.shared else None, notes=notes)
 
 
 def _room_bytes(device: torch.device) -> dict[str, int]:
@@ -126,62 +85,88 @@ def _room_bytes(device: torch.device) -> dict[str, int]:
 
 
 @final
-class _Trial:
-    """Passes within a budget: what they gave, how, and why the rest is missing."""
+class Trial:
+    """Passes of a module, a copy, within a budget: what they gave, how, and why the rest is missing."""
 
     def __init__(
         self,
         module: nn.Module,
         device: torch.device,
         samples: int,
-        context: Callable[[], AbstractContextManager[Any]],
         budget_s: float,
-        spent_s: float,
+        *,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        spent_s: float = 0.0,
     ) -> None:
         self._module, self._device, self._samples, self._context = module, device, samples, context
         self._budget_s = budget_s
-        self._pass_s = 0.0
-        self.began_s = time.perf_counter() - spent_s
-        self.passes = 0
-        self.values: dict[str, Any] = {}
-        self.missing: dict[str, str] = {}
-        self.notes: list[str] = []
-        self.cold = ""
+        self._began_s = time.perf_counter() - spent_s
+        self._passes, self._pass_s = 0, 0.0
+        self._values: dict[str, Any] = {}
+        self._missing: dict[str, str] = {}
+        self._notes: list[str] = []
+        self._cold = ""
 
-    def attempt(self, names: tuple[str, ...], measure: Callable[[], None]) -> None:
+    def run(
+        self,
+        call: tuple[tuple[Any, ...], dict[str, Any]],
+        meter: Callable[[], float] | None = None,
+        *,
+        guard: Callable[[], AbstractContextManager[Any]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> Inference:
+        """What passes on these arguments cost. A first pass under `guard` that raises is not repeated."""
+        with torch.no_grad(), force_eager():
+            if self._begin(call, guard):
+                self._attempt(("latency_p50_s", "latency_p95_s"), lambda: self._single(call))
+                self._attempt(("samples_per_s", "energy_j"), lambda: self._serve(call, meter))
+                self._attempt(("peak_mem_bytes",), lambda: self._memory(call))
+        said = "".join(f"{note}, " for note in notes)
+        return Inference(
+            batch_samples=self._samples,
+            **self._values,
+            passes=self._passes,
+            took_s=time.perf_counter() - self._began_s,
+            method=f"eval mode, no gradients, {said}latency of 1 sample with each pass waited for, "
+            f"throughput and energy at {self._samples} with passes queued{self._cold}",
+            detail="; ".join(self._notes) or "nothing was measured",
+            missing=self._missing,
+        )
+
+    def _attempt(self, names: tuple[str, ...], measure: Callable[[], None]) -> None:
         """Measure these fields; those that it leaves open are missing with its reason."""
         try:
             if self._spent(1.0):
-                raise Missing(f"the budget of {self._budget_s:g} s was used up (forward passes so far: {self.passes})")
+                raise Missing(f"the budget of {self._budget_s:g} s was used up (forward passes so far: {self._passes})")
             measure()
         except Missing as missing:
             why = str(missing)
         except Exception as error:  # noqa: BLE001 - a model that cannot run so must not end the user's run
             what = "a forward pass in eval mode failed"
             why = f"{what}: {by_type(error)}"
-            if why not in self.missing.values():  # the log needs its text once
+            if why not in self._missing.values():  # the log needs its text once
                 why = type_only(what, error)
         else:
             return
         for name in names:
-            if name not in self.values:
-                self.missing.setdefault(name, why)
+            if name not in self._values:
+                self._missing.setdefault(name, why)
 
-    def begin(self, call: tuple[Any, Any], guard: Callable[[], AbstractContextManager[Any]] | None) -> bool:
+    def _begin(self, call: tuple[Any, Any], guard: Callable[[], AbstractContextManager[Any]] | None) -> bool:
         """Eval mode, and a guarded pass where there is a guard; whether passes may follow."""
 
         def first() -> None:
             self._module.eval()
             if guard is not None:
                 run = self._runs(call)
-                self.passes += 1
+                self._passes += 1
                 with guard():
                     run()
 
-        self.attempt(_FIELDS, first)
-        return not self.missing
+        self._attempt(_FIELDS, first)
+        return not self._missing
 
-    def single(self, call: tuple[Any, Any]) -> None:
+    def _single(self, call: tuple[Any, Any]) -> None:
         """Latency of one sample: each pass is waited for, the first ones are left out."""
         if self._samples > 1 and not any(t.ndim and t.shape[0] == self._samples for t in tensors_in(call)):
             raise Missing(f"no tensor's first dimension is {self._samples}: one sample cannot be taken from the batch")
@@ -193,35 +178,35 @@ class _Trial:
             if self._spent(0.5) or (self._spent(0.3) and len(times_s) >= _WARM_UP + _LEAST_PASSES):
                 break
         steady_s = times_s[_WARM_UP:]
-        self.values["latency_p50_s"] = statistics.median(steady_s or times_s[-1:])
+        self._values["latency_p50_s"] = statistics.median(steady_s or times_s[-1:])
         if not steady_s:
-            self.notes.append(f"latency of 1 sample: pass {len(times_s)}")
-            self.cold = _COLD
+            self._notes.append(f"latency of 1 sample: pass {len(times_s)}")
+            self._cold = _COLD
         else:
-            self.notes.append(f"latency of 1 sample: {len(steady_s)} passes after {_WARM_UP} left out")
+            self._notes.append(f"latency of 1 sample: {len(steady_s)} passes after {_WARM_UP} left out")
         if len(steady_s) < _LEAST_PASSES:
             raise Missing(
                 f"a percentile needs {_LEAST_PASSES} passes after warm-up; {len(steady_s)} fitted into half of the "
                 f"budget of {self._budget_s:g} s"
             )
-        self.values["latency_p95_s"] = statistics.quantiles(steady_s, n=20, method="inclusive")[-1]
+        self._values["latency_p95_s"] = statistics.quantiles(steady_s, n=20, method="inclusive")[-1]
 
-    def serve(self, call: tuple[Any, Any], meter: Callable[[], float] | None) -> None:
+    def _serve(self, call: tuple[Any, Any], meter: Callable[[], float] | None) -> None:
         """Throughput and energy at the batch: passes one after the other, the device never left without work."""
         run = self._runs(call)
         first_s = self._timed(run)
         if self._spent(0.8):
-            self.values["samples_per_s"] = self._samples / first_s
-            self.notes.append(f"throughput at {self._samples}: one pass")
-            self.cold = _COLD
+            self._values["samples_per_s"] = self._samples / first_s
+            self._notes.append(f"throughput at {self._samples}: one pass")
+            self._cold = _COLD
             raise Missing("one pass used up the time: too short to read energy from" if meter else _NO_METER)
         started = meter is not None and self._metered(meter) is not None
-        before, began_s = self.passes, time.perf_counter()
+        before, began_s = self._passes, time.perf_counter()
         self._queue(run, max(1, min(16, int(_AHEAD_S / first_s))))
         took_s = time.perf_counter() - began_s
-        served = (self.passes - before) * self._samples
-        self.values["samples_per_s"] = served / took_s
-        self.notes.append(f"throughput at {self._samples}: {self.passes - before} passes in {took_s:.3g} s")
+        served = (self._passes - before) * self._samples
+        self._values["samples_per_s"] = served / took_s
+        self._notes.append(f"throughput at {self._samples}: {self._passes - before} passes in {took_s:.3g} s")
         if meter is None:
             raise Missing(_NO_METER)
         if took_s < LEAST_ENERGY_S:
@@ -230,15 +215,15 @@ class _Trial:
                 f"{LEAST_ENERGY_S:g} s are needed, a larger budget (infer=True) gives them"
             )
         if started and (energy_j := self._metered(meter)) is not None:
-            self.values["energy_j"] = energy_j / served
-            self.notes.append(f"energy over the same passes, edge error up to {_METER_STEP_S / took_s:.0%}")
+            self._values["energy_j"] = energy_j / served
+            self._notes.append(f"energy over the same passes, edge error up to {_METER_STEP_S / took_s:.0%}")
 
-    def memory(self, call: tuple[Any, Any]) -> None:
+    def _memory(self, call: tuple[Any, Any]) -> None:
         """Most memory at the batch: one more pass, followed."""
         if self._pass_s > self._budget_s / 2:
             raise Missing(f"a pass takes {self._pass_s:.2g} s: another does not fit the budget of {self._budget_s:g} s")
-        self.passes += 1
-        self.values["peak_mem_bytes"] = float(_peak_bytes(self._module, self._runs(call), self._device))
+        self._passes += 1
+        self._values["peak_mem_bytes"] = float(_peak_bytes(self._module, self._runs(call), self._device))
 
     def _runs(self, call: tuple[Any, Any]) -> Callable[[], Any]:
         args, kwargs = to_device(call, self._device)
@@ -252,7 +237,7 @@ class _Trial:
     def _timed(self, run: Callable[[], Any]) -> float:
         wait(self._device)
         began_s = time.perf_counter()
-        self.passes += 1
+        self._passes += 1
         run()
         wait(self._device)
         self._pass_s = time.perf_counter() - began_s
@@ -264,7 +249,7 @@ class _Trial:
         queued = 0
         while not queued or not self._spent(0.8):
             run()
-            self.passes += 1
+            self._passes += 1
             queued += 1
             if self._device.type == "cuda" and queued % ahead == 0:
                 event = torch.cuda.Event()
@@ -279,11 +264,11 @@ class _Trial:
         try:
             return meter()
         except Exception as error:  # noqa: BLE001 - a meter that fails takes no throughput with it
-            self.missing["energy_j"] = type_only("the energy meter failed", error)
+            self._missing["energy_j"] = type_only("the energy meter failed", error)
             return None
 
     def _spent(self, share: float) -> bool:
-        return time.perf_counter() - self.began_s >= share * self._budget_s
+        return time.perf_counter() - self._began_s >= share * self._budget_s
 
 
 def _peak_bytes(module: nn.Module, run: Callable[[], Any], device: torch.device) -> int:

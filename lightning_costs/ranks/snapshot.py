@@ -19,15 +19,10 @@ _HEAD: Final = struct.Struct("<I5iqq?H")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankSnapshot:
-    """A rank's totals so far: whoever misses one letter has everything with the next.
+    """A rank's totals so far: who misses one letter has everything with the next; after a final one nothing follows.
 
-    Args:
-        place: Who writes.
-        points: Points that the rank has made.
-        batches: Batches that it has trained on.
-        final: Nothing follows.
-        amounts: [columns]: totals of counters and last readings of gauges; NaN where there is none.
-        missing: [columns]: whether the rank will have no reading any more.
+    `amounts` are [columns]: totals of counters and last readings of gauges, NaN if there is none; `missing` are
+    [columns]: whether the rank will have no reading any more.
     """
 
     place: RankInfo

@@ -64,7 +64,7 @@ class Emission:
         self._batches = self._train_points = 0
         self._step = self._epoch = 0
         self._ended_s = 0.0
-        #: How the run ended that did not finish: whoever waits for an error must not wait for what can be left out.
+        #: The status of a run that did not finish: an error must not be delayed by optional work.
         self._hurry: Hurry = None
         #: What the loop did since the last point.
         self.window = Window(shared.accounts)
@@ -78,6 +78,8 @@ class Emission:
         began = self._clock()
         self._tariff = self._tariff.for_device(device_name(self._context), warn=self._context.place.rank == 0)
         self._run.set_tariff(self._tariff)
+        if self._run.provenance is not None:
+            self._run.provenance.ask()
         self._reader.open()
         self._steps.open()
         self._repeats.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
@@ -137,6 +139,10 @@ class Emission:
                 share = SHARE_OF_FIRST_POINTS if self._train_points < FIRST_POINTS else SHARE_OF_POINTS
                 self._next_point_s = began + took_s + min(took_s / share, MOST_APART_S)
         return point
+
+    def epoch_logged(self, metrics: Iterable[str]) -> None:
+        """An epoch ended that logged these metrics: whether the run's is among them can be told now."""
+        self._run.warn(self._run.unlogged.epoch_ended(metrics))
 
     def read(self) -> dict[str, Amount]:
         """Totals up to now, every meter asked: what a point costs, without one."""
@@ -210,6 +216,8 @@ class Emission:
     def _tell_header(self, trigger: Trigger) -> None:
         """What the header says of seconds, ranks and energy."""
         header = self._run.header
+        if (provenance := self._run.provenance) is not None:
+            header |= provenance.late(ending=trigger == "end", hurry=self._hurry is not None)
         if trigger != "train":
             by_whom = sorted(self._accounts.seconds_by_source.items(), key=lambda item: -item[1])
             header["by_whom_s"] = [[*names, seconds] for names, seconds in by_whom]
@@ -288,14 +296,14 @@ class Emission:
             self._forecast.observe(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
 
     def forecast(self, planned_steps: float) -> dict[str, Forecast]:
-        """What the run will have cost after so many steps in all, by column; empty while too little was seen.
+        """Forecast totals after `planned_steps` steps, by column; empty while too few steps were recorded.
 
         Evaluations to come are in once one was seen. What ends training sooner (early stopping) is not foreseen.
         """
         return self._forecast.predict(planned_steps)
 
     def missing_counters(self, columns: Iterable[str]) -> dict[str, str]:
-        """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
+        """Counters among these that are missing, with the reason, as far as known; also before any step."""
         columns = list(columns)
         why = self._run.notes | self._run.header["missing"]
         unread = {name: why.get(name, "it was not read") for name in columns if self._run.totals.get(name) is None}
@@ -309,10 +317,10 @@ class Emission:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers after a point, the same on every rank; empty if they cannot be had in time.
+        """Rank 0's numbers after a point, the same on every rank; empty if they do not arrive in time.
 
         Args:
-            headline: On rank 0, the numbers; on other ranks they are not looked at.
+            headline: On rank 0, the numbers; ignored on other ranks.
             trigger: What closed the point's window.
         """
         began = self._clock()

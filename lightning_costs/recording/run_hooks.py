@@ -59,7 +59,7 @@ class RunHooks:
     # Setup --------------------------------------------------------------------------------------------------
 
     def add_setup(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
-        """More facts about the setup, for the header; `dataset_samples` is a column too, `dataset_why` why it lacks."""
+        """Add facts about the setup to the header. `dataset_samples` is also a column, `dataset_why` its reason."""
         self._run.setup |= facts
         if self.context.dataset_samples is None:
             self.context.dataset_samples = facts.get("dataset_samples")
@@ -93,7 +93,7 @@ class RunHooks:
 
         Args:
             pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
-            steps: Whether each `train_batch` of an engine is told as a step of the run, too. The batch that
+            steps: Whether each `train_batch` of an engine is also recorded as a step of the run. The batch that
                 `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
 
         Raises:
@@ -156,7 +156,7 @@ class RunHooks:
             self._points.window.overhead_s += self._clock() - began
 
     def _energy_meter(self) -> Callable[[], float] | None:
-        """Joules since the last call; the run's own totals go on."""
+        """Joules since the last call; the run's own totals are not affected."""
         if self._run.totals.get("energy_j") is None:
             return None
         read_j = 0.0

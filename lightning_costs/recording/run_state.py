@@ -13,16 +13,19 @@ from typing import Any, Literal, final
 from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.provenance import Provenance
 from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
 from lightning_costs.recording.queue import queued_s
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
+from lightning_costs.records.monitor import UnloggedMonitor
 from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, Trigger
 from lightning_costs.records.versions import version_of
 from lightning_costs.run.attempts import BRANCHED, NO_FOLDER, OF_ATTEMPTS, at_begin, seconds_of
 from lightning_costs.run.kept import OF_KEPT, kept_of, productive
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
+from lightning_costs.storage.paths import shown, why_unwritable
 from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
@@ -106,10 +109,14 @@ class RunState:
         self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
+        self._opened = self._warned = False
+        #: Who the run is; None where another process writes.
+        self.provenance: Provenance | None = None
+        #: Notices a metric that is never logged.
+        self.unlogged = UnloggedMonitor(monitor)
         self._attempt = secrets.token_hex(4)
         self._unbegun: list[str] = []
         self._why_no_gap = ""
-        self._opened = False
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
@@ -214,6 +221,14 @@ class RunState:
         Where no checkpoint was resumed and the environment says which run this is, its folder is continued. All that
         it spent is then lost: this attempt begins from nothing.
         """
+        if self._writes and (why := why_unwritable(self._save_dir)) is not None:
+            self._warned = True
+            _log.warning(
+                "costs cannot be written to %s: %s. Training goes on; no run is left there unless that is mended. Give "
+                "another save_dir",
+                shown(self._save_dir),
+                why,
+            )
         if self._found is None:
             found = self._found = resolve_run(self.header["name"], self._save_dir, writes=self._writes)
             self._warn(found)
@@ -276,9 +291,15 @@ class RunState:
         header["run_id"] = found.run_id
         header["name"] = header["name"] or header["run_id"]
         header["setup"] = {**setup, **self.setup}
+        if self.provenance is not None:
+            header |= self.provenance.header()
         if self._writes:
             self._folder = RunFolderSink(
-                self._save_dir / found.run_id, lock=found.lock, metrics=self._metrics, rows=self._rows
+                self._save_dir / found.run_id,
+                lock=found.lock,
+                metrics=self._metrics,
+                rows=self._rows,
+                warned=self._warned,
             )
             self._sinks.add(self._folder, first=True)
         self._opened = True
@@ -353,10 +374,17 @@ class RunState:
             quality={name: float(value) for name, value in quality.items()},
         )
         self._came_to.update(point.step, point.quality, point.costs)
+        if trigger == "evaluate":
+            self.warn(self.unlogged.evaluated(point.quality))
         if self._opened:
             self._sinks.point(point, self.header)
             self._rows = self._folder.rows if self._folder is not None else self._rows + 1
         return point
+
+    def warn(self, text: str | None) -> None:
+        """Log a warning, on the rank that writes; None is none."""
+        if text is not None and self._writes:
+            _log.warning("%s", text)
 
     def state_dict(self, *, step: int) -> dict[str, Any]:
         """Plain containers for a checkpoint: identity, totals, attempts, and which points led here.
@@ -521,6 +549,8 @@ class RunState:
         if not self._opened:
             self._let_go()
             return None
+        if status == "finished":
+            self.warn(self.unlogged.run_ended())
         *earlier, last = self.header["attempts"]
         self.header["attempts"] = [*earlier, {**last, "ended": ended or utc_now(), "status": status}]
         if self._folder is not None:

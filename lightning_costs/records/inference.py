@@ -10,19 +10,10 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
-    """What forward passes cost. None is missing, and `missing` says why.
+    """What forward passes cost; None is missing, and `missing` says why.
 
-    Args:
-        batch_samples: Samples in the batch of throughput and energy.
-        latency_p50_s: Median time of a pass of one sample; `latency_p95_s` its 95th percentile.
-        samples_per_s: Throughput at the batch.
-        energy_j: Energy of one sample, at the batch.
-        peak_mem_bytes: Most memory that a pass needs at the batch.
-        passes: Forward passes that were run in all.
-        took_s: Time of all of it.
-        method: How all this was got; the same words wherever it was got alike.
-        detail: How many passes, in what time.
-        missing: Field to reason.
+    Latency is that of one sample; throughput, energy (of one sample) and memory are at a batch of `batch_samples`. The
+    words of `method` are the same wherever it was got alike; `detail` says how many passes, in what time.
     """
 
     batch_samples: int

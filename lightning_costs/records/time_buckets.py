@@ -61,12 +61,12 @@ class TimeBuckets:
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None
-        #: Called where an exception of ours is handled that would else reach somebody's function; without it, such
+        #: Called when an internal exception is handled that would otherwise reach a user's function; without it, such
         #: exceptions are raised.
         self.failed: Callable[[], None] | None = None
 
     def _fail(self) -> None:
-        """A clock failed while an exception is handled: measuring stops, and what is measured goes on."""
+        """A clock failed while an exception is handled: measuring stops, and the measured code continues."""
         if self.failed is None:
             raise
         self.failed()
@@ -118,10 +118,10 @@ class TimeBuckets:
         del self._stack[max(1, len(self._stack) - 1 if depth is None else depth) :]
 
     def try_enter(self, account: str) -> int | None:
-        """`enter` around a function of somebody else's: raises nothing; None where the clock failed."""
+        """`enter` around a user's function: raises nothing; None if the clock failed."""
         try:
             return self.enter(account)
-        except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+        except Exception:  # noqa: BLE001 - a clock of the package must not end the training
             self._fail()
             return None
 
@@ -154,7 +154,7 @@ class TimeBuckets:
                     spent["train"] += now - self.since_s
                     self.since_s = now
                     stack.append(account)
-            except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+            except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                 self._fail()
 
         def leave() -> None:
@@ -190,7 +190,7 @@ class TimeBuckets:
                 place = self._place(account) if self.asynchronous else account
                 stack.append(place)
                 unclaimed_s = spent[place] - claimed[place]
-            except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+            except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                 self._fail()
                 return function(*args, **kwargs)
             try:
@@ -247,5 +247,5 @@ class TimeBuckets:
         return self._spent["data_wait"]
 
     def hooks_s(self) -> float:
-        """Seconds of the part `hooks` so far, without those that go on: no clock read."""
+        """Seconds of the part `hooks` so far, without those that continue: no clock read."""
         return self._spent["hooks"]

@@ -1,4 +1,4 @@
-"""The open window: integers and one clock read a step, until somebody closes it into a sample."""
+"""The open window: integers and one clock read a step, until it is closed into a sample."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Window:
             self._signatures[0] = (self._signatures[0][0], 0)
 
     def start_clock(self) -> None:
-        """The next step begins now: training seconds before it are nobody's step."""
+        """The next step begins now: training seconds before it belong to no step."""
         self._train_s = self._accounts.train_s()
 
     def add_batch(
@@ -109,7 +109,7 @@ class Window:
             signature: Tells steps apart that take different times.
 
         Returns:
-            Whether the step that ended with this batch counts for the rates; None where none ended.
+            Whether the step that ended with this batch counts for the rates; None if none ended.
         """
         self._batches += 1
         self._samples = _sum(self._samples, samples)

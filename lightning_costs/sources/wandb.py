@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.columns import ReadOptions, known_columns
 from lightning_costs.sources.csv_logger import LoggedRun, run_of_log
@@ -131,6 +132,8 @@ def _run(
     stamped = any(STAMP in row for row in rows)
     header: dict[str, Any] = {"tags": list(tags), **({"group": group} if group else {})}
     header |= {key: ours[key] for key in ("targets", "tariff") if ours.get(key)}
+    header |= {key: ours[key] for key in ("script", "owner") if isinstance(ours.get(key), str)}
+    header |= {key: plain_hyperparameters(ours[key]) for key in ("hyperparameters", "git", "seeds") if ours.get(key)}
     if ours.get("run_id"):
         header["recorded_as"] = str(ours["run_id"])
     if reading.monitor is None and ours.get("monitor"):
@@ -153,7 +156,7 @@ def _run(
 
 
 def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
-    """A run that nobody measured says so of each headline cost, for those that it is compared with."""
+    """Mark each headline cost of an unmeasured run as missing, for comparisons with measured ones."""
     why = "logged to W&B without lightning-costs: nobody measured it"
     known = {**run.header["statics"], **run.final}
     lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}

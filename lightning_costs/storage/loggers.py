@@ -16,9 +16,11 @@ from lightning_costs.run.timeline_svg import timeline_svg
 PREFIX = "cost/"
 #: Which costs leave the run folder while training: for loggers, W&B, `trainer.callback_metrics` and the progress bar.
 Log = Literal["complete", "headline", "none"]
+#: Who the run is: parts of the header that go into the config of W&B runs, and into tags of MLflow runs.
+_PROVENANCE = ("hyperparameters", "git", "script", "seeds", "owner")
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
-#: What summaries hold beside costs: what the run came to (`run.outcome`), and where it is drawn.
+#: Keys of summaries beside costs: the outcome of the run (`run.outcome`), and the address of its view.
 _OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
 _NOT_PREPARED = "W&B run could not be prepared for costs"
 _NOT_WRITTEN = "final costs could not be written to W&B"
@@ -38,6 +40,7 @@ class LoggerSink:
         final: Returns what the run came to, for summaries.
         headline_only: Whether rows hold the headline columns alone.
         step_metric: The column that W&B draws costs against at first; its own step if None.
+        hyperparameters: Those that loggers get; a framework sends its own.
     """
 
     def __init__(
@@ -48,7 +51,10 @@ class LoggerSink:
         *,
         headline_only: bool = False,
         step_metric: str | None = "trainer/global_step",
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
+        self._hyperparameters = dict(hyperparameters or {})
+        self._header: Mapping[str, Any] = {}
         self._loggers, self._declarations, self._final = loggers, declarations, final
         self._step_metric = step_metric
         self._columns = columns(declarations, headline_only=headline_only)
@@ -56,12 +62,16 @@ class LoggerSink:
         self._pipeline: Mapping[str, Any] | None = None
 
     def open(self, header: Mapping[str, Any]) -> None:
-        """Tell W&B runs about the cost columns."""
-        init_wandb_runs(self._loggers(), self._declarations, header, self._step_metric)
+        """Tell W&B runs about the cost columns, and W&B and MLflow who the run is."""
+        self._header = header
+        about = {**header, "hyperparameters": self._hyperparameters}
+        init_wandb_runs(self._loggers(), self._declarations, about, self._step_metric)
+        tag_mlflow_runs(self._loggers(), about)
 
     def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
         """Keep its costs for the row of its step."""
         self._point, self._pipeline = point, header.get("pipeline")
+        self._header = header
 
     def row(self, step: int) -> Mapping[str, float]:
         """Costs that join the row of a step; none if no point was made at it."""
@@ -70,6 +80,10 @@ class LoggerSink:
 
     def close(self, status: str) -> None:
         """Write the summaries of W&B runs. If somebody waits for an error, they need not wait for a picture too."""
+        if self._header:
+            about = {**self._header, "hyperparameters": self._hyperparameters}
+            configure_wandb_runs(self._loggers(), about)
+            tag_mlflow_runs(self._loggers(), about)
         pipeline = self._pipeline if status == "finished" else None
         write_wandb_summaries(self._loggers(), self._final(), pipeline)
 
@@ -138,7 +152,7 @@ def logger_row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[st
 
 
 def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], failed: str) -> None:
-    """Tell each W&B run among Lightning's loggers, with the prefix that its logger puts before names."""
+    """Call a function with each W&B run among Lightning's loggers, and the prefix of its names."""
     for logger in loggers:
         if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
             _carefully(partial(_tell_wandb_run, logger, tell), failed)
@@ -163,7 +177,7 @@ def init_wandb_runs(
     header: Mapping[str, Any],
     step_metric: str | None = "trainer/global_step",
 ) -> None:
-    """Tell the W&B runs of Lightning's loggers about the cost columns: see `begin_run`."""
+    """Define the cost columns in the W&B runs of Lightning's loggers: see `begin_run`."""
 
     def tell(run: Any, prefix: str) -> None:
         begin_run(run, declarations, header, prefix=prefix, step_metric=step_metric)
@@ -179,7 +193,7 @@ def begin_run(
     prefix: str = PREFIX,
     step_metric: str | None = None,
 ) -> None:
-    """Tell a W&B run about the cost columns, hidden but for the headline, and what was measured on into its config.
+    """Define the cost columns of a W&B run, hidden except for the headline, and write the setup into its config.
 
     No `summary=` is given: W&B would keep a dict of the number instead of its last value.
 
@@ -188,17 +202,14 @@ def begin_run(
         declarations: Declarations by column name.
         header: The run's header; setup, tariff, metric and targets are taken from it.
         prefix: What stands before the names of columns.
-        step_metric: The column that they are drawn against at first; W&B's own step where there is none.
+        step_metric: The column that they are drawn against at first; W&B's own step if there is none.
     """
     if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
         _log.warning(
             "the W&B run is resumed, but its costs begin at 0: no checkpoint of a measured training was resumed, and "
             "LIGHTNING_COSTS_RUN_ID names no run folder to go on with"
         )
-    about = {name: header[name] for name in _CONFIG if name in header}
-    if before := prefix.removesuffix(PREFIX):
-        about["prefix"] = before
-    run.config.update({"cost": about}, allow_val_change=True)
+    _configure(run, header, prefix)
     options = {"step_metric": step_metric, "step_sync": False} if step_metric else {}
     run.define_metric(f"{prefix}*", hidden=True, **options)
     for name, declared in declarations.items():
@@ -206,8 +217,48 @@ def begin_run(
             run.define_metric(f"{prefix}{name}", hidden=False, **options)
 
 
+def _configure(run: Any, header: Mapping[str, Any], prefix: str) -> None:
+    about = {name: header[name] for name in _CONFIG if name in header}
+    about |= {name: header[name] for name in _PROVENANCE if header.get(name)}
+    if before := prefix.removesuffix(PREFIX):
+        about["prefix"] = before
+    run.config.update({"cost": about}, allow_val_change=True)
+
+
+def configure_wandb_runs(loggers: Iterable[Any], header: Mapping[str, Any]) -> None:
+    """Write what is known of a run by now into the config of W&B runs: git may have answered since it began."""
+
+    def tell(run: Any, prefix: str) -> None:
+        _configure(run, header, prefix)
+
+    _each_wandb_run(loggers, tell, "W&B run's config could not be renewed")
+
+
+def tag_mlflow_runs(loggers: Iterable[Any], header: Mapping[str, Any]) -> None:
+    """Write who a run is into the tags of MLflow runs: tags can be renewed, parameters cannot.
+
+    Other loggers keep what the script gave them: a second call of their `log_hyperparams` would change its rows.
+
+    Args:
+        loggers: Lightning's.
+        header: The run's, without the hyperparameters that Lightning sends for itself.
+    """
+    tags = {f"{PREFIX}run_id": header.get("run_id")}
+    for part in _PROVENANCE:
+        value = header.get(part)
+        inner = value.items() if isinstance(value, Mapping) else [("", value)] if value else []
+        tags |= {f"{PREFIX}{part}.{name}".removesuffix("."): item for name, item in inner}
+    for logger in loggers:
+        if any(kind.__name__ == "MLFlowLogger" for kind in type(logger).__mro__):
+            try:
+                for name, item in tags.items():
+                    logger.experiment.set_tag(logger.run_id, name, item)
+            except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+                _log.warning("MLflow run could not be tagged: %r", error)
+
+
 def is_summary_key(name: str) -> bool:
-    """Whether a name in a W&B summary is no cost column but what the run came to.
+    """Whether a name in a W&B summary belongs to the outcome of the run, and not to a cost column.
 
     Example:
         >>> [is_summary_key(name) for name in ("to_target_energy_j", "target_2_reached", "energy_j")]
@@ -219,7 +270,7 @@ def is_summary_key(name: str) -> bool:
 def write_wandb_summaries(
     loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None
 ) -> None:
-    """Write final costs, statics and what the run came to into the summaries of W&B runs, flat.
+    """Write final costs, statics and the outcome of the run into the summaries of W&B runs, flat.
 
     One step of a pipeline is an image.
     """

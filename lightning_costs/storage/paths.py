@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,11 +52,32 @@ def run_root(save_dir: str | Path) -> Path:
     return Path(text)
 
 
+def why_unwritable(folder: Path) -> str | None:
+    """Why nothing can be made in a folder that may not be there yet, as far as that can be told without making it."""
+    place = folder
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            return f"{shown(place)} is a file"
+        if not os.access(place, os.W_OK | os.X_OK):
+            return f"{shown(place)} may not be written to"
+    except OSError as error:
+        return f"{shown(place)}: {error.strerror}"
+    return None
+
+
 def shown(path: Path) -> str:
-    """A path as people are told it: from the directory that this process is in, where it is below that."""
+    """A path for people: relative to the working directory, if it is below that."""
     with suppress(OSError, ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
+
+
+def show_command(run: Path) -> str:
+    """The command that shows a run, as a shell reads it."""
+    path = shown(run)
+    return printable(f"lightning-costs show {'-- ' if path.startswith('-') else ''}{shlex.quote(path)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +192,7 @@ class SourcePath:
     def as_folder(self) -> Iterator[Path]:
         """A run folder on this machine: itself, or a copy of the files that a run is read from.
 
-        Whether the writer of a remote folder lives cannot be told: there is no lock in a copy.
+        Whether the writer of a remote folder lives cannot be determined: there is no lock in a copy.
         """
         if not self.remote:
             yield Path(self.path)
@@ -178,7 +200,7 @@ class SourcePath:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / self.name
             folder.mkdir()
-            # The table last, so that it is no older than the journal, unless the run goes on.
+            # The table last, so that it is no older than the journal, unless the run continues.
             for name in (HEADER, JOURNAL, PARQUET):
                 if (file := self.joinpath(name)).is_file():
                     most = MOST_HEADER_BYTES if name == HEADER else MOST_POINTS_BYTES
@@ -190,5 +212,5 @@ class SourcePath:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that lets nobody look at what it lists
+    except OSError:  # in a folder without permission to read its entries
         return False

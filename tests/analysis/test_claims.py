@@ -268,7 +268,10 @@ def test_carbon_under_a_new_tariff_is_not_made_from_energy_below_zero():
 
 
 def test_a_mode_against_what_runs_declare_is_told_first():
-    cmp = compare([make_run("a"), make_run("b"), make_run("c", monitor=None, mode=None, metric="val/acc")], mode="min")
+    runs = [make_run("a"), make_run("b"), make_run("c", monitor=None, mode=None, metric="val/acc")]
+    with pytest.raises(ValueError, match=r"the runs declare mode 'max' for 'val/acc', got 'min': leave mode out, or"):
+        compare(runs, mode="min")
+    cmp = compare(runs, monitor="val/acc", mode="min")
     assert cmp.cautions[0]["kind"] == "mode_contradicts_runs"
     assert cmp.cautions[0]["runs"] == ["a", "b"]
     assert "'a' and 'b' declare max for 'val/acc'" in cmp.cautions[0]["text"]

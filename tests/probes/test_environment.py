@@ -59,3 +59,21 @@ def test_a_compiled_module_says_so_wherever_the_compiled_part_is():
     assert collect_environment(ProbeContext(module=torch.compile(net, backend="eager")))["compiled"] is True
     net[1].compile(backend="eager")
     assert collect_environment(ProbeContext(module=net))["compiled"] is True
+
+
+def test_a_one_cycle_schedule_says_its_peak_and_its_name_in_place_of_the_first_steps_rate():
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=10)
+    (described,) = describe_optimizers([optimizer])
+    assert (described["max_lr"], described["schedule"]) == (0.05, "OneCycleLR")
+    assert "lr" not in described
+
+
+def test_a_schedule_that_scales_the_rate_leaves_the_one_that_was_set():
+    net = nn.Linear(3, 2)
+    for schedule, options in (("CosineAnnealingLR", {"T_max": 3}), ("LinearLR", {}), ("CyclicLR", None)):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        given = {"base_lr": 0.1, "max_lr": 0.4} if options is None else options
+        getattr(torch.optim.lr_scheduler, schedule)(optimizer, **given)
+        assert describe_optimizers([optimizer])[0]["lr"] == 0.1

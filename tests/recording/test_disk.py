@@ -174,7 +174,7 @@ def test_a_file_in_the_way_of_the_folder_is_said_once_and_training_goes_on(make,
         recorder.log_metrics({"acc": 0.5})
     assert recorder.final["x_calls"] == 3.0
     assert len(said()) == 1
-    assert said()[0].startswith(f"costs are no longer written to {tmp_path / 'costs'}")
+    assert said()[0].startswith(f"costs cannot be written to {tmp_path / 'costs'}: {tmp_path / 'costs'} is a file.")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -183,3 +183,9 @@ def test_parts_that_are_nothing_are_said_in_a_line():
     text = page(compare(runs))
     assert "Nothing in any run." in text
     assert 'data-theme="lost"' not in text
+
+
+def test_a_single_run_has_its_costs_on_the_page_although_there_is_nobody_to_compare_it_with():
+    text = page(compare([make_run()]))
+    assert 'data-plot="quality" data-chart="energy_j"' in text
+    assert 'class="picture"' not in text

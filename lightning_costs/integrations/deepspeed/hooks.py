@@ -141,7 +141,7 @@ class DeepSpeedHooks:
 def batch_from_args(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What a forward pass was given, in the form in which people hand batches over.
 
-    Example:
+    Examples:
         >>> (batch_from_args((), {"input_ids": 1, "labels": 2}), batch_from_args((3,), {}), batch_from_args((3,
         ...  4), {"mask": 5}))
         ({'input_ids': 1, 'labels': 2}, 3, (3, 4, 5))

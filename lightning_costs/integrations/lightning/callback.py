@@ -1,9 +1,9 @@
-"""CostMonitor: a Lightning callback that tells a Recorder what happens. It computes nothing itself."""
+"""CostMonitor: a Lightning callback that passes the Trainer's events to a Recorder. It computes nothing itself."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
 from types import MethodType
@@ -12,7 +12,9 @@ from typing import Any, Literal, final
 from lightning_costs.indicators.base import Indicator
 from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
+from lightning_costs.integrations.lightning.final_table import AfterProgressBar
 from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP
+from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
 from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.patching.fail_safe import never_harmful
@@ -23,6 +25,7 @@ from lightning_costs.probes.context import Count
 from lightning_costs.ranks.topology import trainer_topology
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import Status, status_from_exception
+from lightning_costs.records.monitor import targets_of, validate_targets
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.loggers import Log
@@ -57,35 +60,40 @@ class CostMonitor(Callback):
     """Measures what a training costs and writes it next to its quality. Add it to a Trainer's callbacks.
 
     Args:
-        monitor: Name of the quality metric that comparisons use; by default that of the trainer's
+        monitor: Name of the quality metric, for comparisons; by default that of the trainer's
             ModelCheckpoint or EarlyStopping.
         mode: Whether more of it is better ('max') or less ('min').
-        targets: Quality targets declared before the run.
-        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
-        name: What people call the run.
-        batch_size_fn: Samples in a batch, where its tensors do not tell.
-        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        targets: Quality targets declared before the run, one or several.
+        save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.
+        name: Name of the run, for people.
+        batch_size_fn: Number of samples in a batch, if its tensors do not show it.
+        length_fn: Number of tokens in a batch. Compute it from shapes, so that it does not wait for the device.
         indicators: Costs to measure: `[*default_indicators(), Mine()]`.
-        tariff: Prices and place; else from LIGHTNING_COSTS_* variables or the user's file.
-        log: Whether loggers get the complete cost curves or the headline ones only. The headline ones are in
-            `trainer.callback_metrics` and some in the progress bar, too. 'none': all three stay the script's own.
-        log_every_n_steps: Optimizer steps between two points; the trainer's by default.
-        count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
-            they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
-            all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
-        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
-            twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
-        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`), on rank 0.
+        tariff: Prices and place, as a Tariff, a mapping of its fields or the path of a TOML file; else from
+            LIGHTNING_COSTS_* variables or the user's file.
+        log: Costs for the loggers: 'complete', 'headline', or 'none'. Headline costs are also in
+            `trainer.callback_metrics`, and some in the progress bar. With 'none', all three stay unchanged.
+        log_every_n_steps: Optimizer steps between two points, 0 for points at evaluations and the end only; the
+            trainer's by default.
+        count: How operators are counted, for FLOPs and columns derived from them. "auto": in a few steps, without
+            changing their results. "eager": compiled code runs eagerly in those, which changes last digits. "off":
+            not at all. The default is LIGHTNING_COSTS_COUNT (0 is "off"), otherwise "auto".
+        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for at most
+            a twentieth of the training's time and 5 s. True: for up to 5 s. False: never.
+        sinks: Further receivers of the header and the points, on rank 0 (`lightning_costs.Sink`).
+        hyperparameters: Settings that tell the run from others, besides those that the module and the data module save
+            by `save_hyperparameters`. Secrets are left out.
+        owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
 
     Raises:
-        ValueError: For a monitor without mode, an unknown `log`, `count` or `infer`, what is no sink, or a `save_dir`
-            that is no folder of this machine.
+        ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
+            `count` or `infer`, what is no sink, or a `save_dir` that is no folder of this machine.
 
-    Example:
-        ::
-
-            trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
-            trainer.fit(model, data)
+    Examples:
+        ```python
+        trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
+        trainer.fit(model, data)
+        ```
     """
 
     #: Made by `lightning-costs run`, not by the script: it yields to a monitor that the script has.
@@ -96,18 +104,20 @@ class CostMonitor(Callback):
         *,
         monitor: str | None = None,
         mode: Literal["max", "min"] | None = None,
-        targets: Sequence[float] = (),
+        targets: float | Sequence[float] = (),
         save_dir: str | Path = "costs",
         name: str | None = None,
         batch_size_fn: Callable[[Any], int] | None = None,
         length_fn: Callable[[Any], int] | None = None,
         indicators: Sequence[Indicator] | None = None,
-        tariff: Tariff | None = None,
+        tariff: Tariff | Mapping[str, Any] | str | Path | None = None,
         log: Log = "complete",
         log_every_n_steps: int | None = None,
         count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
         sinks: Sequence[Sink] = (),
+        hyperparameters: Mapping[str, Any] | None = None,
+        owner: str | None = None,
     ) -> None:
         super().__init__()
         self._options = MonitorOptions(
@@ -125,10 +135,14 @@ class CostMonitor(Callback):
             count=count,
             infer=infer,
             sinks=sinks,
+            hyperparameters=hyperparameters,
+            owner=owner,
         )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
         self._session: TrainingSession | None = None
+        self._printed: AfterProgressBar | None = None
+        self._said_one = False
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
@@ -143,7 +157,7 @@ class CostMonitor(Callback):
         state = {name: value for name, value in vars(self).items() if not isinstance(value, Shadow)}
         for hook in HOOKS_OF_A_STEP:
             state.pop(hook, None)
-        return {**state, "_session": None, "_accounts": None}
+        return {**state, "_session": None, "_accounts": None, "_printed": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
@@ -160,7 +174,7 @@ class CostMonitor(Callback):
                     callback.let_down()
 
     def _is_free(self, trainer: Any) -> bool:
-        """Whether this monitor is the one that measures the fit that begins; if another is, that is said once."""
+        """Whether this monitor measures the fit that begins; if another one does, log that once."""
         session = self._session
         if session is not None and session.of(trainer):
             return False
@@ -175,8 +189,16 @@ class CostMonitor(Callback):
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
         first = next((monitor for monitor in monitors if not monitor.is_fallback), monitors[0] if monitors else self)
         if first is not self and not self.is_fallback:
-            _log.warning("one CostMonitor measures a fit, the first of the Trainer's callbacks; the others do nothing")
+            self._say_one_measures()
         return first is self
+
+    def _say_one_measures(self) -> None:
+        if not self._said_one:
+            self._said_one = True
+            _log.warning(
+                "one CostMonitor measures a fit, the first of the Trainer's callbacks; another, or the same one again, "
+                "does nothing. Leave it out"
+            )
 
     def _session_of(self, trainer: Any) -> TrainingSession | None:
         """The fit in progress, if it is this Trainer's."""
@@ -188,8 +210,17 @@ class CostMonitor(Callback):
         if trainer.callbacks.count(self) > 1:  # each hook would come twice
             first = trainer.callbacks.index(self)
             trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if c is not self or n == first]
+            self._say_one_measures()
         self._accounts = self._accounts_of_this_run()
         monitor, mode = _goal(trainer)
+        options = self._options
+        if not self.is_fallback:
+            validate_targets(options.monitor or monitor, targets_of(options.targets))
+        if not trainer.log_every_n_steps and options.log_every_n_steps is None:
+            _log.warning(
+                "the Trainer has log_every_n_steps=0: costs have points at evaluations and the end only. "
+                "CostMonitor(log_every_n_steps=50) makes more"
+            )
         cuda = trainer.strategy.root_device.type == "cuda"
         place, everyone = trainer_topology(trainer)
         recorder = self._options.recorder(
@@ -205,8 +236,10 @@ class CostMonitor(Callback):
             place=place,
             places=everyone,
             accounts=self._accounts,
+            hyperparameters=saved_hyperparameters(trainer, pl_module),
         )
-        self._session = TrainingSession(trainer, self, recorder, log=self._options.log)
+        given = options.hyperparameters or {}
+        self._session = TrainingSession(trainer, self, recorder, log=options.log, hyperparameters=given)
         self._session.start()
         for callback in trainer.callbacks:
             if isinstance(callback, CostBudget):
@@ -268,12 +301,15 @@ class CostMonitor(Callback):
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
         if (session := self._session_of(trainer)) is not None:
             self._close(session, status_from_exception(type(exception)))
+        elif self._printed is not None:  # another callback's teardown raised before the bar's
+            self._printed.now()
 
     def _close(self, session: TrainingSession, status: Status) -> None:
         self._session = None
         session.take_off()
         trained = session.recorder.run_id != ""
         self.run = session.close(status)
+        self._printed = session.printed
         if trained:
             self._accounts = None
             self._ended = session.ended

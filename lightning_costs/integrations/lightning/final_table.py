@@ -1,17 +1,71 @@
-"""What a fit cost, printed at its end."""
+"""The summary that stands in the terminal when a fit is over, below whatever drew there until then."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from io import StringIO
+from typing import Any, final
 
+from lightning_costs.patching.patches import Patches
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.limits import describe_budget
-from lightning_costs.records.printable import printable, printable_data
+from lightning_costs.records.printable import printable_data
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_lost_work, summary_rows
-from lightning_costs.storage.paths import shown
+from lightning_costs.storage.paths import show_command
+
+_log = logging.getLogger("lightning_costs")
+
+
+@final
+class AfterProgressBar:
+    """Does something once the progress bar has drawn for the last time.
+
+    Rich's bar draws until its own `teardown`, which comes after those of the callbacks before it: what is printed in
+    between is overwritten. So a bar that comes later has its `teardown` shadowed, once.
+
+    Args:
+        trainer: The Trainer.
+        owner: The callback in whose `teardown` this is made.
+        do: What to do; it must not raise.
+    """
+
+    def __init__(self, trainer: Any, owner: object, do: Callable[[], None]) -> None:
+        self._do: Callable[[], None] | None = do
+        self._shadows = Patches()
+        callbacks = list(trainer.callbacks)
+        bar = next((each for each in callbacks if each is getattr(trainer, "progress_bar_callback", None)), None)
+        if bar is not None and owner in callbacks and callbacks.index(bar) > callbacks.index(owner):
+            self._shadows.wrap(bar, "teardown", self._then)
+        if not self._shadows:
+            self.now()
+
+    def _then(self, teardown: Callable[..., Any]) -> Callable[..., Any]:
+        def torn_down(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return teardown(*args, **kwargs)
+            finally:
+                self.now()
+
+        return torn_down
+
+    def now(self) -> None:
+        """Do it, if it was not done yet, and leave the bar as it was."""
+        do, self._do = self._do, None
+        self._shadows.restore()
+        if do is not None:
+            do()
+
+
+def try_print_summary(recorder: Recorder, run: RunRecord | None) -> None:
+    """Print the summary; what a terminal refuses goes to the log."""
+    try:
+        print_summary(recorder, run)
+    except Exception as error:  # noqa: BLE001 - a closed terminal, or one with ASCII only
+        _log.warning("the summary of costs could not be printed: %r", error)
 
 
 def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
@@ -25,14 +79,23 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     for line in rows:
         if line.text != MISSING:
             table.add_row(line.label, line.text)
-    console = Console(stderr=True, markup=False, emoji=False)  # a run's name is no markup
+    # A live display that still draws takes what is written to sys.stderr, and puts it above itself.
+    live = hasattr(sys.stderr, "rich_proxied_file")
+    out = StringIO() if live else None
+    console = Console(file=out, stderr=True, markup=False, emoji=False)  # a run's name is no markup
     console.print(table)
+    command = None
+    if run is not None and recorder.path is not None:
+        command = show_command(recorder.path)
     if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
     for told in describe_budget(header, recorder.final):
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
-        console.print(f"missing: {', '.join(lacking)}; the command below says why", highlight=False, soft_wrap=True)
-    if run is not None and recorder.path is not None:
-        path = printable(shown(recorder.path))
-        console.print(f"next: lightning-costs show {path}", highlight=False, soft_wrap=True)
+        why = "; the command below says why" if command is not None else ""
+        console.print(f"missing: {', '.join(lacking)}{why}", highlight=False, soft_wrap=True)
+    if command is not None:
+        console.print(f"next: {command}", highlight=False, soft_wrap=True)
+    if out is not None:
+        sys.stderr.write(out.getvalue())
+        sys.stderr.flush()

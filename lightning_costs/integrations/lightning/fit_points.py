@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy
 import torch
 
+from lightning_costs.integrations.lightning.progress_text import progress_text
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session, SessionPart
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.forecast import Forecast
-from lightning_costs.records.formatting import format_amount
-from lightning_costs.records.limits import budget_fraction_used
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.storage.loggers import Log, LoggerSink, columns, logger_row
-
-#: What the progress bar shows, so far and at the end of training.
-_BAR = ("total_s", "energy_j", "cloud_usd")
 
 
 @final
@@ -33,6 +30,7 @@ class FitPoints(SessionPart):
         view: What it says.
         open_next_row: Called if the next train row is one that costs belong into.
         log: Which costs loggers get.
+        hyperparameters: Those that loggers get.
     """
 
     def __init__(
@@ -43,6 +41,7 @@ class FitPoints(SessionPart):
         view: TrainerView,
         open_next_row: Callable[[], None],
         log: Log,
+        hyperparameters: Mapping[str, Any],
     ) -> None:
         super().__init__(session)
         self.recorder, self._trainer, self._view = recorder, trainer, view
@@ -55,6 +54,7 @@ class FitPoints(SessionPart):
                 self._points.declarations,
                 lambda: {**recorder.final, **recorder.hooks.run.outcome},
                 headline_only=log == "headline",
+                hyperparameters=hyperparameters,
             )
             recorder.hooks.run.add_sink(self._loggers)
         self._headline = columns(self._points.declarations, headline_only=True)
@@ -76,7 +76,11 @@ class FitPoints(SessionPart):
     def on_epoch_logged(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """A metric of the training itself is the quality: its epochs' ends are points too."""
         monitor = self.recorder.header["monitor"]
-        if monitor is not None and monitor in (logged := metrics()):
+        if monitor is None:
+            return
+        logged = metrics()
+        self._points.epoch_logged(logged)
+        if monitor in logged:
             self._stamp()
             self._on_point(self._points.emit("epoch", logged))
 
@@ -89,16 +93,9 @@ class FitPoints(SessionPart):
         return self._bar or ""
 
     def _in_words(self) -> str:
-        """Cost so far, and at the end of training with its interval; what of a budget is used."""
-        declared = self._points.declarations
-        units = {name: declared[name].unit for name in _BAR if name in declared}
-        amounts = [(self._costs.get(name), unit) for name, unit in units.items()]
-        said = " · ".join(format_amount(amount, unit) for amount, unit in amounts if amount is not None)
-        ahead = self.ahead()
-        ends = [ahead[name].words(unit) for name, unit in units.items() if name in ahead]
-        used = budget_fraction_used(self.recorder.header, self._costs)
-        of_budget = f" ({format_amount(used, 'fraction')} of the budget)" if used is not None else ""
-        return f"{said}{of_budget} → {' · '.join(ends)}" if ends else f"{said}{of_budget}"
+        limits = (self.recorder.header.get("budget") or {}).get("limits", {})
+        width = shutil.get_terminal_size().columns
+        return progress_text(self._costs, self.ahead(), self._points.declarations, limits=limits, width=width)
 
     # A budget asks ------------------------------------------------------------------------------------------
 
@@ -136,6 +133,6 @@ class FitPoints(SessionPart):
             return
         if headline:
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
-            # fresh ones, as somebody may keep the last.
+            # new ones, because a callback may keep the last.
             values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self._view.publish(dict(zip(headline, values, strict=True)))

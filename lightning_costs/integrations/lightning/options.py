@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, final
 
 from lightning_costs.pricing.tariff import Tariff
-from lightning_costs.records.limits import validate_limits
+from lightning_costs.records.limits import validate_interval, validate_limits
 from lightning_costs.records.monitor import validate_monitor
 from lightning_costs.storage.loggers import Log, check_log
 from lightning_costs.storage.paths import run_root
@@ -77,9 +77,7 @@ class RunOptions:
             if not isinstance(target, int | float) or not math.isfinite(target):
                 raise ValueError(f"targets must be finite numbers, got {target!r}")
         check_log(self.log)
-        every = self.log_every_n_steps
-        if every is not None and (type(every) is not int or every < 0):
-            raise ValueError(f"log_every_n_steps must be a whole number of at least 0, got {every!r}")
+        validate_interval(self.log_every_n_steps)
         if self.count not in (None, "auto", "eager", "off"):
             raise ValueError(f"count must be 'auto', 'eager' or 'off', got {self.count!r}")
         if self.infer not in ("auto", True, False):

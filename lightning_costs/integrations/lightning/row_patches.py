@@ -124,6 +124,7 @@ class RowPatches:
         def get_metrics(*args: Any, **kwargs: Any) -> Any:
             items = original(*args, **kwargs)
             text = self._listener.bar() if self._view.in_training else ""
-            return {**items, "cost": text} if text else items
+            # First, since a narrow bar cuts off what comes last.
+            return {"cost": text, **items} if text else items
 
         return get_metrics

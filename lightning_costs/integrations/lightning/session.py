@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, final
 
-from lightning_costs.integrations.lightning.final_table import print_summary
+from lightning_costs.integrations.lightning.final_table import AfterProgressBar, try_print_summary
 from lightning_costs.integrations.lightning.fit_points import FitPoints
 from lightning_costs.integrations.lightning.fit_steps import FitSteps
 from lightning_costs.integrations.lightning.hooks import TrainerHooks
@@ -17,8 +17,6 @@ from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import Status
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.loggers import Log
-
-_log = logging.getLogger("lightning_costs")
 
 #: One key in a checkpoint, with plain containers: `state_dict` would collide with a second monitor's.
 CHECKPOINT_KEY = "lightning_costs"
@@ -33,18 +31,24 @@ class TrainingSession(Session):
         owner: The monitor, one of its callbacks.
         recorder: The run's.
         log: Which costs loggers get.
+        hyperparameters: Those that loggers get: Lightning sends them what modules saved.
     """
 
     recorder: Recorder
 
-    def __init__(self, trainer: Any, owner: object, recorder: Recorder, *, log: Log) -> None:
+    def __init__(
+        self, trainer: Any, owner: object, recorder: Recorder, *, log: Log, hyperparameters: Mapping[str, Any]
+    ) -> None:
         super().__init__(recorder)
         self._run = recorder.hooks.run
         self.trainer, self.view = trainer, TrainerView(trainer)
-        self.points = FitPoints(self, recorder, trainer, self.view, self._open_next_row, log)
+        self.points = FitPoints(self, recorder, trainer, self.view, self._open_next_row, log, hyperparameters)
         self.steps = FitSteps(self, trainer, self.view, self.points)
         self.repeats = recorder.hooks.steps.repeats
         self._trainer_hooks = TrainerHooks(trainer, owner, self, recorder.hooks.steps)
+        self._owner = owner
+        #: The summary, which may have to wait for the progress bar.
+        self.printed: AfterProgressBar | None = None
         #: The recorder's state at the end.
         self.ended: dict[str, Any] | None = None
         recorder.hooks.steps.accounts.failed = self.disable
@@ -114,7 +118,5 @@ class TrainingSession(Session):
         if status == "interrupted":
             self.say_next()
         elif status == "finished":  # whoever waits for an error must not wait for a table
-            try:
-                print_summary(self.recorder, run)
-            except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
-                _log.warning("the summary of costs could not be printed: %r", error)
+            printing = partial(try_print_summary, self.recorder, run)
+            self.printed = AfterProgressBar(self.trainer, self._owner, printing)

@@ -129,10 +129,8 @@ class EnergyMeters:
     meters are read at rare changes of accounts, nearly all readings span one account, and what frequent ones (logging,
     other callbacks' hooks) get is their share of time.
 
-    Args:
-        meters: By component, those that this rank reads; or why one cannot be read.
-        accounts: Where time goes; without them there is no energy by account.
-        share: Of the job in its node's CPU time, on the rank that reads the node.
+    Meters are by component, those that this rank reads, or why one cannot be read. Without `accounts` of time there is
+    no energy by account. `share` is the job's in its node's CPU time, on the rank that reads the node.
     """
 
     def __init__(

@@ -37,14 +37,10 @@ PLACE: dict[Quantity, int] = {quantity: place for place, quantity in enumerate(g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOpCounts:
-    """Operators of one batch's work.
+    """Operators of one batch's work, forward, backward and update, and of the first forward pass of it.
 
-    Args:
-        step: All of it: forward, backward, update.
-        forward: The first forward pass of it.
-        flop_by_dtype: Floating-point operations by the number format that the operators were given.
-        uncounted: Calls of operators that no formula covers, by operator.
-        samples: Samples in the batch; None where it does not tell.
+    `uncounted` are calls of operators that no formula covers, by operator; `flop_by_dtype` goes by the number format
+    that operators were given.
     """
 
     step: OpCounts

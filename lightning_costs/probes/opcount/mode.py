@@ -40,13 +40,8 @@ _FUSED = ("triton_poi_", "triton_red_", "triton_per_", "triton_for_")
 class OpCounts:
     """Counts of one step, or of a part of it.
 
-    Args:
-        flop: Executed floating-point operations.
-        recomputed_flop: Those among them that ran a forward product a second time.
-        mac: Multiply-accumulates.
-        access_bytes: Bytes read and written.
-        calls: Operators that touched memory (views and allocations launch nothing).
-        elements: Output elements of products with a weight.
+    `recomputed_flop` are those of `flop` that ran a forward product a second time, `calls` operators that touched
+    memory (views and allocations launch nothing), `elements` outputs of products with a weight.
     """
 
     flop: int = 0

@@ -38,14 +38,9 @@ _Sums = tuple[NDArray[numpy.float64], float, float]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A total or a mean over all batches.
+    """A total or a mean over all batches, with half of its 95 % interval.
 
-    Args:
-        amount: The estimate; an int for integer counts that are exact.
-        half_width: Half the length of its 95 % interval.
-        counted: Batches that were counted.
-        batches: Batches there were.
-        exact: Whether every stratum was counted, and all counts of each agree.
+    It is exact if every stratum was counted and all counts of each agree; integer counts then give an int.
     """
 
     amount: float
@@ -149,12 +144,9 @@ class Stratum(Generic[T]):
 
 
 def shares(batches: int, positions: Sequence[int], drawn: Sequence[bool]) -> NDArray[numpy.float64]:
-    """How many of so many batches each counted one stands for.
+    """How many of so many batches each counted one stands for: those not drawn for themselves, if any was drawn.
 
-    Args:
-        batches: How many there were.
-        positions: [counts]: which of them were counted, from 1, ascending.
-        drawn: [counts]: whether it was drawn at random; the others stand for themselves, if any was.
+    `positions` are [counts]: which were counted, from 1, ascending; `drawn` are [counts]: whether it was at random.
 
     Example:
         >>> shares(100, [1, 30, 60], [False, True, True]).tolist()

@@ -18,15 +18,7 @@ CONVENTION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineShape:
-    """What runs as a pipeline.
-
-    Args:
-        engine: Whose it is: 'torch.distributed.pipelining' or 'DeepSpeed'.
-        schedule: Class name of the schedule.
-        stages: Ranks that a micro-batch passes (p).
-        microbatches: Of a step (m).
-        chunks: Parts of the model that each of these ranks holds (v).
-    """
+    """What runs as a pipeline: stages (p), micro-batches of a step (m), chunks of the model on each rank (v)."""
 
     engine: str
     schedule: str
@@ -36,7 +28,7 @@ class PipelineShape:
 
 
 class _Form(NamedTuple):
-    """A closed form: its words, source and assumptions; where it holds; its value by p, m, v."""
+    """A closed form: its words, source and assumptions; when it holds; its value by p, m, v."""
 
     words: str
     source: str
@@ -122,7 +114,7 @@ def ideal_bubble_formula(shape: PipelineShape) -> tuple[str, str]:
 
 
 def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
-    """A sentence on a run's bubble; none where nothing is a pipeline.
+    """A sentence on a run's bubble; none if nothing is a pipeline.
 
     Example:
         >>> run = {"schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 1, "theory": "(p-1)/(m+p-1)"}

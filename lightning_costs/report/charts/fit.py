@@ -80,21 +80,22 @@ def cost_domain(
 
 
 def band(lines: Sequence[Line]) -> list[BandPoint]:
-    """The median line of seeds and their band, where every seed has a quality.
+    """The median line of seeds and their band, from the first cost at which every seed has a quality.
 
-    A seed's quality at a cost is that of its last evaluation at or below it: nothing is interpolated.
+    A seed's quality at a cost is that of its last evaluation at or below it: nothing is interpolated, and a seed that
+    ended keeps what it had reached.
 
     Args:
         lines: Of each seed, costs in rising order with the quality at each.
 
     Example:
-        >>> band([[(1.0, 0.1), (3.0, 0.5)], [(2.0, 0.3), (4.0, 0.7)]])
-        [BandPoint(x=2.0, low=0.1, middle=0.2, high=0.3), BandPoint(x=3.0, low=0.3, middle=0.4, high=0.5)]
+        >>> [(point.x, point.middle) for point in band([[(1.0, 0.1), (3.0, 0.5)], [(2.0, 0.3), (4.0, 0.7)]])]
+        [(2.0, 0.2), (3.0, 0.4), (4.0, 0.6)]
     """
     if len(lines) < 2 or not all(lines):
         return []
-    begin, end = max(line[0][0] for line in lines), min(line[-1][0] for line in lines)
-    costs = sorted({x for line in lines for x, _ in line if begin <= x <= end})
+    begin = max(line[0][0] for line in lines)
+    costs = sorted({x for line in lines for x, _ in line if begin <= x})
     grids = [[x for x, _ in line] for line in lines]
     found = []
     for at in evenly_spaced_indices(len(costs), _POINTS):

@@ -24,7 +24,7 @@ from lightning_costs.report.charts.target_sweep import describe_ranges
 from lightning_costs.report.tables.tables import ordered_names
 
 #: The widths that figures of the first screen are drawn for: a desktop's and a phone's.
-_WIDE, _PHONE = 740, 346
+_WIDE, _PHONE = 740, 328
 #: A range of targets below this share of the quality axis is left out of the words beside a cost.
 _NARROW = 0.03
 
@@ -67,10 +67,10 @@ class MissingReason(NamedTuple):
 
 
 def cost_sections(cmp: ComparisonData, data: ChartData) -> list[CostSection]:
-    """The independent costs by which runs differ, in the answer's order; of what has no answer, headline costs."""
+    """The independent costs by which runs differ, or all if they differ by none, in the answer's order."""
     seen = quality_domain(cmp)
     found = []
-    for cost in differing_costs(cmp):
+    for cost in differing_costs(cmp) or cmp.answer["costs"]:
         name, share = cost["column"], cost["modelled_share"]
         if name not in data.axes:
             continue
@@ -100,7 +100,7 @@ def _ranges(cmp: ComparisonData, name: str, seen: tuple[float, float] | None) ->
         if low <= row["upto"] <= high
         and abs(row["upto"] - (row["first"] if row["after"] is None else row["after"])) >= least
     ]
-    return describe_ranges(rows, cmp.sweep["targets"], most=4)
+    return describe_ranges(rows, [row["upto"] for row in rows], most=4)
 
 
 def tied_costs(cmp: ComparisonData) -> str:
@@ -146,14 +146,25 @@ def missing_reasons(cmp: ComparisonData) -> list[MissingReason]:
                 continue
             why = run["missing"].get(name, "") or "no reason was recorded"
             why = re.sub(r"^(needs \w+: )+", "", why)
-            kind = re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", why)
-            _, labels, runs = reasons.setdefault(kind, (why, {}, {}))
+            _, labels, runs = reasons.setdefault(_numberless(why), (why, {}, {}))
             labels[cmp.indicators[name]["label"]] = None
             runs[run["label"]] = None
     return [
         MissingReason(list(labels), "" if len(runs) == len(cmp.runs) else list_words(list(runs), 4), why)
         for why, labels, runs in reasons.values()
     ]
+
+
+def distinct_methods(cmp: ComparisonData) -> dict[str, str]:
+    """Column to how it was got, for all runs; texts that differ in a number are one."""
+    return {
+        name: "; ".join({_numberless(how): how for run in cmp.runs if (how := run["methods"].get(name))}.values())
+        for name in cmp.indicators
+    }
+
+
+def _numberless(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", text)
 
 
 def _pictures(figures: list[tuple[str, alt.LayerChart | None]]) -> list[tuple[str, Markup]]:

@@ -26,6 +26,8 @@ TOTALS = {
     "model_flop": ("model FLOPs", "flop"),
     "samples": ("samples", "samples"),
     "tokens": ("tokens", "tokens"),
+    "embodied_co2e_g": ("embodied CO2e", "g"),
+    "water_l": ("water", "l"),
     "lost_s": ("time lost to restarts", "s"),
     "lost_energy_j": ("energy lost to restarts", "j"),
 }
@@ -35,7 +37,13 @@ INFERENCE = {
     "infer_latency_p50_s": ("median inference latency", "s"),
     "infer_samples_per_s": ("inference throughput", "samples_per_s"),
 }
-COLUMNS = TOTALS | INFERENCE
+#: What is one number of a model and its data: told where runs agree.
+MODEL = {
+    "params": ("parameters", "params"),
+    "dataset_samples": ("samples of the training set", "samples"),
+    "epochs": ("epochs", "epochs"),
+}
+COLUMNS = TOTALS | INFERENCE | MODEL
 COMPONENTS = {"gpu": "GPU", "cpu": "CPU", "ram": "RAM"}
 _WAYS = {
     "counter": "measured by hardware counters",
@@ -48,19 +56,10 @@ _WAYS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
-    """A column over runs.
+    """A column over runs: its sum over those that know it, None if none does, and the least and most of one run.
 
-    Args:
-        name: The column.
-        amount: Sum over the runs that know it, in the unit of its name; None where none does.
-        runs: Of how many runs.
-        unknown: How many of them do not know it.
-        reasons: Why not, and in how many runs.
-        methods: How it was got, and in how many runs.
-        least: Smallest amount of a run, `most` the largest.
-        certainty: That of the least certain run.
-        error: Half of the 95 % interval of a sum that is estimated; runs may err the same way, so it adds up.
-        of_nodes: Whether all devices are nodes, as CPUs train.
+    `reasons` why others do not know it, and `methods`, come with how many runs each is of. `error` is half of the 95 %
+    interval of an estimated sum: runs may err the same way, so it adds up. `of_nodes` if all devices are nodes.
     """
 
     name: str
@@ -126,14 +125,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarbonIntensityUsed:
-    """The carbon intensity in force.
-
-    Args:
-        gco2e_per_kwh: The intensity, in grams of CO2 equivalent per kWh.
-        source: Who says so; 'given' where it was given by hand.
-        place: Where that is, where a place was named.
-        located: Whether the source says that it is location-based.
-    """
+    """The carbon intensity in force; its source is 'given' if by hand, and may say that it is location-based."""
 
     gco2e_per_kwh: float
     source: str
@@ -164,7 +156,10 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """One run: its label, how it ended, its attempts, hardware and final amounts, and its best quality."""
+    """One run: its label, how it ended, its attempts, hardware and final amounts, and its best quality.
+
+    `query_g` is the carbon of one sample's forward pass, operational and embodied.
+    """
 
     label: str
     status: str
@@ -172,32 +167,20 @@ class RunFacts:
     hardware: Hardware
     amounts: Mapping[str, Amount]
     quality: Amount
+    began: str | None
+    query_g: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """What runs cost together, all of them: finished, failed and killed ones.
 
-    Args:
-        runs: One by one, oldest first as they were given.
-        statuses: How many ended how.
-        totals: Column to its figure over all runs.
-        unfinished: The same over those that did not finish.
-        inference: Column to its figure; the sum means nothing, the range does.
-        batches: Batches at which inference was measured.
-        components: 'gpu', 'cpu', 'ram' to the word for how its energy was got, and in how many runs.
-        errors_j: Component to the most that its sum can be off by its reading, in joules; None where nobody can tell.
-        hardware: What they ran on, and how many runs did.
-        grids: Carbon intensities, and in how many runs; of the runs that have any CO2e.
-        pues: PUEs, None where none was given, and in how many runs; of those that were priced by energy.
-        prices: Prices of the hardware, and in how many runs.
-        usd_per_kwh: Prices of electricity, and in how many runs.
-        uncounted: Operators without a formula: with any, FLOPs are a lower bound.
-        killed: How many attempts were killed: what they spent after their last point is in no figure.
-        shared: How many runs hold an attempt that another one holds too: branches of one checkpoint.
-        began: First day of any attempt, as YYYY-MM-DD; `ended` the last one.
-        metric: The quality metric that the runs are told with.
-        repriced: Whether one tariff replaced what the runs recorded.
+    Mappings of hardware, grids, PUEs (None if none was given) and prices say in how many runs each was; grids of runs
+    that have any CO2e, PUEs of those priced by energy. `components` has the words for how the energy of GPU, CPU and
+    RAM was got, `errors_j` how far each sum can be off by its reading. `killed` counts attempts, whose last stretch is
+    in no figure; `shared` runs that hold an attempt which another one holds too: branches of one checkpoint. Of
+    `inference` and `model` the sum means nothing, the range does; `software` is that of the last run. `uncounted` are
+    operators without a formula: with any, FLOPs are a lower bound.
     """
 
     runs: tuple[RunFacts, ...]
@@ -205,6 +188,8 @@ class Statement:
     totals: Mapping[str, Total]
     unfinished: Mapping[str, Total]
     inference: Mapping[str, Total]
+    model: Mapping[str, Total]
+    software: Mapping[str, str]
     batches: tuple[int, ...]
     components: Mapping[str, Mapping[str, int]]
     errors_j: Mapping[str, Amount]

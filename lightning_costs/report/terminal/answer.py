@@ -54,7 +54,9 @@ def answer_lines(cmp: ComparisonData, width: int, most: int = MOST_LINES, *, cau
 def answer_text(cmp: ComparisonData, width: int = 80, most: int = MOST_LINES) -> str:
     """The answer as plain text: what `print` of a comparison shows."""
     out = StringIO()
-    console = Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(
+        file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False, markup=False
+    )
     for line in answer_lines(cmp, width, most):
         console.print(line, soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip() + "\n"

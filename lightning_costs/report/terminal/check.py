@@ -29,7 +29,7 @@ _LEAST_CHANGE = 1e-5
 def check_text(found: CheckResult, width: int = 140) -> str:
     """The verdict first, why, and every column, gated ones first; as plain text."""
     out = StringIO()
-    console = Console(file=out, width=width, color_system=None, legacy_windows=False)
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False, markup=False)
     for part in check_parts(found):
         console.print(part, soft_wrap=isinstance(part, Text))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

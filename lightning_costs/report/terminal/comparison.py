@@ -43,7 +43,9 @@ def comparison_text(cmp: ComparisonData, width: int = 120) -> str:
         width: Columns of the terminal.
     """
     out = StringIO()
-    console = Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(
+        file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False, markup=False
+    )
     for part in comparison_lines(cmp, width):
         console.print(part)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip() + "\n"

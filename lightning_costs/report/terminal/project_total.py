@@ -1,14 +1,15 @@
-"""What a whole project cost: every run of it added up, failed and killed ones too, by status, group or tag."""
+"""What a whole project cost: every run of it added up, failed and killed ones too, by status, group, owner and more."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from lightning_costs.analysis.below_zero import without_below_zero
+from lightning_costs.analysis.parts import NONE, parts_of
 from lightning_costs.pricing.rates import PRICED
 from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
@@ -19,9 +20,6 @@ from lightning_costs.report.tables.csv_safety import as_csv
 from lightning_costs.run.record import RunRecord, printable_run
 from lightning_costs.run.summary import sum_known
 
-By = Literal["status", "group", "tag"]
-#: Where runs stand that have no group or no tag.
-NONE = "(none)"
 ALL = "all"
 
 
@@ -53,7 +51,7 @@ class ProjectTotal:
         notes: What a reader must know of the sums.
     """
 
-    by: By
+    by: str
     runs: dict[str, int]
     sums: tuple[PartialSum, ...]
     notes: tuple[str, ...]
@@ -63,19 +61,24 @@ class ProjectTotal:
         return {**asdict(self), "sums": [asdict(one) for one in self.sums], "notes": list(self.notes)}
 
 
-def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tariff | None = None) -> ProjectTotal:
+def project_total(runs: Sequence[RunRecord], *, by: str = "status", tariff: Tariff | None = None) -> ProjectTotal:
     """Add up runs.
 
     Args:
         runs: All of a project's.
-        by: What to tell apart: how runs ended, their group, or their tags. A run of two tags is in both.
+        by: What to tell apart: one of `analysis.parts.PARTS`, a hyperparameter or a setting. A run of two tags is in
+            both.
         tariff: Prices all of them anew; where not given, each keeps what it recorded.
+
+    Raises:
+        ValueError: For a setting that no run has.
     """
+    priced = {name for run in without_below_zero(runs)[0] for name in PRICED if run.final.get(name) is not None}
     runs = priced_runs(runs, tariff)
     finals = [run.final for run in runs]
     members: dict[str, list[int]] = {}
-    for at, run in enumerate(runs):
-        for part in _parts(run, by):
+    for at, of_run in enumerate(parts_of(runs, by)):
+        for part in of_run:
             members.setdefault(part, []).append(at)
     parts = {part: members[part] for part in sorted(members, key=lambda part: (part == NONE, part))}
     several = by == "tag" and sum(map(len, parts.values())) > len(runs)
@@ -108,7 +111,7 @@ def project_total(runs: Sequence[RunRecord], *, by: By = "status", tariff: Tarif
         by=by,
         runs={part: len(kept) for part, kept in parts.items()},
         sums=tuple(sums),
-        notes=tuple(_notes(runs, several=several, tariff=tariff)),
+        notes=tuple(_notes(runs, several=several, tariff=tariff, priced=priced)),
     )
 
 
@@ -163,21 +166,17 @@ def _modelled(runs: Sequence[RunRecord], name: str, total: Amount) -> float | No
     return sum(shares) / total if total and sum(shares) else None
 
 
-def _parts(run: RunRecord, by: By) -> list[str]:
-    if by == "tag":
-        return list(dict.fromkeys(map(str, run.header.get("tags") or ()))) or [NONE]
-    return [str(run.header.get(by) or (NONE if by == "group" else "unknown"))]
-
-
-def _notes(runs: Sequence[RunRecord], *, several: bool, tariff: Tariff | None) -> list[str]:
+def _notes(runs: Sequence[RunRecord], *, several: bool, tariff: Tariff | None, priced: Collection[str]) -> list[str]:
     notes = []
     if several:
         notes.append("runs of several tags are in each of their columns, and once in all")
     if tariff is None:
-        priced = [run for run in runs if any(run.final.get(name) is not None for name in PRICED)]
-        recorded = {json.dumps(_numbers(run.header.get("tariff") or {}), sort_keys=True) for run in priced}
+        known = [run for run in runs if any(run.final.get(name) is not None for name in PRICED)]
+        recorded = {json.dumps(_numbers(run.header.get("tariff") or {}), sort_keys=True) for run in known}
         if len(recorded) > 1:
             notes.append("carbon and money are as recorded, under different tariffs; --tariff FILE prices all alike")
+    else:
+        notes += _unpriced(runs, priced)
     owners = Counter(
         attempt for run in runs for attempt in {str(a["id"]) for a in run.header.get("attempts", ()) if a.get("id")}
     )
@@ -186,6 +185,16 @@ def _notes(runs: Sequence[RunRecord], *, several: bool, tariff: Tariff | None) -
             f"{shared} attempt{'s are' if shared > 1 else ' is'} in several runs, which branched from one checkpoint: "
             "the sums hold what it spent more than once"
         )
+    return notes
+
+
+def _unpriced(runs: Sequence[RunRecord], priced: Collection[str]) -> list[str]:
+    """Priced columns that runs had as recorded and none has under the tariff, with the reason that most give."""
+    notes = []
+    for name in (name for name in PRICED if name in priced and all(run.final.get(name) is None for run in runs)):
+        reasons = Counter(str(run.header.get("missing", {}).get(name, "not measured")) for run in runs)
+        ((reason, _),) = reasons.most_common(1)
+        notes.append(f"{PRICED[name].label} is left out, as no run has it under this tariff: {reason}")
     return notes
 
 

@@ -21,13 +21,9 @@ _MOST_RUNS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelData:
-    """What the panels of a report draw from.
+    """What the panels of a report draw from: compared runs in the project, by W&B's ids.
 
-    Args:
-        keys: Names of costs and of the metric in the runs' rows and summaries.
-        ids: W&B's ids of the compared runs, those in the project.
-        held: Keys that some of these runs has; None where nobody could look.
-        left_out: Panels that were left out, as no run has their key.
+    `held` are keys that some of these runs has, None where nobody could look; panels of other keys are `left_out`.
     """
 
     keys: Keys

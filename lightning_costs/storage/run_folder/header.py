@@ -1,7 +1,6 @@
-"""What a run's header must be: a file that anybody may have written, checked once, where it is read.
+"""The schema of a run's header: untrusted data, checked once, when it is read.
 
-Whoever gets a header from here may take its fields for what they are named. A field that is null is one that is not
-there, and one that this version does not know is kept as it is.
+Code that gets a header from here can rely on its fields. A null field counts as absent, and an unknown one is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
-from lightning_costs.pricing.rates import PRICED
+from lightning_costs.pricing.rates import PRICED, RATES
 from lightning_costs.records.declaration import Better, Kind, Role
 from lightning_costs.records.pipeline.timeline import KINDS
 from lightning_costs.records.printable import utf8_encodable
@@ -93,7 +92,7 @@ _MOST_NUMBER = sys.float_info.max
 _MOST_WHOLE = 2**64
 
 
-# Shapes: each takes a value and where it stands, and gives the value back or raises -----------------------------
+# Shapes: each takes a value and its place, and returns the value or raises -----------------------------
 
 
 def _said(value: Any) -> str:
@@ -134,6 +133,12 @@ def _count(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_COUNT or value % 1:
         raise _wrong("a whole number of at least 0", value, where)
     return int(value)
+
+
+def _plain_value(value: Any, where: str) -> Any:
+    if isinstance(value, dict | list):
+        raise _wrong("a text, a number, or true or false", value, where)
+    return value
 
 
 def _flag(value: Any, where: str) -> bool:
@@ -244,12 +249,11 @@ _PRICE_ROW = _fields(
     {"usd_per_device_h": _number, "region": _text, "includes": _text},
 )
 _TEXTS = ("country", "region", "cloud", "cloud_region", "provider", "tier", "price_region", "source", "date")
-_RATES = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
 _TARIFF = _fields(
     {},
     {
-        **dict.fromkeys((*_TEXTS, "unpriced"), _text),
-        **dict.fromkeys(_RATES, _number),
+        **dict.fromkeys((*_TEXTS, "embodied_source", "unpriced"), _text),
+        **dict.fromkeys(RATES, _number),
         "intensity": _fields({}, {"gco2e_per_kwh": _number, "source": _text}),
         "price_row": _PRICE_ROW,
     },
@@ -324,6 +328,11 @@ _KNOWN: Mapping[str, Shape] = {
         {"by": _text, "step": _number, "column": _text, "limit": _positive, "amount": _number},
         {},
     ),
+    "hyperparameters": _by_name(_plain_value),
+    "git": _fields({}, {"commit": _text, "dirty": _flag, "missing": _text}),
+    "script": _text,
+    "seeds": _by_name(_number),
+    "owner": _text,
     "saves": _fields({}, {"count": _count, "train_s": _amount, "evaluate_s": _amount}),
     "search": _fields({}, {"trials": _number, "under": _text}),
 }

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightning_costs")
 
-#: After an error of the disk, what waits is tried again no sooner than after so many seconds.
+#: After an error of the disk, what waits is tried again no sooner than after that many seconds.
 RETRY_S = 1.0
-#: A run that did not finish gets its table where its journal is no longer than this, which takes some milliseconds:
-#: whoever waits for the error must not wait for a table.
+#: A run that did not finish gets its table if its journal is no longer than this, which takes some milliseconds:
+#: an error must not be delayed by a table.
 SHORT_BYTES: Final = 1 << 18
 
 
@@ -48,17 +48,24 @@ class RunFolderSink:
         lock: The folder, held: while it is, a reader sees that its writer lives.
         metrics: Names of metrics that earlier attempts of the run wrote.
         rows: Rows of the journal that they wrote.
+        warned: Whether somebody was told already that it cannot be written.
     """
 
     def __init__(
-        self, path: Path, *, lock: FolderLock | Claim | None = None, metrics: Iterable[str] = (), rows: int = 0
+        self,
+        path: Path,
+        *,
+        lock: FolderLock | Claim | None = None,
+        metrics: Iterable[str] = (),
+        rows: int = 0,
+        warned: bool = False,
     ) -> None:
         self._folder = RunFolder(path)
         self._lock = lock
         self._metrics = dict.fromkeys(metrics)
         self._written: Mapping[str, Any] = {}
         self._failed_s: float | None = None
-        self._said = False
+        self._said = warned
         #: The header that is written next; its values are replaced, never changed in place.
         self.header: Mapping[str, Any] = {}
         #: Rows of the journal. Fewer than the points if some had to go while they waited.
@@ -160,8 +167,9 @@ class RunFolderSink:
             self._written = {}
             if not self._said:
                 self._said = True
+                written = "no longer" if self._folder.opened else "not"
                 _log.warning(
-                    "costs are no longer written to %s: %s; they wait, and it is tried again", self.path, error
+                    "costs are %s written to %s: %s; they wait, and it is tried again", written, self.path, error
                 )
         else:
             if self._failed_s is not None:

@@ -251,8 +251,9 @@ def test_a_plan_beyond_the_budget_is_told_early_with_its_interval(
 
 
 def test_the_record_the_table_and_the_bar_say_what_is_used(
-    lightning: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lightning: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     bars = []
 
     class Bar(lightning.callbacks.TQDMProgressBar):  # type: ignore[name-defined,misc]

@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_made_is_said_once_and_training_goes_on(said: Ca
     monitor = CostMonitor(save_dir="/proc/no-such-place")
     assert fitted(monitor).global_step == 16
     (warning,) = said()
-    assert warning.startswith("costs are no longer written to /proc/no-such-place/")
+    assert warning.startswith("costs are not written to /proc/no-such-place/")
 
 
 def test_a_folder_that_is_removed_is_said_once_and_training_goes_on(
@@ -242,7 +242,7 @@ def test_a_terminal_that_is_gone_costs_nothing(
     def gone(*_: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("lightning_costs.integrations.lightning.session.print_summary", gone)
+    monkeypatch.setattr("lightning_costs.integrations.lightning.final_table.print_summary", gone)
     monitor = CostMonitor(save_dir=tmp_path)
     fitted(monitor)
     assert monitor.run is not None

@@ -147,7 +147,7 @@ def test_nothing_is_done_on_an_error_that_its_caller_would_wait_for(
     def noted(name: str) -> Any:
         return lambda *_, **__: done.append(name)
 
-    monkeypatch.setattr("lightning_costs.integrations.lightning.session.print_summary", noted("summary"))
+    monkeypatch.setattr("lightning_costs.integrations.lightning.final_table.print_summary", noted("summary"))
     monkeypatch.setattr("lightning_costs.storage.run_folder.files.parquet", noted("table"))
     monkeypatch.setattr("lightning_costs.storage.run_folder.files.read_journal", noted("read back"))
     monkeypatch.setattr("lightning_costs.probes.parameters.count_nonzero", lambda _: done.append("all parameters") or 1)

@@ -86,3 +86,33 @@ def test_quality_and_costs_read_back_are_those_of_the_run_folder(
         for name, amount in known.items():
             # TensorBoard's scalars are float32.
             assert row[f"cost/{name}"] == (amount if exact else pytest.approx(amount, rel=1e-6)), name
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_has_who_the_run_is_once_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    logger, _ = mlflow(tmp_path)
+    module = classifier(pl)
+    module.save_hyperparameters({"width": 8})  # Lightning sends these for itself
+    monitor = CostMonitor(
+        save_dir=tmp_path / "costs",
+        monitor="val/acc",
+        mode="max",
+        infer=False,
+        hyperparameters={"sampler": "sobol", "api_key": "1234"},
+        owner="the lab",
+    )
+    trainer(pl, monitor, logger=logger).fit(module, data(), data())
+    assert monitor.run is not None
+    kept = logger.experiment.get_run(logger.run_id).data
+    ours = {name: value for name, value in kept.tags.items() if name.startswith("cost/")}
+    git = {f"cost/git.{name}": str(value) for name, value in monitor.run.header["git"].items()}
+    assert ours == {
+        "cost/run_id": monitor.run.id,
+        "cost/hyperparameters.sampler": "sobol",
+        "cost/owner": "the lab",
+        "cost/script": monitor.run.header["script"],
+        **git,
+    }
+    assert kept.params["width"] == "8"
+    assert monitor.run.header["hyperparameters"] == {"width": 8, "sampler": "sobol"}

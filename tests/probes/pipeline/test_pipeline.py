@@ -416,12 +416,12 @@ def test_an_engines_batches_are_steps_where_its_loop_tells_none(tmp_path: Path) 
         indicators=[kind() for kind in kinds], save_dir=tmp_path, place=RankInfo(), places=[RankInfo()], clock=clock
     ) as run:
         watch_pipeline(engine, run, steps=True)
-        tape = run._setting.probe(Pipeline)._tape
+        tape = run.hooks.run.context.probe(Pipeline)._tape
         assert tape is not None
         tape.mark = clock
         for _ in range(7):
             assert engine.train_batch() == 0.5
-        assert run._setting.place == RankInfo(replica=3, stage=1, shard=2)
+        assert run.hooks.run.context.place == RankInfo(replica=3, stage=1, shard=2)
     assert run.final["samples"] == 7 * 2 * 8
     assert run.final["steps"] == 7
     assert run.final["stage_step_s"] == 3 * 6.5, "three are warm-up, and the last has no next one"
@@ -460,7 +460,7 @@ def test_a_fault_of_the_tape_stops_the_timing_and_never_the_training(
     x = torch.ones(8, 3)
     with recorder(tmp_path) as run:
         watch_pipeline(schedule, run)
-        tape = run._setting.probe(Pipeline)._tape
+        tape = run.hooks.run.context.probe(Pipeline)._tape
         assert tape is not None
 
         def fails(*_: Any) -> float:
