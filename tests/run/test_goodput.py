@@ -215,6 +215,33 @@ def test_slurm_counts_restarts_that_left_no_trace():
     assert disruptions([{"status": "killed", "restart": 5}, {"restart": 0}]) == 1  # another job
 
 
+def test_a_state_that_is_asked_for_after_the_end_is_no_save(tmp_path):
+    attempt = Attempt(tmp_path).train(3)
+    attempt.checkpoint()
+    run = attempt.train(2).end()
+    attempt.checkpoint()
+    assert attempt.recorder.header["saves"] == run.header["saves"] == {"count": 1, "train_s": 3.0, "evaluate_s": 0.0}
+
+
+def test_after_a_resume_the_checkpoint_is_what_is_saved(tmp_path):
+    first = Attempt(tmp_path).train(3)
+    three = first.checkpoint()
+    first.train(4).checkpoint()
+    first.train(1).kill()
+    run = Attempt(tmp_path, three).train(2).end()
+    assert run.header["saves"] == {"count": 2, "train_s": 3.0, "evaluate_s": 0.0}
+    nvidia = {each.name: each.good_s for each in goodput(run.header, run.final).definitions}["nvidia"]
+    assert nvidia == 3.0
+
+
+def test_a_save_right_before_a_kill_is_known_by_the_checkpoint(tmp_path):
+    first = Attempt(tmp_path).train(3)
+    state = first.checkpoint()
+    first.kill()
+    run = Attempt(tmp_path, state).train(2).end()
+    assert run.header["saves"] == {"count": 1, "train_s": 3.0, "evaluate_s": 0.0}
+
+
 def test_without_the_earlier_folder_down_time_is_unknown(tmp_path, wall):
     first = spent(wall, Attempt(tmp_path / "a"), 3)
     state = first.checkpoint()
