@@ -100,7 +100,7 @@ class CompileS(Measured):
 
 @final
 class SlowS(FromSample):
-    """Steps outside warm-up above the median of their signature, at least: waiting for data and idle are taken off."""
+    """Steps above the median of their signature, at least: without waiting for data and idle, with first steps."""
 
     name, unit, kind, family = "slow_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "slow steps"

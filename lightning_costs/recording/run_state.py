@@ -395,7 +395,8 @@ class RunState:
         if self._folder is not None:
             self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
-        self._note_saved(self._ledger.state_dict(), 1 + self._saves)
+        if self.stage == "training":  # a state that is asked for after the end is no save of the training
+            self._note_saved(self._ledger.state_dict(), 1 + self._saves)
         return {
             "run_id": self.run_id,
             "step": step,
@@ -404,6 +405,7 @@ class RunState:
             "header": {
                 "name": self.header["name"],
                 "attempts": [dict(attempt) for attempt in self.header["attempts"]],
+                "saves": dict(self.header.get("saves") or {}),
                 "missing": {name: why for name, why in self.header["missing"].items() if name in self._ledger.costs},
             },
         }
@@ -460,8 +462,9 @@ class RunState:
                 )
             return self._from_step
         self._continue(earlier)
-        if "saves" in earlier.header:
-            self._note_saved(state["ledger"], int(earlier.header["saves"].get("count", 0)))
+        counts = [int((header.get("saves") or {}).get("count", 0)) for header in (state["header"], earlier.header)]
+        if any(counts):  # that of the folder may lack the last save before a kill
+            self._note_saved(state["ledger"], max(counts))
         self._resumed = len(attempts) - 1 if attempts else None
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]

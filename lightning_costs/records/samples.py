@@ -111,8 +111,8 @@ class StepSample:
         step_times_s: Durations of the single steps outside warm-up; None if they cannot be determined.
         overhead_s: What measuring cost in this window, contained in the accounts.
         restore_s: Seconds of loading a checkpoint, contained in the account `setup`; None if it is not known.
-        slow_s: Seconds of steps outside warm-up above the median of their signature, waiting for data apart; None
-            if they cannot be determined.
+        slow_s: Seconds of steps above the median of their signature, waiting for data apart; None if they cannot be
+            determined.
         device: What the device did in the steps it completed since the last window; None if it has no events.
         pipeline: What this rank's stage of a pipeline did in the steps it completed since; None without one.
     """

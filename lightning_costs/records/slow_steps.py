@@ -23,10 +23,11 @@ class SlowSteps:
         (2.0, 0.5)
     """
 
-    __slots__ = ("_times_s",)
+    __slots__ = ("_times_s", "_usual_s")
 
     def __init__(self) -> None:
         self._times_s: dict[Hashable, array[float]] = {}
+        self._usual_s: dict[Hashable, float] = {}
 
     def excess_s(self, signature: Hashable, times_s: Sequence[float]) -> float:
         """Seconds above the median, added up over these steps; none of a signature that has hardly been seen."""
@@ -35,8 +36,13 @@ class SlowSteps:
             if len(self._times_s) >= MOST_SIGNATURES:
                 return 0.0
             before = array("d")
+        self._usual_s.pop(signature, None)
         recent = self._times_s[signature] = (before + array("d", times_s[-MOST_TIMES:]))[-MOST_TIMES:]
         if len(recent) < LEAST_TIMES:
             return 0.0
-        usual_s = median(recent)
+        usual_s = self._usual_s[signature] = median(recent)
         return sum(took_s - usual_s for took_s in times_s if took_s > usual_s)
+
+    def usual_s(self, signature: Hashable) -> float | None:
+        """The median of a signature's steps; None of one that has hardly been seen."""
+        return self._usual_s.get(signature)

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Hashable, Sequence
 
 from lightning_costs.records.samples import DeviceTime, StepSample, Trigger
-from lightning_costs.records.slow_steps import SlowSteps
+from lightning_costs.records.slow_steps import MOST_TIMES, SlowSteps
 from lightning_costs.records.time_buckets import PARTS, TimeBuckets
 
 
@@ -45,6 +45,9 @@ class Window:
         "_steps",
         "_tokens",
         "_train_s",
+        "_waited_s",
+        "_warm",
+        "_warm_slow_s",
         "overhead_s",
     )
 
@@ -63,6 +66,9 @@ class Window:
         #: Signatures of the window's steps outside warm-up, each with the number of the first one of a row of it.
         self._signatures: list[tuple[Hashable, int]] = []
         self._several = False
+        #: Warm-up steps whose signature has no median yet, and what they took without waiting for data.
+        self._warm: list[tuple[Hashable, float]] = []
+        self._warm_slow_s = self._waited_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -121,8 +127,13 @@ class Window:
         self._optimizer_steps += optimizer_steps
         train_s = self._accounts.train_s()
         took_s, self._train_s = train_s - self._train_s, train_s
+        waited_s = self._accounts.data_wait_s()
         if warm:
+            if len(self._warm) < MOST_TIMES:
+                self._warm.append((signature, took_s - (waited_s - self._waited_s)))
+            self._waited_s = waited_s
             return False
+        self._waited_s = waited_s
         self._steady_s += took_s
         self._steady_samples = _sum(self._steady_samples, samples)
         self._steady_tokens = _sum(self._steady_tokens, tokens)
@@ -178,11 +189,24 @@ class Window:
             if end > first
         )
 
+    def _warm_excess_s(self) -> float:
+        """Seconds of warm-up steps above the median of their signature, of those that can be told by now."""
+        excess_s, later = 0.0, []
+        for signature, took_s in self._warm:
+            usual_s = self._slow.usual_s(signature)
+            if usual_s is None:
+                later.append((signature, took_s))
+            else:
+                excess_s += max(0.0, took_s - usual_s)
+        self._warm = later
+        return excess_s
+
     def device_slow_s(self, device: DeviceTime) -> float | None:
         """`slow_s` by a device's own events, its idle apart; None of steps of several signatures."""
         if self._several:
             return None
-        return max(0.0, self._slow.excess_s("device", device.step_times_s) - device.idle_s)
+        excess_s = self._slow.excess_s("device", device.step_times_s)
+        return max(0.0, excess_s - device.idle_s) + self._warm_slow_s
 
     def close(self, *, step: int, epoch: int, trigger: Trigger) -> StepSample:
         """The window as a sample; the next one begins at the same clock reading."""
@@ -192,6 +216,8 @@ class Window:
         for name, account in PARTS.items():
             accounts_s[account] += part[name]
         length_s = sum(accounts_s.values())
+        excess_s = self._excess_s()
+        self._warm_slow_s = self._warm_excess_s()
         sample = StepSample(
             step=step,
             epoch=epoch,
@@ -214,7 +240,7 @@ class Window:
             step_times_s=tuple(self._step_times_s),
             overhead_s=self.overhead_s,
             restore_s=part["restore"] if self._accounts.restores_are_told else None,
-            slow_s=max(0.0, self._excess_s() - part["data_wait"]),
+            slow_s=max(0.0, excess_s - part["data_wait"]) + self._warm_slow_s,
         )
         self._closed, self._closed_s = spent, sample.ended_s
         self.overhead_s = 0.0

@@ -63,8 +63,10 @@ def badput_of_training(costs: _Costs, lost: _Costs | None) -> dict[str, float]:
         parts = [max(0.0, idle_data_s) / devices, max(0.0, idle_s - idle_data_s) / devices]
     else:
         parts = [kept("data_wait_s"), 0.0]
+    compile_s = kept("compile_s")
+    slow_s = max(0.0, kept("slow_s") - compile_s)  # a step that compiles is a slow one
     left_s, split = kept("train_s"), {}
-    for name, seconds in zip(TRAINING, [*parts, kept("compile_s"), kept("slow_s")], strict=True):
+    for name, seconds in zip(TRAINING, [*parts, compile_s, slow_s], strict=True):
         split[name] = min(seconds, left_s)
         left_s -= split[name]
     return split

@@ -215,6 +215,33 @@ def test_slurm_counts_restarts_that_left_no_trace():
     assert disruptions([{"status": "killed", "restart": 5}, {"restart": 0}]) == 1  # another job
 
 
+def test_a_state_that_is_asked_for_after_the_end_is_no_save(tmp_path):
+    attempt = Attempt(tmp_path).train(3)
+    attempt.checkpoint()
+    run = attempt.train(2).end()
+    attempt.checkpoint()
+    assert attempt.recorder.header["saves"] == run.header["saves"] == {"count": 1, "train_s": 3.0, "evaluate_s": 0.0}
+
+
+def test_after_a_resume_the_checkpoint_is_what_is_saved(tmp_path):
+    first = Attempt(tmp_path).train(3)
+    three = first.checkpoint()
+    first.train(4).checkpoint()
+    first.train(1).kill()
+    run = Attempt(tmp_path, three).train(2).end()
+    assert run.header["saves"] == {"count": 2, "train_s": 3.0, "evaluate_s": 0.0}
+    nvidia = {each.name: each.good_s for each in goodput(run.header, run.final).definitions}["nvidia"]
+    assert nvidia == 3.0
+
+
+def test_a_save_right_before_a_kill_is_known_by_the_checkpoint(tmp_path):
+    first = Attempt(tmp_path).train(3)
+    state = first.checkpoint()
+    first.kill()
+    run = Attempt(tmp_path, state).train(2).end()
+    assert run.header["saves"] == {"count": 1, "train_s": 3.0, "evaluate_s": 0.0}
+
+
 def test_without_the_earlier_folder_down_time_is_unknown(tmp_path, wall):
     first = spent(wall, Attempt(tmp_path / "a"), 3)
     state = first.checkpoint()
@@ -282,6 +309,17 @@ def test_slow_steps_show_in_their_column_and_waiting_for_data_does_not(tmp_path)
     run = attempt.end()
     assert run.final["slow_s"] == pytest.approx(4.0)
     assert run.final["data_wait_s"] == 7.0
+
+
+def test_first_steps_are_slow_ones_once_a_usual_step_is_known(tmp_path):
+    run = Attempt(tmp_path).train(1, 9.0).train(20).end()
+    assert run.final["slow_s"] == 8.0
+    assert run.final["productive_s"] == 21.0
+
+
+def test_a_step_that_compiles_is_counted_once():
+    found = goodput({"attempts": [{}]}, final(train_s=20.0) | {"compile_s": 5.0, "slow_s": 7.0})
+    assert (found.bucket("compile").s, found.bucket("slow_steps").s, found.productive_s) == (5.0, 2.0, 13.0)
 
 
 def test_restoring_a_checkpoint_is_told_by_its_bucket_and_else_missing(tmp_path):
