@@ -326,7 +326,13 @@ def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it(
 
     own = {
         kind.name: kind.declaration()
-        for kind in (carbon_and_money.Co2eG, carbon_and_money.CloudUsd, carbon_and_money.ElectricityUsd)
+        for kind in (
+            carbon_and_money.Co2eG,
+            carbon_and_money.CloudUsd,
+            carbon_and_money.ElectricityUsd,
+            carbon_and_money.EmbodiedCo2eG,
+            carbon_and_money.WaterL,
+        )
     }
     for name, declaration in PRICED.items():
         assert declaration.label == own[name].label
