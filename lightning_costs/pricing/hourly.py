@@ -68,6 +68,16 @@ class HourlyIntensity:
         digest = hashlib.sha256(repr(hours).encode()).hexdigest()[:8]
         return cls(source=f"{name}, sha256 {digest}", hours=hours)
 
+    @classmethod
+    def of_dict(cls, tariff: Mapping[str, Any]) -> Self:
+        """The table of `Tariff.as_dict()`: of what it holds alone, never of a file that it names."""
+        hours = tuple((float(begun), float(grams)) for begun, grams in tariff["hours"])
+        return cls(source=str(tariff.get("intensity_by_hour")), hours=hours)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a tariff's."""
+        return {"intensity_by_hour": self.source, "hours": [list(hour) for hour in self.hours]}
+
     def mean(self, begun_s: float, ended_s: float) -> float:
         """The intensity of a stretch of time, or of an instant; `Missing` if the table does not cover it."""
         return math.fsum(self.hours[row][1] * share for row, share in self.rows(begun_s, ended_s))

@@ -120,13 +120,16 @@ def _carbon_by_hour(points: polars.DataFrame, header: Mapping[str, Any]) -> Hour
     tariffs = [attempt.get("tariff") or {} for attempt in attempts] or [header.get("tariff") or {}]
     if "co2e_g" not in priced_columns(header) or len({_table_of(tariff) for tariff in tariffs}) > 1:
         return None
-    table = Tariff.from_dict({k: v for k, v in tariffs[0].items() if k in ("intensity_by_hour", "hours")})
-    if not isinstance(table.intensity_by_hour, HourlyIntensity):
+    if "hours" not in tariffs[0]:
         return None
     if "energy_j" not in points.columns or "time" not in points.columns:
         return HourlyCarbon([None] * points.height, why="energy_j or the points' times are missing")
+    try:
+        table = HourlyIntensity.of_dict(tariffs[0])
+    except ValueError as error:
+        return HourlyCarbon([None] * points.height, why=str(error))
     times, energy_j = points["time"].to_list(), points["energy_j"].to_list()
-    return carbon_by_hour(times, energy_j, attempts, table.intensity_by_hour, tariffs[0].get("pue"))
+    return carbon_by_hour(times, energy_j, attempts, table, tariffs[0].get("pue"))
 
 
 def _table_of(tariff: Mapping[str, Any]) -> tuple[object, object]:

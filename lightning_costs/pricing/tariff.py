@@ -289,10 +289,7 @@ class Tariff:
         if self.prices:
             given["prices"] = [row.as_dict() for row in self.prices]
         if isinstance(self.intensity_by_hour, HourlyIntensity):
-            given |= {
-                "intensity_by_hour": self.intensity_by_hour.source,
-                "hours": [list(hour) for hour in self.intensity_by_hour.hours],
-            }
+            given |= self.intensity_by_hour.as_dict()
         if self.price_row is not None:
             given["price_row"] = self.price_row.as_dict()
             given.pop("prices", None)  # what was taken of them is there
@@ -306,9 +303,9 @@ class Tariff:
     def from_dict(cls, data: Mapping[str, Any]) -> Tariff:
         """A tariff from plain data (a header, a TOML table), unknown names refused."""
         given = {name: value for name, value in data.items() if name != "intensity"}
-        if (hours := given.pop("hours", None)) is not None:
-            rows = tuple((float(begun), float(grams)) for begun, grams in hours)
-            given["intensity_by_hour"] = HourlyIntensity(source=str(given.get("intensity_by_hour")), hours=rows)
+        if "hours" in given:
+            given |= {"intensity_by_hour": HourlyIntensity.of_dict(given)}
+            given.pop("hours")
         known = {f.name for f in fields(cls)}
         if strange := sorted(set(given) - known, key=str):
             near = difflib.get_close_matches(str(strange[0]), sorted(known), n=3, cutoff=0.5)

@@ -14,7 +14,7 @@ from fakes import measured
 from lightning_costs import Tariff, compare, load_run
 from lightning_costs.indicators import carbon_and_money, clocks
 from lightning_costs.pricing.hourly import HourlyIntensity
-from lightning_costs.pricing.reprice import reprice
+from lightning_costs.pricing.reprice import price_points, reprice
 from lightning_costs.report.statement import build_statement
 from lightning_costs.report.statement.render import paragraphs
 from lightning_costs.run.record import RunRecord
@@ -163,6 +163,16 @@ def test_one_figure_and_a_table_are_refused():
         Tariff(gco2e_per_kwh=5.0, intensity_by_hour=GRAMS)
 
 
+@pytest.mark.parametrize("hours", [None, [], [[2.0, 1.0], [1.0, 1.0]], [[0.0, -5.0]]])
+def test_a_header_that_names_a_table_opens_no_file_and_a_broken_one_leaves_carbon_missing(tmp_path, hours):
+    (tmp_path / "hours.csv").write_text("time,gco2e_per_kwh\n" + "".join(f"{t},{g}\n" for t, g in GRAMS.items()))
+    run = reprice(night(), Tariff(gco2e_per_kwh=5.0))
+    named_file = {"intensity_by_hour": str(tmp_path / "hours.csv"), **({} if hours is None else {"hours": hours})}
+    tries = [{**attempt, "tariff": named_file} for attempt in run.header["attempts"]]
+    header = {**run.header, "attempts": tries, "tariff": named_file}
+    assert price_points(run.points, header)["co2e_g"].null_count() == 4
+
+
 # Run folders --------------------------------------------------------------------------------------------------
 
 
@@ -221,3 +231,13 @@ def test_a_folder_priced_by_the_hour_reads_back_goes_on_and_is_priced_whole(tmp_
     whole = reprice_folder(path, tariff).after
     assert whole.points["co2e_g"][:4].to_list() == done.points["co2e_g"][:4].to_list()
     assert whole.final["co2e_g"] > done.final["co2e_g"]
+
+
+def test_a_comparison_names_the_table_and_holds_no_year_of_it():
+    runs = [named(night()), named(night())]
+    graded = [RunRecord(header={**run.header, "monitor": "acc", "mode": "max", "quality": ["acc"], "run_id": name},
+                        points=run.points.with_columns(pl.lit(0.5).alias("acc"), step=pl.int_range(4)))
+              for name, run in zip("ab", runs, strict=True)]  # fmt: skip
+    told = compare(graded, tariff=Tariff(intensity_by_hour=GRAMS)).tariff
+    assert told["intensity_by_hour"].startswith("given, sha256 ")
+    assert "hours" not in told
