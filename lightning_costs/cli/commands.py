@@ -182,8 +182,9 @@ def run(
         list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")
     ] = None,
 ) -> None:
-    """Run an unmodified Lightning script and measure what its training costs."""
+    """Run an unmodified script of Lightning or of transformers' Trainer and measure what its training costs."""
     from lightning_costs.cli import run_process
+    from lightning_costs.integrations.huggingface.autoload import search_path
     from lightning_costs.integrations.lightning.options import RunOptions
     from lightning_costs.storage.paths import run_root
 
@@ -204,7 +205,7 @@ def run(
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(printable(str(error))) from error
-    run_process.run(command, options.as_environment(), Path(options.save_dir))
+    run_process.run(command, options.as_environment() | search_path(), Path(options.save_dir))
 
 
 @app.command()

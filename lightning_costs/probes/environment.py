@@ -16,7 +16,7 @@ from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.opcount.counting import compiled_parts
 from lightning_costs.records.versions import UNKNOWN, version_of
 
-_PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
+_PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "transformers", "deepspeed", "codecarbon", "numpy")
 _HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "rho", "adaptive")
 
 
