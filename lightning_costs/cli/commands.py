@@ -117,7 +117,8 @@ Paths = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         help="Run folders, tables (CSV, Parquet), CSVLogger folders, offline W&B runs, MLPerf logs, folders that hold "
-        "them, URLs of them, or wandb:entity/project.",
+        "them, URLs of them, event files of TensorBoard, a Trainer's trainer_state.json, wandb:entity/project, "
+        "mlflow:experiment or trackio:project.",
     ),
 ]
 Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]

@@ -197,6 +197,21 @@ def test_costs_join_the_rows_of_trackers_and_of_nobody_else(tmp_path: Path) -> N
     assert not any(name.startswith("cost/") for name in seen)
 
 
+def test_what_a_tracker_got_is_what_the_run_folder_has(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install tensorboard")
+    own = callback(tmp_path)
+    options = {"save_strategy": "epoch", "eval_strategy": "epoch", "report_to": "tensorboard"}
+    trainer(tmp_path, own, **options, include_num_input_tokens_seen=True).train()
+    assert own.run is not None
+    (logged,) = load_runs(tmp_path / "out", monitor="eval/loss", mode="min")
+    for name in ("samples", "steps", "flop"):
+        assert logged.final[name] == pytest.approx(own.run.final[name], rel=1e-6)  # TensorBoard keeps float32
+    state = tmp_path / "out" / "checkpoint-20" / "trainer_state.json"
+    (kept,) = load_runs(state, monitor="eval_loss", mode="min")
+    assert (kept.final["steps"], kept.final["tokens"]) == (own.run.final["steps"], own.run.final["tokens"])
+    assert len(load_runs([tmp_path / "costs", state])) == 1  # the folder it was recorded as
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")])
 def test_an_error_ends_the_run_and_reaches_the_script(tmp_path: Path, error: type, status: str) -> None:
     class Raises(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
