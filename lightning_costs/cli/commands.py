@@ -238,6 +238,19 @@ def show(
     say(f"next: {proposed}")
 
 
+@app.command()
+def watch(
+    place: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder that holds some.")],
+    once: Annotated[bool, typer.Option("--once", help="Print it once and exit.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Watch runs in progress: quality, costs so far and at the end, and the share of their budget."""
+    from lightning_costs.cli.watch import watch_runs
+
+    if not watch_runs(place, Terminal(), once=once, every_s=every_s):
+        raise no_run_at(place)
+
+
 def _limits(texts: Sequence[str]) -> dict[str, float]:
     """Limits from `column=amount`, of columns that the command's monitor measures."""
     from lightning_costs.indicators import default_indicators
