@@ -1,4 +1,4 @@
-"""One look at a batch: which shapes it has, and what in it may tell its samples; no device is asked anything."""
+"""Inspect a batch: its shapes, and what in it may give its number of samples; no device is queried."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_costs.probes.memory.tensors import graph_stores, tensors_in
 _PAIR = (list, tuple)
 #: What holds no count of samples of its own.
 _PLAIN = (dict, list, tuple, str, bytes, int, float, bool, numpy.ndarray)
-#: Signs of a sample are looked for so many containers deep.
+#: Depth of nested containers that are searched for signs of a sample.
 _DEPTH = 6
 #: Channels that an image may have as its first dimension.
 _CHANNELS = (1, 3, 4)
@@ -26,8 +26,8 @@ class BatchInfo(NamedTuple):
     """What a batch looks like.
 
     Args:
-        signature: Shape and dtype of every tensor in it, in order; () where there is none.
-        samples: Length of the first tensor's first dimension; None where no tensor has one.
+        signature: Shape and dtype of every tensor in it, in order; () if it has none.
+        samples: Length of the first tensor's first dimension; None if no tensor has one.
     """
 
     signature: Signature
@@ -69,7 +69,7 @@ def input_ids_tokens(batch: object) -> int | None:
     return ids.numel() if isinstance(ids, torch.Tensor) else None
 
 
-# What may tell a batch's samples ----------------------------------------------------------------------------
+# Signs of a batch's samples ---------------------------------------------------------------------------------
 
 #: By a container that knows (graphs, packed sequences), by a dimension of a tensor, or by the length of a list.
 Kind = Literal["own", "first", "second", "length"]
@@ -78,7 +78,7 @@ Path = tuple[tuple[Literal["key", "name"], Any], ...]
 
 
 class Sign(NamedTuple):
-    """Something in a batch that may tell its samples; `shaped` if batches of one signature have as many."""
+    """A part of a batch that may give its samples; `shaped` if batches of one signature have the same number."""
 
     kind: Kind
     path: Path
@@ -88,7 +88,7 @@ class Sign(NamedTuple):
 
 
 def signs(batch: object) -> list[Sign]:
-    """All that may tell a batch's samples: containers that know, tensors, lists, second dimensions, in this order.
+    """All signs of a batch's samples: containers that know, tensors, lists, second dimensions, in this order.
 
     Example:
         >>> [(sign.size, sign.words) for sign in signs((torch.zeros(50, 8), torch.zeros(8)))][:2]
@@ -170,7 +170,7 @@ def own_size(part: Any) -> tuple[int, str] | None:
 
 
 def alone(batch: object, *, as_it_is: bool = False) -> Sign | None:
-    """What tells a batch's samples if nobody knows its loader; None if its parts contradict each other.
+    """The sign that gives a batch's samples if its loader is unknown; None if the batch's parts contradict each other.
 
     It is `as_it_is` if its loader made no batches: then a single tensor may be one sample.
 

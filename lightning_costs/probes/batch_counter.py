@@ -49,7 +49,7 @@ _AT_MOST = ", at most the loader's batch size"
 
 @final
 class Reading:
-    """Batches of one loader: what tells their samples."""
+    """Batches of one loader, and what gives their samples."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -65,13 +65,13 @@ class Reading:
         self.why: str | None = None
 
     def begin(self, plan: Plan) -> None:
-        """The loader begins anew."""
+        """The loader starts a new iteration."""
         self.batches = self.samples = 0
         if plan != self.plan:
             self.plan, self._signature = plan, ()
 
     def of(self, batch: object, signature: Signature) -> int | None:
-        """Samples of the next batch; None if nobody knows."""
+        """Samples of the next batch; None if unknown."""
         if signature and signature == self._signature and self.shaped and not self._at_last:
             return self._last
         if batch is None and self.why is None:
@@ -83,7 +83,7 @@ class Reading:
         return self._last
 
     def add(self, batches: int, samples: int | None) -> None:
-        """So many batches are done."""
+        """Add that number of batches to those done."""
         plan = self.plan
         if plan.samples is None:
             return
@@ -112,7 +112,7 @@ class Reading:
         if told == expected:
             return told
         found = signs(batch)
-        # A batch that tells fewer may be a shorter one: a width or a second dimension as long is no better sign.
+        # A batch with fewer may be a shorter one: a width or a second dimension as long is no better sign.
         kinds = ("own", "first") if told is not None and told < expected else ("own", "first", "length", "second")
         if (sign := next((s for s in found if s.size == expected and s.kind in kinds), None)) is not None:
             return self._by(sign, _AS_LOADER)
@@ -170,12 +170,12 @@ class Reading:
 
 @final
 class BatchCounter:
-    """Tells a batch's samples, tokens and padding.
+    """Counts a batch's samples, tokens and padding.
 
     Args:
-        samples_of: The user's count of samples, where tensors do not tell.
+        samples_of: The user's count of samples, for batches whose tensors do not show it.
         tokens_of: The user's count of tokens.
-        notes: Where it is noted why a user's function gave no count.
+        notes: Receives the reason if a user's function gave no count.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class BatchCounter:
 
     @property
     def contradicted(self) -> bool:
-        """Whether what batches hold tells different sizes."""
+        """Whether parts of a batch imply different sizes."""
         return any(reading.why not in (None, NOTHING_TELLS) for reading in self._readings)
 
     @property
@@ -231,7 +231,7 @@ class BatchCounter:
         return (samples, *self._tokens(batch))
 
     def repeated(self, batches: int, samples: int | None) -> None:
-        """So many batches like the last one are done."""
+        """Add that number of batches like the last one."""
         self._readings[0].add(batches, None if samples is None else batches * samples)
 
     def samples(self, batch: object, seen: int | None) -> int | None:
@@ -280,7 +280,7 @@ class BatchCounter:
         return total
 
     def _tokens(self, batch: object) -> tuple[int | None, int | None]:
-        """Tokens of a batch, and how many elements of `input_ids` beyond them are padding, where both are known."""
+        """Tokens of a batch, and how many elements of `input_ids` beyond them are padding, if both are known."""
         parts = [batch] if self.parts is None or batch is None else [p for p in self.parts(batch) if p is not None]
         seen = [input_ids_tokens(part) for part in parts]
         elements = None if None in seen or not seen else sum(n for n in seen if n is not None)
@@ -291,7 +291,7 @@ class BatchCounter:
         return tokens, None if tokens is None or elements is None else max(0, elements - tokens)
 
     def _ask(self, function: Callable[[Any], int], batch: object, what: str) -> int | None:
-        """A user's function of the batch; where it fails, the count is missing and training goes on."""
+        """A user's function of the batch; if it fails, the count is missing and training continues."""
         try:
             count = int(function(batch))
             if count < 0:

@@ -22,7 +22,7 @@ _runs_ended_s: float | None = None
 def process_began_s() -> float:
     """When this process began, on the scale of `now_s`, within a clock tick (10 ms on Linux).
 
-    Linux tells the start in ticks since boot (proc_pid_stat(5), field 22), which a later change of the system
+    Linux reports the start in ticks since boot (proc_pid_stat(5), field 22), which a later change of the system
     time cannot spoil; elsewhere psutil's creation time is taken.
     """
     try:
@@ -69,8 +69,8 @@ def mark_run_end(ended_s: float) -> None:
 class RunBegin:
     """When the run of a monitor that is made now will have begun.
 
-    That of this process, as `run_start_s` has it. Where a strategy forks or spawns the processes that train, they get
-    the monitor of the one that the script runs in, and the run began there: `perf_counter` is one clock for all
+    The start of this process, as `run_start_s` has it. A strategy may fork or spawn the processes that train. They then
+    get the monitor of the process that runs the script, and the run began there: `perf_counter` is one clock for all
     processes of a machine. A monitor that a process makes for itself begins with that process.
     """
 
@@ -79,7 +79,7 @@ class RunBegin:
         self._pid = os.getpid()
         made_s = now_s()
         self._began_s = made_s if is_interactive() else process_began_s()
-        if _handed_over:  # a run that spawned processes trained is over, and nobody told this one when it ended
+        if _handed_over:  # a run that spawned processes trained is over, and its end was not reported to this one
             self._began_s = made_s
         if _of_children[0] != self._pid:
             _of_children = self._pid, mmap.mmap(-1, 8)
@@ -95,7 +95,7 @@ class RunBegin:
         return max(self._began_s, _runs_ended_s or 0.0, ended_s)  # a forked child knows its parent's last run too
 
     def ended(self) -> None:
-        """The run is over: where a forked child trained it, the process that the monitor is of hears of it."""
+        """The run is over: if a forked child trained it, the process that owns the monitor is notified."""
         if self._children is not None and self._pid != os.getpid():
             self._children[:] = struct.pack("d", now_s())
 

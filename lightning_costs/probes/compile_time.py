@@ -40,11 +40,11 @@ class CompileTime:
 
     @classmethod
     def attach(cls, setting: ProbeContext) -> Self:
-        """Begin to look; raises `Missing` if this torch does not tell."""
+        """Start counting; raises `Missing` if this torch does not report compile times."""
         return cls(setting)
 
     def detach(self) -> None:
-        """There is nothing to let go of."""
+        """There is nothing to release."""
 
     def on_bucket_change(self) -> None:
         """An evaluation or a checkpoint begins or ends: what was compiled until now belongs to what ran."""
@@ -61,7 +61,7 @@ class CompileTime:
         """Seconds of the account `train` in which torch compiled, since the last call.
 
         Raises:
-            Missing: This torch does not tell.
+            Missing: This torch does not report compile times.
         """
         self.on_bucket_change()
         if self._untold is not None:

@@ -1,4 +1,4 @@
-"""What an indicator finds when it opens: where it is, what is trained, and the probes shared by all of them."""
+"""What an indicator gets when it opens: where it is, what is trained, and the probes shared by all of them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Probe(Protocol):
 
     @classmethod
     def attach(cls, setting: ProbeContext) -> Self:
-        """Make the probe; raise `Missing(reason)` where it cannot work."""
+        """Make the probe; raise `Missing(reason)` if it cannot work."""
 
     def detach(self) -> None:
-        """Let go of handles and hooks."""
+        """Release handles and hooks."""
 
 
 class SampleCounter(Protocol):
-    """What tells how many samples and tokens batches hold (`lightning_costs.probes.batch_counter.BatchCounter`)."""
+    """Counts the samples and tokens of batches (`lightning_costs.probes.batch_counter.BatchCounter`)."""
 
     #: Why samples are not known, and why tokens are not; None if they are.
     why: str | None
@@ -41,7 +41,7 @@ class SampleCounter(Protocol):
 
     @property
     def contradicted(self) -> bool:
-        """Whether what batches hold tells different sizes."""
+        """Whether parts of a batch imply different sizes."""
 
 
 #: How operators are counted: 'auto'; 'eager' with compiled code run eagerly in counted steps; 'off' not at all.
@@ -59,19 +59,19 @@ class ProbeContext:
     Args:
         place: This rank.
         places: [ranks]: everyone who takes part.
-        device: The device that trains; None where nobody said.
+        device: The device that trains; None if unknown.
         devices: How many accelerators are allocated to the job (on a CPU: how many nodes).
         nodes: How many machines.
         module: What is trained.
         wrapper: The module in the wrapping that a strategy gave it (FSDP's, DeepSpeed's engine), once it has one.
-        optimizers: Returns the optimizers at the time of the call: they may be made late, or anew.
-        dataset_samples: Size of the training set; None where it has no length.
+        optimizers: Returns the optimizers at the time of the call: they may be made late, or again.
+        dataset_samples: Size of the training set; None if it has no length.
         dataset_why: Why that is not known.
-        sizes: What tells how many samples and tokens a batch holds.
+        sizes: Counts the samples and tokens of a batch.
         inference: What a forward pass costs, once it was measured; until then, why it was not.
-        accounts: Where the run's time goes; None where nobody keeps accounts.
+        accounts: Where the run's time goes; None without accounts.
         count: How operators are counted.
-        evaluation_is_told: Whether every batch of evaluation is told, as by a framework's adapter.
+        evaluation_is_told: Whether every batch of evaluation is reported, as by a framework's adapter.
     """
 
     place: RankInfo = field(default_factory=RankInfo)

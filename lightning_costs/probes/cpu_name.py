@@ -1,7 +1,7 @@
 """The CPU's model name as its operating system gives it, in a few milliseconds.
 
 py-cpuinfo, which codecarbon asks, reads the same name from the same sources. It needs a second more, since it also runs
-machine code in a process of its own, for fields that nobody reads here.
+machine code in a process of its own, for fields that are not read here.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class DevicePeak:
         """The rate at which a mix of formats runs at peak: all of it over the sum of flop / peak.
 
         It goes by torch's dtype name, with `+conv` behind it for convolutions: TF32 has a switch of its own for them.
-        None where nothing was counted or a format's peak is not known.
+        None if nothing was counted or a format's peak is not known.
 
         Example:
             >>> peak = DevicePeak(flop_per_s={"bf16": 100.0, "fp32": 10.0}, bytes_per_s=None, source="an example")
@@ -90,7 +90,7 @@ def tf32(*, convolutions: bool) -> bool:
     backend = torch.backends.cudnn if convolutions else torch.backends.cuda.matmul
     try:
         return bool(backend.allow_tf32)
-    except RuntimeError:  # the newer switches were used: the older ones refuse to tell
+    except RuntimeError:  # the newer switches were used: the older ones refuse to answer
         part: Any = torch.backends.cudnn.conv if convolutions else torch.backends.cuda.matmul  # type: ignore[attr-defined]
         return bool(part.fp32_precision == "tf32")
 
@@ -182,7 +182,7 @@ def lookup_peak(name: str) -> DevicePeak | None:
 
 
 def find_peak(device: torch.device | None) -> DevicePeak | None:
-    """The table's row of a device; None where it has none: a CPU, an unknown name."""
+    """The table's row of a device; None if it has no row, as for a CPU or an unknown name."""
     if device is None or device.type != "cuda":
         return None
     return lookup_peak(torch.cuda.get_device_properties(device).name)

@@ -31,7 +31,7 @@ class EventSource(Protocol[E]):
         """Seconds between two moments that have happened."""
 
     def release(self, event: E) -> None:
-        """Nobody asks for this one any more: it may be used again."""
+        """This event is not needed any more: it may be used again."""
 
 
 @final
@@ -52,7 +52,7 @@ class CudaEvents:
         self._stream: torch.cuda.Stream | None = None
 
     def record(self) -> torch.cuda.Event:
-        """Record an event; one is made only where none is free."""
+        """Record an event; one is made only if none is free."""
         if self._stream is None or self._follow:
             self._stream = torch.cuda.current_stream(self._device)
         event = self._pool.pop() if self._pool else torch.cuda.Event(enable_timing=True)
@@ -72,7 +72,7 @@ class CudaEvents:
         self._pool.append(event)
 
 
-#: What happened at a mark. _ENDED is the end of a batch whose step goes on, or whose step nobody has judged yet.
+#: What happened at a mark. _ENDED is the end of a batch whose step continues, or whose step is not judged yet.
 _COPYING, _COPIED, _BEGUN, _ENDED, _WARM, _STEADY = range(6)
 #: Set on a mark before which something else than training ran.
 _BROKEN = 8
@@ -89,8 +89,8 @@ class DeviceTimeline(Generic[E]):
     Idle is every gap between the end of one batch's work and the begin of the next one's, less the transfers in it.
     What lies inside the work counts as busy, so idle is a lower bound: of a gap inside a step, or between `begin` and
     a first kernel that is launched late, the marks know nothing. A period is dropped whole, from every sum alike,
-    where it is warm-up, where something else ran in it (`interrupted`), or where the tape overflowed. One whose
-    `begin` nobody told has a step time and no idle.
+    if it is warm-up, if something else ran in it (`interrupted`), or if the tape overflowed. One whose
+    `begin` was not reported has a step time and no idle.
     """
 
     def __init__(self, events: EventSource[E], most: int = MOST_EVENTS) -> None:
@@ -123,7 +123,7 @@ class DeviceTimeline(Generic[E]):
         self._waits.clear()
         self._step_end = self._batch_end = self._copying = None
 
-    # The loop tells ----------------------------------------------------------------------------------------
+    # Calls of the loop -------------------------------------------------------------------------------------
 
     def mark_h2d_start(self) -> None:
         """The batch is about to be copied to the device, on the compute stream."""
@@ -150,13 +150,13 @@ class DeviceTimeline(Generic[E]):
         self._interrupted = 0
 
     def stepped(self, *, steady: bool) -> None:
-        """The batch that ended last completed an optimizer step; not told while gradients accumulate."""
+        """The batch that ended last completed an optimizer step; not called while gradients accumulate."""
         if not self._kinds or self._kinds[-1] & ~_BROKEN != _ENDED:
-            self.end()  # nobody told
+            self.end()  # its end was not reported
         self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED
 
     def interrupted(self) -> None:
-        """Something else than training ran (an evaluation, a checkpoint): the period that goes on is no step's."""
+        """Something else than training ran (an evaluation, a checkpoint): the current period belongs to no step."""
         self._interrupted = _BROKEN
 
     def _mark(self, kind: int) -> None:
@@ -264,7 +264,7 @@ class DeviceTimeline(Generic[E]):
             self._copying = None
 
     def _make_room(self) -> None:
-        """Read what has happened; where that is nothing, drop the oldest step: the next one's period stays whole."""
+        """Read what has happened; if that is nothing, drop the oldest step: the next one's period stays whole."""
         self._read()
         if len(self._tape) < self._most:
             return

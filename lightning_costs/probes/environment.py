@@ -58,7 +58,7 @@ def collect_environment(setting: ProbeContext) -> dict[str, Any]:
 
 
 def device_name(setting: ProbeContext) -> str | None:
-    """The training device's name as torch reports it; 'cpu' for nodes without accelerators, None where nobody knows."""
+    """The training device's name as torch reports it; 'cpu' for nodes without accelerators, None if unknown."""
     import torch
 
     if setting.on_cuda:

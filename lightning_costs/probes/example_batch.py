@@ -30,7 +30,7 @@ class Example(NamedTuple):
 
 
 def example_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Example | None:
-    """A copy of a call's arguments; None where they are too large."""
+    """A copy of a call's arguments; None if they are too large."""
     with _disable_current_modes(), torch.no_grad():  # a census that is on must not count the copying
         if sum(t.numel() * t.element_size() for t in tensors_in([*args, *kwargs.values()])) > MOST_EXAMPLE_BYTES:
             return None

@@ -70,7 +70,7 @@ class Gpm:
             slot.metricId = metric
         nvml.nvmlGpmMetricsGet(request)
         slots = request.metrics[: len(self._metrics)]
-        # Between two looks at one sample of the driver's nothing passed: it divides by zero, or says zero.
+        # Between two reads of one sample of the driver no time passed: it divides by zero, or returns zero.
         if any(slot.nvmlReturn or not math.isfinite(slot.value) for slot in slots):
             return None
         sm, tensor, dram = (slot.value / 100 for slot in slots)
@@ -156,7 +156,7 @@ class GpuActivity:
             gpm.close()
 
     def update(self, sample: StepSample) -> None:
-        """Read once a window, whoever asks.
+        """Read once a window, however many indicators ask.
 
         Raises:
             Missing: If a counter stopped answering.

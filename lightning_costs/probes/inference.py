@@ -51,10 +51,10 @@ def benchmark_inference(
 ) -> Inference:
     """Measure `module(*args, **kwargs)` in eval mode without gradients: one sample, then the batch.
 
-    A copy of the module is run, so that what its forward pass changes of itself stays as it was, and random numbers go
-    on as if nothing had run. Whatever a pass raises makes the figures concerned missing. Compiled modules run eagerly:
-    new shapes would compile for longer than the budget. A pass that has begun is not interrupted. Of `budget_s` about a
-    third is for one sample, half for the batch; `meter` gives joules since its last call.
+    A copy of the module is run, so that what its forward pass changes of itself stays as it was. Random numbers
+    continue as if nothing had run. Whatever a pass raises makes the figures concerned missing. Compiled modules run
+    eagerly: new shapes would compile for longer than the budget. A pass that has begun is not interrupted. Of
+    `budget_s` about a third is for one sample, half for the batch; `meter` gives joules since its last call.
     """
     began_s = time.perf_counter()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
@@ -153,7 +153,7 @@ class Trial:
                 self._missing.setdefault(name, why)
 
     def _begin(self, call: tuple[Any, Any], guard: Callable[[], AbstractContextManager[Any]] | None) -> bool:
-        """Eval mode, and a guarded pass where there is a guard; whether passes may follow."""
+        """Eval mode, and a guarded pass if there is a guard; returns whether passes may follow."""
 
         def first() -> None:
             self._module.eval()

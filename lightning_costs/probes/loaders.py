@@ -20,7 +20,7 @@ class Plan(NamedTuple):
             `BatchSampler`.
         samples: Samples that the loader goes through in an epoch, or can at most if not `exact`.
         batches: Batches of an epoch, if `exact`.
-        bounds: Whether no batch holds more than `size`; a sampler of somebody else's may call anything `batch_size`.
+        bounds: Whether no batch holds more than `size`; a sampler of another library may call anything `batch_size`.
         as_they_are: Whether it gives the items of its dataset one by one: samples, or batches.
     """
 

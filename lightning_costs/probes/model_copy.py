@@ -1,8 +1,8 @@
 """A copy of a model to try things on: what its forward pass changes of itself, it changes of the copy.
 
-`copy.deepcopy` would do for most models, but it copies functions by reference (a closure over the model runs the
-original), refuses what a training model often holds (tensors of a graph, locks, open files), and follows a reference
-to the Trainer into loaders, loggers and callbacks.
+`copy.deepcopy` would do for most models. But it copies functions by reference: a closure over the model runs the
+original. It refuses what a training model often holds: tensors of a graph, locks, open files. And it follows a
+reference to the Trainer into loaders, loggers and callbacks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lightning_costs.records.missing import Missing
 
 #: Copies on the host hold no more than this, and on a CUDA device no more than lies below the run's own peak.
 MOST_COPY_BYTES: Final = 2**30
-#: One object in so many looks at the clock.
+#: Objects between two checks of the clock.
 _CLOCK_EVERY: Final = 256
 
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
@@ -334,7 +334,7 @@ class ModelCopy:
     def hooks(self, module: nn.Module) -> None:
         """Give the copy those forward hooks that are parts of the model; others watch it, and have seen its training.
 
-        A hook is a part of the model where torch computes weights in it, or where all that it holds (the object whose
+        A hook is a part of the model if torch computes weights in it, or if all that it holds (the object whose
         method it is, its closure) is of the model.
         """
         reached = {key for key, made in self._memo.items() if not isinstance(made, Outside)}
@@ -377,7 +377,7 @@ class Guard(TorchDispatchMode):
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """Stands for `self.log` where nobody listens."""
+    """Stands for `self.log` if no loop receives the values."""
 
 
 def _lineage(kind: type) -> Iterator[str]:

@@ -80,9 +80,9 @@ def _nearest_called(module: nn.Module, counts: Calls, parents: Mapping[nn.Module
 def count_shared(module: nn.Module, counts: Calls, sizes: Sizes | None = None) -> int:
     """Parameters used in more than one place.
 
-    Registered under several names (tied weights), or owned by a module that one forward pass calls more than once (a
-    Universal Transformer's block, the encoder of two views). A module whose parameters its parent reads goes by the
-    nearest ancestor that was called.
+    They are registered under several names (tied weights), or owned by a module that one forward pass calls more than
+    once: a Universal Transformer's block, the encoder of two views. A module whose parameters its parent reads goes by
+    the nearest ancestor that was called.
     """
     sizes, parents = sharded_sizes(module) if sizes is None else sizes, _parents(module)
     places: defaultdict[int, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Who a run is: its hyperparameters, its script and commit, its seeds and, if somebody says so, its owner."""
+"""Who a run is: its hyperparameters, its script and commit, its seeds and, if set, its owner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_costs.records.secrets import looks_secret
 OWNER = "LIGHTNING_COSTS_OWNER"
 #: What Lightning's `seed_everything` sets.
 _GLOBAL_SEED = "PL_GLOBAL_SEED"
-#: What runs notebooks, or a text of the command line, and is no script of anybody's.
+#: What runs notebooks, or a text of the command line, and is no user's script.
 _NO_SCRIPTS = ("", "-c", "-m", "-", "ipykernel_launcher.py", "colab_kernel_launcher.py", "ipython", "ipython3")
 _LONGEST = 200
 
@@ -63,7 +63,7 @@ class Provenance:
         """What git has answered since it was asked last; at the end of a run it is waited for.
 
         Args:
-            ending: Whether nobody asks again.
+            ending: Whether this is the last request.
             hurry: Whether an error is waiting to be raised.
         """
         if self._git is None:

@@ -4,7 +4,7 @@ Nearly every step is one, and must cost next to nothing. Four modules share this
 
     integrations/lightning/step_patches        recording/step_hooks           recording/emission
       puts `dispatch` around a step's work       arm, disarm: after a step      take, take_lead_s, `gradients`:
-      appends to `events`                          that was told in full          when a window is read or closed,
+      appends to `events`                          that was recorded in full      when a window is read or closed,
       clears `recorded` at a fetch               left, until_s: `allow_repeats`   and when probes open
       lead_s: `mark_backward_start`                    │                               ▲
             │                                          ▼                               │ `record_repeats`, once for
@@ -15,13 +15,15 @@ Nearly every step is one, and must cost next to nothing. Four modules share this
 
 What holds:
 
-- A repeat has the shapes of the batch before, its events (backward passes and optimizer steps in order), as many nodes
-  of autograd, parameters with a gradient and compiled graphs. It is outside warm-up, and nothing is due at its end.
-- `left` is how many repeats may follow: fewer than the batches up to the epoch's last one, up to the next point by
-  steps, and up to the next step that is to be counted or looked into. `until_s` is when the next point is due.
-- `train_s` has one number for each repeat that is not booked yet. Whoever reads the window, or asks how many steps are
-  done, books them first (`Emission.book_repeats`).
-- Whatever differs disarms the path, and the step is told in full. Nothing is lost by that but time.
+- A repeat has the shapes of the batch before and its events (backward passes and optimizer steps in order). It has as
+  many nodes of autograd, parameters with a gradient and compiled graphs. It is outside warm-up, and nothing is due at
+  its end.
+- `left` is how many repeats may follow: fewer than the batches up to the epoch's last one and up to the next point by
+  steps. It is also fewer than those up to the next step that is to be counted or watched. `until_s` is when the next
+  point is due.
+- `train_s` has one number for each repeat that is not booked yet. Code that reads the window, or asks how many steps
+  are done, books them first (`Emission.book_repeats`).
+- Whatever differs disarms the path, and the step is recorded in full. Nothing is lost by that but time.
 
 The code of this path is inlined by hand. It stays so: a call costs as much as all that it does.
 """
@@ -50,7 +52,7 @@ R = TypeVar("R")
 
 
 def _compiled() -> Mapping[str, int]:
-    """What torch.compile counts in this process; nothing is imported where it was not used."""
+    """What torch.compile counts in this process; nothing is imported if it was not used."""
     utils = sys.modules.get("torch._dynamo.utils")
     return utils.counters["stats"] if utils is not None else {}
 
@@ -81,7 +83,7 @@ def same_signature(batch: Any, signature: Signature) -> bool:
 
 #: Nodes that autograd has made in this thread: two steps that made as many ran as many operators with a gradient.
 nodes_made: Callable[[], int] = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
-#: Parameters that are looked at for a gradient.
+#: Parameters that are checked for a gradient.
 _LOOKED_AT = 16
 
 
@@ -94,12 +96,12 @@ class Gradients:
         self._some: list[weakref.ref[nn.Parameter]] = []
 
     def look(self) -> None:
-        """Choose anew which parameters are looked at: there may be others by now."""
+        """Choose again which parameters are checked: there may be others by now."""
         try:
             found = list(self._module.parameters())
             every = max(1, len(found) // _LOOKED_AT)
             self._some = [weakref.ref(parameter) for parameter in found[::every]]
-        except Exception:  # noqa: BLE001 - a module that does not tell its parameters: then nothing is known of them
+        except Exception:  # noqa: BLE001 - a module that does not list its parameters: then nothing is known of them
             self._some = []
 
     def count(self) -> int:
@@ -116,9 +118,9 @@ class Gradients:
 class RepeatedStepFastPath:
     """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
 
-    Just like it is: a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
-    in the same order, outside warm-up, with nothing due at its end. Whoever sees a training step puts `dispatch`
-    around its work and appends to `events` what happens in it; unless it is `recorded` then, it has to be told in full.
+    Such a step has a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
+    in the same order. It is outside warm-up, with nothing due at its end. The caller puts `dispatch` around a training
+    step's work and appends its events to `events`. Unless they equal `recorded`, the step must be recorded in full.
     """
 
     __slots__ = (
@@ -155,13 +157,13 @@ class RepeatedStepFastPath:
         self._graphs = self._nodes = self._gradients = 0
         #: Nodes that autograd made for the batch in work, once its work is done.
         self.nodes = 0
-        #: Tells how many parameters have a gradient; None where nobody asks.
+        #: Returns how many parameters have a gradient; None if that is not needed.
         self.gradients: Callable[[], int] | None = None
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
-        #: Seconds from having a batch to its first backward pass, of all batches since `take_lead_s`; None where
-        #: nobody tells.
+        #: Seconds from having a batch to its first backward pass, of all batches since `take_lead_s`; None if these
+        #: are not reported.
         self.lead_s: float | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
@@ -177,7 +179,7 @@ class RepeatedStepFastPath:
         self._keep = self.train_s.append
 
     def arm(self, seen: BatchInfo, *, samples: int | None, tokens: int | None, events: list[int]) -> None:
-        """A step was told in full: those like it may follow, once `left` allows them."""
+        """A step was recorded in full: those like it may follow, once `left` allows them."""
         self._signature, self._events = seen.signature, events
         self._nodes = self.nodes
         self._gradients = self.gradients() if self.gradients is not None else 0
@@ -187,13 +189,13 @@ class RepeatedStepFastPath:
         self._graphs = compiled_graphs()
 
     def disarm(self) -> None:
-        """The next step has to be told in full."""
+        """The next step has to be recorded in full."""
         self.left = 0
 
     def dispatch(
         self, alike: Callable[..., R], otherwise: Callable[..., R], failed: Callable[[], object]
     ) -> Callable[..., R]:
-        """A function around the work on a batch: `alike` where it may be a step like the last one, else `otherwise`.
+        """A function around the work on a batch: `alike` if it may be a step like the last one, else `otherwise`.
 
         The last argument holds what a training step gets, its batch under that name. `failed` is called where noting
         the step raised, and the exception is handled.
@@ -207,7 +209,7 @@ class RepeatedStepFastPath:
                 try:  # the commonest form in this very frame
                     plain = type(batch) in _PLAIN and tuple(map(_SHAPE_AND_DTYPE, batch)) == self._signature
                     self.same = plain or same_signature(batch, self._signature)
-                except Exception:  # noqa: BLE001 - a batch that cannot be looked at is told in full, and said there
+                except Exception:  # noqa: BLE001 - a batch that cannot be inspected is recorded in full, and logged there
                     self.same = False
                 if self.same:
                     result = alike(*args)
@@ -224,7 +226,7 @@ class RepeatedStepFastPath:
         return run
 
     def _try_record(self) -> bool:
-        """The work is done: notes it where it was a step like the last one."""
+        """The work is done: notes it if it was a step like the last one."""
         if (
             self.events != self._events
             or self.nodes != self._nodes
@@ -252,7 +254,7 @@ class RepeatedStepFastPath:
         self.lead_s = (self.lead_s or 0.0) + accounts.since_s - since_s
 
     def take_lead_s(self) -> float | None:
-        """`lead_s`, which begins anew."""
+        """`lead_s`, which starts again from zero."""
         lead_s = self.lead_s
         if lead_s is not None:
             self.lead_s = 0.0

@@ -1,4 +1,4 @@
-"""Passes that nobody asked for leave no trace: random numbers, what they print, hooks of all modules, buffers."""
+"""Passes that the user did not ask for leave no trace: random numbers, output, hooks of all modules, buffers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_BUFFER_BYTES = 2**28
 
 @contextmanager
 def without_side_effects() -> Iterator[None]:
-    """Whatever happens inside, every generator of random numbers that a process shares goes on as if it had not.
+    """Whatever happens inside, every generator of random numbers that a process shares continues as if it had not.
 
     These are Python's, NumPy's and torch's, on all devices. What this thread prints inside is dropped, and hooks on all
     modules (`register_module_forward_hook`) do not fire.
@@ -42,7 +42,7 @@ def without_side_effects() -> Iterator[None]:
 
 
 def random_states() -> list[Callable[[], object]]:
-    """Calls that put each generator back to where it is now."""
+    """Calls that put each generator back to its present state."""
     restores: list[Callable[[], object]] = [
         partial(random.setstate, random.getstate()),
         partial(torch.set_rng_state, torch.get_rng_state()),

@@ -1,4 +1,4 @@
-"""What is done around a step: operators of new kinds counted, memory looked at in some, warm-up told apart."""
+"""What is done around a step: operators of new kinds counted, memory watched in some, warm-up kept apart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lightning_costs.records.samples import DeviceTime, PipelineTime
 
 #: Steps at the start of an attempt that count as warm-up.
 WARMUP_STEPS = 3
-#: Optimizer memory is looked at inside one step in so many, or in as many as lie between two points.
+#: Steps between two in which optimizer memory is watched, or as many as lie between two points.
 WATCH_EVERY_N_STEPS = 50
 #: And no more than two in a second: each look takes some 50 microseconds.
 LEAST_WATCHED_APART_S = 0.5
@@ -51,7 +51,7 @@ class StepMonitor:
         setting: Where and what is trained.
         clock: Seconds, monotonic.
         every: Optimizer steps between two points.
-        samples: Samples of a batch, given what its tensors tell; asked for the batches that are counted.
+        samples: Samples of a batch, given what its tensors show; called for the batches that are counted.
         keep: Whether the first counted forward pass is kept, to be repeated by `infer`.
     """
 
@@ -83,11 +83,11 @@ class StepMonitor:
         self._anew = True
         self._nodes = 0
         self._made: int | None = None
-        #: How many parameters have a gradient; None where nothing is counted.
+        #: How many parameters have a gradient; None if nothing is counted.
         self.gradients: Gradients | None = None
         self._watch_at = self._watched = 0
         self._watched_s = clock()
-        #: Whether somebody looks inside the step in work: `sample_memory` is of use.
+        #: Whether the step in work is watched: `sample_memory` is useful.
         self.looking = False
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
@@ -126,7 +126,7 @@ class StepMonitor:
 
         Args:
             batch: The batch.
-            position: What tells steps of equal shapes apart.
+            position: What distinguishes steps of equal shapes.
             waited_s: Waiting for data so far in the run.
             hooks_s: Seconds in other callbacks' hooks so far, if a device trains on meanwhile.
 
@@ -161,12 +161,12 @@ class StepMonitor:
         return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
 
     def left_evaluation(self) -> None:
-        """The batch that evaluation was told of last was fetched and left."""
+        """The batch of evaluation that was reported last was fetched and left."""
         if self._evaluation is not None:
             self._evaluation.left()
 
     def _watch_memory(self) -> None:
-        """Watch early steps (optimizer state is complete after the first update), and then one in so many."""
+        """Watch early steps (optimizer state is complete after the first update), and then one at a fixed interval."""
         if self.done > self._watch_at:
             self._watch_at = self.done if self.done < WARMUP_STEPS else self._next_watched()
         self.looking = self.done == self._watch_at
@@ -220,7 +220,7 @@ class StepMonitor:
 
     @property
     def repeats(self) -> int:
-        """How many steps like the last one may be told by `record_repeats` alone; 0 where each has to be looked at."""
+        """How many steps like the last one `record_repeats` alone may record; 0 if each has to be seen in full."""
         if self._warm_left or self._kind is None or self._kind.moment:
             return 0
         if self._census is None or self._census.failed is not None:
@@ -228,7 +228,7 @@ class StepMonitor:
         return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
 
     def on_repeat_start(self, waited_s: float, hooks_s: float) -> None:
-        """The work on a batch that looks like the last one is about to begin: a device's timeline alone is told."""
+        """The work on a batch that looks like the last one is about to begin; only a device's timeline is notified."""
         if self._device_steps is not None:
             self._device_steps.begin(waited_s - self._waited_s, hooks_s - self._hooks_s)
             self._waited_s, self._hooks_s = waited_s, hooks_s
@@ -239,11 +239,11 @@ class StepMonitor:
             self._device_steps.stepped(steady=True)
 
     def cancel_repeat(self) -> None:
-        """It looked like the last batch and was another step after all: as if `before` had been told of it."""
+        """It looked like the last batch and was another step after all: as if `before` had been called for it."""
         self._look = self._last
 
     def record_repeats(self, n: int) -> None:
-        """Book so many steps like the last one."""
+        """Book that number of steps like the last one."""
         if self._census is not None:
             self._census.repeat(n)
         self.done += n
@@ -263,12 +263,12 @@ class StepMonitor:
         entered, self._look = self._look, None
         warm = self._warm_left > 0
         made = nodes if nodes is not None else self._made
-        if made is None:  # nobody told when its work was done
+        if made is None:  # the end of its work was not reported
             made = nodes_made() - self._nodes
         if (graphs := compiled_graphs()) != self._graphs:
             self._graphs, warm = graphs, True
             made = self._kind.nodes if self._kind is not None else 0  # a compiler made nodes, too
-        if entered is None:  # nobody called `before`
+        if entered is None:  # `before` was not called
             self._watch_memory()
             if self._census is not None:
                 self._census.record_batch(None)
@@ -304,7 +304,7 @@ class StepMonitor:
             self._pipeline.interrupted()
 
     def device_time(self) -> DeviceTime | None:
-        """What the device's own events tell, as far as they have happened; None where the host's clock tells."""
+        """What the device's own events show, as far as they have happened; None if the host's clock is used."""
         return self._device_steps.collect() if self._device_steps is not None else None
 
     def pipeline_time(self) -> PipelineTime | None:
@@ -312,7 +312,7 @@ class StepMonitor:
         return self._pipeline.collect() if self._pipeline is not None else None
 
     def take_census_s(self, step_s: float | None) -> float:
-        """Seconds that counting took beyond steps of `step_s`, since the last call; later where that is unknown."""
+        """Seconds that counting took beyond steps of `step_s`, since the last call; later if that is unknown."""
         if step_s is None:
             return 0.0
         excess_s = sum(max(0.0, took_s - step_s) for took_s in self._census_s)
@@ -359,7 +359,7 @@ class StepMonitor:
         meter: Callable[[], float] | None,
         budget_s: float,
     ) -> Inference | str:
-        """Repeat the first counted forward pass; the reason where it cannot be."""
+        """Repeat the first counted forward pass; return the reason if it cannot be."""
         calls = self._census.calls if self._census is not None else None
         if calls is None:
             if self._census is not None and self._census.compiled:

@@ -64,7 +64,7 @@ class AmdEnergy:
         raise Missing(f"gpu energy: amdsmi knows no device at {address}0, where torch trains", warn=True)
 
     def detach(self) -> None:
-        """Nothing is let go: codecarbon keeps amdsmi open for the process."""
+        """There is nothing to release: codecarbon keeps amdsmi open for the process."""
 
     def _read_mj(self) -> float:
         with silence_codecarbon():

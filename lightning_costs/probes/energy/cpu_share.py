@@ -13,7 +13,7 @@ _log = logging.getLogger("lightning_costs")
 
 #: Walking the node's processes takes milliseconds: not more often than this.
 _EVERY_S = 60.0
-#: Launchers whose ranks are siblings of ours, below our parent.
+#: Launchers whose ranks are siblings of this process, below its parent.
 _SIBLINGS = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "OMPI_COMM_WORLD_RANK")
 
 

@@ -29,9 +29,9 @@ def training_devices(setting: ProbeContext) -> list[torch.device]:
 
 
 def device_key(devices: Sequence[torch.device]) -> str | None:
-    """What tells the CUDA devices that a rank trains on from the others of its node: equal on ranks that share them.
+    """Identifies the CUDA devices that a rank trains on among those of its node: equal on ranks that share them.
 
-    A digest, as UUIDs stay out of records. None where torch tells no UUID.
+    A digest, as UUIDs stay out of records. None if torch reports no UUID.
     """
     import torch
 
@@ -53,7 +53,7 @@ def nvml_handle(nvml: Any, uuid: str) -> Any:
 
 
 def power_limit_w(device: torch.device | None) -> float | None:
-    """The power limit that the driver holds a GPU to; None if nobody can tell, as without NVML or of a slice."""
+    """The power limit that the driver holds a GPU to; None if it cannot be read, as without NVML or of a slice."""
     try:
         import pynvml
     except ImportError:
@@ -79,8 +79,8 @@ def power_limit_w(device: torch.device | None) -> float | None:
 def whole_gpu(nvml: Any, handle: Any) -> tuple[Any, bool]:
     """The whole GPU behind a handle, and whether a MIG slice of it trains.
 
-    NVML meters whole GPUs. What a slice draws cannot be told from its neighbours', so that a slice has energy only
-    where it is the only one.
+    NVML meters whole GPUs. What a slice draws cannot be told apart from its neighbours' draw, so that a slice has
+    energy only if it is the only one.
     """
     try:
         if nvml.nvmlDeviceIsMigDeviceHandle(handle):

@@ -1,4 +1,4 @@
-"""CPU and RAM energy of this node: RAPL where it can be read, else codecarbon's models, called models.
+"""CPU and RAM energy of this node: from RAPL if it can be read, else from codecarbon's models, called models.
 
 The one file that touches codecarbon's hardware classes. No tracker, thread, network or lock of its is used.
 """
@@ -21,7 +21,7 @@ from lightning_costs.records.meter_info import MeterInfo
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.units import JOULE_PER_KWH
 
-#: Load is looked at over so long at least.
+#: Least seconds over which load is measured.
 _LEAST_LOAD_S = 0.1
 
 
@@ -59,16 +59,16 @@ class CpuModel:
         with silence_codecarbon():
             cpu.start()
         self._seen_s = time.perf_counter()
-        #: Power where load was looked at last; the model's least until then.
+        #: Power when load was measured last; the model's least until then.
         self._power_w = 0.1 * tdp_w
-        #: Joules that were told since load was looked at.
+        #: Joules that were reported since load was measured.
         self._told_j = 0.0
 
     def joules(self) -> float:
         """CPU energy since the last call, in joules.
 
-        The system counts CPU time in ticks of 10 ms: over a few of them load is noise, so that until there are enough
-        the last power goes on, and is made good after.
+        The system counts CPU time in ticks of 10 ms: over a few of them load is noise. Until there are enough
+        the last power continues, and is made good after.
         """
         now_s = time.perf_counter()
         elapsed_s = now_s - self._seen_s

@@ -1,4 +1,4 @@
-"""The energy that a rank reads: of its device, and of its node where it is the first rank there; by account too."""
+"""The energy that a rank reads: of its device, and of its node if it is the first rank there; by account too."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Meter(Protocol):
         """How it is got, in words that are the same on like machines."""
 
     def joules(self) -> float:
-        """Energy since the last call, in joules; raise `Missing` where it cannot be had any more."""
+        """Energy since the last call, in joules; raise `Missing` if it cannot be read any more."""
 
     def metering(self) -> MeterInfo:
         """How the energy so far was got, as data."""
 
     def detach(self) -> None:
-        """Let go of handles."""
+        """Release handles."""
 
 
 @final
@@ -125,9 +125,9 @@ def _device_meter(setting: ProbeContext) -> Meter:
 class EnergyMeters:
     """Reads the meters at points and where an evaluation or a checkpoint begins and ends, and adds up.
 
-    What is counted between two readings goes to the accounts that the time in between went to, by their seconds. As
-    meters are read at rare changes of accounts, nearly all readings span one account, and what frequent ones (logging,
-    other callbacks' hooks) get is their share of time.
+    What is counted between two readings goes to the accounts of the time in between, by their seconds. Meters are read
+    at rare changes of accounts, so nearly all readings span one account. Frequent accounts (logging, other callbacks'
+    hooks) get their share of time.
 
     Meters are by component, those that this rank reads, or why one cannot be read. Without `accounts` of time there is
     no energy by account. `share` is the job's in its node's CPU time, on the rank that reads the node.
@@ -227,7 +227,7 @@ class EnergyMeters:
         return None
 
     def _read_for(self, sample: StepSample) -> None:
-        """Read once a window, whoever asks: a point has what was spent up to it."""
+        """Read once a window, however many indicators ask: a point has what was spent up to it."""
         if sample is not self._sample:
             self._sample = sample
             self.read()
@@ -249,7 +249,7 @@ class EnergyMeters:
                 joules = meter.joules()
             except Missing as missing:
                 self._lose(component, meter, missing)
-            except Exception as error:  # noqa: BLE001 - whatever a vendor's library raises, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a vendor's library raises, training continues
                 self._lose(component, meter, Missing(f"{type(error).__name__}: {error}", warn=True))
             else:
                 self._joules[component] += joules

@@ -18,11 +18,11 @@ _log = logging.getLogger("lightning_costs")
 
 #: Counter and sampled power move about this often: a reading can be so old.
 LAG_S = 0.1
-#: The driver keeps the last 120 samples of power, 2.4 s at 20 ms: they are fetched before they are gone.
+#: The driver keeps the last 120 samples of power, 2.4 s at 20 ms: they are fetched before they are dropped.
 _FETCH_S = 1.0
 #: A counter and the integral of power that differ by more than this share are warned of.
 TOLERANCE = 0.2
-#: Without samples that the driver keeps, power is known at readings: those within so many seconds count as seen.
+#: Without samples that the driver keeps, power is known at readings: those within this time of one count as seen.
 _LONGEST_CHECK_S = 2.5
 #: Seconds that both must have seen before they are compared aloud.
 LEAST_CHECK_S = 30.0
@@ -87,13 +87,14 @@ class _Power:
 
 @final
 class GpuEnergy:
-    """Energy of one GPU in joules: its own counter, or its power integrated where it has none.
+    """Energy of one GPU in joules: its own counter, or its power integrated if it has none.
 
     `nvmlDeviceGetTotalEnergyConsumption` counts millijoules since the driver was loaded (Volta and later). Power comes
-    from the samples that the driver keeps (`nvmlDeviceGetSamples`), so that what happens between two readings is seen
+    from the samples that the driver keeps (`nvmlDeviceGetSamples`). So what happens between two readings is seen
     without a thread, as long as they are no further apart than the samples reach back. A counter is checked against
-    the power over the stretches that both saw. Both come from one sensor, which on some devices looks a part of the
-    time only (Yang, Adamek and Armour 2023, 'Part-time Power Measurements', arXiv 2312.02741); no check here sees that.
+    the power over the stretches that both saw. Both come from one sensor, which on some devices is active for a part
+    of the time only: Yang, Adamek and Armour 2023, 'Part-time Power Measurements', arXiv 2312.02741. No check here
+    sees that.
     """
 
     def __init__(self, nvml: Any, handle: Any) -> None:
@@ -160,7 +161,7 @@ class GpuEnergy:
         return f"power: NVML, {how}, trapezoids over time, by UUID{whole}"
 
     def metering(self) -> MeterInfo:
-        """How the energy so far was got, and how far it can be off."""
+        """How the energy so far was measured, and how large its error can be."""
         covers = "the whole GPU, whoever uses it"
         if self._is_slice:
             covers = "the whole GPU; a MIG slice of it trains, the only one when the run began"
@@ -235,7 +236,7 @@ class GpuEnergy:
         return spent_j
 
     def _over_a_reset(self, now_s: float) -> float:
-        """The counter began anew: since the last fetch of power, what power says counts."""
+        """The counter was reset: since the last fetch of power, the integral of power counts."""
         power, since_j = self._power, self._since_fetch_j
         if power is None:
             raise Missing("gpu energy: NVML's counter was reset during the run, and it gives no power", warn=True)
@@ -251,7 +252,7 @@ class GpuEnergy:
         return max(0.0, power.integral.joules - known_j - since_j)
 
     def check(self, now_s: float) -> None:
-        """Fetch the power since the last time, and compare the counter with it where it was seen without a gap.
+        """Fetch the power since the last time, and compare the counter with it if it was seen without a gap.
 
         `joules` does so once a second.
         """

@@ -13,11 +13,11 @@ GAP_S = 0.15
 class PowerIntegrator:
     """Adds up energy over samples of power.
 
-    Between neighbours power is taken to go one way, so that a trapezoid is off by half their difference at most times
-    the time between them. Across a gap nobody looked: power was somewhere between nothing and the device's limit.
+    Between neighbours power is taken to be monotonic, so that a trapezoid is off by half their difference at most times
+    the time between them. Across a gap nothing was read: power was between zero and the device's limit.
 
     Args:
-        limit_w: Most power that the device may draw; None where it does not say.
+        limit_w: Most power that the device may draw; None if it does not report it.
 
     Example:
         >>> integral = PowerIntegrator(limit_w=400.0)

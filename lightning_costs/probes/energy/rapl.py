@@ -89,13 +89,13 @@ class RaplEnergy:
 
 
 def packages(root: Path = POWERCAP) -> RaplEnergy | None:
-    """A meter of the CPU packages; None where one of them cannot be read."""
+    """A meter of the CPU packages; None if one of them cannot be read."""
     zones = _zones(folder for folder, _ in _packages(root))
     return RaplEnergy(zones, "whole sockets") if zones else None
 
 
 def memory(root: Path = POWERCAP) -> RaplEnergy | None:
-    """A meter of the memory behind all packages; None where one of them does not tell its own."""
+    """A meter of the memory behind all packages; None if one of them does not report its own."""
     below = [[sub for sub in subs if _named(sub) == "dram"] for _, subs in _packages(root)]
     zones = _zones(folder for folders in below for folder in folders) if below and all(below) else None
     return RaplEnergy(zones, "the memory of all sockets") if zones else None
@@ -118,7 +118,7 @@ def _named(folder: Path) -> str | None:
 
 
 def _zones(folders: Iterable[Path]) -> list[Zone] | None:
-    """Readable zones, those that show one package's counter again left out; None where one cannot be read."""
+    """Readable zones, those that show one package's counter again left out; None if one cannot be read."""
     zones: list[Zone] = []
     for folder in folders:
         try:

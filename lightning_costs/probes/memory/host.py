@@ -9,10 +9,10 @@ import psutil
 
 
 def rss_reader() -> Callable[[], int]:
-    """A function that tells the resident set of the process that calls it, in bytes.
+    """A function that returns the resident set of the process that calls it, in bytes.
 
     Opening `/proc/self/statm` (proc_pid_statm(5): its second number, in pages) takes most of the time of a reading. A
-    forked child that keeps the function would read its parent's: it opens the file anew.
+    forked child that keeps the function would read its parent's: it opens the file again.
     """
     try:
         statm = _Statm(os.sysconf("SC_PAGE_SIZE"))

@@ -23,7 +23,7 @@ class StepMemory:
 
     Args:
         peak_bytes: By phase: the most that was held at one moment of it.
-        activation_bytes: Made by the forward pass (or its recomputation) and still held when a backward pass went on.
+        activation_bytes: Made by the forward pass (or its recomputation) and still held when a backward pass continued.
         at_peak_bytes: By kind, at the moment when most was held; the kinds add up to it.
         peak_phase: The phase of that moment.
     """
@@ -67,8 +67,8 @@ class StorageTracker:
 
     Args:
         device: Where memory is followed; storages elsewhere (a batch on the host, scalars) are not.
-        allocated: Bytes that the device's allocator has given out now, and the most so far; None where only storages
-            tell (a CPU has no allocator to ask).
+        allocated: Bytes that the device's allocator has given out now, and the most so far; None if only storages
+            are known (a CPU has no allocator to ask).
     """
 
     def __init__(self, device: torch.device, allocated: Callable[[], tuple[int, int]] | None = None) -> None:
@@ -100,7 +100,7 @@ class StorageTracker:
             self._events.append((-1 - in_use, most))
 
     def set_phase(self, phase: Phase) -> None:
-        """A phase begins, or goes on after something else."""
+        """A phase begins, or continues after something else."""
         self._turns.append((len(self._events), phase))
 
     def _follow(self, storage: torch.UntypedStorage, kind: Kind, *, early: bool) -> int | None:
@@ -124,7 +124,7 @@ class StorageTracker:
 
     def close(self) -> StepMemory:
         """The step is over, and nothing is followed any more: what was held, replayed from the step's beginning."""
-        self._references.clear()  # with the references gone, later deaths are not told
+        self._references.clear()  # without the references, later deaths are not reported
         self._numbers.clear()
         return _Replay(self._storages, self._events, self._turns).memory()
 
@@ -185,7 +185,7 @@ class _Replay:
         self._see(most if grew else in_use)
 
     def _see(self, total: int | None) -> None:
-        """Note what is held now: as the allocator last said, or all kinds together where there is none."""
+        """Note what is held now: as the allocator last reported, or all kinds together without an allocator."""
         known = sum(self._held.values())
         if total is None:
             if self._by_allocator:

@@ -172,8 +172,8 @@ def graph_stores(value: object) -> list[tuple[str, object]]:
 class TensorMemory:
     """Parameters, gradients and optimizer state of a module: at rest, and at most inside a watched step.
 
-    Inside a step the memory is looked at where it can differ: before each backward pass (SAM's second pass holds
-    a copy of the weights) and around each optimizer's update. Only watched steps are looked at.
+    Inside a step the memory is read at the moments when it can differ: before each backward pass (SAM's second pass
+    holds a copy of the weights) and around each optimizer's update. Only watched steps are read.
     """
 
     def __init__(self, setting: ProbeContext) -> None:
@@ -196,7 +196,7 @@ class TensorMemory:
         """Nothing is held."""
 
     def watch(self, watching: bool) -> None:
-        """Watch the step that begins, or not; after a watched one, what is held at rest is looked at anew."""
+        """Watch the step that begins, or not; after a watched one, what is held at rest is read again."""
         self.watching = watching and self.failed is None
         if watching:
             self._rest = None
@@ -205,7 +205,7 @@ class TensorMemory:
         """What is held between two steps: one walk for all who ask.
 
         Args:
-            moment_s: Look anew unless somebody looked at this moment; None is content with what was seen after the
+            moment_s: Read again unless it was read at this moment; None accepts what was seen after the
                 last watched step.
         """
         if self._rest is None or moment_s not in (None, self._rest_s):
@@ -215,7 +215,7 @@ class TensorMemory:
         return self._rest
 
     def sample(self) -> None:
-        """Look inside a step, if it is a watched one. Where that fails, peaks inside steps are missing."""
+        """Read memory inside a step, if it is a watched one. If that fails, peaks inside steps are missing."""
         if not self.watching:
             return
         try:

@@ -180,7 +180,7 @@ def _fresh(outputs: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> l
 
 
 def _put_bytes(plan: _Plan, tensors: Sequence[torch.Tensor]) -> int:
-    """The values and where they go are read, the values written; an adding one reads what it adds to as well."""
+    """The values and their indices are read, the values written; an adding one reads what it adds to as well."""
     _, *given = tensors
     values = footprint_bytes(given[-1]) if given else 0
     return sum(footprint_bytes(t) for t in given) + values * (2 if plan.name in _PUTS_ADDING else 1)

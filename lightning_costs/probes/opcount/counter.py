@@ -44,14 +44,15 @@ from lightning_costs.records.missing import Missing, type_only
 class StepOpCounter(OpCounting):
     """Counts a step of each kind when it is new, and some again at random; other steps are tallied, one addition each.
 
-    What a step will do is known only when it is done: a GAN trains one network on this batch and the other on the
+    The work of a step is known only when it is done: a GAN trains one network on this batch and the other on the
     next, of the same shapes. So a step is entered by what is known before (`key`: shapes, position in the
-    accumulation) and booked by what is known after (which optimizers stepped, how many backward passes, nodes of
-    autograd). A kind that was booked but not counted yet waits, and the steps that follow are counted until it is
-    known; one that differs by its nodes alone for a few steps, and where it would come again if it comes in turn.
+    accumulation). It is booked by what is known after: which optimizers stepped, how many backward passes, nodes of
+    autograd. A kind that was booked but not counted yet waits, and the steps that follow are counted until it is
+    known. One that differs by its nodes alone waits for a few steps, and for the step at which it would come again if
+    it comes in turn.
 
-    Memory of the very first step lacks the optimizer's state, which its end makes: keys counted then are followed
-    once more after it.
+    Memory of the very first step does not include the optimizer's state, which its end makes: keys counted then are
+    followed once more after it.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class StepOpCounter(OpCounting):
         self._updated = False
         self._following: StorageTracker | None = None
         self._watch: OpCounterMode | None = None
-        #: Memory inside counted steps: those after the first update, where there are any.
+        #: Memory inside counted steps: those after the first update, if there are any.
         self.memory: StepMemory | None = None
         #: Whether only steps before the first update were followed: the optimizer's state is not in them.
         self.memory_is_early = True
         self._first_kind: Hashable = None
         #: The first counted step.
         self.first: StepOpCounts | None = None
-        #: Operators that no formula covers; the counts are lower bounds where there are any.
+        #: Operators that no formula covers; the counts are lower bounds if there are any.
         self.missing_formulas: tuple[str, ...] = ()
         self._products = False
         #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
@@ -170,7 +171,7 @@ class StepOpCounter(OpCounting):
             stack.enter_context(calls or nullcontext())
             stack.enter_context(watch_triton_launches(watch.launched))
             stack.enter_context(watch)
-        except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step goes on
+        except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step continues
             self.failed = type_only("a step could not be watched", error)
             watch = None
             stack.close()
@@ -329,7 +330,7 @@ class StepOpCounter(OpCounting):
         return max(0, self._next - self.batches) if self.failed is None else sys.maxsize
 
     def repeat(self, n: int) -> None:
-        """Book and settle so many batches more like the last one, outside warm-up."""
+        """Book and settle that number of further batches like the last one, outside warm-up."""
         assert self._last is not None, "repeatable comes before repeat"
         _, stratum, features = self._last
         self.batches += n

@@ -25,7 +25,7 @@ from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
 
 _log = logging.getLogger("lightning_costs")
 
-#: After so many kinds no more are counted for being new: a stream of ever-new lengths must stay cheap.
+#: The number of kinds after which no more are counted for being new: a stream of new lengths must stay cheap.
 MOST_CENSUSES = 64
 
 Quantity = Literal[
@@ -57,7 +57,7 @@ class StepOpCounts:
 
 
 def force_eager() -> AbstractContextManager[None]:
-    """Compiled modules run eagerly inside; nothing is imported where nothing was compiled."""
+    """Compiled modules run eagerly inside; nothing is imported if nothing was compiled."""
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # torch below 2.6
         return nullcontext()
     return cast("AbstractContextManager[None]", torch.compiler.set_stance("force_eager"))
@@ -175,11 +175,11 @@ class OpCounting:
 
     @property
     def uncounted(self) -> Mapping[str, int]:
-        """Calls so far of operators that have no formula: the counts are lower bounds where there are any."""
+        """Calls so far of operators that have no formula: the counts are lower bounds if there are any."""
         return weighted(self._strata, lambda count: count.uncounted)
 
     def _can_count(self) -> bool:
-        """Whether the user's step runs as ever while it is counted."""
+        """Whether the user's step runs unchanged while it is counted."""
         if not self._eager and not runs_as_ever(self._module):
             self.failed = _OLD_TORCH
         return self.failed is None

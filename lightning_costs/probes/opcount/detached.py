@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_
 class DetachedOpCounter:
     """A count of operators from one batch to the next: entered and left by hand, and never in the user's modes' way.
 
-    Between two fetches the script may enter modes of its own and keep them: torch's modes are a stack, and whoever
-    leaves pops its top. So nothing is counted where a mode is on already, and those above are off while it leaves.
+    Between two fetches the script may enter modes of its own and keep them: torch's modes are a stack, and a mode that
+    leaves pops its top. So nothing is counted if a mode is on already, and those above are off while it leaves.
     """
 
     def __init__(self) -> None:

@@ -48,7 +48,7 @@ class EvalOpCounter(OpCounting):
         """A batch is about to be evaluated.
 
         Returns:
-            What to enter around it where it is to be counted.
+            What to enter around it if it is to be counted.
         """
         kind = StepKind(signature, loader)
         stratum = self._strata.get(kind)
@@ -82,14 +82,14 @@ class EvalOpCounter(OpCounting):
             self._strata.count(self._strata.stratum(kind, kind.features), count, features=kind.features, drawn=drawn)
 
     def left(self) -> None:
-        """The batch told last was fetched and left: nothing was done on it."""
+        """The last reported batch was fetched and left: no work was done on it."""
         self.batches -= 1
         if self._told is not None:
             self._strata.remove(self._told)
 
     @property
     def unknown(self) -> int:
-        """Batches of which nothing can be told: all of them until one was counted."""
+        """Batches with unknown counts: all of them until one was counted."""
         return 0 if self._strata.counted else self.batches
 
     @property

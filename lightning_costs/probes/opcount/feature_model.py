@@ -12,7 +12,7 @@ Vector = tuple[float, ...]
 
 @final
 class FeatureModel:
-    """Counts predicted from features: of several linear models the one that foretells left-out counts best.
+    """Counts predicted from features: of several linear models the one that predicts left-out counts best.
 
     Args:
         features: [counts, features]; the first column is 1.
@@ -30,7 +30,7 @@ class FeatureModel:
         self._known = features, values
         mean = (batches @ values) / batches.sum()
         scatter = (batches @ (values - mean) ** 2) / batches.sum() * count / max(1, count - 1)
-        # Of one or two counts nobody knows how unlike the next one is: as much as it is itself.
+        # From one or two counts it is unknown how much the next one differs: as much as it is itself.
         self._variance = scatter if count > 2 else numpy.maximum(scatter, mean**2)
         self._degrees = float(max(1, count - 1))
         self._columns, self._weights, self._inverse = [0], mean[None, :], numpy.array([[1.0 / count]])
@@ -54,7 +54,7 @@ class FeatureModel:
                 self._variance, self._degrees = press, float(count - rank)
 
     def total(self, features: NDArray[numpy.float64], quantity: int) -> float:
-        """What batches come to whose features add up to these."""
+        """Predicted total of batches whose features add up to these."""
         chosen = (features / self._extent)[self._columns]
         return float(chosen @ self._weights[:, quantity] * self._size[quantity])
 

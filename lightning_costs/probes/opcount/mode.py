@@ -40,8 +40,8 @@ _FUSED = ("triton_poi_", "triton_red_", "triton_per_", "triton_for_")
 class OpCounts:
     """Counts of one step, or of a part of it.
 
-    `recomputed_flop` are those of `flop` that ran a forward product a second time, `calls` operators that touched
-    memory (views and allocations launch nothing), `elements` outputs of products with a weight.
+    `recomputed_flop` are those of `flop` that ran a forward product a second time. `calls` are operators that touched
+    memory (views and allocations launch nothing). `elements` are outputs of products with a weight.
     """
 
     flop: int = 0
@@ -57,7 +57,7 @@ class _Operator(NamedTuple):
 
     name: str
     recasts: bool
-    #: Whether a formula may tell its work.
+    #: Whether a formula may give its work.
     computes: bool
     #: Whether it needs none.
     plain: bool
@@ -72,7 +72,7 @@ class OpCounterMode(TorchDispatchMode):
         lifetimes: Follows storages too; None counts only.
         first_backward: Called once, when the first backward pass begins.
         counts: Whether operators are counted; False follows storages alone.
-        gathered: Tells the weights of this moment, where they are in shards and put together only while in use.
+        gathered: Returns the weights of this moment, if they are in shards and put together only while in use.
     """
 
     #: Operators of higher order (flex attention, Triton kernels) pass through as they are.
@@ -132,7 +132,7 @@ class OpCounterMode(TorchDispatchMode):
                 if not self.compiled and "torch._inductor" in sys.modules:
                     self.compiled = _is_compiled(sys._getframe().f_back)
                 inputs = self._before(func, args, kwargs)
-            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step goes on
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
                 self.failed = type_only("a step could not be watched", error)
         self._running += 1
         try:
@@ -160,11 +160,11 @@ class OpCounterMode(TorchDispatchMode):
         return inputs
 
     def _turn(self, func: Any, inputs: list[torch.Tensor]) -> None:
-        """Tell the phase of the operator about to run.
+        """Return the phase of the operator about to run.
 
-        Backward is what the autograd engine runs. After it comes the optimizer, until an operator with a gradient to
-        record says that another forward pass has begun (SAM's second one, the other network of a GAN). A view says
-        nothing: frameworks detach the loss when all is over.
+        Backward is what the autograd engine runs. After it comes the optimizer. An operator with a gradient to record
+        begins another forward pass (SAM's second one, the other network of a GAN). A view does not change the phase:
+        frameworks detach the loss when all is over.
         """
         if torch._C._current_graph_task_id() != -1:
             if self.forward is None:
@@ -233,7 +233,7 @@ class OpCounterMode(TorchDispatchMode):
         self._casts.pop(identity, None)
 
     def _has_weight(self, inputs: list[torch.Tensor]) -> bool:
-        if self._gathered is not None:  # anew: where a weight was, there may be an activation by now
+        if self._gathered is not None:  # read again: a weight's address may hold an activation by now
             self._weights = {storage._cdata for storage in storages(self._gathered())} | self._casts.keys()
         return any(storage._cdata in self._weights for storage in storages(inputs))
 
@@ -247,7 +247,7 @@ def _is_compiled(caller: FrameType | None) -> bool:
 def _under_a_recomputer() -> bool:
     """Whether the operator runs inside activation checkpointing: looked for up to the call of the autograd engine.
 
-    With `create_graph=True` the backward pass itself runs with gradients on, so that alone does not tell.
+    With `create_graph=True` the backward pass itself runs with gradients on, so that alone does not identify a phase.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -262,7 +262,7 @@ def _under_a_recomputer() -> bool:
 
 @contextmanager
 def watch_triton_launches(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell the name of every Triton kernel that is launched inside, past torch's dispatcher, by Triton's own hooks."""
+    """Report the name of every Triton kernel launched inside, past torch's dispatcher, by Triton's own hooks."""
     chain = _chain()
     if chain is None:
         yield
@@ -282,7 +282,7 @@ def watch_triton_launches(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def _chain() -> Any:
-    """Triton's chain of hooks (3.4 and later); None where there is none."""
+    """Triton's chain of hooks (3.4 and later); None if it has none."""
     triton = sys.modules.get("triton")
     chain = getattr(getattr(getattr(triton, "knobs", None), "runtime", None), "launch_enter_hook", None)
     return chain if hasattr(chain, "add") and hasattr(chain, "remove") else None

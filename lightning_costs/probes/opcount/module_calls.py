@@ -18,8 +18,8 @@ from lightning_costs.records.missing import type_only
 class ModuleCallRecorder:
     """Watches the calls of a module and its submodules for one forward pass.
 
-    It watches `nn.Module.__call__` rather than hooking each module: whoever copies or saves a module in that pass gets
-    nothing of ours with it.
+    It watches `nn.Module.__call__` rather than hooking each module: a module that is copied or saved in that pass
+    contains nothing of the package.
     """
 
     def __init__(self, module: nn.Module, *, keep_example: bool = False) -> None:
@@ -44,7 +44,7 @@ class ModuleCallRecorder:
             self._known = {id(module) for module in self._module.modules()}
             self._thread = get_ident()
             _listen(self)
-        except Exception as error:  # noqa: BLE001 - a module that does not tell its parts is still trained
+        except Exception as error:  # noqa: BLE001 - a module that does not list its parts is still trained
             self.failed = type_only("the module's parts are unknown", error)
         return self
 
@@ -78,7 +78,7 @@ class ModuleCallRecorder:
         return True
 
     def give_up(self, error: Exception) -> None:
-        """A call could not be looked at: nothing more is noted."""
+        """A call could not be inspected: nothing more is noted."""
         self.failed, self._on = type_only("calls could not be noted", error), False
 
     @property
@@ -88,7 +88,7 @@ class ModuleCallRecorder:
 
     @property
     def why_no_example(self) -> str:
-        """Why the pass cannot be repeated; empty where it can."""
+        """Why the pass cannot be repeated; empty if it can."""
         if not self._keep:
             return "no example of a forward pass was kept"
         if self.failed is not None:
@@ -122,7 +122,7 @@ def _listen(calls: ModuleCallRecorder) -> None:
 
 
 def _unlisten(calls: ModuleCallRecorder) -> None:
-    """The last one gives the method back, unless somebody wrapped ours meanwhile: then it only calls through."""
+    """The last one gives the method back, unless it was wrapped again meanwhile: then it only calls through."""
     global _listeners, _in_place
     with _lock:
         _listeners = tuple(each for each in _listeners if each is not calls)
@@ -134,7 +134,7 @@ def _called(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
     seen: list[ModuleCallRecorder] = []
     try:
         seen += [calls for calls in _listeners if calls.begins(module, args, kwargs)]
-    except Exception as error:  # noqa: BLE001 - the user's forward pass goes on
+    except Exception as error:  # noqa: BLE001 - the user's forward pass continues
         for calls in _listeners:
             calls.give_up(error)
     if not seen:

@@ -15,7 +15,7 @@ FIRST_S = 10.0
 SHARE = 0.001
 #: Counts that agree are apart by the batches so far over this.
 AGREEING = 8.0
-#: And by so many at least.
+#: The least number of such counts.
 LEAST_APART = 16
 
 
@@ -23,8 +23,8 @@ LEAST_APART = 16
 class RecountSchedule:
     """Draws which batch is counted next: one of each block, whose length grows.
 
-    Blocks are powers of two and begin at their multiples, and the draw depends on nothing else: ranks that count at
-    about the same rate count the same batches, so that they wait for each other no longer than one of them counts.
+    Blocks are powers of two and begin at their multiples, and the draw depends on nothing else. Ranks that count at
+    about the same rate count the same batches. So they wait for each other no longer than one of them counts.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class RecountSchedule:
             done: Batches so far.
             busy_s: Seconds of training so far.
             step_s: Seconds of a batch that is not counted.
-            wanted: Counts that would tell the total well enough; 0 if counts agree.
+            wanted: Number of counts that would make the total precise enough; 0 if counts agree.
         """
         short_s = max(0.0, -self.left_s(busy_s, varies=wanted > 0))
         share = FIRST_SHARE if busy_s < FIRST_S else SHARE
@@ -49,7 +49,7 @@ class RecountSchedule:
         many = (begun_s / 4 + share * busy_s) / self._cost_s if self._cost_s else AGREEING
         apart = done / min(max(AGREEING, wanted), max(2.0, many))
         least = 1 if wanted else LEAST_APART
-        # Now and then one whatever it costs: counts that nobody checked are worth nothing.
+        # Now and then one whatever it costs: counts that are never checked are worth nothing.
         apart = min(max(affordable, apart, least), max(4 * done, LEAST_APART))
         length = 1 << math.floor(math.log2(max(1.0, apart)))
         self.at = self._draw(-(-(done + 1) // length) * length, length)

@@ -23,7 +23,7 @@ class StepKind(NamedTuple):
         position: What besides shapes is known before: accumulation, frozen parameters.
         moment: 'first' for the attempt's first batch, 'opening' for an epoch's first one, else ''.
         work: Which optimizers stepped, and how many backward passes ran.
-        anew: Whether a step ended with the batch before: gradients begin anew.
+        anew: Whether a step ended with the batch before, so that gradients start from zero.
         nodes: Nodes that autograd made for it.
         gradients: How many of some of the parameters had a gradient after it.
     """
@@ -50,7 +50,7 @@ class StepKind(NamedTuple):
 class PendingKinds:
     """Kinds that came and were not counted: which steps may be of them.
 
-    A kind is looked for among the steps that are entered alike, and where it would come again if it comes in turn.
+    A kind is searched for among the steps that are entered alike, and at its next turn if it comes in turn.
     """
 
     def __init__(self) -> None:

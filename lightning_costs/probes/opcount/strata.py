@@ -1,10 +1,11 @@
 """Totals over batches of which some were counted: exact where the counts agree, else an estimate with its interval.
 
-Batches fall into strata by all that is known of them without counting. Within a stratum, batches that were counted
-because they came first stand for themselves once batches drawn at random were counted, too; these share the others by
-the order in which they came. A stratum without a count is predicted from the features of the counted ones, by the least
-squares model that foretells counts which were left out best (PRESS; Allen 1974). Intervals are those of stratified
-sampling (Cochran, Sampling Techniques, 1977, sections 5.3 and 8.5: successive differences, as batches come in order).
+Batches fall into strata by all that is known of them without counting. Within a stratum, some batches are counted
+because they come first, others because they were drawn at random. Once any was drawn, the first ones stand for
+themselves, and the drawn ones share the others by the order in which they came. A stratum without a count is predicted
+from the features of the counted ones, by the least squares model that best predicts counts which were left out (PRESS;
+Allen 1974). Intervals are those of stratified sampling (Cochran, Sampling Techniques, 1977, sections 5.3 and 8.5:
+successive differences, as batches come in order).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Estimate:
     exact: bool
 
     def per(self, parts: float) -> Estimate:
-        """The same of one of so many equal parts."""
+        """The same of one part, if it is divided into that number of equal parts."""
         return replace(self, amount=self.amount / parts, half_width=self.half_width / parts)
 
     @property
@@ -129,7 +130,7 @@ class Stratum(Generic[T]):
 
         Args:
             amounts: By count.
-            relative: Relative variance of a batch, if too few were drawn here to tell.
+            relative: Relative variance of a batch, if too few were drawn here to estimate it.
         """
         counted = len(amounts)
         if counted >= self.batches or (self.agrees and not relative):
@@ -144,7 +145,7 @@ class Stratum(Generic[T]):
 
 
 def shares(batches: int, positions: Sequence[int], drawn: Sequence[bool]) -> NDArray[numpy.float64]:
-    """How many of so many batches each counted one stands for: those not drawn for themselves, if any was drawn.
+    """How many of the batches each counted one stands for: those not drawn for themselves, if any was drawn.
 
     `positions` are [counts]: which were counted, from 1, ascending; `drawn` are [counts]: whether it was at random.
 
@@ -181,7 +182,7 @@ def successive(amounts: NDArray[numpy.float64], weights: NDArray[numpy.float64])
 
 @final
 class Strata(Generic[T]):
-    """Books batches by stratum, and adds up what they came to.
+    """Books batches by stratum, and adds up their counts.
 
     Args:
         values: Quantities of a count.
@@ -296,7 +297,7 @@ class Strata(Generic[T]):
         return known + self._predicted(quantity, steady=steady)
 
     def _add_up(self) -> None:
-        """Add to the sums what was booked since: only strata that changed are looked at."""
+        """Add to the sums what was booked since: only strata that changed are read."""
         for stratum in self._changed:
             if not stratum.values and not stratum.amounts:
                 continue
@@ -322,7 +323,7 @@ class Strata(Generic[T]):
         self._changed.clear()
 
     def _predicted(self, quantity: int, *, steady: bool = False) -> float:
-        """What the batches came to that are of no counted stratum."""
+        """The total of the batches that are of no counted stratum."""
         model, means = self._fit(), self._means_of_alike()
         if model is None:
             return 0.0
@@ -371,7 +372,7 @@ class Strata(Generic[T]):
         return features, batches, squares
 
     def _fit(self) -> FeatureModel | None:
-        """The model of the counts so far; made anew when there are a tenth more of them."""
+        """The model of the counts so far; made again when there are a tenth more of them."""
         if self.counted and (self._model is None or self.counted > 1.1 * self._fitted):
             known = [s for s in self._strata.values() if s.values]
             means = [(s.features, numpy.array(s.totals()) / s.batches, s.batches) for s in known if s.batches]

@@ -107,7 +107,7 @@ def watch_engine(
 
     def undo() -> None:
         if vars(engine).get("_INSTRUCTION_MAP") is not ours:
-            return  # somebody else's stands on it, and calls through: outside of a step nothing is noted
+            return  # another library's map stands on it, and calls through: outside of a step nothing is noted
         if before is ABSENT:
             del engine._INSTRUCTION_MAP
         else:

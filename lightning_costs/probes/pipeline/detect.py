@@ -27,9 +27,9 @@ def instrument_pipeline(
 
     Args:
         pipeline: A schedule or an engine (`is_pipeline`).
-        tape: Who is told what the stage does.
+        tape: Receives what the stage does.
         shadows: Holds them.
-        loop: Who is told of an engine's batches too; None where the loop around it tells.
+        loop: Receives an engine's batches too; None if the loop around it reports them.
         aside: Entered around what a first step does beside its work: torch infers shapes by passes of its own.
     """
     if "PipelineEngine" in _kinds(pipeline):
@@ -45,7 +45,7 @@ def is_pipeline(thing: object) -> bool:
 
 
 def device_of(pipeline: Any) -> torch.device | None:
-    """Where this rank's stage runs; None where it does not say."""
+    """Where this rank's stage runs; None if the engine does not report it."""
     import torch
 
     if not is_pipeline(pipeline):

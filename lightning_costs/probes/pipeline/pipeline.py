@@ -33,7 +33,7 @@ NO_PIPELINE = (
 
 @final
 class Pipeline:
-    """The run's pipeline, where there is one: its stage on this rank is watched, and other ranks' lanes are read.
+    """The run's pipeline, if there is one: its stage on this rank is watched, and other ranks' lanes are read.
 
     A run has one. It is known late (Lightning builds it in `configure_model`), so the probe opens without it.
     """
@@ -118,7 +118,7 @@ class Pipeline:
             self._tape.interrupted()
 
     def collect(self) -> PipelineTime | None:
-        """What this rank's stage did since the last call; None where that is not known (`unavailable_reason`)."""
+        """What this rank's stage did since the last call; None if that is not known (`unavailable_reason`)."""
         if self._tape is None:
             return None
         found = self._tape.collect()

@@ -1,4 +1,4 @@
-"""What is told of a pipeline by the shadows on it, and to whom."""
+"""What the shadows on a pipeline report, and to whom."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lightning_costs.records.samples import RankInfo
 
 
 class StepListener(Protocol):
-    """Who is told of an engine's batches, where nobody else tells: `lightning_costs.recording.recorder.Recorder`."""
+    """Receives an engine's batches, if no loop reports them: `lightning_costs.recording.recorder.Recorder`."""
 
     def engine_step(self, samples: int) -> AbstractContextManager[None]:
-        """Around the work on a batch of so many samples."""
+        """Around the work on a batch of that number of samples."""
 
     def engine_data_wait(self) -> AbstractContextManager[None]:
         """Around the waiting for a micro-batch."""

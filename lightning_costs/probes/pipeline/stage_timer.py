@@ -72,7 +72,7 @@ class _Step(Generic[E]):
 class StageTimer(Generic[E]):
     """What a stage does, step by step; sums over steps that count, read once their moments have happened.
 
-    It is told in the middle of the user's training, so nothing that goes wrong in it gets out: it stops.
+    It is called in the middle of the user's training, so no exception gets out of it: it stops.
     """
 
     def __init__(self, events: EventSource[E], wall: Callable[[], float] = time.time) -> None:
@@ -99,7 +99,7 @@ class StageTimer(Generic[E]):
         if not was_broken:
             _log.exception("timing the pipeline's stages failed and stops here; training goes on. Please report this")
 
-    # The engine tells --------------------------------------------------------------------------------------
+    # Calls of the engine -----------------------------------------------------------------------------------
 
     @fail_safe
     def begin(self) -> None:
@@ -120,7 +120,7 @@ class StageTimer(Generic[E]):
 
     @fail_safe
     def end(self) -> None:
-        """The step's schedule was gone through; what follows until the next `begin` is a part of the step."""
+        """The step's schedule has ended; what follows until the next `begin` is a part of the step."""
         self._leave()
         self.detailed = False
         if self._open is not None:
@@ -128,7 +128,7 @@ class StageTimer(Generic[E]):
 
     @fail_safe
     def add_span(self, kind: str, chunk: int, microbatch: int, begun: E) -> None:
-        """Something that began at `begun` is over; outside of a step it is nobody's."""
+        """Something that began at `begun` is over; outside of a step it is not recorded."""
         if self._open is None or self._open.ended is not None:
             self._events.release(begun)
         else:
@@ -136,7 +136,7 @@ class StageTimer(Generic[E]):
 
     @fail_safe
     def on_gap(self, kind: str, chunk: int = 0, microbatch: int = -1) -> None:
-        """In a detailed step: from here to the next thing told the stage sends ('S') or does nothing known of ('')."""
+        """In a detailed step: from here to the next report the stage sends ('S') or does nothing known ('')."""
         self._leave()
         self._between = (kind, chunk, microbatch, self.mark())
 
@@ -148,7 +148,7 @@ class StageTimer(Generic[E]):
 
     @fail_safe
     def on_compute_start(self, way: str, chunk: int, microbatch: int) -> None:
-        """In a detailed step: a pass begins. Where its input was asked for, what was done before it is receiving."""
+        """In a detailed step: a pass begins. If its input was asked for, what was done before it is receiving."""
         if (way, chunk, microbatch) in self._awaited and self._between is not None:
             self._awaited.discard((way, chunk, microbatch))
             self._between = ("R", chunk, microbatch, self._between[3])
@@ -168,7 +168,7 @@ class StageTimer(Generic[E]):
         """Whether a training step's schedule is being gone through."""
         return self._open is not None and self._open.ended is None
 
-    # The recorder tells ------------------------------------------------------------------------------------
+    # Calls of the recorder ---------------------------------------------------------------------------------
 
     @fail_safe
     def mark_steady(self, *, steady: bool) -> None:

@@ -24,7 +24,7 @@ _watched: Counter[str] = Counter()
 
 
 def global_rank() -> int | None:
-    """This process among those of torch.distributed; None where it is not initialized."""
+    """This process among those of torch.distributed; None if it is not initialized."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -58,7 +58,7 @@ class TimelineExchange:
             _log.warning("this stage's timeline could not be left in the job's store: %r", error)
 
     def read(self, own: Lane, most_s: float) -> list[Lane]:
-        """The lanes of all ranks that have left one by now, or within so many seconds, this rank's own with them."""
+        """The lanes of all ranks that have left one by now, or within that number of seconds, and this rank's own."""
         heard = [own]
         try:
             self._read_others(own, heard, most_s)

@@ -1,7 +1,7 @@
 """Multiply-accumulates of fused attention and of the transformer encoder's fast path.
 
-Causal attention counts in full, as torch counts it. Shapes are [batch, heads, length, width] where nothing else is
-said; formulas take an operator's args and its result.
+Causal attention counts in full, as torch counts it. Shapes are [batch, heads, length, width] unless stated
+otherwise; formulas take an operator's args and its result.
 """
 
 from __future__ import annotations

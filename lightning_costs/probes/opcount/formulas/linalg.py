@@ -1,7 +1,7 @@
 """Floating-point operations of dense factorisations and solvers, as torch's operators run them.
 
-Leading orders after Golub & Van Loan, 'Matrix Computations' (4th ed.), with the terms for rectangular matrices of
-LAPACK working note 41, appendix C (https://www.netlib.org/lapack/lawnspdf/lawn41.pdf). What iterates until it
+Leading orders after Golub & Van Loan, 'Matrix Computations' (4th ed.). The terms for rectangular matrices are those
+of LAPACK working note 41, appendix C (https://www.netlib.org/lapack/lawnspdf/lawn41.pdf). What iterates until it
 converges (eigenvalues, singular values) depends on the values and has no formula. Every entry takes an operator's
 args and its result.
 """

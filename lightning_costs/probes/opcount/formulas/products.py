@@ -2,7 +2,7 @@
 
 Formulas take an operator's args and its result, and return multiply-accumulates (those of FFT: operations). An
 operator is found by its name, without the underscore of the form that works in place: looked up so, one that this
-torch lacks breaks nothing.
+this torch does not have breaks nothing.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _transform(points: Any, dims: Any) -> float:
     return 5 * points.numel() * log2(length) if length else 0.0
 
 
-#: Floating-point operations of Fourier transforms; half as many where one side is real.
+#: Floating-point operations of Fourier transforms; half as many if one side is real.
 FFT: dict[str, Callable[[Any, Any], int]] = {
     "aten._fft_c2c": lambda args, out: round(_transform(args[0], args[1])),
     "aten._fft_r2c": lambda args, out: round(_transform(args[0], args[1]) / 2),

@@ -67,7 +67,7 @@ class OpWork(NamedTuple):
 
 @final
 class Formulas:
-    """torch's registered formulas (a user's own among them), and those that torch lacks.
+    """torch's registered formulas (a user's own among them), and those that torch does not have.
 
     Made at each census: formulas registered by `torch.utils.flop_counter.register_flop_formula` since the last one
     are seen. A user's formula wins over ours, ours over torch's.
