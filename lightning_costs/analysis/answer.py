@@ -74,7 +74,7 @@ def reaches(target: TargetRow, labels: Sequence[str]) -> bool:
 def _independent(runs: GroupedRuns, target: TargetRow | None, labels: Sequence[str]) -> list[list[str]]:
     """Columns that cannot disagree, a list for each family: the one that stands for it first.
 
-    A column of a family that is no unit of ours, as of a table, is a family by itself.
+    A column of a family whose unit is not one of the package's, as of a table, is a family by itself.
     """
     finals = {name: list(amounts.values()) for name, amounts in runs.finals.items()}
     families: dict[str, list[str]] = {}

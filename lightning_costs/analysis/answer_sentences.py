@@ -14,7 +14,7 @@ from lightning_costs.analysis.schema import TOLERANCE, Answer, AnswerCost, Sprea
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import format_number, list_words
 
-#: So many labels are named in a sentence.
+#: Most labels that a sentence names.
 _MOST = 4
 _ALL = {2: "both"}
 
@@ -187,7 +187,7 @@ def _interval(found: Spread, *, signed: bool = False) -> str:
 
 
 def _by(found: Answer, costs: Sequence[AnswerCost]) -> str:
-    """The costs that somebody is cheapest by, those apart that seeds leave open."""
+    """The costs that some run is cheapest by, with those apart that seeds leave open."""
     sure = [cost for cost in costs if found["by"] == "run" or not cost["undecided"]]
     unsure = [cost for cost in costs if cost not in sure]
     by = f"by {list_words(_labels(sure))}" if sure else ""

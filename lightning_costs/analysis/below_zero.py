@@ -17,7 +17,7 @@ from lightning_costs.run.record import RunRecord
 
 #: Of these there is no less than nothing. Money, carbon, fractions, rates and units of one's own may have a sign.
 _UNSIGNED = ("s", "j", "w", "bytes", "flop", "mac", *COUNTS)
-#: What stands for 'missing' where all other amounts of a column are 0 or more.
+#: What stands for 'missing' if all other amounts of a column are 0 or more.
 _MARKS = (-1.0, -9.0, -99.0, -999.0, -9999.0)
 #: Run's place among the runs to the lowest amount that was taken out of it.
 Removed = dict[int, float]

@@ -65,7 +65,7 @@ _AT_PEAK = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes", 
 def cost_breakdowns(runs: Sequence[RunRow], declared: Mapping[str, Declaration]) -> dict[str, Breakdown]:
     """Theme to its columns that some run has a reading of; themes without one are absent.
 
-    `memory_at_peak` splits the moment of a counted step when most was held (a run's header tells it): unlike the
+    `memory_at_peak` splits the moment of a counted step when most was held (a run's header has it): unlike the
     columns of `memory`, which are each at their own most, its parts were held at once and add up.
     """
     found: dict[str, Breakdown] = {}

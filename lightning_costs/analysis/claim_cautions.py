@@ -25,12 +25,12 @@ from lightning_costs.analysis.schema import (
 )
 from lightning_costs.analysis.text import NAMED, caution, list_runs, quote
 
-#: An early lead counts where it covers this share of the range of qualities.
+#: An early lead counts if it covers this share of the range of qualities.
 EARLY_SHARE = 0.1
 _EARLY_TOLD = 3
 #: 'Almost as good': within this share of the better quality. 'Much cheaper': at most this share of its cost.
 ALMOST, CHEAPER = 0.01, 0.5
-#: From so many runs on, an order shared by chance is rare: two of n! orders are the same or reversed.
+#: From this number of runs on, an order shared by chance is rare: two of n! orders are the same or reversed.
 ENOUGH_RUNS = 5
 #: Columns that are matched by, what else of a model matching hides, and the paper's section that warns of it.
 _SIZE = ("params", "trainable_params")
@@ -47,8 +47,8 @@ def early_leads(
 ) -> list[Caution]:
     """Runs that reach easy targets at less cost than the run with the best quality, and end behind it.
 
-    A short schedule, a learning rate that comes down soon and a low weight decay lead early and lose late (the paper's
-    figures 2 and 3). An early lead is told where it covers `EARLY_SHARE` of the range of qualities, by some counter.
+    A short schedule, a learning rate that decays soon and a low weight decay lead early and lose late (the paper's
+    figures 2 and 3). An early lead is reported if it covers `EARLY_SHARE` of the range of qualities, by some counter.
     """
     rows = {run["label"]: run for run in runs}
     if not best or len(sweep["targets"]) < 2:
@@ -218,7 +218,7 @@ def searched_under(runs: Sequence[RunRow], leaders: Mapping[str, Leader], fields
 
 
 def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
-    """Groups whose quality cannot be told from the best one's by the spread of their seeds."""
+    """Groups whose quality cannot be told apart from the best one's, given the spread of their seeds."""
     if groups is None:
         return []
     known = {group: spread for group, spread in groups["quality"].items() if spread["median"] is not None}

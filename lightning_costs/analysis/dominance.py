@@ -41,7 +41,7 @@ def dominance(
     """Fronts taken together, and the front in quality and all costs at once.
 
     A run without quality takes no part. An indicator that only some of the others have a reading of is left out of the
-    joint front: a missing amount is neither good nor bad. Who lacks a reading that another run has is not on every
+    joint front: a missing amount is neither good nor bad. A run without a reading that another run has is not on every
     front.
 
     Args:

@@ -30,7 +30,7 @@ def families(
 ) -> Families:
     """Count who leads by family of indicators, never by column.
 
-    A priced column joins the family of what it is made from where all runs have the same rate: on one machine, run
+    A priced column joins the family of what it is made from if all runs have the same rate: on one machine, run
     time, device time and cloud money are one indicator, as are energy and carbon. A family is led by the runs that lead
     by all of its columns, and contested where not all runs tie in it.
 
@@ -108,7 +108,7 @@ def family_pairs(
 
 
 def proportional(first: Sequence[Amount], second: Sequence[Amount]) -> bool:
-    """Whether one column is the other times one number, over two runs or more; a run that lacks one lacks both."""
+    """Whether one column is the other times one number, over two runs or more; both are missing for the same runs."""
     ratios = []
     for a, b in zip(first, second, strict=True):
         if a is None or b is None:

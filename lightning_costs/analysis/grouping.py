@@ -16,12 +16,12 @@ def group_of_each(runs: Sequence[RunRecord], by: str) -> list[str]:
 
     Args:
         runs: At least one.
-        by: 'name' puts runs of one name together; 'name~PATTERN' those whose names hold the same text where the
-            regular expression matches (its first bracket, where it has one); 'group' goes by the header's; anything
+        by: 'name' puts runs of one name together. 'name~PATTERN' groups those whose names hold the same text at the
+            match of the regular expression (its first bracket, if it has one). 'group' goes by the header's. Anything
             else is a setting of the setup or a hyperparameter, such as 'module' or 'depth'.
 
     Raises:
-        ValueError: For a pattern that is none, a name that it does not match, or a setting that a run lacks.
+        ValueError: For an invalid pattern, a name that it does not match, or a setting that a run does not have.
 
     Example:
         >>> import polars

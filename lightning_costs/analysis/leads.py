@@ -26,8 +26,8 @@ def leads(
 ) -> tuple[dict[str, Leader], dict[str, Field]]:
     """Who is cheapest by each indicator, and of how many.
 
-    For counters to the last target that anybody reached, for others at the end. A run without quality leads nothing.
-    Where one run alone has a reading it is cheaper than nobody, unless it is the only run.
+    For counters to the last target that any run reached, for others at the end. A run without quality leads nothing.
+    A run that alone has a reading is cheaper than no other, unless it is the only run.
 
     Args:
         labels: [runs].
@@ -58,7 +58,7 @@ def leads(
 
 
 def leading(row: TargetRow, name: str) -> list[str]:
-    """Who needed least of a counter to reach a target; nobody where there is no other run to need more."""
+    """The runs that needed least of a counter to reach a target; none if there is no other run to need more."""
     spends = row["costs"].get(name, {}).values()
     if len(spends) > 1 and sum(map(takes_part, spends)) < 2:
         return []

@@ -1,6 +1,6 @@
 """What a model costs over its life: trained once, then queried: linear in queries, so that two runs may break even.
 
-Formula: footprint = (training + queries x inference) x intensity, with a PUE where one is given. The training cost is
+Formula: footprint = (training + queries x inference) x intensity, with a PUE if one is given. The training cost is
 all that was spent, work that restarts lost included; a query is one sample's forward pass, as `infer_energy_j` measured
 it at the run's own batch. Source: Patterson et al. 2021, 'Carbon Emissions and Large Neural Network Training', section
 2, which splits footprints so.
@@ -19,9 +19,9 @@ from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
 
-#: Costs that training and queries have in common. Energy is IT energy; the others hold the PUE where one is given.
+#: Costs that training and queries have in common. Energy is IT energy; the others hold the PUE if one is given.
 COLUMNS = ("energy_j", "co2e_g", "electricity_usd")
-#: Numbers of queries that are told where nobody asks for others.
+#: Numbers of queries that are reported by default.
 QUERIES = (1e3, 1e6, 1e9)
 
 
@@ -32,7 +32,7 @@ class LinearCost(NamedTuple):
     each: float
 
     def at(self, queries: float) -> float:
-        """The cost after so many queries.
+        """The cost after a number of queries.
 
         Example:
             >>> LinearCost(100.0, 0.5).at(20)
@@ -55,7 +55,7 @@ class BreakEvenPoint(NamedTuple):
 
 
 def break_even(first: LinearCost, second: LinearCost) -> BreakEvenPoint:
-    """The number of queries at which two costs are equal, where one is cheaper at first and dearer at each query.
+    """The number of queries at which two costs are equal, if one is cheaper at first and costs more at each query.
 
     Example:
         >>> break_even(LinearCost(100.0, 2.0), LinearCost(400.0, 0.5))
@@ -83,7 +83,7 @@ def cheapest(costs: Mapping[str, LinearCost]) -> list[Cheapest]:
         [{'from_queries': 0.0, 'labels': ['small']}, {'from_queries': 24.0, 'labels': ['large']}]
     """
     found: list[Cheapest] = []
-    # Dearer to query than the present leader means dearer from here on: each step looks at cheaper queries only.
+    # Costing more per query than the present leader means costing more from here on: only cheaper queries are compared.
     rest, start = dict(costs), 0.0
     while rest:
         # The first round compares what training cost; each later one, who overtakes the leader first.
@@ -112,8 +112,8 @@ def lifecycle(
 
     Args:
         runs: By label, as spent; each is priced under the tariff of its header.
-        queries: Numbers of queries to tell costs at; by default `QUERIES`.
-        rated: Runs with a quality, of which the cheapest are told; by default all.
+        queries: Numbers of queries to report costs at; by default `QUERIES`.
+        rated: Runs with a quality, of which the cheapest are reported; by default all.
 
     Raises:
         ValueError: For a number of queries that is negative or not finite.

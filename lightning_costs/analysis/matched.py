@@ -50,8 +50,8 @@ def matched_pairs(
 def limits(column: Sequence[Amount], tolerance: float) -> tuple[Floats, Floats]:
     """Amounts in decimal digits, and the highest amount that each one is still alike with.
 
-    An amount and a tolerance are the decimal numbers that they are written as, so that 4.0 and 4.2 are alike within
-    0.05 and no rounding of binary fractions decides.
+    An amount and a tolerance are the decimal numbers that they are written as. So 4.0 and 4.2 are alike within
+    0.05, and no rounding of binary fractions decides.
 
     Args:
         column: [runs]; what is missing, infinite or below 0 is like nothing.

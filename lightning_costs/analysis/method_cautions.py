@@ -13,7 +13,7 @@ from lightning_costs.records.certainty import convention
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
 
-#: A sample that takes so many times more work than another run's is a step of another kind.
+#: A sample that takes this many times the work of another run's is a step of another kind.
 _MORE_WORK = 1.4
 
 

@@ -158,7 +158,7 @@ def probability_of_improvement(ours: Sequence[Amount], theirs: Sequence[Amount],
 
 
 def pair_by_seed(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> list[tuple[str, str]]:
-    """Labels of the runs of one seed in two groups, in the order of ours; of repeated seeds the first with the first.
+    """Labels of the runs of one seed in two groups, in the order of `ours`; of repeated seeds the first with the first.
 
     Args:
         ours: Run label to seed, None if it is not known.

@@ -16,7 +16,7 @@ from lightning_costs.records.samples import Amount
 Floats = NDArray[np.float64]
 #: Most pairs of runs that are listed for two indicators; counts are always complete.
 MOST_FLIPS = 50
-#: Pairs of runs that are looked at in one go: float32 counts them exactly up to 2**24.
+#: Pairs of runs that are compared at once: float32 counts them exactly up to 2**24.
 _AT_ONCE = 1 << 20
 
 
@@ -63,7 +63,7 @@ def discordant_pairs(
         labels: [runs].
         first: [runs]; NaN leaves a run out.
         second: [runs], likewise.
-        most: Of more than so many, those of the first runs are listed.
+        most: Of more than this number, those of the first runs are listed.
 
     Example:
         >>> discordant_pairs(["small", "large"], [1.0, 2.0], [9.0, 3.0])
@@ -113,7 +113,7 @@ def rank_pairs(
 
     Args:
         labels: [runs].
-        finals: Indicator to amounts [runs]; a run takes part in a pair where it has finite both.
+        finals: Indicator to amounts [runs]; a run takes part in a pair if it has finite amounts of both.
         better: Indicator to the cheaper direction, 'lower' or 'higher'.
         groups: [runs], to count pairs of runs within groups apart from those across.
         printed: [runs]: whose figures may have been rounded when they were printed; by default all.
@@ -244,7 +244,7 @@ class _Ranks:
         return _correlation(self._of(i, both), self._of(j, both))
 
     def rounded(self, i: int, j: int) -> tuple[float, float, bool] | None:
-        """What it can be whatever was rounded away (`rounding.spearman_range`); None where that changes nothing."""
+        """Its range over all that was rounded away (`rounding.spearman_range`); None if that changes nothing."""
         both = self._there[i] & self._there[j]
         if not (self._doubt(i, both).any() or self._doubt(j, both).any()):
             return None

@@ -1,4 +1,4 @@
-"""A cost regression gate: did a run get dearer than its baseline, and can the two be compared at all?"""
+"""A cost regression gate: did a run get more expensive than its baseline, and can the two be compared at all?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_costs.run.record import RunRecord, printable_run
 
 Outcome = Literal["regression", "ok", "reported", "unknown"]
 
-#: What is gated where nobody says: what does not depend on who else uses the machine. (column, most it may grow)
+#: What is gated by default: what does not depend on other users of the machine. (column, most it may grow)
 DEFAULTS = (
     ("flop", 0.02),
     ("param_bytes", 0.02),
@@ -48,7 +48,7 @@ class Limit:
         way: '>' where growing fails, '<' where shrinking does.
         amount: The most it may move: a fraction of the baseline, or an amount in the column's unit.
         relative: Whether it is a fraction.
-        asked: Whether somebody asked for it; a default one passes where nobody measured the column.
+        asked: Whether the user asked for it; a default one passes if the column was not measured.
     """
 
     column: str
@@ -107,7 +107,7 @@ class Limit:
 class CheckRow:
     """One column: what the baseline spent, what the run did, and what follows.
 
-    `change` is a fraction of the baseline; infinity where that is 0 and the run's is not. Amounts to a target that was
+    `change` is a fraction of the baseline; infinity if that is 0 and the run's is not. Amounts to a target that was
     not reached are infinite. `modelled` amounts come from a model or a constant, in either run.
     """
 
@@ -165,7 +165,7 @@ def check_regression(
     """Check a run against its baseline.
 
     Args:
-        run: The run that may have become dearer.
+        run: The run that may have become more expensive.
         baseline: What it is held against.
         limits: What fails; by default FLOPs and memory that grow by 2 %, and samples to a target by 10 %.
         targets: Qualities to reach; by default those that the baseline declares.
@@ -221,7 +221,7 @@ def _row(limit: Limit, run: RunRecord, baseline: RunRecord) -> CheckRow | None:
 
 
 def _amount(limit: Limit, run: RunRecord) -> Amount:
-    """The column at the run's end, or at the first evaluation at or past the target; infinity where it never was."""
+    """The column at the run's end, or at the first evaluation at or past the target; infinity if it was not reached."""
     if limit.target is None:
         return run.final.get(limit.column)
     metric = agree_on_metric([run])

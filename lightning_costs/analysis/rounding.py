@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 MOST_DIGITS = 5
 #: Runs further apart than this share of the amount are told apart by any rounding.
 _NEAR = 0.01
-#: Most orders of a column, and most work for two columns, that are gone through; beyond, Spearman is bounded.
+#: Most orders of a column, and most work for two columns, that are tried; beyond, Spearman is bounded.
 _MOST_ORDERS, _MOST_WORK = 5000, 20_000_000
 #: Of more runs than this in one clump, orders are too many.
 _MOST_CLUMP = 6
@@ -29,7 +29,7 @@ class Orders(NamedTuple):
     """The orders that a column may have. Ranks are centred and doubled: runs below less runs above.
 
     `low` and `high` bound each run's rank [runs]; `least` and `most` bound the sum of their squares, which ties lessen.
-    `every` holds all orders [orders, runs], None where they are too many.
+    `every` holds all orders [orders, runs], None if they are too many.
     """
 
     low: Integers
@@ -46,7 +46,7 @@ def may_be_rounded(run: RunRecord) -> bool:
 
 
 def rounding_unit(values: Sequence[float]) -> float | None:
-    """The unit of the last printed digit of a column; None where its figures are not rounded ones.
+    """The unit of the last printed digit of a column; None if its figures are not rounded ones.
 
     Rounded are figures of at most `MOST_DIGITS` significant digits whose last one is not the ones': a count such as
     12 layers is exact, 86.5 M parameters are not.
@@ -72,10 +72,10 @@ def rounding_unit(values: Sequence[float]) -> float | None:
 
 
 def doubt(column: Floats, printed: NDArray[np.bool_]) -> Floats:
-    """[runs]: how far the amount behind each figure may be from it; 0 where it has all its digits.
+    """[runs]: how far the amount behind each figure may be from it; 0 if it has all its digits.
 
-    Half of the last printed digit, and less where that is much of the amount: figures that are equal as printed can be
-    in any order, and those one digit apart, too, if they are within about a hundredth of each other.
+    Half of the last printed digit, and less if that is a large part of the amount. Figures that are equal as printed
+    can be in any order. So can those one digit apart, if they are within about a hundredth of each other.
 
     Args:
         column: [runs], finite.
@@ -122,12 +122,12 @@ def orders(column: Floats, doubts: Floats) -> Orders:
 def spearman_range(x: Orders, y: Orders) -> tuple[float, float, bool] | None:
     """Least and most of what Spearman's correlation can be, and whether these are its extremes.
 
-    They are if all pairs of orders could be gone through. Else they are bounds that no order is outside of: with
-    D = sum of squared differences of ranks, rho = (X + Y - D) / (2 sqrt(X Y)), where X and Y are the columns' sums of
+    They are if all pairs of orders could be tried. Else they are bounds that no order is outside of. With
+    D = sum of squared differences of ranks, rho = (X + Y - D) / (2 sqrt(X Y)). X and Y are the columns' sums of
     squared ranks; each run's difference, X and Y are bounded by themselves.
 
     Returns:
-        None where no order has a correlation: a column in which all runs tie.
+        None if no order has a correlation: a column in which all runs tie.
     """
     if x.every is not None and y.every is not None and len(x.every) * len(y.every) * len(x.low) <= _MOST_WORK:
         squares = np.outer((x.every**2).sum(axis=1), (y.every**2).sum(axis=1)).astype(np.float64)
@@ -167,7 +167,7 @@ def _above(values: Floats, bounds: Floats) -> Integers:
 
 
 def _lost_to_ties(sizes: Integers) -> int:
-    """What ties of so many runs take off the sum of squared ranks; of all runs, what there is to take."""
+    """What ties of this number of runs take off the sum of squared ranks; of all runs, what there is to take."""
     return sum(int(size) * (int(size) ** 2 - 1) for size in sizes) // 3
 
 
@@ -186,7 +186,7 @@ def _clumps(lows: Floats, highs: Floats) -> list[list[int]]:
 def _every(
     clumps: Sequence[Sequence[int]], lows: Floats, highs: Floats, low: Integers, high: Integers
 ) -> Integers | None:
-    """[orders, runs]: every order, as ranks; None where they are too many."""
+    """[orders, runs]: every order, as ranks; None if they are too many."""
     if max(map(len, clumps), default=0) > _MOST_CLUMP:
         return None
     runs = len(lows)

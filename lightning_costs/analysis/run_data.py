@@ -129,9 +129,9 @@ def read_run(
 
 
 def downsample_curve(course: EvaluationCurve, most: int) -> Curve:
-    """A run's evaluations as plain lists, at most about so many of them.
+    """A run's evaluations as plain lists, at most about `most` of them.
 
-    Where there are more, those are kept that are evenly spaced, the first and the last among them: a curve for the
+    If there are more, those are kept that are evenly spaced, the first and the last among them: a curve for the
     eye. Figures are never made from it.
 
     Args:

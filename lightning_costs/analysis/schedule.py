@@ -1,4 +1,4 @@
-"""Whether a run came to the end of the training that was planned for it."""
+"""Whether a run reached the end of the training that was planned for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DECAYING = ("weight_decay", "lr", "max_lr")
 
 
 def planned_fraction(setup: Mapping[str, Plain], final: Mapping[str, Amount]) -> float | None:
-    """How much of its planned training a run has done, 1.0 at the end; None where nobody planned one.
+    """How much of its planned training a run has done, 1.0 at the end; None if none was planned.
 
     Lightning ends at `max_epochs` or `max_steps`, whichever comes first, so the share is the larger of the two.
     `max_steps` counts calls of optimizers; -1 plans nothing.

@@ -9,7 +9,7 @@ from lightning_costs.records.samples import Amount
 
 Mode = Literal["max", "min"]
 Plain = str | int | float | bool | None
-#: Pairs are matched if the larger amount is at most 1 + this times the smaller, unless it is said.
+#: Pairs are matched if the larger amount is at most 1 + this times the smaller, by default.
 TOLERANCE = 0.05
 #: Column name to one value per evaluation of a run.
 Curve = dict[str, list[Amount]]
@@ -42,7 +42,7 @@ class EarlyStop(TypedDict):
 
 
 class Search(TypedDict):
-    """How a run's settings were searched, where its header says.
+    """How a run's settings were searched, if its header has it.
 
     `trials` counts all trials of the search that this run is the outcome of. `under` is a column or None.
     """
@@ -54,10 +54,10 @@ class Search(TypedDict):
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
-    `certainty` says of columns with an amount whether it is exact, estimated over a sample (with its 95 % interval
+    `certainty` states of columns with an amount whether it is exact, estimated over a sample (with its 95 % interval
     in `intervals`: [low, high]) or modelled. `rates` are the numbers of the tariff that its carbon and money are
-    under; what it lacks is absent. `planned_fraction` is how much of its planned training ran, 1.0 where it came to
-    its end, None where nobody planned one. `group` is the method that it is a seed of, None without `group`.
+    under; a missing one is absent. `planned_fraction` is how much of its planned training ran, 1.0 if it reached
+    its end, None if none was planned. `group` is the method that it is a seed of, None without `group`.
     `about` is what its header says beside columns: attempts, census, energy, memory at peak, roofline, by whom the
     time went, pipeline; what was not recorded is absent.
     """
@@ -88,11 +88,11 @@ class RunRow(TypedDict):
 class CostToTarget(TypedDict):
     """What one run spent, by one counter, until the first evaluation at or past a target.
 
-    `cost` is infinity where the target was never reached, None where the counter has no reading there.
+    `cost` is infinity if the target was never reached, None if the counter has no reading there.
     `last_miss` and `first_hit` are the bracket, each [cost, quality]. `kept_cost` is the cost at the first evaluation
-    from which on all are at or past the target ('reached and kept'), infinity where the last one is not.
-    `interpolated` is the cost at the target on the straight line through the bracket, None without one: what nobody
-    measured, by name.
+    from which on all hold the target ('reached and kept'), infinity if the last one does not.
+    `interpolated` is the cost at the target on the straight line through the bracket, None without one: it was not
+    measured, as its name says.
     """
 
     cost: Amount
@@ -142,7 +142,7 @@ class TargetRow(TypedDict):
 class WinnerRange(TypedDict):
     """Who reaches targets at least cost: for every target past `after` (None: from the easiest on) up to `upto`.
 
-    `first` is the easiest target looked at in the range.
+    `first` is the easiest target of the sweep in the range.
     """
 
     after: float | None
@@ -155,9 +155,9 @@ class Sweep(TypedDict):
     """Cost-to-quality over all targets, easiest first.
 
     `targets` are the values at which some run's best quality so far improves, so that between two of them nothing
-    changes; `complete` is False where they are too many and only some, evenly by rank, were looked at. `costs` is
-    indicator to run label to [targets]: None where there is no reading, infinity where it was not reached. `winners` is
-    indicator to ranges; targets that nobody reached at a known cost are in none. `group_winners` likewise, by
+    changes. `complete` is False if they are too many and only some, evenly by rank, are included. `costs` is
+    indicator to run label to [targets]: None without a reading, infinity if it was not reached. `winners` is
+    indicator to ranges; targets that no run reached at a known cost are in none. `group_winners` likewise, by
     the median of each group.
     """
 
@@ -287,7 +287,7 @@ class MatchedPair(TypedDict):
 class HiddenDifference(TypedDict):
     """What matching by one indicator hides of another: how many matched pairs differ by more than the tolerance.
 
-    `most` is the largest ratio, of the runs `example`. Told over all `n` pairs in which both have an amount above 0.
+    `most` is the largest ratio, of the runs `example`. It is over all `n` pairs in which both have an amount above 0.
     """
 
     differ: int
@@ -299,7 +299,7 @@ class HiddenDifference(TypedDict):
 class MatchedRow(TypedDict):
     """Pairs of runs with max/min <= 1 + tolerance by one indicator.
 
-    `pairs` counts all, and `hides` is told over all; `listed` holds those that hide most, at most
+    `pairs` counts all, and `hides` covers all; `listed` holds those that hide most, at most
     `matched.MOST_LISTED`.
     """
 
@@ -370,7 +370,7 @@ class Breakdown(TypedDict):
 class Caution(TypedDict):
     """What limits a claim: its `kind`, in words, whom it is about, the figures behind it.
 
-    `section` is that of 'The Efficiency Misnomer' (arXiv 2110.12894) which warns of it, None where none does by number.
+    `section` is that of 'The Efficiency Misnomer' (arXiv 2110.12894) which warns of it, None if none does by number.
     """
 
     kind: str
@@ -432,7 +432,7 @@ class Cheapest(TypedDict):
 
 
 class Footprint(TypedDict):
-    """What every run has cost after so many queries: label to column to amount."""
+    """What every run has cost after a number of queries: label to column to amount."""
 
     queries: float
     costs: dict[str, dict[str, Amount]]
@@ -441,7 +441,7 @@ class Footprint(TypedDict):
 class Lifecycle(TypedDict):
     """Training and queries together: runs by label, break-even numbers of every pair, who is cheapest from where.
 
-    `columns` are those that some run has both parts of; pairs and the cheapest are told by these. Of the others, `runs`
+    `columns` are those that some run has both parts of; pairs and the cheapest are by these. Of the others, `runs`
     holds why.
     """
 
@@ -498,11 +498,11 @@ class AnswerCost(TypedDict):
 
     `columns` are those it stands for, itself first: they cannot disagree with it. `basis` is 'target' for what reaching
     the target cost, 'end' for the amount at the end. `amounts` are infinite if the target was never reached, None
-    without a reading; of a group, the median. `ranks` are 1 for the cheapest, equal amounts sharing their average rank,
-    None without a finite amount or a quality, and for those that do not reach the target. `modelled_share` is the
-    largest share of an amount that comes from a model or a constant, None if all of it was measured or counted.
-    `winner` is None if several tie. `undecided` says that its lead may be noise: the interval of a ratio includes 1, or
-    there is one run each.
+    without a reading; of a group, the median. `ranks` are 1 for the cheapest; equal amounts share their average rank.
+    They are None without a finite amount or a quality, and for those that do not reach the target. `modelled_share` is
+    the largest share of an amount that comes from a model or a constant, None if all of it was measured or counted.
+    `winner` is None if several tie. `undecided` states that its lead may be noise: the interval of a ratio includes 1,
+    or there is one run each.
     """
 
     column: str

@@ -16,14 +16,14 @@ from lightning_costs.records.samples import Amount
 Floats = NDArray[np.float64]
 #: Resamples of the bootstrap, and what it starts from: the same runs have the same interval, always.
 RESAMPLES, SEED = 2000, 20211025
-#: Fewest runs that an interval is told of, and the share of resampled medians in it.
+#: Fewest runs that an interval is given for, and the share of resampled medians in it.
 LEAST_RUNS, CONFIDENCE = 3, 0.95
 
 
 def median(values: Sequence[float]) -> float | None:
     """The median, infinite values taking part; None for none.
 
-    The mean of the two middle ones where they are even in number: infinite as soon as one of them is.
+    The mean of the two middle ones if they are even in number: infinite as soon as one of them is.
 
     Example:
         >>> median([3.0, float("inf"), 1.0]), median([1.0, float("inf")]), median([])
@@ -55,7 +55,7 @@ def seed_spread(values: Sequence[Amount]) -> Spread:
     replacement, from a fixed seed; the order statistics at 2.5 and 97.5 %, not interpolated, as they may be infinite.
 
     Args:
-        values: [runs]; infinite where a target was not reached, None (or NaN) where there is no reading.
+        values: [runs]; infinite if a target was not reached, None (or NaN) without a reading.
 
     Example:
         >>> found = seed_spread([1.0, 2.0, float("inf"), None])

@@ -10,13 +10,13 @@ from lightning_costs.analysis.schema import Declaration, Dominance, Families, Le
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import list_words
 
-#: So many runs are named in a sentence.
+#: Most runs that a sentence names.
 _MOST = 6
 #: Families in reading order; others come last.
 FAMILIES = ("time", "compute", "energy", "money", "memory", "data", "size")
 #: What costs are, of a comparison without the work that restarts lost.
 TO_REACH = "Costs are those to reach each state: what restarts lost was spent too and is left out"
-#: Settings that tell what a claim holds for, in reading order; the page lists all of them.
+#: Settings that a claim holds for, in reading order; the page lists all of them.
 _TOLD = (
     "hardware.device",
     "hardware.accelerator",
@@ -80,7 +80,7 @@ def _leaders(
     by_lead: dict[tuple[str, tuple[str, ...], Field], list[str]] = {}
     for name in sorted(headline, key=lambda name: _place(declared[name]["family"])):
         lead = leaders.get(name)
-        # Where all runs tie nobody leads.
+        # If all runs tie, none leads.
         if lead is not None and len(lead["labels"]) < fields[name].taking:
             by_lead.setdefault((lead["basis"], tuple(lead["labels"]), fields[name]), []).append(declared[name]["label"])
     clauses: dict[str, list[str]] = {}
@@ -111,7 +111,7 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
 
 
 def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
-    """Who is on the Pareto front of every indicator, and who on none; the same words wherever it is told."""
+    """The runs on the Pareto front of every indicator, and those on none; the same words everywhere."""
     told = {label: {*row["on"], *row["off"]} for label, row in dominance["by_run"].items()}
     count = len(set().union(*told.values()))
     if len(told) < 2 or not count:
@@ -120,7 +120,7 @@ def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
     notes = [] if complete == len(told) else [f"{complete or 'none'} of {len(told)} runs have a reading of all {count}"]
     everywhere, nowhere = dominance["everywhere"], dominance["nowhere"]
     if everywhere:
-        # Nobody dominates the one run of the best quality where that has a reading.
+        # No run dominates the one run of the best quality if that has a reading.
         if len(best) == 1 and best[0] in everywhere:
             notes.insert(0, "the best quality always is")
         first = f"On the Pareto front of every indicator: {list_words([quote(label) for label in everywhere], _MOST)}"

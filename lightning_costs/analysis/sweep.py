@@ -11,7 +11,7 @@ from lightning_costs.analysis.schema import Mode, Sweep, WinnerRange
 from lightning_costs.analysis.seeds import medians
 from lightning_costs.analysis.targets import EvaluationCurve, Floats, first_hits
 
-#: Most targets that are looked at, and most costs that are held: runs x counters x targets.
+#: Most targets that are swept, and most costs that are held: runs x counters x targets.
 MOST_TARGETS, MOST_COSTS = 256, 1_000_000
 _LEAST_TARGETS = 16
 

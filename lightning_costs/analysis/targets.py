@@ -19,7 +19,7 @@ CLOCKS = ("train_s", "run_s", "total_s")
 
 
 class EvaluationCurve(NamedTuple):
-    """A run's evaluations as arrays: steps, qualities, and counters with NaN where there is no reading."""
+    """A run's evaluations as arrays: steps, qualities, and counters with NaN for a missing reading."""
 
     steps: Sequence[Amount]
     quality: Floats
@@ -27,7 +27,7 @@ class EvaluationCurve(NamedTuple):
 
 
 def first_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -> NDArray[np.int64]:
-    """[targets]: index of the first evaluation at or past each; the number of evaluations where none is.
+    """[targets]: index of the first evaluation at or past each; the number of evaluations if none is.
 
     An evaluation that is not finite is never at or past a target.
 
@@ -98,10 +98,10 @@ def cost_to_target(
 
 
 def winners(costs: Mapping[str, Amount], better: str = "lower") -> list[str] | None:
-    """Labels of those who reached the target at the least cost, all where they tie; None for nobody.
+    """Labels of those who reached the target at the least cost, all if they tie; None if none reached it.
 
     Args:
-        costs: By label; infinite where the target was not reached, None where there is no reading.
+        costs: By label; infinite if the target was not reached, None without a reading.
         better: Which direction of the cost is cheaper.
     """
     reached = {label: cost for label, cost in costs.items() if cost is not None and math.isfinite(cost)}
@@ -115,12 +115,12 @@ def chosen_targets(best: Sequence[Amount], mode: Mode) -> list[tuple[float, str]
     """Targets from results, for runs that declared none: they are hindsight, and marked so.
 
     Args:
-        best: [runs]: best quality of each run, None where it logged none.
+        best: [runs]: best quality of each run, None if it logged none.
         mode: Which direction of the quality is better.
 
     Returns:
-        The best quality that every run reaches, and the best that at least half of the runs reach, once where
-        they are the same, each with its reason.
+        The best quality that every run reaches, and the best that at least half of the runs reach, each with its
+        reason. If they are the same, it is returned once.
 
     Example:
         >>> chosen_targets([0.7, 0.9, 0.8], "max")
@@ -152,7 +152,7 @@ def target_row(
     Args:
         target: Quality to reach.
         declared: Whether it was set before results were seen.
-        basis: Where it comes from, in words.
+        basis: Its origin, in words.
         mode: Which direction of the quality is better.
         courses: By run label.
         finals: Run label to final amounts by column.

@@ -12,7 +12,7 @@ NAMED = 6
 
 
 def quote(text: str, most: int = 60) -> str:
-    r"""A user's text on one line within quotation marks, cut where it is long.
+    r"""A user's text on one line within quotation marks, cut if it is long.
 
     Example:
         >>> quote("two\nlines")

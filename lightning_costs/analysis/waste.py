@@ -37,7 +37,7 @@ _Costs = Mapping[str, Amount]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """Seconds, joules and dollars; None where they are unknown."""
+    """Seconds, joules and dollars; None if unknown."""
 
     s: Amount = None
     energy_j: Amount = None
@@ -174,7 +174,7 @@ def _at_price_of_time(spent: Spent, costs: _Costs) -> Spent:
 
 
 def _causes(run: RunRecord, final: _Costs) -> tuple[dict[str, Spent], dict[str, str], tuple[int, float] | None]:
-    """By cause what a run wasted, why a cause is unknown, and where its best is."""
+    """What a run wasted by cause, why a cause is unknown, and the place of its best quality."""
     best = _best_row(run)
     missing: dict[str, str] = {}
     whole = _spent(final)

@@ -1,4 +1,4 @@
-"""What an indicator gets when it opens: where it is, what is trained, and the probes shared by all of them."""
+"""What an indicator gets when it opens: its place, what is trained, and the probes shared by all of them."""
 
 from __future__ import annotations
 

@@ -334,8 +334,8 @@ class ModelCopy:
     def hooks(self, module: nn.Module) -> None:
         """Give the copy those forward hooks that are parts of the model; others watch it, and have seen its training.
 
-        A hook is a part of the model if torch computes weights in it, or if all that it holds (the object whose
-        method it is, its closure) is of the model.
+        A hook is a part of the model if torch computes weights in it. It is also one if all that it holds is of the
+        model: the object whose method it is, its closure.
         """
         reached = {key for key, made in self._memo.items() if not isinstance(made, Outside)}
         live = {id(part) for part in module.modules()}

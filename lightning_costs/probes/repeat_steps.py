@@ -118,7 +118,7 @@ class Gradients:
 class RepeatedStepFastPath:
     """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
 
-    Such a step has a batch of the same shapes, in which the same optimizers stepped and as many backward passes ran,
+    Such a step has a batch of the same shapes; the same optimizers stepped and as many backward passes ran,
     in the same order. It is outside warm-up, with nothing due at its end. The caller puts `dispatch` around a training
     step's work and appends its events to `events`. Unless they equal `recorded`, the step must be recorded in full.
     """

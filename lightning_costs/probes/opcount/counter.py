@@ -48,8 +48,7 @@ class StepOpCounter(OpCounting):
     next, of the same shapes. So a step is entered by what is known before (`key`: shapes, position in the
     accumulation). It is booked by what is known after: which optimizers stepped, how many backward passes, nodes of
     autograd. A kind that was booked but not counted yet waits, and the steps that follow are counted until it is
-    known. One that differs by its nodes alone waits for a few steps, and for the step at which it would come again if
-    it comes in turn.
+    known. One that differs by its nodes alone waits for a few steps, and for its next turn if it comes in turn.
 
     Memory of the very first step does not include the optimizer's state, which its end makes: keys counted then are
     followed once more after it.

@@ -3,7 +3,7 @@
 Batches fall into strata by all that is known of them without counting. Within a stratum, some batches are counted
 because they come first, others because they were drawn at random. Once any was drawn, the first ones stand for
 themselves, and the drawn ones share the others by the order in which they came. A stratum without a count is predicted
-from the features of the counted ones, by the least squares model that best predicts counts which were left out (PRESS;
+from the features of the counted ones, by least squares: the model that best predicts counts which were left out (PRESS;
 Allen 1974). Intervals are those of stratified sampling (Cochran, Sampling Techniques, 1977, sections 5.3 and 8.5:
 successive differences, as batches come in order).
 """

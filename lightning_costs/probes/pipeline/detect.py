@@ -45,7 +45,7 @@ def is_pipeline(thing: object) -> bool:
 
 
 def device_of(pipeline: Any) -> torch.device | None:
-    """Where this rank's stage runs; None if the engine does not report it."""
+    """The device of this rank's stage; None if the engine does not report it."""
     import torch
 
     if not is_pipeline(pipeline):

@@ -19,7 +19,7 @@ from lightning_costs.report.charts.look import TEXT, RunStyle, styled, tooltip_o
 from lightning_costs.report.charts.selection import select_runs
 from lightning_costs.report.tables.tables import quality_text
 
-#: So many runs or groups have a line, at most.
+#: Most runs or groups that have a line.
 MOST_LINES = 10
 #: Columns this near each other, in pixels, have slanted heads and no amounts.
 _NARROW = 74
@@ -39,7 +39,7 @@ class RankColumn(NamedTuple):
 
     Args:
         head: What it is called.
-        basis: Where its amounts are from, and whether they are modelled.
+        basis: Origin of its amounts, and whether they are modelled.
         texts: By name: the amount for people.
         ranks: By name: 1 is best; None without a finite amount.
         reached: By name: whether the target was reached; None without a reading.
@@ -67,7 +67,7 @@ def differing_costs(cmp: ComparisonData) -> list[AnswerCost]:
 
 
 def answer_columns(cmp: ComparisonData) -> list[RankColumn]:
-    """The figure's columns as words and ranks: quality, then every independent cost that tells any two apart."""
+    """The figure's columns as words and ranks: quality, then every independent cost that ranks any two differently."""
     found = cmp.answer
     if not found["labels"]:
         return []

@@ -40,7 +40,7 @@ _KIND = re.compile(r"(_energy)?_(s|j|bytes|usd|fraction)$")
 _ROOM = 0.035
 #: The height of a run's row, in pixels.
 _ROW = 26
-#: Amounts further apart than this are drawn on a logarithmic axis where they are only read side by side.
+#: Amounts further apart than this are drawn on a logarithmic axis if they are only read side by side.
 _FAR = 30.0
 _NAMES = {"other_bytes": "other memory"}
 

@@ -14,7 +14,7 @@ from lightning_costs.records.samples import Amount
 
 #: About this many points of a curve carry the run's shape.
 MARKED = 8
-#: At most about so many numbers are drawn, over all runs and columns; a run has at least `LEAST` points of its own.
+#: Numbers that are drawn at most, about, over all runs and columns; a run has at least `LEAST` points of its own.
 MOST, LEAST = 200_000, 8
 Column = list[float | None]
 
@@ -73,7 +73,7 @@ class ChartData:
 
 
 def single_line(text: str, most: int = 60) -> str:
-    r"""A user's text on one line, cut where it is long.
+    r"""A user's text on one line, cut if it is long.
 
     Example:
         >>> single_line("two\nlines"), single_line("long", most=3)
@@ -174,7 +174,7 @@ def chart_data(
 def downsample_evaluations(quality: Sequence[Amount], most: int) -> list[int]:
     """Which evaluations of a run are drawn: all, or about `most` of them. Figures are never made from these.
 
-    Where there are more, evaluations are cut into as many stretches of equal length as fit; of each its first one
+    If there are more, evaluations are cut into as many stretches of equal length as fit. The first one of each
     stays, and with them the last one and those of the least and the greatest quality.
 
     Example:
@@ -215,7 +215,7 @@ def finite(values: Sequence[Amount]) -> list[float]:
 
 
 def rounded(value: Amount, factor: float, digits: int = 5) -> float | None:
-    """An amount in the unit it is drawn in; None where it is missing or not finite."""
+    """An amount in the unit it is drawn in; None if it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value / factor:.{digits}g}")

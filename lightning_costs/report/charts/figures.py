@@ -67,7 +67,7 @@ def write_figures(
 
     Args:
         cmp: The comparison; of very many runs, those are drawn that the page draws.
-        folder: Made where it is not there; files of the same names are written over.
+        folder: Created if it does not exist; files of the same names are written over.
         only: Names of figures, or columns, of which all figures are written; without any, the answer, the independent
             costs and what costs are made of, with a README.txt that has a line each.
         formats: 'pdf', 'svg' and 'png'.
@@ -137,7 +137,7 @@ def slug(text: str, taken: Collection[str] = (), most: int = _LONGEST) -> str:
 
     Args:
         text: What the file shows.
-        taken: Names in lower case that are taken; a number tells this one from them.
+        taken: Names in lower case that are taken; a number is added to avoid them.
         most: Its most characters.
 
     Example:

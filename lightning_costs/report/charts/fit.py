@@ -12,7 +12,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.charts.data import finite
 from lightning_costs.report.charts.selection import evenly_spaced_indices
 
-#: At most so many points of a group's line are drawn.
+#: Most points of a group's line that are drawn.
 _POINTS = 60
 #: The room that an axis leaves beyond its data, as a share of their range.
 _ROOM = 0.04

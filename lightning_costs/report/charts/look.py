@@ -82,7 +82,7 @@ def styled(spec: alt.LayerChart) -> alt.LayerChart:
 
 
 def cycle(values: Sequence[T], count: int) -> list[T]:
-    """`count` values, from the start again where they run out.
+    """`count` values, from the start again if they run out.
 
     Example:
         >>> cycle(("a", "b"), 3)
@@ -100,7 +100,7 @@ def run_legend(symbol: str = "circle", orient: Literal["right", "top"] | None = 
 
 
 def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt.X | alt.Y:
-    """A quantitative channel with the axis's title and domain, logarithmic where it can be."""
+    """A quantitative channel with the axis's title and domain, logarithmic if possible."""
     scale = (
         alt.Scale(type="log", nice=False, padding=PADDING)
         if log and axis.positive
@@ -124,7 +124,7 @@ def at_field(axis: Axis, field: str) -> Axis:
 
 def amount_code(field: str, suffix: str) -> str:
     """Vega's expression for an amount and its unit."""
-    # As a JSON literal: a unit comes from a run's header, which anybody may have written.
+    # As a JSON literal: a unit comes from a run's header, which may have been written by any program.
     return f"format(datum.{field}, ',.4~r') + {json.dumps(f' {suffix}' if suffix else '')}"
 
 

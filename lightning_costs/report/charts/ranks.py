@@ -14,7 +14,7 @@ from lightning_costs.report.tables.tables import RankLine, is_cost, ordered_name
 
 #: Room above the first and below the last rank, in pixels.
 _ROOM = 14
-#: So many runs have their name at the end of their line.
+#: Most runs that have their name at the end of their line.
 _NAMED = 12
 #: White for the same order, dark for the reverse, as `page.css` shades its table: colors are those of runs.
 _SHADES = ("#27303a", "#46515d", "#66727f", "#8792a0", "#a7b1bc", "#c3cad3", "#d9dee4", "#eceff2", "#fafbfc")
@@ -40,7 +40,7 @@ def ranking_bases(cmp: ComparisonData) -> dict[str, str]:
 
 
 def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, list[float | None]]:
-    """Indicator to each run's rank, None where it has none; 1 is best.
+    """Indicator to each run's rank, None if it has none; 1 is best.
 
     Args:
         cmp: The comparison; ranks are among all runs that were compared.

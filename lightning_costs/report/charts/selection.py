@@ -1,4 +1,4 @@
-"""Which runs are drawn where they are very many: a rule for the eye, never for a figure."""
+"""Which runs are drawn if they are very many: a rule for the eye, never for a figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.tables.tables import ordered_names
 
-#: So many runs have a line and a column of their own, at most.
+#: Most runs that have a line and a column of their own.
 MOST_RUNS = 24
 V = TypeVar("V")
 
@@ -18,7 +18,7 @@ V = TypeVar("V")
 def select_runs(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
     """The runs that are drawn, in the order of the comparison.
 
-    All where they are few. Else, until there are `most`, in turns one of each: those with the best quality, those that
+    All if they are few. Else, until there are `most`, in turns one of each: those with the best quality, those that
     needed least for a target, those cheapest by a headline cost, those on its Pareto front; then the others by quality.
 
     Args:
@@ -76,7 +76,7 @@ def evenly_spaced_indices(length: int, most: int) -> list[int]:
 
 
 def _by_merit(cmp: ComparisonData) -> Iterator[str]:
-    """Every run, in turns the next of each list: however long one is, the others are heard."""
+    """Every run, in turns the next of each list: however long one is, the others have their turn."""
     names = ordered_names(cmp, headline=True, role="indicator")
     order = {label: number for number, label in enumerate(cmp.labels)}
     lists: list[Sequence[str]] = [cmp.best]

@@ -14,7 +14,7 @@ from lightning_costs.report.charts.look import PADDING, SHOWN, RunStyle, at_fiel
 from lightning_costs.report.charts.selection import evenly_spaced_indices
 from lightning_costs.report.tables.tables import quality_text
 
-#: So many targets are drawn, at most; winners hold for all.
+#: Most targets that are drawn; winners hold for all.
 MOST_TARGETS = 120
 #: Where the strip of winners is, in pixels from the top.
 _STRIP = 5
@@ -26,7 +26,7 @@ def sampled_targets(cmp: ComparisonData) -> list[int]:
 
 
 def sweep_columns(cmp: ComparisonData, data: ChartData, name: str) -> list[list[float | None]]:
-    """A list per run: what each drawn target cost it, in the axis's unit; None where it was not reached."""
+    """A list per run: what each drawn target cost it, in the axis's unit; None if it was not reached."""
     rows, factor = sampled_targets(cmp), data.axes[name].factor
     nothing: list[Amount] = [None] * len(cmp.sweep["targets"])
     by_label = cmp.sweep["costs"][name]

@@ -21,7 +21,7 @@ _LIGHT = {
     "decided_by_rounding",
     "estimates_overlap",
 }
-#: So many kinds are open, at most.
+#: Most kinds that are open.
 _OPEN = 4
 
 

@@ -12,7 +12,7 @@ from lightning_costs.report.charts.data import rounded
 from lightning_costs.report.charts.look import PADDING, SHOWN, RunStyle, described, styled, tooltip_of
 from lightning_costs.report.tables.lifecycle import TOLD, available_columns, queries_text
 
-#: So many break-even numbers are marked, at most; and points of a line per power of ten.
+#: Most break-even numbers that are marked, and points of a line per power of ten.
 _MARKS, _STEPS = 60, 4
 
 

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that opens anywhere and asks nothing of anybody: no request leaves it."""
+"""A comparison as one HTML file that opens anywhere and needs no server: no request leaves it."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def write_page(cmp: ComparisonData, path: Path) -> Path:
 def page(cmp: ComparisonData) -> str:
     """The page as text.
 
-    Charts are checked against Vega-Lite's schema where they are tested, not here, where that takes half of the time.
+    Charts are checked against Vega-Lite's schema by tests, not here, since that takes half of the time.
 
-    Scripts are named in the content security policy by their hash, so that nothing else on the page can run, not
+    Scripts are named in the content security policy by their hash. So nothing else on the page can run, not
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
     with debug_mode(False):

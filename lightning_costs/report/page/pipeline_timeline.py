@@ -17,7 +17,7 @@ class PipelineSection(NamedTuple):
     Args:
         label: The run's.
         sentence: What is in its bubble, beside the closed form.
-        svg: One step; None where none was kept.
+        svg: One step; None if none was kept.
         clock: What the picture was read from.
     """
 

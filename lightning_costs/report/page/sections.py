@@ -1,4 +1,4 @@
-"""What the page says of each independent cost, and of what nobody measured: words and names for its templates."""
+"""The page's section of each independent cost, and of what was not measured: words and names for its templates."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ def build_statement(
 
     Args:
         runs: One, or as many as belong together, failed ones too.
-        tariff: Prices all of them anew; where not given, each keeps what it recorded.
-        monitor: A quality metric to tell beside the costs.
-        mode: Whether more of it is better, where the runs do not say.
+        tariff: Prices all of them again; by default each keeps what it recorded.
+        monitor: A quality metric to state beside the costs.
+        mode: Whether more of it is better, if the runs do not record that.
 
     Raises:
-        ValueError: For no runs, or a metric that nobody logged.
+        ValueError: For no runs, or a metric that no run logged.
     """
     runs = [runs] if isinstance(runs, RunRecord) else list(runs)
     if not runs:
@@ -129,7 +129,7 @@ def _priced_by(
 
 
 def _pues(pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[float | None, int]:
-    """PUEs of the runs that are priced by energy, None where one had none."""
+    """PUEs of the runs that are priced by energy, None if one had none."""
     return _counted(
         pue
         for fact, run in pairs
@@ -192,7 +192,7 @@ def _ways(part: str, pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[str, i
 
 
 def _error_j(part: str, pairs: Iterable[tuple[RunFacts, RunRecord]]) -> Amount:
-    """How far a component's sum can be off by its reading; None where a run cannot tell, as one of several attempts."""
+    """The largest error of a component's sum by its reading; None if a run has none, as one of several attempts."""
     errors: list[Amount] = []
     for fact, run in pairs:
         if fact.amounts[f"{part}_energy_j"] is None:

@@ -31,13 +31,13 @@ TOTALS = {
     "lost_s": ("time lost to restarts", "s"),
     "lost_energy_j": ("energy lost to restarts", "j"),
 }
-#: What one forward pass costs: told as a range over runs.
+#: What one forward pass costs: given as a range over runs.
 INFERENCE = {
     "infer_energy_j": ("inference energy per sample", "j"),
     "infer_latency_p50_s": ("median inference latency", "s"),
     "infer_samples_per_s": ("inference throughput", "samples_per_s"),
 }
-#: What is one number of a model and its data: told where runs agree.
+#: What is one number of a model and its data: given if runs agree.
 MODEL = {
     "params": ("parameters", "params"),
     "dataset_samples": ("samples of the training set", "samples"),
@@ -81,7 +81,7 @@ class Total:
 
     @property
     def text(self) -> str:
-        """The sum for people, with 'at least' where some run does not know it; '' where none does."""
+        """The sum for people, with 'at least' if some run does not know it; '' if none does."""
         if self.amount is None:
             return ""
         if self.name == "device_s":
@@ -97,7 +97,7 @@ class Total:
 
     @property
     def span(self) -> str:
-        """Smallest and largest amount of a run, one where they read alike; '' where none knows it."""
+        """Smallest and largest amount of a run, one if they read alike; '' if none knows it."""
         if self.least is None or self.most is None:
             return ""
         return " to ".join(
@@ -175,12 +175,12 @@ class RunFacts:
 class Statement:
     """What runs cost together, all of them: finished, failed and killed ones.
 
-    Mappings of hardware, grids, PUEs (None if none was given) and prices say in how many runs each was; grids of runs
-    that have any CO2e, PUEs of those priced by energy. `components` has the words for how the energy of GPU, CPU and
-    RAM was got, `errors_j` how far each sum can be off by its reading. `killed` counts attempts, whose last stretch is
-    in no figure; `shared` runs that hold an attempt which another one holds too: branches of one checkpoint. Of
-    `inference` and `model` the sum means nothing, the range does; `software` is that of the last run. `uncounted` are
-    operators without a formula: with any, FLOPs are a lower bound.
+    Mappings of hardware, grids, PUEs (None if none was given) and prices count the runs of each. Grids are those of
+    runs that have any CO2e, PUEs those of runs priced by energy. `components` has the words for how the energy of GPU,
+    CPU and RAM was measured, `errors_j` the largest error of each sum by its reading. `killed` counts attempts, whose
+    last stretch is in no figure. `shared` counts runs that hold an attempt which another one holds too: branches of one
+    checkpoint. Of `inference` and `model` the sum means nothing, the range does; `software` is that of the last run.
+    `uncounted` are operators without a formula: with any, FLOPs are a lower bound.
     """
 
     runs: tuple[RunFacts, ...]
@@ -264,6 +264,6 @@ def counted(count: int, what: str = "run") -> str:
 
 
 def of_runs(counts: Iterable[tuple[object, int]]) -> list[str]:
-    """Things as texts, each with how many runs it is of where there are several."""
+    """Things as texts, each with the number of its runs if there are several."""
     pairs = list(counts)
     return [f"{one} in {counted(runs)}" if len(pairs) > 1 else str(one) for one, runs in pairs]

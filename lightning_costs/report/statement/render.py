@@ -65,7 +65,7 @@ def neurips(said: Statement) -> str:
 
 
 def annex_xi_table(said: Statement) -> Table:
-    """Items of Annex XI that runs know of, each with where it comes from, or why it is missing."""
+    """Items of Annex XI that runs know of, each with its origin, or why it is missing."""
     sized = said.model["params"].span, said.model["dataset_samples"].span
     rows = [
         ["1 (d)", "number of parameters", sized[0], "counted on the model: params"],
@@ -107,10 +107,10 @@ def model_card(said: Statement, *, training_type: str | None = None) -> str:
 
     Args:
         said: The statement; its CO2e must be known, in some run at least.
-        training_type: 'pre-training' or 'fine-tuning', which no measurement can tell.
+        training_type: 'pre-training' or 'fine-tuning', which no measurement can show.
 
     Raises:
-        ValueError: Where no run has any CO2e: the block would say nothing.
+        ValueError: If no run has any CO2e: the block would be empty.
     """
     carbon = said.totals["co2e_g"]
     if carbon.amount is None:

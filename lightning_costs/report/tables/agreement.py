@@ -65,7 +65,7 @@ def dominance_sentences(cmp: ComparisonData) -> list[str]:
 
 
 def group_qualities(cmp: ComparisonData) -> list[tuple[str, str]]:
-    """Each group's best qualities: the median of its runs, its 95 % interval where there is one, and how many runs."""
+    """Each group's best qualities: the median of its runs, its 95 % interval if there is one, and how many runs."""
     found = []
     for group, spread in (cmp.groups["quality"] if cmp.groups else {}).items():
         interval = "" if spread["low"] is None else f" [{quality_text(spread['low'])}, {quality_text(spread['high'])}]"
@@ -124,7 +124,7 @@ def evidence_lines(evidence: Mapping[str, Any], most: int = 12) -> list[tuple[st
 
 
 def _example(pair: MatchedPair, cmp: ComparisonData, names: Collection[str]) -> str:
-    """Two runs and what differs most between them; nothing where all is within the tolerance."""
+    """Two runs and what differs most between them; nothing if all is within the tolerance."""
     known = {name: ratio for name in pair["differ"] if name in names and (ratio := pair["others"][name]) is not None}
     name = max(known, key=lambda one: abs(math.log(known[one])), default="")
     if not name:

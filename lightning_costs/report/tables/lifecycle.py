@@ -18,7 +18,7 @@ TOLD = {
     "co2e_g": ("g", "CO2e"),
     "electricity_usd": ("usd", "electricity cost"),
 }
-#: So far apart two runs' energies of a query must be to be told from the edges of the meter's windows
+#: Least difference of two runs' energies of a query that exceeds the edges of the meter's windows
 #: (`probes/inference.py` gives no energy where these may be more).
 EDGE = 0.1
 _STEPS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
@@ -182,7 +182,7 @@ def _quality(cmp: ComparisonData, first: str, second: str) -> str:
 
 
 def _near(cmp: ComparisonData, first: str, second: str) -> str:
-    """A word where two runs' queries differ by less than a meter can tell."""
+    """A word if two runs' queries differ by less than a meter can resolve."""
     one, other = (cmp.lifecycle["runs"][label]["each"]["energy_j"] for label in (first, second))
     if one is None or other is None or one == other or abs(one - other) > EDGE * max(abs(one), abs(other)):
         return ""

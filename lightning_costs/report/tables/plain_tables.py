@@ -18,7 +18,7 @@ from lightning_costs.report.tables.tables import (
     target_tables,
 )
 
-#: So many runs stand side by side in a table; more follow in another.
+#: Most runs side by side in a table; more follow in another.
 MOST_COLUMNS = 6
 
 

@@ -53,7 +53,7 @@ def run_columns(cmp: ComparisonData, names: Sequence[str] = ()) -> list[RunTable
 
 
 def run_lines(cmp: ComparisonData, drawn: list[str], names: Sequence[str] = ()) -> list[RunLine]:
-    """A line per run, best quality first, in the order of the comparison where it is the same.
+    """A line per run, best quality first, in the order of the comparison if it is the same.
 
     Args:
         cmp: The comparison.

@@ -171,7 +171,7 @@ def group_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetT
 
 
 def spread_text(spread: Spread, unit: str) -> str:
-    """The median of a group in words, its interval where there is one, and how many reached it.
+    """The median of a group in words, its interval if there is one, and how many reached it.
 
     Example:
         >>> (spread_text({"n": 3, "reached": 2, "share_reached": 2 / 3, "median": 90.0, "low": 60.0, "high": math.inf,
@@ -243,7 +243,7 @@ def flip_lines(cmp: ComparisonData, names: Sequence[str], most: int = 4) -> list
 
 
 def spend_text(spend: CostToTarget, unit: str) -> str:
-    """What reaching a target cost, in words, also where it was never reached.
+    """What reaching a target cost, in words, also if it was never reached.
 
     Example:
         >>> (spend_text({"cost": float("inf"), "reached": False, "step": None, "last_miss": None,
@@ -286,7 +286,7 @@ def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> TableRow:
     declared = cmp.indicators[name]
     won = leading(row, name)
     if len(won) > 1 and len(won) == sum(spend["reached"] for spend in row["costs"][name].values()):
-        won = []  # where all tie, nobody leads: a CPU's GPU energy is 0 in every run
+        won = []  # if all tie, no run leads: a CPU's GPU energy is 0 in every run
     cells = []
     for run in cmp.runs:
         label = run["label"]

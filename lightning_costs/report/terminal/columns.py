@@ -33,7 +33,7 @@ def fit_table(names: Sequence[str], columns: Sequence[Column], width: int) -> Fi
     """Lay out a table in the width of the terminal.
 
     Args:
-        names: What the rows are called; long ones are shortened in the middle, where they tell least apart.
+        names: What the rows are called; long ones are shortened in the middle, which distinguishes least.
         columns: The columns, the most important first.
         width: Columns of the terminal.
     """

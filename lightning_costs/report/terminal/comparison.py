@@ -151,7 +151,7 @@ def _ranks(cmp: ComparisonData, width: int) -> list[Text]:
 
 
 def lifecycle_lines(cmp: ComparisonData, width: int) -> list[Text]:
-    """Training and queries together; nothing where no run has ever been asked what a query costs."""
+    """Training and queries together; nothing if no run was ever asked what a query costs."""
     if not available_columns(cmp.lifecycle) and "infer_energy_j" not in cmp.indicators:
         return []
     found: list[Text] = []

@@ -29,7 +29,7 @@ def say(text: object, *, error: bool = False) -> None:
 
 
 def take_any_text() -> None:
-    """Let the standard streams write out what their encoding lacks, rather than fail at it."""
+    """Let the standard streams write out what their encoding cannot represent, rather than fail at it."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError, OSError):  # a stream of somebody else's, or a closed one
+        with suppress(AttributeError, ValueError, OSError):  # another library's stream, or a closed one
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

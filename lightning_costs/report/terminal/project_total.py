@@ -47,7 +47,7 @@ class ProjectTotal:
     Args:
         by: What parts are.
         runs: Part to the number of its runs; 'all' last.
-        sums: Column by column, part by part; columns that nobody knows are left out.
+        sums: Column by column, part by part; columns that no run has are left out.
         notes: What a reader must know of the sums.
     """
 
@@ -68,7 +68,7 @@ def project_total(runs: Sequence[RunRecord], *, by: str = "status", tariff: Tari
         runs: All of a project's.
         by: What to tell apart: one of `analysis.parts.PARTS`, a hyperparameter or a setting. A run of two tags is in
             both.
-        tariff: Prices all of them anew; where not given, each keeps what it recorded.
+        tariff: Prices all of them again; by default each keeps what it recorded.
 
     Raises:
         ValueError: For a setting that no run has.
@@ -116,7 +116,7 @@ def project_total(runs: Sequence[RunRecord], *, by: str = "status", tariff: Tari
 
 
 def priced_runs(runs: Sequence[RunRecord], tariff: Tariff | None) -> list[RunRecord]:
-    """The runs that can be added up, their texts legible, priced anew if there is a tariff."""
+    """The runs that can be added up, their texts legible, priced again if there is a tariff."""
     possible, _ = without_below_zero(runs)
     return [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
 

@@ -18,7 +18,7 @@ from lightning_costs.run.summary import SummaryRow, describe_attempts, describe_
 
 #: Most hyperparameters that are shown unless all are asked for.
 MOST_SETTINGS = 12
-#: Columns of which a run in progress says what they come to.
+#: Columns of which a run in progress shows the expected total.
 _AHEAD = ("total_s", "energy_j", "co2e_g", "cloud_usd")
 
 
@@ -170,7 +170,7 @@ def forecast(run: RunRecord, columns: Sequence[str]) -> Ahead | None:
 
 
 def _planned_steps(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> float | None:
-    """Steps of the whole training as the Trainer was told; None if it was told no end."""
+    """Steps of the whole training as the Trainer was set; None if it was given no end."""
     epochs, batches = setup.get("max_epochs"), setup.get("planned_batches_per_epoch")
     most, accumulated = setup.get("max_steps"), setup.get("accumulate_grad_batches") or 1
     ends = []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Most characters of a title that W&B takes.
 _LONGEST_TITLE = 128
-#: How a report of ours begins its description: by it, it is found again.
+#: How a report of the package begins its description: by it, it is found again.
 MARK = "Quality against every cost, by lightning-costs."
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Keys of the run that a report attaches its page and tables to.
 PAGE = "report/page"
-#: Curves that a plot shows at most; W&B draws ten where nobody says.
+#: Curves that a plot shows at most; W&B draws ten by default.
 _MOST_RUNS = 50
 
 
@@ -23,7 +23,7 @@ _MOST_RUNS = 50
 class PanelData:
     """What the panels of a report draw from: compared runs in the project, by W&B's ids.
 
-    `held` are keys that some of these runs has, None where nobody could look; panels of other keys are `left_out`.
+    `held` are keys that some of these runs has, None if they could not be read; panels of other keys are `left_out`.
     """
 
     keys: Keys

@@ -56,13 +56,13 @@ def dry_run(cmp: ComparisonData, place: str, *, title: str | None = None) -> dic
 
 
 def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: str | None = None) -> Published:
-    """Write the report, or write it anew where the project has one of this title by us.
+    """Write the report, or replace it if the project has one of this title by the package.
 
     Args:
         cmp: The comparison.
         place: `entity/project`.
         title: The report's title, by which it is found again.
-        page: The page as HTML; none is attached where it is None.
+        page: The page as HTML; none is attached if it is None.
 
     Raises:
         ImportError: Without the extra `wandb`.
@@ -159,7 +159,7 @@ def _attach(
 
 
 def _earlier(api: Any, entity: str, project: str, title: str) -> str:
-    """The id of the report of this title that we wrote; empty where there is none, or it is somebody else's."""
+    """The id of the package's report of this title; empty if there is none, or it is another author's."""
     for found in api.reports(f"{entity}/{project}"):
         if found.display_name == title and str(found.description).startswith(MARK):
             return str(found.id)

@@ -118,7 +118,7 @@ def setups(cmp: ComparisonData) -> str:
 
 
 def missing(cmp: ComparisonData) -> str:
-    """Headline costs that a run lacks, with the reason; empty where none is missing."""
+    """Headline costs that a run does not have, with the reason; empty if none is missing."""
     rows = [
         [label, cmp.indicators[name]["label"], run["missing"].get(name, "")]
         for label, run in zip(cmp.labels, cmp.runs, strict=True)

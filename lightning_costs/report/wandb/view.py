@@ -117,16 +117,16 @@ def view(entity: str, project: str, keys: Keys) -> Workspace:
 
 
 def save_view(entity: str, project: str, keys: Keys) -> str:
-    """Save the view under its one name, anew if the project has it, and return its address."""
+    """Save the view under its one name, again if the project has it, and return its address."""
     made = view(entity, project, keys)
-    # A view is created under a name that its maker chooses, which wandb-workspaces 0.4.13 lets nobody say.
+    # A view is created under a name that its maker chooses, which cannot be set in wandb-workspaces 0.4.13.
     made._internal_name, made._internal_id = NAME, find_view(entity, project) or ""
     made.save()
     return str(made.url)
 
 
 def find_view(entity: str, project: str) -> str | None:
-    """The id of the project's view, None where it has none."""
+    """The id of the project's view, None if it has none."""
     from wandb_workspaces.workspaces.internal import get_view_dict
 
     try:
