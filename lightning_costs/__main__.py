@@ -1,4 +1,4 @@
-"""`python -m lightning_costs`: the command line, where its script is not on the path."""
+"""`python -m lightning_costs`: the command line, if its script is not on the path."""
 
 from lightning_costs.cli.commands import main
 

@@ -153,7 +153,7 @@ def compare(
             is taken where `monitor` is given beside it, and is an error else.
         targets: Qualities to reach, declared before results were seen; where not given, those in the headers,
             else two are chosen from the results and marked as chosen.
-        tariff: Prices all runs anew, as a Tariff, its fields by name or the path of a TOML file; where not given, each
+        tariff: Prices all runs again, as a Tariff, its fields by name or the path of a TOML file; by default each
             keeps what it recorded.
         curve: 'spent' compares everything spent; 'to_reach' leaves out lost work and its points.
         queries: Numbers of queries (samples to infer) for lifecycle costs; by default a few.
@@ -164,8 +164,8 @@ def compare(
         tolerance: Runs are matched by an indicator where the larger amount is at most 1 + tolerance times the smaller.
 
     Raises:
-        ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, an
-            unknown curve, a number of queries below 0, a group that a run has not, or a tolerance below 0.
+        ValueError: For no runs, no metric that all runs can be compared by, a target that is not a number, or an
+            unknown curve. Also for a number of queries below 0, a group that a run has not, or a tolerance below 0.
     """
     # A script that trains imports `compare` beside CostMonitor: polars, whose threads outlive no fork, waits for a
     # call.

@@ -22,7 +22,7 @@ _PATTERNS = (HEADER, f"*/{HEADER}", f"*/*/{HEADER}")
 
 
 def watch_runs(place: Path, console: Console, *, once: bool, every_s: float) -> bool:
-    """Draw runs until a single one is over, or somebody presses Ctrl-C; once if nobody looks (a pipe).
+    """Draw runs until a single one is over, or the user presses Ctrl-C; once if the output is a pipe.
 
     Returns:
         Whether there was a run.

@@ -101,7 +101,7 @@ class DramActiveFraction(_ActiveFraction):
 class OfuFraction(_ActiveFraction):
     """Overall FLOP utilization: tensor activity times SM clock over the highest SM clock.
 
-    arXiv 2605.20799. An independent referee of `hfu_fraction`: the chip counts, nobody adds FLOPs up. Work outside
+    arXiv 2605.20799. An independent referee of `hfu_fraction`: the chip counts, and no FLOPs are added up. Work outside
     tensor cores is not in it, the padding of tiles is.
     """
 

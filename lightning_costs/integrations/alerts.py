@@ -1,4 +1,4 @@
-"""Alerts of a budget: who is told that most or all of a limit is used, and how, at no risk for the training."""
+"""Alerts of a budget: who is notified that most or all of a limit is used, and how, at no risk for the training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OnAlert = Callable[[BudgetAlert], object]
 
 
 def send(alert: BudgetAlert, to: OnAlert | None) -> None:
-    """Call somebody's function in a thread of its own: training does not wait for it, nor sees what it raises."""
+    """Call a user's function in a thread of its own: training does not wait for it, nor sees what it raises."""
     if to is None:
         return
     try:
@@ -66,7 +66,7 @@ def send(alert: BudgetAlert, to: OnAlert | None) -> None:
 def _call(alert: BudgetAlert, to: OnAlert) -> None:
     try:
         to(alert)
-    except Exception as error:  # noqa: BLE001 - the user's function, or somebody's server
+    except Exception as error:  # noqa: BLE001 - the user's function, or a remote server
         # Its type alone: the words may hold the address, which is a secret.
         _log.warning("an alert of the budget could not be sent: %s", type(error).__name__)
 
@@ -86,8 +86,8 @@ class Webhook:
     Example:
         ::
 
-            tell = Webhook(os.environ["SLACK_WEBHOOK"])
-            CostBudget({"cloud_usd": 50.0}, on_warn=tell, on_stop=tell)
+            notify = Webhook(os.environ["SLACK_WEBHOOK"])
+            CostBudget({"cloud_usd": 50.0}, on_warn=notify, on_stop=notify)
     """
 
     url: str = field(repr=False)

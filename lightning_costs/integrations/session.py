@@ -1,7 +1,7 @@
-"""What integrations of all frameworks share: a training as it is seen from outside, told to a recorder.
+"""What integrations of all frameworks share: a training as it is seen from outside, passed to a recorder.
 
-A framework's own part says when something happens; a session says what that means for the run. None of its methods
-raises: if one would, measuring stops, which is said once, and the training goes on.
+A framework's own part reports when something happens; a session maps that to the run. None of its methods
+raises: if one would, measuring stops, which is logged once, and the training continues.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BatchInWork:
 
 
 class Session:
-    """A run of which a framework's loop tells the batches one by one.
+    """A run whose batches a framework's loop reports one by one.
 
     `begin_batch`, `on_backward`, `on_update` and `end_batch` make a step; what is around them is counted if it has to
     be. A loop that does not say where a batch begins can call `on_update` alone. A framework that sees more of a step
@@ -49,7 +49,7 @@ class Session:
 
     Args:
         recorder: The run's; None until the framework is ready for one (`attach`).
-        goes_on: What goes on if measuring stops, in words.
+        goes_on: What continues if measuring stops, in words.
     """
 
     def __init__(self, recorder: Recorder | None = None, *, goes_on: str = "training") -> None:
@@ -62,7 +62,7 @@ class Session:
 
     @property
     def hooks(self) -> Hooks:
-        """What the recorder is told by; there is one once the framework has attached it."""
+        """The recorder's hooks; they exist once the framework has attached it."""
         assert self.recorder is not None, "a recorder is attached before batches are told"
         return self.recorder.hooks
 
@@ -89,7 +89,7 @@ class Session:
         Args:
             content: The batch.
             loader: The loader that gave it, if that is known.
-            position: Tells steps of equal shapes that do different work apart.
+            position: Distinguishes steps of equal shapes that do different work.
         """
         self.batch = BatchInWork(content, loader)
         self.count.begin(self.hooks.steps.on_batch_start(content, position))
@@ -131,7 +131,7 @@ class Session:
             self.hooks.steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit)
 
     def on_batch_done(self, batch: BatchInWork) -> None:
-        """A batch is about to be told as a step: what a framework adds; nothing by default."""
+        """A batch is about to be recorded as a step: what a framework adds; nothing by default."""
 
     @fail_safe
     def drop_batch(self) -> None:
@@ -246,7 +246,7 @@ class SessionPart:
         return self._session.broken
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: see `Session.disable`."""
+        """Called when an exception of the package is handled: see `Session.disable`."""
         self._session.disable()
 
 

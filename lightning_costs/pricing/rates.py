@@ -134,9 +134,9 @@ _NOT_GIVEN = {
 class UnitPrices:
     """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
-    `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads;
-    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `embodied`
-    whose the embodied carbon is, `unpriced` why there is no price.
+    `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads. `carbon` is the source of the
+    intensity, `hire` that of the price of devices or nodes, `embodied` that of the embodied carbon.
+    `unpriced` is why there is no price.
     """
 
     gco2e_per_kwh: float | None = None
@@ -255,8 +255,8 @@ class PriceHistory:
     Attempts of equal rates are one: their amounts are added up first and priced once.
 
     Args:
-        attempts: A header's: each with the `tariff` that it is under, what the run had `used` by its begin, what of
-            that was `lost`, and the number of the attempt that it `resumed`.
+        attempts: A header's. Each has the `tariff` that it is under, what the run had `used` by its begin, and what of
+            that was `lost`. It also has the number of the attempt that it `resumed`.
         tariff: The header's own, for attempts that have none.
     """
 

@@ -157,7 +157,7 @@ def _tell_by_hour(carbon: HourlyCarbon, points: polars.DataFrame, header: dict[s
 def priced_amounts(
     used: Sequence[Mapping[str, Amount]], header: Mapping[str, Any], *, first: int = 0
 ) -> dict[str, list[Amount]]:
-    """The priced columns, by name, of points that used so much each; `first` is the row of the first of them."""
+    """The priced columns, by name, of points with these amounts; `first` is the row of the first of them."""
     attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
     history = PriceHistory(attempts, header.get("tariff", {}))
     begins = [(attempt["row"], number) for number, attempt in enumerate(attempts) if "row" in attempt] or [(0, 0)]

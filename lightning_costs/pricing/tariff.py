@@ -96,7 +96,7 @@ class Tariff:
             that is allocated with the device, of the node where a CPU trains.
         lifetime_years: For how many years of 365 days it is shared out, by device time.
         embodied_g_per_exaflop: The same in grams per executed exaFLOP, as some makers publish it; instead of the two.
-        embodied_source: Where that is from.
+        embodied_source: The source of that.
         wue_l_per_kwh: Water usage effectiveness: litres per kWh of IT energy, of the data centre.
         source: Where the price is from.
         date: When it was read, as YYYY-MM-DD.

@@ -1,4 +1,4 @@
-"""What the folder of a run says of its earlier attempts, when another one goes on with it."""
+"""What the folder of a run records of its earlier attempts, when another one continues it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emission: a window becomes a point. Indicators are read, ranks joined, totals moved on, and sinks told."""
+"""The emission: a window becomes a point. Indicators are read, ranks joined, totals updated, and sinks called."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Emission:
         return point
 
     def epoch_logged(self, metrics: Iterable[str]) -> None:
-        """An epoch ended that logged these metrics: whether the run's is among them can be told now."""
+        """An epoch ended that logged these metrics: whether the run's is among them is known now."""
         self._run.warn(self._run.unlogged.epoch_ended(metrics))
 
     def read(self) -> dict[str, Amount]:
@@ -249,7 +249,7 @@ class Emission:
         self._epoch += 1
 
     def set_step(self, *, step: int, epoch: int | None = None) -> None:
-        """Tell which step and epoch the next point is stamped with, if a framework counts its own."""
+        """Set the step and epoch that the next point is stamped with, if a framework counts its own."""
         self._step = step
         if epoch is not None:
             self._epoch = epoch
@@ -311,7 +311,7 @@ class Emission:
         return unread | self._reader.missing_counters(columns, self._tariff, hears_all=hears_all)
 
     def unenforceable_limits(self, limits: Mapping[str, float]) -> str | None:
-        """Which of these limits nobody can hold, as their columns are missing, in words; None if all can be held."""
+        """The limits that cannot be held, as their columns are missing, in words; None if all can be held."""
         return unenforceable_limits(limits, self.declarations, self.missing_counters(limits))
 
     def broadcast_headline(

@@ -22,13 +22,13 @@ class JobAggregator:
 
     Args:
         panel: This rank's.
-        setting: Where it is, and who else takes part.
+        setting: Its place, and who else takes part.
     """
 
     def __init__(self, panel: IndicatorReader, setting: ProbeContext) -> None:
         self._panel, self._setting = panel, setting
         self._exchange: Exchange | None = None
-        #: Why the other ranks cannot be heard; None where they can.
+        #: Why the other ranks cannot be received; None if they can.
         self._alone: str | None = None
 
     def start_exchange(self) -> None:
@@ -45,7 +45,7 @@ class JobAggregator:
 
     @property
     def all_ranks_reporting(self) -> bool:
-        """Whether every rank's letters can come, as far as it can be told."""
+        """Whether every rank's letters can come, as far as is known."""
         if len(self._setting.places) == 1 or self._exchange is not None:
             return True
         try:
@@ -112,7 +112,7 @@ class JobAggregator:
         return whole
 
     def report(self) -> dict[str, Any]:
-        """For the header: who was heard; empty where one process trains."""
+        """For the header: which ranks were received; empty if one process trains."""
         if self._exchange is not None:
             return self._exchange.report()
         return {} if self._alone is None else {"heard": 1, "of": len(self._setting.places), "failed": self._alone}
@@ -120,7 +120,7 @@ class JobAggregator:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers on every rank, the same; empty where they cannot be had."""
+        """Rank 0's numbers on every rank, the same; empty if they cannot be had."""
         if len(self._setting.places) == 1:
             return dict(headline)
         return {} if self._exchange is None else self._exchange.broadcast_headline(headline, trigger)

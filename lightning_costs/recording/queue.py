@@ -7,7 +7,7 @@ import os
 from lightning_costs.probes.clock import first_run_here
 from lightning_costs.run.attempts import seconds_of
 
-#: When the job was submitted: Unix seconds or an ISO text. SLURM tells its jobs when they started, and not this.
+#: When the job was submitted: Unix seconds or an ISO text. SLURM gives its jobs their start, and not this.
 SUBMITTED = "LIGHTNING_COSTS_SUBMIT_TIME"
 STARTED = "SLURM_JOB_START_TIME"
 

@@ -66,7 +66,7 @@ class Recorder:
         nodes: Machines allocated to the job; by default those that its processes are on.
         log_every_n_steps: Optimizer steps between two points; 0 for points at `log_metrics` and `end` only.
         setup: More facts about the setup (batch size, schedule) for the header.
-        hyperparameters: Settings that tell the run from others, by name; secrets among them are left out.
+        hyperparameters: Settings that identify the run, by name; secrets among them are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
         place: This process among others; by default from torch.distributed, each rank with a copy of the model.
         places: [ranks]: all processes.
@@ -81,8 +81,8 @@ class Recorder:
         clock: Seconds, monotonic; for tests.
 
     Raises:
-        ValueError: For a monitor without mode, a mode or targets without monitor, an unknown place in the tariff, two
-            indicators of one name, a `save_dir` that is not a folder of this machine.
+        ValueError: For a monitor without mode, a mode or targets without monitor, an unknown place in the tariff. Also
+            for two indicators of one name, and a `save_dir` that is not a folder of this machine.
 
     Examples:
         A loop without Lightning:
@@ -135,7 +135,7 @@ class Recorder:
         targets = targets_of(targets)
         validate_targets(monitor, targets)
         self._clock = clock
-        framework = accounts is not None  # it tells every batch of evaluation
+        framework = accounts is not None  # it reports every batch of evaluation
         accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
         self._accounts = accounts
         if places is None and place is None:

@@ -42,12 +42,12 @@ class Hooks:
 
 @final
 class RunHooks:
-    """The course of a run, and its setup as far as a framework tells it late.
+    """The course of a run, and its setup as far as a framework reports it late.
 
     Args:
         shared: What the parts of a recorder share.
         points: Where the window is closed.
-        steps: What is told of batches.
+        steps: Receives the batches.
     """
 
     def __init__(self, shared: Shared, points: Emission, steps: StepHooks) -> None:
@@ -66,11 +66,11 @@ class RunHooks:
             self.context.dataset_why = dataset_why or self.context.dataset_why
 
     def add_sink(self, sink: Sink) -> None:
-        """One more sink, before the first batch; on other ranks than 0 it is told nothing."""
+        """One more sink, before the first batch; on other ranks than 0 it receives nothing."""
         self._run.add_sink(sink)
 
     def set_rank_info(self, place: RankInfo) -> None:
-        """Where this process is, if that is known late (a pipeline's stage): before the first point."""
+        """The place of this process, if that is known late (a pipeline's stage): before the first point."""
         own = replace(place, device=place.device or self.context.place.device)
         self.context.places = [own if other.rank == own.rank else other for other in self.context.places]
         self.context.place = own
@@ -106,7 +106,7 @@ class RunHooks:
     # Course -------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Let the probes open: energy is measured from here on. `begin` does it if nobody did."""
+        """Let the probes open: energy is measured from here on. `begin` does it if it was not done before."""
         if self._run.stage == "made":
             self._points.open()
             self._run.stage = "open"

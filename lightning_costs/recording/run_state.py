@@ -1,4 +1,4 @@
-"""The state of a run: its header, its totals and where they go, from the first attempt to the last point."""
+"""The state of a run: its header, its totals and its sinks, from the first attempt to the last point."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _log = logging.getLogger("lightning_costs")
 
 #: Why a gauge of kept work is missing if its needs are not.
 _WHY_NOT_KEPT = "what the run's restarts lost, or the time between them, is unknown"
-#: How a run stands; a reader says 'killed' where the process of a running one is gone.
+#: How a run stands; a reader shows 'killed' if the process of a running one has ended.
 Status = Literal["running", "finished", "failed", "interrupted"]
 #: How far a run in this process is; its probes are open from the second on.
 Stage = Literal["made", "open", "training", "ended"]
@@ -60,7 +60,7 @@ def status_from_exception(error: type[BaseException] | None) -> Status:
 
 @final
 class RunState:
-    """Keeps a run's header, totals and points, and writes them where this process is the one that writes.
+    """Keeps a run's header, totals and points, and writes them if this process is the one that writes.
 
     Args:
         declarations: By column name.
@@ -69,7 +69,7 @@ class RunState:
         mode: Whether more of it is better.
         targets: Quality targets declared before the run.
         tariff: What carbon and money are priced under.
-        priced: Columns that are told from the totals and the tariffs.
+        priced: Columns that are computed from the totals and the tariffs.
         warmup: In words, what is left out of rates.
         save_dir: Where run folders go.
         writes: Whether this process writes: rank 0 does.
@@ -110,7 +110,7 @@ class RunState:
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
         self._opened = self._warned = False
-        #: Who the run is; None where another process writes.
+        #: Who the run is; None if another process writes.
         self.provenance: Provenance | None = None
         #: Notices a metric that is never logged.
         self.unlogged = UnloggedMonitor(monitor)
@@ -147,7 +147,7 @@ class RunState:
         self._came_to = RunOutcome(self.header, OWN)
 
     def check_not_ended(self) -> None:
-        """Refuse to go on with a run that has ended.
+        """Refuse to continue a run that has ended.
 
         Raises:
             ValueError: It has.
@@ -175,7 +175,7 @@ class RunState:
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
 
     def add_sink(self, sink: Sink) -> None:
-        """One more sink, before the first batch; on other ranks than 0 it is told nothing."""
+        """One more sink, before the first batch; on other ranks than 0 it receives nothing."""
         if self._writes:
             self._sinks.add(sink)
 
@@ -191,12 +191,12 @@ class RunState:
 
     @property
     def opened(self) -> bool:
-        """Whether the run has trained a batch: sinks were told of it then."""
+        """Whether the run has trained a batch: sinks received it then."""
         return self._opened
 
     @property
     def path(self) -> Path | None:
-        """The run's folder, where this process writes it."""
+        """The run's folder, if this process writes it."""
         return self._folder.path if self._folder is not None else None
 
     @property
@@ -218,7 +218,7 @@ class RunState:
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
         """Another attempt at the run begins, on what `facts` say.
 
-        Where no checkpoint was resumed and the environment says which run this is, its folder is continued. All that
+        If no checkpoint was resumed and the environment identifies this run, its folder is continued. All that
         it spent is then lost: this attempt begins from nothing.
         """
         if self._writes and (why := why_unwritable(self._save_dir)) is not None:
@@ -422,9 +422,9 @@ class RunState:
     def load_state_dict(self, state: Mapping[str, Any]) -> int:
         """Continue the run of a checkpoint: its identity, its totals.
 
-        Where the run's folder is at hand and went further than the checkpoint, its totals are the ones that were
-        spent: totals never go down. What steps after the checkpoint had spent is lost. Without the folder nobody
-        knows how much that is.
+        If the run's folder is available and got further than the checkpoint, its totals are the ones that were
+        spent: totals never decrease. What steps after the checkpoint had spent is lost. Without the folder that amount
+        is unknown.
 
         Returns:
             Steps that led to the checkpoint.
@@ -463,7 +463,7 @@ class RunState:
             return self._from_step
         self._continue(earlier)
         counts = [int((header.get("saves") or {}).get("count", 0)) for header in (state["header"], earlier.header)]
-        if any(counts):  # that of the folder may lack the last save before a kill
+        if any(counts):  # that of the folder may miss the last save before a kill
             self._note_saved(state["ledger"], max(counts))
         self._resumed = len(attempts) - 1 if attempts else None
         known = [attempt.get("id") for attempt in attempts]
@@ -505,7 +505,7 @@ class RunState:
             self._came_to.update(point.step, point.quality, point.costs)
 
     def _leave_trace(self, folder: Path) -> None:
-        """Say in the folder that an attempt begins, and see which ones before it came to no batch."""
+        """Note in the folder that an attempt begins, and see which ones before it trained no batch."""
         attempts: list[dict[str, Any]] = self.header["attempts"]
         known = {str(attempt.get("id")) for attempt in attempts}
         known |= {str(start) for attempt in attempts for start in attempt.get("unbegun") or ()}
@@ -539,7 +539,7 @@ class RunState:
         return self._came_to.summary()
 
     def close(self, status: Status, *, ended: str | None = None) -> RunRecord | None:
-        """The run is over: the sinks are told how it ended.
+        """The run is over: the sinks receive how it ended.
 
         Args:
             status: How.

@@ -19,7 +19,7 @@ _log = logging.getLogger("lightning_costs")
 
 @final
 class StepHooks:
-    """Tells the run's instruments of batches and steps.
+    """Reports batches and steps to the run's instruments.
 
     A batch is `on_batch_start`, its work, `on_batch_queued`, `step`. A step like the one before is none of these, but
     noted by `repeats` (`lightning_costs.probes.repeat_steps` has its invariants).
@@ -67,7 +67,7 @@ class StepHooks:
 
         Args:
             batch: What the step trains on.
-            position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
+            position: Distinguishes steps of equal shapes that do different work (accumulation, frozen layers).
 
         Returns:
             What to enter around the work if its operators are to be counted; None for nearly all batches.
@@ -113,7 +113,7 @@ class StepHooks:
         Args:
             batch: What was trained on, for its samples and tokens.
             optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
-            work: Tells batches of equal shapes apart by what was done with them (which optimizers stepped).
+            work: Distinguishes batches of equal shapes by what was done with them (which optimizers stepped).
             emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
             events: What happened in it, by `RepeatedStepFastPath.events`: steps like this one may then follow by
                 `repeats` alone, as many as `allow_repeats` allows.
@@ -240,7 +240,7 @@ class EngineSteps:
     """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`).
 
     Args:
-        steps: Who is told.
+        steps: Receives the steps.
     """
 
     def __init__(self, steps: StepHooks) -> None:
@@ -248,7 +248,7 @@ class EngineSteps:
 
     @contextmanager
     def engine_step(self, samples: int) -> Iterator[None]:
-        """A step of the engine, of so many samples."""
+        """A step of the engine, of this number of samples."""
         import torch
 
         batch = torch.empty((samples, 0), device="meta")

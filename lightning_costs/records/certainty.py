@@ -15,7 +15,7 @@ Certainty = Literal["exact", "estimated", "modelled"]
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
 _MODELS = {"model", "estimate", "constant"}
 _PARTS = {f"{part}_energy_j": part for part in COMPONENTS}
-#: Columns of the components of energy: each is told by a meter, a model or a constant.
+#: Columns of the components of energy: each is from a meter, a model or a constant.
 ENERGY_PARTS = tuple(_PARTS)
 
 

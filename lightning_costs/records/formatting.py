@@ -210,7 +210,7 @@ def format_exact(amount: float) -> str:
 
 
 def list_words(words: Sequence[str], most: int | None = None, *, mark: str = ",") -> str:
-    """Words as a list in a sentence; at most so many are spelt out.
+    """Words as a list in a sentence; at most `most` are spelt out.
 
     Example:
         >>> list_words(["a", "b", "c"]), list_words(["a", "b", "c"], 2), list_words(["a", "b", "c"], mark=";")

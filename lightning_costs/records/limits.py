@@ -103,10 +103,10 @@ class _Mark:
 class Budget:
     """Watches totals against limits, and says after how many steps and seconds to look again.
 
-    With what is left of a limit, R, and the highest pace seen, r (the mean since the first step, or the last window's
-    if that is more), the next check is after R / 2r steps, or seconds: no limit is passed between two checks, unless
+    Let R be what is left of a limit, and r the highest pace seen: the mean since the first step, or the last window's
+    if that is more. The next check is after R / 2r steps, or seconds. No limit is passed between two checks, unless
     steps cost more than twice that pace. Evaluations are checked separately and belong to no step. Time-like
-    totals go by the second exactly, whatever a step takes.
+    totals increase by the second exactly, whatever a step takes.
 
     Example:
         >>> budget = Budget({"energy_j": 100.0})

@@ -57,10 +57,10 @@ def validate_targets(monitor: str | None, targets: Collection[float]) -> None:
 
 @final
 class UnloggedMonitor:
-    """Notices that the metric a run is to be judged by is never logged, as soon as that can be told, and says so once.
+    """Notices that the metric a run is to be judged by is never logged, as soon as that is known, and warns once.
 
-    A name that differs from a logged one in punctuation and case alone is a slip, told after the first evaluation. Any
-    other name may be that of a metric which an epoch's end logs: the end of that epoch is waited for, or of the run.
+    A name that differs from a logged one in punctuation and case alone is a slip, reported after the first evaluation.
+    Any other name may be that of a metric which an epoch's end logs: the end of that epoch is waited for, or of the run.
 
     Args:
         monitor: The metric's name; None is never noticed.

@@ -79,7 +79,7 @@ RANDOM_FORMS = (r"(0x)?[0-9a-fA-F]{32,}", r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[
 
 #: A piece that is shorter is no random key.
 LEAST_RANDOM = 20
-#: In a random key so many neighbours are of different kinds (lower case, upper case, digit), separators are rarer, and
+#: In a random key this share of neighbours differs in kind (lower case, upper case, digit), separators are rarer, and
 #: this many characters follow each other without one. Names of files and models are mixed, too, but have separators.
 MIXED_SHARE, MIXED_SHARE_UNBROKEN, MOST_SEPARATORS, LEAST_UNBROKEN = 0.2, 0.12, 1 / 6, 8
 

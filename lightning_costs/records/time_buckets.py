@@ -211,7 +211,7 @@ class TimeBuckets:
 
     @contextmanager
     def bucket(self, account: str, whose: str | None = None) -> Iterator[None]:
-        """Book what happens inside to `account`, also when it raises; `whose` it is, `seconds_by_source` tells."""
+        """Book what happens inside to `account`, also when it raises; `seconds_by_source` reports it by `whose`."""
         metered = account in METERED_BUCKETS
         if metered:
             self.notify_transition()

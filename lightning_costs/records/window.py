@@ -190,7 +190,7 @@ class Window:
         )
 
     def _warm_excess_s(self) -> float:
-        """Seconds of warm-up steps above the median of their signature, of those that can be told by now."""
+        """Seconds of warm-up steps above the median of their signature, of those that are known by now."""
         excess_s, later = 0.0, []
         for signature, took_s in self._warm:
             usual_s = self._slow.usual_s(signature)

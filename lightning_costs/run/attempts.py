@@ -1,4 +1,4 @@
-"""The attempts of a run as clocks and signals tell of them: time between them, in the queue, and how often it broke."""
+"""The attempts of a run by clocks and signals: time between them, in the queue, and how often it broke."""
 
 from __future__ import annotations
 

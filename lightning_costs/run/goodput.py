@@ -65,7 +65,7 @@ class Goodput:
     Args:
         wall_s: From the first attempt's start to the last one's end, as the buckets have it; of a project summed.
         clock_s: The same by the attempts' own stamps of start and end; None without them.
-        queue_s: In the queue, before the first attempt too; None if nobody told.
+        queue_s: In the queue, before the first attempt too; None if unknown.
         disruptions: How often it broke off and began again.
         buckets: The parts of the wall clock.
         lost_s: Lost seconds by account.
@@ -104,7 +104,7 @@ class Goodput:
 
 
 def goodput(header: Mapping[str, Any], final: Mapping[str, Amount]) -> Goodput:
-    """The goodput of a run, by its header and what it had come to.
+    """The goodput of a run, by its header and its totals.
 
     Example:
         >>> found = goodput({"attempts": [{}]}, {"total_s": 10.0, "setup_s": 2.0, "train_s": 8.0, "data_wait_s": 3.0})

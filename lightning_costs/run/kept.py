@@ -16,7 +16,7 @@ _Costs = Mapping[str, Amount]
 
 
 def lost_of(header: Mapping[str, Any]) -> Mapping[str, Amount] | None:
-    """What restarts lost, by column, those of 0 left out; None if nobody wrote it.
+    """What restarts lost, by column, those of 0 left out; None if it was not recorded.
 
     Example:
         >>> lost_of({"attempts": [{}]}), lost_of({"attempts": [{}, {"lost": {"train_s": 1.0}}]})

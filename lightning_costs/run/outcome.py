@@ -54,10 +54,10 @@ class RunOutcome:
     def summary(self) -> dict[str, float | bool]:
         """The numbers; empty for a run that does not know its metric or logged none.
 
-        `best_quality` at `best_step`; `to_target_<column>` is every counter's total at the first evaluation
-        at or past the first declared target, and `to_target_2_<column>` at the second, in the order of the header's
-        `targets`. A target that was not reached has no such numbers: `target_reached` (`target_2_reached`) says False.
-        Each is the amount that `compare` names.
+        `best_quality` is reached at `best_step`. `to_target_<column>` is every counter's total at the first evaluation
+        at or past the first declared target. `to_target_2_<column>` is the same at the second, in the order of the
+        header's `targets`. A target that was not reached has no such numbers: `target_reached` (`target_2_reached`) is
+        False. Each is the amount that `compare` names.
         """
         if not self._seen or math.isnan(self._sign):
             return {}

@@ -43,8 +43,8 @@ def numbers(column: polars.Series, decimal: Decimal | None = None) -> Numbers:
     """The numbers of a column.
 
     A comma groups thousands if other cells of the column show that the dot is its decimal mark; `decimal` gives it
-    if no cell does. Spaces, apostrophes and underscores in groups of three are no part of a number. Cells with
-    a per cent sign are fractions, in a column where all have it.
+    if no cell shows it. Spaces, apostrophes and underscores in groups of three are no part of a number. Cells with
+    a per cent sign are fractions, in a column in which every cell has it.
 
     Example:
         >>> import polars

@@ -47,7 +47,7 @@ _FAMILIES = {
 class CostSpec:
     """A declared cost: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
 
-    It is compared under `name`: one of ours stands beside run folders. None is what was not said.
+    It is compared under `name`: a name of the package's stands beside run folders. None is what was not given.
     """
 
     name: str

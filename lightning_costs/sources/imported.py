@@ -39,8 +39,8 @@ def make_imported_run(
 ) -> RunRecord:
     """A run of foreign origin: its points, closed by one that holds the last totals, and a header.
 
-    Points are rows of step, epoch, time, trigger, costs that are no statics, and metrics. `missing` says why a column
-    is; of others it is said here.
+    Points are rows of step, epoch, time, trigger, costs that are no statics, and metrics. `missing` has the reason of
+    each missing column; others get theirs here.
     """
     declared = {cost.declared.name: dict(_declaration_row(cost.declared)) for cost in costs}
     taken = {*OWN, *declared}
@@ -98,12 +98,12 @@ def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
 
 
 def unmeasured(run: RunRecord, why: str, **reasons: str) -> RunRecord:
-    """A run that nobody measured says so of each headline cost, for those that it is compared with.
+    """A run that was not measured, with each headline cost named as missing, for those that it is compared with.
 
     Args:
         run: The run.
         why: Why such a cost is missing.
-        **reasons: By column, what else is to be said.
+        **reasons: By column, what else is to be stated.
     """
     known = {**run.header["statics"], **run.final}
     lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}

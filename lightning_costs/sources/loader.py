@@ -275,7 +275,7 @@ def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
 
 
 def _trackers(files: Sequence[SourcePath], taken: set[str]) -> list[tuple[SourcePath, _Read]]:
-    """What TensorBoard and a Trainer's state tell, but of runs that something else tells more of."""
+    """Runs of TensorBoard and of a Trainer's state, except those that another source records in more detail."""
     events = {file.parent.path: file.parent for file in files if EVENTS in file.name and not file.remote}
     found: list[tuple[SourcePath, _Read]] = [(at, read_tensorboard) for at in events.values() if at.path not in taken]
     for training, state in latest_states(file for file in files if file.name == STATE).items():

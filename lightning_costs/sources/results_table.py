@@ -109,7 +109,7 @@ class _Table(NamedTuple):
         return [cost.declared.name for cost in self.costs if cost.declared.kind == "static"]
 
     def run(self, points: polars.DataFrame, run_id: str, name: str, told: Mapping[str, Any], **about: Any) -> RunRecord:
-        """One run of it, of which its facts tell so much."""
+        """One run of it, with the given facts."""
         methods = {cost.declared.name: f"as published in {self.place.name}" for cost in self.costs}
         file = {"file": self.names.file} if self.names.file else {}
         about = {"run_id": run_id, "name": name, "source": self.place.name, "methods": methods} | about

@@ -35,10 +35,10 @@ class TrackedRun:
         name: What people call the run.
         readings: All values of all metrics.
         began_s: When it began, in Unix time; the first reading by default.
-        status: One of ours.
+        status: One of the package's.
         params: Hyperparameters.
         recorded_as: The identity of the run folder that was written beside it.
-        own: Costs that the tracker counts though nobody measures.
+        own: Costs that the tracker counts without any measurement.
     """
 
     tracker: str
@@ -53,7 +53,7 @@ class TrackedRun:
 
 
 def run_of_tracker(tracked: TrackedRun, reading: ReadOptions) -> RunRecord:
-    """The run, with what it lacks named if nobody measured it; a step's last values are its point."""
+    """The run, with missing costs named if it was not measured; a step's last values are its point."""
     source = f"{tracked.tracker}, {tracked.name}"
     began_s = tracked.began_s
     if began_s is None:

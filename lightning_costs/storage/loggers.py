@@ -37,7 +37,7 @@ class LoggerSink:
     Args:
         loggers: Returns them at the time of the call.
         declarations: Declarations by column name.
-        final: Returns what the run came to, for summaries.
+        final: Returns the run's totals, for summaries.
         headline_only: Whether rows hold the headline columns alone.
         step_metric: The column that W&B draws costs against at first; its own step if None.
         hyperparameters: Those that loggers get; a framework sends its own.
@@ -62,7 +62,7 @@ class LoggerSink:
         self._pipeline: Mapping[str, Any] | None = None
 
     def open(self, header: Mapping[str, Any]) -> None:
-        """Tell W&B runs about the cost columns, and W&B and MLflow who the run is."""
+        """Describe the cost columns to W&B runs, and who the run is to W&B and MLflow."""
         self._header = header
         about = {**header, "hyperparameters": self._hyperparameters}
         init_wandb_runs(self._loggers(), self._declarations, about, self._step_metric)
@@ -79,7 +79,7 @@ class LoggerSink:
         return logger_row(point.costs, self._columns) if point is not None and point.step == step else {}
 
     def close(self, status: str) -> None:
-        """Write the summaries of W&B runs. If somebody waits for an error, they need not wait for a picture too."""
+        """Write the summaries of W&B runs. A user who waits for an error need not wait for a picture too."""
         if self._header:
             about = {**self._header, "hyperparameters": self._hyperparameters}
             configure_wandb_runs(self._loggers(), about)
@@ -95,7 +95,7 @@ class WandbSink:
     Args:
         run: As `wandb.init` returns it.
         declarations: Declarations by column name.
-        final: Returns what the run came to, for its summary.
+        final: Returns the run's totals, for its summary.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class WandbSink:
         self._run, self._declarations, self._final = run, declarations, final
 
     def open(self, header: Mapping[str, Any]) -> None:
-        """Tell the run about the cost columns."""
+        """Describe the cost columns to the run."""
         _carefully(lambda: begin_run(self._run, self._declarations, header), _NOT_PREPARED)
 
     def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
@@ -164,7 +164,7 @@ def _tell_wandb_run(logger: Any, tell: Callable[[Any, str], None]) -> None:
 
 
 def _carefully(tell: Callable[[], None], failed: str) -> None:
-    """Whatever W&B raises is said and ends there: neither the training nor the measuring may suffer."""
+    """Whatever W&B raises is logged and ends there: neither the training nor the measuring may suffer."""
     try:
         tell()
     except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training

@@ -53,7 +53,7 @@ def run_root(save_dir: str | Path) -> Path:
 
 
 def why_unwritable(folder: Path) -> str | None:
-    """Why nothing can be made in a folder that may not be there yet, as far as that can be told without making it."""
+    """Why nothing can be made in a folder that may not exist yet, as far as is known without making it."""
     place = folder
     try:
         while not place.exists() and place != place.parent:

@@ -53,8 +53,8 @@ def save_runs(runs: Iterable[RunRecord], path: str | Path) -> None:
             before are replaced; to add some, save `[*load_runs(path), *more]`.
 
     Raises:
-        ValueError: If the path is no `NAME.json` of this machine, if its files hold something else, if two runs have
-            one id, or for more than `load_runs` would read.
+        ValueError: If the path is no `NAME.json` of this machine, or if its files hold something else. Also if two
+            runs have one id, or for more than `load_runs` would read.
     """
     place, runs = SourcePath.of(path), list(runs)
     headers, points = Path(place.path), Path(place.beside(POINTS).path)

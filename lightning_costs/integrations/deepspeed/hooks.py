@@ -1,4 +1,4 @@
-"""A DeepSpeed engine seen from outside: its loop belongs to the script, so its own methods tell what happens.
+"""A DeepSpeed engine seen from outside: its loop belongs to the script, so its own methods report what happens.
 
 Everything is an instance shadow, lifted when the watching ends. Seen on DeepSpeed 0.19.8.
 """
@@ -18,7 +18,7 @@ from lightning_costs.records.samples import RankInfo
 
 
 class DeepSpeedListener(Protocol):
-    """What is told of an engine; `lightning_costs.integrations.deepspeed.monitor` listens."""
+    """Receives the events of an engine; `lightning_costs.integrations.deepspeed.monitor` implements it."""
 
     def forward_begins(self, batch: object) -> None:
         """A forward pass that may be trained on begins, with this as its input."""
@@ -51,16 +51,16 @@ class DeepSpeedListener(Protocol):
         """What is entered around loading one."""
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: the training is to be left alone."""
+        """Called when an exception of the package is handled: the training is to be left alone."""
 
 
 @final
 class DeepSpeedHooks:
-    """Reads an engine and tells a listener what happens in it.
+    """Reads an engine and reports to a listener what happens in it.
 
     Args:
         engine: What `deepspeed.initialize` returned.
-        listener: Who is told.
+        listener: Receives the reports.
     """
 
     def __init__(self, engine: Any, listener: DeepSpeedListener) -> None:
@@ -81,7 +81,7 @@ class DeepSpeedHooks:
         hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows)
 
     def unwatch(self) -> None:
-        """Lift the shadows; the listener is told nothing more."""
+        """Lift the shadows; the listener receives nothing more."""
         self._shadows.restore()
 
     @property
@@ -155,7 +155,7 @@ def rank_info_from_engine(engine: Any) -> RankInfo:
     """This process by the engine's topology: its pipeline grid, or the model-parallel unit that it was given.
 
     Ranks of a tensor-parallel or sequence-parallel group are shards of one replica: they see the same samples. Without
-    a topology every rank is a replica. The node is the launcher's; one node where no launcher says.
+    a topology every rank is a replica. The node is the launcher's; one node if no launcher names it.
     """
     rank = int(engine.global_rank)
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 0)
@@ -176,7 +176,7 @@ def rank_info_from_engine(engine: Any) -> RankInfo:
 
 
 def _rank(topology: Any, *names: str) -> int | None:
-    """The first of these that the topology tells."""
+    """The first of these that the topology has."""
     for name in names:
         if (ask := getattr(topology, name, None)) is not None:
             return int(ask())
@@ -195,7 +195,7 @@ def engine_setup(engine: Any) -> dict[str, Any]:
 
 
 def loop_facts(engine: Any) -> dict[str, Any]:
-    """What a framework would tell of the loop, under the names that it uses."""
+    """What a framework would report of the loop, under the names that it uses."""
     bf16, fp16 = engine.bfloat16_enabled(), engine.fp16_enabled()
     return {
         "strategy": type(engine).__name__,

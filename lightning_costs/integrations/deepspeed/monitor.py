@@ -1,4 +1,4 @@
-"""Plain DeepSpeed: what happens in an engine whose loop is the script's own, told to a Recorder. It computes nothing.
+"""Plain DeepSpeed: what happens in an engine whose loop is the script's own, passed to a Recorder without computation.
 
 Examples:
     Any loop around `deepspeed.initialize`:
@@ -29,16 +29,16 @@ from lightning_costs.recording.recorder import Recorder
 
 
 def watch(engine: Any, recorder: Recorder) -> EngineMonitor:
-    """Tell a recorder of every batch that a DeepSpeed engine trains on, from now until `close` or the end of a `with`.
+    """Report to a recorder every batch that a DeepSpeed engine trains on, until `close` or the end of a `with`.
 
-    A batch is what `engine(...)` was given with gradients on; it ends with `engine.step()`, or where the engine is
-    given another one after a backward pass. Steps are counted where the optimizer updated. Forward passes without
+    A batch is what `engine(...)` was given with gradients on. It ends with `engine.step()`, or when the engine is
+    given another one after a backward pass. Steps are counted when the optimizer updates. Forward passes without
     gradients, or in eval mode, are evaluation (`recorder.bucket("evaluate")` books its time). Checkpoints that the
     engine writes are booked as such.
 
     Args:
         engine: What `deepspeed.initialize` returned.
-        recorder: The run's recorder, made with `module=engine.module`; its training begins here where it has not.
+        recorder: The run's recorder, made with `module=engine.module`; its training begins here if it has not.
 
     Returns:
         What is watching; as a context manager, it ends with the `with`.
@@ -59,15 +59,15 @@ def watch(engine: Any, recorder: Recorder) -> EngineMonitor:
 def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False) -> None:
     """Measure the bubble of a pipeline, on every rank that takes part in it; call it before its first step.
 
-    Its instances are shadowed, no class is touched, and the recorder's `end` lifts the shadows. It tells the recorder
-    which stage and which copy of the model this rank is, so that samples are counted once and FLOPs of all stages add
+    Its instances are shadowed, no class is touched, and the recorder's `end` lifts the shadows. It sets which stage
+    and which copy of the model this rank is. So samples are counted once and FLOPs of all stages add
     up.
 
     Args:
         pipeline: A schedule of `torch.distributed.pipelining` (any), or a DeepSpeed `PipelineEngine`.
         recorder: The run's.
-        steps: Whether each `train_batch` of an engine is a step of the run: the loop then tells nothing. A schedule's
-            steps are told by the loop, with `recorder.train_batch` and `recorder.step`, as in any other.
+        steps: Whether each `train_batch` of an engine is a step of the run: the loop then reports nothing. A schedule's
+            steps are reported by the loop, with `recorder.train_batch` and `recorder.step`, as in any other.
 
     Raises:
         ValueError: For anything else, or a second pipeline in one run.
@@ -119,7 +119,7 @@ class EngineMonitor(Session):
         self._engine_hooks.watch()
 
     def close(self) -> None:
-        """The engine is as it was; the recorder's run goes on until its own end."""
+        """The engine is as it was; the recorder's run continues until its own end."""
         self.take_off()
         if self.batch is not None and self.batch.updates:
             self.end_batch()
@@ -137,11 +137,11 @@ class EngineMonitor(Session):
     ) -> None:
         self.close()
 
-    # The engine's hooks tell --------------------------------------------------------------------------------
+    # Calls of the engine's hooks ----------------------------------------------------------------------------
 
     @fail_safe
     def forward_begins(self, batch: object) -> None:
-        """A batch begins, or goes on."""
+        """A batch begins, or continues."""
         if self.batch is not None and self.batch.backwards and not _is_same(self.batch.content, batch):
             self.end_batch()  # gradients accumulate without a step in between
         if self.batch is None:
@@ -174,7 +174,7 @@ class EngineMonitor(Session):
 
     @fail_safe
     def backward_ended(self) -> None:
-        """ZeRO lets most gradients go before it updates: memory is looked at here, too."""
+        """ZeRO releases most gradients before it updates: memory is read here, too."""
         self.sample_memory()
 
     @fail_safe

@@ -30,7 +30,7 @@ _log = logging.getLogger("lightning_costs")
 
 
 class FabricListener(Protocol):
-    """What is told of a Fabric; `lightning_costs.integrations.fabric.monitor` listens."""
+    """Receives the events of a Fabric; `lightning_costs.integrations.fabric.monitor` implements it."""
 
     def set_up(
         self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
@@ -53,7 +53,7 @@ class FabricListener(Protocol):
         """Metrics were logged."""
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: the script is to be left alone."""
+        """Called when an exception of the package is handled: the script is to be left alone."""
 
 
 Find = Callable[[Any], FabricListener | None]
@@ -100,7 +100,7 @@ def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListene
 def _found(find: Find, fabric: Any) -> FabricListener | None:
     try:
         return find(fabric)
-    except Exception as error:  # noqa: BLE001 - a fault of ours must not become one of the script's
+    except Exception as error:  # noqa: BLE001 - a fault of the package must not become one of the script's
         _log.warning("costs of this Fabric are not measured; the script goes on: %r", error)
         return None
 
@@ -142,7 +142,7 @@ def _setting_up_loaders(find: Find, fabric: Any, listener: FabricListener, call:
 
 
 def _watch_loaders(kind: Any, find: Find) -> None:
-    """Wrap how Fabric's loaders are iterated over, on their class: nothing of ours is on a loader that is pickled."""
+    """Wrap how Fabric's loaders are iterated over, on their class: a loader that is pickled carries no wrapper."""
     if vars(kind).get(_WRAPPED):
         return
     setattr(kind, _WRAPPED, True)
@@ -233,7 +233,7 @@ def fabric_setup(fabric: Any) -> dict[str, Any]:
 
 
 def hook_fabric_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Call around every update of an optimizer, where it can be hooked."""
+    """Call around every update of an optimizer, if it can be hooked."""
     hooks = Patches()
     hook_step(unwrap(optimizer), hooks, before=before)
     hook_optimizer_step(optimizer, after, hooks)

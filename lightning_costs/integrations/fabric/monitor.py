@@ -1,4 +1,4 @@
-"""FabricMonitor: what happens in a Lightning Fabric script, told to a Recorder. It computes nothing itself."""
+"""FabricMonitor: passes what happens in a Lightning Fabric script to a Recorder. It computes nothing itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FabricMonitor:
     Args:
         namespace: 'lightning.fabric' or 'lightning_fabric'.
         options: Arguments of `CostMonitor`; `log` has no meaning here.
-        begin: When its run begins, where it was made in another process.
+        begin: When its run begins, if it was made in another process.
     """
 
     def __init__(self, namespace: str, options: Mapping[str, Any], begin: RunBegin | None = None) -> None:
@@ -68,7 +68,7 @@ def _session_of(fabric: Any) -> FabricSession | None:
 
 
 def _weakly(thing: Any) -> Callable[[], Any]:
-    """A way to a thing that does not keep it, where there is one."""
+    """A way to a thing that does not keep it, if the thing allows it."""
     try:
         return ref(thing)
     except TypeError:
@@ -104,7 +104,7 @@ class FabricSession(Session):
         self._reading: Any = None
         self._world_size = 1
 
-    # Fabric's hooks tell -----------------------------------------------------------------------------------------
+    # Calls of Fabric's hooks -------------------------------------------------------------------------------------
 
     @fail_safe
     def set_up(
@@ -131,7 +131,7 @@ class FabricSession(Session):
                 fabric_hooks.hook_fabric_step(optimizer, self.sample_memory, stepped)
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
-        """The loader's batches; what is told between them never raises."""
+        """The loader's batches; what is reported between them never raises."""
         yield from (self._evaluating if self._evaluates(loader) else self._training)(loader, fetched)
 
     @fail_safe
@@ -239,7 +239,7 @@ class FabricSession(Session):
         self.begin_batch(content, loader=loader)
 
     def _reads(self, loader: Any) -> None:
-        """The batch in work is this loader's, its first one if it was begun anew."""
+        """The batch in work is this loader's, its first one if it was begun again."""
         if self._reading is not loader:
             self._reading = loader
             self.hooks.steps.begins_epoch_of([fabric_hooks.users_loader(loader)])

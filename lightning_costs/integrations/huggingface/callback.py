@@ -1,4 +1,4 @@
-"""CostCallback: a callback of `transformers.Trainer` that tells a Recorder what happens. It computes nothing itself."""
+"""CostCallback: a callback of `transformers.Trainer` that passes events to a Recorder and computes nothing itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lightning_costs.storage.sink import Sink
 
 try:
     from transformers import TrainerCallback
-except ImportError:  # said where one is made
+except ImportError:  # the error names it when one is made
     TrainerCallback = object
 
 _log = logging.getLogger("lightning_costs")
@@ -48,7 +48,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         targets: Quality targets declared before the run, one or several.
         save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
         name: What people call the run.
-        batch_size_fn: Samples in a batch, where its tensors do not tell.
+        batch_size_fn: Samples in a batch, if its tensors do not show them.
         length_fn: Tokens in a batch; from shapes, so that no device is waited for.
         indicators: Costs to measure: `[*default_indicators(), Mine()]`.
         tariff: Prices and place, as `CostMonitor`'s.
@@ -56,8 +56,8 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         log_every_n_steps: Optimizer steps between two points; by default the arguments' `logging_steps`.
         count: How operators are counted, as `CostMonitor`'s.
         infer: Whether the cost of a forward pass is measured after training, as `CostMonitor`'s.
-        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`), on rank 0.
-        hyperparameters: Settings that tell the run from others, besides the training arguments that are not defaults.
+        sinks: Outputs of the header and the points besides the run folder (`lightning_costs.Sink`), on rank 0.
+        hyperparameters: Settings that identify the run, besides the training arguments that are not defaults.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
 
     Raises:
@@ -130,7 +130,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
 
     @never_harmful
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Its next `train` is shadowed: no callback is told of an error that ends a training."""
+        """Its next `train` is shadowed: no callback receives an error that ends a training."""
         trainer = calling_trainer()
         if trainer is None:
             return

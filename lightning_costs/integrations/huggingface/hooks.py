@@ -1,4 +1,4 @@
-"""A transformers Trainer seen from outside: its callbacks see no batch, so its own methods tell what happens.
+"""A transformers Trainer seen from outside: its callbacks see no batch, so its own methods report what happens.
 
 Everything is an instance shadow, lifted when the training ends. Seen on transformers 5.24.
 """
@@ -15,12 +15,12 @@ from lightning_costs.integrations.deepspeed.hooks import engine_setup
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
 
-#: Settings of where things go and how they are shown, which tell no training from another.
+#: Settings of outputs and of how they are shown, which distinguish no training from another.
 _NO_HYPERPARAMETERS = ("_dir", "run_name", "hub_", "push_to_hub", "report_to", "project", "disable_tqdm", "log_level")
 
 
 class TrainerListener(Protocol):
-    """What is told of a training; `lightning_costs.integrations.huggingface.session` listens."""
+    """Receives the events of a training; `lightning_costs.integrations.huggingface.session` implements it."""
 
     def batch_begins(self, batch: object) -> None:
         """Forward and backward passes of a batch begin."""
@@ -38,7 +38,7 @@ class TrainerListener(Protocol):
         """Its work is done, or raised."""
 
     def fetched(self, batches: int, wanted: int) -> None:
-        """So many batches of those that an optimizer step takes were left."""
+        """This number of batches of those that an optimizer step takes were left."""
 
     def before_saving(self) -> None:
         """A checkpoint is about to be written."""
@@ -53,16 +53,16 @@ class TrainerListener(Protocol):
         """Costs that join these logs in trackers."""
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: the training is to be left alone."""
+        """Called when an exception of the package is handled: the training is to be left alone."""
 
 
 @final
 class TrainerHooks:
-    """Tells a listener what happens in a Trainer.
+    """Reports to a listener what happens in a Trainer.
 
     Args:
         trainer: The Trainer.
-        listener: Who is told.
+        listener: Receives the reports.
     """
 
     def __init__(self, trainer: Any, listener: TrainerListener) -> None:
@@ -87,7 +87,7 @@ class TrainerHooks:
                 put(callback, "on_log", self._joined)
 
     def unwatch(self) -> None:
-        """Lift the shadows; the listener is told nothing more."""
+        """Lift the shadows; the listener receives nothing more."""
         self._shadows.restore()
 
     def _fetching(self, original: Callable[..., Any]) -> Callable[..., Any]:

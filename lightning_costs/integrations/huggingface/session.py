@@ -1,4 +1,4 @@
-"""One training of a transformers Trainer: listens to its hooks and callbacks, and tells the recorder."""
+"""One training of a transformers Trainer: passes its hooks and callbacks to the recorder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TrainerSession(Session):
             self.describe_data([loader], loop_facts(self.trainer))
         self._hooks_on.watch(rows=self._rows and self.trainer.is_world_process_zero())
 
-    # The Trainer's methods tell -----------------------------------------------------------------------------
+    # Calls of the Trainer's methods -------------------------------------------------------------------------
 
     @fail_safe
     def batch_begins(self, batch: object) -> None:
@@ -88,7 +88,7 @@ class TrainerSession(Session):
         """Identity and totals go into the Trainer's state, which the checkpoint holds as trainer_state.json."""
         self.trainer.state.stateful_callbacks[CHECKPOINT_KEY] = self.recorder.state_dict()
 
-    # Its callbacks tell -------------------------------------------------------------------------------------
+    # Calls of its callbacks ---------------------------------------------------------------------------------
 
     @fail_safe
     def epoch_begins(self) -> None:
@@ -98,7 +98,7 @@ class TrainerSession(Session):
 
     @fail_safe
     def epoch_ends(self) -> None:
-        """It is complete where the Trainer counts a whole one, or the loader came to its end."""
+        """It is complete if the Trainer counts a whole one, or the loader is exhausted."""
         loader = self.trainer.callback_handler.train_dataloader
         counted = float(self.trainer.state.epoch or 0.5).is_integer() if hasattr(loader, "__len__") else False
         if (counted or self._exhausted) and self.recorder.run_id:

@@ -323,7 +323,7 @@ class CostBudget(Callback):
         self._alert("stop", watched, passed, text)
 
     def _alert(self, kind: Literal["warn", "stop"], watched: MeasuredFit, used: LimitExceeded, text: str) -> None:
-        """Tell the user's function; the run's name is its alone to send."""
+        """Call the user's function; the run's name is its alone to send."""
         header = watched.recorder.header
         unit = watched.recorder.hooks.points.declarations[used.column].unit
         alert = BudgetAlert(kind=kind, run=str(header["name"]), unit=unit, step=watched.step, text=text, **asdict(used))

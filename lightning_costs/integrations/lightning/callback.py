@@ -81,13 +81,13 @@ class CostMonitor(Callback):
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for at most
             a twentieth of the training's time and 5 s. True: for up to 5 s. False: never.
         sinks: Further receivers of the header and the points, on rank 0 (`lightning_costs.Sink`).
-        hyperparameters: Settings that tell the run from others, besides those that the module and the data module save
+        hyperparameters: Settings that identify the run, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
 
     Raises:
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
-            `count` or `infer`, what is no sink, or a `save_dir` that is no folder of this machine.
+            `count` or `infer`. Also for an object that is no sink, and a `save_dir` that is no folder of this machine.
 
     Examples:
         ```python

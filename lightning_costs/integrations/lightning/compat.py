@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, final
 
 #: In the order of preference where a callback is made before either is imported. `pytorch_lightning` is installed with
-#: this package; whoever has `lightning` installed it for itself.
+#: this package; a user who has `lightning` installed it separately.
 NAMESPACES = ("lightning.pytorch", "pytorch_lightning")
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ class FitPoints(SessionPart):
         self._costs, self._bar = point.costs, None
         if self._loggers is None:
             return
-        if not self._trainer.is_global_zero:  # sinks are told on rank 0; another rank's logger may write for itself
+        if not self._trainer.is_global_zero:  # sinks are called on rank 0; another rank's logger may write for itself
             self._loggers.point(point, {})
         if point.trigger == "train":
             self._open_next_row()

@@ -1,4 +1,4 @@
-"""Steps of a fit: what a Trainer's step patches tell, for the recorder's step hooks."""
+"""Steps of a fit: what a Trainer's step patches report, for the recorder's step hooks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FitSteps(SessionPart):
         self._repeats.on_record = self.on_repeat_end if self.timing_device else None
 
     def stop(self) -> None:
-        """Nothing is looked at any more."""
+        """Nothing is watched any more."""
         self.sampling_memory = self.timing_device = False
 
     @fail_safe

@@ -47,7 +47,7 @@ _OURS = {"CostBudget"}
 
 
 class TrainerListener(Protocol):
-    """What is told of a Trainer; `lightning_costs.integrations.lightning.session` listens."""
+    """Receives the events of a Trainer; `lightning_costs.integrations.lightning.session` implements it."""
 
     @property
     def view(self) -> TrainerView:
@@ -55,11 +55,11 @@ class TrainerListener(Protocol):
 
     @property
     def steps(self) -> StepListener:
-        """What is told of its steps."""
+        """Receives the events of its steps."""
 
     @property
     def points(self) -> RowListener:
-        """What is told of its rows."""
+        """Receives the events of its rows."""
 
     def on_train_start(self) -> None:
         """The fit loop begins."""
@@ -68,7 +68,7 @@ class TrainerListener(Protocol):
         """The fit loop is over."""
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: the Trainer is to be left alone."""
+        """Called when an exception of the package is handled: the Trainer is to be left alone."""
 
 
 def _kinds(thing: object) -> set[str]:
@@ -77,12 +77,12 @@ def _kinds(thing: object) -> set[str]:
 
 @final
 class TrainerHooks:
-    """Tells a listener what happens in a Trainer.
+    """Reports to a listener what happens in a Trainer.
 
     Args:
         trainer: A Trainer of `lightning.pytorch` or `pytorch_lightning`.
         owner: The callback; if it is not among the trainer's callbacks, a finder is running.
-        listener: Who is told.
+        listener: Receives the reports.
         steps: The recorder's hooks of a step: accounts and repeats are theirs.
     """
 
@@ -112,7 +112,7 @@ class TrainerHooks:
         self._rows.install(self._patches)
         for callback in trainer.callbacks:
             self._watch_callback(callback)
-        for hook in HOOKS_OF_A_STEP:  # an empty hook of ours would still cost what Lightning does around it
+        for hook in HOOKS_OF_A_STEP:  # an empty hook would still cost what Lightning does around it
             if not self._overridden(self._owner, hook):
                 self._patches.mask(self._owner, hook)
 
@@ -143,7 +143,7 @@ class TrainerHooks:
         )
 
     def uninstall(self) -> None:
-        """Lift the patches; the listener is told nothing more."""
+        """Lift the patches; the listener receives nothing more."""
         self._view.in_training = False
         for lift in (self._rows.uninstall, self._steps.uninstall, self._patches.restore):
             try:

@@ -15,7 +15,7 @@ from lightning_costs.records.monitor import validate_monitor
 from lightning_costs.storage.loggers import Log, check_log
 from lightning_costs.storage.paths import run_root
 
-#: Switches the entry points on where it is 1.
+#: Switches the entry points on if it is 1.
 SWITCH = "LIGHTNING_COSTS"
 #: Options as a JSON object.
 OPTIONS = "LIGHTNING_COSTS_OPTIONS"

@@ -13,7 +13,7 @@ from lightning_costs.records.time_buckets import TimeBuckets
 
 
 class RowListener(Protocol):
-    """What is told of rows, and asked for what joins them."""
+    """Receives the events of rows, and is asked for what joins them."""
 
     def on_eval_end(self, metrics: Mapping[str, float]) -> None:
         """An evaluation is complete; its row is about to be written."""
@@ -28,7 +28,7 @@ class RowListener(Protocol):
         """Cost so far, for the progress bar."""
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: the trainer is to be left alone."""
+        """Called when an exception of the package is handled: the trainer is to be left alone."""
 
 
 @final
@@ -38,7 +38,7 @@ class RowPatches:
     Args:
         trainer: The Trainer.
         view: What it says.
-        listener: Who is told, and asked.
+        listener: Receives the events, and is asked.
         accounts: Where the time of loggers goes.
     """
 

@@ -24,7 +24,7 @@ CHECKPOINT_KEY = "lightning_costs"
 
 @final
 class TrainingSession(Session):
-    """One fit: listens to the Trainer's hooks and tells the recorder.
+    """One fit: listens to the Trainer's hooks and reports to the recorder.
 
     Args:
         trainer: The Trainer.
@@ -66,7 +66,7 @@ class TrainingSession(Session):
         return str(getattr(self.trainer.state, "status", "")).rpartition(".")[2].lower() == "running"
 
     def take_off(self) -> None:
-        """Lift the patches; nothing is looked at any more."""
+        """Lift the patches; nothing is watched any more."""
         self.steps.stop()
         self._trainer_hooks.uninstall()
 
@@ -77,7 +77,7 @@ class TrainingSession(Session):
         self.steps.start()
         self._trainer_hooks.install()
 
-    # The Trainer's hooks tell ------------------------------------------------------------------------------
+    # Calls of the Trainer's hooks --------------------------------------------------------------------------
 
     @fail_safe
     def on_train_start(self) -> None:
@@ -117,6 +117,6 @@ class TrainingSession(Session):
             return
         if status == "interrupted":
             self.say_next()
-        elif status == "finished":  # whoever waits for an error must not wait for a table
+        elif status == "finished":  # a user who waits for an error must not wait for a table
             printing = partial(try_print_summary, self.recorder, run)
             self.printed = AfterProgressBar(self.trainer, self._owner, printing)

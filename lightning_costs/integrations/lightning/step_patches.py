@@ -23,7 +23,7 @@ _FETCHED_WITHIN = object()
 
 
 class StepListener(Protocol):
-    """What is told of steps."""
+    """Receives the events of steps."""
 
     @property
     def sampling_memory(self) -> bool:
@@ -58,7 +58,7 @@ class StepListener(Protocol):
         """A moment inside a step at which memory may peak."""
 
     def disable(self) -> None:
-        """Called where an exception of ours is handled: the trainer is to be left alone."""
+        """Called when an exception of the package is handled: the trainer is to be left alone."""
 
 
 @final
@@ -68,7 +68,7 @@ class StepPatches:
     Args:
         trainer: The Trainer.
         view: What it says.
-        listener: Who is told.
+        listener: Receives the events.
         accounts: Where the run's time goes.
         repeats: Notes steps like the one before.
     """
@@ -126,7 +126,7 @@ class StepPatches:
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
-        """Around the work on one batch: memory is looked at before and after each update, too.
+        """Around the work on one batch: memory is read before and after each update, too.
 
         Args:
             count: What counts the step's operators; None if nothing does.
@@ -212,7 +212,7 @@ class StepPatches:
                     around = listener.on_batch_start(batch, self._position(manual=manual))
                     if around is not None or listener.sampling_memory:
                         around = self._looking_inside(around)
-            except Exception:  # noqa: BLE001 - a fault of ours, or a model that raises when it is looked at
+            except Exception:  # noqa: BLE001 - a fault of the package, or a model that raises when it is inspected
                 listener.disable()
                 return original(*args)
             if around is None:
@@ -263,7 +263,7 @@ class StepPatches:
         return self._at
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """A backward pass, automatic or manual: a hook of ours would cost thrice as much, with what is around it."""
+        """A backward pass, automatic or manual: a callback hook would cost thrice as much, with what is around it."""
         listener, repeats = self._listener, self._repeats
         note, events, several = repeats.events.append, repeats.events, self._trainer.world_size > 1
         strategy = self._trainer.strategy

@@ -55,7 +55,7 @@ class TrainerView:
 
     @property
     def batches_before_last(self) -> float:
-        """Batches that follow in this epoch before its last one; 0 where nobody knows which that is."""
+        """Batches that follow in this epoch before its last one; 0 if the last one is unknown."""
         batches = self._trainer.fit_loop.max_batches
         if batches == math.inf:
             return 0
@@ -73,7 +73,7 @@ class TrainerView:
         return [batch] if combined is None else _parts(combined.iterables, batch)
 
     def planned_steps(self, *, calls_a_step: float) -> float:
-        """Steps (batches in which an optimizer stepped) that the whole training will have; inf where it has no end.
+        """Steps (batches in which an optimizer stepped) that the whole training will have; inf if it has no end.
 
         EarlyStopping, `max_time` and `should_stop` may end it sooner.
 

@@ -136,8 +136,8 @@ def merge_timelines(lanes: Iterable[Lane]) -> dict[str, Any] | None:
 def clock_offsets_us(lanes: Sequence[Lane]) -> list[int]:
     """Microseconds to add to each lane so that all are on the first one's clock.
 
-    Hosts' clocks are compared by Unix time, which processes of one machine share. Lanes of other machines, and those
-    read from a device's events, are shifted so that no micro-batch arrives before it was sent. The shift lies between
+    Hosts' clocks are compared by Unix time, which processes of one machine share. Lanes of other machines are shifted
+    so that no micro-batch arrives before it was sent, as are lanes read from a device's events. The shift lies between
     the least that forward passes allow and the most that backward passes do, as NTP bounds an offset by a round trip.
     """
     moves: list[int] = []

@@ -43,8 +43,8 @@ class FolderRefused(Exception):  # noqa: N818 - a folder of another run is not a
 class ResolvedRun:
     """A run's identity, which is its folder's name, and what the folder holds of it.
 
-    `wanted` is the identity without the number that tells it from others of that name, `refused` why that one's folder
-    is left alone. The lock is None if the folder is not made yet, not ours to write or cannot be locked.
+    `wanted` is the identity without the number that distinguishes it from others of that name. `refused` is why that
+    one's folder is left alone. The lock is None if the folder is not made yet, not ours to write or cannot be locked.
     """
 
     run_id: str
@@ -96,7 +96,7 @@ def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRu
 
 
 def resolve_resumed_run(run_id: str, first: str | None, save_dir: Path, *, writes: bool) -> ResolvedRun:
-    """The run of a checkpoint; `first`, the attempt that began it, tells runs of one name apart."""
+    """The run of a checkpoint; `first`, the attempt that began it, distinguishes runs of one name."""
     given = next((_clean(os.environ[v]) for v in (OURS, WANDB) if os.environ.get(v)), None)
     wanted = run_id if given is None or re.fullmatch(rf"{re.escape(given)}(-\d+)?", run_id) else given
     refused = ""

@@ -34,7 +34,7 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
     Args:
         path: The folder.
         tariff: The tariff; each attempt's device is looked up if it names a provider.
-        force: Also where it is unknown whether the run still runs.
+        force: Also if it is unknown whether the run still runs.
 
     Returns:
         The run before and after. Its earlier tariffs are in the header's `repriced`.

@@ -23,7 +23,7 @@ def note_start(folder: Path, attempt: str) -> None:
 
 
 def starts_without_batch(folder: Path, known: Container[str]) -> list[str]:
-    """Attempts that took the folder up, and are none of the known ones; none where nothing can be read."""
+    """Attempts that took the folder up, and are none of the known ones; none if nothing can be read."""
     try:
         with (folder / STARTS).open(encoding="utf-8", errors="replace") as file:
             lines = file.read(_MOST_BYTES).splitlines()

@@ -41,14 +41,14 @@ def utc_now() -> str:
 class RunFolderSink:
     """A run's folder: a sink (`lightning_costs.Sink`) of rank 0.
 
-    If it cannot be written, that is said once; points wait, and are written when it can be written again.
+    If it cannot be written, that is logged once; points wait, and are written when it can be written again.
 
     Args:
         path: The run's folder.
         lock: The folder, held: while it is, a reader sees that its writer lives.
         metrics: Names of metrics that earlier attempts of the run wrote.
         rows: Rows of the journal that they wrote.
-        warned: Whether somebody was told already that it cannot be written.
+        warned: Whether a warning that it cannot be written was shown already.
     """
 
     def __init__(
@@ -113,14 +113,14 @@ class RunFolderSink:
         self._try(self._folder.flush)
 
     def abandon(self) -> None:
-        """Let go of the folder as it is, as the death of the process would."""
+        """Release the folder as it is, as the death of the process would."""
         self._folder.abandon()
         if self._lock is not None:
             self._lock.abandon()
 
     def close(self, status: str) -> None:
         """Write `header`, which says how the run ended, and the points as Parquet; `run` has them then."""
-        hurry = status != "finished"  # somebody waits for an error
+        hurry = status != "finished"  # the user waits for an error
         table: list[bytes | None] = []
         self._try(lambda: table.append(self._folder.close(self.header, table=not hurry or self._short())), now=True)
         self._folder.abandon()

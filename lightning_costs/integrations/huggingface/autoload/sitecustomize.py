@@ -1,7 +1,7 @@
 """Loaded by each Python that `lightning-costs run` starts: when transformers' trainer is imported, it gets a callback.
 
-It is inert without LIGHTNING_COSTS=1, imports nothing of ours before that, and raises nothing. The `sitecustomize` that
-it stands before is loaded as well.
+It is inert without LIGHTNING_COSTS=1, imports nothing of the package before that, and raises nothing. The
+`sitecustomize` that it stands before is loaded as well.
 """
 
 import os
