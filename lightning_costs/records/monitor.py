@@ -60,7 +60,7 @@ class UnloggedMonitor:
     """Notices that the metric a run is to be judged by is never logged, as soon as that is known, and warns once.
 
     A name that differs from a logged one in punctuation and case alone is a slip, reported after the first evaluation.
-    Any other name may be that of a metric which an epoch's end logs: the end of that epoch is waited for, or of the run.
+    Any other name may be that of a metric which an epoch's end logs: the end of that epoch, or of the run, is awaited.
 
     Args:
         monitor: The metric's name; None is never noticed.
