@@ -167,7 +167,7 @@ def _above(values: Floats, bounds: Floats) -> Integers:
 
 
 def _lost_to_ties(sizes: Integers) -> int:
-    """What ties of this number of runs take off the sum of squared ranks; of all runs, what there is to take."""
+    """What ties of these sizes take off the sum of squared ranks; of all runs, what there is to take."""
     return sum(int(size) * (int(size) ** 2 - 1) for size in sizes) // 3
 
 

@@ -20,7 +20,7 @@ def width(ends: Indices) -> int:
 
 
 def first_pairs(ends: Indices, most: int) -> list[tuple[int, int]]:
-    """Pairs of the first windows, at most this number."""
+    """Pairs of the first windows, at most `most`."""
     found: list[tuple[int, int]] = []
     for row in np.flatnonzero(ends > np.arange(len(ends)) + 1).tolist():
         found += [(row, other) for other in range(row + 1, min(int(ends[row]), row + 1 + most - len(found)))]
@@ -55,7 +55,7 @@ def count_within(values: Floats, low: Floats, high: Floats, ends: Indices) -> in
 
 
 def widest_pairs(values: Floats, ends: Indices, most: int) -> list[tuple[int, int]]:
-    """The pairs (i, j) of the windows whose values are furthest apart, the furthest first, at most this number.
+    """The pairs (i, j) of the windows whose values are furthest apart, the furthest first, at most `most`.
 
     Pairs of equal values are none.
 

@@ -83,7 +83,7 @@ class Reading:
         return self._last
 
     def add(self, batches: int, samples: int | None) -> None:
-        """Add that number of batches to those done."""
+        """Add `batches` to those done."""
         plan = self.plan
         if plan.samples is None:
             return
@@ -231,7 +231,7 @@ class BatchCounter:
         return (samples, *self._tokens(batch))
 
     def repeated(self, batches: int, samples: int | None) -> None:
-        """Add that number of batches like the last one."""
+        """Add `batches` like the last one."""
         self._readings[0].add(batches, None if samples is None else batches * samples)
 
     def samples(self, batch: object, seen: int | None) -> int | None:

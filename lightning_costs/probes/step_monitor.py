@@ -243,7 +243,7 @@ class StepMonitor:
         self._look = self._last
 
     def record_repeats(self, n: int) -> None:
-        """Book that number of steps like the last one."""
+        """Book `n` steps like the last one."""
         if self._census is not None:
             self._census.repeat(n)
         self.done += n

@@ -38,7 +38,7 @@ class TrainerListener(Protocol):
         """Its work is done, or raised."""
 
     def fetched(self, batches: int, wanted: int) -> None:
-        """This number of batches of those that an optimizer step takes were left."""
+        """`batches` of the `wanted` ones that an optimizer step takes could be fetched."""
 
     def before_saving(self) -> None:
         """A checkpoint is about to be written."""

@@ -329,7 +329,7 @@ class StepOpCounter(OpCounting):
         return max(0, self._next - self.batches) if self.failed is None else sys.maxsize
 
     def repeat(self, n: int) -> None:
-        """Book and settle that number of further batches like the last one, outside warm-up."""
+        """Book and settle `n` more batches like the last one, outside warm-up."""
         assert self._last is not None, "repeatable comes before repeat"
         _, stratum, features = self._last
         self.batches += n

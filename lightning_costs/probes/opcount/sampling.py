@@ -15,7 +15,7 @@ FIRST_S = 10.0
 SHARE = 0.001
 #: Counts that agree are apart by the batches so far over this.
 AGREEING = 8.0
-#: The least number of such counts.
+#: They are apart by this number of batches at least.
 LEAST_APART = 16
 
 

@@ -51,7 +51,7 @@ class Estimate:
     exact: bool
 
     def per(self, parts: float) -> Estimate:
-        """The same of one part, if it is divided into that number of equal parts."""
+        """The same of one of `parts` equal parts."""
         return replace(self, amount=self.amount / parts, half_width=self.half_width / parts)
 
     @property
@@ -145,7 +145,7 @@ class Stratum(Generic[T]):
 
 
 def shares(batches: int, positions: Sequence[int], drawn: Sequence[bool]) -> NDArray[numpy.float64]:
-    """How many of the batches each counted one stands for: those not drawn for themselves, if any was drawn.
+    """How many of `batches` each counted one stands for: those not drawn for themselves, if any was drawn.
 
     `positions` are [counts]: which were counted, from 1, ascending; `drawn` are [counts]: whether it was at random.
 

@@ -58,7 +58,7 @@ class TimelineExchange:
             _log.warning("this stage's timeline could not be left in the job's store: %r", error)
 
     def read(self, own: Lane, most_s: float) -> list[Lane]:
-        """The lanes of all ranks that have left one by now, or within that number of seconds, and this rank's own."""
+        """The lanes of all ranks that have left one by now, or within `most_s` seconds, and this rank's own."""
         heard = [own]
         try:
             self._read_others(own, heard, most_s)

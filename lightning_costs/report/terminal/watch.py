@@ -26,7 +26,7 @@ _COLUMNS = ("total_s", "samples", "flop", "energy_j", "co2e_g", "cloud_usd")
 
 
 def running_first(runs: Sequence[RunRecord], *, most: int) -> list[RunRecord]:
-    """Up to that number of runs: those in progress, then the newest."""
+    """At most `most` runs: those in progress, then the newest."""
     newest = sorted(runs, key=lambda run: str(run.header.get("created", "")), reverse=True)
     return sorted(newest, key=lambda run: run.header.get("status") != "running")[:most]
 
