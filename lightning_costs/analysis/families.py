@@ -108,7 +108,7 @@ def family_pairs(
 
 
 def proportional(first: Sequence[Amount], second: Sequence[Amount]) -> bool:
-    """Whether one column is the other times one number, over two runs or more; both are missing for the same runs."""
+    """Whether one column is the other times one number, over two runs or more; a run without one has neither."""
     ratios = []
     for a, b in zip(first, second, strict=True):
         if a is None or b is None:
