@@ -89,8 +89,8 @@ class CostToTarget(TypedDict):
     """What one run spent, by one counter, until the first evaluation at or past a target.
 
     `cost` is infinity if the target was never reached, None if the counter has no reading there.
-    `last_miss` and `first_hit` are the bracket, each [cost, quality]. `kept_cost` ('reached and kept') is the cost at the
-    first evaluation from which on all are at or past the target. It is infinity if the last one is not.
+    `last_miss` and `first_hit` are the bracket, each [cost, quality]. `kept_cost` ('reached and kept') is the cost at
+    the first evaluation from which on all are at or past the target. It is infinity if the last one is not.
     `interpolated` is the cost at the target on the straight line through the bracket, None without one: it was not
     measured, as its name says.
     """
