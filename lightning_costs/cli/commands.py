@@ -133,7 +133,7 @@ Costs = Annotated[
     typer.Option(
         "--cost",
         metavar="NAME[=COLUMN][:max]",
-        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+        help="A cost of a table or log, with its better direction if more is better; may be given repeatedly.",
     ),
 ]
 Units = Annotated[
@@ -170,7 +170,7 @@ def run(
     mode: Direction = None,
     target: Targets = None,
     save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
-    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     batch_size_key: Annotated[
@@ -214,8 +214,14 @@ def run(
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
+    mtbf_h: Annotated[
+        float | None, typer.Option(help="Hours between two failures, for advice on checkpoints.", show_default=False)
+    ] = None,
 ) -> None:
     """Show one run in human units, missing costs with how to get them."""
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
+    from lightning_costs.run.checkpoint_interval import advise_checkpoints
+    from lightning_costs.run.goodput import goodput
     from lightning_costs.sources.loader import load_run
 
     try:
@@ -234,8 +240,13 @@ def show(
     console.print()
     console.print(run_view.cost_table(rows, everything=everything, width=console.width))
     lines = run_view.missing_lines(rows, everything=everything, width=console.width)
-    for line in (*run_view.sentences(record), *lines):
+    spent = goodput(record.header, record.final)
+    advice = advise_checkpoints(record.header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
+    words = filter(None, [goodput_sentence(spent), advice and advice.words()])
+    for line in (*run_view.sentences(record), *words, *lines):
         console.print(line, soft_wrap=True)
+    for detail in goodput_tables(spent) if everything else ():
+        console.print(detail)
     say(f"next: {proposed}")
 
 
@@ -296,7 +307,7 @@ class Sources(NamedTuple):
     decimal: str | None = None
 
     def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; which ones had to be left out is said on stderr."""
+        """The runs; those that are left out are listed on stderr."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(
@@ -457,7 +468,7 @@ def report(
     ] = None,
     formats: Annotated[
         list[FigureFormat] | None,
-        typer.Option("--format", help="For figures: again for more; by default pdf and png.", show_default=False),
+        typer.Option("--format", help="For figures: again for more; by default all three.", show_default=False),
     ] = None,
     width: Annotated[
         str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
@@ -499,9 +510,7 @@ def report(
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            chosen: list[Literal["pdf", "svg", "png"]] = [
-                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
-            ]
+            chosen: list[Literal["pdf", "svg", "png"]] = [one.value for one in formats or FigureFormat]
             written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
             say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:
@@ -596,9 +605,9 @@ def reprice_run(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     tariff: Annotated[Path, typer.Option(help="TOML file under which the run is priced.")],
     json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is unknown whether the run has ended.")] = False,
 ) -> None:
-    """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    """Price a finished run under another tariff: rewrite carbon and money of every point in its folder."""
     from lightning_costs.storage.run_folder.reprice import reprice_folder
 
     before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
@@ -638,24 +647,32 @@ def total(
     ] = "status",
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
+    spent: Annotated[bool, typer.Option("--goodput", help="Show where the wall clock went, by cause.")] = False,
+    waste: Annotated[bool, typer.Option("--waste", help="List the runs that wasted most, by cause.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
+    from lightning_costs.analysis.waste import project_waste
     from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
     from lightning_costs.report.terminal.project_total import (
         modelled_note,
+        priced_runs,
         project_csv,
         project_rows,
         project_total,
         shown_parts,
     )
+    from lightning_costs.report.terminal.waste import groups_table, waste_notes, waste_table
+    from lightning_costs.run.goodput import goodput, goodput_of_project
 
     make_writable(csv, json)
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
     found = project_total(runs, by=by, tariff=priced)
+    whole = goodput_of_project(goodput(run.header, run.final) for run in priced_runs(runs, priced))
     table = Table("cost", box=None, pad_edge=False)
     for part in shown_parts(found):
         table.add_column(" ".join(part.split()), justify="right")
@@ -663,8 +680,17 @@ def total(
         table.add_row(*row)
     console = Terminal()
     console.print(table)
-    for note in filter(None, (modelled_note(found), *found.notes)):
+    for note in filter(None, (goodput_sentence(whole), modelled_note(found), *found.notes)):
         say(note)
+    for detail in goodput_tables(whole) if spent else ():
+        console.print(detail)
+    wasted = project_waste(priced_runs(runs, priced)) if waste else None
+    if wasted is not None:
+        console.print("\nRuns that wasted most", style="bold")
+        for detail in filter(None, (waste_table(wasted, top), groups_table(wasted))):
+            console.print(detail)
+        for note in waste_notes(wasted, top):
+            say(note)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
@@ -673,7 +699,9 @@ def total(
         for each in costliest:
             ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
         console.print(ranking)
-    as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
+    beside = {"costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}
+    beside |= {} if wasted is None else {"waste": wasted.as_dict()}
+    as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.write_text(text, encoding="utf-8")
@@ -682,8 +710,8 @@ def total(
 
 @app.command()
 def check(
-    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
-    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    run: Annotated[str, typer.Argument(help="The run to check.")],
+    baseline: Annotated[str, typer.Option(help="The run to compare it with.")],
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -700,7 +728,7 @@ def check(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
 ) -> None:
-    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    """Exit with 1 if a run costs more than its baseline, with 2 if the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
     from lightning_costs.report.terminal.check import check_parts

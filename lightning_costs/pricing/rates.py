@@ -132,7 +132,7 @@ _NOT_GIVEN = {
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitPrices:
-    """A tariff's numbers, once its place and its device are known; None where it says nothing.
+    """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
     `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads;
     `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `embodied`
@@ -195,7 +195,7 @@ class UnitPrices:
         return ("device_s", self.usd_per_device_h) if self.usd_per_node_h is None else ("node_s", self.usd_per_node_h)
 
     def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
-        """A priced column of what was used; None where the rate or the amount is missing."""
+        """A priced column of what was used; None if the rate or the amount is missing."""
         base, rate = self._rate(column)
         amount = used.get(base)
         if amount is None or rate is None:
@@ -215,7 +215,7 @@ class UnitPrices:
         return self._rate(column)[0]
 
     def reason(self, column: str) -> str | None:
-        """Why these rates cannot price a column; None where they can."""
+        """Why these rates cannot price a column; None if they can."""
         if self._rate(column)[1] is not None:
             return None
         if column == "co2e_g" and self.by_hour is not None:
@@ -223,7 +223,7 @@ class UnitPrices:
         return _NOT_GIVEN.get(column, self.unpriced)
 
     def method(self, column: str) -> str:
-        """How a column is got: its rate and where that is from."""
+        """The method of a column: its rate and the source of the rate."""
         overhead = f"PUE {self.pue:g}" if self.pue else "IT energy alone: no PUE was given"
         if column == "co2e_g":
             return f"{self.gco2e_per_kwh:g} g/kWh ({self.carbon}); {overhead}"
@@ -242,7 +242,7 @@ class UnitPrices:
         return ": ".join(filter(None, (price, self.hire)))
 
     def price_key(self, column: str) -> tuple[object, ...]:
-        """What tells two attempts apart that are priced differently in a column."""
+        """What distinguishes two attempts that are priced differently in a column."""
         base, rate = self._rate(column)
         by_time = self.lifetime_years if column == "embodied_co2e_g" and base == "device_s" else None
         return base, rate, self.pue if column in ("co2e_g", "electricity_usd") else by_time
@@ -281,7 +281,7 @@ class PriceHistory:
         return _sum(parts)
 
     def lost(self, column: str, attempt: int) -> Amount:
-        """What of a priced column restarts had lost when an attempt began; None where that is unknown."""
+        """Lost work in a priced column when an attempt began; None if unknown."""
         groups = self._groups(column, attempt)
         if len(groups) == 1:
             lost = {name: self._lost(attempt, name) for name in NEEDS[column]}
@@ -295,7 +295,7 @@ class PriceHistory:
         return _sum(parts)
 
     def reason(self, column: str) -> str | None:
-        """Why the run's total of a column cannot be priced; None where it can."""
+        """Why the run's total of a column cannot be priced; None if it can."""
         *earlier, last = [rates.reason(column) for rates in self.rates]
         if last is None and (why := next(filter(None, earlier), None)) is not None:
             return f"an earlier attempt of this run was not priced ({why}); lightning-costs reprice prices all of it"

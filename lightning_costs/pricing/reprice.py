@@ -1,4 +1,4 @@
-"""A run priced again: carbon and money of every point anew, from what it used and under which tariff."""
+"""Reprice a run: carbon and money of every point, from its physical totals and a tariff."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
 
     Args:
         run: The record.
-        tariff: Prices and place; where it names a provider, each attempt's device is looked up.
+        tariff: Prices and place; if it names a provider, each attempt's device is looked up.
 
     Returns:
-        The record with carbon and money of every point, of lost work, and their reasons and methods, anew. Columns of
-        its own that a user priced by an indicator of theirs stay as they are.
+        The record with carbon and money of every point, of lost work, and their reasons and methods, repriced. Columns
+        that a user's own indicator priced are unchanged.
     """
     header = reprice_header(run.header, tariff)
     by_hour = _carbon_by_hour(run.points, header)
@@ -47,7 +47,7 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
 
 
 def priced_columns(header: Mapping[str, Any]) -> list[str]:
-    """Columns that are functions of the tariff: those that a run's header names; all of them where it names none."""
+    """Columns that are functions of the tariff: those that a run's header names; all of them if it names none."""
     return [str(name) for name in header.get("priced", PRICED)]
 
 
@@ -85,7 +85,7 @@ def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
 def lost_priced_at_attempt(
     history: PriceHistory, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]
 ) -> dict[str, Amount]:
-    """What restarts had lost when an attempt began, priced columns anew; what is absent is 0."""
+    """Lost work when an attempt began, with repriced columns; an absent column is 0."""
     anew = {name: history.lost(name, attempt) for name in priced}
     return {name: amount for name, amount in {**lost, **anew}.items() if amount != 0}
 
@@ -93,7 +93,7 @@ def lost_priced_at_attempt(
 def missing_and_methods(
     history: PriceHistory, priced: Sequence[str], missing: Mapping[str, str], methods: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Why columns are missing, and how the others were got, the priced ones anew."""
+    """Why columns are missing, and the methods of the others, including repriced ones."""
     missing = {name: why for name, why in missing.items() if name not in priced}
     methods = {name: how for name, how in methods.items() if name not in priced}
     for name in priced:

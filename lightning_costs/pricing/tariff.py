@@ -1,4 +1,4 @@
-"""The tariff: what turns joules and device-seconds into carbon and money. What nobody gave stays missing."""
+"""The tariff: converts joules and device-seconds into carbon and money. Without a figure, the amount is missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lightning_costs.pricing.rates import (
 from lightning_costs.pricing.tariff_files import PREFIX, read_toml, user_file, user_prices
 from lightning_costs.records.missing import Missing
 
-#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that nobody knows.
+#: Numbers that may be equal to their least; the others are prices, and a price of 0 is an unknown price.
 _LEAST = {
     "pue": (1.0, "of at least 1"),
     "gco2e_per_kwh": (0.0, "of at least 0"),
@@ -79,12 +79,13 @@ class Tariff:
         region: State, province or bidding zone within the country, by ISO 3166-2 code (`US-CA`) or name.
         cloud: Cloud provider whose regions have published intensities (`gcp`).
         cloud_region: That provider's region.
-        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; wins over the place.
+        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; takes precedence over the place.
         intensity_by_hour: Intensities by the hour, which a finished run is charged with: the path of a CSV with
-            `time,gco2e_per_kwh`, or a mapping of those (`lightning_costs.pricing.hourly`). Wins over the place.
-        pue: Power usage effectiveness of the data centre, at least 1. Where it is not given, carbon and
+            `time,gco2e_per_kwh`, or a mapping of those (`lightning_costs.pricing.hourly`). Takes precedence over the
+            place.
+        pue: Power usage effectiveness of the data centre, at least 1. If it is not given, carbon and
             electricity are those of the IT energy alone, and the run says so.
-        provider: Whose price this is. Where no price is given beside it, the price table's row for the device that
+        provider: Whose price this is. If no price is given beside it, the price table's row for the device that
             trains is taken.
         tier: Kind of price ('on_demand', 'spot', 'reserved', 'owned'): a label, or which row of the table.
         price_region: The provider's region whose price is taken from the table.
@@ -107,7 +108,7 @@ class Tariff:
         ValueError: For an unknown place or provider, a price that is not above zero, a PUE below 1, or prices that
             contradict each other.
 
-    Example:
+    Examples:
         >>> Tariff(gco2e_per_kwh=50.0, pue=1.2).co2e_g(3.6e6)
         60.0
         >>> Tariff(usd_per_device_h=0.0)
@@ -182,7 +183,7 @@ class Tariff:
         return (*self.prices, *load_price_table())
 
     def _check_provider(self) -> None:
-        """What can be told before a device is known is told at once: a provider, tier or region of no row."""
+        """Report at once what needs no device: a provider, tier or region without a row."""
         rows = self._rows()
         if self.provider not in {row.provider for row in rows}:
             rows = (*rows, *user_prices())
@@ -208,13 +209,13 @@ class Tariff:
 
         Args:
             reported: The device's name as torch or NVML reports it; 'cpu' where nodes train without accelerators,
-                None where nobody knows.
-            warn: Whether to say that a price is old, or that there is none.
+                None if it is unknown.
+            warn: Whether to warn of an old or missing price.
 
         Returns:
             This tariff with the table's row in `price_row`, or why there is none in `unpriced`.
 
-        Example:
+        Examples:
             >>> priced = Tariff(provider="aws").for_device("NVIDIA H100 80GB HBM3")
             >>> priced.price_row.usd_per_device_h, priced.price_row.includes
             (6.88, '1/8 of p5.48xlarge (vCPUs, memory, disk)')

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning_costs.records.formatting import format_amount, format_number
 from lightning_costs.records.meter_info import COMPONENTS
 
-#: Counted or read; estimated from a sample, with an interval; or made by a model, whose error nobody can bound.
+#: Counted or read; estimated from a sample, with an interval; or modelled, without a bound of the error.
 Certainty = Literal["exact", "estimated", "modelled"]
 
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")

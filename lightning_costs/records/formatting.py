@@ -140,7 +140,7 @@ def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
 
 
 def format_3_digits(amount: float) -> str:
-    """A number with three significant digits, thousands apart, as a power of ten where that is shorter.
+    """A number with three significant digits, thousands apart, as a power of ten if that is shorter.
 
     Example:
         >>> (format_3_digits(12.04), format_3_digits(1234.5), format_3_digits(0.00123),
@@ -185,7 +185,7 @@ def format_for_paper(amount: float, unit: str) -> str:
 
 
 def format_device_time(device_s: float, *, node: bool = False) -> str:
-    """Device time in device-hours, in device-seconds where it is short; node time where a device is a node.
+    """Device time in device-hours, or device-seconds if it is short; node time if a device is a node.
 
     Example:
         >>> format_device_time(354321.0), format_device_time(12.0, node=True)

@@ -17,6 +17,7 @@ COUNTS = (
     "devices",
     "nodes",
     "retries",
+    "disruptions",
     "count",
 )
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
@@ -64,7 +65,7 @@ def validate_column_name(name: str, unit: str) -> None:
 
 
 def unit_of_name(name: str) -> str:
-    """The unit that a column's name ends in, by whole words; the name itself where it ends in none of ours.
+    """The unit that a column's name ends in, by whole words; the name itself if it ends in no unit of the package.
 
     A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
 

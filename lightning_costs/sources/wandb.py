@@ -156,7 +156,7 @@ def _run(
 
 
 def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
-    """A run that nobody measured says so of each headline cost, for those that it is compared with."""
+    """Mark each headline cost of an unmeasured run as missing, for comparisons with measured ones."""
     why = "logged to W&B without lightning-costs: nobody measured it"
     known = {**run.header["statics"], **run.final}
     lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}

@@ -35,7 +35,7 @@ Width = Literal["column", "text"]
 #: In pixels of 1/96 inch: a column of a two-column page (84 mm), and its text (174 mm).
 WIDTHS: dict[str, int] = {"column": 317, "text": 658}
 #: The formats of a figure if none is asked for: for a paper, and to look at.
-FORMATS: tuple[Format, ...] = ("pdf", "png")
+FORMATS: tuple[Format, ...] = ("pdf", "png", "svg")
 #: Of most figures, in the same pixels.
 HEIGHT = 260
 #: Dots per inch of the PNGs.

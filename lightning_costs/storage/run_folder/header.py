@@ -1,7 +1,6 @@
-"""What a run's header must be: a file that anybody may have written, checked once, where it is read.
+"""The schema of a run's header: untrusted data, checked once, when it is read.
 
-Whoever gets a header from here may take its fields for what they are named. A field that is null is one that is not
-there, and one that this version does not know is kept as it is.
+Code that gets a header from here can rely on its fields. A null field counts as absent, and an unknown one is kept.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ _MOST_NUMBER = sys.float_info.max
 _MOST_WHOLE = 2**64
 
 
-# Shapes: each takes a value and where it stands, and gives the value back or raises -----------------------------
+# Shapes: each takes a value and its place, and returns the value or raises -----------------------------
 
 
 def _said(value: Any) -> str:
@@ -264,8 +263,10 @@ _TARIFF = _fields(
 _ATTEMPT = _fields(
     {},
     {
-        **dict.fromkeys(("id", "began", "ended", "status", "device"), _text),
+        **dict.fromkeys(("id", "began", "started", "ended", "status", "device"), _text),
         **dict.fromkeys(("devices", "nodes", "from_step", "row", "resumed", "restart"), _count),
+        **dict.fromkeys(("queue_s", "first_batch_s"), _number),
+        "unbegun": _each(_text),
         "lost": _AMOUNTS,
         "used": _AMOUNTS,
         "tariff": _TARIFF,
@@ -334,6 +335,7 @@ _KNOWN: Mapping[str, Shape] = {
     "script": _text,
     "seeds": _by_name(_number),
     "owner": _text,
+    "saves": _fields({}, {"count": _count, "train_s": _amount, "evaluate_s": _amount}),
     "search": _fields({}, {"trials": _number, "under": _text}),
 }
 _HEADER = _fields(_NEEDED, _KNOWN, nullable=("name", "group", "monitor", "mode", "status", "created"))
