@@ -17,7 +17,7 @@ from lightning_costs.probes.energy.gpu_device import power_limit_w
 from lightning_costs.probes.opcount.counting import compiled_parts
 from lightning_costs.records.versions import UNKNOWN, version_of
 
-_PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "deepspeed", "codecarbon", "numpy")
+_PACKAGES = ("lightning-costs", "lightning", "pytorch-lightning", "transformers", "deepspeed", "codecarbon", "numpy")
 _HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "rho", "adaptive")
 
 
