@@ -135,8 +135,8 @@ class UnitPrices:
     """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
     `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads;
-    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `embodied`
-    whose the embodied carbon is, `unpriced` why there is no price.
+    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is. `embodied` says whose the
+    embodied carbon is, `unpriced` why there is no price.
     """
 
     gco2e_per_kwh: float | None = None
