@@ -90,7 +90,7 @@ class Comparison(ComparisonData):
         folder: str | Path,
         *,
         only: Sequence[str] = (),
-        formats: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "png"),
+        formats: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "png", "svg"),
         width: Literal["column", "text"] | float = "text",
     ) -> list[Path]:
         """Write charts into a folder; returns the files.

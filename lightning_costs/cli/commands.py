@@ -120,7 +120,8 @@ Paths = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         help="Run folders, tables (CSV, Parquet), CSVLogger folders, offline W&B runs, MLPerf logs, folders that hold "
-        "them, URLs of them, or wandb:entity/project.",
+        "them, URLs of them, event files of TensorBoard, a Trainer's trainer_state.json, wandb:entity/project, "
+        "mlflow:experiment or trackio:project.",
     ),
 ]
 Monitor = Annotated[str | None, typer.Option(help="Quality metric; by default the one the runs name.")]
@@ -185,8 +186,9 @@ def run(
         list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")
     ] = None,
 ) -> None:
-    """Run an unmodified Lightning script and measure what its training costs."""
+    """Run an unmodified script of Lightning or of transformers' Trainer and measure what its training costs."""
     from lightning_costs.cli import run_process
+    from lightning_costs.integrations.huggingface.autoload import search_path
     from lightning_costs.integrations.lightning.options import RunOptions
     from lightning_costs.storage.paths import run_root
 
@@ -207,7 +209,7 @@ def run(
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(printable(str(error))) from error
-    run_process.run(command, options.as_environment(), Path(options.save_dir))
+    run_process.run(command, options.as_environment() | search_path(), Path(options.save_dir))
 
 
 @app.command()
@@ -248,6 +250,19 @@ def show(
     for detail in goodput_tables(spent) if everything else ():
         console.print(detail)
     say(f"next: {proposed}")
+
+
+@app.command()
+def watch(
+    place: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder that holds some.")],
+    once: Annotated[bool, typer.Option("--once", help="Print it once and exit.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Watch runs in progress: quality, costs so far and at the end, and the share of their budget."""
+    from lightning_costs.cli.watch import watch_runs
+
+    if not watch_runs(place, Terminal(), once=once, every_s=every_s):
+        raise no_run_at(place)
 
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
@@ -468,7 +483,7 @@ def report(
     ] = None,
     formats: Annotated[
         list[FigureFormat] | None,
-        typer.Option("--format", help="For figures: again for more; by default pdf and png.", show_default=False),
+        typer.Option("--format", help="For figures: again for more; by default all three.", show_default=False),
     ] = None,
     width: Annotated[
         str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
@@ -510,9 +525,7 @@ def report(
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            chosen: list[Literal["pdf", "svg", "png"]] = [
-                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
-            ]
+            chosen: list[Literal["pdf", "svg", "png"]] = [one.value for one in formats or FigureFormat]
             written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
             say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:

@@ -116,15 +116,19 @@ class Session:
             self.hooks.steps.step(None, work=(index,))
 
     @fail_safe
-    def end_batch(self) -> None:
-        """The work on the batch is done, whether or not an optimizer stepped."""
+    def end_batch(self, *, emit: bool | None = None) -> None:
+        """The work on the batch is done, whether or not an optimizer stepped.
+
+        Args:
+            emit: As `Recorder.step`'s: False if the framework says when points are due.
+        """
         batch, self.batch = self.batch, None
         self.count.end()
         if batch is not None and self.recorder is not None:
             self.on_batch_done(batch)
             self.hooks.steps.on_batch_queued()
             work = (tuple(batch.updates), batch.backwards)
-            self.hooks.steps.step(batch.content, optimizer_steps=len(batch.updates), work=work)
+            self.hooks.steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit)
 
     def on_batch_done(self, batch: BatchInWork) -> None:
         """A batch is about to be told as a step: what a framework adds; nothing by default."""

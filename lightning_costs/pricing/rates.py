@@ -110,6 +110,7 @@ RATES = (
 BASE_COLUMNS = ("energy_j", "device_s", "node_s", "flop")
 
 NO_PLACE = "no place was given: Tariff(country='FRA') or LIGHTNING_COSTS_COUNTRY=FRA"
+AFTERWARDS = "carbon by the hour is priced when the run is over: lightning-costs reprice RUN --tariff FILE"
 NO_ELECTRICITY = "no electricity price: Tariff(usd_per_kwh=0.25) or LIGHTNING_COSTS_USD_PER_KWH=0.25"
 NO_PRICE = (
     "no device price: Tariff(usd_per_device_h=2.5) or LIGHTNING_COSTS_USD_PER_DEVICE_H=2.5, or Tariff(provider='aws')"
@@ -133,6 +134,7 @@ _NOT_GIVEN = {
 class UnitPrices:
     """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
+    `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads;
     `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `embodied`
     whose the embodied carbon is, `unpriced` why there is no price.
     """
@@ -146,6 +148,7 @@ class UnitPrices:
     lifetime_years: float | None = None
     embodied_g_per_exaflop: float | None = None
     wue_l_per_kwh: float | None = None
+    by_hour: str | None = None
     carbon: str = ""
     embodied: str = ""
     hire: str = ""
@@ -162,6 +165,7 @@ class UnitPrices:
             said = [row["provider"], *region, row["tier"], row["gpu"], *includes, row["source"], row["date"]]
         return cls(
             gco2e_per_kwh=intensity.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh")),
+            by_hour=tariff.get("intensity_by_hour"),
             pue=tariff.get("pue"),
             usd_per_kwh=tariff.get("usd_per_kwh"),
             usd_per_device_h=tariff.get("usd_per_device_h", row.get("usd_per_device_h")),
@@ -179,7 +183,7 @@ class UnitPrices:
     def _rate(self, column: str) -> tuple[str, float | None]:
         """The physical column that a priced one is made from, and its price or intensity."""
         if column == "co2e_g":
-            return "energy_j", self.gco2e_per_kwh
+            return "energy_j", self.gco2e_per_kwh if self.by_hour is None else None
         if column == "electricity_usd":
             return "energy_j", self.usd_per_kwh
         if column == "water_l":
@@ -214,6 +218,8 @@ class UnitPrices:
         """Why these rates cannot price a column; None if they can."""
         if self._rate(column)[1] is not None:
             return None
+        if column == "co2e_g" and self.by_hour is not None:
+            return AFTERWARDS
         return _NOT_GIVEN.get(column, self.unpriced)
 
     def method(self, column: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.pricing.rates import BASE_COLUMNS, PRICED, PriceHistory, UnitPrices
+from lightning_costs.pricing.hourly import HourlyCarbon, HourlyIntensity, carbon_by_hour
+from lightning_costs.pricing.rates import AFTERWARDS, BASE_COLUMNS, PRICED, PriceHistory, UnitPrices
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
@@ -28,6 +30,9 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
         that a user's own indicator priced are unchanged.
     """
     header = reprice_header(run.header, tariff)
+    by_hour = _carbon_by_hour(run.points, header)
+    if by_hour is not None:
+        _tell_by_hour(by_hour, run.points, header)
     points = price_points(run.points, header)
     last = points.row(-1, named=True) if points.height else {}
     for name in header["priced"]:
@@ -104,7 +109,49 @@ def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.
     names = [name for name in (*BASE_COLUMNS, "total_s", "nodes") if name in points.columns]
     used: list[dict[str, Amount]] = points.select(names).to_dicts() if names else [{}] * points.height
     priced = priced_amounts(used, header)
+    if (by_hour := _carbon_by_hour(points, header)) is not None:
+        priced["co2e_g"] = by_hour.amounts
     return points.with_columns([polars.Series(name, amounts, polars.Float64) for name, amounts in priced.items()])
+
+
+def _carbon_by_hour(points: polars.DataFrame, header: Mapping[str, Any]) -> HourlyCarbon | None:
+    """Carbon by the hours that a run ran in; None if not all of it is under one table."""
+    attempts: Sequence[Mapping[str, Any]] = header.get("attempts") or ()
+    tariffs = [attempt.get("tariff") or {} for attempt in attempts] or [header.get("tariff") or {}]
+    if "co2e_g" not in priced_columns(header) or len({_table_of(tariff) for tariff in tariffs}) > 1:
+        return None
+    if "hours" not in tariffs[0]:
+        return None
+    if "energy_j" not in points.columns or "time" not in points.columns:
+        return HourlyCarbon([None] * points.height, why="energy_j or the points' times are missing")
+    try:
+        table = HourlyIntensity.of_dict(tariffs[0])
+    except ValueError as error:
+        return HourlyCarbon([None] * points.height, why=str(error))
+    times, energy_j = points["time"].to_list(), points["energy_j"].to_list()
+    return carbon_by_hour(times, energy_j, attempts, table, tariffs[0].get("pue"))
+
+
+def _table_of(tariff: Mapping[str, Any]) -> tuple[object, object]:
+    return tariff.get("intensity_by_hour"), tariff.get("pue")
+
+
+def _tell_by_hour(carbon: HourlyCarbon, points: polars.DataFrame, header: dict[str, Any]) -> None:
+    """Note in a header how carbon by the hour was got, and of the table those hours alone that the run ran in."""
+    if header["missing"].get("co2e_g") != AFTERWARDS:
+        return
+    header["missing"].pop("co2e_g")
+    if carbon.why is not None:
+        header["missing"]["co2e_g"] = carbon.why
+        return
+    header["methods"]["co2e_g"] = carbon.method
+    begun_s = datetime.fromisoformat(str(header["attempts"][0]["began"])).timestamp()
+    ended_s = max(points["time"].to_list(), default=begun_s)
+    for owner in (header, *header["attempts"]):
+        hours = [hour for hour in owner["tariff"]["hours"] if begun_s - 3600 < hour[0] <= ended_s]
+        owner["tariff"] = {**owner["tariff"], "hours": hours}
+        if "lost" in owner and not owner["lost"].get("energy_j", 0.0):
+            owner["lost"] = {name: amount for name, amount in owner["lost"].items() if name != "co2e_g"}
 
 
 def priced_amounts(

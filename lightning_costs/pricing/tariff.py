@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from lightning_costs.pricing.carbon_intensity import CarbonIntensity, close_matches, lookup_carbon_intensity
+from lightning_costs.pricing.hourly import HourlyIntensity
 from lightning_costs.pricing.price_table import (
     EVERYWHERE,
     PriceRow,
@@ -21,6 +21,7 @@ from lightning_costs.pricing.price_table import (
     warn_if_stale,
 )
 from lightning_costs.pricing.rates import (
+    AFTERWARDS,
     NO_ELECTRICITY,
     NO_EMBODIED,
     NO_PLACE,
@@ -34,9 +35,9 @@ from lightning_costs.pricing.rates import (
     rental_usd,
     site_water_l,
 )
+from lightning_costs.pricing.tariff_files import PREFIX, read_toml, user_file, user_prices
 from lightning_costs.records.missing import Missing
 
-PREFIX = "LIGHTNING_COSTS_"
 #: Numbers that may be equal to their least; the others are prices, and a price of 0 is an unknown price.
 _LEAST = {
     "pue": (1.0, "of at least 1"),
@@ -45,7 +46,7 @@ _LEAST = {
 }
 #: Fields that only make sense together come from one source: never one source's country with another's region.
 _GROUPS = (
-    ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh"),
+    ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh", "intensity_by_hour"),
     ("pue",),
     (
         "provider",
@@ -79,6 +80,9 @@ class Tariff:
         cloud: Cloud provider whose regions have published intensities (`gcp`).
         cloud_region: That provider's region.
         gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; takes precedence over the place.
+        intensity_by_hour: Intensities by the hour, which a finished run is charged with: the path of a CSV with
+            `time,gco2e_per_kwh`, or a mapping of those (`lightning_costs.pricing.hourly`). Takes precedence over the
+            place.
         pue: Power usage effectiveness of the data centre, at least 1. If it is not given, carbon and
             electricity are those of the IT energy alone, and the run says so.
         provider: Whose price this is. If no price is given beside it, the price table's row for the device that
@@ -117,6 +121,7 @@ class Tariff:
     cloud: str | None = None
     cloud_region: str | None = None
     gco2e_per_kwh: float | None = None
+    intensity_by_hour: HourlyIntensity | Mapping[str, float] | str | Path | None = None
     pue: float | None = None
     provider: str | None = None
     tier: str = "on_demand"
@@ -148,6 +153,10 @@ class Tariff:
                 )
         if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
             raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
+        if self.intensity_by_hour is not None:
+            if self.gco2e_per_kwh is not None:
+                raise ValueError("give gco2e_per_kwh or intensity_by_hour, not both")
+            object.__setattr__(self, "intensity_by_hour", HourlyIntensity.of(self.intensity_by_hour))
         if (self.embodied_kg_per_device is None) != (self.lifetime_years is None):
             raise ValueError("embodied_kg_per_device and lifetime_years go together: give both")
         if self.embodied_kg_per_device is not None and self.embodied_g_per_exaflop is not None:
@@ -235,6 +244,8 @@ class Tariff:
         """Carbon intensity in force, with its source; `Missing` if neither a place nor a figure was given."""
         if self.gco2e_per_kwh is not None:
             return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
+        if self.intensity_by_hour is not None:
+            raise Missing(AFTERWARDS)
         if self.country is None and self.cloud is None:
             raise Missing(NO_PLACE)
         return lookup_carbon_intensity(self.country, self.region, self.cloud, self.cloud_region)
@@ -278,6 +289,8 @@ class Tariff:
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, ())}
         if self.prices:
             given["prices"] = [row.as_dict() for row in self.prices]
+        if isinstance(self.intensity_by_hour, HourlyIntensity):
+            given |= self.intensity_by_hour.as_dict()
         if self.price_row is not None:
             given["price_row"] = self.price_row.as_dict()
             given.pop("prices", None)  # what was taken of them is there
@@ -291,6 +304,9 @@ class Tariff:
     def from_dict(cls, data: Mapping[str, Any]) -> Tariff:
         """A tariff from plain data (a header, a TOML table), unknown names refused."""
         given = {name: value for name, value in data.items() if name != "intensity"}
+        if "hours" in given:
+            given |= {"intensity_by_hour": HourlyIntensity.of_dict(given)}
+            given.pop("hours")
         known = {f.name for f in fields(cls)}
         if strange := sorted(set(given) - known, key=str):
             near = difflib.get_close_matches(str(strange[0]), sorted(known), n=3, cutoff=0.5)
@@ -308,7 +324,7 @@ class Tariff:
 
         Price rows of one's own are `[[prices]]` there (`lightning_costs.pricing.price_table.PriceRow`).
         """
-        return cls.from_dict(_read(path))
+        return cls.from_dict(read_toml(path))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Tariff:
@@ -366,7 +382,7 @@ class Tariff:
         """
         environ = os.environ if environ is None else environ
         sources = [cls() if given is None else cls.of(given), cls.from_environment(environ)]
-        if (path := _user_file(environ)) is not None:
+        if (path := user_file(environ)) is not None:
             sources.append(cls.from_file(path))
         nothing = cls()
         chosen: dict[str, Any] = {}
@@ -377,30 +393,3 @@ class Tariff:
                     chosen |= values
                     break
         return replace(nothing, **chosen)
-
-
-def _user_file(environ: Mapping[str, str]) -> Path | None:
-    """The user's tariff file: the named one, or the one in the configuration folder if it exists."""
-    if named := environ.get(PREFIX + "TARIFF"):
-        return Path(named)
-    home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
-    path = Path(home) / "lightning-costs" / "tariff.toml"
-    return path if path.is_file() else None
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    if "tariff" not in data:
-        return data
-    if strange := sorted(set(data) - {"tariff", "prices"}):
-        raise ValueError(f"{path} has {strange[0]!r} beside [tariff]: put it under that")
-    return {**data["tariff"], **({"prices": data["prices"]} if "prices" in data else {})}
-
-
-def user_prices(environ: Mapping[str, str] | None = None) -> tuple[PriceRow, ...]:
-    """Price rows in the user's tariff file."""
-    path = _user_file(os.environ if environ is None else environ)
-    return parse_price_rows(_read(path).get("prices", ())) if path is not None else ()

@@ -119,7 +119,7 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         kinds = ", ".join(f"{word} {format_amount(nbytes, 'bytes')}" for word, nbytes in held.items())
         total = format_amount(at_peak["total_bytes"], "bytes")
         said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
-    said += _ranks(header.get("ranks") or {}, final or {})
+    said += describe_ranks(header.get("ranks") or {}, final or {})
     said += _energy(header.get("energy") or {})
     said += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
@@ -136,12 +136,12 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
 _LEAST_AHEAD = 0.02
 
 
-def _ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """The straggler, and the ranks that did not report.
 
     Example:
         >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
-        >>> _ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
+        >>> describe_ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
         ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
     said = []

@@ -135,7 +135,7 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
     if log:
         for column in columns:
             head, logged, name = column.rpartition(PREFIX)
-            if logged and (not head or head.endswith("-")) and name and name not in found:
+            if logged and (not head or head.endswith(("-", "/"))) and name and name not in found:
                 found[name] = _declared(CostSpec(name=name, column=column), units, kind)
     elif not reading.costs:
         algoperf = _ALGOPERF if _ALGOPERF.keys() <= set(columns) else {}

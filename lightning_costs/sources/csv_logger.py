@@ -157,13 +157,15 @@ def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str], monitor:
 
 
 def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[CostColumn]) -> list[CostColumn]:
-    """Costs of a log without measurement: steps by Lightning's stamp, seconds since W&B's start."""
+    """Costs of a log without measurement: steps by Lightning's stamp, seconds since the run's start."""
     taken = {cost.declared.name for cost in costs} | {cost.column for cost in costs}
     found = []
     if log.stamped and "steps" not in taken:
         found.append(CostColumn(column=log.step, factor=1.0, declared=known_columns()["steps"]))
     if "_runtime" in columns and not taken & {"_runtime", "total_s", "runtime_s"}:
-        runtime = Declaration(name="runtime_s", unit="s", across="rank0", family="time", label="time since W&B's start")
+        runtime = Declaration(
+            name="runtime_s", unit="s", across="rank0", family="time", label="time since the run's start"
+        )
         found.append(CostColumn(column="_runtime", factor=1.0, declared=runtime))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.formatting import format_number
 from lightning_costs.records.samples import SCHEMA_VERSION, Amount
 from lightning_costs.run.record import RunRecord
-from lightning_costs.sources.columns import CostColumn, ReadOptions
+from lightning_costs.sources.columns import CostColumn, ReadOptions, known_columns
 from lightning_costs.storage.run_folder.frames import OWN
 
 if TYPE_CHECKING:
@@ -94,6 +95,19 @@ def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
     end = points[-1] if ended else points[-1].select("step", "epoch", "time").with_columns(trigger=polars.lit("end"))
     end = end.drop(costs, strict=False).hstack(filled)
     return polars.concat([points[:-1] if ended else points, end], how="diagonal")
+
+
+def unmeasured(run: RunRecord, why: str, **reasons: str) -> RunRecord:
+    """A run that nobody measured says so of each headline cost, for those that it is compared with.
+
+    Args:
+        run: The run.
+        why: Why such a cost is missing.
+        **reasons: By column, what else is to be said.
+    """
+    known = {**run.header["statics"], **run.final}
+    lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}
+    return replace(run, header={**run.header, "missing": {**lacking, **reasons, **run.header["missing"]}})
 
 
 def first_decrease(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:

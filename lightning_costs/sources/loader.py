@@ -14,9 +14,13 @@ from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.columns import ReadOptions
 from lightning_costs.sources.csv_logger import METRICS, read_csv_logger
 from lightning_costs.sources.declared import check_declared, parsed_costs, scales_differ
+from lightning_costs.sources.mlflow import META, MLFLOW, is_run, read_mlflow, read_mlflow_folder
 from lightning_costs.sources.mlperf import TOKEN, is_mlperf, read_mlperf
 from lightning_costs.sources.naming import FOLDER, shortened
 from lightning_costs.sources.results_table import read_results_table
+from lightning_costs.sources.tensorboard import EVENTS, read_tensorboard
+from lightning_costs.sources.trackio import TRACKIO, read_trackio
+from lightning_costs.sources.trainer_state import STATE, latest_states, read_trainer_state
 from lightning_costs.sources.wandb import ONLINE, TRANSACTIONS, read_offline, read_online
 from lightning_costs.storage.paths import SourcePath
 from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET
@@ -29,6 +33,8 @@ _Read = Callable[[SourcePath, ReadOptions], RunRecord]
 #: The identity of a run, so that it is read once, and the function that reads it.
 _Entry = tuple[object, Callable[[], RunRecord]]
 TABLES = (".csv", ".tsv", ".parquet")
+#: Trackers whose runs have names of their own, by what stands before these.
+_TRACKERS = {ONLINE: read_online, MLFLOW: read_mlflow, TRACKIO: read_trackio}
 LOGS = (".log", ".txt", ".out")
 #: A run's evaluations, as AlgoPerf writes them into a folder per run.
 ALGOPERF = "eval_measurements.csv"
@@ -76,9 +82,10 @@ def load_runs(
     A path is a run folder; the JSON of runs that `save_runs` wrote; a table (CSV, TSV, Parquet: a row per model, or
     curves with a row per run and step); a folder of Lightning's CSVLogger; an offline run of W&B; a log of MLPerf; a
     folder that holds such things at any depth; a URL of any of these that fsspec reads; or
-    `wandb:entity/project[/run]`. A folder with run folders
-    or saved runs is read for them alone, because loggers' folders beside them hold the same runs. Tables within folders
-    are not read. A saved run or a W&B run whose run folder is given too is loaded once, from its folder.
+    `wandb:entity/project[/run]`, `mlflow:experiment[/run]` or `trackio:project[/run]`. TensorBoard's event files and a
+    Hugging Face Trainer's `trainer_state.json` are found in folders, too. A folder with run folders or saved runs is
+    read for them alone, because loggers' folders beside them hold the same runs. Tables within folders are not read. A
+    saved run or a W&B run whose run folder is given too is loaded once, from its folder.
 
     An unreadable run is left out with a warning that gives the reason, as long as there are others.
 
@@ -194,8 +201,9 @@ def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 def _at(path: str | Path, reading: ReadOptions) -> list[_Entry]:
     """The runs at one path: the identity of each, and the function that reads it."""
-    if str(path).startswith(ONLINE):
-        return [((ONLINE, run.id), partial(_itself, run)) for run in read_online(str(path), reading)]
+    for prefix, read in _TRACKERS.items():
+        if str(path).startswith(prefix):
+            return [((prefix, run.id), partial(_itself, run)) for run in read(str(path), reading)]
     place = SourcePath.of(path)
     if not place.exists():
         raise FileNotFoundError(f"no run under {printable(str(path))}: there is no such file or folder")
@@ -207,8 +215,8 @@ def _at(path: str | Path, reading: ReadOptions) -> list[_Entry]:
     if not found:
         raise FileNotFoundError(
             f"no run under {printable(str(path))}: expected folders that hold {HEADER}, a JSON of saved runs, a "
-            "logger's "
-            f"{METRICS}, an offline run of W&B, or a file that is a table ({', '.join(TABLES)}) or an MLPerf log"
+            f"logger's {METRICS}, TensorBoard's event files, a {STATE}, an offline run of W&B, or a file that is a "
+            f"table ({', '.join(TABLES)}) or an MLPerf log"
         )
     return found
 
@@ -231,6 +239,10 @@ def _of_file(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
         return read_results_table(place, reading)
     if is_mlperf(place):
         return [read_mlperf(place, reading)]
+    if place.name == STATE:
+        return [read_trainer_state(place, reading)]
+    if EVENTS in place.name:
+        return [read_tensorboard(place.parent, reading)]
     raise ValueError(
         f"{place} is no source of runs: expected a table ({', '.join(TABLES)}, .csv.gz), a log with {TOKEN} "
         "lines, the .json of saved runs, or a folder"
@@ -257,7 +269,19 @@ def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
             found.append((file, _alone))
         elif file.suffix in LOGS and is_mlperf(file):
             found.append((file, read_mlperf))
-    return [_entry(at, read, reading) for at, read in found]
+        elif file.name == META and is_run(file):
+            found.append((file.parent, read_mlflow_folder))
+    return [_entry(at, read, reading) for at, read in [*found, *_trackers(files, {at.path for at, _ in found})]]
+
+
+def _trackers(files: Sequence[SourcePath], taken: set[str]) -> list[tuple[SourcePath, _Read]]:
+    """What TensorBoard and a Trainer's state tell, but of runs that something else tells more of."""
+    events = {file.parent.path: file.parent for file in files if EVENTS in file.name and not file.remote}
+    found: list[tuple[SourcePath, _Read]] = [(at, read_tensorboard) for at in events.values() if at.path not in taken]
+    for training, state in latest_states(file for file in files if file.name == STATE).items():
+        if not any(Path(at).is_relative_to(training) for at in events):  # the Trainer's own, with costs in them
+            found.append((state, read_trainer_state))
+    return found
 
 
 def _alone(place: SourcePath, reading: ReadOptions) -> RunRecord:

@@ -13,9 +13,9 @@ from typing import Any
 
 from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
-from lightning_costs.sources.columns import ReadOptions, known_columns
+from lightning_costs.sources.columns import ReadOptions
 from lightning_costs.sources.csv_logger import LoggedRun, run_of_log
-from lightning_costs.sources.imported import number
+from lightning_costs.sources.imported import number, unmeasured
 from lightning_costs.sources.wandb_power import gpu_energy
 from lightning_costs.storage.loggers import PREFIX, is_summary_key
 from lightning_costs.storage.paths import SourcePath
@@ -158,12 +158,10 @@ def _run(
 def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
     """Mark each headline cost of an unmeasured run as missing, for comparisons with measured ones."""
     why = "logged to W&B without lightning-costs: nobody measured it"
-    known = {**run.header["statics"], **run.final}
-    lacking = {name: why for name, row in known_columns().items() if row.headline and known.get(name) is None}
-    methods = {**run.header["methods"], **({"gpu_energy_j": energy} if energy else {})}
     if energy is None:
-        lacking["gpu_energy_j"] = f"{why}, and W&B's system metrics hold no power of a GPU"
-    return replace(run, header={**run.header, "missing": {**lacking, **run.header["missing"]}, "methods": methods})
+        return unmeasured(run, why, gpu_energy_j=f"{why}, and W&B's system metrics hold no power of a GPU")
+    run = unmeasured(run, why)
+    return replace(run, header={**run.header, "methods": {**run.header["methods"], "gpu_energy_j": energy}})
 
 
 def _named(row: Mapping[str, object], before: str) -> dict[str, object]:

@@ -347,7 +347,7 @@ def test_report_writes_figures_tables_and_a_comparison_beneath_the_statement(
     assert rows[0].startswith("target,declared,column,run,reached,cost")
     assert all(row.startswith("0.75,True,") for row in rows[1:])
     assert call(monkeypatch, "report", runs, "--to", "figures", "-o", out / "figures") == 0
-    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg", ".pdf"}
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg", ".pdf", ".txt"}
     capsys.readouterr()
     assert call(monkeypatch, "report", runs, "--to", "md", "--tables", "--target", "0.75") == 0
     printed = capsys.readouterr().out

@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import wraps
-from typing import Any, Protocol, final
+from typing import Any, Literal, Protocol, final
 
+from lightning_costs.integrations.alerts import BudgetAlert, OnAlert, send
 from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.probes.clock import now_s
 from lightning_costs.recording.recorder import Recorder
@@ -67,6 +68,9 @@ class CostBudget(Callback):
         warn_at: Share of a limit at which one warning is logged.
         checkpoint: Whether a checkpoint is saved when training stops, so that it can continue under another limit.
             It is saved beside those of ModelCheckpoint, otherwise in `checkpoints` under `default_root_dir`.
+        on_warn: Called on rank 0 with a `BudgetAlert` when `warn_at` is reached, once a limit, in a thread of its own;
+            such as a `lightning_costs.integrations.alerts.Webhook`.
+        on_stop: As `on_warn`, when a limit stops training.
 
     Raises:
         ValueError: For limits that are not finite numbers above 0, or a `warn_at` that is not a share. When a fit
@@ -79,19 +83,38 @@ class CostBudget(Callback):
         ```
     """
 
-    def __init__(self, limits: dict[str, float], *, warn_at: float = 0.8, checkpoint: bool = True) -> None:
+    def __init__(
+        self,
+        limits: dict[str, float],
+        *,
+        warn_at: float = 0.8,
+        checkpoint: bool = True,
+        on_warn: OnAlert | None = None,
+        on_stop: OnAlert | None = None,
+    ) -> None:
         super().__init__()
         self.limits = validate_limits(limits)
         if not 0 < warn_at <= 1:
             raise ValueError(f"warn_at must be a share above 0 and up to 1, got {warn_at!r}")
+        for name, given in (("on_warn", on_warn), ("on_stop", on_stop)):
+            if given is not None and not callable(given):
+                raise ValueError(f"{name} must be a function of an alert, got {type(given).__name__}")
         self._warn_at, self._checkpoint = warn_at, checkpoint
+        self._on_warn, self._on_stop = on_warn, on_stop
         self._watched: MeasuredFit | None = None
         self._let_down = False
         self._rest()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy, a pickle or a spawned process gets: the arguments, and nothing of a fit in progress."""
-        return {**vars(type(self)(self.limits, warn_at=self._warn_at, checkpoint=self._checkpoint))}
+        fresh = type(self)(
+            self.limits,
+            warn_at=self._warn_at,
+            checkpoint=self._checkpoint,
+            on_warn=self._on_warn,
+            on_stop=self._on_stop,
+        )
+        return {**vars(fresh)}
 
     def _rest(self) -> None:
         """No fit is in progress."""
@@ -295,7 +318,16 @@ class CostBudget(Callback):
         unit = watched.recorder.hooks.points.declarations[passed.column].unit
         when = f"at step {watched.step}" if self._steps else "before this attempt"
         limit, amount = format_amount(passed.limit, unit), format_amount(passed.amount, unit)
-        _log.warning("the budget of %s (%s) is used up: %s %s; training stops", limit, passed.column, amount, when)
+        text = f"the budget of {limit} ({passed.column}) is used up: {amount} {when}; training stops"
+        _log.warning("%s", text)
+        self._alert("stop", watched, passed, text)
+
+    def _alert(self, kind: Literal["warn", "stop"], watched: MeasuredFit, used: LimitExceeded, text: str) -> None:
+        """Tell the user's function; the run's name is its alone to send."""
+        header = watched.recorder.header
+        unit = watched.recorder.hooks.points.declarations[used.column].unit
+        alert = BudgetAlert(kind=kind, run=str(header["name"]), unit=unit, step=watched.step, text=text, **asdict(used))
+        send(alert, self._on_warn if kind == "warn" else self._on_stop)
 
     def _say_what_is_ahead(self, watched: MeasuredFit, totals: Mapping[str, Amount]) -> None:
         """Each once: that most of a limit is used, and that the plan of the training is beyond it."""
@@ -306,10 +338,11 @@ class CostBudget(Callback):
                 format_amount(used.amount / used.limit, "fraction"),
             )
             ends = f"all of it is at about step {watched.step + math.ceil(left)}" if left is not None else "it lasts"
-            _log.warning(
-                "%s of the budget of %s (%s) is used at step %s; at this pace %s",
-                *(share, limit, used.column, watched.step, ends),
+            text = (
+                f"{share} of the budget of {limit} ({used.column}) is used at step {watched.step}; at this pace {ends}"
             )
+            _log.warning("%s", text)
+            self._alert("warn", watched, used, text)
         if self._foretold or not self._budget.enforceable:
             return
         ahead = watched.ahead()

@@ -27,6 +27,11 @@ def lightning_fabric() -> list[Any]:
     return _made("fabric_monitor", "lightning_fabric")
 
 
+def huggingface() -> list[Any]:
+    """A class of callbacks for every `transformers.Trainer`; `huggingface/autoload` calls it."""
+    return _made("huggingface_callbacks")
+
+
 def _made(make: str, *namespace: str) -> list[Any]:
     if os.environ.get("LIGHTNING_COSTS") != "1":
         return []

@@ -9,6 +9,7 @@ from lightning_costs.integrations.lightning.options import RunOptions
 
 if TYPE_CHECKING:
     from lightning_costs.integrations.fabric import FabricMonitor
+    from lightning_costs.integrations.huggingface import CostCallback
     from lightning_costs.integrations.lightning.callback import CostBudget, CostMonitor
 
 _log = logging.getLogger("lightning_costs")
@@ -43,3 +44,24 @@ def fabric_monitor(namespace: str) -> list[FabricMonitor]:
             "for loops"
         )
     return [FabricMonitor(namespace, options.arguments())]
+
+
+def huggingface_callbacks() -> list[type[CostCallback]]:
+    """The class of callbacks that `transformers.Trainer` makes one of for itself.
+
+    Raises:
+        ValueError: As `make_monitors` does.
+    """
+    options = RunOptions.from_environment()
+    from lightning_costs.integrations.huggingface import CostCallback
+
+    if options.budget is not None:
+        _log.error("--budget is not held in a script of transformers' Trainer; `Recorder.exceeded` is for loops")
+
+    class FallbackCallback(CostCallback):
+        is_fallback = True
+
+        def __init__(self) -> None:
+            super().__init__(**options.arguments())
+
+    return [FallbackCallback]

@@ -228,6 +228,12 @@ def _whole(count: object) -> int:
 def _grid(tariff: Mapping[str, Any]) -> CarbonIntensityUsed | None:
     found: Mapping[str, Any] = tariff.get("intensity") or {}
     grams = found.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh"))
+    if hours := tariff.get("hours"):
+        source = f"mean of the hours it ran in, by the hour from {redact(str(tariff.get('intensity_by_hour')))}"
+        mean = math.fsum(hour[1] for hour in hours) / len(hours)
+        return CarbonIntensityUsed(
+            gco2e_per_kwh=float(f"{mean:.4g}"), source=source, place=_place(tariff), located=False
+        )
     if grams is None:
         return None
     source = redact(str(found.get("source") or "given"))

@@ -200,4 +200,4 @@ def _unpriced(runs: Sequence[RunRecord], priced: Collection[str]) -> list[str]:
 
 def _numbers(tariff: dict[str, Any]) -> dict[str, Any]:
     """A tariff without the price row that it found, which differs by device at one provider."""
-    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}
+    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced", "hours")}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from lightning_costs.analysis.parts import commit_in_words
 from lightning_costs.analysis.setup import flatten
-from lightning_costs.records.forecast import Forecaster
+from lightning_costs.records.forecast import Forecast, Forecaster
 from lightning_costs.records.formatting import MISSING, format_amount, format_number
 from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
 from lightning_costs.run.record import RunRecord
@@ -137,26 +137,36 @@ def sentences(run: RunRecord) -> list[str]:
     return [*([ahead] if ahead is not None else []), *told]
 
 
+class Ahead(NamedTuple):
+    """What is to come of a run in progress: the share of its planned steps that are done, and totals at the end."""
+
+    done_fraction: float
+    totals: Mapping[str, Forecast]
+
+
 def forecast_line(run: RunRecord) -> str | None:
     """What a run in progress will have cost at the end, as planned; None for one that is over or has no plan."""
+    ahead, declared = forecast(run, _AHEAD), run.header["indicators"]
+    if ahead is None or not ahead.totals:
+        return None
+    amounts = ", ".join(format_amount(each.middle, declared[name]["unit"]) for name, each in ahead.totals.items())
+    return f"{format_amount(ahead.done_fraction, 'fraction')} of the planned steps are done; at the end: {amounts}"
+
+
+def forecast(run: RunRecord, columns: Sequence[str]) -> Ahead | None:
+    """What is to come of a run in progress, in these columns; None for one that is over or has no plan."""
     if run.header.get("status") != "running" or not run.points.height or "steps" not in run.points.columns:
         return None
-    setup = run.header.get("setup") or {}
-    planned = _planned_steps(setup, run.final)
+    planned = _planned_steps(run.header.get("setup") or {}, run.final)
     done = run.final.get("steps")
     if planned is None or not done or done >= planned:
         return None
-    declared = run.header["indicators"]
-    names = [name for name in _AHEAD if name in declared and name in run.points.columns]
+    names = [name for name in columns if name in run.header["indicators"] and name in run.points.columns]
     forecaster = Forecaster(names)
     for point in run.points.iter_rows(named=True):
         if point["steps"]:
             forecaster.observe(point["steps"], point, cycle=point["trigger"] == "evaluate")
-    ahead = forecaster.predict(planned)
-    if not ahead:
-        return None
-    amounts = ", ".join(format_amount(ahead[name].middle, declared[name]["unit"]) for name in names if name in ahead)
-    return f"{format_amount(done / planned, 'fraction')} of the planned steps are done; at the end: {amounts}"
+    return Ahead(done / planned, forecaster.predict(planned))
 
 
 def _planned_steps(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> float | None:

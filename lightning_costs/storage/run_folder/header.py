@@ -256,6 +256,8 @@ _TARIFF = _fields(
         **dict.fromkeys(RATES, _number),
         "intensity": _fields({}, {"gco2e_per_kwh": _number, "source": _text}),
         "price_row": _PRICE_ROW,
+        "intensity_by_hour": _text,
+        "hours": _each(_row(_number, _number)),
     },
 )
 _ATTEMPT = _fields(

@@ -1,0 +1,325 @@
+"""transformers' Trainer: the same digits as Lightning's, nothing changed, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_costs import CostMonitor, default_indicators, load_runs
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
+pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
+
+from lightning_costs.integrations.huggingface import CostCallback  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")  # those of transformers and what it loads are theirs
+
+#: What must be the same to the digit, whatever framework trains.
+SAME = (
+    *("samples", "tokens", "steps", "optimizer_steps", "batches", "epochs", "dataset_samples"),
+    *("flop", "model_flop", "mac", "forward_flop", "evaluate_flop"),
+    *("params", "trainable_params", "embedding_params", "active_params", "param_bytes", "opt_state_bytes"),
+)
+
+
+def plain() -> list[Any]:
+    return [indicator for indicator in default_indicators() if indicator.family not in ("energy", "money")]
+
+
+def data(samples: int = 40) -> list[dict[str, torch.Tensor]]:
+    made = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 50, (samples, 12), generator=made)
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def model() -> Any:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=50, n_positions=12, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def callback(folder: Path, **options: Any) -> CostCallback:
+    return CostCallback(**{"save_dir": folder / "costs", "infer": False, "indicators": plain()} | options)
+
+
+def trainer(folder: Path, *callbacks: Any, kind: Any = None, **options: Any) -> Any:
+    arguments = {
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "num_train_epochs": 2,
+        "logging_steps": 2,
+        "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    args = transformers.TrainingArguments(str(folder / "out"), **arguments | options)
+    kind = kind or transformers.Trainer
+    return kind(model(), args, train_dataset=data(), eval_dataset=data(8), callbacks=list(callbacks))
+
+
+def weights(net: Any) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in net.parameters()]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_columns_and_digits_are_lightnings(tmp_path: Path, accumulate: int) -> None:
+    from lightning.pytorch import LightningModule, Trainer
+    from torch.utils.data import DataLoader
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model()
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.net(**batch).loss
+
+        def validation_step(self, batch: Any, _: int) -> None:
+            self.log("eval_loss", self.net(**batch).loss)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=0.01)
+
+    own = callback(tmp_path)
+    trainer(tmp_path, own, gradient_accumulation_steps=accumulate, eval_strategy="epoch").train()
+    monitor = CostMonitor(save_dir=tmp_path / "lightning", infer=False, indicators=plain())
+    lightning = Trainer(
+        max_epochs=2,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=1.0,
+        callbacks=[monitor],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=2,
+    )
+    lightning.fit(Module(), DataLoader(data(), 4, shuffle=True), DataLoader(data(8), 4))
+    assert own.run is not None
+    assert monitor.run is not None
+    ours, theirs = own.run.final, monitor.run.final
+    assert {name: ours[name] for name in SAME} == {name: theirs[name] for name in SAME}
+    assert ours["flop"]
+    assert list(own.run.header["indicators"]) == list(monitor.run.header["indicators"])
+    assert {name for name, value in theirs.items() if value is not None} <= {
+        name for name, value in ours.items() if value is not None
+    }
+
+
+def test_a_measured_training_ends_with_the_same_weights_rows_and_objects(tmp_path: Path) -> None:
+    bare = trainer(tmp_path, eval_strategy="epoch")
+    bare.train()
+    own = callback(tmp_path, indicators=None)
+    measured = trainer(tmp_path, own, eval_strategy="epoch")
+    held = set(vars(measured)), set(vars(measured.accelerator))
+    measured.train()
+    assert all(map(torch.equal, weights(bare.model), weights(measured.model)))
+    names = [[list(row) for row in each.state.log_history] for each in (bare, measured)]
+    assert names[0] == names[1]
+    assert measured.evaluate().keys() == bare.evaluate().keys()
+    here = set(vars(measured)), set(vars(measured.accelerator))
+    assert not {name for name in here[0] - held[0] if callable(getattr(measured, name))}
+    assert here[1] <= held[1] | {"_optimizers", "_models"}
+    pickle.dumps(own)
+
+
+def test_an_evaluation_makes_a_point_with_its_quality_and_is_no_training(tmp_path: Path) -> None:
+    own = callback(tmp_path, monitor="eval_loss", mode="min")
+    training = trainer(tmp_path, own, eval_strategy="steps", eval_steps=5)
+    training.train()
+    assert own.run is not None
+    rows = own.run.points.filter(own.run.points["trigger"] == "evaluate")
+    assert rows["steps"].to_list() == [5.0, 10.0, 15.0, 20.0]
+    logged = [row["eval_loss"] for row in training.state.log_history if "eval_loss" in row]
+    assert rows["eval_loss"].to_list() == logged
+    assert own.run.final["evaluate_s"]
+
+
+def test_the_metric_of_the_best_model_is_the_quality(tmp_path: Path) -> None:
+    own = callback(tmp_path)
+    trainer(tmp_path, own, eval_strategy="epoch", metric_for_best_model="loss", greater_is_better=False).train()
+    assert own.run is not None
+    assert (own.run.header["monitor"], own.run.header["mode"]) == ("eval_loss", "min")
+    assert own.run.header["hyperparameters"]["learning_rate"] == 0.01
+    assert not any("dir" in name for name in own.run.header["hyperparameters"])
+
+
+def test_a_resumed_training_continues_its_totals(tmp_path: Path) -> None:
+    first = callback(tmp_path)
+    stopped = trainer(tmp_path, first, save_strategy="steps", save_steps=5, max_steps=10)
+    stopped.train()
+    second = callback(tmp_path)
+    trainer(tmp_path, second).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-5"))
+    assert first.run is not None
+    assert second.run is not None
+    assert second.run.id == first.run.id
+    assert (second.run.final["steps"], second.run.final["samples"]) == (25.0, 100.0)  # five were lost
+    assert second.run.final["lost_samples"] == 20.0
+    assert len(second.run.header["attempts"]) == 2
+    state = json.loads((tmp_path / "out" / "checkpoint-10" / "trainer_state.json").read_text())
+    assert state["stateful_callbacks"]["lightning_costs"]
+    assert first.run.final["checkpoint_s"]
+
+
+def test_costs_join_the_rows_of_trackers_and_of_nobody_else(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+
+    class Tracker(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            rows.append({**logs, "step": state.global_step})
+
+    Tracker.__module__ = "transformers.integrations.some"
+    seen: list[Any] = []
+
+    class Other(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            seen.extend(logs)
+
+    trainer(tmp_path, Tracker(), Other(), callback(tmp_path), eval_strategy="epoch").train()
+    assert [row.get("cost/samples") for row in rows if "loss" in row] == [8.0 * n for n in range(1, 11)]
+    assert [row.get("cost/samples") for row in rows if "eval_loss" in row] == [40.0, 80.0]
+    assert not any(name.startswith("cost/") for name in seen)
+
+
+def test_what_a_tracker_got_is_what_the_run_folder_has(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install tensorboard")
+    own = callback(tmp_path)
+    options = {"save_strategy": "epoch", "eval_strategy": "epoch", "report_to": "tensorboard"}
+    trainer(tmp_path, own, **options, include_num_input_tokens_seen=True).train()
+    assert own.run is not None
+    (logged,) = load_runs(tmp_path / "out", monitor="eval/loss", mode="min")
+    for name in ("samples", "steps", "flop"):
+        assert logged.final[name] == pytest.approx(own.run.final[name], rel=1e-6)  # TensorBoard keeps float32
+    state = tmp_path / "out" / "checkpoint-20" / "trainer_state.json"
+    (kept,) = load_runs(state, monitor="eval_loss", mode="min")
+    assert (kept.final["steps"], kept.final["tokens"]) == (own.run.final["steps"], own.run.final["tokens"])
+    assert len(load_runs([tmp_path / "costs", state])) == 1  # the folder it was recorded as
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")])
+def test_an_error_ends_the_run_and_reaches_the_script(tmp_path: Path, error: type, status: str) -> None:
+    class Raises(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:
+                raise error("theirs")
+
+    own = callback(tmp_path)
+    training = trainer(tmp_path, own, Raises())
+    with pytest.raises(error, match="theirs"):
+        training.train()
+    assert own.run is not None
+    assert (own.run.header["status"], own.run.final["steps"]) == (status, 3.0)
+    assert not {"train", "training_step", "evaluate"} & set(vars(training))
+
+
+def test_a_fault_of_ours_leaves_the_training_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from lightning_costs.recording.step_hooks import StepHooks
+
+    bare = trainer(tmp_path)
+    bare.train()
+    caplog.set_level(logging.ERROR, logger="lightning_costs")
+    monkeypatch.setattr(StepHooks, "step", lambda *_, **__: 1 / 0)
+    measured = trainer(tmp_path, callback(tmp_path))
+    measured.train()
+    assert all(map(torch.equal, weights(bare.model), weights(measured.model)))
+    assert caplog.text.count("measuring costs failed and stops here; training goes on") == 1
+
+
+def test_a_trainer_that_overrides_its_step_is_measured(tmp_path: Path) -> None:
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            return super().training_step(model, dict(inputs), num_items_in_batch)
+
+    own = callback(tmp_path)
+    trainer(tmp_path, own, kind=Own).train()
+    assert own.run is not None
+    assert (own.run.final["samples"], own.run.final["steps"]) == (80.0, 20.0)
+
+
+def test_a_second_callback_yields_and_one_measures_two_trainings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, other = callback(tmp_path), callback(tmp_path)
+    training = trainer(tmp_path, own, other, max_steps=2)
+    training.train()
+    training.train()
+    assert other.run is None
+    assert "one CostCallback measures a training" in caplog.text
+    assert [run.final["steps"] for run in load_runs(tmp_path / "costs")] == [2.0, 2.0]
+
+
+@pytest.mark.integration
+def test_run_measures_an_unmodified_script_and_runs_the_next_sitecustomize(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch, transformers\n"
+        "from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments\n"
+        "rows = torch.randint(0, 50, (8, 12))\n"
+        "config = GPT2Config(vocab_size=50, n_positions=12, n_embd=16, n_layer=1, n_head=2)\n"
+        "args = TrainingArguments('out', per_device_train_batch_size=4, max_steps=3, use_cpu=True, report_to='none',\n"
+        "                         save_strategy='no', disable_tqdm=True)\n"
+        "data = [{'input_ids': row, 'labels': row} for row in rows]\n"
+        "Trainer(GPT2LMHeadModel(config), args, train_dataset=data).train()\n"
+        "import sitecustomize; print('next', sitecustomize.NEXT, 'autoload' in ' '.join(sys.path))\n"
+    )
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("NEXT = 'theirs'\n")
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "lightning_costs", "run", "--save-dir", str(tmp_path / "costs"), "--"]
+    done = subprocess.run(
+        [*command, sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "next theirs False" in done.stdout
+    (run,) = load_runs(tmp_path / "costs")
+    assert (run.final["steps"], run.final["samples"], run.header["status"]) == (3.0, 12.0, "finished")
+
+
+def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+
+    from lightning_costs import Recorder
+
+    accelerator, net = Accelerator(cpu=True), model()
+    net, optimizer, loader = accelerator.prepare(
+        net, torch.optim.AdamW(net.parameters(), lr=0.01), DataLoader(data(), 4)
+    )
+    bare = accelerator.unwrap_model(net)
+    recorder = Recorder(module=bare, optimizers=[optimizer], save_dir=tmp_path, indicators=plain())
+    with recorder:
+        for batch in recorder.wrap_loader(loader):
+            with recorder.train_batch(batch):
+                accelerator.backward(net(**batch).loss)
+                optimizer.step()
+                optimizer.zero_grad()
+            recorder.step(batch)
+    own = callback(tmp_path)
+    trainer(tmp_path, own, num_train_epochs=1).train()
+    assert own.run is not None
+    for name in ("flop", "samples", "steps", "params", "opt_state_bytes"):
+        assert recorder.final[name] == own.run.final[name]
