@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-lowest test-newest lint bench paper paper-docs clean
+.PHONY: demo test test-fast test-lowest test-newest lint docs bench paper paper-docs clean
 
 ## Train on real data and compare the runs: no account, no network after installation.
 demo: $(READY)
@@ -16,6 +16,25 @@ test: lint
 ## What needs no process of its own, no server, no browser and no GPU: while you work.
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (integration or browser or gpu or slow)"
+
+## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
+## a wheel for the CPU: any other would bring gigabytes of CUDA.
+TORCH := 2.13.0
+RANGE := tests/records tests/storage tests/sources tests/analysis tests/cli tests/probes/energy tests/integrations/lightning
+TOOLS := lightning 'jsonargparse[signatures]' hypothesis jsonschema mlflow-skinny playwright pytest pytest-xdist \
+  pytorch_optimizer scikit-learn tensorboard
+
+test-lowest: ; $(call try,lowest,-c constraints-lowest.txt)
+test-newest: ; $(call try,newest,--upgrade --upgrade-strategy eager)
+
+# In a virtual environment of its own. Old packages may warn.
+define try
+$(PYTHON) -m venv .venv-$(1)
+.venv-$(1)/bin/python -m pip install --quiet --upgrade pip
+.venv-$(1)/bin/python -m pip install --quiet $(2) torch==$(TORCH) -e '.[report,wandb]' $(TOOLS)
+.venv-$(1)/bin/python -m pip check
+.venv-$(1)/bin/python -m pytest -n 2 --dist loadfile -W default $(RANGE)
+endef
 
 ## The paper's claims by real training (docs/paper/): one study, all of them, the pages from the runs that are kept.
 PAPER := fig1 fig2 fig4 table1 sec21 sec22 sec32 sec32b pipeline zero
@@ -33,6 +52,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/prose.py
+
+## The documentation as a site, in site/: any warning fails the build.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py
@@ -49,4 +73,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis demo paper
+	rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis demo paper site

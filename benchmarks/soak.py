@@ -33,6 +33,8 @@ BATCH, EVERY, SAVE_EVERY, STEP_S = 8, 5, 7, 0.004
 FLOP = BATCH * (4 * 16 * 32 + 6 * 32 * 4)
 #: Points may wait this long in memory before they are on disk.
 FLUSH_S = 1.5
+#: A process's start is known to a clock tick, and asking for a process takes a moment.
+TICK_S = 0.02
 
 
 def train(folder: Path, checkpoint: str, steps: int) -> None:
@@ -51,6 +53,9 @@ def train(folder: Path, checkpoint: str, steps: int) -> None:
     class Truth(Callback):
         def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
             os.write(truth, f"{trainer.global_step} {time.time():.6f}\n".encode())
+
+        def teardown(self, *_: object, **__: object) -> None:  # before the monitor's, which ends the run
+            (folder / "ended").write_text(f"{time.time():.6f}")
 
     class Model(LightningModule):
         def __init__(self) -> None:
@@ -115,6 +120,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
 def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
     """One run, killed `kills` times, then finished; checked after every attempt."""
     from lightning_costs import load_run
+    from lightning_costs.run.goodput import goodput
 
     dice = random.Random(seed + number)
     folder = root / f"chain-{number}"
@@ -122,6 +128,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
     environment = {**os.environ, "LIGHTNING_COSTS_RUN_ID": f"soak-{number}"}
     made: dict[Path, tuple[Attempt, int]] = {}  # checkpoint: who made it, and at which position
     late_s = 0.0  # between asking for processes and having them: a busy machine takes its time
+    first: float | None = None  # when the first attempt that came to a batch was started
     known, known_s = 0, 0.0  # the run's totals as its folder has them
     seen = 0  # points checked so far
     count = {"attempts": 0, "killed": 0, "interrupted": 0, "unflushed": 0, "unborn": 0, "ran": 0}
@@ -176,6 +183,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
                 made[path] = (attempt, int(path.stem.partition("=")[2].partition("-")[0]))
         unflushed = attempt.lines[durable:]
         if len(points) > seen or attempt.lines:
+            first = began if first is None else first
             count["attempts"] += 1
             late = sum(when > attempt.lines[-1][1] - FLUSH_S for _, when in unflushed) if unflushed else 0
             if len(unflushed) > EVERY + late:
@@ -191,7 +199,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
                 if status == "interrupted":
                     expect(len(unflushed), 0, f"steps that attempt {n} did not write though it was asked to end")
         else:
-            count["unborn"] += 1
+            count["unborn"] += first is not None
         seen = len(points)
     position = attempt.lines[-1][0]
     final, reached = run.final, run.to_reach().final
@@ -207,6 +215,19 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
         raise WrongError(f"total_s is {final['total_s']:.3f}, true {known_s:.3f}")
     if not math.isclose(final["lost_s"] + reached["total_s"], final["total_s"]):
         raise WrongError(f"lost_s {final['lost_s']} and {reached['total_s']} to reach are not {final['total_s']}")
+    # The wall clock by this driver's stopwatch: every second from the first start to the end is in one bucket.
+    spent = goodput(run.header, final)
+    stopwatch_s = float((folder / "ended").read_text()) - (first or 0.0)
+    parts_s = math.fsum(bucket.s or 0.0 for bucket in spent.buckets)
+    wall_off_s = parts_s - stopwatch_s
+    if abs(wall_off_s) > 0.001 * stopwatch_s + TICK_S:
+        raise WrongError(f"buckets add up to {parts_s:.3f} s, the stopwatch says {stopwatch_s:.3f} s")
+    expect([bucket.name for bucket in spent.buckets if bucket.s is None], [], "buckets that are unknown")
+    broken = count["attempts"] - 1
+    if not broken <= spent.disruptions <= broken + count["unborn"]:
+        raise WrongError(f"{spent.disruptions} disruptions, of {broken} attempts and {count['unborn']} without a batch")
+    count |= {"disruptions": spent.disruptions, "wall_s": stopwatch_s, "wall_off_s": abs(wall_off_s)}
+    count |= {"productive_s": spent.productive_s or 0.0, "down_s": final["down_s"]}
     return count | {"steps": known, "useful": position, "total_s": final["total_s"], "off_s": off_s} | {
         "lost_s": final["lost_s"]
     }  # fmt: skip

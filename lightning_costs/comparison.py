@@ -65,7 +65,7 @@ class Comparison(ComparisonData):
         return write_page(self, Path(path))
 
     def to_wandb(self, project: str, *, title: str | None = None) -> str:
-        """Write the comparison as a W&B Report, or write it anew where the project has one of this title by us.
+        """Write the comparison as a W&B Report, or replace the package's report of this title.
 
         Args:
             project: `entity/project`. Panels draw those of the compared runs that it has.
@@ -90,7 +90,7 @@ class Comparison(ComparisonData):
         folder: str | Path,
         *,
         only: Sequence[str] = (),
-        formats: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "png"),
+        formats: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "png", "svg"),
         width: Literal["column", "text"] | float = "text",
     ) -> list[Path]:
         """Write charts into a folder; returns the files.
@@ -155,8 +155,8 @@ def compare(
             else two are chosen from the results and marked as chosen.
         tariff: Prices all runs anew, as a Tariff, its fields by name or the path of a TOML file; where not given, each
             keeps what it recorded.
-        curve: 'spent' compares all that was spent; 'to_reach' leaves out work that restarts lost, and its points.
-        queries: Numbers of queries (samples to infer) to tell lifecycle costs at; by default a few.
+        curve: 'spent' compares everything spent; 'to_reach' leaves out lost work and its points.
+        queries: Numbers of queries (samples to infer) for lifecycle costs; by default a few.
         group: What makes runs seeds of one method: 'name', 'name~PATTERN' (a regular expression; its first bracket
             names the method), 'group' (the header's) or a setting of the setup such as 'optimizers.0.name'. Where not
             given, runs that differ by nothing but their seed are grouped; 'none' compares single runs.

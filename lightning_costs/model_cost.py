@@ -160,8 +160,8 @@ def measure(
 ) -> ModelCost:
     """What a model costs, before any training and without Lightning.
 
-    The model is left as it was: a copy runs, and random numbers go on as if nothing had. On the meta device everything
-    but times is told, without memory for a single weight.
+    The model is left unchanged: a copy runs, and random number generators are restored. On the meta device, everything
+    except timing is computed, without allocating any weights.
 
     Args:
         model: The model, on the device to measure on.
@@ -172,7 +172,7 @@ def measure(
             `model(*batch)` for tuples, as far as the model's forward takes arguments.
         optimizer: Makes an optimizer from parameters, for `opt_state_bytes`:
             `lambda params: torch.optim.AdamW(params)`. It updates a copy on the meta device.
-        samples: Samples in the batch, where the first dimension of its first tensor does not tell.
+        samples: Number of samples in the batch, if it is not the first dimension of its first tensor.
         times: Whether latency and throughput are measured.
         batch_sizes: Batch sizes to measure the throughput of the forward pass at.
         largest_batch: Whether to find the largest batch whose training step fits into memory: tried on a CUDA
@@ -187,7 +187,7 @@ def measure(
     Raises:
         ValueError: If the batch holds no tensor, or the model cannot be copied, or called on the batch.
 
-    Example:
+    Examples:
         >>> cost = measure(nn.Linear(30, 10), torch.zeros(8, 30), times=False)
         >>> cost.params, cost.forward_mac, cost.flop
         (310.0, 300.0, 9600.0)

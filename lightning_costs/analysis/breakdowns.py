@@ -54,7 +54,10 @@ _THEMES = {
         "energy_j",
     ),
     "money": _Theme("Money, never added up", ("cloud_usd", "electricity_usd")),
-    "lost": _Theme("Seconds that restarts lost", ("lost_s",)),
+    "lost": _Theme(
+        "Goodput: training that was kept, and seconds that taught nothing",
+        ("productive_s", "lost_s", "down_s", "queue_s", "restore_s", "compile_s", "slow_s"),
+    ),
 }
 _AT_PEAK = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes", "other_bytes")
 

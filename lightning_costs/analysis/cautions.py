@@ -169,7 +169,7 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
 
 def _without_device(tariff: Mapping[str, Any]) -> dict[str, Any]:
     """A tariff without the price row that it found: two devices have two prices at one provider."""
-    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}
+    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced", "hours")}
 
 
 def _setups(setups: Setups, declared: Mapping[str, Declaration], most: int = 12) -> list[Caution]:

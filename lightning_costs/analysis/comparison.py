@@ -162,7 +162,10 @@ def compare_runs(
             *below_zero_cautions(removed, labels),
             *clash_cautions(clashing),
         ],
-        tariff=None if tariff is None else printable_data(tariff.as_dict()),
+        # A table by the hour is named, with its digest: a year of it is longer than the comparison.
+        tariff=None
+        if tariff is None
+        else printable_data({name: value for name, value in tariff.as_dict().items() if name != "hours"}),
         curve=curve,
         answer=short,
         contrasts=_contrasts(grouped, reference, target_rows, metric, short["labels"]) if by_group else None,

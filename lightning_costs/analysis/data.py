@@ -47,7 +47,7 @@ class ComparisonData:
         indicators: Declarations of the columns that are compared.
         curves: By run label: `step`, `quality` and every counter and gauge, where the metric was logged. For the eye:
             of very many evaluations some are left out, evenly; no figure is made from them.
-        drawn_evaluations: Most evaluations of a run that `curves` hold; None where they hold all.
+        drawn_evaluations: Largest number of evaluations of a run in `curves`; None if they hold all.
         targets: Cost-to-quality per target, hardest last.
         sweep: Cost-to-quality over all targets, and how far each winner's lead holds.
         fronts: Indicator to the labels on the Pareto front of best quality against the final amount.
@@ -57,8 +57,8 @@ class ComparisonData:
         matched: Pairs of runs that are alike by one indicator, and what that hides of the others.
         groups: Seeds of one method together; None where runs were not grouped.
         breakdowns: Time by account, memory and energy by kind, step times, waiting, money.
-        leaders: Indicator to who is cheapest by it, of the runs with a quality and a reading of it: for counters, to
-            the last target that anybody reached; for others, at the end. Absent where fewer than two have one.
+        leaders: Indicator to the cheapest of the runs with a quality and a reading of it: for counters, to the last
+            target that any run reached; for others, at the end. Absent if fewer than two runs have one.
         best: Labels of the runs with the best quality.
         setups: What runs have in common and what they differ in.
         summary: What was found, in sentences that are limited to the setup that was measured.

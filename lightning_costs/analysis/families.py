@@ -14,6 +14,8 @@ _MADE_FROM = {
     "cloud_usd": ("device_s", "total_s", "node_s"),
     "electricity_usd": ("energy_j",),
     "co2e_g": ("energy_j",),
+    "embodied_co2e_g": ("device_s", "total_s", "node_s", "flop"),
+    "water_l": ("energy_j",),
 }
 #: Two columns are proportional where their ratio varies by less than this share.
 _PROPORTIONAL = 1e-6

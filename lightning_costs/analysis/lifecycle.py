@@ -190,6 +190,8 @@ def _query(infer_j: Amount, recorded: Mapping[str, Any]) -> tuple[dict[str, Amou
             each[column] = None if infer_j is None else way(infer_j)
         except Missing as missing:
             reasons[column] = str(missing)
+    if recorded.get("intensity_by_hour"):
+        reasons["co2e_g"] = "a query has no hour; give gco2e_per_kwh= or a place for its carbon"
     return each, reasons
 
 

@@ -16,7 +16,7 @@ from lightning_costs.analysis.schedule import planned_fraction
 from lightning_costs.analysis.schema import Curve, Declaration, EarlyStop, RunRow, Search
 from lightning_costs.analysis.setup import run_settings
 from lightning_costs.analysis.targets import EvaluationCurve
-from lightning_costs.pricing.rates import UnitPrices
+from lightning_costs.pricing.rates import RATES, UnitPrices
 from lightning_costs.records.certainty import certainty
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
@@ -173,8 +173,7 @@ def _search(told: Mapping[str, Any] | None) -> Search | None:
 
 def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:
     rates = UnitPrices.of(tariff)
-    names = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
-    return {name: float(rate) for name in names if (rate := getattr(rates, name)) is not None}
+    return {name: float(rate) for name in RATES if (rate := getattr(rates, name)) is not None}
 
 
 def _amount(value: Amount) -> Amount:

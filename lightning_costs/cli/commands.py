@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from json import dumps
@@ -103,6 +103,9 @@ class Target(StrEnum):
     MD = "md"
     LATEX = "latex"
     HF_YAML = "hf-yaml"
+    ANNEX_XI = "annex-xi"
+    BOAMPS = "boamps"
+    NEURIPS = "neurips"
 
 
 class Curve(StrEnum):
@@ -131,7 +134,7 @@ Costs = Annotated[
     typer.Option(
         "--cost",
         metavar="NAME[=COLUMN][:max]",
-        help="A cost of a table or log, with its better direction where more is better; may be given repeatedly.",
+        help="A cost of a table or log, with its better direction if more is better; may be given repeatedly.",
     ),
 ]
 Units = Annotated[
@@ -168,7 +171,7 @@ def run(
     mode: Direction = None,
     target: Targets = None,
     save_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("costs"),
-    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     log: Annotated[Log, typer.Option(help="Costs that the script's loggers and callback_metrics get.")] = Log.NONE,
     log_every_n_steps: Annotated[int | None, typer.Option(help="Optimizer steps between two points.")] = None,
     batch_size_key: Annotated[
@@ -213,8 +216,14 @@ def run(
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     everything: Annotated[bool, typer.Option("--all", help="Every column, not the headline ones alone.")] = False,
+    mtbf_h: Annotated[
+        float | None, typer.Option(help="Hours between two failures, for advice on checkpoints.", show_default=False)
+    ] = None,
 ) -> None:
     """Show one run in human units, missing costs with how to get them."""
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
+    from lightning_costs.run.checkpoint_interval import advise_checkpoints
+    from lightning_costs.run.goodput import goodput
     from lightning_costs.sources.loader import load_run
 
     try:
@@ -233,8 +242,13 @@ def show(
     console.print()
     console.print(run_view.cost_table(rows, everything=everything, width=console.width))
     lines = run_view.missing_lines(rows, everything=everything, width=console.width)
-    for line in (*run_view.sentences(record), *lines):
+    spent = goodput(record.header, record.final)
+    advice = advise_checkpoints(record.header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
+    words = filter(None, [goodput_sentence(spent), advice and advice.words()])
+    for line in (*run_view.sentences(record), *words, *lines):
         console.print(line, soft_wrap=True)
+    for detail in goodput_tables(spent) if everything else ():
+        console.print(detail)
     say(f"next: {proposed}")
 
 
@@ -308,7 +322,7 @@ class Sources(NamedTuple):
     decimal: str | None = None
 
     def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; which ones had to be left out is said on stderr."""
+        """The runs; those that are left out are listed on stderr."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(
@@ -451,6 +465,11 @@ def report(
     training_type: Annotated[
         str | None, typer.Option(help="For hf-yaml: pre-training or fine-tuning.", show_default=False)
     ] = None,
+    short: Annotated[bool, typer.Option("--short", help="For md and latex: three sentences.")] = False,
+    give: Annotated[
+        list[str] | None,
+        typer.Option(help="For boamps: NAME=VALUE that no run knows; again for more.", show_default=False),
+    ] = None,
     project: Annotated[
         str | None, typer.Option(help="For wandb: entity/project; by default that of the runs.", show_default=False)
     ] = None,
@@ -464,7 +483,7 @@ def report(
     ] = None,
     formats: Annotated[
         list[FigureFormat] | None,
-        typer.Option("--format", help="For figures: again for more; by default pdf and png.", show_default=False),
+        typer.Option("--format", help="For figures: again for more; by default all three.", show_default=False),
     ] = None,
     width: Annotated[
         str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
@@ -479,12 +498,16 @@ def report(
         raise typer.BadParameter("--training-type is a field of --to hf-yaml")
     if tables and to not in (Target.MD, Target.LATEX):
         raise typer.BadParameter("--tables goes with --to md and --to latex")
+    if short and to not in (Target.MD, Target.LATEX):
+        raise typer.BadParameter("--short goes with --to md and --to latex")
+    if give and to is not Target.BOAMPS:
+        raise typer.BadParameter("--give goes with --to boamps")
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
         raise typer.BadParameter(
             f"--target, --queries, --group and --curve compare runs; --to {to.value} states all that was spent"
-            + ("" if to is Target.HF_YAML else ", and with --tables how they compare")
+            + ("" if to not in (Target.MD, Target.LATEX) else ", and with --tables how they compare")
         )
     if to is Target.WANDB:
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
@@ -502,9 +525,7 @@ def report(
             _to_wandb(compared, project, title, out, dry_run=dry_run)
         elif to is Target.FIGURES:
             folder = out or Path("figures")
-            chosen: list[Literal["pdf", "svg", "png"]] = [
-                one.value for one in formats or (FigureFormat.PDF, FigureFormat.PNG)
-            ]
+            chosen: list[Literal["pdf", "svg", "png"]] = [one.value for one in formats or FigureFormat]
             written = compared.to_figures(folder, only=only or (), formats=chosen, width=_width(width))
             say(f"wrote {len(written)} files to {folder}")
         elif to is Target.CSV:
@@ -512,7 +533,7 @@ def report(
             say(f"wrote {len(compared.to_csv(folder))} files to {folder}")
         if not tables:
             return
-    text = _stated(runs, monitor, mode, tariff, to, training_type, compared)
+    text = _stated(runs, monitor, mode, tariff, to, training_type, _given(give), compared, short=short)
     if out is None:
         sys.stdout.write(printable(text))
     else:
@@ -561,7 +582,10 @@ def _stated(
     tariff: Path | None,
     to: Target,
     training_type: str | None,
+    given: Mapping[str, str],
     compared: comparison.Comparison | None,
+    *,
+    short: bool,
 ) -> str:
     from lightning_costs.report import statement
     from lightning_costs.report.tables.plain_tables import comparison_tables
@@ -574,10 +598,21 @@ def _stated(
     )
     if to is Target.HF_YAML:
         return statement.model_card(said, training_type=training_type)
+    if to is Target.BOAMPS:
+        return statement.boamps(said, given)
+    if to in (Target.ANNEX_XI, Target.NEURIPS):
+        return (statement.annex_xi if to is Target.ANNEX_XI else statement.neurips)(said)
     beneath = comparison_tables(compared) if compared is not None else ()
     cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
     write = statement.markdown if to is Target.MD else statement.latex
-    return write(said, tables=beneath, cautions=cautions)
+    return write(said, tables=beneath, cautions=cautions, short=short)
+
+
+def _given(texts: Sequence[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts or ()]
+    if strange := [name for name, mark, _ in pairs if not mark]:
+        raise typer.BadParameter(f"--give takes NAME=VALUE, got {strange[0]!r}")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
 @app.command(name="reprice")
@@ -585,9 +620,9 @@ def reprice_run(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     tariff: Annotated[Path, typer.Option(help="TOML file under which the run is priced.")],
     json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where nobody can tell whether the run is over.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is unknown whether the run has ended.")] = False,
 ) -> None:
-    """Price a finished run under another tariff: carbon and money of every point anew, in its folder."""
+    """Price a finished run under another tariff: rewrite carbon and money of every point in its folder."""
     from lightning_costs.storage.run_folder.reprice import reprice_folder
 
     before, after = reprice_folder(run, Tariff.from_file(tariff), force=force)
@@ -627,24 +662,32 @@ def total(
     ] = "status",
     tariff: TariffFile = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the runs that cost most are listed.")] = 5,
+    spent: Annotated[bool, typer.Option("--goodput", help="Show where the wall clock went, by cause.")] = False,
+    waste: Annotated[bool, typer.Option("--waste", help="List the runs that wasted most, by cause.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
+    from lightning_costs.analysis.waste import project_waste
     from lightning_costs.report.terminal.costliest import costliest_runs, differs_text
+    from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
     from lightning_costs.report.terminal.project_total import (
         modelled_note,
+        priced_runs,
         project_csv,
         project_rows,
         project_total,
         shown_parts,
     )
+    from lightning_costs.report.terminal.waste import groups_table, waste_notes, waste_table
+    from lightning_costs.run.goodput import goodput, goodput_of_project
 
     make_writable(csv, json)
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
     found = project_total(runs, by=by, tariff=priced)
+    whole = goodput_of_project(goodput(run.header, run.final) for run in priced_runs(runs, priced))
     table = Table("cost", box=None, pad_edge=False)
     for part in shown_parts(found):
         table.add_column(" ".join(part.split()), justify="right")
@@ -652,8 +695,17 @@ def total(
         table.add_row(*row)
     console = Terminal()
     console.print(table)
-    for note in filter(None, (modelled_note(found), *found.notes)):
+    for note in filter(None, (goodput_sentence(whole), modelled_note(found), *found.notes)):
         say(note)
+    for detail in goodput_tables(whole) if spent else ():
+        console.print(detail)
+    wasted = project_waste(priced_runs(runs, priced)) if waste else None
+    if wasted is not None:
+        console.print("\nRuns that wasted most", style="bold")
+        for detail in filter(None, (waste_table(wasted, top), groups_table(wasted))):
+            console.print(detail)
+        for note in waste_notes(wasted, top):
+            say(note)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
@@ -662,7 +714,9 @@ def total(
         for each in costliest:
             ranking.add_row(each.label, each.status, each.text, f"{100 * each.share:.3g} %", differs_text(each.differs))
         console.print(ranking)
-    as_json = dumps(plain({**found.as_dict(), "costliest": [asdict(each) for each in costliest]}), indent=1) + "\n"
+    beside = {"costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}
+    beside |= {} if wasted is None else {"waste": wasted.as_dict()}
+    as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
     for path, text in ((csv, project_csv(found)), (json, as_json)):
         if path is not None:
             path.write_text(text, encoding="utf-8")
@@ -671,8 +725,8 @@ def total(
 
 @app.command()
 def check(
-    run: Annotated[str, typer.Argument(help="The run that may have become dearer.")],
-    baseline: Annotated[str, typer.Option(help="The run that it is held against.")],
+    run: Annotated[str, typer.Argument(help="The run to check.")],
+    baseline: Annotated[str, typer.Option(help="The run to compare it with.")],
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -689,7 +743,7 @@ def check(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
 ) -> None:
-    """Fail where a run got dearer than its baseline: exit 1 for a regression, 2 where the two cannot be compared."""
+    """Exit with 1 if a run costs more than its baseline, with 2 if the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
     from lightning_costs.report.terminal.check import check_parts

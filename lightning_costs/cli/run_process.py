@@ -21,7 +21,7 @@ from lightning_costs.storage.run_folder.files import HEADER
 #: A library's thread (polars starts one) may be handed the end of the command while this one does not wait for it yet.
 _LOOK_EVERY_S = 0.5
 
-#: Signals that ask a process for something: whoever sends one to us means the command.
+#: Signals that are requests to a process: one that is sent to this process is meant for the command.
 _PASSED_ON = {
     number
     for number in signal.Signals
@@ -36,12 +36,12 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
 
     Args:
         command: The program, looked up on PATH, and its arguments.
-        environment: Variables that it gets besides ours.
-        save_dir: Where its run folders go.
+        environment: Its variables, besides those of this process.
+        save_dir: Folder for its run folders.
 
     Raises:
-        SystemExit: With the command's exit code; 127 where it is not found, 126 where it cannot be executed. A
-            command that a signal ended leaves this process ended by the same one.
+        SystemExit: With the command's exit code; 127 if it is not found, 126 if it cannot be executed. If a
+            signal ends the command, this process ends by the same signal.
     """
     before = _written(save_dir)
     try:
@@ -65,7 +65,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
 
 
 def _written(save_dir: Path) -> dict[Path, int]:
-    """When the header of each run there was written: a run that begins or goes on writes its own."""
+    """When the header of each run there was written: a run that begins or continues writes its own."""
     found = {}
     for header in save_dir.glob(f"*/{HEADER}"):
         with suppress(OSError):  # it went away meanwhile
@@ -87,7 +87,7 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run to the end; the exit code, or minus the signal that ended it.
 
     Raises:
-        OSError: Where it could not be started.
+        OSError: If it could not be started.
     """
     for each in _PASSED_ON:
         # As nohup and a script's `&` leave them. Python remembers that; a library's own handler may have come since.
@@ -113,7 +113,7 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def _call_plainly(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run to the end where signals cannot be passed on: the console tells the command of a Ctrl-C, and it decides."""
+    """Run to the end if signals cannot be passed on: the console sends a Ctrl-C to the command, which decides."""
     program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
     with subprocess.Popen([program, *command[1:]], env=environment) as child:
         while True:

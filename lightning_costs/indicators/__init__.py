@@ -9,6 +9,7 @@ from lightning_costs.indicators import (
     compute,
     counts,
     energy,
+    goodput,
     idle,
     inference,
     lost,
@@ -91,6 +92,8 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     carbon_and_money.Co2eG,
     carbon_and_money.CloudUsd,
     carbon_and_money.ElectricityUsd,
+    carbon_and_money.EmbodiedCo2eG,
+    carbon_and_money.WaterL,
     inference.InferLatencyP50S,
     inference.InferLatencyP95S,
     inference.InferSamplesPerS,
@@ -143,13 +146,21 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     lost.LostSamples,
     lost.LostFlop,
     lost.LostEnergyJ,
+    goodput.ProductiveS,
+    goodput.GoodputFraction,
+    goodput.DownS,
+    goodput.QueueS,
+    goodput.Disruptions,
+    goodput.RestoreS,
+    goodput.CompileS,
+    goodput.SlowS,
 )
 
 
 def default_indicators() -> list[Indicator]:
     """New instances of every cost that this package measures; add your own to the list.
 
-    Example:
+    Examples:
         >>> [i.name for i in default_indicators()][:3]
         ['total_s', 'train_s', 'run_s']
     """

@@ -91,18 +91,17 @@ class Indicator(ABC):
 
 
 class Measured(Indicator, ABC):
-    """A cost that a rank reads for itself, once per window.
+    """A cost that each rank reads, once per window.
 
-    Override `open` to take probes from the setting; raise `Missing(reason)` there or in `read` where the
-    reading cannot be had. None from `read` means: a gauge has no new reading in this window and keeps its last;
-    a counter lost this window and is missing from then on.
+    Override `open` to take probes from the setting. Raise `Missing(reason)` there or in `read` if the cost cannot be
+    read. If `read` returns None, a gauge keeps its last reading, and a counter is missing from then on.
 
     Class attributes:
-        rate_limited: Reading costs something, or the meter moves in steps: train points closer to each other than
-            `lightning_costs.indicators.reader.MIN_READ_INTERVAL_S` share one reading. A rate-limited counter's `read`
-            tells what was spent since its last call.
+        rate_limited: A reading is expensive, or the meter moves in steps. Train points closer to each other than
+            `lightning_costs.indicators.reader.MIN_READ_INTERVAL_S` share one reading. `read` of a rate-limited counter
+            returns the amount since its last call.
 
-    Example:
+    Examples:
         >>> class Sneezes(Measured):
         ...     name, unit, kind, family = "sneeze_calls", "calls", "counter", "data"
         ...     def read(self, sample):
@@ -127,7 +126,7 @@ class Measured(Indicator, ABC):
         """The amount of this window (counter), the state at its end (gauge) or the run's number (static)."""
 
     def close(self) -> None:
-        """Let go of what `open` took."""
+        """Release what `open` acquired."""
 
 
 class FromSample(Measured, ABC):
@@ -155,7 +154,7 @@ def rank_max(sibling: type[Measured], label: str) -> type[Measured]:
         sibling: What is read.
         label: For people.
 
-    Example:
+    Examples:
         >>> class HeldBytes(Measured):
         ...     name, unit, kind, family, across = "held_bytes", "bytes", "gauge", "memory", "sum"
         ...     def read(self, sample):
@@ -171,12 +170,12 @@ def rank_max(sibling: type[Measured], label: str) -> type[Measured]:
 
 
 class Derived(Indicator, ABC):
-    """A cost computed from the job's other columns and the tariff; missing where one of its needs is.
+    """A cost computed from the job's other columns and the tariff; missing if one of its needs is.
 
     Class attributes:
-        needs: Columns of the same window that `of` reads. A counter must be linear in them, so that adding up
-            windows and computing from totals give the same.
-        of_totals: Of a gauge: `of` gets the totals of the run so far in place of the window's amounts.
+        needs: Columns of the same window that `of` reads. A counter must be linear in them, so that the sum over
+            windows equals the result from totals.
+        of_totals: For a gauge: `of` gets the run's totals so far instead of the window's amounts.
         priced: The counter is one of `lightning_costs.pricing.rates.PRICED`: a function of the run's totals and of the
             tariffs that its attempts were under. `of` says whether it can be had; the run computes it from totals.
     """
@@ -193,9 +192,13 @@ class Derived(Indicator, ABC):
     def open(self, setting: Any) -> None:
         """Take from the setting what the words of `method` need."""
 
+    def needs_under(self, tariff: Tariff) -> tuple[str, ...]:
+        """Which of its needs a tariff prices; all of them, if it makes no difference."""
+        return self.needs
+
     @abstractmethod
     def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        """The amount of the window, from its needs; raise `Missing(reason)` where the tariff lacks a figure."""
+        """The amount of the window, from its needs; raise `Missing(reason)` if the tariff has no figure."""
 
 
 class Ratio(Derived, ABC):

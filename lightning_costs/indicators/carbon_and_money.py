@@ -41,3 +41,28 @@ class ElectricityUsd(Derived):
 
     def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
         return tariff.electricity_usd(window["energy_j"])
+
+
+@final
+class EmbodiedCo2eG(Derived):
+    """Carbon of making the hardware: device time over its lifetime, or executed FLOPs; never added to `co2e_g`."""
+
+    name, unit, kind, family = "embodied_co2e_g", "g", "counter", "energy"
+    label, needs, priced = "embodied CO2e", NEEDS["embodied_co2e_g"], True
+
+    def needs_under(self, tariff: Tariff) -> tuple[str, ...]:
+        return ("device_s",) if tariff.embodied_g_per_exaflop is None else ("flop",)
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
+        return tariff.embodied_co2e_g(device_s=window["device_s"], flop=window["flop"])
+
+
+@final
+class WaterL(Derived):
+    """Water of the data centre: IT energy x WUE."""
+
+    name, unit, kind, family = "water_l", "l", "counter", "energy"
+    label, needs, priced = "water", NEEDS["water_l"], True
+
+    def of(self, window: Mapping[str, float], tariff: Tariff) -> float:
+        return tariff.water_l(window["energy_j"])

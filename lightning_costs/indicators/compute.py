@@ -42,7 +42,7 @@ def how_sure(estimate: Estimate, unit: str) -> str:
 
 
 def lower_bound_note(uncounted: Iterable[str]) -> str:
-    """What a count lacks, in words: operators without a formula; empty where it lacks nothing.
+    """What a count does not include, in words: operators without a formula; empty if complete.
 
     Their calls are in the header: a method's text holds no figure that differs between runs counted alike.
     """
@@ -131,7 +131,7 @@ class Flop(_Census):
 class ModelFlop(_Census):
     """Floating-point operations that the model asks for: without those that only run a forward product again.
 
-    Left out are activation checkpointing's second forward pass and the scores that fused attention computes anew in
+    Left out are activation checkpointing's second forward pass and the scores that fused attention recomputes in
     its backward pass (Chowdhery et al. 2022, PaLM, appendix B: model FLOPs against hardware FLOPs).
     """
 

@@ -63,7 +63,7 @@ class RamEnergyJ(_Component):
 
 @final
 class EnergyJ(Derived):
-    """GPU, CPU and RAM energy together; missing where one of them is."""
+    """GPU, CPU and RAM energy together; missing if one of them is."""
 
     name, unit, kind, family = "energy_j", "j", "counter", "energy"
     label, headline = "energy", True
@@ -79,7 +79,7 @@ class EnergyJ(Derived):
 class _Account(Measured):
     """Energy of all components in one account of time; the five add up to `energy_j`.
 
-    A rank's own: its device's, and its node's where it is the first rank there, by its own accounts.
+    Those of a rank: of its device, and of its node if it is the first rank there, by its own time buckets.
     """
 
     name, unit, kind, family = "account_j", "j", "counter", "energy"

@@ -15,7 +15,7 @@ _METHOD = "CUDA events on the compute stream, read late; steps outside warm-up"
 
 
 def _device(sample: StepSample) -> DeviceTime:
-    """What the device's events told of the window."""
+    """The window of the device's events."""
     device = sample.device
     if device is None:
         raise Missing("the device's events were not read")

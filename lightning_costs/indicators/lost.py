@@ -11,7 +11,7 @@ from lightning_costs.records.declaration import Family, Role
 
 
 class _Lost(Derived):
-    """Nothing is lost while training goes on: the ledger sets these where an attempt begins."""
+    """Nothing is lost while training continues: the ledger sets these where an attempt begins."""
 
     name, unit, kind = "lost_work_s", "s", "counter"
     family: ClassVar[Family] = "time"

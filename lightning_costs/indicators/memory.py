@@ -35,7 +35,7 @@ class _Held(Measured):
 
 
 class _MostHeld(_Held):
-    """The most that was held at any moment that was looked at, which `field` of the probe says."""
+    """The most that was held at any moment that was read, which `field` of the probe says."""
 
     name = "most_held_bytes"
 
@@ -102,7 +102,7 @@ def counted_memory(census: StepOpCounter) -> StepMemory:
 
 @final
 class ActivationBytes(Measured):
-    """Memory of activations: made by a forward pass and still held when its backward pass goes on, at most."""
+    """Memory of activations: made by a forward pass and still held when its backward pass starts, at most."""
 
     name, unit, kind, family = "activation_bytes", "bytes", "gauge", "memory"
     fold, across, label, rate_limited = "max", "sum", "memory of activations", True

@@ -68,7 +68,7 @@ class IndicatorReader:
         for indicator in opened:
             try:
                 indicator.open(self._setting)
-            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
                 self._lose(indicator, error)
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class IndicatorReader:
                     amounts[name] = None
                 else:
                     amounts[name] = _number(amount)
-            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
                 self._lose(indicator, error)
         if len(self.missing) != lost:
             for name in self.missing:
@@ -129,7 +129,7 @@ class IndicatorReader:
         return self._reads
 
     def statics(self, sample: StepSample) -> dict[str, Amount]:
-        """The run's single numbers, as far as they can be told by now."""
+        """The run's static columns, as far as they are known."""
         return {
             i.name: self._reading(i, sample)
             for i in self._measured
@@ -140,27 +140,27 @@ class IndicatorReader:
         try:
             amount = indicator.read(sample)
             return None if amount is None else _number(amount)
-        except Exception as error:  # noqa: BLE001 - whatever a probe raises, training goes on
+        except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
             self._lose(indicator, error)
             return None
 
     def mark_unreported(self, own: CostVector, job: Mapping[str, Amount], why: str | None) -> None:
-        """Columns that this rank read and the job has not: some owner of theirs was not heard."""
+        """Columns that this rank read and the job does not have, because an owner did not report."""
         for indicator in self._measured:
             name = indicator.name
             if own.amounts.get(name) is not None and job.get(name) is None:
                 self._lose(indicator, Missing(_unheard(indicator, len(self._setting.places), why)))
 
     def mark_missing(self, reasons: Mapping[str, str]) -> None:
-        """Columns that another rank lacks for good, with the reason; what this rank lacks too has its own."""
+        """Columns that another rank cannot read, with the reason; those that this rank cannot read have its own."""
         for indicator in self._measured:
             if indicator.name in reasons and indicator.name not in self.missing:
                 self._lose(indicator, Missing(reasons[indicator.name], warn=True))
 
     def missing_counters(self, columns: Iterable[str], tariff: Tariff, *, hears_all: bool = True) -> dict[str, str]:
-        """Counters among these that are missing, with the reason; before the first window as far as it can be told.
+        """Counters among these that are missing, with the reason; before the first window as far as known.
 
-        A counter adds up from nothing, so a window in which nothing happened tells whose reading, rank or price lacks.
+        Counters start at zero, so deriving columns from an all-zero window reveals missing readings, ranks or prices.
         """
         why = dict(self.missing)
         if not hears_all:
@@ -181,7 +181,7 @@ class IndicatorReader:
                 derived.of(dict.fromkeys(derived.needs, 0.0), tariff)
             except Missing as error:
                 why[derived.name] = str(error)
-            except Exception:  # noqa: BLE001 - what a window of nothing cannot tell, the first one will
+            except Exception:  # noqa: BLE001 - the first real window raises it again
                 continue
         return {column: why[column] for column in columns if column in why}
 
@@ -193,8 +193,8 @@ class IndicatorReader:
         Args:
             job: The window.
             tariff: Prices.
-            even: What gauges are made of, where that is another window: of ranks that were heard unevenly no rate can
-                be told. Empty where there is none; by default the window itself.
+            even: The window for gauges, if it is another one: ranks that reported unevenly give no rate.
+                Empty if there is none; by default the window itself.
         """
         window: dict[str, Amount] = dict(job)
         counters = self._of_window if even is None else [i for i in self._of_window if i.kind == "counter"]
@@ -210,13 +210,14 @@ class IndicatorReader:
 
     def _check_priced(self, indicator: Derived, window: Mapping[str, Amount], tariff: Tariff) -> None:
         """Lose a priced column of which a need has no amount, or which the tariff does not price."""
-        if any(window.get(need) is None for need in indicator.needs):
-            self._lack(indicator, window)
+        needs = indicator.needs_under(tariff)
+        if any(window.get(need) is None for need in needs):
+            self._lack(indicator, window, needs)
         elif tariff is not self._priced_by.get(indicator.name):
             self._priced_by[indicator.name] = tariff
             try:
                 indicator.of(dict.fromkeys(indicator.needs, 0.0), tariff)
-            except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training continues
                 self._lose(indicator, error)
 
     def derive_from_totals(self, totals: Mapping[str, Amount], tariff: Tariff) -> dict[str, Amount]:
@@ -232,19 +233,19 @@ class IndicatorReader:
                 continue
             for need in indicator.needs:
                 if window.get(need) is None:
-                    self._lack(indicator, window)
+                    self._lack(indicator, window, indicator.needs)
                     break
             else:
                 try:
                     amount = indicator.of(cast("dict[str, float]", window), tariff)
                     window[name] = None if amount is None else _number(amount)
-                except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training goes on
+                except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training continues
                     self._lose(indicator, error)
 
-    def _lack(self, indicator: Derived, window: Mapping[str, Amount]) -> None:
+    def _lack(self, indicator: Derived, window: Mapping[str, Amount], needs: Sequence[str]) -> None:
         """A need has no amount: a gauge waits for its next reading, what cannot be made up is missing."""
-        lacking = [name for name in indicator.needs if window.get(name) is None]
-        if unknown := [name for name in indicator.needs if name not in self.declarations]:
+        lacking = [name for name in needs if window.get(name) is None]
+        if unknown := [name for name in needs if name not in self.declarations]:
             self._lose(indicator, Missing(f"needs {unknown[0]}: no indicator of that name was passed", warn=True))
             return
         lost = [name for name in lacking if name in self.missing]
@@ -256,7 +257,7 @@ class IndicatorReader:
         expected = isinstance(error, Missing)
         # The text of a user's exception may hold anything: it is for the log, as a header travels.
         self.missing = {**self.missing, indicator.name: str(error) if expected else by_type(error)}
-        # What goes missing with an indicator for the same reason (diagnostics of it) is told in the header alone.
+        # Diagnostics that become missing with an indicator for the same reason are recorded in the header only.
         if not isinstance(error, Missing) or (error.warn and indicator.role == "indicator"):
             level = logging.WARNING if self._setting.place.rank == 0 else logging.INFO
             reason = str(error) if expected else f"{type(error).__name__}: {error}"

@@ -150,6 +150,15 @@ class Session:
         finally:
             self.leave(depth)
 
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Around loading a checkpoint: it is a part of setting up."""
+        depth = self.enter("restore")
+        try:
+            yield
+        finally:
+            self.leave(depth)
+
     @fail_safe
     def enter(self, account: str) -> int | None:
         """Time goes to an account from now on; what is returned is for `leave`."""
@@ -158,6 +167,8 @@ class Session:
         accounts = self.hooks.steps.accounts
         if account in METERED_BUCKETS:
             accounts.notify_transition()
+        if account == "restore":
+            accounts.restores_are_told = True
         return accounts.enter(account)
 
     @fail_safe

@@ -1,1 +1,1 @@
-"""Reversible patches of users' objects, and the fence around them: whatever of ours raises, training goes on."""
+"""Reversible patches of users' objects, and a guard around them: errors of the package never end training."""

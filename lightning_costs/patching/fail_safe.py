@@ -1,4 +1,4 @@
-"""A fault of ours stays ours: it ends the measuring, never the training."""
+"""Errors inside the package disable measuring; they never propagate into training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 def fail_safe(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
-    """A method that raises nothing: where it would, measuring stops, and it and its like do nothing more."""
+    """Wrap a method so that it never raises. After an error, measuring stops and guarded methods do nothing."""
 
     @wraps(method)
     def tried(measuring: S, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -36,7 +36,7 @@ def fail_safe(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             return None
         try:
             return method(measuring, *args, **kwargs)
-        except Exception:  # noqa: BLE001 - a fault of ours must not become a fault of the user's training
+        except Exception:  # noqa: BLE001 - an internal error must not become an error of the user's training
             measuring.disable()
             return None
 
@@ -44,7 +44,7 @@ def fail_safe(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
 
 def never_harmful(hook: Callable[P, R]) -> Callable[P, R | None]:
-    """A hook that somebody else calls: what it raises, by a fault of ours, goes to the log."""
+    """Wrap a hook that other code calls: its internal errors are logged."""
 
     @wraps(hook)
     def careful(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -114,7 +114,7 @@ def carefully(
 
 
 def raised_on_purpose(error: BaseException) -> bool:
-    """Whether Python code outside of torch raised it by a statement of its own: nothing of ours made it.
+    """Whether Python code outside of torch raised it by its own statement, so that the package did not cause it.
 
     What a C function raises (torch's checks), and what torch's own Python raises, may come of being watched. Memory
     that ran out is nothing to try again with.

@@ -95,10 +95,10 @@ def gradients_of(optimizer: Any) -> list[object]:
 
 
 def hook_optimizer_step(optimizer: Any, updated: Callable[[], None], shadows: Patches) -> None:
-    """Have every update of an optimizer told, until the shadows are lifted.
+    """Report every update of an optimizer, until the patches are removed.
 
     A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
-    at all (gradients overflowed): an update is told once, where it happened. While DeepSpeed accumulates nothing is.
+    at all (gradients overflowed): an update is reported once, if it happened, and none while DeepSpeed accumulates.
     """
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):
@@ -113,7 +113,7 @@ def hook_optimizer_step(optimizer: Any, updated: Callable[[], None], shadows: Pa
         if within:
             within[-1] = True
         else:
-            updated()  # somebody steps the torch optimizer itself
+            updated()  # the script steps the torch optimizer itself
 
     def stepping(original: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **kwargs: Any) -> Any:

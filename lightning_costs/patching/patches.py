@@ -23,10 +23,10 @@ ABSENT = object()
 
 @final
 class Shadow(functools.partial[Any]):
-    """What stands in an object's method's place; a lifted one below somebody else's only calls through.
+    """The replacement of a method of one object. If it is removed below another library's patch, it only calls through.
 
     A partial, since that is called without a frame of its own and, unlike a function, can say how it is pickled. If it
-    is reached by another way than its owner (somebody keeps `trainer.save_checkpoint`), it is pickled and copied as
+    is reached without its owner (a variable holds `trainer.save_checkpoint`), it is pickled and copied as
     the method that it covers.
     """
 
@@ -59,10 +59,10 @@ class Shadow(functools.partial[Any]):
 
 @final
 class Hook(functools.partial[Any]):
-    """A hook of ours that a user's object holds: copies and pickles of the object hold one that does nothing."""
+    """A hook in a user's object: copies and pickles of the object hold one that does nothing."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return getattr, (nullcontext(), "__exit__")  # takes anything, returns None, and needs no package of ours
+        return getattr, (nullcontext(), "__exit__")  # takes anything, returns None, and needs no import of this package
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return nullcontext().__exit__
@@ -142,10 +142,10 @@ def _clean(state: Any) -> Any:
 
 
 def instance_attribute(owner: Any, name: str) -> Any:
-    """What an object itself holds under a method's name, `ABSENT` where that is its class's.
+    """What an object itself holds under a method's name, `ABSENT` if it is that of its class.
 
     `vars(owner)` would make a dictionary of the object's attributes, and every access to one of them slower from then
-    on (CPython keeps attributes in the object until somebody asks for the dictionary): on Lightning's loops that costs
+    on (CPython keeps attributes in the object until the dictionary is requested): on Lightning's loops that costs
     10 microseconds a step. So the dictionary is only asked for where the method is not plainly the class's.
     """
     held = getattr(owner, name, ABSENT)
@@ -167,7 +167,7 @@ def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, befo
 
 
 def _peel(owner: Any, name: str) -> None:
-    """Take lifted shadows off the top of a method: whoever lifts last leaves it as it was."""
+    """Take removed patches off the top of a method: the last removal restores it."""
     while isinstance(held := instance_attribute(owner, name), Shadow) and not held.active:
         if held.before is not ABSENT:
             setattr(owner, name, held.before)
@@ -183,7 +183,7 @@ class Patches:
     """Wraps methods on instances; no class and no other instance is touched.
 
     Args:
-        failed: Called where a wrapper of ours raised and the exception is handled: measuring should stop.
+        failed: Called when an internal exception of a wrapper is handled: measuring should stop.
 
     Example:
         >>> class StepListener:
@@ -217,7 +217,7 @@ class Patches:
             name: Which method.
             wrap: Makes the shadow from the original.
             hot: The shadow is called at every step: it knows by itself when it is lifted, and then calls through
-                (somebody else's may still stand on it), and it lets no exception of ours through. That spares calls.
+                (another library's may still cover it), and it lets no internal exception through. That spares calls.
         """
         original = getattr(owner, name, None)
         if not callable(original):

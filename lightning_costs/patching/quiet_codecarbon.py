@@ -1,4 +1,4 @@
-"""codecarbon asked without anybody hearing of it."""
+"""codecarbon without its log messages."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def lookup_carbon_intensity(
 
 
 def close_matches(got: str, known: Iterable[str]) -> list[str]:
-    """Up to four of the known names that are most like the one that came; the first ones where none is."""
+    """Up to four known names that are closest to the given one; the first ones if none is close."""
     folded = {_folded(name): name for name in sorted(known)}
     matches = difflib.get_close_matches(_folded(got), list(folded), n=4, cutoff=0.4) or list(folded)[:4]
     return [folded[name] for name in matches]

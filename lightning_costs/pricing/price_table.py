@@ -36,7 +36,7 @@ class PriceRow:
         source: Where the figure can be checked.
         date: When it was read there, YYYY-MM-DD.
         tier: Kind of price.
-        region: The provider's region that it holds for; 'all' where it has one price.
+        region: The provider's region that it holds for; 'all' if it has one price.
         includes: What comes with the device.
         memory_gb: Memory of the device as it is sold, in GB; for people.
 

@@ -6,13 +6,14 @@ is equal to one that was recorded under that tariff, to the last digit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount
-from lightning_costs.records.units import JOULE_PER_KWH
+from lightning_costs.records.units import FLOP_PER_EXAFLOP, JOULE_PER_KWH, S_PER_YEAR
 
 
 def carbon_g(energy_j: float, gco2e_per_kwh: float, pue: float | None) -> float:
@@ -48,6 +49,39 @@ def rental_usd(hired_s: float, usd_per_h: float) -> float:
     return hired_s / 3600 * usd_per_h
 
 
+def embodied_by_time_g(device_s: float, kg_per_device: float, lifetime_years: float) -> float:
+    """Embodied carbon in grams of CO2 equivalent: that of a device, by device time over its lifetime.
+
+    Formula: M = TE x TiR / EL, of whole devices (RR = ToR). Source: ISO/IEC 21031 (SCI), 'Embodied emissions', whose
+    year has 365 days; its example is 1000 kg over four years, for an hour.
+
+    Example:
+        >>> round(embodied_by_time_g(3600.0, 1000.0, 4.0), 6)
+        28.538813
+    """
+    return device_s / (lifetime_years * S_PER_YEAR) * kg_per_device * 1000
+
+
+def embodied_by_flop_g(flop: float, g_per_exaflop: float) -> float:
+    """Embodied carbon in grams of CO2 equivalent: executed exaFLOPs x grams for one, as vendors publish them.
+
+    Example:
+        >>> embodied_by_flop_g(3e18, 0.5)
+        1.5
+    """
+    return flop / FLOP_PER_EXAFLOP * g_per_exaflop
+
+
+def site_water_l(energy_j: float, wue_l_per_kwh: float) -> float:
+    """Water in litres: IT energy x water usage effectiveness, which is per kWh of IT energy (ISO/IEC 30134-9): no PUE.
+
+    Example:
+        >>> site_water_l(7.2e6, 1.8)
+        3.6
+    """
+    return energy_j / JOULE_PER_KWH * wue_l_per_kwh
+
+
 #: What the priced columns are, for runs whose headers do not declare them.
 PRICED = {
     "co2e_g": Declaration(name="co2e_g", unit="g", family="energy", label="CO2e"),
@@ -55,24 +89,54 @@ PRICED = {
     "electricity_usd": Declaration(
         name="electricity_usd", unit="usd", family="money", label="electricity cost", headline=False
     ),
+    "embodied_co2e_g": Declaration(
+        name="embodied_co2e_g", unit="g", family="energy", label="embodied CO2e", headline=False
+    ),
+    "water_l": Declaration(name="water_l", unit="l", family="energy", label="water", headline=False),
 }
 #: What they are made from.
-NEEDS = {"co2e_g": ("energy_j",), "cloud_usd": ("device_s", "node_s"), "electricity_usd": ("energy_j",)}
-BASE_COLUMNS = ("energy_j", "device_s", "node_s")
+NEEDS = {
+    "co2e_g": ("energy_j",),
+    "cloud_usd": ("device_s", "node_s"),
+    "electricity_usd": ("energy_j",),
+    "embodied_co2e_g": ("device_s", "flop"),
+    "water_l": ("energy_j",),
+}
+#: The tariff's numbers.
+RATES = (
+    "gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh",
+    "embodied_kg_per_device", "lifetime_years", "embodied_g_per_exaflop", "wue_l_per_kwh",
+)  # fmt: skip
+BASE_COLUMNS = ("energy_j", "device_s", "node_s", "flop")
 
 NO_PLACE = "no place was given: Tariff(country='FRA') or LIGHTNING_COSTS_COUNTRY=FRA"
+AFTERWARDS = "carbon by the hour is priced when the run is over: lightning-costs reprice RUN --tariff FILE"
 NO_ELECTRICITY = "no electricity price: Tariff(usd_per_kwh=0.25) or LIGHTNING_COSTS_USD_PER_KWH=0.25"
 NO_PRICE = (
     "no device price: Tariff(usd_per_device_h=2.5) or LIGHTNING_COSTS_USD_PER_DEVICE_H=2.5, or Tariff(provider='aws')"
 )
 
+NO_EMBODIED = (
+    "no embodied carbon of a device: Tariff(embodied_kg_per_device=..., lifetime_years=...) from its maker's product "
+    "carbon footprint, or Tariff(embodied_g_per_exaflop=...)"
+)
+NO_WUE = "no water usage effectiveness of the data centre: Tariff(wue_l_per_kwh=...)"
+_NOT_GIVEN = {
+    "co2e_g": NO_PLACE,
+    "electricity_usd": NO_ELECTRICITY,
+    "embodied_co2e_g": NO_EMBODIED,
+    "water_l": NO_WUE,
+}
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitPrices:
-    """A tariff's numbers, once its place and its device are known; None where it says nothing.
+    """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
-    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `unpriced` why none is.
+    `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads;
+    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is, `embodied`
+    whose the embodied carbon is, `unpriced` why there is no price.
     """
 
     gco2e_per_kwh: float | None = None
@@ -80,7 +144,13 @@ class UnitPrices:
     usd_per_kwh: float | None = None
     usd_per_device_h: float | None = None
     usd_per_node_h: float | None = None
+    embodied_kg_per_device: float | None = None
+    lifetime_years: float | None = None
+    embodied_g_per_exaflop: float | None = None
+    wue_l_per_kwh: float | None = None
+    by_hour: str | None = None
     carbon: str = ""
+    embodied: str = ""
     hire: str = ""
     unpriced: str = NO_PRICE
 
@@ -95,10 +165,16 @@ class UnitPrices:
             said = [row["provider"], *region, row["tier"], row["gpu"], *includes, row["source"], row["date"]]
         return cls(
             gco2e_per_kwh=intensity.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh")),
+            by_hour=tariff.get("intensity_by_hour"),
             pue=tariff.get("pue"),
             usd_per_kwh=tariff.get("usd_per_kwh"),
             usd_per_device_h=tariff.get("usd_per_device_h", row.get("usd_per_device_h")),
             usd_per_node_h=tariff.get("usd_per_node_h"),
+            embodied_kg_per_device=tariff.get("embodied_kg_per_device"),
+            lifetime_years=tariff.get("lifetime_years"),
+            embodied_g_per_exaflop=tariff.get("embodied_g_per_exaflop"),
+            wue_l_per_kwh=tariff.get("wue_l_per_kwh"),
+            embodied=str(tariff.get("embodied_source") or "no source given"),
             carbon=str(intensity.get("source", "given")),
             hire=", ".join(word for word in said if word),
             unpriced=str(tariff.get("unpriced") or NO_PRICE),
@@ -107,17 +183,29 @@ class UnitPrices:
     def _rate(self, column: str) -> tuple[str, float | None]:
         """The physical column that a priced one is made from, and its price or intensity."""
         if column == "co2e_g":
-            return "energy_j", self.gco2e_per_kwh
+            return "energy_j", self.gco2e_per_kwh if self.by_hour is None else None
         if column == "electricity_usd":
             return "energy_j", self.usd_per_kwh
+        if column == "water_l":
+            return "energy_j", self.wue_l_per_kwh
+        if column == "embodied_co2e_g":
+            if self.embodied_g_per_exaflop is not None:
+                return "flop", self.embodied_g_per_exaflop
+            return "device_s", None if self.lifetime_years is None else self.embodied_kg_per_device
         return ("device_s", self.usd_per_device_h) if self.usd_per_node_h is None else ("node_s", self.usd_per_node_h)
 
     def amount(self, column: str, used: Mapping[str, Amount]) -> Amount:
-        """A priced column of what was used; None where the rate or the amount is missing."""
+        """A priced column of what was used; None if the rate or the amount is missing."""
         base, rate = self._rate(column)
         amount = used.get(base)
         if amount is None or rate is None:
             return None
+        if column == "embodied_co2e_g":
+            if base == "flop":
+                return embodied_by_flop_g(amount, rate)
+            return embodied_by_time_g(amount, rate, self.lifetime_years or math.nan)
+        if column == "water_l":
+            return site_water_l(amount, rate)
         if base != "energy_j":
             return rental_usd(amount, rate)
         return (carbon_g if column == "co2e_g" else electricity_price_usd)(amount, rate, self.pue)
@@ -127,18 +215,26 @@ class UnitPrices:
         return self._rate(column)[0]
 
     def reason(self, column: str) -> str | None:
-        """Why these rates cannot price a column; None where they can."""
+        """Why these rates cannot price a column; None if they can."""
         if self._rate(column)[1] is not None:
             return None
-        return {"co2e_g": NO_PLACE, "electricity_usd": NO_ELECTRICITY}.get(column, self.unpriced)
+        if column == "co2e_g" and self.by_hour is not None:
+            return AFTERWARDS
+        return _NOT_GIVEN.get(column, self.unpriced)
 
     def method(self, column: str) -> str:
-        """How a column is got: its rate and where that is from."""
+        """The method of a column: its rate and the source of the rate."""
         overhead = f"PUE {self.pue:g}" if self.pue else "IT energy alone: no PUE was given"
         if column == "co2e_g":
             return f"{self.gco2e_per_kwh:g} g/kWh ({self.carbon}); {overhead}"
         if column == "electricity_usd":
             return f"{self.usd_per_kwh:g} USD/kWh; {overhead}"
+        if column == "water_l":
+            return f"WUE {self.wue_l_per_kwh:g} L per kWh of IT energy"
+        if column == "embodied_co2e_g":
+            if self.embodied_g_per_exaflop is not None:
+                return f"{self.embodied_g_per_exaflop:g} g per executed exaFLOP: {self.embodied}"
+            return f"{self.embodied_kg_per_device:g} kg per device over {self.lifetime_years:g} years: {self.embodied}"
         if self.usd_per_node_h is not None:
             price = f"{self.usd_per_node_h:g} USD per node and hour"
         else:
@@ -146,9 +242,10 @@ class UnitPrices:
         return ": ".join(filter(None, (price, self.hire)))
 
     def price_key(self, column: str) -> tuple[object, ...]:
-        """What tells two attempts apart that are priced differently in a column."""
+        """What distinguishes two attempts that are priced differently in a column."""
         base, rate = self._rate(column)
-        return base, rate, self.pue if base == "energy_j" else None
+        by_time = self.lifetime_years if column == "embodied_co2e_g" and base == "device_s" else None
+        return base, rate, self.pue if column in ("co2e_g", "electricity_usd") else by_time
 
 
 @final
@@ -184,7 +281,7 @@ class PriceHistory:
         return _sum(parts)
 
     def lost(self, column: str, attempt: int) -> Amount:
-        """What of a priced column restarts had lost when an attempt began; None where that is unknown."""
+        """Lost work in a priced column when an attempt began; None if unknown."""
         groups = self._groups(column, attempt)
         if len(groups) == 1:
             lost = {name: self._lost(attempt, name) for name in NEEDS[column]}
@@ -198,7 +295,7 @@ class PriceHistory:
         return _sum(parts)
 
     def reason(self, column: str) -> str | None:
-        """Why the run's total of a column cannot be priced; None where it can."""
+        """Why the run's total of a column cannot be priced; None if it can."""
         *earlier, last = [rates.reason(column) for rates in self.rates]
         if last is None and (why := next(filter(None, earlier), None)) is not None:
             return f"an earlier attempt of this run was not priced ({why}); lightning-costs reprice prices all of it"

@@ -1,13 +1,15 @@
-"""A run priced again: carbon and money of every point anew, from what it used and under which tariff."""
+"""Reprice a run: carbon and money of every point, from its physical totals and a tariff."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lightning_costs.pricing.rates import BASE_COLUMNS, NEEDS, PRICED, PriceHistory, UnitPrices
+from lightning_costs.pricing.hourly import HourlyCarbon, HourlyIntensity, carbon_by_hour
+from lightning_costs.pricing.rates import AFTERWARDS, BASE_COLUMNS, PRICED, PriceHistory, UnitPrices
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
@@ -21,13 +23,16 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
 
     Args:
         run: The record.
-        tariff: Prices and place; where it names a provider, each attempt's device is looked up.
+        tariff: Prices and place; if it names a provider, each attempt's device is looked up.
 
     Returns:
-        The record with carbon and money of every point, of lost work, and their reasons and methods, anew. Columns of
-        its own that a user priced by an indicator of theirs stay as they are.
+        The record with carbon and money of every point, of lost work, and their reasons and methods, repriced. Columns
+        that a user's own indicator priced are unchanged.
     """
     header = reprice_header(run.header, tariff)
+    by_hour = _carbon_by_hour(run.points, header)
+    if by_hour is not None:
+        _tell_by_hour(by_hour, run.points, header)
     points = price_points(run.points, header)
     last = points.row(-1, named=True) if points.height else {}
     for name in header["priced"]:
@@ -39,7 +44,7 @@ def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
 
 
 def priced_columns(header: Mapping[str, Any]) -> list[str]:
-    """Columns that are functions of the tariff: those that a run's header names; all of them where it names none."""
+    """Columns that are functions of the tariff: those that a run's header names; all of them if it names none."""
     return [str(name) for name in header.get("priced", PRICED)]
 
 
@@ -75,7 +80,7 @@ def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
 def lost_priced_at_attempt(
     history: PriceHistory, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]
 ) -> dict[str, Amount]:
-    """What restarts had lost when an attempt began, priced columns anew; what is absent is 0."""
+    """Lost work when an attempt began, with repriced columns; an absent column is 0."""
     anew = {name: history.lost(name, attempt) for name in priced}
     return {name: amount for name, amount in {**lost, **anew}.items() if amount != 0}
 
@@ -83,11 +88,12 @@ def lost_priced_at_attempt(
 def missing_and_methods(
     history: PriceHistory, priced: Sequence[str], missing: Mapping[str, str], methods: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Why columns are missing, and how the others were got, the priced ones anew."""
+    """Why columns are missing, and the methods of the others, including repriced ones."""
     missing = {name: why for name, why in missing.items() if name not in priced}
     methods = {name: how for name, how in methods.items() if name not in priced}
     for name in priced:
-        lacking = next((need for need in NEEDS[name] if need in missing), None)
+        bases = dict.fromkeys(rates.base_column(name) for rates in history.rates)
+        lacking = next((need for need in bases if need in missing), None)
         why = history.reason(name) if lacking is None else f"needs {lacking}: {missing[lacking]}"
         if why is None:
             methods[name] = history.method(name)
@@ -103,7 +109,49 @@ def price_points(points: polars.DataFrame, header: Mapping[str, Any]) -> polars.
     names = [name for name in (*BASE_COLUMNS, "total_s", "nodes") if name in points.columns]
     used: list[dict[str, Amount]] = points.select(names).to_dicts() if names else [{}] * points.height
     priced = priced_amounts(used, header)
+    if (by_hour := _carbon_by_hour(points, header)) is not None:
+        priced["co2e_g"] = by_hour.amounts
     return points.with_columns([polars.Series(name, amounts, polars.Float64) for name, amounts in priced.items()])
+
+
+def _carbon_by_hour(points: polars.DataFrame, header: Mapping[str, Any]) -> HourlyCarbon | None:
+    """Carbon by the hours that a run ran in; None if not all of it is under one table."""
+    attempts: Sequence[Mapping[str, Any]] = header.get("attempts") or ()
+    tariffs = [attempt.get("tariff") or {} for attempt in attempts] or [header.get("tariff") or {}]
+    if "co2e_g" not in priced_columns(header) or len({_table_of(tariff) for tariff in tariffs}) > 1:
+        return None
+    if "hours" not in tariffs[0]:
+        return None
+    if "energy_j" not in points.columns or "time" not in points.columns:
+        return HourlyCarbon([None] * points.height, why="energy_j or the points' times are missing")
+    try:
+        table = HourlyIntensity.of_dict(tariffs[0])
+    except ValueError as error:
+        return HourlyCarbon([None] * points.height, why=str(error))
+    times, energy_j = points["time"].to_list(), points["energy_j"].to_list()
+    return carbon_by_hour(times, energy_j, attempts, table, tariffs[0].get("pue"))
+
+
+def _table_of(tariff: Mapping[str, Any]) -> tuple[object, object]:
+    return tariff.get("intensity_by_hour"), tariff.get("pue")
+
+
+def _tell_by_hour(carbon: HourlyCarbon, points: polars.DataFrame, header: dict[str, Any]) -> None:
+    """Note in a header how carbon by the hour was got, and of the table those hours alone that the run ran in."""
+    if header["missing"].get("co2e_g") != AFTERWARDS:
+        return
+    header["missing"].pop("co2e_g")
+    if carbon.why is not None:
+        header["missing"]["co2e_g"] = carbon.why
+        return
+    header["methods"]["co2e_g"] = carbon.method
+    begun_s = datetime.fromisoformat(str(header["attempts"][0]["began"])).timestamp()
+    ended_s = max(points["time"].to_list(), default=begun_s)
+    for owner in (header, *header["attempts"]):
+        hours = [hour for hour in owner["tariff"]["hours"] if begun_s - 3600 < hour[0] <= ended_s]
+        owner["tariff"] = {**owner["tariff"], "hours": hours}
+        if "lost" in owner and not owner["lost"].get("energy_j", 0.0):
+            owner["lost"] = {name: amount for name, amount in owner["lost"].items() if name != "co2e_g"}
 
 
 def priced_amounts(

@@ -1,17 +1,17 @@
-"""The tariff: what turns joules and device-seconds into carbon and money. What nobody gave stays missing."""
+"""The tariff: converts joules and device-seconds into carbon and money. Without a figure, the amount is missing."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from lightning_costs.pricing.carbon_intensity import CarbonIntensity, close_matches, lookup_carbon_intensity
+from lightning_costs.pricing.hourly import HourlyIntensity
 from lightning_costs.pricing.price_table import (
     EVERYWHERE,
     PriceRow,
@@ -21,22 +21,32 @@ from lightning_costs.pricing.price_table import (
     warn_if_stale,
 )
 from lightning_costs.pricing.rates import (
+    AFTERWARDS,
     NO_ELECTRICITY,
+    NO_EMBODIED,
     NO_PLACE,
     NO_PRICE,
+    NO_WUE,
+    RATES,
     carbon_g,
     electricity_price_usd,
+    embodied_by_flop_g,
+    embodied_by_time_g,
     rental_usd,
+    site_water_l,
 )
+from lightning_costs.pricing.tariff_files import PREFIX, read_toml, user_file, user_prices
 from lightning_costs.records.missing import Missing
 
-PREFIX = "LIGHTNING_COSTS_"
-_NUMBERS = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
-#: Numbers that may be equal to their least; the others are prices, and a price of 0 is one that nobody knows.
-_LEAST = {"pue": (1.0, "of at least 1"), "gco2e_per_kwh": (0.0, "of at least 0")}
+#: Numbers that may be equal to their least; the others are prices, and a price of 0 is an unknown price.
+_LEAST = {
+    "pue": (1.0, "of at least 1"),
+    "gco2e_per_kwh": (0.0, "of at least 0"),
+    "wue_l_per_kwh": (0.0, "of at least 0"),
+}
 #: Fields that only make sense together come from one source: never one source's country with another's region.
 _GROUPS = (
-    ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh"),
+    ("country", "region", "cloud", "cloud_region", "gco2e_per_kwh", "intensity_by_hour"),
     ("pue",),
     (
         "provider",
@@ -51,6 +61,8 @@ _GROUPS = (
     ),
     ("prices",),
     ("usd_per_kwh",),
+    ("embodied_kg_per_device", "lifetime_years", "embodied_g_per_exaflop", "embodied_source"),
+    ("wue_l_per_kwh",),
 )
 #: Fields that are no single text or number, and so come from no environment variable.
 _NESTED = ("prices", "price_row", "unpriced")
@@ -67,16 +79,25 @@ class Tariff:
         region: State, province or bidding zone within the country, by ISO 3166-2 code (`US-CA`) or name.
         cloud: Cloud provider whose regions have published intensities (`gcp`).
         cloud_region: That provider's region.
-        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; wins over the place.
-        pue: Power usage effectiveness of the data centre, at least 1. Where it is not given, carbon and
+        gco2e_per_kwh: Explicit carbon intensity in g CO2e per kWh; takes precedence over the place.
+        intensity_by_hour: Intensities by the hour, which a finished run is charged with: the path of a CSV with
+            `time,gco2e_per_kwh`, or a mapping of those (`lightning_costs.pricing.hourly`). Takes precedence over the
+            place.
+        pue: Power usage effectiveness of the data centre, at least 1. If it is not given, carbon and
             electricity are those of the IT energy alone, and the run says so.
-        provider: Whose price this is. Where no price is given beside it, the price table's row for the device that
+        provider: Whose price this is. If no price is given beside it, the price table's row for the device that
             trains is taken.
         tier: Kind of price ('on_demand', 'spot', 'reserved', 'owned'): a label, or which row of the table.
         price_region: The provider's region whose price is taken from the table.
         usd_per_device_h: Price of one allocated device for an hour, in US dollars.
         usd_per_node_h: Price of one node for an hour, in US dollars; instead of the device's.
         usd_per_kwh: Price of electricity in US dollars per kWh.
+        embodied_kg_per_device: Carbon of making one device and what goes with it, in kg CO2e: the share of a node
+            that is allocated with the device, of the node where a CPU trains.
+        lifetime_years: For how many years of 365 days it is shared out, by device time.
+        embodied_g_per_exaflop: The same in grams per executed exaFLOP, as some makers publish it; instead of the two.
+        embodied_source: Where that is from.
+        wue_l_per_kwh: Water usage effectiveness: litres per kWh of IT energy, of the data centre.
         source: Where the price is from.
         date: When it was read, as YYYY-MM-DD.
         prices: Rows of a price table of one's own; they go before the shipped ones.
@@ -87,7 +108,7 @@ class Tariff:
         ValueError: For an unknown place or provider, a price that is not above zero, a PUE below 1, or prices that
             contradict each other.
 
-    Example:
+    Examples:
         >>> Tariff(gco2e_per_kwh=50.0, pue=1.2).co2e_g(3.6e6)
         60.0
         >>> Tariff(usd_per_device_h=0.0)
@@ -100,6 +121,7 @@ class Tariff:
     cloud: str | None = None
     cloud_region: str | None = None
     gco2e_per_kwh: float | None = None
+    intensity_by_hour: HourlyIntensity | Mapping[str, float] | str | Path | None = None
     pue: float | None = None
     provider: str | None = None
     tier: str = "on_demand"
@@ -109,12 +131,17 @@ class Tariff:
     source: str | None = None
     date: str | None = None
     price_region: str | None = None
+    embodied_kg_per_device: float | None = None
+    lifetime_years: float | None = None
+    embodied_g_per_exaflop: float | None = None
+    embodied_source: str | None = None
+    wue_l_per_kwh: float | None = None
     prices: Sequence[PriceRow] = ()
     price_row: PriceRow | None = None
     unpriced: str | None = None
 
     def __post_init__(self) -> None:
-        for name in _NUMBERS:
+        for name in RATES:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -126,6 +153,17 @@ class Tariff:
                 )
         if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
             raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
+        if self.intensity_by_hour is not None:
+            if self.gco2e_per_kwh is not None:
+                raise ValueError("give gco2e_per_kwh or intensity_by_hour, not both")
+            object.__setattr__(self, "intensity_by_hour", HourlyIntensity.of(self.intensity_by_hour))
+        if (self.embodied_kg_per_device is None) != (self.lifetime_years is None):
+            raise ValueError("embodied_kg_per_device and lifetime_years go together: give both")
+        if self.embodied_kg_per_device is not None and self.embodied_g_per_exaflop is not None:
+            raise ValueError(
+                "give embodied_kg_per_device with lifetime_years, or embodied_g_per_exaflop, not both: the making of "
+                "the hardware would be counted twice"
+            )
         object.__setattr__(self, "prices", tuple(self.prices))
         if self._takes_a_row and self.price_row is None:
             self._check_provider()
@@ -145,7 +183,7 @@ class Tariff:
         return (*self.prices, *load_price_table())
 
     def _check_provider(self) -> None:
-        """What can be told before a device is known is told at once: a provider, tier or region of no row."""
+        """Report at once what needs no device: a provider, tier or region without a row."""
         rows = self._rows()
         if self.provider not in {row.provider for row in rows}:
             rows = (*rows, *user_prices())
@@ -171,13 +209,13 @@ class Tariff:
 
         Args:
             reported: The device's name as torch or NVML reports it; 'cpu' where nodes train without accelerators,
-                None where nobody knows.
-            warn: Whether to say that a price is old, or that there is none.
+                None if it is unknown.
+            warn: Whether to warn of an old or missing price.
 
         Returns:
             This tariff with the table's row in `price_row`, or why there is none in `unpriced`.
 
-        Example:
+        Examples:
             >>> priced = Tariff(provider="aws").for_device("NVIDIA H100 80GB HBM3")
             >>> priced.price_row.usd_per_device_h, priced.price_row.includes
             (6.88, '1/8 of p5.48xlarge (vCPUs, memory, disk)')
@@ -206,6 +244,8 @@ class Tariff:
         """Carbon intensity in force, with its source; `Missing` if neither a place nor a figure was given."""
         if self.gco2e_per_kwh is not None:
             return CarbonIntensity(gco2e_per_kwh=float(self.gco2e_per_kwh), source="given")
+        if self.intensity_by_hour is not None:
+            raise Missing(AFTERWARDS)
         if self.country is None and self.cloud is None:
             raise Missing(NO_PLACE)
         return lookup_carbon_intensity(self.country, self.region, self.cloud, self.cloud_region)
@@ -230,11 +270,27 @@ class Tariff:
             return rental_usd(device_s, self.price_row.usd_per_device_h)
         raise Missing(self.unpriced or NO_PRICE, warn=self.unpriced is not None)
 
+    def embodied_co2e_g(self, *, device_s: float, flop: float) -> float:
+        """Carbon of making the hardware in grams of CO2 equivalent, by device time over its lifetime or by FLOPs."""
+        if self.embodied_g_per_exaflop is not None:
+            return embodied_by_flop_g(flop, self.embodied_g_per_exaflop)
+        if self.embodied_kg_per_device is None or self.lifetime_years is None:
+            raise Missing(NO_EMBODIED)
+        return embodied_by_time_g(device_s, self.embodied_kg_per_device, self.lifetime_years)
+
+    def water_l(self, energy_j: float) -> float:
+        """Water of the data centre in litres: IT energy x WUE."""
+        if self.wue_l_per_kwh is None:
+            raise Missing(NO_WUE)
+        return site_water_l(energy_j, self.wue_l_per_kwh)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a header: what was given, the intensity it resolved to, the price row that was found."""
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, ())}
         if self.prices:
             given["prices"] = [row.as_dict() for row in self.prices]
+        if isinstance(self.intensity_by_hour, HourlyIntensity):
+            given |= self.intensity_by_hour.as_dict()
         if self.price_row is not None:
             given["price_row"] = self.price_row.as_dict()
             given.pop("prices", None)  # what was taken of them is there
@@ -248,6 +304,9 @@ class Tariff:
     def from_dict(cls, data: Mapping[str, Any]) -> Tariff:
         """A tariff from plain data (a header, a TOML table), unknown names refused."""
         given = {name: value for name, value in data.items() if name != "intensity"}
+        if "hours" in given:
+            given |= {"intensity_by_hour": HourlyIntensity.of_dict(given)}
+            given.pop("hours")
         known = {f.name for f in fields(cls)}
         if strange := sorted(set(given) - known, key=str):
             near = difflib.get_close_matches(str(strange[0]), sorted(known), n=3, cutoff=0.5)
@@ -265,7 +324,7 @@ class Tariff:
 
         Price rows of one's own are `[[prices]]` there (`lightning_costs.pricing.price_table.PriceRow`).
         """
-        return cls.from_dict(_read(path))
+        return cls.from_dict(read_toml(path))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Tariff:
@@ -277,7 +336,7 @@ class Tariff:
             if not text or field.name in _NESTED:
                 continue
             try:
-                given[field.name] = float(text) if field.name in _NUMBERS else text
+                given[field.name] = float(text) if field.name in RATES else text
             except ValueError as error:
                 raise ValueError(f"{PREFIX}{field.name.upper()} must be a number, got {text!r}") from error
         if "provider" in given:
@@ -323,7 +382,7 @@ class Tariff:
         """
         environ = os.environ if environ is None else environ
         sources = [cls() if given is None else cls.of(given), cls.from_environment(environ)]
-        if (path := _user_file(environ)) is not None:
+        if (path := user_file(environ)) is not None:
             sources.append(cls.from_file(path))
         nothing = cls()
         chosen: dict[str, Any] = {}
@@ -334,30 +393,3 @@ class Tariff:
                     chosen |= values
                     break
         return replace(nothing, **chosen)
-
-
-def _user_file(environ: Mapping[str, str]) -> Path | None:
-    """The user's tariff file: the named one, or the one in the configuration folder where it is there."""
-    if named := environ.get(PREFIX + "TARIFF"):
-        return Path(named)
-    home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
-    path = Path(home) / "lightning-costs" / "tariff.toml"
-    return path if path.is_file() else None
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    if "tariff" not in data:
-        return data
-    if strange := sorted(set(data) - {"tariff", "prices"}):
-        raise ValueError(f"{path} has {strange[0]!r} beside [tariff]: put it under that")
-    return {**data["tariff"], **({"prices": data["prices"]} if "prices" in data else {})}
-
-
-def user_prices(environ: Mapping[str, str] | None = None) -> tuple[PriceRow, ...]:
-    """Price rows in the user's tariff file."""
-    path = _user_file(os.environ if environ is None else environ)
-    return parse_price_rows(_read(path).get("prices", ())) if path is not None else ()

@@ -54,6 +54,11 @@ def run_start_s() -> float:
     return began if _runs_ended_s is None else max(began, _runs_ended_s)
 
 
+def first_run_here() -> bool:
+    """Whether no run of this process has ended yet."""
+    return _runs_ended_s is None
+
+
 def mark_run_end(ended_s: float) -> None:
     """Note when a run of this process ended, on the scale of `now_s`: the next one begins there."""
     global _runs_ended_s, _handed_over

@@ -13,6 +13,7 @@ from typing import Any
 from lightning_costs.patching.optimizers import inner_optimizers
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.probes.energy.gpu_device import power_limit_w
 from lightning_costs.probes.opcount.counting import compiled_parts
 from lightning_costs.records.versions import UNKNOWN, version_of
 
@@ -34,6 +35,8 @@ def collect_environment(setting: ProbeContext) -> dict[str, Any]:
         found = torch.cuda.get_device_properties(setting.device)
         hardware["device"] = found.name
         hardware["device_memory_bytes"] = found.total_memory
+        if (limit_w := power_limit_w(setting.device)) is not None:
+            hardware["power_limit_w"] = limit_w
     return {
         "hardware": hardware,
         "device": setting.device.type if setting.device is not None else None,

@@ -64,7 +64,7 @@ class Provenance:
 
         Args:
             ending: Whether nobody asks again.
-            hurry: Whether somebody waits for an error.
+            hurry: Whether an error is waiting to be raised.
         """
         if self._git is None:
             return {}

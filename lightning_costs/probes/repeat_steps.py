@@ -214,7 +214,7 @@ class RepeatedStepFastPath:
                     self.nodes = nodes_made() - begun
                     try:
                         self.recorded = self._try_record()
-                    except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                    except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                         failed()
                     return result
             result = otherwise(*args)

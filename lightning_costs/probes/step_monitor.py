@@ -131,7 +131,7 @@ class StepMonitor:
             hooks_s: Seconds in other callbacks' hooks so far, if a device trains on meanwhile.
 
         Returns:
-            What to enter around the work where its operators are to be counted; None for nearly all batches.
+            The context to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         self._look = self._last = look = batches.inspect_batch(batch)
         signature = look.signature

@@ -1,4 +1,4 @@
-"""The roll: which ranks were heard, what all of them have spent together, and who keeps the others waiting."""
+"""The aggregator: which ranks reported, their totals together, and the straggler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_costs.ranks.snapshot import RankSnapshot
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount, RankInfo
 
-#: A rank that sends nothing for so long, while two points passed, is gone: what only it knows is missing.
+#: Seconds of silence, spanning two points, after which a rank is lost. Columns that only it reports are missing.
 RANK_TIMEOUT_S = 60.0
 #: Columns whose spread over ranks goes into the header, where ranks have them.
 SPREAD = (
@@ -33,14 +33,14 @@ SPREAD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobWindow:
-    """The job's window, as far as its ranks were heard.
+    """The job's window, from the ranks that reported.
 
     Args:
-        window: Amounts since the last joining; None where they are missing, a gauge's also where it was not read.
-        even: The same over all the time since every rank was last heard at one and the same point, and gauges; None
-            where not all were heard at this one. Rates are made of it: a late rank's share is in neither part of them.
-        missing: Why a column is missing, of those that are from now on.
-        lacks: Of those, which rank is there and has no reading: it may know why.
+        window: Amounts since the last joining; None if they are missing, a gauge's also if it was not read.
+        even: The same since the last point at which every rank reported, and gauges; None if not all reported at this
+            one. Rates are computed from it, so a late rank's share is in neither part of them.
+        missing: Why a column is missing from now on.
+        lacks: Of those, the rank that reports but has no reading: it may know the reason.
     """
 
     window: dict[str, Amount]
@@ -53,8 +53,8 @@ class JobWindow:
 class RankAggregator:
     """Keeps every rank's last letter, and joins them into windows of the job.
 
-    A rank that is late counts with its last totals: the job's totals catch up when it is heard again. One that was
-    never heard counts as nothing spent so far. One that is gone takes what it alone knows with it.
+    A late rank counts with its last totals: the job's totals catch up with its next snapshot. A rank without any
+    snapshot counts as nothing spent so far. Columns that only a lost rank reports are missing.
     """
 
     def __init__(self, declarations: Mapping[str, Declaration], places: Sequence[RankInfo]) -> None:
@@ -108,7 +108,7 @@ class RankAggregator:
         return {rank for rank in self.pending_ranks(points) if max(1, self._points[self._rows[rank]]) < points - 1}
 
     def drop_silent_ranks(self, points: int, now_s: float, *, ending: bool) -> None:
-        """Note who is gone at this point: a late rank at the end, or one that was silent for `PATIENCE_S`."""
+        """Record lost ranks at this point: a late rank at the end, or one that was silent for `PATIENCE_S`."""
         for rank in self.pending_ranks(points):
             row = self._rows[rank]
             silent_s = now_s - self._heard_s[row]
@@ -150,7 +150,7 @@ class RankAggregator:
     def _reasons(
         self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]
     ) -> tuple[dict[str, str], dict[str, int]]:
-        """Why columns are missing that somebody lacks for good, and who of those that are there."""
+        """Why columns are missing that a rank does not report any more, and the reporting ranks among those."""
         why: dict[str, str] = {}
         lacks: dict[str, int] = {}
         if all(amount is not None for amount in amounts.values()):
@@ -173,7 +173,7 @@ class RankAggregator:
         return why, lacks
 
     def report(self) -> dict[str, Any]:
-        """For the header: who was heard, the spread of some columns over ranks, and who keeps the others waiting."""
+        """For the header: the ranks that reported, the spread of some columns over ranks, and the straggler."""
         places = self._joint.places
         most = self._points.max()
         behind = [p.rank for row, p in enumerate(places) if self._points[row] < most and not self._final[row]]

@@ -1,7 +1,7 @@
 """The exchange of totals between ranks, over the store that the job's processes met in: host, not training stream.
 
-Each rank leaves a letter at each point, a few hundred bytes, and goes on; rank 0 reads them. Nothing is waited for but
-by rank 0, for a small share of the time since its last point, and where an evaluation's costs are told to all ranks.
+Each rank publishes a snapshot at each point, a few hundred bytes, and continues; rank 0 reads them. Only rank 0 waits,
+for a small share of the time since its last point. The other ranks wait only for the costs of an evaluation.
 No process group is made: making one is slow for thousands of ranks (gloo#407), and one over gloo fails on hosts with
 several interfaces (pytorch#68726); a collective would make every rank wait for the slowest.
 """
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightning_costs")
 _FAILED: Final = "the exchange between ranks failed"
 
-#: Rank 0 waits for late letters at most this share of the time since its last point, and at most so many seconds.
+#: Rank 0 waits for late snapshots at most this share of the time since its last point, and this many seconds.
 WAIT_FRACTION: Final = 0.01
 MAX_WAIT_S: Final = {"train": 0.05, "evaluate": 1.0, "epoch": 1.0, "end": 2.0}
-#: Where it is worth waiting at all, however short the window was.
+#: Points for which rank 0 waits even after a short window.
 MIN_WAIT_S: Final = {"train": 0.0, "evaluate": 0.25, "epoch": 0.25, "end": 2.0}
-#: Where a run does not finish others are killed, and nothing more may come; and nobody may wait for an error because
-#: of us: a rank that dies takes the others with it, before they have told why.
+#: If a run does not finish, the launcher kills the other ranks, and no snapshot may arrive. An error must not be
+#: delayed by this package, so that every rank can still report its own.
 UNFINISHED_S: Final = {"failed": 0.03, "interrupted": 0.25}
 Hurry = Literal["failed", "interrupted"] | None
-#: Letters of a rank that are kept: one that is a point ahead does not hide what rank 0 asks for.
+#: Snapshots of a rank that are kept: one that is a point ahead does not hide what rank 0 reads.
 SLOTS: Final = 4
 _PAUSE_S: Final = 0.0002
-#: Bytes by which letters tell that they are meant for rank 0's exchange, and not for another one of that name.
+#: Bytes that identify snapshots of rank 0's exchange, and not of another one of that name.
 _TOKEN: Final = 8
-#: The how-manyth exchange of this process: every rank makes them in the same order.
+#: Index of the next exchange in this process. Ranks create exchanges in the same order, so equal indices match.
 _made = itertools.count()
 
 
@@ -128,7 +128,7 @@ class Exchange:
                     self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
                 note = self._token + encode(letter, self._totals.columns)
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
-            except Exception as error:  # noqa: BLE001 - rank 0 is gone: this rank's training is not ours to end
+            except Exception as error:  # noqa: BLE001 - rank 0 has ended; this rank's training must continue
                 self._fail(error)
 
     def publish_statics(self, statics: Mapping[str, Amount]) -> None:
@@ -136,11 +136,11 @@ class Exchange:
         if self._roll is None and self.failed is None:
             try:
                 self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
-            except Exception as error:  # noqa: BLE001 - rank 0 is gone
+            except Exception as error:  # noqa: BLE001 - rank 0 has ended
                 self._fail(error)
 
     def other_stages(self) -> list[int]:
-        """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks were heard."""
+        """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks reported."""
         if self._roll is None:
             return []
         places = self._roll.places
@@ -149,7 +149,7 @@ class Exchange:
         return sorted(ranks.values())
 
     def statics_of(self, rank: int) -> Mapping[str, Amount]:
-        """What a rank left; empty where it left none."""
+        """The snapshot of a rank; empty if it has none."""
         return self._left_by(rank, "statics")
 
     def _learn_token(self) -> None:
@@ -210,7 +210,7 @@ class Exchange:
             if letter.startswith(self._token):
                 try:
                     found = decode(letter[_TOKEN:], self._totals.columns)
-                except ValueError as error:  # in words of ours, which say what to do
+                except ValueError as error:  # an error text of the package, which says what to do
                     raise Missing(str(error)) from error
                 roll.update(found, self._clock())
 
@@ -224,7 +224,7 @@ class Exchange:
         self._joined |= {rank for rank in late if rank not in self._joined and self._store.check([self._key(rank, 0)])}
 
     def _reasons(self, joined: JobWindow) -> dict[str, str]:
-        """Why columns are missing, in the words of the rank that lacks them, where it left some."""
+        """Why columns are missing, in the words of the rank without them, if it published any."""
         if self.failed is not None:
             return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
         told = {rank: self._left_by(rank, "why") for rank in set(joined.lacks.values())}
@@ -232,7 +232,7 @@ class Exchange:
         return joined.missing | own
 
     def _fail(self, error: Exception) -> None:
-        """Letters are left and read no longer; at the end of a job that is how others learn that rank 0 is gone."""
+        """Stop publishing and reading snapshots; at the end of a job, this shows the others that rank 0 has ended."""
         if self.failed is None:
             _log.log(logging.INFO if self._roll is None else logging.WARNING, "%s: %r", _FAILED, error)
         self.failed = repr(error)
@@ -240,7 +240,7 @@ class Exchange:
         self._told = str(error) if isinstance(error, Missing) else by_type(error)
 
     def _left_by(self, rank: int, what: str) -> dict[str, Any]:
-        """What a rank left beside its letters; empty where it left nothing."""
+        """What a rank published beside its snapshots; empty if nothing."""
         key = f"{self._prefix}/{what}/{rank}"
         try:
             return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
@@ -249,14 +249,14 @@ class Exchange:
             return {}
 
     def report(self) -> dict[str, Any]:
-        """For the header, on rank 0: who was heard, and who keeps the others waiting."""
+        """For the header, on rank 0: the ranks that reported, and the straggler."""
         about: dict[str, Any] = {} if self._roll is None else self._roll.report()
         return about | ({"failed": self._told} if self.failed is not None else {})
 
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers at this point, on every rank the same; empty where they cannot be had in time."""
+        """Rank 0's numbers at this point, on every rank the same; empty if they do not arrive in time."""
         key = f"{self._prefix}/headline/{self.points % SLOTS}"
         if self.failed is not None:
             return {}
@@ -275,6 +275,6 @@ class Exchange:
                     self._waits["headline"] = False
                     return {}
                 time.sleep(_PAUSE_S)
-        except Exception as error:  # noqa: BLE001 - rank 0 is gone
+        except Exception as error:  # noqa: BLE001 - rank 0 has ended
             self._fail(error)
             return {}

@@ -41,13 +41,13 @@ def reduce_ranks(
     """Join the vectors of a window over ranks.
 
     Args:
-        vectors: [heard ranks]; the order does not matter, and ranks that were not heard are simply absent. Each says
-            which device it trains on, so that `places` need not know.
+        vectors: [ranks with a snapshot]; the order does not matter, and other ranks are absent. Each names the device
+            that it trains on, so `places` does not need it.
         declarations: By column name.
-        places: [ranks]: everyone who takes part, heard or not.
+        places: [ranks]: all participants, with or without a snapshot.
 
     Returns:
-        Column name to the job's amount; None where an owner's reading is missing.
+        Column name to the job's amount; None if an owner's reading is missing.
 
     Example:
         >>> from lightning_costs.records.samples import CostVector, RankInfo
@@ -94,7 +94,7 @@ class RankReducer:
         return list(members.values())
 
     def owners(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> Iterator[_OfOwners]:
-        """By scope what owners read, of `readings` [ranks, columns], NaN where a rank has none, and who was `heard`."""
+        """By scope what owners read, of `readings` [ranks, columns], NaN if a rank has none, and who was `heard`."""
         for scope, columns, members in self._scopes:
             of_scope = readings[:, columns]
             if len(members) == len(self.places):
@@ -108,11 +108,11 @@ class RankReducer:
                         break
                     spoken[owned, lacks] = of_scope[row, lacks]
                     if scope == "device" and heard[row]:
-                        break  # a device's lowest rank that is heard speaks for it: nobody steps in
+                        break  # the lowest available rank of a device reports for it, without a substitute
             yield _OfOwners(columns, spoken, members)
 
     def reduce(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> list[Amount]:
-        """[columns]: the job's amounts; None where an owner's reading is missing."""
+        """[columns]: the job's amounts; None if an owner's reading is missing."""
         job: list[Amount] = [None] * readings.shape[1]
         for column, across in enumerate(self._across):
             if across == "rank0" and self._rank0 is not None:
@@ -135,7 +135,7 @@ class RankReducer:
 
 class _OfOwners(NamedTuple):
     columns: NDArray[np.intp]
-    #: [owners, columns], NaN where nobody of an owner has a reading.
+    #: [owners, columns], NaN if no rank of an owner has a reading.
     spoken: NDArray[np.float64]
     #: [owners][members]: rows of the ranks that may speak for each.
     members: list[list[int]]

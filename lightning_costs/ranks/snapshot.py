@@ -21,7 +21,7 @@ _HEAD: Final = struct.Struct("<I5iqq?H")
 class RankSnapshot:
     """A rank's totals so far: who misses one letter has everything with the next; after a final one nothing follows.
 
-    `amounts` are [columns]: totals of counters and last readings of gauges, NaN where there is none; `missing` are
+    `amounts` are [columns]: totals of counters and last readings of gauges, NaN if there is none; `missing` are
     [columns]: whether the rank will have no reading any more.
     """
 

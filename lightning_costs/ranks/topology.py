@@ -23,7 +23,7 @@ def data_parallel_topology(world_size: int, per_node: int) -> tuple[RankInfo, ..
 
 
 def job_topology() -> tuple[RankInfo, tuple[RankInfo, ...]]:
-    """This process and all of them, as torch.distributed and its launcher tell; one process where it was not begun."""
+    """This process and all processes, from torch.distributed and its launcher; one process without either."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

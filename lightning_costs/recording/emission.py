@@ -9,6 +9,7 @@ from typing import Literal, final
 
 from lightning_costs.indicators.reader import MIN_READ_INTERVAL_S, IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.compile_time import CompileTime
 from lightning_costs.probes.energy.meters import EnergyMeters
 from lightning_costs.probes.environment import device_name
 from lightning_costs.probes.gpu_activity import GpuActivity
@@ -54,6 +55,7 @@ class Emission:
         self._job = JobAggregator(reader, shared.context)
         self._meters: EnergyMeters | None = None
         self._activity: GpuActivity | None = None
+        self._compiling: CompileTime | None = None
         #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
         self._hooks_owed_s = (0.0, 0.0)
         self._forecast = Forecaster(n for n, d in reader.declarations.items() if d.kind == "counter")
@@ -62,7 +64,7 @@ class Emission:
         self._batches = self._train_points = 0
         self._step = self._epoch = 0
         self._ended_s = 0.0
-        #: How the run ended that did not finish: whoever waits for an error must not wait for what can be left out.
+        #: The status of a run that did not finish: an error must not be delayed by optional work.
         self._hurry: Hurry = None
         #: What the loop did since the last point.
         self.window = Window(shared.accounts)
@@ -83,6 +85,7 @@ class Emission:
         self._repeats.gradients = self._steps.gradients.count if self._steps.gradients is not None else None
         self._meters = self._context.attached(EnergyMeters)
         self._activity = self._context.attached(GpuActivity)
+        self._compiling = self._context.attached(CompileTime)
         self._accounts.before_switch = self._meter_switch
         self.window.overhead_s += self._clock() - began
 
@@ -95,7 +98,7 @@ class Emission:
     def _meter_switch(self) -> None:
         """Read the meters when a long account begins or ends, so that each gets what it spent."""
         began = self._clock()
-        for meter in (self._meters, self._activity):
+        for meter in (self._meters, self._activity, self._compiling):
             if meter is not None:
                 meter.on_bucket_change()
         self.window.overhead_s += self._clock() - began
@@ -112,7 +115,7 @@ class Emission:
         self._hurry = hurry
         if self._run.opened:
             self.emit("end")
-        self._accounts.before_switch = self._meters = self._activity = None
+        self._accounts.before_switch = self._meters = self._activity = self._compiling = None
         self._reader.close()
         return self._ended_s
 
@@ -188,7 +191,9 @@ class Emission:
         if (lead_s := self._repeats.take_lead_s()) is not None:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
-            sample = self._settle_hooks(replace(sample, device=device, step_times_s=device.step_times_s), device)
+            slow_s = self.window.device_slow_s(device)
+            sample = replace(sample, device=device, step_times_s=device.step_times_s, slow_s=slow_s)
+            sample = self._settle_hooks(sample, device)
         if (pipeline := self._steps.pipeline_time()) is not None:
             sample = replace(sample, pipeline=pipeline)
         return sample
@@ -291,14 +296,14 @@ class Emission:
             self._forecast.observe(totals["steps"] or 0, totals, cycle=trigger == "evaluate")
 
     def forecast(self, planned_steps: float) -> dict[str, Forecast]:
-        """What the run will have cost after so many steps in all, by column; empty while too little was seen.
+        """Forecast totals after `planned_steps` steps, by column; empty while too few steps were recorded.
 
         Evaluations to come are in once one was seen. What ends training sooner (early stopping) is not foreseen.
         """
         return self._forecast.predict(planned_steps)
 
     def missing_counters(self, columns: Iterable[str]) -> dict[str, str]:
-        """Counters among these that are missing, with the reason, as far as it can be told: before any step too."""
+        """Counters among these that are missing, with the reason, as far as known; also before any step."""
         columns = list(columns)
         why = self._run.notes | self._run.header["missing"]
         unread = {name: why.get(name, "it was not read") for name in columns if self._run.totals.get(name) is None}
@@ -312,10 +317,10 @@ class Emission:
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]
     ) -> dict[str, float]:
-        """Rank 0's numbers after a point, the same on every rank; empty if they cannot be had in time.
+        """Rank 0's numbers after a point, the same on every rank; empty if they do not arrive in time.
 
         Args:
-            headline: On rank 0, the numbers; on other ranks they are not looked at.
+            headline: On rank 0, the numbers; ignored on other ranks.
             trigger: What closed the point's window.
         """
         began = self._clock()

@@ -1,4 +1,4 @@
-"""The recorder: a run's costs without any framework. A training loop tells it what happens; it does the rest."""
+"""The recorder: a run's costs without any framework. A training loop reports its events; the recorder measures."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ class Recorder:
     """Measures a run: `begin`, `step` by step, `bucket` for what is not training, `log_metrics`, `end`.
 
     Args:
-        module: What is trained; without it parameters, memory by kind and FLOPs are missing.
+        module: The model; without it parameters, memory by kind and FLOPs are missing.
         optimizers: The optimizers, or a function that returns them.
         monitor: Name of the quality metric that comparisons use.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run, one or several.
-        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
-        name: What people call the run.
-        batch_size_fn: Samples in a batch, where its tensors do not tell.
-        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.
+        name: Name of the run, for people.
+        batch_size_fn: Number of samples in a batch, if its tensors do not show it.
+        length_fn: Number of tokens in a batch. Compute it from shapes, so that it does not wait for the device.
         indicators: Costs to measure; `default_indicators()` and your own.
         tariff: Prices and place, as a Tariff, a mapping of its fields or the path of a TOML file; else from the
             environment or the user's file.
@@ -68,34 +68,36 @@ class Recorder:
         setup: More facts about the setup (batch size, schedule) for the header.
         hyperparameters: Settings that tell the run from others, by name; secrets among them are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
-        place: This process among others; by default as torch.distributed tells, each a copy of the model.
+        place: This process among others; by default from torch.distributed, each rank with a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
-            default as LIGHTNING_COSTS_COUNT says.
+            default from LIGHTNING_COSTS_COUNT.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
-        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`).
-        wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get what is known of the costs. Its
-            rows stay yours: put `logger_row()` into them.
-        accounts: Accounts that run already, where a framework's adapter keeps them.
+        sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
+        wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get the costs. Rows are logged
+            by you: add `row()` to them.
+        accounts: Running time buckets of a framework's adapter.
         clock: Seconds, monotonic; for tests.
 
     Raises:
         ValueError: For a monitor without mode, a mode or targets without monitor, an unknown place in the tariff, two
-            indicators of one name, a `save_dir` that is no folder of this machine.
+            indicators of one name, a `save_dir` that is not a folder of this machine.
 
-    Example:
-        A loop without Lightning::
+    Examples:
+        A loop without Lightning:
 
-            with Recorder(module=model, optimizers=[optimizer], monitor="val/acc", mode="max") as recorder:
-                for epoch in range(epochs):
-                    for batch in recorder.wrap_loader(loader):
-                        with recorder.train_batch(batch):
-                            train(batch)
-                        recorder.step(batch)
-                    with recorder.bucket("evaluate"):
-                        accuracy = evaluate(model)
-                    recorder.log_metrics({"val/acc": accuracy})
+        ```python
+        with Recorder(module=model, optimizers=[optimizer], monitor="val/acc", mode="max") as recorder:
+            for epoch in range(epochs):
+                for batch in recorder.wrap_loader(loader):
+                    with recorder.train_batch(batch):
+                        train(batch)
+                    recorder.step(batch)
+                with recorder.bucket("evaluate"):
+                    accuracy = evaluate(model)
+                recorder.log_metrics({"val/acc": accuracy})
+        ```
     """
 
     def __init__(
@@ -232,11 +234,13 @@ class Recorder:
         Args:
             headline: The main ones alone.
 
-        Example:
-            With W&B and no Lightning::
+        Examples:
+            With W&B and no Lightning:
 
-                recorder.log_metrics({"val/acc": accuracy})
-                run.log({"val/acc": accuracy, **recorder.row()})
+            ```python
+            recorder.log_metrics({"val/acc": accuracy})
+            run.log({"val/acc": accuracy, **recorder.row()})
+            ```
         """
         return logger_row(self.costs, columns(self.hooks.points.declarations, headline_only=headline))
 
@@ -251,10 +255,11 @@ class Recorder:
         self._run.header |= facts
 
     @contextmanager
-    def bucket(self, account: Literal["evaluate", "checkpoint", "other"]) -> Iterator[None]:
-        """What happens inside is not training: its seconds go to `account`."""
-        if account not in ("evaluate", "checkpoint", "other"):
-            raise ValueError(f"account must be 'evaluate', 'checkpoint' or 'other', got {account!r}")
+    def bucket(self, account: Literal["evaluate", "checkpoint", "restore", "other"]) -> Iterator[None]:
+        """What happens inside is not training: its seconds go to `account`; 'restore' is a part of `setup_s`."""
+        if account not in ("evaluate", "checkpoint", "restore", "other"):
+            raise ValueError(f"account must be 'evaluate', 'checkpoint', 'restore' or 'other', got {account!r}")
+        self._accounts.restores_are_told |= account == "restore"
         with self._accounts.bucket(account):
             yield
 
@@ -275,7 +280,7 @@ class Recorder:
 
         Args:
             batch: What the step trains on.
-            position: Tells steps of equal shapes that do different work apart (accumulation, frozen layers).
+            position: Distinguishes steps of equal shapes with different work (accumulation, frozen layers).
         """
         return self.hooks.steps.train_batch(batch, position)
 
@@ -309,7 +314,7 @@ class Recorder:
         Args:
             batch: What was trained on, for its samples and tokens.
             optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
-            work: Tells batches of equal shapes apart by what was done with them (which optimizers stepped).
+            work: Distinguishes batches of equal shapes by the work done on them (which optimizers stepped).
             emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
 
         Returns:
@@ -333,24 +338,26 @@ class Recorder:
         return self.hooks.points.emit("evaluate", values)
 
     def exceeded(self, limits: Mapping[str, float]) -> LimitExceeded | None:
-        """The limit that the run's totals are at or past, by most; None where they are within all.
+        """The limit that the totals have reached, by the largest excess; None if they are within all limits.
 
-        Ask after every step. Totals are read only where a limit may be near, so asking costs next to nothing. Of
-        several processes let rank 0 ask, and tell the others. A limit whose total goes missing later is told once, as
-        an error in the log, and held no longer.
+        Call it after every step. Totals are read only if a limit may be near, so a call is cheap. With several
+        processes, call it on rank 0 and broadcast the result. If a limit's total becomes missing later, an error is
+        logged once and the limit is no longer enforced.
 
         Args:
             limits: Amount by counter column, in the column's unit.
 
         Raises:
-            ValueError: The first time, for a limit that nobody can hold: of an unknown column, one that is no counter,
-                or one that is missing.
+            ValueError: At the first call, for a limit that cannot be enforced: an unknown or missing column, or one
+                that is not a counter.
 
-        Example:
-            In a training loop::
+        Examples:
+            In a training loop:
 
-                if passed := recorder.exceeded({"energy_j": 3.6e6}):
-                    break
+            ```python
+            if passed := recorder.exceeded({"energy_j": 3.6e6}):
+                break
+            ```
         """
         self._run.check_measured()
         points, budget = self.hooks.points, self._budget
@@ -380,7 +387,7 @@ class Recorder:
         """Training is over: measure what one forward pass of the model costs, for the `infer_` columns.
 
         The first counted forward pass is repeated in eval mode, for one sample and for its batch, on a copy of the
-        model. Random numbers go on as if nothing had run. Its time goes to the account `other`.
+        model. Random number generators are restored. Its time is booked as `other`.
 
         Args:
             context: Entered around each pass (autocast).
@@ -392,7 +399,7 @@ class Recorder:
         """The run is over, however it ended: write its last point with all that was spent, and close the folder.
 
         Returns:
-            The run, as its folder now holds it; None where it never trained a batch, and on other ranks than 0.
+            The run, as its folder now holds it; None if it trained no batch, and on ranks other than 0.
         """
         return self.hooks.run.end(status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from lightning_costs.recording.run_state import Status
 from lightning_costs.recording.shared import Shared
 from lightning_costs.recording.step_hooks import EngineSteps, StepHooks
 from lightning_costs.records.samples import RankInfo
+from lightning_costs.run.attempts import iso
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.sink import Sink
 
@@ -57,7 +59,7 @@ class RunHooks:
     # Setup --------------------------------------------------------------------------------------------------
 
     def add_setup(self, facts: Mapping[str, Any], *, dataset_why: str | None = None) -> None:
-        """More facts about the setup, for the header; `dataset_samples` is a column too, `dataset_why` why it lacks."""
+        """Add facts about the setup to the header. `dataset_samples` is also a column, `dataset_why` its reason."""
         self._run.setup |= facts
         if self.context.dataset_samples is None:
             self.context.dataset_samples = facts.get("dataset_samples")
@@ -91,7 +93,7 @@ class RunHooks:
 
         Args:
             pipeline: A schedule of `torch.distributed.pipelining` or a DeepSpeed `PipelineEngine`.
-            steps: Whether each `train_batch` of an engine is told as a step of the run, too. The batch that
+            steps: Whether each `train_batch` of an engine is also recorded as a step of the run. The batch that
                 `batch_size_fn` and `length_fn` get is then a tensor without elements of [samples, 0].
 
         Raises:
@@ -117,8 +119,9 @@ class RunHooks:
         self.open()
         self._run.stage = "training"
         context = self.context
+        started_s = time.time() - (self._clock() - self._accounts.begun_s)
         facts = {"devices": context.devices, "nodes": context.nodes, "processes": len(context.places)}
-        self._run.begin_attempt({**facts, "device": device_name(context)})
+        self._run.begin_attempt({**facts, "started": iso(started_s), "device": device_name(context)})
         self._points.start()
 
     @property
@@ -153,7 +156,7 @@ class RunHooks:
             self._points.window.overhead_s += self._clock() - began
 
     def _energy_meter(self) -> Callable[[], float] | None:
-        """Joules since the last call; the run's own totals go on."""
+        """Joules since the last call; the run's own totals are not affected."""
         if self._run.totals.get("energy_j") is None:
             return None
         read_j = 0.0
@@ -181,7 +184,8 @@ class RunHooks:
         self._run.stage = "ended"
         if self._run.opened:
             mark_run_end(self._accounts.begun_s + ended_s)
-        return self._run.close(status)
+        ended_ago_s = self._clock() - self._accounts.begun_s - ended_s if self._run.opened else 0.0
+        return self._run.close(status, ended=iso(time.time() - ended_ago_s))
 
     # Checkpoints --------------------------------------------------------------------------------------------
 

@@ -15,11 +15,14 @@ from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.provenance import Provenance
 from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
+from lightning_costs.recording.queue import queued_s
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
 from lightning_costs.records.monitor import UnloggedMonitor
 from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, Trigger
 from lightning_costs.records.versions import version_of
+from lightning_costs.run.attempts import BRANCHED, NO_FOLDER, OF_ATTEMPTS, at_begin, seconds_of
+from lightning_costs.run.kept import OF_KEPT, kept_of, productive
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.paths import shown, why_unwritable
@@ -34,11 +37,14 @@ from lightning_costs.storage.run_folder.identity import (
     tags_of_run,
 )
 from lightning_costs.storage.run_folder.reader import EarlierAttempts
+from lightning_costs.storage.run_folder.starts import note_start, starts_without_batch
 from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
 from lightning_costs.storage.sink import Sink, Sinks
 
 _log = logging.getLogger("lightning_costs")
 
+#: Why a gauge of kept work is missing if its needs are not.
+_WHY_NOT_KEPT = "what the run's restarts lost, or the time between them, is unknown"
 #: How a run stands; a reader says 'killed' where the process of a running one is gone.
 Status = Literal["running", "finished", "failed", "interrupted"]
 #: How far a run in this process is; its probes are open from the second on.
@@ -96,6 +102,7 @@ class RunState:
         self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
         self._ledger = Ledger(declarations)
+        self._kept = [name for name in OF_KEPT if name in declarations]
         self._save_dir, self._writes = save_dir, writes
         self._folder: RunFolderSink | None = None
         self._point: CurvePoint | None = None
@@ -107,6 +114,9 @@ class RunState:
         self.provenance: Provenance | None = None
         #: Notices a metric that is never logged.
         self.unlogged = UnloggedMonitor(monitor)
+        self._attempt = secrets.token_hex(4)
+        self._unbegun: list[str] = []
+        self._why_no_gap = ""
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
@@ -227,7 +237,13 @@ class RunState:
                 self._restore([spent_in(found.earlier)] if found.earlier.points else [])
                 self._ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
-        about: dict[str, Any] = {"id": secrets.token_hex(4), "began": utc_now(), **facts}
+        about: dict[str, Any] = {"id": self._attempt, "began": utc_now(), **facts}
+        before = self.header["attempts"]
+        ended_s = seconds_of(before[-1].get("ended")) if before else None
+        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s)) is not None:
+            about["queue_s"] = waited_s
+        if self._unbegun:
+            about["unbegun"] = self._unbegun
         if (restarts := slurm_restart_count()) is not None:
             about["restart"] = restarts
         lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
@@ -241,11 +257,31 @@ class RunState:
         self._history = PriceHistory(self.header["attempts"], self.header["tariff"])
         lost_now = {name: about["lost"].get(name, 0.0) for name in self._priced}
         self._ledger.set_derived_totals(self._prices(), lost_now)
+        self._begin_columns()
         self.header["lineage"] = [*self._lineage, [self._rows, None]]
 
-    def open(self, setup: Mapping[str, Any]) -> None:
-        """Make the folder, under the identity that a resume or the environment gave, or a new one."""
+    def _begin_columns(self) -> None:
+        """The columns that change where an attempt begins."""
+        columns = [name for name in OF_ATTEMPTS if name in self._ledger.costs]
+        attempts: list[dict[str, Any]] = self.header["attempts"]
+        amounts, missing = at_begin(attempts, self._ledger.costs.get("total_s") if len(attempts) > 1 else 0.0)
+        if self._why_no_gap and len(attempts) > 1:
+            amounts["down_s"], missing["down_s"] = None, self._why_no_gap
+        self._ledger.set_derived_totals({name: amounts[name] for name in columns})
+        for name in columns:
+            self.notes.pop(name, None)
+        self.notes |= {name: why for name, why in missing.items() if name in columns}
+
+    def open(self, setup: Mapping[str, Any], *, first_batch_s: float | None = None) -> None:
+        """Make the folder, under the identity that a resume or the environment gave, or a new one.
+
+        Args:
+            setup: What is known of the setup.
+            first_batch_s: Seconds of training that this attempt's first batch took.
+        """
         header = self.header
+        if first_batch_s is not None and header["attempts"]:
+            header["attempts"][-1]["first_batch_s"] = first_batch_s
         found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
         said = bool(found.refused)
         found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
@@ -283,6 +319,14 @@ class RunState:
         self._ledger.add(window, unreadable=missing)
         if self._priced:
             self._ledger.set_derived_totals(self._prices())
+        if self._kept:
+            kept = productive(self._ledger.costs, self._ledger.lost)
+            for name in self._kept:
+                if kept[name] is not None or name in missing:
+                    self.notes.pop(name, None)
+                else:
+                    self.notes[name] = _WHY_NOT_KEPT
+            self._ledger.set_gauges({name: kept[name] for name in self._kept}, unreadable=self._kept)
         self._tell(missing, methods)
 
     def set_gauges(
@@ -351,6 +395,8 @@ class RunState:
         if self._folder is not None:
             self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
+        if self.stage == "training":  # a state that is asked for after the end is no save of the training
+            self._note_saved(self._ledger.state_dict(), 1 + self._saves)
         return {
             "run_id": self.run_id,
             "step": step,
@@ -359,9 +405,19 @@ class RunState:
             "header": {
                 "name": self.header["name"],
                 "attempts": [dict(attempt) for attempt in self.header["attempts"]],
+                "saves": dict(self.header.get("saves") or {}),
                 "missing": {name: why for name, why in self.header["missing"].items() if name in self._ledger.costs},
             },
         }
+
+    @property
+    def _saves(self) -> int:
+        return int((self.header.get("saves") or {}).get("count", 0))
+
+    def _note_saved(self, ledger: Mapping[str, Any], count: int) -> None:
+        """What of training and evaluation a checkpoint holds: the newest one that led here."""
+        kept = {name: kept_of(ledger["costs"], ledger["lost"], name) for name in ("train_s", "evaluate_s")}
+        self.header["saves"] = {"count": count, **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> int:
         """Continue the run of a checkpoint: its identity, its totals.
@@ -388,7 +444,9 @@ class RunState:
         self.header["run_id"] = found.run_id
         self.notes |= state["header"].get("missing", {})
         earlier = found.earlier
+        self._why_no_gap = ""
         if earlier is None:
+            self._why_no_gap = NO_FOLDER if found.wanted == was else BRANCHED
             self._resumed = len(attempts) - 1 if attempts else None
             for attempt in attempts:  # their points are in another journal
                 attempt.pop("row", None)
@@ -404,6 +462,9 @@ class RunState:
                 )
             return self._from_step
         self._continue(earlier)
+        counts = [int((header.get("saves") or {}).get("count", 0)) for header in (state["header"], earlier.header)]
+        if any(counts):  # that of the folder may lack the last save before a kill
+            self._note_saved(state["ledger"], max(counts))
         self._resumed = len(attempts) - 1 if attempts else None
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
@@ -432,6 +493,8 @@ class RunState:
         if "repriced" in earlier.header:
             header["repriced"] = earlier.header["repriced"]
         header["attempts"] = attempts_of(earlier)
+        if self._found is not None and self._writes:
+            self._leave_trace(self._save_dir / self._found.run_id)
         header["created"] = earlier.header.get("created", "")
         for label in ("name", "group", "tags"):
             header[label] = header[label] or earlier.header.get(label)
@@ -440,6 +503,14 @@ class RunState:
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
             self._came_to.update(point.step, point.quality, point.costs)
+
+    def _leave_trace(self, folder: Path) -> None:
+        """Say in the folder that an attempt begins, and see which ones before it came to no batch."""
+        attempts: list[dict[str, Any]] = self.header["attempts"]
+        known = {str(attempt.get("id")) for attempt in attempts}
+        known |= {str(start) for attempt in attempts for start in attempt.get("unbegun") or ()}
+        self._unbegun = starts_without_batch(folder, {*known, self._attempt})
+        note_start(folder, self._attempt)
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
         gone = self._ledger.load_state_dict(*states) if states else []
@@ -467,8 +538,12 @@ class RunState:
         """Best quality and cost-to-quality so far, for summaries."""
         return self._came_to.summary()
 
-    def close(self, status: Status) -> RunRecord | None:
+    def close(self, status: Status, *, ended: str | None = None) -> RunRecord | None:
         """The run is over: the sinks are told how it ended.
+
+        Args:
+            status: How.
+            ended: When, if not now: an ISO text.
 
         Returns:
             The run as its folder now holds it; None if it has none, or this process does not write it.
@@ -480,7 +555,7 @@ class RunState:
         if status == "finished":
             self.warn(self.unlogged.run_ended())
         *earlier, last = self.header["attempts"]
-        self.header["attempts"] = [*earlier, {**last, "ended": utc_now(), "status": status}]
+        self.header["attempts"] = [*earlier, {**last, "ended": ended or utc_now(), "status": status}]
         if self._folder is not None:
             self._folder.header = self.header
         self._sinks.close(status)

@@ -42,7 +42,7 @@ class StepHooks:
         self._sizes.begin(loaders)
 
     def set_batch_splitter(self, parts: Callable[[Any], Sequence[Any]]) -> None:
-        """Batches are made of several loaders' batches, which `parts` tells: their samples and tokens add up.
+        """Set a function that splits a batch into the batches of several loaders: their samples and tokens add up.
 
         Args:
             parts: The parts of a batch, in the order of the loaders; None from a loader that is at its end.
@@ -51,7 +51,7 @@ class StepHooks:
 
     @property
     def timing_device(self) -> bool:
-        """Whether a device's own timeline is kept: `on_batch_queued`, `on_h2d_start` and `on_h2d_end` are of use."""
+        """Whether a device's own timeline is kept, which needs `on_batch_queued` and `on_h2d_start`, `on_h2d_end`."""
         return self._steps.timing_device
 
     def on_h2d_start(self) -> None:
@@ -85,7 +85,7 @@ class StepHooks:
 
     @property
     def sampling_memory(self) -> bool:
-        """Whether `sample_memory` is of use in the step in work."""
+        """Whether `sample_memory` matters in the current step."""
         return self._steps.looking
 
     def sample_memory(self) -> None:
@@ -127,11 +127,18 @@ class StepHooks:
         if not self._run.opened:  # at the first training batch: finders and sanity checks leave no folder
             with self.accounts.bucket("other"):
                 shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
-                self._run.open({**collect_environment(self._context), "batch_shapes": shapes})
+                first_s = self.accounts.train_s()
+                facts = {**collect_environment(self._context), "batch_shapes": shapes}
+                self._run.open(facts, first_batch_s=first_s)
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
         steady = points.window.add_batch(
-            samples=samples, tokens=tokens, padding=padding, optimizer_steps=optimizer_steps, warm=warm
+            samples=samples,
+            tokens=tokens,
+            optimizer_steps=optimizer_steps,
+            warm=warm,
+            padding=padding,
+            signature=(look.signature, optimizer_steps),
         )
         self.repeats.disarm()
         self._repeatable = False
@@ -155,7 +162,7 @@ class StepHooks:
     # Steps like the one before ------------------------------------------------------------------------------
 
     def allow_repeats(self, batches: float, step: int) -> None:
-        """After a step: how many batches follow at most before one that must be told by `step`, an epoch's last one.
+        """After a step: the most batches before one that must be reported by `step` (an epoch's last one).
 
         Args:
             batches: Such batches; those before the next train point are taken from them.
@@ -189,7 +196,7 @@ class StepHooks:
         return self._steps.before_evaluation(batch, loader)
 
     def left_evaluation(self) -> None:
-        """The batch that `on_eval_batch_start` was told of last was fetched and left, nothing done on it."""
+        """Discard the last batch of `on_eval_batch_start`: it was fetched and not used."""
         self._steps.left_evaluation()
 
     @contextmanager
@@ -255,7 +262,7 @@ class EngineSteps:
 
     @property
     def sampling_memory(self) -> bool:
-        """Whether `sample_memory` is of use in the step in work."""
+        """Whether `sample_memory` matters in the current step."""
         return self._steps.sampling_memory
 
     def sample_memory(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning_costs.records.formatting import format_amount, format_number
 from lightning_costs.records.meter_info import COMPONENTS
 
-#: Counted or read; estimated from a sample, with an interval; or made by a model, whose error nobody can bound.
+#: Counted or read; estimated from a sample, with an interval; or modelled, without a bound of the error.
 Certainty = Literal["exact", "estimated", "modelled"]
 
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
@@ -40,7 +40,7 @@ def certainty(header: Mapping[str, Any], name: str) -> Certainty:
 
 def is_of_energy(name: str) -> bool:
     """Whether a column is energy, or made from it: as sure as the components of energy are."""
-    return name.endswith("energy_j") or name in ("co2e_g", "electricity_usd")
+    return name.endswith("energy_j") or name in ("co2e_g", "electricity_usd", "water_l")
 
 
 def modelled_share(header: Mapping[str, Any], name: str, final: Mapping[str, float | None]) -> float:

@@ -12,7 +12,7 @@ from typing import final
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.samples import Amount
 
-#: Share of ends that fall into the interval, where blocks of steps go on varying as they did.
+#: Share of ends within the interval, if blocks of steps continue to vary as before.
 COVERAGE = 0.8
 _MOST_BLOCKS = 64
 #: Cycles from one evaluation to the next that must have been seen before their spread is believed.
@@ -26,7 +26,7 @@ class Forecast:
 
     Args:
         middle: The estimate.
-        low: Lower end of the interval; None where too little was seen to tell.
+        low: Lower end of the interval; None if too few steps were recorded.
         high: Upper end of the interval.
     """
 
@@ -50,10 +50,10 @@ class Forecast:
 
 @final
 class Forecaster:
-    """Extrapolates totals by the step: marks are taken as the run goes on.
+    """Extrapolates totals by the step: marks are taken during the run.
 
-    Where the run evaluates, whole cycles (evaluation to evaluation) are what goes on, so that the evaluations to come
-    are in; before the first one they are not. The estimate is the total at the last cycle's end plus the remaining
+    If the run evaluates, whole cycles (evaluation to evaluation) are extrapolated, so that future evaluations are
+    included; before the first cycle they are not. The estimate is the total at the last cycle's end plus the remaining
     steps times the mean cost of a step. The interval is that of a prediction from n blocks of like length for the m
     blocks to come: mean +- t(n-1) s sqrt(1/n + 1/m) a block (a normal sample's; Hahn and Meeker, Statistical
     Intervals, 1991, section 4.8).
@@ -72,7 +72,7 @@ class Forecaster:
         self._cycles: list[tuple[float, tuple[Amount, ...]]] = []
 
     def observe(self, steps: float, costs: Mapping[str, Amount], *, cycle: bool) -> None:
-        """Note the totals after so many steps; `cycle` says that an evaluation just ended."""
+        """Note the totals after that many steps; `cycle` says that an evaluation just ended."""
         mark = (steps, tuple(costs.get(name) for name in self._names))
         if cycle:
             if not self._cycles and self._marks:
@@ -81,7 +81,7 @@ class Forecaster:
         _append(self._marks, mark)
 
     def predict(self, planned_steps: float) -> dict[str, Forecast]:
-        """Totals after so many steps in all; empty before two marks, or where the plan has no end."""
+        """Totals after that many steps in all; empty before two marks, or where the plan has no end."""
         blocks = self._cycles if len(self._cycles) > 1 else self._marks
         if len(blocks) < 2 or not math.isfinite(planned_steps):
             return {}
@@ -95,7 +95,7 @@ class Forecaster:
 
 
 def _append(marks: list[tuple[float, tuple[Amount, ...]]], mark: tuple[float, tuple[Amount, ...]]) -> None:
-    """Add a mark; where there are many, blocks of two become one."""
+    """Add a mark; if there are many, blocks of two become one."""
     if marks and marks[-1][0] >= mark[0]:
         marks[-1] = mark
         return

@@ -38,7 +38,7 @@ _UNITS = {
     "j": (_Step(1, 1, "J"), _Step(1e3, 1e3, "kJ"), _Step(0.1 * JOULE_PER_KWH, JOULE_PER_KWH, "kWh")),
     **{
         base: _steps(1000.0, [prefix + word for prefix in _PREFIXES])
-        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g"}.items()
+        for base, word in {"flop": "FLOP", "mac": "MAC", "w": "W", "hz": "Hz", "g": "g", "l": "L"}.items()
     },
     "usd": (_Step(0, 1, "USD"),),
 }
@@ -51,6 +51,7 @@ _AXIS_TIMES = tuple(
 _PAPER = {
     "s": (*_steps(1e-3, ("s", "ms", "µs"))[::-1], _Step(120, 60, "min"), _Step(3600, 3600, "h")),
     "j": (_Step(0, 1e-3, "mJ"), *_UNITS["j"], _Step(3.6e9, 3.6e9, "MWh")),
+    "l": (_Step(0, 1e-3, "mL"), _Step(1, 1, "L"), _Step(1e3, 1e3, "m³")),
     "g": (_Step(0, 1e-3, "mg"), *_UNITS["g"][:2], _Step(1e6, 1e6, "t")),
 }
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -139,7 +140,7 @@ def choose_unit(unit: str, largest: float | None) -> DisplayUnit:
 
 
 def format_3_digits(amount: float) -> str:
-    """A number with three significant digits, thousands apart, as a power of ten where that is shorter.
+    """A number with three significant digits, thousands apart, as a power of ten if that is shorter.
 
     Example:
         >>> (format_3_digits(12.04), format_3_digits(1234.5), format_3_digits(0.00123),
@@ -184,7 +185,7 @@ def format_for_paper(amount: float, unit: str) -> str:
 
 
 def format_device_time(device_s: float, *, node: bool = False) -> str:
-    """Device time in device-hours, in device-seconds where it is short; node time where a device is a node.
+    """Device time in device-hours, or device-seconds if it is short; node time if a device is a node.
 
     Example:
         >>> format_device_time(354321.0), format_device_time(12.0, node=True)

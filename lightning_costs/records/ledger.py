@@ -47,7 +47,7 @@ class Ledger:
 
     @property
     def lost(self) -> dict[str, Amount]:
-        """What of each counter's total was lost to restarts; None where that is unknown."""
+        """What of each counter's total was lost to restarts; None if that is unknown."""
         return dict(self._lost)
 
     def add(self, window: Mapping[str, Amount], *, unreadable: Container[str] = ()) -> None:
@@ -86,7 +86,7 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any], *also: Mapping[str, Any]) -> list[str]:
         """Continue from `state_dict`, or from the furthest of several states of one run: totals never go down.
 
-        A counter that one of them lacks is missing from then on: it cannot be right without its past. A gauge can,
+        A counter that is missing in one of them stays missing: it cannot be right without its past. A gauge can,
         at its next reading; until then it is that of the state which got furthest. Lost work is what `state_dict` knew.
 
         Returns:
@@ -119,18 +119,18 @@ class Ledger:
         self._tell()
 
     def mark_lost_unknown(self) -> None:
-        """Nobody knows what was lost."""
+        """Mark lost work as unknown."""
         self._lost = dict.fromkeys(self._lost)
         self._tell()
 
     @property
     def lost_is_known(self) -> bool:
-        """Whether anybody knows what restarts lost, of any counter whose total is known."""
+        """Whether lost work is known, for any counter whose total is known."""
         known = [self._lost[name] is not None for name in self._lost if self._costs[name] is not None]
         return any(known) or not known
 
     def _tell(self) -> None:
-        """The columns of lost work say what is lost; one is missing where its total is."""
+        """The columns of lost work; one is missing if its total is."""
         for name, base in LOST.items():
             if name in self._costs:
                 self._costs[name] = None if self._costs.get(base) is None else self._lost[base]

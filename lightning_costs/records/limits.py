@@ -1,4 +1,4 @@
-"""A budget: limits on counters, what of them is used, and how long nobody needs to look."""
+"""A budget: limits on counters, their used share, and the time until the next check."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.samples import Amount
 
-#: A step may cost so many times the dearest pace seen before a limit could be passed between two looks.
+#: A step may cost this many times the highest pace before a limit could be passed between two checks.
 SAFETY_FACTOR = 2.0
 #: Looks are not further apart than this, in seconds at the pace seen.
 MOST_S = 10.0
-#: Totals of a train point may lack what meters were not asked for half a second: nearer to a limit they are asked.
+#: Totals of a train point may miss the meters' last half second: nearer to a limit the meters are read.
 CLOSE_S = 1.0
 _UNKNOWN = (0.0, 0.0, 0.0)
 
@@ -83,7 +83,7 @@ def validate_limit_columns(columns: Sequence[str], declarations: Mapping[str, De
 def unenforceable_limits(
     limits: Mapping[str, float], declarations: Mapping[str, Declaration], lacking: Mapping[str, str]
 ) -> str | None:
-    """Which limits nobody can hold, in words; None where all can be held."""
+    """The limits that cannot be enforced, in words; None if there are none."""
     said = [
         f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be held, as {name} is "
         f"missing: {why}"
@@ -103,9 +103,9 @@ class _Mark:
 class Budget:
     """Watches totals against limits, and says after how many steps and seconds to look again.
 
-    With what is left of a limit, R, and the dearest pace seen, r (the mean since the first step, or the last window's
-    where that is more), the next look is after R / 2r steps, or seconds: no limit is passed between two looks, unless
-    steps cost more than twice that pace. Evaluations are looked at by themselves and are no step's cost. Time-like
+    With what is left of a limit, R, and the highest pace seen, r (the mean since the first step, or the last window's
+    if that is more), the next check is after R / 2r steps, or seconds: no limit is passed between two checks, unless
+    steps cost more than twice that pace. Evaluations are checked separately and belong to no step. Time-like
     totals go by the second exactly, whatever a step takes.
 
     Example:
@@ -120,38 +120,38 @@ class Budget:
 
     def __init__(self, limits: Mapping[str, float]) -> None:
         self.limits = validate_limits(limits)
-        #: When to look again, whichever comes first: after so many steps, or at this moment.
+        #: The next check, whichever comes first: after that many steps, or at this moment.
         self.next_step, self.next_s = 0, 0.0
         self._first: _Mark | None = None
         self._last: _Mark | None = None
-        #: By column: amount a step and amount a second, the dearest seen; mean amount a step.
+        #: By column: highest amount a step and a second; mean amount a step.
         self._paces: dict[str, tuple[float, float, float]] = {}
         self._step_s = math.inf
         self._warned: set[str] = set()
         self._lost: set[str] = set()
 
     def due(self, steps: int, at_s: float) -> bool:
-        """Whether somebody has to look, after so many steps at this moment."""
+        """Whether a check is due, after that many steps at this moment."""
         return steps >= self.next_step or at_s >= self.next_s
 
     def near_limit(self, totals: Mapping[str, Amount]) -> bool:
-        """Whether a limit may be near, so that totals which lack a moment's readings will not do."""
+        """Whether a limit may be near, so that totals without the latest readings are not enough."""
         steps, seconds = self._room(totals)
         return steps < 2 or seconds < CLOSE_S
 
     def update(
         self, steps: int, at_s: float, totals: Mapping[str, Amount], *, most_steps: float = math.inf
     ) -> LimitExceeded | None:
-        """Note the totals after so many steps, and set when to look again.
+        """Record the totals after `steps` steps, and set the next check.
 
         Args:
-            steps: Steps of this attempt; as many as before where only an evaluation ran.
+            steps: Steps of this attempt; unchanged if only an evaluation ran.
             at_s: The moment, on any clock.
             totals: By column, those of earlier attempts in them; None is missing.
-            most_steps: Steps after which somebody will look anyway.
+            most_steps: Steps after which there is a check anyway.
 
         Returns:
-            The limit that is passed by most; None where none is.
+            The limit that is passed by most; None if none is.
         """
         if steps > 0:
             self._learn(_Mark(steps, at_s, {column: totals.get(column) for column in self.limits}))
@@ -207,7 +207,7 @@ class Budget:
         return self._first is None or self._last is None or self._last.at_s - self._first.at_s < CLOSE_S
 
     def newly_unenforceable(self, totals: Mapping[str, Amount]) -> dict[str, float]:
-        """Limits that nobody can hold any longer, as their totals went missing; each told once."""
+        """Limits that can no longer be enforced because their totals became missing; each reported once."""
         lost = {
             name: limit for name, limit in self.limits.items() if totals.get(name) is None and name not in self._lost
         }
@@ -222,10 +222,10 @@ class Budget:
     def limits_nearly_reached(
         self, totals: Mapping[str, Amount], share: float
     ) -> list[tuple[LimitExceeded, float | None]]:
-        """Limits of which this share is used, each told once, as soon as a pace is known.
+        """Limits of which this share is used, each reported once, as soon as a pace is known.
 
         Returns:
-            What is used, and the steps that are left at the mean pace; None where it costs nothing.
+            What is used, and the steps that are left at the mean pace; None if it costs nothing.
         """
         told = []
         for column, limit in self.limits.items():

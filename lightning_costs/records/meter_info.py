@@ -19,9 +19,9 @@ class MeterInfo:
 
     Args:
         method: Which way.
-        instrument: What told it.
-        error_j: Most that the total can be off in joules, the instrument's own accuracy apart; None where nobody can
-            tell, as for a model.
+        instrument: The source of the reading.
+        error_j: Bound of the error of the total in joules, without the instrument's own accuracy; None if there is
+            none, as for a model.
         detail: What the reading covers, what is assumed, what the bound is made of.
         facts: Further figures (a cross-check, a share), by name with unit.
     """
@@ -73,7 +73,7 @@ class EdgeErrorBound:
         self._peak_w = 0.0
 
     def note(self, spent_j: float, elapsed_s: float) -> None:
-        """What was spent between two readings; readings closer than the lag tell no power."""
+        """What was spent between two readings; readings closer than the lag give no power."""
         if elapsed_s > self._lag_s:
             self._peak_w = max(self._peak_w, spent_j / elapsed_s)
 

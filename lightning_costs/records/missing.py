@@ -1,4 +1,4 @@
-"""A reading that is not there, and why."""
+"""A missing reading and its reason."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _log = logging.getLogger("lightning_costs")
 
 
 class Missing(Exception):  # noqa: N818 - a reading that is not there is no error of the program
-    """A reading cannot be had; the message is the reason that goes into the run's header.
+    """A cost cannot be read; the message is the reason that is recorded in the header.
 
     Args:
-        reason: What would be needed, what came, what to do.
-        warn: Whether to say so in the log as well: for what a user would expect to work here.
+        reason: What is needed, what came, what to do.
+        warn: Whether to log a warning as well, if a user would expect the reading to work.
     """
 
     def __init__(self, reason: str, *, warn: bool = False) -> None:

@@ -29,7 +29,7 @@ _WHOLE = {
 
 
 class ParsedUnit(NamedTuple):
-    """A unit of ours, or a word of somebody's own, and what an amount in the foreign unit is multiplied by."""
+    """A unit of the package, or an unknown word, with the factor from the foreign unit."""
 
     unit: str
     factor: float
@@ -42,7 +42,7 @@ def parse_unit(text: str) -> ParsedUnit:
         text: Such as 'GMAC', 'kWh', 'GiB', 'ms', 'h', 'img/s', 'M' (millions, of whatever the column counts).
 
     Returns:
-        The unit of ours with its factor. A word that is none stays as it is, with factor 1; a bare prefix has the
+        The package's unit with its factor. An unknown word is kept, with factor 1; a bare prefix has the
         unit ''.
 
     Example:

@@ -58,7 +58,7 @@ class PrintableLogFilter(logging.Filter):
     """Log records whose messages are legible, whatever they quote."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write the message out where it holds what cannot be seen; every record passes."""
+        """Escape the message if it has invisible characters; every record passes."""
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - arguments that do not fit: the handler says so

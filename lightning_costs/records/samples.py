@@ -22,8 +22,8 @@ class RankInfo:
         replica: Which copy of the model (data-parallel coordinate).
         stage: Which pipeline stage.
         shard: Which member of a tensor-parallel group.
-        device: What tells this rank's device from the others of its node; equal where ranks share one. None where it
-            is not known: it is then taken for one of its own.
+        device: Identity of this rank's device on its node; equal if ranks share one. None if unknown: it is then
+            counted as a device of its own.
     """
 
     rank: int = 0
@@ -44,8 +44,8 @@ class DeviceTime:
         step_times_s: Durations of the optimizer steps, from the end of one's work to the end of the next one's.
         timed_s: Device seconds over which the others were seen: the sum of those durations.
         idle_s: Nothing queued between the end of one batch's work and the begin of the next one's, transfers apart.
-        idle_data_s: At most so much of `idle_s` would vanish if batches were there at once: in each gap the lesser
-            of idle and of the host's waiting for data.
+        idle_data_s: Upper bound of the part of `idle_s` due to data: in each gap the lesser of idle time and of the
+            host's wait for data.
         h2d_s: Transfers of batches on the compute stream.
         hooks_idle_s: Host seconds in other callbacks' hooks and loggers (the part `hooks`) in which the device was
             idle, of all steps: the lesser of both in each gap, and all of them in a gap that was interrupted.
@@ -95,22 +95,25 @@ class StepSample:
         ended_s: End on the run's total clock, in seconds.
         accounts_s: Seconds of the window by account; they add up to its length.
         data_wait_s: Seconds in which the host waited for the next batch, contained in the account `train`.
-        h2d_s: Host seconds in which batches were handed to the device, contained in the account `train`; None where
-            nobody told them apart.
-        lead_s: Host seconds from having a batch to its first backward pass; None where nobody tells.
+        h2d_s: Host seconds in which batches were handed to the device, contained in the account `train`; None if
+            they were not separated.
+        lead_s: Host seconds from having a batch to its first backward pass; None if not reported.
         steps: Batches in which an optimizer stepped.
         optimizer_steps: Calls of optimizers.
         batches: Batches trained on.
         epochs: Epochs completed.
-        samples: Samples trained on; None where a batch would not tell.
-        tokens: Tokens trained on; None where nobody counts them.
-        padding_tokens: Elements of `input_ids` beyond the tokens; None where nobody tells them apart.
+        samples: Samples trained on; None if a batch did not show it.
+        tokens: Tokens trained on; None if not counted.
+        padding_tokens: Elements of `input_ids` beyond the tokens; None if unknown.
         steady_s: Training seconds outside warm-up: the denominator of every rate.
         steady_samples: Samples in `steady_s`.
         steady_tokens: Tokens in `steady_s`.
-        step_times_s: Durations of the single steps outside warm-up; None where they cannot be told.
+        step_times_s: Durations of the single steps outside warm-up; None if they cannot be determined.
         overhead_s: What measuring cost in this window, contained in the accounts.
-        device: What the device did in the steps it completed since the last window; None where it has no events.
+        restore_s: Seconds of loading a checkpoint, contained in the account `setup`; None if it is not known.
+        slow_s: Seconds of steps above the median of their signature, waiting for data apart; None if they cannot be
+            determined.
+        device: What the device did in the steps it completed since the last window; None if it has no events.
         pipeline: What this rank's stage of a pipeline did in the steps it completed since; None without one.
     """
 
@@ -135,6 +138,8 @@ class StepSample:
     steady_tokens: int | None = None
     step_times_s: tuple[float, ...] | None = ()
     overhead_s: float = 0.0
+    restore_s: float | None = 0.0
+    slow_s: float | None = 0.0
     device: DeviceTime | None = None
     pipeline: PipelineTime | None = None
 

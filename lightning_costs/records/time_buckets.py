@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 ACCOUNTS = ("setup", "train", "evaluate", "checkpoint", "other")
 #: Parts of an account. `hooks` is what else would be `other` in the training loop of an asynchronous device.
-PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train"}
+PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train", "restore": "setup"}
 #: Accounts that `bucket` begins and ends rarely, for long: meters are read there.
 METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
@@ -37,6 +37,7 @@ class TimeBuckets:
         "before_switch",
         "begun_s",
         "failed",
+        "restores_are_told",
         "seconds_by_source",
         "since_s",
     )
@@ -55,15 +56,17 @@ class TimeBuckets:
         #: the loss waits for the device there. Such seconds of the training loop are training's (the part `hooks`)
         #: until the device's timeline says in which of them it was idle.
         self.asynchronous = False
+        #: Whether loading a checkpoint is booked as the part `restore`; else it is somewhere in `setup`.
+        self.restores_are_told = False
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None
-        #: Called where an exception of ours is handled that would else reach somebody's function; without it, such
+        #: Called when an internal exception is handled that would otherwise reach a user's function; without it, such
         #: exceptions are raised.
         self.failed: Callable[[], None] | None = None
 
     def _fail(self) -> None:
-        """A clock failed while an exception is handled: measuring stops, and what is measured goes on."""
+        """A clock failed while an exception is handled: measuring stops, and the measured code continues."""
         if self.failed is None:
             raise
         self.failed()
@@ -89,6 +92,11 @@ class TimeBuckets:
         """The account at the bottom of the stack: what the run is doing between interruptions."""
         return self._stack[0]
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether an evaluation or a checkpoint is going on."""
+        return not METERED_BUCKETS.isdisjoint(self._stack)
+
     def _place(self, account: str) -> str:
         """Where seconds of an account are booked that begin now."""
         asynchronous = self.asynchronous and account == "other" and self._stack[-1] in ("train", "hooks")
@@ -110,10 +118,10 @@ class TimeBuckets:
         del self._stack[max(1, len(self._stack) - 1 if depth is None else depth) :]
 
     def try_enter(self, account: str) -> int | None:
-        """`enter` around a function of somebody else's: raises nothing; None where the clock failed."""
+        """`enter` around a user's function: raises nothing; None if the clock failed."""
         try:
             return self.enter(account)
-        except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+        except Exception:  # noqa: BLE001 - a clock of the package must not end the training
             self._fail()
             return None
 
@@ -146,7 +154,7 @@ class TimeBuckets:
                     spent["train"] += now - self.since_s
                     self.since_s = now
                     stack.append(account)
-            except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+            except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                 self._fail()
 
         def leave() -> None:
@@ -182,7 +190,7 @@ class TimeBuckets:
                 place = self._place(account) if self.asynchronous else account
                 stack.append(place)
                 unclaimed_s = spent[place] - claimed[place]
-            except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+            except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                 self._fail()
                 return function(*args, **kwargs)
             try:
@@ -239,5 +247,5 @@ class TimeBuckets:
         return self._spent["data_wait"]
 
     def hooks_s(self) -> float:
-        """Seconds of the part `hooks` so far, without those that go on: no clock read."""
+        """Seconds of the part `hooks` so far, without those that continue: no clock read."""
         return self._spent["hooks"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Physical and monetary units, with what a person calls them.
-PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "usd", "fraction")
+PHYSICAL = ("s", "j", "w", "hz", "bytes", "flop", "mac", "g", "l", "usd", "fraction")
 #: Units that count things.
 COUNTS = (
     "params",
@@ -17,11 +17,15 @@ COUNTS = (
     "devices",
     "nodes",
     "retries",
+    "disruptions",
     "count",
 )
 UNITS = (*PHYSICAL, *COUNTS, *(f"{unit}_per_s" for unit in (*PHYSICAL, *COUNTS) if unit != "s"))
 
 JOULE_PER_KWH = 3.6e6
+FLOP_PER_EXAFLOP = 1e18
+#: Of 365 days, as the lifetime of hardware is counted in SCI.
+S_PER_YEAR = 365 * 24 * 3600
 
 
 def is_rate(unit: str) -> bool:
@@ -61,7 +65,7 @@ def validate_column_name(name: str, unit: str) -> None:
 
 
 def unit_of_name(name: str) -> str:
-    """The unit that a column's name ends in, by whole words; the name itself where it ends in none of ours.
+    """The unit that a column's name ends in, by whole words; the name itself if it ends in no unit of the package.
 
     A word that is nearly a unit is another one: `tflop_per_s` is not FLOP/s. What is per something is no such thing.
 

@@ -1,4 +1,4 @@
-"""Versions of installed packages, as far as the installation tells them."""
+"""Versions of installed packages, from their metadata."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def version_of(package: str) -> str:
     """
     try:
         return version(package) or UNKNOWN
-    except (PackageNotFoundError, KeyError):  # the latter where metadata lack it
+    except (PackageNotFoundError, KeyError):  # the latter if metadata has none
         return UNKNOWN

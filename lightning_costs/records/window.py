@@ -1,11 +1,12 @@
-"""The open window: integers and one clock read a step, until somebody closes it into a sample."""
+"""The open window: integers and one clock read a step, until it is closed into a sample."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-from lightning_costs.records.samples import StepSample, Trigger
+from lightning_costs.records.samples import DeviceTime, StepSample, Trigger
+from lightning_costs.records.slow_steps import MOST_TIMES, SlowSteps
 from lightning_costs.records.time_buckets import PARTS, TimeBuckets
 
 
@@ -34,6 +35,9 @@ class Window:
         "_optimizer_steps",
         "_padding",
         "_samples",
+        "_several",
+        "_signatures",
+        "_slow",
         "_steady_s",
         "_steady_samples",
         "_steady_tokens",
@@ -41,6 +45,9 @@ class Window:
         "_steps",
         "_tokens",
         "_train_s",
+        "_waited_s",
+        "_warm",
+        "_warm_slow_s",
         "overhead_s",
     )
 
@@ -55,6 +62,13 @@ class Window:
         self._held_tokens: int | None = 0
         self._held_warm = False
         self.overhead_s = 0.0
+        self._slow = SlowSteps()
+        #: Signatures of the window's steps outside warm-up, each with the number of the first one of a row of it.
+        self._signatures: list[tuple[Hashable, int]] = []
+        self._several = False
+        #: Warm-up steps whose signature has no median yet, and what they took without waiting for data.
+        self._warm: list[tuple[Hashable, float]] = []
+        self._warm_slow_s = self._waited_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -66,9 +80,12 @@ class Window:
         self._steady_samples: int | None = 0
         self._steady_tokens: int | None = 0
         self._step_times_s = array("d")
+        del self._signatures[:-1]
+        if self._signatures:
+            self._signatures[0] = (self._signatures[0][0], 0)
 
     def start_clock(self) -> None:
-        """The next step begins now: training seconds before it are nobody's step."""
+        """The next step begins now: training seconds before it belong to no step."""
         self._train_s = self._accounts.train_s()
 
     def add_batch(
@@ -79,11 +96,20 @@ class Window:
         optimizer_steps: int,
         warm: bool,
         padding: int | None = None,
+        signature: Hashable = None,
     ) -> bool | None:
         """Note a batch at its end.
 
+        Args:
+            samples: In it.
+            tokens: In it.
+            optimizer_steps: Calls of optimizers.
+            warm: Whether it is left out of rates.
+            padding: Elements beyond the tokens.
+            signature: Tells steps apart that take different times.
+
         Returns:
-            Whether the step that ended with this batch counts for the rates; None where none ended.
+            Whether the step that ended with this batch counts for the rates; None if none ended.
         """
         self._batches += 1
         self._samples = _sum(self._samples, samples)
@@ -101,11 +127,19 @@ class Window:
         self._optimizer_steps += optimizer_steps
         train_s = self._accounts.train_s()
         took_s, self._train_s = train_s - self._train_s, train_s
+        waited_s = self._accounts.data_wait_s()
         if warm:
+            if len(self._warm) < MOST_TIMES:
+                self._warm.append((signature, took_s - (waited_s - self._waited_s)))
+            self._waited_s = waited_s
             return False
+        self._waited_s = waited_s
         self._steady_s += took_s
         self._steady_samples = _sum(self._steady_samples, samples)
         self._steady_tokens = _sum(self._steady_tokens, tokens)
+        if not self._signatures or self._signatures[-1][0] != signature:
+            self._several = bool(self._signatures)
+            self._signatures.append((signature, len(self._step_times_s)))
         self._step_times_s.append(took_s)
         return True
 
@@ -114,6 +148,8 @@ class Window:
     ) -> None:
         """Note steps outside warm-up, all alike: what `train` held at the end of each, and what is in one."""
         n = len(train_s)
+        if n and not self._signatures:
+            self._signatures.append((None, len(self._step_times_s)))
         self._batches += n
         self._steps += n
         self._optimizer_steps += n * calls
@@ -142,6 +178,36 @@ class Window:
         steps = len(self._step_times_s)
         return self._steady_s / steps if steps else None
 
+    def _excess_s(self) -> float:
+        """Seconds of the window's steps above the median of their signature."""
+        if not self._signatures:
+            return 0.0
+        ends = [first for _, first in self._signatures[1:]] + [len(self._step_times_s)]
+        return sum(
+            self._slow.excess_s(signature, self._step_times_s[first:end])
+            for (signature, first), end in zip(self._signatures, ends, strict=True)
+            if end > first
+        )
+
+    def _warm_excess_s(self) -> float:
+        """Seconds of warm-up steps above the median of their signature, of those that can be told by now."""
+        excess_s, later = 0.0, []
+        for signature, took_s in self._warm:
+            usual_s = self._slow.usual_s(signature)
+            if usual_s is None:
+                later.append((signature, took_s))
+            else:
+                excess_s += max(0.0, took_s - usual_s)
+        self._warm = later
+        return excess_s
+
+    def device_slow_s(self, device: DeviceTime) -> float | None:
+        """`slow_s` by a device's own events, its idle apart; None of steps of several signatures."""
+        if self._several:
+            return None
+        excess_s = self._slow.excess_s("device", device.step_times_s)
+        return max(0.0, excess_s - device.idle_s) + self._warm_slow_s
+
     def close(self, *, step: int, epoch: int, trigger: Trigger) -> StepSample:
         """The window as a sample; the next one begins at the same clock reading."""
         spent = self._accounts.read()
@@ -150,6 +216,8 @@ class Window:
         for name, account in PARTS.items():
             accounts_s[account] += part[name]
         length_s = sum(accounts_s.values())
+        excess_s = self._excess_s()
+        self._warm_slow_s = self._warm_excess_s()
         sample = StepSample(
             step=step,
             epoch=epoch,
@@ -171,6 +239,8 @@ class Window:
             steady_tokens=self._steady_tokens,
             step_times_s=tuple(self._step_times_s),
             overhead_s=self.overhead_s,
+            restore_s=part["restore"] if self._accounts.restores_are_told else None,
+            slow_s=max(0.0, excess_s - part["data_wait"]) + self._warm_slow_s,
         )
         self._closed, self._closed_s = spent, sample.ended_s
         self.overhead_s = 0.0

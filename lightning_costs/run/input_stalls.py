@@ -14,14 +14,14 @@ MODERATELY, HIGHLY = 0.05, 0.20
 #: Share of other idle from which it is worth a word: kModeratelyAllOtherBoundThresholdInPercent = 3, ibid., where
 #: Python, too, is named as its likely cause.
 OTHER = 0.03
-#: Device seconds (on a CPU, training seconds) below which nothing is said.
+#: Device seconds (on a CPU, training seconds) below which no sentence is written.
 LEAST_S = 0.1
 
 
 def describe_input_stalls(setup: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """Sentences: input-bound or not, what else the device idled for, what copying took; none of what is missing.
 
-    Where a CUDA device trained, its own events tell. Where a CPU did, nothing is queued, and the host's waiting is it.
+    If a CUDA device trained, its events show the stall. On a CPU nothing is queued, so the host's wait is the stall.
 
     Example:
         >>> describe_input_stalls({"device": "cuda"}, {"idle_s": 16.4, "idle_data_s": 12.1, "timed_s": 35.6})

@@ -1,4 +1,4 @@
-"""What a run came to, as flat numbers: best quality, and what each declared target cost to reach."""
+"""The outcome of a run as flat numbers: best quality, and the cost to each declared target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RunOutcome:
 
     Args:
         header: The run's: its metric, direction, targets and declarations.
-        columns: Names that metrics cannot have as columns: a metric of such a name is not told.
+        columns: Names that metrics cannot have as columns: a metric of such a name is left out.
 
     Example:
         >>> came_to = RunOutcome({"monitor": "acc", "mode": "max", "targets": [0.5], "indicators": {
@@ -54,7 +54,7 @@ class RunOutcome:
     def summary(self) -> dict[str, float | bool]:
         """The numbers; empty for a run that does not know its metric or logged none.
 
-        `best_quality` at `best_step`; `to_target_<column>` is what every counter had come to at the first evaluation
+        `best_quality` at `best_step`; `to_target_<column>` is every counter's total at the first evaluation
         at or past the first declared target, and `to_target_2_<column>` at the second, in the order of the header's
         `targets`. A target that was not reached has no such numbers: `target_reached` (`target_2_reached`) says False.
         Each is the amount that `compare` names.

@@ -1,4 +1,4 @@
-"""A run as whoever reads it has it: its header and its points."""
+"""A run as it is read: its header and its points."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunRecord:
 
     @classmethod
     def lazy(cls, *, header: Mapping[str, Any], read: Callable[[], polars.DataFrame], source: str) -> RunRecord:
-        """A run whose points are read when somebody first looks at them.
+        """A run whose points are read on first access.
 
         A training that ends needs no table: polars in its process starts threads that do not survive a fork, and
         changes the environment and the handling of SIGINT.
@@ -54,7 +54,7 @@ class RunRecord:
             return points
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is known so far: points that nobody looked at stay unread in a copy too."""
+        """The state for a copy: points without access stay unread."""
         state = {"header": self.header, "source": self.source, "_read": self._read}
         return state if self._read is not None else {**state, "points": self.points}
 
@@ -88,8 +88,8 @@ class RunRecord:
     def to_reach(self) -> RunRecord:
         """The run without the work that restarts lost: its points and costs are those that led to its state.
 
-        Points of lost work are left out; of every counter, what was lost is taken off. Where nobody knows how much
-        that is, counters are missing, with their reason in the header.
+        Points of lost work are left out, and lost amounts are subtracted from every counter. If the lost amount is
+        unknown, counters are missing, with their reason in the header.
         """
         points, reasons = without_lost_work(self.points, self.header)
         header = {**self.header, "missing": {**self.header.get("missing", {}), **reasons}}
@@ -141,7 +141,7 @@ def best_quality(run: RunRecord) -> tuple[str, str] | None:
 
 
 def printable_run(run: RunRecord) -> RunRecord:
-    """A run, every text of which is legible, as what is told of it needs; the same object if all are."""
+    """A copy of the run with printable texts; the same object if all are printable."""
     header = printable_data(run.header)
     columns = run.points.columns
     taken = {name for name in columns if printable(name) == name}

@@ -41,7 +41,7 @@ def summary_rows(
 
 
 def describe_lost_work(header: Mapping[str, Any], final: Mapping[str, float | None]) -> str | None:
-    """What a run's restarts lost, in words; None where they lost nothing.
+    """The lost work of a run, in words; None without lost work.
 
     Example:
         >>> describe_lost_work({"attempts": [{}, {}], "indicators": {}}, {"lost_s": 12.3, "total_s": 60.0})
@@ -137,7 +137,7 @@ _LEAST_AHEAD = 0.02
 
 
 def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
-    """Which rank the others wait for, and who was not heard.
+    """The straggler, and the ranks that did not report.
 
     Example:
         >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
@@ -182,7 +182,7 @@ def _energy(told: Mapping[str, Any]) -> list[str]:
     return said
 
 
-#: Whoever has less than this share of the total time is not named.
+#: Callbacks and loggers below this share of the total time are not named.
 _LEAST_SHARE = 0.01
 
 
@@ -210,7 +210,7 @@ def html_table(title: str, rows: Iterable[SummaryRow]) -> str:
 
 
 def sum_known(finals: Iterable[Mapping[str, float | None]], column: str) -> tuple[float | None, int]:
-    """A column's sum over runs that know it, and how many do not; None where none does."""
+    """A column's sum over the runs that have it, and the number of the others; None if none has it."""
     amounts = [final.get(column) for final in finals]
     known = [amount for amount in amounts if amount is not None]
     return (math.fsum(known) if known else None), len(amounts) - len(known)

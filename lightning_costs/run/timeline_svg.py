@@ -32,7 +32,7 @@ _CHARACTER = 7.2
 
 
 def timeline_svg(pipeline: Mapping[str, Any], number: int = 0) -> str | None:
-    """The picture of `header["pipeline"]`; None where no step's timeline is in it.
+    """The picture of `header["pipeline"]`; None if no step's timeline is in it.
 
     White paper is a part of it, so that it reads on dark pages and in print; every kind has a letter, so that it reads
     without colours.
@@ -135,7 +135,7 @@ def _axis(top: float, length: int, scale: float) -> list[str]:
 
 
 def _round_step(least: float) -> float:
-    """The least of 1, 2, 5, 10, ... that is at least so much."""
+    """The least of 1, 2, 5, 10, ... that is at least `value`."""
     power = 10.0 ** math.floor(math.log10(max(least, 1.0)))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
 

@@ -1,4 +1,4 @@
-"""Cells of somebody else's table as numbers: thousands grouped, per cent, either decimal mark."""
+"""Cells of a foreign table as numbers: thousands grouped, per cent, either decimal mark."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Numbers(NamedTuple):
 def numbers(column: polars.Series, decimal: Decimal | None = None) -> Numbers:
     """The numbers of a column.
 
-    A comma groups thousands where other cells of the column show that the dot is its decimal mark; `decimal` says
-    it where no cell does. Spaces, apostrophes and underscores in groups of three are no part of a number. Cells with
+    A comma groups thousands if other cells of the column show that the dot is its decimal mark; `decimal` gives it
+    if no cell does. Spaces, apostrophes and underscores in groups of three are no part of a number. Cells with
     a per cent sign are fractions, in a column where all have it.
 
     Example:
@@ -113,7 +113,7 @@ def filled(column: polars.Series) -> polars.Series:
 
 
 def hint(cell: str, decimal: Decimal | None) -> str:
-    """What to do about a cell that is no number as it stands; nothing where only the author knows."""
+    """What to do about a cell that is no number as it stands; nothing if only the author knows."""
     if decimal is not None:
         return f", with {decimal!r} as the decimal mark"
     if "," in cell:

@@ -1,4 +1,4 @@
-"""How columns of somebody else's table or log are read: which are costs, in which unit, and which way is better."""
+"""How columns of a foreign table or log are read: which are costs, their unit and their better direction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALGOPERF = {
     "total_duration": "total_s",
     "global_step": "steps",
 }
-#: What is counted per second, by its name: more of it is mostly better, and nobody said so.
+#: Names of rates: more is usually better, but the direction has to be declared.
 _RATE = re.compile(r"_per_s(?:ec|econd)?(?:s|_|\b)|/ ?s(?:ec|econd)?\b|throughput|(?:_|\b)fps(?:_|\b)", re.IGNORECASE)
 _HEADING = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 #: Short words in brackets that mean too much to be taken for a unit: billions or bytes, metres or thousandths.
@@ -32,6 +32,7 @@ _FAMILIES = {
     "j": "energy",
     "w": "energy",
     "g": "energy",
+    "l": "energy",
     "bytes": "memory",
     "flop": "compute",
     "mac": "compute",
@@ -44,7 +45,7 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSpec:
-    """A cost that somebody declares: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
+    """A declared cost: `NAME[=COLUMN][:min|max][:counter|gauge|static]`.
 
     It is compared under `name`: one of ours stands beside run folders. None is what was not said.
     """
@@ -80,7 +81,7 @@ class CostSpec:
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """What readers met: the columns there were, what was declared and found, and what a reader must be told."""
+    """What readers found: the columns, the declared and matched costs, and notes for people."""
 
     columns: dict[str, None] = field(default_factory=dict)
     costs: set[str] = field(default_factory=set)
@@ -108,7 +109,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostColumn:
-    """A cost column of a source: where it is, what an amount is multiplied by, and what it is then."""
+    """A cost column of a source: its place, the factor of its amounts, and its declaration."""
 
     column: str
     factor: float
@@ -118,8 +119,8 @@ class CostColumn:
 def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, log: bool = False) -> list[CostColumn]:
     """The costs among a source's columns.
 
-    Those that were declared; else those that bear a name of ours; in a log the latter too, which is `cost/<name>`
-    there.
+    Declared columns; otherwise columns with names of the package. In a log, the latter (`cost/<name>`) are always
+    costs.
     """
     found: dict[str, CostColumn] = {}
     units = dict(reading.units or {})
@@ -172,7 +173,7 @@ def known_columns() -> Mapping[str, Declaration]:
 def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bool = False) -> CostColumn:
     """What a column is: as we know it, as its name says, as was declared; the last word counts.
 
-    A cost that somebody `named` is shown first, whatever ours of that name is.
+    A `named` cost is shown first, whatever the package's column of that name is.
     """
     known = known_columns().get(cost.name)
     unit, factor = known.unit if known else unit_of_name(cost.name), 1.0
@@ -204,7 +205,7 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
 
 
 def unit_of_heading(cost: CostSpec) -> str | None:
-    """The unit in brackets behind a column's name; None where there is none, or none that fits the cost.
+    """The unit in brackets behind a column's name; None if there is none, or none that fits the cost.
 
     Example:
         >>> [unit_of_heading(CostSpec(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
@@ -222,7 +223,7 @@ def unit_of_heading(cost: CostSpec) -> str | None:
 
 
 def family_of(unit: str) -> str:
-    """The family of a unit: rates tell time; a unit that is none of ours has none.
+    """The family of a unit: rates belong to time; a foreign unit has none.
 
     Example:
         >>> family_of("mac"), family_of("samples_per_s"), family_of("ms_per_image")

@@ -123,13 +123,13 @@ def run_of_log(log: LoggedRun, reading: ReadOptions, *, run_id: str, name: str, 
 
 
 def _ended(values: list[Amount], total: float) -> list[Amount]:
-    """Totals with the final one in the end: it is in the last row where that had none, else one row more follows."""
+    """Totals ending with the final one: in the last row if that has none, otherwise in one more row."""
     known = [value for value in values if value is not None]
     return [*values, total if not known or total >= known[-1] else known[-1]]
 
 
 def _with_costs(frame: polars.DataFrame, amounts: Mapping[str, list[Amount]]) -> polars.DataFrame:
-    """The points with their costs, and one row more where some column has its final total apart."""
+    """The points with their costs, and one more row if a column has a separate final total."""
     import polars
 
     longest = max((len(values) for values in amounts.values()), default=frame.height)
@@ -157,7 +157,7 @@ def _frame(points: Sequence[Mapping[str, Any]], metrics: Sequence[str], monitor:
 
 
 def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[CostColumn]) -> list[CostColumn]:
-    """Costs that a log knows though nobody measured any: steps by Lightning's stamp, seconds since the run's start."""
+    """Costs of a log without measurement: steps by Lightning's stamp, seconds since the run's start."""
     taken = {cost.declared.name for cost in costs} | {cost.column for cost in costs}
     found = []
     if log.stamped and "steps" not in taken:

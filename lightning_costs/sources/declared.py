@@ -1,4 +1,4 @@
-"""What somebody declared of foreign sources, held against what was found in them."""
+"""Checks of the declarations of foreign sources against their columns."""
 
 from __future__ import annotations
 

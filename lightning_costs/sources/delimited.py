@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROW = "\0row"
 _GZIP = b"\x1f\x8b"
 _SEPARATORS = (",", ";", "\t", "|")
-#: So many characters tell the separator.
+#: Number of characters from which the separator is detected.
 _LOOKED_AT = 1 << 16
 #: What a file that begins so is, whatever its name says.
 _NO_TEXT = {

@@ -1,4 +1,4 @@
-"""Runs made of what others wrote: checks that their points must pass, and the header that says where they are from."""
+"""Runs from foreign data: checks of their points, and a header that records their origin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_costs.storage.run_folder.frames import OWN
 if TYPE_CHECKING:
     import polars
 
-#: What the setup of a row in somebody's table is.
+#: The setup of a row in a foreign table.
 PUBLISHED = "published, setup unknown"
 
 
@@ -83,7 +83,7 @@ def _declaration_row(declared: Declaration) -> dict[str, Any]:
 
 
 def _closed(points: polars.DataFrame, costs: Sequence[str]) -> polars.DataFrame:
-    """The points, the last of which has every total and state that an earlier one has: one more where it had not."""
+    """The points, the last of which has every total and state that an earlier one has: one more if it had not."""
     import polars
 
     if points.height < 2 or not costs or None not in points.select(costs).row(-1):
@@ -111,7 +111,7 @@ def unmeasured(run: RunRecord, why: str, **reasons: str) -> RunRecord:
 
 
 def first_decrease(amounts: Iterable[Amount]) -> tuple[int, float, float] | None:
-    """Where a total falls: index, the total before it and its own; None where it never does.
+    """Where a total falls: index, the total before it and its own; None if it never does.
 
     Example:
         >>> first_decrease([1.0, None, 3.0, 2.0]), first_decrease([1.0, None, 1.0])

@@ -30,7 +30,7 @@ from lightning_costs.storage.saved_runs import HEADERS, SavedRun, read_saved, sa
 _log = logging.getLogger("lightning_costs")
 
 _Read = Callable[[SourcePath, ReadOptions], RunRecord]
-#: What tells that a run was read already, and how it is read.
+#: The identity of a run, so that it is read once, and the function that reads it.
 _Entry = tuple[object, Callable[[], RunRecord]]
 TABLES = (".csv", ".tsv", ".parquet")
 #: Trackers whose runs have names of their own, by what stands before these.
@@ -41,17 +41,17 @@ ALGOPERF = "eval_measurements.csv"
 
 
 def load_run(path: str | Path) -> RunRecord:
-    """A run from its folder, or the one that `save_runs` wrote.
+    """Load a run from its folder, or the single run that `save_runs` wrote.
 
     Args:
         path: The folder that holds `header.json`, the JSON of a saved run, or a URL of either.
 
     Returns:
-        The run; `source` says whether its points came from Parquet (finished) or from the journal. Its status is
-        'killed' where the header says 'running' and its writer is gone; the file stays as it is.
+        The run. `source` is the file of its points: Parquet (finished) or the journal. Its status is 'killed' if the
+        header says 'running' but its writer has ended; the file is not changed.
 
     Raises:
-        FileNotFoundError: Where there is no run.
+        FileNotFoundError: If there is no run.
         ValueError: For a header that is broken or from a newer version, or for several saved runs.
     """
     place = SourcePath.of(path)
@@ -77,24 +77,24 @@ def load_runs(
     step_column: str | None = None,
     decimal: Literal[".", ","] | None = None,
 ) -> list[RunRecord]:
-    """Runs from all that is named, mixed as you like; those that say when they began come first, oldest first.
+    """Load runs from any mixture of sources. Runs with a start time come first, oldest first.
 
     A path is a run folder; the JSON of runs that `save_runs` wrote; a table (CSV, TSV, Parquet: a row per model, or
     curves with a row per run and step); a folder of Lightning's CSVLogger; an offline run of W&B; a log of MLPerf; a
     folder that holds such things at any depth; a URL of any of these that fsspec reads; or
-    `wandb:entity/project[/run]`, `mlflow:experiment[/run]`, `trackio:project[/run]`; TensorBoard's event files and a
-    Hugging Face Trainer's `trainer_state.json` are read in folders, too. A folder that holds run folders or
-    saved runs is read for them alone: loggers' folders beside them tell of the same runs. Tables within folders are not
-    looked for. A saved run or a W&B run whose run folder is named too is taken once, from its folder.
+    `wandb:entity/project[/run]`, `mlflow:experiment[/run]` or `trackio:project[/run]`. TensorBoard's event files and a
+    Hugging Face Trainer's `trainer_state.json` are found in folders, too. A folder with run folders or saved runs is
+    read for them alone, because loggers' folders beside them hold the same runs. Tables within folders are not read. A
+    saved run or a W&B run whose run folder is given too is loaded once, from its folder.
 
-    A run that cannot be read is left out, with a warning in the log that says why, as long as there are others.
+    An unreadable run is left out with a warning that gives the reason, as long as there are others.
 
     Args:
         paths: One or several.
         monitor: The quality metric's column in tables, and the metric that runs without one of their own are for.
         mode: Which direction of it is better.
-        costs: Costs of sources that are no run folders: `NAME[=COLUMN][:min|max][:counter|gauge|static]`. By default
-            columns of a table that bear names of ours, and `cost/<name>` of logs.
+        costs: Costs of other sources than run folders: `NAME[=COLUMN][:min|max][:counter|gauge|static]`. By default
+            columns of a table that are named as the package's columns, and `cost/<name>` of logs.
         units: Cost or column to the unit that it is written in, such as {'flops': 'GMAC'}.
         run_column: Column of tables that names runs, or several that name them together, 'folder' for the file's
             folder; by default `run`, `model` or the like, with `seed` or the like in curves.
@@ -103,8 +103,8 @@ def load_runs(
             default a dot.
 
     Raises:
-        FileNotFoundError: Where a path holds no run at all.
-        ValueError: For what cannot be read as runs; it names the row. For a run only where no other is there. For a
+        FileNotFoundError: If a path holds no run at all.
+        ValueError: For what cannot be read as runs; it names the row. For a run only if no other is there. For a
             cost or unit that fits nothing.
     """
     found = find_runs(
@@ -141,7 +141,7 @@ def find_runs(
     step_column: str | None = None,
     decimal: Literal[".", ","] | None = None,
 ) -> Found:
-    """As `load_runs`, with what was left out, for who says it in another way than the log."""
+    """As `load_runs`, with the runs that were left out, for callers that report them elsewhere than in the log."""
     reading = ReadOptions(
         monitor=monitor,
         mode=mode,
@@ -187,7 +187,7 @@ def find_runs(
 
 
 def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs, those that are named by their file with what tells these files apart."""
+    """Rename runs that are named after their file, by the parts of the paths that differ."""
     names = shortened(dict.fromkeys(run.header["file"] for run in runs if "file" in run.header))
 
     def renamed(run: RunRecord) -> RunRecord:
@@ -200,7 +200,7 @@ def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _at(path: str | Path, reading: ReadOptions) -> list[_Entry]:
-    """The runs at one path: what tells that one was read already, and how it is read."""
+    """The runs at one path: the identity of each, and the function that reads it."""
     for prefix, read in _TRACKERS.items():
         if str(path).startswith(prefix):
             return [((prefix, run.id), partial(_itself, run)) for run in read(str(path), reading)]
@@ -250,7 +250,7 @@ def _of_file(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
 
 
 def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
-    """Runs in a folder, at any depth: run folders and saved runs alone where there are any."""
+    """Runs in a folder, at any depth: run folders and saved runs alone if there are any."""
     files = place.walk()
     folders = {file.parent.path: file.parent for file in files if file.name == HEADER}
     ours = [_entry(folder, _recorded, reading) for _, folder in sorted(folders.items())]

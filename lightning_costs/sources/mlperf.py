@@ -35,7 +35,7 @@ QUALITY = ("eval_accuracy", "eval_error", "eval_loss", "eval_mean_dice")
 _COSTS = ("setup_s", "run_s", "total_s", "evaluate_s", "samples", "tokens", "epochs")
 #: What logs have beside our headline: MLPerf's score, and how it counts progress.
 _SHOWN = ("run_s", "epochs")
-#: What `epoch_num` counts in benchmarks where it counts no epochs, and from which number on that is sure.
+#: The unit of `epoch_num` in benchmarks that count no epochs, and the number from which on that is certain.
 _EPOCH_NUM = {"bert": "samples", "unet3d": "samples", "gpt3": "tokens"}
 _MOST_EPOCHS = 10_000
 #: Events of a run that has begun to train.
@@ -182,7 +182,7 @@ def _submission(place: SourcePath, facts: Mapping[str, Any]) -> _Submission:
 
 
 def _described(org: SourcePath, system: str) -> dict[str, Any]:
-    """What a submission's `systems/SYSTEM.json` says of accelerators, where it is there."""
+    """The accelerators in a submission's `systems/SYSTEM.json`, if the file exists."""
     file = org.joinpath(f"systems/{system}.json")
     if not file.is_file():
         return {}

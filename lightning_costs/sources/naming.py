@@ -36,8 +36,8 @@ class Names(NamedTuple):
 
     Args:
         columns: The columns, the most telling first.
-        seeds: Those of them that tell runs of one method apart.
-        file: The path of the file or its folder, where that is part of the name: `shortened` makes names of several.
+        seeds: Those of them that distinguish runs of one method.
+        file: The path of the file or its folder, if that is part of the name: `shortened` makes names of several.
     """
 
     columns: tuple[str, ...]
@@ -46,7 +46,7 @@ class Names(NamedTuple):
 
 
 def step_column(frame: polars.DataFrame, reading: ReadOptions, place: SourcePath) -> str | None:
-    """The column that steps are in: the one that was said, else one of the usual names in any case."""
+    """The column of steps: the given one, otherwise one of the usual names in any case."""
     if reading.step_column is not None:
         if reading.step_column not in frame.columns:
             raise ValueError(f"{place} has no column {not_there(reading.step_column, _shown(frame))}")
@@ -56,7 +56,7 @@ def step_column(frame: polars.DataFrame, reading: ReadOptions, place: SourcePath
 
 
 def run_names(frame: polars.DataFrame, reading: ReadOptions, step: str | None, place: SourcePath) -> Names:
-    """The columns that name runs: those that were said, else those of the usual names.
+    """The columns that name runs: the given ones, otherwise those with the usual names.
 
     In curves they are as many as it takes: a model and its seed name a run together. In a table of results a row is a
     run, whatever else has its name.
@@ -114,7 +114,7 @@ def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: 
 def check_one_run_each(
     frame: polars.DataFrame, run: polars.Series, names: Names, step: str, others: Iterable[str], reading: ReadOptions
 ) -> tuple[str, str] | None:
-    """Why rows of one name may be several runs, and the column that tells them apart; None where none does.
+    """Why rows of one name may be several runs, and the column that tells them apart; None if none does.
 
     A text that is repeated within a run tells runs apart, as notes and times, which are new in each row, do not. So
     does a number that stays the same from one start of the steps to the next.
@@ -164,7 +164,7 @@ def _path(place: SourcePath) -> str:
 
 
 def stem(name: str) -> str:
-    """A file's name without what tells its format.
+    """A file's name without the suffix of its format.
 
     Example:
         >>> stem("curves.v2.csv.gz"), stem("log.parquet")

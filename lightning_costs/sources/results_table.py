@@ -43,7 +43,7 @@ _TO_TARGET = re.compile(r"(?:^|[\W_])(?:to|until|till|reach(?:ed)?|target|ttt|tt
 
 
 def read_results_table(place: SourcePath, reading: ReadOptions) -> list[RunRecord]:
-    """Runs of a table: one per row, or, where it has steps, one per name with a curve.
+    """Runs of a table: one per row, or, if it has steps, one per name with a curve.
 
     A run whose name holds its file's has the file's path in its header, as `file`, until `loader` makes a name of it.
 
@@ -117,9 +117,9 @@ class _Table(NamedTuple):
 
 
 def _one_run_each(table: _Table, step: str, others: Sequence[str]) -> None:
-    """Refuse rows of several runs under one name; where somebody said what names them, say it only.
+    """Refuse rows of several runs under one name; if the naming columns were given, only note it.
 
-    Models and seeds are several runs whatever somebody said.
+    Models and seeds are several runs in any case.
     """
     place, reading, names = table.place, table.reading, table.names
     found = check_one_run_each(table.frame, table.runs, names, step, others, reading)
@@ -253,7 +253,7 @@ def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: So
 def _metrics(
     frame: polars.DataFrame, columns: Sequence[str], reading: ReadOptions, taken: set[str | None]
 ) -> list[str]:
-    """Quality metrics: the monitor where it was named, else every column of numbers that is no cost."""
+    """Quality metrics: the monitor if given, otherwise every column of numbers that is not a cost."""
     if reading.monitor in columns:
         return [str(reading.monitor)]
     return [c for c in columns if c not in taken and not numbers(frame[c], reading.decimal).is_text]
@@ -312,7 +312,7 @@ def _numbers(table: _Table) -> polars.DataFrame:
 
 
 def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: SourcePath) -> polars.DataFrame:
-    """Rows in the order of steps; those of one run and step are one, where they do not contradict each other."""
+    """Rows in the order of steps; those of one run and step are merged if they do not contradict each other."""
     import polars
 
     keys = [RUN, "step"]

@@ -1,4 +1,4 @@
-"""GPU energy from the power that W&B's own system metrics hold, for runs that nobody measured."""
+"""GPU energy from the power that W&B's own system metrics hold, for unmeasured runs."""
 
 from __future__ import annotations
 

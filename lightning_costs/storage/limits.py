@@ -1,4 +1,4 @@
-"""How much of somebody else's files is read: a run folder is data that anybody may have written."""
+"""Limits on the size of files that are read: a run folder is untrusted data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_VALUES = 50_000_000
 
 
 def read_at_most(path: Path, most_bytes: int) -> bytes:
-    """All that is in a regular file of so many bytes at most; a pipe or device is refused, not waited for."""
+    """All that is in a regular file of that many bytes at most; a pipe or device is refused, not waited for."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -20,7 +20,7 @@ Log = Literal["complete", "headline", "none"]
 _PROVENANCE = ("hyperparameters", "git", "script", "seeds", "owner")
 #: Parts of the header that go into the config of W&B runs.
 _CONFIG = ("schema_version", "run_id", "monitor", "mode", "targets", "tariff", "setup")
-#: What summaries hold beside costs: what the run came to (`run.outcome`), and where it is drawn.
+#: Keys of summaries beside costs: the outcome of the run (`run.outcome`), and the address of its view.
 _OUTCOME = re.compile(r"best_quality|best_step|target_(\d+_)?reached|to_target_.+|view|pipeline_timeline")
 _NOT_PREPARED = "W&B run could not be prepared for costs"
 _NOT_WRITTEN = "final costs could not be written to W&B"
@@ -152,7 +152,7 @@ def logger_row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[st
 
 
 def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], failed: str) -> None:
-    """Tell each W&B run among Lightning's loggers, with the prefix that its logger puts before names."""
+    """Call a function with each W&B run among Lightning's loggers, and the prefix of its names."""
     for logger in loggers:
         if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
             _carefully(partial(_tell_wandb_run, logger, tell), failed)
@@ -177,7 +177,7 @@ def init_wandb_runs(
     header: Mapping[str, Any],
     step_metric: str | None = "trainer/global_step",
 ) -> None:
-    """Tell the W&B runs of Lightning's loggers about the cost columns: see `begin_run`."""
+    """Define the cost columns in the W&B runs of Lightning's loggers: see `begin_run`."""
 
     def tell(run: Any, prefix: str) -> None:
         begin_run(run, declarations, header, prefix=prefix, step_metric=step_metric)
@@ -193,7 +193,7 @@ def begin_run(
     prefix: str = PREFIX,
     step_metric: str | None = None,
 ) -> None:
-    """Tell a W&B run about the cost columns, hidden but for the headline, and what was measured on into its config.
+    """Define the cost columns of a W&B run, hidden except for the headline, and write the setup into its config.
 
     No `summary=` is given: W&B would keep a dict of the number instead of its last value.
 
@@ -202,7 +202,7 @@ def begin_run(
         declarations: Declarations by column name.
         header: The run's header; setup, tariff, metric and targets are taken from it.
         prefix: What stands before the names of columns.
-        step_metric: The column that they are drawn against at first; W&B's own step where there is none.
+        step_metric: The column that they are drawn against at first; W&B's own step if there is none.
     """
     if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
         _log.warning(
@@ -258,7 +258,7 @@ def tag_mlflow_runs(loggers: Iterable[Any], header: Mapping[str, Any]) -> None:
 
 
 def is_summary_key(name: str) -> bool:
-    """Whether a name in a W&B summary is no cost column but what the run came to.
+    """Whether a name in a W&B summary belongs to the outcome of the run, and not to a cost column.
 
     Example:
         >>> [is_summary_key(name) for name in ("to_target_energy_j", "target_2_reached", "energy_j")]
@@ -270,7 +270,7 @@ def is_summary_key(name: str) -> bool:
 def write_wandb_summaries(
     loggers: Iterable[Any], final: Mapping[str, Amount], pipeline: Mapping[str, Any] | None = None
 ) -> None:
-    """Write final costs, statics and what the run came to into the summaries of W&B runs, flat.
+    """Write final costs, statics and the outcome of the run into the summaries of W&B runs, flat.
 
     One step of a pipeline is an image.
     """

@@ -68,7 +68,7 @@ def why_unwritable(folder: Path) -> str | None:
 
 
 def shown(path: Path) -> str:
-    """A path as people are told it: from the directory that this process is in, where it is below that."""
+    """A path for people: relative to the working directory, if it is below that."""
     with suppress(OSError, ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
@@ -192,7 +192,7 @@ class SourcePath:
     def as_folder(self) -> Iterator[Path]:
         """A run folder on this machine: itself, or a copy of the files that a run is read from.
 
-        Whether the writer of a remote folder lives cannot be told: there is no lock in a copy.
+        Whether the writer of a remote folder lives cannot be determined: there is no lock in a copy.
         """
         if not self.remote:
             yield Path(self.path)
@@ -200,7 +200,7 @@ class SourcePath:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / self.name
             folder.mkdir()
-            # The table last, so that it is no older than the journal, unless the run goes on.
+            # The table last, so that it is no older than the journal, unless the run continues.
             for name in (HEADER, JOURNAL, PARQUET):
                 if (file := self.joinpath(name)).is_file():
                     most = MOST_HEADER_BYTES if name == HEADER else MOST_POINTS_BYTES
@@ -212,5 +212,5 @@ class SourcePath:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that lets nobody look at what it lists
+    except OSError:  # in a folder without permission to read its entries
         return False

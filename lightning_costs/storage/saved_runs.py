@@ -1,6 +1,6 @@
 """Many runs in two files: `NAME.json` holds their headers, `NAME.parquet` the points of all of them.
 
-The JSON is an object with `format` (its first field) and `version`; `run_column`, the column of the Parquet that tells
+The JSON is an object with `format` (its first field) and `version`; `run_column`, the column of the Parquet that names
 the run; `shared`, by JSON pointer (RFC 6901) to a part of a header the values that several runs have; and `runs`, by
 run id. A run has `points`, their number; `header`, without the id, with null in the place of what is shared; and
 `shared`, by pointer the position of its value. A pointer leads to a field (`/setup`) or into one (`/energy/cpu`).
@@ -78,7 +78,7 @@ def save_runs(runs: Iterable[RunRecord], path: str | Path) -> None:
 
 
 class SavedRun(NamedTuple):
-    """What tells a saved run from others: its file and its id."""
+    """The identity of a saved run: its file and its id."""
 
     file: object
     run_id: str
@@ -90,12 +90,12 @@ def saved_at(place: SourcePath) -> SourcePath | None:
     try:
         known = headers.suffix == HEADERS and headers.name != HEADER and headers.is_file()
         return headers if known and _BEGIN.match(headers.starts(200)) else None
-    except OSError:  # one that nobody may look into
+    except OSError:  # a folder without permission to read
         return None
 
 
 def read_saved(headers: SourcePath, key: object) -> list[tuple[SavedRun, Callable[[], RunRecord]]]:
-    """Saved runs: what tells each from others, and how it is read. One that cannot be read concerns no other."""
+    """Saved runs: what identifies each, and how it is read. One that cannot be read concerns no other."""
     try:
         document = _read_document(headers)
         points = _read_table(headers.beside(POINTS), document)

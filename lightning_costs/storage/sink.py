@@ -15,7 +15,7 @@ _log = logging.getLogger("lightning_costs")
 class Sink(Protocol):
     """What a sink has to have. It is called in the training process, on rank 0, between steps: it should return soon.
 
-    A sink that raises is left out from then on, with a warning; training goes on.
+    A sink that raises is left out from then on, with a warning; training continues.
     """
 
     def open(self, header: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Sink(Protocol):
 class MemorySink:
     """Keeps a run in memory, for tests of what is measured.
 
-    Example:
+    Examples:
         >>> from lightning_costs import MemorySink, Recorder
         >>> sink = MemorySink()
         >>> recorder = Recorder(sinks=[sink])  # or CostMonitor(sinks=[sink])
@@ -60,7 +60,7 @@ class MemorySink:
         #: The header, as it was at the last point.
         self.header: dict[str, Any] = {}
         self.points: list[CurvePoint] = []
-        #: How the run ended; None while it goes on.
+        #: How the run ended; None while it runs.
         self.status: str | None = None
 
     def open(self, header: Mapping[str, Any]) -> None:
@@ -106,15 +106,15 @@ class Sinks:
         self._sinks.insert(0 if first else len(self._sinks), sink)
 
     def open(self, header: Mapping[str, Any]) -> None:
-        """Tell all: see `Sink.open`."""
+        """Call `open` of all sinks."""
         self._each(lambda sink: sink.open(dict(header)))
 
     def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
-        """Tell all: see `Sink.point`."""
+        """Call `point` of all sinks."""
         self._each(lambda sink: sink.point(point, dict(header)))
 
     def close(self, status: str) -> None:
-        """Tell all: see `Sink.close`."""
+        """Call `close` of all sinks."""
         self._each(lambda sink: sink.close(status))
 
     def _each(self, tell: Callable[[Sink], None]) -> None:

@@ -61,7 +61,7 @@ def as_good(a, b, direction):
 
 
 def compared(runs, mode, **options):
-    return compare(runs, mode=mode, targets=[0.5], **options)
+    return compare(runs, monitor="val/acc", mode=mode, targets=[0.5], **options)
 
 
 @settings(deadline=None)

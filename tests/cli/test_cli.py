@@ -161,6 +161,23 @@ def test_total_counts_failed_runs_too(
     assert {line.split()[0] for line in ranking[2:5]} == {"quick", "slow", "broken"}
 
 
+def test_total_tells_where_time_went_and_what_was_wasted(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert call(monkeypatch, "total", runs, "--goodput", "--waste", "--json", tmp_path / "total.json") == 0
+    out = capsys.readouterr().out
+    assert "goodput (Google)" in out
+    assert "where the wall clock went" in out
+    assert "Runs that wasted most" in out
+    told = json.loads((tmp_path / "total.json").read_text())
+    assert {run["label"] for run in told["waste"]["runs"]} == {"quick", "slow", "broken"}
+    parts_s = sum(bucket["s"] or 0.0 for bucket in told["goodput"]["buckets"])
+    assert parts_s == pytest.approx(told["goodput"]["wall_s"])
+    assert call(monkeypatch, "show", next(runs.iterdir()), "--all") == 0
+    assert "ETTR (Meta)" in capsys.readouterr().out
+
+
 def test_total_by_group_writes_csv_and_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -330,7 +347,7 @@ def test_report_writes_figures_tables_and_a_comparison_beneath_the_statement(
     assert rows[0].startswith("target,declared,column,run,reached,cost")
     assert all(row.startswith("0.75,True,") for row in rows[1:])
     assert call(monkeypatch, "report", runs, "--to", "figures", "-o", out / "figures") == 0
-    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg", ".pdf"}
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg", ".pdf", ".txt"}
     capsys.readouterr()
     assert call(monkeypatch, "report", runs, "--to", "md", "--tables", "--target", "0.75") == 0
     printed = capsys.readouterr().out

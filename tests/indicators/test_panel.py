@@ -321,13 +321,9 @@ def test_the_lowest_rank_of_a_node_reads_for_it():
 
 
 def test_what_a_comparison_prices_anew_is_declared_as_the_indicators_declare_it():
-    from lightning_costs.indicators import carbon_and_money
     from lightning_costs.pricing.rates import PRICED
 
-    own = {
-        kind.name: kind.declaration()
-        for kind in (carbon_and_money.Co2eG, carbon_and_money.CloudUsd, carbon_and_money.ElectricityUsd)
-    }
+    own = {indicator.name: indicator.declaration() for indicator in default_indicators() if indicator.name in PRICED}
     for name, declaration in PRICED.items():
         assert declaration.label == own[name].label
         assert (declaration.unit, declaration.kind, declaration.fold, declaration.better, declaration.family,

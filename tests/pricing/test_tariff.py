@@ -32,6 +32,44 @@ def test_hardware_is_priced_by_device_hours_or_by_node_hours():
     assert Tariff(usd_per_node_h=20.0).cloud_usd(device_s=8 * 3600.0, node_s=3600.0) == 20.0
 
 
+def test_embodied_carbon_is_the_devices_by_its_time_over_its_lifetime():
+    # ISO/IEC 21031 (SCI): "if the device’s embodied carbon was 1000 kg with an expected lifespan of four years and it
+    # was reserved for use for one hour, the time-share embodied emissions would be 1000 * 1/(4*365*24) or around 28 g".
+    an_hour = Tariff(embodied_kg_per_device=1000.0, lifetime_years=4.0).embodied_co2e_g(device_s=3600.0, flop=1e20)
+    assert an_hour == pytest.approx(1e6 / (4 * 365 * 24), rel=1e-12)
+    assert math.floor(an_hour) == 28
+    # By hand: 8 devices of 150 kg for 73 hours of four years of 8760 hours: 8 x 150,000 g x 73 / 35,040 = 2,500 g.
+    eight = Tariff(embodied_kg_per_device=150.0, lifetime_years=4.0).embodied_co2e_g(device_s=8 * 73 * 3600.0, flop=0.0)
+    assert eight == pytest.approx(2500.0, rel=1e-12)
+
+
+def test_embodied_carbon_per_exaflop_is_of_what_was_executed():
+    # 0.66 g per exaFLOP, 5e22 FLOPs: 33 kg.
+    assert Tariff(embodied_g_per_exaflop=0.66).embodied_co2e_g(device_s=1.0, flop=5e22) == pytest.approx(
+        33000.0, rel=1e-12
+    )
+
+
+def test_water_is_it_energy_times_wue_and_no_pue():
+    # By hand: 1.8 L/kWh x 2.5 kWh = 4.5 L.
+    assert Tariff(wue_l_per_kwh=1.8, pue=1.5).water_l(2.5 * 3.6e6) == pytest.approx(4.5, rel=1e-12)
+    assert Tariff(wue_l_per_kwh=0.0).water_l(3.6e6) == 0.0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"embodied_kg_per_device": 150.0}, {"lifetime_years": 4.0}],
+)
+def test_a_device_that_is_never_worn_out_is_refused(given):
+    with pytest.raises(ValueError, match="embodied_kg_per_device and lifetime_years go together"):
+        Tariff(**given)
+
+
+def test_two_ways_to_embodied_carbon_are_refused():
+    with pytest.raises(ValueError, match="counted twice"):
+        Tariff(embodied_kg_per_device=150.0, lifetime_years=4.0, embodied_g_per_exaflop=0.66)
+
+
 def test_an_intensity_that_was_given_wins_over_the_place():
     found = Tariff(country="POL", gco2e_per_kwh=10.0).intensity()
     assert (found.gco2e_per_kwh, found.source) == (10.0, "given")
@@ -50,6 +88,11 @@ def test_a_grid_of_zero_carbon_is_a_grid():
             r"no electricity price: Tariff\(usd_per_kwh=0.25\) or LIGHTNING_COSTS_USD_PER",
         ),
         (lambda t: t.cloud_usd(device_s=1.0, node_s=1.0), r"no device price: Tariff\(usd_per_device_h=2.5\) or LIGHTN"),
+        (
+            lambda t: t.embodied_co2e_g(device_s=1.0, flop=1.0),
+            r"Tariff\(embodied_kg_per_device=..., lifetime_years=...\)",
+        ),
+        (lambda t: t.water_l(1.0), r"Tariff\(wue_l_per_kwh=...\)"),
     ],
 )
 def test_what_nobody_gave_is_missing_with_how_to_give_it(price, reason):

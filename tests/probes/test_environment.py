@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fakes import FakeClock, FakeGpu, FakeNvml
 from torch import nn
 
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.probes.energy.gpu_device import power_limit_w
 from lightning_costs.probes.environment import collect_environment, describe_optimizers
 from lightning_costs.records.samples import RankInfo
 
@@ -77,3 +81,20 @@ def test_a_schedule_that_scales_the_rate_leaves_the_one_that_was_set():
         given = {"base_lr": 0.1, "max_lr": 0.4} if options is None else options
         getattr(torch.optim.lr_scheduler, schedule)(optimizer, **given)
         assert describe_optimizers([optimizer])[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(("limit_w", "told"), [(350.0, 350.0), (None, None)])
+def test_the_power_limit_that_the_driver_holds_a_gpu_to_is_in_the_setup(monkeypatch, limit_w, told):
+    nvml = FakeNvml(FakeClock(), gpus={"GPU-a": FakeGpu(FakeClock(), lambda s: 1.0, limit_w=limit_w)})
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    named = SimpleNamespace(uuid="a", name="NVIDIA H100 80GB HBM3", total_memory=80)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: named)
+    assert power_limit_w(torch.device("cuda", 0)) == told
+    setup = collect_environment(ProbeContext(device=torch.device("cuda", 0), devices=1, nodes=1))
+    assert setup["hardware"].get("power_limit_w") == told
+    assert (nvml.inits, nvml.shutdowns) == (2, 2)
+
+
+def test_without_nvml_no_power_limit_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert power_limit_w(torch.device("cuda", 0)) is None

@@ -103,7 +103,7 @@ def test_only_what_is_not_training_can_be_paused_for(make):
     with make() as recorder:
         for account in ("train", "setup", "lunch"):
             with pytest.raises(
-                ValueError, match=f"account must be 'evaluate', 'checkpoint' or 'other', got '{account}'"
+                ValueError, match=f"account must be 'evaluate', 'checkpoint', 'restore' or 'other', got '{account}'"
             ):
                 recorder.bucket(account).__enter__()
 

@@ -52,6 +52,9 @@ class FakeEngine(nn.Module):
     def save_checkpoint(self, folder: str) -> None:
         self.saved.append(folder)
 
+    def load_checkpoint(self, folder: str) -> str:
+        return folder
+
     def zero_optimization_stage(self) -> int:
         return 2
 
@@ -173,6 +176,18 @@ def test_a_checkpoint_is_booked_as_one(tmp_path: Path) -> None:
     checkpoint_s = recorder.final["checkpoint_s"]
     assert checkpoint_s is not None
     assert checkpoint_s > 0
+
+
+def test_loading_a_checkpoint_is_booked_as_restoring(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with recorder_of(engine, tmp_path) as recorder, watch(engine, recorder):
+        assert engine.load_checkpoint("here") == "here"
+        train(engine, torch.ones(8, 4))
+    restore_s, setup_s = recorder.final["restore_s"], recorder.final["setup_s"]
+    assert restore_s is not None
+    assert setup_s is not None
+    assert 0 < restore_s <= setup_s
+    assert "load_checkpoint" not in vars(engine)
 
 
 def test_the_engine_is_as_it_was_after_close(tmp_path: Path) -> None:

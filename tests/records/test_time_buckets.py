@@ -37,6 +37,7 @@ def test_the_top_of_the_stack_gets_the_time():
         "data_wait": 0.0,
         "h2d": 0.0,
         "hooks": 0.0,
+        "restore": 0.0,
     }
 
 

@@ -114,6 +114,7 @@ ZERO = {
     "flop": "0 FLOP",
     "mac": "0 MAC",
     "g": "0 g",
+    "l": "0 L",
     "usd": "$0",
     "fraction": "0 %",
 }
@@ -193,7 +194,7 @@ SCALES = {
     **{"J": 1.0, "kJ": 1e3, "kWh": 3.6e6, "%": 0.01, "": 1.0},
     **{
         f"{p}{w}": 1e3**n
-        for w in ("FLOP", "MAC", "W", "Hz", "g")
+        for w in ("FLOP", "MAC", "W", "Hz", "g", "L")
         for n, p in enumerate(("", "k", "M", "G", "T", "P", "E"))
     },
     **{p: 1e3**n for n, p in enumerate(("", "k", "M", "G", "T")) if p},

@@ -47,6 +47,9 @@ class DeepSpeedListener(Protocol):
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
 
+    def restoring(self) -> AbstractContextManager[None]:
+        """What is entered around loading one."""
+
     def disable(self) -> None:
         """Called where an exception of ours is handled: the training is to be left alone."""
 
@@ -71,7 +74,8 @@ class DeepSpeedHooks:
         put(engine, "backward", self._backward)
         put(engine, "step", self._step)
         for name in ("save_checkpoint", "save_16bit_model"):
-            put(engine, name, self._saving)
+            put(engine, name, self._inside(self._listener.saving))
+        put(engine, "load_checkpoint", self._inside(self._listener.restoring))
         look = self._listener.sample_memory
         hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
         hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows)
@@ -120,18 +124,24 @@ class DeepSpeedHooks:
             self._listener.drop_batch()
             raise
 
-    def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def save(*args: Any, **kwargs: Any) -> Any:
-            with self._listener.saving():
-                return original(*args, **kwargs)
+    @staticmethod
+    def _inside(
+        context: Callable[[], AbstractContextManager[None]],
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                with context():
+                    return original(*args, **kwargs)
 
-        return save
+            return call
+
+        return around
 
 
 def batch_from_args(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What a forward pass was given, in the form in which people hand batches over.
 
-    Example:
+    Examples:
         >>> (batch_from_args((), {"input_ids": 1, "labels": 2}), batch_from_args((3,), {}), batch_from_args((3,
         ...  4), {"mask": 5}))
         ({'input_ids': 1, 'labels': 2}, 3, (3, 4, 5))

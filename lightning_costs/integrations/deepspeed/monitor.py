@@ -1,14 +1,16 @@
 """Plain DeepSpeed: what happens in an engine whose loop is the script's own, told to a Recorder. It computes nothing.
 
-Example:
-    Any loop around `deepspeed.initialize`::
+Examples:
+    Any loop around `deepspeed.initialize`:
 
-        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-        with Recorder(module=engine.module, monitor="val/acc", mode="max") as recorder, watch(engine, recorder):
-            for batch, labels in recorder.wrap_loader(loader):
-                loss = loss_of(engine(batch), labels)
-                engine.backward(loss)
-                engine.step()
+    ```python
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    with Recorder(module=engine.module, monitor="val/acc", mode="max") as recorder, watch(engine, recorder):
+        for batch, labels in recorder.wrap_loader(loader):
+            loss = loss_of(engine(batch), labels)
+            engine.backward(loss)
+            engine.step()
+    ```
 """
 
 from __future__ import annotations
@@ -70,25 +72,27 @@ def watch_pipeline(pipeline: object, recorder: Recorder, *, steps: bool = False)
     Raises:
         ValueError: For anything else, or a second pipeline in one run.
 
-    Example:
-        ::
+    Examples:
+        ```python
+        schedule = ScheduleGPipe(stage, n_microbatches=8, loss_fn=loss)
+        with Recorder(module=stage.submod, optimizers=[optimizer]) as recorder:
+            watch_pipeline(schedule, recorder)
+            for x, y in recorder.wrap_loader(loader):
+                optimizer.zero_grad()
+                with recorder.train_batch(x):
+                    schedule.step(x, target=y)
+                    optimizer.step()
+                recorder.step(x)
+        ```
 
-            schedule = ScheduleGPipe(stage, n_microbatches=8, loss_fn=loss)
-            with Recorder(module=stage.submod, optimizers=[optimizer]) as recorder:
-                watch_pipeline(schedule, recorder)
-                for x, y in recorder.wrap_loader(loader):
-                    optimizer.zero_grad()
-                    with recorder.train_batch(x):
-                        schedule.step(x, target=y)
-                        optimizer.step()
-                    recorder.step(x)
+        A DeepSpeed engine's loop, which sees no batch:
 
-        A DeepSpeed engine's loop, which sees no batch::
-
-            with Recorder(module=engine.module, optimizers=[engine.optimizer]) as recorder:
-                watch_pipeline(engine, recorder, steps=True)
-                for _ in range(steps):
-                    engine.train_batch(data_iter=batches)
+        ```python
+        with Recorder(module=engine.module, optimizers=[engine.optimizer]) as recorder:
+            watch_pipeline(engine, recorder, steps=True)
+            for _ in range(steps):
+                engine.train_batch(data_iter=batches)
+        ```
     """
     recorder.hooks.run.watch_pipeline(pipeline, steps=steps)
 

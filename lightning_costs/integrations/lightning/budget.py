@@ -40,15 +40,15 @@ class MeasuredFit(Protocol):
 
 
 def _never_harmful(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook of which a fault of ours ends the holding of the budget, not the training."""
+    """Wrap a hook: an internal error ends the budget, not the training."""
 
     @wraps(hook)
     def careful(self: CostBudget, *args: Any, **kwargs: Any) -> None:
         try:
             hook(self, *args, **kwargs)
-        except ValueError:  # limits that nobody can hold
+        except ValueError:  # limits that cannot be enforced
             raise
-        except Exception:  # noqa: BLE001 - a fault of ours must not end the training
+        except Exception:  # noqa: BLE001 - an internal error must not end the training
             self._active = False
             _log.exception("the budget is held no longer; training goes on. Please report this")
 
@@ -59,28 +59,28 @@ def _never_harmful(hook: Callable[..., None]) -> Callable[..., None]:
 class CostBudget(Callback):
     """Stops training at the first step at or past a limit. Add it to a Trainer's callbacks, beside a `CostMonitor`.
 
-    The limits are on the run's totals, those of earlier attempts in them. It stops as EarlyStopping does, by
-    `trainer.should_stop`: all ranks after the same step, an evaluation where the Trainer makes one, and not before
+    Limits apply to the run's totals, including earlier attempts. Training stops as by EarlyStopping, by
+    `trainer.should_stop`: all ranks after the same step, with the Trainer's last evaluation, and not before
     `min_steps` and `min_epochs`. Rank 0 decides.
 
     Args:
         limits: Amount by counter column, in the column's unit: `{"cloud_usd": 50.0, "energy_j": 3.6e6}`.
-        warn_at: Share of a limit at which one warning says so.
-        checkpoint: Whether a checkpoint is saved where training stops, from which it can go on under another limit.
-            It goes beside those of the Trainer's ModelCheckpoint, else into `checkpoints` under `default_root_dir`.
-        on_warn: Called on rank 0 with a `BudgetAlert` where `warn_at` is reached, once a limit, in a thread of its own;
+        warn_at: Share of a limit at which one warning is logged.
+        checkpoint: Whether a checkpoint is saved when training stops, so that it can continue under another limit.
+            It is saved beside those of ModelCheckpoint, otherwise in `checkpoints` under `default_root_dir`.
+        on_warn: Called on rank 0 with a `BudgetAlert` when `warn_at` is reached, once a limit, in a thread of its own;
             such as a `lightning_costs.integrations.alerts.Webhook`.
-        on_stop: As `on_warn`, where a limit stops training.
+        on_stop: As `on_warn`, when a limit stops training.
 
     Raises:
-        ValueError: For limits that are no finite numbers above 0, or a `warn_at` that is no share. When a fit begins:
-            for a limit that nobody can hold (no CostMonitor, an unknown column, no counter, a missing one).
+        ValueError: For limits that are not finite numbers above 0, or a `warn_at` that is not a share. When a fit
+            begins: for a limit that cannot be enforced (no CostMonitor, an unknown or missing column, no counter).
 
-    Example:
-        ::
-
-            trainer = Trainer(callbacks=[CostMonitor(), CostBudget({"cloud_usd": 50.0})])
-            trainer.fit(model, data)
+    Examples:
+        ```python
+        trainer = Trainer(callbacks=[CostMonitor(), CostBudget({"cloud_usd": 50.0})])
+        trainer.fit(model, data)
+        ```
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class CostBudget(Callback):
         self._active = False
         self._budget = Budget(self.limits)
         self._global_step = self._steps = 0
-        #: Steps that are not looked at, and the moment after which one is in any case, where one process trains.
+        #: Steps without a check, and the moment after which there is one in any case, in a single process.
         self._left: float = 0
         self._until_s = math.inf
         self._stopped = self._foretold = False
@@ -155,7 +155,7 @@ class CostBudget(Callback):
 
     @_never_harmful
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Refuse limits that nobody can hold, on every rank."""
+        """Refuse limits that cannot be enforced, on every rank."""
         if self._active:
             refused = self._refused() if trainer.is_global_zero else None
             if (refused := trainer.strategy.broadcast(refused)) is not None:
@@ -170,7 +170,7 @@ class CostBudget(Callback):
 
     @_never_harmful
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Look where a limit may be near: rank 0 has told all when that is."""
+        """Check if a limit may be near; rank 0 has broadcast when that is."""
         if not self._active:
             return
         if (step := trainer.global_step) != self._global_step:
@@ -186,13 +186,13 @@ class CostBudget(Callback):
 
     @_never_harmful
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """An evaluation costs what no step foretells."""
+        """Check after an evaluation, whose cost steps cannot predict."""
         if self._active and not trainer.sanity_checking and not self._stopped:
             self._look(trainer, evaluated=True)
 
     @_never_harmful
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Epochs come in leaps that no pace foretells."""
+        """Check after an epoch: epoch counts jump by one, so the pace cannot predict them."""
         if self._active and "epochs" in self.limits and not self._stopped:
             self._look(trainer)
 
@@ -204,7 +204,7 @@ class CostBudget(Callback):
 
     @_never_harmful
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Somebody's checkpoint of this step is as good as ours."""
+        """Note a checkpoint of this step by another callback: a second one is not needed."""
         self._saved_at = self._steps
 
     @_never_harmful
@@ -238,7 +238,7 @@ class CostBudget(Callback):
         if trainer.world_size > 1:
             self._until_s = math.inf  # a moment that one rank alone knows of
         if self._left == math.inf and not stop:
-            self._active = False  # nobody can tell any more
+            self._active = False  # totals can no longer be read
         if stop:
             self._stopped = trainer.should_stop = True
             if self._steps:
@@ -249,7 +249,7 @@ class CostBudget(Callback):
                 )
 
     def _save_where_it_ends(self, trainer: Any) -> None:
-        """In the midst of an epoch, so that a resume goes on there: after it, Lightning would skip the epoch's rest."""
+        """Save within the epoch, so that a resume continues there. After it, Lightning would skip the epoch's rest."""
         if _can_stop(trainer) and self._saved_at != self._steps:
             self._save(trainer)
 
@@ -266,7 +266,7 @@ class CostBudget(Callback):
     # What rank 0 does -------------------------------------------------------------------------------------------
 
     def _refused(self) -> str | None:
-        """Why the limits cannot be held, as far as it can be told before training."""
+        """Why the limits cannot be enforced, as far as that is known before training."""
         if self._watched is None and self._let_down:
             return None  # looking at it says so
         if self._watched is None:

@@ -1,4 +1,4 @@
-"""CostMonitor: a Lightning callback that tells a Recorder what happens. It computes nothing itself."""
+"""CostMonitor: a Lightning callback that passes the Trainer's events to a Recorder. It computes nothing itself."""
 
 from __future__ import annotations
 
@@ -60,27 +60,27 @@ class CostMonitor(Callback):
     """Measures what a training costs and writes it next to its quality. Add it to a Trainer's callbacks.
 
     Args:
-        monitor: Name of the quality metric that comparisons use; by default that of the trainer's
+        monitor: Name of the quality metric, for comparisons; by default that of the trainer's
             ModelCheckpoint or EarlyStopping.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run, one or several.
-        save_dir: Where run folders go, on this machine; a relative path is taken from where the process is now.
-        name: What people call the run.
-        batch_size_fn: Samples in a batch, where its tensors do not tell.
-        length_fn: Tokens in a batch; from shapes, so that no device is waited for.
+        save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.
+        name: Name of the run, for people.
+        batch_size_fn: Number of samples in a batch, if its tensors do not show it.
+        length_fn: Number of tokens in a batch. Compute it from shapes, so that it does not wait for the device.
         indicators: Costs to measure: `[*default_indicators(), Mine()]`.
         tariff: Prices and place, as a Tariff, a mapping of its fields or the path of a TOML file; else from
             LIGHTNING_COSTS_* variables or the user's file.
-        log: Whether loggers get the complete cost curves or the headline ones only. The headline ones are in
-            `trainer.callback_metrics` and some in the progress bar, too. 'none': all three stay the script's own.
+        log: Costs for the loggers: 'complete', 'headline', or 'none'. Headline costs are also in
+            `trainer.callback_metrics`, and some in the progress bar. With 'none', all three stay unchanged.
         log_every_n_steps: Optimizer steps between two points, 0 for points at evaluations and the end only; the
             trainer's by default.
-        count: How operators are counted, for FLOPs and what follows from them. "auto": in a few steps, which run as
-            they would without; "eager": compiled code runs eagerly in those, which changes last digits; "off": not at
-            all. By default as LIGHTNING_COSTS_COUNT says (0 is "off"), else "auto".
-        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for a
-            twentieth of the training's time, 5 s at most; True: for up to 5 s; False: not.
-        sinks: Where the header and the points go besides the run folder (`lightning_costs.Sink`), on rank 0.
+        count: How operators are counted, for FLOPs and columns derived from them. "auto": in a few steps, without
+            changing their results. "eager": compiled code runs eagerly in those, which changes last digits. "off":
+            not at all. The default is LIGHTNING_COSTS_COUNT (0 is "off"), otherwise "auto".
+        infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for at most
+            a twentieth of the training's time and 5 s. True: for up to 5 s. False: never.
+        sinks: Further receivers of the header and the points, on rank 0 (`lightning_costs.Sink`).
         hyperparameters: Settings that tell the run from others, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
@@ -89,11 +89,11 @@ class CostMonitor(Callback):
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
             `count` or `infer`, what is no sink, or a `save_dir` that is no folder of this machine.
 
-    Example:
-        ::
-
-            trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
-            trainer.fit(model, data)
+    Examples:
+        ```python
+        trainer = Trainer(callbacks=[CostMonitor(monitor="val/acc", mode="max")])
+        trainer.fit(model, data)
+        ```
     """
 
     #: Made by `lightning-costs run`, not by the script: it yields to a monitor that the script has.
@@ -174,7 +174,7 @@ class CostMonitor(Callback):
                     callback.let_down()
 
     def _is_free(self, trainer: Any) -> bool:
-        """Whether this monitor is the one that measures the fit that begins; if another is, that is said once."""
+        """Whether this monitor measures the fit that begins; if another one does, log that once."""
         session = self._session
         if session is not None and session.of(trainer):
             return False

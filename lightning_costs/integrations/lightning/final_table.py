@@ -64,7 +64,7 @@ def try_print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     """Print the summary; what a terminal refuses goes to the log."""
     try:
         print_summary(recorder, run)
-    except Exception as error:  # noqa: BLE001 - a terminal that is gone or speaks ASCII only
+    except Exception as error:  # noqa: BLE001 - a closed terminal, or one with ASCII only
         _log.warning("the summary of costs could not be printed: %r", error)
 
 

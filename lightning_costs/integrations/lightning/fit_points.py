@@ -133,6 +133,6 @@ class FitPoints(SessionPart):
             return
         if headline:
             # Tensors, in float64: EarlyStopping asks for tensors, and float32 rounds 67128463. One is made for all;
-            # fresh ones, as somebody may keep the last.
+            # new ones, because a callback may keep the last.
             values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self._view.publish(dict(zip(headline, values, strict=True)))

@@ -102,6 +102,10 @@ class TrainerHooks:
         put(trainer, "save_checkpoint", self._saving)
         put(trainer.fit_loop, "run", self._fitting)
         put(trainer.fit_loop.epoch_loop.val_loop, "run", self._evaluating)
+        for name in ("_restore_modules_and_callbacks", "restore_training_state"):
+            if hasattr(connector := getattr(trainer, "_checkpoint_connector", None), name):
+                put(connector, name, self._restoring)
+                self._accounts.restores_are_told = True
         self._steps.install()
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
@@ -150,6 +154,16 @@ class TrainerHooks:
     def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         accounts, name = self._accounts, type(whose).__name__
         return lambda original: accounts.wrap(original, account, name)
+
+    def _restoring(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def restore(*args: Any, **kwargs: Any) -> Any:
+            path = args[0] if args else kwargs.get("checkpoint_path")  # the Trainer knows it a little later
+            if self._begun() or not (path or self._trainer.ckpt_path):
+                return original(*args, **kwargs)
+            with self._accounts.bucket("restore"):
+                return original(*args, **kwargs)
+
+        return restore
 
     def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Saving before the fit loop is a finder's."""

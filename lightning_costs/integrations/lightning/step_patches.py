@@ -272,12 +272,12 @@ class StepPatches:
             if strategy._optimizers is not self._optimizers:
                 try:
                     self.hook_optimizers()
-                except Exception:  # noqa: BLE001 - a fault of ours must not end the training
+                except Exception:  # noqa: BLE001 - an internal error must not end the training
                     listener.disable()
             if several and not events:
                 try:
                     repeats.mark_backward_start()
-                except Exception:  # noqa: BLE001 - a clock of ours must not end the training
+                except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                     listener.disable()
             note(BACKWARD)
             if not listener.sampling_memory:

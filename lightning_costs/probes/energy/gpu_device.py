@@ -52,6 +52,30 @@ def nvml_handle(nvml: Any, uuid: str) -> Any:
     raise Missing(f"gpu energy: NVML does not know the training device by its UUID ({failures[0]})", warn=True)
 
 
+def power_limit_w(device: torch.device | None) -> float | None:
+    """The power limit that the driver holds a GPU to; None if nobody can tell, as without NVML or of a slice."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+        if uuid is None:
+            return None
+        handle, is_slice = whole_gpu(pynvml, nvml_handle(pynvml, str(uuid)))
+        return None if is_slice else float(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1e3
+    except (Missing, pynvml.NVMLError):
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def whole_gpu(nvml: Any, handle: Any) -> tuple[Any, bool]:
     """The whole GPU behind a handle, and whether a MIG slice of it trains.
 

@@ -23,7 +23,7 @@ class StepListener(Protocol):
 
     @property
     def sampling_memory(self) -> bool:
-        """Whether `sample_memory` is of use in the step in work."""
+        """Whether `sample_memory` matters in the current step."""
 
     def sample_memory(self) -> None:
         """Memory may peak here."""

@@ -28,7 +28,7 @@ class PipelineShape:
 
 
 class _Form(NamedTuple):
-    """A closed form: its words, source and assumptions; where it holds; its value by p, m, v."""
+    """A closed form: its words, source and assumptions; when it holds; its value by p, m, v."""
 
     words: str
     source: str
@@ -114,7 +114,7 @@ def ideal_bubble_formula(shape: PipelineShape) -> tuple[str, str]:
 
 
 def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, float | None]) -> list[str]:
-    """A sentence on a run's bubble; none where nothing is a pipeline.
+    """A sentence on a run's bubble; none if nothing is a pipeline.
 
     Example:
         >>> run = {"schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 1, "theory": "(p-1)/(m+p-1)"}

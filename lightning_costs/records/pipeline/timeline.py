@@ -29,8 +29,8 @@ class Span(NamedTuple):
 
     Args:
         kind: One of `KINDS`.
-        chunk: Which of the rank's parts of the model; 0 where it has one.
-        microbatch: Which micro-batch; -1 where it belongs to none.
+        chunk: Which of the rank's parts of the model; 0 if it has one.
+        microbatch: Which micro-batch; -1 if it belongs to none.
         begun_s: Seconds since the step began on this rank.
         ended_s: Likewise.
     """
@@ -74,7 +74,7 @@ def stage_timeline(
 ) -> dict[str, Any]:
     """A stage's step as plain data that JSON can hold, in microseconds, small enough to send (under 64 KiB).
 
-    Where there are too many intervals, sends and receives are left out first, then the last ones; `cut` says so.
+    If there are too many intervals, sends and receives are left out first, then the last ones; `cut` says so.
     `chunks` are the model's parts that the stage holds, numbered as a micro-batch passes them; `began` is Unix time.
     """
     kept = list(intervals)
@@ -137,8 +137,8 @@ def clock_offsets_us(lanes: Sequence[Lane]) -> list[int]:
     """Microseconds to add to each lane so that all are on the first one's clock.
 
     Hosts' clocks are compared by Unix time, which processes of one machine share. Lanes of other machines, and those
-    read from a device's events, are moved to where no micro-batch arrives before it left: between the least move that
-    its forward passes allow and the most that its backward passes do (as NTP bounds an offset by a round trip).
+    read from a device's events, are shifted so that no micro-batch arrives before it was sent. The shift lies between
+    the least that forward passes allow and the most that backward passes do, as NTP bounds an offset by a round trip.
     """
     moves: list[int] = []
     for index, this in enumerate(lanes):

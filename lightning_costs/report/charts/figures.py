@@ -22,6 +22,7 @@ from lightning_costs.report.charts.data import Axis, ChartData, chart_data, rows
 from lightning_costs.report.charts.fit import group_of_runs, quality_domain
 from lightning_costs.report.charts.look import TEXT, VEGA_LITE, RunStyle, styled
 from lightning_costs.report.charts.pareto import front_chart, front_rows
+from lightning_costs.report.charts.power_limits import power_limit_chart
 from lightning_costs.report.charts.quality import QualitySource, band_rows, fitted, identities, layered_chart
 from lightning_costs.report.charts.ranks import bump_chart, bump_names, bump_rows, heat_map, ranking_bases
 from lightning_costs.report.charts.ratios import ratio_figure
@@ -34,7 +35,7 @@ Width = Literal["column", "text"]
 #: In pixels of 1/96 inch: a column of a two-column page (84 mm), and its text (174 mm).
 WIDTHS: dict[str, int] = {"column": 317, "text": 658}
 #: The formats of a figure if none is asked for: for a paper, and to look at.
-FORMATS: tuple[Format, ...] = ("pdf", "png")
+FORMATS: tuple[Format, ...] = ("pdf", "png", "svg")
 #: Of most figures, in the same pixels.
 HEIGHT = 260
 #: Dots per inch of the PNGs.
@@ -211,6 +212,11 @@ def _all(
             falling = cmp.mode == "min"
             picture = sweep_chart(look, target, axis, sources, log=axis.positive, falling=falling)
             yield _figure(f"targets-{name}", picture, name, f"{label} to reach every {cmp.monitor}", width)
+    if (picture_of_limits := power_limit_chart(look, data, drawn)) is not None:
+        about = (
+            f"energy against time to reach {quality_text(cmp.answer['target'])}, by power limit, and their Pareto front"
+        )
+        yield _figure("power-limits", picture_of_limits, "", about, width)
     yield from _of_ranks(cmp, drawn, look, width)
     for part in parts(drawn):
         if not part.nothing:

@@ -13,6 +13,7 @@ from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.analysis.metric import Metric, agree_on_metric
 from lightning_costs.analysis.run_data import unique_labels
 from lightning_costs.analysis.schema import Mode
+from lightning_costs.pricing.rates import UnitPrices
 from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.certainty import Certainty, certainty, convention
@@ -21,6 +22,7 @@ from lightning_costs.records.samples import Amount
 from lightning_costs.report.statement.data import (
     COMPONENTS,
     INFERENCE,
+    MODEL,
     TOTALS,
     CarbonIntensityUsed,
     Hardware,
@@ -30,6 +32,7 @@ from lightning_costs.report.statement.data import (
     Total,
 )
 from lightning_costs.report.statement.escape import redact
+from lightning_costs.report.statement.scores import sci_g
 from lightning_costs.run.record import RunRecord, printable_run
 from lightning_costs.run.summary import sum_known
 
@@ -68,8 +71,10 @@ def build_statement(
             status=str(run.header.get("status") or "unknown"),
             attempts=max(1, len(run.header.get("attempts", ()))),
             hardware=_hardware(run.header),
-            amounts={name: _finite(run.final.get(name)) for name in (*TOTALS, *INFERENCE)},
+            amounts={name: _finite(run.final.get(name)) for name in (*TOTALS, *INFERENCE, *MODEL)},
             quality=_best(run, metric),
+            began=next((str(a["began"]) for a in run.header.get("attempts", ()) if a.get("began")), None),
+            query_g=_query_g(run),
         )
         for label, run in zip(unique_labels(runs), runs, strict=True)
     ]
@@ -82,6 +87,8 @@ def build_statement(
         totals={name: _figure(name, pairs, of_nodes) for name in TOTALS},
         unfinished={name: _figure(name, unfinished, of_nodes) for name in TOTALS},
         inference={name: _figure(name, pairs, of_nodes) for name in INFERENCE},
+        model={name: _figure(name, pairs, of_nodes) for name in MODEL},
+        software=_software(runs[-1]),
         batches=_batches(runs),
         components={part: _ways(part, pairs) for part in COMPONENTS},
         errors_j={part: _error_j(part, pairs) for part in COMPONENTS},
@@ -221,6 +228,12 @@ def _whole(count: object) -> int:
 def _grid(tariff: Mapping[str, Any]) -> CarbonIntensityUsed | None:
     found: Mapping[str, Any] = tariff.get("intensity") or {}
     grams = found.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh"))
+    if hours := tariff.get("hours"):
+        source = f"mean of the hours it ran in, by the hour from {redact(str(tariff.get('intensity_by_hour')))}"
+        mean = math.fsum(hour[1] for hour in hours) / len(hours)
+        return CarbonIntensityUsed(
+            gco2e_per_kwh=float(f"{mean:.4g}"), source=source, place=_place(tariff), located=False
+        )
     if grams is None:
         return None
     source = redact(str(found.get("source") or "given"))
@@ -263,6 +276,24 @@ def _best(run: RunRecord, metric: Metric | None) -> Amount:
         return None
     values = [float(value) for value in run.points[metric.monitor].drop_nulls() if math.isfinite(value)]
     return (max if metric.mode == "max" else min)(values, default=None)
+
+
+def _query_g(run: RunRecord) -> Amount:
+    """Operational and embodied carbon of one forward pass: its energy, and one device's time at its throughput."""
+    rates = UnitPrices.of(run.header.get("tariff") or {})
+    per_s = _finite(run.final.get("infer_samples_per_s"))
+    used = {
+        "energy_j": _finite(run.final.get("infer_energy_j")),
+        "device_s": 1 / per_s if per_s else None,
+        "flop": _finite(run.final.get("forward_flop")),
+    }
+    operational, embodied = (rates.amount(name, used) for name in ("co2e_g", "embodied_co2e_g"))
+    return None if operational is None or embodied is None else sci_g(operational, embodied, 1.0)
+
+
+def _software(run: RunRecord) -> dict[str, str]:
+    found: Mapping[str, Any] = (run.header.get("setup") or {}).get("software") or {}
+    return {name: str(version) for name, version in found.items()}
 
 
 def _batches(runs: Iterable[RunRecord]) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ TOTALS = {
     "model_flop": ("model FLOPs", "flop"),
     "samples": ("samples", "samples"),
     "tokens": ("tokens", "tokens"),
+    "embodied_co2e_g": ("embodied CO2e", "g"),
+    "water_l": ("water", "l"),
     "lost_s": ("time lost to restarts", "s"),
     "lost_energy_j": ("energy lost to restarts", "j"),
 }
@@ -35,7 +37,13 @@ INFERENCE = {
     "infer_latency_p50_s": ("median inference latency", "s"),
     "infer_samples_per_s": ("inference throughput", "samples_per_s"),
 }
-COLUMNS = TOTALS | INFERENCE
+#: What is one number of a model and its data: told where runs agree.
+MODEL = {
+    "params": ("parameters", "params"),
+    "dataset_samples": ("samples of the training set", "samples"),
+    "epochs": ("epochs", "epochs"),
+}
+COLUMNS = TOTALS | INFERENCE | MODEL
 COMPONENTS = {"gpu": "GPU", "cpu": "CPU", "ram": "RAM"}
 _WAYS = {
     "counter": "measured by hardware counters",
@@ -148,7 +156,10 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """One run: its label, how it ended, its attempts, hardware and final amounts, and its best quality."""
+    """One run: its label, how it ended, its attempts, hardware and final amounts, and its best quality.
+
+    `query_g` is the carbon of one sample's forward pass, operational and embodied.
+    """
 
     label: str
     status: str
@@ -156,6 +167,8 @@ class RunFacts:
     hardware: Hardware
     amounts: Mapping[str, Amount]
     quality: Amount
+    began: str | None
+    query_g: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +179,8 @@ class Statement:
     that have any CO2e, PUEs of those priced by energy. `components` has the words for how the energy of GPU, CPU and
     RAM was got, `errors_j` how far each sum can be off by its reading. `killed` counts attempts, whose last stretch is
     in no figure; `shared` runs that hold an attempt which another one holds too: branches of one checkpoint. Of
-    `inference` the sum means nothing, the range does. `uncounted` are operators without a formula: with any, FLOPs
-    are a lower bound.
+    `inference` and `model` the sum means nothing, the range does; `software` is that of the last run. `uncounted` are
+    operators without a formula: with any, FLOPs are a lower bound.
     """
 
     runs: tuple[RunFacts, ...]
@@ -175,6 +188,8 @@ class Statement:
     totals: Mapping[str, Total]
     unfinished: Mapping[str, Total]
     inference: Mapping[str, Total]
+    model: Mapping[str, Total]
+    software: Mapping[str, str]
     batches: tuple[int, ...]
     components: Mapping[str, Mapping[str, int]]
     errors_j: Mapping[str, Amount]

@@ -14,6 +14,7 @@ from lightning_costs.records.formatting import choose_unit, format_3_digits, for
 from lightning_costs.records.versions import version_of
 from lightning_costs.report.statement import escape
 from lightning_costs.report.statement.data import INFERENCE, TOTALS, Statement, Total, counted, of_runs
+from lightning_costs.report.statement.scores import carbon_together_g, scores
 from lightning_costs.report.tables.tables import quality_text
 
 #: Columns of the table of runs.
@@ -34,14 +35,69 @@ class Table(NamedTuple):
     weights: tuple[float, ...]
 
 
-def markdown(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = ()) -> str:
-    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them)."""
-    return _written("markdown.md.j2", escape.markdown, said, compared=tables, cautions=cautions)
+def markdown(
+    said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = (), short: bool = False
+) -> str:
+    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them).
+
+    Args:
+        said: The statement.
+        tables: Tables of a comparison, beneath.
+        cautions: What is to be read with them.
+        short: Three sentences, without tables of totals.
+    """
+    return _written("markdown.md.j2", escape.markdown, said, short=short, compared=tables, cautions=cautions)
 
 
-def latex(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = ()) -> str:
+def latex(said: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = (), short: bool = False) -> str:
     r"""The statement as LaTeX for `\input` or for pasting into a document; it needs no package, and ASCII only."""
-    return _written("latex.tex.j2", escape.latex, said, compared=tables, cautions=cautions)
+    return _written("latex.tex.j2", escape.latex, said, short=short, compared=tables, cautions=cautions)
+
+
+def annex_xi(said: Statement) -> str:
+    """What training can answer of Annex XI, section 1, of Regulation (EU) 2024/1689, as Markdown: item by item."""
+    return _written("annex_xi.md.j2", escape.markdown, said, items=annex_xi_table(said))
+
+
+def neurips(said: Statement) -> str:
+    """Sentences for the item 'Experiments compute resources' of the NeurIPS paper checklist, as plain text."""
+    return paragraphs(said, "neurips")[0][1] + "\n"
+
+
+def annex_xi_table(said: Statement) -> Table:
+    """Items of Annex XI that runs know of, each with where it comes from, or why it is missing."""
+    sized = said.model["params"].span, said.model["dataset_samples"].span
+    rows = [
+        ["1 (d)", "number of parameters", sized[0], "counted on the model: params"],
+        ["2 (c)", "number of data points", sized[1], "size of the training set: dataset_samples"],
+    ]
+    of_totals = {
+        "samples": ("2 (c)", "samples trained on, in all epochs"),
+        "tokens": ("2 (c)", "tokens trained on, in all epochs"),
+        "flop": ("2 (d)", "floating-point operations of training"),
+        "model_flop": ("2 (d)", "of these, without recomputation"),
+        "total_s": ("2 (d)", "training time, setup and evaluation included"),
+        "device_s": ("2 (d)", "device time allocated"),
+        "energy_j": ("2 (e)", "energy consumption"),
+    }
+    for name, (point, what) in of_totals.items():
+        figure = said.totals[name]
+        how = "; ".join(filter(None, (name, said.energy_parts if name == "energy_j" else _how(figure))))
+        text = figure.text or "missing: " + "; ".join(figure.reasons)
+        if name in ("flop", "model_flop") and figure.text and said.uncounted:
+            text = text if figure.unknown else f"at least {text}"
+            how += "; a lower bound: some operators have no formula"
+        rows.append([point, what, text, how])
+    sure = said.totals["energy_j"]
+    if sure.text:
+        rows[-1][2] += " (known)" if sure.certainty == "exact" and not sure.unknown else " (estimated)"
+    devices = "; ".join(f"{runs} on {one}" for one, runs in said.hardware.items())
+    rows.append(["2 (d)", "runs and their hardware", devices, f"headers of the runs: {said.ended_as}"])
+    for row in rows:
+        row[2] = row[2] or "missing: not recorded"
+    rows.sort(key=lambda row: row[0])
+    caption = f"Section 1 of Annex XI: what {counted(len(said.runs))} can answer."
+    return Table(caption, ["point", "item", "value", "where it comes from"], rows, (2, 2.5, 2.5, 4))
 
 
 def model_card(said: Statement, *, training_type: str | None = None) -> str:
@@ -75,10 +131,13 @@ def written_by() -> str:
     return f"lightning-costs {version_of('lightning-costs')}"
 
 
-def paragraphs(said: Statement) -> list[tuple[str, str]]:
-    """Everything that a statement says: title and plain text of each paragraph, in reading order."""
+def paragraphs(said: Statement, which: str = "paragraphs") -> list[tuple[str, str]]:
+    """What a statement says: title and plain text of each paragraph, in reading order.
+
+    `which` of them: all ("paragraphs"), three sentences ("short") or those of a checklist ("neurips").
+    """
     found: Any = _template("sentences.txt.j2").make_module({"said": said})
-    texts = [(title, " ".join(text.split())) for title, text in found.paragraphs]
+    texts = [(title, " ".join(text.split())) for title, text in getattr(found, which)]
     return [(title, text) for title, text in texts if text]
 
 
@@ -138,8 +197,10 @@ def _how(figure: Total) -> str:
     return "; ".join(parts)
 
 
-def _written(name: str, escaped: Callable[[Any], str], said: Statement, **more: Any) -> str:
-    parts = {"paragraphs": paragraphs(said), "totals": totals_table(said), "runs": runs_table(said)}
+def _written(name: str, escaped: Callable[[Any], str], said: Statement, *, short: bool = False, **more: Any) -> str:
+    parts: dict[str, Any] = {"paragraphs": paragraphs(said, "short"), "totals": None, "runs": None}
+    if not short:
+        parts = {"paragraphs": paragraphs(said), "totals": totals_table(said), "runs": runs_table(said)}
     text = _template(name, escaped).render(said=said, author=written_by(), **parts, **more)
     return text.strip("\n") + "\n"
 
@@ -168,6 +229,8 @@ def _template(name: str, escaped: Callable[[Any], str] | None = None) -> jinja2.
         "counted": counted,
         "of_runs": lambda counts: of_runs(counts.items()),
         "told": format_for_paper,
+        "scores": scores,
+        "together_g": carbon_together_g,
         "capital": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(name)

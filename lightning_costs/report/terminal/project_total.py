@@ -73,9 +73,8 @@ def project_total(runs: Sequence[RunRecord], *, by: str = "status", tariff: Tari
     Raises:
         ValueError: For a setting that no run has.
     """
-    possible, _ = without_below_zero(runs)
-    priced = {name for run in possible for name in PRICED if run.final.get(name) is not None}
-    runs = [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
+    priced = {name for run in without_below_zero(runs)[0] for name in PRICED if run.final.get(name) is not None}
+    runs = priced_runs(runs, tariff)
     finals = [run.final for run in runs]
     members: dict[str, list[int]] = {}
     for at, of_run in enumerate(parts_of(runs, by)):
@@ -114,6 +113,12 @@ def project_total(runs: Sequence[RunRecord], *, by: str = "status", tariff: Tari
         sums=tuple(sums),
         notes=tuple(_notes(runs, several=several, tariff=tariff, priced=priced)),
     )
+
+
+def priced_runs(runs: Sequence[RunRecord], tariff: Tariff | None) -> list[RunRecord]:
+    """The runs that can be added up, their texts legible, priced anew if there is a tariff."""
+    possible, _ = without_below_zero(runs)
+    return [printable_run(run if tariff is None else reprice(run, tariff)) for run in possible]
 
 
 def project_rows(project: ProjectTotal) -> list[list[str]]:
@@ -195,4 +200,4 @@ def _unpriced(runs: Sequence[RunRecord], priced: Collection[str]) -> list[str]:
 
 def _numbers(tariff: dict[str, Any]) -> dict[str, Any]:
     """A tariff without the price row that it found, which differs by device at one provider."""
-    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced")}
+    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced", "hours")}

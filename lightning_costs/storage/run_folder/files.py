@@ -63,11 +63,11 @@ class RunFolder:
         return self._journal is not None and not self._journal.closed
 
     def open(self, header: Mapping[str, Any]) -> None:
-        """Make the folder and write the header; a journal that is there is continued, its Parquet made anew."""
+        """Make the folder and write the header; a journal that is there is continued, its Parquet made again."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_header(header)
         if (self.path / PARQUET).is_file():
-            if not (self.path / JOURNAL).is_file():  # somebody kept the table alone
+            if not (self.path / JOURNAL).is_file():  # only the table was kept
                 lines = "".join(self._encoder.line(point) + "\n" for point in points_apart(self.path))
                 self._replace(JOURNAL, lambda fresh: fresh.write_text(lines, encoding="ascii"))
             (self.path / PARQUET).unlink()
@@ -77,7 +77,7 @@ class RunFolder:
         journal = FileIO(self.path / JOURNAL, "a+")
         try:
             self._size = _ended(journal)
-            # Some file systems tell another number of one file each time: nothing can be told by them.
+            # Some file systems report another number of one file each time: the numbers identify nothing.
             self._watched = _is_at(journal, self.path / JOURNAL)
         except BaseException:
             journal.close()
@@ -157,7 +157,7 @@ class RunFolder:
         self._lines = []
 
     def _seen_to(self, journal: FileIO) -> FileIO:
-        """The journal, put back where it was removed or replaced: the file that is open still holds its lines."""
+        """The journal, restored if it was removed or replaced: the open file still holds its lines."""
         if not self._watched:
             return journal
         path, size = self.path / JOURNAL, os.fstat(journal.fileno()).st_size
@@ -203,7 +203,7 @@ class RunFolder:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside a path and put it in its place; where that fails, nothing stays behind."""
+    """Write a file beside a path and move it there; if that fails, nothing is left behind."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(fresh)

@@ -24,7 +24,7 @@ def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> d
 
 
 def columns_of(metrics: Iterable[str], taken: Mapping[str, Any]) -> dict[str, str]:
-    """Column name of every metric; what UTF-8 lacks is escaped."""
+    """Column name of every metric; characters outside UTF-8 are escaped."""
     plain = {name: utf8_encodable(name) for name in metrics}
     return {name: f"quality/{told}" if told in taken or told in OWN else told for name, told in plain.items()}
 

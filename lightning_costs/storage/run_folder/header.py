@@ -1,7 +1,6 @@
-"""What a run's header must be: a file that anybody may have written, checked once, where it is read.
+"""The schema of a run's header: untrusted data, checked once, when it is read.
 
-Whoever gets a header from here may take its fields for what they are named. A field that is null is one that is not
-there, and one that this version does not know is kept as it is.
+Code that gets a header from here can rely on its fields. A null field counts as absent, and an unknown one is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
-from lightning_costs.pricing.rates import PRICED
+from lightning_costs.pricing.rates import PRICED, RATES
 from lightning_costs.records.declaration import Better, Kind, Role
 from lightning_costs.records.pipeline.timeline import KINDS
 from lightning_costs.records.printable import utf8_encodable
@@ -93,7 +92,7 @@ _MOST_NUMBER = sys.float_info.max
 _MOST_WHOLE = 2**64
 
 
-# Shapes: each takes a value and where it stands, and gives the value back or raises -----------------------------
+# Shapes: each takes a value and its place, and returns the value or raises -----------------------------
 
 
 def _said(value: Any) -> str:
@@ -250,21 +249,24 @@ _PRICE_ROW = _fields(
     {"usd_per_device_h": _number, "region": _text, "includes": _text},
 )
 _TEXTS = ("country", "region", "cloud", "cloud_region", "provider", "tier", "price_region", "source", "date")
-_RATES = ("gco2e_per_kwh", "pue", "usd_per_device_h", "usd_per_node_h", "usd_per_kwh")
 _TARIFF = _fields(
     {},
     {
-        **dict.fromkeys((*_TEXTS, "unpriced"), _text),
-        **dict.fromkeys(_RATES, _number),
+        **dict.fromkeys((*_TEXTS, "embodied_source", "unpriced"), _text),
+        **dict.fromkeys(RATES, _number),
         "intensity": _fields({}, {"gco2e_per_kwh": _number, "source": _text}),
         "price_row": _PRICE_ROW,
+        "intensity_by_hour": _text,
+        "hours": _each(_row(_number, _number)),
     },
 )
 _ATTEMPT = _fields(
     {},
     {
-        **dict.fromkeys(("id", "began", "ended", "status", "device"), _text),
+        **dict.fromkeys(("id", "began", "started", "ended", "status", "device"), _text),
         **dict.fromkeys(("devices", "nodes", "from_step", "row", "resumed", "restart"), _count),
+        **dict.fromkeys(("queue_s", "first_batch_s"), _number),
+        "unbegun": _each(_text),
         "lost": _AMOUNTS,
         "used": _AMOUNTS,
         "tariff": _TARIFF,
@@ -333,6 +335,7 @@ _KNOWN: Mapping[str, Shape] = {
     "script": _text,
     "seeds": _by_name(_number),
     "owner": _text,
+    "saves": _fields({}, {"count": _count, "train_s": _amount, "evaluate_s": _amount}),
     "search": _fields({}, {"trials": _number, "under": _text}),
 }
 _HEADER = _fields(_NEEDED, _KNOWN, nullable=("name", "group", "monitor", "mode", "status", "created"))

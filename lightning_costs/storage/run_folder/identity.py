@@ -28,14 +28,14 @@ OURS, WANDB, SLURM = "LIGHTNING_COSTS_RUN_ID", "WANDB_RUN_ID", "SLURM_JOB_ID"
 GROUP = ("LIGHTNING_COSTS_GROUP", "WANDB_RUN_GROUP")
 TAGS = ("LIGHTNING_COSTS_TAGS", "WANDB_TAGS")
 
-#: So many numbers are tried for a name, and so many folders that another process took first: then chance tells.
+#: Numbers tried for a name, and folders that another process took first, before random digits are used.
 _MOST, _MOST_HELD = 10_000, 50
 
 #: Folders that this process wrote or writes: a further fit without a checkpoint is another run.
 _used_here: set[Path] = set()
 
 
-class FolderRefused(Exception):  # noqa: N818 - a folder that is somebody else's is no error of the program
+class FolderRefused(Exception):  # noqa: N818 - a folder of another run is not an error of the program
     """A folder is not written into; the message says what was found."""
 
 
@@ -44,7 +44,7 @@ class ResolvedRun:
     """A run's identity, which is its folder's name, and what the folder holds of it.
 
     `wanted` is the identity without the number that tells it from others of that name, `refused` why that one's folder
-    is left alone. The lock is None where the folder is not made yet, not ours to write or cannot be locked.
+    is left alone. The lock is None if the folder is not made yet, not ours to write or cannot be locked.
     """
 
     run_id: str
@@ -114,7 +114,7 @@ def resolve_resumed_run(run_id: str, first: str | None, save_dir: Path, *, write
 
 
 def claim_folder(found: ResolvedRun, save_dir: Path, *, writes: bool) -> ResolvedRun:
-    """Make the folder and hold it, where this process writes; where another run came first, under the next free name.
+    """Make and lock the folder, if this process writes; if another run has the name, use the next free one.
 
     A disk that fails is not said here: writing will.
     """
@@ -142,7 +142,7 @@ def claim_folder(found: ResolvedRun, save_dir: Path, *, writes: bool) -> Resolve
 
 
 def _make(path: Path) -> FolderLock | Claim | None:
-    """Make a new run's folder and hold it; where there are no locks, whoever makes its journal has it."""
+    """Make a new run's folder and hold it; without locks, the process that creates its journal has it."""
     path.mkdir(parents=True, exist_ok=True)
     if (lock := FolderLock.acquire(path)) is not None:
         return lock
@@ -154,7 +154,7 @@ def _make(path: Path) -> FolderLock | Claim | None:
 
 
 def _continues(variable: str) -> bool:
-    """Whether the environment says that this process goes on with a run rather than beginning another."""
+    """Whether the environment says that this process continues with a run rather than beginning another."""
     if variable == OURS:
         return True
     if variable == SLURM:
@@ -218,7 +218,7 @@ def _by_chance(wanted: str) -> str:
 
 
 def _taken(path: Path, besides: FolderLock | Claim | None = None) -> bool:
-    """Whether a folder holds anything; where nobody may look, writing will say so."""
+    """Whether a folder holds anything; if it cannot be read, writing raises the error."""
     try:
         return path.exists() and (
             not path.is_dir()
@@ -234,7 +234,7 @@ def _taken(path: Path, besides: FolderLock | Claim | None = None) -> bool:
 
 
 def group_of_run() -> str | None:
-    """The group that the environment names; None where it names none."""
+    """The group that the environment names; None if it names none."""
     return next((value for name in GROUP if (value := os.environ.get(name, "").strip())), None)
 
 

@@ -17,7 +17,7 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 @final
 class PointEncoder:
-    """Points as lines of strict JSON; numbers that JSON lacks are strings.
+    """Points as lines of strict JSON; numbers outside JSON are strings.
 
     From one point to the next most amounts stay: what was written of them before is written again.
 
@@ -120,7 +120,7 @@ def read_journal(path: Path, size: int = -1) -> list[CurvePoint]:
         with path.open("rb") as journal:
             text = journal.read(size).decode("utf-8", "replace")
         for line in text.splitlines():
-            if len(line) > MOST_LINE_BYTES:  # no line of ours: some are 3 kB long
+            if len(line) > MOST_LINE_BYTES:  # not a line of this package: those have some 3 kB
                 continue
             try:
                 points.append(decode(line))

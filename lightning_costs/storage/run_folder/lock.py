@@ -1,4 +1,4 @@
-"""Who writes a run's folder: a lock that the operating system lets go when the process dies, however it dies."""
+"""The lock of a run's folder, which the operating system releases when the writing process ends in any way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if sys.platform != "win32":
     import fcntl
 
 #: Held while a process writes the folder, removed when the run ends. It holds its own inode number: a copy of the
-#: folder has another, and nobody locks a copy.
+#: folder has another, and is never locked.
 LOCK = "writer.lock"
 
 #: A reader that looks whether we live holds the lock for a moment, and one who leaves removes its file: try again.
@@ -33,9 +33,9 @@ class FolderLocked(Exception):  # noqa: N818 - another writer is no error of the
 class FolderLock:
     """A run's folder, held by this process until `release`, or until it dies.
 
-    It is flock(2), which belongs to an open file rather than to a process: nobody can lose it by opening and closing
+    It is flock(2), which belongs to an open file rather than to a process: it is not lost by opening and closing
     the file, as with POSIX record locks. A child would inherit it and hold it on after its parent's death, so a
-    forked one lets go at once; one that is executed never has it.
+    forked one releases it at once; one that is executed never has it.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -48,12 +48,12 @@ class FolderLock:
         """Hold a folder.
 
         Returns:
-            None where the file system knows no locks, says of each that it is held, or does not let us write.
+            None if the file system knows no locks, says of each that it is held, or does not let us write.
 
         Raises:
             Held: Another writer holds it, in this process or another.
         """
-        if sys.platform == "win32":  # no such locks: whether a writer lives cannot be told there
+        if sys.platform == "win32":  # no such locks: whether a writer lives cannot be determined there
             return None
         path = folder / LOCK
         for n in range(_TRIES):
@@ -71,7 +71,7 @@ class FolderLock:
                 if inode != _inode(path):  # its last holder removed it under our hands
                     os.close(descriptor)
                     continue
-                with suppress(OSError):  # a full disk: a reader will not be able to tell whether we live
+                with suppress(OSError):  # a full disk: readers cannot determine whether the writer lives
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, str(inode).encode(), 0)
             except BlockingIOError:
@@ -96,7 +96,7 @@ class FolderLock:
         self.abandon()
 
     def abandon(self) -> None:
-        """Let go and leave the file, as death would."""
+        """Release the lock and leave the file, as the end of the process would."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
@@ -109,8 +109,8 @@ class FolderLock:
 class Claim:
     """A run's folder where the file system knows no locks: its file says which process writes.
 
-    That one lives can be told on its own machine alone; of another machine's writer nobody knows, and a run that was
-    moved there has to go on. So this holds off less than a lock does, and readers are told nothing by it.
+    A living writer can be detected on its own machine only. A writer on another machine is unknown, and a run that was
+    moved there must be able to continue. So this protects less than a lock, and readers learn nothing from it.
     """
 
     def __init__(self, path: Path, content: bytes) -> None:
@@ -159,7 +159,7 @@ def _lives(content: bytes) -> bool:
 
 
 def _machine() -> str:
-    """What tells this machine, and this container of it, from others; it names neither."""
+    """Identity of this machine, and of this container on it, without a name."""
     told = [platform.node()]
     with suppress(OSError):
         told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
@@ -168,7 +168,7 @@ def _machine() -> str:
 
 
 def _always_busy(folder: Path) -> bool:
-    """Whether locks are said to be held whatever they are of: then they tell nothing."""
+    """Whether every lock is reported as held: then locks show nothing."""
     path = folder / f".{LOCK}.{os.getpid()}"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -188,12 +188,12 @@ def _always_busy(folder: Path) -> bool:
 
 
 def writer_status(folder: Path) -> Literal["alive", "gone"] | None:
-    """Whether the folder's writer lives; None where that cannot be told: no locks, or a copy of the folder."""
+    """Whether the folder's writer lives; None if that cannot be determined: no locks, or a copy of the folder."""
     path = folder / LOCK
     if sys.platform == "win32":
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # somebody may have put a pipe there
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
     except OSError:
         return None
     try:

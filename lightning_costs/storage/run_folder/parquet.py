@@ -1,8 +1,8 @@
 """A table as Parquet, written without a library: a training process must not load one.
 
 Those that write Parquet (polars, pyarrow, DuckDB) start threads, and a process that is forked afterwards hangs in them
-for ever. What a run's points need of the format is little: one row group of flat, optional columns, each one page of
-plain values, gzipped where it is long. Read it with any of these libraries.
+forever. A run's points need little of the format: one row group of flat, optional columns, each one page of
+plain values, gzipped if it is long. Read it with any of these libraries.
 
 Source: https://parquet.apache.org/docs/file-format/ and thrift's compact protocol, as of format version 2.11.
 """
@@ -23,7 +23,7 @@ Columns = Mapping[str, tuple[Kind, Sequence[int | float | str | None]]]
 _MAGIC = b"PAR1"
 _TYPE = {"int": 2, "float": 5, "text": 6}  # INT64, DOUBLE, BYTE_ARRAY
 _OPTIONAL, _UTF8, _PLAIN, _RLE, _UNCOMPRESSED, _GZIP, _DATA_PAGE = 1, 0, 0, 3, 0, 2, 0
-#: Pages of at most so many bytes are left as they are: packing them takes longer than writing them.
+#: Pages up to this size in bytes are not compressed: compressing takes longer than writing.
 _SMALL_BYTES = 4096
 #: Kinds of thrift's compact protocol.
 _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12

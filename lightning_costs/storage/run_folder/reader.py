@@ -36,7 +36,7 @@ def read_folder(folder: Path) -> RunRecord:
         return _with_points(header, folder)
     except (ValueError, OSError):
         raise
-    except Exception as error:  # whatever somebody wrote there, it is this run's alone
+    except Exception as error:  # untrusted data: an error concerns this run alone
         raise ValueError(f"the points of {printable(str(folder))} cannot be read: {printable(repr(error))}") from error
 
 
@@ -78,7 +78,7 @@ def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
 
 
 def _journal(path: Path) -> list[CurvePoint]:
-    """The points of the journal; none where there is none."""
+    """The points of the journal; none if there is none."""
     if not path.is_file():
         return []
     check_size(printable(str(path)), path.stat().st_size, MOST_POINTS_BYTES)
@@ -86,7 +86,7 @@ def _journal(path: Path) -> list[CurvePoint]:
 
 
 def _parquet(path: Path, header: Mapping[str, Any], *, else_from: Path) -> polars.DataFrame | None:
-    """The points as a table; None where it cannot be read and there is a journal to read."""
+    """The points as a table; None if it cannot be read and there is a journal to read."""
     import polars
 
     try:
@@ -133,7 +133,7 @@ def mark_killed(header: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierAttempts:
-    """The attempts of a run so far, for one that goes on with it: read without loading polars."""
+    """The attempts of a run so far, for one that continues with it: read without loading polars."""
 
     header: Mapping[str, Any]
     points: Sequence[CurvePoint]

@@ -18,7 +18,7 @@ from lightning_costs.storage.run_folder.writer import utc_now
 
 
 class RepricedRun(NamedTuple):
-    """A run before and after: equal where it was under that tariff already."""
+    """A run before and after; equal if it was under that tariff already."""
 
     before: RunRecord
     after: RunRecord
@@ -27,20 +27,20 @@ class RepricedRun(NamedTuple):
 def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> RepricedRun:
     """Price a run's folder under another tariff.
 
-    The header is replaced first, in one move, and from then on `load_run` tells the new prices: it makes them from
-    what the run used, wherever a header says that it was priced again. The files of points follow, for those who read
-    them otherwise; where that is cut short, the same command makes up for it.
+    The header is replaced first, atomically. From then on `load_run` returns the new prices: it computes them from
+    physical totals if the header says that the run was repriced. The files of points are written next, for other
+    readers. If that is interrupted, run the same command again.
 
     Args:
         path: The folder.
-        tariff: The tariff; each attempt's device is looked up where it names a provider.
-        force: Also where nobody can tell whether the run still runs.
+        tariff: The tariff; each attempt's device is looked up if it names a provider.
+        force: Also where it is unknown whether the run still runs.
 
     Returns:
         The run before and after. Its earlier tariffs are in the header's `repriced`.
 
     Raises:
-        FileNotFoundError: Where there is no run.
+        FileNotFoundError: If there is no run.
         ValueError: For a run that is still running, or may be.
     """
     folder = Path(path)
@@ -62,7 +62,7 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
         return _reprice(folder, before, tariff)
     finally:
         if lock is not None:
-            # The file that a killed run left behind is what tells that it was killed.
+            # The lock file of a killed run is the sign that it was killed.
             lock.abandon() if had_lock else lock.release()
 
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightning_costs")
 
-#: After an error of the disk, what waits is tried again no sooner than after so many seconds.
+#: After an error of the disk, what waits is tried again no sooner than after that many seconds.
 RETRY_S = 1.0
-#: A run that did not finish gets its table where its journal is no longer than this, which takes some milliseconds:
-#: whoever waits for the error must not wait for a table.
+#: A run that did not finish gets its table if its journal is no longer than this, which takes some milliseconds:
+#: an error must not be delayed by a table.
 SHORT_BYTES: Final = 1 << 18
 
 

@@ -82,7 +82,7 @@ def test_a_schedule_is_found_and_one_step_of_it_is_drawn_on_the_page_and_for_wan
     products = 16 * 16 + 16 * 4
     assert run.final["flop"] == 2 * 64 * 2 * (3 * products - 16 * 16), "the data has no gradient"
     page = (compare([run]).to_html(tmp_path / "page.html")).read_text()
-    assert "<h2>Pipelines</h2>" in page
+    assert "<h3>Pipelines</h3>" in page
     assert "ScheduleInterleaved1F1B, 1 stage, 2 chunks each, 4 micro-batches: step 6</text>" in page
     pictures = list((tmp_path / "wandb").glob("offline-run-*/files/media/images/cost/pipeline_timeline*.png"))
     assert len(pictures) == 1

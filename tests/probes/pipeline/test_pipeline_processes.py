@@ -47,7 +47,7 @@ def test_every_schedule_of_both_engines_has_a_measured_bubble_beside_its_closed_
     assert {row["engine"] for row in rows} == {"torch", "deepspeed"}
     for row in rows:
         assert 0 < row["measured"] < 1
-        assert 0 < row["theory"] < 1
+        assert 0 <= row["theory"] < 1
 
 
 def test_every_rank_reads_its_own_stage_and_replicas_are_told_apart(rows: list[dict[str, Any]]) -> None:

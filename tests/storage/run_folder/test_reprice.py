@@ -26,8 +26,11 @@ from lightning_costs.storage.run_folder.reprice import reprice_folder
 
 pytestmark = pytest.mark.usefixtures("every_point_at_once")
 BATCH = torch.zeros(8, 3)
-A = Tariff(country="FRA", pue=1.1, usd_per_device_h=2.5, usd_per_kwh=0.21)
-B = Tariff(country="USA", region="US-TX", pue=1.37, usd_per_node_h=31.7, usd_per_kwh=0.113, source="a list")
+A = Tariff(
+    country="FRA", pue=1.1, usd_per_device_h=2.5, usd_per_kwh=0.21, embodied_kg_per_device=150.0, lifetime_years=4.0
+)
+B = Tariff(country="USA", region="US-TX", pue=1.37, usd_per_node_h=31.7, usd_per_kwh=0.113, source="a list",
+           embodied_g_per_exaflop=0.66e12, wue_l_per_kwh=1.9)  # fmt: skip
 C = Tariff(gco2e_per_kwh=13.7, usd_per_device_h=0.37)
 NOTHING = Tariff()
 #: What is not the tariff's business, and what a run that was priced again says in addition.
@@ -43,6 +46,7 @@ def indicators(watts=137.3):
         measured("flop", "flop", reads=lambda s: 3.0 * s.samples),
         measured("energy_j", reads=lambda s: watts * (s.ended_s - s.begun_s)),
         carbon_and_money.Co2eG(), carbon_and_money.CloudUsd(), carbon_and_money.ElectricityUsd(),
+        carbon_and_money.EmbodiedCo2eG(), carbon_and_money.WaterL(),
         *(kind() for kind in (lost.LostS, lost.LostSamples, lost.LostFlop, lost.LostEnergyJ)),
     ]  # fmt: skip
 
@@ -306,6 +310,16 @@ def test_a_column_that_a_user_prices_by_an_indicator_of_theirs_stays(record, tmp
     run = reprice_folder(path, B).after
     assert run.final["cloud_usd"] == 28.0
     assert run.final["co2e_g"] == B.co2e_g(run.final["energy_j"])
+
+
+@pytest.mark.parametrize("tariff", [A, C])
+def test_embodied_carbon_by_device_time_needs_no_flops(tmp_path, tariff):
+    kept = [i for i in indicators() if i.name not in ("flop", "lost_flop")]
+    recorded = load_run(Attempt(tmp_path, tariff, indicators=kept, devices=3).train(4).end())
+    run = reprice(recorded, A)
+    assert run.final["embodied_co2e_g"] == A.embodied_co2e_g(device_s=run.final["device_s"], flop=math.nan) > 0
+    assert tariff is C or run.final == recorded.final
+    assert "flop" in reprice(recorded, B).header["missing"]["embodied_co2e_g"]
 
 
 def test_energy_that_went_missing_leaves_its_prices_missing_with_the_reason(record, tmp_path):
