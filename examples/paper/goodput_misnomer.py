@@ -108,9 +108,6 @@ def train(folder: Path, setting: Setting) -> None:
 
 def chain(root: Path, setting: Setting, mtbf_s: float, seed: int) -> dict[str, Any]:
     """One run to its end through all of its failures; what the definitions make of it."""
-    from lightning_costs import load_runs
-    from lightning_costs.run.goodput import goodput
-
     folder = root / f"{setting.every}-{setting.beside}-{mtbf_s:g}"
     folder.mkdir()
     dice = random.Random(seed)
@@ -132,6 +129,14 @@ def chain(root: Path, setting: Setting, mtbf_s: float, seed: int) -> dict[str, A
         log.close()
         if code not in (0, -signal.SIGKILL):
             raise RuntimeError((folder / "log").read_text()[-2000:])
+    return told(folder, setting, mtbf_s)
+
+
+def told(folder: Path, setting: Setting, mtbf_s: float) -> dict[str, Any]:
+    """What the definitions make of a chain that has come to its end."""
+    from lightning_costs import load_runs
+    from lightning_costs.run.goodput import goodput
+
     (run,) = load_runs(folder / "costs")
     found = goodput(run.header, run.final)
     return {
@@ -156,6 +161,22 @@ def flips(rows: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     return found
 
 
+def show(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, str, str, str]]]:
+    """Print the ranks by every definition at every rate; the pairs that flip, by rate."""
+    flipped = {}
+    for mtbf_s in RATES_S:
+        those = [row for row in rows if row["mtbf_s"] == mtbf_s]
+        print(f"\nA failure every {mtbf_s:g} s of training")
+        for name in those[0]["definitions"]:
+            ranked = sorted(those, key=lambda row: -row["definitions"][name])
+            shares = [f"{row['setting']} {100 * row['definitions'][name]:.1f} %" for row in ranked]
+            print(f"  {name:16}", "; ".join(shares))
+        flipped[f"{mtbf_s:g}"] = flips(those)
+        pairs = {flip[:2] for flip in flipped[f"{mtbf_s:g}"]}
+        print(f"  {len(pairs)} of {len(list(combinations(those, 2)))} pairs flip")
+    return flipped
+
+
 def main() -> None:
     """Train every setting at every rate, and say which ranks flip."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -169,19 +190,9 @@ def main() -> None:
     jobs = [(setting, mtbf_s) for mtbf_s in RATES_S for setting in SETTINGS]
     with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(2) as pool:
         rows = list(pool.map(lambda job: chain(Path(root), *job, seed=given.seed), jobs))
-    told = {}
-    for mtbf_s in RATES_S:
-        those = [row for row in rows if row["mtbf_s"] == mtbf_s]
-        print(f"\nA failure every {mtbf_s:g} s of training")
-        for name in those[0]["definitions"]:
-            ranked = sorted(those, key=lambda row: -row["definitions"][name])
-            print(
-                f"  {name:16}", "; ".join(f"{row['setting']} {100 * row['definitions'][name]:.1f} %" for row in ranked)
-            )
-        told[f"{mtbf_s:g}"] = flips(those)
-        print(f"  {len({flip[:2] for flip in told[f'{mtbf_s:g}']})} of {len(list(combinations(those, 2)))} pairs flip")
+    flipped = show(rows)
     if given.out is not None:
-        given.out.write_text(json.dumps({"rows": rows, "flips": told}, indent=1) + "\n", encoding="utf-8")
+        given.out.write_text(json.dumps({"rows": rows, "flips": flipped}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
