@@ -237,7 +237,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         """Those that run since the Trainer was made, unless another run ended since."""
         accounts, self._accounts = self._accounts, None
         began_s = self._run_begin.seconds()
-        if accounts is not None and accounts.begun_s >= began_s - 0.5:
+        if accounts is not None and accounts.begun_s >= began_s:
             return accounts
         return TimeBuckets(now_s, began_s)
 
