@@ -175,6 +175,7 @@ def test_a_resumed_training_continues_its_totals(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "out" / "checkpoint-10" / "trainer_state.json").read_text())
     assert state["stateful_callbacks"]["lightning_costs"]
     assert first.run.final["checkpoint_s"]
+    assert second.run.final["restore_s"]
 
 
 def test_costs_join_the_rows_of_trackers_and_of_nobody_else(tmp_path: Path) -> None:
@@ -297,6 +298,20 @@ def test_run_measures_an_unmodified_script_and_runs_the_next_sitecustomize(tmp_p
     assert "next theirs False" in done.stdout
     (run,) = load_runs(tmp_path / "costs")
     assert (run.final["steps"], run.final["samples"], run.header["status"]) == (3.0, 12.0, "finished")
+
+
+def test_trainings_that_were_set_up_together_share_no_time(tmp_path: Path) -> None:
+    from lightning_costs.probes.clock import now_s, run_start_s
+
+    trainer(tmp_path, callback(tmp_path), max_steps=1).train()
+    began_s = run_start_s()  # where that run ended
+    first, second = callback(tmp_path), callback(tmp_path)
+    both = [trainer(tmp_path, own, max_steps=2) for own in (first, second)]
+    for each in both:
+        each.train()
+    assert first.run is not None
+    assert second.run is not None
+    assert first.run.final["total_s"] + second.run.final["total_s"] <= now_s() - began_s
 
 
 @pytest.mark.integration
