@@ -108,7 +108,7 @@ class ProjectWaste:
 
 def _sum(amounts: Iterable[Amount]) -> Amount:
     known = [amount for amount in amounts if amount is not None]
-    return math.fsum(known) if known else None
+    return sum(known) if known else None
 
 
 def _spent(costs: _Costs) -> Spent:

@@ -125,10 +125,10 @@ def stretches(
     begins: dict[int, list[Mapping[str, Any]]] = {}
     for attempt in attempts:
         if "row" not in attempt or not attempt.get("began"):
-            raise Missing("an attempt does not say when it began, so that nobody knows its hours")
+            raise Missing("an attempt does not say when it began, so that its hours are unknown")
         begins.setdefault(int(attempt["row"]), []).append(attempt)
     if not begins.get(0):
-        raise Missing("no attempt says when the run began, so that nobody knows its hours")
+        raise Missing("no attempt says when the run began, so that its hours are unknown")
     found: list[Stretch] = []
     at_s, used_j = 0.0, 0.0
     for row, (time_s, total_j) in enumerate(zip(times, energy_j, strict=True)):

@@ -134,9 +134,9 @@ _NOT_GIVEN = {
 class UnitPrices:
     """A tariff's numbers, once its place and its device are known; None if it says nothing.
 
-    `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads. `carbon` is the source of the
-    intensity, `hire` that of the price of devices or nodes, `embodied` that of the embodied carbon.
-    `unpriced` is why there is no price.
+    `by_hour` names the table of a tariff by the hour, which `pricing.reprice` reads;
+    `carbon` says where the intensity is from, `hire` whose the price of devices or nodes is. `embodied` says whose the
+    embodied carbon is, `unpriced` why there is no price.
     """
 
     gco2e_per_kwh: float | None = None

@@ -17,6 +17,9 @@ from lightning_costs.run.record import RunRecord
 if TYPE_CHECKING:
     import polars
 
+#: Columns that a run which was recorded without them gets only from a tariff that has their figures.
+_IF_GIVEN = ("embodied_co2e_g", "water_l")
+
 
 def reprice(run: RunRecord, tariff: Tariff) -> RunRecord:
     """The run as if it had been recorded under a tariff.
@@ -52,15 +55,17 @@ def reprice_header(header: Mapping[str, Any], tariff: Tariff) -> dict[str, Any]:
     """A run's header under another tariff: declarations, attempts, what is missing and how the rest was got."""
     declared = dict(header["indicators"])
     priced = priced_columns(header)
-    for name in PRICED:
-        if name not in declared:  # the run was recorded without them
-            declared[name] = PRICED[name].as_dict()
-            priced = [*priced, *([name] if name not in priced else [])]
     attempts = [
         {**attempt, "tariff": tariff.for_device(_device(attempt, header)).as_dict()}
         for attempt in header.get("attempts", ())
     ]
     own = attempts[-1]["tariff"] if attempts else tariff.for_device(_device({}, header)).as_dict()
+    rates = UnitPrices.of(own)
+    for name in PRICED:
+        # The run was recorded without them. Those that few tariffs have are worth no reason why they are missing.
+        if name not in declared and (name not in _IF_GIVEN or rates.reason(name) is None):
+            declared[name] = PRICED[name].as_dict()
+            priced = [*priced, *([name] if name not in priced else [])]
     history = PriceHistory(attempts, own)
     for number, attempt in enumerate(attempts):
         if number and attempt.get("lost") is not None:

@@ -14,7 +14,7 @@ PREFIX = "LIGHTNING_COSTS_"
 
 
 def user_file(environ: Mapping[str, str]) -> Path | None:
-    """The user's tariff file: the named one, or the one in the configuration folder if it exists."""
+    """The user's tariff file: the named one, or the one in the configuration folder, if any."""
     if named := environ.get(PREFIX + "TARIFF"):
         return Path(named)
     home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"

@@ -28,9 +28,9 @@ def seconds_of(moment: object) -> float | None:
     """
     try:
         parsed = datetime.fromisoformat(str(moment))
-    except ValueError:
+        return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def iso(moment_s: float) -> str:

@@ -127,7 +127,9 @@ def advise_checkpoints(
     saves = int((header.get("saves") or {}).get("count", 0))
     failures = disruptions(attempts) if mtbf_s is None else None
     total_s, train_s, spent_s = (final.get(name) for name in ("total_s", "train_s", "checkpoint_s"))
-    if not saves or failures == 0 or not total_s or not train_s or not spent_s:
+    if not saves or failures == 0 or total_s is None or train_s is None or spent_s is None:
+        return None
+    if not (0 < total_s < math.inf and 0 < train_s < math.inf and 0 < spent_s < math.inf):
         return None
     between_s = mtbf_s if mtbf_s is not None else total_s / (failures or 1)
     save_s, restart_s = spent_s / saves, (final.get("setup_s") or 0.0) / max(1, len(attempts))

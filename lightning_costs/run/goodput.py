@@ -6,7 +6,6 @@ definitions of what is left after the losses; each of them is a sum over these b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -123,7 +122,7 @@ def goodput(header: Mapping[str, Any], final: Mapping[str, Amount]) -> Goodput:
     total_s = final.get("total_s")
     wall_s = None if total_s is None or down_s is None else total_s + down_s
     queued = [attempt.get("queue_s") for attempt in attempts]
-    between_s = min(math.fsum(s for s in queued[1:] if s is not None), down_s or 0.0)
+    between_s = min(sum(s for s in queued[1:] if s is not None), down_s or 0.0)
     buckets = _buckets(final, lost, down_s, between_s, no_down)
     no_wall = no_down or ("" if total_s is not None else missing.get("total_s", "the run did not measure total_s"))
     return Goodput(
@@ -224,7 +223,7 @@ def _priced(
         inside = {name: weights.get(name) for name in BUCKETS if name not in ("lost", "down", "queue")}
         whole, found = kept_of(final, lost, column), dict.fromkeys(BUCKETS, None)
         amounts: dict[str, Amount] = {**found}
-        weight = math.fsum(amount for amount in inside.values() if amount is not None)
+        weight = sum(amount for amount in inside.values() if amount is not None)
         if whole is not None and weight > 0:
             amounts |= {n: None if amount is None else whole * amount / weight for n, amount in inside.items()}
         if lost is not None and final.get(column) is not None:
@@ -246,7 +245,7 @@ def goodput_of_project(runs: Iterable[Goodput]) -> Goodput:
 
     def added(amounts: Iterable[Amount]) -> Amount:
         found = [amount for amount in amounts if amount is not None]
-        return math.fsum(found) if found else None
+        return sum(found) if found else None
 
     buckets = []
     for name, label in BUCKETS.items():

@@ -181,5 +181,5 @@ def _first_excess_s(
         return None, UNKNOWN_LOST
     if steps <= len(known):
         return 0.0, ""
-    mean_s = (train_s - math.fsum(known)) / (steps - len(known))
-    return math.fsum(max(0.0, first - mean_s) for first in known), ""
+    mean_s = (train_s - sum(known)) / (steps - len(known))
+    return sum(max(0.0, first - mean_s) for first in known), ""

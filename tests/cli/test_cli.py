@@ -294,7 +294,7 @@ def test_reprice_as_json_is_strict_and_alone_on_the_output(
     assert told["columns"]["co2e_g"]["before"] == before
     assert told["columns"]["co2e_g"]["after"] == load_run(folder).final["co2e_g"]
     assert told["tariff"]["intensity"] == {"gco2e_per_kwh": 100.0, "source": "given"}
-    assert set(told["columns"]) == {"co2e_g", "cloud_usd", "electricity_usd"}
+    assert set(told["columns"]) == {"co2e_g", "cloud_usd", "electricity_usd", "embodied_co2e_g", "water_l"}
 
 
 @pytest.mark.parametrize(

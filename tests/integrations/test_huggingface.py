@@ -175,6 +175,7 @@ def test_a_resumed_training_continues_its_totals(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "out" / "checkpoint-10" / "trainer_state.json").read_text())
     assert state["stateful_callbacks"]["lightning_costs"]
     assert first.run.final["checkpoint_s"]
+    assert second.run.final["restore_s"]
 
 
 def test_costs_join_the_rows_of_trackers_and_of_nobody_else(tmp_path: Path) -> None:
@@ -297,6 +298,42 @@ def test_run_measures_an_unmodified_script_and_runs_the_next_sitecustomize(tmp_p
     assert "next theirs False" in done.stdout
     (run,) = load_runs(tmp_path / "costs")
     assert (run.final["steps"], run.final["samples"], run.header["status"]) == (3.0, 12.0, "finished")
+
+
+def test_trainings_that_were_set_up_together_share_no_time(tmp_path: Path) -> None:
+    from lightning_costs.probes.clock import now_s, run_start_s
+
+    trainer(tmp_path, callback(tmp_path), max_steps=1).train()
+    began_s = run_start_s()  # where that run ended
+    first, second = callback(tmp_path), callback(tmp_path)
+    both = [trainer(tmp_path, own, max_steps=2) for own in (first, second)]
+    for each in both:
+        each.train()
+    assert first.run is not None
+    assert second.run is not None
+    assert first.run.final["total_s"] + second.run.final["total_s"] <= now_s() - began_s
+
+
+@pytest.mark.integration
+def test_two_processes_are_one_run(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import torch\n"
+        "from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments\n"
+        "data = [{'input_ids': torch.arange(12), 'labels': torch.arange(12)} for _ in range(16)]\n"
+        "config = GPT2Config(vocab_size=50, n_positions=12, n_embd=16, n_layer=1, n_head=2)\n"
+        "args = TrainingArguments('out', per_device_train_batch_size=2, num_train_epochs=2, use_cpu=True,\n"
+        "                         report_to='none', save_strategy='no', disable_tqdm=True, ddp_backend='gloo')\n"
+        "Trainer(GPT2LMHeadModel(config), args, train_dataset=data).train()\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    command = [sys.executable, "-m", "lightning_costs", "run", "--save-dir", str(tmp_path / "costs"), "--", *launch]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = load_runs(tmp_path / "costs")
+    assert (run.final["steps"], run.final["samples"], run.final["epochs"]) == (8.0, 32.0, 2.0)
+    assert (run.header["setup"]["processes"], run.header["ranks"]["heard"]) == (2, 2)
+    assert run.final["flop"] == pytest.approx(16 * 2 * 3 * run.final["forward_flop"], rel=0.2)  # of all ranks
 
 
 def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:

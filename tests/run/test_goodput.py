@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from lightning_costs import default_indicators, load_run
 from lightning_costs.recording import queue
 from lightning_costs.records.slow_steps import SlowSteps
+from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
 from lightning_costs.run.attempts import NO_START, at_begin, disruptions, iso
+from lightning_costs.run.checkpoint_interval import advise_checkpoints
 from lightning_costs.run.goodput import goodput, goodput_of_project
 from lightning_costs.run.goodput_definitions import DEFINITIONS
 from lightning_costs.storage.run_folder import identity
@@ -163,6 +165,40 @@ def test_a_project_is_the_sum_over_its_runs_and_counts_those_that_do_not_know():
     whole = goodput_of_project([one, two, old])
     assert (whole.wall_s, whole.goodput_fraction, whole.unknown_runs) == (20.0, 0.45, 1)
     assert goodput_of_project([]).goodput_fraction is None
+
+
+anything = st.sampled_from([None, math.nan, math.inf, -1.0, 1.7e308, 0.0, 5.0])
+READ = (
+    *MEASURED.split(),
+    "total_s",
+    "device_s",
+    "energy_j",
+    "train_energy_j",
+    "co2e_g",
+    "cloud_usd",
+    "steps",
+    "mfu_fraction",
+)
+moments = st.sampled_from(["soon", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-01T00:00:00"])
+
+
+@given(
+    st.dictionaries(st.sampled_from(READ), anything),
+    st.dictionaries(st.sampled_from(READ), anything),
+    st.lists(anything.filter(lambda amount: amount is not None), min_size=6, max_size=6),
+    moments,
+    moments,
+)
+def test_a_folder_from_somebody_else_makes_no_error(costs, lost, amount, started, ended):
+    first = {"queue_s": amount[0], "first_batch_s": amount[1], "started": started, "row": 0}
+    second = {"queue_s": amount[2], "first_batch_s": amount[3], "ended": ended, "row": 3, "lost": lost}
+    saves = {"count": 2, "train_s": amount[4], "evaluate_s": amount[5]}
+    header = {"attempts": [first, second], "saves": saves}
+    found = goodput(header, costs)
+    goodput_sentence(goodput_of_project([found, found]))
+    assert len(goodput_tables(found)) == 2
+    if (advice := advise_checkpoints(header, costs)) is not None:
+        assert advice.words()
 
 
 # Attempts -------------------------------------------------------------------------------------------------------

@@ -116,6 +116,8 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         )
         self._run_begin = RunBegin()
         self._session: TrainerSession | None = None
+        #: Where time goes before the run begins: a checkpoint is loaded before any callback is called.
+        self._accounts: TimeBuckets | None = None
         #: What is printed once the progress bar is closed, and whether that moment will be known.
         self._words: Callable[[], None] | None = None
         self._says_late = False
@@ -124,7 +126,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle gets: the arguments, and nothing of a training in progress."""
-        return {**vars(self), "_session": None, "_words": None, "_says_late": False}
+        return {**vars(self), "_session": None, "_words": None, "_says_late": False, "_accounts": None}
 
     # What the Trainer calls ---------------------------------------------------------------------------------
 
@@ -134,7 +136,9 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         trainer = calling_trainer()
         if trainer is None:
             return
-        shadows, own = Patches(), ref(self)
+        shadows, own = Patches(_nothing_more), ref(self)
+        accounts = self._accounts = TimeBuckets(now_s, self._run_begin.seconds())
+        accounts.restores_are_told = True
 
         def ended(train: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +155,16 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
 
             return call
 
+        def restoring(load: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                with accounts.bucket("restore"):
+                    return load(*args, **kwargs)
+
+            return call
+
         shadows.wrap(trainer, "train", ended)
+        for name in ("_load_from_checkpoint", "_load_optimizer_and_scheduler"):  # before `on_train_begin`
+            shadows.wrap(trainer, name, restoring)
         self._says_late = bool(shadows)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -220,6 +233,14 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
             _log.warning("one CostCallback measures a training, the Trainer's first; leave the others out")
         return first is self
 
+    def _accounts_of_this_run(self) -> TimeBuckets:
+        """Those that run since the Trainer was made, unless another run ended since."""
+        accounts, self._accounts = self._accounts, None
+        began_s = self._run_begin.seconds()
+        if accounts is not None and accounts.begun_s >= began_s:
+            return accounts
+        return TimeBuckets(now_s, began_s)
+
     def _begin(self, trainer: Any) -> None:
         options, args = self._options, trainer.args
         monitor, mode = goal(args)
@@ -234,7 +255,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
             monitor=monitor,
             mode=mode,
             device=args.device,
-            accounts=TimeBuckets(now_s, self._run_begin.seconds()),
+            accounts=self._accounts_of_this_run(),
             hyperparameters=set_arguments(args),
             **devices,
         )
@@ -273,6 +294,10 @@ def _say_cost(session: TrainerSession, run: RunRecord | None, status: str) -> No
         try_print_summary(session.recorder, run)
     elif status == "interrupted":
         session.say_next()
+
+
+def _nothing_more() -> None:
+    """A shadow of the package failed: the method that it covers was called all the same."""
 
 
 def _end_at_exit(callback: Callable[[], CostCallback | None]) -> None:

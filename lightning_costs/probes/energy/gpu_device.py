@@ -53,7 +53,7 @@ def nvml_handle(nvml: Any, uuid: str) -> Any:
 
 
 def power_limit_w(device: torch.device | None) -> float | None:
-    """The power limit that the driver holds a GPU to; None if it cannot be read, as without NVML or of a slice."""
+    """The power limit that the driver holds a GPU to; None without NVML, and of a slice."""
     try:
         import pynvml
     except ImportError:

@@ -37,7 +37,7 @@ INFERENCE = {
     "infer_latency_p50_s": ("median inference latency", "s"),
     "infer_samples_per_s": ("inference throughput", "samples_per_s"),
 }
-#: What is one number of a model and its data: given if runs agree.
+#: What is one number of a model and its data: stated if runs agree.
 MODEL = {
     "params": ("parameters", "params"),
     "dataset_samples": ("samples of the training set", "samples"),

@@ -1,6 +1,6 @@
 """Software carbon intensity of trainings: operational and embodied carbon together, per functional unit.
 
-Formula: SCI = (O + M) per R, ISO/IEC 21031. Functional units and what must be stated with them: SCI for AI, sections
+Formula: SCI = (O + M) per R, ISO/IEC 21031. Functional units and what a report states beside them: SCI for AI, sections
 8.2 (FLOP, training token, parameter: the provider's score) and 8.1 (inference: the consumer's).
 """
 
@@ -30,7 +30,7 @@ class Score(NamedTuple):
 
 
 def sci_g(operational_g: float, embodied_g: float, functional_units: float, per: float = 1.0) -> float:
-    """Grams of CO2 equivalent per number of functional units.
+    """Grams of CO2 equivalent per `per` functional units.
 
     Example:
         SCI for AI, section 9.1.2: 180,000 kg and 20,000 kg over 5 × 10²² FLOPs are 4 g per 10¹⁵ FLOPs.

@@ -121,7 +121,10 @@ def test_no_socket_is_opened_from_the_tariff_to_the_re_priced_run(pl, tmp_path, 
         load_runs(tmp_path), tariff=Tariff(cloud="gcp", cloud_region="europe-west9", usd_per_device_h=1.0)
     )
     assert compared.runs[0]["final"]["co2e_g"] > 0
-    again = reprice_folder(tmp_path / monitor.run.id, Tariff(country="CA", region="CA-QC", usd_per_node_h=3.0)).after
+    priced = Tariff(
+        country="CA", region="CA-QC", usd_per_node_h=3.0, embodied_g_per_exaflop=0.5, wue_l_per_kwh=1.8, pue=1.1
+    )
+    again = reprice_folder(tmp_path / monitor.run.id, priced).after
     assert all(again.final[name] is not None for name in PRICED if name != "electricity_usd")
     header = json.loads((tmp_path / monitor.run.id / HEADER).read_text())
     assert header["tariff"]["intensity"]["source"].startswith("CAN, quebec")

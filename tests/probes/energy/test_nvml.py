@@ -281,6 +281,7 @@ def visible(devices: list[str], spelled: str | None) -> list[str]:
 @pytest.fixture
 def machine(monkeypatch, clock):
     """Three GPUs that draw 100, 200 and 300 W; torch sees what CUDA_VISIBLE_DEVICES leaves."""
+    EnergyMeters.attach(ProbeContext(device=torch.device("cpu"))).detach()  # codecarbon asks NVML as it is imported
     gpus = {f"GPU-{uuid}": FakeGpu(clock, lambda t, w=w: w) for uuid, w in ((A, 100.0), (B, 200.0), (C, 300.0))}
     nvml = FakeNvml(clock, gpus=gpus)
     for name in dir(FakeNvml):

@@ -302,6 +302,10 @@ def test_a_run_without_priced_columns_gets_them(record, tmp_path):
     run = reprice_folder(path, C).after
     assert run.final["cloud_usd"] == C.cloud_usd(device_s=run.final["device_s"], node_s=0.0)
     assert load_run(path).final == run.final
+    assert "water_l" not in run.header["indicators"]  # C has no figure of it
+    wet = reprice_folder(path, B).after
+    assert wet.final["water_l"] == B.water_l(run.final["energy_j"])
+    assert wet.final["embodied_co2e_g"] == B.embodied_co2e_g(device_s=0.0, flop=run.final["flop"])
 
 
 def test_a_column_that_a_user_prices_by_an_indicator_of_theirs_stays(record, tmp_path):
