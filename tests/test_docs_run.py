@@ -205,7 +205,15 @@ TUTORIALS = [page for page in PAGES if page.parent.name == "tutorials" and any(n
 OTHERS = [page for page in PAGES if page not in TUTORIALS and any(not b.not_run for b in of(page))]
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.name)
+#: Pages that train for half a minute each run if asked for (`-m slow`).
+_LONG = {"two-optimizers.md", "report.md", "running.md"}
+
+
+def _marked(pages: list[Path]) -> list[Any]:
+    return [pytest.param(page, marks=pytest.mark.slow if page.name in _LONG else ()) for page in pages]
+
+
+@pytest.mark.parametrize("page", _marked(TUTORIALS), ids=lambda page: page.name)
 def test_a_tutorial_runs_from_an_empty_folder(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page != FIRST:
         shutil.copy(page, tmp_path)
@@ -214,7 +222,7 @@ def test_a_tutorial_runs_from_an_empty_folder(page: Path, tmp_path: Path, monkey
     run_page(page, tmp_path, {"__name__": "tutorial"}, monkeypatch)
 
 
-@pytest.mark.parametrize("page", OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", _marked(OTHERS), ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_python_of_a_page_run(
     page: Path, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def test_the_ten_lines_stand_below_the_installation_that_they_need() -> None:
     assert lines.startswith("import pytorch_lightning"), "a dependency of the package, which `lightning` is not"
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_caption_holds_for_the_runs_of_the_demo(tmp_path: Path) -> None:
     """By samples the wide model is cheapest, by FLOPs the deep one: of seed 1, by margins that three seeds had."""

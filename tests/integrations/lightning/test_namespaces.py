@@ -43,8 +43,8 @@ def test_the_readmes_ten_lines_run_as_they_stand(tmp_path: Path) -> None:
     script.write_text(code)
     done = Script(script, (), tmp_path).ended()
     assert done.code == 0, done.err[-3000:]
-    assert "training time" in done.err
-    assert "training time" not in done.out
+    assert "training time" in done.err, "the summary"
+    assert "training time" in done.out, "the printed run"
     (run,) = load_runs(tmp_path / "costs")
     assert run.header["status"] == "finished"
     assert run.points["val/loss"].drop_nulls().len() > 0
