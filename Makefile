@@ -11,11 +11,11 @@ demo: $(READY)
 
 ## Everything CI checks.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 ## What needs no process of its own, no server, no browser and no GPU: while you work.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (integration or browser or gpu or slow)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (integration or browser or gpu or slow)"
 
 ## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
 ## a wheel for the CPU: any other would bring gigabytes of CUDA.

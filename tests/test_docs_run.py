@@ -206,7 +206,7 @@ OTHERS = [page for page in PAGES if page not in TUTORIALS and any(not b.not_run 
 
 
 #: Pages that train for half a minute each run if asked for (`-m slow`).
-_LONG = {"two-optimizers.md", "report.md", "running.md"}
+_LONG = {"two-optimizers.md", "gate.md", "report.md", "running.md"}
 
 
 def _marked(pages: list[Path]) -> list[Any]:

@@ -314,6 +314,7 @@ def test_trainings_that_were_set_up_together_share_no_time(tmp_path: Path) -> No
     assert first.run.final["total_s"] + second.run.final["total_s"] <= now_s() - began_s
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_two_processes_are_one_run(tmp_path: Path) -> None:
     script = tmp_path / "train.py"

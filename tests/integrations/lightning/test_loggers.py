@@ -91,6 +91,7 @@ def test_quality_and_costs_read_back_are_those_of_the_run_folder(
 @pytest.mark.filterwarnings("default")
 def test_mlflow_has_who_the_run_is_once_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # another test's seed would be this run's
     logger, _ = mlflow(tmp_path)
     module = classifier(pl)
     module.save_hyperparameters({"width": 8})  # Lightning sends these for itself

@@ -19,6 +19,7 @@ from lightning_costs.records.samples import CostVector, RankInfo
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.slow,
     pytest.mark.skipif(find_spec("deepspeed") is None, reason="half of the cases are DeepSpeed's"),
 ]
 
