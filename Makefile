@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-lowest test-newest lint docs bench paper paper-docs clean
+.PHONY: demo test test-fast test-slow test-lowest test-newest lint docs bench paper paper-docs clean
 
 ## Train on real data and compare the runs: no account, no network after installation.
 demo: $(READY)
@@ -16,6 +16,10 @@ test: lint
 ## What needs no process of its own, no server, no browser and no GPU: while you work.
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (integration or browser or gpu or slow)"
+
+## What takes minutes: kills, faults, the demo behind the README's caption, tutorials that train.
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m slow
 
 ## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
 ## a wheel for the CPU: any other would bring gigabytes of CUDA.
