@@ -315,6 +315,7 @@ def test_each_fit_is_a_run_and_a_trainer_with_a_monitor_of_its_own_gets_no_secon
     assert second.final["setup_s"] < first.final["setup_s"]  # it begins where the first one ended
 
 
+@pytest.mark.slow
 def test_a_script_that_launches_itself_again_leaves_one_run_and_stops_as_one(call: Call) -> None:
     done = call(*COSTS, "run", "--budget", "steps=4", "--", PYTHON, "train.py", script=run_scripts.DDP)
     assert done.code == 0, done.err[-3000:]

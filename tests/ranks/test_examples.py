@@ -25,6 +25,7 @@ LAUNCHER = (
 )
 
 
+@pytest.mark.slow
 def test_a_plain_loop_is_measured_under_its_launcher(tmp_path: Path) -> None:
     stage = 3
     command = [*LAUNCHER, str(free_port()), str(EXAMPLE), "--epochs", "1", "--stage", str(stage)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from processes import run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 RANKS = 2
 #: Elements of the model of the script: eight layers of 64 x 64 with biases.
