@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, final
 
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.energy.gpu_device import nvml_handle, training_devices, whole_gpu
+from lightning_costs.probes.energy.gpu_device import open_nvml, training_devices
 from lightning_costs.records.meter_info import split_by_bucket
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import StepSample
 
 if TYPE_CHECKING:
-    import torch
-
     from lightning_costs.records.time_buckets import TimeBuckets
 
 #: NVML takes its samples about ten times a second: two readings that are closer may see nothing new.
@@ -206,33 +204,6 @@ class GpuActivity:
         return sum(read) / len(read) if read else None
 
 
-def open_nvml(devices: Sequence[torch.device]) -> tuple[Any, list[Any]]:
-    """NVML, initialized, and its handles of whole GPUs.
-
-    Raises:
-        Missing: If NVML does not answer, does not know a device, or a MIG slice trains.
-    """
-    import pynvml
-    import torch
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise Missing(f"needs NVML: no driver answered ({error})") from error
-    try:
-        handles = []
-        for device in devices:
-            uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-            handle, is_slice = whole_gpu(pynvml, nvml_handle(pynvml, str(uuid)))
-            if is_slice:
-                raise Missing("a MIG slice trains: NVML's counters are of the whole GPU")
-            handles.append(handle)
-    except Exception:
-        pynvml.nvmlShutdown()
-        raise
-    return pynvml, handles
-
-
 @final
 class Throttling:
     """Seconds in which the training GPUs ran below their application clocks, by cause, over this process's GPUs.
@@ -245,13 +216,14 @@ class Throttling:
     def __init__(self, nvml: Any, handles: Sequence[Any]) -> None:
         self._nvml, self._handles = nvml, handles
         self._policies: dict[str, int] = {}
+        self._begun_s: dict[str, float] = {}
         for cause, name in _POLICIES.items():
             try:
-                self._seconds(getattr(nvml, name))
-                self._policies[cause] = getattr(nvml, name)
+                policy = getattr(nvml, name)
+                self._begun_s[cause] = self._seconds(policy)
             except (nvml.NVMLError, AttributeError):
                 continue  # its column says so
-        self._begun_s = {cause: self._seconds(policy) for cause, policy in self._policies.items()}
+            self._policies[cause] = policy
         self._spent_s = dict.fromkeys(self._policies, 0.0)
         self._read_s = time.perf_counter()
 

@@ -52,28 +52,45 @@ def nvml_handle(nvml: Any, uuid: str) -> Any:
     raise Missing(f"gpu energy: NVML does not know the training device by its UUID ({failures[0]})", warn=True)
 
 
-def power_limit_w(device: torch.device | None) -> float | None:
-    """The power limit that the driver holds a GPU to; None without NVML, and of a slice."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
+def open_nvml(devices: Sequence[torch.device | None]) -> tuple[Any, list[Any]]:
+    """NVML, initialized, and its handles of whole GPUs.
+
+    Raises:
+        Missing: If NVML does not answer, does not know a device, or a MIG slice trains.
+    """
+    import pynvml
     import torch
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except pynvml.NVMLError as error:
+        raise Missing(f"needs NVML: no driver answered ({error})") from error
+    try:
+        handles = []
+        for device in devices:
+            uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+            handle, is_slice = whole_gpu(pynvml, nvml_handle(pynvml, str(uuid)))
+            if is_slice:
+                raise Missing("a MIG slice trains: NVML's counters are of the whole GPU")
+            handles.append(handle)
+    except Exception:
+        pynvml.nvmlShutdown()
+        raise
+    return pynvml, handles
+
+
+def power_limit_w(device: torch.device | None) -> float | None:
+    """The power limit that the driver holds a GPU to; None without NVML, and of a slice."""
+    try:
+        nvml, (handle,) = open_nvml([device])
+    except (ImportError, Missing):
         return None
     try:
-        uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-        if uuid is None:
-            return None
-        handle, is_slice = whole_gpu(pynvml, nvml_handle(pynvml, str(uuid)))
-        return None if is_slice else float(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1e3
-    except (Missing, pynvml.NVMLError):
+        return float(nvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1e3
+    except nvml.NVMLError:
         return None
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
 
 
 def whole_gpu(nvml: Any, handle: Any) -> tuple[Any, bool]:
