@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeClock, TickingClock
@@ -65,28 +67,34 @@ collect_ignore = [] if find_spec("triton") else ["gpu_kernels.py"]
 @pytest.fixture
 def only_sleeps(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock of this process, moved by `time.sleep` alone: how busy the machine is shows in no account."""
-    return _told(FakeClock(1000.0), monkeypatch)
+    return _use_clock(FakeClock(1000.0), monkeypatch)
 
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """As `only_sleeps`, and each look at it takes a tenth of a millisecond: loops with a budget end."""
-    return _told(TickingClock(1000.0), monkeypatch)
+    return _use_clock(TickingClock(1000.0), monkeypatch)
 
 
-def _told(told: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def _use_clock(fake: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     from lightning_costs.probes import clock
     from lightning_costs.recording import recorder
 
     real = clock.now_s
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("lightning_costs.") and vars(module).get("now_s") is real:
-            monkeypatch.setattr(module, "now_s", told)
-    monkeypatch.setitem(recorder.Recorder.__init__.__kwdefaults__, "clock", told)
-    monkeypatch.setattr(clock, "_runs_ended_s", told.now)
-    monkeypatch.setattr(time, "perf_counter", told)
-    monkeypatch.setattr(time, "sleep", told.sleep)
-    return told
+            monkeypatch.setattr(module, "now_s", fake)
+    monkeypatch.setitem(recorder.Recorder.__init__.__kwdefaults__, "clock", fake)
+    monkeypatch.setattr(clock, "_runs_ended_s", fake.now)
+    monkeypatch.setattr(time, "perf_counter", _in_this_thread(fake, time.perf_counter))
+    monkeypatch.setattr(time, "sleep", _in_this_thread(fake.sleep, time.sleep))
+    return fake
+
+
+def _in_this_thread(fake: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+    """A tracker's thread that an earlier test started sleeps in earnest: it must not move the clock of this test."""
+    own = threading.get_ident()
+    return lambda *args: (fake if threading.get_ident() == own else real)(*args)
 
 
 @pytest.fixture

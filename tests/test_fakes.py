@@ -1,0 +1,17 @@
+"""What the tests' own clock is moved by."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from fakes import FakeClock
+
+
+def test_only_this_threads_sleeps_and_looks_move_the_clock(ticking: FakeClock) -> None:
+    thread = threading.Thread(target=lambda: (time.sleep(0.001), time.perf_counter()))
+    thread.start()
+    thread.join()
+    assert ticking.now == 1000.0
+    time.sleep(5.0)
+    assert time.perf_counter() == 1005.0 + ticking.TICK_S
