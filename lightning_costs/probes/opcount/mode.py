@@ -14,6 +14,7 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple, final
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
@@ -119,11 +120,15 @@ class OpCounterMode(TorchDispatchMode):
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
         self.compiled = False
+        #: Whether operators of DTensors were seen, and whether a product was among them: this rank runs a part of it.
+        self._defers = self.sharded = False
         #: Whether what runs is none of the step's: it is neither counted nor followed.
         self.away = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if types and self._on_dtensors(types):
+            return self._defer_to_shards(func, args, kwargs)
         if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
             return func(*args, **kwargs)
         inputs: list[torch.Tensor] | None = None
@@ -145,6 +150,27 @@ class OpCounterMode(TorchDispatchMode):
             except Exception as error:  # noqa: BLE001 - as above
                 self.failed = type_only(f"{func} could not be watched", error)
         return out
+
+    @staticmethod
+    def _on_dtensors(types: Iterable[type]) -> bool:
+        module = sys.modules.get("torch.distributed.tensor")
+        return module is not None and any(issubclass(kind, module.DTensor) for kind in types)
+
+    def _defer_to_shards(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """An operator of DTensors: what runs on this rank are operators of its shards, which are seen next.
+
+        At its global shape, each rank of the group would count all of it. Operators of local tensors, such as attention
+        over this rank's heads, would still count for this rank alone, and no sum over ranks would be right.
+        """
+        self._defers = True
+        if self.failed is None and not self.away:
+            try:
+                self._turn(func, given(args, kwargs))  # shards do not tell whether they need a gradient
+                operator = self._operators.get(func) or self._meet(func)
+                self.sharded = self.sharded or operator.computes
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
+                self.failed = type_only("a step could not be watched", error)
+        return NotImplemented
 
     def launched(self, kernel: str) -> None:
         """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
@@ -185,6 +211,8 @@ class OpCounterMode(TorchDispatchMode):
 
     def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
         outputs = output_tensors(out)
+        if self._defers and any(isinstance(output, FakeTensor) for output in outputs):
+            return  # a DTensor asked for the shape of its result: nothing ran
         if self._counts:
             self._count(func, args, kwargs, inputs, outputs, out)
         if self._lifetimes is not None:
