@@ -11,7 +11,7 @@ demo: $(READY)
 
 ## Everything CI checks.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ## What needs no process of its own, no server, no browser and no GPU: while you work.
 test-fast: $(READY)
