@@ -34,11 +34,17 @@ _IDENTITIES = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes minutes runs only when asked for, whatever else is selected: `pytest -m slow`."""
+    """What takes minutes runs only when asked for, whatever else is selected: `pytest -m slow`.
+
+    Files of long tests come first, the top folder's before all: workers take files in this order, and a long one at the
+    end would leave the others idle.
+    """
     if "slow" not in config.option.markexpr:
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    long = {item.path for item in items if item.get_closest_marker("integration") or item.get_closest_marker("browser")}
+    items.sort(key=lambda item: (item.path not in long, len(item.path.parts)))
 
 
 @pytest.fixture(autouse=True)

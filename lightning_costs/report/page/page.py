@@ -106,17 +106,10 @@ def _page(cmp: ComparisonData) -> str:
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     everything = ordered_names(cmp, role="indicator")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        loader=jinja2.FunctionLoader(_resource),
-    )
     themes = parts(drawn)
     costs = cost_sections(cmp, data)
     bumps = bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {}
-    return environment.get_template("page.html.j2").render(
+    return _template().render(
         all=cmp,
         cmp=drawn,
         policy=content_security_policy(scripts),
@@ -263,6 +256,19 @@ def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
 
 def _resource(name: str) -> str:
     return files("lightning_costs.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    """One for all pages: to compile it takes a third of a page's time."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.FunctionLoader(_resource),
+    )
+    return environment.get_template("page.html.j2")
 
 
 @lru_cache(maxsize=1)
