@@ -321,8 +321,10 @@ class Sources(NamedTuple):
     step_column: str | None = None
     decimal: str | None = None
 
-    def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; those that are left out are listed on stderr."""
+    def load(
+        self, monitor: str | None = None, mode: Mode | None = None, known: set[str] | None = None
+    ) -> list[RunRecord]:
+        """The runs; those that are left out are listed on stderr, unless they are `known`, to which they are added."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(
@@ -335,8 +337,11 @@ class Sources(NamedTuple):
             step_column=self.step_column,
             decimal=_decimal(self.decimal),
         )
-        for said in (*found.left_out, *found.notes):
-            say(f"lightning-costs: {said}", error=True)
+        notes = [note for note in (*found.left_out, *found.notes) if note not in (known or ())]
+        for note in notes:
+            say(f"lightning-costs: {note}", error=True)
+        if known is not None:
+            known.update(notes)
         return found.runs
 
 
@@ -488,6 +493,12 @@ def report(
     width: Annotated[
         str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="For html: write it again as points come, until all runs have ended.")
+    ] = False,
+    every_s: Annotated[
+        float, typer.Option("--every", min=1.0, max=3600.0, help="With --follow: seconds between two looks.")
+    ] = 10.0,
 ) -> None:
     """Write a page, W&B Report, figures or tables that compare runs, or a statement of what all of them cost."""
     if to is not Target.WANDB and (project or title or dry_run):
@@ -502,6 +513,8 @@ def report(
         raise typer.BadParameter("--short goes with --to md and --to latex")
     if give and to is not Target.BOAMPS:
         raise typer.BadParameter("--give goes with --to boamps")
+    if follow and to is not Target.HTML:
+        raise typer.BadParameter("--follow goes with --to html")
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
@@ -515,10 +528,21 @@ def report(
             raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
     folders = to in (Target.FIGURES, Target.CSV)
     make_writable(None if out is None else out / "README" if folders else out)
+
+    def held_together(runs: Sequence[RunRecord]) -> comparison.Comparison:
+        return _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+
+    if follow:
+        from lightning_costs.cli.follow import follow_page
+
+        known: set[str] = set()
+        page = out or Path("report.html")
+        follow_page(lambda: sources.load(monitor, mode, known), held_together, page, every_s=every_s)
+        return
     runs = sources.load(monitor, mode)
     compared = None
     if comparing:
-        compared = _compared(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+        compared = held_together(runs)
         if to is Target.HTML:
             say(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.WANDB and project is not None:
