@@ -23,8 +23,8 @@ def follow_page(
 ) -> None:
     """Write the page whenever runs have changed, until all have ended or the user presses Ctrl-C.
 
-    Only the pages in between tell a browser to load them again. Errors are for the next look: a metric that was not
-    logged yet, a file system that does not answer. Looking takes half of a core at most.
+    A browser loads only the pages in between again. Errors are for the next look: a metric that was not logged yet, a
+    file system that does not answer. Looking takes half of a core at most.
 
     Args:
         load: Reads the runs.
