@@ -95,7 +95,7 @@ class FigureFormat(StrEnum):
 
 
 class Target(StrEnum):
-    """What a report is written as: a page, W&B Report, figures or tables of a comparison, or a statement of costs."""
+    """What a report is: a page, W&B Report, figures, tables of a comparison, a statement of costs, or a trace."""
 
     HTML = "html"
     WANDB = "wandb"
@@ -107,6 +107,7 @@ class Target(StrEnum):
     ANNEX_XI = "annex-xi"
     BOAMPS = "boamps"
     NEURIPS = "neurips"
+    TRACE = "trace"
 
 
 class Curve(StrEnum):
@@ -468,7 +469,8 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="Where to write it; by default report.html, the folder figures or tables, statements to the terminal.",
+            help="Where to write it; by default report.html, trace.json, the folder figures or tables, statements to "
+            "the terminal.",
         ),
     ] = None,
     tables: Annotated[
@@ -547,6 +549,13 @@ def report(
         follow_page(lambda: sources.load(monitor, mode, known), held_together, page, every_s=every_s)
         return
     runs = sources.load(monitor, mode)
+    if to is Target.TRACE:
+        from lightning_costs.report.trace import trace_json
+
+        trace = out or Path("trace.json")
+        trace.write_text(trace_json(runs), encoding="utf-8")
+        say(f"wrote {trace}; ui.perfetto.dev and chrome://tracing open it")
+        return
     compared = None
     if comparing:
         compared = held_together(runs)

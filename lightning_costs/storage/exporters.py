@@ -235,8 +235,8 @@ class OpenTelemetrySink:
         """Keep the totals for whoever reads them; send them if it is time."""
         now = _amounts(point, header)
         self._now = now  # one assignment: another thread reads it
-        if (monitor := header.get("monitor")) in point.quality:
-            self._quality = {str(monitor): point.quality[monitor]}
+        if (monitor := str(header.get("monitor"))) in point.quality:
+            self._quality = {monitor: point.quality[monitor]}
         self._declare(header)
         if self._given is None and time.monotonic() - self._sent_s >= EVERY_S:
             self._send()

@@ -92,7 +92,7 @@ def _row(
     prices = UnitPrices.of(tariff)
     began_s, ended_s = seconds_of(attempt.get("started") or attempt.get("began")), seconds_of(attempt.get("ended"))
     if ended_s is None and "time" in run.points.columns:  # killed, or in progress
-        ended_s = run.points["time"].max()
+        ended_s = max(run.points["time"].drop_nulls().to_list(), default=None)
     if began_s is None or ended_s is None:
         return _NO_PERIOD
     column = next((name for name in ("cloud_usd", "electricity_usd") if prices.reason(name) is None), None)
