@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -33,6 +34,7 @@ from lightning_costs.cli.options import (
     compared_runs,
 )
 from lightning_costs.cli.places import make_writable
+from lightning_costs.records.printable import printable
 from lightning_costs.report.terminal.console import Terminal, say
 from lightning_costs.run.record import RunRecord
 
@@ -121,24 +123,31 @@ def check(
         typer.Option(metavar="PATTERN", help="Setup keys that may differ, as 'optimizers.*'; may be given repeatedly."),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON to this file.")] = None,
+    md: Annotated[Path | None, typer.Option("--md", help="Write it as Markdown, for a pull request.")] = None,
 ) -> None:
     """Exit with 1 if a run costs more than its baseline, with 2 if the two cannot be compared."""
     from lightning_costs.analysis.data import plain
     from lightning_costs.analysis.regression_check import Limit, check_regression
-    from lightning_costs.report.terminal.check import check_parts
+    from lightning_costs.report.terminal.check import check_markdown, check_parts, unchecked_markdown
 
     try:
-        make_writable(json)
+        make_writable(json, md)
+        new, old = _single(run), _single(baseline)
         found = check_regression(
-            _single(run),
-            _single(baseline),
+            new,
+            old,
             limits=[Limit.parse(text) for text in fail or ()],
             targets=target or (),
             allow=allow or (),
         )
         if json is not None:
             json.write_text(dumps(plain(found.as_dict()), indent=1) + "\n", encoding="utf-8")
+        if md is not None:
+            md.write_text(check_markdown(found, new.name, old.name), encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:  # 1 would say that a cost has grown
+        if md is not None:
+            with suppress(OSError):
+                md.write_text(unchecked_markdown(printable(str(error))), encoding="utf-8")
         say(f"lightning-costs: {error}", error=True)
         raise typer.Exit(2) from None
     console = Terminal()

@@ -65,7 +65,7 @@ RunColumn = Annotated[
 DecimalMark = Annotated[str | None, typer.Option(metavar="MARK", help="Decimal mark of tables: '.' or ','.")]
 StepColumn = Annotated[str | None, typer.Option(help="Column of tables that steps are in: they are curves then.")]
 Queries = Annotated[
-    list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
+    list[float] | None, typer.Option(help="Costs of training and of this number of queries; may be given repeatedly.")
 ]
 Group = Annotated[
     str | None,
@@ -114,8 +114,10 @@ class Sources(NamedTuple):
     step_column: str | None = None
     decimal: str | None = None
 
-    def load(self, monitor: str | None = None, mode: Mode | None = None) -> list[RunRecord]:
-        """The runs; those that are left out are listed on stderr."""
+    def load(
+        self, monitor: str | None = None, mode: Mode | None = None, known: set[str] | None = None
+    ) -> list[RunRecord]:
+        """The runs; those that are left out are listed on stderr, unless they are `known`, to which they are added."""
         from lightning_costs.sources.loader import find_runs  # imports polars, which `run` does without
 
         found = find_runs(
@@ -128,8 +130,11 @@ class Sources(NamedTuple):
             step_column=self.step_column,
             decimal=_decimal(self.decimal),
         )
-        for said in (*found.left_out, *found.notes):
-            say(f"lightning-costs: {said}", error=True)
+        notes = [note for note in (*found.left_out, *found.notes) if note not in (known or ())]
+        for note in notes:
+            say(f"lightning-costs: {note}", error=True)
+        if known is not None:
+            known.update(notes)
         return found.runs
 
 

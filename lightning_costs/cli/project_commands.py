@@ -68,6 +68,12 @@ def total(
     waste: Annotated[bool, typer.Option("--waste", help="List the runs that wasted most, by cause.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the sums as CSV to this file.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the sums as JSON to this file.")] = None,
+    focus: Annotated[
+        Path | None, typer.Option("--focus", help="Write every attempt's cost as FOCUS 1.2 CSV, for FinOps tools.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="With --focus: BillingAccountId; by default a run's owner.", show_default=False)
+    ] = None,
 ) -> None:
     """Add up what a whole project cost, failed and killed runs included, and list the runs that cost most."""
     from lightning_costs.analysis.data import plain
@@ -85,7 +91,7 @@ def total(
     from lightning_costs.report.terminal.waste import groups_table, waste_notes, waste_table
     from lightning_costs.run.goodput import goodput, goodput_of_project
 
-    make_writable(csv, json)
+    make_writable(csv, json, focus)
     priced = Tariff.from_file(tariff) if tariff is not None else None
     runs = Sources(paths).load()
     found = project_total(runs, by=by, tariff=priced)
@@ -119,7 +125,14 @@ def total(
     beside = {"costliest": [asdict(each) for each in costliest], "goodput": whole.as_dict()}
     beside |= {} if wasted is None else {"waste": wasted.as_dict()}
     as_json = dumps(plain({**found.as_dict(), **beside}), indent=1) + "\n"
-    for path, text in ((csv, project_csv(found)), (json, as_json)):
+    files = {csv: project_csv(found), json: as_json}
+    if focus is not None:
+        from lightning_costs.report.tables.focus import focus_csv
+
+        files[focus], notes = focus_csv(priced_runs(runs, priced), account=account)
+        for note in notes:
+            say(note)
+    for path, text in files.items():
         if path is not None:
             path.write_text(text, encoding="utf-8")
             say(f"wrote {path}")

@@ -52,7 +52,7 @@ class FigureFormat(StrEnum):
 
 
 class Target(StrEnum):
-    """What a report is written as: a page, W&B Report, figures or tables of a comparison, or a statement of costs."""
+    """What a report is: a page, W&B Report, figures, tables of a comparison, a statement of costs, or a trace."""
 
     HTML = "html"
     WANDB = "wandb"
@@ -64,6 +64,7 @@ class Target(StrEnum):
     ANNEX_XI = "annex-xi"
     BOAMPS = "boamps"
     NEURIPS = "neurips"
+    TRACE = "trace"
 
 
 def report(
@@ -88,7 +89,8 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="Where to write it; by default report.html, the folder figures or tables, statements to the terminal.",
+            help="Where to write it; by default report.html, trace.json, the folder figures or tables, statements to "
+            "the terminal.",
         ),
     ] = None,
     tables: Annotated[
@@ -120,6 +122,12 @@ def report(
     width: Annotated[
         str | None, typer.Option(help="For figures: column, text or millimetres; by default text.", show_default=False)
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="For html: write it again as points come, until all runs have ended.")
+    ] = False,
+    every_s: Annotated[
+        float, typer.Option("--every", min=1.0, max=3600.0, help="With --follow: seconds between two looks.")
+    ] = 10.0,
 ) -> None:
     """Write a page, W&B Report, figures or tables that compare runs, or a statement of what all of them cost."""
     if to is not Target.WANDB and (project or title or dry_run):
@@ -134,6 +142,8 @@ def report(
         raise typer.BadParameter("--short goes with --to md and --to latex")
     if give and to is not Target.BOAMPS:
         raise typer.BadParameter("--give goes with --to boamps")
+    if follow and to is not Target.HTML:
+        raise typer.BadParameter("--follow goes with --to html")
     sources = Sources(paths, cost, unit, run_column, step_column, decimal)
     comparing = tables or to in (Target.HTML, Target.WANDB, Target.FIGURES, Target.CSV)
     if not comparing and (target or queries or group or curve is Curve.TO_REACH):
@@ -144,13 +154,31 @@ def report(
     if to is Target.WANDB:
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
         if project is None:
-            raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+            raise typer.BadParameter("--to wandb needs --project entity/project, if no run is from W&B")
     folders = to in (Target.FIGURES, Target.CSV)
     make_writable(None if out is None else out / "README" if folders else out)
+
+    def held_together(runs: Sequence[RunRecord]) -> comparison.Comparison:
+        return compared_runs(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+
+    if follow:
+        from lightning_costs.cli.follow import follow_page
+
+        known: set[str] = set()
+        page = out or Path("report.html")
+        follow_page(lambda: sources.load(monitor, mode, known), held_together, page, every_s=every_s)
+        return
     runs = sources.load(monitor, mode)
+    if to is Target.TRACE:
+        from lightning_costs.report.trace import trace_json
+
+        trace = out or Path("trace.json")
+        trace.write_text(trace_json(runs), encoding="utf-8")
+        say(f"wrote {trace}; ui.perfetto.dev and chrome://tracing open it")
+        return
     compared = None
     if comparing:
-        compared = compared_runs(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
+        compared = held_together(runs)
         if to is Target.HTML:
             say(f"wrote {compared.to_html(out or Path('report.html'))}")
         elif to is Target.WANDB and project is not None:

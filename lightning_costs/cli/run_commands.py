@@ -63,6 +63,10 @@ def run(
     budget: Annotated[
         list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")
     ] = None,
+    prometheus: Annotated[
+        Path | None, typer.Option(metavar="FILE.prom", help="Keep the totals in this file for node_exporter.")
+    ] = None,
+    otlp: Annotated[bool, typer.Option("--otlp", help="Send the totals to OTEL_EXPORTER_OTLP_ENDPOINT.")] = False,
 ) -> None:
     """Run an unmodified script of Lightning or of transformers' Trainer and measure what its training costs."""
     from lightning_costs.cli import run_process
@@ -84,6 +88,8 @@ def run(
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
             budget=_limits(budget) if budget else None,
+            prometheus=str(prometheus.absolute()) if prometheus is not None else None,
+            otlp=otlp,
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(printable(str(error))) from error
@@ -161,5 +167,5 @@ def _limits(texts: Sequence[str]) -> dict[str, float]:
 
 def _status(run: Path, status: str) -> str:
     if status == "running" and writer_status(run) is None:
-        return "running, or killed: whether its writer lives cannot be told from here"
+        return "running, or killed: its writer runs on another machine"
     return status

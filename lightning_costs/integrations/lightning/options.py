@@ -14,6 +14,7 @@ from lightning_costs.records.limits import validate_interval, validate_limits
 from lightning_costs.records.monitor import validate_monitor
 from lightning_costs.storage.loggers import Log, check_log
 from lightning_costs.storage.paths import run_root
+from lightning_costs.storage.sink import Sink
 
 #: Switches the entry points on if it is 1.
 SWITCH = "LIGHTNING_COSTS"
@@ -41,6 +42,8 @@ class RunOptions:
             script that the script does not run.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
         budget: Limits of a `CostBudget` by counter column.
+        prometheus: The file of a `PrometheusSink`.
+        otlp: Whether there is an `OpenTelemetrySink`.
 
     Raises:
         ValueError: For what a monitor would refuse.
@@ -65,9 +68,11 @@ class RunOptions:
     infer: Literal["auto"] | bool = False
     tariff: Mapping[str, Any] | None = None
     budget: Mapping[str, float] | None = None
+    prometheus: str | None = None
+    otlp: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("monitor", "name", "save_dir", "batch_size_key"):
+        for name in ("monitor", "name", "save_dir", "batch_size_key", "prometheus"):
             value = getattr(self, name)
             if not (isinstance(value, str) and value) and (value is not None or name == "save_dir"):
                 raise ValueError(f"{name} must be a text, got {value!r}")
@@ -85,19 +90,32 @@ class RunOptions:
         Tariff.resolve(self._tariff())
         if self.budget is not None:
             validate_limits(self.budget)
+        try:
+            self.sinks()
+        except ImportError as error:
+            raise ValueError(str(error)) from error
 
     def _tariff(self) -> Tariff | None:
         return None if self.tariff is None else Tariff.from_dict(self.tariff)
 
+    def sinks(self) -> list[Sink]:
+        """New sinks of a run, as the options name them."""
+        if self.prometheus is None and not self.otlp:
+            return []
+        from lightning_costs.storage.exporters import OpenTelemetrySink, PrometheusSink
+
+        files: list[Sink] = [] if self.prometheus is None else [PrometheusSink(self.prometheus)]
+        return [*files, *([OpenTelemetrySink()] if self.otlp else [])]
+
     def arguments(self) -> dict[str, Any]:
         """Arguments of a monitor."""
-        left_out = ("budget", "batch_size_key")
+        left_out = ("budget", "batch_size_key", "prometheus", "otlp")
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
         if self.batch_size_key is not None:
             from lightning_costs.probes.batch_counter import SizeAt
 
             given["batch_size_fn"] = SizeAt(self.batch_size_key)
-        return given | {"tariff": self._tariff()}
+        return given | {"tariff": self._tariff(), "sinks": self.sinks()}
 
     def as_environment(self) -> dict[str, str]:
         """Variables that carry them."""
