@@ -148,7 +148,7 @@ RunColumn = Annotated[
 DecimalMark = Annotated[str | None, typer.Option(metavar="MARK", help="Decimal mark of tables: '.' or ','.")]
 StepColumn = Annotated[str | None, typer.Option(help="Column of tables that steps are in: they are curves then.")]
 Queries = Annotated[
-    list[float] | None, typer.Option(help="Costs of training and so many queries; may be given repeatedly.")
+    list[float] | None, typer.Option(help="Costs of training and of this number of queries; may be given repeatedly.")
 ]
 Group = Annotated[
     str | None,
@@ -289,7 +289,7 @@ def _mode(mode: Mode | None) -> Literal["max", "min"] | None:
 
 def _status(run: Path, status: str) -> str:
     if status == "running" and writer_status(run) is None:
-        return "running, or killed: whether its writer lives cannot be told from here"
+        return "running, or killed: its writer runs on another machine"
     return status
 
 
@@ -512,7 +512,7 @@ def report(
     if to is Target.WANDB:
         project = project or next((path for path in paths if path.startswith("wandb:")), None)
         if project is None:
-            raise typer.BadParameter("--to wandb needs --project entity/project, where no run is from W&B")
+            raise typer.BadParameter("--to wandb needs --project entity/project if no run is from W&B")
     folders = to in (Target.FIGURES, Target.CSV)
     make_writable(None if out is None else out / "README" if folders else out)
     runs = sources.load(monitor, mode)

@@ -375,7 +375,7 @@ class Recorder:
         if steps and (not points.totals_are_current or budget.near_limit(totals)):  # a train point asks not every meter
             totals = points.read()
         if lost := budget.newly_unenforceable(totals):
-            _log.error("%s; training goes on", points.unenforceable_limits(lost))
+            _log.error("%s; training continues", points.unenforceable_limits(lost))
         return budget.update(steps, now_s, totals)
 
     def benchmark_inference(

@@ -224,8 +224,8 @@ class RunState:
         if self._writes and (why := why_unwritable(self._save_dir)) is not None:
             self._warned = True
             _log.warning(
-                "costs cannot be written to %s: %s. Training goes on; no run is left there unless that is mended. Give "
-                "another save_dir",
+                "costs cannot be written to %s: %s. Training continues; unless that is mended, no run is recorded. "
+                "Give another save_dir",
                 shown(self._save_dir),
                 why,
             )
@@ -458,7 +458,7 @@ class RunState:
                 self._lost_is_unknown(
                     "the folder of the run's earlier attempt is another run's or cannot be read"
                     if found.refused
-                    else "the folder of the run's earlier attempt is not at hand"
+                    else "the folder of the run's earlier attempt is not available"
                 )
             return self._from_step
         self._continue(earlier)

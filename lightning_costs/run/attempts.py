@@ -12,7 +12,7 @@ from lightning_costs.records.samples import Amount
 #: Columns that change where an attempt begins, and at no other time.
 OF_ATTEMPTS = ("down_s", "queue_s", "disruptions")
 NO_START = "an earlier attempt of this run did not record when its process started"
-NO_FOLDER = "the folder of the run's earlier attempt is not at hand"
+NO_FOLDER = "the folder of the run's earlier attempt is not available"
 NO_QUEUE = "needs the time of submission: LIGHTNING_COSTS_SUBMIT_TIME=$(date +%s) sbatch ..."
 BRANCHED = "a branch that began from another run's checkpoint: the time between them is no restart's"
 

@@ -32,7 +32,7 @@ BUCKETS = {
     "down": "down between attempts",
     "queue": "queue between attempts",
 }
-_OUTSIDE = "nobody measured while no process of the run was there, and whether the machine was paid for is unknown"
+_OUTSIDE = "nothing was measured while no process of the run existed, and whether the machine was paid for is unknown"
 _SHARED = "by its share of the account's time: a mean power, which waiting seldom draws"
 
 

@@ -258,7 +258,7 @@ def test_a_fabric_script_is_told_that_nobody_can_stop_its_loop(
     assert not hasattr(monitor.options, "budget")
     told = capsys.readouterr().err
     assert told.startswith(
-        "lightning-costs: --budget is not held in a Fabric script: nobody but its own loop can stop it"
+        "lightning-costs: --budget is not enforced in a Fabric script: only its own loop can stop it"
     )
 
 
@@ -353,7 +353,7 @@ def test_options_that_cannot_be_read_are_said_once_and_break_no_trainer(call: Ca
     )  # fmt: skip
     assert done.code == 0, done.err[-3000:]
     assert "Monitor" not in done.out
-    assert done.err.count("costs are not measured, training goes on") == 1
+    assert done.err.count("costs are not measured; training continues") == 1
     assert "mode must be 'max' or 'min', got 'most'" in done.err
 
 

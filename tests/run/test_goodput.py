@@ -284,7 +284,7 @@ def test_without_the_earlier_folder_down_time_is_unknown(tmp_path, wall):
     first.end()
     run = spent(wall, Attempt(tmp_path / "b", state), 2).end()
     assert (run.final["down_s"], run.final["goodput_fraction"]) == (None, None)
-    assert "not at hand" in run.header["missing"]["down_s"]
+    assert "not available" in run.header["missing"]["down_s"]
     assert load_run(tmp_path / "b" / run.id).final["down_s"] is None
 
 

@@ -101,7 +101,7 @@ def _found(find: Find, fabric: Any) -> FabricListener | None:
     try:
         return find(fabric)
     except Exception as error:  # noqa: BLE001 - a fault of the package must not become one of the script's
-        _log.warning("costs of this Fabric are not measured; the script goes on: %r", error)
+        _log.warning("costs of this Fabric are not measured; the script continues: %r", error)
         return None
 
 

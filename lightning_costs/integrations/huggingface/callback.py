@@ -178,7 +178,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         except Exception as error:
             if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
                 raise
-            _log.exception("this training is not measured; it goes on. Please report this")
+            _log.exception("measuring could not start; training continues without it. Please report this")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Batches follow."""

@@ -168,7 +168,7 @@ class CostMonitor(Callback):
         except Exception as error:
             if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
                 raise
-            _log.exception("this fit is not measured; it goes on. Please report this")
+            _log.exception("measuring could not start; this fit continues without it. Please report this")
             for callback in trainer.callbacks:
                 if isinstance(callback, CostBudget):
                     callback.let_down()

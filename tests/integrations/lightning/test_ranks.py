@@ -234,7 +234,7 @@ def test_a_rank_that_is_killed_ends_the_others_as_it_does_without_us(tmp_path: P
     assert run.header["status"] == "failed"
     assert run.final["steps"] == 10
     assert run.final["samples"] is None
-    assert run.header["missing"]["samples"].startswith("rank 1 was not heard after its point ")
+    assert run.header["missing"]["samples"].startswith("rank 1 did not report after its point ")
     train = run.points["samples"].drop_nulls().to_list()
     assert train == sorted(train)
     assert 32.0 <= train[0] <= train[-1] <= 128.0  # rank 1's letters may come after rank 0 looked
