@@ -104,5 +104,4 @@ class SlowS(FromSample):
 
     name, unit, kind, family = "slow_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "slow steps"
-    lacking = "needs steps of one signature: a CUDA device's events do not tell signatures apart"
     method = "each step against the median of the last 128 of its signature"

@@ -132,13 +132,14 @@ class StepHooks:
                 self._run.open(facts, first_batch_s=first_s)
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
+        signature = look.signature, optimizer_steps
         steady = points.window.add_batch(
             samples=samples,
             tokens=tokens,
             optimizer_steps=optimizer_steps,
             warm=warm,
             padding=padding,
-            signature=(look.signature, optimizer_steps),
+            signature=signature,
         )
         self.repeats.disarm()
         self._repeatable = False
@@ -148,7 +149,7 @@ class StepHooks:
         if steady and shaped and events is not None:
             self._repeatable = True
             self.repeats.arm(look, samples=samples, tokens=tokens, events=events)
-        steps.stepped(steady=steady)
+        steps.stepped(steady=steady, signature=signature)
         points.step_done()
         if emit is None:
             emit = points.should_emit(steps.done)
