@@ -240,7 +240,7 @@ class RunState:
         about: dict[str, Any] = {"id": self._attempt, "began": utc_now(), **facts}
         before = self.header["attempts"]
         ended_s = seconds_of(before[-1].get("ended")) if before else None
-        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s)) is not None:
+        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s, asks=self._writes)) is not None:
             about["queue_s"] = waited_s
         if self._unbegun:
             about["unbegun"] = self._unbegun

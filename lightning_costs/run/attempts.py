@@ -13,7 +13,7 @@ from lightning_costs.records.samples import Amount
 OF_ATTEMPTS = ("down_s", "queue_s", "disruptions")
 NO_START = "an earlier attempt of this run did not record when its process started"
 NO_FOLDER = "the folder of the run's earlier attempt is not available"
-NO_QUEUE = "needs the time of submission: LIGHTNING_COSTS_SUBMIT_TIME=$(date +%s) sbatch ..."
+NO_QUEUE = "needs the time of submission, from SLURM's scontrol or LIGHTNING_COSTS_SUBMIT_TIME=$(date +%s) sbatch ..."
 BRANCHED = "a branch that began from another run's checkpoint: the time between them is no restart's"
 
 _Attempts = Sequence[Mapping[str, Any]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 
 import attempts
 import pytest
@@ -316,6 +318,48 @@ def test_a_second_run_of_a_process_has_not_waited_in_the_queue_again(monkeypatch
     monkeypatch.setattr(queue, "first_run_here", lambda: False)
     monkeypatch.setenv(queue.SUBMITTED, "1000")
     assert queue.queued_s(2000.0, None) == 0.0
+
+
+#: `scontrol show job` of a job in an array, which the controller answers with a line for every job of it.
+SCONTROL = """JobId=76 ArrayJobId=75 SubmitTime=1970-01-01T00:00:01 StartTime=1970-01-01T00:00:02 Command=x
+JobId=75 JobName=a b SubmitTime=1970-01-01T00:16:40 EligibleTime=1970-01-01T00:16:40 StartTime=1970-01-01T00:17:40"""
+
+
+@pytest.fixture
+def scontrol(monkeypatch, tmp_path):
+    """A program of that name on PATH, in a job of SLURM's that no variable says the times of."""
+    monkeypatch.setattr(queue, "first_run_here", lambda: True)
+    for name, value in {"SLURM_JOB_ID": "75", "TZ": "UTC", queue.SUBMITTED: "", queue.STARTED: ""}.items():
+        monkeypatch.setenv(name, value)
+    time.tzset()
+
+    def install(body):
+        program = tmp_path / "scontrol"
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    yield install
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_slurm_is_asked_for_the_time_of_submission_if_no_variable_says_it(scontrol):
+    scontrol(f"test \"$*\" = '--oneliner show job 75' && test $SLURM_TIME_FORMAT = standard && echo '{SCONTROL}'")
+    assert queue.queued_s(1070.0, None) == 60.0
+    assert queue.queued_s(1070.0, 1030.0) == 30.0, "the attempt before ended later"
+    assert queue.queued_s(1070.0, None, asks=False) is None, "one process of a job asks"
+
+
+@pytest.mark.parametrize(
+    "body", ["exit 1", "echo slurm_load_jobs error", "echo JobId=75 SubmitTime=Unknown", "sleep 5 & sleep 5"]
+)
+def test_a_controller_that_fails_or_does_not_answer_makes_the_queue_unknown_and_holds_nothing_up(
+    scontrol, monkeypatch, body
+):
+    monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
+    scontrol(body)
+    assert queue.queued_s(1070.0, None) is None
 
 
 # Slow steps -----------------------------------------------------------------------------------------------------
