@@ -80,7 +80,10 @@ class RestoreS(FromSample):
 
     name, unit, kind, family = "restore_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "restoring checkpoints"
-    lacking = "no loading was seen: needs Lightning, DeepSpeed's load_checkpoint, or `with recorder.bucket('restore')`"
+    lacking = (
+        "no loading was seen: needs Lightning, fabric.load, DeepSpeed's load_checkpoint, or "
+        "`with recorder.bucket('restore')`"
+    )
 
 
 @final

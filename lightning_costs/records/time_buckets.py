@@ -134,6 +134,14 @@ class TimeBuckets:
         except Exception:  # noqa: BLE001 - as above
             self._fail()
 
+    def book(self, part: str, seconds: float) -> None:
+        """Seconds that passed before these buckets were made, and belong to a part of the account that has them."""
+        self._charge()
+        account = PARTS[part]
+        seconds = min(seconds, self._spent[account])
+        self._spent[account] -= seconds
+        self._spent[part] += seconds
+
     def reset_to(self, account: str) -> None:
         """Empty the stack onto `account`: after an error, nothing that was open is still open."""
         self.notify_transition()
