@@ -45,6 +45,10 @@ class Disruptions(_OfAttempts):
     """How often the run was broken off and begun again."""
 
     name, unit, family, label = "disruptions", "disruptions", "data", "disruptions"
+    method = (
+        "attempts that left a record, or a trace if the environment names the run; one that dies while it imports "
+        "leaves a trace under `lightning-costs run` alone, and may be in SLURM's count of restarts"
+    )
 
 
 class _OfKept(Derived):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_costs.records.samples import Amount
-from lightning_costs.run.attempts import NO_START, disruptions, seconds_of
+from lightning_costs.run.attempts import NO_START, disruptions, first_start_s, seconds_of
 from lightning_costs.run.goodput_definitions import DEFINITIONS, UNKNOWN_LOST, Definition, definitions_of
 from lightning_costs.run.kept import badput_of_training, kept_of, lost_of
 
@@ -140,7 +140,7 @@ def _clock_s(attempts: Sequence[Mapping[str, Any]]) -> Amount:
     """From the first attempt's start to the last one's end, by their stamps."""
     if not attempts:
         return None
-    started_s, ended_s = seconds_of(attempts[0].get("started")), seconds_of(attempts[-1].get("ended"))
+    started_s, ended_s = first_start_s(attempts), seconds_of(attempts[-1].get("ended"))
     return None if started_s is None or ended_s is None else ended_s - started_s
 
 

@@ -22,6 +22,7 @@ from processes import Script
 from lightning_costs import load_runs
 from lightning_costs.integrations.lightning import entry_points
 from lightning_costs.integrations.lightning.options import RunOptions
+from lightning_costs.run.goodput import goodput
 from lightning_costs.run.record import RunRecord
 
 pytestmark = pytest.mark.integration
@@ -424,11 +425,22 @@ def test_a_script_that_is_not_there_is_told_by_its_exit_code_and_no_guesses(call
 def test_a_run_that_goes_on_in_its_folder_is_recorded_and_a_trial_of_one_batch_is_not(
     call: Call, tmp_path: Path
 ) -> None:
+    """So are attempts that die while they import, before the first batch ever and between two attempts."""
     script = run_scripts.QUIET.format(name="lightning.pytorch")
+    dies = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     command = (*COSTS, "run", "--save-dir", str(tmp_path), "--", PYTHON, "train.py")
-    for _ in range(2):
+    for deaths in (2, 1):
+        for _ in range(deaths):
+            assert call(*command, script=dies, LIGHTNING_COSTS_RUN_ID="one").code == -signal.SIGKILL
+        assert call(*command, script="", LIGHTNING_COSTS_RUN_ID="one").code == 0  # it trains nothing and ends
         done = call(*command, script=script, LIGHTNING_COSTS_RUN_ID="one")
         assert "no run was recorded" not in done.err
+    (run,) = load_runs(tmp_path)
+    assert [len(attempt["unbegun"]) for attempt in run.header["attempts"]] == [2, 1]
+    assert run.final["disruptions"] == 3.0
+    found = goodput(run.header, run.final)
+    assert found.clock_s == pytest.approx(found.wall_s, rel=1e-3, abs=0.05)
+    assert not (tmp_path / ".starts").exists()
     done = call(*command, script=script.replace("Trainer(", "Trainer(fast_dev_run=True, "))
     assert f"no run was recorded in {tmp_path}" in done.err
 

@@ -238,6 +238,41 @@ def test_an_attempt_that_came_to_no_batch_counts_as_a_disruption(tmp_path, wall)
     assert again.final["disruptions"] == 3.0  # the attempt before it finished, and nothing counts twice
 
 
+def test_attempts_that_die_before_the_first_batch_ever_count_and_the_wall_clock_begins_with_them(
+    tmp_path, wall, monkeypatch
+):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "one")
+    for _ in range(2):  # the environment names the run, which has no folder yet
+        Attempt(tmp_path).kill()
+        assert [path.name for path in tmp_path.iterdir()] == [".starts"]
+        wall.now += 10.0
+    run = spent(wall, Attempt(tmp_path), 4).end()
+    assert (run.final["disruptions"], run.final["down_s"], run.final["total_s"]) == (2.0, 20.0, 4.0)
+    found = goodput(run.header, run.final)
+    assert (found.wall_s, found.clock_s, found.disruptions) == (24.0, 24.0, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    again = spent(wall, Attempt(tmp_path), 1).end()
+    assert (again.final["disruptions"], again.final["down_s"]) == (2.0, 20.0)
+
+
+def test_an_attempt_that_ends_by_itself_without_a_batch_is_no_disruption(tmp_path, wall, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "one")
+    Attempt(tmp_path).end()
+    assert not list(tmp_path.iterdir())
+    run = spent(wall, Attempt(tmp_path), 1).end()
+    assert (run.final["disruptions"], run.final["down_s"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("line", ["", "{", "[1]", "null", '{"id": 3}', '{"id": "a", "started": 7}'])
+def test_any_line_among_the_traces_is_read_or_passed_over(tmp_path, wall, monkeypatch, line):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "one")
+    (tmp_path / ".starts").mkdir()
+    (tmp_path / ".starts" / "one.jsonl").write_text(line + "\n")
+    run = spent(wall, Attempt(tmp_path), 1).end()
+    assert run.final["disruptions"] == float('"a"' in line)
+    assert load_run(tmp_path / "one").final["disruptions"] == run.final["disruptions"]
+
+
 def json_state(run, state):
     """The first checkpoint again: the run goes on from there."""
     return {**state, "run_id": run.id}

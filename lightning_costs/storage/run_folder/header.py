@@ -263,7 +263,7 @@ _TARIFF = _fields(
 _ATTEMPT = _fields(
     {},
     {
-        **dict.fromkeys(("id", "began", "started", "ended", "status", "device"), _text),
+        **dict.fromkeys(("id", "began", "started", "ended", "status", "device", "launch", "unbegun_since"), _text),
         **dict.fromkeys(("devices", "nodes", "from_step", "row", "resumed", "restart"), _count),
         **dict.fromkeys(("queue_s", "first_batch_s"), _number),
         "unbegun": _each(_text),
