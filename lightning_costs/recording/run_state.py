@@ -282,16 +282,20 @@ class RunState:
             self.notes.pop(name, None)
         self.notes |= {name: why for name, why in missing.items() if name in columns}
 
-    def open(self, setup: Mapping[str, Any], *, first_batch_s: float | None = None) -> None:
+    def open(
+        self, setup: Mapping[str, Any], *, first_batch_s: float | None = None, first_wait_s: float | None = None
+    ) -> None:
         """Make the folder, under the identity that a resume or the environment gave, or a new one.
 
         Args:
             setup: What is known of the setup.
             first_batch_s: Seconds of training that this attempt's first batch took.
+            first_wait_s: Those of them before the work on it.
         """
         header = self.header
-        if first_batch_s is not None and header["attempts"]:
-            header["attempts"][-1]["first_batch_s"] = first_batch_s
+        first = {"first_batch_s": first_batch_s, "first_wait_s": first_wait_s}
+        if header["attempts"]:
+            header["attempts"][-1] |= {name: seconds for name, seconds in first.items() if seconds is not None}
         found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
         said = bool(found.refused)
         found = self._found = claim_folder(found, self._save_dir, writes=self._writes)

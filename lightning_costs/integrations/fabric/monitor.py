@@ -331,6 +331,7 @@ class FabricSession(Session):
                 accounts.book("restore", took_s)
                 accounts.restores_are_told = True
         self._loads.clear()
+        accounts.startup_s["imports"] = self._run_begin.imports_s(accounts.begun_s)
         recorder = self._options.recorder(
             world_size=self._world_size,
             module=self._module(),

@@ -137,6 +137,9 @@ def test_what_both_ranks_spent_is_the_runs_and_each_owner_is_counted_once(two: T
     assert run.final["params"] == 16 * 32 + 32 + 32 * 4 + 4
     assert run.final["param_bytes"] == run.final["opt_state_bytes"] == 2 * 4 * run.final["params"]
     assert run.header["ranks"]["heard"] == run.header["ranks"]["of"] == 2
+    parts = run.header["attempts"][0]["startup_s"]
+    assert sum(parts.values()) == pytest.approx(run.final["setup_s"])
+    assert parts["distributed"] > 0
     for column in ("samples", "flop", "opt_state_bytes", "energy_j", "gpu_energy_j"):
         assert column not in run.header["missing"]
 
