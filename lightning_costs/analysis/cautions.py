@@ -68,7 +68,7 @@ def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "unfinished",
-                f"whether {list_runs(silent)} came to an end is not recorded where the costs are from",
+                f"whether {list_runs(silent)} finished is not recorded in the source of their costs",
                 silent,
                 status="unknown",
             )
@@ -208,8 +208,8 @@ def _trials(runs: Sequence[RunRow]) -> list[Caution]:
     return [
         caution(
             "tuning_budgets_differ",
-            f"settings were searched in {min(trials.values())} to {max(trials.values())} trials: who was tuned "
-            "longer had more chances to look good",
+            f"settings were searched in {min(trials.values())} to {max(trials.values())} trials: a method with "
+            "more trials had more chances to look good",
             trials,
             trials=trials,
         )

@@ -102,7 +102,7 @@ class RankMaxLeadS(FromSample):
 
     name, unit, kind, family = "rank_max_lead_s", "s", "counter", "time"
     across, role, label = "max", "diagnostic", "before the backward pass, the worst rank"
-    field, lacking = "lead_s", "told where several processes train under Lightning"
+    field, lacking = "lead_s", "measured if several processes train under Lightning"
 
 
 @final

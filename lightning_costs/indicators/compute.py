@@ -347,13 +347,13 @@ class _PerSample(_OfOneStep):
 
     def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         if self._staged:
-            raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
+            raise Missing("a pipeline's stage makes no forward pass of a whole batch: use measure(model, batch)")
         if self._census.sharded or self._shares:
             raise Missing("a tensor-parallel rank runs a part of the model: use measure(model, batch)")
         if self._sizes is not None and self._sizes.why is not None:
             raise Missing(self._sizes.why)
         if not first.samples:
-            raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
+            raise Missing("the first counted batch's samples are unknown: give batch_size_fn=lambda batch: ...")
         self.error = relative_error(typical)
         of = "first forward pass of a counted training step"
         if not typical.exact:

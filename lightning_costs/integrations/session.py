@@ -63,7 +63,7 @@ class Session:
     @property
     def hooks(self) -> Hooks:
         """The recorder's hooks; they exist once the framework has attached it."""
-        assert self.recorder is not None, "a recorder is attached before batches are told"
+        assert self.recorder is not None, "a recorder is attached before batches are reported"
         return self.recorder.hooks
 
     def disable(self) -> None:
@@ -75,7 +75,7 @@ class Session:
             self.count.end(discard=True)
         if not self._disabled:
             self._disabled = True
-            _log.exception("measuring costs failed and stops here; %s goes on. Please report this", self._goes_on)
+            _log.exception("measuring costs failed and stops here; %s continues. Please report this", self._goes_on)
 
     def take_off(self) -> None:
         """Take off what was put on the framework's objects; nothing by default."""

@@ -92,6 +92,8 @@ class StepMonitor:
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
         self._waited_s = self._hooks_s = 0.0
+        #: Signature of the last step, for those that repeat it.
+        self._step_signature: Hashable = None
         self._graphs = compiled_graphs()
         self.done = 0
 
@@ -236,7 +238,7 @@ class StepMonitor:
     def on_repeat_end(self) -> None:
         """It was a step like the last one; `record_repeats` books it, later."""
         if self._device_steps is not None:
-            self._device_steps.stepped(steady=True)
+            self._device_steps.stepped(steady=True, signature=self._step_signature)
 
     def cancel_repeat(self) -> None:
         """It looked like the last batch and was another step after all: as if `before` had been called for it."""
@@ -283,13 +285,14 @@ class StepMonitor:
             self._census.record_batch(self._kind)
         return BatchVerdict(entered, warm)
 
-    def stepped(self, *, steady: bool) -> None:
-        """A step is complete; `steady` says whether it counts for the rates."""
+    def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
+        """A step is complete; `steady` says whether it counts for the rates, `signature` which steps are alike."""
         self._anew = True
         if self._census is not None:
             self._census.commit(steady=steady)
         if self._device_steps is not None:
-            self._device_steps.stepped(steady=steady)
+            self._step_signature = signature
+            self._device_steps.stepped(steady=steady, signature=signature)
         if self._pipeline is not None:
             self._pipeline.mark_steady(steady=steady)
         self.done += 1

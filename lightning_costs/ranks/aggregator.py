@@ -40,13 +40,13 @@ class JobWindow:
         even: The same since the last point at which every rank reported, and gauges; None if not all reported at this
             one. Rates are computed from it, so a late rank's share is in neither part of them.
         missing: Why a column is missing from now on.
-        lacks: Of those, the rank that reports but has no reading: it may know the reason.
+        lacking: Of those, the rank that reports but has no reading: it may know the reason.
     """
 
     window: dict[str, Amount]
     even: dict[str, Amount] | None
     missing: dict[str, str]
-    lacks: dict[str, int]
+    lacking: dict[str, int]
 
 
 @final
@@ -114,10 +114,10 @@ class RankAggregator:
             silent_s = now_s - self._heard_s[row]
             never = self._points[row] < 0
             if ending:
-                said = "was never heard" if never else f"was not heard after its point {self._points[row]}"
+                said = "never reported" if never else f"did not report after its point {self._points[row]}"
                 self._gone[rank] = f"rank {rank} {said}, and the run has ended"
             elif self._points[row] < points - 1 and silent_s > RANK_TIMEOUT_S:
-                self._gone[rank] = f"rank {rank} was not heard for {silent_s:.0f} s"
+                self._gone[rank] = f"rank {rank} did not report for {silent_s:.0f} s"
         if points >= 0 and np.isnan(self._heard_s).any():  # a rank that never writes is waited for from now on
             self._heard_s[np.isnan(self._heard_s)] = now_s
 
@@ -137,7 +137,7 @@ class RankAggregator:
             total = amounts[name]
             self._totals[name] = total
             window[name] = None if total is None or before is None else max(0.0, total - before)
-        missing, lacks = self._reasons(readings, amounts)
+        missing, lacking = self._reasons(readings, amounts)
         for name, so_far in self._since_even.items():
             amount = window[name]
             self._since_even[name] = None if so_far is None or amount is None else so_far + amount
@@ -145,16 +145,16 @@ class RankAggregator:
         if (self._points == points).all():
             even = {**window, **self._since_even}
             self._since_even = {n: None if so_far is None else 0.0 for n, so_far in self._since_even.items()}
-        return JobWindow(window=window, even=even, missing=missing, lacks=lacks)
+        return JobWindow(window=window, even=even, missing=missing, lacking=lacking)
 
     def _reasons(
         self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]
     ) -> tuple[dict[str, str], dict[str, int]]:
         """Why columns are missing that a rank does not report any more, and the reporting ranks among those."""
         why: dict[str, str] = {}
-        lacks: dict[str, int] = {}
+        lacking: dict[str, int] = {}
         if all(amount is not None for amount in amounts.values()):
-            return why, lacks
+            return why, lacking
         lost = self._missing.copy()
         for rank in self._gone:
             lost[self._rows[rank]] = True
@@ -169,8 +169,8 @@ class RankAggregator:
                 if gone:
                     why[name] = gone[0]
                 else:
-                    why[name], lacks[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
-        return why, lacks
+                    why[name], lacking[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
+        return why, lacking
 
     def report(self) -> dict[str, Any]:
         """For the header: the ranks that reported, the spread of some columns over ranks, and the straggler."""

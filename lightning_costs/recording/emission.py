@@ -311,7 +311,7 @@ class Emission:
         return unread | self._reader.missing_counters(columns, self._tariff, hears_all=hears_all)
 
     def unenforceable_limits(self, limits: Mapping[str, float]) -> str | None:
-        """The limits that cannot be held, as their columns are missing, in words; None if all can be held."""
+        """The limits that cannot be enforced, as their columns are missing, in words; None if all can."""
         return unenforceable_limits(limits, self.declarations, self.missing_counters(limits))
 
     def broadcast_headline(

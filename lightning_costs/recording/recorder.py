@@ -14,7 +14,7 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.indicators.reader import IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.batch_counter import BatchCounter
-from lightning_costs.probes.clock import now_s, run_start_s
+from lightning_costs.probes.clock import first_run_here, now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
@@ -136,7 +136,10 @@ class Recorder:
         validate_targets(monitor, targets)
         self._clock = clock
         framework = accounts is not None  # it reports every batch of evaluation
-        accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
+        if accounts is None:
+            accounts = TimeBuckets(clock, run_start_s() if clock is now_s else clock())
+            if first_run_here():
+                accounts.startup_s["imports"] = clock() - accounts.begun_s
         self._accounts = accounts
         if places is None and place is None:
             place, places = job_topology()
@@ -375,7 +378,7 @@ class Recorder:
         if steps and (not points.totals_are_current or budget.near_limit(totals)):  # a train point asks not every meter
             totals = points.read()
         if lost := budget.newly_unenforceable(totals):
-            _log.error("%s; training goes on", points.unenforceable_limits(lost))
+            _log.error("%s; training continues", points.unenforceable_limits(lost))
         return budget.update(steps, now_s, totals)
 
     def benchmark_inference(

@@ -123,6 +123,7 @@ class RunHooks:
         facts = {"devices": context.devices, "nodes": context.nodes, "processes": len(context.places)}
         self._run.begin_attempt({**facts, "started": iso(started_s), "device": device_name(context)})
         self._points.start()
+        self._run.header["attempts"][-1]["startup_s"] = self._accounts.startup()
 
     @property
     def training(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any, Literal, final
 from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.clock import first_run_here
 from lightning_costs.probes.provenance import Provenance
 from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
 from lightning_costs.recording.queue import queued_s
@@ -37,7 +39,7 @@ from lightning_costs.storage.run_folder.identity import (
     tags_of_run,
 )
 from lightning_costs.storage.run_folder.reader import EarlierAttempts
-from lightning_costs.storage.run_folder.starts import note_start, starts_without_batch
+from lightning_costs.storage.run_folder.starts import LAUNCH, forget_starts, note_end, note_start, starts_without_batch
 from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
 from lightning_costs.storage.sink import Sink, Sinks
 
@@ -115,7 +117,9 @@ class RunState:
         #: Notices a metric that is never logged.
         self.unlogged = UnloggedMonitor(monitor)
         self._attempt = secrets.token_hex(4)
-        self._unbegun: list[str] = []
+        self._unbegun: dict[str, str] = {}
+        #: The trace of this attempt; that of `lightning-costs run` if it started the process for this run.
+        self._trace = (first_run_here() and os.environ.get(LAUNCH)) or self._attempt
         self._why_no_gap = ""
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
@@ -224,8 +228,8 @@ class RunState:
         if self._writes and (why := why_unwritable(self._save_dir)) is not None:
             self._warned = True
             _log.warning(
-                "costs cannot be written to %s: %s. Training goes on; no run is left there unless that is mended. Give "
-                "another save_dir",
+                "costs cannot be written to %s: %s. Training continues; unless that is mended, no run is recorded. "
+                "Give another save_dir",
                 shown(self._save_dir),
                 why,
             )
@@ -237,13 +241,19 @@ class RunState:
                 self._restore([spent_in(found.earlier)] if found.earlier.points else [])
                 self._ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
+            elif found.named and self._writes:
+                self._leave_trace(self._save_dir / found.wanted, str(facts.get("started", "")))
         about: dict[str, Any] = {"id": self._attempt, "began": utc_now(), **facts}
         before = self.header["attempts"]
         ended_s = seconds_of(before[-1].get("ended")) if before else None
-        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s)) is not None:
+        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s, asks=self._writes)) is not None:
             about["queue_s"] = waited_s
+        if self._trace != self._attempt:
+            about["launch"] = self._trace
         if self._unbegun:
-            about["unbegun"] = self._unbegun
+            about["unbegun"] = list(self._unbegun)
+            if not before and all(self._unbegun.values()):
+                about["unbegun_since"] = min(self._unbegun.values())
         if (restarts := slurm_restart_count()) is not None:
             about["restart"] = restarts
         lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
@@ -272,16 +282,20 @@ class RunState:
             self.notes.pop(name, None)
         self.notes |= {name: why for name, why in missing.items() if name in columns}
 
-    def open(self, setup: Mapping[str, Any], *, first_batch_s: float | None = None) -> None:
+    def open(
+        self, setup: Mapping[str, Any], *, first_batch_s: float | None = None, first_wait_s: float | None = None
+    ) -> None:
         """Make the folder, under the identity that a resume or the environment gave, or a new one.
 
         Args:
             setup: What is known of the setup.
             first_batch_s: Seconds of training that this attempt's first batch took.
+            first_wait_s: Those of them before the work on it.
         """
         header = self.header
-        if first_batch_s is not None and header["attempts"]:
-            header["attempts"][-1]["first_batch_s"] = first_batch_s
+        first = {"first_batch_s": first_batch_s, "first_wait_s": first_wait_s}
+        if header["attempts"]:
+            header["attempts"][-1] |= {name: seconds for name, seconds in first.items() if seconds is not None}
         found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
         said = bool(found.refused)
         found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
@@ -304,6 +318,8 @@ class RunState:
             self._sinks.add(self._folder, first=True)
         self._opened = True
         self._sinks.open(header)
+        if found.named and self._writes:
+            forget_starts(self._save_dir / found.wanted)
 
     def _warn(self, found: ResolvedRun) -> None:
         if found.refused and self._writes:
@@ -458,7 +474,7 @@ class RunState:
                 self._lost_is_unknown(
                     "the folder of the run's earlier attempt is another run's or cannot be read"
                     if found.refused
-                    else "the folder of the run's earlier attempt is not at hand"
+                    else "the folder of the run's earlier attempt is not available"
                 )
             return self._from_step
         self._continue(earlier)
@@ -504,13 +520,13 @@ class RunState:
         for point in earlier.points:
             self._came_to.update(point.step, point.quality, point.costs)
 
-    def _leave_trace(self, folder: Path) -> None:
+    def _leave_trace(self, folder: Path, started: str = "") -> None:
         """Note in the folder that an attempt begins, and see which ones before it trained no batch."""
         attempts: list[dict[str, Any]] = self.header["attempts"]
-        known = {str(attempt.get("id")) for attempt in attempts}
+        known = {str(attempt.get(name)) for attempt in attempts for name in ("id", "launch")}
         known |= {str(start) for attempt in attempts for start in attempt.get("unbegun") or ()}
-        self._unbegun = starts_without_batch(folder, {*known, self._attempt})
-        note_start(folder, self._attempt)
+        self._unbegun = starts_without_batch(folder, {*known, self._trace})
+        note_start(folder, self._trace, started)
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
         gone = self._ledger.load_state_dict(*states) if states else []
@@ -550,6 +566,9 @@ class RunState:
         """
         self.header["status"] = status
         if not self._opened:
+            found = self._found
+            if status == "finished" and self._writes and found is not None and (found.named or found.earlier):
+                note_end(self._save_dir / found.wanted, self._trace)
             self._let_go()
             return None
         if status == "finished":

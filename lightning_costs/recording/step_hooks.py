@@ -34,6 +34,8 @@ class StepHooks:
         self._steps, self._sizes = shared.monitor, shared.sizes
         self.accounts, self.repeats = shared.accounts, shared.repeats
         self._repeatable = self._said_how = False
+        #: Seconds of training before the work on the first batch: loaders, their workers, its fetch.
+        self._first_wait_s: float | None = None
 
     # A batch ------------------------------------------------------------------------------------------------
 
@@ -73,6 +75,8 @@ class StepHooks:
             What to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         self._points.book_repeats()  # which batch this is decides whether it is counted
+        if self._first_wait_s is None:
+            self._first_wait_s = self.accounts.train_s()
         steps, accounts = self._steps, self.accounts
         if not steps.timing_device:
             return steps.before(batch, position)
@@ -129,16 +133,17 @@ class StepHooks:
                 shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
                 first_s = self.accounts.train_s()
                 facts = {**collect_environment(self._context), "batch_shapes": shapes}
-                self._run.open(facts, first_batch_s=first_s)
+                self._run.open(facts, first_batch_s=first_s, first_wait_s=self._first_wait_s)
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
+        signature = look.signature, optimizer_steps
         steady = points.window.add_batch(
             samples=samples,
             tokens=tokens,
             optimizer_steps=optimizer_steps,
             warm=warm,
             padding=padding,
-            signature=(look.signature, optimizer_steps),
+            signature=signature,
         )
         self.repeats.disarm()
         self._repeatable = False
@@ -148,7 +153,7 @@ class StepHooks:
         if steady and shaped and events is not None:
             self._repeatable = True
             self.repeats.arm(look, samples=samples, tokens=tokens, events=events)
-        steps.stepped(steady=steady)
+        steps.stepped(steady=steady, signature=signature)
         points.step_done()
         if emit is None:
             emit = points.should_emit(steps.done)

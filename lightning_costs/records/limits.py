@@ -85,7 +85,7 @@ def unenforceable_limits(
 ) -> str | None:
     """The limits that cannot be enforced, in words; None if there are none."""
     said = [
-        f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be held, as {name} is "
+        f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be enforced, as {name} is "
         f"missing: {why}"
         for name, why in lacking.items()
     ]

@@ -207,7 +207,7 @@ def begin_run(
     if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
         _log.warning(
             "the W&B run is resumed, but its costs begin at 0: no checkpoint of a measured training was resumed, and "
-            "LIGHTNING_COSTS_RUN_ID names no run folder to go on with"
+            "LIGHTNING_COSTS_RUN_ID names no run folder to continue"
         )
     _configure(run, header, prefix)
     options = {"step_metric": step_metric, "step_sync": False} if step_metric else {}

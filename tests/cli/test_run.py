@@ -22,6 +22,7 @@ from processes import Script
 from lightning_costs import load_runs
 from lightning_costs.integrations.lightning import entry_points
 from lightning_costs.integrations.lightning.options import RunOptions
+from lightning_costs.run.goodput import goodput
 from lightning_costs.run.record import RunRecord
 
 pytestmark = pytest.mark.integration
@@ -260,7 +261,7 @@ def test_a_fabric_script_is_told_that_nobody_can_stop_its_loop(
     assert not hasattr(monitor.options, "budget")
     told = capsys.readouterr().err
     assert told.startswith(
-        "lightning-costs: --budget is not held in a Fabric script: nobody but its own loop can stop it"
+        "lightning-costs: --budget is not enforced in a Fabric script: only its own loop can stop it"
     )
 
 
@@ -355,7 +356,7 @@ def test_options_that_cannot_be_read_are_said_once_and_break_no_trainer(call: Ca
     )  # fmt: skip
     assert done.code == 0, done.err[-3000:]
     assert "Monitor" not in done.out
-    assert done.err.count("costs are not measured, training goes on") == 1
+    assert done.err.count("costs are not measured; training continues") == 1
     assert "mode must be 'max' or 'min', got 'most'" in done.err
 
 
@@ -428,11 +429,22 @@ def test_a_script_that_is_not_there_is_told_by_its_exit_code_and_no_guesses(call
 def test_a_run_that_goes_on_in_its_folder_is_recorded_and_a_trial_of_one_batch_is_not(
     call: Call, tmp_path: Path
 ) -> None:
+    """So are attempts that die while they import, before the first batch ever and between two attempts."""
     script = run_scripts.QUIET.format(name="lightning.pytorch")
+    dies = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     command = (*COSTS, "run", "--save-dir", str(tmp_path), "--", PYTHON, "train.py")
-    for _ in range(2):
+    for deaths in (2, 1):
+        for _ in range(deaths):
+            assert call(*command, script=dies, LIGHTNING_COSTS_RUN_ID="one").code == -signal.SIGKILL
+        assert call(*command, script="", LIGHTNING_COSTS_RUN_ID="one").code == 0  # it trains nothing and ends
         done = call(*command, script=script, LIGHTNING_COSTS_RUN_ID="one")
         assert "no run was recorded" not in done.err
+    (run,) = load_runs(tmp_path)
+    assert [len(attempt["unbegun"]) for attempt in run.header["attempts"]] == [2, 1]
+    assert run.final["disruptions"] == 3.0
+    found = goodput(run.header, run.final)
+    assert found.clock_s == pytest.approx(found.wall_s, rel=1e-3, abs=0.05)
+    assert not (tmp_path / ".starts").exists()
     done = call(*command, script=script.replace("Trainer(", "Trainer(fast_dev_run=True, "))
     assert f"no run was recorded in {tmp_path}" in done.err
 

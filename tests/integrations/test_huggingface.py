@@ -241,7 +241,7 @@ def test_a_fault_of_ours_leaves_the_training_alone(
     measured = trainer(tmp_path, callback(tmp_path))
     measured.train()
     assert all(map(torch.equal, weights(bare.model), weights(measured.model)))
-    assert caplog.text.count("measuring costs failed and stops here; training goes on") == 1
+    assert caplog.text.count("measuring costs failed and stops here; training continues") == 1
 
 
 def test_a_trainer_that_overrides_its_step_is_measured(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ class FabricListener(Protocol):
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
 
+    def loading(self) -> AbstractContextManager[None]:
+        """What is entered around loading a checkpoint."""
+
     def logged(self, metrics: Mapping[str, float]) -> None:
         """Metrics were logged."""
 
@@ -75,6 +78,8 @@ def patch_fabric(kind: Any, find: Find) -> None:
     _wrap(kind, "setup_dataloaders", find, partial(_setting_up_loaders, find))
     _wrap(kind, "backward", find, _running_backward)
     _wrap(kind, "save", find, _saving)
+    for name in ("load", "load_raw"):
+        _wrap(kind, name, find, _loading)
     _wrap(kind, "log_dict", find, _logging)
 
 
@@ -101,7 +106,7 @@ def _found(find: Find, fabric: Any) -> FabricListener | None:
     try:
         return find(fabric)
     except Exception as error:  # noqa: BLE001 - a fault of the package must not become one of the script's
-        _log.warning("costs of this Fabric are not measured; the script goes on: %r", error)
+        _log.warning("costs of this Fabric are not measured; the script continues: %r", error)
         return None
 
 
@@ -192,6 +197,11 @@ def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: A
 
 def _saving(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     with listener.saving():
+        return call()
+
+
+def _loading(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+    with listener.loading():
         return call()
 
 

@@ -139,6 +139,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         shadows, own = Patches(_nothing_more), ref(self)
         accounts = self._accounts = TimeBuckets(now_s, self._run_begin.seconds())
         accounts.restores_are_told = True
+        accounts.startup_s["imports"] = self._run_begin.imports_s(accounts.begun_s)
 
         def ended(train: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -178,7 +179,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         except Exception as error:
             if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
                 raise
-            _log.exception("this training is not measured; it goes on. Please report this")
+            _log.exception("measuring could not start; training continues without it. Please report this")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Batches follow."""

@@ -265,7 +265,7 @@ class StepOpCounter(OpCounting):
         try:
             self._hold(self._following)
         except Exception as error:  # noqa: BLE001 - as above
-            self._following, self.failed = None, type_only("a look inside a counted step failed", error)
+            self._following, self.failed = None, type_only("reading memory inside a counted step failed", error)
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

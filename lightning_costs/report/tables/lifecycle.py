@@ -106,7 +106,7 @@ def _least(row: Footprint, name: str, rated: Sequence[str]) -> float | None:
 def _cell(amount: float | None, unit: str, why: str, *, best: bool = False) -> Cell:
     if amount is None:
         return Cell(format_amount(None, unit), why, missing=True)
-    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to tell", best=best)
+    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to show", best=best)
 
 
 def _absent(cmp: ComparisonData) -> list[str]:

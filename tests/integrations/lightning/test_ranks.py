@@ -165,6 +165,9 @@ def test_what_both_ranks_spent_is_the_runs_and_each_owner_is_counted_once(two: T
     assert run.final["params"] == 16 * 32 + 32 + 32 * 4 + 4
     assert run.final["param_bytes"] == run.final["opt_state_bytes"] == 2 * 4 * run.final["params"]
     assert run.header["ranks"]["heard"] == run.header["ranks"]["of"] == 2
+    parts = run.header["attempts"][0]["startup_s"]
+    assert sum(parts.values()) == pytest.approx(run.final["setup_s"])
+    assert parts["distributed"] > 0
     for column in ("samples", "flop", "opt_state_bytes", "energy_j", "gpu_energy_j"):
         assert column not in run.header["missing"]
 
@@ -279,7 +282,7 @@ def test_a_rank_that_is_killed_ends_the_others_as_it_does_without_us(tmp_path: P
     assert run.header["status"] == "failed"
     assert run.final["steps"] == 10
     assert run.final["samples"] is None
-    assert run.header["missing"]["samples"].startswith("rank 1 was not heard after its point ")
+    assert run.header["missing"]["samples"].startswith("rank 1 did not report after its point ")
     train = run.points["samples"].drop_nulls().to_list()
     assert train == sorted(train)
     assert 32.0 <= train[0] <= train[-1] <= 128.0  # rank 1's letters may come after rank 0 looked
