@@ -209,16 +209,16 @@ def format_exact(amount: float) -> str:
     return f"{amount:.10g}"
 
 
-def list_words(words: Sequence[str], most: int | None = None) -> str:
+def list_words(words: Sequence[str], most: int | None = None, *, mark: str = ",") -> str:
     """Words as a list in a sentence; at most `most` are spelt out.
 
     Example:
-        >>> list_words(["a", "b", "c"]), list_words(["a", "b", "c"], 2)
-        ('a, b and c', 'a, b and 1 more')
+        >>> list_words(["a", "b", "c"]), list_words(["a", "b", "c"], 2), list_words(["a", "b", "c"], mark=";")
+        ('a, b and c', 'a, b and 1 more', 'a; b and c')
     """
     if most is not None and len(words) > most:
-        return f"{', '.join(words[:most])} and {len(words) - most} more"
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+        return f"{f'{mark} '.join(words[:most])} and {len(words) - most} more"
+    return " and ".join(filter(None, (f"{mark} ".join(words[:-1]), *words[-1:])))
 
 
 def _fitting(steps: Sequence[_Step], amount: float) -> _Step:
