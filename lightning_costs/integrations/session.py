@@ -189,12 +189,7 @@ class Session:
 
     @fail_safe
     def describe_data(self, loaders: Sequence[Any], facts: Mapping[str, Any]) -> None:
-        """The training data's part of the setup, before the first step.
-
-        Args:
-            loaders: The training data loaders.
-            facts: What else is known.
-        """
+        """The training data's part of the setup, before the first step."""
         found = training_set(loaders)
         data = {"dataset": found.name, "dataset_samples": found.samples}
         self.hooks.run.add_setup({**facts, **data}, dataset_why=found.why)
@@ -205,12 +200,7 @@ class Session:
     def benchmark_inference(
         self, infer: object, context: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> None:
-        """Measure what a forward pass costs, for 5 s if `infer` is True, else for a twentieth of the training.
-
-        Args:
-            infer: As `CostMonitor`'s.
-            context: Entered around each pass (autocast).
-        """
+        """Measure what a forward pass costs, for 5 s if `infer` is True, else for a twentieth of the training."""
         self.hooks.run.benchmark_inference(budget_s=5.0 if infer is True else None, context=context)
 
     def finish(self, status: Status) -> RunRecord | None:
@@ -231,11 +221,7 @@ class Session:
 
 
 class SessionPart:
-    """A part of a session that something else calls: if it fails, the whole session stops measuring.
-
-    Args:
-        session: The whole.
-    """
+    """A part of a session that something else calls: if it fails, the whole session stops measuring."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

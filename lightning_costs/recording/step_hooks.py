@@ -242,11 +242,7 @@ class StepHooks:
 
 @final
 class EngineSteps:
-    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`).
-
-    Args:
-        steps: Receives the steps.
-    """
+    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`)."""
 
     def __init__(self, steps: StepHooks) -> None:
         self._steps = steps

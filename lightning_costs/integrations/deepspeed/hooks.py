@@ -56,12 +56,7 @@ class DeepSpeedListener(Protocol):
 
 @final
 class DeepSpeedHooks:
-    """Reads an engine and reports to a listener what happens in it.
-
-    Args:
-        engine: What `deepspeed.initialize` returned.
-        listener: Receives the reports.
-    """
+    """Reads an engine and reports to a listener what happens in it."""
 
     def __init__(self, engine: Any, listener: DeepSpeedListener) -> None:
         self._engine, self._listener = engine, listener
