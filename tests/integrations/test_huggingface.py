@@ -361,3 +361,41 @@ def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:
     assert own.run is not None
     for name in ("flop", "samples", "steps", "params", "opt_state_bytes"):
         assert recorder.final[name] == own.run.final[name]
+
+
+class Freezes(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    """Freezes a layer in the midst of the second epoch: the steps behind it do other work on the same shapes."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == 15:
+            model.transformer.h[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize(("samples", "others"), [(80, []), (42, []), (40, [Freezes])])
+def test_steps_like_the_one_before_are_only_noted_and_all_digits_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, others: list[Any]
+) -> None:
+    from lightning_costs.integrations.huggingface.session import TrainerSession
+    from lightning_costs.recording.step_hooks import StepHooks
+
+    full: list[int] = []
+    step, start = StepHooks.step, TrainerSession.start
+    monkeypatch.setattr(StepHooks, "step", lambda *args, **kwargs: (full.append(1), step(*args, **kwargs))[1])
+
+    def trained(*, noted: bool) -> Any:
+        own = callback(tmp_path)
+        training = trainer(tmp_path, own, *(each() for each in others), logging_steps=5, eval_strategy="epoch")
+        training.train_dataset = data(samples)
+        full.clear()
+        training.train()
+        assert own.run is not None
+        assert (len(full) < own.run.final["batches"] - 4) == noted
+        return own.run
+
+    fast = trained(noted=True)
+    monkeypatch.setattr(TrainerSession, "start", lambda self: (start(self), setattr(self, "repeating", False)))
+    slow = trained(noted=False)
+    assert {name: fast.final[name] for name in SAME} == {name: slow.final[name] for name in SAME}
+    columns = ["step", "trigger", "steps", "samples", "tokens", "flop", "epochs"]
+    assert fast.points.select(columns).rows() == slow.points.select(columns).rows()
+    assert fast.final["samples"] == 2 * samples

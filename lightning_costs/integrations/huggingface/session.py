@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -56,6 +57,8 @@ class TrainerSession(Session):
         loader = users_loader(self.trainer.callback_handler.train_dataloader)
         with self.hooks.steps.accounts.bucket("other"):
             self.describe_data([loader], loop_facts(self.trainer))
+        self.repeating = self.trainer.args.gradient_accumulation_steps == 1
+        self.hooks.steps.repeats.on_record = self.hooks.steps.on_repeat_end if self.hooks.steps.timing_device else None
         self._hooks_on.watch(rows=self._rows and self.trainer.is_world_process_zero())
 
     # Calls of the Trainer's methods -------------------------------------------------------------------------
@@ -94,6 +97,7 @@ class TrainerSession(Session):
     def epoch_begins(self) -> None:
         """Batches of the training loader follow."""
         self._exhausted = False
+        self.hooks.steps.repeats.disarm()  # many trainings do in an epoch's first step what they do in no other
         self.hooks.steps.begins_epoch_of([users_loader(self.trainer.callback_handler.train_dataloader)])
 
     @fail_safe
@@ -114,9 +118,13 @@ class TrainerSession(Session):
         """The optimizer stepped, or its gradient scaler passed the step over."""
         if self.batch is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
             self.on_update()
-        self.end_batch(emit=False)
-        if self.hooks.points.should_emit(self.trainer.state.global_step):
+        if self.end_batch(emit=False):
+            return
+        step = self.trainer.state.global_step
+        if self.hooks.points.should_emit(step):
             self._emit()
+        if self.repeating:
+            self.hooks.steps.allow_repeats(math.inf, step)
 
     def _stamp(self) -> None:
         state = self.trainer.state
