@@ -213,6 +213,30 @@ def test_what_a_tracker_got_is_what_the_run_folder_has(tmp_path: Path) -> None:
     assert len(load_runs([tmp_path / "costs", state])) == 1  # the folder it was recorded as
 
 
+@pytest.mark.integration
+def test_a_wandb_run_says_who_it_is_and_what_it_cost_and_is_read_as_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'lightning-costs[wandb]'")
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    own = callback(tmp_path, monitor="eval_loss", mode="min", targets=3.55, hyperparameters={"width": 16})
+    try:
+        trainer(tmp_path, own, report_to="wandb", eval_strategy="epoch").train()
+        about, summary = dict(wandb.run.config["cost"]), dict(wandb.run.summary)
+    finally:
+        wandb.finish()
+    assert own.run is not None
+    assert (about["run_id"], about["monitor"], about["prefix"]) == (own.run.id, "eval_loss", "train/")
+    assert about["hyperparameters"]["width"] == 16
+    assert about["setup"]["trainer"] == "Trainer"
+    for name in ("samples", "flop", "params", "train_s"):  # statics are in no row
+        assert summary[f"train/cost/{name}"] == own.run.final[name]
+    assert summary["train/cost/target_reached"] == 1
+    (logged,) = load_runs(next((tmp_path / "wandb").glob("offline-run-*")), monitor="eval/loss", mode="min")
+    assert (logged.final["samples"], logged.final["flop"]) == (own.run.final["samples"], own.run.final["flop"])
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")])
 def test_an_error_ends_the_run_and_reaches_the_script(tmp_path: Path, error: type, status: str) -> None:
     class Raises(transformers.TrainerCallback):  # type: ignore[misc, name-defined]

@@ -6,12 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import Any, final
 
-from lightning_costs.integrations.huggingface.hooks import TrainerHooks, loop_facts, steps_between_logs, users_loader
+from lightning_costs.integrations.huggingface.hooks import (
+    TrainerHooks,
+    loop_facts,
+    steps_between_logs,
+    users_loader,
+    wandb_callbacks,
+)
 from lightning_costs.integrations.session import Session, numbers_in
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.recording.recorder import Recorder
-from lightning_costs.storage.loggers import Log, columns, logger_row
+from lightning_costs.storage.loggers import PREFIX, Log, WandbSink, columns, logger_row
 
 #: What the Trainer's state holds of a run, and so each checkpoint's trainer_state.json.
 CHECKPOINT_KEY = "lightning_costs"
@@ -59,7 +65,18 @@ class TrainerSession(Session):
             self.describe_data([loader], loop_facts(self.trainer))
         self.repeating = self.trainer.args.gradient_accumulation_steps == 1
         self.hooks.steps.repeats.on_record = self.hooks.steps.on_repeat_end if self.hooks.steps.timing_device else None
-        self._hooks_on.watch(rows=self._rows and self.trainer.is_world_process_zero())
+        rows = self._rows and self.trainer.is_world_process_zero()
+        for tracker in wandb_callbacks(self.trainer) if rows else ():
+            run.add_sink(
+                WandbSink(
+                    lambda module=tracker._wandb: module.run,
+                    self.hooks.points.declarations,
+                    lambda: {**self.recorder.final, **run.outcome},
+                    prefix=f"train/{PREFIX}",  # transformers' own, before all names but an evaluation's
+                    step_metric="train/global_step",
+                )
+            )
+        self._hooks_on.watch(rows=rows)
 
     # Calls of the Trainer's methods -------------------------------------------------------------------------
 
