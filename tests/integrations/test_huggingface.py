@@ -361,13 +361,14 @@ def test_two_processes_are_one_run(tmp_path: Path) -> None:
     assert run.final["flop"] == pytest.approx(16 * 2 * 3 * run.final["forward_flop"], rel=0.2)  # of all ranks
 
 
-def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path, accumulate: int) -> None:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
     from lightning_costs import Recorder
 
-    accelerator, net = Accelerator(cpu=True), model()
+    accelerator, net = Accelerator(cpu=True, gradient_accumulation_steps=accumulate), model()
     net, optimizer, loader = accelerator.prepare(
         net, torch.optim.AdamW(net.parameters(), lr=0.01), DataLoader(data(), 4)
     )
@@ -375,13 +376,15 @@ def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:
     recorder = Recorder(module=bare, optimizers=[optimizer], save_dir=tmp_path, indicators=plain())
     with recorder:
         for batch in recorder.wrap_loader(loader):
-            with recorder.train_batch(batch):
+            with recorder.train_batch(batch), accelerator.accumulate(net):
                 accelerator.backward(net(**batch).loss)
                 optimizer.step()
                 optimizer.zero_grad()
-            recorder.step(batch)
+            recorder.step(batch, optimizer_steps=int(accelerator.sync_gradients))
+        recorder.log_metrics({"acc": 0.5})
+        assert {**recorder.row()}["cost/samples"] == 40.0
     own = callback(tmp_path)
-    trainer(tmp_path, own, num_train_epochs=1).train()
+    trainer(tmp_path, own, num_train_epochs=1, gradient_accumulation_steps=accumulate).train()
     assert own.run is not None
     for name in ("flop", "samples", "steps", "params", "opt_state_bytes"):
         assert recorder.final[name] == own.run.final[name]
