@@ -15,6 +15,7 @@ from typing import Any
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
+from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_hooks import Hooks
 from lightning_costs.recording.run_state import Status
@@ -56,6 +57,8 @@ class Session:
         self.recorder = recorder
         self.batch: BatchInWork | None = None
         self.broken = self._disabled = False
+        #: Whether steps like the one before are only noted; the framework then calls `StepHooks.allow_repeats`.
+        self.repeating = False
         #: The count of operators that is under way.
         self.count = DetachedOpCounter()
         self._goes_on = goes_on
@@ -91,8 +94,12 @@ class Session:
             loader: The loader that gave it, if that is known.
             position: Distinguishes steps of equal shapes that do different work.
         """
+        steps = self.hooks.steps
         self.batch = BatchInWork(content, loader)
-        self.count.begin(self.hooks.steps.on_batch_start(content, position))
+        if not (self.repeating and steps.repeats.begin(content)):
+            self.count.begin(steps.on_batch_start(content, position))
+        elif steps.timing_device:
+            steps.on_repeat_start()
 
     @fail_safe
     def on_backward(self) -> None:
@@ -116,19 +123,41 @@ class Session:
             self.hooks.steps.step(None, work=(index,))
 
     @fail_safe
-    def end_batch(self, *, emit: bool | None = None) -> None:
+    def end_batch(self, *, emit: bool | None = None) -> bool:
         """The work on the batch is done, whether or not an optimizer stepped.
 
         Args:
             emit: As `Recorder.step`'s: False if the framework says when points are due.
+
+        Returns:
+            Whether it was a step like the one before, which is noted and at which nothing is due.
         """
         batch, self.batch = self.batch, None
         self.count.end()
-        if batch is not None and self.recorder is not None:
-            self.on_batch_done(batch)
-            self.hooks.steps.on_batch_queued()
-            work = (tuple(batch.updates), batch.backwards)
-            self.hooks.steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit)
+        if batch is None or self.recorder is None:
+            return False
+        steps, events = self.hooks.steps, None
+        if self.repeating:
+            events = [BACKWARD] * batch.backwards + batch.updates
+            if steps.timing_device:
+                steps.on_batch_queued()
+            if self._is_repeat(events):
+                return True
+        else:
+            steps.on_batch_queued()
+        self.on_batch_done(batch)
+        work = (tuple(batch.updates), batch.backwards)
+        steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit, events=events)
+        return False
+
+    def _is_repeat(self, events: list[int]) -> bool:
+        steps = self.hooks.steps
+        if steps.repeats.end(events):
+            return True
+        if steps.repeats.same:  # it looked like the last batch, and was another step after all
+            steps.repeats.same = False
+            steps.cancel_repeat()
+        return False
 
     def on_batch_done(self, batch: BatchInWork) -> None:
         """A batch is about to be recorded as a step: what a framework adds; nothing by default."""

@@ -232,7 +232,7 @@ class OpenTelemetrySink:
         self._now, self._quality = {}, {}
 
     def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
-        """Keep the totals for whoever reads them; send them if it is time."""
+        """Keep the totals for the provider's readers; send them if it is time."""
         now = _amounts(point, header)
         self._now = now  # one assignment: another thread reads it
         if (monitor := str(header.get("monitor"))) in point.quality:
@@ -295,7 +295,7 @@ class OpenTelemetrySink:
 
 
 def _otlp() -> MeterProvider:
-    """A provider that exports if it is told to, and by no thread that a fork would copy."""
+    """A provider that exports when it is flushed, and by no thread that a fork would copy."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader

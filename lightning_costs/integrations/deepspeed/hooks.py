@@ -38,7 +38,7 @@ class DeepSpeedListener(Protocol):
     def updated(self) -> None:
         """The optimizer updated the weights."""
 
-    def end_batch(self) -> None:
+    def end_batch(self) -> bool | None:
         """The engine's step is over, whether or not it was one at which the optimizer updates."""
 
     def drop_batch(self) -> None:

@@ -172,6 +172,12 @@ def takes_rows(callback: object) -> bool:
     )
 
 
+def wandb_callbacks(trainer: Any) -> list[Any]:
+    """The Trainer's callbacks that log to W&B."""
+    every = trainer.callback_handler.callbacks
+    return [each for each in every if any(kind.__name__ == "WandbCallback" for kind in type(each).__mro__)]
+
+
 def calling_trainer() -> Any:
     """The Trainer whose method called, some frames up; None if none did. Callbacks are handed everything but it."""
     frame: FrameType | None = sys._getframe(1)
