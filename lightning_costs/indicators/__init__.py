@@ -15,6 +15,7 @@ from lightning_costs.indicators import (
     lost,
     memory,
     parameters,
+    phases,
     pipeline,
     throughput,
 )
@@ -30,6 +31,10 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     clocks.OtherS,
     clocks.DataWaitS,
     idle.H2dS,
+    phases.ForwardS,
+    phases.BackwardS,
+    phases.OptimizerS,
+    phases.StepRestS,
     clocks.DeviceS,
     counts.Samples,
     counts.Tokens,

@@ -17,6 +17,7 @@ from lightning_costs.probes.memory.tensors import TensorMemory, tensors_in
 from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
 from lightning_costs.probes.opcount.step_kinds import Moment, StepKind
+from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.probes.repeat_steps import Gradients, compiled_graphs, nodes_made
 from lightning_costs.records.inference import Inference
@@ -71,6 +72,8 @@ class StepMonitor:
         self._memory: TensorMemory | None = None
         self._device_steps: DeviceTimeline[Any] | None = None
         self._pipeline: Pipeline | None = None
+        #: Receives the moments of a step's passes and updates; None if no indicator asked for them.
+        self.phases: Phases | None = None
         #: Whether a device's own timeline is kept.
         self.timing_device = False
         self._look: batches.BatchInfo | None = None
@@ -103,6 +106,7 @@ class StepMonitor:
         self._memory = setting.attached(TensorMemory)
         self._device_steps = setting.attached(DeviceTimeline)
         self._pipeline = setting.attached(Pipeline)
+        self.phases = setting.attached(Phases)
         self.timing_device = self._device_steps is not None
         if self._census is not None:
             self._census.keep_example = self._keep
@@ -232,11 +236,15 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.begin(waited_s - self._waited_s, hooks_s - self._hooks_s)
             self._waited_s, self._hooks_s = waited_s, hooks_s
+            if self.phases is not None:
+                self.phases.batch_begins(certain=self._warm_left > 0)
 
     def on_repeat_end(self) -> None:
         """It was a step like the last one; `record_repeats` books it, later."""
         if self._device_steps is not None:
             self._device_steps.stepped(steady=True)
+            if self.phases is not None:
+                self.phases.stepped(steady=True)
 
     def cancel_repeat(self) -> None:
         """It looked like the last batch and was another step after all: as if `before` had been called for it."""
@@ -290,6 +298,8 @@ class StepMonitor:
             self._census.commit(steady=steady)
         if self._device_steps is not None:
             self._device_steps.stepped(steady=steady)
+            if self.phases is not None:
+                self.phases.stepped(steady=steady)
         if self._pipeline is not None:
             self._pipeline.mark_steady(steady=steady)
         self.done += 1

@@ -94,6 +94,8 @@ class Emission:
         self._job.start_exchange()
         self._accounts.reset_to("train")
         self.window.start_clock()
+        if self._steps.phases is not None:
+            self._steps.phases.start()
 
     def _meter_switch(self) -> None:
         """Read the meters when a long account begins or ends, so that each gets what it spent."""
