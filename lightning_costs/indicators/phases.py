@@ -15,7 +15,9 @@ from lightning_costs.probes.phases import BACKWARD, FORWARD, OPTIMIZER, Phases
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import StepSample
 
-_STAGED = "in a pipeline, passes of several micro-batches interleave: stage_busy_s and stage_outside_s say where time goes"
+_STAGED = (
+    "in a pipeline, passes of several micro-batches interleave: stage_busy_s and stage_outside_s say where time goes"
+)
 _UNSEEN = (
     "passes of this loop are not seen: Lightning, Fabric, the Hugging Face Trainer and a DeepSpeed engine show theirs"
 )

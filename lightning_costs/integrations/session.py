@@ -15,6 +15,7 @@ from typing import Any
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
+from lightning_costs.probes.phases import Phases
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_hooks import Hooks
 from lightning_costs.recording.run_state import Status
@@ -93,13 +94,49 @@ class Session:
         """
         self.batch = BatchInWork(content, loader)
         self.count.begin(self.hooks.steps.on_batch_start(content, position))
+        if (phases := self.phases) is not None:
+            phases.work_begins()
+
+    @property
+    def phases(self) -> Phases | None:
+        """Receives the moments of passes and updates; None before the run, or if no indicator asked for them."""
+        return self.recorder.hooks.steps.phases if self.recorder is not None else None
+
+    @fail_safe
+    def on_forward(self) -> None:
+        """A forward pass begins; it is over where something else begins."""
+        if (phases := self.phases) is not None:
+            phases.forward_begins()
 
     @fail_safe
     def on_backward(self) -> None:
         """A backward pass begins."""
         if self.batch is not None:
             self.batch.backwards += 1
+        phases = self.phases
+        if phases is not None:
+            phases.pause()
         self.sample_memory()
+        if phases is not None:
+            phases.backward_begins()
+
+    @fail_safe
+    def on_backward_end(self) -> None:
+        """It is over."""
+        if (phases := self.phases) is not None:
+            phases.backward_ends()
+
+    @fail_safe
+    def update_begins(self) -> None:
+        """An optimizer's step begins."""
+        if (phases := self.phases) is not None:
+            phases.update_begins()
+
+    @fail_safe
+    def update_ends(self) -> None:
+        """It is over."""
+        if (phases := self.phases) is not None:
+            phases.update_ends()
 
     @fail_safe
     def sample_memory(self) -> None:
@@ -123,6 +160,8 @@ class Session:
             emit: As `Recorder.step`'s: False if the framework says when points are due.
         """
         batch, self.batch = self.batch, None
+        if (phases := self.phases) is not None:
+            phases.work_ends()
         self.count.end()
         if batch is not None and self.recorder is not None:
             self.on_batch_done(batch)
@@ -138,6 +177,8 @@ class Session:
         """The batch in work never was one: it was passed over, or something raised."""
         self.count.end(discard=True)
         self.batch = None
+        if (phases := self.phases) is not None:
+            phases.work_ends()
 
     # Beside the batches -------------------------------------------------------------------------------------
 

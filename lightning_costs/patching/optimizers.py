@@ -95,15 +95,23 @@ def gradients_of(optimizer: Any) -> list[object]:
 
 
 class Updating(Protocol):
-    """Receives when an update begins and ends, and around zeroing; nothing of it raises."""
+    """Receives when an update begins and ends; neither raises."""
 
-    def update_begins(self) -> None: ...
+    def update_begins(self) -> None:
+        """An optimizer's step begins."""
 
-    def update_ends(self) -> None: ...
+    def update_ends(self) -> None:
+        """It is over."""
 
-    def pause(self) -> None: ...
 
-    def resume(self) -> None: ...
+class Pausing(Updating, Protocol):
+    """Receives also what is around zeroing."""
+
+    def pause(self) -> None:
+        """Something begins that is neither pass nor update."""
+
+    def resume(self) -> None:
+        """It is over."""
 
 
 def hook_optimizer_step(
@@ -120,32 +128,6 @@ def hook_optimizer_step(
         shadows: Hold the hooks.
         timed: Receives begin and end of the outermost step.
     """
-    _hook(optimizer, updated, shadows, timed)
-    if timed is not None:  # SAM's halves, where a script calls them itself
-        for name in ("first_step", "second_step"):
-            shadows.wrap(unwrap(optimizer), name, between(timed.update_begins, timed.update_ends), hot=True)
-        shadows.wrap(unwrap(optimizer), "zero_grad", between(timed.pause, timed.resume), hot=True)
-
-
-def between(
-    begins: Callable[[], None], ends: Callable[[], None]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A patch that reports the moments before and after every call; neither raises."""
-
-    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            begins()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                ends()
-
-        return call
-
-    return wrap
-
-
-def _hook(optimizer: Any, updated: Callable[[], object], shadows: Patches, timed: Updating | None) -> None:
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):
         return
@@ -185,6 +167,30 @@ def _hook(optimizer: Any, updated: Callable[[], object], shadows: Patches, timed
     if timed is not None:
         shadows.wrap(around, "step", between(timed.update_begins, timed.update_ends), hot=True)
     hook_step(inner, shadows, after=part)
+
+
+def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A patch that reports the moments before and after every call; neither raises."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begins()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                ends()
+
+        return call
+
+    return wrap
+
+
+def hook_parts(optimizer: Any, shadows: Patches, timed: Pausing) -> None:
+    """Report zeroing, and SAM's halves where a script calls them itself."""
+    inner = unwrap(optimizer)
+    for name in ("first_step", "second_step"):
+        shadows.wrap(inner, name, between(timed.update_begins, timed.update_ends), hot=True)
+    shadows.wrap(inner, "zero_grad", between(timed.pause, timed.resume), hot=True)
 
 
 def hook_step(

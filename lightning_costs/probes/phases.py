@@ -1,7 +1,7 @@
 """Where a step's time goes: forward passes, backward passes and updates, by moments between them.
 
-On a CPU every step is timed: a moment is a clock read. On a CUDA device a moment is an event on the compute stream, so a
-share of the steps is drawn and the others are estimated from them. Events are read late and never waited for.
+On a CPU every step is timed: a moment is a clock read. On a CUDA device a moment is an event on the compute stream, so
+a share of the steps is drawn and the others are estimated from them. Events are read late and never waited for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Generic, TypeVar, final
 
 from lightning_costs.probes.clock import now_s
@@ -54,7 +55,7 @@ class Phases:
     @classmethod
     def attach(cls, setting: ProbeContext) -> Phases:
         """Timed by the device that trains."""
-        return DevicePhases(CudaEvents(setting.device)) if setting.on_cuda else HostPhases()
+        return DevicePhases(CudaEvents(setting.device)) if setting.on_cuda else HostPhases(now_s)
 
     def detach(self) -> None:
         """No more moments are noted."""
@@ -199,6 +200,7 @@ class HostPhases(Phases):
         self._spent_s = [0.0, 0.0, 0.0, 0.0]
 
     def start(self) -> None:
+        """Training begins: every step is timed."""
         self.on = True
 
     def _turn(self, ended: int, begins: int) -> None:
@@ -207,6 +209,7 @@ class HostPhases(Phases):
         self._since_s, self._phase = now, begins
 
     def estimate(self, phase: int) -> Estimate:
+        """Seconds of a phase so far."""
         return Estimate(amount=self._spent_s[phase], half_width=0.0, counted=0, batches=0, exact=True)
 
 
@@ -244,12 +247,15 @@ class DevicePhases(Phases, Generic[E]):
         self._next = self._draw(0)
 
     def start(self) -> None:
+        """Training begins."""
         self._started = self._begins = True
 
     def stop(self) -> None:
+        """Training is over."""
         self._started = self.on = False
 
     def batch_begins(self, *, certain: bool) -> None:
+        """A step whose turn it is, or that is certain, is timed from its first batch to its last."""
         if self._begins and self._started:
             self._begins = False
             self.on = certain or self._steps >= self._next
@@ -257,6 +263,7 @@ class DevicePhases(Phases, Generic[E]):
             self._phase, self._open, self._closures = REST, False, 0
 
     def stepped(self, *, steady: bool) -> None:
+        """The step's marks wait for the device."""
         self._begins = True
         self._steps += 1
         if self.on:
@@ -291,13 +298,14 @@ class DevicePhases(Phases, Generic[E]):
                 return
             self._pending.popleft()
             seconds = [0.0] * 4
-            for (_, earlier), (phase, later) in zip(marks, marks[1:], strict=False):
+            for (_, earlier), (phase, later) in pairwise(marks):
                 if phase != REST:
                     seconds[phase] += self._events.between_s(earlier, later)
             self._release(marks)
             (self._drawn if steady else self._certain).add(seconds)
 
     def estimate(self, phase: int) -> Estimate:
+        """Seconds of a phase in all steps so far, from those that the device has passed."""
         self._read()
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n

@@ -115,6 +115,8 @@ class Emission:
             When its last window ended, in seconds of the accounts.
         """
         self._hurry = hurry
+        if self._steps.phases is not None:
+            self._steps.phases.stop()
         if self._run.opened:
             self.emit("end")
         self._accounts.before_switch = self._meters = self._activity = self._compiling = None

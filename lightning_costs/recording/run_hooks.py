@@ -136,8 +136,6 @@ class RunHooks:
 
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
-        if self._monitor.phases is not None:
-            self._monitor.phases.stop()
         self._accounts.reset_to("other")
 
     def benchmark_inference(

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import between, hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import between, hook_optimizer_step, hook_parts, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
@@ -130,6 +130,8 @@ class StepPatches:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, self._phases)
+                if self._phases is not None:
+                    hook_parts(optimizer, self._patches, self._phases)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
