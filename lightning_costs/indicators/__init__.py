@@ -61,6 +61,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     compute.MfuFraction,
     compute.HfuFraction,
     compute.MemAccessBytes,
+    compute.CommBytes,
     compute.OpCalls,
     compute.ForwardFlop,
     compute.ForwardMac,

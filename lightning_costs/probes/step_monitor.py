@@ -72,7 +72,7 @@ class StepMonitor:
         self._memory: TensorMemory | None = None
         self._device_steps: DeviceTimeline[Any] | None = None
         self._pipeline: Pipeline | None = None
-        #: Receives the moments of a step's passes and updates; None if no indicator asked for them.
+        #: Receives the moments of a step's passes and updates, if an indicator asked for them.
         self.phases: Phases | None = None
         #: Whether a device's own timeline is kept.
         self.timing_device = False
@@ -346,6 +346,8 @@ class StepMonitor:
                 "uncounted_calls": dict(sorted(census.uncounted.items())),
             }
         }
+        if census.communication:
+            facts["communication"] = census.communication
         if (memory := census.memory) is not None:
             kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
             facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}

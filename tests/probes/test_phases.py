@@ -143,7 +143,9 @@ def test_an_update_whose_backward_pass_was_not_seen_is_named() -> None:
     assert "self.manual_backward(loss)" in phases.why
 
 
-def on_device(steps: int, work: Callable[[Step, int], Any], warm: int = 3) -> tuple[DevicePhases[Any], Step, FakeStream]:
+def on_device(
+    steps: int, work: Callable[[Step, int], Any], warm: int = 3
+) -> tuple[DevicePhases[Any], Step, FakeStream]:
     clock = FakeClock()
     stream = FakeStream(clock)
     phases: DevicePhases[Any] = DevicePhases(stream)
