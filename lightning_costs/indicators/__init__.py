@@ -18,6 +18,7 @@ from lightning_costs.indicators import (
     phases,
     pipeline,
     throughput,
+    traced,
 )
 from lightning_costs.indicators.base import Indicator
 
@@ -50,6 +51,10 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     throughput.StepP50S,
     throughput.StepP95S,
     throughput.StepMaxS,
+    traced.CommS,
+    traced.ExposedCommS,
+    traced.StepIdleS,
+    traced.LaunchBoundFraction,
     idle.IdleS,
     idle.IdleFraction,
     pipeline.BubbleS,

@@ -179,6 +179,9 @@ class Emission:
         if statics is not None:
             self._run.header["statics"] = self._job.statics(statics, final=ending)
             self._run.header |= self._steps.about(final=ending)
+        if (trace := self._steps.take_trace()) is not None:
+            self._run.keep_trace(trace)
+            self._run.header |= self._steps.about()
         self._tell_header(trigger)
         self._run.add(window, missing=self._reader.missing, methods=self._reader.methods)
         if self._reader.read_all:  # else rate-limited counters lag behind the others
