@@ -58,6 +58,7 @@ def run(
     count: Annotated[
         Count | None, typer.Option(help="Count operators: in a few steps, compiled code eagerly, or not at all.")
     ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Profile a few steps now and then.")] = False,
     infer: Annotated[Infer, typer.Option(help="Measure a forward pass after training.")] = Infer.FALSE,
     tariff: Annotated[Path | None, typer.Option(help="TOML file under which the run is priced.")] = None,
     budget: Annotated[
@@ -85,6 +86,7 @@ def run(
             log_every_n_steps=log_every_n_steps,
             batch_size_key=batch_size_key,
             count=count.value if count is not None else None,
+            trace=trace,
             infer="auto" if infer is Infer.AUTO else infer is Infer.TRUE,
             tariff=Tariff.from_file(tariff).as_dict() if tariff is not None else None,
             budget=_limits(budget) if budget else None,

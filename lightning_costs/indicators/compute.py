@@ -169,6 +169,17 @@ class MemAccessBytes(_Census):
 
 
 @final
+class CommBytes(_Census):
+    """Bytes of collectives and of messages sent, of all ranks: each rank's payload, as nccl-tests counts it."""
+
+    name, unit, label, quantities = "comm_bytes", "bytes", "communication", ("comm_bytes",)
+    scope, family, role = "rank", "compute", "diagnostic"
+
+    def _how(self, census: StepOpCounter, sure: str) -> str:
+        return f"{sure}; step census: the larger of what a rank gives and gets in each collective of a step"
+
+
+@final
 class SteadyFlop(_Census):
     """Floating-point operations outside warm-up."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
+from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_hooks import Hooks
@@ -100,13 +101,49 @@ class Session:
             self.count.begin(steps.on_batch_start(content, position))
         elif steps.timing_device:
             steps.on_repeat_start()
+        if (phases := self.phases) is not None:
+            phases.work_begins()
+
+    @property
+    def phases(self) -> Phases | None:
+        """Receives the moments of passes and updates; None before the run, or if no indicator asked for them."""
+        return self.recorder.hooks.steps.phases if self.recorder is not None else None
+
+    @fail_safe
+    def on_forward(self) -> None:
+        """A forward pass begins; it is over where something else begins."""
+        if (phases := self.phases) is not None:
+            phases.forward_begins()
 
     @fail_safe
     def on_backward(self) -> None:
         """A backward pass begins."""
         if self.batch is not None:
             self.batch.backwards += 1
+        phases = self.phases
+        if phases is not None:
+            phases.pause()
         self.sample_memory()
+        if phases is not None:
+            phases.backward_begins()
+
+    @fail_safe
+    def on_backward_end(self) -> None:
+        """It is over."""
+        if (phases := self.phases) is not None:
+            phases.backward_ends()
+
+    @fail_safe
+    def update_begins(self) -> None:
+        """An optimizer's step begins."""
+        if (phases := self.phases) is not None:
+            phases.update_begins()
+
+    @fail_safe
+    def update_ends(self) -> None:
+        """It is over."""
+        if (phases := self.phases) is not None:
+            phases.update_ends()
 
     @fail_safe
     def sample_memory(self) -> None:
@@ -133,6 +170,8 @@ class Session:
             Whether it was a step like the one before, which is noted and at which nothing is due.
         """
         batch, self.batch = self.batch, None
+        if (phases := self.phases) is not None:
+            phases.work_ends()
         self.count.end()
         if batch is None or self.recorder is None:
             return False
@@ -167,6 +206,8 @@ class Session:
         """The batch in work never was one: it was passed over, or something raised."""
         self.count.end(discard=True)
         self.batch = None
+        if (phases := self.phases) is not None:
+            phases.work_ends()
 
     # Beside the batches -------------------------------------------------------------------------------------
 

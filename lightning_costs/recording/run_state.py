@@ -28,6 +28,7 @@ from lightning_costs.run.kept import OF_KEPT, kept_of, productive
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.paths import shown, why_unwritable
+from lightning_costs.storage.run_folder.files import TRACE
 from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
@@ -164,6 +165,15 @@ class RunState:
     def path(self) -> Path | None:
         """The run's folder, if this process writes it."""
         return self._folder.path if self._folder is not None else None
+
+    def keep_trace(self, trace: bytes) -> None:
+        """Put a trace into the run's folder, in place of the one before, if this process writes it."""
+        if self.path is None:
+            return
+        try:
+            (self.path / TRACE).write_bytes(trace)
+        except OSError as error:
+            _log.info("a trace was not kept: %r", error)
 
     @property
     def costs(self) -> dict[str, Amount]:

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import FakeClock
 
 from lightning_costs import CostMonitor, default_indicators, load_runs
+from lightning_costs.indicators import phases
+from lightning_costs.patching.patches import Shadow
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
 pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
@@ -426,3 +429,33 @@ def test_steps_like_the_one_before_are_only_noted_and_all_digits_stay(
     columns = ["step", "trigger", "steps", "samples", "tokens", "flop", "epochs"]
     assert fast.points.select(columns).rows() == slow.points.select(columns).rows()
     assert fast.final["samples"] == 2 * samples
+
+
+def test_passes_and_updates_are_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("lightning_costs.probes.phases.now_s", clock)
+
+    class Timed(transformers.Trainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            clock.sleep(2.0)
+            return super().compute_loss(*args, **kwargs)
+
+        def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+            optimizer = super().create_optimizer(*args, **kwargs)
+            optimizer.register_step_post_hook(lambda *_: clock.sleep(1.0))
+            return optimizer
+
+    own = CostCallback(
+        save_dir=tmp_path, infer=False, indicators=[phases.ForwardS(), phases.BackwardS(), phases.OptimizerS()]
+    )
+    fit = trainer(tmp_path, own, kind=Timed, gradient_accumulation_steps=2)
+    next(fit.model.parameters()).register_hook(lambda _: clock.sleep(4.0))
+    fit.train()
+    assert own.run is not None
+    steps = fit.state.global_step
+    assert {name: own.run.final[name] for name in ("forward_s", "backward_s", "optimizer_s")} == {
+        "forward_s": 2.0 * 2 * steps,
+        "backward_s": 4.0 * 2 * steps,
+        "optimizer_s": 1.0 * steps,
+    }
+    assert not any(isinstance(value, Shadow) for value in vars(fit.optimizer).values())

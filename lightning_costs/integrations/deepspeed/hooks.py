@@ -12,12 +12,12 @@ from typing import Any, Protocol, final
 
 import torch
 
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import Updating, hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.samples import RankInfo
 
 
-class DeepSpeedListener(Protocol):
+class DeepSpeedListener(Updating, Protocol):
     """Receives the events of an engine; `lightning_costs.integrations.deepspeed.monitor` implements it."""
 
     def forward_begins(self, batch: object) -> None:
@@ -73,7 +73,7 @@ class DeepSpeedHooks:
         put(engine, "load_checkpoint", self._inside(self._listener.restoring))
         look = self._listener.sample_memory
         hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
-        hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows)
+        hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows, self._listener)
 
     def unwatch(self) -> None:
         """Lift the shadows; the listener receives nothing more."""

@@ -86,6 +86,7 @@ class TrainerSession(Session):
         if self.batch is not None:
             self.end_batch(emit=False)
         self.begin_batch(batch, position=bool(self.trainer.accelerator.sync_gradients))
+        self.on_forward()
 
     @fail_safe
     def evaluated_batch_begins(self, batch: object) -> None:

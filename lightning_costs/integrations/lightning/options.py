@@ -38,6 +38,7 @@ class RunOptions:
         batch_size_key: Key, index or attribute of the part of a batch that is as long as its samples are many; several
             are joined by dots, from the outside in.
         count: How operators are counted: as `CostMonitor`'s.
+        trace: Whether a few steps now and then are profiled: as `CostMonitor`'s.
         infer: Whether the cost of a forward pass is measured after training. Not unless asked for: it runs code of the
             script that the script does not run.
         tariff: Fields of the tariff by name; what is left out comes from the environment or the user's file.
@@ -65,6 +66,7 @@ class RunOptions:
     log_every_n_steps: int | None = None
     batch_size_key: str | None = None
     count: Literal["auto", "eager", "off"] | None = None
+    trace: bool = False
     infer: Literal["auto"] | bool = False
     tariff: Mapping[str, Any] | None = None
     budget: Mapping[str, float] | None = None
@@ -85,6 +87,8 @@ class RunOptions:
         validate_interval(self.log_every_n_steps)
         if self.count not in (None, "auto", "eager", "off"):
             raise ValueError(f"count must be 'auto', 'eager' or 'off', got {self.count!r}")
+        if self.trace not in (True, False):
+            raise ValueError(f"trace must be true or false, got {self.trace!r}")
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', true or false, got {self.infer!r}")
         Tariff.resolve(self._tariff())

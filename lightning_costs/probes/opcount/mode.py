@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
 from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
+from lightning_costs.probes.opcount.collectives import Collective, collective, communicates
 from lightning_costs.probes.opcount.formulas.registry import Formulas
 from lightning_costs.records.missing import type_only
 
@@ -42,7 +43,8 @@ class OpCounts:
     """Counts of one step, or of a part of it.
 
     `recomputed_flop` are those of `flop` that ran a forward product a second time. `calls` are operators that touched
-    memory (views and allocations launch nothing). `elements` are outputs of products with a weight.
+    memory (views and allocations launch nothing). `elements` are outputs of products with a weight. `comm_bytes` are
+    the payload of collectives and of messages sent.
     """
 
     flop: int = 0
@@ -51,6 +53,7 @@ class OpCounts:
     access_bytes: int = 0
     calls: int = 0
     elements: int = 0
+    comm_bytes: int = 0
 
 
 class _Operator(NamedTuple):
@@ -62,6 +65,7 @@ class _Operator(NamedTuple):
     computes: bool
     #: Whether it needs none.
     plain: bool
+    communicates: bool
 
 
 @final
@@ -116,6 +120,9 @@ class OpCounterMode(TorchDispatchMode):
         self.forward: OpCounts | None = None
         self.flop_by_dtype: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
+        #: Bytes by kind and process group, and calls.
+        self.communication: Counter[Collective] = Counter()
+        self.collectives: Counter[Collective] = Counter()
         #: Why counting stopped, if it did.
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
@@ -229,6 +236,11 @@ class OpCounterMode(TorchDispatchMode):
         access_bytes = bytes_accessed(func, args, kwargs, outputs)
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
+        if operator.communicates and (found := collective(operator.name, args, kwargs, out, _calling())) is not None:
+            made, nbytes = found
+            tally.comm_bytes += nbytes
+            self.communication[made] += nbytes
+            self.collectives[made] += 1
         if work is None:
             if not operator.plain:
                 self.uncounted[operator.name] += 1
@@ -246,7 +258,7 @@ class OpCounterMode(TorchDispatchMode):
     def _meet(self, func: Any) -> _Operator:
         name = str(getattr(func, "_overloadpacket", func))
         computes, plain = self._formulas.apply(func), self._formulas.plain(func)
-        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain)
+        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain, communicates(name))
         return operator
 
     def _recast(self, outputs: list[torch.Tensor]) -> None:
@@ -264,6 +276,14 @@ class OpCounterMode(TorchDispatchMode):
         if self._gathered is not None:  # read again: a weight's address may hold an activation by now
             self._weights = {storage._cdata for storage in storages(self._gathered())} | self._casts.keys()
         return any(storage._cdata in self._weights for storage in storages(inputs))
+
+
+def _calling() -> FrameType | None:
+    """The frame whose code called the operator that is counted, outside this file."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame
 
 
 def _is_compiled(caller: FrameType | None) -> bool:
