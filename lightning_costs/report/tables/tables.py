@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
 from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair, RunRow, Spread, TargetRow
-from lightning_costs.analysis.summary import FAMILIES
+from lightning_costs.analysis.summary import family_place
 from lightning_costs.records.certainty import amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
 from lightning_costs.records.units import is_rate
@@ -86,7 +86,7 @@ def quality_text(value: float | None) -> str:
 def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | None = None) -> list[str]:
     """Indicators by family, headline ones first within each."""
     chosen = [
-        (_family(row), not row["headline"], index, name)
+        (family_place(row["family"]), not row["headline"], index, name)
         for index, (name, row) in enumerate(cmp.indicators.items())
         if (row["headline"] or not headline) and role in (None, row["role"])
     ]
@@ -231,10 +231,6 @@ def spend_text(spend: CostToTarget, unit: str) -> str:
     if spend["spent_at_end"] is None:
         return "not reached"
     return f"not reached within {format_amount(spend['spent_at_end'], unit)}"
-
-
-def _family(row: Declaration) -> int:
-    return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else len(FAMILIES)
 
 
 def final_text(run: RunRow, name: str, unit: str) -> str:
