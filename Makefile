@@ -21,10 +21,11 @@ test-fast: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m slow
 
-## What the tests run of the package; less than the floor in pyproject.toml fails. Twice as slow as `make test`.
+## What the tests run of the package, with ten times as many examples of properties; less than the floor in pyproject.toml
+## fails. Several times as slow as `make test`.
 coverage: $(READY)
 	$(BIN)/python -m pip install --quiet pytest-cov
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 ## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
 ## a wheel for the CPU: any other would bring gigabytes of CUDA.

@@ -17,7 +17,8 @@ from hypothesis import settings
 
 from lightning_costs.storage.run_folder import files, identity
 
-settings.register_profile("fast", max_examples=60, deadline=None, database=None)
+settings.register_profile("fast", max_examples=30, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=300, deadline=None, database=None)  # once a week
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 _homes = itertools.count()

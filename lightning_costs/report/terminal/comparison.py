@@ -152,7 +152,7 @@ def lifecycle_lines(cmp: ComparisonData, width: int) -> list[Text]:
     found: list[Text] = []
     for table in life_tables(cmp):
         found += [
-            _title(f"Over the model's life: {table.label}; * least"),
+            _title(f"Over the model's life: {table.title}; * least"),
             *_table(life_heads(cmp), table.lines, width),
         ]
     if not found:
