@@ -426,3 +426,16 @@ def test_steps_like_the_one_before_are_only_noted_and_all_digits_stay(
     columns = ["step", "trigger", "steps", "samples", "tokens", "flop", "epochs"]
     assert fast.points.select(columns).rows() == slow.points.select(columns).rows()
     assert fast.final["samples"] == 2 * samples
+
+
+@pytest.mark.gpu
+def test_steps_that_are_only_noted_are_on_the_devices_timeline(tmp_path: Path) -> None:
+    own = callback(tmp_path)
+    training = trainer(tmp_path, own, use_cpu=False, logging_steps=40, num_train_epochs=8)
+    training.train()
+    assert own.run is not None
+    final = own.run.final
+    assert (final["steps"], final["samples"]) == (80.0, 320.0)
+    assert 0 < final["timed_s"] <= final["train_s"] * 1.01  # every step outside warm-up, noted or recorded
+    assert final["idle_s"] is not None
+    assert final["step_p50_s"]
