@@ -9,6 +9,8 @@ import hashlib
 import logging
 import math
 import os
+import random
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -301,6 +303,10 @@ def _otlp() -> MeterProvider:
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
 
+    for name, module in list(sys.modules.items()):
+        # It draws the waits between two tries from Python's own generator, whose numbers are the training's.
+        if name.startswith("opentelemetry.exporter") and getattr(module, "random", None) is random:
+            vars(module)["random"] = random.Random()
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": "lightning-costs"})
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=math.inf)

@@ -459,3 +459,16 @@ def test_passes_and_updates_are_phases(tmp_path: Path, monkeypatch: pytest.Monke
         "optimizer_s": 1.0 * steps,
     }
     assert not any(isinstance(value, Shadow) for value in vars(fit.optimizer).values())
+
+
+@pytest.mark.gpu
+def test_steps_that_are_only_noted_are_on_the_devices_timeline(tmp_path: Path) -> None:
+    own = callback(tmp_path)
+    training = trainer(tmp_path, own, use_cpu=False, logging_steps=40, num_train_epochs=8)
+    training.train()
+    assert own.run is not None
+    final = own.run.final
+    assert (final["steps"], final["samples"]) == (80.0, 320.0)
+    assert 0 < final["timed_s"] <= final["train_s"] * 1.01  # every step outside warm-up, noted or recorded
+    assert final["idle_s"] is not None
+    assert final["step_p50_s"]

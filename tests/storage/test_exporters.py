@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import random
 import re
 import socket
 import sys
@@ -174,9 +175,10 @@ def test_a_collector_gets_the_final_totals_by_otlp_and_nothing_of_the_machine(
 
     with server(200) as (address, got):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", address)
-        sink = OpenTelemetrySink()
+        sink, state = OpenTelemetrySink(), random.getstate()
         trained(tmp_path, sink)
         copy.deepcopy(sink)
+    assert random.getstate() == state  # its exporter draws random numbers, and not those of the training
     (sent,) = ExportMetricsServiceRequest.FromString(got[-1]).resource_metrics
     resource = {each.key: each.value.string_value for each in sent.resource.attributes}
     assert resource["service.name"] == "lightning-costs"
@@ -186,17 +188,25 @@ def test_a_collector_gets_the_final_totals_by_otlp_and_nothing_of_the_machine(
     assert str(tmp_path).encode() not in got[-1]
 
 
-def test_a_collector_that_refuses_is_no_matter_of_the_trainings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("listens", [False, True], ids=["refuses", "is silent"])
+def test_a_collector_that_does_not_answer_is_no_matter_of_the_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, listens: bool
 ) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="pip install 'lightning-costs[otel]'")
     from lightning_costs.storage import exporters
 
     monkeypatch.setattr(exporters, "WAIT_S", 0.2)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        recorder = trained(tmp_path, OpenTelemetrySink())
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    sink, state = OpenTelemetrySink(), random.getstate()
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        if listens:
+            bound.listen()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}")
+        recorder = trained(tmp_path, sink)
+        assert sink._sending is not None
+        sink._sending.join()
+    assert random.getstate() == state
     assert recorder.header["status"] == "finished"
     assert "gets no more of this run" not in caplog.text
 
