@@ -244,9 +244,9 @@ def show(
     lines = run_view.missing_lines(rows, everything=everything, width=console.width)
     spent = goodput(record.header, record.final)
     advice = advise_checkpoints(record.header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
-    words = filter(None, [goodput_sentence(spent), advice and advice.words()])
+    words = filter(None, [goodput_sentence(spent), advice.words() if advice else None])
     for line in (*run_view.sentences(record), *words, *lines):
-        console.print(line, soft_wrap=True)
+        console.sentence(line)
     for detail in goodput_tables(spent) if everything else ():
         console.print(detail)
     say(f"next: {proposed}")
@@ -696,7 +696,7 @@ def total(
     console = Terminal()
     console.print(table)
     for note in filter(None, (goodput_sentence(whole), modelled_note(found), *found.notes)):
-        say(note)
+        console.sentence(note)
     for detail in goodput_tables(whole) if spent else ():
         console.print(detail)
     wasted = project_waste(priced_runs(runs, priced)) if waste else None
@@ -705,7 +705,7 @@ def total(
         for detail in filter(None, (waste_table(wasted, top), groups_table(wasted))):
             console.print(detail)
         for note in waste_notes(wasted, top):
-            say(note)
+            console.sentence(note)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))
