@@ -73,6 +73,7 @@ class Recorder:
         dataset_samples: Size of the training set.
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
             default from LIGHTNING_COSTS_COUNT.
+        trace: Whether a few steps now and then run under torch's profiler.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
         sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get the costs. Rows are logged
@@ -128,6 +129,7 @@ class Recorder:
         infer: bool = False,
         sinks: Sequence[Sink] = (),
         wandb: Any = None,
+        trace: bool = False,
         accounts: TimeBuckets | None = None,
         clock: Callable[[], float] = now_s,
     ) -> None:
@@ -153,6 +155,7 @@ class Recorder:
             dataset_samples=dataset_samples,
             accounts=accounts,
             count=counting_of(count),
+            trace=trace,
             evaluation_is_told=framework,
         )
         context.nodes = nodes or len({each.node for each in context.places})

@@ -10,6 +10,7 @@ from typing import Any, final
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.environment import collect_environment
+from lightning_costs.probes.phases import Phases
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.shared import Shared
 from lightning_costs.records.samples import CurvePoint
@@ -55,6 +56,11 @@ class StepHooks:
     def timing_device(self) -> bool:
         """Whether a device's own timeline is kept, which needs `on_batch_queued` and `on_h2d_start`, `on_h2d_end`."""
         return self._steps.timing_device
+
+    @property
+    def phases(self) -> Phases | None:
+        """Receives the moments of a step's passes and updates; None if no indicator asked for them."""
+        return self._steps.phases
 
     def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
@@ -242,11 +248,7 @@ class StepHooks:
 
 @final
 class EngineSteps:
-    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`).
-
-    Args:
-        steps: Receives the steps.
-    """
+    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`)."""
 
     def __init__(self, steps: StepHooks) -> None:
         self._steps = steps

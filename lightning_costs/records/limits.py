@@ -243,13 +243,6 @@ def _per(amount: float, seconds: float) -> float:
     return amount / seconds if seconds > 0 else 0.0
 
 
-def budget_fraction_used(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> float | None:
-    """The share of a run's budget that is used, of the limit that is nearest; None without a budget or its totals."""
-    limits = (header.get("budget") or {}).get("limits", {})
-    shares = [amount / limit for column, limit in limits.items() if (amount := costs.get(column)) is not None]
-    return max(shares, default=None)
-
-
 def describe_budget(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[str]:
     """What of a run's budget is used, and whether it stopped the run.
 

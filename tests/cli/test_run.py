@@ -238,7 +238,9 @@ def test_a_warning_that_python_shows_once_is_shown_once(measured: Call) -> None:
 
 
 def test_a_script_without_an_end_ends_where_its_budget_is_used_up(measured: Call) -> None:
-    done = measured("--budget", "steps=25", "--budget", "energy_j=3.6e9", script=run_scripts.ENDLESS)
+    limits = ("--budget", "steps=25", "--budget", "energy_j=3.6e9")
+    done = measured(*limits, "--prometheus", "costs.prom", script=run_scripts.ENDLESS)
+    assert "lightning_costs_steps_total{" in (done.folder / "costs.prom").read_text()
     assert done.code == 0, done.err[-3000:]
     assert done.run.final["steps"] == 25
     assert done.run.header["stopped"]["column"] == "steps"
@@ -386,6 +388,7 @@ def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
         ('{"infer": "maybe"}', "infer must be 'auto', true or false"),
         ('{"tariff": {"colour": 1}}', "a tariff has no field 'colour'"),
         ('{"budget": ["steps"]}', "budget in LIGHTNING_COSTS_OPTIONS must be a JSON object"),
+        ('{"prometheus": "costs.txt"}', "expected a file whose name ends in .prom"),
         ('{"budget": {"steps": -1}}', "the limit of 'steps' must be a finite number above 0, got -1"),
     ],
 )
@@ -397,10 +400,11 @@ def test_what_run_never_writes_is_refused(text: str, message: str) -> None:
 def test_options_arrive_as_they_left() -> None:
     options = RunOptions(
         monitor="val/acc", mode="max", targets=(0.5, 0.75), name="a name", infer=False, tariff={"pue": 1.2},
-        budget={"steps": 5.0}, batch_size_key="0.image",
+        budget={"steps": 5.0}, batch_size_key="0.image", prometheus="costs.prom",
     )  # fmt: skip
     assert RunOptions.from_environment(options.as_environment()) == options
     assert options.arguments()["batch_size_fn"](({"image": range(7)},)) == 7
+    assert [sink.path.name for sink in options.arguments()["sinks"]] == ["costs.prom"]
     assert RunOptions.from_environment({}) == RunOptions()
 
 

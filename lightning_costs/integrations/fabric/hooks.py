@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import Updating, hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
 from lightning_costs.ranks.topology import apply_device_mesh, data_parallel_topology
 from lightning_costs.records.samples import RankInfo
@@ -42,6 +42,9 @@ class FabricListener(Protocol):
 
     def backward(self) -> None:
         """A backward pass begins."""
+
+    def backward_ended(self) -> None:
+        """It is over."""
 
     def forward(self) -> None:
         """A module that was set up makes a forward pass."""
@@ -192,7 +195,10 @@ def _watch_modules(kind: Any, find: Find) -> None:
 
 def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     listener.backward()
-    return call()
+    try:
+        return call()
+    finally:
+        listener.backward_ended()
 
 
 def _saving(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
@@ -242,8 +248,10 @@ def fabric_setup(fabric: Any) -> dict[str, Any]:
     }
 
 
-def hook_fabric_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
+def hook_fabric_step(
+    optimizer: Any, before: Callable[[], None], after: Callable[[], None], timed: Updating | None = None
+) -> None:
     """Call around every update of an optimizer, if it can be hooked."""
     hooks = Patches()
     hook_step(unwrap(optimizer), hooks, before=before)
-    hook_optimizer_step(optimizer, after, hooks)
+    hook_optimizer_step(optimizer, after, hooks, timed)

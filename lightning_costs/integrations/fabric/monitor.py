@@ -131,7 +131,7 @@ class FabricSession(Session):
             if all(optimizer is not known() for known in self._optimizers):
                 self._optimizers.append(_weakly(optimizer))  # one that the script replaces takes its state with it
                 stepped = partial(self._stepped, len(self._optimizers) - 1)
-                fabric_hooks.hook_fabric_step(optimizer, self.sample_memory, stepped)
+                fabric_hooks.hook_fabric_step(optimizer, self.sample_memory, stepped, self)
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """The loader's batches; what is reported between them never raises."""
@@ -159,6 +159,10 @@ class FabricSession(Session):
         finally:
             if self.recorder is None:
                 self._loads.append((began_s, now_s() - began_s))
+
+    def backward_ended(self) -> None:
+        """It is over."""
+        self.on_backward_end()
 
     @fail_safe
     def logged(self, metrics: Mapping[str, Any]) -> None:
@@ -192,6 +196,8 @@ class FabricSession(Session):
         """A forward pass: the batch in work is not passed over."""
         if self._evaluation is not None:
             self._evaluation.worked_on = self._forwards_tell = True
+        elif self.batch is not None:
+            self.on_forward()
 
     def _alive(self) -> list[Any]:
         return [optimizer for known in self._optimizers if (optimizer := known()) is not None]

@@ -55,6 +55,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         log: Whether trackers get the complete cost curves, the headline ones or none.
         log_every_n_steps: Optimizer steps between two points; by default the arguments' `logging_steps`.
         count: How operators are counted, as `CostMonitor`'s.
+        trace: Whether a few steps now and then are profiled, as `CostMonitor`'s.
         infer: Whether the cost of a forward pass is measured after training, as `CostMonitor`'s.
         sinks: Outputs of the header and the points besides the run folder (`lightning_costs.Sink`), on rank 0.
         hyperparameters: Settings that identify the run, besides the training arguments that are not defaults.
@@ -89,6 +90,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         log: Log = "complete",
         log_every_n_steps: int | None = None,
         count: Count | None = None,
+        trace: bool = False,
         infer: Literal["auto"] | bool = "auto",
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
@@ -109,6 +111,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
             log=log,
             log_every_n_steps=log_every_n_steps,
             count=count,
+            trace=trace,
             infer=infer,
             sinks=sinks,
             hyperparameters=hyperparameters,

@@ -81,14 +81,17 @@ class CostMonitor(Callback):
             not at all. The default is LIGHTNING_COSTS_COUNT (0 is "off"), otherwise "auto".
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for at most
             a twentieth of the training's time and 5 s. True: for up to 5 s. False: never.
+        trace: Whether a few steps now and then run under torch's profiler: what a step is made of, and communication
+            that is not hidden. The last trace is kept in the run folder.
         sinks: Further receivers of the header and the points, on rank 0 (`lightning_costs.Sink`).
         hyperparameters: Settings that identify the run, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
 
     Raises:
-        ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
-            `count` or `infer`. Also for an object that is no sink, and a `save_dir` that is no folder of this machine.
+        ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown
+            `log`, `count`, `infer` or `trace`. Also for an object that is no sink, and a `save_dir` that is no
+            folder of this machine.
 
     Examples:
         ```python
@@ -116,6 +119,7 @@ class CostMonitor(Callback):
         log_every_n_steps: int | None = None,
         count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
+        trace: bool = False,
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
@@ -135,6 +139,7 @@ class CostMonitor(Callback):
             log_every_n_steps=log_every_n_steps,
             count=count,
             infer=infer,
+            trace=trace,
             sinks=sinks,
             hyperparameters=hyperparameters,
             owner=owner,

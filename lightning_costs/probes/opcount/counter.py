@@ -96,6 +96,8 @@ class StepOpCounter(OpCounting):
         self._products = False
         #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
         self.compiled = False
+        #: Whether a product of a counted step ran on shards of DTensors: this rank runs a part of the model.
+        self.sharded = False
         #: Module calls of the first counted forward pass.
         self.calls: ModuleCallRecorder | None = None
         #: Whether the first counted forward pass should leave an example to repeat.
@@ -195,6 +197,7 @@ class StepOpCounter(OpCounting):
         self._looked_for.add((key, self._work))
         if watch.failed is not None:
             self.failed = watch.failed
+        self.sharded = self.sharded or watch.sharded
         if calls is not None:
             self.calls = calls
         if self._runs_compiled(watch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -78,14 +79,14 @@ _THEMES = {
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
 
-def write_page(cmp: ComparisonData, path: Path) -> Path:
+def write_page(cmp: ComparisonData, path: Path, *, reload_s: int | None = None) -> Path:
     """Write the page, folders above it included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(cmp), encoding="utf-8")
+    path.write_text(page(cmp, reload_s=reload_s), encoding="utf-8")
     return path
 
 
-def page(cmp: ComparisonData) -> str:
+def page(cmp: ComparisonData, *, reload_s: int | None = None) -> str:
     """The page as text.
 
     Charts are checked against Vega-Lite's schema by tests, not here, since that takes half of the time.
@@ -94,10 +95,10 @@ def page(cmp: ComparisonData) -> str:
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
     with debug_mode(False):
-        return _page(cmp)
+        return _page(cmp, reload_s)
 
 
-def _page(cmp: ComparisonData) -> str:
+def _page(cmp: ComparisonData, reload_s: int | None) -> str:
     labels = select_runs(cmp)
     drawn = restrict_to_runs(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
@@ -106,22 +107,17 @@ def _page(cmp: ComparisonData) -> str:
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     everything = ordered_names(cmp, role="indicator")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        loader=jinja2.FunctionLoader(_resource),
-    )
     themes = parts(drawn)
     costs = cost_sections(cmp, data)
     bumps = bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {}
-    return environment.get_template("page.html.j2").render(
+    return _template().render(
         all=cmp,
         cmp=drawn,
         policy=content_security_policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
+        reload_s=reload_s,
+        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         data=script_json(page_data(cmp, drawn, data, look, themes, [cost.name for cost in costs if cost.curve], csv)),
         metric=single_line(cmp.monitor),
         answer=answer_table(cmp),
@@ -263,6 +259,19 @@ def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
 
 def _resource(name: str) -> str:
     return files("lightning_costs.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    """One for all pages: to compile it takes a third of a page's time."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.FunctionLoader(_resource),
+    )
+    return environment.get_template("page.html.j2")
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import BreakEven, Footprint, Lifecycle
+from lightning_costs.analysis.lifecycle_schema import BreakEven, Footprint, Lifecycle
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import format_amount, list_words
 from lightning_costs.report.tables.tables import Cell, TableRow, quality_text

@@ -96,13 +96,7 @@ def quality_text(value: float | None) -> str:
 
 
 def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | None = None) -> list[str]:
-    """Indicators by family, headline ones first within each.
-
-    Args:
-        cmp: The comparison.
-        headline: Only headline ones.
-        role: Only those with this role.
-    """
+    """Indicators by family, headline ones first within each."""
     chosen = [
         (_family(row), not row["headline"], index, name)
         for index, (name, row) in enumerate(cmp.indicators.items())

@@ -36,12 +36,7 @@ CHOSEN = "those of the best quality, then those that lead by most costs and are 
 
 
 def comparison_text(cmp: ComparisonData, width: int = 120) -> str:
-    """The comparison as text: the answer, then every table, and all cautions.
-
-    Args:
-        cmp: The comparison.
-        width: Columns of the terminal.
-    """
+    """The comparison as text: the answer, then every table, and all cautions."""
     out = StringIO()
     console = Console(
         file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False, markup=False

@@ -31,7 +31,7 @@ MOST_WAITING_BYTES: Final = 1 << 24
 #: Another process has so long to read a table.
 _APART_S: Final = 60.0
 
-HEADER, JOURNAL, PARQUET = "header.json", "points.jsonl", "points.parquet"
+HEADER, JOURNAL, PARQUET, TRACE = "header.json", "points.jsonl", "points.parquet", "trace.json.gz"
 
 
 @final

@@ -22,7 +22,7 @@ from lightning_costs.integrations.fabric import FabricMonitor, end_runs
 pytestmark = pytest.mark.integration
 
 #: Faults that one run of the tests tries, of each training; `-m slow` tries all.
-SOME = 20
+SOME = 10
 
 
 def generators() -> list[Any]:
