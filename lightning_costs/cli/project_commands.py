@@ -104,7 +104,7 @@ def total(
     console = Terminal()
     console.print(table)
     for note in filter(None, (goodput_sentence(whole), modelled_note(found), *found.notes)):
-        say(note)
+        console.sentence(note)
     for detail in goodput_tables(whole) if spent else ():
         console.print(detail)
     wasted = project_waste(priced_runs(runs, priced)) if waste else None
@@ -113,7 +113,7 @@ def total(
         for detail in filter(None, (waste_table(wasted, top), groups_table(wasted))):
             console.print(detail)
         for note in waste_notes(wasted, top):
-            say(note)
+            console.sentence(note)
     costliest = costliest_runs(runs, tariff=priced, most=top)
     if costliest:
         label = next(row["label"] for run in runs if (row := run.header["indicators"].get(costliest[0].column)))

@@ -129,9 +129,9 @@ def show(
     lines = run_view.missing_lines(rows, everything=everything, width=console.width)
     spent = goodput(record.header, record.final)
     advice = advise_checkpoints(record.header, record.final, mtbf_s=None if mtbf_h is None else 3600 * mtbf_h)
-    words = filter(None, [goodput_sentence(spent), advice and advice.words()])
+    words = filter(None, [goodput_sentence(spent), advice.words() if advice else None])
     for line in (*run_view.sentences(record), *words, *lines):
-        console.print(line, soft_wrap=True)
+        console.sentence(line)
     for detail in goodput_tables(spent) if everything else ():
         console.print(detail)
     say(f"next: {proposed}")

@@ -130,7 +130,7 @@ class Phases:
             self._turn(self._phase, REST)
 
     def closure_ends(self) -> None:
-        """The update goes on, if one is under way."""
+        """The update continues, if one is under way."""
         if self.on:
             self._closures = max(0, self._closures - 1)
             self._nodes = nodes_made()

@@ -2,7 +2,7 @@
 
 All of it is arithmetic on intervals. A batch's interval on the device goes from the begin of its work on the host, or
 the end of the batch before on the device, whichever is later, to the end of its last kernel. Idle is what no kernel and
-no copy covers in it; communication is exposed where no other kernel runs (as Holistic Trace Analysis defines both).
+no copy covers in it; communication is exposed while no other kernel runs (as Holistic Trace Analysis defines both).
 """
 
 from __future__ import annotations

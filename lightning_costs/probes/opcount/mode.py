@@ -172,7 +172,7 @@ class OpCounterMode(TorchDispatchMode):
         self._defers = True
         if self.failed is None and not self.away:
             try:
-                self._turn(func, given(args, kwargs))  # shards do not tell whether they need a gradient
+                self._turn(func, given(args, kwargs))  # a shard has no sign of whether it needs a gradient
                 operator = self._operators.get(func) or self._meet(func)
                 self.sharded = self.sharded or operator.computes
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
