@@ -89,8 +89,8 @@ class CostMonitor(Callback):
 
     Raises:
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown
-            `log`, `count`, `infer` or `trace`. Also for an object that is no sink, and a `save_dir` that is no folder of
-            this machine.
+            `log`, `count`, `infer` or `trace`. Also for an object that is no sink, and a `save_dir` that is no folder
+            of this machine.
 
     Examples:
         ```python

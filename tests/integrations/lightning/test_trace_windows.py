@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_windows_come_ever_more_rarely_and_within_their_share() -> None:
         done += 1
         busy_s[0] = done * 0.1
     assert begun[0] == FIRST_AT
-    assert all(later >= 4 * earlier for earlier, later in zip(begun, begun[1:], strict=False))
+    assert all(later >= 4 * earlier for earlier, later in pairwise(begun))
     assert len(begun) == 5
     windows.took_s = 1e6
     assert not windows.due(10**9), "their share is spent"
