@@ -27,6 +27,7 @@ _ABOUT = (
     "budget",
     "by_whom_s",
     "census",
+    "communication",
     "created",
     "energy",
     "git",
@@ -37,6 +38,7 @@ _ABOUT = (
     "roofline",
     "script",
     "seeds",
+    "trace",
     "warmup",
     "written_by",
 )

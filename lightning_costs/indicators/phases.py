@@ -50,7 +50,7 @@ class _Phase(Measured, ABC):
         if sample.trigger != "train" or self.method is None:
             whole = replace(found[0], amount=total_s, half_width=sum(each.half_width for each in found))
             self.error = relative_error(whole)
-            how = "CUDA events on the compute stream, read late" if self._on_cuda else "host clock, every step"
+            how = "CUDA events on the compute stream, read late" if self._on_cuda else "host clock"
             self.method = f"{how_sure(whole, self.unit)}; {self.of}{how}"
         return total_s
 

@@ -134,13 +134,13 @@ class Session:
             phases.backward_ends()
 
     @fail_safe
-    def update_begins(self) -> None:
+    def update_begins(self, *_: object) -> None:
         """An optimizer's step begins."""
         if (phases := self.phases) is not None:
             phases.update_begins()
 
     @fail_safe
-    def update_ends(self) -> None:
+    def update_ends(self, *_: object) -> None:
         """It is over."""
         if (phases := self.phases) is not None:
             phases.update_ends()

@@ -97,10 +97,10 @@ def gradients_of(optimizer: Any) -> list[object]:
 class Updating(Protocol):
     """Receives when an update begins and ends; neither raises."""
 
-    def update_begins(self) -> None:
+    def update_begins(self, *_: object) -> None:
         """An optimizer's step begins."""
 
-    def update_ends(self) -> None:
+    def update_ends(self, *_: object) -> None:
         """It is over."""
 
 
@@ -138,11 +138,11 @@ def hook_optimizer_step(
             return
         ends = timed.update_ends
 
-        def after() -> None:
+        def after(*_: Any) -> None:
             ends()
             updated()
 
-        hook_step(inner, shadows, before=timed.update_begins, after=after)
+        hook_step(inner, shadows, before=timed.update_begins, after=after, plain=True)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 
@@ -197,15 +197,24 @@ def hook_step(
     optimizer: Any,
     shadows: Patches,
     *,
-    before: Callable[[], object] | None = None,
-    after: Callable[[], object] | None = None,
+    before: Callable[..., object] | None = None,
+    after: Callable[..., object] | None = None,
+    plain: bool = False,
 ) -> None:
-    """Have a torch optimizer that has hooks call `before` and `after`, which must not raise, around its step."""
+    """Have a torch optimizer that has hooks call `before` and `after`, which must not raise, around its step.
+
+    Args:
+        optimizer: The optimizer.
+        shadows: Hold the hooks.
+        before: Called before each step.
+        after: Called after it.
+        plain: Whether both take the hooks' own arguments: that spares a call.
+    """
     for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
         if function is None or not hasattr(optimizer, name):
             continue
         try:
-            handle = getattr(optimizer, name)(Hook(_ignoring_arguments(function)))
+            handle = getattr(optimizer, name)(Hook(function if plain else _ignoring_arguments(function)))
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
             _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
         else:

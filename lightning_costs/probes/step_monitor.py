@@ -255,8 +255,6 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.begin(waited_s - self._waited_s, hooks_s - self._hooks_s)
             self._waited_s, self._hooks_s = waited_s, hooks_s
-            if self.phases is not None:
-                self.phases.batch_begins(certain=self._warm_left > 0)
 
     def on_repeat_end(self) -> None:
         """It was a step like the last one; `record_repeats` books it, later."""
@@ -320,8 +318,8 @@ class StepMonitor:
         if self._device_steps is not None:
             self._step_signature = signature
             self._device_steps.stepped(steady=steady, signature=signature)
-            if self.phases is not None:
-                self.phases.stepped(steady=steady)
+        if self.phases is not None:
+            self.phases.stepped(steady=steady, certain=self._warm_left > 1)
         if self._pipeline is not None:
             self._pipeline.mark_steady(steady=steady)
         self.done += 1

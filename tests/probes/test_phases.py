@@ -10,7 +10,18 @@ import pytest
 import torch
 from fakes import FakeClock, FakeStream
 
-from lightning_costs.probes.phases import BACKWARD, FORWARD, MOST_APART, OPTIMIZER, DevicePhases, HostPhases, Phases
+from lightning_costs.probes.phases import (
+    BACKWARD,
+    FORWARD,
+    LONG_S,
+    MOST_APART,
+    MOST_APART_ON_HOST,
+    OPTIMIZER,
+    DevicePhases,
+    HostPhases,
+    Phases,
+    _draw,
+)
 
 WEIGHT = torch.ones(1, requires_grad=True)
 
@@ -113,10 +124,29 @@ def test_every_second_of_a_cpu_is_in_its_phase(kind: str) -> None:
     phases.start()
     for _ in range(3):
         getattr(step, kind)()
+        phases.stepped(steady=True)
         clock.sleep(64.0)
     assert {phase: phases.estimate(phase).amount for phase in step.truth} == step.truth
     assert phases.estimate(FORWARD).exact
     assert phases.why is None
+
+
+def test_of_short_steps_a_share_is_timed_on_a_cpu_and_scaled_to_all() -> None:
+    clock = FakeClock()
+    short = LONG_S / 64
+    phases = HostPhases(clock)
+    step = Step(phases, lambda seconds: clock.sleep(short * seconds))
+    phases.start()
+    timed = 0
+    for number in range(800):
+        timed += phases.on
+        step.automatic()
+        phases.stepped(steady=number >= 3, certain=number < 2)
+    assert 3 + 800 // MOST_APART_ON_HOST <= timed < 200
+    for phase, seconds in step.truth.items():
+        found = phases.estimate(phase)
+        assert found.amount == pytest.approx(short * seconds)
+        assert (found.counted, found.batches, found.exact) == (timed, 800, False)
 
 
 def test_nothing_is_noted_before_training_and_after_it() -> None:
@@ -152,9 +182,8 @@ def on_device(
     step = Step(phases, stream.launch)
     phases.start()
     for number in range(steps):
-        phases.batch_begins(certain=number < warm)
         work(step, number)
-        phases.stepped(steady=number >= warm)
+        phases.stepped(steady=number >= warm, certain=number < warm - 1)
     stream.synchronize()
     return phases, step, stream
 
@@ -194,7 +223,6 @@ def test_gradients_accumulate_over_whole_steps() -> None:
     def work(step: Step, _: int) -> None:
         for _ in range(3):
             step.accumulating()
-            step.phases.batch_begins(certain=False)
         step.automatic()
 
     phases, step, _ = on_device(200, work)
@@ -209,9 +237,8 @@ def test_a_device_that_is_behind_is_never_waited_for() -> None:
     step = Step(phases, stream.launch)
     phases.start()
     for number in range(5000):
-        phases.batch_begins(certain=number < 3)
         step.automatic()
-        phases.stepped(steady=number >= 3)
+        phases.stepped(steady=number >= 3, certain=number < 2)
     assert phases.estimate(FORWARD).amount == 0.0
     assert stream.in_use < 1000, "the oldest steps are forgotten"
     stream.synchronize()
@@ -219,11 +246,11 @@ def test_a_device_that_is_behind_is_never_waited_for() -> None:
 
 
 def test_ranks_draw_the_same_steps_and_no_two_are_far_apart() -> None:
-    drawn, at = [], DevicePhases._draw(0)
+    drawn, at = [], _draw(0, MOST_APART)
     for done in range(1, 5000):
         if done > at:
             drawn.append(at)
-            at = DevicePhases._draw(done)
+            at = _draw(done, MOST_APART)
             assert at >= done
     assert all(0 < later - earlier < 2 * MOST_APART for earlier, later in pairwise(drawn))
     assert len(drawn) > 5000 / MOST_APART / 1.1

@@ -130,7 +130,7 @@ class StepPatches:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, self._phases)
-                if self._phases is not None:
+                if self._phases is not None and not self._trainer.lightning_module.automatic_optimization:
                     hook_parts(optimizer, self._patches, self._phases)
 
     @contextmanager
@@ -290,11 +290,12 @@ class StepPatches:
         """A backward pass, automatic or manual: a callback hook would cost thrice as much, with what is around it."""
         listener, repeats = self._listener, self._repeats
         note, events, several = repeats.events.append, repeats.events, self._trainer.world_size > 1
-        strategy, phases = self._trainer.strategy, self._phases
+        strategy = self._trainer.strategy
+        manual = self._phases if not self._trainer.lightning_module.automatic_optimization else None
 
         def backward(*args: Any, **kwargs: Any) -> Any:
-            if phases is not None:
-                phases.pause()
+            if manual is not None:
+                manual.pause()  # hooks come before the pass itself
             if strategy._optimizers is not self._optimizers:
                 try:
                     self.hook_optimizers()

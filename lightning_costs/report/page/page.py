@@ -58,6 +58,7 @@ from lightning_costs.report.tables.tables import (
     target_tables,
 )
 from lightning_costs.run.input_stalls import describe_input_stalls
+from lightning_costs.run.step_shares import describe_steps
 
 #: The charts' shapes as SVG paths, for the legend.
 _OUTLINES = {
@@ -71,7 +72,7 @@ _OUTLINES = {
 _SCRIPTS = ("page.js", "page_table.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
-    "time": ("time", "steps", "waiting", "waiting_share", "lost"),
+    "time": ("time", "phases", "steps", "waiting", "waiting_share", "lost"),
     "memory": ("memory_at_peak", "memory", "peaks"),
     "energy": ("energy", "energy_by_account", "money"),
 }
@@ -156,6 +157,7 @@ def _page(cmp: ComparisonData, reload_s: int | None) -> str:
         finals=final_blocks(drawn),
         methods=distinct_methods(drawn),
         waits=_waits(drawn),
+        insides=_insides(drawn),
         pipelines=pipeline_sections(drawn),
         life=_lifecycle(drawn),
         best=[quality_text(run["best_quality"]) for run in drawn.runs],
@@ -204,6 +206,12 @@ def _waits(cmp: ComparisonData) -> dict[str, str]:
     """Run label to whether it waited for its data; runs without a reading are absent."""
     said = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
     return {label: text for label, text in said.items() if text}
+
+
+def _insides(cmp: ComparisonData) -> dict[str, list[str]]:
+    """Run label to what its steps were made of; runs without a reading are absent."""
+    said = {run["label"]: describe_steps(run["about"], run["final"]) for run in cmp.runs}
+    return {label: sentences for label, sentences in said.items() if sentences}
 
 
 def _legend(look: RunStyle) -> list[tuple[str, str, str, str]]:
