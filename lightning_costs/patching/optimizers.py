@@ -132,17 +132,10 @@ def hook_optimizer_step(
     if not hasattr(inner, "register_step_post_hook"):
         return
     around = next(wrappers(optimizer), None)
+    if timed is not None:
+        time_updates(optimizer, shadows, timed)
     if around is None:
-        if timed is None:
-            hook_step(inner, shadows, after=updated)
-            return
-        ends = timed.update_ends
-
-        def after(*_: Any) -> None:
-            ends()
-            updated()
-
-        hook_step(inner, shadows, before=timed.update_begins, after=after, plain=True)
+        hook_step(inner, shadows, after=updated)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 
@@ -164,9 +157,16 @@ def hook_optimizer_step(
         return step
 
     shadows.wrap(around, "step", stepping)
-    if timed is not None:
-        shadows.wrap(around, "step", between(timed.update_begins, timed.update_ends), hot=True)
     hook_step(inner, shadows, after=part)
+
+
+def time_updates(optimizer: Any, shadows: Patches, timed: Updating) -> None:
+    """Report when the outermost step of an optimizer begins and ends."""
+    around = next(wrappers(optimizer), None)
+    if around is None:
+        hook_step(unwrap(optimizer), shadows, before=timed.update_begins, after=timed.update_ends, plain=True)
+    else:
+        shadows.wrap(around, "step", between(timed.update_begins, timed.update_ends), hot=True)
 
 
 def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
