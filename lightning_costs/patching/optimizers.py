@@ -97,6 +97,10 @@ def gradients_of(optimizer: Any) -> list[object]:
 class Updating(Protocol):
     """Receives when an update begins and ends; neither raises."""
 
+    @property
+    def on(self) -> bool:
+        """Whether it listens."""
+
     def update_begins(self, *_: object) -> None:
         """An optimizer's step begins."""
 
@@ -139,7 +143,8 @@ def hook_optimizer_step(
         ends = timed.update_ends
 
         def after(*_: Any) -> None:
-            ends()
+            if timed.on:
+                ends()
             updated()
 
         hook_step(inner, shadows, before=timed.update_begins, after=after, plain=True)
@@ -165,15 +170,19 @@ def hook_optimizer_step(
 
     shadows.wrap(around, "step", stepping)
     if timed is not None:
-        shadows.wrap(around, "step", between(timed.update_begins, timed.update_ends), hot=True)
+        shadows.wrap(around, "step", between(timed, timed.update_begins, timed.update_ends), hot=True)
     hook_step(inner, shadows, after=part)
 
 
-def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A patch that reports the moments before and after every call; neither raises."""
+def between(
+    timed: Updating, begins: Callable[[], None], ends: Callable[[], None]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A patch that reports the moments before and after a call while `timed` is on; neither raises."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not timed.on:
+                return original(*args, **kwargs)
             begins()
             try:
                 return original(*args, **kwargs)
@@ -189,8 +198,8 @@ def hook_parts(optimizer: Any, shadows: Patches, timed: Pausing) -> None:
     """Report zeroing, and SAM's halves where a script calls them itself."""
     inner = unwrap(optimizer)
     for name in ("first_step", "second_step"):
-        shadows.wrap(inner, name, between(timed.update_begins, timed.update_ends), hot=True)
-    shadows.wrap(inner, "zero_grad", between(timed.pause, timed.resume), hot=True)
+        shadows.wrap(inner, name, between(timed, timed.update_begins, timed.update_ends), hot=True)
+    shadows.wrap(inner, "zero_grad", between(timed, timed.pause, timed.resume), hot=True)
 
 
 def hook_step(

@@ -208,12 +208,12 @@ class StepPatches:
         strategy, module = self._trainer.strategy, self._trainer.lightning_module
 
         precision, put = strategy.precision_plugin, self._patches.wrap
-        put(strategy, "training_step", between(phases.forward_begins, phases.forward_ends), hot=True)
-        put(precision, "backward", between(phases.backward_begins, phases.backward_ends), hot=True)
-        put(precision, "_wrap_closure", between(phases.closure_begins, phases.closure_ends), hot=True)
+        put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
+        put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
+        put(precision, "_wrap_closure", between(phases, phases.closure_begins, phases.closure_ends), hot=True)
         if getattr(module, "_compiler_ctx", None) is None:  # else its training_step is compiled, and this call in it
             for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
-                put(module, name, between(phases.pause, phases.resume), hot=True)
+                put(module, name, between(phases, phases.pause, phases.resume), hot=True)
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         return self._step(original, manual=False)
