@@ -196,10 +196,9 @@ def between(
 
 def hook_parts(optimizer: Any, shadows: Patches, timed: Pausing) -> None:
     """Report zeroing, and SAM's halves where a script calls them itself."""
-    inner = unwrap(optimizer)
     for name in ("first_step", "second_step"):
-        shadows.wrap(inner, name, between(timed, timed.update_begins, timed.update_ends), hot=True)
-    shadows.wrap(inner, "zero_grad", between(timed, timed.pause, timed.resume), hot=True)
+        shadows.wrap(optimizer, name, between(timed, timed.update_begins, timed.update_ends), hot=True)
+    shadows.wrap(optimizer, "zero_grad", between(timed, timed.pause, timed.resume), hot=True)
 
 
 def hook_step(

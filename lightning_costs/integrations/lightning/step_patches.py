@@ -132,6 +132,9 @@ class StepPatches:
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, self._phases)
                 if self._phases is not None and not self._trainer.lightning_module.automatic_optimization:
                     hook_parts(optimizer, self._patches, self._phases)
+                    # Lightning's wrapper, which a manual step calls, has the optimizer's methods as its own.
+                    for wrapper in getattr(self._trainer.strategy, "_lightning_optimizers", ())[place : place + 1]:
+                        hook_parts(wrapper, self._patches, self._phases)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
