@@ -97,6 +97,10 @@ def gradients_of(optimizer: Any) -> list[object]:
 class Updating(Protocol):
     """Receives when an update begins and ends; neither raises."""
 
+    @property
+    def on(self) -> bool:
+        """Whether it listens."""
+
     def update_begins(self, *_: object) -> None:
         """An optimizer's step begins."""
 
@@ -166,14 +170,18 @@ def time_updates(optimizer: Any, shadows: Patches, timed: Updating) -> None:
     if around is None:
         hook_step(unwrap(optimizer), shadows, before=timed.update_begins, after=timed.update_ends, plain=True)
     else:
-        shadows.wrap(around, "step", between(timed.update_begins, timed.update_ends), hot=True)
+        shadows.wrap(around, "step", between(timed, timed.update_begins, timed.update_ends), hot=True)
 
 
-def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A patch that reports the moments before and after every call; neither raises."""
+def between(
+    timed: Updating, begins: Callable[[], None], ends: Callable[[], None]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A patch that reports the moments before and after a call while `timed` is on; neither raises."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not timed.on:
+                return original(*args, **kwargs)
             begins()
             try:
                 return original(*args, **kwargs)
@@ -187,10 +195,9 @@ def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[C
 
 def hook_parts(optimizer: Any, shadows: Patches, timed: Pausing) -> None:
     """Report zeroing, and SAM's halves where a script calls them itself."""
-    inner = unwrap(optimizer)
     for name in ("first_step", "second_step"):
-        shadows.wrap(inner, name, between(timed.update_begins, timed.update_ends), hot=True)
-    shadows.wrap(inner, "zero_grad", between(timed.pause, timed.resume), hot=True)
+        shadows.wrap(optimizer, name, between(timed, timed.update_begins, timed.update_ends), hot=True)
+    shadows.wrap(optimizer, "zero_grad", between(timed, timed.pause, timed.resume), hot=True)
 
 
 def hook_step(

@@ -56,7 +56,8 @@ class Phases:
         self.seen = False
         self._phase = REST
         self._open = False
-        self._nodes = 0
+        #: Nodes that autograd had made where the last gap began, and at the last update or the batch's begin.
+        self._nodes = self._before = 0
         self._resumes, self._paused = REST, False
         self._updates: list[int] = []
         self._closures = self._backwards = 0
@@ -151,7 +152,8 @@ class Phases:
         """A batch is in the hands of user code whose forward passes may not show."""
         if self.on:
             self._updates.clear()
-            self._open, self._nodes, self._backwards, self._closures = True, nodes_made(), 0, 0
+            self._open, self._backwards, self._closures = True, 0, 0
+            self._nodes = self._before = nodes_made()
             self._turn(REST, REST)
 
     def work_ends(self) -> None:
@@ -164,7 +166,8 @@ class Phases:
         """A training step or a forward pass begins."""
         if self.on:
             if not self._open:
-                self._open, self._nodes, self._backwards = True, nodes_made(), 0
+                self._open, self._backwards = True, 0
+                self._nodes = self._before = nodes_made()
             self._turn(self._phase, FORWARD)
 
     def forward_ends(self) -> None:
@@ -222,7 +225,7 @@ class Phases:
             ended = self._phase
             if self._open:
                 ended, nodes = self._ended(), nodes_made()
-                if ended == FORWARD and not self._backwards and nodes != self._nodes and not self._updates:
+                if ended == FORWARD and not self._backwards and nodes != self._before and not self._updates:
                     self.why = (
                         "an optimizer stepped after a forward pass whose backward pass was not seen: in manual "
                         "optimization call self.manual_backward(loss), in Fabric fabric.backward(loss)"
@@ -236,7 +239,8 @@ class Phases:
         if self.on and self._updates:
             around = self._updates.pop()
             if self._open:
-                self._nodes = nodes_made()
+                self._nodes = self._before = nodes_made()
+                self._backwards = 0
             self._turn(self._phase, BACKWARD if around == BACKWARD else OPTIMIZER if self._updates else REST)
 
     def _ended(self) -> int:

@@ -219,16 +219,19 @@ class StepPatches:
             Patches(self._listener.disable),
         )
         precision, put = strategy.precision_plugin, timed.wrap
-        put(strategy, "training_step", between(phases.forward_begins, phases.forward_ends), hot=True)
-        put(precision, "backward", between(phases.backward_begins, phases.backward_ends), hot=True)
-        put(precision, "_wrap_closure", between(phases.closure_begins, phases.closure_ends), hot=True)
+        put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
+        put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
+        put(precision, "_wrap_closure", between(phases, phases.closure_begins, phases.closure_ends), hot=True)
         if getattr(module, "_compiler_ctx", None) is None:  # else its training_step is compiled, and this call in it
             for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
-                put(module, name, between(phases.pause, phases.resume), hot=True)
-        for optimizer in strategy.optimizers:
+                put(module, name, between(phases, phases.pause, phases.resume), hot=True)
+        for place, optimizer in enumerate(strategy.optimizers):
             time_updates(optimizer, timed, phases)
             if not module.automatic_optimization:
                 hook_parts(optimizer, timed, phases)
+                # Lightning's wrapper, which a manual step calls, has the optimizer's methods as its own.
+                for wrapper in getattr(strategy, "_lightning_optimizers", ())[place : place + 1]:
+                    hook_parts(wrapper, timed, phases)
         return timed
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -47,6 +47,10 @@ class Stopwatch:
                 watch.spend("optimizer_s", 1.0)
                 return loss
 
+            def zero_grad(self, set_to_none: bool = True) -> None:
+                super().zero_grad(set_to_none)
+                watch.spend(None, 0.75)
+
         return Timed(parameters, lr=0.01)
 
     def sam(self, parameters: Any) -> torch.optim.Optimizer:
