@@ -93,11 +93,16 @@ class Session:
         """
         self.batch = BatchInWork(content, loader)
         self.count.begin(self.hooks.steps.on_batch_start(content, position))
+        if self.hooks.steps.own.shared:
+            self.hooks.steps.accounts.train_s()
+            self.hooks.steps.own.on_batch()
 
     @fail_safe
     def on_backward(self) -> None:
         """A backward pass begins."""
         if self.batch is not None:
+            if not self.batch.backwards and self.hooks.steps.own.shared:
+                self.hooks.steps.own.on_backward()
             self.batch.backwards += 1
         self.sample_memory()
 

@@ -16,6 +16,7 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.batch_counter import BatchCounter
 from lightning_costs.probes.clock import now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
+from lightning_costs.probes.own_work import OwnWork
 from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
@@ -180,6 +181,7 @@ class Recorder:
             monitor=self._monitor,
             sizes=sizes,
             repeats=RepeatedStepFastPath(accounts),
+            own=OwnWork(accounts, shared=len(context.places) > 1),
             accounts=accounts,
             clock=clock,
         )

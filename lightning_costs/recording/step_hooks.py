@@ -10,6 +10,7 @@ from typing import Any, final
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.environment import collect_environment
+from lightning_costs.probes.own_work import cpu_s
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.shared import Shared
 from lightning_costs.records.samples import CurvePoint
@@ -32,7 +33,7 @@ class StepHooks:
     def __init__(self, shared: Shared, points: Emission) -> None:
         self._context, self._run, self._points = shared.context, shared.run, points
         self._steps, self._sizes = shared.monitor, shared.sizes
-        self.accounts, self.repeats = shared.accounts, shared.repeats
+        self.accounts, self.repeats, self.own = shared.accounts, shared.repeats, shared.own
         self._repeatable = self._said_how = False
 
     # A batch ------------------------------------------------------------------------------------------------
@@ -96,7 +97,12 @@ class StepHooks:
     def train_batch(self, batch: object, position: Hashable = None) -> Iterator[None]:
         """The work on a batch, as a context."""
         with self.on_batch_start(batch, position) or nullcontext(), self._saying_how():
-            yield
+            if self.own.shared and not self.timing_device:
+                begun_s = cpu_s()
+                yield
+                self.own.on_work(cpu_s() - begun_s)
+            else:
+                yield
         self.on_batch_queued()
 
     def step(

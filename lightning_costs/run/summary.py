@@ -132,6 +132,28 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
     return said
 
 
+def describe_straggler(told: Mapping[str, Any]) -> str:
+    """Who kept the others waiting, with what, from when on, and how long.
+
+    Example:
+        >>> describe_straggler({"ranks": [3], "node": 1, "phase": "input", "batch": 96, "excess_s": 0.02,
+        ...                     "slower": 0.1, "waited_s": 31.0, "until": None})
+        'rank 3 on node 1 is a straggler (input): 10 % slower than the others, 20 ms a batch before ranks meet, \
+found after 96 batches; the others waited 31 s for it'
+    """
+    ranks = told["ranks"]
+    who = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+    slower = f"{100 * told['slower']:.0f} % slower than the others, " if told.get("slower") is not None else ""
+    until = f", until batch {told['until']}" if told.get("until") is not None else ""
+    one = len(ranks) == 1
+    return (
+        f"{who} on node {told['node']} {'is a straggler' if one else 'are stragglers'} ({told['phase']}): "
+        f"{slower}{format_amount(told['excess_s'], 's')} a batch before ranks meet, "
+        f"found after {told['batch']} batches{until}; "
+        f"the others waited {format_amount(told['waited_s'], 's')} for {'it' if one else 'them'}"
+    )
+
+
 #: A rank whose own work takes less of the training time beyond the others' than this is not named.
 _LEAST_AHEAD = 0.02
 
@@ -144,9 +166,9 @@ def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -
         >>> describe_ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
         ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
-    said = []
+    said = [describe_straggler(each) for each in told.get("stragglers") or ()]
     slowest, train_s, of = told.get("slowest"), final.get("train_s"), told.get("of", "all")
-    if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
+    if "stragglers" not in told and slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         said.append(
             f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
             f"{format_amount(slowest['ahead_s'], 's')} of {format_amount(train_s, 's')} "

@@ -15,9 +15,9 @@ from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
-from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
+from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.probes.side_effects import forward_state
-from lightning_costs.records.time_buckets import TimeBuckets
+from lightning_costs.recording.step_hooks import StepHooks
 
 _FETCHED_WITHIN = object()
 
@@ -69,8 +69,7 @@ class StepPatches:
         trainer: The Trainer.
         view: What it says.
         listener: Receives the events.
-        accounts: Where the run's time goes.
-        repeats: Notes steps like the one before.
+        steps: The recorder's hooks of a step: accounts, repeats and a rank's own work are theirs.
     """
 
     def __init__(
@@ -78,11 +77,10 @@ class StepPatches:
         trainer: Any,
         view: TrainerView,
         listener: StepListener,
-        accounts: TimeBuckets,
-        repeats: RepeatedStepFastPath,
+        steps: StepHooks,
     ) -> None:
         self._trainer, self._view, self._listener = trainer, view, listener
-        self._accounts, self._repeats = accounts, repeats
+        self._accounts, self._repeats, self._own = steps.accounts, steps.repeats, steps.own
         self._patches = Patches(listener.disable)
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
@@ -100,8 +98,8 @@ class StepPatches:
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
-        if trainer.world_size > 1:
-            self._repeats.lead_s = 0.0
+        if self._own.shared:
+            self._own.lead_s = 0.0
         if self._listener.timing_device:
             put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
@@ -187,7 +185,13 @@ class StepPatches:
             repeats.recorded = False  # of a batch that nothing is done on, no step would say so
             before_fetch()
 
-        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, ends)
+        own = self._own
+
+        def fetched() -> None:
+            own.on_batch()
+            ends()
+
+        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, fetched if own.shared else ends)
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
 
@@ -265,7 +269,7 @@ class StepPatches:
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A backward pass, automatic or manual: a callback hook would cost thrice as much, with what is around it."""
         listener, repeats = self._listener, self._repeats
-        note, events, several = repeats.events.append, repeats.events, self._trainer.world_size > 1
+        note, events, own = repeats.events.append, repeats.events, self._own
         strategy = self._trainer.strategy
 
         def backward(*args: Any, **kwargs: Any) -> Any:
@@ -274,9 +278,9 @@ class StepPatches:
                     self.hook_optimizers()
                 except Exception:  # noqa: BLE001 - an internal error must not end the training
                     listener.disable()
-            if several and not events:
+            if own.shared and not events:
                 try:
-                    repeats.mark_backward_start()
+                    own.on_backward()
                 except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                     listener.disable()
             note(BACKWARD)
