@@ -13,7 +13,8 @@ from lightning_costs.records.time_buckets import TimeBuckets
 class OwnWork:
     """Adds up, batch by batch, waiting for data, other callbacks and loggers, and what comes before the backward pass.
 
-    The backward pass is left out: a rank computes in it and waits for the others, and no clock separates the two. Only calls of this class cost something: a clock read at a backward pass, if several processes train.
+    The backward pass is left out: a rank computes in it and waits for the others, and no clock separates the two.
+    Nothing but these calls costs something: a clock read at a backward pass.
 
     Args:
         accounts: Where the run's time goes.

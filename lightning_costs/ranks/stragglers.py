@@ -230,6 +230,9 @@ class StragglerDetector:
         noise_s = max(OF_WANDER * self._wander_s(kind, blocks, step_s), OF_ERROR[blocks] * error_s)
         if beyond_s < max(OF_STEP * step_s, of_own * usual_s, noise_s):
             return None
+        # A rank that is less noisy than the only other one has the higher quartile, but not the higher mean.
+        if _trimmed_mean(self._excess_s(1, rows, blocks)[0]) < beyond_s / 2:
+            return None
         return Straggler(
             ranks=[self._places[row].rank for row in rows],
             node=self._places[rows[0]].node,

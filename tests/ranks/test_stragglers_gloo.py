@@ -8,6 +8,7 @@ import pytest
 from processes import run
 
 from lightning_costs import load_runs
+from lightning_costs.run.verdict import verdict
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +63,8 @@ def test_a_rank_that_is_10_percent_slow_is_named_with_node_and_phase(tmp_path: P
     assert f"rank 2 on node 1 is a straggler ({slow})" in said
     assert record.final["straggler_s"] == pytest.approx(found["waited_s"])
     assert record.final["straggler_s"] > 0.2  # of some 0.6 s
+    judged = verdict(record.header, record.final)
+    assert (judged.kind, judged.saves_s) == ("straggler", record.final["straggler_s"])
 
 
 @pytest.mark.slow
@@ -70,4 +73,5 @@ def test_four_even_ranks_have_no_straggler(tmp_path: Path) -> None:
     (record,) = load_runs(tmp_path / "costs")
     assert record.header["ranks"]["stragglers"] == []
     assert record.final["straggler_s"] == 0.0
-    assert "straggler" not in said
+    assert "is a straggler" not in said
+    assert verdict(record.header, record.final).kind == "none"

@@ -70,7 +70,7 @@ _OUTLINES = {
 _SCRIPTS = ("page.js", "page_table.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
-    "time": ("time", "steps", "waiting", "waiting_share", "lost"),
+    "time": ("time", "steps", "waiting", "waiting_share", "utilization", "lost"),
     "memory": ("memory_at_peak", "memory", "peaks"),
     "energy": ("energy", "energy_by_account", "money"),
 }
@@ -160,6 +160,7 @@ def _page(cmp: ComparisonData) -> str:
         finals=final_blocks(drawn),
         methods=distinct_methods(drawn),
         waits=_waits(drawn),
+        verdicts={run["label"]: run["verdict"]["words"].removeprefix("verdict: ") for run in drawn.runs},
         pipelines=pipeline_sections(drawn),
         life=_lifecycle(drawn),
         best=[quality_text(run["best_quality"]) for run in drawn.runs],
