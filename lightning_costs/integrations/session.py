@@ -218,6 +218,12 @@ class Session:
         """
         self.hooks.run.benchmark_inference(budget_s=5.0 if infer is True else None, context=context)
 
+    @fail_safe
+    def note_error(self, error: BaseException | None) -> None:
+        """An error ends the training: see `RunHooks.note_error`."""
+        if self.recorder is not None:
+            self.hooks.run.note_error(error)
+
     def finish(self, status: Status) -> RunRecord | None:
         """End the run; one whose measuring broke off did not finish as a run."""
         was_broken, self.broken = self.broken, False

@@ -151,6 +151,17 @@ class Exchange:
             except Exception as error:  # noqa: BLE001 - rank 0 has ended
                 self._fail(error)
 
+    def publish_oom(self, facts: Mapping[str, Any]) -> None:
+        """Leave what this rank knows of memory that ran out; of several ranks, the last one's stays."""
+        try:
+            self._store.set(f"{self._prefix}/oom/0", json.dumps(dict(facts)))
+        except Exception as error:  # noqa: BLE001 - rank 0 has ended
+            self._fail(error)
+
+    def oom_elsewhere(self) -> dict[str, Any]:
+        """What a rank published of it; empty if none did."""
+        return self._left_by(0, "oom")
+
     def other_stages(self) -> list[int]:
         """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks reported."""
         if self._roll is None:

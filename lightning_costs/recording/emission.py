@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,6 +248,14 @@ class Emission:
                 header["ranks"] = ranks
         if self._meters is not None and (trigger != "train" or "energy" not in header):
             header["energy"] = self._meters.metadata(final=trigger == "end" and not self._hurry)
+
+    def publish_oom(self, facts: Mapping[str, Any]) -> None:
+        """Memory ran out on this rank: rank 0 writes it."""
+        self._job.publish_oom(facts)
+
+    def oom_elsewhere(self) -> dict[str, Any]:
+        """On rank 0: what another rank published of memory that ran out there; empty if none did."""
+        return self._job.oom_elsewhere()
 
     def book_repeats(self) -> None:
         """Add the steps that the fast path noted to the window."""

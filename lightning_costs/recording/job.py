@@ -103,6 +103,15 @@ class JobAggregator:
             _log.warning("%s", describe_straggler(asdict(each)))
         return joined.window, joined.even
 
+    def publish_oom(self, facts: Mapping[str, Any]) -> None:
+        """Memory ran out on this rank, which is not the one that writes."""
+        if self._exchange is not None and self._setting.place.rank != 0:
+            self._exchange.publish_oom(facts)
+
+    def oom_elsewhere(self) -> dict[str, Any]:
+        """What another rank published of memory that ran out; empty if none did."""
+        return self._exchange.oom_elsewhere() if self._exchange is not None else {}
+
     def leave_statics(self, statics: Mapping[str, Amount]) -> None:
         """This rank's single numbers of the run, before its last window."""
         if self._exchange is not None:

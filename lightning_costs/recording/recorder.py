@@ -75,6 +75,7 @@ class Recorder:
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
             default from LIGHTNING_COSTS_COUNT.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
+        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
         sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get the costs. Rows are logged
             by you: add `row()` to them.
@@ -127,6 +128,7 @@ class Recorder:
         dataset_samples: int | None = None,
         count: Count | None = None,
         infer: bool = False,
+        oom_snapshot: bool = False,
         sinks: Sequence[Sink] = (),
         wandb: Any = None,
         accounts: TimeBuckets | None = None,
@@ -188,7 +190,7 @@ class Recorder:
         points = Emission(shared, reader, priced_by, every=log_every_n_steps)
         steps = StepHooks(shared, points)
         #: What integrations of frameworks call.
-        self.hooks = Hooks(run=RunHooks(shared, points, steps), steps=steps, points=points)
+        self.hooks = Hooks(run=RunHooks(shared, points, steps, oom_snapshot=oom_snapshot), steps=steps, points=points)
         self._budget: Budget | None = None
         if wandb is not None:
             self._run.add_sink(WandbSink(wandb, reader.declarations, lambda: {**self.final, **self._run.outcome}))
@@ -412,6 +414,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hooks.run.note_error(error)
         self.hooks.run.training_ended()
         self.end(status_from_exception(kind))
 

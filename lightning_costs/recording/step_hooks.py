@@ -131,11 +131,7 @@ class StepHooks:
         points.book_repeats()
         self._run.check_training()
         if not self._run.opened:  # at the first training batch: finders and sanity checks leave no folder
-            with self.accounts.bucket("other"):
-                shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
-                first_s = self.accounts.train_s()
-                facts = {**collect_environment(self._context), "batch_shapes": shapes}
-                self._run.open(facts, first_batch_s=first_s)
+            self.open_run(batches.inspect_batch(batch))
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
         steady = points.window.add_batch(
@@ -159,6 +155,13 @@ class StepHooks:
         if emit is None:
             emit = points.should_emit(steps.done)
         return points.emit("train") if emit else None
+
+    def open_run(self, look: batches.BatchInfo | None) -> None:
+        """Make the run's folder: the first batch is done, or memory ran out in it."""
+        with self.accounts.bucket("other"):
+            shapes = [list(shape) for shape, _ in look.signature] if look is not None else []
+            first_s = self.accounts.train_s()
+            self._run.open({**collect_environment(self._context), "batch_shapes": shapes}, first_batch_s=first_s)
 
     def epoch_done(self) -> None:
         """An epoch is complete."""

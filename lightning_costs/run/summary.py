@@ -112,6 +112,8 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
     if history := header.get("repriced"):
         day = str(history[-1].get("until", ""))[:10]
         said.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
+    if oom := header.get("oom"):
+        said.append(describe_out_of_memory(oom))
     if roofline := header.get("roofline"):
         said.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):
@@ -130,6 +132,33 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
             said.append(f"FLOPs are a lower bound, no formula for: {named}")
     return said
+
+
+def describe_out_of_memory(facts: Mapping[str, Any]) -> str:
+    """Where memory ran out, and what was held, by kind.
+
+    Example:
+        >>> describe_out_of_memory({"in": "training_step", "phase": "forward", "rank": 0, "step": 12, "error": "E",
+        ...     "asked_bytes": 2**31, "held_bytes": {"param_bytes": 2**30, "grad_bytes": 0}})
+        'out of memory in training_step (forward) after 12 steps: 2.00 GiB were asked for; held: parameters 1.00 GiB'
+    """
+    where = " ".join(filter(None, (facts["in"], f"({facts['phase']})" if facts["in"] else facts["phase"])))
+    rank = f" on rank {facts['rank']}" if facts.get("rank") else ""
+    after = f" after {facts['step']:,} steps" if "step" in facts else ""
+    said = []
+    if "asked_bytes" in facts:
+        said.append(f"{format_amount(facts['asked_bytes'], 'bytes')} were asked for")
+    if "allocated_bytes" in facts and "capacity_bytes" in facts:
+        allocated, reserved, capacity = (
+            format_amount(facts.get(f"{name}_bytes"), "bytes") for name in ("allocated", "reserved", "capacity")
+        )
+        said.append(f"{allocated} allocated and {reserved} reserved of {capacity}")
+    kinds = [
+        f"{word} {format_amount(n, 'bytes')}" for name, word in _KINDS.items() if (n := facts["held_bytes"].get(name))
+    ]
+    if kinds:
+        said.append(f"held: {', '.join(kinds)}")
+    return f"out of memory{f' in {where}' if where else ''}{rank}{after}: {'; '.join(said) or facts['error']}"
 
 
 def describe_straggler(told: Mapping[str, Any]) -> str:

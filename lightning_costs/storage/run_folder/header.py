@@ -335,6 +335,13 @@ _KNOWN: Mapping[str, Shape] = {
             _number,
         ),
     ),
+    "oom": _fields(
+        {"in": _text, "phase": _text, "error": _text, "held_bytes": _by_name(_number)},
+        dict.fromkeys(
+            ("rank", "step", "asked_bytes", "allocated_bytes", "reserved_bytes", "capacity_bytes"),
+            _number,
+        ),
+    ),
     "inference": _fields({}, {"batch_samples": _count}),
     "pipeline": _fields(
         {"schedule": _text, "stages": _number, "microbatches": _number, "chunks": _number},
