@@ -45,7 +45,7 @@ class OwnWork:
         self._note(lead_s, beside_s)
 
     def on_work(self, cpu_s: float) -> None:
-        """The work on a batch is done in a loop that does not say where its backward pass begins.
+        """The work on a batch is done in a loop that does not report its backward passes.
 
         Args:
             cpu_s: CPU time of the thread that trains: a rank that waits in a collective spends none.

@@ -187,7 +187,8 @@ class RankAggregator:
             own = [blocks.get(point, NO_BLOCKS) for blocks in self._blocks]
             if len(own[0]) and all(len(each) == len(own[0]) for each in own):
                 seen.append(np.array(own, np.float64).reshape(len(own), 2, -1))
-        if not seen or self.pending_ranks(points):
+        stages = {place.stage for place in self._joint.places}
+        if not seen or len(stages) > 1 or self.pending_ranks(points):  # what stages wait for is the pipeline's bubble
             return 0.0, ()
         parts_s = np.mean([each[..., -2:] for each in seen], axis=0)
         own_s = np.concatenate([*(each[..., :-2] for each in seen), parts_s], axis=2)

@@ -4,9 +4,9 @@ In synchronous training every rank's step takes as long as the slowest one's. Wh
 the collective in which the others wait. Ranks publish it in blocks of the same steps.
 
 The rule is a test by ranks, so it makes no assumption on the noise. If ranks are alike, each is the last in a block
-with the probability 1/ranks, however heavy the tails are and however all ranks drift together. One pause makes one
-block. A rank is a straggler if it was the last so often that chance explains it once in `ALPHA` runs of blocks, and if
-its excess matters: for the step, beside its own work, and beside the ranks' usual differences.
+with the probability 1/ranks. Heavy tails and a drift of all ranks change nothing, and one pause makes one block. A rank
+is a straggler if chance alone makes it the last as often with the probability `ALPHA`. Its excess has to matter, too:
+for the step, beside its own work, and beside the ranks' usual differences.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ STEPS, BLOCKS = 4, 32
 #: The excess of a straggler at least: as a share of the step, and of the others' own work; and the latter as long as
 #: the ranks' wander is unknown.
 OF_STEP, OF_OWN, OF_OWN_EARLY = 0.02, 0.05, 0.06
-#: And times the usual wander of ranks from one chunk of blocks to the next, once so many chunks have shown it.
+#: And times the usual wander of ranks from one chunk of blocks to the next, once enough chunks have shown it.
 OF_WANDER, WANDER_CHUNKS, MOST_CHUNKS, CHUNK = 5.0, 8, 64, 12
 #: And times the error of its mean, as one rank may be noisier than the others: as Student's t with a chance of `ALPHA`,
 #: and some more as the error is made of medians.
 OF_ERROR = {12: 12.0, 24: 9.0, 48: 7.0, 96: 6.5}
-#: A straggler is over if its excess in so many blocks is below this share of what finds one.
+#: A straggler is over if its excess in this number of blocks is below this share of what finds one.
 _OVER_BLOCKS, _OVER = 24, 0.5
 #: Share of the blocks that are left out at either end of a mean: pauses.
 _TRIMMED = 0.1
@@ -48,13 +48,13 @@ def own_blocks(parts_s: Sequence[Sequence[float]], steps: int) -> NDArray[np.flo
     """A rank's own work in blocks of the same steps on every rank, for a letter; empty of fewer times than blocks.
 
     Args:
-        parts_s: [3][steps]: own work by step, in seconds, and two of its parts; a device that reports late may lack
+        parts_s: [3][steps]: own work by step, in seconds, and two of its parts; a device that reports late may miss
             a few steps.
         steps: Steps since the last point, the same number on every rank.
 
     Returns:
-        [2 x (blocks + 2)]: seconds a step of the blocks and of the two parts, first the lower quartiles, which show a
-        rank that is slow in every step however often the machine interrupts it, then the means.
+        [2 x (blocks + 2)]: seconds a step of the blocks and of the two parts, first lower quartiles, then means. The
+        former show a rank that is slow in every step however often the machine interrupts it.
 
     Example:
         >>> own_blocks([[1.0, 1.0, 1.0, 9.0, 3.0, 3.0, 3.0, 3.0], [1.0] * 8, [0.0] * 8], 8)
@@ -75,7 +75,7 @@ def _lower_quartile(values: NDArray[np.float64]) -> np.float64:
 
 @lru_cache(maxsize=1024)
 def wins_needed(blocks: int, share: float) -> int:
-    """How many of so many blocks one must be the last in, whose chance is `share` in each; more than all if never.
+    """In how many of these blocks one must be the last, whose chance is `share` in each; more than all if never.
 
     Example:
         >>> wins_needed(24, 0.25), wins_needed(24, 0.5), wins_needed(12, 0.5)
@@ -95,7 +95,7 @@ class Straggler:
 
     Args:
         ranks: Which.
-        node: Where they are.
+        node: Theirs.
         excess_s: Seconds a batch beyond the others, when they were found.
         slower: The same as a share of the others' own work; None if they had none.
         waited_s: What the others waited for them.
@@ -242,7 +242,7 @@ class StragglerDetector:
         )
 
     def _wander_s(self, kind: int, blocks: int, step_s: float) -> float:
-        """How far ranks usually move against each other from so many blocks to the next, in seconds a batch.
+        """How far ranks usually move against each other between this number of blocks, in seconds a batch.
 
         A robust standard deviation, larger by an allowance for how few are known: slow drift hides in those.
         """

@@ -1,4 +1,4 @@
-"""Memory that ran out: whether an error says so, where it happened, and what was held, without allocating anything."""
+"""Memory that ran out: whether an error says so, in which phase, and what was held, without allocating anything."""
 
 from __future__ import annotations
 
