@@ -20,6 +20,7 @@ _THEMES = {
     "time": _Theme(
         "Where the time went", ("train_s", "evaluate_s", "checkpoint_s", "other_s", "setup_s"), True, "total_s"
     ),
+    "phases": _Theme("Where training time went", ("forward_s", "backward_s", "optimizer_s", "step_rest_s"), True),
     "memory": _Theme(
         "Memory by kind, each at its most",
         ("param_bytes", "grad_bytes", "master_bytes", "opt_state_bytes", "activation_bytes"),

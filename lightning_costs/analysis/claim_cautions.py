@@ -247,7 +247,7 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
         found.append(
             caution(
                 "within_seed_noise",
-                f"{metric.monitor} of {' and that of '.join(said)}: which is better cannot be told from these runs",
+                f"{metric.monitor} of {' and that of '.join(said)}: these runs do not show which is better",
                 [label for group in (top, *close) for label in groups["members"][group]],
                 spreads={group: dict(known[group]) for group in (top, *close)},
             )
@@ -257,9 +257,8 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
         found.append(
             caution(
                 "single_seed",
-                f"{list_runs(single)} {'has' if len(single) == 1 else 'have'} one run{rated} each: how much chance "
-                "is in "
-                "it is unknown",
+                f"{list_runs(single)} {'has' if len(single) == 1 else 'have'} one run{rated} each: the "
+                "variation by chance is unknown",
                 [label for group in single for label in groups["members"][group]],
             )
         )

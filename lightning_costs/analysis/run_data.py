@@ -28,6 +28,7 @@ _ABOUT = (
     "budget",
     "by_whom_s",
     "census",
+    "communication",
     "created",
     "energy",
     "git",
@@ -38,6 +39,7 @@ _ABOUT = (
     "roofline",
     "script",
     "seeds",
+    "trace",
     "warmup",
     "written_by",
 )
@@ -135,10 +137,6 @@ def downsample_curve(course: EvaluationCurve, most: int) -> Curve:
 
     If there are more, those are kept that are evenly spaced, the first and the last among them: a curve for the
     eye. Figures are never made from it.
-
-    Args:
-        course: All evaluations.
-        most: At least 2.
     """
     count = len(course.quality)
     kept: NDArray[np.int64] | slice = slice(None)

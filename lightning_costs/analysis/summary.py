@@ -78,7 +78,7 @@ def _leaders(
         return []
     headline = [name for name, row in declared.items() if row["headline"] and row["role"] == "indicator"]
     by_lead: dict[tuple[str, tuple[str, ...], Field], list[str]] = {}
-    for name in sorted(headline, key=lambda name: _place(declared[name]["family"])):
+    for name in sorted(headline, key=lambda name: family_place(declared[name]["family"])):
         lead = leaders.get(name)
         # If all runs tie, none leads.
         if lead is not None and len(lead["labels"]) < fields[name].taking:
@@ -153,5 +153,6 @@ def _value(value: Plain) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _place(family: str) -> int:
+def family_place(family: str) -> int:
+    """Where a family stands in the order of reading."""
     return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)

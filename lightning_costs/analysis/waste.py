@@ -203,11 +203,7 @@ def _causes(run: RunRecord, final: _Costs) -> tuple[dict[str, Spent], dict[str, 
 
 
 def project_waste(runs: Sequence[RunRecord]) -> ProjectWaste:
-    """What of a project's costs bought nothing.
-
-    Args:
-        runs: All of a project's.
-    """
+    """What of a project's costs bought nothing."""
     finals = [run.final for run in runs]
     known = {u: sum(final.get(column) is not None for final in finals) for u, column in UNITS.items()}
     rank_by = max(known, key=lambda unit: known[unit])

@@ -51,7 +51,7 @@ def never_harmful(hook: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return hook(*args, **kwargs)
         except Exception:  # noqa: BLE001 - as above
-            _log.exception("measuring costs failed in %s; training goes on. Please report this", hook.__name__)
+            _log.exception("measuring costs failed in %s; training continues. Please report this", hook.__name__)
             return None
 
     return careful

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Hashable
 from typing import Generic, Protocol, Self, TypeVar, final
 
 import torch
@@ -99,6 +100,8 @@ class DeviceTimeline(Generic[E]):
         self._kinds: deque[int] = deque()
         #: Host seconds waited for the batch, and in hooks, one pair for each `begin` on the tape.
         self._waits: deque[tuple[float, float]] = deque()
+        #: What distinguishes steps that do different work, one for each end of a step on the tape.
+        self._signatures: deque[Hashable] = deque()
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
         self._step_end: E | None = None
@@ -121,6 +124,7 @@ class DeviceTimeline(Generic[E]):
         self._tape.clear()
         self._kinds.clear()
         self._waits.clear()
+        self._signatures.clear()
         self._step_end = self._batch_end = self._copying = None
 
     # Calls of the loop -------------------------------------------------------------------------------------
@@ -149,11 +153,17 @@ class DeviceTimeline(Generic[E]):
         self._mark(_ENDED | self._interrupted)
         self._interrupted = 0
 
-    def stepped(self, *, steady: bool) -> None:
-        """The batch that ended last completed an optimizer step; not called while gradients accumulate."""
+    def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
+        """The batch that ended last completed an optimizer step; not called while gradients accumulate.
+
+        Args:
+            steady: Whether the step is outside warm-up.
+            signature: Distinguishes steps that do different work, such as batches of other shapes.
+        """
         if not self._kinds or self._kinds[-1] & ~_BROKEN != _ENDED:
             self.end()  # its end was not reported
         self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED
+        self._signatures.append(signature)
 
     def interrupted(self) -> None:
         """Something else than training ran (an evaluation, a checkpoint): the current period belongs to no step."""
@@ -172,6 +182,7 @@ class DeviceTimeline(Generic[E]):
         self._read()
         found = DeviceTime(
             step_times_s=tuple(self._step_times_s),
+            busy=tuple(self._busy),
             timed_s=self._timed_s,
             idle_s=self._idle_s,
             idle_data_s=self._idle_data_s,
@@ -186,6 +197,7 @@ class DeviceTimeline(Generic[E]):
     def _start_window(self) -> None:
         self._step_times_s: list[float] = []
         self._own_times_s: list[tuple[float, float, float]] = []
+        self._busy: list[tuple[Hashable, float]] = []
         self._timed_s = self._idle_s = self._idle_data_s = self._h2d_s = 0.0
         self._hooks_idle_s = self._steady_hooks_idle_s = 0.0
 
@@ -246,10 +258,12 @@ class DeviceTimeline(Generic[E]):
         self._at_work = True
 
     def _pass_step(self, end: E, *, steady: bool) -> None:
+        signature = self._signatures.popleft()
         if self._step_end is not None:
             if steady and self._whole:
                 period_s = self._events.between_s(self._step_end, end)
                 self._step_times_s.append(period_s)
+                self._busy.append((signature, period_s - self._period_idle_s if self._seen else period_s))
                 self._steady_hooks_idle_s += self._period_hooks_s
                 if self._seen:
                     self._timed_s += period_s
@@ -284,6 +298,7 @@ class DeviceTimeline(Generic[E]):
             if kind == _BEGUN:
                 self._waits.popleft()
             if kind in (_WARM, _STEADY):
+                self._signatures.popleft()
                 self._step_end = self._batch_end = event
                 self._start_period()
                 return

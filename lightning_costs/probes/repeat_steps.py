@@ -12,6 +12,7 @@ Nearly every step is one, and must cost next to nothing. Four modules share this
                                    notes a repeat's time in `train_s`
 
     integrations/lightning/session takes `events`, clears `same` if it was another step after all, and sets `on_record`.
+    integrations/session calls `begin` and `end` in place of `dispatch`, for loops whose step is no single call.
 
 What holds:
 
@@ -125,6 +126,7 @@ class RepeatedStepFastPath:
 
     __slots__ = (
         "_accounts",
+        "_begun",
         "_counted",
         "_events",
         "_gradients",
@@ -153,7 +155,7 @@ class RepeatedStepFastPath:
         self._events: list[int] = []
         self._signature: Signature = ()
         self._counted = _compiled()
-        self._graphs = self._nodes = self._gradients = 0
+        self._graphs = self._nodes = self._gradients = self._begun = 0
         #: Nodes that autograd made for the batch in work, once its work is done.
         self.nodes = 0
         #: Returns how many parameters have a gradient; None if that is not needed.
@@ -220,6 +222,18 @@ class RepeatedStepFastPath:
             return result
 
         return run
+
+    def begin(self, batch: Any) -> bool:
+        """The work on a batch begins, in a loop that `dispatch` cannot be put around: whether it may be a repeat."""
+        self._begun = nodes_made()
+        self.same = self.left > 0 and same_signature(batch, self._signature)
+        return self.same
+
+    def end(self, events: list[int]) -> bool:
+        """The work is done: whether it was a repeat and is noted. If not, the step must be recorded in full."""
+        self.nodes = nodes_made() - self._begun
+        self.events[:] = events
+        return self.same and self._try_record()
 
     def _try_record(self) -> bool:
         """The work is done: notes it if it was a step like the last one."""

@@ -50,13 +50,13 @@ class JobWindow:
             one. Rates are computed from it, so a late rank's share is in neither part of them.
         stragglers: Found at this point.
         missing: Why a column is missing from now on.
-        lacks: Of those, the rank that reports but has no reading: it may know the reason.
+        lacking: Of those, the rank that reports but has no reading: it may know the reason.
     """
 
     window: dict[str, Amount]
     even: dict[str, Amount] | None
     missing: dict[str, str]
-    lacks: dict[str, int]
+    lacking: dict[str, int]
     stragglers: Sequence[Straggler] = ()
 
 
@@ -140,10 +140,10 @@ class RankAggregator:
             silent_s = now_s - self._heard_s[row]
             never = self._points[row] < 0
             if ending:
-                said = "was never heard" if never else f"was not heard after its point {self._points[row]}"
+                said = "never reported" if never else f"did not report after its point {self._points[row]}"
                 self._gone[rank] = f"rank {rank} {said}, and the run has ended"
             elif self._points[row] < points - 1 and silent_s > RANK_TIMEOUT_S:
-                self._gone[rank] = f"rank {rank} was not heard for {silent_s:.0f} s"
+                self._gone[rank] = f"rank {rank} did not report for {silent_s:.0f} s"
         if points >= 0 and np.isnan(self._heard_s).any():  # a rank that never writes is waited for from now on
             self._heard_s[np.isnan(self._heard_s)] = now_s
 
@@ -167,7 +167,7 @@ class RankAggregator:
         if WAITED in self.columns and len(self._blocks) > 1:
             waited_s, stragglers = self._watch(points)
             window[WAITED] = (own.get(WAITED) or 0.0) + waited_s
-        missing, lacks = self._reasons(readings, amounts)
+        missing, lacking = self._reasons(readings, amounts)
         for name, so_far in self._since_even.items():
             amount = window[name]
             self._since_even[name] = None if so_far is None or amount is None else so_far + amount
@@ -175,7 +175,7 @@ class RankAggregator:
         if (self._points == points).all():
             even = {**window, **self._since_even}
             self._since_even = {n: None if so_far is None else 0.0 for n, so_far in self._since_even.items()}
-        return JobWindow(window=window, even=even, missing=missing, lacks=lacks, stragglers=stragglers)
+        return JobWindow(window=window, even=even, missing=missing, lacking=lacking, stragglers=stragglers)
 
     def _watch(self, points: int) -> tuple[float, Sequence[Straggler]]:
         """What ranks waited for stragglers since such a point, and who was found; of a point at which all wrote.
@@ -212,9 +212,9 @@ class RankAggregator:
     ) -> tuple[dict[str, str], dict[str, int]]:
         """Why columns are missing that a rank does not report any more, and the reporting ranks among those."""
         why: dict[str, str] = {}
-        lacks: dict[str, int] = {}
+        lacking: dict[str, int] = {}
         if all(amount is not None for amount in amounts.values()):
-            return why, lacks
+            return why, lacking
         lost = self._missing.copy()
         for rank in self._gone:
             lost[self._rows[rank]] = True
@@ -229,8 +229,8 @@ class RankAggregator:
                 if gone:
                     why[name] = gone[0]
                 else:
-                    why[name], lacks[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
-        return why, lacks
+                    why[name], lacking[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
+        return why, lacking
 
     def report(self) -> dict[str, Any]:
         """For the header: the ranks that reported, the spread of some columns over ranks, and the straggler."""

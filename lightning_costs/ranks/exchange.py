@@ -62,14 +62,14 @@ def job_store() -> Store:
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
-        raise Missing("torch.distributed is not initialized, so the ranks cannot tell each other what they spent")
+        raise Missing("torch.distributed is not initialized, so the ranks cannot exchange their costs")
     store = default_store()
     base: Any = store
     while hasattr(base, "underlying_store"):
         base = base.underlying_store
     if type(base).__name__ not in ("TCPStore", "HashStore"):
         raise Missing(
-            f"the job's processes met in a {type(base).__name__}, in which letters between ranks would pile up: "
+            f"the job's processes met in a {type(base).__name__}, in which messages between ranks would pile up: "
             'initialize torch.distributed with init_method="env://" or "tcp://..."'
         )
     return store
@@ -253,8 +253,8 @@ class Exchange:
         """Why columns are missing, in the words of the rank without them, if it published any."""
         if self.failed is not None:
             return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
-        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacks.values())}
-        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacks.items() if name in told[rank]}
+        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacking.values())}
+        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacking.items() if name in told[rank]}
         return joined.missing | own
 
     def _fail(self, error: Exception) -> None:

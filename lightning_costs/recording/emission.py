@@ -103,6 +103,8 @@ class Emission:
         self._job.start_exchange()
         self._accounts.reset_to("train")
         self.window.start_clock()
+        if self._steps.phases is not None:
+            self._steps.phases.start()
 
     def _meter_switch(self) -> None:
         """Read the meters when a long account begins or ends, so that each gets what it spent."""
@@ -122,6 +124,8 @@ class Emission:
             When its last window ended, in seconds of the accounts.
         """
         self._hurry = hurry
+        if self._steps.phases is not None:
+            self._steps.phases.stop()
         if self._run.opened:
             self.emit("end")
         self._accounts.before_switch = self._meters = self._activity = self._compiling = None
@@ -185,6 +189,9 @@ class Emission:
         if statics is not None:
             self._run.header["statics"] = self._job.statics(statics, final=ending)
             self._run.header |= self._steps.about(final=ending)
+        if (trace := self._steps.take_trace()) is not None:
+            self._run.keep_trace(trace)
+            self._run.header |= self._steps.about()
         self._tell_header(trigger)
         self._run.add(window, missing=self._reader.missing, methods=self._reader.methods)
         if self._reader.read_all:  # else rate-limited counters lag behind the others
@@ -342,7 +349,7 @@ class Emission:
         return unread | self._reader.missing_counters(columns, self._tariff, hears_all=hears_all)
 
     def unenforceable_limits(self, limits: Mapping[str, float]) -> str | None:
-        """The limits that cannot be held, as their columns are missing, in words; None if all can be held."""
+        """The limits that cannot be enforced, as their columns are missing, in words; None if all can."""
         return unenforceable_limits(limits, self.declarations, self.missing_counters(limits))
 
     def broadcast_headline(

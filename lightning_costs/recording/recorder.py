@@ -14,7 +14,7 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.indicators.reader import IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.batch_counter import BatchCounter
-from lightning_costs.probes.clock import now_s, run_start_s
+from lightning_costs.probes.clock import first_run_here, now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.own_work import OwnWork
 from lightning_costs.probes.provenance import Provenance
@@ -74,6 +74,7 @@ class Recorder:
         dataset_samples: Size of the training set.
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
             default from LIGHTNING_COSTS_COUNT.
+        trace: Whether a few steps now and then run under torch's profiler.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
         oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
         sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
@@ -131,6 +132,7 @@ class Recorder:
         oom_snapshot: bool = False,
         sinks: Sequence[Sink] = (),
         wandb: Any = None,
+        trace: bool = False,
         accounts: TimeBuckets | None = None,
         clock: Callable[[], float] = now_s,
     ) -> None:
@@ -139,7 +141,10 @@ class Recorder:
         validate_targets(monitor, targets)
         self._clock = clock
         framework = accounts is not None  # it reports every batch of evaluation
-        accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
+        if accounts is None:
+            accounts = TimeBuckets(clock, run_start_s() if clock is now_s else clock())
+            if first_run_here():
+                accounts.startup_s["imports"] = clock() - accounts.begun_s
         self._accounts = accounts
         if places is None and place is None:
             place, places = job_topology()
@@ -153,6 +158,7 @@ class Recorder:
             dataset_samples=dataset_samples,
             accounts=accounts,
             count=counting_of(count),
+            trace=trace,
             evaluation_is_told=framework,
         )
         context.nodes = nodes or len({each.node for each in context.places})
@@ -379,7 +385,7 @@ class Recorder:
         if steps and (not points.totals_are_current or budget.near_limit(totals)):  # a train point asks not every meter
             totals = points.read()
         if lost := budget.newly_unenforceable(totals):
-            _log.error("%s; training goes on", points.unenforceable_limits(lost))
+            _log.error("%s; training continues", points.unenforceable_limits(lost))
         return budget.update(steps, now_s, totals)
 
     def benchmark_inference(

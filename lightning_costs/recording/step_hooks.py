@@ -11,6 +11,7 @@ from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.environment import collect_environment
 from lightning_costs.probes.own_work import cpu_s
+from lightning_costs.probes.phases import Phases
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.shared import Shared
 from lightning_costs.records.samples import CurvePoint
@@ -35,6 +36,8 @@ class StepHooks:
         self._steps, self._sizes = shared.monitor, shared.sizes
         self.accounts, self.repeats, self.own = shared.accounts, shared.repeats, shared.own
         self._repeatable = self._said_how = False
+        #: Seconds of training before the work on the first batch: loaders, their workers, its fetch.
+        self._first_wait_s: float | None = None
 
     # A batch ------------------------------------------------------------------------------------------------
 
@@ -55,6 +58,11 @@ class StepHooks:
         """Whether a device's own timeline is kept, which needs `on_batch_queued` and `on_h2d_start`, `on_h2d_end`."""
         return self._steps.timing_device
 
+    @property
+    def phases(self) -> Phases | None:
+        """Receives the moments of a step's passes and updates; None if no indicator asked for them."""
+        return self._steps.phases
+
     def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
         self._steps.on_h2d_start()
@@ -74,6 +82,8 @@ class StepHooks:
             What to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         self._points.book_repeats()  # which batch this is decides whether it is counted
+        if self._first_wait_s is None:
+            self._first_wait_s = self.accounts.train_s()
         steps, accounts = self._steps, self.accounts
         if not steps.timing_device:
             return steps.before(batch, position)
@@ -134,13 +144,14 @@ class StepHooks:
             self.open_run(batches.inspect_batch(batch))
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
+        signature = look.signature, optimizer_steps
         steady = points.window.add_batch(
             samples=samples,
             tokens=tokens,
             optimizer_steps=optimizer_steps,
             warm=warm,
             padding=padding,
-            signature=(look.signature, optimizer_steps),
+            signature=signature,
         )
         self.repeats.disarm()
         self._repeatable = False
@@ -150,7 +161,7 @@ class StepHooks:
         if steady and shaped and events is not None:
             self._repeatable = True
             self.repeats.arm(look, samples=samples, tokens=tokens, events=events)
-        steps.stepped(steady=steady)
+        steps.stepped(steady=steady, signature=signature)
         points.step_done()
         if emit is None:
             emit = points.should_emit(steps.done)
@@ -161,7 +172,8 @@ class StepHooks:
         with self.accounts.bucket("other"):
             shapes = [list(shape) for shape, _ in look.signature] if look is not None else []
             first_s = self.accounts.train_s()
-            self._run.open({**collect_environment(self._context), "batch_shapes": shapes}, first_batch_s=first_s)
+            facts = {**collect_environment(self._context), "batch_shapes": shapes}
+            self._run.open(facts, first_batch_s=first_s, first_wait_s=self._first_wait_s)
 
     def epoch_done(self) -> None:
         """An epoch is complete."""
@@ -246,11 +258,7 @@ class StepHooks:
 
 @final
 class EngineSteps:
-    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`).
-
-    Args:
-        steps: Receives the steps.
-    """
+    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`)."""
 
     def __init__(self, steps: StepHooks) -> None:
         self._steps = steps

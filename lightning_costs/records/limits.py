@@ -85,7 +85,7 @@ def unenforceable_limits(
 ) -> str | None:
     """The limits that cannot be enforced, in words; None if there are none."""
     said = [
-        f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be held, as {name} is "
+        f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be enforced, as {name} is "
         f"missing: {why}"
         for name, why in lacking.items()
     ]
@@ -241,13 +241,6 @@ class Budget:
 
 def _per(amount: float, seconds: float) -> float:
     return amount / seconds if seconds > 0 else 0.0
-
-
-def budget_fraction_used(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> float | None:
-    """The share of a run's budget that is used, of the limit that is nearest; None without a budget or its totals."""
-    limits = (header.get("budget") or {}).get("limits", {})
-    shares = [amount / limit for column, limit in limits.items() if (amount := costs.get(column)) is not None]
-    return max(shares, default=None)
 
 
 def describe_budget(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> list[str]:

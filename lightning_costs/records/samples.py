@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +42,7 @@ class DeviceTime:
 
     Args:
         step_times_s: Durations of the optimizer steps, from the end of one's work to the end of the next one's.
+        busy: Of each of these steps its signature, and its duration without the idle time that is known.
         timed_s: Device seconds over which the others were seen: the sum of those durations.
         idle_s: Nothing queued between the end of one batch's work and the begin of the next one's, transfers apart.
         idle_data_s: Upper bound of the part of `idle_s` due to data: in each gap the lesser of idle time and of the
@@ -55,6 +56,7 @@ class DeviceTime:
     """
 
     step_times_s: tuple[float, ...] = ()
+    busy: tuple[tuple[Hashable, float], ...] = ()
     timed_s: float = 0.0
     idle_s: float = 0.0
     idle_data_s: float = 0.0

@@ -12,6 +12,7 @@ from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.meter_info import COMPONENTS
 from lightning_costs.run.input_stalls import describe_input_stalls
+from lightning_costs.run.step_shares import describe_steps
 
 
 class SummaryRow(NamedTuple):
@@ -105,7 +106,11 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
     said = (
-        [*describe_budget(header, final), *describe_input_stalls(header.get("setup") or {}, final)]
+        [
+            *describe_budget(header, final),
+            *describe_input_stalls(header.get("setup") or {}, final),
+            *describe_steps(header, final),
+        ]
         if final is not None
         else []
     )
@@ -193,13 +198,13 @@ def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -
     Example:
         >>> slowest = {"rank": 3, "node": 1, "ahead_s": 12.0, "data_wait_s": 11.0, "lead_s": 2.0}
         >>> describe_ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
-        ['rank 3 on node 1 keeps the others waiting: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
+        ['rank 3 on node 1 delays the others: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
     said = [describe_straggler(each) for each in told.get("stragglers") or ()]
     slowest, train_s, of = told.get("slowest"), final.get("train_s"), told.get("of", "all")
     if "stragglers" not in told and slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         said.append(
-            f"rank {slowest['rank']} on node {slowest['node']} keeps the others waiting: "
+            f"rank {slowest['rank']} on node {slowest['node']} delays the others: "
             f"{format_amount(slowest['ahead_s'], 's')} of {format_amount(train_s, 's')} "
             f"(its data {format_amount(slowest['data_wait_s'], 's')}, its work before the backward "
             f"{format_amount(slowest['lead_s'], 's')})"
@@ -209,7 +214,7 @@ def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -
     if late := told.get("late"):
         said.append(f"{len(late)} of {of} ranks are late, counted with their last totals: {late}")
     if failed := told.get("failed"):
-        said.append(f"ranks could not tell each other what they spent: {failed}")
+        said.append(f"ranks could not exchange their costs: {failed}")
     return said
 
 
@@ -227,7 +232,7 @@ def _energy(told: Mapping[str, Any]) -> list[str]:
         said.append(f"NVML's energy counter over its own power: {ratio:.3f}")
     if (share := told.get("job_share_fraction")) is not None:
         said.append(
-            f"node energy is that of all who computed there: {format_amount(share, 'fraction')} of the CPU time was "
+            f"node energy is that of all processes on the node: {format_amount(share, 'fraction')} of the CPU time was "
             "this job's"
         )
     return said

@@ -100,7 +100,7 @@ def test_a_rank_that_is_silent_for_long_takes_what_it_alone_knows_with_it():
         assert joined.window["samples"] == 24.0
     joined = ranks.point([{"samples": 8.0, "cpu_energy_j": 1.0}] * 4, heard=(1, 2), now_s=RANK_TIMEOUT_S + 1)
     assert joined.window["samples"] is None
-    assert joined.missing["samples"] == f"rank 3 was not heard for {RANK_TIMEOUT_S + 1:.0f} s"
+    assert joined.missing["samples"] == f"rank 3 did not report for {RANK_TIMEOUT_S + 1:.0f} s"
     assert joined.window["cpu_energy_j"] == 2.0  # rank 2 reads for that node
     assert joined.window["total_s"] == 0.0
     assert ranks.roll.report()["gone"] == {"3": joined.missing["samples"]}
@@ -120,7 +120,7 @@ def test_at_the_end_a_rank_without_a_last_letter_makes_its_sums_missing():
     ranks.point([{"samples": 8.0}] * 2)
     joined = ranks.point([{"samples": 8.0}] * 2, heard=(), final=True)
     assert joined.window["samples"] is None
-    assert joined.missing["samples"] == "rank 1 was not heard after its point 1, and the run has ended"
+    assert joined.missing["samples"] == "rank 1 did not report after its point 1, and the run has ended"
 
 
 def test_a_last_letter_counts_however_early_its_rank_ended():

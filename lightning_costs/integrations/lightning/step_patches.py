@@ -13,13 +13,16 @@ from weakref import WeakSet
 
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import between, hook_optimizer_step, hook_parts, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
+from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.recording.step_hooks import StepHooks
 
 _FETCHED_WITHIN = object()
+#: What a manual step calls besides passes and updates.
+_MANUAL = ("optimizers", "toggle_optimizer", "untoggle_optimizer")
 
 
 class StepListener(Protocol):
@@ -81,6 +84,8 @@ class StepPatches:
     ) -> None:
         self._trainer, self._view, self._listener = trainer, view, listener
         self._accounts, self._repeats, self._own = steps.accounts, steps.repeats, steps.own
+        self._hooks = steps
+        self._phases: Phases | None = None
         self._patches = Patches(listener.disable)
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
@@ -95,6 +100,7 @@ class StepPatches:
         trainer, put = self._trainer, self._patches.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         self._watch_fetching(epoch_loop)
+        self._watch_phases()
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
@@ -120,7 +126,9 @@ class StepPatches:
             if optimizer not in self._hooked:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
-                hook_optimizer_step(optimizer, partial(note, number), self._patches)
+                hook_optimizer_step(optimizer, partial(note, number), self._patches, self._phases)
+                if self._phases is not None and not self._trainer.lightning_module.automatic_optimization:
+                    hook_parts(optimizer, self._patches, self._phases)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -194,6 +202,21 @@ class StepPatches:
         enter, leave = self._accounts.start_stop_hooks("data_wait", begins, fetched if own.shared else ends)
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
+
+    def _watch_phases(self) -> None:
+        """Moments of passes and updates, if an indicator asked for them."""
+        self._phases = phases = self._hooks.phases
+        if phases is None:
+            return
+        strategy, module = self._trainer.strategy, self._trainer.lightning_module
+
+        precision, put = strategy.precision_plugin, self._patches.wrap
+        put(strategy, "training_step", between(phases.forward_begins, phases.forward_ends), hot=True)
+        put(precision, "backward", between(phases.backward_begins, phases.backward_ends), hot=True)
+        put(precision, "_wrap_closure", between(phases.closure_begins, phases.closure_ends), hot=True)
+        if getattr(module, "_compiler_ctx", None) is None:  # else its training_step is compiled, and this call in it
+            for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
+                put(module, name, between(phases.pause, phases.resume), hot=True)
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         return self._step(original, manual=False)
@@ -271,8 +294,11 @@ class StepPatches:
         listener, repeats = self._listener, self._repeats
         note, events, own = repeats.events.append, repeats.events, self._own
         strategy = self._trainer.strategy
+        manual = self._phases if not self._trainer.lightning_module.automatic_optimization else None
 
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if manual is not None:
+                manual.pause()  # hooks come before the pass itself
             if strategy._optimizers is not self._optimizers:
                 try:
                     self.hook_optimizers()

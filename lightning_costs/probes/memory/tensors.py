@@ -227,7 +227,7 @@ class TensorMemory:
             assert self._setting.module is not None
             self._note(memory_breakdown(self._setting.module, self._setting.optimizers()))
         except Exception as error:  # noqa: BLE001 - a look must not end the user's step
-            self.failed = type_only("a look inside a step failed", error)
+            self.failed = type_only("reading memory inside a step failed", error)
             self.watching = False
 
     def _note(self, held: MemoryBreakdown) -> None:

@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes.context import Count
+from lightning_costs.probes.opcount.collectives import Collective
 from lightning_costs.probes.opcount.feature_model import Vector
 from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
@@ -25,11 +26,20 @@ from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
 
 _log = logging.getLogger("lightning_costs")
 
+K = TypeVar("K")
 #: The number of kinds after which no more are counted for being new: a stream of new lengths must stay cheap.
 MOST_CENSUSES = 64
 
 Quantity = Literal[
-    "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
+    "flop",
+    "recomputed_flop",
+    "mac",
+    "access_bytes",
+    "calls",
+    "forward_flop",
+    "forward_mac",
+    "forward_elements",
+    "comm_bytes",
 ]
 #: Where each stands in `StepOpCounts.values`.
 PLACE: dict[Quantity, int] = {quantity: place for place, quantity in enumerate(get_args(Quantity))}
@@ -40,7 +50,7 @@ class StepOpCounts:
     """Operators of one batch's work, forward, backward and update, and of the first forward pass of it.
 
     `uncounted` are calls of operators that no formula covers, by operator; `flop_by_dtype` goes by the number format
-    that operators were given.
+    that operators were given; `communication` are bytes by kind and process group, `collectives` the calls.
     """
 
     step: OpCounts
@@ -48,12 +58,14 @@ class StepOpCounts:
     flop_by_dtype: Mapping[str, int]
     uncounted: Mapping[str, int]
     samples: int | None
+    communication: Mapping[Collective, int] = field(default_factory=dict)
+    collectives: Mapping[Collective, int] = field(default_factory=dict)
 
     def values(self) -> Vector:
         """By quantity, in the order of their places."""
         step, forward = self.step, self.forward
         of_step = (step.flop, step.recomputed_flop, step.mac, step.access_bytes, step.calls)
-        return (*of_step, forward.flop, forward.mac, forward.elements)
+        return (*of_step, forward.flop, forward.mac, forward.elements, step.comm_bytes)
 
 
 def force_eager() -> AbstractContextManager[None]:
@@ -101,15 +113,15 @@ def runs_as_ever(module: nn.Module | None) -> bool:
     return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
 
 
-def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[str, int]]) -> Counter[str]:
+def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[K, int]]) -> Counter[K]:
     """Numbers by name, over all batches of the strata that were counted."""
-    totals: Counter[str] = Counter()
+    totals: Counter[K] = Counter()
     for stratum in strata:
         if stratum.agrees and stratum.counts:
             for name, calls in of(stratum.counts[0]).items():
                 totals[name] += stratum.batches * calls
         elif stratum.counts:
-            found: dict[str, float] = {}
+            found: dict[K, float] = {}
             for count, share in zip(stratum.counts, stratum.shares(), strict=True):
                 for name, number in of(count).items():
                     found[name] = found.get(name, 0.0) + number * share
@@ -178,6 +190,16 @@ class OpCounting:
         """Calls so far of operators that have no formula: the counts are lower bounds if there are any."""
         return weighted(self._strata, lambda count: count.uncounted)
 
+    @property
+    def communication(self) -> list[dict[str, Any]]:
+        """This rank's collectives and messages so far by kind and process group, those with most bytes first."""
+        nbytes = weighted(self._strata, lambda count: count.communication)
+        calls = weighted(self._strata, lambda count: count.collectives)
+        return [
+            {"kind": made.kind, "group": made.group, "ranks": made.ranks, "calls": calls[made], "bytes": amount}
+            for made, amount in nbytes.most_common()
+        ]
+
     def _can_count(self) -> bool:
         """Whether the user's step runs unchanged while it is counted."""
         if not self._eager and not runs_as_ever(self._module):
@@ -213,4 +235,6 @@ def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
         flop_by_dtype=dict(watch.flop_by_dtype),
         uncounted=dict(watch.uncounted),
         samples=samples,
+        communication=dict(watch.communication),
+        collectives=dict(watch.collectives),
     )

@@ -39,7 +39,7 @@ def family_lines(cmp: ComparisonData) -> list[FamilyLine]:
     """Who leads which family of indicators; one that disagrees with itself has no leader."""
     found = []
     for row in cmp.families["rows"]:
-        tie = "all tie" if any(name in cmp.leaders for name in row["columns"]) else "nobody: too few have a reading"
+        tie = "all tie" if any(name in cmp.leaders for name in row["columns"]) else "none: too few have a reading"
         leaders = list_runs(row["leaders"]) if row["leaders"] else "its indicators disagree" if row["split"] else tie
         columns = [cmp.indicators[name]["label"] for name in row["columns"]]
         found.append(FamilyLine(row["family"], columns, leaders, "; ".join(dict.fromkeys(row["merged"].values()))))

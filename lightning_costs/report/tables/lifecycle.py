@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import BreakEven, Footprint, Lifecycle
+from lightning_costs.analysis.lifecycle_schema import BreakEven, Footprint, Lifecycle
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import format_amount, list_words
-from lightning_costs.report.tables.tables import Cell, TableRow, quality_text
+from lightning_costs.report.tables.tables import Cell, TableRow, TableSection, quality_text
 
 #: Column to its unit and what it is called here.
 TOLD = {
@@ -22,14 +21,6 @@ TOLD = {
 #: (`probes/inference.py` gives no energy where these may be more).
 EDGE = 0.1
 _STEPS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
-
-
-class LifeTable(NamedTuple):
-    """Costs by one column: what training cost, what a query costs, and the sum after numbers of queries."""
-
-    name: str
-    label: str
-    lines: list[TableRow]
 
 
 def queries_text(queries: float) -> str:
@@ -70,7 +61,7 @@ def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
     return [*said, *_lacking(cmp, columns)]
 
 
-def life_tables(cmp: ComparisonData) -> list[LifeTable]:
+def life_tables(cmp: ComparisonData) -> list[TableSection]:
     """A table per column, a line per run: training, one query, and the sum after each number of queries."""
     life = cmp.lifecycle
     found = []
@@ -89,7 +80,7 @@ def life_tables(cmp: ComparisonData) -> list[LifeTable]:
                     _cell(amount, unit, why, best=amount is not None and amount == smallest and run["label"] in rated)
                 )
             lines.append(TableRow(name, run["label"], True, cells))
-        found.append(LifeTable(name, label, lines))
+        found.append(TableSection(label, lines))
     return found
 
 
@@ -106,7 +97,7 @@ def _least(row: Footprint, name: str, rated: Sequence[str]) -> float | None:
 def _cell(amount: float | None, unit: str, why: str, *, best: bool = False) -> Cell:
     if amount is None:
         return Cell(format_amount(None, unit), why, missing=True)
-    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to tell", best=best)
+    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to show", best=best)
 
 
 def _absent(cmp: ComparisonData) -> list[str]:

@@ -91,7 +91,7 @@ def _quality(run: RunRecord) -> Iterator[tuple[str, str]]:
         return
     best, step = max(finite) if higher else min(finite)
     count = f"over {len(values)} evaluation{'s' if len(values) != 1 else ''}"
-    yield "quality", f"best {monitor}: {best:.8g} {count}, at step {step}; last {format_number(values[-1][0])}"
+    yield "quality", f"best {monitor}: {best:.5g} {count}, at step {step}; last {format_number(values[-1][0])}"
     targets = [float(target) for target in run.header.get("targets") or () if target is not None]
     if targets:
         words = [f"{t:g} {'reached' if (best >= t if higher else best <= t) else 'not reached'}" for t in targets]
