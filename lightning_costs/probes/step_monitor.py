@@ -263,6 +263,11 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.stepped(steady=True, signature=self._step_signature)
 
+    @property
+    def last_look(self) -> batches.BatchInfo | None:
+        """What the last batch looked like that was worked on in full."""
+        return self._last
+
     def cancel_repeat(self) -> None:
         """It looked like the last batch and was another step after all: as if `before` had been called for it."""
         self._look = self._last

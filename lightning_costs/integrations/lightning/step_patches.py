@@ -23,9 +23,9 @@ from lightning_costs.patching.optimizers import (
 )
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.phases import Phases
-from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
+from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.probes.side_effects import forward_state
-from lightning_costs.records.time_buckets import TimeBuckets
+from lightning_costs.recording.step_hooks import StepHooks
 
 _FETCHED_WITHIN = object()
 #: What a manual step calls besides passes and updates.
@@ -79,9 +79,7 @@ class StepPatches:
         trainer: The Trainer.
         view: What it says.
         listener: Receives the events.
-        accounts: Where the run's time goes.
-        repeats: Notes steps like the one before.
-        phases: Returns what receives the moments of passes and updates, once probes are open.
+        steps: The recorder's hooks of a step: accounts, repeats and a rank's own work are theirs.
     """
 
     def __init__(
@@ -89,12 +87,11 @@ class StepPatches:
         trainer: Any,
         view: TrainerView,
         listener: StepListener,
-        accounts: TimeBuckets,
-        repeats: RepeatedStepFastPath,
-        phases: Callable[[], Phases | None] = lambda: None,
+        steps: StepHooks,
     ) -> None:
         self._trainer, self._view, self._listener = trainer, view, listener
-        self._accounts, self._repeats, self._find_phases = accounts, repeats, phases
+        self._accounts, self._repeats, self._own = steps.accounts, steps.repeats, steps.own
+        self._hooks = steps
         self._phases: Phases | None = None
         self._patches = Patches(listener.disable)
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
@@ -110,12 +107,12 @@ class StepPatches:
         trainer, put = self._trainer, self._patches.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         self._watch_fetching(epoch_loop)
-        self._phases = self._find_phases()
+        self._phases = self._hooks.phases
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
-        if trainer.world_size > 1:
-            self._repeats.lead_s = 0.0
+        if self._own.shared:
+            self._own.lead_s = 0.0
         if self._listener.timing_device:
             put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
@@ -201,7 +198,13 @@ class StepPatches:
             repeats.recorded = False  # of a batch that nothing is done on, no step would say so
             before_fetch()
 
-        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, ends)
+        own = self._own
+
+        def fetched() -> None:
+            own.on_batch()
+            ends()
+
+        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, fetched if own.shared else ends)
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
 
@@ -213,11 +216,8 @@ class StepPatches:
         phases = self._phases
         if phases is None or not phases.on:
             return None
-        strategy, module, timed = (
-            self._trainer.strategy,
-            self._trainer.lightning_module,
-            Patches(self._listener.disable),
-        )
+        timed, strategy = Patches(self._listener.disable), self._trainer.strategy
+        module = self._trainer.lightning_module
         precision, put = strategy.precision_plugin, timed.wrap
         put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
         put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
@@ -314,7 +314,7 @@ class StepPatches:
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A backward pass, automatic or manual: a callback hook would cost thrice as much, with what is around it."""
         listener, repeats = self._listener, self._repeats
-        note, events, several = repeats.events.append, repeats.events, self._trainer.world_size > 1
+        note, events, own = repeats.events.append, repeats.events, self._own
         strategy = self._trainer.strategy
         manual = self._phases if not self._trainer.lightning_module.automatic_optimization else None
 
@@ -326,9 +326,9 @@ class StepPatches:
                     self.hook_optimizers()
                 except Exception:  # noqa: BLE001 - an internal error must not end the training
                     listener.disable()
-            if several and not events:
+            if own.shared and not events:
                 try:
-                    repeats.mark_backward_start()
+                    own.on_backward()
                 except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                     listener.disable()
             note(BACKWARD)
