@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schedule import planned_fraction
-from lightning_costs.analysis.schema import Curve, Declaration, EarlyStop, RunRow, Search
+from lightning_costs.analysis.schema import Curve, Declaration, EarlyStop, RunRow, RunVerdict, Search
 from lightning_costs.analysis.setup import run_settings
 from lightning_costs.analysis.targets import EvaluationCurve
 from lightning_costs.pricing.rates import RATES, UnitPrices
 from lightning_costs.records.certainty import certainty
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
+from lightning_costs.run.verdict import verdict
 
 #: What a header says beside columns that a report shows.
 _ABOUT = (
@@ -124,6 +125,7 @@ def read_run(
             "planned_fraction": planned_fraction(setup, final),
             "stopped": _stop(run.header.get("stopped")),
             "search": _search(run.header.get("search")),
+            "verdict": cast(RunVerdict, verdict(run.header, final).as_dict()),
             "about": {name: run.header[name] for name in _ABOUT if run.header.get(name)},
         },
         course=course,

@@ -51,6 +51,25 @@ class Search(TypedDict):
     under: str | None
 
 
+class RunVerdict(TypedDict):
+    """What the run's training was bound by.
+
+    `kind` is input-bound, straggler, communication-bound, launch-bound, throttled, memory-bound, compute-bound, none
+    (no single bottleneck) or unknown. `share` is the loss's of the training. `saves_` amounts are what the run would
+    save at most without it; null if that cannot be known. `missing` is what could not be judged.
+    """
+
+    kind: str
+    share: float | None
+    evidence: list[str]
+    next: str
+    saves_s: float | None
+    saves_j: float | None
+    saves_usd: float | None
+    missing: list[str]
+    words: str
+
+
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
@@ -82,6 +101,7 @@ class RunRow(TypedDict):
     planned_fraction: float | None
     stopped: EarlyStop | None
     search: Search | None
+    verdict: RunVerdict
     about: dict[str, Any]
 
 

@@ -123,6 +123,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     idle.RankMaxIdleFraction,
     clocks.RankMaxDataWaitS,
     clocks.RankMaxLeadS,
+    clocks.StragglerS,
     idle.RankMaxH2dS,
     pipeline.BubbleTheoryFraction,
     pipeline.StageStepS,

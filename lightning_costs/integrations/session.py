@@ -97,6 +97,9 @@ class Session:
         """
         steps = self.hooks.steps
         self.batch = BatchInWork(content, loader)
+        if steps.own.shared:
+            steps.accounts.train_s()
+            steps.own.on_batch()
         if not (self.repeating and steps.repeats.begin(content)):
             self.count.begin(steps.on_batch_start(content, position))
         elif steps.timing_device:
@@ -119,6 +122,8 @@ class Session:
     def on_backward(self) -> None:
         """A backward pass begins."""
         if self.batch is not None:
+            if not self.batch.backwards and self.hooks.steps.own.shared:
+                self.hooks.steps.own.on_backward()
             self.batch.backwards += 1
         phases = self.phases
         if phases is not None:
@@ -132,6 +137,11 @@ class Session:
         """It is over."""
         if (phases := self.phases) is not None:
             phases.backward_ends()
+
+    @property
+    def on(self) -> bool:
+        """Whether the work in progress is timed."""
+        return (phases := self.phases) is not None and phases.on
 
     @fail_safe
     def update_begins(self, *_: object) -> None:
@@ -272,6 +282,12 @@ class Session:
     ) -> None:
         """Measure what a forward pass costs, for 5 s if `infer` is True, else for a twentieth of the training."""
         self.hooks.run.benchmark_inference(budget_s=5.0 if infer is True else None, context=context)
+
+    @fail_safe
+    def note_error(self, error: BaseException | None) -> None:
+        """An error ends the training: see `RunHooks.note_error`."""
+        if self.recorder is not None:
+            self.hooks.run.note_error(error)
 
     def finish(self, status: Status) -> RunRecord | None:
         """End the run; one whose measuring broke off did not finish as a run."""

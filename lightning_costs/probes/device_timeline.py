@@ -189,12 +189,14 @@ class DeviceTimeline(Generic[E]):
             h2d_s=self._h2d_s,
             hooks_idle_s=self._hooks_idle_s,
             steady_hooks_idle_s=self._steady_hooks_idle_s,
+            own_times_s=tuple(self._own_times_s),
         )
         self._start_window()
         return found
 
     def _start_window(self) -> None:
         self._step_times_s: list[float] = []
+        self._own_times_s: list[tuple[float, float, float]] = []
         self._busy: list[tuple[Hashable, float]] = []
         self._timed_s = self._idle_s = self._idle_data_s = self._h2d_s = 0.0
         self._hooks_idle_s = self._steady_hooks_idle_s = 0.0
@@ -268,6 +270,8 @@ class DeviceTimeline(Generic[E]):
                     self._idle_s += self._period_idle_s
                     self._idle_data_s += self._period_data_s
                     self._h2d_s += self._period_h2d_s
+                    idle_s, h2d_s = self._period_idle_s, self._period_h2d_s
+                    self._own_times_s.append((idle_s + h2d_s, self._period_data_s, h2d_s))
             self._events.release(self._step_end)
         self._step_end = end
         self._start_period()

@@ -3,10 +3,10 @@
 Nearly every step is one, and must cost next to nothing. Four modules share this path. Only these write its state::
 
     integrations/lightning/step_patches        recording/step_hooks           recording/emission
-      puts `dispatch` around a step's work       arm, disarm: after a step      take, take_lead_s, `gradients`:
+      puts `dispatch` around a step's work       arm, disarm: after a step      take, `gradients`:
       appends to `events`                          that was recorded in full      when a window is read or closed,
       clears `recorded` at a fetch               left, until_s: `allow_repeats`   and when probes open
-      lead_s: `mark_backward_start`                    │                               ▲
+                                                       │                               ▲
             │                                          ▼                               │ `record_repeats`, once for
             └──── dispatch ────▶ RepeatedStepFastPath: same, recorded, nodes ──────────┘ all that were noted
                                    notes a repeat's time in `train_s`
@@ -137,7 +137,6 @@ class RepeatedStepFastPath:
         "calls",
         "events",
         "gradients",
-        "lead_s",
         "left",
         "nodes",
         "on_record",
@@ -164,9 +163,6 @@ class RepeatedStepFastPath:
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
-        #: Seconds from having a batch to its first backward pass, of all batches since `take_lead_s`; None if these
-        #: are not reported.
-        self.lead_s: float | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
         #: Whether the batch in work was a step like the last one, and is noted.
@@ -259,20 +255,6 @@ class RepeatedStepFastPath:
         if self.on_record is not None:
             self.on_record()
         return True
-
-    def mark_backward_start(self) -> None:
-        """The first backward pass of a batch begins: up to here the rank worked by itself. One clock read."""
-        accounts = self._accounts
-        since_s = accounts.since_s
-        accounts.train_s()
-        self.lead_s = (self.lead_s or 0.0) + accounts.since_s - since_s
-
-    def take_lead_s(self) -> float | None:
-        """`lead_s`, which starts again from zero."""
-        lead_s = self.lead_s
-        if lead_s is not None:
-            self.lead_s = 0.0
-        return lead_s
 
     def take(self) -> array[float]:
         """The steps noted since the last call, to be booked; then forget them."""

@@ -16,6 +16,7 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.batch_counter import BatchCounter
 from lightning_costs.probes.clock import first_run_here, now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
+from lightning_costs.probes.own_work import OwnWork
 from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
@@ -75,6 +76,7 @@ class Recorder:
             default from LIGHTNING_COSTS_COUNT.
         trace: Whether a few steps now and then run under torch's profiler.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
+        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
         sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get the costs. Rows are logged
             by you: add `row()` to them.
@@ -127,6 +129,7 @@ class Recorder:
         dataset_samples: int | None = None,
         count: Count | None = None,
         infer: bool = False,
+        oom_snapshot: bool = False,
         sinks: Sequence[Sink] = (),
         wandb: Any = None,
         trace: bool = False,
@@ -186,13 +189,14 @@ class Recorder:
             monitor=self._monitor,
             sizes=sizes,
             repeats=RepeatedStepFastPath(accounts),
+            own=OwnWork(accounts, shared=len(context.places) > 1),
             accounts=accounts,
             clock=clock,
         )
         points = Emission(shared, reader, priced_by, every=log_every_n_steps)
         steps = StepHooks(shared, points)
         #: What integrations of frameworks call.
-        self.hooks = Hooks(run=RunHooks(shared, points, steps), steps=steps, points=points)
+        self.hooks = Hooks(run=RunHooks(shared, points, steps, oom_snapshot=oom_snapshot), steps=steps, points=points)
         self._budget: Budget | None = None
         if wandb is not None:
             self._run.add_sink(WandbSink(wandb, reader.declarations, lambda: {**self.final, **self._run.outcome}))
@@ -416,6 +420,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hooks.run.note_error(error)
         self.hooks.run.training_ended()
         self.end(status_from_exception(kind))
 

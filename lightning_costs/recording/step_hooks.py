@@ -10,6 +10,7 @@ from typing import Any, final
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.environment import collect_environment
+from lightning_costs.probes.own_work import cpu_s
 from lightning_costs.probes.phases import Phases
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.shared import Shared
@@ -33,7 +34,7 @@ class StepHooks:
     def __init__(self, shared: Shared, points: Emission) -> None:
         self._context, self._run, self._points = shared.context, shared.run, points
         self._steps, self._sizes = shared.monitor, shared.sizes
-        self.accounts, self.repeats = shared.accounts, shared.repeats
+        self.accounts, self.repeats, self.own = shared.accounts, shared.repeats, shared.own
         self._repeatable = self._said_how = False
         #: Seconds of training before the work on the first batch: loaders, their workers, its fetch.
         self._first_wait_s: float | None = None
@@ -106,7 +107,12 @@ class StepHooks:
     def train_batch(self, batch: object, position: Hashable = None) -> Iterator[None]:
         """The work on a batch, as a context."""
         with self.on_batch_start(batch, position) or nullcontext(), self._saying_how():
-            yield
+            if self.own.shared and not self.timing_device:
+                begun_s = cpu_s()
+                yield
+                self.own.on_work(cpu_s() - begun_s)
+            else:
+                yield
         self.on_batch_queued()
 
     def step(
@@ -135,11 +141,7 @@ class StepHooks:
         points.book_repeats()
         self._run.check_training()
         if not self._run.opened:  # at the first training batch: finders and sanity checks leave no folder
-            with self.accounts.bucket("other"):
-                shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
-                first_s = self.accounts.train_s()
-                facts = {**collect_environment(self._context), "batch_shapes": shapes}
-                self._run.open(facts, first_batch_s=first_s, first_wait_s=self._first_wait_s)
+            self.open_run(batches.inspect_batch(batch))
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
         signature = look.signature, optimizer_steps
@@ -164,6 +166,14 @@ class StepHooks:
         if emit is None:
             emit = points.should_emit(steps.done)
         return points.emit("train") if emit else None
+
+    def open_run(self, look: batches.BatchInfo | None) -> None:
+        """Make the run's folder: the first batch is done, or memory ran out in it."""
+        with self.accounts.bucket("other"):
+            shapes = [list(shape) for shape, _ in look.signature] if look is not None else []
+            first_s = self.accounts.train_s()
+            facts = {**collect_environment(self._context), "batch_shapes": shapes}
+            self._run.open(facts, first_batch_s=first_s, first_wait_s=self._first_wait_s)
 
     def epoch_done(self) -> None:
         """An epoch is complete."""

@@ -275,6 +275,11 @@ class TimeBuckets:
         """Seconds waited for data so far, without the waiting that is going on: no clock read."""
         return self._spent["data_wait"]
 
+    def beside_s(self) -> float:
+        """Seconds so far in which this process did not train on a batch, without what continues: no clock read."""
+        spent = self._spent
+        return spent["data_wait"] + spent["hooks"] + spent["other"] + spent["evaluate"] + spent["checkpoint"]
+
     def hooks_s(self) -> float:
         """Seconds of the part `hooks` so far, without those that continue: no clock read."""
         return self._spent["hooks"]

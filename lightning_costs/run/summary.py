@@ -117,6 +117,8 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
     if history := header.get("repriced"):
         day = str(history[-1].get("until", ""))[:10]
         lines.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
+    if oom := header.get("oom"):
+        lines.append(describe_out_of_memory(oom))
     if roofline := header.get("roofline"):
         lines.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):
@@ -137,6 +139,55 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
     return lines
 
 
+def describe_out_of_memory(facts: Mapping[str, Any]) -> str:
+    """Where memory ran out, and what was held, by kind.
+
+    Example:
+        >>> describe_out_of_memory({"in": "training_step", "phase": "forward", "rank": 0, "step": 12, "error": "E",
+        ...     "asked_bytes": 2**31, "held_bytes": {"param_bytes": 2**30, "grad_bytes": 0}})
+        'out of memory in training_step (forward) after 12 steps: 2.00 GiB were asked for; held: parameters 1.00 GiB'
+    """
+    where = " ".join(filter(None, (facts["in"], f"({facts['phase']})" if facts["in"] else facts["phase"])))
+    rank = f" on rank {facts['rank']}" if facts.get("rank") else ""
+    after = f" after {facts['step']:,} steps" if "step" in facts else ""
+    said = []
+    if "asked_bytes" in facts:
+        said.append(f"{format_amount(facts['asked_bytes'], 'bytes')} were asked for")
+    if "allocated_bytes" in facts and "capacity_bytes" in facts:
+        allocated, reserved, capacity = (
+            format_amount(facts.get(f"{name}_bytes"), "bytes") for name in ("allocated", "reserved", "capacity")
+        )
+        said.append(f"{allocated} allocated and {reserved} reserved of {capacity}")
+    kinds = [
+        f"{word} {format_amount(n, 'bytes')}" for name, word in _KINDS.items() if (n := facts["held_bytes"].get(name))
+    ]
+    if kinds:
+        said.append(f"held: {', '.join(kinds)}")
+    return f"out of memory{f' in {where}' if where else ''}{rank}{after}: {'; '.join(said) or facts['error']}"
+
+
+def describe_straggler(told: Mapping[str, Any]) -> str:
+    """Who kept the others waiting, with what, from when on, and how long.
+
+    Example:
+        >>> describe_straggler({"ranks": [3], "node": 1, "phase": "input", "batch": 96, "excess_s": 0.02,
+        ...                     "slower": 0.1, "waited_s": 31.0, "until": None})
+        'rank 3 on node 1 is a straggler (input): 10 % slower than the others, 20 ms a batch before ranks meet, \
+found after 96 batches; the others waited 31 s for it'
+    """
+    ranks = told["ranks"]
+    who = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+    slower = f"{100 * told['slower']:.0f} % slower than the others, " if told.get("slower") is not None else ""
+    until = f", until batch {told['until']}" if told.get("until") is not None else ""
+    one = len(ranks) == 1
+    return (
+        f"{who} on node {told['node']} {'is a straggler' if one else 'are stragglers'} ({told['phase']}): "
+        f"{slower}{format_amount(told['excess_s'], 's')} a batch before ranks meet, "
+        f"found after {told['batch']} batches{until}; "
+        f"the others waited {format_amount(told['waited_s'], 's')} for {'it' if one else 'them'}"
+    )
+
+
 #: A rank whose own work takes less of the training time beyond the others' than this is not named.
 _LEAST_AHEAD = 0.02
 
@@ -149,9 +200,9 @@ def describe_ranks(ranks: Mapping[str, Any], final: Mapping[str, float | None]) 
         >>> describe_ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
         ['rank 3 on node 1 delays the others: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
-    lines = []
+    lines = [describe_straggler(each) for each in ranks.get("stragglers") or ()]
     slowest, train_s, of = ranks.get("slowest"), final.get("train_s"), ranks.get("of", "all")
-    if slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
+    if "stragglers" not in ranks and slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
         lines.append(
             f"rank {slowest['rank']} on node {slowest['node']} delays the others: "
             f"{format_amount(slowest['ahead_s'], 's')} of {format_amount(train_s, 's')} "

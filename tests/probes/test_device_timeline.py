@@ -382,6 +382,7 @@ def _total(found: list[DeviceTime]) -> DeviceTime:
         h2d_s=sum(each.h2d_s for each in found),
         hooks_idle_s=sum(each.hooks_idle_s for each in found),
         steady_hooks_idle_s=sum(each.steady_hooks_idle_s for each in found),
+        own_times_s=tuple(times for each in found for times in each.own_times_s),
     )
 
 
@@ -416,8 +417,11 @@ def test_every_device_second_of_a_counted_step_is_work_transfer_or_idle_and_only
         h2d_s=sum(loop.stream.spent_s(begin, end, "copy") for begin, end in counted),
         hooks_idle_s=total.hooks_idle_s,
         steady_hooks_idle_s=total.steady_hooks_idle_s,
+        own_times_s=total.own_times_s,
     )
     assert total == expected
+    own_s, data_s, h2d_s = (sum(part) for part in zip((0.0, 0.0, 0.0), *total.own_times_s, strict=True))
+    assert (own_s, data_s, h2d_s) == pytest.approx((total.idle_s + total.h2d_s, total.idle_data_s, total.h2d_s))
     assert total.steady_hooks_idle_s + total.idle_data_s <= total.idle_s + 1e-9
     assert total.steady_hooks_idle_s <= total.hooks_idle_s <= sum(batch.after for batch, _ in program) + 1e-9
     assert 0 <= total.idle_data_s <= total.idle_s <= total.timed_s

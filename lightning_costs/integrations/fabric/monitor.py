@@ -369,6 +369,7 @@ class FabricSession(Session):
         was_broken, self.broken = self.broken, False
         self._before_end(measures=error is None and not was_broken)
         self.broken |= was_broken
+        self.note_error(getattr(sys, "last_value", None) if error is not None else None)
         self.finish(status_from_exception(error))
         self._run_begin.ended()
         self.say_next()

@@ -150,6 +150,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
                     return train(*args, **kwargs)
                 except BaseException as error:
                     if (callback := own()) is not None:
+                        callback._note(error)
                         callback._close(status_from_exception(type(error)))
                     raise
                 finally:
@@ -267,6 +268,10 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         # A training that an error ends in a later call of `train`: the process's end ends it.
         Finalize(self._session, _end_at_exit, args=(ref(self),), exitpriority=100)
         self._session.start()
+
+    def _note(self, error: BaseException) -> None:
+        if self._session is not None:
+            self._session.note_error(error)
 
     @never_harmful
     def _close(self, status: Status) -> None:

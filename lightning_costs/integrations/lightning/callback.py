@@ -87,6 +87,8 @@ class CostMonitor(Callback):
         hyperparameters: Settings that identify the run, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
+        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
+            It records each allocation, which costs some microseconds each.
 
     Raises:
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown
@@ -123,6 +125,7 @@ class CostMonitor(Callback):
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
+        oom_snapshot: bool = False,
     ) -> None:
         super().__init__()
         self._options = MonitorOptions(
@@ -143,6 +146,7 @@ class CostMonitor(Callback):
             sinks=sinks,
             hyperparameters=hyperparameters,
             owner=owner,
+            oom_snapshot=oom_snapshot,
         )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
@@ -335,6 +339,7 @@ class CostMonitor(Callback):
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
         self._leave()
         if (session := self._session_of(trainer)) is not None:
+            session.note_error(exception)
             self._close(session, status_from_exception(type(exception)))
         elif self._printed is not None:  # another callback's teardown raised before the bar's
             self._printed.now()

@@ -214,6 +214,11 @@ class TensorMemory:
             self._note(self._rest)
         return self._rest
 
+    @property
+    def last(self) -> MemoryBreakdown | None:
+        """What was held when it was read last; None before that."""
+        return self._rest
+
     def sample(self) -> None:
         """Read memory inside a step, if it is a watched one. If that fails, peaks inside steps are missing."""
         if not self.watching:

@@ -72,7 +72,7 @@ _OUTLINES = {
 _SCRIPTS = ("page.js", "page_table.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
-    "time": ("time", "phases", "steps", "waiting", "waiting_share", "lost"),
+    "time": ("time", "phases", "steps", "waiting", "waiting_share", "utilization", "lost"),
     "memory": ("memory_at_peak", "memory", "peaks"),
     "energy": ("energy", "energy_by_account", "money"),
 }
@@ -157,6 +157,7 @@ def _page(cmp: ComparisonData, reload_s: int | None) -> str:
         finals=final_blocks(drawn),
         methods=distinct_methods(drawn),
         waits=_waits(drawn),
+        verdicts={run["label"]: run["verdict"]["words"].removeprefix("verdict: ") for run in drawn.runs},
         insides=_insides(drawn),
         pipelines=pipeline_sections(drawn),
         life=_lifecycle(drawn),
