@@ -138,6 +138,11 @@ class Session:
         if (phases := self.phases) is not None:
             phases.backward_ends()
 
+    @property
+    def on(self) -> bool:
+        """Whether the work in progress is timed."""
+        return (phases := self.phases) is not None and phases.on
+
     @fail_safe
     def update_begins(self, *_: object) -> None:
         """An optimizer's step begins."""

@@ -97,6 +97,10 @@ def gradients_of(optimizer: Any) -> list[object]:
 class Updating(Protocol):
     """Receives when an update begins and ends; neither raises."""
 
+    @property
+    def on(self) -> bool:
+        """Whether it listens."""
+
     def update_begins(self, *_: object) -> None:
         """An optimizer's step begins."""
 
@@ -132,17 +136,10 @@ def hook_optimizer_step(
     if not hasattr(inner, "register_step_post_hook"):
         return
     around = next(wrappers(optimizer), None)
+    if timed is not None:
+        time_updates(optimizer, shadows, timed)
     if around is None:
-        if timed is None:
-            hook_step(inner, shadows, after=updated)
-            return
-        ends = timed.update_ends
-
-        def after(*_: Any) -> None:
-            ends()
-            updated()
-
-        hook_step(inner, shadows, before=timed.update_begins, after=after, plain=True)
+        hook_step(inner, shadows, after=updated)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 
@@ -164,16 +161,27 @@ def hook_optimizer_step(
         return step
 
     shadows.wrap(around, "step", stepping)
-    if timed is not None:
-        shadows.wrap(around, "step", between(timed.update_begins, timed.update_ends), hot=True)
     hook_step(inner, shadows, after=part)
 
 
-def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A patch that reports the moments before and after every call; neither raises."""
+def time_updates(optimizer: Any, shadows: Patches, timed: Updating) -> None:
+    """Report when the outermost step of an optimizer begins and ends."""
+    around = next(wrappers(optimizer), None)
+    if around is None:
+        hook_step(unwrap(optimizer), shadows, before=timed.update_begins, after=timed.update_ends, plain=True)
+    else:
+        shadows.wrap(around, "step", between(timed, timed.update_begins, timed.update_ends), hot=True)
+
+
+def between(
+    timed: Updating, begins: Callable[[], None], ends: Callable[[], None]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A patch that reports the moments before and after a call while `timed` is on; neither raises."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not timed.on:
+                return original(*args, **kwargs)
             begins()
             try:
                 return original(*args, **kwargs)
@@ -187,10 +195,9 @@ def between(begins: Callable[[], None], ends: Callable[[], None]) -> Callable[[C
 
 def hook_parts(optimizer: Any, shadows: Patches, timed: Pausing) -> None:
     """Report zeroing, and SAM's halves where a script calls them itself."""
-    inner = unwrap(optimizer)
     for name in ("first_step", "second_step"):
-        shadows.wrap(inner, name, between(timed.update_begins, timed.update_ends), hot=True)
-    shadows.wrap(inner, "zero_grad", between(timed.pause, timed.resume), hot=True)
+        shadows.wrap(optimizer, name, between(timed, timed.update_begins, timed.update_ends), hot=True)
+    shadows.wrap(optimizer, "zero_grad", between(timed, timed.pause, timed.resume), hot=True)
 
 
 def hook_step(

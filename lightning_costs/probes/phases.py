@@ -1,8 +1,7 @@
 """Where a step's time goes: forward passes, backward passes and updates, by moments between them.
 
 On a CPU a moment is a clock read, on a CUDA device an event on the compute stream, read late and never waited for.
-Steps that are long against the price of moments are all timed on a CPU; else a share of the steps is drawn, and the
-others are estimated from them.
+Warm-up is timed, and a share of the steps after it, drawn at random; the others are estimated from these.
 """
 
 from __future__ import annotations
@@ -23,11 +22,9 @@ from lightning_costs.records.forecast import student_t
 
 #: What a moment ends: something else of the step, or one of the three.
 REST, FORWARD, BACKWARD, OPTIMIZER = range(4)
-#: One step of each block is drawn. Blocks grow with the run up to this many steps: a drawn one costs some 15 us.
-MOST_APART = 32
-MOST_APART_ON_HOST = 8
-#: Steps after one whose phases took this long on a CPU are timed in any case: moments are half a percent of that.
-LONG_S = 0.002
+#: One step of each block is drawn. Blocks grow with the run up to this many steps: a drawn one is recorded in full,
+#: and what reports its moments is put for it alone, some 150 us.
+MOST_APART = 64
 #: Drawn steps in flight at most; of a device that is further behind, the oldest are forgotten.
 MOST_STEPS = 64
 E = TypeVar("E")
@@ -41,17 +38,17 @@ class Phases:
     nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own work:
     SAM's two passes are two, and its perturbation is an update.
 
-    The total is that of the certain steps and, for the others, the mean of the drawn ones. Its interval is that of a
-    simple random sample without replacement (Cochran, Sampling Techniques, 1977, section 2.9).
+    The total is that of warm-up and, for the other steps, the mean of the drawn ones, weighted by the lengths of their
+    blocks. Its interval is that of a simple random sample without replacement (Cochran, Sampling Techniques, 1977,
+    section 2.9). Its size is the effective one of the weights (Kish, Survey Sampling, 1965, section 11.2).
     """
 
-    def __init__(self, most_apart: int) -> None:
+    def __init__(self) -> None:
         #: Whether the work in progress is timed.
         self.on = False
         self._started = False
-        self._most_apart = most_apart
         self._steps = 0
-        self._next = _draw(0, most_apart)
+        self._next, self._weight = _draw(0)
         self._certain, self._drawn = _Sums(), _Sums()
         #: Why phases are not known.
         self.why: str | None = None
@@ -59,7 +56,8 @@ class Phases:
         self.seen = False
         self._phase = REST
         self._open = False
-        self._nodes = 0
+        #: Nodes that autograd had made where the last gap began, and at the last update or the batch's begin.
+        self._nodes = self._before = 0
         self._resumes, self._paused = REST, False
         self._updates: list[int] = []
         self._closures = self._backwards = 0
@@ -81,6 +79,15 @@ class Phases:
         """Training is over."""
         self._started = self.on = False
 
+    @property
+    def quiet(self) -> int:
+        """How many steps may follow before one that is timed."""
+        return 0 if self.on else max(0, self._next - self._steps)
+
+    def skipped(self, n: int) -> None:
+        """`n` steps that were not timed are complete."""
+        self._advance(n, certain=False)
+
     def stepped(self, *, steady: bool, certain: bool = False) -> None:
         """An optimizer step is complete.
 
@@ -88,17 +95,20 @@ class Phases:
             steady: Whether it may stand for others, as warm-up does not.
             certain: Whether the next one is to be timed in any case.
         """
-        self._steps += 1
         if self.on:
-            certain = self._finish(steady=steady) or certain
+            self._finish(self._weight if steady else 0)
             self._phase, self._open, self._closures = REST, False, 0
             self._updates.clear()
+        self._advance(1, certain=certain)
+
+    def _advance(self, n: int, *, certain: bool) -> None:
+        self._steps += n
         if self._steps > self._next:
-            self._next = _draw(self._steps, self._most_apart)
+            self._next, self._weight = _draw(self._steps)
         self.on = self._started and (certain or self._steps == self._next)
 
-    def _finish(self, *, steady: bool) -> bool:
-        """The step in work was timed: whether the next one is to be, too."""
+    def _finish(self, weight: int) -> None:
+        """The step in work was timed, and stands for a block of this length; 0 for itself alone."""
         raise NotImplementedError
 
     def _turn(self, ended: int, begins: int) -> None:
@@ -109,17 +119,25 @@ class Phases:
         """Read what can be read; seconds by phase of the step in work."""
         raise NotImplementedError
 
+    def _add(self, seconds: list[float], weight: int) -> None:
+        """A timed step."""
+        if weight:
+            self._drawn.add(seconds, weight)
+        else:
+            self._certain.add(seconds, 1)
+
     def estimate(self, phase: int) -> Estimate:
         """Seconds of a phase in all steps so far."""
         unfinished = self._read()
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n
-        mean = drawn.sums[phase] / drawn.n if drawn.n else certain.last[phase]
+        mean = drawn.sums[phase] / drawn.weight if drawn.n else certain.last[phase]
         half = others * mean
         if drawn.n > 1:
-            variance = max(0.0, drawn.squares[phase] / drawn.n - mean * mean) * drawn.n / (drawn.n - 1)
+            n = drawn.weight**2 / drawn.weight_squares
+            variance = max(0.0, drawn.squares[phase] / drawn.weight - mean * mean) * drawn.n / (drawn.n - 1)
             left = max(0.0, 1.0 - drawn.n / others) if others else 0.0
-            half = others * student_t((1 + COVERAGE) / 2, drawn.n - 1) * math.sqrt(variance * left / drawn.n)
+            half = others * student_t((1 + COVERAGE) / 2, drawn.n - 1) * math.sqrt(variance * left / n)
         return Estimate(
             amount=certain.sums[phase] + others * mean + unfinished[phase],
             half_width=half,
@@ -134,7 +152,8 @@ class Phases:
         """A batch is in the hands of user code whose forward passes may not show."""
         if self.on:
             self._updates.clear()
-            self._open, self._nodes, self._backwards, self._closures = True, nodes_made(), 0, 0
+            self._open, self._backwards, self._closures = True, 0, 0
+            self._nodes = self._before = nodes_made()
             self._turn(REST, REST)
 
     def work_ends(self) -> None:
@@ -147,7 +166,8 @@ class Phases:
         """A training step or a forward pass begins."""
         if self.on:
             if not self._open:
-                self._open, self._nodes, self._backwards = True, nodes_made(), 0
+                self._open, self._backwards = True, 0
+                self._nodes = self._before = nodes_made()
             self._turn(self._phase, FORWARD)
 
     def forward_ends(self) -> None:
@@ -205,7 +225,7 @@ class Phases:
             ended = self._phase
             if self._open:
                 ended, nodes = self._ended(), nodes_made()
-                if ended == FORWARD and not self._backwards and nodes != self._nodes and not self._updates:
+                if ended == FORWARD and not self._backwards and nodes != self._before and not self._updates:
                     self.why = (
                         "an optimizer stepped after a forward pass whose backward pass was not seen: in manual "
                         "optimization call self.manual_backward(loss), in Fabric fabric.backward(loss)"
@@ -219,7 +239,8 @@ class Phases:
         if self.on and self._updates:
             around = self._updates.pop()
             if self._open:
-                self._nodes = nodes_made()
+                self._nodes = self._before = nodes_made()
+                self._backwards = 0
             self._turn(self._phase, BACKWARD if around == BACKWARD else OPTIMIZER if self._updates else REST)
 
     def _ended(self) -> int:
@@ -229,32 +250,34 @@ class Phases:
 
 
 class _Sums:
-    """Seconds by phase over steps: how many, their sums, and the sums of their squares."""
+    """Seconds by phase over steps and their squares, weighted, and the weights."""
 
     def __init__(self) -> None:
-        self.n = 0
+        self.n = self.weight = self.weight_squares = 0
         self.sums, self.squares, self.last = [0.0] * 4, [0.0] * 4, [0.0] * 4
 
-    def add(self, seconds: list[float]) -> None:
+    def add(self, seconds: list[float], weight: int) -> None:
         """One more step."""
         self.n += 1
+        self.weight += weight
+        self.weight_squares += weight * weight
         self.last = seconds
         for phase in (FORWARD, BACKWARD, OPTIMIZER):
             amount = seconds[phase]
-            self.sums[phase] += amount
-            self.squares[phase] += amount * amount
+            self.sums[phase] += weight * amount
+            self.squares[phase] += weight * amount * amount
 
 
-def _draw(done: int, most_apart: int) -> int:
-    """The next step to be drawn: on every rank the same one."""
-    length = min(most_apart, 1 << max(1, (done // 4).bit_length() - 1))
+def _draw(done: int) -> tuple[int, int]:
+    """The next step to be drawn, on every rank the same one, and the length of the block that it stands for."""
+    length = min(MOST_APART, 1 << max(1, (done // 4).bit_length() - 1))
     start = -(-done // length) * length
-    return start + random.Random(start * 1_000_003 + length).randrange(length)
+    return start + random.Random(start * 1_000_003 + length).randrange(length), length
 
 
 @final
 class HostPhases(Phases):
-    """By the host's clock: every step, unless steps are short.
+    """By the host's clock.
 
     Example:
         >>> from itertools import count
@@ -267,23 +290,19 @@ class HostPhases(Phases):
     """
 
     def __init__(self, clock: Callable[[], float] = now_s) -> None:
-        super().__init__(MOST_APART_ON_HOST)
+        super().__init__()
         self._clock = clock
         self._since_s = 0.0
         self._spent_s = [0.0] * 4
-        #: Whether the step in work is timed in any case, and so stands for itself alone.
-        self._for_itself = True
 
     def _turn(self, ended: int, begins: int) -> None:
         now = self._clock()
         self._spent_s[ended] += now - self._since_s
         self._since_s, self._phase = now, begins
 
-    def _finish(self, *, steady: bool) -> bool:
+    def _finish(self, weight: int) -> None:
         spent, self._spent_s = self._spent_s, [0.0] * 4
-        (self._certain if self._for_itself or not steady else self._drawn).add(spent)
-        self._for_itself = spent[FORWARD] + spent[BACKWARD] + spent[OPTIMIZER] >= LONG_S
-        return self._for_itself
+        self._add(spent, weight)
 
     def _read(self) -> list[float]:
         return self._spent_s
@@ -291,25 +310,24 @@ class HostPhases(Phases):
 
 @final
 class DevicePhases(Phases, Generic[E]):
-    """By events on the compute stream: warm-up and, of the steps after it, one of each block."""
+    """By events on the compute stream."""
 
     def __init__(self, events: EventSource[E]) -> None:
-        super().__init__(MOST_APART)
+        super().__init__()
         self._events = events
         self._marks: list[tuple[int, E]] = []
-        self._pending: deque[tuple[bool, list[tuple[int, E]]]] = deque()
+        self._pending: deque[tuple[int, list[tuple[int, E]]]] = deque()
 
     def _turn(self, ended: int, begins: int) -> None:
         self._marks.append((ended, self._events.record()))
         self._phase = begins
 
-    def _finish(self, *, steady: bool) -> bool:
+    def _finish(self, weight: int) -> None:
         """Its marks wait for the device."""
         if len(self._pending) >= MOST_STEPS:
             self._release(self._pending.popleft()[1])
-        self._pending.append((steady, self._marks))
+        self._pending.append((weight, self._marks))
         self._marks = []
-        return False
 
     def _release(self, marks: list[tuple[int, E]]) -> None:
         for _, event in marks:
@@ -317,7 +335,7 @@ class DevicePhases(Phases, Generic[E]):
 
     def _read(self) -> list[float]:
         while self._pending:
-            steady, marks = self._pending[0]
+            weight, marks = self._pending[0]
             if marks and not self._events.done(marks[-1][1]):
                 break
             self._pending.popleft()
@@ -326,5 +344,5 @@ class DevicePhases(Phases, Generic[E]):
                 if phase != REST:
                     seconds[phase] += self._events.between_s(earlier, later)
             self._release(marks)
-            (self._drawn if steady else self._certain).add(seconds)
+            self._add(seconds, weight)
         return [0.0] * 4

@@ -246,6 +246,8 @@ class StepMonitor:
         quiet = self._watch_at - self.done - 1
         if self._trace is not None:
             quiet = min(quiet, max(0, self._trace.next - self.done))
+        if self.phases is not None:
+            quiet = min(quiet, self.phases.quiet)
         if self._census is None or self._census.failed is not None:
             return quiet
         return min(quiet, self._census.quiet) if self._census.repeatable else 0
@@ -260,8 +262,6 @@ class StepMonitor:
         """It was a step like the last one; `record_repeats` books it, later."""
         if self._device_steps is not None:
             self._device_steps.stepped(steady=True, signature=self._step_signature)
-            if self.phases is not None:
-                self.phases.stepped(steady=True)
 
     @property
     def last_look(self) -> batches.BatchInfo | None:
@@ -276,6 +276,8 @@ class StepMonitor:
         """Book `n` steps like the last one."""
         if self._census is not None:
             self._census.repeat(n)
+        if self.phases is not None:
+            self.phases.skipped(n)
         self.done += n
 
     def epoch_begins(self) -> None:

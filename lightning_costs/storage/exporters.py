@@ -246,9 +246,10 @@ class OpenTelemetrySink:
     def close(self, status: str) -> None:
         """Send the final totals."""
         if self._given is None and self._provider is not None:
-            ends_s = time.monotonic() + WAIT_S
+            wait_s = WAIT_S if status == "finished" else WAIT_S / 10  # an error must not be delayed
+            ends_s = time.monotonic() + wait_s
             if self._sending is not None:
-                self._sending.join(WAIT_S)
+                self._sending.join(wait_s)
             self._send(last=True)
             if self._sending is not None:
                 self._sending.join(max(0.0, ends_s - time.monotonic()))

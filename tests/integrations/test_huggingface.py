@@ -462,6 +462,7 @@ def test_passes_and_updates_are_phases(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_steps_that_are_only_noted_are_on_the_devices_timeline(tmp_path: Path) -> None:
     own = callback(tmp_path)
     training = trainer(tmp_path, own, use_cpu=False, logging_steps=40, num_train_epochs=8)

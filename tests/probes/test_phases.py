@@ -13,9 +13,7 @@ from fakes import FakeClock, FakeStream
 from lightning_costs.probes.phases import (
     BACKWARD,
     FORWARD,
-    LONG_S,
     MOST_APART,
-    MOST_APART_ON_HOST,
     OPTIMIZER,
     DevicePhases,
     HostPhases,
@@ -124,29 +122,37 @@ def test_every_second_of_a_cpu_is_in_its_phase(kind: str) -> None:
     phases.start()
     for _ in range(3):
         getattr(step, kind)()
-        phases.stepped(steady=True)
+        phases.stepped(steady=False, certain=True)
         clock.sleep(64.0)
     assert {phase: phases.estimate(phase).amount for phase in step.truth} == step.truth
     assert phases.estimate(FORWARD).exact
     assert phases.why is None
 
 
-def test_of_short_steps_a_share_is_timed_on_a_cpu_and_scaled_to_all() -> None:
+@pytest.mark.parametrize("drift", [1.0, 3.0])
+def test_a_share_of_the_steps_is_timed_on_a_cpu_and_scaled_to_all_also_if_steps_grow_longer(drift: float) -> None:
     clock = FakeClock()
-    short = LONG_S / 64
     phases = HostPhases(clock)
-    step = Step(phases, lambda seconds: clock.sleep(short * seconds))
+    step = Step(phases, clock.sleep)
     phases.start()
-    timed = 0
-    for number in range(800):
-        timed += phases.on
-        step.automatic()
-        phases.stepped(steady=number >= 3, certain=number < 2)
-    assert 3 + 800 // MOST_APART_ON_HOST <= timed < 200
+    timed, done = 0, 0
+    while done < 4000:
+        for _ in range(min(phases.quiet, 4000 - done)):
+            step.automatic(forward=2.0 * drift ** (done / 4000))
+            phases.skipped(1)
+            done += 1
+        if done < 4000:
+            timed += phases.on
+            step.automatic(forward=2.0 * drift ** (done / 4000))
+            phases.stepped(steady=done >= 3, certain=done < 2)
+            done += 1
+    assert 3 + 4000 // MOST_APART <= timed < 4000 // 20
     for phase, seconds in step.truth.items():
         found = phases.estimate(phase)
-        assert found.amount == pytest.approx(short * seconds)
-        assert (found.counted, found.batches, found.exact) == (timed, 800, False)
+        assert found.amount == pytest.approx(seconds, rel=0.02 if drift > 1 else 1e-9)
+        assert found.low <= seconds * (1 + 1e-9)
+        assert found.high >= seconds * (1 - 1e-9)
+        assert (found.counted, found.batches, found.exact) == (timed, 4000, False)
 
 
 def test_nothing_is_noted_before_training_and_after_it() -> None:
@@ -246,12 +252,13 @@ def test_a_device_that_is_behind_is_never_waited_for() -> None:
 
 
 def test_ranks_draw_the_same_steps_and_no_two_are_far_apart() -> None:
-    drawn, at = [], _draw(0, MOST_APART)
+    drawn, at = [], _draw(0)[0]
     for done in range(1, 5000):
         if done > at:
             drawn.append(at)
-            at = _draw(done, MOST_APART)
+            at = _draw(done)[0]
             assert at >= done
     assert all(0 < later - earlier < 2 * MOST_APART for earlier, later in pairwise(drawn))
     assert len(drawn) > 5000 / MOST_APART / 1.1
+    assert {length for _, length in map(_draw, range(5000))} == {2, 4, 8, 16, 32, 64}
     assert math.isclose(len(set(drawn)), len(drawn))

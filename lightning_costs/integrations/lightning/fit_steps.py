@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, final
 
 from lightning_costs.integrations.deepspeed.hooks import engine_setup
@@ -42,10 +41,7 @@ class FitSteps(SessionPart):
     def start(self) -> None:
         """Probes are open."""
         self.timing_device = self._steps.timing_device
-        phases = self._steps.phases
         self._repeats.on_record = self.on_repeat_end if self.timing_device else None
-        if phases is not None and not self.timing_device:
-            self._repeats.on_record = partial(phases.stepped, steady=True)
 
     def stop(self) -> None:
         """Nothing is watched any more."""

@@ -13,7 +13,14 @@ from weakref import WeakSet
 
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import between, hook_optimizer_step, hook_parts, hook_step, unwrap
+from lightning_costs.patching.optimizers import (
+    between,
+    hook_optimizer_step,
+    hook_parts,
+    hook_step,
+    time_updates,
+    unwrap,
+)
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import BACKWARD
@@ -100,7 +107,7 @@ class StepPatches:
         trainer, put = self._trainer, self._patches.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         self._watch_fetching(epoch_loop)
-        self._watch_phases()
+        self._phases = self._hooks.phases
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
@@ -126,9 +133,7 @@ class StepPatches:
             if optimizer not in self._hooked:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
-                hook_optimizer_step(optimizer, partial(note, number), self._patches, self._phases)
-                if self._phases is not None and not self._trainer.lightning_module.automatic_optimization:
-                    hook_parts(optimizer, self._patches, self._phases)
+                hook_optimizer_step(optimizer, partial(note, number), self._patches)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -203,20 +208,34 @@ class StepPatches:
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
 
-    def _watch_phases(self) -> None:
-        """Moments of passes and updates, if an indicator asked for them."""
-        self._phases = phases = self._hooks.phases
-        if phases is None:
-            return
-        strategy, module = self._trainer.strategy, self._trainer.lightning_module
+    def _timed(self) -> Patches | None:
+        """What reports the moments of passes and updates, put for this batch's work alone; None if none are due.
 
-        precision, put = strategy.precision_plugin, self._patches.wrap
-        put(strategy, "training_step", between(phases.forward_begins, phases.forward_ends), hot=True)
-        put(precision, "backward", between(phases.backward_begins, phases.backward_ends), hot=True)
-        put(precision, "_wrap_closure", between(phases.closure_begins, phases.closure_ends), hot=True)
+        Each timed step puts its own: patches that stay would cost every step what they cost these.
+        """
+        phases = self._phases
+        if phases is None or not phases.on:
+            return None
+        strategy, module, timed = (
+            self._trainer.strategy,
+            self._trainer.lightning_module,
+            Patches(self._listener.disable),
+        )
+        precision, put = strategy.precision_plugin, timed.wrap
+        put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
+        put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
+        put(precision, "_wrap_closure", between(phases, phases.closure_begins, phases.closure_ends), hot=True)
         if getattr(module, "_compiler_ctx", None) is None:  # else its training_step is compiled, and this call in it
             for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
-                put(module, name, between(phases.pause, phases.resume), hot=True)
+                put(module, name, between(phases, phases.pause, phases.resume), hot=True)
+        for place, optimizer in enumerate(strategy.optimizers):
+            time_updates(optimizer, timed, phases)
+            if not module.automatic_optimization:
+                hook_parts(optimizer, timed, phases)
+                # Lightning's wrapper, which a manual step calls, has the optimizer's methods as its own.
+                for wrapper in getattr(strategy, "_lightning_optimizers", ())[place : place + 1]:
+                    hook_parts(wrapper, timed, phases)
+        return timed
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         return self._step(original, manual=False)
@@ -230,6 +249,7 @@ class StepPatches:
 
         def run(*args: Any) -> Any:
             around: AbstractContextManager[None] | None = None
+            timed: Patches | None = None
             try:
                 batch = args[-1].get("batch", _FETCHED_WITHIN) if self._view.in_training else _FETCHED_WITHIN
                 fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
@@ -239,13 +259,18 @@ class StepPatches:
                     around = listener.on_batch_start(batch, self._position(manual=manual))
                     if around is not None or listener.sampling_memory:
                         around = self._looking_inside(around)
+                    timed = self._timed()
             except Exception:  # noqa: BLE001 - a fault of the package, or a model that raises when it is inspected
                 listener.disable()
                 return original(*args)
-            if around is None:
-                result = original(*args)
-            else:
-                result = carefully(original, partial(_within, around), listener.disable, args, {})
+            try:
+                if around is None:
+                    result = original(*args)
+                else:
+                    result = carefully(original, partial(_within, around), listener.disable, args, {})
+            finally:
+                if timed is not None:
+                    timed.restore()
             if fetched and listener.timing_device:
                 listener.on_batch_queued()
             return result
