@@ -176,6 +176,23 @@ def test_the_page_says_of_each_run_whether_it_waited_and_of_others_nothing():
     assert "Did the device wait?" not in page(compare([make_run("nothing known")]))
 
 
+def test_the_page_has_each_runs_verdict_and_the_ladder_of_those_that_are_on_it():
+    names = ("train_s", "idle_s", "idle_data_s", "timed_s")
+    columns = {name: declaration(name, "s", "counter", "time") for name in names}
+    columns["sm_active_fraction"] = declaration("sm_active_fraction", "fraction", "gauge", "compute")
+    costs = {name: [0.0, 100.0] for name in names} | {"idle_data_s": [0.0, 34.0], "sm_active_fraction": [0.5, 0.6]}
+    runs = [
+        make_run(f"slow loader {HOSTILE}", costs=costs, declared=columns, setup={"device": "cuda", "devices": 1}),
+        make_run("nothing known"),
+    ]
+    compared = compare(runs)
+    assert [run["verdict"]["kind"] for run in compared.runs] == ["launch-bound", "unknown"]
+    text = page(compared)
+    assert "launch-bound: the device idled 66 % between steps for its host, then waiting for data 34 %" in text
+    assert "How much of the device was used" in text
+    assert "What bounds training?" not in page(compare([make_run("nothing known")]))
+
+
 def test_a_table_of_results_has_a_page_without_empty_sections():
     rows = {"a": (0.8, 1e6), "b": (0.9, 4e6), "c": (0.7, 2e6)}
     runs = [

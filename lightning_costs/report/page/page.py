@@ -157,7 +157,7 @@ def _page(cmp: ComparisonData, reload_s: int | None) -> str:
         finals=final_blocks(drawn),
         methods=distinct_methods(drawn),
         waits=_waits(drawn),
-        verdicts={run["label"]: run["verdict"]["words"].removeprefix("verdict: ") for run in drawn.runs},
+        verdicts=_verdicts(drawn),
         insides=_insides(drawn),
         pipelines=pipeline_sections(drawn),
         life=_lifecycle(drawn),
@@ -201,6 +201,12 @@ def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
         "heads": life_heads(cmp),
         "tables": life_tables(cmp),
     }
+
+
+def _verdicts(cmp: ComparisonData) -> dict[str, str]:
+    """Run label to what bounds it; runs without any evidence are absent."""
+    judged = {run["label"]: run["verdict"] for run in cmp.runs}
+    return {label: v["words"].removeprefix("verdict: ") for label, v in judged.items() if v["kind"] != "unknown"}
 
 
 def _waits(cmp: ComparisonData) -> dict[str, str]:
