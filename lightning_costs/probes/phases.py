@@ -36,9 +36,9 @@ E = TypeVar("E")
 class Phases:
     """Receives the moments of a batch's work, in the order in which they come.
 
-    What is between two of them belongs to the phase that is under way. In user code that shows no forward pass (manual
-    optimization, a loop of Fabric's), a gap before a backward pass or an update is a forward pass if autograd made
-    nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own work:
+    What is between two of them belongs to the phase that is under way. User code may show no forward pass (manual
+    optimization, a loop of Fabric's). There, a gap before a backward pass or an update is a forward pass if autograd
+    made nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own work:
     SAM's two passes are two, and its perturbation is an update.
 
     The total is that of the certain steps and, for the others, the mean of the drawn ones. Its interval is that of a
@@ -111,12 +111,12 @@ class Phases:
         raise NotImplementedError
 
     def estimate(self, phase: int) -> Estimate:
-        """Seconds of a phase in all steps so far."""
+        """Seconds of a phase in all steps so far; with fewer than two drawn ones, the interval has no end."""
         unfinished = self._read()
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n
-        mean = drawn.sums[phase] / drawn.n if drawn.n else certain.last[phase]
-        half = others * mean
+        mean = drawn.sums[phase] / drawn.n if drawn.n else certain.least[phase] if certain.n > 1 else 0.0
+        half = math.inf if others else 0.0
         if drawn.n > 1:
             variance = max(0.0, drawn.squares[phase] / drawn.n - mean * mean) * drawn.n / (drawn.n - 1)
             left = max(0.0, 1.0 - drawn.n / others) if others else 0.0
@@ -180,7 +180,7 @@ class Phases:
             self._turn(self._phase, REST)
 
     def closure_ends(self) -> None:
-        """The update goes on, if one is under way."""
+        """The update continues, if one is under way."""
         if self.on:
             self._closures -= self._closures > 0
             if self._open:
@@ -237,16 +237,16 @@ class _Sums:
 
     def __init__(self) -> None:
         self.n = 0
-        self.sums, self.squares, self.last = [0.0] * 4, [0.0] * 4, [0.0] * 4
+        self.sums, self.squares, self.least = [0.0] * 4, [0.0] * 4, [math.inf] * 4
 
     def add(self, seconds: list[float]) -> None:
         """One more step."""
         self.n += 1
-        self.last = seconds
         for phase in (FORWARD, BACKWARD, OPTIMIZER):
             amount = seconds[phase]
             self.sums[phase] += amount
             self.squares[phase] += amount * amount
+            self.least[phase] = min(self.least[phase], amount)
 
 
 def _draw(done: int, most_apart: int) -> int:
