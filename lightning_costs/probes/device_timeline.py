@@ -8,12 +8,15 @@ from typing import Generic, Protocol, Self, TypeVar, final
 
 import torch
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import DeviceTime
 
 #: Marks in flight at most. Past that the oldest steps are dropped whole, so that a device far behind stays bounded.
 MOST_EVENTS = 4096
+#: Host times of queueing that are kept.
+MOST_HOST_TIMES = 64
 
 E = TypeVar("E")
 
@@ -99,6 +102,9 @@ class DeviceTimeline(Generic[E]):
         self._kinds: deque[int] = deque()
         #: Host seconds waited for the batch, and in hooks, one pair for each `begin` on the tape.
         self._waits: deque[tuple[float, float]] = deque()
+        #: Host seconds in which work was queued, of the last batches that found the device waiting.
+        self._host_s: deque[float] = deque(maxlen=MOST_HOST_TIMES)
+        self._begun_s: float | None = None
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
         self._step_end: E | None = None
@@ -140,14 +146,28 @@ class DeviceTimeline(Generic[E]):
             wait_s: Host seconds that went into waiting for data since the last `end`.
             hooks_s: Host seconds that went into other callbacks' hooks and loggers since the last `begin`.
         """
+        waits = not self._tape or self._events.done(self._tape[-1])
         self._mark(_BEGUN | self._interrupted)
         self._waits.append((wait_s, hooks_s))
         self._interrupted = 0
+        self._begun_s = now_s() if waits else None
 
     def end(self) -> None:
         """The work on a batch was queued: as early as may be, after its last kernel."""
+        if self._begun_s is not None:
+            self._host_s.append(now_s() - self._begun_s)
+            self._begun_s = None
         self._mark(_ENDED | self._interrupted)
         self._interrupted = 0
+
+    @property
+    def host_s(self) -> float | None:
+        """Seconds in which the host queues a batch's work while the device waits for it; None if it never did.
+
+        The lower quartile: a queue that is full makes the host wait inside some of them.
+        """
+        ordered = sorted(self._host_s)
+        return ordered[len(ordered) // 4] if ordered else None
 
     def stepped(self, *, steady: bool) -> None:
         """The batch that ended last completed an optimizer step; not called while gradients accumulate."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple, final
 
 from lightning_costs.probes import batch as batches
@@ -336,6 +336,9 @@ class StepMonitor:
                 "uncounted_calls": dict(sorted(census.uncounted.items())),
             }
         }
+        if (profile := census.profile()) is not None:
+            host_s = self._device_steps.host_s if self._device_steps is not None else None
+            facts["step_profile"] = replace(profile, host_s=host_s).as_dict()
         if (memory := census.memory) is not None:
             kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
             facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}

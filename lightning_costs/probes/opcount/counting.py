@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -22,12 +22,14 @@ from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
 from lightning_costs.probes.opcount.step_kinds import at_any_moment
 from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
+from lightning_costs.records.step_profile import ClassKey
 
 _log = logging.getLogger("lightning_costs")
 
 #: The number of kinds after which no more are counted for being new: a stream of new lengths must stay cheap.
 MOST_CENSUSES = 64
 
+K = TypeVar("K")
 Quantity = Literal[
     "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
 ]
@@ -48,6 +50,7 @@ class StepOpCounts:
     flop_by_dtype: Mapping[str, int]
     uncounted: Mapping[str, int]
     samples: int | None
+    classes: Mapping[tuple[ClassKey, str], int] = field(default_factory=dict)
 
     def values(self) -> Vector:
         """By quantity, in the order of their places."""
@@ -101,15 +104,15 @@ def runs_as_ever(module: nn.Module | None) -> bool:
     return hasattr(TorchDispatchMode, "ignore_compile_internals") or not may_compile(module)
 
 
-def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[str, int]]) -> Counter[str]:
+def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts], Mapping[K, int]]) -> Counter[K]:
     """Numbers by name, over all batches of the strata that were counted."""
-    totals: Counter[str] = Counter()
+    totals: Counter[K] = Counter()
     for stratum in strata:
         if stratum.agrees and stratum.counts:
             for name, calls in of(stratum.counts[0]).items():
                 totals[name] += stratum.batches * calls
         elif stratum.counts:
-            found: dict[str, float] = {}
+            found: dict[K, float] = {}
             for count, share in zip(stratum.counts, stratum.shares(), strict=True):
                 for name, number in of(count).items():
                     found[name] = found.get(name, 0.0) + number * share
@@ -213,4 +216,5 @@ def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
         flop_by_dtype=dict(watch.flop_by_dtype),
         uncounted=dict(watch.uncounted),
         samples=samples,
+        classes=dict(watch.classes),
     )

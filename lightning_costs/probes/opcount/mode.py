@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
-from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
+from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, footprint_bytes, given, output_tensors
 from lightning_costs.probes.opcount.formulas.registry import Formulas
 from lightning_costs.records.missing import type_only
+from lightning_costs.records.step_profile import QUANTITIES, ClassKey
 
 #: Operators whose result is the weight that they were given, in another format or layout.
 _RECASTS = frozenset(("aten._to_copy", "aten.clone", "aten.to", "aten.contiguous"))
@@ -61,6 +62,8 @@ class _Operator(NamedTuple):
     computes: bool
     #: Whether it needs none.
     plain: bool
+    #: What bounds it: product, conv, attention, recurrent, other or collective.
+    kind: str
 
 
 @final
@@ -100,7 +103,9 @@ class OpCounterMode(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._formulas = Formulas()
         self._operators: dict[Any, _Operator] = {}
+        weights = list(weights)
         self._weights = {storage._cdata for storage in storages(weights)}
+        self._weight_shapes = {shape for w in weights for shape in (tuple(w.shape), tuple(w.shape)[::-1])}
         self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
@@ -115,6 +120,8 @@ class OpCounterMode(TorchDispatchMode):
         self.forward: OpCounts | None = None
         self.flop_by_dtype: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
+        #: Launches, FLOPs and bytes by class of operator (`records.step_profile`).
+        self.classes: Counter[tuple[ClassKey, str]] = Counter()
         #: Why counting stopped, if it did.
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
@@ -145,6 +152,10 @@ class OpCounterMode(TorchDispatchMode):
             except Exception as error:  # noqa: BLE001 - as above
                 self.failed = type_only(f"{func} could not be watched", error)
         return out
+
+    def update_alone(self) -> None:
+        """What follows is an optimizer's update, without the passes before it."""
+        self._phase = "optimizer"
 
     def launched(self, kernel: str) -> None:
         """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
@@ -201,6 +212,8 @@ class OpCounterMode(TorchDispatchMode):
         access_bytes = bytes_accessed(func, args, kwargs, outputs)
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
+        if access_bytes or work is not None:
+            self._classify(operator.kind, args, inputs, outputs, work.flop if work is not None else 0, access_bytes)
         if work is None:
             if not operator.plain:
                 self.uncounted[operator.name] += 1
@@ -218,8 +231,26 @@ class OpCounterMode(TorchDispatchMode):
     def _meet(self, func: Any) -> _Operator:
         name = str(getattr(func, "_overloadpacket", func))
         computes, plain = self._formulas.apply(func), self._formulas.plain(func)
-        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain)
+        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain, _kind(name, computes))
         return operator
+
+    def _classify(
+        self, kind: str, args: Any, inputs: list[torch.Tensor], outputs: list[Any], flop: int, access_bytes: int
+    ) -> None:
+        """Add a call to its class. What has a weight's shape is a weight or a gradient, and no batch makes it grow."""
+        number = next((t.dtype for t in (*inputs, *outputs) if t.is_floating_point()), None)
+        dtype = str(number).removeprefix("torch.") if number is not None else "integer"
+        fixed = access_bytes
+        if self._phase != "optimizer":
+            shapes = self._weight_shapes
+            fixed = sum(footprint_bytes(t) for t in (*inputs, *outputs) if tuple(t.shape) in shapes)
+        if kind in ("product", "conv", "attention", "recurrent") and not flop:
+            kind = "other"
+        calls = _launches(args) if kind == "recurrent" else 1
+        key = (self._phase, kind, dtype, (flop // calls).bit_length(), (access_bytes // calls).bit_length())
+        amounts = (calls, flop, access_bytes, min(fixed, access_bytes))
+        for quantity, amount in zip(QUANTITIES, amounts, strict=True):
+            self.classes[key, quantity] += amount
 
     def _recast(self, outputs: list[torch.Tensor]) -> None:
         """A weight in another format is the same weight, for as long as it lives: addresses are used again."""
@@ -236,6 +267,23 @@ class OpCounterMode(TorchDispatchMode):
         if self._gathered is not None:  # read again: a weight's address may hold an activation by now
             self._weights = {storage._cdata for storage in storages(self._gathered())} | self._casts.keys()
         return any(storage._cdata in self._weights for storage in storages(inputs))
+
+
+def _kind(name: str, computes: bool) -> str:
+    """The class of an operator by its name."""
+    namespace, _, short = name.partition(".")
+    if "c10d" in namespace:
+        return "collective"
+    if not computes:
+        return "other"
+    words = (("attention", "attention"), ("conv", "conv"), ("rnn", "recurrent"), ("lstm", "recurrent"))
+    return next((kind for word, kind in words if word in short), "product")
+
+
+def _launches(args: Any) -> int:
+    """Time steps of a recurrent operator's input, which run one after the other: at least one."""
+    shape = next((t.shape for t in args if isinstance(t, torch.Tensor) and t.ndim == 3), (1,))
+    return max(1, int(shape[0]))
 
 
 def _is_compiled(caller: FrameType | None) -> bool:

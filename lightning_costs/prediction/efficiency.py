@@ -1,0 +1,259 @@
+"""Step time from what a step does: the roofline by class of operator, with efficiencies that a measured run calibrates.
+
+A call takes the larger of FLOPs over the attainable rate and bytes over the attainable bandwidth, and a kernel's start
+(Williams et al. 2009). The host queues calls one after the other meanwhile, and the slower of the two sets the pace.
+Efficiencies are log-normal with the prior centres and widths below. A measured step updates them (Gauss-Newton,
+Laplace's approximation), so that the interval of a prediction comes from what the measurement left open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_costs.prediction.cards import Card
+from lightning_costs.probes.device_peaks import DevicePeak, format_of
+from lightning_costs.records.step_profile import OpClass, StepProfile
+
+Floats = NDArray[np.float64]
+PHASES = ("forward", "backward", "optimizer")
+
+#: Share of the peak that a kind of operator attains by number format, before anything was measured. Large products
+#: attain 60 to 80 % on data-centre cards; convolutions and attention less (the project's assumptions; docs/predict.md).
+ATTAINED = {"product": 0.65, "conv": 0.5, "attention": 0.4, "recurrent": 0.4}
+ATTAINED_OF_MEMORY = 0.75
+#: Device seconds that a kernel takes to start and drain, and host seconds to queue a call, by phase.
+KERNEL_S = 2.5e-6
+HOST_S = {"forward": 8e-6, "backward": 6e-6, "optimizer": 10e-6}
+#: Widths (standard deviations of the logarithm) of what is not measured yet.
+WIDTHS = {
+    **{"product": 0.2, "conv": 0.3, "attention": 0.3, "recurrent": 0.5, "memory": 0.2, "kernel": 0.4, "host": 0.5},
+    "card": 0.03,
+}
+#: Width by which a format's efficiency differs from the kind's.
+FORMAT_WIDTH = 0.15
+#: Width of what a card whose peaks are unknown attains: only what was measured on it says anything.
+UNKNOWN_CARD_WIDTH = 3.0
+#: Widths that are added to each of a device's efficiencies on another card, and to the host's.
+OTHER_CARD_WIDTH, OTHER_HOST_WIDTH = 0.1, 0.15
+#: How far a measured mean step, and the host's seconds in it, are from those of the next run alike.
+STEP_WIDTH, HOST_WIDTH = 0.01, 0.05
+#: Rates that stand for those of an unknown card: their ratio decides which roof an operator is under.
+_STAND_IN = DevicePeak(flop_per_s={}, bytes_per_s=1e11, source="unknown card")
+_STAND_IN_FLOP_PER_S = 1e12
+#: How sharply the slower of host and device sets the pace: the p of a p-norm.
+_SHARPNESS = 6.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A step's classes as arrays, with the rates of a card: [classes]."""
+
+    names: tuple[tuple[str, ...], ...]
+    compute_s: Floats
+    memory_s: Floats
+    calls: Floats
+    host_s: Floats
+    phase: NDArray[np.int64]
+    unknown: tuple[str, ...]
+
+
+def table_of(profile: StepProfile, card: Card, *, tf32: bool) -> Table:
+    """Seconds of every class at the card's peaks.
+
+    Args:
+        profile: What the step does.
+        card: Where.
+        tf32: Whether float32 products run in TF32 on cards that have it.
+    """
+    classes = [one for one in profile.classes if one.kind != "collective" and one.calls > 0]
+    peak = card.peak if card.known and card.peak is not None else _STAND_IN
+    names, compute, unknown = [], [], set()
+    for one in classes:
+        number = format_of(one.dtype, tf32=tf32 and "tf32" in peak.flop_per_s)
+        rate = peak.flop_per_s.get(number, _STAND_IN_FLOP_PER_S if not card.known else None)
+        if one.flop and rate is None:
+            unknown.add(number)
+        compute.append(one.flop / (rate * ATTAINED.get(one.kind, 0.5)) if rate and one.flop else 0.0)
+        names.append((one.kind, f"{one.kind}:{number}") if one.flop else ())
+    calls = np.array([one.calls for one in classes])
+    return Table(
+        names=tuple(names),
+        compute_s=np.array(compute),
+        memory_s=np.array([one.access_bytes for one in classes]) / ((peak.bytes_per_s or 1e11) * ATTAINED_OF_MEMORY),
+        calls=calls,
+        host_s=calls * np.array([_host_s(one) for one in classes]),
+        phase=np.array([PHASES.index(one.phase) for one in classes], dtype=np.int64),
+        unknown=tuple(sorted(unknown)),
+    )
+
+
+def _host_s(one: OpClass) -> float:
+    """A recurrent operator's time steps are queued by one call."""
+    return 0.1 * HOST_S[one.phase] if one.kind == "recurrent" else HOST_S[one.phase]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of a step by phase; of the device and of the host in all, and the device's under either roof."""
+
+    by_phase: Mapping[str, float]
+    device_s: float
+    host_s: float
+    compute_s: float
+    memory_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The step."""
+        return float(sum(self.by_phase.values()))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Efficiencies:
+    """What is known of efficiencies: logarithms against the prior's centres, and their covariance.
+
+    Args:
+        names: Of the parameters: a kind, a kind in a format, memory, kernel, host, card.
+        mean: [parameters]; a device's are times, so that above 0 is slower.
+        covariance: [parameters, parameters].
+        residual: What a measured step takes over the model's: applied to every step, so that a run reproduces itself.
+    """
+
+    names: tuple[str, ...]
+    mean: Floats
+    covariance: Floats
+    residual: float = 1.0
+    cards: frozenset[str] = field(default_factory=frozenset)
+
+    def time(self, table: Table, at: Floats | None = None) -> StepTime:
+        """The seconds of a step."""
+        mean = self.mean if at is None else at
+        known = dict(zip(self.names, mean, strict=True))
+
+        def slower(*names: str) -> float:
+            return math.exp(sum(known.get(name, 0.0) for name in names))
+
+        card = slower("card")
+        compute = table.compute_s * np.array([slower(*names) for names in table.names]) * card
+        memory = table.memory_s * slower("memory") * card
+        device = np.maximum(compute, memory) + table.calls * KERNEL_S * slower("kernel") * card
+        host = table.host_s * slower("host")
+        device_s, host_s = float(device.sum()), float(host.sum())
+        by_phase = np.array([_slower(device[table.phase == n].sum(), host[table.phase == n].sum()) for n in range(3)])
+        whole = _slower(device_s, host_s) * self.residual
+        share = by_phase / by_phase.sum() if by_phase.sum() else by_phase
+        bound = compute > memory
+        return StepTime(
+            by_phase={phase: float(whole * part) for phase, part in zip(PHASES, share, strict=True)},
+            device_s=device_s * self.residual,
+            host_s=host_s * self.residual,
+            compute_s=float(device[bound].sum()) * self.residual,
+            memory_s=float(device[~bound].sum()) * self.residual,
+        )
+
+    def width(self, table: Table, *, other_card: bool) -> float:
+        """Standard deviation of the logarithm of a step's time: what the measurement left open, and another card's."""
+        covariance = self.covariance
+        if other_card:
+            own = np.array([_transfer(name) for name in self.names])
+            covariance = covariance + np.diag(own**2)
+        slope = _gradient(lambda at: math.log(self.time(table, at).total_s), self.mean)
+        return math.sqrt(max(0.0, float(slope @ covariance @ slope)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured step: its table, its seconds without waiting for data, and those of the host, if they were seen."""
+
+    table: Table
+    card: Card
+    step_s: float
+    host_s: float | None = None
+
+
+def calibrate(tables: Sequence[Table], measured: Sequence[Measured]) -> Efficiencies:
+    """Efficiencies given measured steps; the first one is reproduced exactly.
+
+    Args:
+        tables: All that will be predicted: what they do names the parameters.
+        measured: What was measured, on one card; none leaves the prior.
+    """
+    seen = {name for table in (*tables, *(one.table for one in measured)) for names in table.names for name in names}
+    names = (*sorted(seen), "memory", "kernel", "host", "card")
+    widths = np.array([WIDTHS.get(name, FORMAT_WIDTH) for name in names])
+    if any(not one.card.known for one in measured):
+        widths[names.index("card")] = UNKNOWN_CARD_WIDTH
+    prior = Efficiencies(names, np.zeros(len(names)), np.diag(widths**2))
+    if not measured:
+        return prior
+    wanted = [(math.log(one.step_s), STEP_WIDTH) for one in measured]
+    wanted += [(math.log(one.host_s), HOST_WIDTH) for one in measured if one.host_s]
+
+    def misses(at: Floats) -> Floats:
+        found = [prior.time(one.table, at) for one in measured]
+        steps = [math.log(time.total_s) for time in found]
+        hosts = [math.log(time.host_s) for time, one in zip(found, measured, strict=True) if one.host_s]
+        return np.array([(got - want) / width for got, (want, width) in zip([*steps, *hosts], wanted, strict=True)])
+
+    mean, covariance = _updated(misses, widths)
+    found = Efficiencies(names, mean, covariance, cards=frozenset(one.card.name for one in measured))
+    residual = measured[0].step_s / found.time(measured[0].table).total_s
+    return Efficiencies(names, mean, covariance, residual, found.cards)
+
+
+def _updated(misses: Callable[[Floats], Floats], widths: Floats) -> tuple[Floats, Floats]:
+    """Most probable parameters under a centred normal prior, and their covariance there (Levenberg and Marquardt)."""
+    at, damping = np.zeros(len(widths)), 1.0
+    precision = np.diag(1 / widths**2)
+
+    def loss(at: Floats) -> float:
+        return float(misses(at) @ misses(at) + at @ precision @ at)
+
+    for _ in range(60):
+        slope = _jacobian(misses, at)
+        curvature = slope.T @ slope + precision
+        move = np.linalg.solve(curvature + damping * precision, slope.T @ misses(at) + precision @ at)
+        if loss(at - move) < loss(at):
+            at, damping = at - move, damping / 4
+            if float(np.abs(move).max()) < 1e-6:
+                break
+        else:
+            damping *= 4
+    slope = _jacobian(misses, at)
+    covariance: Floats = np.asarray(np.linalg.inv(slope.T @ slope + precision), dtype=np.float64)
+    return at, covariance
+
+
+def _jacobian(of: Callable[[Floats], Floats], at: Floats, step: float = 1e-4) -> Floats:
+    """[values, parameters]: central differences."""
+    moves = np.eye(len(at)) * step
+    return np.stack([(of(at + move) - of(at - move)) / (2 * step) for move in moves], axis=1)
+
+
+def _gradient(of: Callable[[Floats], float], at: Floats) -> Floats:
+    slope: Floats = _jacobian(lambda where: np.array([of(where)]), at)[0]
+    return slope
+
+
+def _slower(device_s: float, host_s: float) -> float:
+    """The pace of two that work at once: about the slower one's."""
+    most = max(device_s, host_s)
+    if most <= 0:
+        return 0.0
+    return float(most * ((device_s / most) ** _SHARPNESS + (host_s / most) ** _SHARPNESS) ** (1 / _SHARPNESS))
+
+
+def _transfer(name: str) -> float:
+    if name == "host":
+        return OTHER_HOST_WIDTH
+    return 0.0 if name == "card" else OTHER_CARD_WIDTH
