@@ -215,6 +215,8 @@ def measure(
         profile = it.profile(watch, memory, update, calls) if trained else None
         if profile is not None and times and it.device.type != "meta":
             profile = it.train_times(profile, optimizer, budget_s)
+        elif profile is not None:
+            it.missing["step_s"] = "times=False" if not times else "on the meta device nothing runs"
         throughput = it.latency_and_throughput(times, batch_sizes, budget_s)
         it.inference_memory()
         if largest_batch:

@@ -18,6 +18,7 @@ from rich.text import Text
 from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.cli.places import command as next_command
 from lightning_costs.cli.places import make_writable, next_after_show, no_run_at
+from lightning_costs.cli.predict import predict_command
 from lightning_costs.pricing.reprice import priced_columns
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.formatting import format_amount
@@ -25,6 +26,7 @@ from lightning_costs.records.printable import printable
 from lightning_costs.records.versions import version_of
 from lightning_costs.report.terminal import run as run_view
 from lightning_costs.report.terminal.console import Terminal, say, take_any_text
+from lightning_costs.run.plan import PREDICTION, read_prediction
 from lightning_costs.run.record import RunRecord, printable_run
 from lightning_costs.storage.run_folder.lock import writer_status
 
@@ -185,6 +187,9 @@ def run(
     budget: Annotated[
         list[str] | None, typer.Option(help="Stop at this much, as energy_j=3.6e6; may be given repeatedly.")
     ] = None,
+    prediction: Annotated[
+        Path | None, typer.Option(help="JSON of `predict --json`: the run's end says plan against actual.")
+    ] = None,
 ) -> None:
     """Run an unmodified script of Lightning or of transformers' Trainer and measure what its training costs."""
     from lightning_costs.cli import run_process
@@ -193,6 +198,7 @@ def run(
     from lightning_costs.storage.paths import run_root
 
     try:
+        read_prediction(prediction)
         options = RunOptions(
             monitor=monitor,
             mode=_mode(mode),
@@ -209,7 +215,8 @@ def run(
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(printable(str(error))) from error
-    run_process.run(command, options.as_environment() | search_path(), Path(options.save_dir))
+    planned = {} if prediction is None else {PREDICTION: str(prediction.resolve())}
+    run_process.run(command, options.as_environment() | search_path() | planned, Path(options.save_dir))
 
 
 @app.command()
@@ -766,6 +773,9 @@ def check(
     for part in check_parts(found):
         console.print(part, soft_wrap=isinstance(part, Text))
     raise typer.Exit(found.exit_code)
+
+
+app.command(name="predict")(predict_command)
 
 
 def _single(path: str) -> RunRecord:

@@ -58,6 +58,7 @@ class MonitorOptions:
     sinks: Sequence[Sink] = ()
     hyperparameters: Mapping[str, Any] | None = None
     owner: str | None = None
+    prediction: object = None
 
     def __post_init__(self) -> None:
         validate_monitor(self.monitor, self.mode)
@@ -66,7 +67,7 @@ class MonitorOptions:
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {self.infer!r}")
         self.targets, self.sinks = targets_of(self.targets), Sinks(self.sinks).all
-        self.hyperparameters = Provenance(self.hyperparameters, self.owner).hyperparameters
+        self.hyperparameters = Provenance(self.hyperparameters, self.owner, self.prediction).hyperparameters
         self.save_dir, self.tariff = run_root(self.save_dir), Tariff.resolve(self.tariff)
         self.count = counting_of(self.count)
 
@@ -93,6 +94,7 @@ class MonitorOptions:
         return Recorder(
             targets=targets,
             owner=self.owner,
+            prediction=self.prediction,
             save_dir=self.save_dir,
             name=self.name,
             batch_size_fn=self.batch_size_fn,

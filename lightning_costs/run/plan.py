@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_costs.records.formatting import format_amount
@@ -16,6 +19,47 @@ _TOTALS = {"total_s": "time", "energy_j": "energy", "cloud_usd": "cloud cost", "
 _SAME_STEPS = 0.02
 #: The quantile of the normal distribution behind an 80 % interval, and how many errors the prior counts for.
 _QUANTILE, _PRIOR_ERRORS = 1.2815515655446004, 4
+
+
+#: Where a run's prediction is, if none is passed: the JSON of `lightning-costs predict --json`.
+PREDICTION = "LIGHTNING_COSTS_PREDICTION"
+
+
+def read_prediction(given: object) -> dict[str, Any]:
+    """What a run's header keeps of the prediction that it is given: its setting and amounts; empty without one.
+
+    Args:
+        given: A `Prediction`, its plain data, or the path of a JSON file with one; by default the file that
+            LIGHTNING_COSTS_PREDICTION names.
+
+    Raises:
+        ValueError: For what is no prediction, or holds several.
+    """
+    given = given if given is not None else os.environ.get(PREDICTION) or None
+    if given is None:
+        return {}
+    if isinstance(given, str | os.PathLike):
+        try:
+            given = json.loads(Path(given).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the prediction {str(given)!r} cannot be read: {error}") from error
+    elif not isinstance(given, Mapping) and hasattr(given, "as_dict"):
+        given = given.as_dict()
+    found: Any = given
+    if isinstance(found, Mapping) and "predictions" in found:
+        found = found["predictions"]
+        if len(found) != 1:
+            raise ValueError(f"a run takes one prediction, the file has {len(found)}: predict one setting for it")
+        found = found[0]
+    if not isinstance(found, Mapping) or not isinstance(found.get("amounts"), Mapping):
+        raise ValueError("prediction must be a Prediction, or the JSON file of lightning-costs predict --json")
+    kept = {name: found[name] for name in ("setting", "coverage") if name in found}
+    ends = ("middle", "low", "high")
+    amounts = {
+        str(name): {end: getattr(one, end, None) if not isinstance(one, Mapping) else one.get(end) for end in ends}
+        for name, one in found["amounts"].items()
+    }
+    return {**kept, "amounts": amounts}
 
 
 class PlanError(NamedTuple):

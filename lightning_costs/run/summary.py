@@ -12,6 +12,7 @@ from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.meter_info import COMPONENTS
 from lightning_costs.run.input_stalls import describe_input_stalls
+from lightning_costs.run.plan import describe_plan
 
 
 class SummaryRow(NamedTuple):
@@ -105,7 +106,11 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
     said = (
-        [*describe_budget(header, final), *describe_input_stalls(header.get("setup") or {}, final)]
+        [
+            *describe_budget(header, final),
+            *describe_plan(header, final),
+            *describe_input_stalls(header.get("setup") or {}, final),
+        ]
         if final is not None
         else []
     )

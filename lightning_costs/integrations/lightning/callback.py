@@ -84,6 +84,8 @@ class CostMonitor(Callback):
         hyperparameters: Settings that identify the run, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
+        prediction: What the run is predicted to cost, as `predict` returns it or a JSON file of it; its end says plan
+            against actual. By default the file that LIGHTNING_COSTS_PREDICTION names.
 
     Raises:
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
@@ -118,6 +120,7 @@ class CostMonitor(Callback):
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
+        prediction: object = None,
     ) -> None:
         super().__init__()
         self._options = MonitorOptions(
@@ -137,6 +140,7 @@ class CostMonitor(Callback):
             sinks=sinks,
             hyperparameters=hyperparameters,
             owner=owner,
+            prediction=prediction,
         )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None

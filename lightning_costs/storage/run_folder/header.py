@@ -321,6 +321,7 @@ _KNOWN: Mapping[str, Shape] = {
         ),
     ),
     "inference": _fields({}, {"batch_samples": _count}),
+    "prediction": _fields({"amounts": _by_name(_AMOUNTS)}, {"setting": _by_name(_plain_value), "coverage": _number}),
     "step_profile": _fields(
         {"classes": _each(_row(_text, _text, _text, _number, _number, _number, _number)), "samples": _number},
         {
