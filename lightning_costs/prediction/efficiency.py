@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_costs.prediction.cards import Card
-from lightning_costs.probes.device_peaks import DevicePeak, format_of
+from lightning_costs.probes.device_peaks import format_of
 from lightning_costs.records.step_profile import OpClass, StepProfile
 
 Floats = NDArray[np.float64]
@@ -37,15 +37,18 @@ WIDTHS = {
 }
 #: Width by which a format's efficiency differs from the kind's.
 FORMAT_WIDTH = 0.15
-#: Width of what a card whose peaks are unknown attains: only what was measured on it says anything.
-UNKNOWN_CARD_WIDTH = 3.0
+#: Width of what a card whose peaks are unknown attains, and a processor: only what was measured on it says anything.
+UNKNOWN_CARD_WIDTH, PROCESSOR_WIDTH = 3.0, 1.0
 #: Widths that are added to each of a device's efficiencies on another card, and to the host's.
 OTHER_CARD_WIDTH, OTHER_HOST_WIDTH = 0.1, 0.15
-#: How far a measured mean step, and the host's seconds in it, are from those of the next run alike.
-STEP_WIDTH, HOST_WIDTH = 0.01, 0.05
-#: Rates that stand for those of an unknown card: their ratio decides which roof an operator is under.
-_STAND_IN = DevicePeak(flop_per_s={}, bytes_per_s=1e11, source="unknown card")
-_STAND_IN_FLOP_PER_S = 1e12
+#: How far a measured mean step is from that of the next run alike: on a card with known peaks, and on others (a host's
+#: processors, which others use too); and the host's seconds in it.
+STEP_WIDTH, STEP_WIDTH_ELSEWHERE, HOST_WIDTH = 0.015, 0.1, 0.05
+#: How far the model is from another training's step, whose own peculiarities no efficiency of a kind can follow.
+OTHER_STEP_WIDTH = 0.12
+#: FLOP/s and bytes/s that stand for those of an unknown card, and of one core of a processor: their ratio decides which
+#: roof an operator is under.
+_STAND_IN, _STAND_IN_OF_CORE = (1e12, 1e11), (5e10, 1e10)
 #: How sharply the slower of host and device sets the pace: the p of a p-norm.
 _SHARPNESS = 6.0
 
@@ -62,22 +65,22 @@ class Table:
     host_s: Floats
     phase: NDArray[np.int64]
     unknown: tuple[str, ...]
+    #: Whether operators run as they are called, as on a processor: then the host's seconds add to them.
+    synchronous: bool = False
 
 
-def table_of(profile: StepProfile, card: Card, *, tf32: bool) -> Table:
-    """Seconds of every class at the card's peaks.
-
-    Args:
-        profile: What the step does.
-        card: Where.
-        tf32: Whether float32 products run in TF32 on cards that have it.
-    """
+def table_of(profile: StepProfile, card: Card) -> Table:
+    """Seconds of every class at the card's peaks; a card without TF32 runs such products in fp32."""
     classes = [one for one in profile.classes if one.kind != "collective" and one.calls > 0]
-    peak = card.peak if card.known and card.peak is not None else _STAND_IN
+    rates: Mapping[str, float] = card.peak.flop_per_s if card.known and card.peak is not None else {}
+    stand_in_flop_per_s, bytes_per_s = _STAND_IN_OF_CORE if card.name == "cpu" else _STAND_IN
+    if card.known and card.peak is not None and card.peak.bytes_per_s is not None:
+        bytes_per_s = card.peak.bytes_per_s
     names, compute, unknown = [], [], set()
     for one in classes:
-        number = format_of(one.dtype, tf32=tf32 and "tf32" in peak.flop_per_s)
-        rate = peak.flop_per_s.get(number, _STAND_IN_FLOP_PER_S if not card.known else None)
+        number = format_of(one.dtype, tf32=False)
+        number = "fp32" if number == "tf32" and "tf32" not in rates else number
+        rate = rates.get(number, stand_in_flop_per_s if not card.known else None)
         if one.flop and rate is None:
             unknown.add(number)
         compute.append(one.flop / (rate * ATTAINED.get(one.kind, 0.5)) if rate and one.flop else 0.0)
@@ -86,11 +89,12 @@ def table_of(profile: StepProfile, card: Card, *, tf32: bool) -> Table:
     return Table(
         names=tuple(names),
         compute_s=np.array(compute),
-        memory_s=np.array([one.access_bytes for one in classes]) / ((peak.bytes_per_s or 1e11) * ATTAINED_OF_MEMORY),
+        memory_s=np.array([one.access_bytes for one in classes]) / (bytes_per_s * ATTAINED_OF_MEMORY),
         calls=calls,
         host_s=calls * np.array([_host_s(one) for one in classes]),
         phase=np.array([PHASES.index(one.phase) for one in classes], dtype=np.int64),
         unknown=tuple(sorted(unknown)),
+        synchronous=card.name == "cpu",
     )
 
 
@@ -148,8 +152,9 @@ class Efficiencies:
         device = np.maximum(compute, memory) + table.calls * KERNEL_S * slower("kernel") * card
         host = table.host_s * slower("host")
         device_s, host_s = float(device.sum()), float(host.sum())
-        by_phase = np.array([_slower(device[table.phase == n].sum(), host[table.phase == n].sum()) for n in range(3)])
-        whole = _slower(device_s, host_s) * self.residual
+        pace = _both if table.synchronous else _slower
+        by_phase = np.array([pace(device[table.phase == n].sum(), host[table.phase == n].sum()) for n in range(3)])
+        whole = pace(device_s, host_s) * self.residual
         share = by_phase / by_phase.sum() if by_phase.sum() else by_phase
         bound = compute > memory
         return StepTime(
@@ -192,11 +197,13 @@ def calibrate(tables: Sequence[Table], measured: Sequence[Measured]) -> Efficien
     names = (*sorted(seen), "memory", "kernel", "host", "card")
     widths = np.array([WIDTHS.get(name, FORMAT_WIDTH) for name in names])
     if any(not one.card.known for one in measured):
-        widths[names.index("card")] = UNKNOWN_CARD_WIDTH
+        processor = any(one.card.name == "cpu" for one in measured)
+        widths[names.index("card")] = PROCESSOR_WIDTH if processor else UNKNOWN_CARD_WIDTH
     prior = Efficiencies(names, np.zeros(len(names)), np.diag(widths**2))
     if not measured:
         return prior
-    wanted = [(math.log(one.step_s), STEP_WIDTH) for one in measured]
+    wanted = [(math.log(one.step_s), OTHER_STEP_WIDTH) for one in measured]
+    wanted[0] = (wanted[0][0], STEP_WIDTH if measured[0].card.known else STEP_WIDTH_ELSEWHERE)
     wanted += [(math.log(one.host_s), HOST_WIDTH) for one in measured if one.host_s]
 
     def misses(at: Floats) -> Floats:
@@ -243,6 +250,10 @@ def _jacobian(of: Callable[[Floats], Floats], at: Floats, step: float = 1e-4) ->
 def _gradient(of: Callable[[Floats], float], at: Floats) -> Floats:
     slope: Floats = _jacobian(lambda where: np.array([of(where)]), at)[0]
     return slope
+
+
+def _both(device_s: float, host_s: float) -> float:
+    return device_s + host_s
 
 
 def _slower(device_s: float, host_s: float) -> float:

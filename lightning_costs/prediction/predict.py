@@ -205,8 +205,10 @@ class _Predictor:
         setting, load = self._set, self._load
         if not setting.card.known and not setting.same_card:
             raise Missing(setting.card.why_unknown)
+        if not setting.card.known and setting.precision != load.precision:
+            raise Missing(f"{setting.card.why_unknown}; its rates in {setting.precision} were not measured")
         profile = setting.profile()
-        table = table_of(profile, setting.card, tf32=setting.tf32)
+        table = table_of(profile, setting.card)
         if table.unknown:
             raise Missing(f"{setting.card.name} has no peak for {', '.join(table.unknown)} in the table")
         found = self._calibrated(table)
@@ -243,7 +245,7 @@ class _Predictor:
             step_s = load.step_s
             if step_s is None or load.card is None or not (load.card.known or load.card.name == self._set.card.name):
                 continue
-            at = table_of(load.profile, load.card, tf32=_tf32(load.precision))
+            at = table_of(load.profile, load.card)
             measured.append(Measured(at, load.card, step_s, load.profile.host_s))
         first = self._load.step_s is not None and bool(measured)
         if not measured:
@@ -254,8 +256,9 @@ class _Predictor:
         return found if first else replace(found, residual=1.0)
 
     def _width(self, found: Efficiencies, table: Table) -> float:
+        """Width of the work's time: what the calibration left open, and what the model leaves out."""
         setting, load = self._set, self._load
-        doublings = abs(math.log2(setting.batch_size / load.batch_size))
+        doublings = abs(math.log2(setting.batch_size / load.batch_size)) * (1 if setting.card.known else 5)
         widths = [found.width(table, other_card=not setting.same_card), DOUBLING_WIDTH * doublings]
         widths += [SETTING_WIDTH] if not setting.same_card or doublings else []
         widths += [FORMAT_WIDTH] if setting.precision != load.precision else []
@@ -326,7 +329,7 @@ class _Predictor:
         width, scale = POWER_WIDTHS[2], 1.0
         own = load.card.peak.board_w if load.card is not None and load.card.peak is not None else None
         if load.device_w and own and load.whole_step_s:
-            at = table_of(load.profile, load.card, tf32=_tf32(load.precision))  # type: ignore[arg-type]
+            at = table_of(load.profile, load.card)  # type: ignore[arg-type]
             then = _drawn(found.time(at), load.whole_step_s)
             scale = max(0.05, (load.device_w / own - IDLE_SHARE) / max(1e-3, then - IDLE_SHARE))
             width = POWER_WIDTHS[0 if setting.same_card else 1]
@@ -414,10 +417,6 @@ class _Predictor:
                 self._note(name, price(self._amounts["energy_j"].middle), self._spread("energy_j"))
             except Missing as missing:
                 self._missing[name] = str(missing)
-
-
-def _tf32(precision: str) -> bool:
-    return precision != "fp32"
 
 
 def _drawn(time: StepTime, step_s: float) -> float:

@@ -92,11 +92,6 @@ class Setting:
             "checkpointing": self.checkpointing,
         }
 
-    @property
-    def tf32(self) -> bool:
-        """Whether float32 products run in TF32, where the card has it."""
-        return self.precision != "fp32"
-
     def profile(self) -> StepProfile:
         """What one device does in a step of the setting."""
         load = self.load

@@ -22,7 +22,7 @@ STATE_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "sam": 8.0}
 #: and losses in fp32; the share is an assumption).
 PRECISIONS = {
     "fp32": ("float32", 4.0, 1.0),
-    "tf32": ("float32", 4.0, 1.0),
+    "tf32": ("tf32", 4.0, 1.0),
     "bf16-mixed": ("bfloat16", 4.0, 0.65),
     "fp16-mixed": ("float16", 4.0, 0.65),
     "bf16-true": ("bfloat16", 2.0, 0.5),
@@ -101,7 +101,7 @@ def workload_of_run(run: RunRecord) -> Workload:
     samples = final.get("samples")
     batch_size = samples / steps / devices if samples else batch.samples * batches / steps
     step_s, input_s, gap_s = _measured(final)
-    device = str(setup.get("device") or "cpu")
+    device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
     watts = _watts(final, devices)
     batches_planned = setup.get("planned_batches_per_epoch")
     planned = setup.get("max_steps") if (setup.get("max_steps") or -1) > 0 else None
@@ -196,7 +196,7 @@ def _counted_precision(profile: StepProfile) -> str:
     most = max(flop, key=lambda dtype: flop[dtype], default="float32")
     weights = max(updated, key=lambda dtype: updated[dtype], default=most)
     kind = "mixed" if weights == "float32" else "true"
-    return {"bfloat16": f"bf16-{kind}", "float16": f"fp16-{kind}"}.get(most, "fp32")
+    return {"bfloat16": f"bf16-{kind}", "float16": f"fp16-{kind}", "tf32": "tf32"}.get(most, "fp32")
 
 
 def _kind_of_state(cost: ModelCost) -> str:
@@ -262,7 +262,7 @@ def in_precision(profile: StepProfile, was: str, now: str) -> StepProfile:
     if was == now:
         return profile
     (_, was_weight, was_share), (dtype, weight, share) = PRECISIONS[was], PRECISIONS[now]
-    half = (0.5 if dtype != "float32" else 1.0) / (0.5 if PRECISIONS[was][0] != "float32" else 1.0)
+    half = _product_bytes(now) / _product_bytes(was)
     classes = []
     for one in profile.classes:
         bytes_share = weight / was_weight if one.phase == "optimizer" else share / was_share
@@ -272,6 +272,10 @@ def in_precision(profile: StepProfile, was: str, now: str) -> StepProfile:
             one = one.scaled(access_bytes=bytes_share)
         classes.append(one)
     return replace(profile, classes=tuple(classes), boundary_bytes=profile.boundary_bytes * half)
+
+
+def _product_bytes(precision: str) -> float:
+    return 2.0 if PRECISIONS[precision][0] in ("bfloat16", "float16") else 4.0
 
 
 def with_optimizer(profile: StepProfile, params: float, was: str | None, now: str | None) -> StepProfile:

@@ -21,7 +21,7 @@ class OpClass:
     Args:
         phase: forward, backward or optimizer.
         kind: product, conv, attention, recurrent, other (bound by memory) or collective.
-        dtype: Of the first floating-point argument, as torch calls it.
+        dtype: Of the first floating-point argument, as torch calls it; tf32 for float32 products that may run in it.
         calls: Launches; a recurrent operator counts one a time step and layer.
         flop: Floating-point operations of all calls; `access_bytes` likewise.
         fixed_bytes: Those of `access_bytes` that do not grow with the batch: weights and their gradients.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.probes.device_peaks import tf32
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
 from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, footprint_bytes, given, output_tensors
@@ -246,6 +247,8 @@ class OpCounterMode(TorchDispatchMode):
             fixed = sum(footprint_bytes(t) for t in (*inputs, *outputs) if tuple(t.shape) in shapes)
         if kind in ("product", "conv", "attention", "recurrent") and not flop:
             kind = "other"
+        if dtype == "float32" and flop and tf32(convolutions=kind == "conv"):
+            dtype = "tf32"  # on cards that have it
         calls = _launches(args) if kind == "recurrent" else 1
         key = (self._phase, kind, dtype, (flop // calls).bit_length(), (access_bytes // calls).bit_length())
         amounts = (calls, flop, access_bytes, min(fixed, access_bytes))
