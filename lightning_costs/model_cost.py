@@ -381,6 +381,7 @@ class _Measurement:
             samples=self.samples,
             memory={phase: {**kinds, "opt_state": state} for phase, kinds in held.items()},
             resting_bytes=memory.resting_bytes,
+            batch_bytes=sum(tensor.nbytes for tensor in tensors_in(self.batch)),
             device=self.device.type,
             **parameters.repeated_blocks(self.model, calls.given_bytes),
         )

@@ -82,10 +82,11 @@ def peak_memory(
     found = {}
     for phase, kinds in profile.memory.items():
         held = {kind: float(kinds.get(kind, 0)) for kind in (*_STATE, "activation", "other")}
-        made = max(0.0, held["other"] - profile.resting_bytes)
-        if phase != "optimizer":
-            held["activation"] *= factor
-            held["other"] = profile.resting_bytes + made * factor
+        batch = min(profile.batch_bytes, profile.resting_bytes, held["other"])
+        grown = held["other"] if phase == "optimizer" else profile.resting_bytes
+        made = max(0.0, held["other"] - grown)
+        held["activation"] *= 1.0 if phase == "optimizer" else factor
+        held["other"] = grown + batch * (factor - 1) + made * factor
         held = _in_format(held, load.precision, precision)
         held = _with_state(held, load, optimizer, precision)
         if checkpointing and phase != "optimizer":

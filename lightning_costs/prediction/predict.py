@@ -21,6 +21,7 @@ from lightning_costs.prediction.communication import (
 from lightning_costs.prediction.efficiency import Efficiencies, Measured, StepTime, Table, calibrate, table_of
 from lightning_costs.prediction.memory import WIDTHS as MEMORY_WIDTHS
 from lightning_costs.prediction.memory import PeakMemory, fits, largest_batch, peak_memory, with_work_space
+from lightning_costs.prediction.power import POWER_WIDTHS, device_power
 from lightning_costs.prediction.prediction import Prediction, Setting
 from lightning_costs.prediction.workload import (
     PRECISIONS,
@@ -47,12 +48,6 @@ _QUANTILE = 1.2815515655446004
 SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.02, 0.08, 0.05
 #: A count on another kind of device than it is predicted for: other kernels, and other operators for some.
 COUNT_WIDTH = 0.15
-#: Of the board's power: drawn by a device that waits for work, and beyond it while products or memory bound it. No
-#: data sheet has them; the first is what H100 boards draw with a context open. All are assumptions; a run's draw
-#: replaces them.
-IDLE_SHARE, COMPUTE_SHARE, MEMORY_SHARE = 0.17, 0.75, 0.5
-#: Widths of a device's power: measured here, measured on another card, assumed.
-POWER_WIDTHS = (0.03, 0.15, 0.25)
 
 
 def predict(
@@ -119,8 +114,6 @@ def predict(
         link=link_bytes_per_s,
         network=network_bytes_per_s,
     )
-    if setting.precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     return _Predictor(setting, [_workload(one) for one in calibrate_with], recalibration(errors)).predict(
         steps, samples, Tariff.resolve(tariff)
     )
@@ -176,20 +169,16 @@ class _Predictor:
 
     def _memory(self) -> PeakMemory | None:
         setting, load = self._set, self._load
-        how = {
-            "precision": setting.precision,
-            "optimizer": setting.optimizer,
-            "checkpointing": setting.checkpointing,
-        }
+        how = {name: getattr(setting, name) for name in ("precision", "optimizer", "checkpointing")}
         try:
-            peak = peak_memory(load, setting.layout, batch_size=setting.batch_size, **how)  # type: ignore[arg-type]
+            peak = peak_memory(load, setting.layout, batch_size=setting.batch_size, **how)
         except Missing as missing:
             self._missing["peak_mem_bytes"] = str(missing)
             return None
         peak = with_work_space(load, peak, setting.card)
         same = setting.batch_size == load.batch_size and setting.precision == load.precision
-        counted_elsewhere = setting.card.known and load.profile.device != "cuda"
-        self._note("peak_mem_bytes", peak.total_bytes, MEMORY_WIDTHS[2 if counted_elsewhere else 0 if same else 1])
+        width = 2 if setting.card.known and load.profile.device != "cuda" else 0 if same else 1
+        self._note("peak_mem_bytes", peak.total_bytes, MEMORY_WIDTHS[width])
         try:
             self._amounts["largest_batch_samples"] = Forecast(
                 middle=largest_batch(load, setting.layout, setting.card, **how)
@@ -312,32 +301,22 @@ class _Predictor:
     def _power(self, time: StepTime, found: Efficiencies, step_s: float) -> None:
         """Mean power of all that draws it, while training."""
         setting, load = self._set, self._load
-        nodes = math.ceil(setting.layout.devices / DEVICES_PER_NODE)
-        host_w = (load.host_w or 0.0) * nodes
+        devices = setting.layout.devices
+        host_w = (load.host_w or 0.0) * math.ceil(devices / DEVICES_PER_NODE)
         if load.host_w is None:
-            self._missing["host_w"] = "power of processors and memory was not measured: energy is the devices' alone"
-        board_w = setting.card.peak.board_w if setting.card.peak is not None else None
-        if board_w is None:
-            if setting.same_card and load.device_w is not None:
-                self._note("power_w", load.device_w * setting.layout.devices + host_w, POWER_WIDTHS[0])
-            elif setting.same_card and load.host_w is not None:  # a processor trains
-                self._note("power_w", host_w, POWER_WIDTHS[0])
-            else:
-                self._missing["power_w"] = f"no board power of {setting.card.name} is in the table"
+            self._said.append("energy is the devices' alone: power of processors and memory was not measured")
+        if load.card is not None and load.card.name == "cpu" and setting.same_card and load.host_w is not None:
+            self._note("power_w", host_w, POWER_WIDTHS[0])
             return
-        share = _drawn(time, step_s)
-        width, scale = POWER_WIDTHS[2], 1.0
-        own = load.card.peak.board_w if load.card is not None and load.card.peak is not None else None
-        if load.device_w and own and load.whole_step_s:
-            at = table_of(load.profile, load.card)  # type: ignore[arg-type]
-            then = _drawn(found.time(at), load.whole_step_s)
-            scale = max(0.05, (load.device_w / own - IDLE_SHARE) / max(1e-3, then - IDLE_SHARE))
-            width = POWER_WIDTHS[0 if setting.same_card else 1]
-        else:
+        try:
+            drawn = device_power(load, setting.card, time, found, step_s)
+        except Missing as missing:
+            self._missing["power_w"] = str(missing)
+            return
+        if not drawn.measured:
             self._said.append("power: shares of the board's power are assumed, none was measured")
-        drawn_w = board_w * min(1.0, IDLE_SHARE + (share - IDLE_SHARE) * scale)
-        self._note("device_w", drawn_w, width)
-        self._note("power_w", drawn_w * setting.layout.devices + host_w, width)
+        self._note("device_w", drawn.watts, drawn.width)
+        self._note("power_w", drawn.watts * devices + host_w, drawn.width)
 
     # The whole training -------------------------------------------------------------------------------------
 
@@ -417,8 +396,3 @@ class _Predictor:
                 self._note(name, price(self._amounts["energy_j"].middle), self._spread("energy_j"))
             except Missing as missing:
                 self._missing[name] = str(missing)
-
-
-def _drawn(time: StepTime, step_s: float) -> float:
-    """Share of the board's power: idle, and beyond it by how long products and memory keep the device busy."""
-    return IDLE_SHARE + (COMPUTE_SHARE * time.compute_s + MEMORY_SHARE * time.memory_s) / step_s

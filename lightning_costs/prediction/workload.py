@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from lightning_costs.run.record import RunRecord
 
 #: Bytes that an update reads and writes for a parameter in fp32, as torch's foreach implementations do it, and bytes
 #: of state that it keeps: counted with this package's census on torch 2.13.
-UPDATE_BYTES = {"sgd": 12.0, "momentum": 32.0, "adam": 88.0, "sam": 60.0}
+UPDATE_BYTES = {"sgd": 12.0, "momentum": 32.0, "adam": 84.0, "sam": 60.0}
 STATE_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "sam": 8.0}
 #: Formats: of products, bytes of a weight, bytes of an activation over those in fp32 (autocast leaves norms, softmax
 #: and losses in fp32; the share is an assumption).
@@ -159,10 +160,10 @@ def optimizer_of(name: str, groups: Any = ()) -> str:
         ('adam', 'momentum', 'sam')
     """
     word = name.lower()
-    if word in UPDATE_BYTES:
-        return word
     if "sam" in word:
         return "sam"
+    if word == "momentum":
+        return word
     if "sgd" in word:
         return "momentum" if any(each.get("momentum") for each in groups if isinstance(each, Mapping)) else "sgd"
     return "adam"
@@ -177,6 +178,10 @@ def precision_of(lightning: str, matmul: str = "highest") -> str:
     """
     if lightning in PRECISIONS:
         return lightning
+    if not re.fullmatch(r"(bf16|16|32|64|transformer-engine.*)(-true|-mixed)?", lightning):
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}, or as Lightning calls it, got {lightning!r}"
+        )
     kind = "true" if lightning.endswith("true") else "mixed"
     if lightning.startswith("bf16"):
         return f"bf16-{kind}"

@@ -338,7 +338,8 @@ class StepMonitor:
         }
         if (profile := census.profile()) is not None:
             host_s = self._device_steps.host_s if self._device_steps is not None else None
-            facts["step_profile"] = replace(profile, host_s=host_s).as_dict()
+            batch_bytes = batches.signature_bytes(self._signature)
+            facts["step_profile"] = replace(profile, host_s=host_s, batch_bytes=batch_bytes).as_dict()
         if (memory := census.memory) is not None:
             kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
             facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}

@@ -56,6 +56,7 @@ class StepProfile:
         samples: Samples of the batch.
         memory: Bytes by kind at the fullest moment of each phase; empty if unknown.
         resting_bytes: What the step found beside parameters, gradients and state: buffers, the batch, work space.
+        batch_bytes: Of the batch among them.
         blocks: Repeated blocks of the model; `block_bytes` of parameters in the largest, `boundary_bytes` that it is
             given; 0 if unknown.
         host_s: Seconds in which the host queues the step while the device waits; None if that was not seen.
@@ -67,6 +68,7 @@ class StepProfile:
     samples: float
     memory: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     resting_bytes: float = 0.0
+    batch_bytes: float = 0.0
     blocks: int = 0
     block_bytes: float = 0.0
     boundary_bytes: float = 0.0

@@ -325,7 +325,9 @@ _KNOWN: Mapping[str, Shape] = {
     "step_profile": _fields(
         {"classes": _each(_row(_text, _text, _text, _number, _number, _number, _number)), "samples": _number},
         {
-            **dict.fromkeys(("resting_bytes", "blocks", "block_bytes", "boundary_bytes", "host_s"), _number),
+            **dict.fromkeys(
+                ("resting_bytes", "batch_bytes", "blocks", "block_bytes", "boundary_bytes", "host_s"), _number
+            ),
             "memory": _by_name(_AMOUNTS),
             "compiled": _flag,
             "device": _text,
