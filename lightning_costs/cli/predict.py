@@ -151,7 +151,9 @@ def _tried(command: list[str], steps: int) -> RunRecord:
 
     with TemporaryDirectory() as folder:
         run = ["run", "--budget", f"steps={steps}", "--save-dir", folder, "--", sys.executable, *command]
-        done = subprocess.run([sys.executable, "-m", "lightning_costs", *run], stdout=sys.stderr, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "lightning_costs", *run], stdout=2, check=False
+        )  # stdout is the table's
         runs = load_runs(folder)
         if not runs:
             raise ValueError(

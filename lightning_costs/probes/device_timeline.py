@@ -102,8 +102,8 @@ class DeviceTimeline(Generic[E]):
         self._kinds: deque[int] = deque()
         #: Host seconds waited for the batch, and in hooks, one pair for each `begin` on the tape.
         self._waits: deque[tuple[float, float]] = deque()
-        #: Host seconds in which work was queued, of the last batches that found the device waiting.
-        self._host_s: deque[float] = deque(maxlen=MOST_HOST_TIMES)
+        #: Host seconds in which work was queued, of batches that found the device waiting.
+        self._host_s: list[float] = []
         self._begun_s: float | None = None
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
@@ -146,7 +146,7 @@ class DeviceTimeline(Generic[E]):
             wait_s: Host seconds that went into waiting for data since the last `end`.
             hooks_s: Host seconds that went into other callbacks' hooks and loggers since the last `begin`.
         """
-        waits = not self._tape or self._events.done(self._tape[-1])
+        waits = len(self._host_s) < MOST_HOST_TIMES and self._waits_for_work()
         self._mark(_BEGUN | self._interrupted)
         self._waits.append((wait_s, hooks_s))
         self._interrupted = 0
@@ -168,6 +168,13 @@ class DeviceTimeline(Generic[E]):
         """
         ordered = sorted(self._host_s)
         return ordered[len(ordered) // 4] if ordered else None
+
+    def _waits_for_work(self) -> bool:
+        """Whether the device has done the work on the batch before; a copy that follows it does not count."""
+        for event, kind in zip(reversed(self._tape), reversed(self._kinds), strict=True):
+            if kind & ~_BROKEN >= _ENDED:
+                return self._events.done(event)
+        return True  # all was read, and so is done
 
     def stepped(self, *, steady: bool) -> None:
         """The batch that ended last completed an optimizer step; not called while gradients accumulate."""
