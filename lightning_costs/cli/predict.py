@@ -160,7 +160,7 @@ def _tried(command: list[str], steps: int) -> RunRecord:
                 f"{command[0]} left no run within {steps} steps; it ended with exit code {done.returncode}"
             )
         last = runs[-1]
-        assert last.points is not None  # read before the folder is gone
+        assert last.points is not None  # read while the folder is there
         return last
 
 

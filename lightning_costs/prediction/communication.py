@@ -1,7 +1,7 @@
 """What devices send each other in a step, by how they share the work: volumes, seconds, and what computing may hide.
 
-Volumes are those of rings: an all-reduce of S bytes among n devices sends 2(n-1)/n S from each, an all-gather or a
-reduce-scatter (n-1)/n S (Patarasuk and Yuan 2009, 'Bandwidth optimal all-reduce algorithms'; Thakur et al. 2005). What
+Volumes are those of rings. To all-reduce S bytes, each of n devices sends 2(n-1)/n S; to gather or scatter them, half
+of that (Patarasuk and Yuan 2009, 'Bandwidth optimal all-reduce algorithms'; Thakur et al. 2005). What
 a strategy sends is in the text of each function, with its source. Links are data sheets' (`probes.device_peaks`).
 """
 

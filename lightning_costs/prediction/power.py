@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
 
 
 def device_power(load: Workload, card: Card, time: StepTime, found: Efficiencies, step_s: float) -> Drawn:
-    """Mean power of one device: what was drawn where it was measured, scaled by what the boards may draw.
+    """Mean power of one device: a measured draw, scaled by what the boards may draw.
 
     Raises:
         Missing: If the board's power is in no table, and the card was not measured.

@@ -44,7 +44,7 @@ class Workload:
         params: Unique parameters.
         precision: A key of `PRECISIONS`.
         optimizer: A key of `UPDATE_BYTES`; None if there is none.
-        card: Where it was measured; None for a count alone.
+        card: The one that it was measured on; None for a count alone.
         devices: As many as trained.
         layout: How they shared the work, as `communication.parse_layout` reads it.
         step_s: A measured step without waiting for data and without gaps; None if nothing was measured.
