@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from lightning_costs.prediction.cards import Card
 from lightning_costs.probes.device_peaks import format_of
-from lightning_costs.records.step_profile import OpClass, StepProfile
+from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
 
 Floats = NDArray[np.float64]
-PHASES = ("forward", "backward", "optimizer")
 
 #: Share of the peak that a kind of operator attains by number format, before anything was measured. Large products
 #: attain 60 to 80 % on data-centre cards; convolutions and attention less (the project's assumptions; docs/predict.md).
@@ -44,6 +43,8 @@ OTHER_CARD_WIDTH, OTHER_HOST_WIDTH = 0.1, 0.15
 #: How far a measured mean step is from that of the next run alike: on a card with known peaks, and on others (a host's
 #: processors, which others use too); and the host's seconds in it.
 STEP_WIDTH, STEP_WIDTH_ELSEWHERE, HOST_WIDTH = 0.015, 0.1, 0.05
+#: How far the model is from parts of a step: the device's seconds, and those of a phase.
+PART_WIDTH = 0.1
 #: How far the model is from another training's step, whose own peculiarities no efficiency of a kind can follow.
 OTHER_STEP_WIDTH = 0.12
 #: FLOP/s and bytes/s that stand for those of an unknown card, and of one core of a processor: their ratio decides which
@@ -178,20 +179,39 @@ class Efficiencies:
 @final
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A measured step: its table, its seconds without waiting for data, and those of the host, if they were seen."""
+    """A measured step: its table, its seconds without waiting for data, and what else of it was seen.
+
+    Args:
+        table: What it does.
+        card: On which card.
+        step_s: Its seconds.
+        host_s: In which the host queued it.
+        device_s: In which the device ran something.
+        phases: By phase.
+    """
 
     table: Table
     card: Card
     step_s: float
     host_s: float | None = None
+    device_s: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+    def misses(self, time: StepTime, width: float) -> list[float]:
+        """By how many widths a model's step differs from each of them."""
+        pairs = [(time.total_s, self.step_s, width), (time.host_s, self.host_s, HOST_WIDTH)]
+        pairs += [(time.device_s, self.device_s, PART_WIDTH)]
+        pairs += [(time.by_phase[phase], seconds, PART_WIDTH) for phase, seconds in self.phases.items()]
+        return [math.log(got / want) / wide for got, want, wide in pairs if want and got > 0]
 
 
-def calibrate(tables: Sequence[Table], measured: Sequence[Measured]) -> Efficiencies:
-    """Efficiencies given measured steps; the first one is reproduced exactly.
+def calibrate(tables: Sequence[Table], measured: Sequence[Measured], *, own: bool = True) -> Efficiencies:
+    """Efficiencies given measured steps.
 
     Args:
         tables: All that will be predicted: what they do names the parameters.
-        measured: What was measured, on one card; none leaves the prior.
+        measured: What was measured; none leaves the prior.
+        own: Whether the first one is of the training that is predicted: then it is reproduced exactly.
     """
     seen = {name for table in (*tables, *(one.table for one in measured)) for names in table.names for name in names}
     names = (*sorted(seen), "memory", "kernel", "host", "card")
@@ -202,19 +222,16 @@ def calibrate(tables: Sequence[Table], measured: Sequence[Measured]) -> Efficien
     prior = Efficiencies(names, np.zeros(len(names)), np.diag(widths**2))
     if not measured:
         return prior
-    wanted = [(math.log(one.step_s), OTHER_STEP_WIDTH) for one in measured]
-    wanted[0] = (wanted[0][0], STEP_WIDTH if measured[0].card.known else STEP_WIDTH_ELSEWHERE)
-    wanted += [(math.log(one.host_s), HOST_WIDTH) for one in measured if one.host_s]
+    first = STEP_WIDTH if measured[0].card.known else STEP_WIDTH_ELSEWHERE
+    widths_of = [first if own and not n else OTHER_STEP_WIDTH for n in range(len(measured))]
 
     def misses(at: Floats) -> Floats:
-        found = [prior.time(one.table, at) for one in measured]
-        steps = [math.log(time.total_s) for time in found]
-        hosts = [math.log(time.host_s) for time, one in zip(found, measured, strict=True) if one.host_s]
-        return np.array([(got - want) / width for got, (want, width) in zip([*steps, *hosts], wanted, strict=True)])
+        pairs = zip(measured, widths_of, strict=True)
+        return np.array([miss for one, width in pairs for miss in one.misses(prior.time(one.table, at), width)])
 
     mean, covariance = _updated(misses, widths)
     found = Efficiencies(names, mean, covariance, cards=frozenset(one.card.name for one in measured))
-    residual = measured[0].step_s / found.time(measured[0].table).total_s
+    residual = measured[0].step_s / found.time(measured[0].table).total_s if own else 1.0
     return Efficiencies(names, mean, covariance, residual, found.cards)
 
 

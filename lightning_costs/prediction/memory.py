@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from lightning_costs.prediction.cards import Card
-from lightning_costs.prediction.communication import Layout
+from lightning_costs.prediction.communication import Layout, parse_layout
 from lightning_costs.prediction.workload import PRECISIONS, STATE_BYTES, Workload
 from lightning_costs.records.missing import Missing
 
@@ -87,13 +87,24 @@ def peak_memory(
         made = max(0.0, held["other"] - grown)
         held["activation"] *= 1.0 if phase == "optimizer" else factor
         held["other"] = grown + batch * (factor - 1) + made * factor
+        held = _whole(held, parse_layout(load.layout, load.devices), layout)
         held = _in_format(held, load.precision, precision)
         held = _with_state(held, load, optimizer, precision)
         if checkpointing and phase != "optimizer":
             held["activation"] = _kept(load, held["activation"], factor)
-        found[phase] = _shared(held, load, layout, phase)
+        own = load.devices > 1 and layout == parse_layout(load.layout, load.devices)
+        found[phase] = held if own else _shared(held, load, layout, phase)
     phase = max(found, key=lambda name: sum(found[name].values()))
     return PeakMemory(by_kind=found[phase], phase=phase)
+
+
+def _whole(held: dict[str, float], measured: Layout, layout: Layout) -> dict[str, float]:
+    """What one device alone would hold of what the measured ones shared; as it is for the layout that was measured."""
+    if measured == layout or measured.devices == 1:
+        return held
+    least = {"opt_state": 1, "master": 1, "grad": 2, "param": 3}
+    sharers = {kind: measured.data if measured.stage >= stage else 1 for kind, stage in least.items()}
+    return {kind: nbytes * sharers.get(kind, 1) for kind, nbytes in held.items()}
 
 
 def _in_format(held: dict[str, float], was: str, now: str) -> dict[str, float]:

@@ -13,10 +13,7 @@ from lightning_costs.prediction.cards import DEVICES_PER_NODE, Card, find_card
 from lightning_costs.prediction.communication import (
     LINK_WIDTH,
     Exposed,
-    exposed,
-    link_rate,
     parse_layout,
-    step_traffic,
 )
 from lightning_costs.prediction.efficiency import Efficiencies, Measured, StepTime, Table, calibrate, table_of
 from lightning_costs.prediction.memory import WIDTHS as MEMORY_WIDTHS
@@ -24,7 +21,6 @@ from lightning_costs.prediction.memory import PeakMemory, fits, largest_batch, p
 from lightning_costs.prediction.power import POWER_WIDTHS, device_power
 from lightning_costs.prediction.prediction import Prediction, Setting
 from lightning_costs.prediction.workload import (
-    PRECISIONS,
     Workload,
     optimizer_of,
     precision_of,
@@ -95,10 +91,7 @@ def predict(
     Raises:
         ValueError: For a card, strategy, precision or optimizer that does not exist, or a source without a count.
     """
-    try:
-        load = _workload(source)
-    except Missing as missing:
-        raise ValueError(str(missing)) from missing
+    load, *others = (_workload(one) for one in (source, *calibrate_with))
     card = find_card(on) if on is not None else load.card
     if card is None:
         raise ValueError("nothing was measured on a card: name one, on='H200'")
@@ -114,17 +107,18 @@ def predict(
         link=link_bytes_per_s,
         network=network_bytes_per_s,
     )
-    return _Predictor(setting, [_workload(one) for one in calibrate_with], recalibration(errors)).predict(
-        steps, samples, Tariff.resolve(tariff)
-    )
+    return _Predictor(setting, others, recalibration(errors)).predict(steps, samples, Tariff.resolve(tariff))
 
 
 def _workload(source: RunRecord | ModelCost | Workload | str | Path) -> Workload:
     if isinstance(source, Workload):
         return source
-    if isinstance(source, ModelCost):
-        return workload_of_model(source)
-    return workload_of_run(source if isinstance(source, RunRecord) else load_run(Path(source)))
+    try:
+        if isinstance(source, ModelCost):
+            return workload_of_model(source)
+        return workload_of_run(source if isinstance(source, RunRecord) else load_run(Path(source)))
+    except Missing as missing:
+        raise ValueError(str(missing)) from missing
 
 
 class _Predictor:
@@ -235,14 +229,15 @@ class _Predictor:
             if step_s is None or load.card is None or not (load.card.known or load.card.name == self._set.card.name):
                 continue
             at = table_of(load.profile, load.card)
-            measured.append(Measured(at, load.card, step_s, load.profile.host_s))
-        first = self._load.step_s is not None and bool(measured)
+            step_s -= self._own_exposed_s(at) if load is self._load else load.exposed_s or 0.0
+            parts = (load.profile.host_s, load.device_s, load.phases)
+            measured.append(Measured(at, load.card, step_s, *parts))
         if not measured:
             self._said.append("nothing was measured on a card with known peaks: efficiencies are the prior's")
         elif not self._load.card or not self._load.card.known:
             self._said.append(f"peaks of {self._set.card.name} are unknown: its rates are those of the run")
-        found = calibrate([table], measured)
-        return found if first else replace(found, residual=1.0)
+        own = bool(measured) and self._load.step_s is not None and measured[0].card is self._load.card
+        return calibrate([table], measured, own=own)
 
     def _width(self, found: Efficiencies, table: Table) -> float:
         """Width of the work's time: what the calibration left open, and what the model leaves out."""
@@ -258,24 +253,31 @@ class _Predictor:
             self._said.append("the host queues operators as fast as the measured one")
         return math.hypot(*widths)
 
+    def _own_exposed_s(self, table: Table) -> float:
+        """Seconds of the measured step that waited for other devices: traced, in the step, or predicted."""
+        load, own = self._load, self._set.own_layout
+        if load.exposed_s is not None:
+            return load.exposed_s
+        if own.devices == 1 or own == self._set.layout or load.step_s is None:
+            return 0.0
+        guess = calibrate([table], [Measured(table, load.card or self._set.card, load.step_s)]).time(table)
+        try:
+            return min(self._set.sent(own, guess, load.batch_size, load.precision).likely_s, load.step_s / 2)
+        except Missing as missing:
+            self._said.append(f"what the measured devices waited for each other is in the work: {missing}")
+            return 0.0
+
     def _exposed(self, time: StepTime) -> Exposed:
-        """Communication of the setting's layout."""
+        """Communication of the setting's layout; of the one that was measured as it was."""
         setting, load = self._set, self._load
-        layout = setting.layout
-        if layout.devices == 1:
+        if setting.layout.devices == 1:
             return Exposed()
-        rate = link_rate(setting.card, layout, setting.link, setting.network)
-        weight = PRECISIONS[setting.precision][1]
-        part = load.params * weight / (layout.tensor * layout.pipeline)
-        boundary = load.profile.boundary_bytes * setting.batch_size / load.batch_size
-        if (layout.tensor > 1 or layout.pipeline > 1) and not boundary:
-            raise Missing("what blocks give each other is unknown: the count saw no repeated blocks")
-        traffic = step_traffic(
-            layout, param_bytes=part, grad_bytes=part, boundary_bytes=boundary, blocks=load.profile.blocks
-        )
-        source = setting.card.peak.link if setting.link is None and setting.card.peak is not None else "as given"
-        self._said.append(f"devices send {rate / 1e9:.3g} GB/s to each other ({source}); 80 % of it is attained")
-        return exposed(traffic, rate, time.by_phase)
+        if setting.layout == setting.own_layout and load.step_s is not None:
+            waited_s = load.exposed_s or 0.0
+            self._said.append("devices wait for each other as in the measured step")
+            return Exposed(total_s=waited_s, least_s=waited_s, likely_s=waited_s, most_s=waited_s)
+        self._said.append(setting.link_words())
+        return setting.sent(setting.layout, time, setting.batch_size, setting.precision)
 
     def _waiting(self, work_s: float) -> tuple[float, float]:
         """Seconds of a step in which the device waits for its batch, and their standard deviation.
@@ -323,18 +325,15 @@ class _Predictor:
     def _schedule(self, steps: float | None, samples: float | None) -> None:
         """Seconds and joules to the end: what was measured of setup, evaluation, checkpoints and the rest, scaled."""
         setting, load, final = self._set, self._load, self._load.final
-        planned = load.planned_steps
-        if planned is not None and samples is None:
-            samples = planned * load.batch_size * load.devices
+        if samples is None and load.planned_steps is not None:
+            samples = load.planned_steps * load.batch_size * load.devices
         if steps is None and samples is not None:
             steps = samples / setting.samples_per_step
         if steps is None:
             raise Missing("how long is the training? give steps= or samples=")
         done = final.get("steps") or 0.0
         step_s, width = self._amounts["step_s"].middle, self._spread("step_s")
-        self._note("steps", steps, 0.0)
-        train_s = step_s * steps
-        setup_s = rest_s = 0.0
+        train_s, setup_s, rest_s = step_s * self._note("steps", steps, 0.0), 0.0, 0.0
         if done and load.whole_step_s:
             setup_s = final.get("setup_s") or 0.0
             train_s += (final.get("train_s") or 0.0) - done * load.whole_step_s  # warm-up, compilation
@@ -349,7 +348,8 @@ class _Predictor:
             self._said.append("start-up, evaluation and checkpoints are not in it: no run has measured them")
         self._note("train_s", train_s, width)
         total_s = self._note("total_s", train_s + setup_s + rest_s, width)
-        self._note("device_s", total_s * setting.layout.devices, width)
+        nodes = math.ceil(setting.layout.devices / DEVICES_PER_NODE)
+        self._note("device_s", total_s * (nodes if setting.card.name == "cpu" else setting.layout.devices), width)
         flop = self._load.profile.total("flop") * setting.batch_size / load.batch_size
         self._note("flop", flop * steps * setting.layout.data, 0.0)
         if "power_w" not in self._amounts:

@@ -7,8 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
 from lightning_costs.prediction.cards import Card
-from lightning_costs.prediction.communication import Layout
+from lightning_costs.prediction.communication import (
+    Exposed,
+    Layout,
+    exposed,
+    link_rate,
+    parse_layout,
+    step_traffic,
+)
+from lightning_costs.prediction.efficiency import StepTime
 from lightning_costs.prediction.workload import (
+    PRECISIONS,
     Workload,
     in_precision,
     resized,
@@ -16,6 +25,7 @@ from lightning_costs.prediction.workload import (
     with_optimizer,
 )
 from lightning_costs.records.forecast import COVERAGE, Forecast
+from lightning_costs.records.missing import Missing
 from lightning_costs.records.step_profile import StepProfile
 
 
@@ -75,6 +85,11 @@ class Setting:
         return self.load.card is not None and self.load.card.name == self.card.name
 
     @property
+    def own_layout(self) -> Layout:
+        """How the measured devices shared the work."""
+        return parse_layout(self.load.layout, self.load.devices)
+
+    @property
     def samples_per_step(self) -> float:
         """Samples of a step on all devices."""
         return self.batch_size * self.layout.data
@@ -113,3 +128,30 @@ class Setting:
             calls = one.calls * layout.microbatches / layout.pipeline
             classes.append(replace(one, calls=calls, flop=one.flop / whole, access_bytes=grown))
         return replace(profile, classes=tuple(classes))
+
+    def link_words(self) -> str:
+        """What devices send over, for people.
+
+        Raises:
+            Missing: If that link is unknown.
+        """
+        rate = link_rate(self.card, self.layout, self.link, self.network)
+        own = self.link is None and self.network is None and self.card.peak is not None
+        source = self.card.peak.link if own and self.card.peak is not None else "as given"
+        return f"devices send {rate / 1e9:.3g} GB/s to each other ({source}); 80 % of it is attained"
+
+    def sent(self, layout: Layout, time: StepTime, batch_size: float, precision: str) -> Exposed:
+        """What a step of a layout sends, and how much of it is waited for.
+
+        Raises:
+            Missing: If the link is unknown, or what blocks give each other.
+        """
+        load = self.load
+        rate = link_rate(self.card, layout, self.link, self.network)
+        part = load.params * PRECISIONS[precision][1] / (layout.tensor * layout.pipeline)
+        boundary = load.profile.boundary_bytes * batch_size / load.batch_size
+        if (layout.tensor > 1 or layout.pipeline > 1) and not boundary:
+            raise Missing("what blocks give each other is unknown: the count saw no repeated blocks")
+        blocks = load.profile.blocks
+        traffic = step_traffic(layout, param_bytes=part, grad_bytes=part, boundary_bytes=boundary, blocks=blocks)
+        return exposed(traffic, rate, time.by_phase)

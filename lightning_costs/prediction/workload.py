@@ -11,7 +11,7 @@ from typing import Any, final
 from lightning_costs.model_cost import ModelCost
 from lightning_costs.prediction.cards import Card, find_card
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.step_profile import OpClass, StepProfile
+from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
 from lightning_costs.run.plan import steady_step_s
 from lightning_costs.run.record import RunRecord
 
@@ -48,6 +48,9 @@ class Workload:
         devices: As many as trained.
         layout: How they shared the work, as `communication.parse_layout` reads it.
         step_s: A measured step without waiting for data and without gaps; None if nothing was measured.
+        phases: Seconds of a measured step by phase, as far as the run has them.
+        device_s: Seconds of it in which the device ran something; None if no trace saw that.
+        exposed_s: Seconds of it that waited for other devices; None if no trace saw that.
         input_s: Seconds of a step in which the device waited for its batch.
         gap_s: Other seconds between two steps: transfers, logging, hooks.
         final: The run's totals by column; empty for a model.
@@ -66,6 +69,9 @@ class Workload:
     devices: int = 1
     layout: str = "ddp"
     step_s: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    device_s: float | None = None
+    exposed_s: float | None = None
     input_s: float = 0.0
     gap_s: float = 0.0
     final: Mapping[str, float | None] = field(default_factory=dict)
@@ -98,11 +104,13 @@ def workload_of_run(run: RunRecord) -> Workload:
     batch = StepProfile.of(header["step_profile"])
     classes = tuple(one.scaled(*[batches / steps] * 3) for one in batch.classes)
     host_s = None if batch.host_s is None else batch.host_s * batches / steps
-    devices = int(final.get("devices") or 1)
+    device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
+    # Of processors, a run's devices are nodes: each process trains with its copy.
+    devices = int((setup.get("processes") if device == "cpu" else final.get("devices")) or 1)
     samples = final.get("samples")
     batch_size = samples / steps / devices if samples else batch.samples * batches / steps
     step_s, input_s, gap_s = _measured(final)
-    device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
+    idle_s, exposed_s = final.get("step_idle_s"), final.get("exposed_comm_s")
     watts = _watts(final, devices)
     batches_planned = setup.get("planned_batches_per_epoch")
     planned = setup.get("max_steps") if (setup.get("max_steps") or -1) > 0 else None
@@ -120,6 +128,9 @@ def workload_of_run(run: RunRecord) -> Workload:
         devices=devices,
         layout=str(setup.get("strategy") or "ddp"),
         step_s=step_s,
+        phases={phase: found / steps for phase in PHASES if (found := final.get(f"{phase}_s"))},
+        device_s=None if step_s is None or idle_s is None else max(0.02 * step_s, step_s - idle_s / steps),
+        exposed_s=None if exposed_s is None else exposed_s / steps,
         input_s=input_s,
         gap_s=gap_s,
         final=final,

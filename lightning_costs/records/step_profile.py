@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, final
 
+PHASES = ("forward", "backward", "optimizer")
 #: Classes that are kept apart; of more, those that move least are added to a larger one of their kind.
 MOST_CLASSES = 96
 #: Phase, kind of operator, dtype, and the magnitude (power of two) of FLOPs and bytes of one call.

@@ -34,6 +34,7 @@ def test_the_proof_predicts_every_setting_from_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_a_gpu_predicts_itself_and_knows_its_host(tmp_path: Path) -> None:
     device = torch.device("cuda")
     model = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(8)]).to(device)
