@@ -326,7 +326,7 @@ class _Predictor:
         """Seconds and joules to the end: what was measured of setup, evaluation, checkpoints and the rest, scaled."""
         setting, load, final = self._set, self._load, self._load.final
         if samples is None and load.planned_steps is not None:
-            samples = load.planned_steps * load.batch_size * load.devices
+            samples = load.planned_steps * load.batch_size * setting.own_layout.data
         if steps is None and samples is not None:
             steps = samples / setting.samples_per_step
         if steps is None:
@@ -337,21 +337,20 @@ class _Predictor:
         if done and load.whole_step_s:
             setup_s = final.get("setup_s") or 0.0
             train_s += (final.get("train_s") or 0.0) - done * load.whole_step_s  # warm-up, compilation
-            trained = steps * setting.samples_per_step / (done * load.batch_size * load.devices)
-            faster = step_s / load.whole_step_s / (setting.batch_size / load.batch_size) / setting.layout.data
-            rest_s = trained * (
-                (final.get("evaluate_s") or 0.0) * faster * load.devices
-                + (final.get("checkpoint_s") or 0.0)
-                + (final.get("other_s") or 0.0)
+            per_step = load.batch_size * setting.own_layout.data
+            trained = steps * setting.samples_per_step / (done * per_step)
+            faster = step_s / load.whole_step_s * per_step / setting.samples_per_step
+            evaluate_s, checkpoint_s, other_s = (
+                final.get(f"{n}_s") or 0.0 for n in ("evaluate", "checkpoint", "other")
             )
+            rest_s = trained * (evaluate_s * faster + checkpoint_s + other_s)
         else:
             self._said.append("start-up, evaluation and checkpoints are not in it: no run has measured them")
         self._note("train_s", train_s, width)
         total_s = self._note("total_s", train_s + setup_s + rest_s, width)
         nodes = math.ceil(setting.layout.devices / DEVICES_PER_NODE)
         self._note("device_s", total_s * (nodes if setting.card.name == "cpu" else setting.layout.devices), width)
-        flop = self._load.profile.total("flop") * setting.batch_size / load.batch_size
-        self._note("flop", flop * steps * setting.layout.data, 0.0)
+        self._note("flop", setting.profile().total("flop") * setting.layout.devices * steps, 0.0)
         if "power_w" not in self._amounts:
             self._missing["energy_j"] = self._missing["power_w"]
             return
@@ -375,7 +374,9 @@ class _Predictor:
         device_s = self._amounts["device_s"].middle
         priced = tariff.for_device(card.name, warn=False)
         if priced.provider is None and priced.usd_per_device_h is None and priced.usd_per_node_h is None:
-            rows = [row for row in load_price_table() if row.is_of(card.name) and row.tier == "on_demand"]
+            rows = [
+                row for row in (*tariff.prices, *load_price_table()) if row.is_of(card.name) and row.tier == "on_demand"
+            ]
             if rows:
                 row = min(rows, key=lambda one: one.usd_per_device_h)
                 self._said.append(

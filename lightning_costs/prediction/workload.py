@@ -10,6 +10,7 @@ from typing import Any, final
 
 from lightning_costs.model_cost import ModelCost
 from lightning_costs.prediction.cards import Card, find_card
+from lightning_costs.prediction.communication import parse_layout
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
 from lightning_costs.run.plan import steady_step_s
@@ -107,8 +108,9 @@ def workload_of_run(run: RunRecord) -> Workload:
     device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
     # Of processors, a run's devices are nodes: each process trains with its copy.
     devices = int((setup.get("processes") if device == "cpu" else final.get("devices")) or 1)
-    samples = final.get("samples")
-    batch_size = samples / steps / devices if samples else batch.samples * batches / steps
+    layout, samples = str(setup.get("strategy") or "ddp"), final.get("samples")
+    replicas = parse_layout(layout, devices).data
+    batch_size = samples / steps / replicas if samples else batch.samples * batches / steps
     step_s, input_s, gap_s = _measured(final)
     idle_s, exposed_s = final.get("step_idle_s"), final.get("exposed_comm_s")
     watts = _watts(final, devices)
@@ -126,7 +128,7 @@ def workload_of_run(run: RunRecord) -> Workload:
         optimizer=optimizer_of(names[0] if names else "adamw", setup.get("optimizers", ())),
         card=find_card(device),
         devices=devices,
-        layout=str(setup.get("strategy") or "ddp"),
+        layout=layout,
         step_s=step_s,
         phases={phase: found / steps for phase in PHASES if (found := final.get(f"{phase}_s"))},
         device_s=None if step_s is None or idle_s is None else max(0.02 * step_s, step_s - idle_s / steps),
