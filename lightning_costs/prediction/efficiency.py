@@ -24,14 +24,23 @@ Floats = NDArray[np.float64]
 
 #: Share of the peak that a kind of operator attains by number format, before anything was measured. Large products
 #: attain 60 to 80 % on data-centre cards; convolutions and attention less (the project's assumptions; docs/predict.md).
-ATTAINED = {"product": 0.65, "conv": 0.5, "attention": 0.4, "recurrent": 0.4}
-ATTAINED_OF_MEMORY = 0.75
+ATTAINED = {"product": 0.65, "conv": 0.35, "attention": 0.35, "causal": 0.7, "recurrent": 0.4}
+ATTAINED_OF_MEMORY = 0.7
 #: Device seconds that a kernel takes to start and drain, and host seconds to queue a call, by phase.
 KERNEL_S = 2.5e-6
 HOST_S = {"forward": 8e-6, "backward": 6e-6, "optimizer": 10e-6}
 #: Widths (standard deviations of the logarithm) of what is not measured yet.
 WIDTHS = {
-    **{"product": 0.2, "conv": 0.3, "attention": 0.3, "recurrent": 0.5, "memory": 0.2, "kernel": 0.4, "host": 0.5},
+    **{
+        "product": 0.2,
+        "conv": 0.3,
+        "attention": 0.3,
+        "causal": 0.3,
+        "recurrent": 0.5,
+        "memory": 0.2,
+        "kernel": 0.4,
+        "host": 0.5,
+    },
     "card": 0.03,
 }
 #: Width by which a format's efficiency differs from the kind's.

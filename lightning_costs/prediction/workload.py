@@ -30,7 +30,7 @@ PRECISIONS = {
     "bf16-true": ("bfloat16", 2.0, 0.5),
     "fp16-true": ("float16", 2.0, 0.5),
 }
-_PRODUCTS = ("product", "conv", "attention", "recurrent")
+_PRODUCTS = ("product", "conv", "attention", "causal", "recurrent")
 
 
 @final
@@ -108,7 +108,7 @@ def workload_of_run(run: RunRecord) -> Workload:
     device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
     # Of processors, a run's devices are nodes: each process trains with its copy.
     devices = int((setup.get("processes") if device == "cpu" else final.get("devices")) or 1)
-    layout, samples = str(setup.get("strategy") or "ddp"), final.get("samples")
+    layout, samples = _layout(setup, devices), final.get("samples")
     replicas = parse_layout(layout, devices).data
     batch_size = samples / steps / replicas if samples else batch.samples * batches / steps
     step_s, input_s, gap_s = _measured(final)
@@ -247,8 +247,20 @@ def _watts(final: Mapping[str, float | None], devices: int) -> tuple[float | Non
     return gpu * share / train_s / devices or None, (energy - gpu) * share / train_s / (final.get("nodes") or 1)
 
 
+def _layout(setup: Mapping[str, Any], devices: int) -> str:
+    """How a run's devices shared the work; a strategy that is not known is taken for data-parallel."""
+    strategy = str(setup.get("strategy") or "ddp")
+    try:
+        parse_layout(strategy, devices)
+    except ValueError:
+        return "ddp"
+    return strategy
+
+
 def _notes(batch: StepProfile, header: Mapping[str, Any]) -> tuple[str, ...]:
-    notes = []
+    setup, notes = header.get("setup") or {}, []
+    if setup.get("strategy") and _layout(setup, 1) != setup["strategy"]:
+        notes.append(f"the run's strategy {setup['strategy']} is not known: it is taken for data-parallel")
     if batch.compiled:
         notes.append("compiled kernels ran: the bytes of what they fused are not counted, and are in the efficiencies")
     if calls := (header.get("census") or {}).get("uncounted_calls"):

@@ -250,7 +250,7 @@ def test_attention_on_the_meta_device_holds_no_scores() -> None:
         assert cost.profile is not None
         assert cost.activation_bytes < scores  # type: ignore[operator]
         kinds = {one.kind for one in cost.profile.classes}
-        assert "attention" in kinds
+        assert "causal" in kinds
 
 
 def test_many_classes_are_bounded_and_lose_nothing() -> None:

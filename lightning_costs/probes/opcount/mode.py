@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_costs.probes.device_peaks import tf32
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
-from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, footprint_bytes, given, output_tensors
+from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
 from lightning_costs.probes.opcount.formulas.registry import Formulas
 from lightning_costs.records.missing import type_only
 from lightning_costs.records.step_profile import QUANTITIES, ClassKey
@@ -63,7 +63,7 @@ class _Operator(NamedTuple):
     computes: bool
     #: Whether it needs none.
     plain: bool
-    #: What bounds it: product, conv, attention, recurrent, other or collective.
+    #: What bounds it: product, conv, attention, causal, recurrent, other or collective.
     kind: str
 
 
@@ -106,7 +106,7 @@ class OpCounterMode(TorchDispatchMode):
         self._operators: dict[Any, _Operator] = {}
         weights = list(weights)
         self._weights = {storage._cdata for storage in storages(weights)}
-        self._weight_shapes = {shape for w in weights for shape in (tuple(w.shape), tuple(w.shape)[::-1])}
+        self._weight_shapes = {shape for w in weights for shape in (w.shape, w.shape[::-1])}
         self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
@@ -121,8 +121,7 @@ class OpCounterMode(TorchDispatchMode):
         self.forward: OpCounts | None = None
         self.flop_by_dtype: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
-        #: Launches, FLOPs and bytes by class of operator (`records.step_profile`).
-        self.classes: Counter[tuple[ClassKey, str]] = Counter()
+        self._classes: dict[tuple[Phase, str, torch.dtype, int, int], list[int]] = {}
         #: Why counting stopped, if it did.
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
@@ -214,7 +213,10 @@ class OpCounterMode(TorchDispatchMode):
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
         if access_bytes or work is not None:
-            self._classify(operator.kind, args, inputs, outputs, work.flop if work is not None else 0, access_bytes)
+            kind = operator.kind
+            if kind == "attention" and _is_causal(func, args, kwargs):  # kernels skip half of what is counted
+                kind = "causal"
+            self._classify(kind, args, inputs, outputs, work.flop if work is not None else 0, access_bytes)
         if work is None:
             if not operator.plain:
                 self.uncounted[operator.name] += 1
@@ -239,21 +241,35 @@ class OpCounterMode(TorchDispatchMode):
         self, kind: str, args: Any, inputs: list[torch.Tensor], outputs: list[Any], flop: int, access_bytes: int
     ) -> None:
         """Add a call to its class. What has a weight's shape is a weight or a gradient, and no batch makes it grow."""
-        number = next((t.dtype for t in (*inputs, *outputs) if t.is_floating_point()), None)
-        dtype = str(number).removeprefix("torch.") if number is not None else "integer"
+        tensors = [*inputs, *outputs]
+        dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.int64)
         fixed = access_bytes
         if self._phase != "optimizer":
             shapes = self._weight_shapes
-            fixed = sum(footprint_bytes(t) for t in (*inputs, *outputs) if tuple(t.shape) in shapes)
-        if kind in ("product", "conv", "attention", "recurrent") and not flop:
+            fixed = sum([t.nbytes for t in tensors if t.shape in shapes])
+        if not flop and kind != "collective":
             kind = "other"
-        if dtype == "float32" and flop and tf32(convolutions=kind == "conv"):
-            dtype = "tf32"  # on cards that have it
         calls = _launches(args) if kind == "recurrent" else 1
         key = (self._phase, kind, dtype, (flop // calls).bit_length(), (access_bytes // calls).bit_length())
-        amounts = (calls, flop, access_bytes, min(fixed, access_bytes))
-        for quantity, amount in zip(QUANTITIES, amounts, strict=True):
-            self.classes[key, quantity] += amount
+        held = self._classes.get(key)
+        if held is None:
+            held = self._classes[key] = [0, 0, 0, 0]
+        held[0] += calls
+        held[1] += flop
+        held[2] += access_bytes
+        held[3] += min(fixed, access_bytes)
+
+    @property
+    def classes(self) -> Counter[tuple[ClassKey, str]]:
+        """Launches, FLOPs and bytes by class of operator (`records.step_profile`)."""
+        found: Counter[tuple[ClassKey, str]] = Counter()
+        for (phase, kind, dtype, *sizes), amounts in self._classes.items():
+            name = str(dtype).removeprefix("torch.") if dtype.is_floating_point else "integer"
+            if name == "float32" and amounts[1] and tf32(convolutions=kind == "conv"):
+                name = "tf32"  # on cards that have it
+            for quantity, amount in zip(QUANTITIES, amounts, strict=True):
+                found[(phase, kind, name, sizes[0], sizes[1]), quantity] += amount
+        return found
 
     def _recast(self, outputs: list[torch.Tensor]) -> None:
         """A weight in another format is the same weight, for as long as it lives: addresses are used again."""
@@ -281,6 +297,12 @@ def _kind(name: str, computes: bool) -> str:
         return "other"
     words = (("attention", "attention"), ("conv", "conv"), ("rnn", "recurrent"), ("lstm", "recurrent"))
     return next((kind for word, kind in words if word in short), "product")
+
+
+def _is_causal(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a call of fused attention masks what comes later."""
+    names = [argument.name for argument in getattr(getattr(func, "_schema", None), "arguments", ())]
+    return bool({**dict(zip(names, args, strict=False)), **kwargs}.get("is_causal"))
 
 
 def _launches(args: Any) -> int:
