@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -146,7 +146,6 @@ class Efficiencies:
     mean: Floats
     covariance: Floats
     residual: float = 1.0
-    cards: frozenset[str] = field(default_factory=frozenset)
 
     def time(self, table: Table, at: Floats | None = None) -> StepTime:
         """The seconds of a step."""
@@ -239,9 +238,9 @@ def calibrate(tables: Sequence[Table], measured: Sequence[Measured], *, own: boo
         return np.array([miss for one, width in pairs for miss in one.misses(prior.time(one.table, at), width)])
 
     mean, covariance = _updated(misses, widths)
-    found = Efficiencies(names, mean, covariance, cards=frozenset(one.card.name for one in measured))
+    found = Efficiencies(names, mean, covariance)
     residual = measured[0].step_s / found.time(measured[0].table).total_s if own else 1.0
-    return Efficiencies(names, mean, covariance, residual, found.cards)
+    return replace(found, residual=residual)
 
 
 def _updated(misses: Callable[[Floats], Floats], widths: Floats) -> tuple[Floats, Floats]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from torch import nn
 
 from lightning_costs import CostMonitor, Tariff, measure, predict
 from lightning_costs.prediction.efficiency import ATTAINED, ATTAINED_OF_MEMORY, HOST_S, KERNEL_S
-from lightning_costs.prediction.workload import workload_of_run
+from lightning_costs.prediction.workload import resized, workload_of_run
 from lightning_costs.records.step_profile import StepProfile, classes_of
 from lightning_costs.run.record import RunRecord
 
@@ -270,3 +271,92 @@ def test_a_run_knows_what_it_was_trained_in(run: RunRecord, tmp_path: Path) -> N
     assert load.card is not None
     assert load.card.name == "cpu"
     assert load.planned_steps == run.final["steps"]
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 4, 4)
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(32, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("factor", [0.5, 3])
+def test_a_step_of_another_batch_is_what_counting_it_finds(factor: float) -> None:
+    def counted(samples: int) -> StepProfile:
+        cost = measure(Blocks(), torch.randn(samples, 3, 32, 32), optimizer=torch.optim.AdamW, times=False)
+        assert cost.profile is not None
+        return cost.profile
+
+    resized_to, truth = resized(counted(8), factor), counted(int(8 * factor))
+    assert resized_to.blocks == 2
+    assert resized_to.boundary_bytes == truth.boundary_bytes
+    for phase in ("forward", "backward", "optimizer"):
+        assert resized_to.total("flop", phase) == pytest.approx(truth.total("flop", phase))
+        assert resized_to.total("calls", phase) == truth.total("calls", phase)
+        found, wanted = resized_to.total("access_bytes", phase), truth.total("access_bytes", phase)
+        assert found == pytest.approx(wanted, rel=0.02), phase
+
+
+def on_a_card(**changes: float) -> RunRecord:
+    """A run as an H200 leaves one: 1000 steps of 8 samples in 100 s, of which the device idled a fifth."""
+    final = {
+        "steps": 1000.0, "batches": 1000.0, "samples": 8000.0, "devices": 1.0, "nodes": 1.0, "params": 1e8,
+        "train_s": 101.0, "steady_s": 99.0, "steady_samples": 7920.0, "total_s": 140.0, "setup_s": 10.0,
+        "evaluate_s": 20.0, "checkpoint_s": 5.0, "other_s": 4.0,
+        "timed_s": 90.0, "idle_s": 18.0, "idle_data_s": 2.7, "h2d_device_s": 0.9,
+        "energy_j": 60000.0, "gpu_energy_j": 45000.0, "train_energy_j": 50500.0, "peak_mem_bytes": 2.5e9,
+    }  # fmt: skip
+    final |= changes
+    header: dict[str, Any] = {
+        "run_id": "card",
+        "indicators": {name: {} for name in final},
+        "setup": {
+            "device": "cuda",
+            "hardware": {"device": "NVIDIA H200"},
+            "precision": "bf16-mixed",
+            "strategy": "SingleDeviceStrategy",
+            "optimizers": [{"name": "AdamW"}],
+            "max_steps": 1000,
+        },
+        "step_profile": profile(host_s=0.01).as_dict(),
+    }
+    return RunRecord(header=header, points=polars.DataFrame([final]))
+
+
+def test_a_run_on_a_card_predicts_itself_and_moves_to_another_one() -> None:
+    run = on_a_card()
+    load = workload_of_run(run)
+    assert load.step_s == pytest.approx(0.1 * (1 - 18.9 / 90))
+    assert (load.input_s, load.gap_s) == (pytest.approx(0.1 * 0.03), pytest.approx(0.1 * 16.2 / 90))
+    here = predict(run)
+    for name in ("train_s", "total_s", "energy_j", "peak_mem_bytes"):
+        assert here[name] == pytest.approx(run.final[name]), name
+    assert here["device_w"] == pytest.approx(45000 * 50500 / 60000 / 101)
+    there = predict(run, on="A100 SXM 80GB")
+    assert there["step_s"] > here["step_s"]  # type: ignore[operator]
+    assert there["peak_mem_bytes"] == pytest.approx(2.5e9)
+    assert there["device_w"] < 400
+    assert there.amounts["step_s"].high / there.amounts["step_s"].low < 2  # type: ignore[operator]
+
+
+def test_what_a_trace_saw_of_the_device_decides_how_much_of_a_step_is_launching() -> None:
+    launching, computing = on_a_card(step_idle_s=70.0), on_a_card(step_idle_s=1.0)
+    for run in (launching, computing):
+        classes = (op("forward", "product", 1e12, 1e9, calls=5000), op("backward", "product", 1e12, 1e9, calls=5000))
+        run.header["step_profile"] |= profile(classes=classes).as_dict()
+        assert predict(run)["step_s"] == pytest.approx(0.1)
+    slow = [predict(run, on="L4")["step_s"] for run in (launching, computing)]
+    assert slow[0] < slow[1]  # type: ignore[operator]
+
+
+def test_a_strategy_that_is_not_known_is_taken_for_data_parallel_and_said() -> None:
+    run = on_a_card()
+    run.header["setup"]["strategy"] = "HivemindStrategy"
+    assert "the run's strategy HivemindStrategy is not known: it is taken for data-parallel" in predict(run).assumptions
