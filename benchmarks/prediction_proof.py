@@ -5,7 +5,7 @@ Then each setting is predicted (a) from the other batch size, (b) from the other
 meta device alone, with efficiencies that the runs of all other models on this card calibrate. Printed as Markdown: step
 time, energy and peak memory, predicted and measured, with errors and whether the 80 % interval holds the measurement.
 
-    python benchmarks/prediction_proof.py [--seconds 8] [--quick] [--only gpt lstm] [--json FILE] [--out FILE]
+    python benchmarks/prediction_proof.py [--seconds 6] [--quick] [--only gpt lstm] [--json FILE] [--out FILE]
 """
 
 from __future__ import annotations
@@ -371,7 +371,7 @@ def report(rows: list[Row], failed: dict[str, str], about: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--quick", action="store_true", help="three tiny models for a moment each")
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--json", type=Path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -152,11 +153,11 @@ class Efficiencies:
         mean = self.mean if at is None else at
         known = dict(zip(self.names, mean, strict=True))
 
-        def slower(*names: str) -> float:
-            return math.exp(sum(known.get(name, 0.0) for name in names))
+        def slower(name: str) -> float:
+            return math.exp(known.get(name, 0.0))
 
         card = slower("card")
-        compute = table.compute_s * np.array([slower(*names) for names in table.names]) * card
+        compute = table.compute_s * np.exp(_design(table.names, self.names) @ mean) * card
         memory = table.memory_s * slower("memory") * card
         device = np.maximum(compute, memory) + table.calls * KERNEL_S * slower("kernel") * card
         host = table.host_s * slower("host")
@@ -264,6 +265,12 @@ def _updated(misses: Callable[[Floats], Floats], widths: Floats) -> tuple[Floats
     slope = _jacobian(misses, at)
     covariance: Floats = np.asarray(np.linalg.inv(slope.T @ slope + precision), dtype=np.float64)
     return at, covariance
+
+
+@lru_cache(maxsize=512)
+def _design(classes: tuple[tuple[str, ...], ...], names: tuple[str, ...]) -> Floats:
+    """[classes, parameters]: 1 where a class's products are as slow as a parameter says."""
+    return np.array([[float(name in of) for name in names] for of in classes]).reshape(len(classes), len(names))
 
 
 def _jacobian(of: Callable[[Floats], Floats], at: Floats, step: float = 1e-4) -> Floats:
