@@ -159,7 +159,7 @@ def cases(quick: bool) -> dict[str, Case]:
         "gpt-tiny": Case(lambda: Gpt(128, 6, 4, 64, 1000), tokens(64, 1000), next_token, (8, 32), ("bf16-mixed",)),
         "vit": Case(lambda: Vit(), floats(3, 224, 224, classes=1000), labels, (64, 128), ("bf16-mixed",)),
         "resnet50": Case(resnet50, floats(3, 224, 224, classes=1000), labels, (64, 128), ("tf32", "bf16-mixed")),
-        "lstm": Case(lambda: Lstm(), floats(128, 1024), squares, (64, 128), ("tf32",)),
+        "lstm": Case(lambda: Lstm(), floats(32, 1024), squares, (64, 128), ("tf32",)),
         "moe": Case(lambda: Moe(), floats(512, 512), squares, (8, 16), ("bf16-mixed",)),
         "mlp-tiny": Case(lambda: mlp(64, 4), floats(64, classes=10), labels, (64, 512), ("fp32",)),
         "mlp-wide": Case(lambda: mlp(4096, 4), floats(4096, classes=10), labels, (2048, 4096), ("tf32", "bf16-mixed")),

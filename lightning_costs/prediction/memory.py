@@ -85,10 +85,14 @@ def peak_memory(
         batch = min(profile.batch_bytes, profile.resting_bytes, held["other"])
         grown = held["other"] if phase == "optimizer" else profile.resting_bytes
         made = max(0.0, held["other"] - grown)
-        held["activation"] *= 1.0 if phase == "optimizer" else factor
+        if phase != "optimizer":
+            casts = min(_cast_bytes(load.precision, load.params), held["activation"])
+            held["activation"] = (held["activation"] - casts) * factor
         held["other"] = grown + batch * (factor - 1) + made * factor
         held = _whole(held, parse_layout(load.layout, load.devices), layout)
         held = _in_format(held, load.precision, precision)
+        if phase != "optimizer":
+            held["casts"] = _cast_bytes(precision, load.params)
         held = _with_state(held, load, optimizer, precision)
         if checkpointing and phase != "optimizer":
             held["activation"] = _kept(load, held["activation"], factor)
@@ -96,6 +100,11 @@ def peak_memory(
         found[phase] = held if own else _shared(held, load, layout, phase)
     phase = max(found, key=lambda name: sum(found[name].values()))
     return PeakMemory(by_kind=found[phase], phase=phase)
+
+
+def _cast_bytes(precision: str, params: float) -> float:
+    """Weights in a half format, which autocast holds from the forward to the backward pass; no batch grows them."""
+    return 2.0 * params if precision.endswith("-mixed") else 0.0
 
 
 def _whole(held: dict[str, float], measured: Layout, layout: Layout) -> dict[str, float]:
@@ -138,7 +147,7 @@ def _shared(held: dict[str, float], load: Workload, layout: Layout, phase: str) 
     grads = in_format * max(kinds.get("grad", 0.0) for kinds in profile.memory.values())
     if layout.microbatches > 1:  # gradients of earlier micro-batches are there in every phase
         held = {**held, "grad": grads}
-    kept = {kind: nbytes / whole if kind in _STATE else nbytes for kind, nbytes in held.items()}
+    kept = {kind: nbytes / whole if kind in (*_STATE, "casts") else nbytes for kind, nbytes in held.items()}
     if layout.tensor > 1:
         kept["activation"] *= WHOLE_ACTIVATIONS + (1 - WHOLE_ACTIVATIONS) / layout.tensor
     if layout.pipeline > 1:  # 1F1B: the first stage holds as many micro-batches as there are stages
@@ -153,6 +162,7 @@ def _shared(held: dict[str, float], load: Workload, layout: Layout, phase: str) 
         kept["grad"] /= n
     if n > 1 and layout.stage >= 3:
         kept["param"] /= n
+        kept.pop("casts", None)  # what is gathered is in the format of the products
         if phase != "optimizer":  # what is gathered: all that is in no block, the block in use and the next one
             block = profile.block_bytes * in_format / layout.tensor
             rest = max(0.0, unsharded - profile.blocks / layout.pipeline * block)
