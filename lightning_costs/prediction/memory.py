@@ -83,7 +83,7 @@ def peak_memory(
     for phase, kinds in profile.memory.items():
         held = {kind: float(kinds.get(kind, 0)) for kind in (*_STATE, "activation", "other")}
         batch = min(profile.batch_bytes, profile.resting_bytes, held["other"])
-        grown = held["other"] if phase == "optimizer" else profile.resting_bytes
+        grown = held["other"] if phase == "optimizer" else min(held["other"], profile.resting_bytes)
         made = max(0.0, held["other"] - grown)
         if phase != "optimizer":
             casts = min(_cast_bytes(load.precision, load.params), held["activation"])

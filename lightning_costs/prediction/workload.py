@@ -103,6 +103,8 @@ def workload_of_run(run: RunRecord) -> Workload:
     if not steps or not batches:
         raise Missing(f"the run {run.name} has no optimizer step to predict from")
     batch = StepProfile.of(header["step_profile"])
+    if not batch.memory and (peak := final.get("peak_mem_bytes")):
+        batch = replace(batch, memory=_by_the_allocator(final, peak))
     classes = tuple(one.scaled(*[batches / steps] * 3) for one in batch.classes)
     host_s = None if batch.host_s is None else batch.host_s * batches / steps
     device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
@@ -247,6 +249,15 @@ def _watts(final: Mapping[str, float | None], devices: int) -> tuple[float | Non
     return gpu * share / train_s / devices or None, (energy - gpu) * share / train_s / (final.get("nodes") or 1)
 
 
+def _by_the_allocator(final: Mapping[str, float | None], peak_bytes: float) -> dict[str, dict[str, float]]:
+    """Memory by kind where storages were not followed, as in compiled code: what is no state is taken for activations.
+
+    The peak is taken to be that of the backward pass, before gradients are made.
+    """
+    state = {kind: final.get(f"{kind}_bytes") or 0.0 for kind in ("param", "master", "opt_state")}
+    return {"backward": {**state, "activation": max(0.0, peak_bytes - sum(state.values()))}}
+
+
 def _layout(setup: Mapping[str, Any], devices: int) -> str:
     """How a run's devices shared the work; a strategy that is not known is taken for data-parallel."""
     strategy = str(setup.get("strategy") or "ddp")
@@ -262,7 +273,10 @@ def _notes(batch: StepProfile, header: Mapping[str, Any]) -> tuple[str, ...]:
     if setup.get("strategy") and _layout(setup, 1) != setup["strategy"]:
         notes.append(f"the run's strategy {setup['strategy']} is not known: it is taken for data-parallel")
     if batch.compiled:
-        notes.append("compiled kernels ran: the bytes of what they fused are not counted, and are in the efficiencies")
+        notes.append(
+            "compiled kernels ran: the bytes of what they fused are not counted, and are in the efficiencies; memory "
+            "that is no parameter or state is taken for activations"
+        )
     if calls := (header.get("census") or {}).get("uncounted_calls"):
         notes.append(f"no formula for {', '.join(calls)}: their time is in the efficiencies of the others")
     return tuple(notes)

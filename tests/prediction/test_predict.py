@@ -360,3 +360,12 @@ def test_a_strategy_that_is_not_known_is_taken_for_data_parallel_and_said() -> N
     run = on_a_card()
     run.header["setup"]["strategy"] = "HivemindStrategy"
     assert "the run's strategy HivemindStrategy is not known: it is taken for data-parallel" in predict(run).assumptions
+
+
+def test_of_compiled_code_the_allocators_peak_is_split_into_state_and_activations() -> None:
+    run = on_a_card(param_bytes=4e8, opt_state_bytes=8e8, master_bytes=0.0)
+    run.header["step_profile"] |= {"memory": {}, "compiled": True}
+    found, twice = predict(run), predict(run, batch_size=16)
+    assert found["peak_mem_bytes"] == pytest.approx(2.5e9)
+    assert twice["peak_mem_bytes"] == pytest.approx(2.5e9 + (2.5e9 - 1.2e9 - 2e8))  # the casts do not grow
+    assert any(said.startswith("compiled kernels ran") for said in found.assumptions)
