@@ -35,8 +35,8 @@ class Phases:
 
     What is between two of them belongs to the phase that is under way. User code may show no forward pass (manual
     optimization, a loop of Fabric's). There, a gap before a backward pass or an update is a forward pass if autograd
-    made nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own work:
-    SAM's two passes are two, and its perturbation is an update.
+    made nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own
+    work: SAM's two passes are two, and its perturbation is an update.
 
     The total is that of warm-up and, for the other steps, the mean of the drawn ones, weighted by the lengths of their
     blocks. Its interval is that of a simple random sample without replacement (Cochran, Sampling Techniques, 1977,

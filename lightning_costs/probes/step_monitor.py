@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 from lightning_costs.probes import batch as batches
@@ -368,7 +369,12 @@ class StepMonitor:
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
         """What steps say beside their columns, for the header."""
-        return step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
+        facts = step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
+        if self._census is not None and (profile := self._census.profile()) is not None:
+            host_s = self._device_steps.host_s if self._device_steps is not None else None
+            batch_bytes = batches.signature_bytes(self._signature)
+            facts["step_profile"] = replace(profile, host_s=host_s, batch_bytes=batch_bytes).as_dict()
+        return facts
 
     def infer(
         self,

@@ -12,6 +12,7 @@ from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.meter_info import COMPONENTS
 from lightning_costs.run.input_stalls import describe_input_stalls
+from lightning_costs.run.plan import describe_plan
 from lightning_costs.run.step_shares import describe_steps
 
 
@@ -108,6 +109,7 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
     lines = (
         [
             *describe_budget(header, final),
+            *describe_plan(header, final),
             *describe_input_stalls(header.get("setup") or {}, final),
             *describe_steps(header, final),
         ]
