@@ -136,6 +136,10 @@ def rich_header(name: str = "rich") -> dict[str, Any]:
         },
         "roofline": {"words": "bound by memory"},
         "memory_at_peak": {"phase": "backward", "param_bytes": 10, "grad_bytes": 10, "total_bytes": 20},
+        "oom": {
+            "in": "training_step", "phase": "forward", "error": "OutOfMemoryError", "rank": 1, "step": 3,
+            "asked_bytes": 10, "held_bytes": {"param_bytes": 10},
+        },
         "inference": {"batch_samples": [1, 8][1], "passes": 3, "took_s": 1.0, "detail": "d"},
         "pipeline": {
             "schedule": "ScheduleGPipe", "stages": 2, "microbatches": 4, "chunks": 2, "theory": "(p-1)/(m+p-1)",

@@ -116,11 +116,11 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         if final is not None
         else []
     )
+    if oom := header.get("oom"):
+        lines.insert(0, describe_out_of_memory(oom))
     if history := header.get("repriced"):
         day = str(history[-1].get("until", ""))[:10]
         lines.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
-    if oom := header.get("oom"):
-        lines.append(describe_out_of_memory(oom))
     if roofline := header.get("roofline"):
         lines.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):

@@ -134,8 +134,9 @@ def sentences(run: RunRecord) -> list[str]:
     """What else the run says, and how much of it is to come."""
     bubble = describe_bubble(run.header.get("pipeline"), run.final)
     ahead = forecast_line(run)
-    judged = verdict(run.header, run.final).words()
-    told = [judged, *describe_attempts(run.header, run.final), *describe_run(run.header, run.final), *bubble]
+    told = [*describe_run(run.header, run.final), *bubble]
+    told.insert(1 if "oom" in run.header else 0, verdict(run.header, run.final).words())
+    told = [*describe_attempts(run.header, run.final), *told]
     return [*([ahead] if ahead is not None else []), *told]
 
 
