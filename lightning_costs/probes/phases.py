@@ -38,8 +38,8 @@ class Phases:
 
     What is between two of them belongs to the phase that is under way. User code may show no forward pass (manual
     optimization, a loop of Fabric's). There, a gap before a backward pass or an update is a forward pass if autograd
-    made nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own work:
-    SAM's two passes are two, and its perturbation is an update.
+    made nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own
+    work: SAM's two passes are two, and its perturbation is an update.
 
     The total is that of the certain steps and, for the others, the mean of the drawn ones. Its interval is that of a
     simple random sample without replacement (Cochran, Sampling Techniques, 1977, section 2.9).
@@ -111,12 +111,12 @@ class Phases:
         raise NotImplementedError
 
     def estimate(self, phase: int) -> Estimate:
-        """Seconds of a phase in all steps so far; with fewer than two drawn ones, the interval has no end."""
+        """Seconds of a phase in all steps so far."""
         unfinished = self._read()
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n
         mean = drawn.sums[phase] / drawn.n if drawn.n else certain.least[phase] if certain.n > 1 else 0.0
-        half = math.inf if others else 0.0
+        half = others * mean
         if drawn.n > 1:
             variance = max(0.0, drawn.squares[phase] / drawn.n - mean * mean) * drawn.n / (drawn.n - 1)
             left = max(0.0, 1.0 - drawn.n / others) if others else 0.0
@@ -128,6 +128,12 @@ class Phases:
             batches=self._steps,
             exact=not others,
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether enough steps were read for an estimate."""
+        others = self._steps - self._certain.n
+        return self._drawn.n > 1 or self._certain.n >= 9 * others
 
     # Moments ------------------------------------------------------------------------------------------------
 
