@@ -49,7 +49,8 @@ class _Phase(Measured, ABC):
             raise Missing(_UNSEEN)
         found = [phases.estimate(phase) for phase in self.phases]
         total_s = self._of(found, sample)
-        if sample.trigger != "end" and any(each.half_width > KNOWN * each.amount for each in found):
+        known = phases.known and all(each.half_width <= KNOWN * each.amount for each in found)
+        if sample.trigger != "end" and not known:
             return self._read  # totals never go down: a first guess that is too high would stay
         if sample.trigger != "train" or self.method is None:
             half_s = min(total_s, sum(each.half_width for each in found))

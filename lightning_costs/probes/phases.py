@@ -127,13 +127,13 @@ class Phases:
             self._certain.add(seconds, 1)
 
     def estimate(self, phase: int) -> Estimate:
-        """Seconds of a phase in all steps so far; with fewer than two drawn ones, the interval has no end."""
+        """Seconds of a phase in all steps so far."""
         unfinished = self._read()
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n
         guess = certain.least[phase] if certain.n > 1 else 0.0
         mean = drawn.sums[phase] / drawn.weight if drawn.n else guess
-        half = math.inf if others else 0.0
+        half = others * mean
         if drawn.n > 1:
             n = drawn.weight**2 / drawn.weight_squares
             variance = max(0.0, drawn.squares[phase] / drawn.weight - mean * mean) * drawn.n / (drawn.n - 1)
@@ -146,6 +146,12 @@ class Phases:
             batches=self._steps,
             exact=not others,
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether enough steps were read for an estimate."""
+        others = self._steps - self._certain.n
+        return self._drawn.n > 1 or self._certain.n >= 9 * others
 
     # Moments ------------------------------------------------------------------------------------------------
 

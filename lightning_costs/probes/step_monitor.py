@@ -162,8 +162,10 @@ class StepMonitor:
         self.on_repeat_start(waited_s, hooks_s)
         self._nodes, self._made = nodes_made(), None
         census = self._census
-        if census is None or not census.should_count(self._key):
-            if trace is not None and trace.on:
+        tracing = trace is not None and trace.on
+        counts = census is not None and census.should_count(self._key)
+        if census is None or not counts or (tracing and census.knows(self._key)):  # one drawn again can wait
+            if trace is not None and tracing:
                 trace.batch_begins()
             return None
         if trace is not None:
