@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostMonitor
 from lightning_costs.probes.cpu_name import cpu_name
-from lightning_costs.recording import recorder
+from lightning_costs.recording import emission
 
 #: Points that CostMonitor makes at a quicker pace: so few that even a short timing shows what comes after them.
 FIRST_POINTS = 4
@@ -144,7 +144,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not args.first:
-        recorder.POINTS_AT_ANY_PACE = recorder.FIRST_POINTS = FIRST_POINTS
+        emission.POINTS_AT_ANY_PACE = emission.FIRST_POINTS = FIRST_POINTS
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -128,7 +128,7 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
     environment = {**os.environ, "LIGHTNING_COSTS_RUN_ID": f"soak-{number}"}
     made: dict[Path, tuple[Attempt, int]] = {}  # checkpoint: who made it, and at which position
     late_s = 0.0  # between asking for processes and having them: a busy machine takes its time
-    first: float | None = None  # when the first attempt that came to a batch was started
+    first: float | None = None  # when the first attempt that left a trace was started
     known, known_s = 0, 0.0  # the run's totals as its folder has them
     seen = 0  # points checked so far
     count = {"attempts": 0, "killed": 0, "interrupted": 0, "unflushed": 0, "unborn": 0, "ran": 0}
@@ -182,8 +182,9 @@ def chain(number: int, kills: int, seed: int, root: Path) -> dict[str, float]:
             if path not in made or path.stat().st_mtime > began:
                 made[path] = (attempt, int(path.stem.partition("=")[2].partition("-")[0]))
         unflushed = attempt.lines[durable:]
+        if first is None and (attempt.lines or points or (folder / "costs" / ".starts").exists()):
+            first = began
         if len(points) > seen or attempt.lines:
-            first = began if first is None else first
             count["attempts"] += 1
             late = sum(when > attempt.lines[-1][1] - FLUSH_S for _, when in unflushed) if unflushed else 0
             if len(unflushed) > EVERY + late:

@@ -52,8 +52,12 @@ class Comparison(ComparisonData):
             raise _needs_report("chart", error) from error
         return chart(self, x, y, log=log, ylim=ylim, group=group, width=width)
 
-    def to_html(self, path: str | Path) -> Path:
+    def to_html(self, path: str | Path, *, reload_s: int | None = None) -> Path:
         """Write the comparison as one HTML file that loads nothing from anywhere.
+
+        Args:
+            path: The file.
+            reload_s: Seconds after which a browser loads the file again, for one that is written again and again.
 
         Raises:
             ImportError: Without the extra `report`.
@@ -62,7 +66,7 @@ class Comparison(ComparisonData):
             from lightning_costs.report.page.page import write_page
         except ImportError as error:
             raise _needs_report("to_html", error) from error
-        return write_page(self, Path(path))
+        return write_page(self, Path(path), reload_s=reload_s)
 
     def to_wandb(self, project: str, *, title: str | None = None) -> str:
         """Write the comparison as a W&B Report, or replace the package's report of this title.

@@ -261,8 +261,7 @@ class _Measurement:
         found = told.size if told is not None else samples
         if not found:
             raise ValueError(
-                "the batch does not tell how many samples it holds (its tensors may be of different lengths): "
-                "give samples=..."
+                "the batch's number of samples is unknown (its tensors may be of different lengths): give samples=..."
             )
         self.samples = found
         self.device = next(self.model.parameters(), first).device

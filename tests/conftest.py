@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from hypothesis import settings
 
 from lightning_costs.storage.run_folder import files, identity
 
-settings.register_profile("fast", max_examples=60, deadline=None, database=None)
+settings.register_profile("fast", max_examples=30, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=300, deadline=None, database=None)  # once a week
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
+_homes = itertools.count()
 _IDENTITIES = (
     "WANDB_RUN_ID",
     "WANDB_PROJECT",
@@ -34,11 +36,17 @@ _IDENTITIES = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes minutes runs only when asked for, whatever else is selected: `pytest -m slow`."""
+    """What takes minutes runs only when asked for, whatever else is selected: `pytest -m slow`.
+
+    Files of long tests come first, the top folder's before all: workers take files in this order, and a long one at the
+    end would leave the others idle.
+    """
     if "slow" not in config.option.markexpr:
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    long = {item.path for item in items if item.get_closest_marker("integration") or item.get_closest_marker("browser")}
+    items.sort(key=lambda item: (item.path not in long, len(item.path.parts)))
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +57,8 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     if "PLAYWRIGHT_BROWSERS_PATH" not in os.environ:  # browsers lie under the real home
         monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(Path.home() / ".cache" / "ms-playwright"))
     identity._used_here.clear()  # every test is a process of its own
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.getbasetemp() / "homes" / str(next(_homes))  # `mktemp` would look at all earlier ones
+    home.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -60,8 +69,10 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
         wandb.teardown()  # it keeps the server and the mode that it was first used with
 
 
-#: A module of its own, as Triton reads a kernel's source; importable where Triton is.
-collect_ignore = [] if find_spec("triton") else ["gpu_kernels.py"]
+#: Modules that tests share hold no doctests; one of them imports DeepSpeed, which takes seconds.
+collect_ignore = [
+    path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith(("test_", "conf"))
+]
 
 
 @pytest.fixture

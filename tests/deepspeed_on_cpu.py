@@ -1,4 +1,4 @@
-"""DeepSpeed where there is no CUDA device: engines over gloo, Lightning's strategy, and what one rank reads."""
+"""DeepSpeed where there is no CUDA device: engines over gloo, and Lightning's strategy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +19,6 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import deepspeed
 import deepspeed.ops
 from deepspeed.utils import logger
-
-from lightning_costs.indicators.reader import IndicatorReader
 
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else the first process group compiles for a minute
 logger.setLevel(logging.ERROR)
@@ -82,27 +78,3 @@ def strategy(pl: ModuleType, **options: Any) -> Any:
     made = OnCpu(allgather_bucket_size=5000, reduce_bucket_size=5000, logging_level=logging.ERROR, **options)
     made.config["zero_force_ds_cpu_optimizer"] = False
     return made
-
-
-@contextmanager
-def own_readings() -> Iterator[dict[str, float]]:
-    """What this rank reads while the block runs, whatever becomes of it: counters added up, gauges at their largest."""
-    read, note = IndicatorReader.read, getattr(IndicatorReader, "note_unheard", None)
-    readings: dict[str, float] = {}
-
-    def noted(panel: IndicatorReader, sample: Any) -> Any:
-        vector = read(panel, sample)
-        for name, amount in vector.amounts.items():
-            if amount is None:
-                continue
-            counter = panel.declarations[name].kind == "counter"
-            before = readings.get(name, 0.0)
-            readings[name] = before + amount if counter else max(before, amount)
-        return vector
-
-    IndicatorReader.read = noted  # type: ignore[method-assign]
-    IndicatorReader.mark_unreported = lambda *_: None  # type: ignore[method-assign]
-    try:
-        yield readings
-    finally:
-        IndicatorReader.read, IndicatorReader.mark_unreported = read, note  # type: ignore[method-assign,assignment]

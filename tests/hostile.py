@@ -129,6 +129,9 @@ def rich_header(name: str = "rich") -> dict[str, Any]:
         "ranks": {
             "heard": 1, "of": 4, "late": [1], "gone": {"2": "killed"}, "failed": "a timeout",
             "spread": {"train_s": {"min": 1.0, "min_rank": 0, "median": 1.0, "max": 2.0, "max_rank": 1}},
+            "stragglers": [
+                {"ranks": [3], "node": 1, "phase": "input", "batch": 96, "excess_s": 0.02, "waited_s": 2.0}
+            ],
             "slowest": {"rank": 3, "node": 1, "ahead_s": 2.0, "data_wait_s": 1.0, "lead_s": 1.0},
         },
         "roofline": {"words": "bound by memory"},

@@ -171,7 +171,7 @@ def test_an_optimizer_that_needs_more_than_gradients_is_missing_with_its_reason(
 
 @pytest.mark.parametrize(
     ("batch", "message"),
-    [("text", "batch holds no tensor"), (torch.tensor(3.0), "does not tell how many samples")],
+    [("text", "batch holds no tensor"), (torch.tensor(3.0), "number of samples is unknown")],
 )
 def test_a_batch_that_cannot_be_used_is_refused_clearly(batch: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 #: The most that `make lint` allows, over all files. Lower them whenever the counts fall.
-ALLOWED_TURNS = 90
-ALLOWED_LONG = 60
+ALLOWED_TURNS = 2
+ALLOWED_LONG = 58
 MOST_WORDS = 25
 
 #: What to write instead.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .claims import Results
 from .kept import kept_results
-from .pictures import save_picture
+from .pictures import save_picture, save_small
 from .study import Study, find_study
 from .telling import claim_lines, cost_lines, setup_line
 from .together import correlations, disagreements, together, verdicts
@@ -56,7 +56,7 @@ def _overview(docs: Path) -> Iterator[Path]:
     for size in SIZES:
         if (compared := together(size)) is not None:
             picture = docs / "images" / "paper" / f"together-{size}.svg"
-            correlations(compared).save(str(picture))
+            save_small(correlations(compared), picture)
             yield picture
             made = [
                 f"{len(compared.runs)} runs of {len(compared.groups['members']) if compared.groups else 0} studies.",

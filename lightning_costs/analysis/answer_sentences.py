@@ -30,14 +30,7 @@ class _Flip(NamedTuple):
 
 
 def sentences(found: Answer, metric: Metric, target: TargetRow | None, runs: GroupedRuns) -> list[str]:
-    """The sentences of an answer.
-
-    Args:
-        found: The answer without them.
-        metric: The quality metric.
-        target: The row of its target.
-        runs: The runs in their groups.
-    """
+    """The sentences of an answer."""
     rated = [label for label in found["labels"] if found["quality"][label] is not None]
     if not rated:
         return [f"No run logged {quote(metric.monitor)}: only costs can be shown."]

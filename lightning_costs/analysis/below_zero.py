@@ -27,9 +27,6 @@ def without_below_zero(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], dict
     """Runs in which an amount below 0 of what cannot be below 0 is missing, with its reason; what was taken out.
 
     A quantity that may have a sign keeps it, unless the one amount below 0 among the runs is a usual mark, such as -1.
-
-    Args:
-        runs: As they were loaded.
     """
     below: dict[str, Removed] = {}
     for index, run in enumerate(runs):

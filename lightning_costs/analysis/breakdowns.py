@@ -20,6 +20,7 @@ _THEMES = {
     "time": _Theme(
         "Where the time went", ("train_s", "evaluate_s", "checkpoint_s", "other_s", "setup_s"), True, "total_s"
     ),
+    "phases": _Theme("Where training time went", ("forward_s", "backward_s", "optimizer_s", "step_rest_s"), True),
     "memory": _Theme(
         "Memory by kind, each at its most",
         ("param_bytes", "grad_bytes", "master_bytes", "opt_state_bytes", "activation_bytes"),
@@ -59,6 +60,8 @@ _THEMES = {
         ("productive_s", "lost_s", "down_s", "queue_s", "restore_s", "compile_s", "slow_s"),
     ),
 }
+#: Steps of the ladder of utilisation: each is at most the one before, but for what they count differently.
+_LADDER = ("busy_fraction", "sm_active_fraction", "tensor_active_fraction", "hfu_fraction", "mfu_fraction")
 _AT_PEAK = ("param_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes", "other_bytes")
 
 
@@ -66,7 +69,8 @@ def cost_breakdowns(runs: Sequence[RunRow], declared: Mapping[str, Declaration])
     """Theme to its columns that some run has a reading of; themes without one are absent.
 
     `memory_at_peak` splits the moment of a counted step when most was held (a run's header has it): unlike the
-    columns of `memory`, which are each at their own most, its parts were held at once and add up.
+    columns of `memory`, which are each at their own most, its parts were held at once and add up. `utilization` is the
+    ladder from a device that is not idle to model FLOPs; a run without a device's events and counters is not on it.
     """
     found: dict[str, Breakdown] = {}
     for key, theme in _THEMES.items():
@@ -84,6 +88,17 @@ def cost_breakdowns(runs: Sequence[RunRow], declared: Mapping[str, Declaration])
                 "total": theme.total if theme.total in declared else None,
                 "amounts": {run["label"]: {name: run["final"].get(name) for name in columns} for run in runs},
             }
+    ladder = {run["label"]: {"busy_fraction": _busy(run), **run["final"]} for run in runs}
+    steps = [name for name in _LADDER if any(row.get(name) is not None for row in ladder.values())]
+    if len(steps) > 1 and steps[0] != "hfu_fraction":
+        found["utilization"] = {
+            "title": "How much of the device was used",
+            "unit": "fraction",
+            "columns": steps,
+            "parts": False,
+            "total": None,
+            "amounts": {label: {name: row.get(name) for name in steps} for label, row in ladder.items()},
+        }
     at_peak = {run["label"]: run["about"].get("memory_at_peak") or {} for run in runs}
     if any(at_peak.values()):
         found["memory_at_peak"] = {
@@ -95,3 +110,9 @@ def cost_breakdowns(runs: Sequence[RunRow], declared: Mapping[str, Declaration])
             "amounts": {label: {name: kinds.get(name) for name in _AT_PEAK} for label, kinds in at_peak.items()},
         }
     return found
+
+
+def _busy(run: RunRow) -> float | None:
+    """Share of the device's time in which it was not idle between steps: an upper bound, as idle is a lower one."""
+    idle_s, timed_s = run["final"].get("idle_s"), run["final"].get("timed_s")
+    return None if idle_s is None or not timed_s else max(0.0, 1 - idle_s / timed_s)

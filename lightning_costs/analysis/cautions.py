@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schema import Caution, Declaration, RunRow, Setups, TargetRow
 from lightning_costs.analysis.targets import EvaluationCurve
 from lightning_costs.analysis.text import caution, list_runs, quote
+from lightning_costs.pricing.rates import tariff_text
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.formatting import format_amount, format_number
 from lightning_costs.run.record import RunRecord
@@ -68,7 +68,7 @@ def _unfinished(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "unfinished",
-                f"whether {list_runs(silent)} came to an end is not recorded where the costs are from",
+                f"whether {list_runs(silent)} finished is not recorded in the source of their costs",
                 silent,
                 status="unknown",
             )
@@ -153,7 +153,7 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
         return []
     recorded: dict[str, list[str]] = {}
     for record, run in zip(records, runs, strict=True):
-        text = json.dumps(_without_device(record.header.get("tariff") or {}), sort_keys=True, default=str)
+        text = tariff_text(record.header.get("tariff") or {})
         recorded.setdefault(text, []).append(run["label"])
     if len(recorded) < 2:
         return []
@@ -165,11 +165,6 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
             tariffs=[{"runs": labels, "tariff": json.loads(text)} for text, labels in recorded.items()],
         )
     ]
-
-
-def _without_device(tariff: Mapping[str, Any]) -> dict[str, Any]:
-    """A tariff without the price row that it found: two devices have two prices at one provider."""
-    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced", "hours")}
 
 
 def _setups(setups: Setups, declared: Mapping[str, Declaration], most: int = 12) -> list[Caution]:
@@ -208,8 +203,8 @@ def _trials(runs: Sequence[RunRow]) -> list[Caution]:
     return [
         caution(
             "tuning_budgets_differ",
-            f"settings were searched in {min(trials.values())} to {max(trials.values())} trials: who was tuned "
-            "longer had more chances to look good",
+            f"settings were searched in {min(trials.values())} to {max(trials.values())} trials: a method with "
+            "more trials had more chances to look good",
             trials,
             trials=trials,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lightning_costs.analysis.lifecycle_schema import Lifecycle
 from lightning_costs.analysis.schema import (
     Answer,
     Breakdown,
@@ -20,7 +21,6 @@ from lightning_costs.analysis.schema import (
     Families,
     Groups,
     Leader,
-    Lifecycle,
     Matched,
     Mode,
     Ranks,

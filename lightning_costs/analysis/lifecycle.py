@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from lightning_costs.analysis.schema import BreakEven, Cheapest, Footprint, Lifecycle, LifecycleRun
+from lightning_costs.analysis.lifecycle_schema import BreakEven, Cheapest, Footprint, Lifecycle, LifecycleRun
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount

@@ -26,9 +26,8 @@ def methods(runs: Sequence[RunRow]) -> list[Caution]:
         found.append(
             caution(
                 "methods_differ",
-                f"how the costs of {list_runs(silent)} were got is not recorded: beside measured ones they are "
-                "taken as "
-                "they stand",
+                f"how the costs of {list_runs(silent)} were measured is not recorded: they are compared with "
+                "measured ones as they are",
                 silent,
             )
         )
@@ -41,7 +40,7 @@ def methods(runs: Sequence[RunRow]) -> list[Caution]:
             found.append(
                 caution(
                     "methods_differ",
-                    f"{name} was got by different methods ({ways}): runs are not comparable by it across methods",
+                    f"{name} was measured by different methods ({ways}): runs are not comparable by it across methods",
                     [run["label"] for run in runs if run["final"].get(name) is not None],
                     column=name,
                     methods=by_method,

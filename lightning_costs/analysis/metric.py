@@ -24,11 +24,6 @@ def agree_on_metric(
 
     A header that names no metric has no say. A mode is taken from the headers that name this metric.
 
-    Args:
-        runs: At least one.
-        monitor: Name of a logged metric.
-        mode: 'max' or 'min'.
-
     Raises:
         ValueError: Where headers disagree or say nothing, a metric has no mode, or no run logged it.
     """

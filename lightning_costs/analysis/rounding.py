@@ -51,9 +51,6 @@ def rounding_unit(values: Sequence[float]) -> float | None:
     Rounded are figures of at most `MOST_DIGITS` significant digits whose last one is not the ones': a count such as
     12 layers is exact, 86.5 M parameters are not.
 
-    Args:
-        values: Finite amounts.
-
     Example:
         >>> (rounding_unit([86.5e6, 88.2e6]), rounding_unit([0.11, 0.35]), rounding_unit([12.0, 24.0]),
         ...  rounding_unit([1 / 3]))

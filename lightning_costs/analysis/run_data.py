@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schedule import planned_fraction
-from lightning_costs.analysis.schema import Curve, Declaration, EarlyStop, RunRow, Search
+from lightning_costs.analysis.schema import Curve, Declaration, EarlyStop, RunRow, RunVerdict, Search
 from lightning_costs.analysis.setup import run_settings
 from lightning_costs.analysis.targets import EvaluationCurve
 from lightning_costs.pricing.rates import RATES, UnitPrices
 from lightning_costs.records.certainty import certainty
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
+from lightning_costs.run.verdict import verdict
 
 #: What a header says beside columns that a report shows.
 _ABOUT = (
@@ -27,6 +28,7 @@ _ABOUT = (
     "budget",
     "by_whom_s",
     "census",
+    "communication",
     "created",
     "energy",
     "git",
@@ -37,6 +39,7 @@ _ABOUT = (
     "roofline",
     "script",
     "seeds",
+    "trace",
     "warmup",
     "written_by",
 )
@@ -74,8 +77,8 @@ def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, Declaration], lis
     clashing: list[str] = []
     for run in runs:
         for name, row in run.header["indicators"].items():
-            mine = declared.setdefault(name, cast(Declaration, dict(row)))
-            if any(mine[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
+            first = declared.setdefault(name, cast(Declaration, dict(row)))
+            if any(first[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
                 clashing.append(name)
     return {name: row for name, row in declared.items() if name not in clashing}, clashing
 
@@ -122,6 +125,7 @@ def read_run(
             "planned_fraction": planned_fraction(setup, final),
             "stopped": _stop(run.header.get("stopped")),
             "search": _search(run.header.get("search")),
+            "verdict": cast(RunVerdict, verdict(run.header, final).as_dict()),
             "about": {name: run.header[name] for name in _ABOUT if run.header.get(name)},
         },
         course=course,
@@ -133,10 +137,6 @@ def downsample_curve(course: EvaluationCurve, most: int) -> Curve:
 
     If there are more, those are kept that are evenly spaced, the first and the last among them: a curve for the
     eye. Figures are never made from it.
-
-    Args:
-        course: All evaluations.
-        most: At least 2.
     """
     count = len(course.quality)
     kept: NDArray[np.int64] | slice = slice(None)
@@ -153,22 +153,22 @@ def downsample_curve(course: EvaluationCurve, most: int) -> Curve:
     }
 
 
-def _stop(told: Mapping[str, Any] | None) -> EarlyStop | None:
-    if not told:
+def _stop(stop: Mapping[str, Any] | None) -> EarlyStop | None:
+    if not stop:
         return None
     return {
-        "by": str(told.get("by", "unknown")),
-        "step": told.get("step"),
-        "column": str(told.get("column", "unknown")),
-        "limit": told.get("limit"),
-        "amount": told.get("amount"),
+        "by": str(stop.get("by", "unknown")),
+        "step": stop.get("step"),
+        "column": str(stop.get("column", "unknown")),
+        "limit": stop.get("limit"),
+        "amount": stop.get("amount"),
     }
 
 
-def _search(told: Mapping[str, Any] | None) -> Search | None:
-    if not told:
+def _search(search: Mapping[str, Any] | None) -> Search | None:
+    if not search:
         return None
-    return {"trials": told.get("trials"), "under": told.get("under")}
+    return {"trials": search.get("trials"), "under": search.get("under")}
 
 
 def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:

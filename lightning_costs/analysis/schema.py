@@ -51,6 +51,25 @@ class Search(TypedDict):
     under: str | None
 
 
+class RunVerdict(TypedDict):
+    """What the run's training was bound by.
+
+    `kind` is input-bound, straggler, communication-bound, launch-bound, throttled, memory-bound, compute-bound, none
+    (no single bottleneck) or unknown. `share` is the loss's of the training. `saves_` amounts are what the run would
+    save at most without it; null if that cannot be known. `missing` is what could not be judged.
+    """
+
+    kind: str
+    share: float | None
+    evidence: list[str]
+    next: str
+    saves_s: float | None
+    saves_j: float | None
+    saves_usd: float | None
+    missing: list[str]
+    words: str
+
+
 class RunRow(TypedDict):
     """One run: what it reached and what it spent until its end.
 
@@ -82,6 +101,7 @@ class RunRow(TypedDict):
     planned_fraction: float | None
     stopped: EarlyStop | None
     search: Search | None
+    verdict: RunVerdict
     about: dict[str, Any]
 
 
@@ -392,64 +412,6 @@ class Leader(TypedDict):
 
     labels: list[str]
     basis: str
-
-
-class LifecycleRun(TypedDict):
-    """What one run cost once, to train, and costs again at each query, by column; why either is missing.
-
-    `batch_samples` is the batch at which a query's energy was measured, None where the run does not say.
-    """
-
-    once: dict[str, Amount]
-    each: dict[str, Amount]
-    missing: dict[str, str]
-    batch_samples: int | None
-
-
-class BreakEven(TypedDict):
-    """At how many queries two runs have cost the same, by one column.
-
-    `outcome` is 'breaks_even' (at `queries`; `fewer` costs less below it and `more` above it), 'dominates' (`fewer`
-    and `more` are the same run: it costs less at every number of queries), 'equal' or 'missing' (`why`).
-    """
-
-    first: str
-    second: str
-    column: str
-    outcome: Literal["breaks_even", "dominates", "equal", "missing"]
-    queries: float | None
-    cost: float | None
-    fewer: str | None
-    more: str | None
-    why: str | None
-
-
-class Cheapest(TypedDict):
-    """From this number of queries on, these runs cost least."""
-
-    from_queries: float
-    labels: list[str]
-
-
-class Footprint(TypedDict):
-    """What every run has cost after a number of queries: label to column to amount."""
-
-    queries: float
-    costs: dict[str, dict[str, Amount]]
-
-
-class Lifecycle(TypedDict):
-    """Training and queries together: runs by label, break-even numbers of every pair, who is cheapest from where.
-
-    `columns` are those that some run has both parts of; pairs and the cheapest are by these. Of the others, `runs`
-    holds why.
-    """
-
-    columns: list[str]
-    runs: dict[str, LifecycleRun]
-    pairs: list[BreakEven]
-    cheapest: dict[str, list[Cheapest]]
-    at: list[Footprint]
 
 
 class Contrast(TypedDict):

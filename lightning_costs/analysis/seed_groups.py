@@ -35,9 +35,6 @@ def find_seed_groups(runs: Sequence[RunRecord]) -> SeedGroups:
 
     Header groups are tried first, then seeds in names, then seeds among hyperparameters and settings. A way is taken
     if at least one of its groups has two runs and no group holds runs of unlike setups.
-
-    Args:
-        runs: At least one.
     """
     refused = ""
     for by, words, option, way in _WAYS:

@@ -6,17 +6,22 @@ Systems without POSIX signals (Windows) have a plainer way: the command runs, an
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from lightning_costs.records.printable import printable
+from lightning_costs.run.attempts import iso
 from lightning_costs.storage.run_folder.files import HEADER
+from lightning_costs.storage.run_folder.identity import run_in_environment
+from lightning_costs.storage.run_folder.starts import LAUNCH, note_end, note_start
 
 #: A library's thread (polars starts one) may be handed the end of the command while this one does not wait for it yet.
 _LOOK_EVERY_S = 0.5
@@ -44,16 +49,23 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
             signal ends the command, this process ends by the same signal.
     """
     before = _written(save_dir)
+    code, trace, named = 0, secrets.token_hex(4), run_in_environment()
+    if named is not None:  # an attempt that dies while it imports is counted by the next one
+        note_start(save_dir / named, trace, iso(time.time()))
     try:
-        code = (_call if _posix() else _call_plainly)(command, {**os.environ, **environment})
+        code = (_call if _posix() else _call_plainly)(command, {**os.environ, **environment, LAUNCH: trace})
     except FileNotFoundError:
         raise SystemExit(_complain(f"{command[0]}: command not found", 127)) from None
     except OSError as error:
         raise SystemExit(_complain(f"{command[0]}: {error.strerror}", 126)) from None
-    if _written(save_dir) == before and code:
+    finally:
+        recorded = _written(save_dir) != before
+        if named is not None and not recorded and not code:
+            note_end(save_dir / named, trace)
+    if not recorded and code:
         ended = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         _complain(f"no run was recorded in {printable(str(save_dir))}: {printable(command[0])} {ended}", code)
-    elif _written(save_dir) == before:
+    elif not recorded:
         _complain(
             f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric or a "
             "transformers Trainer trains a batch "

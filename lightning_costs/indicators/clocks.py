@@ -8,6 +8,7 @@ from typing import ClassVar, final
 from lightning_costs.indicators.base import Derived, FromSample, Measured, rank_max
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
+from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import StepSample
 
 
@@ -102,7 +103,26 @@ class RankMaxLeadS(FromSample):
 
     name, unit, kind, family = "rank_max_lead_s", "s", "counter", "time"
     across, role, label = "max", "diagnostic", "before the backward pass, the worst rank"
-    field, lacking = "lead_s", "told where several processes train under Lightning"
+    field, lacking = "lead_s", "needs several processes that train under an integration of a framework"
+
+
+@final
+class StragglerS(Measured):
+    """What other ranks waited for a straggler, at least: its own work beyond the median of theirs, while it is one."""
+
+    name, unit, kind, family = "straggler_s", "s", "counter", "time"
+    scope, across, role, label = "job", "rank0", "diagnostic", "waiting for stragglers"
+
+    def open(self, setting: ProbeContext) -> None:
+        if len(setting.places) == 1:
+            raise Missing("needs several processes: one waits for no other")
+        self.method = (
+            "own work of all ranks in blocks of the same steps, tested by ranks; waiting in other ranks is more"
+        )
+
+    def read(self, sample: StepSample) -> float:
+        """Nothing on a rank by itself: rank 0 adds what the comparison of all ranks shows."""
+        return 0.0
 
 
 @final

@@ -54,7 +54,7 @@ class _Census(Measured):
 
     name, unit, kind = "census_flop", "flop", "counter"
     family: ClassVar[Family] = "compute"
-    scope: ClassVar[Scope] = "shard_group"
+    scope: ClassVar[Scope] = "rank"
     quantities: ClassVar[tuple[Quantity, ...]] = ("flop",)
     steady: ClassVar[bool] = False
 
@@ -153,7 +153,7 @@ class MemAccessBytes(_Census):
     """Bytes that the operators of training steps read and wrote: memory access cost."""
 
     name, unit, label, quantities = "mem_access_bytes", "bytes", "memory accesses", ("access_bytes",)
-    scope, family = "rank", "memory"
+    family = "memory"
 
     def read(self, sample: StepSample) -> float:
         if self._census.compiled:
@@ -166,6 +166,17 @@ class MemAccessBytes(_Census):
             "estimate: step census, inputs and outputs of every operator as it ran, "
             f"no cache between operators, no work space inside one{sampled}"
         )
+
+
+@final
+class CommBytes(_Census):
+    """Bytes of collectives and of messages sent, of all ranks: each rank's payload, as nccl-tests counts it."""
+
+    name, unit, label, quantities = "comm_bytes", "bytes", "communication", ("comm_bytes",)
+    scope, family, role = "rank", "compute", "diagnostic"
+
+    def _how(self, census: StepOpCounter, sure: str) -> str:
+        return f"{sure}; step census: the larger of what a rank gives and gets in each collective of a step"
 
 
 @final
@@ -188,7 +199,7 @@ class EvaluateFlop(Measured):
     """Executed floating-point operations of validation during the fit."""
 
     name, unit, kind, family = "evaluate_flop", "flop", "counter", "compute"
-    scope, role, label = "shard_group", "diagnostic", "FLOPs of evaluation"
+    role, label = "diagnostic", "FLOPs of evaluation"
 
     def open(self, setting: ProbeContext) -> None:
         self._census = setting.probe(EvalOpCounter)
@@ -303,7 +314,14 @@ class _OfOneStep(Measured):
 
     def open(self, setting: ProbeContext) -> None:
         self._census = setting.probe(StepOpCounter)
-        self._sizes = setting.sizes
+        self._sizes, self._setting = setting.sizes, setting
+
+    @property
+    def _shares(self) -> bool:
+        """Whether other ranks work on the same samples beside this one, on its stage."""
+        own = self._setting.place
+        alike = [p for p in self._setting.places if (p.replica, p.stage) == (own.replica, own.stage)]
+        return len(alike) > 1
 
     def read(self, sample: StepSample) -> Amount:
         first = self._census.first
@@ -340,11 +358,13 @@ class _PerSample(_OfOneStep):
 
     def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         if self._staged:
-            raise Missing("a pipeline's stage makes no forward pass of a whole batch: measure(model, batch) tells it")
+            raise Missing("a pipeline's stage makes no forward pass of a whole batch: use measure(model, batch)")
+        if self._census.sharded or self._shares:
+            raise Missing("a tensor-parallel rank runs a part of the model: use measure(model, batch)")
         if self._sizes is not None and self._sizes.why is not None:
             raise Missing(self._sizes.why)
         if not first.samples:
-            raise Missing("the first counted batch does not tell its samples: give batch_size_fn=lambda batch: ...")
+            raise Missing("the first counted batch's samples are unknown: give batch_size_fn=lambda batch: ...")
         self.error = relative_error(typical)
         of = "first forward pass of a counted training step"
         if not typical.exact:

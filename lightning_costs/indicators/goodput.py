@@ -45,6 +45,10 @@ class Disruptions(_OfAttempts):
     """How often the run was broken off and begun again."""
 
     name, unit, family, label = "disruptions", "disruptions", "data", "disruptions"
+    method = (
+        "attempts that left a record, or a trace if the environment names the run; one that dies while it imports "
+        "leaves a trace under `lightning-costs run` alone, and may be in SLURM's count of restarts"
+    )
 
 
 class _OfKept(Derived):
@@ -80,7 +84,10 @@ class RestoreS(FromSample):
 
     name, unit, kind, family = "restore_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "restoring checkpoints"
-    lacking = "no loading was seen: needs Lightning, DeepSpeed's load_checkpoint, or `with recorder.bucket('restore')`"
+    lacking = (
+        "no loading was seen: needs Lightning, fabric.load, DeepSpeed's load_checkpoint, or "
+        "`with recorder.bucket('restore')`"
+    )
 
 
 @final
@@ -104,5 +111,4 @@ class SlowS(FromSample):
 
     name, unit, kind, family = "slow_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "slow steps"
-    lacking = "needs steps of one signature: a CUDA device's events do not tell signatures apart"
     method = "each step against the median of the last 128 of its signature"

@@ -126,7 +126,7 @@ class H2dS(Measured):
             self.method = "zero by definition: the host trains, nothing is handed over"
             return 0.0
         if sample.h2d_s is None:
-            raise Missing("nobody tells when a batch is handed to the device")
+            raise Missing("the moment at which a batch is handed to the device is not reported")
         return sample.h2d_s
 
 

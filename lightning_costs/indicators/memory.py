@@ -109,7 +109,7 @@ class ActivationBytes(Measured):
 
     def open(self, setting: ProbeContext) -> None:
         self._census = setting.probe(StepOpCounter)
-        self.method = "counted steps: storages made by the forward pass (or made again) and alive as backward goes on"
+        self.method = "counted steps: storages made by the forward pass (or made again) and alive as backward continues"
 
     def read(self, sample: StepSample) -> Amount:
         if self._census.memory is None and sample.trigger != "end":
@@ -128,7 +128,7 @@ class _PhasePeak(Measured):
         self._census = setting.probe(StepOpCounter)
         self._how = (
             "torch caching allocator, read after each operator of the counted steps; work space inside an operator "
-            "shows where it is the most so far"
+            "shows if it is the most so far"
             if setting.on_cuda
             else "storages of parameters, buffers, gradients, optimizer state and all that the counted steps "
             "touched; work space inside an operator is not seen"

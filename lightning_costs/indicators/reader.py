@@ -251,7 +251,7 @@ class IndicatorReader:
         lost = [name for name in lacking if name in self.missing]
         if lost or indicator.kind == "counter":
             need = (lost or lacking)[0]
-            self._lose(indicator, Missing(f"needs {need}: {self.missing.get(need, 'not every rank was heard')}"))
+            self._lose(indicator, Missing(f"needs {need}: {self.missing.get(need, 'not every rank reported')}"))
 
     def _lose(self, indicator: Indicator, error: Exception) -> None:
         expected = isinstance(error, Missing)
@@ -282,4 +282,4 @@ def _number(amount: object) -> float:
 
 def _unheard(indicator: Indicator, processes: int, why: str | None) -> str:
     because = f" ({why})" if why else ""
-    return f"only this rank of {processes} was heard, and it joins by {indicator.across}{because}"
+    return f"only this rank of {processes} reported, and it joins by {indicator.across}{because}"

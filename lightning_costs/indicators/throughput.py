@@ -96,7 +96,7 @@ class _StepTime(Measured):
 
     def read(self, sample: StepSample) -> Amount:
         if sample.step_times_s is None:
-            raise Missing("step times could not be told")
+            raise Missing("step times could not be measured")
         return quantile(sorted(sample.step_times_s), self.quantile) if sample.step_times_s else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import platform
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +12,10 @@ from typing import Any, Literal, final
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from lightning_costs.records.printable import printable
-from lightning_costs.records.secrets import looks_secret
+from lightning_costs.records.secrets import harmless_name
 
 #: Seconds for which the end of the process waits for an alert that is on its way, and a webhook for its server.
 WAIT_S = 5.0
-_MOST_CHARACTERS = 80
 _log = logging.getLogger("lightning_costs")
 
 
@@ -116,7 +113,7 @@ def message(alert: BudgetAlert, format: Literal["slack", "teams"]) -> dict[str, 
         >>> message(alert, "slack")
         {'text': 'a run: 80 % of the budget of 10 steps is used at step 7'}
     """
-    text = f"{_harmless(alert.run)}: {alert.text}"
+    text = f"{harmless_name(alert.run, 'a run')}: {alert.text}"
     if format == "slack":
         for mark, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):  # else a name could mention a channel
             text = text.replace(mark, escaped)
@@ -124,13 +121,3 @@ def message(alert: BudgetAlert, format: Literal["slack", "teams"]) -> dict[str, 
     card = {"type": "AdaptiveCard", "version": "1.2", "body": [{"type": "TextBlock", "text": text, "wrap": True}]}
     kind = "application/vnd.microsoft.card.adaptive"
     return {"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": card}]}
-
-
-def _harmless(name: str) -> str:
-    """A run's name, unless a path, this machine's name or a secret is in it."""
-    host = platform.node().partition(".")[0].lower()
-    if any(mark in name for mark in "/\\") or (host and host in name.lower()):
-        return "a run"
-    if looks_secret(name) or any(looks_secret(word) for word in name.split()):
-        return "a run"
-    return printable(name)[:_MOST_CHARACTERS] or "a run"

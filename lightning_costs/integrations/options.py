@@ -54,16 +54,20 @@ class MonitorOptions:
     log: Log = "complete"
     log_every_n_steps: int | None = None
     count: Count | None = None
+    trace: bool = False
     infer: Literal["auto"] | bool = "auto"
     sinks: Sequence[Sink] = ()
     hyperparameters: Mapping[str, Any] | None = None
     owner: str | None = None
     prediction: object = None
+    oom_snapshot: bool = False
 
     def __post_init__(self) -> None:
         validate_monitor(self.monitor, self.mode)
         check_log(self.log)
         validate_interval(self.log_every_n_steps)
+        if self.trace not in (True, False):
+            raise ValueError(f"trace must be True or False, got {self.trace!r}")
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {self.infer!r}")
         self.targets, self.sinks = targets_of(self.targets), Sinks(self.sinks).all
@@ -95,6 +99,7 @@ class MonitorOptions:
             targets=targets,
             owner=self.owner,
             prediction=self.prediction,
+            oom_snapshot=self.oom_snapshot,
             save_dir=self.save_dir,
             name=self.name,
             batch_size_fn=self.batch_size_fn,
@@ -103,6 +108,7 @@ class MonitorOptions:
             tariff=self.tariff,
             log_every_n_steps=every_n_steps if self.log_every_n_steps is None else self.log_every_n_steps,
             count=self.count,
+            trace=self.trace,
             infer=self.infers(world_size),
             sinks=self.sinks,
             **facts,

@@ -15,6 +15,8 @@ from typing import Any
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
+from lightning_costs.probes.phases import Phases
+from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_hooks import Hooks
 from lightning_costs.recording.run_state import Status
@@ -56,6 +58,8 @@ class Session:
         self.recorder = recorder
         self.batch: BatchInWork | None = None
         self.broken = self._disabled = False
+        #: Whether steps like the one before are only noted; the framework then calls `StepHooks.allow_repeats`.
+        self.repeating = False
         #: The count of operators that is under way.
         self.count = DetachedOpCounter()
         self._goes_on = goes_on
@@ -63,7 +67,7 @@ class Session:
     @property
     def hooks(self) -> Hooks:
         """The recorder's hooks; they exist once the framework has attached it."""
-        assert self.recorder is not None, "a recorder is attached before batches are told"
+        assert self.recorder is not None, "a recorder is attached before batches are reported"
         return self.recorder.hooks
 
     def disable(self) -> None:
@@ -75,7 +79,7 @@ class Session:
             self.count.end(discard=True)
         if not self._disabled:
             self._disabled = True
-            _log.exception("measuring costs failed and stops here; %s goes on. Please report this", self._goes_on)
+            _log.exception("measuring costs failed and stops here; %s continues. Please report this", self._goes_on)
 
     def take_off(self) -> None:
         """Take off what was put on the framework's objects; nothing by default."""
@@ -91,15 +95,65 @@ class Session:
             loader: The loader that gave it, if that is known.
             position: Distinguishes steps of equal shapes that do different work.
         """
+        steps = self.hooks.steps
         self.batch = BatchInWork(content, loader)
-        self.count.begin(self.hooks.steps.on_batch_start(content, position))
+        if steps.own.shared:
+            steps.accounts.train_s()
+            steps.own.on_batch()
+        if not (self.repeating and steps.repeats.begin(content)):
+            self.count.begin(steps.on_batch_start(content, position))
+        elif steps.timing_device:
+            steps.on_repeat_start()
+        if (phases := self.phases) is not None:
+            phases.work_begins()
+
+    @property
+    def phases(self) -> Phases | None:
+        """Receives the moments of passes and updates; None before the run, or if no indicator asked for them."""
+        return self.recorder.hooks.steps.phases if self.recorder is not None else None
+
+    @fail_safe
+    def on_forward(self) -> None:
+        """A forward pass begins; it is over where something else begins."""
+        if (phases := self.phases) is not None:
+            phases.forward_begins()
 
     @fail_safe
     def on_backward(self) -> None:
         """A backward pass begins."""
         if self.batch is not None:
+            if not self.batch.backwards and self.hooks.steps.own.shared:
+                self.hooks.steps.own.on_backward()
             self.batch.backwards += 1
+        phases = self.phases
+        if phases is not None:
+            phases.pause()
         self.sample_memory()
+        if phases is not None:
+            phases.backward_begins()
+
+    @fail_safe
+    def on_backward_end(self) -> None:
+        """It is over."""
+        if (phases := self.phases) is not None:
+            phases.backward_ends()
+
+    @property
+    def on(self) -> bool:
+        """Whether the work in progress is timed."""
+        return (phases := self.phases) is not None and phases.on
+
+    @fail_safe
+    def update_begins(self, *_: object) -> None:
+        """An optimizer's step begins."""
+        if (phases := self.phases) is not None:
+            phases.update_begins()
+
+    @fail_safe
+    def update_ends(self, *_: object) -> None:
+        """It is over."""
+        if (phases := self.phases) is not None:
+            phases.update_ends()
 
     @fail_safe
     def sample_memory(self) -> None:
@@ -116,19 +170,43 @@ class Session:
             self.hooks.steps.step(None, work=(index,))
 
     @fail_safe
-    def end_batch(self, *, emit: bool | None = None) -> None:
+    def end_batch(self, *, emit: bool | None = None) -> bool:
         """The work on the batch is done, whether or not an optimizer stepped.
 
         Args:
             emit: As `Recorder.step`'s: False if the framework says when points are due.
+
+        Returns:
+            Whether it was a step like the one before, which is noted and at which nothing is due.
         """
         batch, self.batch = self.batch, None
+        if (phases := self.phases) is not None:
+            phases.work_ends()
         self.count.end()
-        if batch is not None and self.recorder is not None:
-            self.on_batch_done(batch)
-            self.hooks.steps.on_batch_queued()
-            work = (tuple(batch.updates), batch.backwards)
-            self.hooks.steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit)
+        if batch is None or self.recorder is None:
+            return False
+        steps, events = self.hooks.steps, None
+        if self.repeating:
+            events = [BACKWARD] * batch.backwards + batch.updates
+            if steps.timing_device:
+                steps.on_batch_queued()
+            if self._is_repeat(events):
+                return True
+        else:
+            steps.on_batch_queued()
+        self.on_batch_done(batch)
+        work = (tuple(batch.updates), batch.backwards)
+        steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit, events=events)
+        return False
+
+    def _is_repeat(self, events: list[int]) -> bool:
+        steps = self.hooks.steps
+        if steps.repeats.end(events):
+            return True
+        if steps.repeats.same:  # it looked like the last batch, and was another step after all
+            steps.repeats.same = False
+            steps.cancel_repeat()
+        return False
 
     def on_batch_done(self, batch: BatchInWork) -> None:
         """A batch is about to be recorded as a step: what a framework adds; nothing by default."""
@@ -138,6 +216,8 @@ class Session:
         """The batch in work never was one: it was passed over, or something raised."""
         self.count.end(discard=True)
         self.batch = None
+        if (phases := self.phases) is not None:
+            phases.work_ends()
 
     # Beside the batches -------------------------------------------------------------------------------------
 
@@ -189,12 +269,7 @@ class Session:
 
     @fail_safe
     def describe_data(self, loaders: Sequence[Any], facts: Mapping[str, Any]) -> None:
-        """The training data's part of the setup, before the first step.
-
-        Args:
-            loaders: The training data loaders.
-            facts: What else is known.
-        """
+        """The training data's part of the setup, before the first step."""
         found = training_set(loaders)
         data = {"dataset": found.name, "dataset_samples": found.samples}
         self.hooks.run.add_setup({**facts, **data}, dataset_why=found.why)
@@ -205,13 +280,14 @@ class Session:
     def benchmark_inference(
         self, infer: object, context: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> None:
-        """Measure what a forward pass costs, for 5 s if `infer` is True, else for a twentieth of the training.
-
-        Args:
-            infer: As `CostMonitor`'s.
-            context: Entered around each pass (autocast).
-        """
+        """Measure what a forward pass costs, for 5 s if `infer` is True, else for a twentieth of the training."""
         self.hooks.run.benchmark_inference(budget_s=5.0 if infer is True else None, context=context)
+
+    @fail_safe
+    def note_error(self, error: BaseException | None) -> None:
+        """An error ends the training: see `RunHooks.note_error`."""
+        if self.recorder is not None:
+            self.hooks.run.note_error(error)
 
     def finish(self, status: Status) -> RunRecord | None:
         """End the run; one whose measuring broke off did not finish as a run."""
@@ -231,11 +307,7 @@ class Session:
 
 
 class SessionPart:
-    """A part of a session that something else calls: if it fails, the whole session stops measuring.
-
-    Args:
-        session: The whole.
-    """
+    """A part of a session that something else calls: if it fails, the whole session stops measuring."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

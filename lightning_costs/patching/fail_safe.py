@@ -51,7 +51,7 @@ def never_harmful(hook: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return hook(*args, **kwargs)
         except Exception:  # noqa: BLE001 - as above
-            _log.exception("measuring costs failed in %s; training goes on. Please report this", hook.__name__)
+            _log.exception("measuring costs failed in %s; training continues. Please report this", hook.__name__)
             return None
 
     return careful
@@ -119,7 +119,8 @@ def raised_on_purpose(error: BaseException) -> bool:
     What a C function raises (torch's checks), and what torch's own Python raises, may come of being watched. Memory
     that ran out is nothing to try again with.
     """
-    if not isinstance(error, Exception) or isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+    ran_out = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+    if not isinstance(error, Exception) or ran_out or "DefaultCPUAllocator" in str(error):
         return True
     trace = error.__traceback__
     if trace is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
@@ -94,16 +94,50 @@ def gradients_of(optimizer: Any) -> list[object]:
     return [getattr(wrapper, name, None) for wrapper in wrappers(optimizer) for name in _GRADIENTS]
 
 
-def hook_optimizer_step(optimizer: Any, updated: Callable[[], None], shadows: Patches) -> None:
+class Updating(Protocol):
+    """Receives when an update begins and ends; neither raises."""
+
+    @property
+    def on(self) -> bool:
+        """Whether it listens."""
+
+    def update_begins(self, *_: object) -> None:
+        """An optimizer's step begins."""
+
+    def update_ends(self, *_: object) -> None:
+        """It is over."""
+
+
+class Pausing(Updating, Protocol):
+    """Receives also what is around zeroing."""
+
+    def pause(self) -> None:
+        """Something begins that is neither pass nor update."""
+
+    def resume(self) -> None:
+        """It is over."""
+
+
+def hook_optimizer_step(
+    optimizer: Any, updated: Callable[[], object], shadows: Patches, timed: Updating | None = None
+) -> None:
     """Report every update of an optimizer, until the patches are removed.
 
     A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
     at all (gradients overflowed): an update is reported once, if it happened, and none while DeepSpeed accumulates.
+
+    Args:
+        optimizer: The optimizer.
+        updated: Called after each update.
+        shadows: Hold the hooks.
+        timed: Receives begin and end of the outermost step.
     """
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):
         return
     around = next(wrappers(optimizer), None)
+    if timed is not None:
+        time_updates(optimizer, shadows, timed)
     if around is None:
         hook_step(inner, shadows, after=updated)
         return
@@ -130,19 +164,64 @@ def hook_optimizer_step(optimizer: Any, updated: Callable[[], None], shadows: Pa
     hook_step(inner, shadows, after=part)
 
 
+def time_updates(optimizer: Any, shadows: Patches, timed: Updating) -> None:
+    """Report when the outermost step of an optimizer begins and ends."""
+    around = next(wrappers(optimizer), None)
+    if around is None:
+        hook_step(unwrap(optimizer), shadows, before=timed.update_begins, after=timed.update_ends, plain=True)
+    else:
+        shadows.wrap(around, "step", between(timed, timed.update_begins, timed.update_ends), hot=True)
+
+
+def between(
+    timed: Updating, begins: Callable[[], None], ends: Callable[[], None]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A patch that reports the moments before and after a call while `timed` is on; neither raises."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not timed.on:
+                return original(*args, **kwargs)
+            begins()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                ends()
+
+        return call
+
+    return wrap
+
+
+def hook_parts(optimizer: Any, shadows: Patches, timed: Pausing) -> None:
+    """Report zeroing, and SAM's halves where a script calls them itself."""
+    for name in ("first_step", "second_step"):
+        shadows.wrap(optimizer, name, between(timed, timed.update_begins, timed.update_ends), hot=True)
+    shadows.wrap(optimizer, "zero_grad", between(timed, timed.pause, timed.resume), hot=True)
+
+
 def hook_step(
     optimizer: Any,
     shadows: Patches,
     *,
-    before: Callable[[], object] | None = None,
-    after: Callable[[], object] | None = None,
+    before: Callable[..., object] | None = None,
+    after: Callable[..., object] | None = None,
+    plain: bool = False,
 ) -> None:
-    """Have a torch optimizer that has hooks call `before` and `after`, which must not raise, around its step."""
+    """Have a torch optimizer that has hooks call `before` and `after`, which must not raise, around its step.
+
+    Args:
+        optimizer: The optimizer.
+        shadows: Hold the hooks.
+        before: Called before each step.
+        after: Called after it.
+        plain: Whether both take the hooks' own arguments: that spares a call.
+    """
     for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
         if function is None or not hasattr(optimizer, name):
             continue
         try:
-            handle = getattr(optimizer, name)(Hook(_ignoring_arguments(function)))
+            handle = getattr(optimizer, name)(Hook(function if plain else _ignoring_arguments(function)))
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
             _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
         else:

@@ -62,7 +62,7 @@ class PriceRow:
         for name in ("gpu", "provider", "source", "date", "tier", "region"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"{what}: {name} must be a text, got {value!r}; a price row says who says so and when")
+                raise ValueError(f"{what}: {name} must be a text, got {value!r}; a price row names its source and date")
         try:
             Date.fromisoformat(self.date)
         except ValueError as error:

@@ -6,6 +6,7 @@ is equal to one that was recorded under that tariff, to the last digit.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -357,3 +358,9 @@ def _sum(amounts: Any) -> Amount:
             return None
         total = amount if total is None else total + amount
     return 0.0 if total is None else total
+
+
+def tariff_text(tariff: Mapping[str, Any]) -> str:
+    """A tariff as a key: the same for two devices, which have two prices at one provider."""
+    found = ("price_row", "prices", "unpriced", "hours")
+    return json.dumps({k: v for k, v in tariff.items() if k not in found}, sort_keys=True, default=str)

@@ -113,7 +113,7 @@ class Tariff:
         60.0
         >>> Tariff(usd_per_device_h=0.0)
         Traceback (most recent call last):
-        ValueError: usd_per_device_h must be a finite number above 0, got 0.0; leave it out where it is unknown
+        ValueError: usd_per_device_h must be a finite number above 0, got 0.0; leave it out if it is unknown
     """
 
     country: str | None = None
@@ -149,7 +149,7 @@ class Tariff:
             least, wanted = _LEAST.get(name, (0.0, "above 0"))
             if not number or value < least or (value == 0 and name not in _LEAST):
                 raise ValueError(
-                    f"{name} must be a finite number {wanted}, got {value!r}; leave it out where it is unknown"
+                    f"{name} must be a finite number {wanted}, got {value!r}; leave it out if it is unknown"
                 )
         if self.usd_per_device_h is not None and self.usd_per_node_h is not None:
             raise ValueError("give usd_per_device_h or usd_per_node_h, not both: the run would be billed twice")
@@ -229,10 +229,10 @@ class Tariff:
         rows = self._rows()
         if self.provider not in {row.provider for row in rows}:
             rows = (*user_prices(), *rows)
-        assert self.provider is not None, "a row is taken where a provider is named"
+        assert self.provider is not None, "a row is chosen if a provider is named"
         try:
             if reported is None:
-                raise Missing("nobody knows which device trains, so its price cannot be looked up", warn=True)
+                raise Missing("the device that trains is unknown, so its price cannot be looked up", warn=True)
             row = find_price(rows, reported, provider=self.provider, tier=self.tier, region=self.price_region)
         except Missing as missing:
             return replace(self, price_row=None, unpriced=str(missing))

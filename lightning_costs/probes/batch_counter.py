@@ -35,15 +35,15 @@ HOW = (
     "(in Fabric: set its loader up by setup_dataloaders)"
 )
 #: Why a batch has no samples.
-NOTHING_TELLS = f"a batch holds no tensor that tells its size: {HOW}"
-_AT_ODDS = f"the tensors of a batch tell different sizes, and its loader tells none: {HOW}"
-_NOT_THE_LOADERS = f"what a batch holds contradicts its loader's batch size, which is not known to hold for each: {HOW}"
-_FEWER = f"all tensors of a batch tell fewer samples than its loader puts into one: {HOW}"
-_TOO_MANY = f"an epoch's batches told more samples than its loader goes through: {HOW}"
+NOTHING_TELLS = f"no tensor of a batch gives its size: {HOW}"
+_AT_ODDS = f"the tensors of a batch give different sizes, and its loader gives none: {HOW}"
+_NOT_THE_LOADERS = f"a batch's tensors contradict its loader's batch size, which may not hold for every batch: {HOW}"
+_FEWER = f"all tensors of a batch have fewer samples than its loader puts into one: {HOW}"
+_TOO_MANY = f"an epoch's batches have more samples than its loader reads: {HOW}"
 
 _AS_LOADER = ", as the loader's batch size"
 _LOADERS = "the loader's batch size; nothing in its batches is as long"
-_UNCHECKED = "; no loader tells a size to compare with"
+_UNCHECKED = "; no loader gives a size to compare with"
 _AT_MOST = ", at most the loader's batch size"
 
 
@@ -244,8 +244,8 @@ class BatchCounter:
         try:
             samples = reading.of(batch, signature)
             reading.add(1, samples)
-        except Exception as error:  # noqa: BLE001 - a batch that cannot be looked into costs its count alone
-            reading.why = type_only(f"a batch could not be looked into: {HOW}", error)
+        except Exception as error:  # noqa: BLE001 - a batch that cannot be read costs its count alone
+            reading.why = type_only(f"a batch could not be read: {HOW}", error)
         if reading.why is None:
             return samples
         self.why = reading.why
@@ -258,8 +258,8 @@ class BatchCounter:
             return told
         try:
             return self._counted(batch, seen, done=done)
-        except Exception as error:  # noqa: BLE001 - a batch that cannot be looked into costs its count alone
-            self._readings[0].why = self.why = type_only(f"a batch could not be looked into: {HOW}", error)
+        except Exception as error:  # noqa: BLE001 - a batch that cannot be read costs its count alone
+            self._readings[0].why = self.why = type_only(f"a batch could not be read: {HOW}", error)
             return None
 
     def _counted(self, batch: object, seen: BatchInfo, *, done: bool) -> int | None:
@@ -360,4 +360,4 @@ class SizeAt:
                 return way()
             except Exception:  # noqa: BLE001 - the batch is the user's; another way may lead there
                 continue
-        raise Missing(f"batch_size_key {self.key!r} leads nowhere: a {type(part).__name__} has no {key!r}")
+        raise Missing(f"batch_size_key {self.key!r} does not exist: a {type(part).__name__} has no {key!r}")

@@ -77,7 +77,7 @@ class RunBegin:
     def __init__(self) -> None:
         global _of_children
         self._pid = os.getpid()
-        made_s = now_s()
+        made_s = self._made_s = now_s()
         self._began_s = made_s if is_interactive() else process_began_s()
         if _handed_over:  # a run that spawned processes trained is over, and its end was not reported to this one
             self._began_s = made_s
@@ -94,6 +94,10 @@ class RunBegin:
         ended_s: float = 0.0 if self._children is None else struct.unpack("d", self._children[:])[0]
         return max(self._began_s, _runs_ended_s or 0.0, ended_s)  # a forked child knows its parent's last run too
 
+    def imports_s(self, began_s: float) -> float:
+        """Seconds from the run's begin until its monitor was made: interpreter, imports, what the script did first."""
+        return max(0.0, self._made_s - began_s) if first_run_here() else 0.0
+
     def ended(self) -> None:
         """The run is over: if a forked child trained it, the process that owns the monitor is notified."""
         if self._children is not None and self._pid != os.getpid():
@@ -105,7 +109,7 @@ class RunBegin:
         began_s = now_s() if self._handed else self.seconds()  # handed over again: the run before it is over
         if get_spawning_popen() is not None:  # else it goes into a file, or nowhere
             self._handed = _handed_over = True
-        return {"_pid": self._pid, "_began_s": began_s, "_children": None, "_handed": False}
+        return {**vars(self), "_began_s": began_s, "_children": None, "_handed": False}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)

@@ -24,7 +24,7 @@ def compiled_s() -> float:
         return 0.0
     spent_ns: Mapping[str, int] | None = getattr(utils, "cumulative_time_spent_ns", None)
     if spent_ns is None:
-        raise Missing("needs torch._dynamo.utils.cumulative_time_spent_ns, which this torch lacks")
+        raise Missing("needs torch._dynamo.utils.cumulative_time_spent_ns, which this torch does not have")
     return sum(spent_ns.get(phase, 0) for phase in _WALL) / 1e9
 
 

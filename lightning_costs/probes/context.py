@@ -72,6 +72,7 @@ class ProbeContext:
         accounts: Where the run's time goes; None without accounts.
         count: How operators are counted.
         evaluation_is_told: Whether every batch of evaluation is reported, as by a framework's adapter.
+        trace: Whether a few steps now and then are profiled.
     """
 
     place: RankInfo = field(default_factory=RankInfo)
@@ -89,6 +90,7 @@ class ProbeContext:
     accounts: TimeBuckets | None = None
     count: Count = "auto"
     evaluation_is_told: bool = False
+    trace: bool = False
     _probes: dict[type, Probe] = field(default_factory=dict)
 
     def probe(self, kind: type[P]) -> P:

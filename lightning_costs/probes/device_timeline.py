@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Hashable
 from typing import Generic, Protocol, Self, TypeVar, final
 
 import torch
@@ -105,6 +106,8 @@ class DeviceTimeline(Generic[E]):
         #: Host seconds in which work was queued, of batches that found the device waiting.
         self._host_s: list[float] = []
         self._begun_s: float | None = None
+        #: What distinguishes steps that do different work, one for each end of a step on the tape.
+        self._signatures: deque[Hashable] = deque()
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
         self._step_end: E | None = None
@@ -127,6 +130,7 @@ class DeviceTimeline(Generic[E]):
         self._tape.clear()
         self._kinds.clear()
         self._waits.clear()
+        self._signatures.clear()
         self._step_end = self._batch_end = self._copying = None
 
     # Calls of the loop -------------------------------------------------------------------------------------
@@ -176,11 +180,17 @@ class DeviceTimeline(Generic[E]):
                 return self._events.done(event)
         return True  # all was read, and so is done
 
-    def stepped(self, *, steady: bool) -> None:
-        """The batch that ended last completed an optimizer step; not called while gradients accumulate."""
+    def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
+        """The batch that ended last completed an optimizer step; not called while gradients accumulate.
+
+        Args:
+            steady: Whether the step is outside warm-up.
+            signature: Distinguishes steps that do different work, such as batches of other shapes.
+        """
         if not self._kinds or self._kinds[-1] & ~_BROKEN != _ENDED:
             self.end()  # its end was not reported
         self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED
+        self._signatures.append(signature)
 
     def interrupted(self) -> None:
         """Something else than training ran (an evaluation, a checkpoint): the current period belongs to no step."""
@@ -199,18 +209,22 @@ class DeviceTimeline(Generic[E]):
         self._read()
         found = DeviceTime(
             step_times_s=tuple(self._step_times_s),
+            busy=tuple(self._busy),
             timed_s=self._timed_s,
             idle_s=self._idle_s,
             idle_data_s=self._idle_data_s,
             h2d_s=self._h2d_s,
             hooks_idle_s=self._hooks_idle_s,
             steady_hooks_idle_s=self._steady_hooks_idle_s,
+            own_times_s=tuple(self._own_times_s),
         )
         self._start_window()
         return found
 
     def _start_window(self) -> None:
         self._step_times_s: list[float] = []
+        self._own_times_s: list[tuple[float, float, float]] = []
+        self._busy: list[tuple[Hashable, float]] = []
         self._timed_s = self._idle_s = self._idle_data_s = self._h2d_s = 0.0
         self._hooks_idle_s = self._steady_hooks_idle_s = 0.0
 
@@ -271,16 +285,20 @@ class DeviceTimeline(Generic[E]):
         self._at_work = True
 
     def _pass_step(self, end: E, *, steady: bool) -> None:
+        signature = self._signatures.popleft()
         if self._step_end is not None:
             if steady and self._whole:
                 period_s = self._events.between_s(self._step_end, end)
                 self._step_times_s.append(period_s)
+                self._busy.append((signature, period_s - self._period_idle_s if self._seen else period_s))
                 self._steady_hooks_idle_s += self._period_hooks_s
                 if self._seen:
                     self._timed_s += period_s
                     self._idle_s += self._period_idle_s
                     self._idle_data_s += self._period_data_s
                     self._h2d_s += self._period_h2d_s
+                    idle_s, h2d_s = self._period_idle_s, self._period_h2d_s
+                    self._own_times_s.append((idle_s + h2d_s, self._period_data_s, h2d_s))
             self._events.release(self._step_end)
         self._step_end = end
         self._start_period()
@@ -307,6 +325,7 @@ class DeviceTimeline(Generic[E]):
             if kind == _BEGUN:
                 self._waits.popleft()
             if kind in (_WARM, _STEADY):
+                self._signatures.popleft()
                 self._step_end = self._batch_end = event
                 self._start_period()
                 return

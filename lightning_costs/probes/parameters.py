@@ -57,7 +57,16 @@ def in_shards(module: nn.Module) -> bool:
 def count_parameters(module: nn.Module, *, trainable_only: bool = False, sizes: Sizes | None = None) -> int:
     """Unique parameters: a tensor used in two places is one."""
     sizes = sharded_sizes(module) if sizes is None else sizes
-    return sum(numel(p, sizes) for p in module.parameters() if p.requires_grad or not trainable_only)
+    counted = (p for p in module.parameters() if p.requires_grad or not trainable_only)
+    return sum(numel(p, sizes) * _expert_groups(p) for p in counted)
+
+
+def _expert_groups(parameter: torch.Tensor) -> int:
+    """Ranks that hold other experts in the place of this one: DeepSpeed names the size of their group on each."""
+    if getattr(parameter, "allreduce", True) is not False:
+        return 1
+    size = str(getattr(parameter, "group_name", "")).removeprefix("ep_size_")
+    return int(size) if size.isdigit() else 1
 
 
 def _parents(module: nn.Module) -> dict[nn.Module, nn.Module]:

@@ -3,15 +3,16 @@
 Nearly every step is one, and must cost next to nothing. Four modules share this path. Only these write its state::
 
     integrations/lightning/step_patches        recording/step_hooks           recording/emission
-      puts `dispatch` around a step's work       arm, disarm: after a step      take, take_lead_s, `gradients`:
+      puts `dispatch` around a step's work       arm, disarm: after a step      take, `gradients`:
       appends to `events`                          that was recorded in full      when a window is read or closed,
       clears `recorded` at a fetch               left, until_s: `allow_repeats`   and when probes open
-      lead_s: `mark_backward_start`                    │                               ▲
+                                                       │                               ▲
             │                                          ▼                               │ `record_repeats`, once for
             └──── dispatch ────▶ RepeatedStepFastPath: same, recorded, nodes ──────────┘ all that were noted
                                    notes a repeat's time in `train_s`
 
     integrations/lightning/session takes `events`, clears `same` if it was another step after all, and sets `on_record`.
+    integrations/session calls `begin` and `end` in place of `dispatch`, for loops whose step is no single call.
 
 What holds:
 
@@ -125,6 +126,7 @@ class RepeatedStepFastPath:
 
     __slots__ = (
         "_accounts",
+        "_begun",
         "_counted",
         "_events",
         "_gradients",
@@ -135,7 +137,6 @@ class RepeatedStepFastPath:
         "calls",
         "events",
         "gradients",
-        "lead_s",
         "left",
         "nodes",
         "on_record",
@@ -154,7 +155,7 @@ class RepeatedStepFastPath:
         self._events: list[int] = []
         self._signature: Signature = ()
         self._counted = _compiled()
-        self._graphs = self._nodes = self._gradients = 0
+        self._graphs = self._nodes = self._gradients = self._begun = 0
         #: Nodes that autograd made for the batch in work, once its work is done.
         self.nodes = 0
         #: Returns how many parameters have a gradient; None if that is not needed.
@@ -162,9 +163,6 @@ class RepeatedStepFastPath:
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
-        #: Seconds from having a batch to its first backward pass, of all batches since `take_lead_s`; None if these
-        #: are not reported.
-        self.lead_s: float | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
         #: Whether the batch in work was a step like the last one, and is noted.
@@ -225,6 +223,18 @@ class RepeatedStepFastPath:
 
         return run
 
+    def begin(self, batch: Any) -> bool:
+        """The work on a batch begins, in a loop that `dispatch` cannot be put around: whether it may be a repeat."""
+        self._begun = nodes_made()
+        self.same = self.left > 0 and same_signature(batch, self._signature)
+        return self.same
+
+    def end(self, events: list[int]) -> bool:
+        """The work is done: whether it was a repeat and is noted. If not, the step must be recorded in full."""
+        self.nodes = nodes_made() - self._begun
+        self.events[:] = events
+        return self.same and self._try_record()
+
     def _try_record(self) -> bool:
         """The work is done: notes it if it was a step like the last one."""
         if (
@@ -245,20 +255,6 @@ class RepeatedStepFastPath:
         if self.on_record is not None:
             self.on_record()
         return True
-
-    def mark_backward_start(self) -> None:
-        """The first backward pass of a batch begins: up to here the rank worked by itself. One clock read."""
-        accounts = self._accounts
-        since_s = accounts.since_s
-        accounts.train_s()
-        self.lead_s = (self.lead_s or 0.0) + accounts.since_s - since_s
-
-    def take_lead_s(self) -> float | None:
-        """`lead_s`, which starts again from zero."""
-        lead_s = self.lead_s
-        if lead_s is not None:
-            self.lead_s = 0.0
-        return lead_s
 
     def take(self) -> array[float]:
         """The steps noted since the last call, to be booked; then forget them."""

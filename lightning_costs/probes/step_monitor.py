@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.device_peaks import find_peak
 from lightning_costs.probes.device_timeline import DeviceTimeline
 from lightning_costs.probes.inference import benchmark_inference
 from lightning_costs.probes.memory.tensors import TensorMemory, tensors_in
 from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
 from lightning_costs.probes.opcount.step_kinds import Moment, StepKind
+from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.probes.repeat_steps import Gradients, compiled_graphs, nodes_made
+from lightning_costs.probes.step_facts import step_facts
+from lightning_costs.probes.trace_windows import STEPS, TraceWindows
 from lightning_costs.records.inference import Inference
-from lightning_costs.records.roofline import roofline
 from lightning_costs.records.samples import DeviceTime, PipelineTime
 
 #: Steps at the start of an attempt that count as warm-up.
@@ -71,6 +72,9 @@ class StepMonitor:
         self._memory: TensorMemory | None = None
         self._device_steps: DeviceTimeline[Any] | None = None
         self._pipeline: Pipeline | None = None
+        #: Receives the moments of a step's passes and updates, if an indicator asked for them.
+        self.phases: Phases | None = None
+        self._trace: TraceWindows | None = None
         #: Whether a device's own timeline is kept.
         self.timing_device = False
         self._look: batches.BatchInfo | None = None
@@ -92,6 +96,8 @@ class StepMonitor:
         self._warm_left = WARMUP_STEPS
         self._census_s: list[float] = []
         self._waited_s = self._hooks_s = 0.0
+        #: Signature of the last step, for those that repeat it.
+        self._step_signature: Hashable = None
         self._graphs = compiled_graphs()
         self.done = 0
 
@@ -103,6 +109,8 @@ class StepMonitor:
         self._memory = setting.attached(TensorMemory)
         self._device_steps = setting.attached(DeviceTimeline)
         self._pipeline = setting.attached(Pipeline)
+        self.phases = setting.attached(Phases)
+        self._trace = setting.attached(TraceWindows)
         self.timing_device = self._device_steps is not None
         if self._census is not None:
             self._census.keep_example = self._keep
@@ -146,16 +154,27 @@ class StepMonitor:
                 self.gradients.look()
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
+        trace = self._trace
+        if trace is not None and self._anew and trace.due(self.done):
+            trace.begin()
+            self._warm_left = max(self._warm_left, STEPS)
+            self.interrupted()
         self.on_repeat_start(waited_s, hooks_s)
         self._nodes, self._made = nodes_made(), None
         census = self._census
         if census is None or not census.should_count(self._key):
+            if trace is not None and trace.on:
+                trace.batch_begins()
             return None
+        if trace is not None:
+            trace.drop()
         self.looking = True
         return self._counted(census, self._key, self._samples(batch, look.samples))
 
     def before_evaluation(self, batch: object, loader: Hashable) -> AbstractContextManager[None] | None:
         """What to enter around a batch of evaluation that is to be counted; `loader` tells loaders apart."""
+        if self._trace is not None:
+            self._trace.drop()
         if self._evaluation is None:
             return None
         return self._evaluation.before(batches.inspect_batch(batch).signature, loader)
@@ -215,6 +234,8 @@ class StepMonitor:
     def on_batch_queued(self) -> None:
         """The work on a batch was queued."""
         self._made = nodes_made() - self._nodes
+        if self._trace is not None:
+            self._trace.batch_ends()
         if self._device_steps is not None:
             self._device_steps.end()
 
@@ -223,9 +244,14 @@ class StepMonitor:
         """How many steps like the last one `record_repeats` alone may record; 0 if each has to be seen in full."""
         if self._warm_left or self._kind is None or self._kind.moment:
             return 0
+        quiet = self._watch_at - self.done - 1
+        if self._trace is not None:
+            quiet = min(quiet, max(0, self._trace.next - self.done))
+        if self.phases is not None:
+            quiet = min(quiet, self.phases.quiet)
         if self._census is None or self._census.failed is not None:
-            return self._watch_at - self.done - 1
-        return min(self._watch_at - self.done - 1, self._census.quiet) if self._census.repeatable else 0
+            return quiet
+        return min(quiet, self._census.quiet) if self._census.repeatable else 0
 
     def on_repeat_start(self, waited_s: float, hooks_s: float) -> None:
         """The work on a batch that looks like the last one is about to begin; only a device's timeline is notified."""
@@ -236,7 +262,12 @@ class StepMonitor:
     def on_repeat_end(self) -> None:
         """It was a step like the last one; `record_repeats` books it, later."""
         if self._device_steps is not None:
-            self._device_steps.stepped(steady=True)
+            self._device_steps.stepped(steady=True, signature=self._step_signature)
+
+    @property
+    def last_look(self) -> batches.BatchInfo | None:
+        """What the last batch looked like that was worked on in full."""
+        return self._last
 
     def cancel_repeat(self) -> None:
         """It looked like the last batch and was another step after all: as if `before` had been called for it."""
@@ -246,6 +277,8 @@ class StepMonitor:
         """Book `n` steps like the last one."""
         if self._census is not None:
             self._census.repeat(n)
+        if self.phases is not None:
+            self.phases.skipped(n)
         self.done += n
 
     def epoch_begins(self) -> None:
@@ -261,6 +294,8 @@ class StepMonitor:
             nodes: Nodes that autograd made for it; None for those since it began.
         """
         entered, self._look = self._look, None
+        if self._trace is not None:
+            self._trace.batch_ends()
         warm = self._warm_left > 0
         made = nodes if nodes is not None else self._made
         if made is None:  # the end of its work was not reported
@@ -283,18 +318,23 @@ class StepMonitor:
             self._census.record_batch(self._kind)
         return BatchVerdict(entered, warm)
 
-    def stepped(self, *, steady: bool) -> None:
-        """A step is complete; `steady` says whether it counts for the rates."""
+    def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
+        """A step is complete; `steady` says whether it counts for the rates, `signature` which steps are alike."""
         self._anew = True
         if self._census is not None:
             self._census.commit(steady=steady)
         if self._device_steps is not None:
-            self._device_steps.stepped(steady=steady)
+            self._step_signature = signature
+            self._device_steps.stepped(steady=steady, signature=signature)
+        if self.phases is not None:
+            self.phases.stepped(steady=steady, certain=self._warm_left > 1)
         if self._pipeline is not None:
             self._pipeline.mark_steady(steady=steady)
         self.done += 1
         if self._warm_left:
             self._warm_left -= 1
+        if self._trace is not None and self._trace.step_ends(self.done):
+            self.interrupted()
 
     def interrupted(self) -> None:
         """Something else ran between two steps: the period between their ends is no step's."""
@@ -312,49 +352,29 @@ class StepMonitor:
         return self._pipeline.collect() if self._pipeline is not None else None
 
     def take_census_s(self, step_s: float | None) -> float:
-        """Seconds that counting took beyond steps of `step_s`, since the last call; later if that is unknown."""
+        """Seconds that counting took beyond steps of `step_s`, since the last call; later if that is unknown.
+
+        What trace windows took beside their steps is among them.
+        """
+        owed_s = self._trace.take_owed_s() if self._trace is not None else 0.0
         if step_s is None:
-            return 0.0
+            return owed_s
         excess_s = sum(max(0.0, took_s - step_s) for took_s in self._census_s)
         self._census_s.clear()
-        return excess_s
+        return owed_s + excess_s
+
+    def take_trace(self) -> bytes | None:
+        """The last trace window's trace, if there is a new one."""
+        return self._trace.take_trace() if self._trace is not None else None
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
-        """What steps say beside their columns, for the header: pipeline, memory at its peak, roofline, inference."""
-        facts: dict[str, Any] = {}
-        if self._pipeline is not None and (pipeline := self._pipeline.about(final=final)):
-            facts["pipeline"] = pipeline
+        """What steps say beside their columns, for the header."""
+        facts = step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
         census = self._census
-        if census is None or census.failed is not None:
-            return facts
-        facts |= {
-            "census": {
-                "counted_steps": census.censuses,
-                "took_s": census.added_s,
-                "batches": census.batches,
-                "batches_not_counted": census.waiting + census.predicted,
-                "uncounted_calls": dict(sorted(census.uncounted.items())),
-            }
-        }
-        if (profile := census.profile()) is not None:
+        if census is not None and census.failed is None and (profile := census.profile()) is not None:
             host_s = self._device_steps.host_s if self._device_steps is not None else None
             batch_bytes = batches.signature_bytes(self._signature)
             facts["step_profile"] = replace(profile, host_s=host_s, batch_bytes=batch_bytes).as_dict()
-        if (memory := census.memory) is not None:
-            kinds = {f"{kind}_bytes": nbytes for kind, nbytes in memory.at_peak_bytes.items()}
-            facts["memory_at_peak"] = {"phase": memory.peak_phase, **kinds, "total_bytes": memory.most_bytes}
-        if not census.compiled and census.total("flop") and (access_bytes := census.total("access_bytes")):
-            peak = find_peak(self._setting.device)
-            placed = roofline(
-                flop=census.total("flop"),
-                access_bytes=access_bytes,
-                peak_flop_per_s=peak.mixed_precision_peak(census.flop_by_dtype) if peak is not None else None,
-                peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
-            )
-            facts["roofline"] = {**asdict(placed), "words": placed.words()}
-        if isinstance(found := self._setting.inference, Inference):
-            names = ("batch_samples", "passes", "took_s", "detail")
-            facts["inference"] = {name: getattr(found, name) for name in names}
         return facts
 
     def infer(

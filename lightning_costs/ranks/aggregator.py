@@ -11,12 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_costs.ranks.reduce import RankReducer
-from lightning_costs.ranks.snapshot import RankSnapshot
+from lightning_costs.ranks.snapshot import NO_BLOCKS, RankSnapshot
+from lightning_costs.ranks.stragglers import Straggler, StragglerDetector
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount, RankInfo
 
 #: Seconds of silence, spanning two points, after which a rank is lost. Columns that only it reports are missing.
 RANK_TIMEOUT_S = 60.0
+#: Points for which a rank's own work is kept until that of the others is there.
+MOST_POINTS = 4
+#: The column of what ranks waited for stragglers.
+WAITED = "straggler_s"
+#: Forward passes on a device, in which data-parallel ranks do not wait for each other; read once a point.
+FORWARD = "forward_s"
+#: What parts of a rank's own work are called, and its rest: on a device by its events, else by the host's accounts.
+DEVICE_PHASES, HOST_PHASES = ("input", "transfer", "between steps"), ("input", "other", "training")
 #: Columns whose spread over ranks goes into the header, where ranks have them.
 SPREAD = (
     "data_wait_s",
@@ -39,14 +48,16 @@ class JobWindow:
         window: Amounts since the last joining; None if they are missing, a gauge's also if it was not read.
         even: The same since the last point at which every rank reported, and gauges; None if not all reported at this
             one. Rates are computed from it, so a late rank's share is in neither part of them.
+        stragglers: Found at this point.
         missing: Why a column is missing from now on.
-        lacks: Of those, the rank that reports but has no reading: it may know the reason.
+        lacking: Of those, the rank that reports but has no reading: it may know the reason.
     """
 
     window: dict[str, Amount]
     even: dict[str, Amount] | None
     missing: dict[str, str]
-    lacks: dict[str, int]
+    lacking: dict[str, int]
+    stragglers: Sequence[Straggler] = ()
 
 
 @final
@@ -71,6 +82,11 @@ class RankAggregator:
         self._points = np.full(ranks, -1)
         self._batches = np.full(ranks, -1)
         self._final = np.zeros(ranks, dtype=bool)
+        #: Of each rank: the own work that it published at the last points.
+        self._blocks: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(ranks)]
+        self._watched_point = 0
+        self._watched, self._forward = (StragglerDetector(self._joint.places) for _ in range(2))
+        self._watched_amounts, self._watched_batches = self._amounts.copy(), 0
         self._heard_s = np.full(ranks, math.nan)
         self._gone: dict[int, str] = {}
         counters = [name for name, counter in zip(self.columns, self._counter, strict=True) if counter]
@@ -84,10 +100,14 @@ class RankAggregator:
         return self._joint.places
 
     def update(self, letter: RankSnapshot, now_s: float) -> None:
-        """A letter came; an older one than the last of its rank is left out."""
+        """A letter came; of an older one than the last of its rank nothing but its own work is new."""
         row = self._rows.get(letter.place.rank)
         if row is None or letter.place.rank in self._gone:
             return
+        if len(letter.blocks):
+            self._blocks[row][letter.points] = letter.blocks
+            while len(self._blocks[row]) > MOST_POINTS:
+                del self._blocks[row][min(self._blocks[row])]
         stamp = (letter.points, letter.batches, letter.final)
         if stamp <= (self._points[row], self._batches[row], self._final[row]):
             return
@@ -103,6 +123,12 @@ class RankAggregator:
         behind = ((self._points < points) | (self._batches < batches)) & ~self._final
         return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._gone]
 
+    def unwatched_ranks(self, points: int) -> list[int]:
+        """Ranks whose own work at this point is not known, if their letter has not been joined with all others'."""
+        if points <= self._watched_point:
+            return []
+        return [place.rank for row, place in enumerate(self._joint.places) if points not in self._blocks[row]]
+
     def stalled_ranks(self, points: int) -> set[int]:
         """Ranks that were late at the point before this one, too: waiting for them is of no use."""
         return {rank for rank in self.pending_ranks(points) if max(1, self._points[self._rows[rank]]) < points - 1}
@@ -114,10 +140,10 @@ class RankAggregator:
             silent_s = now_s - self._heard_s[row]
             never = self._points[row] < 0
             if ending:
-                said = "was never heard" if never else f"was not heard after its point {self._points[row]}"
+                said = "never reported" if never else f"did not report after its point {self._points[row]}"
                 self._gone[rank] = f"rank {rank} {said}, and the run has ended"
             elif self._points[row] < points - 1 and silent_s > RANK_TIMEOUT_S:
-                self._gone[rank] = f"rank {rank} was not heard for {silent_s:.0f} s"
+                self._gone[rank] = f"rank {rank} did not report for {silent_s:.0f} s"
         if points >= 0 and np.isnan(self._heard_s).any():  # a rank that never writes is waited for from now on
             self._heard_s[np.isnan(self._heard_s)] = now_s
 
@@ -137,7 +163,11 @@ class RankAggregator:
             total = amounts[name]
             self._totals[name] = total
             window[name] = None if total is None or before is None else max(0.0, total - before)
-        missing, lacks = self._reasons(readings, amounts)
+        stragglers: Sequence[Straggler] = ()
+        if WAITED in self.columns and len(self._blocks) > 1:
+            waited_s, stragglers = self._watch(points)
+            window[WAITED] = (own.get(WAITED) or 0.0) + waited_s
+        missing, lacking = self._reasons(readings, amounts)
         for name, so_far in self._since_even.items():
             amount = window[name]
             self._since_even[name] = None if so_far is None or amount is None else so_far + amount
@@ -145,16 +175,46 @@ class RankAggregator:
         if (self._points == points).all():
             even = {**window, **self._since_even}
             self._since_even = {n: None if so_far is None else 0.0 for n, so_far in self._since_even.items()}
-        return JobWindow(window=window, even=even, missing=missing, lacks=lacks)
+        return JobWindow(window=window, even=even, missing=missing, lacking=lacking, stragglers=stragglers)
+
+    def _watch(self, points: int) -> tuple[float, Sequence[Straggler]]:
+        """What ranks waited for stragglers since such a point, and who was found; of a point at which all wrote.
+
+        Points before are watched with it, if their last letters came late.
+        """
+        seen = []
+        for point in range(max(self._watched_point, points - MOST_POINTS) + 1, points + 1):
+            own = [blocks.get(point, NO_BLOCKS) for blocks in self._blocks]
+            if len(own[0]) and all(len(each) == len(own[0]) for each in own):
+                seen.append(np.array(own, np.float64).reshape(len(own), 2, -1))
+        stages = {place.stage for place in self._joint.places}
+        if not seen or len(stages) > 1 or self.pending_ranks(points):  # what stages wait for is the pipeline's bubble
+            return 0.0, ()
+        parts_s = np.mean([each[..., -2:] for each in seen], axis=0)
+        own_s = np.concatenate([*(each[..., :-2] for each in seen), parts_s], axis=2)
+        spent, self._watched_amounts = self._amounts - self._watched_amounts, self._amounts.copy()
+        self._watched_point = points
+        on_device = not np.isnan(spent[:, self.columns.index("timed_s")]).any() if "timed_s" in self.columns else False
+        batches, length_s = int(self._batches[0]), float(spent[0, self.columns.index("train_s")])
+        phases = DEVICE_PHASES if on_device else HOST_PHASES
+        waited_s, found = self._watched.observe(own_s, batches=batches, length_s=length_s, phases=phases)
+        if on_device and FORWARD in self.columns and not np.isnan(s := spent[:, self.columns.index(FORWARD)]).any():
+            forward_s = np.zeros((len(s), 2, 3))
+            forward_s[:, :, 0] = s[:, None] / max(1, batches - self._watched_batches)
+            phases = ("", "", "training")
+            more = self._forward.observe(forward_s, batches=batches, length_s=length_s, phases=phases)
+            waited_s, found = waited_s + more[0], [*found, *more[1]]
+        self._watched_batches = batches
+        return waited_s, found
 
     def _reasons(
         self, readings: NDArray[np.float64], amounts: Mapping[str, Amount]
     ) -> tuple[dict[str, str], dict[str, int]]:
         """Why columns are missing that a rank does not report any more, and the reporting ranks among those."""
         why: dict[str, str] = {}
-        lacks: dict[str, int] = {}
+        lacking: dict[str, int] = {}
         if all(amount is not None for amount in amounts.values()):
-            return why, lacks
+            return why, lacking
         lost = self._missing.copy()
         for rank in self._gone:
             lost[self._rows[rank]] = True
@@ -169,8 +229,8 @@ class RankAggregator:
                 if gone:
                     why[name] = gone[0]
                 else:
-                    why[name], lacks[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
-        return why, lacks
+                    why[name], lacking[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
+        return why, lacking
 
     def report(self) -> dict[str, Any]:
         """For the header: the ranks that reported, the spread of some columns over ranks, and the straggler."""
@@ -185,6 +245,9 @@ class RankAggregator:
         about["spread"] = {name: s for name in SPREAD if name in self.columns and (s := self._spread(name)) is not None}
         if (slowest := self._slowest()) is not None:
             about["slowest"] = slowest
+        about |= self._watched.report()
+        if self._forward.found:
+            about["stragglers"] = [*about["stragglers"], *self._forward.report()["stragglers"]]
         return about
 
     def _spread(self, name: str) -> dict[str, Any] | None:

@@ -19,12 +19,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from lightning_costs.ranks.aggregator import JobWindow, RankAggregator
-from lightning_costs.ranks.snapshot import RankTotals, decode, encode
+from lightning_costs.ranks.snapshot import NO_BLOCKS, RankTotals, decode, encode
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.missing import Missing, by_type, type_only
 from lightning_costs.records.samples import Amount, CostVector, RankInfo
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch._C._distributed_c10d import Store
 
 _log = logging.getLogger("lightning_costs")
@@ -60,14 +62,14 @@ def job_store() -> Store:
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
-        raise Missing("torch.distributed is not initialized, so the ranks cannot tell each other what they spent")
+        raise Missing("torch.distributed is not initialized, so the ranks cannot exchange their costs")
     store = default_store()
     base: Any = store
     while hasattr(base, "underlying_store"):
         base = base.underlying_store
     if type(base).__name__ not in ("TCPStore", "HashStore"):
         raise Missing(
-            f"the job's processes met in a {type(base).__name__}, in which letters between ranks would pile up: "
+            f"the job's processes met in a {type(base).__name__}, in which messages between ranks would pile up: "
             'initialize torch.distributed with init_method="env://" or "tcp://..."'
         )
     return store
@@ -114,10 +116,20 @@ class Exchange:
     def _key(self, rank: int, slot: int) -> str:
         return f"{self._prefix}/{rank}/{slot % SLOTS}"
 
-    def publish(self, vector: CostVector, *, batches: int, final: bool, missing: Mapping[str, str]) -> None:
+    def publish(
+        self,
+        vector: CostVector,
+        *,
+        batches: int,
+        final: bool,
+        missing: Mapping[str, str],
+        blocks: NDArray[np.float32] = NO_BLOCKS,
+    ) -> None:
         """Leave a letter with what this rank has spent so far; nothing is waited for."""
         self._totals.add(vector.amounts)
-        letter = self._totals.snapshot(vector.place, points=self.points, batches=batches, final=final, missing=missing)
+        letter = self._totals.snapshot(
+            vector.place, points=self.points, batches=batches, final=final, missing=missing, blocks=blocks
+        )
         if self._roll is not None:
             self._roll.update(letter, self._clock())
         elif self.failed is None:
@@ -138,6 +150,17 @@ class Exchange:
                 self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
             except Exception as error:  # noqa: BLE001 - rank 0 has ended
                 self._fail(error)
+
+    def publish_oom(self, facts: Mapping[str, Any]) -> None:
+        """Leave what this rank knows of memory that ran out; of several ranks, the last one's stays."""
+        try:
+            self._store.set(f"{self._prefix}/oom/0", json.dumps(dict(facts)))
+        except Exception as error:  # noqa: BLE001 - rank 0 has ended
+            self._fail(error)
+
+    def oom_elsewhere(self) -> dict[str, Any]:
+        """What a rank published of it; empty if none did."""
+        return self._left_by(0, "oom")
 
     def other_stages(self) -> list[int]:
         """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks reported."""
@@ -201,6 +224,9 @@ class Exchange:
                 time.sleep(_PAUSE_S)
             for before in range(1, SLOTS):  # what the late ones left at earlier points
                 self._read_those_of(roll, roll.pending_ranks(self.points), self.points - before)
+                if self.points > before:
+                    late = roll.unwatched_ranks(self.points - before)
+                    self._read_those_of(roll, late, self.points - before)
         except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
             self._fail(error)
 
@@ -227,8 +253,8 @@ class Exchange:
         """Why columns are missing, in the words of the rank without them, if it published any."""
         if self.failed is not None:
             return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
-        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacks.values())}
-        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacks.items() if name in told[rank]}
+        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacking.values())}
+        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacking.items() if name in told[rank]}
         return joined.missing | own
 
     def _fail(self, error: Exception) -> None:

@@ -16,9 +16,8 @@ from lightning_costs.records.samples import Amount, CostVector, RankInfo
 def reading_owner(place: RankInfo, scope: Scope) -> tuple[int | str, ...]:
     """Who a reading of `scope` made at `place` speaks for: equal keys are one owner.
 
-    A tensor-parallel group is one owner because torch counts a sharded product at its global shape on every
-    rank; a replica is one owner because its stages and shards all see the same samples; a device that several
-    ranks train on is one owner because its meter counts the work of all of them.
+    A replica is one owner because its stages and shards all see the same samples; a device that several ranks train on
+    is one owner because its meter counts the work of all of them. What a tensor-parallel rank executes is its own.
     """
     match scope:
         case "rank":

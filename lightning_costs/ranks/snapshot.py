@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from lightning_costs.records.samples import Amount, RankInfo
 
-#: crc of the columns' names, rank, node, replica, stage, shard, points, batches, final, bytes of the device's name.
-_HEAD: Final = struct.Struct("<I5iqq?H")
+#: crc of the columns' names, rank, node, replica, stage, shard, points, batches, final, blocks, bytes of the device's
+#: name.
+_HEAD: Final = struct.Struct("<I5iqq?BH")
+#: Of a letter between points.
+NO_BLOCKS: Final = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,8 @@ class RankSnapshot:
     """A rank's totals so far: who misses one letter has everything with the next; after a final one nothing follows.
 
     `amounts` are [columns]: totals of counters and last readings of gauges, NaN if there is none; `missing` are
-    [columns]: whether the rank will have no reading any more.
+    [columns]: whether the rank will have no reading any more; `blocks` are the rank's own work since the last point
+    (`lightning_costs.ranks.stragglers.own_blocks`), if a point is made.
     """
 
     place: RankInfo
@@ -31,10 +35,11 @@ class RankSnapshot:
     final: bool
     amounts: NDArray[np.float64]
     missing: NDArray[np.bool_]
+    blocks: NDArray[np.float32] = field(default_factory=lambda: NO_BLOCKS)
 
 
 def encode(letter: RankSnapshot, columns: Sequence[str]) -> bytes:
-    """The letter as bytes: 43 and 9 a column, and the device's name.
+    """The letter as bytes: 44, 9 a column, 4 a number of its own work, and the device's name.
 
     Example:
         >>> amounts, missing = np.array([8.0, np.nan]), np.array([False, True])
@@ -49,9 +54,10 @@ def encode(letter: RankSnapshot, columns: Sequence[str]) -> bytes:
     head = _HEAD.pack(
         _signature(columns),
         *(place.rank, place.node, place.replica, place.stage, place.shard),
-        *(letter.points, letter.batches, letter.final, len(device)),
+        *(letter.points, letter.batches, letter.final, len(letter.blocks), len(device)),
     )
-    return b"".join((head, device, letter.amounts.astype("<f8").tobytes(), letter.missing.tobytes()))
+    numbers = (letter.amounts.astype("<f8"), letter.missing, letter.blocks.astype("<f4"))
+    return b"".join((head, device, *(array.tobytes() for array in numbers)))
 
 
 def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
@@ -59,9 +65,9 @@ def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
     n = len(columns)
     if len(sealed) < _HEAD.size:
         raise ValueError(f"a letter has {_HEAD.size} bytes and more, got {len(sealed)}")
-    signature, rank, node, replica, stage, shard, points, batches, final, length = _HEAD.unpack_from(sealed)
+    signature, rank, node, replica, stage, shard, points, batches, final, blocks, length = _HEAD.unpack_from(sealed)
     begin = _HEAD.size + length
-    if signature != _signature(columns) or len(sealed) != begin + 9 * n:
+    if signature != _signature(columns) or len(sealed) != begin + 9 * n + 4 * blocks:
         raise ValueError(f"rank {rank} measures other columns than this rank: pass the same indicators on every rank")
     device = sealed[_HEAD.size : begin].decode() if length else None
     return RankSnapshot(
@@ -71,6 +77,7 @@ def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
         final=final,
         amounts=np.frombuffer(sealed, "<f8", n, begin),
         missing=np.frombuffer(sealed, np.bool_, n, begin + 8 * n),
+        blocks=np.frombuffer(sealed, "<f4", blocks, begin + 9 * n),
     )
 
 
@@ -97,7 +104,14 @@ class RankTotals:
                 so_far[index] = amount
 
     def snapshot(
-        self, place: RankInfo, *, points: int, batches: int, final: bool, missing: Iterable[str]
+        self,
+        place: RankInfo,
+        *,
+        points: int,
+        batches: int,
+        final: bool,
+        missing: Iterable[str],
+        blocks: NDArray[np.float32] = NO_BLOCKS,
     ) -> RankSnapshot:
         """As of now."""
         gone = set(missing)
@@ -108,4 +122,5 @@ class RankTotals:
             final=final,
             amounts=np.array(self._so_far),
             missing=np.array([name in gone for name in self.columns], dtype=np.bool_),
+            blocks=blocks,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from lightning_costs.records.ledger import LOST
 from lightning_costs.records.samples import Amount
 from lightning_costs.storage.run_folder.reader import EarlierAttempts
 
@@ -40,3 +41,13 @@ def ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:
     later = earlier.points[rows[-1][1] :]
     again = len(earlier.header.get("attempts", ())) > len(state["header"]["attempts"])
     return bool(later) and (again or max(point.step for point in later) >= state.get("step", 0))
+
+
+def notes_of_resumed(gone: Collection[str], totals: Mapping[str, Amount], notes: Mapping[str, str]) -> dict[str, str]:
+    """Why columns are missing once earlier totals are taken up: an earlier attempt had not those that are `gone`."""
+    unmeasured = "an earlier attempt of this run did not measure it"
+    found = {column: notes.get(column, unmeasured) for column in gone}
+    for column, base in LOST.items():
+        if column in totals and totals[column] is None:
+            found[column] = f"needs {base}: {found[base]}" if base in gone else notes.get(column, unmeasured)
+    return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Literal, final
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_costs.indicators.reader import MIN_READ_INTERVAL_S, IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
@@ -15,6 +18,8 @@ from lightning_costs.probes.environment import device_name
 from lightning_costs.probes.gpu_activity import GpuActivity
 from lightning_costs.probes.step_monitor import WARMUP_STEPS
 from lightning_costs.ranks.exchange import Hurry
+from lightning_costs.ranks.snapshot import NO_BLOCKS
+from lightning_costs.ranks.stragglers import own_blocks
 from lightning_costs.recording.job import JobAggregator
 from lightning_costs.recording.shared import Shared
 from lightning_costs.records.declaration import Declaration
@@ -51,6 +56,10 @@ class Emission:
     def __init__(self, shared: Shared, reader: IndicatorReader, tariff: Tariff, *, every: int) -> None:
         self._context, self._run, self._steps = shared.context, shared.run, shared.monitor
         self._sizes, self._repeats, self._accounts = shared.sizes, shared.repeats, shared.accounts
+        self._own = shared.own
+        #: Batches or, of a device, steps since the last point, and its own work in them.
+        self._own_steps = 0
+        self._own_device_s: list[tuple[float, float, float]] = []
         self._clock, self._reader, self._tariff, self._every = shared.clock, reader, tariff, every
         self._job = JobAggregator(reader, shared.context)
         self._meters: EnergyMeters | None = None
@@ -94,6 +103,8 @@ class Emission:
         self._job.start_exchange()
         self._accounts.reset_to("train")
         self.window.start_clock()
+        if self._steps.phases is not None:
+            self._steps.phases.start()
 
     def _meter_switch(self) -> None:
         """Read the meters when a long account begins or ends, so that each gets what it spent."""
@@ -113,6 +124,8 @@ class Emission:
             When its last window ended, in seconds of the accounts.
         """
         self._hurry = hurry
+        if self._steps.phases is not None:
+            self._steps.phases.stop()
         if self._run.opened:
             self.emit("end")
         self._accounts.before_switch = self._meters = self._activity = self._compiling = None
@@ -168,13 +181,17 @@ class Emission:
         statics = None if known and (not ending or self._hurry) else self._reader.statics(sample)
         if ending and statics is not None:
             self._job.leave_statics(statics)
+        blocks = self._own_blocks(sample, at_point=at_point)
         job, even = self._job.reduce_window(
-            vector, trigger=trigger, batches=self._batches, exact=not at_point, hurry=self._hurry
+            vector, trigger=trigger, batches=self._batches, exact=not at_point, hurry=self._hurry, blocks=blocks
         )
         window = self._reader.derive(job, self._tariff, None if even is job else even or {})
         if statics is not None:
             self._run.header["statics"] = self._job.statics(statics, final=ending)
             self._run.header |= self._steps.about(final=ending)
+        if (trace := self._steps.take_trace()) is not None:
+            self._run.keep_trace(trace)
+            self._run.header |= self._steps.about()
         self._tell_header(trigger)
         self._run.add(window, missing=self._reader.missing, methods=self._reader.methods)
         if self._reader.read_all:  # else rate-limited counters lag behind the others
@@ -188,7 +205,7 @@ class Emission:
         self.window.overhead_s += self._steps.take_census_s(self.window.steady_step_s)
         sample = self.window.close(step=self._step, epoch=self._epoch, trigger=trigger)
         self._ended_s = sample.ended_s
-        if (lead_s := self._repeats.take_lead_s()) is not None:
+        if (lead_s := self._own.take_lead_s()) is not None:
             sample = replace(sample, lead_s=lead_s)
         if (device := self._steps.device_time()) is not None:
             slow_s = self.window.device_slow_s(device)
@@ -197,6 +214,19 @@ class Emission:
         if (pipeline := self._steps.pipeline_time()) is not None:
             sample = replace(sample, pipeline=pipeline)
         return sample
+
+    def _own_blocks(self, sample: StepSample, *, at_point: bool) -> NDArray[np.float32]:
+        """What this rank did by itself since the last point; nothing between points, and if one process trains."""
+        if not self._own.shared:
+            return NO_BLOCKS
+        device = sample.device
+        self._own_steps += sample.batches if device is None else sample.steps
+        self._own_device_s.extend(device.own_times_s if device is not None else ())
+        if not at_point:
+            return NO_BLOCKS
+        host_s, device_s, steps = self._own.take(), self._own_device_s, self._own_steps
+        self._own_steps, self._own_device_s = 0, []
+        return own_blocks(host_s if device is None else list(zip(*device_s, strict=True)) or [()], steps)
 
     def _settle_hooks(self, sample: StepSample, device: DeviceTime) -> StepSample:
         """Others' hooks are training's while the device trains on; what it idled in them goes to `other`.
@@ -225,6 +255,14 @@ class Emission:
                 header["ranks"] = ranks
         if self._meters is not None and (trigger != "train" or "energy" not in header):
             header["energy"] = self._meters.metadata(final=trigger == "end" and not self._hurry)
+
+    def publish_oom(self, facts: Mapping[str, Any]) -> None:
+        """Memory ran out on this rank: rank 0 writes it."""
+        self._job.publish_oom(facts)
+
+    def oom_elsewhere(self) -> dict[str, Any]:
+        """On rank 0: what another rank published of memory that ran out there; empty if none did."""
+        return self._job.oom_elsewhere()
 
     def book_repeats(self) -> None:
         """Add the steps that the fast path noted to the window."""
@@ -311,7 +349,7 @@ class Emission:
         return unread | self._reader.missing_counters(columns, self._tariff, hears_all=hears_all)
 
     def unenforceable_limits(self, limits: Mapping[str, float]) -> str | None:
-        """The limits that cannot be held, as their columns are missing, in words; None if all can be held."""
+        """The limits that cannot be enforced, as their columns are missing, in words; None if all can."""
         return unenforceable_limits(limits, self.declarations, self.missing_counters(limits))
 
     def broadcast_headline(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_costs.indicators.reader import IndicatorReader
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.ranks.exchange import Exchange, Hurry, job_store
 from lightning_costs.ranks.reduce import reduce_ranks
+from lightning_costs.ranks.snapshot import NO_BLOCKS
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import Amount, CostVector, Trigger
+from lightning_costs.run.summary import describe_straggler
 
 _log = logging.getLogger("lightning_costs")
 
@@ -60,7 +66,14 @@ class JobAggregator:
             self._exchange.points += 1
 
     def reduce_window(
-        self, own: CostVector, *, trigger: Trigger, batches: int, exact: bool = False, hurry: Hurry = None
+        self,
+        own: CostVector,
+        *,
+        trigger: Trigger,
+        batches: int,
+        exact: bool = False,
+        hurry: Hurry = None,
+        blocks: NDArray[np.float32] = NO_BLOCKS,
     ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
         """The job's window, and what rates may be made of (see `JobWindow.even`).
 
@@ -70,22 +83,34 @@ class JobAggregator:
             batches: Batches that this rank has trained on.
             exact: The window was closed between points: other ranks' letters of these batches are waited for.
             hurry: How the run ended, if it did not finish.
+            blocks: This rank's own work since the last point, at a point.
         """
         panel, places = self._panel, self._setting.places
         exchange = self._exchange
         if len(places) > 1 and own.place.rank != 0:
             if exchange is not None:
-                exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing)
+                exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing, blocks=blocks)
             places = [own.place]
         if exchange is None or own.place.rank != 0:
             job = reduce_ranks([own], panel.measured, places)
             if len(places) > 1:
                 panel.mark_unreported(own, job, self._alone)
             return job, job
-        exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing)
+        exchange.publish(own, batches=batches, final=trigger == "end", missing=panel.missing, blocks=blocks)
         joined = exchange.collect(own, trigger=trigger, exact=exact, batches=batches, hurry=hurry)
         panel.mark_missing(joined.missing)
+        for each in joined.stragglers:
+            _log.warning("%s", describe_straggler(asdict(each)))
         return joined.window, joined.even
+
+    def publish_oom(self, facts: Mapping[str, Any]) -> None:
+        """Memory ran out on this rank, which is not the one that writes."""
+        if self._exchange is not None and self._setting.place.rank != 0:
+            self._exchange.publish_oom(facts)
+
+    def oom_elsewhere(self) -> dict[str, Any]:
+        """What another rank published of memory that ran out; empty if none did."""
+        return self._exchange.oom_elsewhere() if self._exchange is not None else {}
 
     def leave_statics(self, statics: Mapping[str, Amount]) -> None:
         """This rank's single numbers of the run, before its last window."""

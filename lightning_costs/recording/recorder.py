@@ -14,8 +14,9 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.indicators.reader import IndicatorReader
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.batch_counter import BatchCounter
-from lightning_costs.probes.clock import now_s, run_start_s
+from lightning_costs.probes.clock import first_run_here, now_s, run_start_s
 from lightning_costs.probes.context import Count, ProbeContext
+from lightning_costs.probes.own_work import OwnWork
 from lightning_costs.probes.provenance import Provenance
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import WARMUP_STEPS, StepMonitor
@@ -74,7 +75,9 @@ class Recorder:
         dataset_samples: Size of the training set.
         count: How operators are counted: "auto", "eager" (compiled code runs eagerly in counted steps) or "off"; by
             default from LIGHTNING_COSTS_COUNT.
+        trace: Whether a few steps now and then run under torch's profiler.
         infer: Whether `benchmark_inference` will be called: the first counted batch is then kept on the host.
+        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
         sinks: Further receivers of the header and the points (`lightning_costs.Sink`).
         wandb: A W&B run, as `wandb.init` returns it: config, panels and summary get the costs. Rows are logged
             by you: add `row()` to them.
@@ -128,8 +131,10 @@ class Recorder:
         dataset_samples: int | None = None,
         count: Count | None = None,
         infer: bool = False,
+        oom_snapshot: bool = False,
         sinks: Sequence[Sink] = (),
         wandb: Any = None,
+        trace: bool = False,
         accounts: TimeBuckets | None = None,
         clock: Callable[[], float] = now_s,
     ) -> None:
@@ -138,7 +143,10 @@ class Recorder:
         validate_targets(monitor, targets)
         self._clock = clock
         framework = accounts is not None  # it reports every batch of evaluation
-        accounts = accounts or TimeBuckets(clock, run_start_s() if clock is now_s else clock())
+        if accounts is None:
+            accounts = TimeBuckets(clock, run_start_s() if clock is now_s else clock())
+            if first_run_here():
+                accounts.startup_s["imports"] = clock() - accounts.begun_s
         self._accounts = accounts
         if places is None and place is None:
             place, places = job_topology()
@@ -152,6 +160,7 @@ class Recorder:
             dataset_samples=dataset_samples,
             accounts=accounts,
             count=counting_of(count),
+            trace=trace,
             evaluation_is_told=framework,
         )
         context.nodes = nodes or len({each.node for each in context.places})
@@ -182,13 +191,14 @@ class Recorder:
             monitor=self._monitor,
             sizes=sizes,
             repeats=RepeatedStepFastPath(accounts),
+            own=OwnWork(accounts, shared=len(context.places) > 1),
             accounts=accounts,
             clock=clock,
         )
         points = Emission(shared, reader, priced_by, every=log_every_n_steps)
         steps = StepHooks(shared, points)
         #: What integrations of frameworks call.
-        self.hooks = Hooks(run=RunHooks(shared, points, steps), steps=steps, points=points)
+        self.hooks = Hooks(run=RunHooks(shared, points, steps, oom_snapshot=oom_snapshot), steps=steps, points=points)
         self._budget: Budget | None = None
         if wandb is not None:
             self._run.add_sink(WandbSink(wandb, reader.declarations, lambda: {**self.final, **self._run.outcome}))
@@ -377,7 +387,7 @@ class Recorder:
         if steps and (not points.totals_are_current or budget.near_limit(totals)):  # a train point asks not every meter
             totals = points.read()
         if lost := budget.newly_unenforceable(totals):
-            _log.error("%s; training goes on", points.unenforceable_limits(lost))
+            _log.error("%s; training continues", points.unenforceable_limits(lost))
         return budget.update(steps, now_s, totals)
 
     def benchmark_inference(
@@ -412,6 +422,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hooks.run.note_error(error)
         self.hooks.run.training_ended()
         self.end(status_from_exception(kind))
 

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
+from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.probes.clock import mark_run_end
 from lightning_costs.probes.environment import device_name
+from lightning_costs.probes.memory.oom import MemoryHistory, out_of_memory_error, out_of_memory_facts
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.run_state import Status
@@ -22,6 +24,9 @@ from lightning_costs.storage.sink import Sink
 
 if TYPE_CHECKING:
     from torch import nn
+
+#: The allocator's snapshot in the run folder, for https://docs.pytorch.org/memory_viz.
+OOM_SNAPSHOT = "oom_memory.pickle"
 
 
 @final
@@ -48,13 +53,16 @@ class RunHooks:
         shared: What the parts of a recorder share.
         points: Where the window is closed.
         steps: Receives the batches.
+        oom_snapshot: Whether the allocator's history is recorded, for a snapshot if memory runs out.
     """
 
-    def __init__(self, shared: Shared, points: Emission, steps: StepHooks) -> None:
+    def __init__(self, shared: Shared, points: Emission, steps: StepHooks, *, oom_snapshot: bool = False) -> None:
         #: Where and what is trained.
         self.context = shared.context
         self._run, self._points, self._step_hooks = shared.run, points, steps
         self._monitor, self._accounts, self._clock = shared.monitor, shared.accounts, shared.clock
+        self._oom_snapshot = oom_snapshot and shared.context.on_cuda
+        self._history: MemoryHistory | None = None
 
     # Setup --------------------------------------------------------------------------------------------------
 
@@ -122,7 +130,28 @@ class RunHooks:
         started_s = time.time() - (self._clock() - self._accounts.begun_s)
         facts = {"devices": context.devices, "nodes": context.nodes, "processes": len(context.places)}
         self._run.begin_attempt({**facts, "started": iso(started_s), "device": device_name(context)})
+        self._history = MemoryHistory() if self._oom_snapshot else None
         self._points.start()
+        self._run.header["attempts"][-1]["startup_s"] = self._accounts.startup()
+
+    @never_harmful
+    def note_error(self, error: BaseException | None) -> None:
+        """An error ends the training: if memory ran out, here or on another rank, keep what was held."""
+        ran_out = out_of_memory_error(error)
+        if error is None or not self.training:
+            return
+        if ran_out is None:
+            if facts := self._points.oom_elsewhere():
+                self._run.header["oom"] = facts
+            return
+        rank, step = self.context.place.rank, self._points.steps_before + self._monitor.done
+        facts = {**out_of_memory_facts(ran_out, self.context), "rank": rank, "step": step}
+        self._run.header["oom"] = facts
+        self._points.publish_oom(facts)
+        if not self._run.opened:
+            self._step_hooks.open_run(self._monitor.last_look)
+        if self._history is not None and self._run.path is not None:
+            self._history.write(self._run.path / OOM_SNAPSHOT)
 
     @property
     def training(self) -> bool:
@@ -180,6 +209,8 @@ class RunHooks:
         """
         if self._run.stage == "ended":
             return None
+        if self._history is not None:
+            self._history.stop()
         ended_s = self._points.close(status if status == "failed" or status == "interrupted" else None)
         self._run.stage = "ended"
         if self._run.opened:

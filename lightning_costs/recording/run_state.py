@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -13,31 +14,31 @@ from typing import Any, Literal, final
 from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
 from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.clock import first_run_here
 from lightning_costs.probes.provenance import Provenance
-from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
+from lightning_costs.recording.earlier_attempts import attempts_of, notes_of_resumed, ran_since, spent_in
+from lightning_costs.recording.new_header import new_header
 from lightning_costs.recording.queue import queued_s
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
 from lightning_costs.records.monitor import UnloggedMonitor
-from lightning_costs.records.samples import SCHEMA_VERSION, Amount, CurvePoint, Trigger
-from lightning_costs.records.versions import version_of
+from lightning_costs.records.samples import Amount, CurvePoint, Trigger
 from lightning_costs.run.attempts import BRANCHED, NO_FOLDER, OF_ATTEMPTS, at_begin, seconds_of
 from lightning_costs.run.kept import OF_KEPT, kept_of, productive
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.paths import shown, why_unwritable
+from lightning_costs.storage.run_folder.files import TRACE
 from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
     claim_folder,
-    group_of_run,
     resolve_resumed_run,
     resolve_run,
     slurm_restart_count,
-    tags_of_run,
 )
 from lightning_costs.storage.run_folder.reader import EarlierAttempts
-from lightning_costs.storage.run_folder.starts import note_start, starts_without_batch
+from lightning_costs.storage.run_folder.starts import LAUNCH, forget_starts, note_end, note_start, starts_without_batch
 from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
 from lightning_costs.storage.sink import Sink, Sinks
 
@@ -60,21 +61,9 @@ def status_from_exception(error: type[BaseException] | None) -> Status:
 
 @final
 class RunState:
-    """Keeps a run's header, totals and points, and writes them if this process is the one that writes.
+    """Keeps a run's header, totals and points, and writes them if this process is the one that writes: rank 0's does.
 
-    Args:
-        declarations: By column name.
-        name: What people call the run.
-        monitor: Name of its quality metric.
-        mode: Whether more of it is better.
-        targets: Quality targets declared before the run.
-        tariff: What carbon and money are priced under.
-        priced: Columns that are computed from the totals and the tariffs.
-        warmup: In words, what is left out of rates.
-        save_dir: Where run folders go.
-        writes: Whether this process writes: rank 0 does.
-        sinks: Where the header and the points go besides.
-        setup: What is known of the setup.
+    Args as in `new_header`; `sinks` are those besides the run folder below `save_dir`.
     """
 
     def __init__(
@@ -115,62 +104,40 @@ class RunState:
         #: Notices a metric that is never logged.
         self.unlogged = UnloggedMonitor(monitor)
         self._attempt = secrets.token_hex(4)
-        self._unbegun: list[str] = []
+        self._unbegun: dict[str, str] = {}
+        #: The trace of this attempt; that of `lightning-costs run` if it started the process for this run.
+        self._trace = (first_run_here() and os.environ.get(LAUNCH)) or self._attempt
         self._why_no_gap = ""
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
         #: Why something is missing that no indicator knows of.
         self.notes: dict[str, str] = {}
-        self.header: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": "",
-            "name": None if name is None else str(name),  # a number is a name, too
-            "group": group_of_run(),
-            "tags": tags_of_run(),
-            "status": "running",
-            "created": "",
-            "monitor": None if monitor is None else str(monitor),
-            "mode": mode,
-            "targets": [float(target) for target in targets],
-            "indicators": {column: declared.as_dict() for column, declared in declarations.items()},
-            "missing": {},
-            "methods": {},
-            "statics": {},
-            "setup": {},
-            "tariff": tariff.as_dict(),
-            "priced": self._priced,
-            "attempts": [],
-            "warmup": warmup,
-            "written_by": f"lightning-costs {version_of('lightning-costs')}",
-        }
+        self.header = new_header(
+            declarations=declarations,
+            name=name,
+            monitor=monitor,
+            mode=mode,
+            targets=targets,
+            tariff=tariff,
+            priced=self._priced,
+            warmup=warmup,
+        )
         self._metrics: dict[str, None] = {}
         self._came_to = RunOutcome(self.header, OWN)
 
     def check_not_ended(self) -> None:
-        """Refuse to continue a run that has ended.
-
-        Raises:
-            ValueError: It has.
-        """
+        """A run that has ended is refused."""
         if self.stage == "ended":
             raise ValueError("this recorder's run has ended; make a new Recorder for another run")
 
     def check_training(self) -> None:
-        """Refuse a step of a run that does not train.
-
-        Raises:
-            ValueError: It has not begun, or has ended.
-        """
+        """A step of a run that has not begun, or has ended, is refused."""
         if self.stage != "training":
             self.check_not_ended()
             raise ValueError("step() before begin(): call begin(), or use the recorder in a `with`")
 
     def check_measured(self) -> None:
-        """Refuse to read a run of which nothing is measured.
-
-        Raises:
-            ValueError: Its probes are not open.
-        """
+        """Reading a run whose probes are not open is refused."""
         if self.stage == "made":
             raise ValueError("nothing is measured before begin(): call begin(), or use the recorder in a `with`")
 
@@ -199,6 +166,15 @@ class RunState:
         """The run's folder, if this process writes it."""
         return self._folder.path if self._folder is not None else None
 
+    def keep_trace(self, trace: bytes) -> None:
+        """Put a trace into the run's folder, in place of the one before, if this process writes it."""
+        if self.path is None:
+            return
+        try:
+            (self.path / TRACE).write_bytes(trace)
+        except OSError as error:
+            _log.info("a trace was not kept: %r", error)
+
     @property
     def costs(self) -> dict[str, Amount]:
         """Totals and gauges at the last point."""
@@ -224,8 +200,8 @@ class RunState:
         if self._writes and (why := why_unwritable(self._save_dir)) is not None:
             self._warned = True
             _log.warning(
-                "costs cannot be written to %s: %s. Training goes on; no run is left there unless that is mended. Give "
-                "another save_dir",
+                "costs cannot be written to %s: %s. Training continues; unless that is mended, no run is recorded. "
+                "Give another save_dir",
                 shown(self._save_dir),
                 why,
             )
@@ -237,13 +213,19 @@ class RunState:
                 self._restore([spent_in(found.earlier)] if found.earlier.points else [])
                 self._ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
+            elif found.named and self._writes:
+                self._leave_trace(self._save_dir / found.wanted, str(facts.get("started", "")))
         about: dict[str, Any] = {"id": self._attempt, "began": utc_now(), **facts}
         before = self.header["attempts"]
         ended_s = seconds_of(before[-1].get("ended")) if before else None
-        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s)) is not None:
+        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s, asks=self._writes)) is not None:
             about["queue_s"] = waited_s
+        if self._trace != self._attempt:
+            about["launch"] = self._trace
         if self._unbegun:
-            about["unbegun"] = self._unbegun
+            about["unbegun"] = list(self._unbegun)
+            if not before and all(self._unbegun.values()):
+                about["unbegun_since"] = min(self._unbegun.values())
         if (restarts := slurm_restart_count()) is not None:
             about["restart"] = restarts
         lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
@@ -272,16 +254,20 @@ class RunState:
             self.notes.pop(name, None)
         self.notes |= {name: why for name, why in missing.items() if name in columns}
 
-    def open(self, setup: Mapping[str, Any], *, first_batch_s: float | None = None) -> None:
+    def open(
+        self, setup: Mapping[str, Any], *, first_batch_s: float | None = None, first_wait_s: float | None = None
+    ) -> None:
         """Make the folder, under the identity that a resume or the environment gave, or a new one.
 
         Args:
             setup: What is known of the setup.
             first_batch_s: Seconds of training that this attempt's first batch took.
+            first_wait_s: Those of them before the work on it.
         """
         header = self.header
-        if first_batch_s is not None and header["attempts"]:
-            header["attempts"][-1]["first_batch_s"] = first_batch_s
+        first = {"first_batch_s": first_batch_s, "first_wait_s": first_wait_s}
+        if header["attempts"]:
+            header["attempts"][-1] |= {name: seconds for name, seconds in first.items() if seconds is not None}
         found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
         said = bool(found.refused)
         found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
@@ -304,6 +290,8 @@ class RunState:
             self._sinks.add(self._folder, first=True)
         self._opened = True
         self._sinks.open(header)
+        if found.named and self._writes:
+            forget_starts(self._save_dir / found.wanted)
 
     def _warn(self, found: ResolvedRun) -> None:
         if found.refused and self._writes:
@@ -337,11 +325,7 @@ class RunState:
         self._tell(missing, methods)
 
     def estimated(self, errors: Mapping[str, float]) -> None:
-        """Note the 95 % intervals of columns that are estimated from a sample.
-
-        Args:
-            errors: Half of each interval, as a share of the amount.
-        """
+        """Note the 95 % intervals of columns that are estimated: `errors` are halves of them, as shares of amounts."""
         amounts = {**self._ledger.costs, **self.header["statics"]}
         found = {name: amount for name in errors if (amount := amounts.get(name)) is not None}
         if found or "intervals" in self.header:
@@ -387,11 +371,7 @@ class RunState:
             _log.warning("%s", text)
 
     def state_dict(self, *, step: int) -> dict[str, Any]:
-        """Plain containers for a checkpoint: identity, totals, attempts, and which points led here.
-
-        Args:
-            step: Steps that led here, over all attempts.
-        """
+        """Plain containers for a checkpoint: identity, totals, attempts, their steps, which points led here."""
         if self._folder is not None:
             self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
@@ -420,14 +400,11 @@ class RunState:
         self.header["saves"] = {"count": count, **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> int:
-        """Continue the run of a checkpoint: its identity, its totals.
+        """Continue the run of a checkpoint, its identity and its totals, and return the steps that led to it.
 
         If the run's folder is available and got further than the checkpoint, its totals are the ones that were
         spent: totals never decrease. What steps after the checkpoint had spent is lost. Without the folder that amount
         is unknown.
-
-        Returns:
-            Steps that led to the checkpoint.
         """
         self._let_go()
         attempts: list[dict[str, Any]] = [dict(attempt) for attempt in state["header"]["attempts"]]
@@ -458,7 +435,7 @@ class RunState:
                 self._lost_is_unknown(
                     "the folder of the run's earlier attempt is another run's or cannot be read"
                     if found.refused
-                    else "the folder of the run's earlier attempt is not at hand"
+                    else "the folder of the run's earlier attempt is not available"
                 )
             return self._from_step
         self._continue(earlier)
@@ -504,24 +481,17 @@ class RunState:
         for point in earlier.points:
             self._came_to.update(point.step, point.quality, point.costs)
 
-    def _leave_trace(self, folder: Path) -> None:
+    def _leave_trace(self, folder: Path, started: str = "") -> None:
         """Note in the folder that an attempt begins, and see which ones before it trained no batch."""
         attempts: list[dict[str, Any]] = self.header["attempts"]
-        known = {str(attempt.get("id")) for attempt in attempts}
+        known = {str(attempt.get(name)) for attempt in attempts for name in ("id", "launch")}
         known |= {str(start) for attempt in attempts for start in attempt.get("unbegun") or ()}
-        self._unbegun = starts_without_batch(folder, {*known, self._attempt})
-        note_start(folder, self._attempt)
+        self._unbegun = starts_without_batch(folder, {*known, self._trace})
+        note_start(folder, self._trace, started)
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
         gone = self._ledger.load_state_dict(*states) if states else []
-        said, self.notes = self.notes, {}
-        for column in gone:
-            self.notes[column] = said.get(column, "an earlier attempt of this run did not measure it")
-        for column in LOST:
-            if column in self.totals and self.totals[column] is None:
-                base = LOST[column]
-                why = said.get(column, "an earlier attempt of this run did not measure it")
-                self.notes[column] = f"needs {base}: {self.notes[base]}" if base in gone else why
+        self.notes = notes_of_resumed(gone, self.totals, self.notes)
 
     def _lost_is_unknown(self, why: str) -> None:
         self._ledger.mark_lost_unknown()
@@ -539,17 +509,16 @@ class RunState:
         return self._came_to.summary()
 
     def close(self, status: Status, *, ended: str | None = None) -> RunRecord | None:
-        """The run is over: the sinks receive how it ended.
-
-        Args:
-            status: How.
-            ended: When, if not now: an ISO text.
+        """The run is over: the sinks receive how it ended, and when (an ISO text; by default now).
 
         Returns:
             The run as its folder now holds it; None if it has none, or this process does not write it.
         """
         self.header["status"] = status
         if not self._opened:
+            found = self._found
+            if status == "finished" and self._writes and found is not None and (found.named or found.earlier):
+                note_end(self._save_dir / found.wanted, self._trace)
             self._let_go()
             return None
         if status == "finished":

@@ -8,6 +8,7 @@ from typing import final
 
 from lightning_costs.probes.batch_counter import BatchCounter
 from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.own_work import OwnWork
 from lightning_costs.probes.repeat_steps import RepeatedStepFastPath
 from lightning_costs.probes.step_monitor import StepMonitor
 from lightning_costs.recording.run_state import RunState
@@ -25,6 +26,7 @@ class Shared:
         monitor: What is done around a step.
         sizes: Samples and tokens of batches.
         repeats: Steps like the one before.
+        own: What this rank does by itself in each batch.
         accounts: Where the run's time goes.
         clock: Seconds, monotonic.
     """
@@ -34,5 +36,6 @@ class Shared:
     monitor: StepMonitor
     sizes: BatchCounter
     repeats: RepeatedStepFastPath
+    own: OwnWork
     accounts: TimeBuckets
     clock: Callable[[], float]

@@ -10,6 +10,8 @@ from typing import Any, final
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
 from lightning_costs.probes.environment import collect_environment
+from lightning_costs.probes.own_work import cpu_s
+from lightning_costs.probes.phases import Phases
 from lightning_costs.recording.emission import Emission
 from lightning_costs.recording.shared import Shared
 from lightning_costs.records.samples import CurvePoint
@@ -32,8 +34,10 @@ class StepHooks:
     def __init__(self, shared: Shared, points: Emission) -> None:
         self._context, self._run, self._points = shared.context, shared.run, points
         self._steps, self._sizes = shared.monitor, shared.sizes
-        self.accounts, self.repeats = shared.accounts, shared.repeats
+        self.accounts, self.repeats, self.own = shared.accounts, shared.repeats, shared.own
         self._repeatable = self._said_how = False
+        #: Seconds of training before the work on the first batch: loaders, their workers, its fetch.
+        self._first_wait_s: float | None = None
 
     # A batch ------------------------------------------------------------------------------------------------
 
@@ -54,6 +58,11 @@ class StepHooks:
         """Whether a device's own timeline is kept, which needs `on_batch_queued` and `on_h2d_start`, `on_h2d_end`."""
         return self._steps.timing_device
 
+    @property
+    def phases(self) -> Phases | None:
+        """Receives the moments of a step's passes and updates; None if no indicator asked for them."""
+        return self._steps.phases
+
     def on_h2d_start(self) -> None:
         """A training batch is about to be handed to the device."""
         self._steps.on_h2d_start()
@@ -73,6 +82,8 @@ class StepHooks:
             What to enter around the work if its operators are to be counted; None for nearly all batches.
         """
         self._points.book_repeats()  # which batch this is decides whether it is counted
+        if self._first_wait_s is None:
+            self._first_wait_s = self.accounts.train_s()
         steps, accounts = self._steps, self.accounts
         if not steps.timing_device:
             return steps.before(batch, position)
@@ -96,7 +107,12 @@ class StepHooks:
     def train_batch(self, batch: object, position: Hashable = None) -> Iterator[None]:
         """The work on a batch, as a context."""
         with self.on_batch_start(batch, position) or nullcontext(), self._saying_how():
-            yield
+            if self.own.shared and not self.timing_device:
+                begun_s = cpu_s()
+                yield
+                self.own.on_work(cpu_s() - begun_s)
+            else:
+                yield
         self.on_batch_queued()
 
     def step(
@@ -125,20 +141,17 @@ class StepHooks:
         points.book_repeats()
         self._run.check_training()
         if not self._run.opened:  # at the first training batch: finders and sanity checks leave no folder
-            with self.accounts.bucket("other"):
-                shapes = [list(shape) for shape, _ in batches.inspect_batch(batch).signature]
-                first_s = self.accounts.train_s()
-                facts = {**collect_environment(self._context), "batch_shapes": shapes}
-                self._run.open(facts, first_batch_s=first_s)
+            self.open_run(batches.inspect_batch(batch))
         look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
         samples, tokens, padding = self._sizes.of(batch, look)
+        signature = look.signature, optimizer_steps
         steady = points.window.add_batch(
             samples=samples,
             tokens=tokens,
             optimizer_steps=optimizer_steps,
             warm=warm,
             padding=padding,
-            signature=(look.signature, optimizer_steps),
+            signature=signature,
         )
         self.repeats.disarm()
         self._repeatable = False
@@ -148,11 +161,19 @@ class StepHooks:
         if steady and shaped and events is not None:
             self._repeatable = True
             self.repeats.arm(look, samples=samples, tokens=tokens, events=events)
-        steps.stepped(steady=steady)
+        steps.stepped(steady=steady, signature=signature)
         points.step_done()
         if emit is None:
             emit = points.should_emit(steps.done)
         return points.emit("train") if emit else None
+
+    def open_run(self, look: batches.BatchInfo | None) -> None:
+        """Make the run's folder: the first batch is done, or memory ran out in it."""
+        with self.accounts.bucket("other"):
+            shapes = [list(shape) for shape, _ in look.signature] if look is not None else []
+            first_s = self.accounts.train_s()
+            facts = {**collect_environment(self._context), "batch_shapes": shapes}
+            self._run.open(facts, first_batch_s=first_s, first_wait_s=self._first_wait_s)
 
     def epoch_done(self) -> None:
         """An epoch is complete."""
@@ -237,11 +258,7 @@ class StepHooks:
 
 @final
 class EngineSteps:
-    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`).
-
-    Args:
-        steps: Receives the steps.
-    """
+    """Steps of an engine that fetches its batches for itself (`lightning_costs.probes.pipeline.protocols`)."""
 
     def __init__(self, steps: StepHooks) -> None:
         self._steps = steps

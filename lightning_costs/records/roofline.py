@@ -69,7 +69,7 @@ def roofline(
         if peak is not None and not 0 < peak < math.inf:
             raise ValueError(f"{name} must be positive or None, got {peak!r}")
     if flop_per_s is not None and not 0 <= flop_per_s < math.inf:
-        raise ValueError(f"flop_per_s must not be negative, got {flop_per_s!r}; pass None where it was not measured")
+        raise ValueError(f"flop_per_s must not be negative, got {flop_per_s!r}; pass None if it was not measured")
     intensity = flop / access_bytes
     if peak_flop_per_s is None or peak_bytes_per_s is None:
         return Roofline(

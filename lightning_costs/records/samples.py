@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +42,7 @@ class DeviceTime:
 
     Args:
         step_times_s: Durations of the optimizer steps, from the end of one's work to the end of the next one's.
+        busy: Of each of these steps its signature, and its duration without the idle time that is known.
         timed_s: Device seconds over which the others were seen: the sum of those durations.
         idle_s: Nothing queued between the end of one batch's work and the begin of the next one's, transfers apart.
         idle_data_s: Upper bound of the part of `idle_s` due to data: in each gap the lesser of idle time and of the
@@ -50,15 +51,19 @@ class DeviceTime:
         hooks_idle_s: Host seconds in other callbacks' hooks and loggers (the part `hooks`) in which the device was
             idle, of all steps: the lesser of both in each gap, and all of them in a gap that was interrupted.
         steady_hooks_idle_s: Those of steps outside warm-up.
+        own_times_s: Of each step what other ranks' devices wait for in a collective: idle with transfers, idle that
+            waiting for data explains, and transfers.
     """
 
     step_times_s: tuple[float, ...] = ()
+    busy: tuple[tuple[Hashable, float], ...] = ()
     timed_s: float = 0.0
     idle_s: float = 0.0
     idle_data_s: float = 0.0
     h2d_s: float = 0.0
     hooks_idle_s: float = 0.0
     steady_hooks_idle_s: float = 0.0
+    own_times_s: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

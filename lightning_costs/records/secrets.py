@@ -6,8 +6,11 @@ costs the secret.
 
 from __future__ import annotations
 
+import platform
 import re
 from itertools import pairwise
+
+from lightning_costs.records.printable import printable
 
 #: Words of a name that mark a secret, whatever its value is.
 SECRET_WORDS = (
@@ -83,6 +86,8 @@ LEAST_RANDOM = 20
 #: this many characters follow each other without one. Names of files and models are mixed, too, but have separators.
 MIXED_SHARE, MIXED_SHARE_UNBROKEN, MOST_SEPARATORS, LEAST_UNBROKEN = 0.2, 0.12, 1 / 6, 8
 
+#: Characters of a name that leaves the machine.
+_MOST_CHARACTERS = 80
 _STRICT = re.compile(rf"(^|_)({SECRET_WORDS})(_|$)")
 _AMBIGUOUS = re.compile(rf"(^|_)({AMBIGUOUS_WORDS})(_|$)")
 _COUNTING = re.compile(rf"(^|_)({COUNTING_WORDS})(_|$)")
@@ -132,6 +137,21 @@ def looks_secret(text: str) -> bool:
     if _KNOWN.search(text) or _TEXTS.search(text):
         return True
     return any(_FORMS.fullmatch(piece) or _is_random(piece) for piece in _PIECES.findall(text))
+
+
+def harmless_name(name: str, otherwise: str) -> str:
+    """A run's name that may leave the machine, unless a path, this machine's name or a secret is in it.
+
+    Example:
+        >>> harmless_name("deeper", "a run"), harmless_name("/home/ada/x", "a run")
+        ('deeper', 'a run')
+    """
+    host = platform.node().partition(".")[0].lower()
+    if any(mark in name for mark in "/\\") or (host and host in name.lower()):
+        return otherwise
+    if looks_secret(name) or any(looks_secret(word) for word in name.split()):
+        return otherwise
+    return printable(name)[:_MOST_CHARACTERS] or otherwise
 
 
 def _is_random(piece: str) -> bool:

@@ -16,6 +16,16 @@ PARTS = {"data_wait": "train", "h2d": "train", "hooks": "train", "restore": "set
 METERED_BUCKETS = frozenset({"evaluate", "checkpoint"})
 
 
+#: What the account `setup` is made of beside `restore`, in the order in which it happens.
+STARTUP = {
+    "imports": "imports",
+    "script": "script",
+    "distributed": "distributed init",
+    "data": "data set-up",
+    "model": "model set-up",
+}
+
+
 class TimeBuckets:
     """A stack of accounts on one clock: the top of the stack gets the time, one clock read per transition.
 
@@ -40,6 +50,8 @@ class TimeBuckets:
         "restores_are_told",
         "seconds_by_source",
         "since_s",
+        "startup_rest",
+        "startup_s",
     )
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
@@ -58,6 +70,9 @@ class TimeBuckets:
         self.asynchronous = False
         #: Whether loading a checkpoint is booked as the part `restore`; else it is somewhere in `setup`.
         self.restores_are_told = False
+        #: Seconds of `setup` by parts of `STARTUP`, as far as they are known, and the part that has the rest.
+        self.startup_s: dict[str, float] = {}
+        self.startup_rest = "script"
         #: Called before `METERED_BUCKETS` accounts begin and end, and where the stack is emptied: who meters by
         #: account.
         self.before_switch: Callable[[], None] | None = None
@@ -133,6 +148,20 @@ class TimeBuckets:
             self.exit(depth)
         except Exception:  # noqa: BLE001 - as above
             self._fail()
+
+    def book(self, part: str, seconds: float) -> None:
+        """Seconds that passed before these buckets were made, and belong to a part of the account that has them."""
+        self._charge()
+        account = PARTS[part]
+        seconds = min(seconds, self._spent[account])
+        self._spent[account] -= seconds
+        self._spent[part] += seconds
+
+    def startup(self) -> dict[str, float]:
+        """What `setup` was made of: parts of `STARTUP`, and `restore`. They add up to the account."""
+        rest_s = self._spent["setup"] - sum(self.startup_s.values())
+        found = {**self.startup_s, self.startup_rest: rest_s, "restore": self._spent["restore"]}
+        return {name: seconds for name, seconds in found.items() if seconds > 0.0}
 
     def reset_to(self, account: str) -> None:
         """Empty the stack onto `account`: after an error, nothing that was open is still open."""
@@ -245,6 +274,11 @@ class TimeBuckets:
     def data_wait_s(self) -> float:
         """Seconds waited for data so far, without the waiting that is going on: no clock read."""
         return self._spent["data_wait"]
+
+    def beside_s(self) -> float:
+        """Seconds so far in which this process did not train on a batch, without what continues: no clock read."""
+        spent = self._spent
+        return spent["data_wait"] + spent["hooks"] + spent["other"] + spent["evaluate"] + spent["checkpoint"]
 
     def hooks_s(self) -> float:
         """Seconds of the part `hooks` so far, without those that continue: no clock read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Sequence
+from itertools import starmap
 
 from lightning_costs.records.samples import DeviceTime, StepSample, Trigger
 from lightning_costs.records.slow_steps import MOST_TIMES, SlowSteps
@@ -35,9 +36,9 @@ class Window:
         "_optimizer_steps",
         "_padding",
         "_samples",
-        "_several",
         "_signatures",
         "_slow",
+        "_slow_on_device",
         "_steady_s",
         "_steady_samples",
         "_steady_tokens",
@@ -62,10 +63,9 @@ class Window:
         self._held_tokens: int | None = 0
         self._held_warm = False
         self.overhead_s = 0.0
-        self._slow = SlowSteps()
+        self._slow, self._slow_on_device = SlowSteps(), SlowSteps()
         #: Signatures of the window's steps outside warm-up, each with the number of the first one of a row of it.
         self._signatures: list[tuple[Hashable, int]] = []
-        self._several = False
         #: Warm-up steps whose signature has no median yet, and what they took without waiting for data.
         self._warm: list[tuple[Hashable, float]] = []
         self._warm_slow_s = self._waited_s = 0.0
@@ -138,7 +138,6 @@ class Window:
         self._steady_samples = _sum(self._steady_samples, samples)
         self._steady_tokens = _sum(self._steady_tokens, tokens)
         if not self._signatures or self._signatures[-1][0] != signature:
-            self._several = bool(self._signatures)
             self._signatures.append((signature, len(self._step_times_s)))
         self._step_times_s.append(took_s)
         return True
@@ -201,12 +200,12 @@ class Window:
         self._warm = later
         return excess_s
 
-    def device_slow_s(self, device: DeviceTime) -> float | None:
-        """`slow_s` by a device's own events, its idle apart; None of steps of several signatures."""
-        if self._several:
-            return None
-        excess_s = self._slow.excess_s("device", device.step_times_s)
-        return max(0.0, excess_s - device.idle_s) + self._warm_slow_s
+    def device_slow_s(self, device: DeviceTime) -> float:
+        """`slow_s` by a device's own events: what each step was busy, above the median of its signature."""
+        by_signature: dict[Hashable, list[float]] = {}
+        for signature, busy_s in device.busy:
+            by_signature.setdefault(signature, []).append(busy_s)
+        return sum(starmap(self._slow_on_device.excess_s, by_signature.items()), self._warm_slow_s)
 
     def close(self, *, step: int, epoch: int, trigger: Trigger) -> StepSample:
         """The window as a sample; the next one begins at the same clock reading."""

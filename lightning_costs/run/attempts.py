@@ -12,8 +12,8 @@ from lightning_costs.records.samples import Amount
 #: Columns that change where an attempt begins, and at no other time.
 OF_ATTEMPTS = ("down_s", "queue_s", "disruptions")
 NO_START = "an earlier attempt of this run did not record when its process started"
-NO_FOLDER = "the folder of the run's earlier attempt is not at hand"
-NO_QUEUE = "needs the time of submission: LIGHTNING_COSTS_SUBMIT_TIME=$(date +%s) sbatch ..."
+NO_FOLDER = "the folder of the run's earlier attempt is not available"
+NO_QUEUE = "needs the time of submission, from SLURM's scontrol or LIGHTNING_COSTS_SUBMIT_TIME=$(date +%s) sbatch ..."
 BRANCHED = "a branch that began from another run's checkpoint: the time between them is no restart's"
 
 _Attempts = Sequence[Mapping[str, Any]]
@@ -46,7 +46,7 @@ def iso(moment_s: float) -> str:
 def disruptions(attempts: _Attempts) -> int:
     """How often a run was broken off and begun again, as far as anything is left of it.
 
-    An attempt that ended by itself was not disrupted. One that was killed before its first batch is in `unbegun` of the
+    An attempt that ended by itself was not disrupted. One that died before its first batch is in `unbegun` of the
     next one, or in a count of SLURM's that leaps.
 
     Example:
@@ -54,11 +54,16 @@ def disruptions(attempts: _Attempts) -> int:
         2
     """
     broken: int = sum(attempt.get("status") != "finished" for attempt in attempts[:-1])
-    unbegun: int = 0
+    unbegun: int = len(attempts[0].get("unbegun") or ()) if attempts else 0
     for before, attempt in pairwise(attempts):
         traces, was, restart = len(attempt.get("unbegun") or ()), before.get("restart"), attempt.get("restart")
         unbegun += traces if was is None or restart is None else max(traces, int(restart) - int(was) - 1)
     return broken + unbegun
+
+
+def first_start_s(attempts: _Attempts) -> float | None:
+    """When the first attempt started, one that trained no batch if there was one before; Unix seconds."""
+    return seconds_of(attempts[0].get("unbegun_since") or attempts[0].get("started"))
 
 
 def at_begin(attempts: _Attempts, spent_s: Amount) -> tuple[dict[str, Amount], dict[str, str]]:
@@ -78,14 +83,14 @@ def at_begin(attempts: _Attempts, spent_s: Amount) -> tuple[dict[str, Amount], d
     """
     amounts: dict[str, Amount] = {"down_s": 0.0, "queue_s": None, "disruptions": float(disruptions(attempts))}
     missing = {}
-    if len(attempts) > 1:
-        started = [seconds_of(attempt.get("started")) for attempt in (attempts[0], attempts[-1])]
-        if started[0] is None or started[1] is None:
+    if len(attempts) > 1 or "unbegun_since" in attempts[0]:
+        first_s, last_s = first_start_s(attempts), seconds_of(attempts[-1].get("started"))
+        if first_s is None or last_s is None:
             amounts["down_s"], missing["down_s"] = None, NO_START
         elif spent_s is None:
             amounts["down_s"], missing["down_s"] = None, "needs total_s of the attempts before"
         else:
-            amounts["down_s"] = max(0.0, started[1] - started[0] - spent_s)
+            amounts["down_s"] = max(0.0, last_s - first_s - spent_s)
     queued = [attempt.get("queue_s") for attempt in attempts]
     if None in queued:
         missing["queue_s"] = NO_QUEUE

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.samples import Amount
-from lightning_costs.run.attempts import NO_START, disruptions, seconds_of
+from lightning_costs.records.time_buckets import STARTUP
+from lightning_costs.run.attempts import NO_START, disruptions, first_start_s, seconds_of
 from lightning_costs.run.goodput_definitions import DEFINITIONS, UNKNOWN_LOST, Definition, definitions_of
 from lightning_costs.run.kept import badput_of_training, kept_of, lost_of
 
@@ -32,7 +34,7 @@ BUCKETS = {
     "down": "down between attempts",
     "queue": "queue between attempts",
 }
-_OUTSIDE = "nobody measured while no process of the run was there, and whether the machine was paid for is unknown"
+_OUTSIDE = "nothing was measured while no process of the run existed, and whether the machine was paid for is unknown"
 _SHARED = "by its share of the account's time: a mean power, which waiting seldom draws"
 
 
@@ -98,8 +100,13 @@ class Goodput:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, with the fractions."""
         definitions = [{**asdict(each), "fraction": each.fraction} for each in self.definitions]
-        told = {"productive_s": self.productive_s, "goodput_fraction": self.goodput_fraction}
-        return {**asdict(self), **told, "buckets": [asdict(each) for each in self.buckets], "definitions": definitions}
+        shares = {"productive_s": self.productive_s, "goodput_fraction": self.goodput_fraction}
+        return {
+            **asdict(self),
+            **shares,
+            "buckets": [asdict(each) for each in self.buckets],
+            "definitions": definitions,
+        }
 
 
 def goodput(header: Mapping[str, Any], final: Mapping[str, Amount]) -> Goodput:
@@ -123,7 +130,7 @@ def goodput(header: Mapping[str, Any], final: Mapping[str, Amount]) -> Goodput:
     wall_s = None if total_s is None or down_s is None else total_s + down_s
     queued = [attempt.get("queue_s") for attempt in attempts]
     between_s = min(sum(s for s in queued[1:] if s is not None), down_s or 0.0)
-    buckets = _buckets(final, lost, down_s, between_s, no_down)
+    buckets = _buckets(final, lost, down_s, between_s, no_down, attempts)
     no_wall = no_down or ("" if total_s is not None else missing.get("total_s", "the run did not measure total_s"))
     return Goodput(
         wall_s=wall_s,
@@ -140,7 +147,7 @@ def _clock_s(attempts: Sequence[Mapping[str, Any]]) -> Amount:
     """From the first attempt's start to the last one's end, by their stamps."""
     if not attempts:
         return None
-    started_s, ended_s = seconds_of(attempts[0].get("started")), seconds_of(attempts[-1].get("ended"))
+    started_s, ended_s = first_start_s(attempts), seconds_of(attempts[-1].get("ended"))
     return None if started_s is None or ended_s is None else ended_s - started_s
 
 
@@ -150,7 +157,12 @@ def _lost_by_account(lost: Mapping[str, Amount] | None) -> dict[str, float]:
 
 
 def _buckets(
-    final: Mapping[str, Amount], lost: Mapping[str, Amount] | None, down_s: Amount, between_s: float, no_down: str
+    final: Mapping[str, Amount],
+    lost: Mapping[str, Amount] | None,
+    down_s: Amount,
+    between_s: float,
+    no_down: str,
+    attempts: Sequence[Mapping[str, Any]],
 ) -> tuple[Bucket, ...]:
     def kept(name: str) -> Amount:
         return kept_of(final, lost, name)
@@ -160,6 +172,7 @@ def _buckets(
     energy: dict[str, Amount] = {account: kept(f"{account}_energy_j") for account in ACCOUNTS}
     how: dict[str, str] = {}
     _split(seconds, energy, how, "train", badput_of_training(final, lost), rest="productive")
+    how["setup"] = _startup(attempts)
     restore_s = kept("restore_s") if final.get("restore_s") is not None else None
     _split(seconds, energy, how, "setup", {"restore": restore_s}, rest="setup")
     if restore_s is None:
@@ -182,6 +195,18 @@ def _buckets(
         )
         for name, label in BUCKETS.items()
     )
+
+
+def _startup(attempts: Sequence[Mapping[str, Any]]) -> str:
+    """What the start-up of all attempts was made of, in words; empty if one of them did not record it."""
+    parts: list[Mapping[str, float]] = [attempt.get("startup_s") or {} for attempt in attempts]
+    if not attempts or not all(parts):
+        return ""
+    sums = {label: sum(each.get(name) or 0.0 for each in parts) for name, label in STARTUP.items()}
+    words = [f"{label} {format_amount(seconds, 's')}" for label, seconds in sums.items() if seconds]
+    waited_s = sum(float(attempt.get("first_wait_s") or 0.0) for attempt in attempts)
+    after = f"; then {format_amount(waited_s, 's')} of training until the first batch's work" if waited_s else ""
+    return ", ".join(words) + (" over all attempts" if len(attempts) > 1 else "") + after
 
 
 def _split(
@@ -258,16 +283,16 @@ def goodput_of_project(runs: Iterable[Goodput]) -> Goodput:
     definitions = []
     for at, (name, (label, formula, source)) in enumerate(DEFINITIONS.items()):
         each = [run.definitions[at] for run in known]
-        told = [one for one in each if one.fraction is not None]
-        missing = "" if told else next((one.missing for one in each), "no run's wall clock is known")
+        informed = [one for one in each if one.fraction is not None]
+        missing = "" if informed else next((one.missing for one in each), "no run's wall clock is known")
         definitions.append(
             Definition(
                 name=name,
-                label=label if len(told) == len(each) else f"{label}, of {len(told)} of {len(each)} runs",
+                label=label if len(informed) == len(each) else f"{label}, of {len(informed)} of {len(each)} runs",
                 formula=formula,
                 source=source,
-                good_s=added(one.good_s for one in told),
-                of_s=added(one.of_s for one in told),
+                good_s=added(one.good_s for one in informed),
+                of_s=added(one.of_s for one in informed),
                 missing=missing,
             )
         )

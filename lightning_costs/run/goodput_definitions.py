@@ -56,7 +56,7 @@ DEFINITIONS: Mapping[str, tuple[str, str, str]] = {
     ),
     "nvidia": (
         "productive iterations (NVIDIA)",
-        "training and validation that a checkpoint holds / wall clock; the library tells the seconds alone",
+        "training and validation that a checkpoint holds / wall clock; the library reports seconds only",
         "nv-one-logger 2.3.1, productive_train_iterations_sec and productive_validation_iterations_sec",
     ),
     "ettr": (

@@ -52,7 +52,7 @@ def check_declared(reading: ReadOptions, runs: Sequence[RunRecord], left_out: Se
 
 def _of(name: str, names: Sequence[str], ours: set[str]) -> str:
     there = list(dict.fromkeys([*names, *sorted(ours)]))
-    return not_there(name, there) if there else f"{name!r}: run folders alone were read, which say all of it themselves"
+    return not_there(name, there) if there else f"{name!r}: only run folders were read, which hold all of it"
 
 
 def scales_differ(reading: ReadOptions, runs: Sequence[RunRecord]) -> list[str]:

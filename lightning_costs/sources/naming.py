@@ -76,8 +76,8 @@ def run_names(frame: polars.DataFrame, reading: ReadOptions, step: str | None, p
         first = first or next(iter(texts), None)
         if first is None:
             raise ValueError(
-                f"{place} has no column that names its runs (such as {', '.join(RUN_COLUMNS[:3])}); say which it is, "
-                f"or which together: run_column=, --run-column; '{FOLDER}' is the file's folder"
+                f"{place} has no column that names its runs (such as {', '.join(RUN_COLUMNS[:3])}); name one, "
+                f"or several together: run_column=, --run-column; '{FOLDER}' is the file's folder"
             )
         return Names(columns=(first,))
     usual += [c for c in _of_names(frame, (*_MORE, *_SEEDS)) if c not in taken]

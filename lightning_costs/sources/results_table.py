@@ -134,7 +134,7 @@ def _one_run_each(table: _Table, step: str, others: Sequence[str]) -> None:
         )
     if column.lower() in (*RUN_COLUMNS, "seed"):
         raise ValueError(f"{place}: {why}: they are several runs, {told} --run-column {column}")
-    reading.seen.notes[f"{place}: {why} and are taken as one run, as was said"] = None
+    reading.seen.notes[f"{place}: {why} and are read as one run, as requested"] = None
 
 
 def _whole(frame: polars.DataFrame, step: str | None, reading: ReadOptions) -> bool:
@@ -235,8 +235,8 @@ def _all_found(columns: Sequence[str], reading: ReadOptions, costs: Sequence[Cos
     if reading.costs:
         raise ValueError(f"{place} has no cost: looked for {not_there(reading.costs[0].column, columns)}")
     raise ValueError(
-        f"{place} has no cost: none of its columns {', '.join(map(repr, columns[:12]))} has a name of ours; "
-        "name them: costs=['params', 'images_per_s:max'], --cost params --cost images_per_s:max"
+        f"{place} has no cost: none of its columns {', '.join(map(repr, columns[:12]))} names a cost of "
+        "the package; name them: costs=['params', 'images_per_s:max'], --cost params --cost images_per_s:max"
     )
 
 
@@ -273,7 +273,7 @@ def _numbers(table: _Table) -> polars.DataFrame:
         if found.wrong.any():
             cell = str(frame[name].filter(found.wrong)[0]).strip()
             raise ValueError(
-                f"{where(found.wrong)}: {name} is {cell[:40]!r}, expected a number, or nothing where it is "
+                f"{where(found.wrong)}: {name} is {cell[:40]!r}, expected a number, or nothing if it is "
                 f"unknown{hint(cell, decimal)}"
             )
         return found
@@ -368,7 +368,7 @@ def _never_fall(data: polars.DataFrame, names: Sequence[str], place: SourcePath)
         run, row, step, after, last = told.filter(polars.col("after") < polars.col("before")).row(0)
         raise ValueError(
             f"{place}, row {row}: run {run!r} at step {step}: {describe_decrease(name, last, after)}; "
-            f"where it is a state and no total, say --cost {name}:gauge"
+            f"if it is a state and no total, give --cost {name}:gauge"
         )
 
 

@@ -75,7 +75,7 @@ def run_of_tracker(tracked: TrackedRun, reading: ReadOptions) -> RunRecord:
     )
     if any(PREFIX in each.metric and each.metric not in tracked.own for each in tracked.readings):
         return run
-    return unmeasured(run, f"logged to {tracked.tracker} without lightning-costs: nobody measured it")
+    return unmeasured(run, f"logged to {tracked.tracker} without lightning-costs: its costs were not measured")
 
 
 def _rows(tracked: TrackedRun, began_s: float | None) -> list[Mapping[str, object]]:

@@ -157,7 +157,7 @@ def _run(
 
 def _named_missing(run: RunRecord, energy: str | None) -> RunRecord:
     """Mark each headline cost of an unmeasured run as missing, for comparisons with measured ones."""
-    why = "logged to W&B without lightning-costs: nobody measured it"
+    why = "logged to W&B without lightning-costs: its costs were not measured"
     if energy is None:
         return unmeasured(run, why, gpu_energy_j=f"{why}, and W&B's system metrics hold no power of a GPU")
     run = unmeasured(run, why)

@@ -90,29 +90,44 @@ class LoggerSink:
 
 @final
 class WandbSink:
-    """A W&B run that is logged to without a framework: config, panels and summary. Its rows stay the user's.
+    """A W&B run whose rows are another's: config, panels and summary.
 
     Args:
-        run: As `wandb.init` returns it.
+        run: As `wandb.init` returns it, or a function that returns it.
         declarations: Declarations by column name.
         final: Returns the run's totals, for its summary.
+        prefix: As `begin_run`'s.
+        step_metric: As `begin_run`'s.
     """
 
     def __init__(
-        self, run: Any, declarations: Mapping[str, Declaration], final: Callable[[], Mapping[str, Amount]]
+        self,
+        run: Any,
+        declarations: Mapping[str, Declaration],
+        final: Callable[[], Mapping[str, Amount]],
+        *,
+        prefix: str = PREFIX,
+        step_metric: str | None = None,
     ) -> None:
-        self._run, self._declarations, self._final = run, declarations, final
+        self._run = run if callable(run) else lambda: run
+        self._declarations, self._final = declarations, final
+        self._prefix, self._step_metric = prefix, step_metric
 
     def open(self, header: Mapping[str, Any]) -> None:
         """Describe the cost columns to the run."""
-        _carefully(lambda: begin_run(self._run, self._declarations, header), _NOT_PREPARED)
+        _carefully(
+            lambda: begin_run(
+                self._run(), self._declarations, header, prefix=self._prefix, step_metric=self._step_metric
+            ),
+            _NOT_PREPARED,
+        )
 
     def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
-        """Nothing: the user puts `Recorder.row()` into rows of their own."""
+        """Nothing: the user puts `Recorder.row()` into rows, or a framework's integration does."""
 
     def close(self, status: str) -> None:
         """Write the summary."""
-        _carefully(lambda: end_run(self._run, self._final()), _NOT_WRITTEN)
+        _carefully(lambda: end_run(self._run(), self._final(), prefix=self._prefix), _NOT_WRITTEN)
 
 
 def check_log(log: str) -> None:
@@ -207,7 +222,7 @@ def begin_run(
     if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
         _log.warning(
             "the W&B run is resumed, but its costs begin at 0: no checkpoint of a measured training was resumed, and "
-            "LIGHTNING_COSTS_RUN_ID names no run folder to go on with"
+            "LIGHTNING_COSTS_RUN_ID names no run folder to continue"
         )
     _configure(run, header, prefix)
     options = {"step_metric": step_metric, "step_sync": False} if step_metric else {}

@@ -257,7 +257,7 @@ def _read_table(place: SourcePath, document: _Document) -> dict[str, polars.Data
         frame = polars.read_parquet(BytesIO(content))
         if frame.schema.get(column) != polars.String:
             raise ValueError(
-                f"{place} cannot be read: expected a column {printable(column)!r} of texts, which tells the run"
+                f"{place} cannot be read: expected a column {printable(column)!r} of texts, which names the run"
             )
         ours = frame.filter(frame[column].is_in(list(document.runs)))
         by_run = ours.partition_by(column, as_dict=True, maintain_order=True, include_key=False)

@@ -97,7 +97,7 @@ def test_runs_of_which_nobody_recorded_how_they_ended_are_told_together():
     runs = [curve([0.5, 0.8], name, status="unknown") for name in ("a", "b")] + [curve([0.5, 0.9], "c")]
     (caution,) = of_kind(compare(runs), "unfinished")
     assert caution["runs"] == ["a", "b"]
-    assert caution["text"].startswith("whether 'a' and 'b' came to an end is not recorded")
+    assert caution["text"].startswith("whether 'a' and 'b' finished is not recorded")
 
 
 def test_runs_that_say_of_no_cost_how_it_was_got_are_told_once_and_not_column_by_column():

@@ -144,7 +144,7 @@ def test_the_one_run_with_a_reading_leads_nobody():
     assert "infer_latency_p50_s" not in cmp.leaders
     assert cmp.leaders["params"]["labels"] == ["a"]
     words = {line.family: line.leaders for line in family_lines(cmp)}
-    assert words["time"] == "nobody: too few have a reading"
+    assert words["time"] == "none: too few have a reading"
 
 
 def test_a_lead_of_some_runs_says_of_how_many():

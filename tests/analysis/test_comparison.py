@@ -257,7 +257,7 @@ def test_cautions_name_unfinished_runs_setups_methods_hindsight_and_too_few_runs
     text = "\n".join(said(compare(runs)))
     assert "run 'b' is 'failed', not finished" in text
     assert "setups differ in precision" in text
-    assert "energy_j was got by different methods (counter: 'a'; model: 'b')" in text
+    assert "energy_j was measured by different methods (counter: 'a'; model: 'b')" in text
     assert "0.8 was chosen after seeing the results" in text
     assert "two runs have no meaningful rank correlation" in text
 

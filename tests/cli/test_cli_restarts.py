@@ -105,7 +105,7 @@ def test_lost_work_that_nobody_knows_gives_no_cost_to_reach(runs: Path) -> None:
     folder = next(runs.glob("restarted*"))
     header = json.loads((folder / "header.json").read_text())
     header["attempts"][-1]["lost"] = dict.fromkeys(header["attempts"][-1]["lost"])
-    header["missing"]["lost_s"] = "the folder of the run's earlier attempt is not at hand"
+    header["missing"]["lost_s"] = "the folder of the run's earlier attempt is not available"
     (folder / "header.json").write_text(json.dumps(header))
     run = load_run(folder)
     run = type(run)(header=run.header, points=run.points.with_columns(lost_s=None))

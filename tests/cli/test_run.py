@@ -22,6 +22,7 @@ from processes import Script
 from lightning_costs import load_runs
 from lightning_costs.integrations.lightning import entry_points
 from lightning_costs.integrations.lightning.options import RunOptions
+from lightning_costs.run.goodput import goodput
 from lightning_costs.run.record import RunRecord
 
 pytestmark = pytest.mark.integration
@@ -115,10 +116,9 @@ def measured(
 # Three scripts, unmodified ----------------------------------------------------------------------------------
 
 
-def test_a_gan_with_manual_optimization_is_measured(call: Call) -> None:
-    done = call(*COSTS, "run", "--", PYTHON, "train.py", script=run_scripts.GAN)
+def test_a_gan_with_manual_optimization_is_measured(measured: Call) -> None:
+    done = measured(script=run_scripts.GAN)
     assert done.code == 0, done.err[-3000:]
-    assert "lightning-costs: " not in done.err
     run = done.run
     assert run.header["status"] == "finished"
     assert run.final["steps"] == 12
@@ -193,14 +193,14 @@ def test_a_lightning_cli_script_takes_its_options_and_ours(measured: Call) -> No
 def test_what_a_script_prints_logs_and_shows_is_its_own(call: Call, name: str) -> None:
     script = run_scripts.QUIET.format(name=name)
     plain = call(PYTHON, "-W", "ignore", "train.py", script=script)
-    for command, variables in (((*COSTS, "run", "--"), {}), ((), {"LIGHTNING_COSTS": "1"})):
-        done = call(*command, PYTHON, "-W", "ignore", "train.py", script=script, **variables)
-        assert done.code == 0, done.err[-3000:]
-        assert done.out == plain.out
-        assert "What run-" in done.err
-        assert "next: lightning-costs show" in done.err
-        assert "Trainer.fit" not in done.err, "the script silenced Lightning"
-        assert done.run.final["steps"] == 8
+    done = call(*COSTS, "run", "--", PYTHON, "-W", "ignore", "train.py", script=script)
+    assert done.code == 0, done.err[-3000:]
+    assert done.out == plain.out
+    assert "What run-" in done.err
+    assert "next: lightning-costs show" in done.err
+    assert "lightning-costs: " not in done.err
+    assert "Trainer.fit" not in done.err, "the script silenced Lightning"
+    assert done.run.final["steps"] == 8
     metrics, row, bar, imported = json.loads(plain.out)
     assert metrics == ["train/loss", "val/loss"]
     assert imported == [name.partition(".")[0]]
@@ -237,7 +237,9 @@ def test_a_warning_that_python_shows_once_is_shown_once(measured: Call) -> None:
 
 
 def test_a_script_without_an_end_ends_where_its_budget_is_used_up(measured: Call) -> None:
-    done = measured("--budget", "steps=25", "--budget", "energy_j=3.6e9", script=run_scripts.ENDLESS)
+    limits = ("--budget", "steps=25", "--budget", "energy_j=3.6e9")
+    done = measured(*limits, "--prometheus", "costs.prom", script=run_scripts.ENDLESS)
+    assert "lightning_costs_steps_total{" in (done.folder / "costs.prom").read_text()
     assert done.code == 0, done.err[-3000:]
     assert done.run.final["steps"] == 25
     assert done.run.header["stopped"]["column"] == "steps"
@@ -258,7 +260,7 @@ def test_a_fabric_script_is_told_that_nobody_can_stop_its_loop(
     assert not hasattr(monitor.options, "budget")
     told = capsys.readouterr().err
     assert told.startswith(
-        "lightning-costs: --budget is not held in a Fabric script: nobody but its own loop can stop it"
+        "lightning-costs: --budget is not enforced in a Fabric script: only its own loop can stop it"
     )
 
 
@@ -324,6 +326,7 @@ def test_a_script_that_launches_itself_again_leaves_one_run_and_stops_as_one(cal
     assert done.err.count("is used up") == 1
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_leave_one_run(call: Call) -> None:
     script = run_scripts.FABRIC.replace("devices=1", 'devices=2, strategy="ddp"')
     torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
@@ -346,14 +349,16 @@ def test_an_installation_changes_no_trainer_and_imports_nothing_there(call: Call
     assert loaded.split() == [f"lightning_costs{module}" for module in inert]
 
 
-def test_options_that_cannot_be_read_are_said_once_and_break_no_trainer(call: Call) -> None:
-    done = call(
-        PYTHON, "-W", "error::UserWarning:lightning_costs", "train.py",
-        script=run_scripts.INERT, LIGHTNING_COSTS="1", LIGHTNING_COSTS_OPTIONS='{"mode": "most"}',
-    )  # fmt: skip
+def test_options_that_cannot_be_read_are_said_once_and_break_no_trainer(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    ours_are_errors = "import warnings\nwarnings.filterwarnings('error', '', UserWarning, 'lightning_costs')\n"
+    (tmp_path / "train.py").write_text(ours_are_errors + run_scripts.INERT)
+    options = {"LIGHTNING_COSTS": "1", "LIGHTNING_COSTS_OPTIONS": '{"mode": "most"}'}
+    done = Script(tmp_path / "train.py", (), tmp_path, environment | options).ended()
     assert done.code == 0, done.err[-3000:]
     assert "Monitor" not in done.out
-    assert done.err.count("costs are not measured, training goes on") == 1
+    assert done.err.count("costs are not measured; training continues") == 1
     assert "mode must be 'max' or 'min', got 'most'" in done.err
 
 
@@ -385,6 +390,7 @@ def test_the_factories_are_there_for_both_namespaces_and_are_inert() -> None:
         ('{"infer": "maybe"}', "infer must be 'auto', true or false"),
         ('{"tariff": {"colour": 1}}', "a tariff has no field 'colour'"),
         ('{"budget": ["steps"]}', "budget in LIGHTNING_COSTS_OPTIONS must be a JSON object"),
+        ('{"prometheus": "costs.txt"}', "expected a file whose name ends in .prom"),
         ('{"budget": {"steps": -1}}', "the limit of 'steps' must be a finite number above 0, got -1"),
     ],
 )
@@ -396,10 +402,11 @@ def test_what_run_never_writes_is_refused(text: str, message: str) -> None:
 def test_options_arrive_as_they_left() -> None:
     options = RunOptions(
         monitor="val/acc", mode="max", targets=(0.5, 0.75), name="a name", infer=False, tariff={"pue": 1.2},
-        budget={"steps": 5.0}, batch_size_key="0.image",
+        budget={"steps": 5.0}, batch_size_key="0.image", prometheus="costs.prom",
     )  # fmt: skip
     assert RunOptions.from_environment(options.as_environment()) == options
     assert options.arguments()["batch_size_fn"](({"image": range(7)},)) == 7
+    assert [sink.path.name for sink in options.arguments()["sinks"]] == ["costs.prom"]
     assert RunOptions.from_environment({}) == RunOptions()
 
 
@@ -421,16 +428,38 @@ def test_a_script_that_is_not_there_is_told_by_its_exit_code_and_no_guesses(call
     assert last == f"lightning-costs: no run was recorded in {done.folder / 'costs'}: {PYTHON} ended with exit code 2"
 
 
-def test_a_run_that_goes_on_in_its_folder_is_recorded_and_a_trial_of_one_batch_is_not(
+@pytest.mark.slow
+def test_a_run_that_goes_on_in_its_folder_counts_attempts_that_die_before_a_batch_and_no_trial_of_one_batch(
     call: Call, tmp_path: Path
 ) -> None:
+    """So are attempts that die while they import, before the first batch ever and between two attempts."""
     script = run_scripts.QUIET.format(name="lightning.pytorch")
+    dies = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     command = (*COSTS, "run", "--save-dir", str(tmp_path), "--", PYTHON, "train.py")
-    for _ in range(2):
+    for deaths in (2, 1):
+        for _ in range(deaths):
+            assert call(*command, script=dies, LIGHTNING_COSTS_RUN_ID="one").code == -signal.SIGKILL
+        assert call(*command, script="", LIGHTNING_COSTS_RUN_ID="one").code == 0  # it trains nothing and ends
         done = call(*command, script=script, LIGHTNING_COSTS_RUN_ID="one")
         assert "no run was recorded" not in done.err
+    (run,) = load_runs(tmp_path)
+    assert [len(attempt["unbegun"]) for attempt in run.header["attempts"]] == [2, 1]
+    assert run.final["disruptions"] == 3.0
+    found = goodput(run.header, run.final)
+    assert found.clock_s == pytest.approx(found.wall_s, rel=1e-3, abs=0.05)
+    assert not (tmp_path / ".starts").exists()
     done = call(*command, script=script.replace("Trainer(", "Trainer(fast_dev_run=True, "))
     assert f"no run was recorded in {tmp_path}" in done.err
+
+
+def test_a_run_that_goes_on_in_its_folder_is_recorded_and_one_that_was_there_is_not(call: Call, tmp_path: Path) -> None:
+    """As a training does that continues: it writes its header again."""
+    command = (*COSTS, "run", "--save-dir", str(tmp_path), "--")
+    for _ in range(2):
+        done = call(*command, "bash", "-c", 'mkdir -p "$0" && echo {} > "$0/header.json"', str(tmp_path / "one"))
+        assert done.code == 0
+        assert "no run was recorded" not in done.err
+    assert f"no run was recorded in {tmp_path}" in call(*command, "true").err
 
 
 @pytest.mark.parametrize(

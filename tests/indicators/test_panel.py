@@ -184,7 +184,7 @@ def test_carbon_and_money_are_the_runs_to_compute_and_no_window_does_it_too():
         assert panel.derive({"energy_j": 3.0}, tariff) == {"energy_j": 3.0, "node_s": 3.0}
     assert asked == [{"energy_j": 0.0, "node_s": 0.0}], "a tariff is asked once whether it prices the column"
     panel.derive({"energy_j": None}, Tariff())
-    assert panel.missing["co2e_g"] == "needs node_s: needs energy_j: not every rank was heard"
+    assert panel.missing["co2e_g"] == "needs node_s: needs energy_j: not every rank reported"
 
 
 def test_an_indicator_that_needs_carbon_of_a_window_has_it():
@@ -251,9 +251,9 @@ def test_two_processes_of_which_one_is_heard_miss_sums_with_a_reason_and_keep_ra
     assert (window["clock_s"], window["energy_j"]) == (1.0, 1.0)
     assert (window["samples"], window["peak_bytes"]) == (None, None)
     assert panel.missing == {
-        "samples": "only this rank of 2 was heard, and it joins by sum",
-        "peak_bytes": "only this rank of 2 was heard, and it joins by max",
-        "half_samples": "needs samples: only this rank of 2 was heard, and it joins by sum",
+        "samples": "only this rank of 2 reported, and it joins by sum",
+        "peak_bytes": "only this rank of 2 reported, and it joins by max",
+        "half_samples": "needs samples: only this rank of 2 reported, and it joins by sum",
     }
 
 

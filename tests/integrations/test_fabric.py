@@ -273,13 +273,48 @@ def test_a_validation_iterator_that_stays_open_takes_nothing_from_training(
 def test_what_the_adapter_wraps_and_reads_is_there(name: str) -> None:
     """Seen on Lightning 2.6.6."""
     kind = import_module(name).Fabric
-    for method in ("setup", "setup_module", "setup_optimizers", "setup_dataloaders", "backward", "save", "log_dict"):
+    for method in (
+        "setup",
+        "setup_module",
+        "setup_optimizers",
+        "setup_dataloaders",
+        "backward",
+        "save",
+        "load",
+        "log_dict",
+    ):
         assert callable(getattr(kind, method))
     fabric = kind(accelerator="cpu", devices=1)
     assert callbacks(fabric) == []
     assert fabric_setup(fabric) == {
         "precision": "32-true", "strategy": "SingleDeviceStrategy", "accelerator": "CPUAccelerator"
     }  # fmt: skip
+
+
+def test_loading_a_checkpoint_before_training_is_restoring_and_a_part_of_setting_up(
+    script: Script, ended: Callable[[], RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"model": script.model, "optimizer": script.optimizer}
+    script.fabric.save(tmp_path / "last.ckpt", state)
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: (time.sleep(0.2), load(*args, **kwargs))[1])
+    script.fabric.load(tmp_path / "last.ckpt", state)
+    for batch in script.loader:
+        script.train(batch)
+    run = ended()
+    assert 0.2 <= (run.final["restore_s"] or 0.0) <= (run.final["setup_s"] or 0.0)
+    accounts = ("setup_s", "train_s", "evaluate_s", "checkpoint_s", "other_s")
+    assert run.final["total_s"] == pytest.approx(sum(run.final[name] or 0.0 for name in accounts))
+
+
+def test_without_fabrics_load_restoring_is_missing_as_a_script_may_load_otherwise(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    for batch in script.loader:
+        script.train(batch)
+    run = ended()
+    assert run.final["restore_s"] is None
+    assert "fabric.load" in run.header["missing"]["restore_s"]
 
 
 def test_a_fabric_goes_to_spawned_processes(script: Script) -> None:

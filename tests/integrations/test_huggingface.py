@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import FakeClock
 
 from lightning_costs import CostMonitor, default_indicators, load_runs
+from lightning_costs.indicators import phases
+from lightning_costs.patching.patches import Shadow
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
 pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
@@ -213,6 +216,30 @@ def test_what_a_tracker_got_is_what_the_run_folder_has(tmp_path: Path) -> None:
     assert len(load_runs([tmp_path / "costs", state])) == 1  # the folder it was recorded as
 
 
+@pytest.mark.integration
+def test_a_wandb_run_says_who_it_is_and_what_it_cost_and_is_read_as_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'lightning-costs[wandb]'")
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    own = callback(tmp_path, monitor="eval_loss", mode="min", targets=3.55, hyperparameters={"width": 16})
+    try:
+        trainer(tmp_path, own, report_to="wandb", eval_strategy="epoch").train()
+        about, summary = dict(wandb.run.config["cost"]), dict(wandb.run.summary)
+    finally:
+        wandb.finish()
+    assert own.run is not None
+    assert (about["run_id"], about["monitor"], about["prefix"]) == (own.run.id, "eval_loss", "train/")
+    assert about["hyperparameters"]["width"] == 16
+    assert about["setup"]["trainer"] == "Trainer"
+    for name in ("samples", "flop", "params", "train_s"):  # statics are in no row
+        assert summary[f"train/cost/{name}"] == own.run.final[name]
+    assert summary["train/cost/target_reached"] == 1
+    (logged,) = load_runs(next((tmp_path / "wandb").glob("offline-run-*")), monitor="eval/loss", mode="min")
+    assert (logged.final["samples"], logged.final["flop"]) == (own.run.final["samples"], own.run.final["flop"])
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")])
 def test_an_error_ends_the_run_and_reaches_the_script(tmp_path: Path, error: type, status: str) -> None:
     class Raises(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
@@ -241,7 +268,7 @@ def test_a_fault_of_ours_leaves_the_training_alone(
     measured = trainer(tmp_path, callback(tmp_path))
     measured.train()
     assert all(map(torch.equal, weights(bare.model), weights(measured.model)))
-    assert caplog.text.count("measuring costs failed and stops here; training goes on") == 1
+    assert caplog.text.count("measuring costs failed and stops here; training continues") == 1
 
 
 def test_a_trainer_that_overrides_its_step_is_measured(tmp_path: Path) -> None:
@@ -337,13 +364,14 @@ def test_two_processes_are_one_run(tmp_path: Path) -> None:
     assert run.final["flop"] == pytest.approx(16 * 2 * 3 * run.final["forward_flop"], rel=0.2)  # of all ranks
 
 
-def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path, accumulate: int) -> None:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
     from lightning_costs import Recorder
 
-    accelerator, net = Accelerator(cpu=True), model()
+    accelerator, net = Accelerator(cpu=True, gradient_accumulation_steps=accumulate), model()
     net, optimizer, loader = accelerator.prepare(
         net, torch.optim.AdamW(net.parameters(), lr=0.01), DataLoader(data(), 4)
     )
@@ -351,13 +379,97 @@ def test_a_loop_with_accelerate_has_a_recorder(tmp_path: Path) -> None:
     recorder = Recorder(module=bare, optimizers=[optimizer], save_dir=tmp_path, indicators=plain())
     with recorder:
         for batch in recorder.wrap_loader(loader):
-            with recorder.train_batch(batch):
+            with recorder.train_batch(batch), accelerator.accumulate(net):
                 accelerator.backward(net(**batch).loss)
                 optimizer.step()
                 optimizer.zero_grad()
-            recorder.step(batch)
+            recorder.step(batch, optimizer_steps=int(accelerator.sync_gradients))
+        recorder.log_metrics({"acc": 0.5})
+        assert {**recorder.row()}["cost/samples"] == 40.0
     own = callback(tmp_path)
-    trainer(tmp_path, own, num_train_epochs=1).train()
+    trainer(tmp_path, own, num_train_epochs=1, gradient_accumulation_steps=accumulate).train()
     assert own.run is not None
     for name in ("flop", "samples", "steps", "params", "opt_state_bytes"):
         assert recorder.final[name] == own.run.final[name]
+
+
+class Freezes(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    """Freezes a layer in the midst of the second epoch: the steps behind it do other work on the same shapes."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == 15:
+            model.transformer.h[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize(("samples", "others"), [(80, []), (42, []), (40, [Freezes])])
+def test_steps_like_the_one_before_are_only_noted_and_all_digits_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, others: list[Any]
+) -> None:
+    from lightning_costs.integrations.huggingface.session import TrainerSession
+    from lightning_costs.recording.step_hooks import StepHooks
+
+    full: list[int] = []
+    step, start = StepHooks.step, TrainerSession.start
+    monkeypatch.setattr(StepHooks, "step", lambda *args, **kwargs: (full.append(1), step(*args, **kwargs))[1])
+
+    def trained(*, noted: bool) -> Any:
+        own = callback(tmp_path)
+        training = trainer(tmp_path, own, *(each() for each in others), logging_steps=5, eval_strategy="epoch")
+        training.train_dataset = data(samples)
+        full.clear()
+        training.train()
+        assert own.run is not None
+        assert (len(full) < own.run.final["batches"] - 4) == noted
+        return own.run
+
+    fast = trained(noted=True)
+    monkeypatch.setattr(TrainerSession, "start", lambda self: (start(self), setattr(self, "repeating", False)))
+    slow = trained(noted=False)
+    assert {name: fast.final[name] for name in SAME} == {name: slow.final[name] for name in SAME}
+    columns = ["step", "trigger", "steps", "samples", "tokens", "flop", "epochs"]
+    assert fast.points.select(columns).rows() == slow.points.select(columns).rows()
+    assert fast.final["samples"] == 2 * samples
+
+
+def test_passes_and_updates_are_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("lightning_costs.probes.phases.now_s", clock)
+
+    class Timed(transformers.Trainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            clock.sleep(2.0)
+            return super().compute_loss(*args, **kwargs)
+
+        def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+            optimizer = super().create_optimizer(*args, **kwargs)
+            optimizer.register_step_post_hook(lambda *_: clock.sleep(1.0))
+            return optimizer
+
+    own = CostCallback(
+        save_dir=tmp_path, infer=False, indicators=[phases.ForwardS(), phases.BackwardS(), phases.OptimizerS()]
+    )
+    fit = trainer(tmp_path, own, kind=Timed, gradient_accumulation_steps=2)
+    next(fit.model.parameters()).register_hook(lambda _: clock.sleep(4.0))
+    fit.train()
+    assert own.run is not None
+    steps = fit.state.global_step
+    assert {name: own.run.final[name] for name in ("forward_s", "backward_s", "optimizer_s")} == {
+        "forward_s": 2.0 * 2 * steps,
+        "backward_s": 4.0 * 2 * steps,
+        "optimizer_s": 1.0 * steps,
+    }
+    assert not any(isinstance(value, Shadow) for value in vars(fit.optimizer).values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_steps_that_are_only_noted_are_on_the_devices_timeline(tmp_path: Path) -> None:
+    own = callback(tmp_path)
+    training = trainer(tmp_path, own, use_cpu=False, logging_steps=40, num_train_epochs=8)
+    training.train()
+    assert own.run is not None
+    final = own.run.final
+    assert (final["steps"], final["samples"]) == (80.0, 320.0)
+    assert 0 < final["timed_s"] <= final["train_s"] * 1.01  # every step outside warm-up, noted or recorded
+    assert final["idle_s"] is not None
+    assert final["step_p50_s"]

@@ -107,7 +107,7 @@ def test_a_fault_of_ours_ends_the_measuring_is_said_once_and_training_goes_on(
     framework.fit(loader(3))
     assert not torch.equal(framework.net.weight, before)
     assert (session.broken, taken_off) == (True, [True])
-    assert caplog.text.count("measuring costs failed and stops here; training goes on") == 1
+    assert caplog.text.count("measuring costs failed and stops here; training continues") == 1
     session.finish("finished")
     assert sink.status == "failed"
 

@@ -39,7 +39,13 @@ def trained(study: Study, folder: Path) -> Results:
     return Results.of(study, load_runs(folder))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+#: What trains within a second or two; the others do so with `-m slow`: files of their own train what is theirs.
+QUICK = ("fig1", "fig2", "fig4", "table1")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in STUDIES]
+)
 def test_a_study_leaves_a_finished_run_of_each_method_and_every_claim_has_its_readings(
     name: str, tmp_path: Path
 ) -> None:

@@ -125,7 +125,7 @@ def test_the_share_of_an_instance_is_its_price_over_its_devices():
         ("usd_per_device_h", float("inf"), "must be a finite number above 0, got inf"),
         ("usd_per_device_h", True, "must be a finite number above 0, got True"),
         ("usd_per_device_h", "2", "must be a finite number above 0, got '2'"),
-        ("source", "", "source must be a text, got ''; a price row says who says so and when"),
+        ("source", "", "source must be a text, got ''; a price row names its source and date"),
         ("source", " ", "source must be a text"),
         ("date", "yesterday", "date must be YYYY-MM-DD, got 'yesterday'"),
         ("date", "2026-13-01", "date must be YYYY-MM-DD"),
@@ -224,7 +224,7 @@ def test_a_device_that_the_provider_has_not_is_missing_with_what_it_has():
         "no price of 'H200' (reported as 'NVIDIA H200') at azure, on_demand; there are: H100 SXM"
     )
     assert "nodes without accelerators at aws" in Tariff(provider="aws").for_device("cpu").unpriced
-    assert "nobody knows which device trains" in Tariff(provider="aws").for_device(None).unpriced
+    assert "the device that trains is unknown" in Tariff(provider="aws").for_device(None).unpriced
     assert "is a slice of a device" in Tariff(provider="aws").for_device("NVIDIA A100-SXM4-40GB MIG 1g.5gb").unpriced
 
 

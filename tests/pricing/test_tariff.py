@@ -138,7 +138,7 @@ def test_pricing_totals_again_equals_the_sum_of_priced_windows(tariff, windows):
 @pytest.mark.parametrize("name", ["usd_per_device_h", "usd_per_node_h", "usd_per_kwh"])
 @pytest.mark.parametrize("price", [0, 0.0, -1.0])
 def test_a_price_that_is_not_above_zero_is_refused(name, price):
-    wanted = f"{name} must be a finite number above 0, got {price!r}; leave it out where it is unknown"
+    wanted = f"{name} must be a finite number above 0, got {price!r}; leave it out if it is unknown"
     with pytest.raises(ValueError, match=wanted):
         Tariff(**{name: price})
 
@@ -153,7 +153,7 @@ def test_what_is_no_finite_number_is_refused(name, value):
 @pytest.mark.parametrize("pue", [0.99, 0.0, -1.2])
 def test_a_pue_below_one_is_refused(pue):
     with pytest.raises(
-        ValueError, match=f"pue must be a finite number of at least 1, got {pue}; leave it out where it is unknown"
+        ValueError, match=f"pue must be a finite number of at least 1, got {pue}; leave it out if it is unknown"
     ):
         Tariff(pue=pue)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -15,6 +15,8 @@ from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import DeviceTimeline
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import DeviceTime
+from lightning_costs.records.time_buckets import TimeBuckets
+from lightning_costs.records.window import Window
 
 MS = 1e-3
 
@@ -33,6 +35,7 @@ class Batch:
     inside: float = 0.0  # a read-back after a tenth of the work, and Python before the rest is launched
     steps: bool = True
     steady: bool = True
+    shape: str = ""
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Loop:
                 self.stream.launch(batch.work * 9 / 10)
             self.probe.end()
             if batch.steps:
-                self.probe.stepped(steady=batch.steady)
+                self.probe.stepped(steady=batch.steady, signature=batch.shape)
                 self.ends.append((self.stream.free_at_s, batch.steady))
             if self.begun_s is None:
                 self.begun_s = self.clock()
@@ -287,6 +290,28 @@ def test_a_loop_that_tells_steps_alone_has_step_times_and_no_idle() -> None:
     assert found.timed_s == found.idle_s == 0.0
 
 
+@pytest.mark.parametrize("collected_every", [1, 5, 100])
+def test_a_slow_step_is_one_above_the_median_of_its_shape_whatever_shapes_are_mixed(collected_every: int) -> None:
+    """Short and long steps in turns, with a hiccup on the device in two of them, and a loader that is late once."""
+    short, long = Batch(work=10 * MS, shape="8x3"), Batch(work=40 * MS, shape="8x12")
+    batches = [short, long] * 20
+    batches[20], batches[25] = replace(short, work=16 * MS), replace(long, work=49 * MS)
+    batches[30] = replace(short, wait=200 * MS)
+    loop, window, slow_s = Loop(), Window(TimeBuckets(FakeClock(), 0.0)), 0.0
+    for number, batch in enumerate(batches, start=1):
+        loop.run(batch)
+        if number % collected_every == 0 or number == len(batches):
+            slow_s += window.device_slow_s(loop.collect())
+    assert slow_s == pytest.approx(15 * MS)
+
+
+@pytest.mark.parametrize("most", [8, 9])
+def test_steps_keep_their_shapes_if_the_tape_overflows(most: int) -> None:
+    loop = Loop(most=most)
+    loop.run(*[Batch(work=(1 + n % 3) * MS, shape=str(1 + n % 3)) for n in range(50)])
+    assert all(busy_s == pytest.approx(int(str(shape)) * MS) for shape, busy_s in loop.collect().busy)
+
+
 def test_nothing_is_waited_for() -> None:
     loop = Loop()
     loop.run(*[Batch(work=1.0)] * 3)
@@ -350,12 +375,14 @@ def _played(program: list[tuple[Batch, str]], *, collecting: bool) -> tuple[Loop
 def _total(found: list[DeviceTime]) -> DeviceTime:
     return DeviceTime(
         step_times_s=tuple(t for each in found for t in each.step_times_s),
+        busy=tuple(step for each in found for step in each.busy),
         timed_s=sum(each.timed_s for each in found),
         idle_s=sum(each.idle_s for each in found),
         idle_data_s=sum(each.idle_data_s for each in found),
         h2d_s=sum(each.h2d_s for each in found),
         hooks_idle_s=sum(each.hooks_idle_s for each in found),
         steady_hooks_idle_s=sum(each.steady_hooks_idle_s for each in found),
+        own_times_s=tuple(times for each in found for times in each.own_times_s),
     )
 
 
@@ -383,14 +410,18 @@ def test_every_device_second_of_a_counted_step_is_work_transfer_or_idle_and_only
         broken = False
     expected = DeviceTime(
         step_times_s=tuple(end - begin for begin, end in counted),
+        busy=tuple(("", end - begin - loop.stream.spent_s(begin, end, "idle")) for begin, end in counted),
         timed_s=sum(end - begin for begin, end in counted),
         idle_s=sum(loop.stream.spent_s(begin, end, "idle") for begin, end in counted),
         idle_data_s=total.idle_data_s,
         h2d_s=sum(loop.stream.spent_s(begin, end, "copy") for begin, end in counted),
         hooks_idle_s=total.hooks_idle_s,
         steady_hooks_idle_s=total.steady_hooks_idle_s,
+        own_times_s=total.own_times_s,
     )
     assert total == expected
+    own_s, data_s, h2d_s = (sum(part) for part in zip((0.0, 0.0, 0.0), *total.own_times_s, strict=True))
+    assert (own_s, data_s, h2d_s) == pytest.approx((total.idle_s + total.h2d_s, total.idle_data_s, total.h2d_s))
     assert total.steady_hooks_idle_s + total.idle_data_s <= total.idle_s + 1e-9
     assert total.steady_hooks_idle_s <= total.hooks_idle_s <= sum(batch.after for batch, _ in program) + 1e-9
     assert 0 <= total.idle_data_s <= total.idle_s <= total.timed_s

@@ -323,3 +323,11 @@ def test_layers_behind_an_input_that_is_flattened_are_no_experts():
     with calls:
         net(torch.rand(8, 24, 1))
     assert parameters.count_active(net, calls.counts, calls.rows) == 2 * 24 * 24
+
+
+def test_experts_of_other_ranks_count_too():
+    """DeepSpeed's mixture of experts: each of two ranks holds two of four experts."""
+    experts = pytest.importorskip("deepspeed.moe.experts").Experts(nn.Linear(3, 5), 2, expert_group_name="ep_size_2")
+    net = nn.ModuleList([nn.Linear(3, 3), experts])
+    assert parameters.count_parameters(net) == 3 * 3 + 3 + 4 * (3 * 5 + 5)
+    assert parameters.count_parameters(net, trainable_only=True) == parameters.count_parameters(net)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_costs.ranks.aggregator import RANK_TIMEOUT_S, RankAggregator
 from lightning_costs.ranks.snapshot import RankSnapshot, RankTotals, decode, encode
+from lightning_costs.ranks.stragglers import own_blocks
 from lightning_costs.records.samples import RankInfo
 
 DECLARED = {
@@ -99,7 +100,7 @@ def test_a_rank_that_is_silent_for_long_takes_what_it_alone_knows_with_it():
         assert joined.window["samples"] == 24.0
     joined = ranks.point([{"samples": 8.0, "cpu_energy_j": 1.0}] * 4, heard=(1, 2), now_s=RANK_TIMEOUT_S + 1)
     assert joined.window["samples"] is None
-    assert joined.missing["samples"] == f"rank 3 was not heard for {RANK_TIMEOUT_S + 1:.0f} s"
+    assert joined.missing["samples"] == f"rank 3 did not report for {RANK_TIMEOUT_S + 1:.0f} s"
     assert joined.window["cpu_energy_j"] == 2.0  # rank 2 reads for that node
     assert joined.window["total_s"] == 0.0
     assert ranks.roll.report()["gone"] == {"3": joined.missing["samples"]}
@@ -119,7 +120,7 @@ def test_at_the_end_a_rank_without_a_last_letter_makes_its_sums_missing():
     ranks.point([{"samples": 8.0}] * 2)
     joined = ranks.point([{"samples": 8.0}] * 2, heard=(), final=True)
     assert joined.window["samples"] is None
-    assert joined.missing["samples"] == "rank 1 was not heard after its point 1, and the run has ended"
+    assert joined.missing["samples"] == "rank 1 did not report after its point 1, and the run has ended"
 
 
 def test_a_last_letter_counts_however_early_its_rank_ended():
@@ -179,6 +180,51 @@ def test_the_slowest_rank_is_named_with_what_it_costs_the_others():
     assert (told["heard"], told["of"]) == (4, 4)
 
 
+OWN = dict(DECLARED, straggler_s=declared("straggler_s", kind="counter", scope="job", across="rank0"))
+OWN["train_s"] = declared("train_s", kind="counter", scope="job", across="rank0")
+
+
+def watched(late: set[int] = frozenset(), points: int = 4) -> tuple[RankAggregator, list[float]]:
+    """Four ranks, two on a node, whose own work is 10 ms of a step, but 12 ms on rank 3: their data; some are late."""
+    places = [RankInfo(rank=r, node=r // 2, replica=r) for r in range(4)]
+    roll, waited = RankAggregator(OWN, places), []
+    totals = [RankTotals({name: d.kind == "counter" for name, d in OWN.items()}) for _ in places]
+    letters: dict[tuple[int, int], RankSnapshot] = {}
+    for point in range(1, points + 1):
+        for rank, place in enumerate(places):
+            totals[rank].add(dict.fromkeys(OWN, 0.0) | {"train_s": 1.0})
+            own_s = [0.012 if rank == 3 else 0.01] * 50
+            jitter = [own * (1 + (17 * rank + 7 * at) % 5 / 1000) for at, own in enumerate(own_s)]
+            blocks = own_blocks([jitter, [0.004 if rank == 3 else 0.002] * 50, [0.0] * 50], 50)
+            letters[rank, point] = totals[rank].snapshot(
+                place, points=point, batches=50 * point, final=False, missing=(), blocks=blocks
+            )
+            if not (rank == 1 and point in late):
+                roll.update(letters[rank, point], 0.0)
+        for rank in roll.unwatched_ranks(point - 1):  # as the exchange reads what came late
+            roll.update(letters[rank, point - 1], 0.0)
+        window = roll.aggregate({"train_s": 1.0, "straggler_s": 0.0}, point).window
+        waited.append(window["straggler_s"])
+    return roll, waited
+
+
+@pytest.mark.parametrize("late", [set(), {1}, {2}])
+def test_a_straggler_is_named_within_100_batches_with_what_the_others_waited(late):
+    roll, waited = watched(late)
+    (found,) = roll.report()["stragglers"]
+    assert (found["ranks"], found["node"], found["phase"], found["until"]) == ([3], 1, "input", None)
+    assert found["batch"] <= (150 if late == {2} else 100)
+    assert found["waited_s"] == pytest.approx(200 * 0.002, rel=0.02)
+    assert sum(waited) == pytest.approx(found["waited_s"])
+
+
+def test_a_rank_that_is_silent_for_long_stops_the_watch_and_holds_nothing_back():
+    roll, waited = watched(set(range(1, 10)), points=9)
+    assert "stragglers" not in roll.report()  # that there are none is not known
+    assert waited == [0.0] * 9
+    assert max(map(len, roll._blocks)) <= 4
+
+
 @given(
     windows=st.lists(st.lists(st.integers(0, 100), min_size=3, max_size=3), min_size=1, max_size=8),
     data=st.data(),
@@ -229,7 +275,7 @@ def test_a_letter_says_what_was_written(place, points, final, columns):
     assert (read.place.rank, read.place.device, read.points, read.final) == (place.rank, device, points, final)
     assert np.array_equal(read.amounts, letter.amounts, equal_nan=True)
     assert np.array_equal(read.missing, letter.missing)
-    assert len(data) == 43 + 9 * len(names) + len((device or "").encode())
+    assert len(data) == 44 + 9 * len(names) + len((device or "").encode())
 
 
 def test_a_letter_of_other_columns_is_refused():

@@ -111,7 +111,7 @@ def test_what_a_late_rank_left_at_an_earlier_point_is_heard_at_the_next(monkeypa
     job.join(job.point(0, 8.0))
     job.point(1, 8.0)  # after rank 0 had looked; rank 1 makes no other
     joined = job.join(job.point(0, 8.0, final=True), trigger="end")
-    assert joined.missing["samples"] == "rank 1 was not heard after its point 1, and the run has ended"
+    assert joined.missing["samples"] == "rank 1 did not report after its point 1, and the run has ended"
 
 
 def test_the_end_waits_for_last_letters_and_says_who_sent_none(monkeypatch):
@@ -120,7 +120,7 @@ def test_the_end_waits_for_last_letters_and_says_who_sent_none(monkeypatch):
     job.point(1, 8.0, final=True)
     joined = job.join(job.point(0, 8.0, final=True), trigger="end")
     assert joined.window == {"samples": None, "total_s": 1.0}
-    assert joined.missing["samples"] == "rank 2 was never heard, and the run has ended"
+    assert joined.missing["samples"] == "rank 2 never reported, and the run has ended"
 
 
 def test_between_points_letters_of_the_same_batches_are_waited_for_once_at_most(monkeypatch):

@@ -18,7 +18,8 @@ PARAMS = 8 * (64 * 64 + 64)
 _SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from deepspeed_on_cpu import blocks, own_readings, strategy, tell
+from deepspeed_on_cpu import blocks, strategy, tell
+from rank_readings import own_readings
 from lightning_models import namespace
 import torch
 from torch import nn
@@ -169,7 +170,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import json
 from pathlib import Path
-from deepspeed_on_cpu import own_readings
+from rank_readings import own_readings
 from lightning_models import namespace, trainer
 from lightning_costs import CostMonitor
 from pytorch_lightning.demos.boring_classes import BoringModel

@@ -52,8 +52,8 @@ def test_replica_scope_counts_samples_once_over_stages_and_shards():
 
 
 def test_a_tensor_parallel_group_is_one_owner_on_each_stage_and_replica():
-    flop = [10.0 * (place.stage + 1) for place in GRID]  # torch shows the global shape on both shards
-    assert reduced(flop, GRID, scope="shard_group") == 2 * (10.0 + 20.0 + 30.0)
+    whole = [10.0 * (place.stage + 1) for place in GRID]  # both shards read what is the group's
+    assert reduced(whole, GRID, scope="shard_group") == 2 * (10.0 + 20.0 + 30.0)
 
 
 def test_the_mean_is_over_owners_not_ranks():

@@ -21,7 +21,8 @@ HELD = ("param_bytes", "master_bytes", "grad_bytes", "opt_state_bytes", "opt_pea
 _SCRIPT = """
 import gc, sys
 sys.path.insert(0, sys.argv[1])
-from deepspeed_on_cpu import blocks, deepspeed, engine_of, own_readings, tell
+from deepspeed_on_cpu import blocks, deepspeed, engine_of, tell
+from rank_readings import own_readings
 import torch
 from lightning_costs import Recorder
 from lightning_costs.integrations.deepspeed import watch

@@ -96,9 +96,9 @@ def test_a_resumed_run_continues_its_budget(make, clock):
         ({"sample": 1.0}, "'sample', which is no column; did you mean samples"),
         ({"samples_per_s": 1.0}, "'samples_per_s', which is a gauge"),
         ({"samples": 0.0}, "the limit of 'samples' must be a finite number above 0"),
-        ({"lost_g": 5.0}, "budget of 5 g cannot be held, as lost_g is missing: no place was given"),
-        ({"far_g": 5.0}, "budget of 5 g cannot be held, as far_g is missing: needs lost_g: no place was given"),
-        ({"none_j": 5.0}, "budget of 5 J cannot be held, as none_j is missing: no meter"),
+        ({"lost_g": 5.0}, "budget of 5 g cannot be enforced, as lost_g is missing: no place was given"),
+        ({"far_g": 5.0}, "budget of 5 g cannot be enforced, as far_g is missing: needs lost_g: no place was given"),
+        ({"none_j": 5.0}, "budget of 5 J cannot be enforced, as none_j is missing: no meter"),
         ({"wants_j": 5.0}, "as wants_j is missing: needs elsewhere_j: no indicator of that name was passed"),
     ],
 )
@@ -124,15 +124,15 @@ def test_a_total_that_goes_missing_is_told_once_and_the_loop_goes_on(make, clock
     limits = {"some_calls": 1e6, "samples": 400.0}
     with make(measured("some_calls", reads=reads), log_every_n_steps=1) as recorder:
         assert loop(recorder, clock, limits)[0] == 50
-    (told,) = [message for message in caplog.messages if "cannot be held" in message]
-    assert told.endswith("as some_calls is missing: RuntimeError (its text is in the log); training goes on")
+    (told,) = [message for message in caplog.messages if "cannot be enforced" in message]
+    assert told.endswith("as some_calls is missing: RuntimeError (its text is in the log); training continues")
 
 
 def test_sums_over_ranks_that_were_not_heard_are_told_before_the_first_step(make):
     places = [RankInfo(rank=0, replica=0), RankInfo(rank=1, replica=1)]
     with make(place=places[0], places=places) as recorder:
         assert recorder.hooks.points.missing_counters(["samples", "steps"]) == {
-            "samples": "only this rank of 2 was heard, and it joins by sum"
+            "samples": "only this rank of 2 reported, and it joins by sum"
         }
         assert recorder.header["missing"] == {}, "foretelling decides nothing"
 

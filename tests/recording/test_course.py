@@ -433,8 +433,8 @@ def test_of_two_processes_of_which_one_is_heard_sums_are_missing_and_clocks_are_
     assert (final["train_s"], final["device_s"], final["steps"]) == (3.0, 6.0, 3.0)
     assert (final["samples"], final["samples_per_s"]) == (None, None)
     assert recorder.header["missing"]["samples"] == (
-        "only this rank of 2 was heard, and it joins by sum "
-        "(torch.distributed is not initialized, so the ranks cannot tell each other what they spent)"
+        "only this rank of 2 reported, and it joins by sum "
+        "(torch.distributed is not initialized, so the ranks cannot exchange their costs)"
     )
     assert recorder.header["attempts"][0]["processes"] == 2
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import FakeClock
 from torch import Tensor, nn
 
 from lightning_costs import Recorder
+from lightning_costs.indicators import phases
 from lightning_costs.integrations.deepspeed import watch
 from lightning_costs.integrations.deepspeed.hooks import rank_info_from_engine
 from lightning_costs.records.samples import RankInfo
@@ -278,3 +280,31 @@ def test_a_place_that_is_known_late_keeps_the_device(tmp_path: Path) -> None:
     recorder = Recorder(save_dir=tmp_path, place=RankInfo(device="one"))
     recorder.hooks.run.set_rank_info(RankInfo(rank=0, stage=2))
     assert recorder.hooks.run.context.place == RankInfo(rank=0, stage=2, device="one")
+
+
+def test_passes_and_updates_of_an_engine_are_its_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("lightning_costs.probes.phases.now_s", clock)
+
+    class Timed(FakeEngine):
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            clock.sleep(2.0)
+            return super().forward(*args, **kwargs)
+
+        def backward(self, loss: Tensor) -> None:
+            clock.sleep(4.0)
+            super().backward(loss)
+
+        def step(self) -> None:
+            clock.sleep(0.5)
+            super().step()
+
+    engine = Timed(accumulate=2)
+    engine.optimizer.register_step_post_hook(lambda *_: clock.sleep(1.0))
+    asked = [phases.ForwardS(), phases.BackwardS(), phases.OptimizerS()]
+    recorder = Recorder(module=engine.module, optimizers=[engine.optimizer], save_dir=tmp_path, indicators=asked)
+    with recorder, watch(engine, recorder):
+        for _ in range(4):
+            engine.backward(engine(torch.ones(8, 4)).sum())
+            engine.step()
+    assert recorder.costs == {"forward_s": 8.0, "backward_s": 16.0, "optimizer_s": 2.0}

@@ -124,7 +124,7 @@ def test_without_the_earlier_folder_lost_work_is_unknown_and_not_zero(tmp_path, 
     for run in (load_run(second.recorder.path), Attempt(second.recorder.path.parent, again).train(2).end()):
         assert lost_of(run) == (None,) * 4
         assert {run.header["missing"][name] for name in LOST} == {
-            "the folder of the run's earlier attempt is not at hand"
+            "the folder of the run's earlier attempt is not available"
         }
     assert run.final["steps"] == 8.0
     reached = run.to_reach()

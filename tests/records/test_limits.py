@@ -12,7 +12,6 @@ from lightning_costs.indicators import default_indicators
 from lightning_costs.records.limits import (
     Budget,
     LimitExceeded,
-    budget_fraction_used,
     describe_budget,
     validate_limit_columns,
     validate_limits,
@@ -142,15 +141,13 @@ def test_an_unknown_column_is_told_with_near_ones_and_a_gauge_is_no_total():
 
 def test_a_record_without_a_budget_says_nothing_of_one():
     assert describe_budget({"indicators": {}}, {"energy_j": 1.0}) == []
-    assert budget_fraction_used({"indicators": {}}, {"energy_j": 1.0}) is None
 
 
-def test_the_share_used_is_that_of_the_nearest_limit_and_unknown_ones_are_told_so():
+def test_the_share_used_is_of_every_limit_and_unknown_ones_are_told_so():
     header = {
         "indicators": {"energy_j": {"unit": "j"}, "cloud_usd": {"unit": "usd"}},
         "budget": {"limits": {"energy_j": 3.6e6, "cloud_usd": 50.0}},
     }
-    assert budget_fraction_used(header, {"energy_j": 1.8e6, "cloud_usd": 45.0}) == 0.9
     assert describe_budget(header, {"energy_j": 1.8e6, "cloud_usd": None}) == [
         "of the budget: energy_j 50 % of 1 kWh, cloud_usd an unknown part of $50"
     ]

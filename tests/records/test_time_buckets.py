@@ -261,3 +261,17 @@ def test_the_end_of_a_long_account_is_told_when_it_raises_too():
     with contextlib.suppress(RuntimeError), accounts.bucket("evaluate"):
         raise RuntimeError("diverged")
     assert seen == ["setup", "evaluate"]
+
+
+def test_the_parts_of_the_start_up_add_up_to_it_and_what_is_not_known_is_the_rests():
+    clock = FakeClock(10.0)
+    accounts = TimeBuckets(clock, begun_s=2.0)  # the process began 8 s ago
+    accounts.startup_s |= {"imports": 5.0, "distributed": 1.0}
+    accounts.startup_rest = "model"
+    accounts.book("restore", 1.5)
+    clock.sleep(4.0)
+    with accounts.bucket("restore"):
+        clock.sleep(0.5)
+    accounts.reset_to("train")
+    assert accounts.startup() == {"imports": 5.0, "distributed": 1.0, "model": 4.5, "restore": 2.0}
+    assert sum(accounts.startup().values()) == accounts.read()["setup"] + accounts.read()["restore"] == 12.5

@@ -203,8 +203,9 @@ def test_figures_are_those_that_were_asked_for_in_the_formats_and_width_asked_fo
     ],
 )
 def test_a_figure_that_cannot_be_is_refused_with_those_that_can(tmp_path, options, words):
+    costs = {"energy_j": [1.0, 2.0], "tokens": [None, None]}
     with pytest.raises(ValueError, match=words):
-        compare(zoo(2, 4), group="none").to_figures(tmp_path / "none", **options)
+        compare([make_run(name, costs=costs) for name in "ab"], group="none").to_figures(tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()
 
 

@@ -2,9 +2,11 @@ import json
 import re
 from html.parser import HTMLParser
 
+import altair as alt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import whole
 from synthetic import declaration, make_run, zoo
 
 from lightning_costs import compare
@@ -23,6 +25,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+@pytest.fixture(scope="module")
 def hostile_page():
     runs = [
         make_run(
@@ -37,24 +40,46 @@ def hostile_page():
     return page(compare(runs))
 
 
-def test_no_users_text_becomes_an_element_of_the_page():
-    elements = Elements(hostile_page()).found
+@pytest.fixture(scope="module")
+def two_runs():
+    return page(compare(zoo(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def four_runs():
+    return page(compare(zoo(4, 8)))
+
+
+def test_no_users_text_becomes_an_element_of_the_page(hostile_page):
+    elements = Elements(hostile_page).found
     assert [attrs.get("type") for tag, attrs in elements if tag == "script"] == ["application/json", None, None]
     assert not [tag for tag, _ in elements if tag == "img"]
     assert not [attrs for _, attrs in elements if any(name.startswith("on") for name in attrs)]
 
 
-def test_a_users_template_is_not_run():
-    text = hostile_page()
-    assert "{{ 7 * 7 }}" in text
-    assert "49`" not in text
+def test_a_users_template_is_not_run(hostile_page):
+    assert "{{ 7 * 7 }}" in hostile_page
+    assert "49`" not in hostile_page
 
 
-def test_the_page_names_no_other_place_to_load_from():
-    elements = Elements(page(compare(zoo(2, 3)))).found
+def test_the_page_names_no_other_place_to_load_from(two_runs):
+    elements = Elements(two_runs).found
     links = [attrs[name] for _, attrs in elements for name in ("src", "href") if name in attrs]
     assert [link for link in links if not link.startswith("#")] == ["data:,"]
     assert {link[1:] for link in links if link.startswith("#")} <= {attrs.get("id") for _, attrs in elements}
+
+
+def test_charts_of_the_page_are_valid_vega_lite_which_the_page_itself_does_not_check(monkeypatch):
+    real, checked = alt.LayerChart.to_dict, []
+
+    def to_dict(self, validate=True, **options):
+        checked.append(validate)
+        return real(self, validate=True, **options)
+
+    monkeypatch.setattr(alt.LayerChart, "to_dict", to_dict)
+    page(compare(whole(3), queries=[1e6]))
+    assert len(checked) > 10
+    assert not checked[0]
 
 
 def test_the_policy_lets_only_our_own_scripts_run_and_nothing_connect():
@@ -76,8 +101,7 @@ def test_a_lone_surrogate_in_a_name_can_be_written():
     script_json("\ud83d").encode("utf-8")
 
 
-def test_the_page_has_its_parts_in_reading_order():
-    text = page(compare(zoo(4, 6)))
+def test_the_page_has_its_parts_in_reading_order(four_runs):
     headings = [
         'id="answer"',
         "Read this first</h2>",
@@ -95,7 +119,7 @@ def test_the_page_has_its_parts_in_reading_order():
         "Not measured, and why</h3>",
         "Setups: what differs, what is the same</h3>",
     ]
-    text = text[text.index("<main") :]
+    text = four_runs[four_runs.index("<main") :]
     places = [text.index(heading) for heading in headings]
     assert places == sorted(places)
 
@@ -106,8 +130,8 @@ def test_a_winner_is_marked_and_a_target_not_reached_is_told_in_words():
     assert "not reached within 20 s" in text
 
 
-def test_why_a_cost_is_missing_is_on_the_page():
-    assert "length_fn=lambda batch" in page(compare(zoo(2, 3)))
+def test_why_a_cost_is_missing_is_on_the_page(two_runs):
+    assert "length_fn=lambda batch" in two_runs
 
 
 @pytest.mark.parametrize(
@@ -126,14 +150,17 @@ def test_a_page_is_written_for_the_poorest_of_comparisons(runs, tmp_path):
     assert compare(runs).to_html(tmp_path / "new" / "page.html").read_text(encoding="utf-8").endswith("</html>\n")
 
 
-def test_eight_runs_of_500_points_by_45_costs_stay_under_four_megabytes(tmp_path):
+def test_eight_runs_of_500_points_by_45_costs_are_drawn_whole_under_four_megabytes():
     extra = {f"extra{i}_j": declaration(f"extra{i}_j", "j", "counter", "energy") for i in range(33)}
     runs = []
     for run in zoo(8, 500):
         columns = [(run.points["energy_j"] * (1.1 + 0.37 * i)).alias(name) for i, name in enumerate(extra)]
         run.header["indicators"].update(extra)
         runs.append(type(run)(header=run.header, points=run.points.with_columns(columns)))
-    assert compare(runs).to_html(tmp_path / "page.html").stat().st_size < 4e6
+    text = page(compare(runs))
+    assert len(text.encode()) < 4e6
+    data = json.loads(text.split('id="page-data">')[1].split("</script>")[0])
+    assert len(data["datasets"]["curves"]["r"]) == 8 * 500
 
 
 def test_the_page_says_of_each_run_whether_it_waited_and_of_others_nothing():
@@ -147,6 +174,23 @@ def test_the_page_says_of_each_run_whether_it_waited_and_of_others_nothing():
     assert "input-bound 34 %: the device waited 34 s of 100 s for batches; idle at least 6 % beside that" in text
     assert text.count("for batches;") == 1
     assert "Did the device wait?" not in page(compare([make_run("nothing known")]))
+
+
+def test_the_page_has_each_runs_verdict_and_the_ladder_of_those_that_are_on_it():
+    names = ("train_s", "idle_s", "idle_data_s", "timed_s")
+    columns = {name: declaration(name, "s", "counter", "time") for name in names}
+    columns["sm_active_fraction"] = declaration("sm_active_fraction", "fraction", "gauge", "compute")
+    costs = {name: [0.0, 100.0] for name in names} | {"idle_data_s": [0.0, 34.0], "sm_active_fraction": [0.5, 0.6]}
+    runs = [
+        make_run(f"slow loader {HOSTILE}", costs=costs, declared=columns, setup={"device": "cuda", "devices": 1}),
+        make_run("nothing known"),
+    ]
+    compared = compare(runs)
+    assert [run["verdict"]["kind"] for run in compared.runs] == ["launch-bound", "unknown"]
+    text = page(compared)
+    assert "launch-bound: the device idled 66 % between steps for its host, then waiting for data 34 %" in text
+    assert "How much of the device was used" in text
+    assert "What bounds training?" not in page(compare([make_run("nothing known")]))
 
 
 def test_a_table_of_results_has_a_page_without_empty_sections():
@@ -171,10 +215,9 @@ def test_medians_of_seeds_are_on_the_page_with_their_intervals():
     assert "21 J [20 J, 22 J], 3 of 3" in text
 
 
-def test_a_caution_has_its_figures_beside_it():
-    text = page(compare(zoo(4, 8)))
-    assert "figures behind it</summary>" in text
-    assert "(The Efficiency Misnomer, section 2.1)" in text
+def test_a_caution_has_its_figures_beside_it(four_runs):
+    assert "figures behind it</summary>" in four_runs
+    assert "(The Efficiency Misnomer, section 2.1)" in four_runs
 
 
 def test_parts_that_are_nothing_are_said_in_a_line():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 
 import attempts
 import pytest
@@ -236,6 +238,41 @@ def test_an_attempt_that_came_to_no_batch_counts_as_a_disruption(tmp_path, wall)
     assert again.final["disruptions"] == 3.0  # the attempt before it finished, and nothing counts twice
 
 
+def test_attempts_that_die_before_the_first_batch_ever_count_and_the_wall_clock_begins_with_them(
+    tmp_path, wall, monkeypatch
+):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "one")
+    for _ in range(2):  # the environment names the run, which has no folder yet
+        Attempt(tmp_path).kill()
+        assert [path.name for path in tmp_path.iterdir()] == [".starts"]
+        wall.now += 10.0
+    run = spent(wall, Attempt(tmp_path), 4).end()
+    assert (run.final["disruptions"], run.final["down_s"], run.final["total_s"]) == (2.0, 20.0, 4.0)
+    found = goodput(run.header, run.final)
+    assert (found.wall_s, found.clock_s, found.disruptions) == (24.0, 24.0, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    again = spent(wall, Attempt(tmp_path), 1).end()
+    assert (again.final["disruptions"], again.final["down_s"]) == (2.0, 20.0)
+
+
+def test_an_attempt_that_ends_by_itself_without_a_batch_is_no_disruption(tmp_path, wall, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "one")
+    Attempt(tmp_path).end()
+    assert not list(tmp_path.iterdir())
+    run = spent(wall, Attempt(tmp_path), 1).end()
+    assert (run.final["disruptions"], run.final["down_s"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("line", ["", "{", "[1]", "null", '{"id": 3}', '{"id": "a", "started": 7}'])
+def test_any_line_among_the_traces_is_read_or_passed_over(tmp_path, wall, monkeypatch, line):
+    monkeypatch.setenv("LIGHTNING_COSTS_RUN_ID", "one")
+    (tmp_path / ".starts").mkdir()
+    (tmp_path / ".starts" / "one.jsonl").write_text(line + "\n")
+    run = spent(wall, Attempt(tmp_path), 1).end()
+    assert run.final["disruptions"] == float('"a"' in line)
+    assert load_run(tmp_path / "one").final["disruptions"] == run.final["disruptions"]
+
+
 def json_state(run, state):
     """The first checkpoint again: the run goes on from there."""
     return {**state, "run_id": run.id}
@@ -284,7 +321,7 @@ def test_without_the_earlier_folder_down_time_is_unknown(tmp_path, wall):
     first.end()
     run = spent(wall, Attempt(tmp_path / "b", state), 2).end()
     assert (run.final["down_s"], run.final["goodput_fraction"]) == (None, None)
-    assert "not at hand" in run.header["missing"]["down_s"]
+    assert "not available" in run.header["missing"]["down_s"]
     assert load_run(tmp_path / "b" / run.id).final["down_s"] is None
 
 
@@ -316,6 +353,48 @@ def test_a_second_run_of_a_process_has_not_waited_in_the_queue_again(monkeypatch
     monkeypatch.setattr(queue, "first_run_here", lambda: False)
     monkeypatch.setenv(queue.SUBMITTED, "1000")
     assert queue.queued_s(2000.0, None) == 0.0
+
+
+#: `scontrol show job` of a job in an array, which the controller answers with a line for every job of it.
+SCONTROL = """JobId=76 ArrayJobId=75 SubmitTime=1970-01-01T00:00:01 StartTime=1970-01-01T00:00:02 Command=x
+JobId=75 JobName=a b SubmitTime=1970-01-01T00:16:40 EligibleTime=1970-01-01T00:16:40 StartTime=1970-01-01T00:17:40"""
+
+
+@pytest.fixture
+def scontrol(monkeypatch, tmp_path):
+    """A program of that name on PATH, in a job of SLURM's that no variable says the times of."""
+    monkeypatch.setattr(queue, "first_run_here", lambda: True)
+    for name, value in {"SLURM_JOB_ID": "75", "TZ": "UTC", queue.SUBMITTED: "", queue.STARTED: ""}.items():
+        monkeypatch.setenv(name, value)
+    time.tzset()
+
+    def install(body):
+        program = tmp_path / "scontrol"
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    yield install
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_slurm_is_asked_for_the_time_of_submission_if_no_variable_says_it(scontrol):
+    scontrol(f"test \"$*\" = '--oneliner show job 75' && test $SLURM_TIME_FORMAT = standard && echo '{SCONTROL}'")
+    assert queue.queued_s(1070.0, None) == 60.0
+    assert queue.queued_s(1070.0, 1030.0) == 30.0, "the attempt before ended later"
+    assert queue.queued_s(1070.0, None, asks=False) is None, "one process of a job asks"
+
+
+@pytest.mark.parametrize(
+    "body", ["exit 1", "echo slurm_load_jobs error", "echo JobId=75 SubmitTime=Unknown", "sleep 5 & sleep 5"]
+)
+def test_a_controller_that_fails_or_does_not_answer_makes_the_queue_unknown_and_holds_nothing_up(
+    scontrol, monkeypatch, body
+):
+    monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
+    scontrol(body)
+    assert queue.queued_s(1070.0, None) is None
 
 
 # Slow steps -----------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_how_energy_was_got_is_said_with_its_bounds_and_whose_it_is():
         "energy: GPU by counter (NVML total energy consumption), within 70 J; "
         "CPU by model (codecarbon cpu_load), no bound",
         "NVML's energy counter over its own power: 1.012",
-        "node energy is that of all who computed there: 92.4 % of the CPU time was this job's",
+        "node energy is that of all processes on the node: 92.4 % of the CPU time was this job's",
     ]
     nothing = {"method": "none", "instrument": "", "error_j": 0.0, "detail": ""}
     assert describe_run({"energy": {"gpu": nothing, "job_share_fraction": None}}) == []

@@ -83,7 +83,7 @@ def test_what_somebody_said_counts_and_is_told_but_models_stay_apart(tmp_path: P
         find_runs(tmp_path / "t.csv", monitor="acc", mode="max", costs=["time_s"])
     found = find_runs(tmp_path / "t.csv", monitor="acc", mode="max", costs=["time_s"], run_column="run")
     assert told(found.runs) == {"x": [0.1, 0.7, 0.5, 0.85]}
-    assert "differ in 'phase' ('warm', 'main') and are taken as one run" in found.notes[0]
+    assert "differ in 'phase' ('warm', 'main') and are read as one run" in found.notes[0]
     with pytest.raises(ValueError, match="they are several runs, --run-column run --run-column model"):
         read(tmp_path, f"model,run,step,time_s,acc\n{APART}", run_column="run")
 

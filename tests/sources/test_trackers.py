@@ -35,7 +35,9 @@ def check_measured(run: Any) -> None:
 
 def check_unmeasured(run: Any, tracker: str) -> None:
     assert run.points["val/acc"].to_list() == pytest.approx([0.2, 0.4, 0.6])
-    assert run.header["missing"]["energy_j"] == f"logged to {tracker} without lightning-costs: nobody measured it"
+    assert (
+        run.header["missing"]["energy_j"] == f"logged to {tracker} without lightning-costs: its costs were not measured"
+    )
 
 
 @pytest.fixture

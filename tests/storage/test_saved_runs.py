@@ -259,7 +259,7 @@ def test_a_saved_run_that_cannot_be_read_is_left_out_and_named(pair, change, mes
     [
         (lambda data: data.update(version=2), "was written with version 2 of the format, this package reads up to 1"),
         (lambda data: data.pop("runs"), "expected the fields 'run_column', 'shared' and 'runs'"),
-        (lambda data: data.update(run_column="steps"), "expected a column 'steps' of texts, which tells the run"),
+        (lambda data: data.update(run_column="steps"), "expected a column 'steps' of texts, which names the run"),
     ],
 )
 def test_files_that_are_no_saved_runs_are_refused_with_what_is_wrong(pair, change, message):

@@ -12,12 +12,12 @@ from typing import Any, Protocol, final
 
 import torch
 
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import Updating, hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.samples import RankInfo
 
 
-class DeepSpeedListener(Protocol):
+class DeepSpeedListener(Updating, Protocol):
     """Receives the events of an engine; `lightning_costs.integrations.deepspeed.monitor` implements it."""
 
     def forward_begins(self, batch: object) -> None:
@@ -38,7 +38,7 @@ class DeepSpeedListener(Protocol):
     def updated(self) -> None:
         """The optimizer updated the weights."""
 
-    def end_batch(self) -> None:
+    def end_batch(self) -> bool | None:
         """The engine's step is over, whether or not it was one at which the optimizer updates."""
 
     def drop_batch(self) -> None:
@@ -56,12 +56,7 @@ class DeepSpeedListener(Protocol):
 
 @final
 class DeepSpeedHooks:
-    """Reads an engine and reports to a listener what happens in it.
-
-    Args:
-        engine: What `deepspeed.initialize` returned.
-        listener: Receives the reports.
-    """
+    """Reads an engine and reports to a listener what happens in it."""
 
     def __init__(self, engine: Any, listener: DeepSpeedListener) -> None:
         self._engine, self._listener = engine, listener
@@ -78,7 +73,7 @@ class DeepSpeedHooks:
         put(engine, "load_checkpoint", self._inside(self._listener.restoring))
         look = self._listener.sample_memory
         hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
-        hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows)
+        hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows, self._listener)
 
     def unwatch(self) -> None:
         """Lift the shadows; the listener receives nothing more."""

@@ -146,6 +146,7 @@ class EngineMonitor(Session):
             self.end_batch()  # gradients accumulate without a step in between
         if self.batch is None:
             self.begin_batch(batch, position=self._engine_hooks.at_boundary)
+        self.on_forward()
 
     @contextmanager
     def evaluating(self, batch: object) -> Iterator[None]:
@@ -175,6 +176,7 @@ class EngineMonitor(Session):
     @fail_safe
     def backward_ended(self) -> None:
         """ZeRO releases most gradients before it updates: memory is read here, too."""
+        self.on_backward_end()
         self.sample_memory()
 
     @fail_safe

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import Updating, hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
 from lightning_costs.ranks.topology import apply_device_mesh, data_parallel_topology
 from lightning_costs.records.samples import RankInfo
@@ -43,11 +43,17 @@ class FabricListener(Protocol):
     def backward(self) -> None:
         """A backward pass begins."""
 
+    def backward_ended(self) -> None:
+        """It is over."""
+
     def forward(self) -> None:
         """A module that was set up makes a forward pass."""
 
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
+
+    def loading(self) -> AbstractContextManager[None]:
+        """What is entered around loading a checkpoint."""
 
     def logged(self, metrics: Mapping[str, float]) -> None:
         """Metrics were logged."""
@@ -75,6 +81,8 @@ def patch_fabric(kind: Any, find: Find) -> None:
     _wrap(kind, "setup_dataloaders", find, partial(_setting_up_loaders, find))
     _wrap(kind, "backward", find, _running_backward)
     _wrap(kind, "save", find, _saving)
+    for name in ("load", "load_raw"):
+        _wrap(kind, name, find, _loading)
     _wrap(kind, "log_dict", find, _logging)
 
 
@@ -101,7 +109,7 @@ def _found(find: Find, fabric: Any) -> FabricListener | None:
     try:
         return find(fabric)
     except Exception as error:  # noqa: BLE001 - a fault of the package must not become one of the script's
-        _log.warning("costs of this Fabric are not measured; the script goes on: %r", error)
+        _log.warning("costs of this Fabric are not measured; the script continues: %r", error)
         return None
 
 
@@ -187,11 +195,19 @@ def _watch_modules(kind: Any, find: Find) -> None:
 
 def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     listener.backward()
-    return call()
+    try:
+        return call()
+    finally:
+        listener.backward_ended()
 
 
 def _saving(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
     with listener.saving():
+        return call()
+
+
+def _loading(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+    with listener.loading():
         return call()
 
 
@@ -232,8 +248,10 @@ def fabric_setup(fabric: Any) -> dict[str, Any]:
     }
 
 
-def hook_fabric_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
+def hook_fabric_step(
+    optimizer: Any, before: Callable[[], None], after: Callable[[], None], timed: Updating | None = None
+) -> None:
     """Call around every update of an optimizer, if it can be hooked."""
     hooks = Patches()
     hook_step(unwrap(optimizer), hooks, before=before)
-    hook_optimizer_step(optimizer, after, hooks)
+    hook_optimizer_step(optimizer, after, hooks, timed)

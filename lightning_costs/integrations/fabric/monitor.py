@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from multiprocessing.util import Finalize
@@ -103,6 +104,8 @@ class FabricSession(Session):
         self._forwards_tell = False
         self._reading: Any = None
         self._world_size = 1
+        #: When checkpoints began to be loaded and how long that took, before there was a run.
+        self._loads: list[tuple[float, float]] = []
 
     # Calls of Fabric's hooks -------------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class FabricSession(Session):
             if all(optimizer is not known() for known in self._optimizers):
                 self._optimizers.append(_weakly(optimizer))  # one that the script replaces takes its state with it
                 stepped = partial(self._stepped, len(self._optimizers) - 1)
-                fabric_hooks.hook_fabric_step(optimizer, self.sample_memory, stepped)
+                fabric_hooks.hook_fabric_step(optimizer, self.sample_memory, stepped, self)
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """The loader's batches; what is reported between them never raises."""
@@ -146,6 +149,20 @@ class FabricSession(Session):
         """A backward pass: what is worked on is trained on."""
         self._it_trains()
         self.on_backward()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Around loading a checkpoint: a part of setting up, if the run has not begun."""
+        began_s = now_s()
+        try:
+            yield
+        finally:
+            if self.recorder is None:
+                self._loads.append((began_s, now_s() - began_s))
+
+    def backward_ended(self) -> None:
+        """It is over."""
+        self.on_backward_end()
 
     @fail_safe
     def logged(self, metrics: Mapping[str, Any]) -> None:
@@ -179,6 +196,8 @@ class FabricSession(Session):
         """A forward pass: the batch in work is not passed over."""
         if self._evaluation is not None:
             self._evaluation.worked_on = self._forwards_tell = True
+        elif self.batch is not None:
+            self.on_forward()
 
     def _alive(self) -> list[Any]:
         return [optimizer for known in self._optimizers if (optimizer := known()) is not None]
@@ -312,11 +331,18 @@ class FabricSession(Session):
             return self.recorder
         for other in [session for session in _running if not session._iterations]:
             other._end_run()
+        accounts = TimeBuckets(now_s, self._run_begin.seconds())
+        for began_s, took_s in self._loads:
+            if began_s >= accounts.begun_s:
+                accounts.book("restore", took_s)
+                accounts.restores_are_told = True
+        self._loads.clear()
+        accounts.startup_s["imports"] = self._run_begin.imports_s(accounts.begun_s)
         recorder = self._options.recorder(
             world_size=self._world_size,
             module=self._module(),
             optimizers=self._alive,
-            accounts=TimeBuckets(now_s, self._run_begin.seconds()),
+            accounts=accounts,
             **self._where,
         )
         recorder.hooks.run.set_wrapped_module(nn.ModuleList(self._wrappers) if self._wrappers else None)
@@ -343,6 +369,7 @@ class FabricSession(Session):
         was_broken, self.broken = self.broken, False
         self._before_end(measures=error is None and not was_broken)
         self.broken |= was_broken
+        self.note_error(getattr(sys, "last_value", None) if error is not None else None)
         self.finish(status_from_exception(error))
         self._run_begin.ended()
         self.say_next()

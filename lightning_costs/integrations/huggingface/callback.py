@@ -55,6 +55,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         log: Whether trackers get the complete cost curves, the headline ones or none.
         log_every_n_steps: Optimizer steps between two points; by default the arguments' `logging_steps`.
         count: How operators are counted, as `CostMonitor`'s.
+        trace: Whether a few steps now and then are profiled, as `CostMonitor`'s.
         infer: Whether the cost of a forward pass is measured after training, as `CostMonitor`'s.
         sinks: Outputs of the header and the points besides the run folder (`lightning_costs.Sink`), on rank 0.
         hyperparameters: Settings that identify the run, besides the training arguments that are not defaults.
@@ -89,6 +90,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         log: Log = "complete",
         log_every_n_steps: int | None = None,
         count: Count | None = None,
+        trace: bool = False,
         infer: Literal["auto"] | bool = "auto",
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
@@ -109,6 +111,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
             log=log,
             log_every_n_steps=log_every_n_steps,
             count=count,
+            trace=trace,
             infer=infer,
             sinks=sinks,
             hyperparameters=hyperparameters,
@@ -139,6 +142,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         shadows, own = Patches(_nothing_more), ref(self)
         accounts = self._accounts = TimeBuckets(now_s, self._run_begin.seconds())
         accounts.restores_are_told = True
+        accounts.startup_s["imports"] = self._run_begin.imports_s(accounts.begun_s)
 
         def ended(train: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -146,6 +150,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
                     return train(*args, **kwargs)
                 except BaseException as error:
                     if (callback := own()) is not None:
+                        callback._note(error)
                         callback._close(status_from_exception(type(error)))
                     raise
                 finally:
@@ -178,7 +183,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         except Exception as error:
             if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
                 raise
-            _log.exception("this training is not measured; it goes on. Please report this")
+            _log.exception("measuring could not start; training continues without it. Please report this")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Batches follow."""
@@ -263,6 +268,10 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         # A training that an error ends in a later call of `train`: the process's end ends it.
         Finalize(self._session, _end_at_exit, args=(ref(self),), exitpriority=100)
         self._session.start()
+
+    def _note(self, error: BaseException) -> None:
+        if self._session is not None:
+            self._session.note_error(error)
 
     @never_harmful
     def _close(self, status: Status) -> None:

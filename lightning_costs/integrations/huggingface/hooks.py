@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol, final
 
 from lightning_costs.integrations.deepspeed.hooks import engine_setup
+from lightning_costs.patching.optimizers import Updating, hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
 
@@ -19,7 +20,7 @@ from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
 _NO_HYPERPARAMETERS = ("_dir", "run_name", "hub_", "push_to_hub", "report_to", "project", "disable_tqdm", "log_level")
 
 
-class TrainerListener(Protocol):
+class TrainerListener(Updating, Protocol):
     """Receives the events of a training; `lightning_costs.integrations.huggingface.session` implements it."""
 
     def batch_begins(self, batch: object) -> None:
@@ -27,6 +28,9 @@ class TrainerListener(Protocol):
 
     def on_backward(self) -> None:
         """A backward pass begins."""
+
+    def on_backward_end(self) -> None:
+        """It is over."""
 
     def drop_batch(self) -> None:
         """Something in a batch raised."""
@@ -82,6 +86,8 @@ class TrainerHooks:
         put(trainer, "evaluate", self._in_account("evaluate"))
         put(trainer, "_save_checkpoint", self._saving)
         put(trainer.accelerator, "backward", self._backward)
+        if trainer.optimizer is not None:
+            hook_optimizer_step(trainer.optimizer, _nothing, self._shadows, self._listener)
         for callback in trainer.callback_handler.callbacks if rows else ():
             if takes_rows(callback):
                 put(callback, "on_log", self._joined)
@@ -116,7 +122,10 @@ class TrainerHooks:
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*args: Any, **kwargs: Any) -> Any:
             self._listener.on_backward()
-            return original(*args, **kwargs)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._listener.on_backward_end()
 
         return backward
 
@@ -164,12 +173,22 @@ class TrainerHooks:
         return on_log
 
 
+def _nothing() -> None:
+    """Updates are reported by the Trainer's callbacks."""
+
+
 def takes_rows(callback: object) -> bool:
     """Whether a callback sends logs to a tracker: one of transformers' own integrations, or by its name."""
     kinds = type(callback).__mro__
     return any(kind.__module__.startswith("transformers.integrations") for kind in kinds) and hasattr(
         callback, "on_log"
     )
+
+
+def wandb_callbacks(trainer: Any) -> list[Any]:
+    """The Trainer's callbacks that log to W&B."""
+    every = trainer.callback_handler.callbacks
+    return [each for each in every if any(kind.__name__ == "WandbCallback" for kind in type(each).__mro__)]
 
 
 def calling_trainer() -> Any:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
-from lightning_costs.integrations.huggingface.hooks import TrainerHooks, loop_facts, steps_between_logs, users_loader
+from lightning_costs.integrations.huggingface.hooks import (
+    TrainerHooks,
+    loop_facts,
+    steps_between_logs,
+    users_loader,
+    wandb_callbacks,
+)
 from lightning_costs.integrations.session import Session, numbers_in
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.recording.recorder import Recorder
-from lightning_costs.storage.loggers import Log, columns, logger_row
+from lightning_costs.storage.loggers import PREFIX, Log, WandbSink, columns, logger_row
 
 #: What the Trainer's state holds of a run, and so each checkpoint's trainer_state.json.
 CHECKPOINT_KEY = "lightning_costs"
@@ -56,7 +63,20 @@ class TrainerSession(Session):
         loader = users_loader(self.trainer.callback_handler.train_dataloader)
         with self.hooks.steps.accounts.bucket("other"):
             self.describe_data([loader], loop_facts(self.trainer))
-        self._hooks_on.watch(rows=self._rows and self.trainer.is_world_process_zero())
+        self.repeating = self.trainer.args.gradient_accumulation_steps == 1
+        self.hooks.steps.repeats.on_record = self.hooks.steps.on_repeat_end if self.hooks.steps.timing_device else None
+        rows = self._rows and self.trainer.is_world_process_zero()
+        for tracker in wandb_callbacks(self.trainer) if rows else ():
+            run.add_sink(
+                WandbSink(
+                    lambda module=tracker._wandb: module.run,
+                    self.hooks.points.declarations,
+                    lambda: {**self.recorder.final, **run.outcome},
+                    prefix=f"train/{PREFIX}",  # transformers' own, before all names but an evaluation's
+                    step_metric="train/global_step",
+                )
+            )
+        self._hooks_on.watch(rows=rows)
 
     # Calls of the Trainer's methods -------------------------------------------------------------------------
 
@@ -66,6 +86,7 @@ class TrainerSession(Session):
         if self.batch is not None:
             self.end_batch(emit=False)
         self.begin_batch(batch, position=bool(self.trainer.accelerator.sync_gradients))
+        self.on_forward()
 
     @fail_safe
     def evaluated_batch_begins(self, batch: object) -> None:
@@ -94,6 +115,7 @@ class TrainerSession(Session):
     def epoch_begins(self) -> None:
         """Batches of the training loader follow."""
         self._exhausted = False
+        self.hooks.steps.repeats.disarm()  # many trainings do in an epoch's first step what they do in no other
         self.hooks.steps.begins_epoch_of([users_loader(self.trainer.callback_handler.train_dataloader)])
 
     @fail_safe
@@ -114,9 +136,13 @@ class TrainerSession(Session):
         """The optimizer stepped, or its gradient scaler passed the step over."""
         if self.batch is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
             self.on_update()
-        self.end_batch(emit=False)
-        if self.hooks.points.should_emit(self.trainer.state.global_step):
+        if self.end_batch(emit=False):
+            return
+        step = self.trainer.state.global_step
+        if self.hooks.points.should_emit(step):
             self._emit()
+        if self.repeating:
+            self.hooks.steps.allow_repeats(math.inf, step)
 
     def _stamp(self) -> None:
         state = self.trainer.state

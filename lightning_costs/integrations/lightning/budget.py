@@ -50,7 +50,7 @@ def _never_harmful(hook: Callable[..., None]) -> Callable[..., None]:
             raise
         except Exception:  # noqa: BLE001 - an internal error must not end the training
             self._active = False
-            _log.exception("the budget is held no longer; training goes on. Please report this")
+            _log.exception("the budget is no longer enforced; training continues without it. Please report this")
 
     return careful
 
@@ -261,7 +261,7 @@ class CostBudget(Callback):
         path = os.path.join(folder, f"budget-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt")
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            _log.warning("to go on, raise the limit and resume with ckpt_path=%r", path)
+            _log.warning("to continue, raise the limit and resume with ckpt_path=%r", path)
 
     # What rank 0 does -------------------------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class CostBudget(Callback):
         except ValueError as error:
             return str(error)
         except Exception:  # noqa: BLE001 - the others wait in the broadcast
-            _log.exception("the budget is held no longer; training goes on. Please report this")
+            _log.exception("the budget is no longer enforced; training continues without it. Please report this")
             self._watched = None  # looking at it says so
             return None
 
@@ -287,11 +287,11 @@ class CostBudget(Callback):
         """Steps until all look again, and whether training stops here."""
         try:
             if self._watched is None or self._watched.broken:
-                _log.error("the budget is held no longer: measuring stopped, for the reason above")
+                _log.error("the budget is no longer enforced: measuring stopped, for the reason above")
                 return math.inf, False
             return self._looked(self._watched, evaluated=evaluated)
         except Exception:  # noqa: BLE001 - the others wait in the broadcast
-            _log.exception("the budget is held no longer; training goes on. Please report this")
+            _log.exception("the budget is no longer enforced; training continues without it. Please report this")
             return math.inf, False
 
     def _looked(self, watched: MeasuredFit, *, evaluated: bool) -> tuple[float, bool]:
@@ -305,7 +305,7 @@ class CostBudget(Callback):
         passed = budget.update(steps, now_s(), totals, most_steps=most)
         self._until_s = budget.next_s
         if lost := budget.newly_unenforceable(totals):
-            _log.error("%s; training goes on", recorder.hooks.points.unenforceable_limits(lost))
+            _log.error("%s; training continues", recorder.hooks.points.unenforceable_limits(lost))
         if passed is not None:
             self._say_it_stops(watched, passed)
             return math.inf, True

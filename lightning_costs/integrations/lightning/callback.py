@@ -13,6 +13,7 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.integrations.lightning.final_table import AfterProgressBar
+from lightning_costs.integrations.lightning.fit_entered import FitEntered
 from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP
 from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
@@ -80,16 +81,21 @@ class CostMonitor(Callback):
             not at all. The default is LIGHTNING_COSTS_COUNT (0 is "off"), otherwise "auto".
         infer: Whether the cost of a forward pass is measured after training. "auto": on a single device, for at most
             a twentieth of the training's time and 5 s. True: for up to 5 s. False: never.
+        trace: Whether a few steps now and then run under torch's profiler: what a step is made of, and communication
+            that is not hidden. The last trace is kept in the run folder.
         sinks: Further receivers of the header and the points, on rank 0 (`lightning_costs.Sink`).
         hyperparameters: Settings that identify the run, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
         prediction: What the run is predicted to cost, as `predict` returns it or a JSON file of it; its end says plan
             against actual. By default the file that LIGHTNING_COSTS_PREDICTION names.
+        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
+            It records each allocation, which costs some microseconds each.
 
     Raises:
-        ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown `log`,
-            `count` or `infer`. Also for an object that is no sink, and a `save_dir` that is no folder of this machine.
+        ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown
+            `log`, `count`, `infer` or `trace`. Also for an object that is no sink, and a `save_dir` that is no
+            folder of this machine.
 
     Examples:
         ```python
@@ -117,10 +123,12 @@ class CostMonitor(Callback):
         log_every_n_steps: int | None = None,
         count: Count | None = None,
         infer: Literal["auto"] | bool = "auto",
+        trace: bool = False,
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
         prediction: object = None,
+        oom_snapshot: bool = False,
     ) -> None:
         super().__init__()
         self._options = MonitorOptions(
@@ -137,15 +145,19 @@ class CostMonitor(Callback):
             log_every_n_steps=log_every_n_steps,
             count=count,
             infer=infer,
+            trace=trace,
             sinks=sinks,
             hyperparameters=hyperparameters,
             owner=owner,
             prediction=prediction,
+            oom_snapshot=oom_snapshot,
         )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None
         self._session: TrainingSession | None = None
         self._printed: AfterProgressBar | None = None
+        self._logs: Any = None
+        self._entered: FitEntered | None = None
         self._said_one = False
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
@@ -161,10 +173,33 @@ class CostMonitor(Callback):
         state = {name: value for name, value in vars(self).items() if not isinstance(value, Shadow)}
         for hook in HOOKS_OF_A_STEP:
             state.pop(hook, None)
-        return {**state, "_session": None, "_accounts": None, "_printed": None}
+        return {**state, "_session": None, "_accounts": None, "_printed": None, "_entered": None}
+
+    @property
+    def log(self) -> Any:
+        """The module's `log`, which a Trainer gives its callbacks when it begins to fit."""
+        return self._logs
+
+    @log.setter
+    def log(self, value: Any) -> None:
+        self._logs = value
+        self._enter(getattr(value, "__self__", None))
+
+    @never_harmful
+    def _enter(self, module: Any) -> None:
+        trainer = getattr(module, "_trainer", None)
+        if trainer is not None and str(getattr(trainer.state.fn, "value", "")) == "fit":
+            self._leave()
+            if _first_monitor(trainer) is self:
+                self._entered = FitEntered(trainer)
+
+    def _leave(self) -> None:
+        if self._entered is not None:
+            self._entered.lift()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
+        self._leave()
         if stage != "fit" or trainer.fast_dev_run or not self._is_free(trainer):
             return
         try:
@@ -172,7 +207,7 @@ class CostMonitor(Callback):
         except Exception as error:
             if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
                 raise
-            _log.exception("this fit is not measured; it goes on. Please report this")
+            _log.exception("measuring could not start; this fit continues without it. Please report this")
             for callback in trainer.callbacks:
                 if isinstance(callback, CostBudget):
                     callback.let_down()
@@ -190,8 +225,7 @@ class CostMonitor(Callback):
             return False
         if session is not None:  # a fit that ended without a word to its callbacks
             self._close(session, "failed")
-        monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
-        first = next((monitor for monitor in monitors if not monitor.is_fallback), monitors[0] if monitors else self)
+        first = _first_monitor(trainer) or self
         if first is not self and not self.is_fallback:
             self._say_one_measures()
         return first is self
@@ -254,7 +288,11 @@ class CostMonitor(Callback):
         began_s = self._begin_of_run.seconds()
         if self._accounts is not None and self._accounts.begun_s >= began_s - 0.5:
             return self._accounts
-        return TimeBuckets(now_s, began_s)
+        accounts = TimeBuckets(now_s, began_s)
+        accounts.startup_s["imports"] = self._begin_of_run.imports_s(began_s)
+        if self._entered is not None:
+            self._entered.split(accounts)
+        return accounts
 
     @_HookUnlessRecorded
     def on_train_batch_end(  # type: ignore[override]
@@ -303,7 +341,9 @@ class CostMonitor(Callback):
     @never_harmful
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The fit ended by an error or by Ctrl-C: everything spent is written. Lightning calls no teardown then."""
+        self._leave()
         if (session := self._session_of(trainer)) is not None:
+            session.note_error(exception)
             self._close(session, status_from_exception(type(exception)))
         elif self._printed is not None:  # another callback's teardown raised before the bar's
             self._printed.now()
@@ -320,6 +360,12 @@ class CostMonitor(Callback):
             self._begin_of_run.ended()
         elif self._accounts is not None:  # a finder's fit: its seconds stay for the run that follows
             self._accounts.reset_to("setup")
+
+
+def _first_monitor(trainer: Any) -> CostMonitor | None:
+    """The monitor that measures this Trainer's fits: the script's first one, before one of `lightning-costs run`."""
+    monitors = [callback for callback in trainer.callbacks if isinstance(callback, CostMonitor)]
+    return next((monitor for monitor in monitors if not monitor.is_fallback), monitors[0] if monitors else None)
 
 
 def _goal(trainer: Any) -> tuple[str | None, Literal["max", "min"] | None]:

@@ -73,6 +73,6 @@ def _refuse(reason: str) -> None:
     import logging
 
     logging.getLogger("lightning_costs").warning(
-        "costs are not measured, training goes on. LIGHTNING_COSTS=1 asks for a monitor, which could not be made: %s",
+        "costs are not measured; training continues. LIGHTNING_COSTS=1 asks for a monitor, which could not be made: %s",
         reason,
     )

@@ -16,6 +16,7 @@ from lightning_costs.records.printable import printable_data
 from lightning_costs.run.plan import describe_plan
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_lost_work, summary_rows
+from lightning_costs.run.verdict import verdict
 from lightning_costs.storage.paths import show_command
 
 _log = logging.getLogger("lightning_costs")
@@ -90,6 +91,7 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
         command = show_command(recorder.path)
     if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
+    console.print(verdict(header, recorder.final).words(), highlight=False, soft_wrap=True)
     for told in (*describe_budget(header, recorder.final), *describe_plan(header, recorder.final)):
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:

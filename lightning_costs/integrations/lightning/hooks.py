@@ -92,7 +92,7 @@ class TrainerHooks:
         self._listener = listener
         self._accounts = steps.accounts
         self._view = listener.view
-        self._steps = StepPatches(trainer, self._view, listener.steps, steps.accounts, steps.repeats)
+        self._steps = StepPatches(trainer, self._view, listener.steps, steps)
         self._rows = RowPatches(trainer, self._view, listener.points, steps.accounts)
         self._patches = Patches(listener.disable)
 

@@ -40,8 +40,8 @@ def fabric_monitor(namespace: str) -> list[FabricMonitor]:
 
     if options.budget is not None:
         _log.error(
-            "--budget is not held in a Fabric script: nobody but its own loop can stop it. `Recorder.exceeded` is "
-            "for loops"
+            "--budget is not enforced in a Fabric script: only its own loop can stop it. Ask `Recorder.exceeded` in "
+            "the loop"
         )
     return [FabricMonitor(namespace, options.arguments())]
 
@@ -56,7 +56,7 @@ def huggingface_callbacks() -> list[type[CostCallback]]:
     from lightning_costs.integrations.huggingface import CostCallback
 
     if options.budget is not None:
-        _log.error("--budget is not held in a script of transformers' Trainer; `Recorder.exceeded` is for loops")
+        _log.error("--budget is not enforced in a script of transformers' Trainer; `Recorder.exceeded` is for loops")
 
     class FallbackCallback(CostCallback):
         is_fallback = True

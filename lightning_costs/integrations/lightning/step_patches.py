@@ -13,13 +13,23 @@ from weakref import WeakSet
 
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import (
+    between,
+    hook_optimizer_step,
+    hook_parts,
+    hook_step,
+    time_updates,
+    unwrap,
+)
 from lightning_costs.patching.patches import Patches
-from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath
+from lightning_costs.probes.phases import Phases
+from lightning_costs.probes.repeat_steps import BACKWARD
 from lightning_costs.probes.side_effects import forward_state
-from lightning_costs.records.time_buckets import TimeBuckets
+from lightning_costs.recording.step_hooks import StepHooks
 
 _FETCHED_WITHIN = object()
+#: What a manual step calls besides passes and updates.
+_MANUAL = ("optimizers", "toggle_optimizer", "untoggle_optimizer")
 
 
 class StepListener(Protocol):
@@ -69,8 +79,7 @@ class StepPatches:
         trainer: The Trainer.
         view: What it says.
         listener: Receives the events.
-        accounts: Where the run's time goes.
-        repeats: Notes steps like the one before.
+        steps: The recorder's hooks of a step: accounts, repeats and a rank's own work are theirs.
     """
 
     def __init__(
@@ -78,11 +87,12 @@ class StepPatches:
         trainer: Any,
         view: TrainerView,
         listener: StepListener,
-        accounts: TimeBuckets,
-        repeats: RepeatedStepFastPath,
+        steps: StepHooks,
     ) -> None:
         self._trainer, self._view, self._listener = trainer, view, listener
-        self._accounts, self._repeats = accounts, repeats
+        self._accounts, self._repeats, self._own = steps.accounts, steps.repeats, steps.own
+        self._hooks = steps
+        self._phases: Phases | None = None
         self._patches = Patches(listener.disable)
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
@@ -97,11 +107,12 @@ class StepPatches:
         trainer, put = self._trainer, self._patches.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         self._watch_fetching(epoch_loop)
+        self._phases = self._hooks.phases
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
-        if trainer.world_size > 1:
-            self._repeats.lead_s = 0.0
+        if self._own.shared:
+            self._own.lead_s = 0.0
         if self._listener.timing_device:
             put(trainer.strategy, "batch_to_device", self._batch_to_device, hot=True)
         put(trainer.strategy, "validation_step", self._validation_step)
@@ -187,9 +198,41 @@ class StepPatches:
             repeats.recorded = False  # of a batch that nothing is done on, no step would say so
             before_fetch()
 
-        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, ends)
+        own = self._own
+
+        def fetched() -> None:
+            own.on_batch()
+            ends()
+
+        enter, leave = self._accounts.start_stop_hooks("data_wait", begins, fetched if own.shared else ends)
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
+
+    def _timed(self) -> Patches | None:
+        """What reports the moments of passes and updates, put for this batch's work alone; None if none are due.
+
+        Each timed step puts its own: patches that stay would cost every step what they cost these.
+        """
+        phases = self._phases
+        if phases is None or not phases.on:
+            return None
+        timed, strategy = Patches(self._listener.disable), self._trainer.strategy
+        module = self._trainer.lightning_module
+        precision, put = strategy.precision_plugin, timed.wrap
+        put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
+        put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
+        put(precision, "_wrap_closure", between(phases, phases.closure_begins, phases.closure_ends), hot=True)
+        if getattr(module, "_compiler_ctx", None) is None:  # else its training_step is compiled, and this call in it
+            for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
+                put(module, name, between(phases, phases.pause, phases.resume), hot=True)
+        for place, optimizer in enumerate(strategy.optimizers):
+            time_updates(optimizer, timed, phases)
+            if not module.automatic_optimization:
+                hook_parts(optimizer, timed, phases)
+                # Lightning's wrapper, which a manual step calls, has the optimizer's methods as its own.
+                for wrapper in getattr(strategy, "_lightning_optimizers", ())[place : place + 1]:
+                    hook_parts(wrapper, timed, phases)
+        return timed
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         return self._step(original, manual=False)
@@ -203,6 +246,7 @@ class StepPatches:
 
         def run(*args: Any) -> Any:
             around: AbstractContextManager[None] | None = None
+            timed: Patches | None = None
             try:
                 batch = args[-1].get("batch", _FETCHED_WITHIN) if self._view.in_training else _FETCHED_WITHIN
                 fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
@@ -212,13 +256,18 @@ class StepPatches:
                     around = listener.on_batch_start(batch, self._position(manual=manual))
                     if around is not None or listener.sampling_memory:
                         around = self._looking_inside(around)
+                    timed = self._timed()
             except Exception:  # noqa: BLE001 - a fault of the package, or a model that raises when it is inspected
                 listener.disable()
                 return original(*args)
-            if around is None:
-                result = original(*args)
-            else:
-                result = carefully(original, partial(_within, around), listener.disable, args, {})
+            try:
+                if around is None:
+                    result = original(*args)
+                else:
+                    result = carefully(original, partial(_within, around), listener.disable, args, {})
+            finally:
+                if timed is not None:
+                    timed.restore()
             if fetched and listener.timing_device:
                 listener.on_batch_queued()
             return result
@@ -265,18 +314,21 @@ class StepPatches:
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A backward pass, automatic or manual: a callback hook would cost thrice as much, with what is around it."""
         listener, repeats = self._listener, self._repeats
-        note, events, several = repeats.events.append, repeats.events, self._trainer.world_size > 1
+        note, events, own = repeats.events.append, repeats.events, self._own
         strategy = self._trainer.strategy
+        manual = self._phases if not self._trainer.lightning_module.automatic_optimization else None
 
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if manual is not None:
+                manual.pause()  # hooks come before the pass itself
             if strategy._optimizers is not self._optimizers:
                 try:
                     self.hook_optimizers()
                 except Exception:  # noqa: BLE001 - an internal error must not end the training
                     listener.disable()
-            if several and not events:
+            if own.shared and not events:
                 try:
-                    repeats.mark_backward_start()
+                    own.on_backward()
                 except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                     listener.disable()
             note(BACKWARD)

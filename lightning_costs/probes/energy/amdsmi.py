@@ -51,7 +51,7 @@ class AmdEnergy:
             address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}."
         except AttributeError as error:
             raise Missing(
-                f"gpu energy: this torch does not tell the device's PCI address ({error})", warn=True
+                f"gpu energy: this torch does not report the device's PCI address ({error})", warn=True
             ) from error
         try:
             amdsmi.amdsmi_init()
@@ -91,6 +91,6 @@ class AmdEnergy:
             method="counter",
             instrument="amdsmi energy accumulator",
             error_j=self._edge.joules,
-            detail=f"the whole device, whoever uses it; the bound is {_LAG_S:g} s x the highest mean power between "
+            detail=f"the whole device, all its processes; the bound is {_LAG_S:g} s x the highest mean power between "
             "readings; the sensor's own accuracy is not in it",
         )

@@ -46,7 +46,7 @@ class CpuShare:
         try:
             return self._tree(), self._busy()
         except (psutil.Error, OSError) as error:
-            _log.debug("the job's share of the node's CPU time cannot be told: %r", error)
+            _log.debug("the job's share of the node's CPU time is unknown: %r", error)
             return None
 
     def fraction(self, *, now: bool = False) -> float | None:

@@ -121,8 +121,8 @@ def whole_gpu(nvml: Any, handle: Any) -> tuple[Any, bool]:
         raise Missing(f"gpu energy: NVML does not say what else runs on the MIG device ({error})", warn=True) from error
     if slices != 1:
         raise Missing(
-            f"gpu energy: NVML meters the whole GPU, and {slices} MIG slices share it; what one of them draws cannot "
-            "be told. Train on a GPU without MIG, or with a single slice",
+            f"gpu energy: NVML meters the whole GPU, and {slices} MIG slices share it; the power of one of them "
+            "is unknown. Train on a GPU without MIG, or with a single slice",
             warn=True,
         )
     return handle, True

@@ -37,7 +37,7 @@ def _thermal_design() -> tuple[str, float]:
 
     name = cpu_name() or detect_cpu_model()
     if not name:
-        raise ValueError("nobody knows this CPU's name")
+        raise ValueError("this CPU's name is unknown")
     table = files("codecarbon").joinpath("data/hardware/cpu_power.csv").read_text(encoding="utf-8")
     watts: dict[str, str] = {}
     for row in csv.DictReader(io.StringIO(table)):
@@ -89,7 +89,7 @@ class CpuModel:
             instrument="codecarbon cpu_load",
             error_j=None,
             detail=f"TDP {self._tdp_w:g} W for '{self._model}' (generic where unknown) x (0.1 + 0.9 x load^3), load of "
-            "every process on this node averaged over each reading; nobody can bound a model's error; RAPL is not "
+            "every process on this node averaged over each reading; a model's error has no bound; RAPL is not "
             "readable here",
             facts={"tdp_w": self._tdp_w},
         )
@@ -119,7 +119,7 @@ class RamConstant:
             method="constant",
             instrument="codecarbon RAM model",
             error_j=None,
-            detail=f"{self._power_w:g} W from the installed memory, busy or not; nobody can bound a constant's error",
+            detail=f"{self._power_w:g} W from the installed memory, busy or not; a constant's error has no bound",
             facts={"ram_w": self._power_w},
         )
 

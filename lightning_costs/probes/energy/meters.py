@@ -175,7 +175,7 @@ class EnergyMeters:
         try:
             meter.detach()
         except Exception as error:  # noqa: BLE001 - a library that cannot be left must not fail a run
-            _log.debug("the meter of %s energy could not be let go: %r", component, error)
+            _log.debug("the meter of %s energy could not be closed: %r", component, error)
 
     def has(self, component: str) -> bool:
         """Whether this rank reads a component at all: others' nodes and devices are others'."""

@@ -41,7 +41,7 @@ class _Power:
         try:
             self.limit_w = nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3
         except nvml.NVMLError as error:
-            _log.debug("NVML tells no power limit: %s", error)
+            _log.debug("NVML reports no power limit: %s", error)
         self.integral = PowerIntegrator(self.limit_w)
         self.keeps_samples = self._keeps_samples()
         self.read()
@@ -140,7 +140,7 @@ class GpuEnergy:
         try:
             uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
             if uuid is None:
-                raise Missing("gpu energy: this torch does not tell the device's UUID; a newer one does", warn=True)
+                raise Missing("gpu energy: this torch does not report the device's UUID; a newer one does", warn=True)
             return cls(pynvml, nvml_handle(pynvml, str(uuid)))
         except Exception:
             pynvml.nvmlShutdown()
@@ -162,7 +162,7 @@ class GpuEnergy:
 
     def metering(self) -> MeterInfo:
         """How the energy so far was measured, and how large its error can be."""
-        covers = "the whole GPU, whoever uses it"
+        covers = "the whole GPU, all its processes"
         if self._is_slice:
             covers = "the whole GPU; a MIG slice of it trains, the only one when the run began"
         facts: dict[str, Any] = {}
@@ -177,7 +177,7 @@ class GpuEnergy:
             error_j = None if self._reset_error_j is None else edge_j + self._reset_error_j
             bound = f"the bound is {LAG_S:g} s x {source}, as the counter moves about that often"
             if self._resets:
-                bound += "; where it was reset, power was integrated"
+                bound += "; across a reset, power was integrated"
             return MeterInfo(
                 method="counter",
                 instrument="NVML total energy consumption",
@@ -193,8 +193,8 @@ class GpuEnergy:
             method="power",
             instrument="NVML power samples" if self._power.keeps_samples else "NVML power usage",
             error_j=None if integral.error_j is None else integral.error_j + edge_j,
-            detail=f"{covers}; trapezoids; the bound lets power go one way between samples, be anything up to the "
-            f"limit where there were none for long (unseen_s), and adds {LAG_S:g} s x {source}; the sensor's own "
+            detail=f"{covers}; trapezoids; the bound takes power to be monotone between samples, up to the "
+            f"limit in gaps without samples (unseen_s), and adds {LAG_S:g} s x {source}; the sensor's own "
             "accuracy is not in it",
             facts=facts,
         )
@@ -277,7 +277,7 @@ class GpuEnergy:
         if apart and not self._warned and both[2] >= LEAST_CHECK_S:
             self._warned = True
             _log.warning(
-                "gpu energy: NVML's counter says %.4g J where its own power adds up to %.4g J over %.3g s: one of them "
-                "is off. The counter is recorded; the header holds the ratio",
+                "gpu energy: NVML's counter reads %.4g J, and NVML's power adds up to %.4g J over %.3g s: one of them "
+                "is wrong. The counter is recorded, and the header holds the ratio",
                 *both,
             )

@@ -214,6 +214,11 @@ class TensorMemory:
             self._note(self._rest)
         return self._rest
 
+    @property
+    def last(self) -> MemoryBreakdown | None:
+        """What was held when it was read last; None before that."""
+        return self._rest
+
     def sample(self) -> None:
         """Read memory inside a step, if it is a watched one. If that fails, peaks inside steps are missing."""
         if not self.watching:
@@ -222,7 +227,7 @@ class TensorMemory:
             assert self._setting.module is not None
             self._note(memory_breakdown(self._setting.module, self._setting.optimizers()))
         except Exception as error:  # noqa: BLE001 - a look must not end the user's step
-            self.failed = type_only("a look inside a step failed", error)
+            self.failed = type_only("reading memory inside a step failed", error)
             self.watching = False
 
     def _note(self, held: MemoryBreakdown) -> None:

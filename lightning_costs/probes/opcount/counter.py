@@ -98,6 +98,8 @@ class StepOpCounter(OpCounting):
         self._products = False
         #: Whether compiled code ran in a counted step: of its own kernels nothing is known but that they ran.
         self.compiled = False
+        #: Whether a product of a counted step ran on shards of DTensors: this rank runs a part of the model.
+        self.sharded = False
         #: Module calls of the first counted forward pass.
         self.calls: ModuleCallRecorder | None = None
         #: Whether the first counted forward pass should leave an example to repeat.
@@ -197,6 +199,7 @@ class StepOpCounter(OpCounting):
         self._looked_for.add((key, self._work))
         if watch.failed is not None:
             self.failed = watch.failed
+        self.sharded = self.sharded or watch.sharded
         if calls is not None:
             self.calls = calls
         if self._runs_compiled(watch):
@@ -266,7 +269,7 @@ class StepOpCounter(OpCounting):
         try:
             self._hold(self._following)
         except Exception as error:  # noqa: BLE001 - as above
-            self._following, self.failed = None, type_only("a look inside a counted step failed", error)
+            self._following, self.failed = None, type_only("reading memory inside a counted step failed", error)
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:
         early = not self._updated

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes.context import Count
+from lightning_costs.probes.opcount.collectives import Collective
 from lightning_costs.probes.opcount.feature_model import Vector
 from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
@@ -26,12 +27,20 @@ from lightning_costs.records.step_profile import ClassKey
 
 _log = logging.getLogger("lightning_costs")
 
+K = TypeVar("K")
 #: The number of kinds after which no more are counted for being new: a stream of new lengths must stay cheap.
 MOST_CENSUSES = 64
 
-K = TypeVar("K")
 Quantity = Literal[
-    "flop", "recomputed_flop", "mac", "access_bytes", "calls", "forward_flop", "forward_mac", "forward_elements"
+    "flop",
+    "recomputed_flop",
+    "mac",
+    "access_bytes",
+    "calls",
+    "forward_flop",
+    "forward_mac",
+    "forward_elements",
+    "comm_bytes",
 ]
 #: Where each stands in `StepOpCounts.values`.
 PLACE: dict[Quantity, int] = {quantity: place for place, quantity in enumerate(get_args(Quantity))}
@@ -42,7 +51,7 @@ class StepOpCounts:
     """Operators of one batch's work, forward, backward and update, and of the first forward pass of it.
 
     `uncounted` are calls of operators that no formula covers, by operator; `flop_by_dtype` goes by the number format
-    that operators were given.
+    that operators were given; `communication` are bytes by kind and process group, `collectives` the calls.
     """
 
     step: OpCounts
@@ -51,12 +60,14 @@ class StepOpCounts:
     uncounted: Mapping[str, int]
     samples: int | None
     classes: Mapping[tuple[ClassKey, str], int] = field(default_factory=dict)
+    communication: Mapping[Collective, int] = field(default_factory=dict)
+    collectives: Mapping[Collective, int] = field(default_factory=dict)
 
     def values(self) -> Vector:
         """By quantity, in the order of their places."""
         step, forward = self.step, self.forward
         of_step = (step.flop, step.recomputed_flop, step.mac, step.access_bytes, step.calls)
-        return (*of_step, forward.flop, forward.mac, forward.elements)
+        return (*of_step, forward.flop, forward.mac, forward.elements, step.comm_bytes)
 
 
 def force_eager() -> AbstractContextManager[None]:
@@ -181,6 +192,16 @@ class OpCounting:
         """Calls so far of operators that have no formula: the counts are lower bounds if there are any."""
         return weighted(self._strata, lambda count: count.uncounted)
 
+    @property
+    def communication(self) -> list[dict[str, Any]]:
+        """This rank's collectives and messages so far by kind and process group, those with most bytes first."""
+        nbytes = weighted(self._strata, lambda count: count.communication)
+        calls = weighted(self._strata, lambda count: count.collectives)
+        return [
+            {"kind": made.kind, "group": made.group, "ranks": made.ranks, "calls": calls[made], "bytes": amount}
+            for made, amount in nbytes.most_common()
+        ]
+
     def _can_count(self) -> bool:
         """Whether the user's step runs unchanged while it is counted."""
         if not self._eager and not runs_as_ever(self._module):
@@ -217,4 +238,6 @@ def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
         uncounted=dict(watch.uncounted),
         samples=samples,
         classes=dict(watch.classes),
+        communication=dict(watch.communication),
+        collectives=dict(watch.collectives),
     )

@@ -14,12 +14,14 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple, final
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes.device_peaks import tf32
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
 from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
+from lightning_costs.probes.opcount.collectives import Collective, collective, communicates
 from lightning_costs.probes.opcount.formulas.registry import Formulas
 from lightning_costs.records.missing import type_only
 from lightning_costs.records.step_profile import QUANTITIES, ClassKey
@@ -43,7 +45,8 @@ class OpCounts:
     """Counts of one step, or of a part of it.
 
     `recomputed_flop` are those of `flop` that ran a forward product a second time. `calls` are operators that touched
-    memory (views and allocations launch nothing). `elements` are outputs of products with a weight.
+    memory (views and allocations launch nothing). `elements` are outputs of products with a weight. `comm_bytes` are
+    the payload of collectives and of messages sent.
     """
 
     flop: int = 0
@@ -52,6 +55,7 @@ class OpCounts:
     access_bytes: int = 0
     calls: int = 0
     elements: int = 0
+    comm_bytes: int = 0
 
 
 class _Operator(NamedTuple):
@@ -65,6 +69,7 @@ class _Operator(NamedTuple):
     plain: bool
     #: What bounds it: product, conv, attention, causal, recurrent, other or collective.
     kind: str
+    communicates: bool
 
 
 @final
@@ -122,15 +127,22 @@ class OpCounterMode(TorchDispatchMode):
         self.flop_by_dtype: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
         self._classes: dict[tuple[Phase, str, torch.dtype, int, int], list[int]] = {}
+        #: Bytes by kind and process group, and calls.
+        self.communication: Counter[Collective] = Counter()
+        self.collectives: Counter[Collective] = Counter()
         #: Why counting stopped, if it did.
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
         self.compiled = False
+        #: Whether operators of DTensors were seen, and whether a product was among them: this rank runs a part of it.
+        self._defers = self.sharded = False
         #: Whether what runs is none of the step's: it is neither counted nor followed.
         self.away = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if types and self._on_dtensors(types):
+            return self._defer_to_shards(func, args, kwargs)
         if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
             return func(*args, **kwargs)
         inputs: list[torch.Tensor] | None = None
@@ -156,6 +168,27 @@ class OpCounterMode(TorchDispatchMode):
     def update_alone(self) -> None:
         """What follows is an optimizer's update, without the passes before it."""
         self._phase = "optimizer"
+
+    @staticmethod
+    def _on_dtensors(types: Iterable[type]) -> bool:
+        module = sys.modules.get("torch.distributed.tensor")
+        return module is not None and any(issubclass(kind, module.DTensor) for kind in types)
+
+    def _defer_to_shards(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """An operator of DTensors: what runs on this rank are operators of its shards, which are seen next.
+
+        At its global shape, each rank of the group would count all of it. Operators of local tensors, such as attention
+        over this rank's heads, would still count for this rank alone, and no sum over ranks would be right.
+        """
+        self._defers = True
+        if self.failed is None and not self.away:
+            try:
+                self._turn(func, given(args, kwargs))  # a shard has no sign of whether it needs a gradient
+                operator = self._operators.get(func) or self._meet(func)
+                self.sharded = self.sharded or operator.computes
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
+                self.failed = type_only("a step could not be watched", error)
+        return NotImplemented
 
     def launched(self, kernel: str) -> None:
         """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
@@ -196,6 +229,8 @@ class OpCounterMode(TorchDispatchMode):
 
     def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
         outputs = output_tensors(out)
+        if self._defers and any(isinstance(output, FakeTensor) for output in outputs):
+            return  # a DTensor asked for the shape of its result: nothing ran
         if self._counts:
             self._count(func, args, kwargs, inputs, outputs, out)
         if self._lifetimes is not None:
@@ -217,6 +252,11 @@ class OpCounterMode(TorchDispatchMode):
             if kind == "attention" and _is_causal(func, args, kwargs):  # kernels skip half of what is counted
                 kind = "causal"
             self._classify(kind, args, inputs, outputs, work.flop if work is not None else 0, access_bytes)
+        if operator.communicates and (found := collective(operator.name, args, kwargs, out, _calling())) is not None:
+            made, nbytes = found
+            tally.comm_bytes += nbytes
+            self.communication[made] += nbytes
+            self.collectives[made] += 1
         if work is None:
             if not operator.plain:
                 self.uncounted[operator.name] += 1
@@ -234,7 +274,9 @@ class OpCounterMode(TorchDispatchMode):
     def _meet(self, func: Any) -> _Operator:
         name = str(getattr(func, "_overloadpacket", func))
         computes, plain = self._formulas.apply(func), self._formulas.plain(func)
-        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain, _kind(name, computes))
+        operator = self._operators[func] = _Operator(
+            name, name in _RECASTS, computes, plain, _kind(name, computes), communicates(name)
+        )
         return operator
 
     def _classify(
@@ -309,6 +351,14 @@ def _launches(args: Any) -> int:
     """Time steps of a recurrent operator's input, which run one after the other: at least one."""
     shape = next((t.shape for t in args if isinstance(t, torch.Tensor) and t.ndim == 3), (1,))
     return max(1, int(shape[0]))
+
+
+def _calling() -> FrameType | None:
+    """The frame whose code called the operator that is counted, outside this file."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame
 
 
 def _is_compiled(caller: FrameType | None) -> bool:

@@ -23,7 +23,7 @@ class StepKind(NamedTuple):
         position: What besides shapes is known before: accumulation, frozen parameters.
         moment: 'first' for the attempt's first batch, 'opening' for an epoch's first one, else ''.
         work: Which optimizers stepped, and how many backward passes ran.
-        anew: Whether a step ended with the batch before, so that gradients start from zero.
+        fresh: Whether a step ended with the batch before, so that gradients start from zero.
         nodes: Nodes that autograd made for it.
         gradients: How many of some of the parameters had a gradient after it.
     """
@@ -32,7 +32,7 @@ class StepKind(NamedTuple):
     position: Hashable = None
     moment: Moment = ""
     work: Hashable = None
-    anew: bool = True
+    fresh: bool = True
     nodes: int = 0
     gradients: int = 0
 

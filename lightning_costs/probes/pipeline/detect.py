@@ -35,7 +35,7 @@ def instrument_pipeline(
     if "PipelineEngine" in _kinds(pipeline):
         return watch_engine(pipeline, tape, shadows, loop)
     if loop is not None:
-        raise ValueError("a schedule fetches no batches: tell its steps by recorder.train_batch and recorder.step")
+        raise ValueError("a schedule fetches no batches: report its steps by recorder.train_batch and recorder.step")
     return watch_schedule(pipeline, tape, shadows, aside)
 
 

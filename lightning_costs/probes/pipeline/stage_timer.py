@@ -97,7 +97,7 @@ class StageTimer(Generic[E]):
         was_broken, self.broken = self.broken, True
         self.detailed, self._open = False, None
         if not was_broken:
-            _log.exception("timing the pipeline's stages failed and stops here; training goes on. Please report this")
+            _log.exception("timing the pipeline's stages failed and stops here; training continues. Please report this")
 
     # Calls of the engine -----------------------------------------------------------------------------------
 

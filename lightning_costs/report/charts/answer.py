@@ -258,7 +258,7 @@ def _rows(columns: Sequence[RankColumn], names: Sequence[str]) -> list[dict[str,
 
 def _head(column: RankColumn, gap: float) -> str:
     if gap < _NARROW:
-        return single_line(column.head, 15)
+        return single_line(column.head, 17)
     fits = max(9, int(gap / 7))
     return "\n".join([*textwrap.wrap(column.head, fits)[:2], *textwrap.wrap(column.basis, fits)[:2]])
 

@@ -42,7 +42,7 @@ _ROOM = 0.035
 _ROW = 26
 #: Amounts further apart than this are drawn on a logarithmic axis if they are only read side by side.
 _FAR = 30.0
-_NAMES = {"other_bytes": "other memory"}
+_NAMES = {"other_bytes": "other memory", "busy_fraction": "GPU busy (not idle between steps)"}
 
 
 class BreakdownChart(NamedTuple):

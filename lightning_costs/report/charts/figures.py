@@ -90,7 +90,9 @@ def write_figures(
     for figure in found:
         name = slug(figure.name, names)
         names.add(name.lower())
-        svg = vl_convert.vegalite_to_svg(json.dumps(printable_data(figure.picture.to_dict())), vl_version=VEGA_LITE)
+        svg = vl_convert.vegalite_to_svg(
+            json.dumps(printable_data(figure.picture.to_dict(validate=False))), vl_version=VEGA_LITE
+        )
         for suffix in dict.fromkeys(formats):
             path = folder / f"{name}.{suffix}"
             path.write_bytes(_content(svg, suffix))

@@ -113,7 +113,7 @@ def encoded(channel: type[alt.X] | type[alt.Y], axis: Axis, *, log: bool) -> alt
         # A zero-width space: Vega looks a bare title up among JavaScript's own names and fails on 'constructor'.
         title=f"{axis.title}\u200b",
         scale=scale,
-        axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", titleLimit=420),
+        axis=alt.Axis(format=",.4~r", tickCount=6, labelOverlap="greedy", labelSeparation=6, titleLimit=420),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -64,20 +64,6 @@ def chart(
             `group=True` for runs without groups.
     """
     return _picture(cmp, x, y, log=log, still=False, ylim=ylim, group=group, width=width)
-
-
-def static_chart(cmp: ComparisonData, xs: Sequence[str], *, log: bool = True) -> alt.HConcatChart:
-    """Draw quality against several costs side by side, as a picture that does not answer to a pointer.
-
-    Args:
-        cmp: The comparison.
-        xs: Columns of indicators.
-        log: Whether costs are drawn on logarithmic axes.
-
-    Raises:
-        ValueError: For an indicator that is not compared or that no run has a value of.
-    """
-    return alt.hconcat(*(_picture(cmp, x, None, log=log, still=True) for x in xs))
 
 
 def _picture(

@@ -10,7 +10,7 @@ import altair as alt
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.report.charts.data import single_line
 from lightning_costs.report.charts.look import SHOWN, TEXT, RunStyle, described, run_legend, tooltip_of
-from lightning_costs.report.tables.tables import RankLine, is_cost, ordered_names, quality_text
+from lightning_costs.report.tables.tables import TableRow, is_cost, ordered_names, quality_text
 
 #: Room above the first and below the last rank, in pixels.
 _ROOM = 14
@@ -136,7 +136,7 @@ def bump_chart(
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
 
 
-def heat_map(lines: Sequence[RankLine]) -> alt.LayerChart:
+def heat_map(lines: Sequence[TableRow]) -> alt.LayerChart:
     """Draw Spearman's correlation of every two indicators, its number in each cell."""
     heads = [single_line(line.label, 28) for line in lines]
     rows = [

@@ -20,10 +20,6 @@ def select_runs(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
 
     All if they are few. Else, until there are `most`, in turns one of each: those with the best quality, those that
     needed least for a target, those cheapest by a headline cost, those on its Pareto front; then the others by quality.
-
-    Args:
-        cmp: The comparison.
-        most: How many.
     """
     if len(cmp.runs) <= most:
         return cmp.labels
@@ -36,12 +32,7 @@ def select_runs(cmp: ComparisonData, most: int = MOST_RUNS) -> list[str]:
 
 
 def restrict_to_runs(cmp: ComparisonData, labels: list[str]) -> ComparisonData:
-    """The comparison with the rows, curves and cells of some runs; what was found over all of them stays.
-
-    Args:
-        cmp: The comparison.
-        labels: The runs that stay.
-    """
+    """The comparison with the rows, curves and cells of some runs; what was found over all of them stays."""
     chosen = set(labels)
 
     def of(by_label: Mapping[str, V]) -> dict[str, V]:

@@ -69,7 +69,7 @@ def describe_ranges(rows: Sequence[WinnerRange], targets: Sequence[float], most:
     if len(rows) > most:
         shown.append(f"{len(rows) - most} changes more up to {quality_text(rows[-1]['upto'])}")
     elif rows and rows[-1]["upto"] != targets[-1]:
-        shown.append("nobody at a known cost")
+        shown.append("no run at a known cost")
     return ", then ".join(shown)
 
 

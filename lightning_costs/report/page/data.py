@@ -92,7 +92,7 @@ def _band(look: RunStyle, data: ChartData, name: str) -> list[list[float | None]
 
 
 def _specification(picture: alt.LayerChart) -> dict[str, object]:
-    spec: dict[str, object] = styled(picture.properties(width="container", height=420)).to_dict()
+    spec: dict[str, object] = styled(picture.properties(width="container", height=420)).to_dict(validate=False)
     return spec
 
 
@@ -160,5 +160,5 @@ def _bumps(look: RunStyle, drawn: ComparisonData) -> dict[str, object]:
 
 def _parts(part: BreakdownChart, labels: Sequence[str]) -> Mapping[str, object]:
     picture = part_chart(part, labels, alt.NamedData(name="rows"), page=True)
-    spec = styled(picture.properties(width="container")).to_dict()
+    spec = styled(picture.properties(width="container")).to_dict(validate=False)
     return {"spec": spec, "title": part.title, "rows": part.rows, "far": part.far}

@@ -104,5 +104,5 @@ def _specification(look: RunStyle, title: str) -> dict[str, object]:
         .encode(x=x, y=y)
     )
     picture = alt.layer(lines, marks).add_params(alt.param(name="hidden", value=[]))
-    spec: dict[str, object] = styled(picture.properties(width="container", height=340)).to_dict()
+    spec: dict[str, object] = styled(picture.properties(width="container", height=340)).to_dict(validate=False)
     return spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -57,6 +58,7 @@ from lightning_costs.report.tables.tables import (
     target_tables,
 )
 from lightning_costs.run.input_stalls import describe_input_stalls
+from lightning_costs.run.step_shares import describe_steps
 
 #: The charts' shapes as SVG paths, for the legend.
 _OUTLINES = {
@@ -70,7 +72,7 @@ _OUTLINES = {
 _SCRIPTS = ("page.js", "page_table.js")
 #: Sections on what a cost is made of, and the breakdowns in each.
 _THEMES = {
-    "time": ("time", "steps", "waiting", "waiting_share", "lost"),
+    "time": ("time", "phases", "steps", "waiting", "waiting_share", "utilization", "lost"),
     "memory": ("memory_at_peak", "memory", "peaks"),
     "energy": ("energy", "energy_by_account", "money"),
 }
@@ -78,14 +80,14 @@ _THEMES = {
 _FIRST = ("energy_j", "device_s", "train_s", "total_s", "flop")
 
 
-def write_page(cmp: ComparisonData, path: Path) -> Path:
+def write_page(cmp: ComparisonData, path: Path, *, reload_s: int | None = None) -> Path:
     """Write the page, folders above it included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(cmp), encoding="utf-8")
+    path.write_text(page(cmp, reload_s=reload_s), encoding="utf-8")
     return path
 
 
-def page(cmp: ComparisonData) -> str:
+def page(cmp: ComparisonData, *, reload_s: int | None = None) -> str:
     """The page as text.
 
     Charts are checked against Vega-Lite's schema by tests, not here, since that takes half of the time.
@@ -94,10 +96,10 @@ def page(cmp: ComparisonData) -> str:
     even what a run's name would smuggle in; charts are evaluated by Vega's interpreter, without `eval`.
     """
     with debug_mode(False):
-        return _page(cmp)
+        return _page(cmp, reload_s)
 
 
-def _page(cmp: ComparisonData) -> str:
+def _page(cmp: ComparisonData, reload_s: int | None) -> str:
     labels = select_runs(cmp)
     drawn = restrict_to_runs(cmp, labels)
     data = chart_data(drawn, every=cmp.runs)
@@ -106,22 +108,17 @@ def _page(cmp: ComparisonData) -> str:
     # An HTML parser reads a carriage return as a line feed, which would change the hash.
     scripts = [text.replace("\r\n", "\n").replace("\r", "\\r") for text in (_vega(), "".join(map(_resource, _SCRIPTS)))]
     everything = ordered_names(cmp, role="indicator")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        loader=jinja2.FunctionLoader(_resource),
-    )
     themes = parts(drawn)
     costs = cost_sections(cmp, data)
     bumps = bump_bases(cmp) if len(cmp.runs) > 1 and bump_names(cmp) else {}
-    return environment.get_template("page.html.j2").render(
+    return _template().render(
         all=cmp,
         cmp=drawn,
         policy=content_security_policy(scripts),
         style=_resource("page.css"),
         scripts=scripts,
+        reload_s=reload_s,
+        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         data=script_json(page_data(cmp, drawn, data, look, themes, [cost.name for cost in costs if cost.curve], csv)),
         metric=single_line(cmp.monitor),
         answer=answer_table(cmp),
@@ -160,6 +157,8 @@ def _page(cmp: ComparisonData) -> str:
         finals=final_blocks(drawn),
         methods=distinct_methods(drawn),
         waits=_waits(drawn),
+        verdicts=_verdicts(drawn),
+        insides=_insides(drawn),
         pipelines=pipeline_sections(drawn),
         life=_lifecycle(drawn),
         best=[quality_text(run["best_quality"]) for run in drawn.runs],
@@ -204,10 +203,22 @@ def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
     }
 
 
+def _verdicts(cmp: ComparisonData) -> dict[str, str]:
+    """Run label to what bounds it; runs without any evidence are absent."""
+    judged = {run["label"]: run["verdict"] for run in cmp.runs}
+    return {label: v["words"].removeprefix("verdict: ") for label, v in judged.items() if v["kind"] != "unknown"}
+
+
 def _waits(cmp: ComparisonData) -> dict[str, str]:
     """Run label to whether it waited for its data; runs without a reading are absent."""
-    said = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
-    return {label: text for label, text in said.items() if text}
+    texts = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
+    return {label: text for label, text in texts.items() if text}
+
+
+def _insides(cmp: ComparisonData) -> dict[str, list[str]]:
+    """Run label to what its steps were made of; runs without a reading are absent."""
+    by_label = {run["label"]: describe_steps(run["about"], run["final"]) for run in cmp.runs}
+    return {label: sentences for label, sentences in by_label.items() if sentences}
 
 
 def _legend(look: RunStyle) -> list[tuple[str, str, str, str]]:
@@ -233,9 +244,9 @@ def _first(data: ChartData) -> str:
 
 def _thinned(cmp: ComparisonData, data: ChartData) -> list[str]:
     """What is left out of drawings, in words; figures are always made from everything."""
-    said = []
+    sentences = []
     if len(data.labels) < len(cmp.runs):
-        said.append(
+        sentences.append(
             f"{len(data.labels)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those "
             "with the best quality, those that needed least for a target or are cheapest by a headline cost, and "
             f"those on its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are "
@@ -244,11 +255,11 @@ def _thinned(cmp: ComparisonData, data: ChartData) -> list[str]:
     evaluations = {run["label"]: run["evaluations"] for run in cmp.runs}
     if any(evaluations[label] > len(kept) for label, kept in data.kept.items()):
         most = max(map(len, data.kept.values()))
-        said.append(
+        sentences.append(
             f"Curves are drawn with {most} evaluations of each run at most, evenly many, with the first, the last, the "
             "best and the worst; figures are made from all."
         )
-    return said
+    return sentences
 
 
 def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
@@ -263,6 +274,19 @@ def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:
 
 def _resource(name: str) -> str:
     return files("lightning_costs.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    """One for all pages: to compile it takes a third of a page's time."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.FunctionLoader(_resource),
+    )
+    return environment.get_template("page.html.j2")
 
 
 @lru_cache(maxsize=1)

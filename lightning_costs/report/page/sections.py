@@ -172,7 +172,7 @@ def _pictures(figures: list[tuple[str, alt.LayerChart | None]]) -> list[tuple[st
     for shown, figure in figures:
         if figure is None:
             continue
-        spec = {**printable_data(figure.to_dict()), "background": "transparent"}
+        spec = {**printable_data(figure.to_dict(validate=False)), "background": "transparent"}
         # Vega writes texts of users as text: `&`, `<` and quotes are escaped by it.
         found.append((shown, Markup(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE))))
     return found

@@ -227,7 +227,7 @@ class Statement:
             if figure.amount is None or (figure.amount == 0 and set(ways) == {"none"} and not figure.unknown):
                 continue
             kept = [way for way in ways if way != "none" or len(ways) == 1]
-            how = of_runs([(_WAYS.get(way, "by a way that was not recorded"), ways[way]) for way in kept])
+            how = of_runs([(_WAYS.get(way, "by a method that was not recorded"), ways[way]) for way in kept])
             bound = (
                 f", its reading off by {format_for_paper(error_j, 'j')} at most"
                 if (error_j := self.errors_j[part])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import BreakEven, Footprint, Lifecycle
+from lightning_costs.analysis.lifecycle_schema import BreakEven, Footprint, Lifecycle
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import format_amount, list_words
-from lightning_costs.report.tables.tables import Cell, TableRow, quality_text
+from lightning_costs.report.tables.tables import Cell, TableRow, TableSection, quality_text
 
 #: Column to its unit and what it is called here.
 TOLD = {
@@ -22,14 +21,6 @@ TOLD = {
 #: (`probes/inference.py` gives no energy where these may be more).
 EDGE = 0.1
 _STEPS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
-
-
-class LifeTable(NamedTuple):
-    """Costs by one column: what training cost, what a query costs, and the sum after numbers of queries."""
-
-    name: str
-    label: str
-    lines: list[TableRow]
 
 
 def queries_text(queries: float) -> str:
@@ -66,11 +57,11 @@ def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
     columns = available_columns(cmp.lifecycle)
     if not columns:
         return _absent(cmp)
-    said = [] if len(cmp.runs) < 2 else [*_envelopes(cmp, columns), *_pairs(cmp, columns, most)]
-    return [*said, *_lacking(cmp, columns)]
+    sentences = [] if len(cmp.runs) < 2 else [*_envelopes(cmp, columns), *_pairs(cmp, columns, most)]
+    return [*sentences, *_lacking(cmp, columns)]
 
 
-def life_tables(cmp: ComparisonData) -> list[LifeTable]:
+def life_tables(cmp: ComparisonData) -> list[TableSection]:
     """A table per column, a line per run: training, one query, and the sum after each number of queries."""
     life = cmp.lifecycle
     found = []
@@ -80,16 +71,16 @@ def life_tables(cmp: ComparisonData) -> list[LifeTable]:
         least = [_least(row, name, rated) for row in life["at"]]
         lines = []
         for run in cmp.runs:
-            mine = life["runs"][run["label"]]
-            why = mine["missing"].get(name, "")
-            cells = [_cell(amount, unit, why) for amount in (mine["once"][name], mine["each"][name])]
+            costs = life["runs"][run["label"]]
+            why = costs["missing"].get(name, "")
+            cells = [_cell(amount, unit, why) for amount in (costs["once"][name], costs["each"][name])]
             for row, smallest in zip(life["at"], least, strict=True):
                 amount = row["costs"][run["label"]][name]
                 cells.append(
                     _cell(amount, unit, why, best=amount is not None and amount == smallest and run["label"] in rated)
                 )
             lines.append(TableRow(name, run["label"], True, cells))
-        found.append(LifeTable(name, label, lines))
+        found.append(TableSection(label, lines))
     return found
 
 
@@ -106,7 +97,7 @@ def _least(row: Footprint, name: str, rated: Sequence[str]) -> float | None:
 def _cell(amount: float | None, unit: str, why: str, *, best: bool = False) -> Cell:
     if amount is None:
         return Cell(format_amount(None, unit), why, missing=True)
-    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to tell", best=best)
+    return Cell(format_amount(amount, unit) if math.isfinite(amount) else "too large to show", best=best)
 
 
 def _absent(cmp: ComparisonData) -> list[str]:
@@ -128,7 +119,7 @@ def _lacking(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
 
 def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
     """Who costs least from where on; columns that say the same share a sentence."""
-    said: dict[str, list[str]] = {}
+    by_text: dict[str, list[str]] = {}
     for name in columns:
         if not (rows := cmp.lifecycle["cheapest"][name]):
             continue
@@ -139,8 +130,8 @@ def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
                 parts.append(f"{who} at every number of queries" if len(rows) == 1 else f"{who} beyond")
             else:
                 parts.append(f"{who} up to {queries_text(following['from_queries'])}")
-        said.setdefault(", then ".join(parts), []).append(TOLD[name][1])
-    return [f"Least {list_words(names)}: {text}." for text, names in said.items()]
+        by_text.setdefault(", then ".join(parts), []).append(TOLD[name][1])
+    return [f"Least {list_words(names)}: {text}." for text, names in by_text.items()]
 
 
 def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
@@ -150,13 +141,13 @@ def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
             continue
         texts = by_pair.setdefault((pair["first"], pair["second"]), {})
         texts.setdefault(_outcome(pair), []).append(TOLD[pair["column"]][1])
-    said = [
+    sentences = [
         f"By {list_words(names)}, {text} ({_quality(cmp, *labels)}{_near(cmp, *labels)})."
         for labels, texts in by_pair.items()
         for text, names in texts.items()
     ]
-    more = len(said) - most
-    return [*said[:most], f"{more} more pairs are in the comparison's data."] if more > 0 else said
+    more = len(sentences) - most
+    return [*sentences[:most], f"{more} more pairs are in the comparison's data."] if more > 0 else sentences
 
 
 def _outcome(pair: BreakEven) -> str:

@@ -32,7 +32,7 @@ def comparison_tables(cmp: ComparisonData) -> list[Table]:
     drawn = restrict_to_runs(cmp, labels)
     some = "" if len(labels) == len(cmp.runs) else f" {len(labels)} of {len(cmp.runs)} runs."
     best = [quality_text(run["best_quality"]) for run in drawn.runs]
-    finals = [line for block in final_blocks(drawn, headline=True) for line in block.lines if _told(line)]
+    finals = [line for block in final_blocks(drawn, headline=True) for line in block.lines if line.known]
     found = list(_chunks(f"Costs at the end of each run.{some}", labels, finals, [f"best {cmp.monitor}", *best]))
     for target in target_tables(drawn, headline=True):
         chosen = "" if target.declared else ", chosen after seeing results"
@@ -49,10 +49,6 @@ def comparison_tables(cmp: ComparisonData) -> list[Table]:
     found += _chunks(f"On the Pareto front of best {cmp.monitor} and cost: *.{some}", labels, fronts)
     found += _correlation(cmp)
     return found
-
-
-def _told(line: TableRow) -> bool:
-    return not all(cell.missing for cell in line.cells)
 
 
 def _chunks(

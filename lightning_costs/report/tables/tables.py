@@ -9,19 +9,23 @@ from typing import NamedTuple
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
 from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair, RunRow, Spread, TargetRow
-from lightning_costs.analysis.summary import FAMILIES
+from lightning_costs.analysis.summary import family_place
 from lightning_costs.records.certainty import amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
 from lightning_costs.records.units import is_rate
 
 
 class Cell(NamedTuple):
-    """A value in words, with how it was got or why it is missing, and whether it stands out."""
+    """A value in words, with how it was got or why it is missing, and whether it stands out.
+
+    Of a rank correlation, `shade` is its own from -4 to 4; None without one.
+    """
 
     text: str
     note: str = ""
     best: bool = False
     missing: bool = False
+    shade: int | None = None
 
 
 class TableRow(NamedTuple):
@@ -54,22 +58,6 @@ class TargetTable(NamedTuple):
     lines: list[TableRow]
 
 
-class RankCell(NamedTuple):
-    """Spearman's correlation of two indicators in words, and its shade from -4 to 4 (None without one)."""
-
-    text: str
-    note: str
-    shade: int | None
-
-
-class RankLine(NamedTuple):
-    """One row of the rank matrix."""
-
-    name: str
-    label: str
-    cells: list[RankCell]
-
-
 class FlipLine(NamedTuple):
     """Two indicators and the pairs of runs that they order differently, in words."""
 
@@ -96,15 +84,9 @@ def quality_text(value: float | None) -> str:
 
 
 def ordered_names(cmp: ComparisonData, *, headline: bool = False, role: str | None = None) -> list[str]:
-    """Indicators by family, headline ones first within each.
-
-    Args:
-        cmp: The comparison.
-        headline: Only headline ones.
-        role: Only those with this role.
-    """
+    """Indicators by family, headline ones first within each."""
     chosen = [
-        (_family(row), not row["headline"], index, name)
+        (family_place(row["family"]), not row["headline"], index, name)
         for index, (name, row) in enumerate(cmp.indicators.items())
         if (row["headline"] or not headline) and role in (None, row["role"])
     ]
@@ -121,8 +103,7 @@ def final_blocks(cmp: ComparisonData, *, headline: bool = False) -> list[TableSe
     blocks: dict[str, list[TableRow]] = {}
     for name in ordered_names(cmp, headline=headline):
         row = cmp.indicators[name]
-        cells = [_final_cell(run, row) for run in cmp.runs]
-        line = TableRow(name, row["label"], row["headline"], cells)
+        line = _row(cmp, name, [_final_cell(run, row) for run in cmp.runs])
         blocks.setdefault(row["family"], []).append(line)
     return [TableSection(title, lines) for title, lines in blocks.items()]
 
@@ -150,10 +131,9 @@ def group_tables(cmp: ComparisonData, *, headline: bool = False) -> list[TargetT
     tables = []
     for row, target in zip(cmp.groups["targets"], cmp.targets, strict=True):
         lines = [
-            TableRow(
+            _row(
+                cmp,
                 name,
-                cmp.indicators[name]["label"],
-                cmp.indicators[name]["headline"],
                 [
                     Cell(
                         _marked(spread_text(spread, cmp.indicators[name]["unit"]), modelled=name in modelled),
@@ -191,31 +171,27 @@ def spread_text(spread: Spread, unit: str) -> str:
 def front_lines(cmp: ComparisonData) -> list[TableRow]:
     """Who is on the Pareto front of quality and cost, per indicator."""
     return [
-        TableRow(
+        _row(
+            cmp,
             name,
-            cmp.indicators[name]["label"],
-            cmp.indicators[name]["headline"],
-            [
-                Cell("on the front" if label in cmp.fronts[name] else "", best=label in cmp.fronts[name])
-                for label in cmp.labels
-            ],
+            [Cell("on the front", best=True) if label in cmp.fronts[name] else Cell("") for label in cmp.labels],
         )
         for name in ordered_names(cmp, role="indicator")
         if cmp.fronts.get(name)
     ]
 
 
-def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[RankLine]:
+def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[TableRow]:
     """Spearman's correlation of every two of the indicators that some pair of runs has."""
     pairs = {(pair["first"], pair["second"]): pair for pair in cmp.ranks["pairs"]}
     ranked = set(cmp.ranks["indicators"])
     present = [name for name in names if name in ranked and any(run["final"].get(name) is not None for run in cmp.runs)]
 
-    def cell(row: str, column: str) -> RankCell:
+    def cell(row: str, column: str) -> Cell:
         pair = pairs.get((row, column)) or pairs.get((column, row))
-        return RankCell("1", "an indicator with itself", None) if pair is None else _rank_cell(cmp, pair)
+        return Cell("1", "an indicator with itself") if pair is None else _rank_cell(cmp, pair)
 
-    return [RankLine(row, cmp.indicators[row]["label"], [cell(row, column) for column in present]) for row in present]
+    return [_row(cmp, row, [cell(row, column) for column in present]) for row in present]
 
 
 def flip_lines(cmp: ComparisonData, names: Sequence[str], most: int = 4) -> list[FlipLine]:
@@ -257,10 +233,6 @@ def spend_text(spend: CostToTarget, unit: str) -> str:
     return f"not reached within {format_amount(spend['spent_at_end'], unit)}"
 
 
-def _family(row: Declaration) -> int:
-    return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else len(FAMILIES)
-
-
 def final_text(run: RunRow, name: str, unit: str) -> str:
     """A run's final amount for people, in the notation of its certainty."""
     interval = run["intervals"].get(name)
@@ -300,7 +272,12 @@ def _target_line(cmp: ComparisonData, row: TargetRow, name: str) -> TableRow:
                 missing=not spend["reached"] or spend["cost"] is None,
             )
         )
-    return TableRow(name, declared["label"], declared["headline"], cells)
+    return _row(cmp, name, cells)
+
+
+def _row(cmp: ComparisonData, name: str, cells: list[Cell]) -> TableRow:
+    """An indicator's row."""
+    return TableRow(name, cmp.indicators[name]["label"], cmp.indicators[name]["headline"], cells)
 
 
 def _marked(text: str, *, modelled: bool) -> str:
@@ -319,13 +296,13 @@ def _bracket(spend: CostToTarget, unit: str) -> str:
     return "; ".join(words)
 
 
-def _rank_cell(cmp: ComparisonData, pair: RankPair) -> RankCell:
+def _rank_cell(cmp: ComparisonData, pair: RankPair) -> Cell:
     first, second = cmp.indicators[pair["first"]]["label"], cmp.indicators[pair["second"]]["label"]
     rho, tau = pair["spearman"], pair["tau_b"]
     if rho is None:
-        return RankCell("–", f"{first} / {second}: no order to compare over {pair['n']} runs", None)
+        return Cell("–", f"{first} / {second}: no order to compare over {pair['n']} runs")
     note = (
         f"{first} / {second}: Spearman {rho:.2f}, Kendall tau-b {format_number(round(tau or 0.0, 2))}, "
         f"{pair['discordant']} pairs flip, {pair['concordant']} agree, {pair['ties']} tie, {pair['n']} runs"
     )
-    return RankCell(f"{rho:.2f}".replace("-0.00", "0.00"), note, round(4 * rho))
+    return Cell(f"{rho:.2f}".replace("-0.00", "0.00"), note, shade=round(4 * rho))

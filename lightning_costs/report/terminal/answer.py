@@ -23,6 +23,8 @@ from lightning_costs.report.terminal.columns import Column, fit_table
 
 #: Most lines of the answer; cautions that do not fit are counted.
 MOST_LINES = 36
+#: Characters of a caution; the whole of it is in `--all`.
+_MOST_TEXT = 190
 #: Most rows of a table; of more runs, the best and all winners are shown.
 MOST_ROWS = 16
 _WON, _UNSURE, _FAINT = "bold green", "bold yellow", "dim"
@@ -228,10 +230,11 @@ def _cautions(cmp: ComparisonData, width: int, room: int) -> list[Text]:
     blocks = []
     for caution, more, advice in by_weight(cmp.cautions):
         text = _with_labels(cmp, caution["text"].strip())
-        brief = text if len(text) <= 150 else f"{text[:150].rsplit(' ', 1)[0]} …"
+        brief = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT].rsplit(' ', 1)[0]} …"
         also = f" ({more} more like it)" if more else ""
         do = f" {advice[0].upper()}{advice[1:]}." if advice else ""
-        blocks.append(_wrapped(f"- {brief[0].upper()}{brief[1:]}{also}.{do}", width, indent="  "))
+        end = "." if also or brief == text else ""
+        blocks.append(_wrapped(f"- {brief[0].upper()}{brief[1:]}{also}{end}{do}", width, indent="  "))
     if not blocks:
         return []
     lines: list[Text] = [Text(), Text("Cautions", style="bold")]

@@ -1,10 +1,10 @@
-"""What a check found, in the terminal: the verdict, what the two cannot be compared by, then every column."""
+"""What a check found, in the terminal or as Markdown: the verdict, what forbids the comparison, then every column."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.text import Text
 from lightning_costs.analysis.regression_check import CheckResult, CheckRow
 from lightning_costs.records.certainty import Certainty, noted
 from lightning_costs.records.formatting import format_amount
+from lightning_costs.report.statement.escape import markdown, redact
 
 _VERDICTS = {
     0: ("no regression", "bold green"),
@@ -37,11 +38,8 @@ def check_text(found: CheckResult, width: int = 140) -> str:
 
 def check_parts(found: CheckResult) -> list[RenderableType]:
     """The parts of `check_text`, for a rich console."""
-    verdict, style = _VERDICTS[found.exit_code]
-    worse = ", ".join(row.name for row in found.rows if row.outcome == "regression")
-    parts: list[RenderableType] = [Text(verdict.format(worse), style=style)]
-    parts += [Text(f"- {reason}") for reason in found.unfit]
-    parts += [Text(f"- setup differs in {key}: {_shown(pair)}") for key, pair in found.differs.items()]
+    parts: list[RenderableType] = [Text(_verdict(found), style=_VERDICTS[found.exit_code][1])]
+    parts += [Text(f"- {reason}") for reason in _reasons(found)]
     if found.differs:
         allowed = " ".join(f"--allow {shlex.quote(key)}" for key in found.differs)
         parts.append(Text(f"- if that is meant, add: {allowed}"))
@@ -51,11 +49,58 @@ def check_parts(found: CheckResult) -> list[RenderableType]:
         table.add_column(head, justify="right")
     table.add_column("")
     for row in found.rows:
-        kind: Certainty = "modelled" if row.modelled else "exact"
-        amounts = [noted(format_amount(value, row.unit), value, kind) for value in (row.baseline, row.run)]
-        cells = map(Text, (row.label, *amounts, _change(row), (row.limit or "").removeprefix(row.name)))
-        table.add_row(*cells, Text(_outcome(row), style=_STYLES[row.outcome]))
+        table.add_row(*map(Text, _cells(row)), Text(_outcome(row), style=_STYLES[row.outcome]))
     return [*parts, table]
+
+
+def check_markdown(found: CheckResult, run: str, baseline: str) -> str:
+    """The same for the comment of a pull request: gated columns in a table, the others folded away.
+
+    Args:
+        found: What a check found.
+        run: What the run is called; any text.
+        baseline: What its baseline is called.
+    """
+    lines = [f"### Training costs: {_plain(_verdict(found))}", "", f"{_plain(run)}, against {_plain(baseline)}", ""]
+    reasons = [f"- {_plain(reason)}" for reason in _reasons(found)]
+    gated = [row for row in found.rows if row.outcome != "reported"]
+    lines += [*reasons, *([""] if reasons else []), *_table(gated)]
+    if len(gated) < len(found.rows):
+        others = _table(row for row in found.rows if row.outcome == "reported")
+        lines += ["", "<details><summary>Other costs, without a limit</summary>", "", *others, "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def unchecked_markdown(reason: str) -> str:
+    """What stands in the comment if there was nothing to check."""
+    return f"### Training costs: not checked\n\n{_plain(reason)}\n"
+
+
+def _table(rows: Iterable[CheckRow]) -> Iterator[str]:
+    yield "| cost | baseline | run | change | fails at | |"
+    yield "| --- | ---: | ---: | ---: | ---: | --- |"
+    for row in rows:
+        mark = "**" if row.outcome == "regression" else ""
+        yield f"| {' | '.join(map(_plain, _cells(row)))} | {mark}{_plain(_outcome(row))}{mark} |"
+
+
+def _plain(text: str) -> str:
+    return markdown(redact(text))
+
+
+def _verdict(found: CheckResult) -> str:
+    worse = ", ".join(row.name for row in found.rows if row.outcome == "regression")
+    return _VERDICTS[found.exit_code][0].format(worse)
+
+
+def _reasons(found: CheckResult) -> list[str]:
+    return [*found.unfit, *(f"setup differs in {key}: {_shown(pair)}" for key, pair in found.differs.items())]
+
+
+def _cells(row: CheckRow) -> list[str]:
+    kind: Certainty = "modelled" if row.modelled else "exact"
+    amounts = [noted(format_amount(value, row.unit), value, kind) for value in (row.baseline, row.run)]
+    return [row.label, *amounts, _change(row), (row.limit or "").removeprefix(row.name)]
 
 
 def _change(row: CheckRow) -> str:

@@ -36,12 +36,7 @@ CHOSEN = "those of the best quality, then those that lead by most costs and are 
 
 
 def comparison_text(cmp: ComparisonData, width: int = 120) -> str:
-    """The comparison as text: the answer, then every table, and all cautions.
-
-    Args:
-        cmp: The comparison.
-        width: Columns of the terminal.
-    """
+    """The comparison as text: the answer, then every table, and all cautions."""
     out = StringIO()
     console = Console(
         file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False, markup=False
@@ -157,7 +152,7 @@ def lifecycle_lines(cmp: ComparisonData, width: int) -> list[Text]:
     found: list[Text] = []
     for table in life_tables(cmp):
         found += [
-            _title(f"Over the model's life: {table.label}; * least"),
+            _title(f"Over the model's life: {table.title}; * least"),
             *_table(life_heads(cmp), table.lines, width),
         ]
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,14 @@ class Terminal(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         """A text as it is shown; rich asks for it wherever it is given one."""
         return super().render_str(printable(text), **how)
+
+    def sentence(self, text: str) -> None:
+        """A line of prose: wrapped between words in a terminal, whole in a pipe or a file."""
+        if self.is_terminal:  # no line begins with a sign that belongs to the number before it
+            kept = text.replace(" %", "\u00a0%")
+            filled = textwrap.fill(kept, self.width, break_long_words=False, break_on_hyphens=False)
+            text = filled.replace("\u00a0", " ")
+        self.print(text, soft_wrap=True)
 
 
 def say(text: object, *, error: bool = False) -> None:

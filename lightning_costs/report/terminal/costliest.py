@@ -84,10 +84,12 @@ def differs_text(differs: Mapping[str, Plain]) -> str:
     """Settings in words, as many as fit a line.
 
     Example:
-        >>> differs_text({"optimizers.0.name": "SAM", "lr": 0.1, "width": 64, "depth": 2})
+        >>> differs_text({"optimizers.0.name": "SAM", "hyperparameters.lr": 0.1, "width": 64, "depth": 2})
         'optimizers.0.name SAM, lr 0.1, width 64 and 1 more'
     """
-    words = [f"{key} {_word(value)}" for key, value in differs.items() if value is not None]
+    words = [
+        f"{key.removeprefix('hyperparameters.')} {_word(value)}" for key, value in differs.items() if value is not None
+    ]
     rest = len(words) - _MOST_SETTINGS
     return ", ".join(words[:_MOST_SETTINGS]) + (f" and {rest} more" if rest > 0 else "")
 

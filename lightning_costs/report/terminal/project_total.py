@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.analysis.parts import NONE, parts_of
-from lightning_costs.pricing.rates import PRICED
+from lightning_costs.pricing.rates import PRICED, tariff_text
 from lightning_costs.pricing.reprice import reprice
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.certainty import modelled_share, noted
@@ -173,7 +172,7 @@ def _notes(runs: Sequence[RunRecord], *, several: bool, tariff: Tariff | None, p
         notes.append("runs of several tags are in each of their columns, and once in all")
     if tariff is None:
         known = [run for run in runs if any(run.final.get(name) is not None for name in PRICED)]
-        recorded = {json.dumps(_numbers(run.header.get("tariff") or {}), sort_keys=True) for run in known}
+        recorded = {tariff_text(run.header.get("tariff") or {}) for run in known}
         if len(recorded) > 1:
             notes.append("carbon and money are as recorded, under different tariffs; --tariff FILE prices all alike")
     else:
@@ -198,8 +197,3 @@ def _unpriced(runs: Sequence[RunRecord], priced: Collection[str]) -> list[str]:
         ((reason, _),) = reasons.most_common(1)
         notes.append(f"{PRICED[name].label} is left out, as no run has it under this tariff: {reason}")
     return notes
-
-
-def _numbers(tariff: dict[str, Any]) -> dict[str, Any]:
-    """A tariff without the price row that it found, which differs by device at one provider."""
-    return {name: value for name, value in tariff.items() if name not in ("price_row", "prices", "unpriced", "hours")}

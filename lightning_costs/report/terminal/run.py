@@ -15,6 +15,7 @@ from lightning_costs.records.formatting import MISSING, format_amount, format_nu
 from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import SummaryRow, describe_attempts, describe_run, summary_rows
+from lightning_costs.run.verdict import verdict
 
 #: Most hyperparameters that are shown unless all are asked for.
 MOST_SETTINGS = 12
@@ -90,7 +91,7 @@ def _quality(run: RunRecord) -> Iterator[tuple[str, str]]:
         return
     best, step = max(finite) if higher else min(finite)
     count = f"over {len(values)} evaluation{'s' if len(values) != 1 else ''}"
-    yield "quality", f"best {monitor}: {best:.8g} {count}, at step {step}; last {format_number(values[-1][0])}"
+    yield "quality", f"best {monitor}: {best:.5g} {count}, at step {step}; last {format_number(values[-1][0])}"
     targets = [float(target) for target in run.header.get("targets") or () if target is not None]
     if targets:
         words = [f"{t:g} {'reached' if (best >= t if higher else best <= t) else 'not reached'}" for t in targets]
@@ -133,7 +134,8 @@ def sentences(run: RunRecord) -> list[str]:
     """What else the run says, and how much of it is to come."""
     bubble = describe_bubble(run.header.get("pipeline"), run.final)
     ahead = forecast_line(run)
-    told = [*describe_attempts(run.header, run.final), *describe_run(run.header, run.final), *bubble]
+    judged = verdict(run.header, run.final).words()
+    told = [judged, *describe_attempts(run.header, run.final), *describe_run(run.header, run.final), *bubble]
     return [*([ahead] if ahead is not None else []), *told]
 
 

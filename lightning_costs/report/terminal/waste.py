@@ -78,5 +78,5 @@ def waste_notes(found: ProjectWaste, most: int) -> Iterator[str]:
             unlike = ", ".join(f"{name} {ours!r} there {theirs!r}" for name, (ours, theirs) in run.differs.items())
             yield f"{run.label}: {run.cheapest} reached the same quality for less" + (f"; {unlike}" if unlike else "")
     if hindsight:
-        yield "which evaluation is the best is known in hindsight only: nobody could have stopped there for certain"
+        yield "the best evaluation is known in hindsight only: a training cannot stop there for certain"
     yield "failed and killed runs count whole; of others, causes are counted up to the best evaluation and add up"

@@ -51,7 +51,7 @@ def _run(run: RunRecord, *, marks: bool) -> Iterator[RenderableType]:
     ahead = forecast(run, names)
     status = str(header.get("status") or "unknown")
     if header.get("unsure"):
-        status += ", or killed: whether its writer lives cannot be told from here"
+        status += ", or killed: its writer runs on another machine"
     steps = run.final.get("steps")
     done = f", {format_amount(steps, 'steps')}" if steps is not None else ""
     yield Text(f"{run.name}  ({status}{done})", style="bold")

@@ -31,7 +31,7 @@ MOST_WAITING_BYTES: Final = 1 << 24
 #: Another process has so long to read a table.
 _APART_S: Final = 60.0
 
-HEADER, JOURNAL, PARQUET = "header.json", "points.jsonl", "points.parquet"
+HEADER, JOURNAL, PARQUET, TRACE = "header.json", "points.jsonl", "points.parquet", "trace.json.gz"
 
 
 @final
@@ -163,7 +163,7 @@ class RunFolder:
         path, size = self.path / JOURNAL, os.fstat(journal.fileno()).st_size
         if _is_at(journal, path):
             if size < self._size:
-                _log.warning("%s was cut while the run goes on: %d bytes of points are lost", path, self._size - size)
+                _log.warning("%s was truncated during the run: %d bytes of points are lost", path, self._size - size)
             elif size > self._size and not self._mixed:
                 self._mixed = True
                 _log.warning("%s is written by another process too: its points are mixed with this run's", path)
@@ -179,7 +179,7 @@ class RunFolder:
         self._replace(JOURNAL, lambda fresh: fresh.write_bytes(lines))
         journal.close()
         self._open_journal()
-        _log.warning("%s was removed or replaced while the run goes on; it was written again", path)
+        _log.warning("%s was removed or replaced during the run; it was written again", path)
         assert self._journal is not None
         return self._journal
 

@@ -263,10 +263,11 @@ _TARIFF = _fields(
 _ATTEMPT = _fields(
     {},
     {
-        **dict.fromkeys(("id", "began", "started", "ended", "status", "device"), _text),
+        **dict.fromkeys(("id", "began", "started", "ended", "status", "device", "launch", "unbegun_since"), _text),
         **dict.fromkeys(("devices", "nodes", "from_step", "row", "resumed", "restart"), _count),
-        **dict.fromkeys(("queue_s", "first_batch_s"), _number),
+        **dict.fromkeys(("queue_s", "first_batch_s", "first_wait_s"), _number),
         "unbegun": _each(_text),
+        "startup_s": _AMOUNTS,
         "lost": _AMOUNTS,
         "used": _AMOUNTS,
         "tariff": _TARIFF,
@@ -282,6 +283,10 @@ _LANE = _fields(
 _TIMELINE = _fields({"lanes": _each(_LANE), "length_us": _number, "step": _number, "clock": _text}, {})
 _SLOWEST = _fields(
     {**dict.fromkeys(("rank", "node"), _number), **dict.fromkeys(("ahead_s", "data_wait_s", "lead_s"), _number)}, {}
+)
+_STRAGGLER = _fields(
+    {"ranks": _each(_count), "phase": _text, **dict.fromkeys(("node", "batch", "excess_s", "waited_s"), _number)},
+    dict.fromkeys(("slower", "until"), _number),
 )
 
 _NEEDED: Mapping[str, Shape] = {
@@ -311,12 +316,30 @@ _KNOWN: Mapping[str, Shape] = {
     ),
     "energy": _fields({}, {**dict.fromkeys(("gpu", "cpu", "ram"), _COMPONENT), "job_share_fraction": _number}),
     "by_whom_s": _each(_row(_text, _text, _number)),
-    "ranks": _fields({}, {"slowest": _SLOWEST, "gone": _REASONS, "late": _each(_any), "failed": _text, "of": _number}),
+    "ranks": _fields(
+        {},
+        {
+            "slowest": _SLOWEST,
+            "stragglers": _each(_STRAGGLER),
+            "scores": _fields({}, dict.fromkeys(("relative", "individual"), _by_name(_each(_number)))),
+            "gone": _REASONS,
+            "late": _each(_any),
+            "failed": _text,
+            "of": _number,
+        },
+    ),
     "roofline": _fields({"words": _text}, {}),
     "memory_at_peak": _fields(
         {"phase": _or_null(_text), "total_bytes": _number},
         dict.fromkeys(
             ("param_bytes", "master_bytes", "grad_bytes", "opt_state_bytes", "activation_bytes", "other_bytes"),
+            _number,
+        ),
+    ),
+    "oom": _fields(
+        {"in": _text, "phase": _text, "error": _text, "held_bytes": _by_name(_number)},
+        dict.fromkeys(
+            ("rank", "step", "asked_bytes", "allocated_bytes", "reserved_bytes", "capacity_bytes"),
             _number,
         ),
     ),

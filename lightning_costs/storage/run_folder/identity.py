@@ -45,6 +45,7 @@ class ResolvedRun:
 
     `wanted` is the identity without the number that distinguishes it from others of that name. `refused` is why that
     one's folder is left alone. The lock is None if the folder is not made yet, not ours to write or cannot be locked.
+    `named` is whether the environment names the run, so that another attempt at it will find the same folder.
     """
 
     run_id: str
@@ -52,6 +53,12 @@ class ResolvedRun:
     earlier: EarlierAttempts | None = None
     lock: FolderLock | Claim | None = None
     refused: str = ""
+    named: bool = False
+
+
+def run_in_environment() -> str | None:
+    """The identity that the environment gives the run of this process; None if it gives none."""
+    return next((_clean(os.environ[v]) for v in (OURS, WANDB, SLURM) if os.environ.get(v)), None)
 
 
 def slurm_restart_count() -> int | None:
@@ -81,7 +88,7 @@ def resolve_run(name: str | None, save_dir: Path, *, writes: bool) -> ResolvedRu
     for run_id in _numbered(wanted):
         path = save_dir / run_id
         if not _taken(path):
-            return ResolvedRun(run_id=run_id, wanted=wanted, refused=refused)
+            return ResolvedRun(run_id=run_id, wanted=wanted, refused=refused, named=variable is not None)
         if not continues or path.absolute() in _used_here:
             continue
         try:

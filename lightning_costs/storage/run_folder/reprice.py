@@ -53,8 +53,7 @@ def reprice_folder(path: str | Path, tariff: Tariff, *, force: bool = False) -> 
     try:
         if status == "running" and not force:
             raise ValueError(
-                f"{folder} says that it is running, and whether it still does cannot be told from here; "
-                "where it is over, give --force"
+                f"{folder} is recorded as running, by a process on another machine; if it has ended, give --force"
             )
         before = read_folder(folder)
         if status == "killed":  # while we hold the lock, its writer seems to live

@@ -122,7 +122,7 @@ def test_both_ranks_stop_at_the_same_step_whatever_their_clocks_say(
 
 def test_what_no_rank_can_hold_ends_the_fit_on_all(stopped: tuple[Path, list[dict[str, object]]]) -> None:
     for rank in stopped[1]:
-        assert "samples is missing: only this rank of 2 was heard, and it joins by sum" in str(
+        assert "samples is missing: only this rank of 2 reported, and it joins by sum" in str(
             rank["not_summed_over_ranks"]
         )
         assert "CostBudget needs a CostMonitor" in str(rank["rank_0_has_no_monitor"])

@@ -21,8 +21,8 @@ from lightning_costs.integrations.fabric import FabricMonitor, end_runs
 
 pytestmark = pytest.mark.integration
 
-#: Faults that one run of the tests tries, of each training; `-m slow` tries all.
-SOME = 20
+#: Faults that one run of the tests tries, of one namespace's trainings; `-m slow` tries all of both.
+SOME = 10
 
 
 def generators() -> list[Any]:
@@ -112,7 +112,7 @@ def tried(make: Callable[..., Callable[[], Any]], name: str, folder: Path, some:
             try:
                 outcome, raised = with_fault(place, at, make(name, folder / f"fault-{n}", measured=True))
             except Exception as error:  # noqa: BLE001 - that is what must not be
-                if "cannot be held, as" in str(error):  # of a budget on what went missing the user is told at once
+                if "cannot be enforced, as" in str(error):  # of a budget on what went missing the user is told at once
                     continue
                 harm.append(f"{place.name} at call {at + 1} ended it: {error!r}")
                 count += 1
@@ -133,7 +133,7 @@ SCRIPTS = [
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("make", "name"), SCRIPTS)
+@pytest.mark.parametrize(("make", "name"), SCRIPTS[::2])
 def test_whatever_of_ours_raises_training_ends_as_without_us(
     make: Callable[..., Callable[[], Any]], name: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -97,6 +99,63 @@ def test_a_torch_that_keeps_no_account_of_compiling_makes_the_column_missing(mon
     probe = CompileTime(ProbeContext())
     monkeypatch.delattr("torch._dynamo.utils.cumulative_time_spent_ns")
     probe.on_bucket_change()  # it raises nothing inside a training
-    with pytest.raises(Missing, match="this torch lacks"):
+    with pytest.raises(Missing, match="this torch does not have"):
         probe.take_s()
     assert compile_time._WALL == ("entire_frame_compile", "entire_backward_compile")
+
+
+class SlowStart(SingleDeviceStrategy):
+    """Takes its time where a distributed strategy initializes torch.distributed, or fails there."""
+
+    error: Exception | None = None
+
+    def setup_environment(self) -> None:
+        time.sleep(0.1)
+        if self.error is not None:
+            raise self.error
+        super().setup_environment()
+
+    def setup(self, trainer: Any) -> None:
+        time.sleep(0.15)
+        super().setup(trainer)
+
+
+class SlowData(LightningDataModule):
+    def prepare_data(self) -> None:
+        time.sleep(0.05)
+
+    def train_dataloader(self) -> Any:
+        time.sleep(0.2)
+        return DataLoader(DATA, 8)
+
+
+def test_the_start_up_is_split_into_parts_that_add_up_to_it(tmp_path: Path) -> None:
+    monitor, strategy = CostMonitor(save_dir=tmp_path, infer=False, count="off"), SlowStart("cpu")
+    trainer = Trainer(
+        strategy=strategy, max_epochs=1, callbacks=[monitor], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(Model(), SlowData())
+    run = monitor.run
+    assert run is not None
+    (attempt,) = run.header["attempts"]
+    parts = attempt["startup_s"]
+    assert sum(parts.values()) == pytest.approx(run.final["setup_s"])
+    assert parts["distributed"] >= 0.1
+    assert parts["data"] >= 0.05
+    assert parts["model"] >= 0.15
+    assert 0.2 <= attempt["first_wait_s"] <= attempt["first_batch_s"] <= run.final["train_s"]
+    assert goodput(run.header, run.final).bucket("setup").how.startswith(("imports ", "script "))
+    assert "setup_environment" not in vars(strategy)
+
+
+def test_a_fit_that_fails_before_it_is_set_up_leaves_no_patch(tmp_path: Path) -> None:
+    strategy = SlowStart("cpu")
+    strategy.error = RuntimeError("no such host")
+    trainer = Trainer(strategy=strategy, max_epochs=1, callbacks=[CostMonitor(save_dir=tmp_path)], logger=False)
+    with pytest.raises(RuntimeError, match="no such host"):
+        trainer.fit(Model(), SlowData())
+    assert "setup_environment" not in vars(strategy)
+    with pytest.raises(MisconfigurationException):  # before the strategy is asked for anything
+        trainer.fit(LightningModule(), SlowData())
+    assert "setup_environment" not in vars(strategy)

@@ -166,5 +166,5 @@ def test_a_fault_of_the_timeline_ends_the_measuring_and_not_the_training(
 
     monitor = fit(tmp_path, heard, Counts())
     assert len(steps) == 20
-    assert "measuring costs failed and stops here; training goes on" in caplog.text
+    assert "measuring costs failed and stops here; training continues" in caplog.text
     assert monitor.recorder is None

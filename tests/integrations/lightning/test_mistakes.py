@@ -195,8 +195,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_training_and_the_end_pri
     assert fitted(monitor, Note()).global_step == 16
     assert said() == before
     assert before == [
-        f"costs cannot be written to {tmp_path / 'costs'}: {tmp_path / 'costs'} is a file. Training goes on; no run is "
-        "left there unless that is mended. Give another save_dir"
+        f"costs cannot be written to {tmp_path / 'costs'}: {tmp_path / 'costs'} is a file. Training continues; unless "
+        "that is mended, no run is recorded. Give another save_dir"
     ]
     err = capfd.readouterr().err
     assert "What run" in err

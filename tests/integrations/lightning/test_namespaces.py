@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -116,24 +117,55 @@ print(all(isinstance(callback, pytorch_lightning.Callback) for callback in callb
 """
 
 
-_ORDERS = """
+#: Runs each script in a folder of its own, forked where torch is imported and neither Lightning nor we are.
+_FORKS = """
 import os, sys, torch, torchmetrics
-for text in sys.argv[1:]:
+for name in sys.argv[1:]:
     assert not {"lightning", "pytorch_lightning", "lightning_fabric", "lightning_costs"} & set(sys.modules)
     if not (child := os.fork()):
-        exec(text)
-        sys.stdout.flush()
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+        os.chdir(name)
+        for number, file in ((1, "out"), (2, "err")):
+            os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
+        exec(open("script.py").read())
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, open(f"{name}/err").read()[-3000:]
 """
 
 
+def forked(folder: Path, scripts: Mapping[str, str]) -> None:
+    """Run scripts, each in the folder of its name."""
+    for name, script in scripts.items():
+        (folder / name).mkdir()
+        (folder / name / "script.py").write_text(script)
+    python("-W", "ignore", "-c", _FORKS, *scripts, cwd=folder)
+
+
+_ORDERS = [NAMESPACES, NAMESPACES[::-1], *(("lightning_costs", name) for name in NAMESPACES)]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of scripts that imported Lightning and us in one order or another."""
+    folder = tmp_path_factory.mktemp("forked")
+    archive = folder / "copy.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((ROOT / "lightning_costs").rglob("*")):
+            if path.suffix not in (".pyc", ""):
+                file.write(path, path.relative_to(ROOT))
+    scripts = {f"{a}-{b}": _CALLBACKS.format(first=a, second=b) for a, b in _ORDERS}
+    for name, _, ours_first in _FITS:
+        imports = ["import torch", f"import {name} as pl"]
+        imports.insert(0 if ours_first else 2, "from lightning_costs import CostBudget, CostMonitor")
+        scripts[name] = _FIT.format(name=name, imports="\n".join(imports))
+    scripts["zip"] = _WITHOUT_METADATA.format(archive=str(archive), tests=str(ROOT / "tests"))
+    forked(folder, scripts)
+    return folder
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_monitor_is_a_callback_of_both_in_any_import_order(tmp_path: Path) -> None:
-    orders = [NAMESPACES, NAMESPACES[::-1], *(("lightning_costs", name) for name in NAMESPACES)]
-    texts = [_CALLBACKS.format(first=first, second=second) for first, second in orders]
-    done = python("-W", "ignore", "-c", _ORDERS, *texts, cwd=tmp_path)
-    assert done.stdout.split() == ["True"] * 4 * 4
+@pytest.mark.parametrize(("first", "second"), _ORDERS)
+def test_a_monitor_is_a_callback_of_both_in_any_import_order(ran: Path, first: str, second: str) -> None:
+    assert (ran / f"{first}-{second}" / "out").read_text().split() == ["True"] * 4
 
 
 _OF_A_SPAWNED_PROCESS = """
@@ -188,23 +220,21 @@ print("imported:", *sorted({{"lightning", "pytorch_lightning", "lightning_fabric
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "imported", "ours_first"),
-    [
-        ("lightning.pytorch", "lightning", False),
-        ("pytorch_lightning", "lightning_fabric pytorch_lightning", True),
-    ],
-)
+#: What it trains with, all that it imports of Lightning, and whether we are imported first.
+_FITS = [
+    ("lightning.pytorch", "lightning", False),
+    ("pytorch_lightning", "lightning_fabric pytorch_lightning", True),
+]
+
+
+@pytest.mark.parametrize(("name", "imported", "ours_first"), _FITS)
 def test_a_fit_imports_no_second_lightning_and_what_silences_the_first_goes_on(
-    tmp_path: Path, name: str, imported: str, ours_first: bool
+    ran: Path, name: str, imported: str, ours_first: bool
 ) -> None:
-    imports = ["import torch", f"import {name} as pl"]
-    imports.insert(0 if ours_first else 2, "from lightning_costs import CostBudget, CostMonitor")
-    done = python("-W", "ignore", "-c", _FIT.format(name=name, imports="\n".join(imports)), cwd=tmp_path)
-    assert f"imported: {imported}\n" in done.stdout
-    lightnings = [line for line in done.stderr.splitlines() if "GPU available" in line or "Trainer.fit" in line]
-    assert lightnings == []
-    (run,) = load_runs(tmp_path / "costs")
+    out, err = ((ran / name / file).read_text() for file in ("out", "err"))
+    assert f"imported: {imported}\n" in out
+    assert [line for line in err.splitlines() if "GPU available" in line or "Trainer.fit" in line] == []
+    (run,) = load_runs(ran / name / "costs")
     assert run.final["steps"] == 2
 
 
@@ -230,22 +260,13 @@ main()
 """
 
 
-def test_a_copy_without_metadata_in_a_zip_measures_and_reports(tmp_path: Path) -> None:
-    archive = tmp_path / "copy.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted((ROOT / "lightning_costs").rglob("*")):
-            if path.suffix not in (".pyc", ""):
-                file.write(path, path.relative_to(ROOT))
-    (tmp_path / "train.py").write_text(_WITHOUT_METADATA.format(archive=str(archive), tests=str(ROOT / "tests")))
-    # A Python of its own: the server that forks scripts has imported the package.
-    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "PackageNotFoundError" not in done.stderr
-    (run,) = load_runs(tmp_path / "costs")
+def test_a_copy_without_metadata_in_a_zip_measures_and_reports(ran: Path) -> None:
+    assert "PackageNotFoundError" not in (ran / "zip" / "err").read_text()
+    (run,) = load_runs(ran / "zip" / "costs")
     assert run.header["written_by"] == "lightning-costs unknown"
     assert run.header["status"] == "finished"
     assert run.final["co2e_g"] is not None
-    assert "lightning-costs unknown" in (tmp_path / "costs.md").read_text()
+    assert "lightning-costs unknown" in (ran / "zip" / "costs.md").read_text()
 
 
 def test_importing_the_package_loads_no_framework(tmp_path: Path) -> None:

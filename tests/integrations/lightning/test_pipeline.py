@@ -62,7 +62,7 @@ distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("name", [NAMESPACES[0], pytest.param(NAMESPACES[1], marks=pytest.mark.slow)])
 def test_a_schedule_is_found_and_one_step_of_it_is_drawn_on_the_page_and_for_wandb(tmp_path: Path, name: str) -> None:
     script = tmp_path / "train.py"
     script.write_text(_SCRIPT)

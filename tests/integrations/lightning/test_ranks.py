@@ -111,6 +111,34 @@ class Sharded(type(classifier(pl))):
 
 strategy = pl.strategies.ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2)
 fit("sharded", Sharded(), data(), strategy=strategy)
+
+
+class Heads(type(classifier(pl))):
+    "Each rank of a group attends with its own heads, as plain tensors; the classifier is on every rank."
+
+    def __init__(self, shard):
+        super().__init__()
+        self.shard = shard
+        self.net = nn.Sequential(nn.Linear(16, 4))
+        self.q, self.k, self.v, self.out = nn.Linear(4, 16), nn.Linear(4, 16), nn.Linear(4, 16), nn.Linear(16, 4)
+
+    def configure_model(self):
+        if self.shard:
+            from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+            mesh, columns = self.device_mesh["tensor_parallel"], ColwiseParallel()
+            parallelize_module(self, mesh, {"q": columns, "k": columns, "v": columns, "out": RowwiseParallel()})
+
+    def training_step(self, batch, batch_idx):
+        x = batch[0].view(-1, 4, 4)
+        q, k, v = (part(x).view(-1, 4, part(x).shape[-1] // 4, 4).transpose(1, 2) for part in (self.q, self.k, self.v))
+        heads = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return nn.functional.cross_entropy(self.net(self.out(heads).flatten(1)), batch[1])
+
+
+fit("heads", Heads(False), data())
+strategy = pl.strategies.ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2)
+fit("sharded heads", Heads(True), data(), strategy=strategy)
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(told, file)
 """
@@ -137,6 +165,9 @@ def test_what_both_ranks_spent_is_the_runs_and_each_owner_is_counted_once(two: T
     assert run.final["params"] == 16 * 32 + 32 + 32 * 4 + 4
     assert run.final["param_bytes"] == run.final["opt_state_bytes"] == 2 * 4 * run.final["params"]
     assert run.header["ranks"]["heard"] == run.header["ranks"]["of"] == 2
+    parts = run.header["attempts"][0]["startup_s"]
+    assert sum(parts.values()) == pytest.approx(run.final["setup_s"])
+    assert parts["distributed"] > 0
     for column in ("samples", "flop", "opt_state_bytes", "energy_j", "gpu_energy_j"):
         assert column not in run.header["missing"]
 
@@ -193,6 +224,23 @@ def test_tensor_parallel_ranks_double_neither_samples_nor_flops(two: Two) -> Non
     assert sharded.final["samples_per_s"] is not None
 
 
+def test_what_each_tensor_parallel_rank_executes_is_counted_attention_over_its_own_heads_too(two: Two) -> None:
+    (sharded,) = load_runs(two[0] / "sharded heads")
+    (whole,) = load_runs(two[0] / "heads")
+    assert sharded.final["steps"] == 16
+    whole_head = 16 * 3 * 2 * 8 * 16 * 4  # steps; forward, and both gradients of a linear layer that is not in the plan
+    assert sharded.final["flop"] == whole.final["flop"] + whole_head
+    assert sharded.final["mac"] == whole.final["mac"] + whole_head / 2
+
+
+@pytest.mark.parametrize("column", ["forward_flop", "forward_mac", "activation_elements"])
+def test_a_part_of_the_model_is_not_given_for_the_whole(two: Two, column: str) -> None:
+    for name in ("sharded", "sharded heads"):
+        (run,) = load_runs(two[0] / name)
+        assert run.header["statics"].get(column) is None
+        assert "measure(model, batch)" in run.header["missing"][column]
+
+
 _KILLED = """
 import os, signal, sys, time, warnings
 sys.path.insert(0, sys.argv[1])
@@ -234,7 +282,7 @@ def test_a_rank_that_is_killed_ends_the_others_as_it_does_without_us(tmp_path: P
     assert run.header["status"] == "failed"
     assert run.final["steps"] == 10
     assert run.final["samples"] is None
-    assert run.header["missing"]["samples"].startswith("rank 1 was not heard after its point ")
+    assert run.header["missing"]["samples"].startswith("rank 1 did not report after its point ")
     train = run.points["samples"].drop_nulls().to_list()
     assert train == sorted(train)
     assert 32.0 <= train[0] <= train[-1] <= 128.0  # rank 1's letters may come after rank 0 looked

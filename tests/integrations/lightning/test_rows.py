@@ -228,7 +228,9 @@ print(monitor.recorder, monitor.run.id)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("name", "prefix"), [("lightning.pytorch", ""), ("pytorch_lightning", "mine")])
+@pytest.mark.parametrize(
+    ("name", "prefix"), [pytest.param("lightning.pytorch", "", marks=pytest.mark.slow), ("pytorch_lightning", "mine")]
+)
 def test_an_offline_wandb_run_holds_quality_and_all_costs_in_one_row(tmp_path: Path, name: str, prefix: str) -> None:
     script = tmp_path / "train.py"
     script.write_text(_WANDB)

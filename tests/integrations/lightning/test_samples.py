@@ -365,12 +365,12 @@ def test_batches_that_come_ready_made_tell_by_themselves(tmp_path: Path, batches
 @pytest.mark.parametrize(
     ("loader", "why"),
     [
-        (loader_of(ODD, Twice()), "not known to hold for each"),
-        (loader_of("two views joined", Twice()), "contradicts its loader's batch size"),
-        (loader_of(ODD, batch_sampler=Buckets(8, 8, 4), size=1), "tell different sizes"),
-        (loader_of(FIRST, batch_sampler=Buckets(8, 8, 4), size=1), "more samples than its loader goes through"),
-        (DataLoader([(torch.zeros(16), torch.tensor(1))] * 6, batch_size=None), "tell different sizes"),
-        (Ready(*[images([0, 0, 0])] * 4), "tell different sizes"),
+        (loader_of(ODD, Twice()), "may not hold for every batch"),
+        (loader_of("two views joined", Twice()), "contradict its loader's batch size"),
+        (loader_of(ODD, batch_sampler=Buckets(8, 8, 4), size=1), "give different sizes"),
+        (loader_of(FIRST, batch_sampler=Buckets(8, 8, 4), size=1), "more samples than its loader reads"),
+        (DataLoader([(torch.zeros(16), torch.tensor(1))] * 6, batch_size=None), "give different sizes"),
+        (Ready(*[images([0, 0, 0])] * 4), "give different sizes"),
         (DataLoader(range(SAMPLES), SIZE, collate_fn=lambda b: x(b[:3])), "fewer samples than its loader puts"),
     ],
     ids=["stream of graphs", "stream of views", "buckets of graphs", "too many", "one sample", "images", "fewer"],

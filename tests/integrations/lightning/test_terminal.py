@@ -1,4 +1,4 @@
-"""The summary and the progress text on a real terminal: a pty, with the bars of both namespaces at four widths."""
+"""The summary and the progress text on a real terminal: a pty, with the bars of both namespaces at three widths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from lightning_costs import load_runs
 
-WIDTHS = (80, 100, 120, 160)
+WIDTHS = (80, 120, 160)
 #: Trains once with each bar at each width: the terminal is resized in between.
 SCRIPT = """
 import fcntl, logging, struct, sys, termios, time, warnings

@@ -139,7 +139,7 @@ class Collating(pl.LightningDataModule):
 
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*persistent_workers.*")
-@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+@pytest.mark.parametrize("start", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_workers_that_are_sent_the_trainer_start(tmp_path: Path, start: str) -> None:
     measuring = monitor(tmp_path)
     trainer(pl, measuring, max_epochs=1).fit(Net(), datamodule=Collating(start))

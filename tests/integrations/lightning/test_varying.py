@@ -19,10 +19,7 @@ SILENT = {
 }
 QUICK = {
     "early exit at random",
-    "a look at 2,000 samples in an epoch's first batch",
-    "lazy gradient penalty",
     "freezing in mid-epoch",
-    "a teacher from step 10 on",
     "lengths without end",
     "nothing varies",
 }

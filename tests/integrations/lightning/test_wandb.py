@@ -313,6 +313,7 @@ print("trained", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_mid_run_costs_no_training_and_no_run_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

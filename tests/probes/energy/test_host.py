@@ -125,7 +125,7 @@ def test_a_cpu_without_a_name_is_missing(clock, monkeypatch):
     monkeypatch.setattr(probe, "cpu_name", lambda: None)
     monkeypatch.setattr("codecarbon.core.util.detect_cpu_model", lambda: "")
     monkeypatch.setattr(probe, "_thermal_design", probe._thermal_design.__wrapped__)
-    with pytest.raises(Missing, match="nobody knows this CPU's name"):
+    with pytest.raises(Missing, match="this CPU's name is unknown"):
         cpu_meter()
 
 
@@ -235,7 +235,7 @@ def test_a_model_is_called_a_model_and_a_constant_a_constant_and_neither_has_a_b
     assert ram.method == f"constant: codecarbon RAM model, {RAM().total_power().W:g} W from the installed memory"
     told = cpu.metering().as_dict()
     assert (told["method"], told["error_j"], told["tdp_w"]) == ("model", None, tdp.tdp)
-    assert "nobody can bound a model's error" in told["detail"]
+    assert "a model's error has no bound" in told["detail"]
     told = ram.metering().as_dict()
     assert (told["method"], told["error_j"], told["ram_w"]) == ("constant", None, RAM().total_power().W)
 

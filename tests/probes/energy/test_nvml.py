@@ -168,7 +168,7 @@ def test_a_counter_that_was_reset_leaves_energy_within_its_bound(clock, samples)
     metering = meter.metering()
     assert abs(measured_j - nvml.gpu.spent_j(began_s, clock())) <= metering.error_j
     assert metering.facts["counter_resets"] == 2
-    assert "where it was reset, power was integrated" in metering.detail
+    assert "across a reset, power was integrated" in metering.detail
     if samples:
         assert metering.error_j < 0.1 * measured_j
 
@@ -244,7 +244,7 @@ def test_counter_and_power_are_checked_against_each_other(clock, caplog, factor,
     assert meter.metering().facts["checked_s"] == pytest.approx(132.0, abs=2)
     warned = [r.getMessage() for r in caplog.records]
     assert len(warned) == warns
-    assert all("NVML's counter says" in text and "the header holds the ratio" in text for text in warned)
+    assert all("NVML's counter reads" in text and "the header holds the ratio" in text for text in warned)
 
 
 def test_stretches_that_power_did_not_see_are_not_compared(clock):
@@ -415,7 +415,7 @@ def test_a_device_that_nvml_does_not_know_is_missing_and_nvml_is_let_go(machine,
 
 def test_a_torch_that_tells_no_uuid_is_missing_with_what_to_do(machine, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: object())
-    with pytest.raises(Missing, match="this torch does not tell the device's UUID; a newer one does"):
+    with pytest.raises(Missing, match="this torch does not report the device's UUID; a newer one does"):
         GpuEnergy.attach(cuda(0))
     assert device_key([cuda(0)]) is None
 

@@ -585,7 +585,7 @@ def test_counting_eagerly_leaves_the_graph_out_of_the_counted_step_alone():
 
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own, of its compiler
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow), "inductor"])
 def test_a_counted_step_of_a_compiled_model_gives_the_bits_of_the_users_step(backend):
     def train(count):
         torch.manual_seed(0)

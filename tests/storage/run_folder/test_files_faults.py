@@ -167,7 +167,7 @@ def test_a_journal_that_is_removed_or_replaced_is_written_again_whole(
     run.point(point(4 if when == "at the end" else 3), OPEN)
     assert end(run) == ([1, 2, 3, 4] if when == "at the end" else [1, 2, 3])
     (warning,) = said()
-    assert "was removed or replaced while the run goes on" in warning
+    assert "was removed or replaced during the run" in warning
 
 
 def test_what_was_put_in_the_journals_place_is_kept_beside_it(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_journal_that_is_cut_is_said_and_goes_on(tmp_path: Path, said: Callabl
     os.truncate(tmp_path / "r1" / JOURNAL, 0)
     run.point(point(2), OPEN)
     assert end(run) == [2]
-    assert "was cut" in said()[0]
+    assert "was truncated" in said()[0]
 
 
 def test_another_writer_in_the_journal_is_said(tmp_path: Path, said: Callable[[], list[str]]) -> None:

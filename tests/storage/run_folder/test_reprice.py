@@ -245,9 +245,7 @@ def test_a_run_that_is_still_written_is_refused_and_left_alone(record, tmp_path)
 def test_where_nobody_can_tell_whether_a_run_is_over_it_takes_force(record):
     path = record(killed, A)
     (path / LOCK).unlink()  # as in a copy of the folder
-    with pytest.raises(
-        ValueError, match="whether it still does cannot be told from here; where it is over, give --force"
-    ):
+    with pytest.raises(ValueError, match="by a process on another machine; if it has ended, give --force"):
         reprice_folder(path, B)
     assert not (path / LOCK).exists()
     assert reprice_folder(path, B, force=True).after.final["cloud_usd"] > 0

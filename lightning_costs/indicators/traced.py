@@ -1,0 +1,104 @@
+"""What trace windows show of the inside of steps: communication, and how much of it is exposed; idle; late launches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, final
+
+from lightning_costs.indicators.base import Measured
+from lightning_costs.indicators.compute import how_sure, relative_error
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.trace_windows import FIRST_AT, TraceWindows
+from lightning_costs.records.declaration import Kind
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.samples import Amount, StepSample
+from lightning_costs.records.trace import TracedStep
+
+
+class _Traced(Measured, ABC):
+    """Seconds of rank 0's device in all steps, estimated from those of trace windows."""
+
+    name, unit, family = "traced_s", "s", "time"
+    kind: ClassVar[Kind] = "counter"
+    scope, across, role = "job", "rank0", "diagnostic"
+
+    def open(self, setting: ProbeContext) -> None:
+        self._trace = setting.probe(TraceWindows)
+        if not setting.on_cuda:
+            raise Missing("needs a CUDA device: of a CPU, a trace window shows operators by category (header, 'trace')")
+        self._steps, self._read = 0, 0.0
+
+    def _check(self, sample: StepSample) -> bool:
+        """Whether anything is known yet; raise if nothing will be."""
+        self._steps += sample.steps
+        if self._trace.why is not None:
+            raise Missing(self._trace.why)
+        if not self._trace.steps and sample.trigger == "end":
+            raise Missing(f"no trace window was completed: the first one begins at step {FIRST_AT}")
+        return bool(self._trace.steps)
+
+    def read(self, sample: StepSample) -> Amount:
+        if not self._check(sample):
+            return 0.0
+        found = self._trace.estimate(self._of, self._steps)
+        self.error = relative_error(found)
+        self.method = f"{how_sure(found, self.unit)}; trace windows, torch's profiler"
+        total_s = max(self._read, found.amount)  # totals never go down: see `_Phase.read`
+        new_s, self._read = total_s - self._read, total_s
+        return new_s
+
+    @staticmethod
+    @abstractmethod
+    def _of(step: TracedStep) -> float:
+        """Of one step."""
+
+
+@final
+class CommS(_Traced):
+    """Device seconds of collectives and messages, hidden behind computation or not."""
+
+    name, label = "comm_s", "communication time"
+
+    @staticmethod
+    def _of(step: TracedStep) -> float:
+        return step.comm_s
+
+
+@final
+class ExposedCommS(_Traced):
+    """Device seconds of communication in which no other kernel ran."""
+
+    name, label = "exposed_comm_s", "exposed communication"
+
+    @staticmethod
+    def _of(step: TracedStep) -> float:
+        return step.exposed_comm_s
+
+
+@final
+class StepIdleS(_Traced):
+    """Device seconds inside steps in which neither a kernel nor a copy ran."""
+
+    name, label = "step_idle_s", "device idle inside steps"
+
+    @staticmethod
+    def _of(step: TracedStep) -> float:
+        return step.idle_s
+
+
+@final
+class LaunchBoundFraction(_Traced):
+    """Share of traced steps in which the device was idle and what it ran next was not launched yet."""
+
+    name, unit, kind, label = "launch_bound_fraction", "fraction", "gauge", "waiting for launches"
+
+    def read(self, sample: StepSample) -> Amount:
+        if not self._check(sample):
+            return None
+        steps = self._trace.steps
+        self.method = f"of {len(steps)} traced steps"
+        return sum(step.late_s for step in steps) / sum(step.step_s for step in steps)
+
+    @staticmethod
+    def _of(step: TracedStep) -> float:
+        return step.late_s

@@ -1,0 +1,141 @@
+"""Trace windows in real fits: what they show, what they leave, and when there is none."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_models import NAMESPACES, classifier, data, namespace, trainer
+
+from lightning_costs import CostMonitor
+from lightning_costs.indicators import clocks, counts, throughput, traced
+from lightning_costs.probes import trace_windows
+from lightning_costs.probes.context import ProbeContext
+from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.trace import TracedStep
+
+PROFILE = torch.autograd.profiler.profile
+PREPARE = PROFILE._prepare_trace
+
+
+def indicators() -> list[Any]:
+    return [counts.Steps(), throughput.SteadyS(), throughput.SteadySamples(), clocks.OverheadS(), traced.ExposedCommS()]
+
+
+def fitted(folder: Path, *, trace: bool = True, steps: int = 40, **options: Any) -> tuple[Any, CostMonitor]:
+    pl = namespace(NAMESPACES[0])
+    torch.manual_seed(0)
+    model = classifier(pl)
+    monitor = CostMonitor(save_dir=folder, infer=False, log="none", indicators=indicators(), trace=trace)
+    trainer(pl, monitor, max_epochs=1, **options).fit(model, data(steps * 8))
+    assert monitor.run is not None
+    return model, monitor
+
+
+def test_a_window_shows_what_a_step_is_made_of_and_changes_nothing(tmp_path: Path) -> None:
+    model, monitor = fitted(tmp_path)
+    plain, without = fitted(tmp_path / "plain", trace=False)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    header = monitor.run.header
+    found = header["trace"]
+    assert (found["windows"], found["steps"], found["clock"]) == (1, STEPS - 1, "host")
+    assert {"matrix products", "elementwise and reduction"} <= found["by_category_s"].keys()
+    assert found["idle_s"] + sum(found["by_category_s"].values()) == pytest.approx(found["step_s"], rel=0.05)
+    assert monitor.run.final["steady_samples"] <= without.run.final["steady_samples"] - 8 * STEPS, "not in the rates"
+    assert monitor.run.final["overhead_s"] >= found["took_s"] > 0
+    assert "shows operators by category" in header["missing"]["exposed_comm_s"]
+    assert "trace=True" in without.run.header["missing"]["exposed_comm_s"]
+    assert not torch._C._autograd._profiler_enabled()
+    assert PROFILE._prepare_trace is PREPARE
+
+
+def test_the_kept_trace_is_for_perfetto_and_names_no_path_and_no_host(tmp_path: Path) -> None:
+    fitted(tmp_path)
+    (kept,) = tmp_path.glob("*/trace.json.gz")
+    text = gzip.decompress(kept.read_bytes()).decode()
+    rows = json.loads(text)["traceEvents"]
+    names = {row["name"] for row in rows if row["ph"] == "X"}
+    assert {"aten::addmm", "lightning_costs: batch"} <= names
+    for told in (socket.gethostname(), str(tmp_path), os.getcwd(), "site-packages", str(os.getpid())):
+        assert f'"{told}"' not in text
+        assert told not in text or len(told) < 6
+    assert all({"ph", "name", "pid"} <= row.keys() for row in rows)
+
+
+def test_no_window_begins_while_the_users_profiler_runs(tmp_path: Path) -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as users:
+        _, monitor = fitted(tmp_path, steps=30)
+    assert "trace" not in monitor.run.header
+    assert any(event.key == "aten::addmm" for event in users.key_averages())
+
+
+def test_a_profiler_that_the_user_starts_in_a_window_ends_it(tmp_path: Path) -> None:
+    windows = TraceWindows(torch.device("cpu"))
+    windows.begin()
+    windows.batch_begins()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as users:
+        assert not windows.on
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    assert any(event.key == "aten::mm" for event in users.key_averages())
+    windows.batch_ends()
+    assert not windows.step_ends(FIRST_AT)
+    assert windows.steps == []
+    assert PROFILE._prepare_trace is PREPARE
+
+
+def test_windows_come_ever_more_rarely_and_within_their_share() -> None:
+    busy_s = [0.0]
+    windows = TraceWindows(torch.device("cpu"), lambda: busy_s[0])
+    begun, done = [], 0
+    while done < 20_000:
+        if windows.due(done):
+            begun.append(done)
+            windows.begin()
+            for _ in range(STEPS):
+                windows.batch_begins()
+                torch.ones(2)
+                done += 1
+                windows.step_ends(done)
+            windows.took_s = 0.001 * len(begun)
+        done += 1
+        busy_s[0] = done * 0.1
+    assert begun[0] == FIRST_AT
+    assert all(later >= 4 * earlier for earlier, later in pairwise(begun))
+    assert len(begun) == 5
+    windows.took_s = 1e6
+    assert not windows.due(10**9), "their share is spent"
+
+
+def test_a_profiler_that_fails_leaves_the_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no Kineto")
+
+    monkeypatch.setattr(PROFILE, "_start_trace", broken)
+    _, monitor = fitted(tmp_path)
+    assert monitor.run.final["steps"] == 40
+    assert "trace" not in monitor.run.header
+
+
+def test_totals_are_scaled_from_traced_steps_with_their_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = TraceWindows(torch.device("cpu"))
+    for seconds in (1.0, 2.0, 3.0):
+        windows.steps.append(TracedStep(step_s=4.0, by_category_s={}, idle_s=0.0, exposed_comm_s=seconds))
+    found = windows.estimate(lambda step: step.exposed_comm_s, 100)
+    assert (found.amount, found.counted, found.batches) == (200.0, 3, 100)
+    assert found.half_width == pytest.approx(100 * 4.303 / 3**0.5, rel=1e-3)
+    assert trace_windows.SHARE == 0.005
+
+
+def test_without_the_argument_nothing_is_made() -> None:
+    with pytest.raises(Missing, match="trace=True"):
+        TraceWindows.attach(ProbeContext())
+    with pytest.raises(ValueError, match="trace must be True or False"):
+        CostMonitor(trace="yes")  # type: ignore[arg-type]
