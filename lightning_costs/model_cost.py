@@ -432,9 +432,10 @@ class _Measurement:
         try:
             made = make([copy for copy in copies if copy.requires_grad])
             made.step()
-            if self.device.type != "cpu":  # on a GPU torch updates many parameters at once unless it is told not to
+            if self.device.type != "cpu":  # on a GPU torch updates many parameters at once by default
                 for group in made.param_groups:
-                    group.update({"foreach": True} if group.get("foreach", 0) is None and not group["fused"] else {})
+                    if group.get("foreach", False) is None and not group.get("fused"):
+                        group["foreach"] = True
             watch = OpCounterMode(weights=copies)
             watch.update_alone()
             with watch:

@@ -39,9 +39,9 @@ def _app(
 
 
 app.command(context_settings={"allow_interspersed_args": False})(run)
+app.command(name="predict")(predict_command)
 for _command in (show, watch, compare, report, reprice, total, check):
     app.command()(_command)
-app.command(name="predict")(predict_command)
 
 
 def main() -> NoReturn:

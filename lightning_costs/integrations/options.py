@@ -59,8 +59,8 @@ class MonitorOptions:
     sinks: Sequence[Sink] = ()
     hyperparameters: Mapping[str, Any] | None = None
     owner: str | None = None
-    oom_snapshot: bool = False
     prediction: object = None
+    oom_snapshot: bool = False
 
     def __post_init__(self) -> None:
         validate_monitor(self.monitor, self.mode)
@@ -98,8 +98,8 @@ class MonitorOptions:
         return Recorder(
             targets=targets,
             owner=self.owner,
-            oom_snapshot=self.oom_snapshot,
             prediction=self.prediction,
+            oom_snapshot=self.oom_snapshot,
             save_dir=self.save_dir,
             name=self.name,
             batch_size_fn=self.batch_size_fn,

@@ -103,11 +103,11 @@ class DeviceTimeline(Generic[E]):
         self._kinds: deque[int] = deque()
         #: Host seconds waited for the batch, and in hooks, one pair for each `begin` on the tape.
         self._waits: deque[tuple[float, float]] = deque()
-        #: What distinguishes steps that do different work, one for each end of a step on the tape.
-        self._signatures: deque[Hashable] = deque()
         #: Host seconds in which work was queued, of batches that found the device waiting.
         self._host_s: list[float] = []
         self._begun_s: float | None = None
+        #: What distinguishes steps that do different work, one for each end of a step on the tape.
+        self._signatures: deque[Hashable] = deque()
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
         self._step_end: E | None = None

@@ -237,7 +237,7 @@ def _values(weight: torch.Tensor) -> torch.Tensor:
 def repeated_blocks(module: nn.Module | None, given_bytes: Mapping[nn.Module, int]) -> dict[str, Any]:
     """The layers that a model repeats, as `records.step_profile.StepProfile` names them: those of its largest list.
 
-    A list is a ModuleList or Sequential whose children are of one class; its parameters are counted where they live.
+    A list is a ModuleList or Sequential whose children are of one class; parameters count in the child that has them.
     """
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential)] if module is not None else []
     alike = [list(m) for m in lists if len(m) > 1 and len({type(child) for child in m}) == 1]

@@ -372,7 +372,8 @@ class StepMonitor:
     def about(self, *, final: bool = False) -> dict[str, Any]:
         """What steps say beside their columns, for the header."""
         facts = step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
-        if self._census is not None and (profile := self._census.profile()) is not None:
+        census = self._census
+        if census is not None and census.failed is None and (profile := census.profile()) is not None:
             host_s = self._device_steps.host_s if self._device_steps is not None else None
             batch_bytes = batches.signature_bytes(self._signature)
             facts["step_profile"] = replace(profile, host_s=host_s, batch_bytes=batch_bytes).as_dict()

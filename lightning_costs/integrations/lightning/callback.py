@@ -87,10 +87,10 @@ class CostMonitor(Callback):
         hyperparameters: Settings that identify the run, besides those that the module and the data module save
             by `save_hyperparameters`. Secrets are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
-        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
-            It records each allocation, which costs some microseconds each.
         prediction: What the run is predicted to cost, as `predict` returns it or a JSON file of it; its end says plan
             against actual. By default the file that LIGHTNING_COSTS_PREDICTION names.
+        oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
+            It records each allocation, which costs some microseconds each.
 
     Raises:
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown
@@ -127,8 +127,8 @@ class CostMonitor(Callback):
         sinks: Sequence[Sink] = (),
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
-        oom_snapshot: bool = False,
         prediction: object = None,
+        oom_snapshot: bool = False,
     ) -> None:
         super().__init__()
         self._options = MonitorOptions(
@@ -149,8 +149,8 @@ class CostMonitor(Callback):
             sinks=sinks,
             hyperparameters=hyperparameters,
             owner=owner,
-            oom_snapshot=oom_snapshot,
             prediction=prediction,
+            oom_snapshot=oom_snapshot,
         )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None

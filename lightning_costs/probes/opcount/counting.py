@@ -59,9 +59,9 @@ class StepOpCounts:
     flop_by_dtype: Mapping[str, int]
     uncounted: Mapping[str, int]
     samples: int | None
+    classes: Mapping[tuple[ClassKey, str], int] = field(default_factory=dict)
     communication: Mapping[Collective, int] = field(default_factory=dict)
     collectives: Mapping[Collective, int] = field(default_factory=dict)
-    classes: Mapping[tuple[ClassKey, str], int] = field(default_factory=dict)
 
     def values(self) -> Vector:
         """By quantity, in the order of their places."""
@@ -237,7 +237,7 @@ def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
         flop_by_dtype=dict(watch.flop_by_dtype),
         uncounted=dict(watch.uncounted),
         samples=samples,
+        classes=dict(watch.classes),
         communication=dict(watch.communication),
         collectives=dict(watch.collectives),
-        classes=dict(watch.classes),
     )

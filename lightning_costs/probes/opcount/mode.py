@@ -67,9 +67,9 @@ class _Operator(NamedTuple):
     computes: bool
     #: Whether it needs none.
     plain: bool
-    communicates: bool
     #: What bounds it: product, conv, attention, causal, recurrent, other or collective.
     kind: str
+    communicates: bool
 
 
 @final
@@ -126,10 +126,10 @@ class OpCounterMode(TorchDispatchMode):
         self.forward: OpCounts | None = None
         self.flop_by_dtype: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
+        self._classes: dict[tuple[Phase, str, torch.dtype, int, int], list[int]] = {}
         #: Bytes by kind and process group, and calls.
         self.communication: Counter[Collective] = Counter()
         self.collectives: Counter[Collective] = Counter()
-        self._classes: dict[tuple[Phase, str, torch.dtype, int, int], list[int]] = {}
         #: Why counting stopped, if it did.
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
@@ -165,6 +165,10 @@ class OpCounterMode(TorchDispatchMode):
                 self.failed = type_only(f"{func} could not be watched", error)
         return out
 
+    def update_alone(self) -> None:
+        """What follows is an optimizer's update, without the passes before it."""
+        self._phase = "optimizer"
+
     @staticmethod
     def _on_dtensors(types: Iterable[type]) -> bool:
         module = sys.modules.get("torch.distributed.tensor")
@@ -185,10 +189,6 @@ class OpCounterMode(TorchDispatchMode):
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
                 self.failed = type_only("a step could not be watched", error)
         return NotImplemented
-
-    def update_alone(self) -> None:
-        """What follows is an optimizer's update, without the passes before it."""
-        self._phase = "optimizer"
 
     def launched(self, kernel: str) -> None:
         """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
@@ -275,7 +275,7 @@ class OpCounterMode(TorchDispatchMode):
         name = str(getattr(func, "_overloadpacket", func))
         computes, plain = self._formulas.apply(func), self._formulas.plain(func)
         operator = self._operators[func] = _Operator(
-            name, name in _RECASTS, computes, plain, communicates(name), _kind(name, computes)
+            name, name in _RECASTS, computes, plain, _kind(name, computes), communicates(name)
         )
         return operator
 
@@ -330,14 +330,6 @@ class OpCounterMode(TorchDispatchMode):
         return any(storage._cdata in self._weights for storage in storages(inputs))
 
 
-def _calling() -> FrameType | None:
-    """The frame whose code called the operator that is counted, outside this file."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename == __file__:
-        frame = frame.f_back
-    return frame
-
-
 def _kind(name: str, computes: bool) -> str:
     """The class of an operator by its name."""
     namespace, _, short = name.partition(".")
@@ -359,6 +351,14 @@ def _launches(args: Any) -> int:
     """Time steps of a recurrent operator's input, which run one after the other: at least one."""
     shape = next((t.shape for t in args if isinstance(t, torch.Tensor) and t.ndim == 3), (1,))
     return max(1, int(shape[0]))
+
+
+def _calling() -> FrameType | None:
+    """The frame whose code called the operator that is counted, outside this file."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame
 
 
 def _is_compiled(caller: FrameType | None) -> bool:
