@@ -158,8 +158,9 @@ def target_row(
         finals: Run label to final amounts by column.
         counters: Counter to its cheaper direction.
     """
-    hits = {label: int(first_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
-    kept = {label: int(first_sustained_hits(course.quality, [target], mode)[0]) for label, course in courses.items()}
+    aim = [_in_single_precision(target, mode)]
+    hits = {label: int(first_hits(course.quality, aim, mode)[0]) for label, course in courses.items()}
+    kept = {label: int(first_sustained_hits(course.quality, aim, mode)[0]) for label, course in courses.items()}
     costs = {
         name: {
             label: cost_to_target(
@@ -223,8 +224,22 @@ def _between(before: Sequence[Amount] | None, after: Sequence[Amount] | None, ta
     (cost, low), (dearer, high) = before, after
     if not all(value is not None and math.isfinite(value) for value in (cost, low, dearer, high)):
         return None
-    share = (target - low) / (high - low)  # type: ignore[operator]
+    share = min(1.0, (target - low) / (high - low))  # type: ignore[operator]
     return cost + share * (dearer - cost)  # type: ignore[operator]
+
+
+def _in_single_precision(target: float, mode: Mode) -> float:
+    """The target, or what single precision makes of it if that is easier: most metrics are logged as float32.
+
+    Example:
+        >>> _in_single_precision(0.95, "max"), _in_single_precision(0.5, "max"), _in_single_precision(0.95, "min")
+        (0.949999988079071, 0.5, 0.95)
+    """
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(target))
+    if not math.isclose(rounded, target, rel_tol=1e-7):  # outside its range
+        return target
+    return min(target, rounded) if mode == "max" else max(target, rounded)
 
 
 def _sign(mode: Mode) -> float:

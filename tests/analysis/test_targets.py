@@ -98,6 +98,20 @@ def test_a_loss_reaches_its_target_from_above():
     assert spend_in(run, target=1.0)["cost"] == 200.0
 
 
+@pytest.mark.parametrize(("mode", "target", "worse"), [("max", 0.95, 0.9499), ("min", 0.7, 0.7001)])
+def test_a_metric_in_single_precision_reaches_the_target_that_it_was_rounded_from(mode, target, worse):
+    logged = [float(np.float32(q)) for q in (worse, target, target)]
+    compared = compare([make_run("a", quality=logged, mode=mode)], targets=[target])
+    (row,) = compared.targets
+    assert row["costs"]["train_s"]["a"]["cost"] == 20.0
+
+
+@pytest.mark.parametrize(("mode", "target", "quality"), [("min", 1e39, 1e40), ("max", 1e-50, 0.0)])
+def test_a_target_that_single_precision_cannot_hold_is_exact(mode, target, quality):
+    (row,) = compare([make_run("a", quality=[quality], mode=mode)], targets=[target]).targets
+    assert math.isinf(row["costs"]["train_s"]["a"]["cost"])
+
+
 def test_a_cost_without_a_reading_at_the_hit_is_missing_not_infinite():
     run = make_run(quality=[0.5, 0.95], costs={"energy_j": [None, None], "train_s": [1.0, 2.0]})
     spend = spend_in(run)
