@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lightning_costs.integrations.lightning.callback import CostMonitor as CostMonitor
     from lightning_costs.model_cost import ModelCost as ModelCost
     from lightning_costs.model_cost import measure as measure
+    from lightning_costs.prediction.predict import predict as predict
+    from lightning_costs.prediction.prediction import Prediction as Prediction
     from lightning_costs.pricing.tariff import Tariff as Tariff
     from lightning_costs.recording.recorder import Recorder as Recorder
     from lightning_costs.records.missing import Missing as Missing
@@ -36,6 +38,7 @@ _HOME = {
     "MemorySink": "storage.sink",
     "Missing": "records.missing",
     "ModelCost": "model_cost",
+    "Prediction": "prediction.prediction",
     "Recorder": "recording.recorder",
     "Sink": "storage.sink",
     "Tariff": "pricing.tariff",
@@ -44,6 +47,7 @@ _HOME = {
     "load_run": "sources.loader",
     "load_runs": "sources.loader",
     "measure": "model_cost",
+    "predict": "prediction.predict",
     "save_runs": "storage.saved_runs",
 }
 __all__ = sorted(_HOME)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, final
 
 import torch
@@ -22,12 +23,15 @@ from lightning_costs.probes.memory.tensors import memory_breakdown, tensors_by_k
 from lightning_costs.probes.model_copy import ModelCopy
 from lightning_costs.probes.opcount.counter import allocator
 from lightning_costs.probes.opcount.counting import force_eager
+from lightning_costs.probes.opcount.fused_on_meta import FusedOnMeta
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
 from lightning_costs.probes.side_effects import without_side_effects
+from lightning_costs.probes.train_time import time_steps
 from lightning_costs.records.formatting import MISSING, format_amount
 from lightning_costs.records.missing import Missing, type_only
 from lightning_costs.records.roofline import Roofline, roofline
+from lightning_costs.records.step_profile import StepProfile, classes_of
 from lightning_costs.records.units import unit_of_name
 from lightning_costs.run.summary import SummaryRow, html_table
 
@@ -57,6 +61,9 @@ class ModelCost:
         largest_batch_samples: Most samples whose training step fits into memory, where asked for.
         roofline: Where the training step lies under the device's peaks.
         memory_at_peak: Bytes by kind at the moment of the training step when most is held.
+        step_s: Seconds of a training step on the batch, with the optimizer's update if one is given.
+        profile: The step by class of operator, from which `predict` predicts.
+        device: Name of the device that it was measured on, 'meta' for a count alone.
         uncounted: Calls of operators that no formula covers, by operator: the counts are lower bounds if there are any.
         missing: Field to the reason why it is None.
         methods: Field to how it was got.
@@ -87,6 +94,7 @@ class ModelCost:
     infer_latency_p95_s: float | None = None
     infer_samples_per_s: float | None = None
     infer_peak_mem_bytes: float | None = None
+    step_s: float | None = None
     samples_per_s: Mapping[int, float | None] = field(default_factory=dict)
     largest_batch_samples: int | None = None
     roofline: Roofline | None = None
@@ -94,6 +102,8 @@ class ModelCost:
     uncounted: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
+    profile: StepProfile | None = None
+    device: str = "meta"
 
     def __getitem__(self, column: str) -> float | None:
         """A cost by its column's name."""
@@ -104,7 +114,8 @@ class ModelCost:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON or a table."""
-        plain: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "roofline"}
+        plain: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _APART}
+        plain["profile"] = None if self.profile is None else self.profile.as_dict()
         plain["roofline"] = None if self.roofline is None else self.roofline.words()
         return plain
 
@@ -137,6 +148,8 @@ class ModelCost:
         return html_table(f"cost of a model, measured with {self.samples} samples", self._rows())
 
 
+#: Fields that are more than numbers and texts.
+_APART = ("roofline", "profile")
 #: The costs that are one number each; their names end in their units.
 _COSTS = tuple(field.name for field in fields(ModelCost) if field.type == "float | None")
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -198,7 +211,12 @@ def measure(
         watch, memory, trained = it.watched(it.batch, calls=calls)
         it.count_operators(watch, memory, trained)
         it.count_parameters(calls)
-        it.optimizer_state(optimizer)
+        update = it.optimizer_state(optimizer)
+        profile = it.profile(watch, memory, update, calls) if trained else None
+        if profile is not None and times and it.device.type != "meta":
+            profile = it.train_times(profile, optimizer, budget_s)
+        elif profile is not None:
+            it.missing["step_s"] = "times=False" if not times else "on the meta device nothing runs"
         throughput = it.latency_and_throughput(times, batch_sizes, budget_s)
         it.inference_memory()
         if largest_batch:
@@ -218,6 +236,8 @@ def measure(
         uncounted=dict(watch.uncounted),
         missing=it.missing,
         methods=it.methods,
+        profile=profile,
+        device=_name_of(it.device),
     )
 
 
@@ -285,7 +305,14 @@ class _Measurement:
                 first_backward=calls.stop if calls is not None else None,
             )
             try:
-                with torch.enable_grad(), force_eager(), calls or nullcontext(), self._twin.guard(), watch:
+                with (
+                    torch.enable_grad(),
+                    force_eager(),
+                    calls or nullcontext(),
+                    self._twin.guard(),
+                    FusedOnMeta(),
+                    watch,
+                ):
                     trained = self._step(batch)
                 for kind, tensors in tensors_by_kind(model, ()):
                     follows.track(kind, tensors)
@@ -339,12 +366,64 @@ class _Measurement:
             except Missing as missing:
                 self.missing[name] = str(missing)
 
-    def optimizer_state(self, make: Callable[[Iterable[nn.Parameter]], Any] | None) -> None:
+    def profile(
+        self, watch: OpCounterMode, memory: StepMemory, update: OpCounterMode | None, calls: ModuleCallRecorder
+    ) -> StepProfile:
+        """The step by class of operator; the optimizer's update as its copy on the meta device ran it."""
+        classes = watch.classes + (update.classes if update is not None else Counter())
+        state = int(self.values.get("opt_state_bytes") or 0)
+        held: dict[str, dict[str, float]] = memory.phases_by_name()
+        if update is not None and (last := held.get("backward")):
+            held["optimizer"] = {**last, "grad": self._grad_bytes, "activation": 0, "other": memory.resting_bytes}
+        return StepProfile(
+            classes=classes_of(classes),
+            samples=self.samples,
+            memory={phase: {**kinds, "opt_state": state} for phase, kinds in held.items()},
+            resting_bytes=memory.resting_bytes,
+            batch_bytes=sum(tensor.nbytes for tensor in tensors_in(self.batch)),
+            device=self.device.type,
+            **parameters.repeated_blocks(self.model, calls.given_bytes),
+        )
+
+    def train_times(
+        self, profile: StepProfile, make: Callable[[Iterable[nn.Parameter]], Any] | None, budget_s: float
+    ) -> StepProfile:
+        """Time training steps of the copy; the optimizer updates copies of the parameters, so that it stays as it is.
+
+        A step is timed with all that is queued, and for the host alone: queueing into an empty queue.
+        """
+        optimizer = None
+        with self._training():
+            if make is not None:
+                copies = [nn.Parameter(p.detach().clone()) for p in self.model.parameters() if p.requires_grad]
+                optimizer = make(copies)
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+
+            def step() -> None:
+                self._step(self.batch)
+                if optimizer is not None:
+                    for copy, p in zip(copies, trained, strict=True):
+                        copy.grad = p.grad
+                    optimizer.step()
+                for p in trained:
+                    p.grad = None
+
+            try:
+                step_s, host_s = time_steps(step, self.device, budget_s)
+            except Exception as error:  # noqa: BLE001 - an optimizer that wants a closure, memory that does not suffice
+                self.missing["step_s"] = type_only("training steps could not be repeated", error)
+                return profile
+        self.values["step_s"] = step_s
+        self.methods["step_s"] = "training steps of a copy, all of the batch's on the device"
+        return replace(profile, host_s=host_s if self.device.type == "cuda" else None)
+
+    def optimizer_state(self, make: Callable[[Iterable[nn.Parameter]], Any] | None) -> OpCounterMode | None:
+        """Measure the state after one update of a copy on the meta device; return what the second one did."""
         if make is None:
             self.missing["opt_state_bytes"] = (
                 "no optimizer was given: optimizer=lambda params: torch.optim.AdamW(params)"
             )
-            return
+            return None
         copies = []
         for p in self.model.parameters():
             copy = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
@@ -353,11 +432,19 @@ class _Measurement:
         try:
             made = make([copy for copy in copies if copy.requires_grad])
             made.step()
+            if self.device.type != "cpu":  # on a GPU torch updates many parameters at once unless it is told not to
+                for group in made.param_groups:
+                    group.update({"foreach": True} if group.get("foreach", 0) is None and not group["fused"] else {})
+            watch = OpCounterMode(weights=copies)
+            watch.update_alone()
+            with watch:
+                made.step()
         except Exception as error:  # noqa: BLE001 - an optimizer that wants more than a gradient (SAM, LBFGS)
             self.missing["opt_state_bytes"] = type_only("one update on the meta device failed", error)
-            return
+            return None
         self.values["opt_state_bytes"] = float(memory_breakdown(nn.ParameterList(copies), [made]).opt_state_bytes)
         self.methods["opt_state_bytes"] = "state after one update of a copy on the meta device"
+        return watch
 
     def latency_and_throughput(
         self, times: bool, batch_sizes: Sequence[int], budget_s: float
@@ -484,6 +571,10 @@ def _placed(watch: OpCounterMode, peak: DevicePeak | None) -> Roofline | None:
         peak_flop_per_s=peak.mixed_precision_peak(watch.flop_by_dtype) if peak is not None else None,
         peak_bytes_per_s=peak.bytes_per_s if peak is not None else None,
     )
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_properties(device).name if device.type == "cuda" else device.type
 
 
 def _available_bytes(device: torch.device) -> int | None:

@@ -48,7 +48,11 @@ def test_a_model_without_training_or_lightning_is_told_in_closed_form() -> None:
 def test_on_the_meta_device_all_but_times_is_told_and_equal() -> None:
     real = measure(mlp(), torch.randn(8, 10), times=False)
     meta = measure(mlp("meta"), torch.randn(8, 10))
-    skipped = {"nonzero_params", "missing", "methods"}
+    skipped = {"nonzero_params", "missing", "methods", "profile", "device"}
+    assert real.profile is not None
+    assert meta.profile is not None
+    assert (real.profile.classes, real.profile.memory) == (meta.profile.classes, meta.profile.memory)
+    assert (real.device, meta.device) == ("cpu", "meta")
     for name in real.as_dict().keys() - skipped:
         assert getattr(real, name) == getattr(meta, name), name
     assert "meta device" in meta.missing["infer_latency_p50_s"]

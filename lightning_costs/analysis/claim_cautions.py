@@ -134,16 +134,16 @@ def matched_pairs(matched: Matched) -> list[Caution]:
     rows = {row["column"]: row for row in matched["rows"]}
     found = []
     for by, hidden, section, alike, other in _MATCHED:
-        told = [
+        pairs = [
             (rows[column]["hides"][name], column, name)
             for column in by
             if column in rows
             for name in hidden
             if name in rows[column]["hides"]
         ]
-        told = [row for row in told if row[0]["most"] >= _HIDES]
-        if told:
-            hides, column, name = max(told, key=lambda row: row[0]["most"])
+        pairs = [row for row in pairs if row[0]["most"] >= _HIDES]
+        if pairs:
+            hides, column, name = max(pairs, key=lambda row: row[0]["most"])
             found.append(
                 caution(
                     f"{alike}_matched",
@@ -171,8 +171,8 @@ def nearly_as_good_cheaper(
     under = top["search"]["under"] if top["search"] else None
     found = []
     for run in runs:
-        mine, theirs = run["best_quality"], top["best_quality"]
-        if run["label"] in best or mine is None or theirs is None or abs(mine - theirs) > ALMOST * abs(theirs):
+        own, theirs = run["best_quality"], top["best_quality"]
+        if run["label"] in best or own is None or theirs is None or abs(own - theirs) > ALMOST * abs(theirs):
             continue
         cheaper = {}
         for name, row in declared.items():
@@ -185,13 +185,13 @@ def nearly_as_good_cheaper(
             found.append(
                 caution(
                     "almost_as_good",
-                    f"{quote(run['label'])} is almost as good as {quote(top['label'])} ({mine:.4g} against "
+                    f"{quote(run['label'])} is almost as good as {quote(top['label'])} ({own:.4g} against "
                     f"{theirs:.4g}) at {100 * cheaper[least]:.2g} % of its {least}; nothing says that the latter was "
                     "tuned for cost: trained shorter or made smaller it might be as cheap",
                     [run["label"], top["label"]],
                     section="2.1",
                     share_of_cost=cheaper,
-                    best_quality=[mine, theirs],
+                    best_quality=[own, theirs],
                 )
             )
     return sorted(found, key=lambda row: min(row["evidence"]["share_of_cost"].values()))[:NAMED]
@@ -240,14 +240,14 @@ def seed_noise(groups: Groups | None, metric: Metric) -> list[Caution]:
         alone = [group for group in close if group in single]
         seeds = "the spread of seeds of"
         if top in single:
-            said = [f"{quote(top)}, one run, lies within {seeds} {list_runs(close)}"]
+            sentences = [f"{quote(top)}, one run, lies within {seeds} {list_runs(close)}"]
         else:
-            said = [f"{list_runs(several)} overlaps with {seeds} {quote(top)}"] if several else []
-            said += [f"{list_runs(alone)}, one run each, lies within {seeds} {quote(top)}"] if alone else []
+            sentences = [f"{list_runs(several)} overlaps with {seeds} {quote(top)}"] if several else []
+            sentences += [f"{list_runs(alone)}, one run each, lies within {seeds} {quote(top)}"] if alone else []
         found.append(
             caution(
                 "within_seed_noise",
-                f"{metric.monitor} of {' and that of '.join(said)}: these runs do not show which is better",
+                f"{metric.monitor} of {' and that of '.join(sentences)}: these runs do not show which is better",
                 [label for group in (top, *close) for label in groups["members"][group]],
                 spreads={group: dict(known[group]) for group in (top, *close)},
             )

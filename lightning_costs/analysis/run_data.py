@@ -77,8 +77,8 @@ def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, Declaration], lis
     clashing: list[str] = []
     for run in runs:
         for name, row in run.header["indicators"].items():
-            mine = declared.setdefault(name, cast(Declaration, dict(row)))
-            if any(mine[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
+            first = declared.setdefault(name, cast(Declaration, dict(row)))
+            if any(first[key] != row[key] for key in ("unit", "kind", "better")) and name not in clashing:
                 clashing.append(name)
     return {name: row for name, row in declared.items() if name not in clashing}, clashing
 
@@ -153,22 +153,22 @@ def downsample_curve(course: EvaluationCurve, most: int) -> Curve:
     }
 
 
-def _stop(told: Mapping[str, Any] | None) -> EarlyStop | None:
-    if not told:
+def _stop(stop: Mapping[str, Any] | None) -> EarlyStop | None:
+    if not stop:
         return None
     return {
-        "by": str(told.get("by", "unknown")),
-        "step": told.get("step"),
-        "column": str(told.get("column", "unknown")),
-        "limit": told.get("limit"),
-        "amount": told.get("amount"),
+        "by": str(stop.get("by", "unknown")),
+        "step": stop.get("step"),
+        "column": str(stop.get("column", "unknown")),
+        "limit": stop.get("limit"),
+        "amount": stop.get("amount"),
     }
 
 
-def _search(told: Mapping[str, Any] | None) -> Search | None:
-    if not told:
+def _search(search: Mapping[str, Any] | None) -> Search | None:
+    if not search:
         return None
-    return {"trials": told.get("trials"), "under": told.get("under")}
+    return {"trials": search.get("trials"), "under": search.get("under")}
 
 
 def _rates(tariff: Mapping[str, Any]) -> dict[str, float]:

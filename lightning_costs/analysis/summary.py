@@ -89,7 +89,7 @@ def _leaders(
         verb = "needed least" if basis.startswith("to reach") else "had the best"
         of = f" (of {field.taking} runs; {field.lacking} more have no reading)" if field.lacking else ""
         clauses.setdefault(basis, []).append(f"{who} {verb} {list_words(indicators, most=12)}{of}")
-    return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(said)}." for basis, said in clauses.items()]
+    return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(texts)}." for basis, texts in clauses.items()]
 
 
 def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
@@ -97,13 +97,13 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
     if len(runs) < 2 or not families["contested"]:
         return []
     leads = sorted(families["leads"].items(), key=lambda row: -len(row[1]))
-    told = [f"{quote(label)} in {len(led)} ({list_words(led, most=8)})" for label, led in leads[:4]]
+    leaders = [f"{quote(label)} in {len(led)} ({list_words(led, most=8)})" for label, led in leads[:4]]
     split = [row["family"] for row in families["rows"] if row["split"]]
     who = (
-        f"{list_words(told, _MOST)} leads"
-        if len(told) == 1
-        else f"{list_words(told, _MOST)} lead"
-        if told
+        f"{list_words(leaders, _MOST)} leads"
+        if len(leaders) == 1
+        else f"{list_words(leaders, _MOST)} lead"
+        if leaders
         else "nobody leads"
     )
     rest = f"; the columns of {list_words(split, most=8)} disagree" if split else ""
@@ -112,12 +112,16 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
 
 def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
     """The runs on the Pareto front of every indicator, and those on none; the same words everywhere."""
-    told = {label: {*row["on"], *row["off"]} for label, row in dominance["by_run"].items()}
-    count = len(set().union(*told.values()))
-    if len(told) < 2 or not count:
+    columns = {label: {*row["on"], *row["off"]} for label, row in dominance["by_run"].items()}
+    count = len(set().union(*columns.values()))
+    if len(columns) < 2 or not count:
         return []
-    complete = sum(len(names) == count for names in told.values())
-    notes = [] if complete == len(told) else [f"{complete or 'none'} of {len(told)} runs have a reading of all {count}"]
+    complete = sum(len(names) == count for names in columns.values())
+    notes = (
+        []
+        if complete == len(columns)
+        else [f"{complete or 'none'} of {len(columns)} runs have a reading of all {count}"]
+    )
     everywhere, nowhere = dominance["everywhere"], dominance["nowhere"]
     if everywhere:
         # No run dominates the one run of the best quality if that has a reading.
@@ -140,8 +144,8 @@ def _curve(curve: str) -> list[str]:
 
 def _limits(setups: Setups) -> str:
     same = setups["same"]
-    told = [f"{key.rpartition('.')[2]} {_value(same[key])}" for key in _TOLD if same.get(key) not in (None, "")]
-    where = f" ({', '.join(told)})" if told else ""
+    settings = [f"{key.rpartition('.')[2]} {_value(same[key])}" for key in _TOLD if same.get(key) not in (None, "")]
+    where = f" ({', '.join(settings)})" if settings else ""
     return (
         f"All of this holds for the setup that was measured{where} and says nothing about other hardware, "
         "software or data."

@@ -45,8 +45,8 @@ class Spent:
 
     def __add__(self, other: Spent) -> Spent:
         """The sum of what is known of either."""
-        mine, theirs = asdict(self), asdict(other)
-        return Spent(**{u: _sum([mine[u], theirs[u]]) for u in UNITS})
+        own, theirs = asdict(self), asdict(other)
+        return Spent(**{u: _sum([own[u], theirs[u]]) for u in UNITS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,12 +210,12 @@ def project_waste(runs: Sequence[RunRecord]) -> ProjectWaste:
     labels = unique_labels(runs)
     causes = [_causes(run, final) for run, final in zip(runs, finals, strict=True)]
     bests = [best for _, _, best in causes]
-    told = []
+    wasteful = []
     for at, run in enumerate(runs):
         by_cause, missing, best = causes[at]
         wasted = sum((spent for cause, spent in by_cause.items() if cause != "throttled"), Spent())
         cheapest = _cheapest(runs, finals, bests, at, rank_by)
-        told.append(
+        wasteful.append(
             RunWaste(
                 label=labels[at],
                 run_id=run.id,
@@ -231,17 +231,17 @@ def project_waste(runs: Sequence[RunRecord]) -> ProjectWaste:
                 missing=missing,
             )
         )
-    told.sort(key=lambda run: -(getattr(run.wasted, rank_by) or 0.0))
+    wasteful.sort(key=lambda run: -(getattr(run.wasted, rank_by) or 0.0))
     groups: dict[str | None, Spent] = {}
-    for one in told:
+    for one in wasteful:
         groups[one.group] = groups.get(one.group, Spent()) + one.wasted
     ranked = sorted(groups.items(), key=lambda item: -(getattr(item[1], rank_by) or 0.0))
     return ProjectWaste(
         rank_by=rank_by,
-        runs=tuple(told),
+        runs=tuple(wasteful),
         groups=dict(ranked),
-        spent=sum((run.spent for run in told), Spent()),
-        wasted=sum((run.wasted for run in told), Spent()),
+        spent=sum((run.spent for run in wasteful), Spent()),
+        wasted=sum((run.wasted for run in wasteful), Spent()),
     )
 
 
@@ -253,11 +253,11 @@ def _cheapest(
     rank_by: str,
 ) -> int | None:
     """The cheapest other run of the same metric that reached this one's best quality for less than this one spent."""
-    own, mine = bests[at], finals[at].get(UNITS[rank_by])
-    if own is None or mine is None:
+    own, cost = bests[at], finals[at].get(UNITS[rank_by])
+    if own is None or cost is None:
         return None
     header = runs[at].header
-    found, least = None, mine
+    found, least = None, cost
     for other, run in enumerate(runs):
         best, amount = bests[other], finals[other].get(UNITS[rank_by])
         same = all(run.header.get(key) == header.get(key) for key in ("monitor", "mode"))

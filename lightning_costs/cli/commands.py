@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lightning_costs.cli.compare_commands import check, compare
+from lightning_costs.cli.predict import predict_command
 from lightning_costs.cli.project_commands import reprice, total
 from lightning_costs.cli.report_command import report
 from lightning_costs.cli.run_commands import run, show, watch
@@ -40,6 +41,7 @@ def _app(
 app.command(context_settings={"allow_interspersed_args": False})(run)
 for _command in (show, watch, compare, report, reprice, total, check):
     app.command()(_command)
+app.command(name="predict")(predict_command)
 
 
 def main() -> NoReturn:

@@ -15,6 +15,7 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.printable import printable
 from lightning_costs.report.terminal import run as run_view
 from lightning_costs.report.terminal.console import Terminal, say
+from lightning_costs.run.plan import PREDICTION, read_prediction
 from lightning_costs.run.record import printable_run
 from lightning_costs.storage.run_folder.lock import writer_status
 
@@ -68,6 +69,9 @@ def run(
         Path | None, typer.Option(metavar="FILE.prom", help="Keep the totals in this file for node_exporter.")
     ] = None,
     otlp: Annotated[bool, typer.Option("--otlp", help="Send the totals to OTEL_EXPORTER_OTLP_ENDPOINT.")] = False,
+    prediction: Annotated[
+        Path | None, typer.Option(help="JSON of `predict --json`: the run's end says plan against actual.")
+    ] = None,
 ) -> None:
     """Run an unmodified script of Lightning or of transformers' Trainer and measure what its training costs."""
     from lightning_costs.cli import run_process
@@ -76,6 +80,7 @@ def run(
     from lightning_costs.storage.paths import run_root
 
     try:
+        read_prediction(prediction)
         options = RunOptions(
             monitor=monitor,
             mode=chosen_mode(mode),
@@ -95,7 +100,8 @@ def run(
         )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(printable(str(error))) from error
-    run_process.run(command, options.as_environment() | search_path(), Path(options.save_dir))
+    planned = {} if prediction is None else {PREDICTION: str(prediction.resolve())}
+    run_process.run(command, options.as_environment() | search_path() | planned, Path(options.save_dir))
 
 
 def show(

@@ -18,6 +18,8 @@ from lightning_costs.records.samples import StepSample
 _STAGED = (
     "in a pipeline, passes of several micro-batches interleave: stage_busy_s and stage_outside_s say where time goes"
 )
+#: Half of an interval, as a share of the amount, from which a total waits for more steps.
+KNOWN = 0.25
 _UNSEEN = (
     "passes of this loop are not seen: Lightning, Fabric, the Hugging Face Trainer and a DeepSpeed engine show theirs"
 )
@@ -47,8 +49,12 @@ class _Phase(Measured, ABC):
             raise Missing(_UNSEEN)
         found = [phases.estimate(phase) for phase in self.phases]
         total_s = self._of(found, sample)
+        known = phases.known and all(each.half_width <= KNOWN * each.amount for each in found)
+        if sample.trigger != "end" and not known:
+            return self._read  # totals never go down: a first guess that is too high would stay
         if sample.trigger != "train" or self.method is None:
-            whole = replace(found[0], amount=total_s, half_width=sum(each.half_width for each in found))
+            half_s = min(total_s, sum(each.half_width for each in found))
+            whole = replace(found[0], amount=total_s, half_width=half_s, exact=all(each.exact for each in found))
             self.error = relative_error(whole)
             how = "CUDA events on the compute stream, read late" if self._on_cuda else "host clock"
             self.method = f"{how_sure(whole, self.unit)}; {self.of}{how}"
@@ -58,7 +64,7 @@ class _Phase(Measured, ABC):
         return found[0].amount
 
     def read(self, sample: StepSample) -> float:
-        # A later sample may lower an estimate; totals never go down, so the windows that follow wait for it.
+        # A later sample may lower an estimate: the windows that follow wait for it.
         total_s = max(self._read, self._total_s(sample))
         new_s, self._read = total_s - self._read, total_s
         return new_s

@@ -60,6 +60,7 @@ class MonitorOptions:
     hyperparameters: Mapping[str, Any] | None = None
     owner: str | None = None
     oom_snapshot: bool = False
+    prediction: object = None
 
     def __post_init__(self) -> None:
         validate_monitor(self.monitor, self.mode)
@@ -70,7 +71,7 @@ class MonitorOptions:
         if self.infer not in ("auto", True, False):
             raise ValueError(f"infer must be 'auto', True or False, got {self.infer!r}")
         self.targets, self.sinks = targets_of(self.targets), Sinks(self.sinks).all
-        self.hyperparameters = Provenance(self.hyperparameters, self.owner).hyperparameters
+        self.hyperparameters = Provenance(self.hyperparameters, self.owner, self.prediction).hyperparameters
         self.save_dir, self.tariff = run_root(self.save_dir), Tariff.resolve(self.tariff)
         self.count = counting_of(self.count)
 
@@ -98,6 +99,7 @@ class MonitorOptions:
             targets=targets,
             owner=self.owner,
             oom_snapshot=self.oom_snapshot,
+            prediction=self.prediction,
             save_dir=self.save_dir,
             name=self.name,
             batch_size_fn=self.batch_size_fn,

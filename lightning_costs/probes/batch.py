@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy
@@ -32,6 +33,17 @@ class BatchInfo(NamedTuple):
 
     signature: Signature
     samples: int | None
+
+
+def signature_bytes(signature: Signature) -> int:
+    """Bytes of a batch of these shapes; jagged dimensions count once.
+
+    Example:
+        >>> signature_bytes((((8, 3), torch.float32), ((8,), torch.int64)))
+        160
+    """
+    sizes = ([n for n in shape if isinstance(n, int)] for shape, _ in signature)
+    return sum(prod(size) * dtype.itemsize for size, (_, dtype) in zip(sizes, signature, strict=True))
 
 
 def inspect_batch(batch: object) -> BatchInfo:

@@ -9,12 +9,15 @@ from typing import Generic, Protocol, Self, TypeVar, final
 
 import torch
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.samples import DeviceTime
 
 #: Marks in flight at most. Past that the oldest steps are dropped whole, so that a device far behind stays bounded.
 MOST_EVENTS = 4096
+#: Host times of queueing that are kept.
+MOST_HOST_TIMES = 64
 
 E = TypeVar("E")
 
@@ -102,6 +105,9 @@ class DeviceTimeline(Generic[E]):
         self._waits: deque[tuple[float, float]] = deque()
         #: What distinguishes steps that do different work, one for each end of a step on the tape.
         self._signatures: deque[Hashable] = deque()
+        #: Host seconds in which work was queued, of batches that found the device waiting.
+        self._host_s: list[float] = []
+        self._begun_s: float | None = None
         self._interrupted = 0
         # Where reading stands: ends of the last step and of the last batch, the transfer and the period in work.
         self._step_end: E | None = None
@@ -144,14 +150,35 @@ class DeviceTimeline(Generic[E]):
             wait_s: Host seconds that went into waiting for data since the last `end`.
             hooks_s: Host seconds that went into other callbacks' hooks and loggers since the last `begin`.
         """
+        waits = len(self._host_s) < MOST_HOST_TIMES and self._waits_for_work()
         self._mark(_BEGUN | self._interrupted)
         self._waits.append((wait_s, hooks_s))
         self._interrupted = 0
+        self._begun_s = now_s() if waits else None
 
     def end(self) -> None:
         """The work on a batch was queued: as early as may be, after its last kernel."""
+        if self._begun_s is not None:
+            self._host_s.append(now_s() - self._begun_s)
+            self._begun_s = None
         self._mark(_ENDED | self._interrupted)
         self._interrupted = 0
+
+    @property
+    def host_s(self) -> float | None:
+        """Seconds in which the host queues a batch's work while the device waits for it; None if it never did.
+
+        The lower quartile: a queue that is full makes the host wait inside some of them.
+        """
+        ordered = sorted(self._host_s)
+        return ordered[len(ordered) // 4] if ordered else None
+
+    def _waits_for_work(self) -> bool:
+        """Whether the device has done the work on the batch before; a copy that follows it does not count."""
+        for event, kind in zip(reversed(self._tape), reversed(self._kinds), strict=True):
+            if kind & ~_BROKEN >= _ENDED:
+                return self._events.done(event)
+        return True  # all was read, and so is done
 
     def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
         """The batch that ended last completed an optimizer step; not called while gradients accumulate.

@@ -232,3 +232,18 @@ def _values(weight: torch.Tensor) -> torch.Tensor:
     if weight.layout == torch.strided:
         return weight
     return weight.coalesce().values() if weight.layout == torch.sparse_coo else weight.values()
+
+
+def repeated_blocks(module: nn.Module | None, given_bytes: Mapping[nn.Module, int]) -> dict[str, Any]:
+    """The layers that a model repeats, as `records.step_profile.StepProfile` names them: those of its largest list.
+
+    A list is a ModuleList or Sequential whose children are of one class; its parameters are counted where they live.
+    """
+    lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential)] if module is not None else []
+    alike = [list(m) for m in lists if len(m) > 1 and len({type(child) for child in m}) == 1]
+    sizes = [[sum(p.nbytes for p in child.parameters()) for child in children] for children in alike]
+    if not any(map(sum, sizes)):
+        return {}
+    at = max(range(len(sizes)), key=lambda n: sum(sizes[n]))
+    boundary = max((given_bytes.get(child, 0) for child in alike[at]), default=0)
+    return {"blocks": len(alike[at]), "block_bytes": max(sizes[at]), "boundary_bytes": boundary}

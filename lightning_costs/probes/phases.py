@@ -33,10 +33,10 @@ E = TypeVar("E")
 class Phases:
     """Receives the moments of a batch's work, in the order in which they come.
 
-    What is between two of them belongs to the phase that is under way. In user code that shows no forward pass (manual
-    optimization, a loop of Fabric's), a gap before a backward pass or an update is a forward pass if autograd made
-    nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own work:
-    SAM's two passes are two, and its perturbation is an update.
+    What is between two of them belongs to the phase that is under way. User code may show no forward pass (manual
+    optimization, a loop of Fabric's). There, a gap before a backward pass or an update is a forward pass if autograd
+    made nodes in it; else clipping, zeroing or logging. Inside an update, what is neither pass is the update's own
+    work: SAM's two passes are two, and its perturbation is an update.
 
     The total is that of warm-up and, for the other steps, the mean of the drawn ones, weighted by the lengths of their
     blocks. Its interval is that of a simple random sample without replacement (Cochran, Sampling Techniques, 1977,
@@ -131,7 +131,8 @@ class Phases:
         unfinished = self._read()
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n
-        mean = drawn.sums[phase] / drawn.weight if drawn.n else certain.last[phase]
+        guess = certain.least[phase] if certain.n > 1 else 0.0
+        mean = drawn.sums[phase] / drawn.weight if drawn.n else guess
         half = others * mean
         if drawn.n > 1:
             n = drawn.weight**2 / drawn.weight_squares
@@ -145,6 +146,12 @@ class Phases:
             batches=self._steps,
             exact=not others,
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether enough steps were read for an estimate."""
+        others = self._steps - self._certain.n
+        return self._drawn.n > 1 or self._certain.n >= 9 * others
 
     # Moments ------------------------------------------------------------------------------------------------
 
@@ -254,18 +261,18 @@ class _Sums:
 
     def __init__(self) -> None:
         self.n = self.weight = self.weight_squares = 0
-        self.sums, self.squares, self.last = [0.0] * 4, [0.0] * 4, [0.0] * 4
+        self.sums, self.squares, self.least = [0.0] * 4, [0.0] * 4, [math.inf] * 4
 
     def add(self, seconds: list[float], weight: int) -> None:
         """One more step."""
         self.n += 1
         self.weight += weight
         self.weight_squares += weight * weight
-        self.last = seconds
         for phase in (FORWARD, BACKWARD, OPTIMIZER):
             amount = seconds[phase]
             self.sums[phase] += weight * amount
             self.squares[phase] += weight * amount * amount
+            self.least[phase] = min(self.least[phase], amount)
 
 
 def _draw(done: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any, final
 from lightning_costs.probes.git import PATIENCE_S, GitQuestion
 from lightning_costs.records.hyperparameters import plain_hyperparameters, seeds_among
 from lightning_costs.records.secrets import looks_secret
+from lightning_costs.run.plan import read_prediction
 
 OWNER = "LIGHTNING_COSTS_OWNER"
 #: What Lightning's `seed_everything` sets.
@@ -27,12 +28,13 @@ class Provenance:
     Args:
         hyperparameters: A mapping, a namespace or a dataclass.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says. It is never looked up.
+        prediction: What it was predicted to cost (`lightning_costs.run.plan.read_prediction`).
 
     Raises:
         ValueError: For an owner that is no text, or hyperparameters that have no names.
     """
 
-    def __init__(self, hyperparameters: object = None, owner: str | None = None) -> None:
+    def __init__(self, hyperparameters: object = None, owner: str | None = None, prediction: object = None) -> None:
         if owner is not None and not isinstance(owner, str):
             raise ValueError(f"owner must be a text, got {owner!r}")
         if hyperparameters is not None and not _named(hyperparameters):
@@ -44,6 +46,7 @@ class Provenance:
         owner = os.environ.get(OWNER, "") if owner is None else owner
         self._owner = "" if looks_secret(owner) and "@" not in owner else owner.strip()[:_LONGEST]
         self._git: GitQuestion | None = None
+        self.prediction = read_prediction(prediction)
 
     def ask(self) -> None:
         """Ask git, whose answer is taken later."""
@@ -55,7 +58,13 @@ class Provenance:
         with_global = os.environ.get(_GLOBAL_SEED, "")
         if with_global.isdecimal() and len(with_global) < 20:
             seeds = {"seed_everything": int(with_global), **seeds}
-        known = {"hyperparameters": self.hyperparameters, "script": script_name(), "seeds": seeds, "owner": self._owner}
+        known: dict[str, Any] = {"prediction": self.prediction}
+        known |= {
+            "hyperparameters": self.hyperparameters,
+            "script": script_name(),
+            "seeds": seeds,
+            "owner": self._owner,
+        }
         always = {"hyperparameters": self.hyperparameters}
         return {**always, **{name: value for name, value in known.items() if value}, **self.late()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 from lightning_costs.probes import batch as batches
@@ -161,8 +162,10 @@ class StepMonitor:
         self.on_repeat_start(waited_s, hooks_s)
         self._nodes, self._made = nodes_made(), None
         census = self._census
-        if census is None or not census.should_count(self._key):
-            if trace is not None and trace.on:
+        tracing = trace is not None and trace.on
+        counts = census is not None and census.should_count(self._key)
+        if census is None or not counts or (tracing and census.knows(self._key)):  # one drawn again can wait
+            if trace is not None and tracing:
                 trace.batch_begins()
             return None
         if trace is not None:
@@ -368,7 +371,12 @@ class StepMonitor:
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
         """What steps say beside their columns, for the header."""
-        return step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
+        facts = step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
+        if self._census is not None and (profile := self._census.profile()) is not None:
+            host_s = self._device_steps.host_s if self._device_steps is not None else None
+            batch_bytes = batches.signature_bytes(self._signature)
+            facts["step_profile"] = replace(profile, host_s=host_s, batch_bytes=batch_bytes).as_dict()
+        return facts
 
     def infer(
         self,

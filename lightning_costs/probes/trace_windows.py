@@ -36,8 +36,8 @@ _MARK = "lightning_costs: batch"
 class TraceWindows:
     """Profiles a few steps, ever more rarely, and keeps what they show and the last window's trace.
 
-    A window is not begun while a profiler of the user's runs, and one that is under way ends without a result if the
-    user starts one. Windows in which operators are counted, code is compiled or an evaluation runs are dropped, too.
+    No window begins while a profiler of the user's runs. One that is under way ends without a result if the user starts
+    a profiler. Windows in which operators are counted, code is compiled or an evaluation runs are dropped, too.
     """
 
     def __init__(

@@ -69,6 +69,7 @@ class Recorder:
         setup: More facts about the setup (batch size, schedule) for the header.
         hyperparameters: Settings that identify the run, by name; secrets among them are left out.
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
+        prediction: What the run is predicted to cost, as `predict` returns it or a JSON file of it.
         place: This process among others; by default from torch.distributed, each rank with a copy of the model.
         places: [ranks]: all processes.
         dataset_samples: Size of the training set.
@@ -124,6 +125,7 @@ class Recorder:
         setup: Mapping[str, Any] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
+        prediction: object = None,
         place: RankInfo | None = None,
         places: Sequence[RankInfo] | None = None,
         dataset_samples: int | None = None,
@@ -179,7 +181,7 @@ class Recorder:
             sinks=sinks,
             setup=setup or {},
         )
-        provenance = Provenance(hyperparameters, owner)
+        provenance = Provenance(hyperparameters, owner, prediction)
         self._run.provenance = provenance if place.rank == 0 else None
         sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.notes)
         self._monitor = StepMonitor(context, clock, log_every_n_steps, samples=sizes.samples, keep=infer)

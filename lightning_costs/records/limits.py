@@ -84,12 +84,12 @@ def unenforceable_limits(
     limits: Mapping[str, float], declarations: Mapping[str, Declaration], lacking: Mapping[str, str]
 ) -> str | None:
     """The limits that cannot be enforced, in words; None if there are none."""
-    said = [
+    texts = [
         f"the budget of {format_amount(limits[name], declarations[name].unit)} cannot be enforced, as {name} is "
         f"missing: {why}"
         for name, why in lacking.items()
     ]
-    return "; ".join(said) or None
+    return "; ".join(texts) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class Budget:
         Returns:
             What is used, and the steps that are left at the mean pace; None if it costs nothing.
         """
-        told = []
+        passed = []
         for column, limit in self.limits.items():
             amount = totals.get(column)
             if column in self._warned or column not in self._paces or amount is None or amount < share * limit:
@@ -235,8 +235,8 @@ class Budget:
             self._warned.add(column)
             pace = self._paces[column][2]
             left = max(0.0, limit - amount) / pace if pace > 0 else None
-            told.append((LimitExceeded(column=column, limit=limit, amount=amount), left))
-        return told
+            passed.append((LimitExceeded(column=column, limit=limit, amount=amount), left))
+        return passed
 
 
 def _per(amount: float, seconds: float) -> float:
@@ -254,11 +254,11 @@ def describe_budget(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> l
         >>> describe_budget(header, {"energy_j": 3.7e6})
         ['stopped by CostBudget at step 41: energy_j was 1.00 kWh of 1 kWh', 'of the budget: energy_j 103 % of 1 kWh']
     """
-    told = []
+    lines = []
     if stopped := header.get("stopped"):
         declared = header["indicators"][stopped["column"]]
         passed = LimitExceeded(**{name: stopped[name] for name in ("column", "limit", "amount")})
-        told.append(
+        lines.append(
             f"stopped by {stopped['by']} at step {stopped['step']}: {passed.column} was "
             f"{passed.words(declared['unit'])}"
         )
@@ -268,5 +268,5 @@ def describe_budget(header: Mapping[str, Any], costs: Mapping[str, Amount]) -> l
         share = "an unknown part" if amount is None else format_amount(amount / limit, "fraction")
         used.append(f"{column} {share} of {format_amount(limit, declared['unit'])}")
     if used:
-        told.append(f"of the budget: {', '.join(used)}")
-    return told
+        lines.append(f"of the budget: {', '.join(used)}")
+    return lines

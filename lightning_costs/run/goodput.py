@@ -100,8 +100,13 @@ class Goodput:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, with the fractions."""
         definitions = [{**asdict(each), "fraction": each.fraction} for each in self.definitions]
-        told = {"productive_s": self.productive_s, "goodput_fraction": self.goodput_fraction}
-        return {**asdict(self), **told, "buckets": [asdict(each) for each in self.buckets], "definitions": definitions}
+        shares = {"productive_s": self.productive_s, "goodput_fraction": self.goodput_fraction}
+        return {
+            **asdict(self),
+            **shares,
+            "buckets": [asdict(each) for each in self.buckets],
+            "definitions": definitions,
+        }
 
 
 def goodput(header: Mapping[str, Any], final: Mapping[str, Amount]) -> Goodput:
@@ -278,16 +283,16 @@ def goodput_of_project(runs: Iterable[Goodput]) -> Goodput:
     definitions = []
     for at, (name, (label, formula, source)) in enumerate(DEFINITIONS.items()):
         each = [run.definitions[at] for run in known]
-        told = [one for one in each if one.fraction is not None]
-        missing = "" if told else next((one.missing for one in each), "no run's wall clock is known")
+        informed = [one for one in each if one.fraction is not None]
+        missing = "" if informed else next((one.missing for one in each), "no run's wall clock is known")
         definitions.append(
             Definition(
                 name=name,
-                label=label if len(told) == len(each) else f"{label}, of {len(told)} of {len(each)} runs",
+                label=label if len(informed) == len(each) else f"{label}, of {len(informed)} of {len(each)} runs",
                 formula=formula,
                 source=source,
-                good_s=added(one.good_s for one in told),
-                of_s=added(one.of_s for one in told),
+                good_s=added(one.good_s for one in informed),
+                of_s=added(one.of_s for one in informed),
                 missing=missing,
             )
         )

@@ -12,6 +12,7 @@ from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.meter_info import COMPONENTS
 from lightning_costs.run.input_stalls import describe_input_stalls
+from lightning_costs.run.plan import describe_plan
 from lightning_costs.run.step_shares import describe_steps
 
 
@@ -72,7 +73,7 @@ def describe_attempts(header: Mapping[str, Any], final: Mapping[str, float | Non
     attempts = header.get("attempts", ())
     if len(attempts) < 2:
         return []
-    told = []
+    lines = []
     for number, attempt in enumerate(attempts, 1):
         began = str(attempt.get("began", ""))[:19].replace("T", " ")
         devices = attempt.get("devices")
@@ -82,10 +83,10 @@ def describe_attempts(header: Mapping[str, Any], final: Mapping[str, float | Non
             f"on {devices} device{'s' if devices != 1 else ''}" if devices else "",
             str(attempt.get("status", "")),
         ]
-        told.append(f"attempt {number}: {', '.join(part for part in parts if part)}")
+        lines.append(f"attempt {number}: {', '.join(part for part in parts if part)}")
     if "lost_s" in header["indicators"] | final:
-        told.append(describe_lost_work(header, final) or "restarts lost nothing")
-    return told
+        lines.append(describe_lost_work(header, final) or "restarts lost nothing")
+    return lines
 
 
 _KINDS = {
@@ -105,9 +106,10 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
         ['50 of 200 batches were not counted, after 64 counted steps']
     """
-    said = (
+    lines = (
         [
             *describe_budget(header, final),
+            *describe_plan(header, final),
             *describe_input_stalls(header.get("setup") or {}, final),
             *describe_steps(header, final),
         ]
@@ -115,28 +117,28 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         else []
     )
     if oom := header.get("oom"):
-        said.insert(0, describe_out_of_memory(oom))
+        lines.insert(0, describe_out_of_memory(oom))
     if history := header.get("repriced"):
         day = str(history[-1].get("until", ""))[:10]
-        said.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
+        lines.append(f"carbon and money were priced again on {day}; the earlier tariffs are in the header")
     if roofline := header.get("roofline"):
-        said.append(f"roofline of the training steps: {roofline['words']}")
+        lines.append(f"roofline of the training steps: {roofline['words']}")
     if at_peak := header.get("memory_at_peak"):
         held = {word: at_peak[name] for name, word in _KINDS.items() if at_peak.get(name)}
         kinds = ", ".join(f"{word} {format_amount(nbytes, 'bytes')}" for word, nbytes in held.items())
         total = format_amount(at_peak["total_bytes"], "bytes")
-        said.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
-    said += describe_ranks(header.get("ranks") or {}, final or {})
-    said += _energy(header.get("energy") or {})
-    said += _by_whom(header.get("by_whom_s", ()), final or {})
+        lines.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
+    lines += describe_ranks(header.get("ranks") or {}, final or {})
+    lines += _energy(header.get("energy") or {})
+    lines += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
         lost, batches = census["batches_not_counted"], census["batches"]
         if lost:
-            said.append(f"{lost} of {batches} batches were not counted, after {census['counted_steps']} counted steps")
+            lines.append(f"{lost} of {batches} batches were not counted, after {census['counted_steps']} counted steps")
         if calls := census.get("uncounted_calls"):
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
-            said.append(f"FLOPs are a lower bound, no formula for: {named}")
-    return said
+            lines.append(f"FLOPs are a lower bound, no formula for: {named}")
+    return lines
 
 
 def describe_out_of_memory(facts: Mapping[str, Any]) -> str:
@@ -192,7 +194,7 @@ found after 96 batches; the others waited 31 s for it'
 _LEAST_AHEAD = 0.02
 
 
-def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
+def describe_ranks(ranks: Mapping[str, Any], final: Mapping[str, float | None]) -> list[str]:
     """The straggler, and the ranks that did not report.
 
     Example:
@@ -200,42 +202,42 @@ def describe_ranks(told: Mapping[str, Any], final: Mapping[str, float | None]) -
         >>> describe_ranks({"heard": 4, "of": 4, "slowest": slowest}, {"train_s": 36.0})
         ['rank 3 on node 1 delays the others: 12 s of 36 s (its data 11 s, its work before the backward 2 s)']
     """
-    said = [describe_straggler(each) for each in told.get("stragglers") or ()]
-    slowest, train_s, of = told.get("slowest"), final.get("train_s"), told.get("of", "all")
-    if "stragglers" not in told and slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
-        said.append(
+    lines = [describe_straggler(each) for each in ranks.get("stragglers") or ()]
+    slowest, train_s, of = ranks.get("slowest"), final.get("train_s"), ranks.get("of", "all")
+    if "stragglers" not in ranks and slowest is not None and train_s and slowest["ahead_s"] >= _LEAST_AHEAD * train_s:
+        lines.append(
             f"rank {slowest['rank']} on node {slowest['node']} delays the others: "
             f"{format_amount(slowest['ahead_s'], 's')} of {format_amount(train_s, 's')} "
             f"(its data {format_amount(slowest['data_wait_s'], 's')}, its work before the backward "
             f"{format_amount(slowest['lead_s'], 's')})"
         )
-    if gone := told.get("gone"):
-        said.append(f"{len(gone)} of {of} ranks are gone: {'; '.join(gone.values())}")
-    if late := told.get("late"):
-        said.append(f"{len(late)} of {of} ranks are late, counted with their last totals: {late}")
-    if failed := told.get("failed"):
-        said.append(f"ranks could not exchange their costs: {failed}")
-    return said
+    if ended := ranks.get("gone"):
+        lines.append(f"{len(ended)} of {of} ranks no longer report: {'; '.join(ended.values())}")
+    if late := ranks.get("late"):
+        lines.append(f"{len(late)} of {of} ranks are late, counted with their last totals: {late}")
+    if failed := ranks.get("failed"):
+        lines.append(f"ranks could not exchange their costs: {failed}")
+    return lines
 
 
-def _energy(told: Mapping[str, Any]) -> list[str]:
+def _energy(meters: Mapping[str, Any]) -> list[str]:
     """How the energy was got, component by component with its bound, and whose else it is."""
     parts = []
     for component in COMPONENTS:
-        how = told.get(component)
+        how = meters.get(component)
         if how is None or how["method"] == "none":
             continue
         bound = "no bound" if how["error_j"] is None else f"within {format_amount(how['error_j'], 'j')}"
         parts.append(f"{component.upper()} by {how['method']} ({how['instrument']}), {bound}")
-    said = [f"energy: {'; '.join(parts)}"] if parts else []
-    if ratio := told.get("gpu", {}).get("counter_over_power"):
-        said.append(f"NVML's energy counter over its own power: {ratio:.3f}")
-    if (share := told.get("job_share_fraction")) is not None:
-        said.append(
+    lines = [f"energy: {'; '.join(parts)}"] if parts else []
+    if ratio := meters.get("gpu", {}).get("counter_over_power"):
+        lines.append(f"NVML's energy counter over its own power: {ratio:.3f}")
+    if (share := meters.get("job_share_fraction")) is not None:
+        lines.append(
             f"node energy is that of all processes on the node: {format_amount(share, 'fraction')} of the CPU time was "
             "this job's"
         )
-    return said
+    return lines
 
 
 #: Callbacks and loggers below this share of the total time are not named.

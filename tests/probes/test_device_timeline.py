@@ -468,6 +468,20 @@ def test_hooks_in_which_the_device_idles_are_idle_time():
     assert found.steady_hooks_idle_s == pytest.approx(20 * MS * 9)
 
 
+def test_the_hosts_time_is_that_of_queueing_while_the_device_waits(monkeypatch: pytest.MonkeyPatch):
+    loop = Loop()
+    monkeypatch.setattr("lightning_costs.probes.device_timeline.now_s", loop.clock)
+    loop.run(*[Batch(late=3 * MS, work=50 * MS) for _ in range(5)])
+    assert loop.probe.host_s == pytest.approx(3 * MS)  # the first one alone: the device is behind from then on
+    loop.run(*[Batch(after=60 * MS, late=5 * MS, work=50 * MS, inside=2 * MS, copy=1 * MS) for _ in range(40)])
+    assert loop.probe.host_s > 5 * MS
+    queued = Loop()
+    queued.stream.launch(1.0)
+    queued.probe.end()
+    queued.run(*[Batch(work=50 * MS) for _ in range(3)])
+    assert queued.probe.host_s is None
+
+
 def test_hooks_beside_an_evaluation_are_not_trainings():
     loop = Loop()
     loop.run(Batch(work=40 * MS), Batch(work=40 * MS))

@@ -89,6 +89,8 @@ class CostMonitor(Callback):
         owner: Whose run it is; by default as LIGHTNING_COSTS_OWNER says.
         oom_snapshot: Whether torch's memory snapshot is written to the run folder if a CUDA device's memory runs out.
             It records each allocation, which costs some microseconds each.
+        prediction: What the run is predicted to cost, as `predict` returns it or a JSON file of it; its end says plan
+            against actual. By default the file that LIGHTNING_COSTS_PREDICTION names.
 
     Raises:
         ValueError: For a monitor without mode, a mode without monitor, targets that no metric is for, an unknown
@@ -126,6 +128,7 @@ class CostMonitor(Callback):
         hyperparameters: Mapping[str, Any] | None = None,
         owner: str | None = None,
         oom_snapshot: bool = False,
+        prediction: object = None,
     ) -> None:
         super().__init__()
         self._options = MonitorOptions(
@@ -147,6 +150,7 @@ class CostMonitor(Callback):
             hyperparameters=hyperparameters,
             owner=owner,
             oom_snapshot=oom_snapshot,
+            prediction=prediction,
         )
         self._begin_of_run = RunBegin()
         self._accounts: TimeBuckets | None = None

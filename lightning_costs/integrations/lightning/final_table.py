@@ -13,6 +13,7 @@ from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.printable import printable_data
+from lightning_costs.run.plan import describe_plan
 from lightning_costs.run.record import RunRecord
 from lightning_costs.run.summary import describe_lost_work, summary_rows
 from lightning_costs.run.verdict import verdict
@@ -91,7 +92,7 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
     console.print(verdict(header, recorder.final).words(), highlight=False, soft_wrap=True)
-    for told in describe_budget(header, recorder.final):
+    for told in (*describe_budget(header, recorder.final), *describe_plan(header, recorder.final)):
         console.print(told, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         why = "; the command below says why" if command is not None else ""

@@ -216,11 +216,8 @@ class StepPatches:
         phases = self._phases
         if phases is None or not phases.on:
             return None
-        strategy, module, timed = (
-            self._trainer.strategy,
-            self._trainer.lightning_module,
-            Patches(self._listener.disable),
-        )
+        timed, strategy = Patches(self._listener.disable), self._trainer.strategy
+        module = self._trainer.lightning_module
         precision, put = strategy.precision_plugin, timed.wrap
         put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
         put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)

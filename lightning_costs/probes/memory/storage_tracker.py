@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, final
 
@@ -26,17 +26,25 @@ class StepMemory:
         activation_bytes: Made by the forward pass (or its recomputation) and still held when a backward pass continued.
         at_peak_bytes: By kind, at the moment when most was held; the kinds add up to it.
         peak_phase: The phase of that moment.
+        phases: Bytes by kind at the fullest moment of each phase.
+        resting_bytes: What the step found beside parameters, gradients and state: buffers, the batch, work space.
     """
 
     peak_bytes: Mapping[Phase, int]
     activation_bytes: int
     at_peak_bytes: Mapping[Kind, int]
     peak_phase: Phase
+    phases: Mapping[Phase, Mapping[Kind, int]] = field(default_factory=dict)
+    resting_bytes: int = 0
 
     @property
     def most_bytes(self) -> int:
         """The most that was held at one moment of the step."""
         return max(self.peak_bytes.values())
+
+    def phases_by_name(self) -> dict[str, dict[str, float]]:
+        """Bytes by phase and kind, as plain data."""
+        return {phase: {kind: float(n) for kind, n in kinds.items()} for phase, kinds in self.phases.items()}
 
     def joined(self, other: StepMemory) -> StepMemory:
         """The most of two steps."""
@@ -46,6 +54,11 @@ class StepMemory:
             activation_bytes=max(self.activation_bytes, other.activation_bytes),
             at_peak_bytes=fuller.at_peak_bytes,
             peak_phase=fuller.peak_phase,
+            phases={
+                phase: max(kinds, other.phases.get(phase, {}), key=lambda held: sum(held.values()))
+                for phase, kinds in self.phases.items()
+            },
+            resting_bytes=fuller.resting_bytes,
         )
 
 
@@ -143,6 +156,8 @@ class _Replay:
         self._peaks: dict[Phase, int] = {}
         self._most = -1
         self._at_peak: dict[Kind, int] = {}
+        self._phases: dict[Phase, dict[Kind, int]] = {}
+        self._resting_bytes: int | None = None
         self._peak_phase: Phase = "forward"
         self._activation_bytes = 0
         self._by_allocator = any(number < 0 for number, _ in events)
@@ -163,6 +178,8 @@ class _Replay:
             activation_bytes=self._activation_bytes,
             at_peak_bytes=self._at_peak,
             peak_phase=self._peak_phase,
+            phases=self._phases,
+            resting_bytes=self._resting_bytes or 0,
         )
 
     def _turn(self, phase: Phase) -> None:
@@ -194,7 +211,11 @@ class _Replay:
                 total = self._in_use
             else:
                 total = known
-        self._peaks[self._phase] = max(self._peaks.get(self._phase, 0), total)
+        if self._resting_bytes is None:
+            self._resting_bytes = max(0, self._held["other"] + total - known)
+        if total <= self._peaks.get(self._phase, -1):
+            return
+        self._peaks[self._phase] = total
+        kinds = self._phases[self._phase] = {**self._held, "other": self._held["other"] + total - known}
         if total > self._most:
-            self._most, self._peak_phase = total, self._phase
-            self._at_peak = {**self._held, "other": self._held["other"] + total - known}
+            self._most, self._peak_phase, self._at_peak = total, self._phase, kinds

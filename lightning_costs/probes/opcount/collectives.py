@@ -2,7 +2,7 @@
 
 torch dispatches them as operators, those of DDP's reducer and of compiled code too (seen on torch 2.13). Their bytes
 are the payload of this rank, as nccl-tests counts it: the larger of what it gives and what it gets. A message is
-counted at its sender. What an algorithm sends for that over each link depends on it and is not in here.
+counted by its sender. What an algorithm sends for that over each link depends on it and is not in here.
 """
 
 from __future__ import annotations

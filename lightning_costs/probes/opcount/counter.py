@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Self, final
 
 import torch
@@ -35,9 +36,10 @@ from lightning_costs.probes.opcount.mode import OpCounterMode, watch_triton_laun
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
 from lightning_costs.probes.opcount.step_kinds import PendingKinds, StepKind
 from lightning_costs.probes.opcount.strata import Estimate, Stratum
-from lightning_costs.probes.parameters import in_shards
+from lightning_costs.probes.parameters import in_shards, repeated_blocks
 from lightning_costs.probes.repeat_steps import compiled_graphs
 from lightning_costs.records.missing import Missing, type_only
+from lightning_costs.records.step_profile import StepProfile, classes_of
 
 
 @final
@@ -206,6 +208,8 @@ class StepOpCounter(OpCounting):
         elif memory is not None:
             self._remember(key, memory)
         self._fresh = counted(watch, samples)
+        if self.first is not None and self._fresh.classes == self.first.classes:  # many counts share one table
+            self._fresh = replace(self._fresh, classes=self.first.classes)
 
     def knows(self, key: Hashable) -> bool:
         """Whether a step of this key was counted."""
@@ -369,6 +373,23 @@ class StepOpCounter(OpCounting):
     def flop_by_dtype(self) -> Counter[str]:
         """Floating-point operations so far by number format, in counted kinds of batches."""
         return weighted(self._strata, lambda count: count.flop_by_dtype)
+
+    def profile(self) -> StepProfile | None:
+        """What a batch does by class of operator, the mean over those counted; None if none was."""
+        totals = weighted(self._strata, lambda count: count.classes)
+        batches = sum(stratum.batches for stratum in self._strata if stratum.counts)
+        if not totals or not batches or self.first is None:
+            return None
+        memory, calls = self.memory, self.calls
+        return StepProfile(
+            classes=classes_of(totals, batches),
+            samples=self.first.samples or 0,
+            memory=memory.phases_by_name() if memory is not None else {},
+            resting_bytes=memory.resting_bytes if memory is not None else 0,
+            compiled=self.compiled,
+            device=self._device.type if self._device is not None else "cpu",
+            **repeated_blocks(self._module, calls.given_bytes if calls is not None else {}),
+        )
 
     @property
     def waiting(self) -> int:

@@ -23,6 +23,7 @@ from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
 from lightning_costs.probes.opcount.step_kinds import at_any_moment
 from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
+from lightning_costs.records.step_profile import ClassKey
 
 _log = logging.getLogger("lightning_costs")
 
@@ -60,6 +61,7 @@ class StepOpCounts:
     samples: int | None
     communication: Mapping[Collective, int] = field(default_factory=dict)
     collectives: Mapping[Collective, int] = field(default_factory=dict)
+    classes: Mapping[tuple[ClassKey, str], int] = field(default_factory=dict)
 
     def values(self) -> Vector:
         """By quantity, in the order of their places."""
@@ -237,4 +239,5 @@ def counted(watch: OpCounterMode, samples: int | None) -> StepOpCounts:
         samples=samples,
         communication=dict(watch.communication),
         collectives=dict(watch.collectives),
+        classes=dict(watch.classes),
     )

@@ -17,12 +17,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.probes.device_peaks import tf32
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
 from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
 from lightning_costs.probes.opcount.collectives import Collective, collective, communicates
 from lightning_costs.probes.opcount.formulas.registry import Formulas
 from lightning_costs.records.missing import type_only
+from lightning_costs.records.step_profile import QUANTITIES, ClassKey
 
 #: Operators whose result is the weight that they were given, in another format or layout.
 _RECASTS = frozenset(("aten._to_copy", "aten.clone", "aten.to", "aten.contiguous"))
@@ -66,6 +68,8 @@ class _Operator(NamedTuple):
     #: Whether it needs none.
     plain: bool
     communicates: bool
+    #: What bounds it: product, conv, attention, causal, recurrent, other or collective.
+    kind: str
 
 
 @final
@@ -105,7 +109,9 @@ class OpCounterMode(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._formulas = Formulas()
         self._operators: dict[Any, _Operator] = {}
+        weights = list(weights)
         self._weights = {storage._cdata for storage in storages(weights)}
+        self._weight_shapes = {shape for w in weights for shape in (w.shape, w.shape[::-1])}
         self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
@@ -123,6 +129,7 @@ class OpCounterMode(TorchDispatchMode):
         #: Bytes by kind and process group, and calls.
         self.communication: Counter[Collective] = Counter()
         self.collectives: Counter[Collective] = Counter()
+        self._classes: dict[tuple[Phase, str, torch.dtype, int, int], list[int]] = {}
         #: Why counting stopped, if it did.
         self.failed: str | None = None
         #: Whether code that torch.compile wrote called an operator.
@@ -178,6 +185,10 @@ class OpCounterMode(TorchDispatchMode):
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
                 self.failed = type_only("a step could not be watched", error)
         return NotImplemented
+
+    def update_alone(self) -> None:
+        """What follows is an optimizer's update, without the passes before it."""
+        self._phase = "optimizer"
 
     def launched(self, kernel: str) -> None:
         """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
@@ -236,6 +247,11 @@ class OpCounterMode(TorchDispatchMode):
         access_bytes = bytes_accessed(func, args, kwargs, outputs)
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
+        if access_bytes or work is not None:
+            kind = operator.kind
+            if kind == "attention" and _is_causal(func, args, kwargs):  # kernels skip half of what is counted
+                kind = "causal"
+            self._classify(kind, args, inputs, outputs, work.flop if work is not None else 0, access_bytes)
         if operator.communicates and (found := collective(operator.name, args, kwargs, out, _calling())) is not None:
             made, nbytes = found
             tally.comm_bytes += nbytes
@@ -258,8 +274,44 @@ class OpCounterMode(TorchDispatchMode):
     def _meet(self, func: Any) -> _Operator:
         name = str(getattr(func, "_overloadpacket", func))
         computes, plain = self._formulas.apply(func), self._formulas.plain(func)
-        operator = self._operators[func] = _Operator(name, name in _RECASTS, computes, plain, communicates(name))
+        operator = self._operators[func] = _Operator(
+            name, name in _RECASTS, computes, plain, communicates(name), _kind(name, computes)
+        )
         return operator
+
+    def _classify(
+        self, kind: str, args: Any, inputs: list[torch.Tensor], outputs: list[Any], flop: int, access_bytes: int
+    ) -> None:
+        """Add a call to its class. What has a weight's shape is a weight or a gradient, and no batch makes it grow."""
+        tensors = [*inputs, *outputs]
+        dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.int64)
+        fixed = access_bytes
+        if self._phase != "optimizer":
+            shapes = self._weight_shapes
+            fixed = sum([t.nbytes for t in tensors if t.shape in shapes])
+        if not flop and kind != "collective":
+            kind = "other"
+        calls = _launches(args) if kind == "recurrent" else 1
+        key = (self._phase, kind, dtype, (flop // calls).bit_length(), (access_bytes // calls).bit_length())
+        held = self._classes.get(key)
+        if held is None:
+            held = self._classes[key] = [0, 0, 0, 0]
+        held[0] += calls
+        held[1] += flop
+        held[2] += access_bytes
+        held[3] += min(fixed, access_bytes)
+
+    @property
+    def classes(self) -> Counter[tuple[ClassKey, str]]:
+        """Launches, FLOPs and bytes by class of operator (`records.step_profile`)."""
+        found: Counter[tuple[ClassKey, str]] = Counter()
+        for (phase, kind, dtype, *sizes), amounts in self._classes.items():
+            name = str(dtype).removeprefix("torch.") if dtype.is_floating_point else "integer"
+            if name == "float32" and amounts[1] and tf32(convolutions=kind == "conv"):
+                name = "tf32"  # on cards that have it
+            for quantity, amount in zip(QUANTITIES, amounts, strict=True):
+                found[(phase, kind, name, sizes[0], sizes[1]), quantity] += amount
+        return found
 
     def _recast(self, outputs: list[torch.Tensor]) -> None:
         """A weight in another format is the same weight, for as long as it lives: addresses are used again."""
@@ -284,6 +336,29 @@ def _calling() -> FrameType | None:
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
     return frame
+
+
+def _kind(name: str, computes: bool) -> str:
+    """The class of an operator by its name."""
+    namespace, _, short = name.partition(".")
+    if "c10d" in namespace:
+        return "collective"
+    if not computes:
+        return "other"
+    words = (("attention", "attention"), ("conv", "conv"), ("rnn", "recurrent"), ("lstm", "recurrent"))
+    return next((kind for word, kind in words if word in short), "product")
+
+
+def _is_causal(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a call of fused attention masks what comes later."""
+    names = [argument.name for argument in getattr(getattr(func, "_schema", None), "arguments", ())]
+    return bool({**dict(zip(names, args, strict=False)), **kwargs}.get("is_causal"))
+
+
+def _launches(args: Any) -> int:
+    """Time steps of a recurrent operator's input, which run one after the other: at least one."""
+    shape = next((t.shape for t in args if isinstance(t, torch.Tensor) and t.ndim == 3), (1,))
+    return max(1, int(shape[0]))
 
 
 def _is_compiled(caller: FrameType | None) -> bool:

@@ -35,6 +35,8 @@ class ModuleCallRecorder:
         self.counts: Counter[nn.Module] = Counter()
         #: Rows that each module was given: elements of its first floating-point tensor over its last dimension.
         self.rows: Counter[nn.Module] = Counter()
+        #: Bytes of that tensor, of the last call.
+        self.given_bytes: dict[nn.Module, int] = {}
         #: Modules with parameters that were called from outside of any other, in order.
         self.outermost: list[nn.Module] = []
         self.failed: str | None = None
@@ -69,6 +71,7 @@ class ModuleCallRecorder:
             first = next((t for t in tensors_in([*args, *kwargs.values()]) if t.is_floating_point() and t.ndim), None)
             if first is not None and not first.is_nested and first.shape[-1]:
                 self.rows[module] += first.numel() // first.shape[-1]
+                self.given_bytes[module] = first.nbytes
             if self.depth == 1 and next(module.parameters(), None) is not None:
                 self.outermost.append(module)
                 if self._keep and self._kept is None:

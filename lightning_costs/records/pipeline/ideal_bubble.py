@@ -126,17 +126,17 @@ def describe_bubble(pipeline: Mapping[str, Any] | None, final: Mapping[str, floa
     if not pipeline:
         return []
     bubble_s, step_s, outside_s = (final.get(name) for name in ("bubble_s", "stage_step_s", "stage_outside_s"))
-    said = "pipeline bubble not measured"
+    bubble = "pipeline bubble not measured"
     if bubble_s is not None and step_s:
-        said = f"pipeline bubble {format_amount(bubble_s / step_s, 'fraction')} of stage time"
+        bubble = f"pipeline bubble {format_amount(bubble_s / step_s, 'fraction')} of stage time"
         if outside_s is not None and bubble_s > 0:
-            said += f", {format_amount(outside_s / step_s, 'fraction')} outside the schedule"
+            bubble += f", {format_amount(outside_s / step_s, 'fraction')} outside the schedule"
     share = final.get("bubble_theory_fraction")
     if share is None or pipeline.get("theory") is None:
-        return [f"{said}; no closed form for {pipeline['schedule']} as it ran"]
+        return [f"{bubble}; no closed form for {pipeline['schedule']} as it ran"]
     chunks = f", v = {pipeline['chunks']}" if pipeline["chunks"] > 1 else ""
     return [
-        f"{said}; by its order alone {pipeline['schedule']} leaves {format_amount(share, 'fraction')} "
+        f"{bubble}; by its order alone {pipeline['schedule']} leaves {format_amount(share, 'fraction')} "
         f"({pipeline['theory']} "
         f"with p = {pipeline['stages']}, m = {pipeline['microbatches']}{chunks})"
     ]

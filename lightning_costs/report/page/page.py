@@ -211,14 +211,14 @@ def _verdicts(cmp: ComparisonData) -> dict[str, str]:
 
 def _waits(cmp: ComparisonData) -> dict[str, str]:
     """Run label to whether it waited for its data; runs without a reading are absent."""
-    said = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
-    return {label: text for label, text in said.items() if text}
+    texts = {run["label"]: "; ".join(describe_input_stalls(run["setup"], run["final"])) for run in cmp.runs}
+    return {label: text for label, text in texts.items() if text}
 
 
 def _insides(cmp: ComparisonData) -> dict[str, list[str]]:
     """Run label to what its steps were made of; runs without a reading are absent."""
-    said = {run["label"]: describe_steps(run["about"], run["final"]) for run in cmp.runs}
-    return {label: sentences for label, sentences in said.items() if sentences}
+    by_label = {run["label"]: describe_steps(run["about"], run["final"]) for run in cmp.runs}
+    return {label: sentences for label, sentences in by_label.items() if sentences}
 
 
 def _legend(look: RunStyle) -> list[tuple[str, str, str, str]]:
@@ -244,9 +244,9 @@ def _first(data: ChartData) -> str:
 
 def _thinned(cmp: ComparisonData, data: ChartData) -> list[str]:
     """What is left out of drawings, in words; figures are always made from everything."""
-    said = []
+    sentences = []
     if len(data.labels) < len(cmp.runs):
-        said.append(
+        sentences.append(
             f"{len(data.labels)} of {len(cmp.runs):,} runs are drawn and have columns of their own: in turns, those "
             "with the best quality, those that needed least for a target or are cheapest by a headline cost, and "
             f"those on its Pareto front. Every figure, front, rank and caution is of all {len(cmp.runs):,}, which are "
@@ -255,11 +255,11 @@ def _thinned(cmp: ComparisonData, data: ChartData) -> list[str]:
     evaluations = {run["label"]: run["evaluations"] for run in cmp.runs}
     if any(evaluations[label] > len(kept) for label, kept in data.kept.items()):
         most = max(map(len, data.kept.values()))
-        said.append(
+        sentences.append(
             f"Curves are drawn with {most} evaluations of each run at most, evenly many, with the first, the last, the "
             "best and the worst; figures are made from all."
         )
-    return said
+    return sentences
 
 
 def _sweeps(cmp: ComparisonData, data: ChartData) -> list[tuple[str, str, str]]:

@@ -25,20 +25,20 @@ _TO_GIVE: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def boamps(said: Statement, given: Mapping[str, str]) -> str:
+def boamps(statement: Statement, given: Mapping[str, str]) -> str:
     """The report as JSON: a training, its energy run by run, hardware, software and place.
 
     Args:
-        said: The statement; the energy of some run must be known.
+        statement: The statement; the energy of some run must be known.
         given: `task_family` in one's own words, `data_type` and `infra_type` in those of the format.
 
     Raises:
         ValueError: For what the format requires and is not there, with how to give it.
     """
     _check(given)
-    measures = [_measure(said, run) for run in said.runs if run.amounts["energy_j"] is not None]
+    measures = [_measure(statement, run) for run in statement.runs if run.amounts["energy_j"] is not None]
     if not measures:
-        why = next(iter(said.totals["energy_j"].reasons), "it was not measured")
+        why = next(iter(statement.totals["energy_j"].reasons), "it was not measured")
         raise ValueError(f"a BoAmps report needs energy_j: {why}")
     components = [
         {
@@ -46,7 +46,7 @@ def boamps(said: Statement, given: Mapping[str, str]) -> str:
             "componentType": "cpu" if hardware.cpu else "gpu",
             "nbComponent": max((hardware.nodes if hardware.cpu else hardware.devices) or (1,)),
         }
-        for hardware in said.hardware
+        for hardware in statement.hardware
         if hardware.device is not None
     ]
     if not components:
@@ -56,23 +56,23 @@ def boamps(said: Statement, given: Mapping[str, str]) -> str:
         "task": {
             "taskStage": "training",
             "taskFamily": given["task_family"],
-            "algorithms": [_algorithm(said)],
-            "dataset": [_dataset(said, given["data_type"])],
-            "taskDescription": _description(said, len(measures)),
+            "algorithms": [_algorithm(statement)],
+            "dataset": [_dataset(statement, given["data_type"])],
+            "taskDescription": _description(statement, len(measures)),
         },
         "measures": measures,
         "infrastructure": {"infraType": given["infra_type"], "components": components},
     }
-    software = said.software
+    software = statement.software
     if python := software.get("python"):
         report["software"] = {"language": "python", "version": python}
     if system := software.get("system"):
         report["system"] = {"os": system}
-    places = dict.fromkeys(grid.place for grid in said.grids)
+    places = dict.fromkeys(grid.place for grid in statement.grids)
     if len(places) == 1 and (place := next(iter(places))):
         report["environment"] = {"country": place}
-        if len(said.grids) == 1:
-            report["environment"]["powerSourceCarbonIntensity"] = next(iter(said.grids)).gco2e_per_kwh
+        if len(statement.grids) == 1:
+            report["environment"]["powerSourceCarbonIntensity"] = next(iter(statement.grids)).gco2e_per_kwh
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -87,7 +87,7 @@ def _check(given: Mapping[str, str]) -> None:
             raise ValueError(f"{name} must be one of {', '.join(words)}; got {given[name]!r}")
 
 
-def _measure(said: Statement, run: RunFacts) -> dict[str, Any]:
+def _measure(statement: Statement, run: RunFacts) -> dict[str, Any]:
     energy_j = run.amounts["energy_j"]
     assert energy_j is not None, "runs without energy have no measure"
     found: dict[str, Any] = {
@@ -96,7 +96,7 @@ def _measure(said: Statement, run: RunFacts) -> dict[str, Any]:
         "powerConsumption": energy_j / JOULE_PER_KWH,
     }
     for part, field in (("cpu", "cpuTrackingMode"), ("gpu", "gpuTrackingMode")):
-        if words := said.components[part]:
+        if words := statement.components[part]:
             found[field] = ", ".join(words)
     if (duration_s := run.amounts["total_s"]) is not None:
         found["measurementDuration"] = duration_s
@@ -105,27 +105,27 @@ def _measure(said: Statement, run: RunFacts) -> dict[str, Any]:
     return found
 
 
-def _algorithm(said: Statement) -> dict[str, Any]:
-    params, epochs = said.model["params"], said.model["epochs"]
+def _algorithm(statement: Statement) -> dict[str, Any]:
+    params, epochs = statement.model["params"], statement.model["epochs"]
     found: dict[str, Any] = {}
     if params.least is not None and params.least == params.most:
         found["parametersNumber"] = params.least / 1e9
     if epochs.least is not None and epochs.least == epochs.most:
         found["epochsNumber"] = epochs.least
-    if torch := said.software.get("torch"):
+    if torch := statement.software.get("torch"):
         found |= {"framework": "pytorch", "frameworkVersion": torch}
     return found
 
 
-def _dataset(said: Statement, data_type: str) -> dict[str, Any]:
-    size = said.model["dataset_samples"]
+def _dataset(statement: Statement, data_type: str) -> dict[str, Any]:
+    size = statement.model["dataset_samples"]
     known = size.least is not None and size.least == size.most
     return {"dataUsage": "input", "dataType": data_type, **({"dataQuantity": size.least} if known else {})}
 
 
-def _description(said: Statement, measured: int) -> str:
-    runs = f"{len(said.runs)} training run{'s' if len(said.runs) > 1 else ''}: {said.ended_as}"
-    lacking = len(said.runs) - measured
+def _description(statement: Statement, measured: int) -> str:
+    runs = f"{len(statement.runs)} training run{'s' if len(statement.runs) > 1 else ''}: {statement.ended_as}"
+    lacking = len(statement.runs) - measured
     return runs + (f"; the energy of {lacking} of them is not known, and in no measure" if lacking else "")
 
 

@@ -120,12 +120,12 @@ def _tariffs(run: RunRecord) -> list[Mapping[str, Any]]:
 
 
 def _priced_by(
-    pairs: Iterable[tuple[RunFacts, RunRecord]], column: str, told: Callable[[Mapping[str, Any]], Any]
+    pairs: Iterable[tuple[RunFacts, RunRecord]], column: str, read: Callable[[Mapping[str, Any]], Any]
 ) -> Iterable[Any]:
     """What each run that has a priced column says of its tariffs, each word once a run."""
     for fact, run in pairs:
         if fact.amounts[column] is not None:
-            yield from dict.fromkeys(word for tariff in _tariffs(run) if (word := told(tariff)) is not None)
+            yield from dict.fromkeys(word for tariff in _tariffs(run) if (word := read(tariff)) is not None)
 
 
 def _pues(pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[float | None, int]:
@@ -183,8 +183,8 @@ def _ways(part: str, pairs: Iterable[tuple[RunFacts, RunRecord]]) -> dict[str, i
     for fact, run in pairs:
         if fact.amounts[name] is None:
             continue
-        said = (run.header.get("energy") or {}).get(part)
-        word = said.get("method") if isinstance(said, Mapping) else said
+        meter = (run.header.get("energy") or {}).get(part)
+        word = meter.get("method") if isinstance(meter, Mapping) else meter
         if not isinstance(word, str):
             word = str(run.header.get("methods", {}).get(name, "")).partition(":")[0]
         words["none" if word.startswith(("zero", "none")) else word or "unknown"] += 1
@@ -197,8 +197,8 @@ def _error_j(part: str, pairs: Iterable[tuple[RunFacts, RunRecord]]) -> Amount:
     for fact, run in pairs:
         if fact.amounts[f"{part}_energy_j"] is None:
             continue
-        said = (run.header.get("energy") or {}).get(part)
-        errors.append(said.get("error_j") if isinstance(said, Mapping) and fact.attempts == 1 else None)
+        meter = (run.header.get("energy") or {}).get(part)
+        errors.append(meter.get("error_j") if isinstance(meter, Mapping) and fact.attempts == 1 else None)
     known = [error for error in errors if error is not None]
     return math.fsum(known) if errors and len(known) == len(errors) else None
 
@@ -261,13 +261,13 @@ def _place(tariff: Mapping[str, Any]) -> str | None:
 def _price(tariff: Mapping[str, Any]) -> Price:
     """The price of a device or a node: the one that was given, else the row of a table that was found."""
     row: Mapping[str, Any] = tariff.get("price_row") or {}
-    told = {key: row.get(key, tariff.get(key)) for key in ("provider", "tier", "source", "date")}
+    named = {key: row.get(key, tariff.get(key)) for key in ("provider", "tier", "source", "date")}
     per_node = tariff.get("usd_per_node_h")
     usd = tariff.get("usd_per_device_h", row.get("usd_per_device_h")) if per_node is None else per_node
     return Price(
         usd_per_h=None if usd is None else float(usd),
         per="device" if per_node is None else "node",
-        **{key: None if text is None else redact(str(text)) for key, text in told.items()},
+        **{key: None if text is None else redact(str(text)) for key, text in named.items()},
     )
 
 

@@ -41,27 +41,31 @@ def sci_g(operational_g: float, embodied_g: float, functional_units: float, per:
     return (operational_g + embodied_g) * per / functional_units
 
 
-def carbon_together_g(said: Statement) -> Amount:
+def carbon_together_g(statement: Statement) -> Amount:
     """Operational and embodied carbon of all runs; None if either is unknown in some run."""
-    operational, embodied = (_of_all(said.totals[name]) for name in ("co2e_g", "embodied_co2e_g"))
+    operational, embodied = (_of_all(statement.totals[name]) for name in ("co2e_g", "embodied_co2e_g"))
     return None if operational is None or embodied is None else operational + embodied
 
 
-def scores(said: Statement) -> list[Score]:
+def scores(statement: Statement) -> list[Score]:
     """The provider's scores of a statement, one for each functional unit that is known of all runs."""
-    operational, embodied = (_of_all(said.totals[name]) for name in ("co2e_g", "embodied_co2e_g"))
+    operational, embodied = (_of_all(statement.totals[name]) for name in ("co2e_g", "embodied_co2e_g"))
     if operational is None or embodied is None:
         return []
     found = []
     for name, (many, per) in _PER.items():
-        figure = said.model[name] if name in said.model else said.totals[name]
+        figure = statement.model[name] if name in statement.model else statement.totals[name]
         units = _of_all(figure)
-        if name in said.model:  # a model's size is no sum over runs
+        if name in statement.model:  # a model's size is no sum over runs
             units = figure.least if units is not None and figure.least == figure.most else None
         if units:
             g = sci_g(operational, embodied, units, many)
-            sure = {said.totals["co2e_g"].certainty, said.totals["embodied_co2e_g"].certainty, figure.certainty}
-            least = name == "flop" and said.uncounted
+            sure = {
+                statement.totals["co2e_g"].certainty,
+                statement.totals["embodied_co2e_g"].certainty,
+                figure.certainty,
+            }
+            least = name == "flop" and statement.uncounted
             text = ("at most " if least else "") + ("" if sure == {"exact"} else "≈ ") + format_for_paper(g, "g")
             found.append(Score(g, per, f"{text} {per}"))
     return found

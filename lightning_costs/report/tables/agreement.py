@@ -49,19 +49,19 @@ def family_lines(cmp: ComparisonData) -> list[FamilyLine]:
 def dominance_sentences(cmp: ComparisonData) -> list[str]:
     """Who is efficient by every indicator, who by none, and who by some mixture of all."""
     found = cmp.dominance
-    said = front_sentences(found, cmp.best)
-    if not said or not found["columns"]:
-        return said
+    sentences = front_sentences(found, cmp.best)
+    if not sentences or not found["columns"]:
+        return sentences
     count = len(found["columns"])
-    said.append(f"On the joint front in quality and {count} indicators together: {list_runs(found['joint'])}.")
+    sentences.append(f"On the joint front in quality and {count} indicators together: {list_runs(found['joint'])}.")
     for label in found["nowhere"][:3]:
         if above := found["dominated_by"].get(label):
-            said.append(f"{quote(label)} is no better by any of these {count} than {list_runs(above, 3)}.")
+            sentences.append(f"{quote(label)} is no better by any of these {count} than {list_runs(above, 3)}.")
     some = [name for name in found["left_out"] if cmp.fronts.get(name)]
     if some:
         left = ", ".join(cmp.indicators[name]["label"] for name in some)
-        said.append(f"Left out of the joint front, because only some runs have it: {left}.")
-    return said
+        sentences.append(f"Left out of the joint front, because only some runs have it: {left}.")
+    return sentences
 
 
 def group_qualities(cmp: ComparisonData) -> list[tuple[str, str]]:
@@ -76,19 +76,19 @@ def group_qualities(cmp: ComparisonData) -> list[tuple[str, str]]:
 
 def reversal_lines(row: TargetRow, cmp: ComparisonData, most: int = 4) -> list[str]:
     """Counters that order runs differently by what a target cost them, clocks first."""
-    said = []
+    sentences = []
     for flips in row["reversals"][:most]:
         first, second = (cmp.indicators[flips[end]]["label"] for end in ("first", "second"))
         pairs = "; ".join(f"{one} ⇄ {other}" for one, other in flips["pairs"][:3])
         more = flips["discordant"] - min(3, len(flips["pairs"]))
         of = flips["n"] * (flips["n"] - 1) // 2
-        said.append(
+        sentences.append(
             f"{first} and {second} disagree on {flips['discordant']} of {of}: {pairs}"
             + (f"; {more} more" if more > 0 else "")
         )
     if len(row["reversals"]) > most:
-        said.append(f"{len(row['reversals']) - most} more pairs of costs disagree")
-    return said
+        sentences.append(f"{len(row['reversals']) - most} more pairs of costs disagree")
+    return sentences
 
 
 def matched_lines(cmp: ComparisonData) -> list[MatchedLine]:
@@ -105,7 +105,7 @@ def matched_lines(cmp: ComparisonData) -> list[MatchedLine]:
             for name, hidden in worst
             if hidden["differ"] and math.isfinite(hidden["most"]) and name in headline
         ]
-        examples = [told for pair in row["listed"][:2] if (told := _example(pair, cmp, headline))]
+        examples = [example for pair in row["listed"][:2] if (example := _example(pair, cmp, headline))]
         declared = cmp.indicators[row["column"]]
         found.append(
             MatchedLine(declared["label"], row["column"], declared["headline"], row["pairs"], hides[:4], examples)

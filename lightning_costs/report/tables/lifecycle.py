@@ -57,8 +57,8 @@ def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
     columns = available_columns(cmp.lifecycle)
     if not columns:
         return _absent(cmp)
-    said = [] if len(cmp.runs) < 2 else [*_envelopes(cmp, columns), *_pairs(cmp, columns, most)]
-    return [*said, *_lacking(cmp, columns)]
+    sentences = [] if len(cmp.runs) < 2 else [*_envelopes(cmp, columns), *_pairs(cmp, columns, most)]
+    return [*sentences, *_lacking(cmp, columns)]
 
 
 def life_tables(cmp: ComparisonData) -> list[TableSection]:
@@ -71,9 +71,9 @@ def life_tables(cmp: ComparisonData) -> list[TableSection]:
         least = [_least(row, name, rated) for row in life["at"]]
         lines = []
         for run in cmp.runs:
-            mine = life["runs"][run["label"]]
-            why = mine["missing"].get(name, "")
-            cells = [_cell(amount, unit, why) for amount in (mine["once"][name], mine["each"][name])]
+            costs = life["runs"][run["label"]]
+            why = costs["missing"].get(name, "")
+            cells = [_cell(amount, unit, why) for amount in (costs["once"][name], costs["each"][name])]
             for row, smallest in zip(life["at"], least, strict=True):
                 amount = row["costs"][run["label"]][name]
                 cells.append(
@@ -119,7 +119,7 @@ def _lacking(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
 
 def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
     """Who costs least from where on; columns that say the same share a sentence."""
-    said: dict[str, list[str]] = {}
+    by_text: dict[str, list[str]] = {}
     for name in columns:
         if not (rows := cmp.lifecycle["cheapest"][name]):
             continue
@@ -130,8 +130,8 @@ def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
                 parts.append(f"{who} at every number of queries" if len(rows) == 1 else f"{who} beyond")
             else:
                 parts.append(f"{who} up to {queries_text(following['from_queries'])}")
-        said.setdefault(", then ".join(parts), []).append(TOLD[name][1])
-    return [f"Least {list_words(names)}: {text}." for text, names in said.items()]
+        by_text.setdefault(", then ".join(parts), []).append(TOLD[name][1])
+    return [f"Least {list_words(names)}: {text}." for text, names in by_text.items()]
 
 
 def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
@@ -141,13 +141,13 @@ def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
             continue
         texts = by_pair.setdefault((pair["first"], pair["second"]), {})
         texts.setdefault(_outcome(pair), []).append(TOLD[pair["column"]][1])
-    said = [
+    sentences = [
         f"By {list_words(names)}, {text} ({_quality(cmp, *labels)}{_near(cmp, *labels)})."
         for labels, texts in by_pair.items()
         for text, names in texts.items()
     ]
-    more = len(said) - most
-    return [*said[:most], f"{more} more pairs are in the comparison's data."] if more > 0 else said
+    more = len(sentences) - most
+    return [*sentences[:most], f"{more} more pairs are in the comparison's data."] if more > 0 else sentences
 
 
 def _outcome(pair: BreakEven) -> str:

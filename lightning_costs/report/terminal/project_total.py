@@ -16,6 +16,7 @@ from lightning_costs.records.certainty import modelled_share, noted
 from lightning_costs.records.formatting import format_amount, list_words
 from lightning_costs.records.samples import Amount
 from lightning_costs.report.tables.csv_safety import as_csv
+from lightning_costs.run.plan import describe_errors
 from lightning_costs.run.record import RunRecord, printable_run
 from lightning_costs.run.summary import sum_known
 
@@ -176,6 +177,7 @@ def _notes(runs: Sequence[RunRecord], *, several: bool, tariff: Tariff | None, p
             notes.append("carbon and money are as recorded, under different tariffs; --tariff FILE prices all alike")
     else:
         notes += _unpriced(runs, priced)
+    notes += describe_errors((run.header, run.final) for run in runs)
     owners = Counter(
         attempt for run in runs for attempt in {str(a["id"]) for a in run.header.get("attempts", ()) if a.get("id")}
     )

@@ -344,6 +344,18 @@ _KNOWN: Mapping[str, Shape] = {
         ),
     ),
     "inference": _fields({}, {"batch_samples": _count}),
+    "prediction": _fields({"amounts": _by_name(_AMOUNTS)}, {"setting": _by_name(_plain_value), "coverage": _number}),
+    "step_profile": _fields(
+        {"classes": _each(_row(_text, _text, _text, _number, _number, _number, _number)), "samples": _number},
+        {
+            **dict.fromkeys(
+                ("resting_bytes", "batch_bytes", "blocks", "block_bytes", "boundary_bytes", "host_s"), _number
+            ),
+            "memory": _by_name(_AMOUNTS),
+            "compiled": _flag,
+            "device": _text,
+        },
+    ),
     "pipeline": _fields(
         {"schedule": _text, "stages": _number, "microbatches": _number, "chunks": _number},
         {"theory": _text, "timeline": _TIMELINE},

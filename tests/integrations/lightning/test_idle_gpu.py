@@ -300,3 +300,34 @@ def test_marks_cost_microseconds_and_make_no_events_once_there_are_enough() -> N
     assert len(events._pool) == made
     assert mark_s < 60e-6
     assert read_s < 60e-6
+
+
+class TwoShapes(pl.LightningModule):
+    """Short and long batches in turns; one long step sleeps on the device, as a kernel that hangs would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(WIDTH, WIDTH)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if batch_idx == 41:
+            torch.cuda._sleep(1_000_000_000)
+        return self.net(batch).square().mean()
+
+    def train_dataloader(self) -> Any:
+        rows = [64 if n % 2 == 0 else ROWS for n in range(60)]
+        return DataLoader(rows, batch_size=None, collate_fn=lambda n: torch.randn(n, WIDTH))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def test_slow_steps_are_known_with_batches_of_two_shapes(tmp_path: Path) -> None:
+    monitor = CostMonitor(save_dir=tmp_path, infer=False)
+    trainer(pl, monitor, accelerator="cuda", max_epochs=1).fit(TwoShapes())
+    run = monitor.run
+    assert run is not None
+    assert "slow_s" not in run.header["missing"]
+    assert (run.final["slow_s"] or 0.0) >= 0.2, (
+        "a billion cycles are some tenths of a second; the long shape is not slow"
+    )

@@ -139,3 +139,8 @@ def test_without_the_argument_nothing_is_made() -> None:
         TraceWindows.attach(ProbeContext())
     with pytest.raises(ValueError, match="trace must be True or False"):
         CostMonitor(trace="yes")  # type: ignore[arg-type]
+
+
+def test_a_window_holds_whole_steps_of_accumulated_batches_whatever_is_counted_again(tmp_path: Path) -> None:
+    _, monitor = fitted(tmp_path, steps=96, accumulate_grad_batches=4)
+    assert monitor.run.header["trace"]["steps"] == STEPS - 1

@@ -1,0 +1,343 @@
+"""What is trained, and what was measured of it: from a run's folder or from the cost of a model; and other settings."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+from lightning_costs.model_cost import ModelCost
+from lightning_costs.prediction.cards import Card, find_card
+from lightning_costs.prediction.communication import parse_layout
+from lightning_costs.records.missing import Missing
+from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
+from lightning_costs.run.plan import steady_step_s
+from lightning_costs.run.record import RunRecord
+
+#: Bytes that an update reads and writes for a parameter in fp32, as torch's foreach implementations do it, and bytes
+#: of state that it keeps: counted with this package's census on torch 2.13.
+UPDATE_BYTES = {"sgd": 12.0, "momentum": 32.0, "adam": 84.0, "sam": 60.0}
+STATE_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "sam": 8.0}
+#: Formats: of products, bytes of a weight, bytes of an activation over those in fp32 (autocast leaves norms, softmax
+#: and losses in fp32; the share is an assumption).
+PRECISIONS = {
+    "fp32": ("float32", 4.0, 1.0),
+    "tf32": ("tf32", 4.0, 1.0),
+    "bf16-mixed": ("bfloat16", 4.0, 0.65),
+    "fp16-mixed": ("float16", 4.0, 0.65),
+    "bf16-true": ("bfloat16", 2.0, 0.5),
+    "fp16-true": ("float16", 2.0, 0.5),
+}
+_PRODUCTS = ("product", "conv", "attention", "causal", "recurrent")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One optimizer step on one device of a training, and what a run says of the rest of it.
+
+    Args:
+        name: Of the run or model.
+        profile: What the step does.
+        batch_size: Samples of a step on one device.
+        params: Unique parameters.
+        precision: A key of `PRECISIONS`.
+        optimizer: A key of `UPDATE_BYTES`; None if there is none.
+        card: The one that it was measured on; None for a count alone.
+        devices: As many as trained.
+        layout: How they shared the work, as `communication.parse_layout` reads it.
+        step_s: A measured step without waiting for data and without gaps; None if nothing was measured.
+        phases: Seconds of a measured step by phase, as far as the run has them.
+        device_s: Seconds of it in which the device ran something; None if no trace saw that.
+        exposed_s: Seconds of it that waited for other devices; None if no trace saw that.
+        input_s: Seconds of a step in which the device waited for its batch.
+        gap_s: Other seconds between two steps: transfers, logging, hooks.
+        final: The run's totals by column; empty for a model.
+        planned_steps: Steps of the whole schedule, as far as the run's setup has it.
+        device_w: Mean power of one device while training; `host_w` of a node's processors and memory.
+        notes: What must be known of it.
+    """
+
+    name: str
+    profile: StepProfile
+    batch_size: float
+    params: float
+    precision: str = "fp32"
+    optimizer: str | None = None
+    card: Card | None = None
+    devices: int = 1
+    layout: str = "ddp"
+    step_s: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    device_s: float | None = None
+    exposed_s: float | None = None
+    input_s: float = 0.0
+    gap_s: float = 0.0
+    final: Mapping[str, float | None] = field(default_factory=dict)
+    planned_steps: float | None = None
+    device_w: float | None = None
+    host_w: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def whole_step_s(self) -> float | None:
+        """A measured step, waiting and gaps included."""
+        return None if self.step_s is None else self.step_s + self.input_s + self.gap_s
+
+
+def workload_of_run(run: RunRecord) -> Workload:
+    """What a run says of its training.
+
+    Raises:
+        Missing: If the run has no counted step, or no optimizer step.
+    """
+    header, final, setup = run.header, run.final, run.header.get("setup", {})
+    if not header.get("step_profile"):
+        raise Missing(
+            f"the run {run.name} holds no counted step by class of operator: it was recorded with count='off', or by "
+            "an older version; record some steps of it again"
+        )
+    steps, batches = final.get("steps"), final.get("batches")
+    if not steps or not batches:
+        raise Missing(f"the run {run.name} has no optimizer step to predict from")
+    batch = StepProfile.of(header["step_profile"])
+    if not batch.memory and (peak := final.get("peak_mem_bytes")):
+        batch = replace(batch, memory=_by_the_allocator(final, peak))
+    classes = tuple(one.scaled(*[batches / steps] * 3) for one in batch.classes)
+    host_s = None if batch.host_s is None else batch.host_s * batches / steps
+    device = str((setup.get("hardware") or {}).get("device") or setup.get("device") or "cpu")
+    # Of processors, a run's devices are nodes: each process trains with its copy.
+    devices = int((setup.get("processes") if device == "cpu" else final.get("devices")) or 1)
+    layout, samples = _layout(setup, devices), final.get("samples")
+    replicas = parse_layout(layout, devices).data
+    batch_size = samples / steps / replicas if samples else batch.samples * batches / steps
+    step_s, input_s, gap_s = _measured(final)
+    idle_s, exposed_s = final.get("step_idle_s"), final.get("exposed_comm_s")
+    watts = _watts(final, devices)
+    batches_planned = setup.get("planned_batches_per_epoch")
+    planned = setup.get("max_steps") if (setup.get("max_steps") or -1) > 0 else None
+    if planned is None and batches_planned and setup.get("max_epochs"):
+        planned = setup["max_epochs"] * batches_planned * steps / batches
+    names = [str(each.get("name")) for each in setup.get("optimizers", ()) if isinstance(each, Mapping)]
+    return Workload(
+        name=run.name,
+        profile=replace(batch, classes=classes, samples=batch_size, host_s=host_s),
+        batch_size=batch_size,
+        params=final.get("params") or 0.0,
+        precision=precision_of(str(setup.get("precision") or "32-true"), str(setup.get("matmul_precision"))),
+        optimizer=optimizer_of(names[0] if names else "adamw", setup.get("optimizers", ())),
+        card=find_card(device),
+        devices=devices,
+        layout=layout,
+        step_s=step_s,
+        phases={phase: found / steps for phase in PHASES if (found := final.get(f"{phase}_s"))},
+        device_s=None if step_s is None or idle_s is None else max(0.02 * step_s, step_s - idle_s / steps),
+        exposed_s=None if exposed_s is None else exposed_s / steps,
+        input_s=input_s,
+        gap_s=gap_s,
+        final=final,
+        planned_steps=planned,
+        device_w=watts[0],
+        host_w=watts[1],
+        notes=_notes(batch, header),
+    )
+
+
+def workload_of_model(cost: ModelCost, name: str = "model") -> Workload:
+    """What `measure` found: a count, and on a device the step's seconds.
+
+    Raises:
+        Missing: If the model has no training step.
+    """
+    if cost.profile is None:
+        raise Missing("the model's training step was not counted: nothing takes gradients")
+    phases = {one.phase for one in cost.profile.classes}
+    return Workload(
+        name=name,
+        profile=cost.profile,
+        batch_size=cost.samples,
+        params=cost.params or 0.0,
+        precision=_counted_precision(cost.profile),
+        optimizer=_kind_of_state(cost) if "optimizer" in phases else None,
+        card=find_card(cost.device) if cost.device != "meta" else None,
+        step_s=cost.step_s,
+        notes=tuple(f"FLOPs are a lower bound: no formula for {name}" for name in cost.uncounted),
+    )
+
+
+def optimizer_of(name: str, groups: Any = ()) -> str:
+    """The kind of an optimizer by its class's name.
+
+    Example:
+        >>> optimizer_of("AdamW"), optimizer_of("SGD", [{"momentum": 0.9}]), optimizer_of("SAM")
+        ('adam', 'momentum', 'sam')
+    """
+    word = name.lower()
+    if "sam" in word:
+        return "sam"
+    if word == "momentum":
+        return word
+    if "sgd" in word:
+        return "momentum" if any(each.get("momentum") for each in groups if isinstance(each, Mapping)) else "sgd"
+    return "adam"
+
+
+def precision_of(lightning: str, matmul: str = "highest") -> str:
+    """A precision as Lightning calls it, by this module's names.
+
+    Example:
+        >>> precision_of("bf16-mixed"), precision_of("32-true", "high"), precision_of("16-true")
+        ('bf16-mixed', 'tf32', 'fp16-true')
+    """
+    if lightning in PRECISIONS:
+        return lightning
+    if not re.fullmatch(r"(bf16|16|32|64|transformer-engine.*)(-true|-mixed)?", lightning):
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}, or as Lightning calls it, got {lightning!r}"
+        )
+    kind = "true" if lightning.endswith("true") else "mixed"
+    if lightning.startswith("bf16"):
+        return f"bf16-{kind}"
+    if lightning.startswith("16"):
+        return f"fp16-{kind}"
+    return "fp32" if matmul in ("highest", "None") else "tf32"
+
+
+def _counted_precision(profile: StepProfile) -> str:
+    """The precision of a count by the format of most of its products."""
+    flop: Counter[str] = Counter()
+    updated: Counter[str] = Counter()
+    for one in profile.classes:
+        flop[one.dtype] += int(one.flop)
+        if one.phase == "optimizer":
+            updated[one.dtype] += int(one.access_bytes)
+    most = max(flop, key=lambda dtype: flop[dtype], default="float32")
+    weights = max(updated, key=lambda dtype: updated[dtype], default=most)
+    kind = "mixed" if weights == "float32" else "true"
+    return {"bfloat16": f"bf16-{kind}", "float16": f"fp16-{kind}", "tf32": "tf32"}.get(most, "fp32")
+
+
+def _kind_of_state(cost: ModelCost) -> str:
+    state = cost.opt_state_bytes or 0.0
+    each = state / max(1.0, cost.trainable_params or cost.params or 1.0)
+    return "sgd" if each < 1 else "momentum" if each < 6 else "adam"
+
+
+def _measured(final: Mapping[str, float | None]) -> tuple[float | None, float, float]:
+    """Seconds of a steady step, split into work, waiting for data, and gaps."""
+    whole, train_s = steady_step_s(final), final.get("train_s")
+    if whole is None:
+        return None, 0.0, 0.0
+    if timed_s := final.get("timed_s"):
+        data = (final.get("idle_data_s") or 0.0) / timed_s
+        gaps = ((final.get("idle_s") or 0.0) + (final.get("h2d_device_s") or 0.0)) / timed_s - data
+    else:
+        data, gaps = (final.get("data_wait_s") or 0.0) / train_s if train_s else 0.0, 0.0
+    data, gaps = min(0.95, max(0.0, data)), max(0.0, gaps)
+    return whole * max(0.04, 1 - data - gaps), whole * data, whole * gaps
+
+
+def _watts(final: Mapping[str, float | None], devices: int) -> tuple[float | None, float | None]:
+    """Mean power of a device in training, and of a node's processors and memory."""
+    energy, gpu, train_j = (final.get(name) for name in ("energy_j", "gpu_energy_j", "train_energy_j"))
+    train_s, total_s = final.get("train_s"), final.get("total_s")
+    if energy is None or gpu is None or not train_s or not total_s:
+        return None, None
+    share = train_j / energy if train_j and energy else train_s / total_s
+    return gpu * share / train_s / devices or None, (energy - gpu) * share / train_s / (final.get("nodes") or 1)
+
+
+def _by_the_allocator(final: Mapping[str, float | None], peak_bytes: float) -> dict[str, dict[str, float]]:
+    """Memory by kind where storages were not followed, as in compiled code: what is no state is taken for activations.
+
+    The peak is taken to be that of the backward pass, before gradients are made.
+    """
+    state = {kind: final.get(f"{kind}_bytes") or 0.0 for kind in ("param", "master", "opt_state")}
+    return {"backward": {**state, "activation": max(0.0, peak_bytes - sum(state.values()))}}
+
+
+def _layout(setup: Mapping[str, Any], devices: int) -> str:
+    """How a run's devices shared the work; a strategy that is not known is taken for data-parallel."""
+    strategy = str(setup.get("strategy") or "ddp")
+    try:
+        parse_layout(strategy, devices)
+    except ValueError:
+        return "ddp"
+    return strategy
+
+
+def _notes(batch: StepProfile, header: Mapping[str, Any]) -> tuple[str, ...]:
+    setup, notes = header.get("setup") or {}, []
+    if setup.get("strategy") and _layout(setup, 1) != setup["strategy"]:
+        notes.append(f"the run's strategy {setup['strategy']} is not known: it is taken for data-parallel")
+    if batch.compiled:
+        notes.append(
+            "compiled kernels ran: the bytes of what they fused are not counted, and are in the efficiencies; memory "
+            "that is no parameter or state is taken for activations"
+        )
+    if calls := (header.get("census") or {}).get("uncounted_calls"):
+        notes.append(f"no formula for {', '.join(calls)}: their time is in the efficiencies of the others")
+    return tuple(notes)
+
+
+# Other settings -----------------------------------------------------------------------------------------------
+
+
+def resized(profile: StepProfile, factor: float) -> StepProfile:
+    """The profile with another batch: work grows with it, weights and their update do not."""
+    classes = []
+    for one in profile.classes:
+        if one.phase != "optimizer":
+            growing = one.access_bytes - one.fixed_bytes
+            one = replace(one, flop=one.flop * factor, access_bytes=growing * factor + one.fixed_bytes)
+        classes.append(one)
+    return replace(
+        profile,
+        classes=tuple(classes),
+        samples=profile.samples * factor,
+        boundary_bytes=profile.boundary_bytes * factor,
+    )
+
+
+def in_precision(profile: StepProfile, was: str, now: str) -> StepProfile:
+    """The profile in another format: products in it, other operators with the share of bytes that autocast leaves."""
+    if was == now:
+        return profile
+    (_, was_weight, was_share), (dtype, weight, share) = PRECISIONS[was], PRECISIONS[now]
+    half = _product_bytes(now) / _product_bytes(was)
+    classes = []
+    for one in profile.classes:
+        bytes_share = weight / was_weight if one.phase == "optimizer" else share / was_share
+        if one.kind in _PRODUCTS and one.phase != "optimizer":
+            one = replace(one.scaled(access_bytes=half), dtype=dtype)
+        elif one.dtype != "integer":
+            one = one.scaled(access_bytes=bytes_share)
+        classes.append(one)
+    return replace(profile, classes=tuple(classes), boundary_bytes=profile.boundary_bytes * half)
+
+
+def _product_bytes(precision: str) -> float:
+    return 2.0 if PRECISIONS[precision][0] in ("bfloat16", "float16") else 4.0
+
+
+def with_optimizer(profile: StepProfile, params: float, was: str | None, now: str | None) -> StepProfile:
+    """The profile with another optimizer's update, its bytes in proportion; SAM runs forward and backward twice."""
+    if now is None or was == now:
+        return profile
+    kept = tuple(one for one in profile.classes if one.phase != "optimizer")
+    if (now == "sam") != (was == "sam"):
+        twice = 2.0 if now == "sam" else 0.5
+        kept = tuple(one.scaled(twice, twice, twice) for one in kept)
+    moved = UPDATE_BYTES[now] * params
+    update = OpClass(
+        phase="optimizer", kind="other", dtype="float32", calls=12, flop=0.0, access_bytes=moved, fixed_bytes=moved
+    )
+    return replace(profile, classes=(*kept, update))
+
+
+def with_checkpointing(profile: StepProfile) -> StepProfile:
+    """The profile with activation checkpointing: the backward pass runs the forward pass again."""
+    again = tuple(replace(one, phase="backward") for one in profile.classes if one.phase == "forward")
+    return replace(profile, classes=(*profile.classes, *again))

@@ -1,0 +1,56 @@
+"""The benchmark that the documentation's table comes from, in the small."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_costs import Recorder, load_run, predict
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_proof_predicts_every_setting_from_others(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks" / "prediction_proof.py"
+    out = tmp_path / "rows.json"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick", "--json", str(out)],
+        env=environment, capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.startswith("## Predicted and measured: cpu, torch")
+    assert "| another batch size | step_s | 8 |" in done.stdout
+    rows = json.loads(out.read_text())
+    assert {row["setting"][0] for row in rows} == {"gpt", "mlp", "conv"}
+    assert all(row["low"] <= row["predicted"] <= row["high"] for row in rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_predicts_itself_and_knows_its_host(tmp_path: Path) -> None:
+    device = torch.device("cuda")
+    model = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(8)]).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch = torch.randn(32, 64, device=device)
+    with Recorder(module=model, optimizers=[optimizer], device=device, save_dir=tmp_path) as recorder:
+        for _ in range(200):
+            with recorder.train_batch(batch):
+                model(batch).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            recorder.step(batch)
+    assert recorder.path is not None
+    run = load_run(recorder.path)
+    assert run.header["step_profile"]["host_s"] > 0
+    found = predict(run)
+    assert found["train_s"] == pytest.approx(run.final["train_s"])
+    assert found["peak_mem_bytes"] == pytest.approx(run.final["peak_mem_bytes"], rel=0.01)
+    assert found.amounts["device_w"].middle > 0
