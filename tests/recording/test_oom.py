@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_costs import CostMonitor, Recorder, load_run
-from lightning_costs.probes.memory.oom import out_of_memory_error, where_it_ran_out
+from lightning_costs.probes.memory.oom import out_of_memory_error, recording_history, where_it_ran_out
 from lightning_costs.recording.run_hooks import OOM_SNAPSHOT
 from lightning_costs.run.summary import describe_run
 
@@ -257,4 +257,4 @@ def test_a_gpus_memory_is_described_and_its_snapshot_kept_if_asked_for(tmp_path:
     assert (folder / OOM_SNAPSHOT).exists() == snapshot
     if snapshot:
         assert pickle.loads((folder / OOM_SNAPSHOT).read_bytes())["device_traces"]
-    assert not torch._C._cuda_isHistoryEnabled()
+    assert not recording_history()

@@ -122,11 +122,17 @@ def _held(context: ProbeContext) -> dict[str, int]:
     return {**asdict(memory.last), "grad_bytes": memory.grad_peak_bytes or 0}
 
 
+def recording_history() -> bool:
+    """Whether torch records the history of allocations now."""
+    enabled = getattr(torch._C, "_cuda_isHistoryEnabled", None)  # absent from builds without CUDA
+    return enabled is not None and bool(enabled())
+
+
 class MemoryHistory:
     """torch's history of allocations on CUDA devices, for a snapshot if memory runs out; one of the user's is left."""
 
     def __init__(self) -> None:
-        self._own = not torch._C._cuda_isHistoryEnabled()
+        self._own = not recording_history()
         if self._own:
             torch.cuda.memory._record_memory_history(max_entries=HISTORY)
 
