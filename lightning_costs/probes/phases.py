@@ -13,12 +13,15 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Generic, TypeVar, final
 
+import torch
+
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import CudaEvents, EventSource
 from lightning_costs.probes.opcount.strata import COVERAGE, Estimate
 from lightning_costs.probes.repeat_steps import nodes_made
 from lightning_costs.records.forecast import student_t
+from lightning_costs.records.missing import type_only
 
 #: What a moment ends: something else of the step, or one of the three.
 REST, FORWARD, BACKWARD, OPTIMIZER = range(4)
@@ -65,7 +68,11 @@ class Phases:
     @classmethod
     def attach(cls, setting: ProbeContext) -> Phases:
         """Timed by the device that trains."""
-        return DevicePhases(CudaEvents(setting.device)) if setting.on_cuda else HostPhases(now_s)
+        return (
+            DevicePhases(CudaEvents(setting.device), torch.cuda.is_current_stream_capturing)
+            if setting.on_cuda
+            else HostPhases(now_s)
+        )
 
     def detach(self) -> None:
         """No more moments are noted."""
@@ -319,15 +326,22 @@ class HostPhases(Phases):
 class DevicePhases(Phases, Generic[E]):
     """By events on the compute stream."""
 
-    def __init__(self, events: EventSource[E]) -> None:
+    def __init__(self, events: EventSource[E], capturing: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
-        self._events = events
+        self._events, self._capturing = events, capturing
         self._marks: list[tuple[int, E]] = []
         self._pending: deque[tuple[int, list[tuple[int, E]]]] = deque()
 
     def _turn(self, ended: int, begins: int) -> None:
-        self._marks.append((ended, self._events.record()))
         self._phase = begins
+        try:
+            if not self._capturing():
+                self._marks.append((ended, self._events.record()))
+                return
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises, the user's step continues
+            self.why = type_only("an event could not be recorded", error)
+        self._release(self._marks)  # a graph is captured: an event in it would be the graph's
+        self._marks, self.on = [], False
 
     def _finish(self, weight: int) -> None:
         """Its marks wait for the device."""

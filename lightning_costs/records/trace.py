@@ -1,7 +1,7 @@
 """What a profiler saw of some steps, as plain data: device time by category, idle, and communication that is exposed.
 
-All of it is arithmetic on intervals. A batch's interval on the device begins with its work on the host, or with the end
-of the batch before on the device, whichever is later. It ends with its last kernel. Idle is what neither a kernel nor a
+All of it is arithmetic on intervals. A batch's interval on the device begins with its work on the host, or when the
+batch before ended there if that is later. It ends with its last kernel. Idle is what neither a kernel nor a
 copy covers in it. Communication is exposed while no other kernel runs (as Holistic Trace Analysis defines both).
 """
 

@@ -251,6 +251,29 @@ def test_a_device_that_is_behind_is_never_waited_for() -> None:
     assert phases.estimate(FORWARD).amount == pytest.approx(step.truth[FORWARD])
 
 
+def test_a_step_in_which_a_graph_is_captured_or_an_event_fails_is_let_go() -> None:
+    clock = FakeClock()
+    stream, capturing = FakeStream(clock), [False]
+    phases: DevicePhases[Any] = DevicePhases(stream, lambda: capturing[0])
+    step = Step(phases, stream.launch)
+    phases.start()
+    phases.forward_begins()
+    capturing[0] = True
+    phases.forward_ends()
+    assert not phases.on
+    assert stream.in_use == 0
+    capturing[0] = False
+    phases.stepped(steady=False, certain=True)
+    step.automatic()
+    phases.stepped(steady=True)
+    stream.synchronize()
+    assert phases.estimate(BACKWARD).counted == 1
+    phases.on = True
+    stream.record = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    phases.forward_begins()
+    assert phases.why == "an event could not be recorded: ZeroDivisionError (its text is in the log)"
+
+
 def test_ranks_draw_the_same_steps_and_no_two_are_far_apart() -> None:
     drawn, at = [], _draw(0)[0]
     for done in range(1, 5000):

@@ -193,6 +193,20 @@ def test_the_page_has_each_runs_verdict_and_the_ladder_of_those_that_are_on_it()
     assert "What bounds training?" not in page(compare([make_run("nothing known")]))
 
 
+def test_the_page_says_what_steps_were_made_of(tmp_path):
+    shares = {"forward_s": 3.0, "backward_s": 5.0, "optimizer_s": 1.0, "step_rest_s": 1.0}
+    columns = {name: declaration(name, "s", "counter", "time") for name in shares}
+    costs = {"train_s": [5.0, 10.0], **{name: [0.0, seconds] for name, seconds in shares.items()}}
+    group = [{"kind": "all_reduce", "group": HOSTILE, "ranks": 2, "calls": 8, "bytes": 4096}]
+    told = make_run("told", costs=costs, declared=columns, communication=group)
+    text = page(compare([told, make_run("nothing known")]))
+    assert "training of 10 s: forward passes 30 %, backward passes 50 %, updates 10 %, the rest 10 %" in text
+    assert "all_reduce among 2 ranks" in text
+    assert HOSTILE not in text
+    assert "Where training time went" in text
+    assert "Inside a step" not in page(compare([make_run("nothing known")]))
+
+
 def test_a_table_of_results_has_a_page_without_empty_sections():
     rows = {"a": (0.8, 1e6), "b": (0.9, 4e6), "c": (0.7, 2e6)}
     runs = [

@@ -314,6 +314,13 @@ _KNOWN: Mapping[str, Shape] = {
         dict.fromkeys(("counted_steps", "batches", "batches_not_counted"), _number),
         {"uncounted_calls": _by_name(_number), "took_s": _number},
     ),
+    "communication": _each(
+        _fields({"kind": _text, "group": _text, **dict.fromkeys(("ranks", "calls", "bytes"), _number)}, {})
+    ),
+    "trace": _fields(
+        {"clock": _text, "by_category_s": _by_name(_number), **dict.fromkeys(("steps", "step_s", "idle_s"), _number)},
+        dict.fromkeys(("windows", "took_s"), _number),
+    ),
     "energy": _fields({}, {**dict.fromkeys(("gpu", "cpu", "ram"), _COMPONENT), "job_share_fraction": _number}),
     "by_whom_s": _each(_row(_text, _text, _number)),
     "ranks": _fields(

@@ -14,13 +14,14 @@ import pytest
 import torch
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 
-from lightning_costs import CostMonitor
+from lightning_costs import CostMonitor, load_run
 from lightning_costs.indicators import clocks, counts, throughput, traced
 from lightning_costs.probes import trace_windows
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.trace import TracedStep
+from lightning_costs.report.terminal.run import sentences
 
 PROFILE = torch.autograd.profiler.profile
 PREPARE = PROFILE._prepare_trace
@@ -53,6 +54,8 @@ def test_a_window_shows_what_a_step_is_made_of_and_changes_nothing(tmp_path: Pat
     assert monitor.run.final["overhead_s"] >= found["took_s"] > 0
     assert "shows operators by category" in header["missing"]["exposed_comm_s"]
     assert "trace=True" in without.run.header["missing"]["exposed_comm_s"]
+    shown = " ".join(sentences(load_run(next(tmp_path.glob("run-*")))))
+    assert f"({STEPS - 1} traced): " in shown
     assert not torch._C._autograd._profiler_enabled()
     assert PROFILE._prepare_trace is PREPARE
 
