@@ -8,31 +8,25 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 import torch
 from torch import nn
 
+from lightning_costs.integrations.fetched_ahead import FetchedAhead, weakly
 from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.integrations.session import BatchInWork, Session
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.clock import RunBegin, now_s
+from lightning_costs.probes.loaders import plan_of
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import status_from_exception
 from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
 
 _running: list[LoopSession] = []
-
-
-def _weakly(thing: Any) -> Callable[[], Any]:
-    """A way to a thing that does not keep it, if the thing allows it."""
-    try:
-        return ref(thing)
-    except TypeError:
-        return lambda: thing
 
 
 class _Evaluation:
@@ -62,13 +56,14 @@ class LoopSession(Session):
         #: What is on modules and optimizers of the user's.
         self.on_objects = Patches()
         self._modules: list[nn.Module] = []
-        self._wrappers: list[nn.Module] = []
+        self.wrappers: list[nn.Module] = []
         self._optimizers: list[Callable[[], Any]] = []
         self.where: dict[str, Any] = {}
         self._trained_on: WeakSet[Any] = WeakSet()
         self._evaluation: _Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
+        self._ahead = FetchedAhead()
         #: Whether the batches of evaluation show by forward passes of modules that were set up.
         self._forwards_tell = False
         self._reading: Any = None
@@ -87,11 +82,11 @@ class LoopSession(Session):
 
     def add(self, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]) -> None:
         """Modules and optimizers were set up: they are the run's, if they are new."""
-        self._wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self._wrappers)]
+        self.wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self.wrappers)]
         self._modules += [module for module in modules if all(module is not known for known in self._modules)]
         for optimizer in optimizers:
             if all(optimizer is not known() for known in self._optimizers):
-                self._optimizers.append(_weakly(optimizer))  # one that the script replaces takes its state with it
+                self._optimizers.append(weakly(optimizer))  # one that the script replaces takes its state with it
                 stepped = partial(self._stepped, len(self._optimizers) - 1)
                 hook_step(unwrap(optimizer), self.on_objects, before=self.sample_memory)
                 hook_optimizer_step(optimizer, stepped, self.on_objects, self)
@@ -155,11 +150,23 @@ class LoopSession(Session):
             self.batch = BatchInWork(evaluation.content, evaluation.loader)
 
     @fail_safe
-    def forward(self) -> None:
-        """A forward pass: the batch in work is not passed over."""
+    def forward(self, inputs: object = ()) -> None:
+        """A forward pass: the batch in work is not passed over, or is another one that was fetched before.
+
+        Args:
+            inputs: What the model is given.
+        """
         if self._evaluation is not None:
             self._evaluation.worked_on = self._forwards_tell = True
-        elif self.batch is not None:
+        elif (ahead := self._ahead.take(inputs)) is not None and self.recorder is not None:
+            if self.batch is not None and not (self.batch.updates or self.batch.backwards):
+                self._ahead.add(self.batch)
+                self.drop_batch()
+            self.end_batch()
+            if self.hooks.steps.accounts.current != "train":  # the loader's end may have been met
+                self.hooks.steps.accounts.reset_to("train")
+            self.begin_batch(ahead.content, loader=ahead.loader)
+        if self.batch is not None:
             self.on_forward()
 
     def _alive(self) -> list[Any]:
@@ -201,8 +208,9 @@ class LoopSession(Session):
         batch = self.batch
         if batch is not None and (batch.updates or batch.backwards):
             self.end_batch()
-        elif batch is not None and batch.loader is loader:  # it was passed over
+        elif batch is not None and batch.loader is loader:  # it was passed over, or its turn comes later
             self.drop_batch()
+            self._ahead.add(batch)
         if self.recorder is not None and self.hooks.run.training:
             if self.hooks.steps.accounts.current != "train":
                 self.hooks.steps.accounts.reset_to("train")
@@ -230,8 +238,8 @@ class LoopSession(Session):
         """The first one's loader is the training data; epochs are counted by batches."""
         self._batches_of_epoch += 1
         if self.recorder is not None and not self.recorder.run_id:
-            size = getattr(batch.loader, "batch_size", None)
-            self.describe_data([self.users_loader(batch.loader)], {"batch_size": size})
+            loader = self.users_loader(batch.loader)
+            self.describe_data([loader], {"batch_size": plan_of(loader).size})
 
     @fail_safe
     def _exhausted(self, loader: Any) -> None:
@@ -252,6 +260,8 @@ class LoopSession(Session):
             self.hooks.run.training_ended()
 
     def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
+        if self.batch is not None and self.batch.updates and not self._iterations:
+            self.end_batch()
         depth = self.enter("evaluate")
         evaluation, left = None, False
         try:
@@ -308,7 +318,7 @@ class LoopSession(Session):
             accounts=accounts,
             **self.where,
         )
-        recorder.hooks.run.set_wrapped_module(nn.ModuleList(self._wrappers) if self._wrappers else None)
+        recorder.hooks.run.set_wrapped_module(nn.ModuleList(self.wrappers) if self.wrappers else None)
         self.before_begin(recorder)
         recorder.begin()
         self.recorder = recorder
@@ -342,6 +352,16 @@ class LoopSession(Session):
         self.run_begin.ended()
         self.say_next()
         self.recorder = None
+        return run
+
+    @never_harmful
+    def let_go(self, error: BaseException | None = None) -> RunRecord | None:
+        """End the run in progress and forget what was set up for it: what is set up next is another run's."""
+        run = self.end_run(error)
+        self.batch = self._evaluation = self._reading = None
+        self._modules, self.wrappers, self._optimizers = [], [], []
+        self._ahead, self._batches_of_epoch = FetchedAhead(), 0
+        self.on_objects.restore()
         return run
 
     @fail_safe

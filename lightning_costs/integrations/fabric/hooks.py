@@ -44,8 +44,8 @@ class FabricListener(Protocol):
     def backward_ended(self) -> None:
         """It is over."""
 
-    def forward(self) -> None:
-        """A module that was set up makes a forward pass."""
+    def forward(self, inputs: object) -> None:
+        """A module that was set up makes a forward pass of these."""
 
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
@@ -185,7 +185,7 @@ def _watch_modules(kind: Any, find: Find) -> None:
             fabric = _fabric_of.get(self)
             listener = _found(find, fabric) if fabric is not None else None
             if listener is not None:
-                listener.forward()
+                listener.forward((args, kwargs))
         return original(self, *args, **kwargs)
 
     kind.forward = forward
