@@ -85,8 +85,8 @@ class RestoreS(FromSample):
     name, unit, kind, family = "restore_s", "s", "counter", "time"
     scope, across, role, label = "job", "rank0", "diagnostic", "restoring checkpoints"
     lacking = (
-        "no loading was seen: needs Lightning, fabric.load, DeepSpeed's load_checkpoint, or "
-        "`with recorder.bucket('restore')`"
+        "no loading was seen: needs Lightning, fabric.load, accelerator.load_state, DeepSpeed's load_checkpoint, "
+        "or `with recorder.bucket('restore')`"
     )
 
 

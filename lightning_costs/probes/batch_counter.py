@@ -32,7 +32,7 @@ _log = logging.getLogger("lightning_costs")
 #: What to do about a count of samples that is missing.
 HOW = (
     "give batch_size_fn=lambda batch: ..., or `lightning-costs run --batch-size-key KEY` "
-    "(in Fabric: set its loader up by setup_dataloaders)"
+    "(in Fabric: set its loader up by setup_dataloaders; with Accelerate: prepare it)"
 )
 #: Why a batch has no samples.
 NOTHING_TELLS = f"no tensor of a batch gives its size: {HOW}"

@@ -78,6 +78,11 @@ class LoggerSink:
         point = self._point
         return logger_row(point.costs, self._columns) if point is not None and point.step == step else {}
 
+    def take(self) -> Mapping[str, float]:
+        """Costs of the last point, once: for rows whose steps are the script's own."""
+        point, self._point = self._point, None
+        return logger_row(point.costs, self._columns) if point is not None else {}
+
     def close(self, status: str) -> None:
         """Write the summaries of W&B runs. A user who waits for an error need not wait for a picture too."""
         if self._header:
@@ -167,15 +172,16 @@ def logger_row(costs: Mapping[str, Amount], named: Mapping[str, str]) -> dict[st
 
 
 def _each_wandb_run(loggers: Iterable[Any], tell: Callable[[Any, str], None], failed: str) -> None:
-    """Call a function with each W&B run among Lightning's loggers, and the prefix of its names."""
+    """Call a function with each W&B run among Lightning's loggers or Accelerate's trackers, and its names' prefix."""
     for logger in loggers:
-        if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+        if any(kind.__name__ in ("WandbLogger", "WandBTracker") for kind in type(logger).__mro__):
             _carefully(partial(_tell_wandb_run, logger, tell), failed)
 
 
 def _tell_wandb_run(logger: Any, tell: Callable[[Any, str], None]) -> None:
     prefix = getattr(logger, "_prefix", "") or ""
-    tell(logger.experiment, f"{prefix}-{PREFIX}" if prefix else PREFIX)
+    run = logger.experiment if hasattr(logger, "experiment") else logger.tracker
+    tell(run, f"{prefix}-{PREFIX}" if prefix else PREFIX)
 
 
 def _carefully(tell: Callable[[], None], failed: str) -> None:

@@ -18,8 +18,6 @@ import torch
 from torch import nn
 
 from lightning_costs.patching.fail_safe import carefully
-from lightning_costs.patching.optimizers import Updating, hook_optimizer_step, hook_step, unwrap
-from lightning_costs.patching.patches import Patches
 from lightning_costs.ranks.topology import apply_device_mesh, data_parallel_topology
 from lightning_costs.records.samples import RankInfo
 
@@ -46,8 +44,8 @@ class FabricListener(Protocol):
     def backward_ended(self) -> None:
         """It is over."""
 
-    def forward(self) -> None:
-        """A module that was set up makes a forward pass."""
+    def forward(self, inputs: object) -> None:
+        """A module that was set up makes a forward pass of these."""
 
     def saving(self) -> AbstractContextManager[None]:
         """What is entered around writing a checkpoint."""
@@ -187,7 +185,7 @@ def _watch_modules(kind: Any, find: Find) -> None:
             fabric = _fabric_of.get(self)
             listener = _found(find, fabric) if fabric is not None else None
             if listener is not None:
-                listener.forward()
+                listener.forward((args, kwargs))
         return original(self, *args, **kwargs)
 
     kind.forward = forward
@@ -246,12 +244,3 @@ def fabric_setup(fabric: Any) -> dict[str, Any]:
         "strategy": type(fabric.strategy).__name__,
         "accelerator": type(fabric.accelerator).__name__,
     }
-
-
-def hook_fabric_step(
-    optimizer: Any, before: Callable[[], None], after: Callable[[], None], timed: Updating | None = None
-) -> None:
-    """Call around every update of an optimizer, if it can be hooked."""
-    hooks = Patches()
-    hook_step(unwrap(optimizer), hooks, before=before)
-    hook_optimizer_step(optimizer, after, hooks, timed)
