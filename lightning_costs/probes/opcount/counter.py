@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Self, final
@@ -39,7 +39,7 @@ from lightning_costs.probes.opcount.strata import Estimate, Stratum
 from lightning_costs.probes.parameters import in_shards, repeated_blocks
 from lightning_costs.probes.repeat_steps import compiled_graphs
 from lightning_costs.records.missing import Missing, type_only
-from lightning_costs.records.step_profile import StepProfile, classes_of
+from lightning_costs.records.step_profile import ClassKey, StepProfile, classes_of
 
 
 @final
@@ -71,6 +71,7 @@ class StepOpCounter(OpCounting):
         self._held: list[Stratum[StepOpCounts] | None] = []
         self._content: Hashable = None
         self._seen: set[Hashable] = set()
+        self._classes: dict[Hashable, Mapping[tuple[ClassKey, str], int]] = {}
         self._again: set[Hashable] = set()
         self._waiting = PendingKinds()
         #: Steps that were counted as their kind was new.
@@ -157,16 +158,19 @@ class StepOpCounter(OpCounting):
     def counting(self, key: Hashable, samples: int | None = None, *, follow: bool = True) -> Iterator[None]:
         """Count the step inside; a step that raises counts for nothing."""
         self._fresh = None
-        calls = watch = follows = None
+        calls = watch = follows = classes = None
         stack = ExitStack()
         try:
             if self.calls is None and self._module is not None and self._may_watch_calls():
                 calls = ModuleCallRecorder(self._module, keep_example=self.keep_example)
             if follow and (key not in self._seen or key in self._again):  # of one seen before, counts are enough
                 follows = self._follow()
+            # Steps of a kind have the same classes of operators; only predictions need these, and a third of the cost.
+            classes = self._classes.get(key) if self._updated else None
             watch = OpCounterMode(
                 weights=self._module.parameters() if self._module is not None else (),
                 lifetimes=follows,
+                classifies=classes is None,
                 first_backward=calls.stop if calls is not None else None,
                 gathered=self._module.parameters if self._module is not None and in_shards(self._module) else None,
             )
@@ -207,9 +211,13 @@ class StepOpCounter(OpCounting):
             self.memory = None
         elif memory is not None:
             self._remember(key, memory)
-        self._fresh = counted(watch, samples)
-        if self.first is not None and self._fresh.classes == self.first.classes:  # many counts share one table
-            self._fresh = replace(self._fresh, classes=self.first.classes)
+        fresh = counted(watch, samples)
+        classes = fresh.classes if classes is None else classes
+        if self.first is not None and classes == self.first.classes:  # many counts share one table
+            classes = self.first.classes
+        self._fresh = replace(fresh, classes=classes)
+        if self._updated:
+            self._classes[key] = classes
 
     def knows(self, key: Hashable) -> bool:
         """Whether a step of this key was counted."""

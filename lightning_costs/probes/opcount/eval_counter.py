@@ -64,7 +64,7 @@ class EvalOpCounter(OpCounting):
 
     @contextmanager
     def _counting(self, kind: StepKind, *, drawn: bool, again: bool) -> Iterator[None]:
-        watch = OpCounterMode()
+        watch = OpCounterMode(classifies=False)
         self.censuses += 1
         began_s = perf_counter()
         with ExitStack() as stack:

@@ -82,6 +82,7 @@ class OpCounterMode(TorchDispatchMode):
         first_backward: Called once, when the first backward pass begins.
         counts: Whether operators are counted; False follows storages alone.
         gathered: Returns the weights of this moment, if they are in shards and put together only while in use.
+        classifies: Whether operators are also counted by class.
     """
 
     #: Operators of higher order (flex attention, Triton kernels) pass through as they are.
@@ -105,6 +106,7 @@ class OpCounterMode(TorchDispatchMode):
         first_backward: Callable[[], None] | None = None,
         counts: bool = True,
         gathered: Callable[[], Iterable[torch.Tensor]] | None = None,
+        classifies: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._formulas = Formulas()
@@ -116,7 +118,7 @@ class OpCounterMode(TorchDispatchMode):
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
         self._first_backward = first_backward
-        self._counts = counts
+        self._counts, self._classifies = counts, classifies
         self._running = 0
         self._phase: Phase = "forward"
         self._recomputing = False
@@ -247,7 +249,7 @@ class OpCounterMode(TorchDispatchMode):
         access_bytes = bytes_accessed(func, args, kwargs, outputs)
         tally.access_bytes += access_bytes
         tally.calls += access_bytes > 0 or work is not None
-        if access_bytes or work is not None:
+        if self._classifies and (access_bytes or work is not None):
             kind = operator.kind
             if kind == "attention" and _is_causal(func, args, kwargs):  # kernels skip half of what is counted
                 kind = "causal"
