@@ -101,10 +101,13 @@ class Updating(Protocol):
     def on(self) -> bool:
         """Whether it listens."""
 
-    def update_begins(self, *_: object) -> None:
+    def lose(self, error: Exception) -> None:
+        """A moment could not be noted."""
+
+    def update_begins(self) -> None:
         """An optimizer's step begins."""
 
-    def update_ends(self, *_: object) -> None:
+    def update_ends(self) -> None:
         """It is over."""
 
 
@@ -140,14 +143,24 @@ def hook_optimizer_step(
         if timed is None:
             hook_step(inner, shadows, after=updated)
             return
-        ends = timed.update_ends
+        begins, ends = timed.update_begins, timed.update_ends
+
+        def before(*_: Any) -> None:
+            if timed.on:
+                try:
+                    begins()
+                except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+                    timed.lose(error)
 
         def after(*_: Any) -> None:
             if timed.on:
-                ends()
+                try:
+                    ends()
+                except Exception as error:  # noqa: BLE001 - as above
+                    timed.lose(error)
             updated()
 
-        hook_step(inner, shadows, before=timed.update_begins, after=after, plain=True)
+        hook_step(inner, shadows, before=before, after=after, plain=True)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 
@@ -183,11 +196,17 @@ def between(
         def call(*args: Any, **kwargs: Any) -> Any:
             if not timed.on:
                 return original(*args, **kwargs)
-            begins()
+            try:
+                begins()
+            except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+                timed.lose(error)
             try:
                 return original(*args, **kwargs)
             finally:
-                ends()
+                try:
+                    ends()
+                except Exception as error:  # noqa: BLE001 - as above
+                    timed.lose(error)
 
         return call
 
