@@ -14,7 +14,7 @@ _HOME = lightning_costs.__path__[0]
 #: Files between a caller of ours and a function of ours that are nobody's: `with`, `wraps`, `partial`.
 _BETWEEN = ("contextlib.py", "functools.py")
 #: What handles faults: it is what is tested.
-_GUARDS = {"harmless.py"}
+_GUARDS = {"fail_safe.py"}
 _GUARDS_BY_NAME = {"stop_measuring", "_fail", "TrainerView._step.<locals>.run", "_found", "_made"}
 
 

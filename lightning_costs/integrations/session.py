@@ -140,17 +140,21 @@ class Session:
 
     @property
     def on(self) -> bool:
-        """Whether the work in progress is timed."""
-        return (phases := self.phases) is not None and phases.on
+        """Whether the work in progress may be timed."""
+        return not self.broken
+
+    def lose(self, error: Exception) -> None:
+        """Something could not be noted."""
+        self.disable()
 
     @fail_safe
-    def update_begins(self, *_: object) -> None:
+    def update_begins(self) -> None:
         """An optimizer's step begins."""
         if (phases := self.phases) is not None:
             phases.update_begins()
 
     @fail_safe
-    def update_ends(self, *_: object) -> None:
+    def update_ends(self) -> None:
         """It is over."""
         if (phases := self.phases) is not None:
             phases.update_ends()

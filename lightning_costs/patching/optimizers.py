@@ -101,10 +101,13 @@ class Updating(Protocol):
     def on(self) -> bool:
         """Whether it listens."""
 
-    def update_begins(self, *_: object) -> None:
+    def lose(self, error: Exception) -> None:
+        """A moment could not be noted."""
+
+    def update_begins(self) -> None:
         """An optimizer's step begins."""
 
-    def update_ends(self, *_: object) -> None:
+    def update_ends(self) -> None:
         """It is over."""
 
 
@@ -168,9 +171,21 @@ def time_updates(optimizer: Any, shadows: Patches, timed: Updating) -> None:
     """Report when the outermost step of an optimizer begins and ends."""
     around = next(wrappers(optimizer), None)
     if around is None:
-        hook_step(unwrap(optimizer), shadows, before=timed.update_begins, after=timed.update_ends, plain=True)
+        begins, ends = _moment(timed, timed.update_begins), _moment(timed, timed.update_ends)
+        hook_step(unwrap(optimizer), shadows, before=begins, after=ends, plain=True)
     else:
         shadows.wrap(around, "step", between(timed, timed.update_begins, timed.update_ends), hot=True)
+
+
+def _moment(timed: Updating, report: Callable[[], object]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        if timed.on:
+            try:
+                report()
+            except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+                timed.lose(error)
+
+    return hook
 
 
 def between(
@@ -182,11 +197,17 @@ def between(
         def call(*args: Any, **kwargs: Any) -> Any:
             if not timed.on:
                 return original(*args, **kwargs)
-            begins()
+            try:
+                begins()
+            except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+                timed.lose(error)
             try:
                 return original(*args, **kwargs)
             finally:
-                ends()
+                try:
+                    ends()
+                except Exception as error:  # noqa: BLE001 - as above
+                    timed.lose(error)
 
         return call
 

@@ -95,6 +95,11 @@ class Phases:
         """`n` steps that were not timed are complete."""
         self._advance(n, certain=False)
 
+    def lose(self, error: Exception) -> None:
+        """A moment could not be noted: phases are not known any more."""
+        self.stop()
+        self.why = type_only("a moment of a step could not be noted", error)
+
     def stepped(self, *, steady: bool, certain: bool = False) -> None:
         """An optimizer step is complete.
 
@@ -233,7 +238,7 @@ class Phases:
             self._nodes = nodes_made()
             self._turn(REST, self._resumes)
 
-    def update_begins(self, *_: object) -> None:
+    def update_begins(self) -> None:
         """An optimizer's step begins; it may call for passes."""
         if self.on:
             ended = self._phase
@@ -248,7 +253,7 @@ class Phases:
             self._updates.append(self._phase)
             self._turn(ended, OPTIMIZER)
 
-    def update_ends(self, *_: object) -> None:
+    def update_ends(self) -> None:
         """An optimizer's step is over."""
         if self.on and self._updates:
             around = self._updates.pop()

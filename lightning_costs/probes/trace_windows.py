@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from statistics import fmean, stdev
 from typing import Any, Self, final
 
@@ -199,7 +199,10 @@ class TraceWindows:
 
     def _fail(self, error: Exception) -> None:
         self._uncover()
-        self._profiler = self._range = None
+        profiler, self._profiler, self._range = self._profiler, None, None
+        if profiler is not None:
+            with suppress(Exception):  # it may not have begun
+                profiler.__exit__(None, None, None)
         self.why = f"torch's profiler failed: {type(error).__name__}; the log has the error"
         _log.info("a trace window failed", exc_info=error)
 
@@ -208,7 +211,7 @@ class TraceWindows:
             return
         found = results.events()
         zero_ns = min((event.start_ns() for event in found), default=0)
-        events = [_event(event, zero_ns) for event in found]
+        events = _without_echoes([_event(event, zero_ns) for event in found])
         marks = sorted((e.begun_s, e.ended_s) for e in events if e.kind == "note" and e.name == _MARK)
         steps: list[list[Interval]] = []
         for (many,) in self._batches:
@@ -256,6 +259,12 @@ def _profiles() -> bool:
     kind = torch.autograd.profiler.profile
     held = [thing for thing in gc.get_objects() if type(thing) is kind]
     return any(getattr(one, "entered", False) and getattr(one, "kineto_results", None) is None for one in held)
+
+
+def _without_echoes(events: list[TraceEvent]) -> list[TraceEvent]:
+    """Without what Kineto repeats of the host's annotations on the device's lanes: nothing runs there for it."""
+    noted = {event.name for event in events if event.kind == "note"}
+    return [event for event in events if event.kind != "kernel" or event.name not in noted]
 
 
 def _event(event: Any, zero_ns: int) -> TraceEvent:

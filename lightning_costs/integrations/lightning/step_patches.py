@@ -320,7 +320,10 @@ class StepPatches:
 
         def backward(*args: Any, **kwargs: Any) -> Any:
             if manual is not None:
-                manual.pause()  # hooks come before the pass itself
+                try:
+                    manual.pause()  # hooks come before the pass itself
+                except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+                    manual.lose(error)
             if strategy._optimizers is not self._optimizers:
                 try:
                     self.hook_optimizers()

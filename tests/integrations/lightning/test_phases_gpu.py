@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
 
 from lightning_costs import CostMonitor
-from lightning_costs.probes.trace_windows import _event
+from lightning_costs.probes.trace_windows import _event, _without_echoes
 
 pytestmark = [
     pytest.mark.gpu,
@@ -80,7 +80,7 @@ class Profiles(pl.Callback):
     def read(self) -> None:
         results = self.profiler.profiler.kineto_results.events()
         zero_ns = min(event.start_ns() for event in results)
-        events = [_event(event, zero_ns) for event in results]
+        events = _without_echoes([_event(event, zero_ns) for event in results])
         launches = {e.correlation: e for e in events if e.kind == "launch"}
         notes = [e for e in events if e.kind == "note"]
         before_s, spans = None, defaultdict(float)

@@ -18,9 +18,9 @@ from lightning_costs import CostMonitor, load_run
 from lightning_costs.indicators import clocks, counts, throughput, traced
 from lightning_costs.probes import trace_windows
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows
+from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows, _without_echoes
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.trace import TracedStep
+from lightning_costs.records.trace import TracedStep, TraceEvent
 from lightning_costs.report.terminal.run import sentences
 
 PROFILE = torch.autograd.profiler.profile
@@ -147,3 +147,12 @@ def test_without_the_argument_nothing_is_made() -> None:
 def test_a_window_holds_whole_steps_of_accumulated_batches_whatever_is_counted_again(tmp_path: Path) -> None:
     _, monitor = fitted(tmp_path, steps=96, accumulate_grad_batches=4)
     assert monitor.run.header["trace"]["steps"] == STEPS - 1
+
+
+def test_an_annotation_that_kineto_repeats_on_the_device_is_no_kernel() -> None:
+    events = [
+        TraceEvent("note", "Optimizer.step#Adam.step", 1, 0.0, 4.0),
+        TraceEvent("kernel", "Optimizer.step#Adam.step", 7, 1.0, 4.0),
+        TraceEvent("kernel", "multi_tensor_apply_kernel", 7, 1.0, 2.0, 3),
+    ]
+    assert [event.name for event in _without_echoes(events) if event.kind == "kernel"] == ["multi_tensor_apply_kernel"]
