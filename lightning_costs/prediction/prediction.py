@@ -25,8 +25,10 @@ from lightning_costs.prediction.workload import (
     with_optimizer,
 )
 from lightning_costs.records.forecast import COVERAGE, Forecast
+from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.step_profile import StepProfile
+from lightning_costs.records.units import unit_of_name
 
 
 @final
@@ -58,6 +60,14 @@ class Prediction:
         """A likely amount by its name; None if it is missing."""
         found = self.amounts.get(name)
         return found.middle if found is not None else None
+
+    def __str__(self) -> str:
+        """A short table: likely amounts with their intervals, missing ones with their reasons."""
+        wide = max(map(len, (*self.amounts, *self.missing)), default=0)
+        lines = [f"predicted, not measured: {self.name} on {self.setting['on']}, {self.setting['layout']}"]
+        lines += [f"  {name:<{wide}}  {found.words(unit_of_name(name))}" for name, found in self.amounts.items()]
+        lines += [f"  {name:<{wide}}  {MISSING} ({why})" for name, why in self.missing.items()]
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON and for a run that is given its prediction."""

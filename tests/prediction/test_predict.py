@@ -207,6 +207,8 @@ def test_money_and_carbon_are_the_tariffs() -> None:
 def test_without_a_schedule_there_is_no_end() -> None:
     found = predict(workload(step_s=0.05))
     assert found["step_s"] is not None
+    assert str(found).startswith("predicted, not measured: made on round, 1 device\n")
+    assert "missing (how long is the training? give steps= or samples=)" in str(found)
     assert found.missing["total_s"] == "how long is the training? give steps= or samples="
 
 
