@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 Interval = tuple[float, float]
 
-#: Patterns of kernels' names, in the order in which they are tried. Seen in traces of torch 2.11 on an H200.
+#: Patterns of kernels' names, in the order in which they are tried. Names of cuBLAS, cuDNN, CUTLASS, Triton and NCCL.
 _KERNELS = {
     "communication": r"nccl|rccl|nvshmem|symm_mem",
     "memory copies": r"^mem(cpy|set)|memcpy|memset",
