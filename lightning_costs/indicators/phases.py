@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import ClassVar, final
 
 from lightning_costs.indicators.base import Measured
-from lightning_costs.indicators.compute import how_sure, relative_error
+from lightning_costs.indicators.compute import relative_error
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.opcount.strata import Estimate
 from lightning_costs.probes.phases import BACKWARD, FORWARD, OPTIMIZER, Phases
@@ -20,6 +20,7 @@ _STAGED = (
 )
 #: Half of an interval, as a share of the amount, from which a total waits for more steps.
 KNOWN = 0.25
+SAMPLED = "estimated from sampled steps"
 _UNSEEN = (
     "passes of this loop are not seen: Lightning, Fabric, the Hugging Face Trainer and a DeepSpeed engine show theirs"
 )
@@ -57,7 +58,8 @@ class _Phase(Measured, ABC):
             whole = replace(found[0], amount=total_s, half_width=half_s, exact=all(each.exact for each in found))
             self.error = relative_error(whole)
             how = "CUDA events on the compute stream, read late" if self._on_cuda else "host clock"
-            self.method = f"{how_sure(whole, self.unit)}; {self.of}{how}"
+            # The interval is in the header's errors: a method's text holds no figure, so that runs' can be compared.
+            self.method = f"{'exact' if whole.exact else SAMPLED}; {self.of}{how}"
         return total_s
 
     def _of(self, found: Sequence[Estimate], sample: StepSample) -> float:

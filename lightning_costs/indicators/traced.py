@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, final
 
 from lightning_costs.indicators.base import Measured
-from lightning_costs.indicators.compute import how_sure, relative_error
-from lightning_costs.indicators.phases import KNOWN
+from lightning_costs.indicators.compute import relative_error
+from lightning_costs.indicators.phases import KNOWN, SAMPLED
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.trace_windows import FIRST_AT, TraceWindows
 from lightning_costs.records.declaration import Kind
@@ -45,7 +45,7 @@ class _Traced(Measured, ABC):
         if sample.trigger != "end" and found.half_width > KNOWN * found.amount:
             return 0.0  # see `_Phase`
         self.error = relative_error(found)
-        self.method = f"{how_sure(found, self.unit)}; trace windows, torch's profiler"
+        self.method = f"{SAMPLED}; trace windows, torch's profiler"
         total_s = max(self._read, found.amount)  # totals never go down: see `_Phase.read`
         new_s, self._read = total_s - self._read, total_s
         return new_s

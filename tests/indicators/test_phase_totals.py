@@ -55,7 +55,7 @@ def test_a_first_step_that_compiles_stands_for_itself_alone(opened: tuple[Indica
     assert totals["optimizer_s"] == pytest.approx(401 * 1e-4)
     assert totals["step_rest_s"] == pytest.approx(0.5 + 400 * 3e-4, rel=0.01)
     assert sum(totals.values()) == pytest.approx(30.5 + 0.4)
-    assert panel.methods["forward_s"].startswith("estimated over")
+    assert panel.methods["forward_s"].startswith("estimated from sampled steps")
 
 
 def test_a_run_of_three_short_steps_says_how_little_is_known(opened: tuple[IndicatorReader, HostPhases]) -> None:
