@@ -17,6 +17,7 @@ from torch import nn
 
 from lightning_costs import Recorder, default_indicators, load_runs
 from lightning_costs.integrations.huggingface import measure_accelerator
+from lightning_costs.recording.step_hooks import StepHooks
 from lightning_costs.run.record import RunRecord
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
@@ -202,6 +203,36 @@ class Tracker(accelerate.tracking.GeneralTracker if hasattr(accelerate, "trackin
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         self.rows.append(dict(values))
+
+
+def test_steps_that_are_only_noted_count_as_those_that_are_recorded_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(costs: Path, *, noted: bool) -> tuple[RunRecord, int]:
+        script = Script(costs, log_every_n_steps=10)
+        script.costs.repeating = noted
+        in_full: list[object] = []
+        step = StepHooks.step
+        monkeypatch.setattr(StepHooks, "step", lambda *args, **kwargs: (in_full.append(0), step(*args, **kwargs))[1])
+        for epoch in range(12):
+            script.train()
+            if epoch % 3 == 1:
+                script.evaluate()
+                script.accelerator.log({"accuracy": epoch})
+            for i, batch in enumerate(script.loader):
+                if i in (2, 3, 6):  # two are passed over, and the last one
+                    continue
+                if i == 4:
+                    script.evaluate()
+                script.work(batch)
+        monkeypatch.setattr(StepHooks, "step", step)
+        return script.run(), len(in_full)
+
+    (noted, few), (full, every) = trained(tmp_path / "a", noted=True), trained(tmp_path / "b", noted=False)
+    assert few < every / 2
+    assert {name: noted.final[name] for name in SAME} == {name: full.final[name] for name in SAME}
+    assert noted.points["steps"].to_list() == full.points["steps"].to_list()
+    assert noted.points["flop"].to_list() == full.points["flop"].to_list()
 
 
 def test_quality_makes_a_point_and_costs_join_its_row(tmp_path: Path) -> None:

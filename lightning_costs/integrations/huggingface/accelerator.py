@@ -153,6 +153,7 @@ class AcceleratorSession(LoopSession):
     def _set_up(self, prepared: Sequence[Any]) -> None:
         accelerator = self.accelerator
         self.world_size = accelerator.num_processes
+        self.repeating = accelerator.gradient_accumulation_steps == 1
         self.where["device"] = accelerator.device
         self.where["setup"] = {
             "trainer": type(accelerator).__name__,
