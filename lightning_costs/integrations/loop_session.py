@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,6 +143,7 @@ class LoopSession(Session):
         evaluation, self._evaluation = self._evaluation, None
         if evaluation is not None:
             evaluation.trains = True
+            self.repeating = False  # this batch began in no way that could be compared
             self.count.end(discard=True)
             self._trained_on.add(evaluation.loader)
             hooks = self._begin().hooks
@@ -233,6 +235,17 @@ class LoopSession(Session):
         if self._reading is not loader:
             self._reading = loader
             self.hooks.steps.begins_epoch_of([self.users_loader(loader)])
+            self.hooks.steps.repeats.disarm()  # many trainings do in an epoch's first step what they do in no other
+
+    @fail_safe
+    def end_batch(self, *, emit: bool | None = None) -> bool | None:
+        """The work on the batch is done; steps like it may be noted alone."""
+        repeat = super().end_batch(emit=emit)
+        if repeat:
+            self._batches_of_epoch += 1
+        elif self.repeating and self.recorder is not None:
+            self.hooks.steps.allow_repeats(math.inf)
+        return repeat
 
     def on_batch_done(self, batch: BatchInWork) -> None:
         """The first one's loader is the training data; epochs are counted by batches."""
@@ -321,7 +334,8 @@ class LoopSession(Session):
         recorder.hooks.run.set_wrapped_module(nn.ModuleList(self.wrappers) if self.wrappers else None)
         self.before_begin(recorder)
         recorder.begin()
-        self.recorder = recorder
+        self.recorder, steps = recorder, recorder.hooks.steps
+        steps.repeats.on_record = steps.on_repeat_end if self.repeating and steps.timing_device else None
         # Not atexit: this runs in processes that multiprocessing starts too, and in no fork of the script's own.
         self._at_exit = Finalize(None, lambda: self.end_run(error_that_ended_the_script()), exitpriority=100)
         _running.append(self)

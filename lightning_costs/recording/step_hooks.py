@@ -43,6 +43,7 @@ class StepHooks:
 
     def begins_epoch_of(self, loaders: Sequence[Any]) -> None:
         """The batches that follow are these loaders', from the first one on: what they say of them is compared."""
+        self._points.book_repeats()  # they were of the epoch before
         self._sizes.begin(loaders)
 
     def set_batch_splitter(self, parts: Callable[[Any], Sequence[Any]]) -> None:
@@ -182,14 +183,15 @@ class StepHooks:
 
     # Steps like the one before ------------------------------------------------------------------------------
 
-    def allow_repeats(self, batches: float, step: int) -> None:
+    def allow_repeats(self, batches: float, step: int | None = None) -> None:
         """After a step: the most batches before one that must be reported by `step` (an epoch's last one).
 
         Args:
             batches: Such batches; those before the next train point are taken from them.
-            step: Optimizer steps so far, as `Emission.should_emit` counts them.
+            step: Optimizer steps so far, as `Emission.should_emit` counts them; by default this attempt's.
         """
         if self._repeatable:
+            step = self._steps.done if step is None else step
             quiet, self.repeats.until_s = self._points.quiet_after(step)
             self.repeats.left = min(batches, self._steps.repeats, quiet)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch import nn
 
 from lightning_costs import Recorder, default_indicators, load_runs
 from lightning_costs.integrations.huggingface import measure_accelerator
+from lightning_costs.recording.step_hooks import StepHooks
 from lightning_costs.run.record import RunRecord
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
@@ -202,6 +205,36 @@ class Tracker(accelerate.tracking.GeneralTracker if hasattr(accelerate, "trackin
         self.rows.append(dict(values))
 
 
+def test_steps_that_are_only_noted_count_as_those_that_are_recorded_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(costs: Path, *, noted: bool) -> tuple[RunRecord, int]:
+        script = Script(costs, log_every_n_steps=10)
+        script.costs.repeating = noted
+        in_full: list[object] = []
+        step = StepHooks.step
+        monkeypatch.setattr(StepHooks, "step", lambda *args, **kwargs: (in_full.append(0), step(*args, **kwargs))[1])
+        for epoch in range(12):
+            script.train()
+            if epoch % 3 == 1:
+                script.evaluate()
+                script.accelerator.log({"accuracy": epoch})
+            for i, batch in enumerate(script.loader):
+                if i in (2, 3, 6):  # two are passed over, and the last one
+                    continue
+                if i == 4:
+                    script.evaluate()
+                script.work(batch)
+        monkeypatch.setattr(StepHooks, "step", step)
+        return script.run(), len(in_full)
+
+    (noted, few), (full, every) = trained(tmp_path / "a", noted=True), trained(tmp_path / "b", noted=False)
+    assert few < every / 2
+    assert {name: noted.final[name] for name in SAME} == {name: full.final[name] for name in SAME}
+    assert noted.points["steps"].to_list() == full.points["steps"].to_list()
+    assert noted.points["flop"].to_list() == full.points["flop"].to_list()
+
+
 def test_quality_makes_a_point_and_costs_join_its_row(tmp_path: Path) -> None:
     script = Script(tmp_path, monitor="accuracy", mode="max")
     tracker = Tracker()
@@ -309,6 +342,22 @@ def test_a_loop_that_an_error_ends_has_failed(tmp_path: Path, end: Callable[[Scr
     assert (run.header["status"], run.final["steps"]) == ("failed", 8)
 
 
+def test_tokens_are_those_of_the_ids_that_a_loader_gives(tmp_path: Path) -> None:
+    accelerator = accelerate.Accelerator(cpu=True)
+    costs = measure_accelerator(accelerator, save_dir=tmp_path, infer=False, indicators=plain())
+    made = nn.Embedding(50, 4)
+    rows = [{"input_ids": torch.arange(12), "labels": torch.arange(12)} for _ in range(20)]
+    model, optimizer, loader = accelerator.prepare(
+        made, torch.optim.SGD(made.parameters(), 0.1), torch.utils.data.DataLoader(rows, 8)
+    )
+    for batch in loader:
+        accelerator.backward(model(batch["input_ids"]).sum())
+        optimizer.step()
+    accelerator.end_training()
+    assert costs.run is not None
+    assert [costs.run.final[name] for name in ("samples", "tokens", "dataset_samples")] == [20, 240, 20]
+
+
 def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs an accelerate.Accelerator, got Linear"):
         measure_accelerator(nn.Linear(1, 1))
@@ -323,3 +372,54 @@ def test_a_second_measuring_of_one_accelerator_ends_the_first(tmp_path: Path) ->
     script.train()
     script.accelerator.end_training()
     assert [script.costs.run.final["steps"], second.run.final["steps"]] == [8, 8]  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_processes_are_one_run(tmp_path: Path, *, shared: bool) -> None:
+    """Their loaders draw batches of their own, or one process draws all and the others get parts of them."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from accelerate import Accelerator\n"
+        "from accelerate.utils import DataLoaderConfiguration\n"
+        "from lightning_costs.integrations.huggingface import measure_accelerator\n"
+        f"config = DataLoaderConfiguration(dispatch_batches={shared}, split_batches={shared})\n"
+        "accelerator = Accelerator(cpu=True, dataloader_config=config)\n"
+        "measure_accelerator(accelerator, save_dir='costs', infer=False)\n"
+        "net = torch.nn.Linear(16, 4)\n"
+        "data = torch.utils.data.TensorDataset(torch.randn(64, 16))\n"
+        "net, optimizer, loader = accelerator.prepare(\n"
+        "    net, torch.optim.SGD(net.parameters(), 0.1), torch.utils.data.DataLoader(data, 8))\n"
+        "for _ in range(2):\n"
+        "    for (x,) in loader:\n"
+        "        accelerator.backward(net(x).sum())\n"
+        "        optimizer.step()\n"
+        "accelerator.end_training()\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
+    done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = load_runs(tmp_path / "costs")
+    steps = 16 if shared else 8
+    assert [run.final[name] for name in ("steps", "samples", "epochs", "flop")] == [steps, 128, 2, 128 * 2 * 2 * 64]
+    assert (run.header["setup"]["processes"], run.header["ranks"]["heard"]) == (2, 2)
+    assert run.header["setup"]["batch_size"] == 64 / steps
+    assert run.final["comm_bytes"]
+
+
+@pytest.mark.slow
+def test_a_wandb_tracker_has_setup_curves_and_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    script = Script(tmp_path, monitor="accuracy", mode="max")
+    script.accelerator.log_with = [accelerate.utils.LoggerType.WANDB]
+    script.accelerator.init_trackers("project", config={"lr": 0.1})
+    script.train()
+    script.accelerator.log({"accuracy": 0.5})
+    script.costs.close()
+    run = script.accelerator.get_tracker("wandb", unwrap=True)
+    assert (run.summary["cost/steps"], run.summary["accuracy"], run.config["cost"]["monitor"]) == (8, 0.5, "accuracy")
+    script.accelerator.end_training()

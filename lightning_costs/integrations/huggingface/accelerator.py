@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, final
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.patching.patches import Hook, Patches
 from lightning_costs.probes.clock import RunBegin
+from lightning_costs.probes.loaders import plan_of
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
@@ -28,6 +30,14 @@ from lightning_costs.storage.loggers import LoggerSink
 #: The run's identity and totals, in a folder of `save_state`.
 _STATE = "lightning_costs.json"
 _PRECISION = {"no": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+#: Where wrappers of modules hold theirs, by class. Accelerate's own `unwrap_model` imports DeepSpeed to ask.
+_INSIDE = {
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "DeepSpeedEngine": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+}
 _open: WeakSet[AcceleratorSession] = WeakSet()
 
 
@@ -100,8 +110,12 @@ class AcceleratorSession(LoopSession):
         self.on_objects.restore()
 
     def users_loader(self, loader: Any) -> Any:
-        """The torch loader inside."""
-        return users_loader(loader)
+        """The torch loader inside, or its data and batch size, if processes share its batches."""
+        inner = users_loader(loader)
+        if self.world_size == 1 or not self.accelerator.split_batches:
+            return inner
+        size = plan_of(inner).size
+        return SimpleNamespace(dataset=inner.dataset, batch_size=size and size // self.world_size)
 
     def before_begin(self, recorder: Recorder) -> None:
         """A checkpoint that was loaded is continued; trackers get costs."""
@@ -126,8 +140,8 @@ class AcceleratorSession(LoopSession):
         put(accelerator, "backward", self._within(self._in_backward))
         put(accelerator, "save_state", self._within(self.saving))
         put(accelerator, "load_state", self._within(self.loading))
-        put(accelerator, "free_memory", self._after(self._let_go))
-        put(accelerator, "end_training", self._after(self.close))
+        put(accelerator, "free_memory", self._within(self._forgetting))
+        put(accelerator, "end_training", self._within(self._ending))
         put(accelerator, "init_trackers", self._beginning_trackers)
         put(accelerator, "log", self._logging)
         for register, hook in (("save", self._saved), ("load", self._loaded)):
@@ -139,9 +153,16 @@ class AcceleratorSession(LoopSession):
     def _set_up(self, prepared: Sequence[Any]) -> None:
         accelerator = self.accelerator
         self.world_size = accelerator.num_processes
-        self.where |= {"device": accelerator.device, "setup": _setup(accelerator)}
+        self.repeating = accelerator.gradient_accumulation_steps == 1
+        self.where["device"] = accelerator.device
+        self.where["setup"] = {
+            "trainer": type(accelerator).__name__,
+            "precision": _PRECISION.get(accelerator.mixed_precision, accelerator.mixed_precision),
+            "strategy": accelerator.distributed_type.value.lower(),
+            "accumulate_grad_batches": accelerator.gradient_accumulation_steps,
+        }
         wrappers = [part for part in prepared if isinstance(part, nn.Module)]
-        modules = [accelerator.unwrap_model(part, keep_torch_compile=False) for part in wrappers]
+        modules = [_users_module(part) for part in wrappers]
         for wrapper in wrappers:
             if all(wrapper is not known for known in self.wrappers):
                 handle = wrapper.register_forward_pre_hook(Hook(self._entered), with_kwargs=True)
@@ -166,16 +187,6 @@ class AcceleratorSession(LoopSession):
             def call(*args: Any, **kwargs: Any) -> Any:
                 with context():
                     return original(*args, **kwargs)
-
-            return call
-
-        return wrap
-
-    def _after(self, first: Callable[[], None]) -> Callable[..., Callable[..., Any]]:
-        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                first()
-                return original(*args, **kwargs)
 
             return call
 
@@ -206,6 +217,16 @@ class AcceleratorSession(LoopSession):
         finally:
             self.backward_ended()
 
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        self._let_go()
+        yield
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        self.close()
+        yield
+
     def _entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():
             self.forward((args, kwargs))
@@ -228,11 +249,7 @@ class AcceleratorSession(LoopSession):
             self._resumed = json.loads(file.read_text(encoding="utf-8"))
 
 
-def _setup(accelerator: Any) -> dict[str, Any]:
-    """Accelerate's part of the setup, under the names that Lightning's has."""
-    return {
-        "trainer": type(accelerator).__name__,
-        "precision": _PRECISION.get(accelerator.mixed_precision, accelerator.mixed_precision),
-        "strategy": accelerator.distributed_type.value.lower(),
-        "accumulate_grad_batches": accelerator.gradient_accumulation_steps,
-    }
+def _users_module(module: nn.Module) -> nn.Module:
+    while (inside := module._modules.get(_INSIDE.get(type(module).__name__, ""))) is not None:
+        module = inside
+    return module
