@@ -137,7 +137,7 @@ class AcceleratorSession(LoopSession):
         accelerator, put = self.accelerator, self._shadows.wrap
         for name in ("prepare", "prepare_model", "prepare_optimizer", "prepare_data_loader", "skip_first_batches"):
             put(accelerator, name, self._preparing)
-        put(accelerator, "backward", self._within(self._in_backward))
+        put(accelerator, "backward", self._in_backward, hot=True)
         put(accelerator, "save_state", self._within(self.saving))
         put(accelerator, "load_state", self._within(self.loading))
         put(accelerator, "free_memory", self._within(self._forgetting))
@@ -182,6 +182,16 @@ class AcceleratorSession(LoopSession):
 
         return prepare
 
+    def _in_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            self.backward()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.backward_ended()
+
+        return backward
+
     def _within(self, context: Callable[[], AbstractContextManager[None]]) -> Callable[..., Callable[..., Any]]:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -208,14 +218,6 @@ class AcceleratorSession(LoopSession):
             return original(values, *args, **kwargs)
 
         return log
-
-    @contextmanager
-    def _in_backward(self) -> Iterator[None]:
-        self.backward()
-        try:
-            yield
-        finally:
-            self.backward_ended()
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
