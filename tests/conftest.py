@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,9 +90,13 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 def _use_clock(fake: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    from lightning_costs.probes import clock
+    from lightning_costs.probes import clock, git
     from lightning_costs.recording import recorder
 
+    # Who waits for another process waits in earnest: its loop would move the clock as fast as it turns.
+    untouched = SimpleNamespace(**vars(time))
+    monkeypatch.setattr(subprocess, "time", untouched)
+    monkeypatch.setattr(git, "time", untouched)
     real = clock.now_s
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("lightning_costs.") and vars(module).get("now_s") is real:

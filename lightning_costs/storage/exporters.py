@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -93,10 +94,16 @@ def opentelemetry_name(column: str, unit: str) -> tuple[str, str]:
     return f"lightning_costs.{'_'.join(filter(None, (stem, kind)))}", _UNITS[unit].ucum
 
 
+#: What a run's identity ends in.
+_STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}(-[0-9a-f]{8})?$")
+
+
 def _labels(header: Mapping[str, Any]) -> dict[str, str]:
     run_id = str(header.get("run_id"))
     digest = hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()[:12]
-    run_id = harmless_name(run_id, digest)
+    stem = _STAMP.sub("", run_id)  # random for real, and no secret
+    if harmless_name(stem, digest) != stem:
+        run_id = digest
     return {"run": harmless_name(str(header.get("name") or run_id), run_id), "run_id": run_id}
 
 

@@ -215,3 +215,13 @@ def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
     with pytest.raises(ImportError, match=r"pip install 'lightning-costs\[otel\]'"):
         OpenTelemetrySink()
+
+
+def test_the_random_end_of_an_identity_is_no_secret() -> None:
+    from lightning_costs.storage.exporters import _labels
+
+    for end in range(0, 1 << 16, 97):
+        run_id = f"second-20261129-194820-{end:04x}"
+        assert _labels({"run_id": run_id, "name": "second"}) == {"run": "second", "run_id": run_id}
+    secret = "sk-Zx8Qw3Rt7Yp2Lm5Nv9Kb4-20261129-194820-d3d9"
+    assert "Zx8Qw3" not in _labels({"run_id": secret, "name": secret})["run_id"]
