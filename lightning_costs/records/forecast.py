@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import final
@@ -143,6 +144,7 @@ def _half_width(marks: list[tuple[float, tuple[Amount, ...]]], place: int, remai
     return student_t(0.5 + COVERAGE / 2, n - 1) * deviation
 
 
+@cache
 def student_t(probability: float, degrees: int) -> float:
     """Quantile of Student's t: exact for 1 and 2 degrees of freedom, else Abramowitz and Stegun 1964, 26.7.5.
 
