@@ -45,7 +45,7 @@ _MOST_NAMED = _MOST_SCORED = 16
 
 
 def own_blocks(parts_s: Sequence[Sequence[float]], steps: int) -> NDArray[np.float32]:
-    """A rank's own work in blocks of the same steps on every rank, for a letter; empty of fewer times than blocks.
+    """A rank's own work in blocks of the same steps on every rank, for a snapshot; empty of fewer times than blocks.
 
     Args:
         parts_s: [3][steps]: own work by step, in seconds, and two of its parts; a device that reports late may miss
