@@ -62,7 +62,7 @@ class JobWindow:
 
 @final
 class RankAggregator:
-    """Keeps every rank's last letter, and joins them into windows of the job.
+    """Keeps every rank's last snapshot, and joins them into windows of the job.
 
     A late rank counts with its last totals: the job's totals catch up with its next snapshot. A rank without any
     snapshot counts as nothing spent so far. Columns that only a lost rank reports are missing.
@@ -99,32 +99,32 @@ class RankAggregator:
         """[ranks]: where each is, as it said itself."""
         return self._joint.places
 
-    def update(self, letter: RankSnapshot, now_s: float) -> None:
-        """A letter came; of an older one than the last of its rank nothing but its own work is new."""
-        row = self._rows.get(letter.place.rank)
-        if row is None or letter.place.rank in self._gone:
+    def update(self, snapshot: RankSnapshot, now_s: float) -> None:
+        """A snapshot came; of an older one than the last of its rank nothing but its own work is new."""
+        row = self._rows.get(snapshot.place.rank)
+        if row is None or snapshot.place.rank in self._gone:
             return
-        if len(letter.blocks):
-            self._blocks[row][letter.points] = letter.blocks
+        if len(snapshot.blocks):
+            self._blocks[row][snapshot.points] = snapshot.blocks
             while len(self._blocks[row]) > MOST_POINTS:
                 del self._blocks[row][min(self._blocks[row])]
-        stamp = (letter.points, letter.batches, letter.final)
+        stamp = (snapshot.points, snapshot.batches, snapshot.final)
         if stamp <= (self._points[row], self._batches[row], self._final[row]):
             return
         self._points[row], self._batches[row], self._final[row] = stamp
-        self._amounts[row], self._missing[row] = letter.amounts, letter.missing
+        self._amounts[row], self._missing[row] = snapshot.amounts, snapshot.missing
         self._heard_s[row] = now_s
-        if self._joint.places[row] != letter.place:
-            self._joint.places[row] = letter.place
+        if self._joint.places[row] != snapshot.place:
+            self._joint.places[row] = snapshot.place
             self._relocated = True
 
     def pending_ranks(self, points: int, batches: int = 0) -> list[int]:
-        """Ranks that wrote neither a final letter nor one at this point, and are not gone; or none of these batches."""
+        """Ranks, not lost, that wrote neither a final snapshot nor one at this point, or none of these batches."""
         behind = ((self._points < points) | (self._batches < batches)) & ~self._final
         return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._gone]
 
     def unwatched_ranks(self, points: int) -> list[int]:
-        """Ranks whose own work at this point is not known, if their letter has not been joined with all others'."""
+        """Ranks whose own work at this point is not known, if their snapshot has not been joined with all others'."""
         if points <= self._watched_point:
             return []
         return [place.rank for row, place in enumerate(self._joint.places) if points not in self._blocks[row]]
@@ -180,7 +180,7 @@ class RankAggregator:
     def _watch(self, points: int) -> tuple[float, Sequence[Straggler]]:
         """What ranks waited for stragglers since such a point, and who was found; of a point at which all wrote.
 
-        Points before are watched with it, if their last letters came late.
+        Points before are watched with it, if their last snapshots came late.
         """
         seen = []
         for point in range(max(self._watched_point, points - MOST_POINTS) + 1, points + 1):

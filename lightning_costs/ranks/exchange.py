@@ -77,7 +77,7 @@ def job_store() -> Store:
 
 @final
 class Exchange:
-    """Leaves this rank's letters, and on rank 0 joins everybody's."""
+    """Leaves this rank's snapshots, and on rank 0 joins everybody's."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Exchange:
         self._rank = place.rank
         self._prefix = f"lightning-costs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{name or next(_made)}"
         self._totals = RankTotals({name: declared.kind == "counter" for name, declared in declarations.items()})
-        self._roll = RankAggregator(declarations, places) if self._rank == 0 else None
+        self._aggregator = RankAggregator(declarations, places) if self._rank == 0 else None
         self._ranks = [p.rank for p in places]
         self._joined: set[int] = set()
         self._joined_last_s = clock()
@@ -100,7 +100,7 @@ class Exchange:
         self._waits = {"batch": True, "headline": True}
         #: Points of this rank so far.
         self.points = 0
-        #: Why letters are left no longer; None while they are.
+        #: Why snapshots are left no longer; None while they are.
         self.failed: str | None = None
         self._told = ""
         self._token = secrets.token_bytes(_TOKEN) if self._rank == 0 else bytes(_TOKEN)
@@ -111,7 +111,7 @@ class Exchange:
                 store.set(self._key(self._rank, slot), "")
             store.add(f"{self._prefix}/joined", 1)
         except Exception as error:
-            raise Missing(type_only("the job's store takes no letters", error), warn=True) from error
+            raise Missing(type_only("the job's store takes no snapshots", error), warn=True) from error
 
     def _key(self, rank: int, slot: int) -> str:
         return f"{self._prefix}/{rank}/{slot % SLOTS}"
@@ -125,27 +125,27 @@ class Exchange:
         missing: Mapping[str, str],
         blocks: NDArray[np.float32] = NO_BLOCKS,
     ) -> None:
-        """Leave a letter with what this rank has spent so far; nothing is waited for."""
+        """Leave a snapshot with what this rank has spent so far; nothing is waited for."""
         self._totals.add(vector.amounts)
-        letter = self._totals.snapshot(
+        snapshot = self._totals.snapshot(
             vector.place, points=self.points, batches=batches, final=final, missing=missing, blocks=blocks
         )
-        if self._roll is not None:
-            self._roll.update(letter, self._clock())
+        if self._aggregator is not None:
+            self._aggregator.update(snapshot, self._clock())
         elif self.failed is None:
             try:
                 self._learn_token()
                 if missing.keys() != self._said:
                     self._said = frozenset(missing)
                     self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
-                note = self._token + encode(letter, self._totals.columns)
+                note = self._token + encode(snapshot, self._totals.columns)
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
             except Exception as error:  # noqa: BLE001 - rank 0 has ended; this rank's training must continue
                 self._fail(error)
 
     def publish_statics(self, statics: Mapping[str, Amount]) -> None:
-        """Leave the run's single numbers, before the final letter: of a pipeline each stage has its own."""
-        if self._roll is None and self.failed is None:
+        """Leave the run's single numbers, before the final snapshot: of a pipeline each stage has its own."""
+        if self._aggregator is None and self.failed is None:
             try:
                 self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
             except Exception as error:  # noqa: BLE001 - rank 0 has ended
@@ -164,9 +164,9 @@ class Exchange:
 
     def other_stages(self) -> list[int]:
         """On rank 0: the lowest rank of each other stage of its own copy of the model, as far as ranks reported."""
-        if self._roll is None:
+        if self._aggregator is None:
             return []
-        places = self._roll.places
+        places = self._aggregator.places
         own = next(place for place in places if place.rank == self._rank)
         ranks = {p.stage: p.rank for p in reversed(places) if p.replica == own.replica and p.stage != own.stage}
         return sorted(ranks.values())
@@ -183,12 +183,12 @@ class Exchange:
     def collect(
         self, own: CostVector, *, trigger: str, exact: bool = False, batches: int = 0, hurry: Hurry = None
     ) -> JobWindow:
-        """On rank 0, after `publish`: the job's window, of all letters that came in time.
+        """On rank 0, after `publish`: the job's window, of all snapshots that came in time.
 
-        The trigger 'end' makes everybody who is late gone. If `exact`, letters written after rank 0's `batches` are
+        The trigger 'end' makes everybody who is late gone. If `exact`, snapshots written after rank 0's `batches` are
         waited for, where ranks leave them outside points. `hurry` is how an unfinished run ended: others may be dead.
         """
-        roll = self._roll
+        roll = self._aggregator
         if roll is None:
             raise ValueError("only rank 0 joins")
         ending = trigger == "end"
@@ -212,7 +212,7 @@ class Exchange:
         return replace(joined, missing=self._reasons(joined)) if joined.missing else joined
 
     def _read(self, roll: RankAggregator, *, until_s: float, wants: int, ending: bool) -> None:
-        """Read letters until all have come that can be expected, or it is `until_s`."""
+        """Read snapshots until all have come that can be expected, or it is `until_s`."""
         try:
             while late := roll.pending_ranks(self.points, wants):
                 self._look_who_joined(late)
@@ -227,15 +227,15 @@ class Exchange:
                 if self.points > before:
                     late = roll.unwatched_ranks(self.points - before)
                     self._read_those_of(roll, late, self.points - before)
-        except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's letter raises
+        except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's snapshot raises
             self._fail(error)
 
     def _read_those_of(self, roll: RankAggregator, ranks: Iterable[int], point: int) -> None:
         keys = [self._key(rank, point) for rank in ranks if rank in self._joined]
-        for letter in self._store.multi_get(keys) if keys else ():
-            if letter.startswith(self._token):
+        for snapshot in self._store.multi_get(keys) if keys else ():
+            if snapshot.startswith(self._token):
                 try:
-                    found = decode(letter[_TOKEN:], self._totals.columns)
+                    found = decode(snapshot[_TOKEN:], self._totals.columns)
                 except ValueError as error:  # an error text of the package, which says what to do
                     raise Missing(str(error)) from error
                 roll.update(found, self._clock())
@@ -260,7 +260,7 @@ class Exchange:
     def _fail(self, error: Exception) -> None:
         """Stop publishing and reading snapshots; at the end of a job, this shows the others that rank 0 has ended."""
         if self.failed is None:
-            _log.log(logging.INFO if self._roll is None else logging.WARNING, "%s: %r", _FAILED, error)
+            _log.log(logging.INFO if self._aggregator is None else logging.WARNING, "%s: %r", _FAILED, error)
         self.failed = repr(error)
         # A store's errors name hosts, which a header does not.
         self._told = str(error) if isinstance(error, Missing) else by_type(error)
@@ -276,7 +276,7 @@ class Exchange:
 
     def report(self) -> dict[str, Any]:
         """For the header, on rank 0: the ranks that reported, and the straggler."""
-        about: dict[str, Any] = {} if self._roll is None else self._roll.report()
+        about: dict[str, Any] = {} if self._aggregator is None else self._aggregator.report()
         return about | ({"failed": self._told} if self.failed is not None else {})
 
     def broadcast_headline(
@@ -287,7 +287,7 @@ class Exchange:
         if self.failed is not None:
             return {}
         try:
-            if self._roll is not None:
+            if self._aggregator is not None:
                 self._store.set(key, json.dumps([self.points, dict(headline)]))
                 return dict(headline)
             until_s = self._clock() + (MAX_WAIT_S[trigger] if self._waits["headline"] else 0.0)

@@ -1,4 +1,4 @@
-"""A letter: what one rank has spent so far, in a few hundred bytes that another process reads."""
+"""A snapshot: what one rank has spent so far, in a few hundred bytes that another process reads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lightning_costs.records.samples import Amount, RankInfo
 #: crc of the columns' names, rank, node, replica, stage, shard, points, batches, final, blocks, bytes of the device's
 #: name.
 _HEAD: Final = struct.Struct("<I5iqq?BH")
-#: Of a letter between points.
+#: Of a snapshot between points.
 NO_BLOCKS: Final = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankSnapshot:
-    """A rank's totals so far: who misses one letter has everything with the next; after a final one nothing follows.
+    """A rank's totals so far: who misses one snapshot has everything with the next; after a final one nothing follows.
 
     `amounts` are [columns]: totals of counters and last readings of gauges, NaN if there is none; `missing` are
     [columns]: whether the rank will have no reading any more; `blocks` are the rank's own work since the last point
@@ -38,25 +38,25 @@ class RankSnapshot:
     blocks: NDArray[np.float32] = field(default_factory=lambda: NO_BLOCKS)
 
 
-def encode(letter: RankSnapshot, columns: Sequence[str]) -> bytes:
-    """The letter as bytes: 44, 9 a column, 4 a number of its own work, and the device's name.
+def encode(snapshot: RankSnapshot, columns: Sequence[str]) -> bytes:
+    """The snapshot as bytes: 44, 9 a column, 4 a number of its own work, and the device's name.
 
     Example:
         >>> amounts, missing = np.array([8.0, np.nan]), np.array([False, True])
-        >>> letter = RankSnapshot(
+        >>> snapshot = RankSnapshot(
         ...     place=RankInfo(rank=3), points=1, batches=2, final=False, amounts=amounts, missing=missing
         ... )
-        >>> decode(encode(letter, ["samples", "flop"]), ["samples", "flop"]).place.rank
+        >>> decode(encode(snapshot, ["samples", "flop"]), ["samples", "flop"]).place.rank
         3
     """
-    place = letter.place
+    place = snapshot.place
     device = b"" if place.device is None else place.device.encode()
     head = _HEAD.pack(
         _signature(columns),
         *(place.rank, place.node, place.replica, place.stage, place.shard),
-        *(letter.points, letter.batches, letter.final, len(letter.blocks), len(device)),
+        *(snapshot.points, snapshot.batches, snapshot.final, len(snapshot.blocks), len(device)),
     )
-    numbers = (letter.amounts.astype("<f8"), letter.missing, letter.blocks.astype("<f4"))
+    numbers = (snapshot.amounts.astype("<f8"), snapshot.missing, snapshot.blocks.astype("<f4"))
     return b"".join((head, device, *(array.tobytes() for array in numbers)))
 
 
@@ -64,7 +64,7 @@ def decode(sealed: bytes, columns: Sequence[str]) -> RankSnapshot:
     """The snapshot in these bytes; ValueError if it is of other columns than these, or none."""
     n = len(columns)
     if len(sealed) < _HEAD.size:
-        raise ValueError(f"a letter has {_HEAD.size} bytes and more, got {len(sealed)}")
+        raise ValueError(f"a snapshot has {_HEAD.size} bytes and more, got {len(sealed)}")
     signature, rank, node, replica, stage, shard, points, batches, final, blocks, length = _HEAD.unpack_from(sealed)
     begin = _HEAD.size + length
     if signature != _signature(columns) or len(sealed) != begin + 9 * n + 4 * blocks:
@@ -86,7 +86,7 @@ def _signature(columns: Iterable[str]) -> int:
 
 
 class RankTotals:
-    """What this rank's letters say: its windows added up."""
+    """What this rank's snapshots say: its windows added up."""
 
     def __init__(self, columns: Mapping[str, bool]) -> None:
         self.columns = list(columns)

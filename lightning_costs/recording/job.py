@@ -38,7 +38,7 @@ class JobAggregator:
         self._alone: str | None = None
 
     def start_exchange(self) -> None:
-        """Training begins: from now on ranks leave letters for rank 0."""
+        """Training begins: from now on ranks leave snapshots for rank 0."""
         setting = self._setting
         if len(setting.places) == 1:
             return
@@ -51,7 +51,7 @@ class JobAggregator:
 
     @property
     def all_ranks_reporting(self) -> bool:
-        """Whether every rank's letters can come, as far as is known."""
+        """Whether every rank's snapshots can come, as far as is known."""
         if len(self._setting.places) == 1 or self._exchange is not None:
             return True
         try:
@@ -81,7 +81,7 @@ class JobAggregator:
             own: This rank's window.
             trigger: What closed it.
             batches: Batches that this rank has trained on.
-            exact: The window was closed between points: other ranks' letters of these batches are waited for.
+            exact: The window was closed between points: other ranks' snapshots of these batches are waited for.
             hurry: How the run ended, if it did not finish.
             blocks: This rank's own work since the last point, at a point.
         """

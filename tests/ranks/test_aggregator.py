@@ -282,7 +282,7 @@ def test_a_letter_of_other_columns_is_refused():
     letter = Ranks(1).letter(0, points=1)
     with pytest.raises(ValueError, match="rank 0 measures other columns"):
         decode(encode(letter, COLUMNS), [*COLUMNS[:-1], "grad_bytes"])
-    with pytest.raises(ValueError, match="a letter has"):
+    with pytest.raises(ValueError, match="a snapshot has"):
         decode(b"", COLUMNS)
 
 
