@@ -171,9 +171,9 @@ class CostMonitor(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy, a pickle or a spawned process gets: the arguments, and nothing of a fit in progress."""
         state = {name: value for name, value in vars(self).items() if not isinstance(value, Shadow)}
-        for hook in HOOKS_OF_A_STEP:
-            state.pop(hook, None)
-        return {**state, "_session": None, "_accounts": None, "_printed": None, "_entered": None}
+        for name in (*HOOKS_OF_A_STEP, "log_dict"):  # with the module's own, the module would go along
+            state.pop(name, None)
+        return {**state, "_session": None, "_accounts": None, "_printed": None, "_entered": None, "_logs": None}
 
     @property
     def log(self) -> Any:

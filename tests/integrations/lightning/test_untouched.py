@@ -115,6 +115,7 @@ def test_a_copied_monitor_measures_nothing_until_it_is_in_a_fit_of_its_own(tmp_p
     trainer(pl, first, midway, max_epochs=1).fit(classifier(pl), data())
     second = next(callback for callback in midway.results[0] if isinstance(callback, CostMonitor))
     assert (second.recorder, second.run) == (None, None)
+    assert not [name for name, held in vars(second).items() if hasattr(held, "__self__")], "the module went along"
     trainer(pl, second, max_epochs=1).fit(classifier(pl), data())
     assert first.run is not None
     assert second.run is not None
