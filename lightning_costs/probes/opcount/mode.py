@@ -143,8 +143,12 @@ class OpCounterMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        if types and self._on_dtensors(types):
-            return self._defer_to_shards(func, args, kwargs)
+        if types:
+            try:
+                if self._defers_to_shards(func, types, args, kwargs):
+                    return NotImplemented
+            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
+                self.failed = type_only("a step could not be watched", error)
         if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
             return func(*args, **kwargs)
         inputs: list[torch.Tensor] | None = None
@@ -171,26 +175,21 @@ class OpCounterMode(TorchDispatchMode):
         """What follows is an optimizer's update, without the passes before it."""
         self._phase = "optimizer"
 
-    @staticmethod
-    def _on_dtensors(types: Iterable[type]) -> bool:
-        module = sys.modules.get("torch.distributed.tensor")
-        return module is not None and any(issubclass(kind, module.DTensor) for kind in types)
-
-    def _defer_to_shards(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """An operator of DTensors: what runs on this rank are operators of its shards, which are seen next.
+    def _defers_to_shards(self, func: Any, types: Iterable[type], args: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether DTensors are operated on: what runs on this rank are operators of its shards, which are seen next.
 
         At its global shape, each rank of the group would count all of it. Operators of local tensors, such as attention
         over this rank's heads, would still count for this rank alone, and no sum over ranks would be right.
         """
+        module = sys.modules.get("torch.distributed.tensor")
+        if module is None or not any(issubclass(kind, module.DTensor) for kind in types):
+            return False
         self._defers = True
         if self.failed is None and not self.away:
-            try:
-                self._turn(func, given(args, kwargs))  # a shard has no sign of whether it needs a gradient
-                operator = self._operators.get(func) or self._meet(func)
-                self.sharded = self.sharded or operator.computes
-            except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
-                self.failed = type_only("a step could not be watched", error)
-        return NotImplemented
+            self._turn(func, given(args, kwargs))  # a shard has no sign of whether it needs a gradient
+            operator = self._operators.get(func) or self._meet(func)
+            self.sharded = self.sharded or operator.computes
+        return True
 
     def launched(self, kernel: str) -> None:
         """A Triton kernel is launched: uncounted, unless an operator that is watched launches it.
