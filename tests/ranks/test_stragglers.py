@@ -49,7 +49,7 @@ EVEN = ("quiet", "skewed", "heavy", "pauses", "uneven", "batches", "together", "
 def watch(
     own: Times, *, every: int = 50, rest: float = 1.0, parts: Times | None = None, per_node: int = 2
 ) -> tuple[StragglerDetector, list[Straggler], float]:
-    """What is found in steps that have a point at every so many, and what was waited."""
+    """Stragglers that are found with a point every few steps, and what the others waited."""
     steps, ranks = own.shape
     parts = np.zeros((2, steps, ranks)) if parts is None else parts
     detector = StragglerDetector([RankInfo(rank=rank, node=rank // per_node) for rank in range(ranks)])

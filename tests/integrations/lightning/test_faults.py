@@ -112,7 +112,7 @@ def tried(make: Callable[..., Callable[[], Any]], name: str, folder: Path, some:
             try:
                 outcome, raised = with_fault(place, at, make(name, folder / f"fault-{n}", measured=True))
             except Exception as error:  # noqa: BLE001 - that is what must not be
-                if "cannot be enforced, as" in str(error):  # of a budget on what went missing the user is told at once
+                if "cannot be enforced, as" in str(error):  # a budget on a missing cost says so at once
                     continue
                 harm.append(f"{place.name} at call {at + 1} ended it: {error!r}")
                 count += 1
