@@ -179,11 +179,11 @@ def time_updates(optimizer: Any, shadows: Patches, timed: Updating) -> None:
 
 def _moment(timed: Updating, report: Callable[[], object]) -> Callable[..., None]:
     def hook(*_: Any) -> None:
-        if timed.on:
-            try:
+        try:
+            if timed.on:
                 report()
-            except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
-                timed.lose(error)
+        except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+            timed.lose(error)
 
     return hook
 
@@ -195,12 +195,14 @@ def between(
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not timed.on:
-                return original(*args, **kwargs)
+            on = False
             try:
-                begins()
+                if on := timed.on:
+                    begins()
             except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
                 timed.lose(error)
+            if not on:
+                return original(*args, **kwargs)
             try:
                 return original(*args, **kwargs)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, final
 
+from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.clock import now_s
 from lightning_costs.records.time_buckets import TimeBuckets
@@ -37,6 +38,7 @@ class FitEntered:
 
         return setup_environment
 
+    @never_harmful
     def lift(self) -> None:
         """Lift the patch, if the method never ran."""
         self._patches.restore()
