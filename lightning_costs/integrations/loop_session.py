@@ -394,6 +394,7 @@ def end_runs() -> None:
         session.end_run(error_that_ended_the_script())
 
 
+@never_harmful
 def error_that_ended_the_script() -> BaseException | None:
     """What Python printed as the script's end, if an error ended it."""
     return getattr(sys, "last_value", None)
