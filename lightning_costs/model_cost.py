@@ -257,8 +257,8 @@ class _Measurement:
             self._twin.hooks(model)
         except Missing as missing:
             raise ValueError(f"the model cannot be measured on a copy: {missing}") from missing
-        told = alone(batch) if samples is None else None
-        found = told.size if told is not None else samples
+        sign = alone(batch) if samples is None else None
+        found = sign.size if sign is not None else samples
         if not found:
             raise ValueError(
                 "the batch's number of samples is unknown (its tensors may be of different lengths): give samples=..."

@@ -64,7 +64,7 @@ def dominance(
     quality = [(-1.0 if mode == "max" else 1.0) * (best[index] or 0.0) for index in taking]
     table = [[*_signed(here[name], declared[name]["better"])] for name in columns]
     kept, by, count = jointly_nondominated([quality, *table]) if columns else ([], [], [])
-    mine = [labels[index] for index in taking]
+    taken = [labels[index] for index in taking]
     on = {name: set(front) for name, front in fronts.items()}
     known = {name: [a is not None and not math.isnan(a) for a in row] for name, row in here.items()}
     measured = [name for name, row in known.items() if any(row)]
@@ -73,17 +73,17 @@ def dominance(
             "on": [name for name in finals if label in on[name]],
             "off": [name for name in finals if known[name][row] and label not in on[name]],
         }
-        for row, label in enumerate(mine)
+        for row, label in enumerate(taken)
     }
     return {
-        "joint": [label for label, stays in zip(mine, kept, strict=False) if stays],
+        "joint": [label for label, stays in zip(taken, kept, strict=False) if stays],
         "columns": columns,
         "left_out": left_out,
         "by_run": by_run,
         "everywhere": [label for label, row in by_run.items() if measured and row["on"] == measured],
         "nowhere": [label for label, row in by_run.items() if row["off"] and not row["on"]],
-        "dominated_by": {label: [mine[i] for i in rows] for label, rows in zip(mine, by, strict=False) if rows},
-        "dominators": {label: number for label, number in zip(mine, count, strict=False) if number},
+        "dominated_by": {label: [taken[i] for i in rows] for label, rows in zip(taken, by, strict=False) if rows},
+        "dominators": {label: number for label, number in zip(taken, count, strict=False) if number},
     }
 
 

@@ -54,15 +54,15 @@ def families(
     leads: dict[str, list[str]] = {}
     for row in rows.values():
         # A column by which all runs tie has no leader, and does not speak against the others.
-        told = [
+        leading = [
             who
             for name in row["columns"]
             if name in leaders and len(who := set(leaders[name]["labels"])) < fields[name].taking
         ]
-        if not told:
+        if not leading:
             continue
         contested += 1
-        common = set.intersection(*told)
+        common = set.intersection(*leading)
         row["leaders"] = [label for label in labels if label in common]
         row["split"] = not common
         for label in row["leaders"]:

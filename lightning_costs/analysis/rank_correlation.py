@@ -169,7 +169,7 @@ class _Counted(NamedTuple):
 
     def pairs(self, i: int, j: int) -> tuple[int, int, int]:
         all_pairs = int(self.n[i, j]) * (int(self.n[i, j]) - 1) // 2
-        return _told(self.signed[i, j], self.untied[i, j], all_pairs)
+        return _pair_counts(self.signed[i, j], self.untied[i, j], all_pairs)
 
     def tau(self, i: int, j: int) -> float | None:
         untied = self.first[i, j] * self.first[j, i]
@@ -178,12 +178,12 @@ class _Counted(NamedTuple):
     def split(self, i: int, j: int) -> tuple[Counts | None, Counts | None]:
         if self.n_within is None or self.signed_within is None or self.untied_within is None:
             return None, None
-        inside = _told(self.signed_within[i, j], self.untied_within[i, j], int(self.n_within[i, j]))
+        inside = _pair_counts(self.signed_within[i, j], self.untied_within[i, j], int(self.n_within[i, j]))
         outside = tuple(whole - part for whole, part in zip(self.pairs(i, j), inside, strict=True))
         return _counts(*inside), _counts(*outside)
 
 
-def _told(signed: float, untied: float, pairs: int) -> tuple[int, int, int]:
+def _pair_counts(signed: float, untied: float, pairs: int) -> tuple[int, int, int]:
     concordant, discordant = round(untied + signed) // 2, round(untied - signed) // 2
     return concordant, discordant, pairs - concordant - discordant
 

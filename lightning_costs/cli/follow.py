@@ -35,7 +35,7 @@ def follow_page(
     Raises:
         ValueError: The runs cannot be read at first, or compared at last.
     """
-    runs, seen, told = load(), "", ""
+    runs, seen, shown_error = load(), "", ""
     say(f"following {len(runs)} run{'s' if len(runs) != 1 else ''}, every {every_s:g} s until all ended; Ctrl-C stops")
     with suppress(KeyboardInterrupt):
         while any(run.header.get("status") == "running" for run in runs):
@@ -49,8 +49,8 @@ def follow_page(
                 time.sleep(wait_s)
                 runs = load()
             except (ValueError, OSError) as error:
-                if told != str(error):
-                    told = str(error)
+                if shown_error != str(error):
+                    shown_error = str(error)
                     say(f"lightning-costs: not yet: {error}", error=True)
                 time.sleep(every_s)
                 with suppress(ValueError, OSError):

@@ -93,8 +93,8 @@ def predict_command(
     made = [predict(found[0], on=card, devices=count, **how) for card in _cards(on) for count in counts]
     _show(made, law)
     if json is not None:
-        told = {"predictions": [one.as_dict() for one in made], "scaling": None if law is None else law.as_dict()}
-        json.write_text(dumps(plain(told), indent=1) + "\n", encoding="utf-8")
+        answer = {"predictions": [one.as_dict() for one in made], "scaling": None if law is None else law.as_dict()}
+        json.write_text(dumps(plain(answer), indent=1) + "\n", encoding="utf-8")
         say(f"wrote {json}")
     if figure is not None:
         from lightning_costs.report.charts.prediction import write_prediction_figure

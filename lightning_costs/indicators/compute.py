@@ -203,7 +203,7 @@ class EvaluateFlop(Measured):
 
     def open(self, setting: ProbeContext) -> None:
         self._census = setting.probe(EvalOpCounter)
-        self._told = setting.evaluation_is_told
+        self._evaluation_is_reported = setting.evaluation_is_reported
         self._read, self._batches = 0.0, -1
 
     def read(self, sample: StepSample) -> float:
@@ -212,7 +212,7 @@ class EvaluateFlop(Measured):
             raise Missing(census.failed)
         if census.unknown:
             raise Missing("evaluation batches were never counted")
-        if not census.batches and not self._told and sample.accounts_s["evaluate"] > 0:
+        if not census.batches and not self._evaluation_is_reported and sample.accounts_s["evaluate"] > 0:
             raise Missing("evaluation ran outside recorder.eval_batch(batch)")
         if census.batches == self._batches:
             return 0.0

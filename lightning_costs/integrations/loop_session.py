@@ -321,7 +321,7 @@ class LoopSession(Session):
         for began_s, took_s in self._loads:
             if began_s >= accounts.begun_s:
                 accounts.book("restore", took_s)
-                accounts.restores_are_told = True
+                accounts.restores_are_reported = True
         self._loads.clear()
         accounts.startup_s["imports"] = self.run_begin.imports_s(accounts.begun_s)
         recorder = self.options.recorder(

@@ -252,7 +252,7 @@ class Session:
         if account in METERED_BUCKETS:
             accounts.notify_transition()
         if account == "restore":
-            accounts.restores_are_told = True
+            accounts.restores_are_reported = True
         return accounts.enter(account)
 
     @fail_safe

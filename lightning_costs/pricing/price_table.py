@@ -119,13 +119,13 @@ def find_price(rows: Sequence[PriceRow], reported: str, *, provider: str, tier: 
     here = [row for row in of_device if region is None or row.region in (region, EVERYWHERE)]
     if not here:
         has = ", ".join(dict.fromkeys(row.gpu for row in fitting))
-        told = "nodes without accelerators" if reported == "cpu" else f"{name!r} (reported as {reported!r})"
+        what = "nodes without accelerators" if reported == "cpu" else f"{name!r} (reported as {reported!r})"
         where = f" in {region}" if region is not None and of_device else ""
-        raise Missing(f"no price of {told} at {provider}{where}, {tier}; there are: {has}; {give}", warn=True)
+        raise Missing(f"no price of {what} at {provider}{where}, {tier}; there are: {has}; {give}", warn=True)
     first = here[0]
     if region is None and len(regions := {row.region for row in here}) > 1:
-        told = ", ".join(sorted(regions))
-        raise Missing(f"{provider} has several prices of {name!r}: give price_region=, one of {told}", warn=True)
+        listed = ", ".join(sorted(regions))
+        raise Missing(f"{provider} has several prices of {name!r}: give price_region=, one of {listed}", warn=True)
     return first
 
 

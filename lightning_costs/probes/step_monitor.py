@@ -401,9 +401,9 @@ class StepMonitor:
         samples = first.samples if first is not None else None
         if samples is None:
             arguments = [*example.args, *example.kwargs.values()]
-            if (told := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
+            if (sign := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
                 return "how many samples its first forward pass had is not known: give batch_size_fn=lambda batch: ..."
-            samples = told.size if told is not None else None
+            samples = sign.size if sign is not None else None
         return benchmark_inference(
             example.module,
             example.args,

@@ -161,7 +161,7 @@ class Recorder:
             accounts=accounts,
             count=counting_of(count),
             trace=trace,
-            evaluation_is_told=framework,
+            evaluation_is_reported=framework,
         )
         context.nodes = nodes or len({each.node for each in context.places})
         context.devices = devices or (len(context.places) if context.on_cuda else context.nodes)
@@ -271,7 +271,7 @@ class Recorder:
         """What happens inside is not training: its seconds go to `account`; 'restore' is a part of `setup_s`."""
         if account not in ("evaluate", "checkpoint", "restore", "other"):
             raise ValueError(f"account must be 'evaluate', 'checkpoint', 'restore' or 'other', got {account!r}")
-        self._accounts.restores_are_told |= account == "restore"
+        self._accounts.restores_are_reported |= account == "restore"
         with self._accounts.bucket(account):
             yield
 

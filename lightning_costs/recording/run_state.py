@@ -95,7 +95,7 @@ class RunState:
         self._save_dir, self._writes = save_dir, writes
         self._folder: RunFolderSink | None = None
         self._point: CurvePoint | None = None
-        self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
+        self._written_reasons: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
         self._opened = self._warned = False
@@ -269,9 +269,9 @@ class RunState:
         if header["attempts"]:
             header["attempts"][-1] |= {name: seconds for name, seconds in first.items() if seconds is not None}
         found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
-        said = bool(found.refused)
+        was_refused = bool(found.refused)
         found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
-        if not said:
+        if not was_refused:
             self._warn(found)
         header["created"] = header["created"] or utc_now()
         header["run_id"] = found.run_id
@@ -335,9 +335,9 @@ class RunState:
             }
 
     def _tell(self, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
-        was_missing, was_methods, notes = self._said
+        was_missing, was_methods, notes = self._written_reasons
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
-            self._said = (missing, methods, len(self.notes))
+            self._written_reasons = (missing, methods, len(self.notes))
             self.header["missing"], self.header["methods"] = missing_and_methods(
                 self._history, self._priced, {**self.notes, **missing}, methods
             )
@@ -490,8 +490,8 @@ class RunState:
         note_start(folder, self._trace, started)
 
     def _restore(self, states: list[Mapping[str, Any]]) -> None:
-        gone = self._ledger.load_state_dict(*states) if states else []
-        self.notes = notes_of_resumed(gone, self.totals, self.notes)
+        unmeasured = self._ledger.load_state_dict(*states) if states else []
+        self.notes = notes_of_resumed(unmeasured, self.totals, self.notes)
 
     def _lost_is_unknown(self, why: str) -> None:
         self._ledger.mark_lost_unknown()

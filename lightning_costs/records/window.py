@@ -238,7 +238,7 @@ class Window:
             steady_tokens=self._steady_tokens,
             step_times_s=tuple(self._step_times_s),
             overhead_s=self.overhead_s,
-            restore_s=part["restore"] if self._accounts.restores_are_told else None,
+            restore_s=part["restore"] if self._accounts.restores_are_reported else None,
             slow_s=max(0.0, excess_s - part["data_wait"]) + self._warm_slow_s,
         )
         self._closed, self._closed_s = spent, sample.ended_s

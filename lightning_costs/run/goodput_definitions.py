@@ -132,11 +132,11 @@ def definitions_of(
         why = "" if share is not None else missing.get(column, f"the run did not measure {column}")
         good_s = None if share is None or train_s is None else train_s * share
         found[name] = (good_s, with_queue_s, no_train or why or no_queue)
-    told = []
+    definitions = []
     for name, (label, formula, source) in DEFINITIONS.items():
         good_s, of_s, why = found[name]
         lacks = good_s is None or not of_s
-        told.append(
+        definitions.append(
             Definition(
                 name=name,
                 label=label,
@@ -147,7 +147,7 @@ def definitions_of(
                 missing=(why or no_wall or "the run lasted no time") if lacks else "",
             )
         )
-    return tuple(told)
+    return tuple(definitions)
 
 
 def _saved_s(header: Mapping[str, Any]) -> tuple[Amount, str]:

@@ -37,9 +37,9 @@ def kept_of(costs: _Costs, lost: _Costs | None, name: str) -> Amount:
         (7.0, None)
     """
     total = costs.get(name)
-    if total is None or lost is None or (gone := lost.get(name, 0.0)) is None:
+    if total is None or lost is None or (lost_amount := lost.get(name, 0.0)) is None:
         return None
-    return total - gone
+    return total - lost_amount
 
 
 def badput_of_training(costs: _Costs, lost: _Costs | None) -> dict[str, float]:

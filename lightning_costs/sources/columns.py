@@ -192,7 +192,7 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
             f"--cost {cost.name}:max or --cost {cost.name}:min"
         )
     its_kind = cost.kind or kind
-    anew: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": cost.name,
         "unit": unit,
         "kind": its_kind,
@@ -201,7 +201,7 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
         "family": family_of(unit),
         "label": known.label if known else cost.name.replace("_", " "),
     }
-    return CostColumn(column=cost.column, factor=factor, declared=Declaration(**anew))
+    return CostColumn(column=cost.column, factor=factor, declared=Declaration(**fields))
 
 
 def unit_of_heading(cost: CostSpec) -> str | None:

@@ -117,8 +117,8 @@ def load_runs(
         step_column=step_column,
         decimal=decimal,
     )
-    for said in (*found.left_out, *found.notes):
-        _log.warning("%s", said)
+    for note in (*found.left_out, *found.notes):
+        _log.warning("%s", note)
     return found.runs
 
 

@@ -84,13 +84,13 @@ def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
         api = wandb.Api(timeout=60)
         found = [api.run("/".join(parts))] if len(parts) == 3 else list(api.runs("/".join(parts)))
         found = [run for run in found if getattr(run, "job_type", None) != PAGE_JOB]
-        told = [_told(run) for run in found]
+        kept_by_run = [_kept_of(run) for run in found]
     except (wandb.errors.Error, ValueError) as error:  # the client says 'Could not find' by a ValueError
         raise ValueError(f"{path} cannot be read from W&B: {error}") from error
-    return [_run(**kept, reading=reading) for kept in told]
+    return [_run(**kept, reading=reading) for kept in kept_by_run]
 
 
-def _told(run: Any) -> dict[str, Any]:
+def _kept_of(run: Any) -> dict[str, Any]:
     """All that the server keeps of a run."""
     if callable(getattr(run, "load_full_data", None)):
         run.load_full_data()  # lists of runs leave out configs and summaries until they are asked for
@@ -182,8 +182,8 @@ def _records(folder: SourcePath) -> Iterator[dict[str, Any]]:
     done = subprocess.run(called, capture_output=True, text=True, timeout=_WAIT_S, check=False, env=environment)
     lines = done.stdout.splitlines()
     if done.returncode and not lines:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ValueError(f"{folder} cannot be read by `wandb leet inspect` (wandb 0.31 or later): {said}")
+        message = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"{folder} cannot be read by `wandb leet inspect` (wandb 0.31 or later): {message}")
     for line in lines:
         try:
             record = json.loads(line)

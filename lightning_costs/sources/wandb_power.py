@@ -38,7 +38,7 @@ def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float |
         >>> gpu_energy(events, [5.0, 15.0, 21.0]).at_rows_j
         [None, 500.0, 1100.0]
     """
-    for pattern, whose in ((_OWN, "those that the process used"), (_ANY, "all of the machine's, others' work too")):
+    for pattern, scope in ((_OWN, "those that the process used"), (_ANY, "all of the machine's, others' work too")):
         samples = _samples(events, pattern)
         if not samples:
             continue
@@ -47,7 +47,7 @@ def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float |
         at_rows = sum(_energy(times, watts, rows_s) for times, watts in samples)
         total_j = sum(float(_energy(times, watts, np.array([until_s]))[0]) for times, watts in samples)
         longest = max(float(np.diff(times).max()) for times, _ in samples)
-        how = f"power of {len(samples)} GPUs ({whose}) in W&B's system metrics, integrated over samples"
+        how = f"power of {len(samples)} GPUs ({scope}) in W&B's system metrics, integrated over samples"
         spent = [None if np.isnan(energy) else float(energy) for energy in np.atleast_1d(at_rows)]
         return WandbGpuEnergy(spent, total_j, f"{how} {longest:.3g} s apart at most")
     return None

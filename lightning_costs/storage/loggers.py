@@ -310,9 +310,9 @@ def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> N
     W&B keeps the last value that was logged: of what went missing since, it goes.
     """
     run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
-    if gone := [prefix + name for name, value in final.items() if value is None]:
+    if unmeasured := [prefix + name for name, value in final.items() if value is None]:
         logged = set(run.summary.keys())  # each time it is asked for, W&B's own process is
-        for key in gone:
+        for key in unmeasured:
             if key in logged:
                 del run.summary[key]
 

@@ -158,7 +158,7 @@ class CostMonitor(Callback):
         self._printed: AfterProgressBar | None = None
         self._logs: Any = None
         self._entered: FitEntered | None = None
-        self._said_one = False
+        self._warned_of_second = False
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
@@ -231,8 +231,8 @@ class CostMonitor(Callback):
         return first is self
 
     def _say_one_measures(self) -> None:
-        if not self._said_one:
-            self._said_one = True
+        if not self._warned_of_second:
+            self._warned_of_second = True
             _log.warning(
                 "one CostMonitor measures a fit, the first of the Trainer's callbacks; another, or the same one again, "
                 "does nothing. Leave it out"

@@ -92,8 +92,8 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
     console.print(verdict(header, recorder.final).words(), highlight=False, soft_wrap=True)
-    for told in (*describe_budget(header, recorder.final), *describe_plan(header, recorder.final)):
-        console.print(told, highlight=False, soft_wrap=True)
+    for sentence in (*describe_budget(header, recorder.final), *describe_plan(header, recorder.final)):
+        console.print(sentence, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         why = "; the command below says why" if command is not None else ""
         console.print(f"missing: {', '.join(lacking)}{why}", highlight=False, soft_wrap=True)

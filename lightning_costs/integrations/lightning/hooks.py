@@ -105,7 +105,7 @@ class TrainerHooks:
         for name in ("_restore_modules_and_callbacks", "restore_training_state"):
             if hasattr(connector := getattr(trainer, "_checkpoint_connector", None), name):
                 put(connector, name, self._restoring)
-                self._accounts.restores_are_told = True
+                self._accounts.restores_are_reported = True
         self._steps.install()
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
@@ -151,8 +151,8 @@ class TrainerHooks:
             except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
                 _log.warning("something of the measuring could not be taken off the trainer: %r", error)
 
-    def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        accounts, name = self._accounts, type(whose).__name__
+    def _booked(self, account: str, caller: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        accounts, name = self._accounts, type(caller).__name__
         return lambda original: accounts.wrap(original, account, name)
 
     def _restoring(self, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -65,7 +65,7 @@ class RunFolderSink:
         self._metrics = dict.fromkeys(metrics)
         self._written: Mapping[str, Any] = {}
         self._failed_s: float | None = None
-        self._said = warned
+        self._warned = warned
         #: The header that is written next; its values are replaced, never changed in place.
         self.header: Mapping[str, Any] = {}
         #: Rows of the journal. Fewer than the points if some had to go while they waited.
@@ -165,8 +165,8 @@ class RunFolderSink:
         except Exception as error:  # noqa: BLE001 - whatever a disk that fails makes a library raise
             self._failed_s = time.monotonic()
             self._written = {}
-            if not self._said:
-                self._said = True
+            if not self._warned:
+                self._warned = True
                 written = "no longer" if self._folder.opened else "not"
                 _log.warning(
                     "costs are %s written to %s: %s; they wait, and it is tried again", written, self.path, error
