@@ -84,7 +84,7 @@ class StepMonitor:
         self._key: Hashable = None
         self._moment: Moment = "first"
         self._kind: StepKind | None = None
-        self._anew = True
+        self._new_signature = True
         self._nodes = 0
         self._made: int | None = None
         #: How many parameters have a gradient; None if nothing is counted.
@@ -155,7 +155,7 @@ class StepMonitor:
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
         trace = self._trace
-        if trace is not None and self._anew and trace.due(self.done):
+        if trace is not None and self._new_signature and trace.due(self.done):
             trace.begin()
             self._warm_left = max(self._warm_left, STEPS)
             self.interrupted()
@@ -313,8 +313,8 @@ class StepMonitor:
         if self._census is not None:
             position, moment = self._position
             gradients = self.gradients.count() if self.gradients is not None else 0
-            kind = StepKind(self._signature, position, moment, work, self._anew, made, gradients)
-            self._anew = False
+            kind = StepKind(self._signature, position, moment, work, self._new_signature, made, gradients)
+            self._new_signature = False
             if kind != self._kind:
                 self._kind = kind
             self._census.record_batch(self._kind)
@@ -322,7 +322,7 @@ class StepMonitor:
 
     def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
         """A step is complete; `steady` says whether it counts for the rates, `signature` which steps are alike."""
-        self._anew = True
+        self._new_signature = True
         if self._census is not None:
             self._census.commit(steady=steady)
         if self._device_steps is not None:

@@ -123,7 +123,7 @@ class RunState:
             warmup=warmup,
         )
         self._metrics: dict[str, None] = {}
-        self._came_to = RunOutcome(self.header, OWN)
+        self._outcome = RunOutcome(self.header, OWN)
 
     def check_not_ended(self) -> None:
         """A run that has ended is refused."""
@@ -357,7 +357,7 @@ class RunState:
             costs=self._ledger.costs,
             quality={name: float(value) for name, value in quality.items()},
         )
-        self._came_to.update(point.step, point.quality, point.costs)
+        self._outcome.update(point.step, point.quality, point.costs)
         if trigger == "evaluate":
             self.warn(self.unlogged.evaluated(point.quality))
         if self._opened:
@@ -479,7 +479,7 @@ class RunState:
         self._rows = len(earlier.points)
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
-            self._came_to.update(point.step, point.quality, point.costs)
+            self._outcome.update(point.step, point.quality, point.costs)
 
     def _leave_trace(self, folder: Path, started: str = "") -> None:
         """Note in the folder that an attempt begins, and see which ones before it trained no batch."""
@@ -506,7 +506,7 @@ class RunState:
     @property
     def outcome(self) -> dict[str, float | bool]:
         """Best quality and cost-to-quality so far, for summaries."""
-        return self._came_to.summary()
+        return self._outcome.summary()
 
     def close(self, status: Status, *, ended: str | None = None) -> RunRecord | None:
         """The run is over: the sinks receive how it ended, and when (an ISO text; by default now).
