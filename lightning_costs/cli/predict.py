@@ -17,7 +17,7 @@ from lightning_costs.cli.places import make_writable
 from lightning_costs.report.terminal.console import Terminal, say
 
 if TYPE_CHECKING:
-    from lightning_costs.model_cost import ModelCost
+    from lightning_costs.model_cost.cost import ModelCost
     from lightning_costs.prediction.prediction import Prediction
     from lightning_costs.run.record import RunRecord
 
@@ -129,7 +129,7 @@ def _measured(path: str, function: str, *, here: bool) -> ModelCost:
     """What `measure` finds of what a function returns: on the meta device, or here."""
     import torch
 
-    from lightning_costs.model_cost import measure
+    from lightning_costs.model_cost.measure import measure
 
     made = runpy.run_path(path, run_name="lightning_costs_predict").get(function)
     if not callable(made):
