@@ -183,7 +183,7 @@ class Recorder:
         )
         provenance = Provenance(hyperparameters, owner, prediction)
         self._run.provenance = provenance if place.rank == 0 else None
-        sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.notes)
+        sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.amounts.notes)
         self._monitor = StepMonitor(context, clock, log_every_n_steps, samples=sizes.samples, keep=infer)
         shared = Shared(
             context=context,
