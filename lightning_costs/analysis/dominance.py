@@ -43,14 +43,6 @@ def dominance(
     A run without quality takes no part. An indicator that only some of the others have a reading of is left out of the
     joint front: a missing amount is neither good nor bad. A run without a reading that another run has is not on every
     front.
-
-    Args:
-        labels: [runs].
-        finals: Indicator to amounts [runs].
-        best: [runs]: best quality.
-        declared: Declarations of the indicators.
-        mode: Which direction of the quality is better.
-        fronts: Indicator to the labels on its own front.
     """
     taking = [index for index, quality in enumerate(best) if quality is not None]
     here = {name: [amounts[index] for index in taking] for name, amounts in finals.items()}

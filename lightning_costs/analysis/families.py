@@ -33,13 +33,6 @@ def families(
     A priced column joins the family of what it is made from if all runs have the same rate: on one machine, run
     time, device time and cloud money are one indicator, as are energy and carbon. A family is led by the runs that lead
     by all of its columns, and contested where not all runs tie in it.
-
-    Args:
-        labels: [runs].
-        finals: Indicator to amounts [runs].
-        declared: Declarations of the indicators.
-        leaders: Indicator to who leads by it.
-        fields: Indicator to how many runs that is of.
     """
     rows: dict[str, FamilyRow] = {}
     for name, amounts in finals.items():

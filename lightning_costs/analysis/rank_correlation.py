@@ -25,10 +25,6 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
 
     Formula: Pearson's correlation of the ranks, in integers (ranks doubled), so that agreement is exactly 1.
 
-    Args:
-        first: [runs], finite.
-        second: [runs], finite.
-
     Example:
         >>> spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0])
         0.5
@@ -58,12 +54,6 @@ def discordant_pairs(
     labels: Sequence[str], first: Sequence[float], second: Sequence[float], most: int = MOST_FLIPS
 ) -> list[list[str]]:
     """The pairs of runs whose order flips: [a, b] where a is lower by `first` and b by `second`.
-
-    Args:
-        labels: [runs].
-        first: [runs]; NaN leaves a run out.
-        second: [runs], likewise.
-        most: Of more than this number, those of the first runs are listed.
 
     Example:
         >>> discordant_pairs(["small", "large"], [1.0, 2.0], [9.0, 3.0])

@@ -45,10 +45,6 @@ class LoopSession(Session):
     A batch begins where a training loader is asked for it and ends where the next one is; it counts if an optimizer
     stepped or a backward pass was reported. The run begins with the first iteration over a loader, or the first update,
     and ends with the process, or if the next session trains.
-
-    Args:
-        options: The user's.
-        begin: When the run begins.
     """
 
     def __init__(self, options: MonitorOptions, begin: RunBegin) -> None:
@@ -153,11 +149,7 @@ class LoopSession(Session):
 
     @fail_safe
     def forward(self, inputs: object = ()) -> None:
-        """A forward pass: the batch in work is not passed over, or is another one that was fetched before.
-
-        Args:
-            inputs: What the model is given.
-        """
+        """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
         if self._evaluation is not None:
             self._evaluation.worked_on = self._forwards_tell = True
         elif (ahead := self._ahead.take(inputs)) is not None and self.recorder is not None:
@@ -349,11 +341,7 @@ class LoopSession(Session):
 
     @never_harmful
     def end_run(self, error: BaseException | None = None) -> RunRecord | None:
-        """The run in progress is over: its process ends, another session trains, or the script says so.
-
-        Args:
-            error: What ended the script, if an error did.
-        """
+        """The run in progress is over: its process ends, another session trains, or the script says so."""
         if self.recorder is None:
             return None
         _running.remove(self)

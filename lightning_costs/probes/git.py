@@ -24,9 +24,6 @@ class GitQuestion:
 
     The process is started and left alone, so asking takes some milliseconds, whatever the size of the repository.
     Nothing stays behind: a process that has not answered ends with this object.
-
-    Args:
-        folder: A folder of the working tree.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -132,12 +132,6 @@ class StepMonitor:
     ) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin.
 
-        Args:
-            batch: The batch.
-            position: What distinguishes steps of equal shapes.
-            waited_s: Waiting for data so far in the run.
-            hooks_s: Seconds in other callbacks' hooks so far, if a device trains on meanwhile.
-
         Returns:
             The context to enter around the work if its operators are to be counted; None for nearly all batches.
         """
@@ -288,13 +282,7 @@ class StepMonitor:
         self._moment = self._moment or "opening"
 
     def on_batch_end(self, batch: object, work: Hashable, nodes: int | None = None) -> BatchVerdict:
-        """The work on a batch is done.
-
-        Args:
-            batch: The batch.
-            work: What its work was apart from its shapes.
-            nodes: Nodes that autograd made for it; None for those since it began.
-        """
+        """The work on a batch is done."""
         entered, self._look = self._look, None
         if self._trace is not None:
             self._trace.batch_ends()

@@ -203,13 +203,7 @@ class RunState:
     def open(
         self, setup: Mapping[str, Any], *, first_batch_s: float | None = None, first_wait_s: float | None = None
     ) -> None:
-        """Make the folder, under the identity that a resume or the environment gave, or a new one.
-
-        Args:
-            setup: What is known of the setup.
-            first_batch_s: Seconds of training that this attempt's first batch took.
-            first_wait_s: Those of them before the work on it.
-        """
+        """Make the folder, under the identity that a resume or the environment gave, or a new one."""
         header = self.header
         first = {"first_batch_s": first_batch_s, "first_wait_s": first_wait_s}
         if header["attempts"]:

@@ -25,10 +25,6 @@ class StepHooks:
 
     A batch is `on_batch_start`, its work, `on_batch_queued`, `step`. A step like the one before is none of these, but
     noted by `repeats` (`lightning_costs.probes.repeat_steps` has its invariants).
-
-    Args:
-        shared: What the parts of a recorder share.
-        points: Where the window is closed.
     """
 
     def __init__(self, shared: Shared, points: Emission) -> None:

@@ -100,14 +100,6 @@ class Window:
     ) -> bool | None:
         """Note a batch at its end.
 
-        Args:
-            samples: In it.
-            tokens: In it.
-            optimizer_steps: Calls of optimizers.
-            warm: Whether it is left out of rates.
-            padding: Elements beyond the tokens.
-            signature: Tells steps apart that take different times.
-
         Returns:
             Whether the step that ended with this batch counts for the rates; None if none ended.
         """

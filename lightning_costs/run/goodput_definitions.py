@@ -96,17 +96,7 @@ def definitions_of(
     productive_s: Amount,
     no_wall: str,
 ) -> tuple[Definition, ...]:
-    """Every definition, for one run.
-
-    Args:
-        header: The run's.
-        final: Its totals.
-        lost: What of them was lost; None if that is unknown.
-        wall_s: From the first start to the last end.
-        queued: Seconds in the queue by attempt.
-        productive_s: Ours.
-        no_wall: Why the wall clock is unknown.
-    """
+    """Every definition, for one run."""
     missing: Mapping[str, str] = header.get("missing") or {}
     train_s, total_s = kept_of(final, lost, "train_s"), final.get("total_s")
     no_train = "" if train_s is not None else (missing.get("train_s") or UNKNOWN_LOST)

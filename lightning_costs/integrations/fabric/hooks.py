@@ -65,12 +65,7 @@ Call = Callable[[], Any]
 
 
 def patch_fabric(kind: Any, find: Find) -> None:
-    """Wrap the methods of a Fabric class.
-
-    Args:
-        kind: `lightning.fabric.Fabric` or `lightning_fabric.Fabric`.
-        find: The listener of a Fabric, if it has one.
-    """
+    """Wrap the methods of a Fabric class."""
     if vars(kind).get(_WRAPPED):
         return
     setattr(kind, _WRAPPED, True)

@@ -28,11 +28,6 @@ class AfterProgressBar:
 
     Rich's bar draws until its own `teardown`, which comes after those of the callbacks before it: what is printed in
     between is overwritten. So a bar that comes later has its `teardown` shadowed, once.
-
-    Args:
-        trainer: The Trainer.
-        owner: The callback in whose `teardown` this is made.
-        do: What to do; it must not raise.
     """
 
     def __init__(self, trainer: Any, owner: object, do: Callable[[], None]) -> None:

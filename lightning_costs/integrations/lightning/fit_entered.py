@@ -16,9 +16,6 @@ class FitEntered:
     """Times `strategy.setup_environment`, from the moment at which a Trainer gives its callbacks the module's `log`.
 
     No hook of a callback is called earlier. The one patch is lifted as soon as the method has run.
-
-    Args:
-        trainer: The Trainer, which has begun to fit.
     """
 
     def __init__(self, trainer: Any) -> None:

@@ -21,17 +21,7 @@ from lightning_costs.storage.loggers import Log, LoggerSink, columns, logger_row
 
 @final
 class FitPoints(SessionPart):
-    """Listens to `RowPatches`, and is what a `CostBudget` asks.
-
-    Args:
-        session: The fit.
-        recorder: The run's.
-        trainer: The Trainer.
-        view: What it says.
-        open_next_row: Called if the next train row is one that costs belong into.
-        log: Which costs loggers get.
-        hyperparameters: Those that loggers get.
-    """
+    """Listens to `RowPatches`, and is what a `CostBudget` asks."""
 
     def __init__(
         self,

@@ -20,14 +20,7 @@ _log = logging.getLogger("lightning_costs")
 
 @final
 class FitSteps(SessionPart):
-    """Listens to `StepPatches`.
-
-    Args:
-        session: The fit.
-        trainer: The Trainer.
-        view: What it says.
-        points: Where points are made.
-    """
+    """Listens to `StepPatches`."""
 
     def __init__(self, session: Session, trainer: Any, view: TrainerView, points: FitPoints) -> None:
         super().__init__(session)

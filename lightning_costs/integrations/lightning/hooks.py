@@ -77,14 +77,7 @@ def _kinds(thing: object) -> set[str]:
 
 @final
 class TrainerHooks:
-    """Reports to a listener what happens in a Trainer.
-
-    Args:
-        trainer: A Trainer of `lightning.pytorch` or `pytorch_lightning`.
-        owner: The callback; if it is not among the trainer's callbacks, a finder is running.
-        listener: Receives the reports.
-        steps: The recorder's hooks of a step: accounts and repeats are theirs.
-    """
+    """Reports to a listener what happens in a Trainer."""
 
     def __init__(self, trainer: Any, owner: object, listener: TrainerListener, steps: StepHooks) -> None:
         self._trainer = trainer

@@ -27,13 +27,6 @@ def progress_text(
 
     A narrow bar shows one cost: that of the budget of which most is used, else money, energy or time.
 
-    Args:
-        costs: Totals so far.
-        ahead: Totals at the end of training, by column.
-        declared: Declarations by column.
-        limits: Those of a budget.
-        width: Columns of the terminal.
-
     Example:
         >>> from lightning_costs.indicators import default_indicators
         >>> declared = {each.name: each.declaration() for each in default_indicators()}

@@ -33,14 +33,7 @@ class RowListener(Protocol):
 
 @final
 class RowPatches:
-    """Patches what a Trainer writes metrics by.
-
-    Args:
-        trainer: The Trainer.
-        view: What it says.
-        listener: Receives the events, and is asked.
-        accounts: Where the time of loggers goes.
-    """
+    """Patches what a Trainer writes metrics by."""
 
     def __init__(self, trainer: Any, view: TrainerView, listener: RowListener, accounts: TimeBuckets) -> None:
         self._trainer, self._view, self._listener, self._accounts = trainer, view, listener, accounts

@@ -9,11 +9,7 @@ from typing import Any, final
 
 @final
 class TrainerView:
-    """Reads a Trainer, and changes nothing of it but what it publishes.
-
-    Args:
-        trainer: A Trainer of `lightning.pytorch` or `pytorch_lightning`.
-    """
+    """Reads a Trainer, and changes nothing of it but what it publishes."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer

@@ -134,10 +134,6 @@ def shown_names(cmp: ComparisonData, most: int = MOST_LINES) -> list[str]:
 def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart:
     """Draw ranks by quality and by every independent cost, a line per run or group.
 
-    Args:
-        cmp: The comparison.
-        width: Of the whole figure, in pixels.
-
     Raises:
         ValueError: Without two runs, or without a cost that tells them apart.
     """

@@ -137,11 +137,6 @@ def _check(cmp: ComparisonData, only: Sequence[str], found: Sequence[Figure]) ->
 def slug(text: str, taken: Collection[str] = (), most: int = _LONGEST) -> str:
     """A file name, without its ending, that every system takes, whatever a user called what it shows.
 
-    Args:
-        text: What the file shows.
-        taken: Names in lower case that are taken; a number is added to avoid them.
-        most: Its most characters.
-
     Example:
         >>> slug("quality against ../../etc/passwd"), slug("Größe: 5 %"), slug("🔥"), slug("a", {"a"})
         ('quality-against-etc-passwd', 'Groe-5', 'figure', 'a-2')

@@ -42,17 +42,7 @@ def front_chart(
     higher: bool,
     page: bool = False,
 ) -> alt.LayerChart:
-    """Lay the front's steps, the runs off it and those on it over each other.
-
-    Args:
-        look: How the runs are told apart; a row with `r` below 0 is a run without a look of its own.
-        x: Axis of the cost, in the column `x`.
-        y: Axis of the best quality, in the column `y`.
-        source: Rows as `front_rows` gives them.
-        log: Whether the cost is on a logarithmic axis.
-        higher: Whether more of the cost is better, as of a throughput.
-        page: Whether the page's script fills in titles, scales and tooltips.
-    """
+    """Lay the front's steps, the runs off it and those on it over each other."""
     x, y = at_field(x, "x"), at_field(y, "y")
     base = alt.Chart(source).encode(x=encoded(alt.X, x, log=log), y=encoded(alt.Y, y, log=False))
     if not page and log:

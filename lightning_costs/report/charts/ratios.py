@@ -112,12 +112,7 @@ def _number(value: float) -> str:
 
 
 def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | None:
-    """Draw a row per cost and group: the ratio as a mark, its interval as a line; left of 1 the group needs less.
-
-    Args:
-        cmp: The comparison.
-        width: Of the whole figure, in pixels.
-    """
+    """Draw a row per cost and group: the ratio as a mark, its interval as a line; left of 1 the group needs less."""
     lines = _drawn(cmp)
     medians = [line.ratio["median"] for line in lines]
     if cmp.contrasts is None or not any(value is not None and math.isfinite(value) for value in medians):

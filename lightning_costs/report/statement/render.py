@@ -38,14 +38,7 @@ class Table(NamedTuple):
 def markdown(
     statement: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = (), short: bool = False
 ) -> str:
-    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them).
-
-    Args:
-        statement: The statement.
-        tables: Tables of a comparison, beneath.
-        cautions: What is to be read with them.
-        short: Three sentences, without tables of totals.
-    """
+    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them)."""
     return _written("markdown.md.j2", escape.markdown, statement, short=short, compared=tables, cautions=cautions)
 
 

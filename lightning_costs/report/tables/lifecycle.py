@@ -48,12 +48,7 @@ def available_columns(life: Lifecycle) -> list[str]:
 
 
 def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
-    """Who costs least over how many queries, then pair by pair; the quality beside each claim.
-
-    Args:
-        cmp: The comparison.
-        most: How many pairs of runs are spelt out.
-    """
+    """Who costs least over how many queries, then pair by pair; the quality beside each claim."""
     columns = available_columns(cmp.lifecycle)
     if not columns:
         return _absent(cmp)

@@ -195,13 +195,7 @@ def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[TableRow]:
 
 
 def flip_lines(cmp: ComparisonData, names: Sequence[str], most: int = 4) -> list[FlipLine]:
-    """Pairs of indicators that order runs differently, the most disagreeing first.
-
-    Args:
-        cmp: The comparison.
-        names: Indicators to take.
-        most: How many pairs of runs are spelt out.
-    """
+    """Pairs of indicators that order runs differently, the most disagreeing first."""
     chosen = [
         pair for pair in cmp.ranks["pairs"] if pair["flips"] and pair["first"] in names and pair["second"] in names
     ]

@@ -58,12 +58,6 @@ def dry_run(cmp: ComparisonData, place: str, *, title: str | None = None) -> dic
 def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: str | None = None) -> Published:
     """Write the report, or replace it if the project has one of this title by the package.
 
-    Args:
-        cmp: The comparison.
-        place: `entity/project`.
-        title: The report's title, by which it is found again.
-        page: The page as HTML; none is attached if it is None.
-
     Raises:
         ImportError: Without the extra `wandb`.
         ValueError: For a place that is none, or where W&B refuses it or cannot be reached.

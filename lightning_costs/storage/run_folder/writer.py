@@ -42,13 +42,6 @@ class RunFolderSink:
     """A run's folder: a sink (`lightning_costs.Sink`) of rank 0.
 
     If it cannot be written, that is logged once; points wait, and are written when it can be written again.
-
-    Args:
-        path: The run's folder.
-        lock: The folder, held: while it is, a reader sees that its writer lives.
-        metrics: Names of metrics that earlier attempts of the run wrote.
-        rows: Rows of the journal that they wrote.
-        warned: Whether a warning that it cannot be written was shown already.
     """
 
     def __init__(
@@ -146,12 +139,7 @@ class RunFolderSink:
         return (self.path / JOURNAL).stat().st_size <= SHORT_BYTES
 
     def _try(self, write: Callable[[], object], *, now: bool = False) -> None:
-        """Write, or let it wait: a full disk must not kill a training.
-
-        Args:
-            write: Writes.
-            now: Whether it is the last time, so that nothing waits for another.
-        """
+        """Write, or let it wait: a full disk must not kill a training."""
         if self._failed_s is not None and not now and time.monotonic() - self._failed_s < RETRY_S:
             return
         try:
