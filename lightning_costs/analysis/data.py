@@ -30,7 +30,7 @@ from lightning_costs.analysis.schema import (
     TargetRow,
 )
 from lightning_costs.records.printable import utf8_encodable
-from lightning_costs.run.lost_work import Curve as CostCurve
+from lightning_costs.run.kept import Curve as CostCurve
 
 #: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
 SCHEMA = 3

@@ -162,7 +162,7 @@ def report(
         return compared_runs(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
 
     if follow:
-        from lightning_costs.cli.follow import follow_page
+        from lightning_costs.cli.watch import follow_page
 
         known: set[str] = set()
         page = out or Path("report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ from torch import nn
 from lightning_costs.model_cost.calling import BoundModel, Forward, Loss, call_model, lightning_loss, sum_of_outputs
 from lightning_costs.probes import parameters
 from lightning_costs.probes.batch import alone
+from lightning_costs.probes.device_peaks import wait
 from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.inference import Trial, forward_peak_bytes
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
@@ -24,7 +26,6 @@ from lightning_costs.probes.opcount.counting import force_eager
 from lightning_costs.probes.opcount.fused_on_meta import FusedOnMeta
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
-from lightning_costs.probes.train_time import time_steps
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.missing import Missing, type_only
 from lightning_costs.records.step_profile import StepProfile, classes_of
@@ -321,3 +322,30 @@ def _available_bytes(device: torch.device) -> int | None:
 
         return int(psutil.virtual_memory().available)
     return None
+
+
+#: Training steps before any is timed.
+_WARM_UP_STEPS = 3
+
+
+def time_steps(step: Callable[[], object], device: torch.device, budget_s: float) -> tuple[float, float]:
+    """Mean seconds of a step among many queued in a row, and the least that the host takes to queue one alone."""
+    for _ in range(_WARM_UP_STEPS):
+        step()
+    wait(device)
+    alone: list[float] = []
+    until = time.perf_counter() + budget_s / 4
+    while len(alone) < 3 or (time.perf_counter() < until and len(alone) < 20):
+        began = time.perf_counter()
+        step()
+        alone.append(time.perf_counter() - began)
+        wait(device)
+    steps, began = 0, time.perf_counter()
+    until = began + budget_s * 3 / 4
+    while steps < 3 or time.perf_counter() < until:
+        step()
+        steps += 1
+        if not steps % 10:  # the host must not run far ahead of what the budget allows
+            wait(device)
+    wait(device)
+    return (time.perf_counter() - began) / steps, min(alone)

@@ -15,8 +15,8 @@ from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.integrations.lightning.final_table import AfterProgressBar
 from lightning_costs.integrations.lightning.fit_entered import FitEntered
 from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP
-from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
+from lightning_costs.integrations.lightning.trainer_view import saved_hyperparameters
 from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.patching.patches import Shadow

@@ -1,4 +1,4 @@
-"""What the page's script draws from: columns once, axes, a template for each kind of chart."""
+"""What the page's script draws from: columns once, axes, chart templates, lines of life cycles."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ from lightning_costs.report.charts.ranks import ranking_bases as bump_bases
 from lightning_costs.report.charts.ratios import ratio_lines
 from lightning_costs.report.charts.selection import restrict_to_runs, select_runs
 from lightning_costs.report.charts.target_sweep import describe_ranges
-from lightning_costs.report.page.cautions import page_cautions
 from lightning_costs.report.page.data import page_data
-from lightning_costs.report.page.pipeline_timeline import pipeline_sections
 from lightning_costs.report.page.sections import (
     answer_pictures,
     answer_table,
     cost_sections,
     distinct_methods,
     missing_reasons,
+    page_cautions,
+    pipeline_sections,
     ratio_pictures,
     tied_costs,
 )
