@@ -77,6 +77,7 @@ class LoopSession(Session):
 
     # Calls of the framework's hooks ---------------------------------------------------------------------------
 
+    @fail_safe
     def add(self, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]) -> None:
         """Modules and optimizers were set up: they are the run's, if they are new."""
         self.wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self.wrappers)]

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-from lightning_costs.integrations.deepspeed.hooks import engine_setup
+from lightning_costs.integrations.deepspeed.engine import engine_setup
 from lightning_costs.integrations.lightning.fit_points import FitPoints
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session, SessionPart
