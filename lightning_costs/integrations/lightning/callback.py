@@ -13,8 +13,7 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.integrations.lightning.final_table import AfterProgressBar
-from lightning_costs.integrations.lightning.fit_entered import FitEntered
-from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP
+from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP, FitEntered
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
 from lightning_costs.integrations.lightning.trainer_view import saved_hyperparameters
 from lightning_costs.integrations.options import MonitorOptions

@@ -13,8 +13,11 @@ from typing import Any, Protocol, final
 from lightning_costs.integrations.lightning.row_patches import RowListener, RowPatches
 from lightning_costs.integrations.lightning.step_patches import StepListener, StepPatches
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
+from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.patching.patches import ABSENT, Patches, instance_attribute
+from lightning_costs.probes.clock import now_s
 from lightning_costs.recording.step_hooks import StepHooks
+from lightning_costs.records.time_buckets import TimeBuckets
 
 _log = logging.getLogger("lightning_costs")
 
@@ -193,3 +196,43 @@ class TrainerHooks:
                 return original(*args, **kwargs)
 
         return run
+
+
+@final
+class FitEntered:
+    """Times `strategy.setup_environment`, from the moment at which a Trainer gives its callbacks the module's `log`.
+
+    No hook of a callback is called earlier. The one patch is lifted as soon as the method has run.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._began_s = now_s()
+        self._distributed_s: float | None = None
+        self._patches = Patches(lambda: None)
+        self._patches.wrap(trainer.strategy, "setup_environment", self._timed)
+
+    def _timed(self, original: Callable[[], None]) -> Callable[[], None]:
+        def setup_environment() -> None:
+            began_s = now_s()
+            try:
+                original()
+            finally:
+                self._distributed_s = now_s() - began_s
+                self.lift()
+
+        return setup_environment
+
+    @never_harmful
+    def lift(self) -> None:
+        """Lift the patch, if the method never ran."""
+        self._patches.restore()
+
+    def split(self, accounts: TimeBuckets) -> None:
+        """Hand over what the run's start-up had up to now; the model's part begins here."""
+        if self._distributed_s is None or self._began_s < accounts.begun_s:
+            return
+        parts = accounts.startup_s
+        parts["script"] = self._began_s - accounts.begun_s - parts["imports"]
+        parts["distributed"] = self._distributed_s
+        parts["data"] = now_s() - self._began_s - self._distributed_s
+        accounts.startup_rest = "model"
