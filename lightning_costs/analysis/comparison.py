@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lightning_costs.analysis import claim_cautions as claims
+from lightning_costs.analysis.agreement_schema import Ranks
 from lightning_costs.analysis.answer import answer, hardest_shared_target
 from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.analysis.breakdowns import cost_breakdowns
@@ -30,7 +31,7 @@ from lightning_costs.analysis.pareto import dominance, pareto_fronts
 from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper, rank_pairs
 from lightning_costs.analysis.rounding import may_be_rounded
 from lightning_costs.analysis.run_data import declarations, downsample_curve, read_run, unique_labels
-from lightning_costs.analysis.schema import Contrasts, Declaration, Ranks, RunRow, TargetRow
+from lightning_costs.analysis.schema import Contrasts, Declaration, RunRow, TargetRow
 from lightning_costs.analysis.seed_groups import SeedGroups, find_seed_groups, group_of_each, members, seed_of
 from lightning_costs.analysis.seeds import aggregate_groups
 from lightning_costs.analysis.setup import split_setups

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lightning_costs.analysis.agreement_schema import Dominance, Families, Matched, Ranks
 from lightning_costs.analysis.lifecycle_schema import Lifecycle
 from lightning_costs.analysis.schema import (
     Answer,
@@ -17,13 +18,9 @@ from lightning_costs.analysis.schema import (
     Contrasts,
     Curve,
     Declaration,
-    Dominance,
-    Families,
     Groups,
     Leader,
-    Matched,
     Mode,
-    Ranks,
     RunRow,
     Setups,
     Sweep,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from lightning_costs.analysis.agreement_schema import Families, FamilyPair, FamilyRow, RankPair
 from lightning_costs.analysis.leads import Field
-from lightning_costs.analysis.schema import Declaration, Families, FamilyPair, FamilyRow, Leader, RankPair
+from lightning_costs.analysis.schema import Declaration, Leader
 from lightning_costs.records.samples import Amount
 
 #: Columns that are another one times a rate: with the same rate for all runs they say the same.

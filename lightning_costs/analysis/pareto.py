@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lightning_costs.analysis.schema import Declaration, Dominance, Mode
+from lightning_costs.analysis.agreement_schema import Dominance
+from lightning_costs.analysis.schema import Declaration, Mode
 from lightning_costs.records.samples import Amount
 
 #: Most runs that are listed as dominating another one.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_costs.analysis.agreement_schema import Counts, RankPair
 from lightning_costs.analysis.rounding import Orders, doubt, orders, spearman_range
-from lightning_costs.analysis.schema import Counts, RankPair
 from lightning_costs.records.samples import Amount
 
 Floats = NDArray[np.float64]

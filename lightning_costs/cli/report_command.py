@@ -248,7 +248,7 @@ def _stated(
     short: bool,
 ) -> str:
     from lightning_costs.report import statement
-    from lightning_costs.report.tables.tables import comparison_tables
+    from lightning_costs.report.tables.plain_tables import comparison_tables
 
     stated = statement.build_statement(
         runs,

@@ -33,12 +33,7 @@ LEAST_WATCHED_APART_S = 0.5
 
 
 class BatchVerdict(NamedTuple):
-    """What a batch was.
-
-    Args:
-        look: Its shapes and samples.
-        warm: Whether it is warm-up: in the totals, out of the rates.
-    """
+    """What a batch was."""
 
     look: batches.BatchInfo
     warm: bool

@@ -17,7 +17,7 @@ from lightning_costs import compare
 from lightning_costs.report.charts.figures import figures, slug
 from lightning_costs.report.charts.selection import MOST_RUNS, restrict_to_runs, select_runs
 from lightning_costs.report.statement import build_statement, latex, markdown
-from lightning_costs.report.tables.tables import MOST_COLUMNS, comparison_tables
+from lightning_costs.report.tables.plain_tables import MOST_COLUMNS, comparison_tables
 
 HOSTILE = "=cmd|' /C calc'!A0 <script>alert(1)</script> \"'\n../../etc/passwd \\input{x} % & # | " + "long " * 60 + "🔥"
 

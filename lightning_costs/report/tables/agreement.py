@@ -7,8 +7,9 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from lightning_costs.analysis.agreement_schema import MatchedPair
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import MatchedPair, TargetRow
+from lightning_costs.analysis.schema import TargetRow
 from lightning_costs.analysis.summary import front_sentences
 from lightning_costs.analysis.text import list_runs, quote
 from lightning_costs.records.formatting import format_number

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_costs.analysis.agreement_schema import MatchedRow
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import MatchedRow, Plain
+from lightning_costs.analysis.schema import Plain
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.tables.tables import (
