@@ -19,11 +19,9 @@ from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.monitor import UnloggedMonitor
 from lightning_costs.records.samples import Amount, CurvePoint, Trigger
 from lightning_costs.run.attempts import BRANCHED, NO_FOLDER
-from lightning_costs.run.kept import kept_of
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.paths import shown, why_unwritable
-from lightning_costs.storage.run_folder.files import TRACE
 from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
@@ -152,12 +150,8 @@ class RunState:
 
     def keep_trace(self, trace: bytes) -> None:
         """Put a trace into the run's folder, in place of the one before, if this process writes it."""
-        if self.path is None:
-            return
-        try:
-            (self.path / TRACE).write_bytes(trace)
-        except OSError as error:
-            _log.info("a trace was not kept: %r", error)
+        if self._folder is not None:
+            self._folder.keep_trace(trace)
 
     @property
     def costs(self) -> dict[str, Amount]:
@@ -271,7 +265,7 @@ class RunState:
             self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
         if self.stage == "training":  # a state that is asked for after the end is no save of the training
-            self._note_saved(self.amounts.ledger.state_dict(), 1 + self._saves)
+            self.amounts.note_saved()
         return {
             "run_id": self.run_id,
             "step": step,
@@ -284,15 +278,6 @@ class RunState:
                 "missing": {name: why for name, why in self.header["missing"].items() if name in self.amounts.costs},
             },
         }
-
-    @property
-    def _saves(self) -> int:
-        return int((self.header.get("saves") or {}).get("count", 0))
-
-    def _note_saved(self, ledger: Mapping[str, Any], count: int) -> None:
-        """What of training and evaluation a checkpoint holds: the newest one that led here."""
-        kept = {name: kept_of(ledger["costs"], ledger["lost"], name) for name in ("train_s", "evaluate_s")}
-        self.header["saves"] = {"count": count, **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> int:
         """Continue the run of a checkpoint, its identity and its totals, and return the steps that led to it.
@@ -334,9 +319,7 @@ class RunState:
                 )
             return self._from_step
         self._continue(earlier)
-        counts = [int((header.get("saves") or {}).get("count", 0)) for header in (state["header"], earlier.header)]
-        if any(counts):  # that of the folder may miss the last save before a kill
-            self._note_saved(state["ledger"], max(counts))
+        self.amounts.note_resumed(state["ledger"], (state["header"], earlier.header))
         self._resumed = len(attempts) - 1 if attempts else None
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]

@@ -13,7 +13,7 @@ from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.ledger import LOST, Ledger
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.attempts import OF_ATTEMPTS, at_begin
-from lightning_costs.run.kept import OF_KEPT, productive
+from lightning_costs.run.kept import OF_KEPT, kept_of, productive
 
 #: Why a gauge of kept work is missing if its needs are not.
 _WHY_NOT_KEPT = "what the run's restarts lost, or the time between them, is unknown"
@@ -115,6 +115,19 @@ class RunTotals:
         self.ledger.mark_lost_unknown()
         self.notes |= {column: why for column in LOST if column in self.costs}
 
+    def note_saved(self) -> None:
+        """A checkpoint is written: what of training and evaluation it holds."""
+        self._note_saved(self.ledger.state_dict(), 1 + _saves(self._header))
+
+    def note_resumed(self, ledger: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -> None:
+        """A checkpoint is resumed: the newest one that led here. The folder may miss the last save before a kill."""
+        if (count := max(map(_saves, headers), default=0)) > 0:
+            self._note_saved(ledger, count)
+
+    def _note_saved(self, ledger: Mapping[str, Any], count: int) -> None:
+        kept = {name: kept_of(ledger["costs"], ledger["lost"], name) for name in ("train_s", "evaluate_s")}
+        self._header["saves"] = {"count": count, **kept}
+
     def _write_reasons(self, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
         was_missing, was_methods, notes = self._written_reasons
         if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
@@ -127,3 +140,7 @@ class RunTotals:
         """The priced columns, from the totals as they stand."""
         used = self.ledger.costs
         return {name: self._history.amount(name, used) for name in self._priced}
+
+
+def _saves(header: Mapping[str, Any]) -> int:
+    return int((header.get("saves") or {}).get("count", 0))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from lightning_costs.pricing.reprice import price_points
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.run.record import RunRecord
-from lightning_costs.storage.run_folder.files import JOURNAL, PARQUET, RunFolder
+from lightning_costs.storage.run_folder.files import JOURNAL, PARQUET, TRACE, RunFolder
 from lightning_costs.storage.run_folder.frames import columns_of, read_parquet, to_frame
 from lightning_costs.storage.run_folder.journal import read_journal
 from lightning_costs.storage.run_folder.lock import Claim, FolderLock
@@ -100,6 +100,13 @@ class RunFolderSink:
         dropped = self._folder.keep(point)
         self.flush()
         return 1 - dropped
+
+    def keep_trace(self, trace: bytes) -> None:
+        """Put a trace beside the points, in place of the one before."""
+        try:
+            (self.path / TRACE).write_bytes(trace)
+        except OSError as error:
+            _log.info("a trace was not kept: %r", error)
 
     def flush(self) -> None:
         """Write the points that wait."""
