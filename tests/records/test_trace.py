@@ -168,7 +168,7 @@ def test_operators_of_a_cpu_are_counted_without_those_that_they_call() -> None:
 def test_intervals_are_those_of_a_brute_force_count() -> None:
     draw = random.Random(3)
 
-    def some() -> list[tuple[int, int]]:
+    def some() -> list[tuple[float, float]]:
         return [(begun, begun + draw.randrange(1, 9)) for begun in (draw.randrange(60) for _ in range(8))]
 
     def cells(intervals: list[tuple[float, float]]) -> set[int]:
