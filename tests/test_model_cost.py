@@ -14,7 +14,7 @@ from fakes import FakeClock
 from torch import Tensor, nn
 
 from lightning_costs import measure
-from lightning_costs.model_cost import ModelCost
+from lightning_costs.model_cost.cost import ModelCost
 
 ROOT = Path(__file__).parents[1]
 #: A pass takes as long as it looks at the clock: what fits a budget, and which batch serves more, is known.

@@ -145,10 +145,10 @@ def _next(waited: set[signal.Signals]) -> tuple[int | None, bool]:
     if sys.platform == "darwin":  # has no sigtimedwait: there, Ctrl-C is taken for a key
         number = signal.sigwait(waited)
         return number, number in (signal.SIGINT, signal.SIGQUIT) and sys.stdin.isatty()
-    told = signal.sigtimedwait(waited, _LOOK_EVERY_S)
-    if told is None:
+    received = signal.sigtimedwait(waited, _LOOK_EVERY_S)
+    if received is None:
         return None, False
-    return told.si_signo, told.si_code > 0  # positive: by the kernel; by a process: 0 or below
+    return received.si_signo, received.si_code > 0  # positive: by the kernel; by a process: 0 or below
 
 
 def _exit_like(code: int) -> NoReturn:

@@ -45,10 +45,6 @@ class LoopSession(Session):
     A batch begins where a training loader is asked for it and ends where the next one is; it counts if an optimizer
     stepped or a backward pass was reported. The run begins with the first iteration over a loader, or the first update,
     and ends with the process, or if the next session trains.
-
-    Args:
-        options: The user's.
-        begin: When the run begins.
     """
 
     def __init__(self, options: MonitorOptions, begin: RunBegin) -> None:
@@ -81,6 +77,7 @@ class LoopSession(Session):
 
     # Calls of the framework's hooks ---------------------------------------------------------------------------
 
+    @fail_safe
     def add(self, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]) -> None:
         """Modules and optimizers were set up: they are the run's, if they are new."""
         self.wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self.wrappers)]
@@ -153,11 +150,7 @@ class LoopSession(Session):
 
     @fail_safe
     def forward(self, inputs: object = ()) -> None:
-        """A forward pass: the batch in work is not passed over, or is another one that was fetched before.
-
-        Args:
-            inputs: What the model is given.
-        """
+        """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
         if self._evaluation is not None:
             self._evaluation.worked_on = self._forwards_tell = True
         elif (ahead := self._ahead.take(inputs)) is not None and self.recorder is not None:
@@ -321,7 +314,7 @@ class LoopSession(Session):
         for began_s, took_s in self._loads:
             if began_s >= accounts.begun_s:
                 accounts.book("restore", took_s)
-                accounts.restores_are_told = True
+                accounts.restores_are_reported = True
         self._loads.clear()
         accounts.startup_s["imports"] = self.run_begin.imports_s(accounts.begun_s)
         recorder = self.options.recorder(
@@ -349,11 +342,7 @@ class LoopSession(Session):
 
     @never_harmful
     def end_run(self, error: BaseException | None = None) -> RunRecord | None:
-        """The run in progress is over: its process ends, another session trains, or the script says so.
-
-        Args:
-            error: What ended the script, if an error did.
-        """
+        """The run in progress is over: its process ends, another session trains, or the script says so."""
         if self.recorder is None:
             return None
         _running.remove(self)

@@ -28,12 +28,7 @@ _log = logging.getLogger("lightning_costs")
 
 
 class BatchInWork:
-    """A batch that is trained on, and what has happened in it so far.
-
-    Args:
-        content: The batch.
-        loader: The loader that gave it, if that is known.
-    """
+    """A batch that is trained on, and what has happened in it so far."""
 
     def __init__(self, content: object, loader: Any = None) -> None:
         self.content, self.loader = content, loader
@@ -252,7 +247,7 @@ class Session:
         if account in METERED_BUCKETS:
             accounts.notify_transition()
         if account == "restore":
-            accounts.restores_are_told = True
+            accounts.restores_are_reported = True
         return accounts.enter(account)
 
     @fail_safe

@@ -128,12 +128,6 @@ def hook_optimizer_step(
 
     A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
     at all (gradients overflowed): an update is reported once, if it happened, and none while DeepSpeed accumulates.
-
-    Args:
-        optimizer: The optimizer.
-        updated: Called after each update.
-        shadows: Hold the hooks.
-        timed: Receives begin and end of the outermost step.
     """
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):

@@ -141,7 +141,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
             return
         shadows, own = Patches(_nothing_more), ref(self)
         accounts = self._accounts = TimeBuckets(now_s, self._run_begin.seconds())
-        accounts.restores_are_told = True
+        accounts.restores_are_reported = True
         accounts.startup_s["imports"] = self._run_begin.imports_s(accounts.begun_s)
 
         def ended(train: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Literal, Protocol, final
 
-from lightning_costs.integrations.deepspeed.hooks import engine_setup
+from lightning_costs.integrations.deepspeed.engine import engine_setup
 from lightning_costs.patching.optimizers import Updating, hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters

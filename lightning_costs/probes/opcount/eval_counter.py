@@ -33,7 +33,7 @@ class EvalOpCounter(OpCounting):
         self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
     ) -> None:
         super().__init__(module, count, busy_s)
-        self._told: Stratum[StepOpCounts] | None = None
+        self._reported: Stratum[StepOpCounts] | None = None
 
     @classmethod
     def attach(cls, setting: ProbeContext) -> Self:
@@ -56,8 +56,8 @@ class EvalOpCounter(OpCounting):
         drawn = self.failed is None and self._is_drawn()
         self.batches += 1
         new = not again and self._strata.counted < MOST_CENSUSES
-        self._told = self._strata.stratum(kind, kind.features)
-        self._strata.book(self._told, kind.features)
+        self._reported = self._strata.stratum(kind, kind.features)
+        self._strata.book(self._reported, kind.features)
         if self.failed is None and (drawn or new) and self._can_count():
             return self._counting(kind, drawn=drawn, again=again)
         return None
@@ -84,8 +84,8 @@ class EvalOpCounter(OpCounting):
     def left(self) -> None:
         """The last reported batch was fetched and left: no work was done on it."""
         self.batches -= 1
-        if self._told is not None:
-            self._strata.remove(self._told)
+        if self._reported is not None:
+            self._strata.remove(self._reported)
 
     @property
     def unknown(self) -> int:
