@@ -6,7 +6,7 @@ samples, tokens, FLOPs and parameters against one device; energy against NVML's 
 analytic figures; throughput against a stopwatch; the bubble against its closed form. A planted slow rank has to be
 named, a killed one has to leave a run that loads, and the monitor's own cost stands beside ThroughputMonitor's.
 
-    python benchmarks/many_gpus.py [--devices 8] [--steps 120] [--only ddp fsdp2 ...] [--json FILE]
+    python benchmarks/many_gpus.py [--devices 8] [--steps 120] [--only ddp fsdp2 ...] [--json FILE] [--keep DIR]
     python benchmarks/many_gpus.py --size tiny --devices 2        processes of one CPU over gloo
 """
 
@@ -27,7 +27,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -565,6 +565,12 @@ def launch(case: str, args: argparse.Namespace, folder: str) -> tuple[list[dict[
     return [json.loads(path.read_text()) if path.exists() else {} for path in found], ""
 
 
+def kept(folder: Path, case: str) -> str:
+    own = folder / case.replace(" ", "-")
+    own.mkdir(parents=True)
+    return str(own)
+
+
 # Checks ---------------------------------------------------------------------------------------------------------
 
 
@@ -665,6 +671,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="350m")
     parser.add_argument("--only", nargs="+", choices=CASES)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="keep the run folders here, one a case")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -686,7 +693,7 @@ def main() -> None:
         if ("zero" in case or "DeepSpeed" in case) and find_spec("deepspeed") is None:
             print(f"| {case} | needs deepspeed | | | |")
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() if args.keep is None else nullcontext(kept(args.keep, case)) as folder:
             ranks, why = launch(case, args, folder)
             if why:
                 failed += 1
