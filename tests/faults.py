@@ -16,7 +16,7 @@ _BETWEEN = ("contextlib.py", "functools.py")
 #: What handles faults: it is what is tested.
 _GUARDS = {"fail_safe.py"}
 _GUARDS_BY_NAME = {"stop_measuring", "_fail", "TrainerView._step.<locals>.run", "_found", "_made"}
-#: What stands in the place of a function of the user's, which another patch of ours may call: none can be careful there.
+#: What stands in the place of a function of the user's: a patch of ours that calls it cannot be careful.
 _IN_PLACE_OF_THE_USERS = {"between.<locals>.wrap.<locals>.call"}
 
 
