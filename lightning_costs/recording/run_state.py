@@ -308,7 +308,7 @@ class RunState:
         if self._priced:
             self._ledger.set_derived_totals(self._prices())
         if self._kept:
-            kept = productive(self._ledger.costs, self._ledger.lost)
+            kept = productive(self._ledger.now, self._ledger.lost)
             for name in self._kept:
                 if kept[name] is not None or name in missing:
                     self.notes.pop(name, None)
@@ -344,7 +344,7 @@ class RunState:
 
     def _prices(self) -> dict[str, Amount]:
         """The priced columns, from the totals as they stand."""
-        used = self._ledger.costs
+        used = self._ledger.now
         return {name: self._history.amount(name, used) for name in self._priced}
 
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
