@@ -12,12 +12,12 @@ from typing import Any, Protocol, final
 
 import torch
 
-from lightning_costs.patching.optimizers import Updating, hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import Sampling, hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.samples import RankInfo
 
 
-class DeepSpeedListener(Updating, Protocol):
+class DeepSpeedListener(Sampling, Protocol):
     """Receives the events of an engine; `lightning_costs.integrations.deepspeed.monitor` implements it."""
 
     def forward_begins(self, batch: object) -> None:
@@ -31,9 +31,6 @@ class DeepSpeedListener(Updating, Protocol):
 
     def backward_ended(self) -> None:
         """A backward pass is over."""
-
-    def sample_memory(self) -> None:
-        """A moment inside an update at which memory may peak."""
 
     def updated(self) -> None:
         """The optimizer updated the weights."""
@@ -71,8 +68,6 @@ class DeepSpeedHooks:
         for name in ("save_checkpoint", "save_16bit_model"):
             put(engine, name, self._inside(self._listener.saving))
         put(engine, "load_checkpoint", self._inside(self._listener.restoring))
-        look = self._listener.sample_memory
-        hook_step(unwrap(engine.optimizer), self._shadows, before=look, after=look)
         hook_optimizer_step(engine.optimizer, self._listener.updated, self._shadows, self._listener)
 
     def unwatch(self) -> None:

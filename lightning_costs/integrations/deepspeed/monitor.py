@@ -173,11 +173,9 @@ class EngineMonitor(Session):
             self.batch, self._evaluated = self._evaluated, None
         self.on_backward()
 
-    @fail_safe
     def backward_ended(self) -> None:
-        """ZeRO releases most gradients before it updates: memory is read here, too."""
+        """It is over."""
         self.on_backward_end()
-        self.sample_memory()
 
     @fail_safe
     def updated(self) -> None:
