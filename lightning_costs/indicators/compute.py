@@ -74,7 +74,7 @@ class _Census(Measured):
             raise Missing(census.failed)
         if not census.counted and not census.censuses:
             raise Missing(f"no batch was counted: {_OUTSIDE}")
-        if census.waiting and sample.trigger == "end":
+        if sample.trigger == "end" and census.waiting:
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {_OUTSIDE}")
         if census.saw_no_products:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")

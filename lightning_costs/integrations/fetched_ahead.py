@@ -31,6 +31,9 @@ class FetchedAhead:
     def __init__(self) -> None:
         self._waiting: deque[tuple[list[Callable[[], Any]], Any, Any]] = deque(maxlen=_MOST)
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def add(self, batch: BatchInWork) -> None:
         """The next batch was fetched before this one was worked on."""
         leaves, form = tree_flatten(batch.content)

@@ -268,8 +268,8 @@ class PriceHistory:
     def amount(self, column: str, used: Mapping[str, Amount], attempt: int | None = None) -> Amount:
         """A priced column at a point of the run that an attempt made, by default the last one."""
         last = len(self.rates) - 1 if attempt is None else attempt
-        groups = self._groups(column, last)
-        if len(groups) == 1:
+        groups = self._groups(column, last) if last else []
+        if len(groups) < 2:
             return self.rates[last].amount(column, used)
         parts = []
         for numbers in groups:

@@ -59,7 +59,8 @@ def reduce_ranks(
     """
     vectors = list(vectors)
     if len(places) == len(vectors) == 1:
-        return {name: vectors[0].amounts.get(name) for name in declarations}
+        amounts = vectors[0].amounts
+        return {name: amounts.get(name) for name in declarations}
     by_rank = {vector.place.rank: vector for vector in vectors}
     joint = RankReducer(declarations, [by_rank[p.rank].place if p.rank in by_rank else p for p in places])
     reporting = np.array([place.rank in by_rank for place in joint.places], dtype=bool)

@@ -77,7 +77,7 @@ class RunTotals:
         if self._priced:
             self.ledger.set_derived_totals(self._prices())
         if self._kept:
-            kept = productive(self.ledger.costs, self.ledger.lost)
+            kept = productive(self.ledger.now, self.ledger.lost)
             for name in self._kept:
                 if kept[name] is not None or name in missing:
                     self.notes.pop(name, None)
@@ -138,7 +138,7 @@ class RunTotals:
 
     def _prices(self) -> dict[str, Amount]:
         """The priced columns, from the totals as they stand."""
-        used = self.ledger.costs
+        used = self.ledger.now
         return {name: self._history.amount(name, used) for name in self._priced}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Sequence
 from itertools import starmap
-from statistics import median
 from typing import final
 
 from lightning_costs.records.samples import DeviceTime, StepSample, Trigger
@@ -30,22 +29,25 @@ class SlowSteps:
     __slots__ = ("_times_s", "_usual_s")
 
     def __init__(self) -> None:
-        self._times_s: dict[Hashable, array[float]] = {}
+        self._times_s: dict[Hashable, list[float]] = {}
         self._usual_s: dict[Hashable, float] = {}
 
     def excess_s(self, signature: Hashable, times_s: Sequence[float]) -> float:
         """Seconds above the median, added up over these steps; none of a signature that has hardly been seen."""
-        before = self._times_s.get(signature)
-        if before is None:
+        recent = self._times_s.get(signature)
+        if recent is None:
             if len(self._times_s) >= MOST_SIGNATURES:
                 return 0.0
-            before = array("d")
+            recent = self._times_s[signature] = []
         self._usual_s.pop(signature, None)
-        recent = self._times_s[signature] = (before + array("d", times_s[-MOST_TIMES:]))[-MOST_TIMES:]
+        recent += times_s[-MOST_TIMES:]
+        del recent[:-MOST_TIMES]
         if len(recent) < LEAST_TIMES:
             return 0.0
-        usual_s = self._usual_s[signature] = median(recent)
-        return sum(took_s - usual_s for took_s in times_s if took_s > usual_s)
+        ascending, half = sorted(recent), len(recent) // 2
+        usual_s = ascending[half] if len(recent) % 2 else (ascending[half - 1] + ascending[half]) / 2
+        self._usual_s[signature] = usual_s
+        return sum([took_s - usual_s for took_s in times_s if took_s > usual_s])
 
     def usual_s(self, signature: Hashable) -> float | None:
         """The median of a signature's steps; None of one that has hardly been seen."""

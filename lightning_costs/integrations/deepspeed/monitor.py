@@ -30,7 +30,7 @@ from lightning_costs.integrations.deepspeed.engine import (
 )
 from lightning_costs.integrations.session import BatchInWork, Session
 from lightning_costs.patching.fail_safe import fail_safe
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
@@ -135,7 +135,6 @@ class EngineMonitor(Session):
         for name in ("save_checkpoint", "save_16bit_model"):
             put(engine, name, _inside(self.saving))
         put(engine, "load_checkpoint", _inside(self.restoring))
-        hook_step(unwrap(engine.optimizer), self._patches, before=self.sample_memory, after=self.sample_memory)
         hook_optimizer_step(engine.optimizer, self._updated, self._patches, self)
 
     def close(self) -> None:

@@ -195,16 +195,6 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         if self._session is not None:
             self._session.substep_ends()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Memory may peak around an update."""
-        if self._session is not None:
-            self._session.sample_memory()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """As before it."""
-        if self._session is not None:
-            self._session.sample_memory()
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A batch, the last one of an optimizer step."""
         if self._session is not None:

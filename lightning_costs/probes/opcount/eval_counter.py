@@ -19,9 +19,10 @@ from lightning_costs.probes.opcount.counting import (
     counted,
     force_eager,
 )
-from lightning_costs.probes.opcount.mode import OpCounterMode, watch_triton_launches
+from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.step_kinds import StepKind
 from lightning_costs.probes.opcount.strata import Stratum
+from lightning_costs.probes.opcount.triton_launches import watch_triton_launches
 from lightning_costs.records.missing import Missing
 
 
