@@ -202,7 +202,7 @@ def calling_trainer() -> Any:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if hasattr(type(caller), "training_step") and hasattr(caller, "callback_handler"):
+        if hasattr(type(caller), "training_step") and hasattr(type(caller), "create_optimizer_and_scheduler"):
             return caller
         frame = frame.f_back
     return None
