@@ -50,8 +50,9 @@ def said(run, **more):
     if state.is_main_process:
         setup = {name: run.header["setup"].get(name) for name in ("strategy", "zero_stage")}
         trained = run.points.filter(run.points["trigger"] == "train")["param_bytes"].to_list()
-        facts = {**run.final, **setup, "attempts": len(run.header["attempts"]), "trained_param_bytes": trained[-1], **more}
-        print(json.dumps({"heard": run.header["ranks"]["heard"], "status": run.header["status"], **facts}))
+        facts = {"attempts": len(run.header["attempts"]), "trained_param_bytes": trained[-1], **setup, **more}
+        whole = {"heard": run.header["ranks"]["heard"], "status": run.header["status"], **run.final, **facts}
+        print(json.dumps(whole))
 """
 TRAINER = """
 from lightning_costs.integrations.huggingface import CostCallback
@@ -111,7 +112,9 @@ PARAMS = 7584
 _seen: dict[tuple[str, str, int], dict[str, Any]] = {}
 
 
-def trained(folder: Path, loop: str, kind: str, accumulate: int, *, steps: int = -1, resume: str = "") -> dict[str, Any]:
+def trained(
+    folder: Path, loop: str, kind: str, accumulate: int, *, steps: int = -1, resume: str = ""
+) -> dict[str, Any]:
     script = folder / "train.py"
     script.write_text(SETUP + loop)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]

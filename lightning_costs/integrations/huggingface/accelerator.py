@@ -97,7 +97,7 @@ class AcceleratorSession(LoopSession):
         self._shadows = Patches(self.disable)
         self._resumed: Mapping[str, Any] | None = None
         self._rows: LoggerSink | None = None
-        #: Whether engines of DeepSpeed make the backward passes; the Accelerator's method then updates the weights, too.
+        #: Whether backward passes are those of DeepSpeed's engines; the Accelerator's method then updates, too.
         self._by_engine = False
         _open.add(self)
         self._watch()

@@ -8,9 +8,9 @@ It is inert without LIGHTNING_COSTS=1, imports nothing of the package before tha
 
 import os
 import sys
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from functools import wraps
 from importlib.util import module_from_spec
 from types import ModuleType
 from typing import Any
