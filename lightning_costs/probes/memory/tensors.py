@@ -180,11 +180,8 @@ class TensorMemory:
         self._setting = setting
         self.watching = False
         self.failed: str | None = None
-        #: What was held after the last watched step, and at a moment beside the steps; ZeRO-3 has gathered the
-        #: parameters in an evaluation, and keeps them until the next step.
         self._rest: MemoryBreakdown | None = None
-        self._beside: MemoryBreakdown | None = None
-        self._beside_s: float | None = None
+        self._rest_s: float | None = None
         self.opt_peak_bytes: int | None = None
         self.grad_peak_bytes: int | None = None
 
@@ -211,30 +208,24 @@ class TensorMemory:
             moment_s: Read again unless it was read at this moment; None accepts what was seen after the
                 last watched step.
         """
-        if moment_s is None:
-            self._rest = self._rest or self._read()
-            return self._rest
-        if self._beside is None or moment_s != self._beside_s:
-            self._beside, self._beside_s = self._read(), moment_s
-        return self._beside
+        if self._rest is None or moment_s not in (None, self._rest_s):
+            assert self._setting.module is not None
+            self._rest, self._rest_s = memory_breakdown(self._setting.module, self._setting.optimizers()), moment_s
+            self._note(self._rest)
+        return self._rest
 
     @property
     def last(self) -> MemoryBreakdown | None:
         """What was held when it was read last; None before that."""
-        return self._rest or self._beside
-
-    def _read(self) -> MemoryBreakdown:
-        assert self._setting.module is not None
-        held = memory_breakdown(self._setting.module, self._setting.optimizers())
-        self._note(held)
-        return held
+        return self._rest
 
     def sample(self) -> None:
         """Read memory inside a step, if it is a watched one. If that fails, peaks inside steps are missing."""
         if not self.watching:
             return
         try:
-            self._read()
+            assert self._setting.module is not None
+            self._note(memory_breakdown(self._setting.module, self._setting.optimizers()))
         except Exception as error:  # noqa: BLE001 - a look must not end the user's step
             self.failed = type_only("reading memory inside a step failed", error)
             self.watching = False
