@@ -103,7 +103,7 @@ for epoch in range(2):
 accelerator.end_training()
 said(costs.run)
 """
-#: What is the same however the model is sharded. Parameters in shards are read before the first evaluation, which leaves
+#: What is the same however the model is sharded. Parameters in shards are read before the first evaluation: it leaves
 #: them gathered until the next step.
 SAME = (
     *("samples", "tokens", "steps", "optimizer_steps", "batches", "epochs", "params", "trainable_params"),
