@@ -67,8 +67,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
         _complain(f"no run was recorded in {printable(str(save_dir))}: {printable(command[0])} {ended}", code)
     elif not recorded:
         _complain(
-            f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric or a "
-            "transformers Trainer trains a batch "
+            f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric, a "
+            "transformers Trainer or a loop with Accelerate trains a batch "
             "(fast_dev_run leaves no run), in a Python that has lightning-costs, with rank 0 on this node, and without "
             "a monitor of its own that writes elsewhere",
             code,

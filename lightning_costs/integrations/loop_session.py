@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +13,9 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from lightning_costs.integrations.fetched_ahead import FetchedAhead, weakly
+from lightning_costs.integrations.fetched_ahead import Evaluation, FetchedAhead, weakly
 from lightning_costs.integrations.options import MonitorOptions
-from lightning_costs.integrations.session import BatchInWork, Session
+from lightning_costs.integrations.session import BatchInWork, Session, error_that_ended_the_script
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.patching.optimizers import hook_optimizer_step
 from lightning_costs.patching.patches import Patches
@@ -28,15 +27,6 @@ from lightning_costs.records.time_buckets import TimeBuckets
 from lightning_costs.run.record import RunRecord
 
 _running: list[LoopSession] = []
-
-
-class _Evaluation:
-    """An iteration over a loader that looks like evaluation, until something is trained in it."""
-
-    def __init__(self, loader: Any, content: object) -> None:
-        self.loader, self.content = loader, content
-        #: Whether something was trained in it, and whether a module that was set up made a forward pass.
-        self.trains = self.worked_on = False
 
 
 class LoopSession(Session):
@@ -57,7 +47,7 @@ class LoopSession(Session):
         self._optimizers: list[Callable[[], Any]] = []
         self.where: dict[str, Any] = {}
         self._trained_on: WeakSet[Any] = WeakSet()
-        self._evaluation: _Evaluation | None = None
+        self._evaluation: Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
         self._ahead = FetchedAhead()
@@ -306,8 +296,8 @@ class LoopSession(Session):
             self.leave(depth)
 
     @fail_safe
-    def _evaluation_begins(self, loader: Any, content: object) -> _Evaluation:
-        evaluation = _Evaluation(loader, content)
+    def _evaluation_begins(self, loader: Any, content: object) -> Evaluation:
+        evaluation = Evaluation(loader, content)
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
         self._evaluated, self._evaluation, self.alike = True, evaluation, None
         if self.recorder is not None:
@@ -315,7 +305,7 @@ class LoopSession(Session):
         return evaluation
 
     @fail_safe
-    def _evaluation_ended(self, evaluation: _Evaluation | None, *, left: bool = False) -> None:
+    def _evaluation_ended(self, evaluation: Evaluation | None, *, left: bool = False) -> None:
         """Its work is done, or it was left: by `break` after some work, or without any."""
         if evaluation is not None and evaluation is self._evaluation:
             self._evaluation = None
@@ -402,9 +392,3 @@ def end_runs() -> None:
     """End the runs in progress now, as the end of the process would: in a notebook, or before something else runs."""
     for session in list(_running):
         session.end_run(error_that_ended_the_script())
-
-
-@never_harmful
-def error_that_ended_the_script() -> BaseException | None:
-    """What Python printed as the script's end, if an error ended it."""
-    return getattr(sys, "last_value", None)

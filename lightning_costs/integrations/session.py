@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.probes.phases import Phases
@@ -350,3 +350,9 @@ def numbers_in(metrics: Mapping[Any, Any]) -> dict[str, float]:
         with suppress(TypeError, ValueError, RuntimeError):
             numbers[str(name)] = float(value)
     return numbers
+
+
+@never_harmful
+def error_that_ended_the_script() -> BaseException | None:
+    """What Python printed as the script's end, if an error ended it."""
+    return getattr(sys, "last_value", None)

@@ -11,12 +11,18 @@ from typing import Any, Literal
 from weakref import ref
 
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.integrations.huggingface.hooks import calling_trainer, goal, set_arguments, steps_between_logs
+from lightning_costs.integrations.huggingface.hooks import (
+    calling_trainer,
+    engine_of,
+    goal,
+    set_arguments,
+    steps_between_logs,
+)
 from lightning_costs.integrations.huggingface.session import TrainerSession
 from lightning_costs.integrations.lightning.final_table import try_print_summary
 from lightning_costs.integrations.options import EVERY_N_STEPS, MonitorOptions
 from lightning_costs.patching.fail_safe import never_harmful
-from lightning_costs.patching.patches import Patches
+from lightning_costs.patching.patches import Patches, Shadow
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.context import Count
@@ -167,7 +173,17 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
 
             return call
 
+        def preparing(prepare: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                prepared, engine = prepare(*args, **kwargs), engine_of(trainer.accelerator)
+                if engine is not None and not isinstance(engine.load_checkpoint, Shadow):
+                    shadows.wrap(engine, "load_checkpoint", restoring)
+                return prepared
+
+            return call
+
         shadows.wrap(trainer, "train", ended)
+        shadows.wrap(trainer.accelerator, "prepare", preparing)
         for name in ("_load_from_checkpoint", "_load_optimizer_and_scheduler"):  # before `on_train_begin`
             shadows.wrap(trainer, name, restoring)
         self._says_late = bool(shadows)

@@ -86,8 +86,7 @@ class TrainerHooks:
         put(trainer, "prediction_step", self._predicting)
         put(trainer, "evaluate", self._in_account("evaluate"))
         put(trainer, "_save_checkpoint", self._saving)
-        engine = getattr(trainer.accelerator, "deepspeed_engine_wrapped", None)  # in whose backward passes are updates
-        put(trainer.accelerator if engine is None else engine.engine, "backward", self._backward, hot=True)
+        put(engine_of(trainer.accelerator) or trainer.accelerator, "backward", self._backward, hot=True)
         if trainer.optimizer is not None:
             hook_optimizer_step(trainer.optimizer, _nothing, self._shadows, self._listener)
         for callback in trainer.callback_handler.callbacks if rows else ():
@@ -203,7 +202,7 @@ def calling_trainer() -> Any:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if hasattr(type(caller), "training_step") and hasattr(caller, "callback_handler"):
+        if hasattr(type(caller), "training_step") and hasattr(type(caller), "create_optimizer_and_scheduler"):
             return caller
         frame = frame.f_back
     return None
@@ -258,6 +257,11 @@ def loop_facts(trainer: Any) -> dict[str, Any]:
         "batch_size": trainer.state.train_batch_size or args.train_batch_size,
         "schedulers": [type(trainer.lr_scheduler).__name__] if trainer.lr_scheduler is not None else [],
     }
+
+
+def engine_of(accelerator: Any) -> Any:
+    """DeepSpeed's engine, whose backward pass is one alone: the Accelerator's method updates the weights, too."""
+    return getattr(getattr(accelerator, "deepspeed_engine_wrapped", None), "engine", None)
 
 
 def users_loader(loader: Any) -> Any:
