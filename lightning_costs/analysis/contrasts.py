@@ -80,14 +80,7 @@ class GroupedRuns:
 
 
 def contrasts(runs: GroupedRuns, reference: str, target: TargetRow | None, mode: Mode) -> Contrasts:
-    """Hold every group against the reference, by every indicator at the target and at the end.
-
-    Args:
-        runs: The runs in their groups.
-        reference: A group.
-        target: The target that counters are compared at; None for the end alone.
-        mode: Which direction of the quality is better.
-    """
+    """Hold every group against the reference, by every indicator at the target and at the end."""
     others = [name for name in runs.members if name != reference]
     costs: list[Contrast] = []
     for column, declared in runs.declared.items():

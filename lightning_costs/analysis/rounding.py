@@ -73,10 +73,6 @@ def doubt(column: Floats, printed: NDArray[np.bool_]) -> Floats:
 
     Half of the last printed digit, and less if that is a large part of the amount. Figures that are equal as printed
     can be in any order. So can those one digit apart, if they are within about a hundredth of each other.
-
-    Args:
-        column: [runs], finite.
-        printed: [runs]: whose figures may have been rounded.
     """
     place = rounding_unit(column[printed].tolist())
     if place is None:

@@ -31,11 +31,6 @@ def first_hits(quality: Floats, targets: Sequence[float] | Floats, mode: Mode) -
 
     An evaluation that is not finite is never at or past a target.
 
-    Args:
-        quality: [evaluations].
-        targets: Finite ones.
-        mode: Which direction of the quality is better.
-
     Complexity: O(evaluations + targets x log evaluations).
 
     Example:

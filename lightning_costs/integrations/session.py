@@ -43,10 +43,6 @@ class Session:
     `begin_batch`, `on_backward`, `on_update` and `end_batch` make a step; what is around them is counted if it has to
     be. A loop that does not say where a batch begins can call `on_update` alone. A framework that sees more of a step
     calls `hooks` itself.
-
-    Args:
-        recorder: The run's; None until the framework is ready for one (`attach`).
-        goes_on: What continues if measuring stops, in words.
     """
 
     def __init__(self, recorder: Recorder | None = None, *, goes_on: str = "training") -> None:

@@ -170,13 +170,7 @@ class Reading:
 
 @final
 class BatchCounter:
-    """Counts a batch's samples, tokens and padding.
-
-    Args:
-        samples_of: The user's count of samples, for batches whose tensors do not show it.
-        tokens_of: The user's count of tokens.
-        notes: Receives the reason if a user's function gave no count.
-    """
+    """Counts a batch's samples, tokens and padding."""
 
     def __init__(
         self,

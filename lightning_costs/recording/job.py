@@ -113,12 +113,7 @@ class JobAggregator:
             self._exchange.publish_statics(statics)
 
     def statics(self, own: Mapping[str, Amount], *, final: bool) -> dict[str, Amount]:
-        """The run's single numbers: rank 0's own, but parameters of a pipeline, which are those of all its stages.
-
-        Args:
-            own: This rank's.
-            final: Whether every rank has left its own.
-        """
+        """The run's single numbers: rank 0's own, but parameters of a pipeline, which are those of all its stages."""
         stages = self._exchange.other_stages() if self._exchange is not None else []
         if not stages:
             return dict(own)

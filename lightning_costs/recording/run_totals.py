@@ -44,13 +44,7 @@ class RunTotals:
             self._history = PriceHistory((), self._header["tariff"])
 
     def begin_attempt(self, about: dict[str, Any], *, resumed: int | None, why_no_gap: str) -> None:
-        """Another attempt begins: `about` it, what was spent and lost before it, which joins the header.
-
-        Args:
-            about: What is known of the attempt.
-            resumed: Number of the attempt that wrote the checkpoint it resumes.
-            why_no_gap: Why the time between attempts is unknown; empty if it is known.
-        """
+        """Another attempt begins: `about` it, what was spent and lost before it, which joins the header."""
         header, costs = self._header, self.ledger.costs
         lost = {name: amount for name, amount in self.ledger.lost.items() if amount != 0}
         about |= {"lost": lost, "tariff": header["tariff"]}

@@ -62,9 +62,6 @@ class UnloggedMonitor:
     A name that differs from a logged one in punctuation and case alone is a slip, reported after the first evaluation.
     Any other name may be that of a metric which an epoch's end logs: the end of that epoch, or of the run, is awaited.
 
-    Args:
-        monitor: The metric's name; None is never noticed.
-
     Example:
         >>> watch = UnloggedMonitor("val_acc")
         >>> watch.evaluated(["val/acc", "val/loss"])

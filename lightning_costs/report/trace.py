@@ -25,9 +25,6 @@ _Row = Mapping[str, Any]
 def trace_json(runs: Sequence[RunRecord]) -> str:
     """The runs, a process each, as a text that ui.perfetto.dev opens.
 
-    Args:
-        runs: Those with time accounts; others are left out.
-
     Raises:
         ValueError: No run has any.
     """

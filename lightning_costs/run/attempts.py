@@ -72,10 +72,6 @@ def at_begin(attempts: _Attempts, spent_s: Amount) -> tuple[dict[str, Amount], d
     What lies between the first start and this one, and is in no account of the attempts before, is down time: from
     the last record of a process to the start of the next one.
 
-    Args:
-        attempts: All of them.
-        spent_s: `total_s` of the attempts before the last one.
-
     Example:
         >>> first, second = {"started": iso(0.0), "status": "killed"}, {"started": iso(100.0)}
         >>> at_begin([first, second], 60.0)[0]

@@ -503,3 +503,14 @@ def test_runs_made_in_one_second_have_different_identities(make, clock):
             train(recorder, clock)
         ids.add(recorder.run_id)
     assert len(ids) == 10
+
+
+def test_after_a_resume_too_the_header_says_why_a_users_count_is_missing(tmp_path):
+    with Recorder(save_dir=tmp_path, name="one") as first:
+        first.step(torch.zeros(4, 2))
+        state = first.state_dict()
+    again = Recorder(save_dir=tmp_path, name="one", batch_size_fn=lambda batch: "four")
+    again.load_state_dict(state)
+    with again:
+        again.step(torch.zeros(4, 2))
+    assert again.header["missing"]["batch_size_fn"].startswith("batch_size_fn failed on a batch")

@@ -195,13 +195,7 @@ def downsample_evaluations(quality: Sequence[Amount], most: int) -> list[int]:
 def rows(
     identities: Sequence[Mapping[str, object]], columns: Mapping[str, Column], fields: Sequence[str]
 ) -> list[dict[str, object]]:
-    """Row by row, with what says whose each is: how a chart outside the page is given its data.
-
-    Args:
-        identities: By run number, what a row says of the run (`RunStyle.identity`).
-        columns: `ChartData.curves` or `ChartData.finals`.
-        fields: Columns to take beside step, mark and quality.
-    """
+    """Row by row, with what says whose each is: how a chart outside the page is given its data."""
     keys = [key for key in ("s", "m", "q", *fields) if key in columns]
     return [
         {**identities[int(run or 0)], **dict(zip(keys, values, strict=True))}

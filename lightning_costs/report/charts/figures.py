@@ -149,13 +149,7 @@ def slug(text: str, taken: Collection[str] = (), most: int = _LONGEST) -> str:
 
 
 def figures(cmp: ComparisonData, *, only: Sequence[str] = (), width: int = WIDTHS["text"]) -> Iterator[Figure]:
-    """Charts of the page, each by itself: the answer, groups, quality, fronts, targets, ranks, parts of costs.
-
-    Args:
-        cmp: The comparison.
-        only: Names of figures, or columns, of which all figures are drawn; by default those of independent costs.
-        width: In pixels.
-    """
+    """Charts of the page, each by itself: the answer, groups, quality, fronts, targets, ranks, parts of costs."""
     drawn = restrict_to_runs(cmp, select_runs(cmp))
     data = chart_data(drawn, every=cmp.runs)
     look = RunStyle(data.labels, group_of_runs(cmp))

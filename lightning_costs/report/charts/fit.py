@@ -85,9 +85,6 @@ def band(lines: Sequence[Line]) -> list[BandPoint]:
     A seed's quality at a cost is that of its last evaluation at or below it: nothing is interpolated, and a seed that
     ended keeps what it had reached.
 
-    Args:
-        lines: Of each seed, costs in rising order with the quality at each.
-
     Example:
         >>> [(point.x, point.middle) for point in band([[(1.0, 0.1), (3.0, 0.5)], [(2.0, 0.3), (4.0, 0.7)]])]
         [(2.0, 0.2), (3.0, 0.4), (4.0, 0.6)]

@@ -27,12 +27,7 @@ _FAINT = 0.28
 
 
 class QualitySource(NamedTuple):
-    """What a chart of quality against a cost is drawn from.
-
-    Args:
-        points: Rows of runs, `RunStyle.identity` and the columns of `ChartData`.
-        bands: Rows of groups: `x`, `low`, `middle`, `high`; None where runs stand for themselves.
-    """
+    """What a chart of quality against a cost is drawn from."""
 
     points: alt.InlineData | alt.NamedData
     bands: alt.InlineData | alt.NamedData | None = None

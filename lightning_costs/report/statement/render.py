@@ -100,10 +100,6 @@ def model_card(statement: Statement, *, training_type: str | None = None) -> str
 
     Fields: https://huggingface.co/docs/hub/model-cards-co2. What is not known is a comment that says how to give it.
 
-    Args:
-        statement: The statement; its CO2e must be known, in some run at least.
-        training_type: 'pre-training' or 'fine-tuning', which no measurement can show.
-
     Raises:
         ValueError: If no run has any CO2e: the block would be empty.
     """

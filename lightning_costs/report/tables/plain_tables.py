@@ -23,11 +23,7 @@ MOST_COLUMNS = 6
 
 
 def comparison_tables(cmp: ComparisonData) -> list[Table]:
-    """Final costs, cost-to-quality, groups, fronts and rank correlation by headline indicators.
-
-    Args:
-        cmp: The comparison; of very many runs, those have columns that have them on the page.
-    """
+    """Final costs, cost-to-quality, groups, fronts and rank correlation by headline indicators."""
     labels = select_runs(cmp)
     drawn = restrict_to_runs(cmp, labels)
     some = "" if len(labels) == len(cmp.runs) else f" {len(labels)} of {len(cmp.runs)} runs."

@@ -39,12 +39,7 @@ class RunLine(NamedTuple):
 
 
 def run_columns(cmp: ComparisonData, names: Sequence[str] = ()) -> list[RunTableColumn]:
-    """The columns that some run has.
-
-    Args:
-        cmp: The comparison.
-        names: Columns to take; without any, the headline indicators, family by family.
-    """
+    """The columns that some run has."""
     return [
         RunTableColumn(name, cmp.indicators[name]["label"], cmp.indicators[name]["better"] == "higher")
         for name in names or ordered_names(cmp, headline=True)

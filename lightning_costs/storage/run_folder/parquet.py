@@ -32,9 +32,6 @@ _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12
 def parquet(columns: Columns) -> bytes:
     """A file that holds a table.
 
-    Args:
-        columns: By name, all of one length. Texts and names are written as UTF-8; a lone surrogate is escaped.
-
     Example:
         >>> import io, polars
         >>> polars.read_parquet(io.BytesIO(parquet({"a": ("float", [1.5, None]), "b": ("text", ["x", "y"])}))).rows()
