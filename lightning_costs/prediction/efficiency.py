@@ -29,7 +29,7 @@ ATTAINED = {"product": 0.65, "conv": 0.35, "attention": 0.35, "causal": 0.7, "re
 ATTAINED_OF_MEMORY = 0.7
 #: Device seconds that a kernel takes to start and drain, and host seconds to queue a call, by phase.
 KERNEL_S = 2.5e-6
-HOST_S = {"forward": 8e-6, "backward": 6e-6, "optimizer": 10e-6}
+HOST_S = {"forward": 25e-6, "backward": 25e-6, "optimizer": 43e-6}
 #: Widths (standard deviations of the logarithm) of what is not measured yet.
 WIDTHS = {
     **{
@@ -52,7 +52,9 @@ UNKNOWN_CARD_WIDTH, PROCESSOR_WIDTH = 3.0, 1.0
 OTHER_CARD_WIDTH, OTHER_HOST_WIDTH = 0.1, 0.15
 #: How far a measured mean step is from that of the next run alike: on a card with known peaks, and on others (a host's
 #: processors, which others use too); and the host's seconds in it.
-STEP_WIDTH, STEP_WIDTH_ELSEWHERE, HOST_WIDTH = 0.015, 0.1, 0.05
+STEP_WIDTH, STEP_WIDTH_ELSEWHERE, HOST_WIDTH = 0.015, 0.1, 0.2
+#: How far the host's seconds of one run are from those of the next one alike: of a step that it bounds, so is the step.
+HOST_RUN_WIDTH = 0.07
 #: How far the model is from parts of a step: the device's seconds, and those of a phase.
 PART_WIDTH = 0.1
 #: How far the model is from another training's step, whose own peculiarities no efficiency of a kind can follow.
@@ -90,7 +92,8 @@ def table_of(profile: StepProfile, card: Card) -> Table:
     names, compute, unknown = [], [], set()
     for one in classes:
         number = format_of(one.dtype, tf32=False)
-        number = "fp32" if number == "tf32" and "tf32" not in rates else number
+        if number == "tf32" and ("tf32" not in rates or one.kind in ("attention", "causal")):
+            number = "fp32"  # kernels of fused attention attain no more than that in float32
         rate = rates.get(number, stand_in_flop_per_s if not card.known else None)
         if one.flop and rate is None:
             unknown.add(number)
@@ -102,16 +105,11 @@ def table_of(profile: StepProfile, card: Card) -> Table:
         compute_s=np.array(compute),
         memory_s=np.array([one.access_bytes for one in classes]) / (bytes_per_s * ATTAINED_OF_MEMORY),
         calls=calls,
-        host_s=calls * np.array([_host_s(one) for one in classes]),
+        host_s=calls * np.array([HOST_S[one.phase] for one in classes]),
         phase=np.array([PHASES.index(one.phase) for one in classes], dtype=np.int64),
         unknown=tuple(sorted(unknown)),
         synchronous=card.name == "cpu",
     )
-
-
-def _host_s(one: OpClass) -> float:
-    """A recurrent operator's time steps are queued by one call."""
-    return 0.1 * HOST_S[one.phase] if one.kind == "recurrent" else HOST_S[one.phase]
 
 
 @final
@@ -129,6 +127,12 @@ class StepTime:
     def total_s(self) -> float:
         """The step."""
         return float(sum(self.by_phase.values()))
+
+    @property
+    def host_width(self) -> float:
+        """Width of the step's time by what the host takes from run to run."""
+        host, device = self.host_s**_SHARPNESS, self.device_s**_SHARPNESS
+        return HOST_RUN_WIDTH * host / (host + device) if host + device else 0.0
 
 
 @final
@@ -208,7 +212,7 @@ class Measured:
 
     def misses(self, time: StepTime, width: float) -> list[float]:
         """By how many widths a model's step differs from each of them."""
-        pairs = [(time.total_s, self.step_s, width), (time.host_s, self.host_s, HOST_WIDTH)]
+        pairs = [(time.total_s, self.step_s, math.hypot(width, time.host_width)), (time.host_s, self.host_s, HOST_WIDTH)]
         pairs += [(time.device_s, self.device_s, PART_WIDTH)]
         pairs += [(time.by_phase[phase], seconds, PART_WIDTH) for phase, seconds in self.phases.items()]
         return [math.log(got / want) / wide for got, want, wide in pairs if want and got > 0]

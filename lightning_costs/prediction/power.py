@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lightning_costs.prediction.cards import Card
+from lightning_costs.prediction.cards import IDLE_SHARE, Card
 from lightning_costs.prediction.efficiency import Efficiencies, StepTime, table_of
 from lightning_costs.prediction.workload import Workload
 from lightning_costs.records.missing import Missing
 
-#: Of the board's power: drawn by a device that waits for work, and beyond it while products or memory bound it. No
-#: data sheet has them; the first is what H100 boards draw with a context open. All are assumptions; a run's draw
-#: replaces them.
-IDLE_SHARE, COMPUTE_SHARE, MEMORY_SHARE = 0.17, 0.75, 0.5
+#: Of the board's power beyond idle: drawn while products or memory bound the device. Fitted to an H200's runs
+#: (docs/predict.md); a run's own draw replaces them.
+COMPUTE_SHARE, MEMORY_SHARE = 0.75, 0.5
 #: Widths of a device's power: measured here, measured on another card, assumed.
 POWER_WIDTHS = (0.03, 0.15, 0.25)
 

@@ -244,6 +244,7 @@ class _Predictor:
         setting, load = self._set, self._load
         doublings = abs(math.log2(setting.batch_size / load.batch_size)) * (1 if setting.card.known else 5)
         widths = [found.width(table, other_card=not setting.same_card), DOUBLING_WIDTH * doublings]
+        widths += [found.time(table).host_width]
         widths += [SETTING_WIDTH] if not setting.same_card or doublings else []
         widths += [FORMAT_WIDTH] if setting.precision != load.precision else []
         widths += [FORMAT_WIDTH] if setting.optimizer != load.optimizer or setting.checkpointing else []
@@ -333,10 +334,11 @@ class _Predictor:
             raise Missing("how long is the training? give steps= or samples=")
         done = final.get("steps") or 0.0
         step_s, width = self._amounts["step_s"].middle, self._spread("step_s")
-        train_s, setup_s, rest_s = step_s * self._note("steps", steps, 0.0), 0.0, 0.0
+        train_s, setup_s, rest_s, slow_s = step_s * self._note("steps", steps, 0.0), 0.0, 0.0, 0.0
         if done and load.whole_step_s:
             setup_s = final.get("setup_s") or 0.0
-            train_s += (final.get("train_s") or 0.0) - done * load.whole_step_s  # warm-up, compilation
+            slow_s = (final.get("train_s") or 0.0) - done * load.whole_step_s  # warm-up, compilation
+            train_s += slow_s
             per_step = load.batch_size * setting.own_layout.data
             trained = steps * setting.samples_per_step / (done * per_step)
             faster = step_s / load.whole_step_s * per_step / setting.samples_per_step
@@ -355,12 +357,15 @@ class _Predictor:
             self._missing["energy_j"] = self._missing["power_w"]
             return
         power_w = self._amounts["power_w"].middle
+        train_j = power_w * train_s
+        if (drawn := self._amounts.get("device_w")) is not None and (idle_w := setting.card.idle_w) is not None:
+            train_j -= max(0.0, slow_s) * setting.layout.devices * max(0.0, drawn.middle - idle_w)
         apart_j = (final.get("energy_j") or 0.0) - (final.get("train_energy_j") or final.get("energy_j") or 0.0)
         apart_s = (final.get("total_s") or 0.0) - (final.get("train_s") or 0.0)
         train_w = (final.get("train_energy_j") or 0.0) / (final.get("train_s") or 1.0)
         if apart_s > 0 and train_w > 0:  # evaluation, setup and the rest drew their share of the power in training
-            apart_j *= (total_s - train_s) / apart_s * power_w / train_w
-        self._note("energy_j", power_w * train_s + apart_j, math.hypot(width, self._spread("power_w")))
+            apart_j *= (total_s - train_s) / apart_s * train_j / train_s / train_w
+        self._note("energy_j", train_j + apart_j, math.hypot(width, self._spread("power_w")))
 
     def _spread(self, name: str) -> float:
         found = self._amounts[name]

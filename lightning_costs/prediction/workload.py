@@ -30,6 +30,8 @@ PRECISIONS = {
     "bf16-true": ("bfloat16", 2.0, 0.5),
     "fp16-true": ("float16", 2.0, 0.5),
 }
+#: Share of the multiprocessors that work while a device-bound step runs: 0.83 to 0.9 on an H200 (docs/predict.md).
+ACTIVE_SHARE = 0.87
 _PRODUCTS = ("product", "conv", "attention", "causal", "recurrent")
 
 
@@ -114,12 +116,15 @@ def workload_of_run(run: RunRecord) -> Workload:
     replicas = parse_layout(layout, devices).data
     batch_size = samples / steps / replicas if samples else batch.samples * batches / steps
     step_s, input_s, gap_s = _measured(final)
-    idle_s, exposed_s = final.get("step_idle_s"), final.get("exposed_comm_s")
-    watts = _watts(final, devices)
+    exposed_s = final.get("exposed_comm_s")
+    card = find_card(device)
+    watts = _watts(final, devices, card)
     batches_planned = setup.get("planned_batches_per_epoch")
     planned = setup.get("max_steps") if (setup.get("max_steps") or -1) > 0 else None
     if planned is None and batches_planned and setup.get("max_epochs"):
         planned = setup["max_epochs"] * batches_planned * steps / batches
+    if planned is None and header.get("status") == "finished":  # a loop of the user's own: its steps were its schedule
+        planned = steps
     names = [str(each.get("name")) for each in setup.get("optimizers", ()) if isinstance(each, Mapping)]
     return Workload(
         name=run.name,
@@ -128,12 +133,12 @@ def workload_of_run(run: RunRecord) -> Workload:
         params=final.get("params") or 0.0,
         precision=precision_of(str(setup.get("precision") or "32-true"), str(setup.get("matmul_precision"))),
         optimizer=optimizer_of(names[0] if names else "adamw", setup.get("optimizers", ())),
-        card=find_card(device),
+        card=card,
         devices=devices,
         layout=layout,
         step_s=step_s,
         phases={phase: found / steps for phase in PHASES if (found := final.get(f"{phase}_s"))},
-        device_s=None if step_s is None or idle_s is None else max(0.02 * step_s, step_s - idle_s / steps),
+        device_s=_device_s(final, step_s, steps),
         exposed_s=None if exposed_s is None else exposed_s / steps,
         input_s=input_s,
         gap_s=gap_s,
@@ -239,14 +244,33 @@ def _measured(final: Mapping[str, float | None]) -> tuple[float | None, float, f
     return whole * max(0.04, 1 - data - gaps), whole * data, whole * gaps
 
 
-def _watts(final: Mapping[str, float | None], devices: int) -> tuple[float | None, float | None]:
-    """Mean power of a device in training, and of a node's processors and memory."""
+def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: float) -> float | None:
+    """Seconds of a step in which the device ran something: as a trace saw it, else by how many multiprocessors worked."""
+    idle_s, active_s = final.get("step_idle_s"), final.get("sm_active_s")
+    if step_s is None:
+        return None
+    if idle_s is not None:
+        return max(0.02 * step_s, step_s - idle_s / steps)
+    return active_s / steps / ACTIVE_SHARE if active_s else None
+
+
+def _watts(
+    final: Mapping[str, float | None], devices: int, card: Card
+) -> tuple[float | None, float | None]:
+    """Power of a device in steady steps, and mean power of a node's processors and memory while training.
+
+    A device is taken to wait in the seconds of training that are no steady step: compilers, autotuning, counted steps.
+    """
     energy, gpu, train_j = (final.get(name) for name in ("energy_j", "gpu_energy_j", "train_energy_j"))
     train_s, total_s = final.get("train_s"), final.get("total_s")
     if energy is None or gpu is None or not train_s or not total_s:
         return None, None
     share = train_j / energy if train_j and energy else train_s / total_s
-    return gpu * share / train_s / devices or None, (energy - gpu) * share / train_s / (final.get("nodes") or 1)
+    host_w = (energy - gpu) * share / train_s / (final.get("nodes") or 1)
+    mean_w = gpu * share / train_s / devices
+    steady_s = min(train_s, (steady_step_s(final) or 0.0) * (final.get("steps") or 0.0)) or train_s
+    idle_w = min(mean_w, card.idle_w if card.idle_w is not None else mean_w)
+    return idle_w + (mean_w - idle_w) * train_s / steady_s or None, host_w
 
 
 def _by_the_allocator(final: Mapping[str, float | None], peak_bytes: float) -> dict[str, dict[str, float]]:
