@@ -117,7 +117,7 @@ def _whole(held: dict[str, float], measured: Layout, layout: Layout) -> dict[str
 
 
 def _in_format(held: dict[str, float], was: str, now: str) -> dict[str, float]:
-    (_, was_weight, was_share), (_, weight, share) = PRECISIONS[was], PRECISIONS[now]
+    (_, was_weight, _, was_share), (_, weight, _, share) = PRECISIONS[was], PRECISIONS[now]
     scales = dict.fromkeys((*_STATE, "master"), weight / was_weight) | {"activation": share / was_share}
     return {kind: nbytes * scales.get(kind, 1.0) for kind, nbytes in held.items()}
 

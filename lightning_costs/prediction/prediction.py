@@ -121,7 +121,7 @@ class Setting:
         """What one device does in a step of the setting."""
         load = self.load
         profile = resized(load.profile, self.batch_size / load.batch_size)
-        profile = in_precision(profile, load.precision, self.precision)
+        profile = in_precision(profile, load.params, load.precision, self.precision)
         profile = with_optimizer(profile, load.params, load.optimizer, self.optimizer)
         if self.checkpointing:
             profile = with_checkpointing(profile)

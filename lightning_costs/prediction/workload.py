@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -20,16 +20,19 @@ from lightning_costs.run.record import RunRecord
 #: of state that it keeps: counted with this package's census on torch 2.13.
 UPDATE_BYTES = {"sgd": 12.0, "momentum": 32.0, "adam": 84.0, "sam": 60.0}
 STATE_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "sam": 8.0}
-#: Formats: of products, bytes of a weight, bytes of an activation over those in fp32 (autocast leaves norms, softmax
-#: and losses in fp32; the share is an assumption).
+#: Formats: of products, bytes of a weight, and bytes that other operators move, and activations hold, over those in fp32.
+#: Autocast leaves norms, softmax and losses in fp32: 0.5 to 1 and 0.51 to 0.79 in what was counted on a GPU.
 PRECISIONS = {
-    "fp32": ("float32", 4.0, 1.0),
-    "tf32": ("tf32", 4.0, 1.0),
-    "bf16-mixed": ("bfloat16", 4.0, 0.65),
-    "fp16-mixed": ("float16", 4.0, 0.65),
-    "bf16-true": ("bfloat16", 2.0, 0.5),
-    "fp16-true": ("float16", 2.0, 0.5),
+    "fp32": ("float32", 4.0, 1.0, 1.0),
+    "tf32": ("tf32", 4.0, 1.0, 1.0),
+    "bf16-mixed": ("bfloat16", 4.0, 0.8, 0.6),
+    "fp16-mixed": ("float16", 4.0, 0.8, 0.6),
+    "bf16-true": ("bfloat16", 2.0, 0.5, 0.5),
+    "fp16-true": ("float16", 2.0, 0.5, 0.5),
 }
+#: Copies that autocast makes for each product of the forward pass, of weights, biases and inputs, and of their gradients
+#: on the way back: 1.1 to 2.7 were counted, each queued in two thirds of another operator's time, for which they stand.
+CASTS = {"forward": 1.3, "backward": 1.5}
 #: Share of the multiprocessors that work while a device-bound step runs: 0.83 to 0.9 on an H200 (docs/predict.md).
 ACTIVE_SHARE = 0.87
 _PRODUCTS = ("product", "conv", "attention", "causal", "recurrent")
@@ -325,11 +328,11 @@ def resized(profile: StepProfile, factor: float) -> StepProfile:
     )
 
 
-def in_precision(profile: StepProfile, was: str, now: str) -> StepProfile:
+def in_precision(profile: StepProfile, params: float, was: str, now: str) -> StepProfile:
     """The profile in another format: products in it, other operators with the share of bytes that autocast leaves."""
     if was == now:
         return profile
-    (_, was_weight, was_share), (dtype, weight, share) = PRECISIONS[was], PRECISIONS[now]
+    (_, was_weight, was_share, _), (dtype, weight, share, _) = PRECISIONS[was], PRECISIONS[now]
     half = _product_bytes(now) / _product_bytes(was)
     classes = []
     for one in profile.classes:
@@ -339,7 +342,38 @@ def in_precision(profile: StepProfile, was: str, now: str) -> StepProfile:
         elif one.dtype != "integer":
             one = one.scaled(access_bytes=bytes_share)
         classes.append(one)
+    if (mixed := now.endswith("-mixed")) != was.endswith("-mixed"):
+        classes = _with_casts(classes, params, 1 if mixed else -1)
     return replace(profile, classes=tuple(classes), boundary_bytes=profile.boundary_bytes * half)
+
+
+def _with_casts(classes: Sequence[OpClass], params: float, sign: int) -> list[OpClass]:
+    """Classes with autocast's copies of weights and inputs, or without them: of each product, there and back."""
+    products = sum(one.calls for one in classes if one.kind in _PRODUCTS and one.phase == "forward")
+    found = list(classes)
+    for phase, calls in CASTS.items():
+        casts = OpClass(
+            phase=phase,
+            kind="other",
+            dtype="float32",
+            calls=calls * products,
+            flop=0.0,
+            access_bytes=6 * params,
+            fixed_bytes=6 * params,
+        )
+        if sign > 0:
+            found.append(casts)
+            continue
+        others = [one for one in found if one.phase == phase and one.kind == "other"]
+        calls, moved = sum(one.calls for one in others), sum(one.fixed_bytes for one in others)
+        left = max(0.2, 1 - casts.calls / calls) if calls else 1.0
+        kept = max(0.0, 1 - casts.access_bytes / moved) if moved else 1.0
+        for one in others:
+            gone = one.fixed_bytes * (1 - kept)
+            found[found.index(one)] = replace(
+                one, calls=one.calls * left, access_bytes=one.access_bytes - gone, fixed_bytes=one.fixed_bytes - gone
+            )
+    return found
 
 
 def _product_bytes(precision: str) -> float:
