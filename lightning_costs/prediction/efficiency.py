@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 #: Share of the peak that a kind of operator attains by number format, before anything was measured. Large products
 #: attain 60 to 80 % on data-centre cards; convolutions and attention less (the project's assumptions; docs/predict.md).
-ATTAINED = {"product": 0.65, "conv": 0.18, "attention": 0.35, "causal": 0.7, "recurrent": 0.4}
+ATTAINED = {"product": 0.65, "conv": 0.18, "attention": 0.35, "causal": 0.7, "recurrent": 0.4, "depthwise": 0.02}
 ATTAINED_OF_MEMORY = 0.7
 #: Device seconds that a kernel takes to start and drain, and host seconds to queue a call, by phase.
 KERNEL_S = 2.5e-6
@@ -38,6 +38,7 @@ WIDTHS = {
         "attention": 0.3,
         "causal": 0.3,
         "recurrent": 0.5,
+        "depthwise": 0.7,
         "memory": 0.2,
         "kernel": 0.2,
         "host": 0.4,
@@ -92,11 +93,7 @@ def table_of(profile: StepProfile, card: Card) -> Table:
     names, compute, unknown = [], [], set()
     for one in classes:
         number = format_of(one.dtype, tf32=False)
-        # Convolutions are no faster in a half format than in TF32, nor fused attention in TF32 than in fp32.
-        if one.kind == "conv" and number in ("bf16", "fp16") and "tf32" in rates:
-            number = "tf32"
-        if number == "tf32" and ("tf32" not in rates or one.kind in ("attention", "causal")):
-            number = "fp32"
+        number = _roof(one.kind, number, rates)
         rate = rates.get(number, stand_in_flop_per_s if not card.known else None)
         if one.flop and rate is None:
             unknown.add(number)
@@ -113,6 +110,18 @@ def table_of(profile: StepProfile, card: Card) -> Table:
         unknown=tuple(sorted(unknown)),
         synchronous=card.name == "cpu",
     )
+
+
+def _roof(kind: str, number: str, rates: Mapping[str, float]) -> str:
+    """The format whose peak bounds a kind of operator in a format, on a card with these peaks.
+
+    Convolutions are hardly faster in a half format than in TF32, and fused attention in TF32 than in fp32.
+    """
+    if kind == "conv" and number in ("bf16", "fp16") and "tf32" in rates:
+        return "tf32"
+    if kind == "depthwise" or (number == "tf32" and ("tf32" not in rates or kind in ("attention", "causal"))):
+        return "fp32"
+    return number
 
 
 @final

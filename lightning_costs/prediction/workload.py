@@ -35,7 +35,7 @@ PRECISIONS = {
 CASTS = {"forward": 1.3, "backward": 1.5}
 #: Share of the multiprocessors that work while a device-bound step runs: 0.83 to 0.9 on an H200 (docs/predict.md).
 ACTIVE_SHARE = 0.87
-_PRODUCTS = ("product", "conv", "attention", "causal", "recurrent")
+_PRODUCTS = ("product", "conv", "depthwise", "attention", "causal", "recurrent")
 
 
 @final
