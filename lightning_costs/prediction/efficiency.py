@@ -79,6 +79,8 @@ class Table:
     host_s: Floats
     phase: NDArray[np.int64]
     unknown: tuple[str, ...]
+    #: Seconds of all products and of all bytes at the peaks themselves.
+    peak_s: tuple[float, float]
     #: Whether operators run as they are called, as on a processor: then the host's seconds add to them.
     synchronous: bool = False
 
@@ -90,24 +92,26 @@ def table_of(profile: StepProfile, card: Card) -> Table:
     stand_in_flop_per_s, bytes_per_s = _STAND_IN_OF_CORE if card.name == "cpu" else _STAND_IN
     if card.known and card.peak is not None and card.peak.bytes_per_s is not None:
         bytes_per_s = card.peak.bytes_per_s
-    names, compute, unknown = [], [], set()
+    names, compute, unknown, peak_s = [], [], set(), 0.0
     for one in classes:
         number = format_of(one.dtype, tf32=False)
         number = _roof(one.kind, number, rates)
         rate = rates.get(number, stand_in_flop_per_s if not card.known else None)
         if one.flop and rate is None:
             unknown.add(number)
+        peak_s += one.flop / rate if rate else 0.0
         compute.append(one.flop / (rate * ATTAINED.get(one.kind, 0.5)) if rate and one.flop else 0.0)
         names.append((one.kind, f"{one.kind}:{number}") if one.flop else ())
-    calls = np.array([one.calls for one in classes])
+    calls, moved = (np.array([getattr(one, name) for one in classes]) for name in ("calls", "access_bytes"))
     return Table(
         names=tuple(names),
         compute_s=np.array(compute),
-        memory_s=np.array([one.access_bytes for one in classes]) / (bytes_per_s * ATTAINED_OF_MEMORY),
+        memory_s=moved / (bytes_per_s * ATTAINED_OF_MEMORY),
         calls=calls,
         host_s=calls * np.array([HOST_S[one.phase] for one in classes]),
         phase=np.array([PHASES.index(one.phase) for one in classes], dtype=np.int64),
         unknown=tuple(sorted(unknown)),
+        peak_s=(peak_s, float(moved.sum()) / bytes_per_s),
         synchronous=card.name == "cpu",
     )
 
@@ -127,13 +131,11 @@ def _roof(kind: str, number: str, rates: Mapping[str, float]) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of a step by phase; of the device and of the host in all, and the device's under either roof."""
+    """Seconds of a step by phase, and of the device and of the host in all."""
 
     by_phase: Mapping[str, float]
     device_s: float
     host_s: float
-    compute_s: float
-    memory_s: float
 
     @property
     def total_s(self) -> float:
@@ -182,13 +184,10 @@ class Efficiencies:
         by_phase = np.array([pace(device[table.phase == n].sum(), host[table.phase == n].sum()) for n in range(3)])
         whole = pace(device_s, host_s) * self.residual
         share = by_phase / by_phase.sum() if by_phase.sum() else by_phase
-        bound = compute > memory
         return StepTime(
             by_phase={phase: float(whole * part) for phase, part in zip(PHASES, share, strict=True)},
             device_s=device_s * self.residual,
             host_s=host_s * self.residual,
-            compute_s=float(device[bound].sum()) * self.residual,
-            memory_s=float(device[~bound].sum()) * self.residual,
         )
 
     def width(self, table: Table, *, other_card: bool) -> float:

@@ -218,7 +218,7 @@ class _Predictor:
         self._note("input_s", waiting_s, width)
         self._note("step_s", step_s, width)
         self._note("samples_per_s", setting.samples_per_step / step_s, width)
-        self._power(time, found, step_s)
+        self._power(table, found, step_s)
         return width
 
     def _calibrated(self, table: Table) -> Efficiencies:
@@ -301,7 +301,7 @@ class _Predictor:
         )
         return most_s if share >= HIGHLY else (least_s + most_s) / 2, (most_s - least_s) / math.sqrt(12)
 
-    def _power(self, time: StepTime, found: Efficiencies, step_s: float) -> None:
+    def _power(self, table: Table, found: Efficiencies, step_s: float) -> None:
         """Mean power of all that draws it, while training."""
         setting, load = self._set, self._load
         devices = setting.layout.devices
@@ -312,7 +312,7 @@ class _Predictor:
             self._note("power_w", host_w, POWER_WIDTHS[0])
             return
         try:
-            drawn = device_power(load, setting.card, time, found, step_s)
+            drawn = device_power(load, setting.card, table, found, step_s)
         except Missing as missing:
             self._missing["power_w"] = str(missing)
             return
