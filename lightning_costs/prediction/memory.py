@@ -20,9 +20,9 @@ from lightning_costs.records.missing import Missing
 CONTEXT_BYTES = 6e8
 #: What an allocator cannot use of the rest: fragments (an assumption).
 FRAGMENTS = 0.04
-#: Width (standard deviation of the logarithm) of a peak: in the setting that was measured, in another one, and of a
-#: count that ran on another kind of device.
-WIDTHS = (0.01, 0.03, 0.08)
+#: Widths (standard deviations of logarithms) of a peak: in the setting that was measured, in another one, of a count that
+#: ran on another kind of device; and of activations in another format.
+WIDTHS, FORMAT_WIDTH = (0.01, 0.03, 0.05), 0.1
 #: What tensor parallelism leaves whole of a transformer block's activations: 10 of 34 bytes an element (Korthikanti et
 #: al. 2022, 'Reducing activation recomputation', equation 2).
 WHOLE_ACTIVATIONS = 10 / 34
@@ -94,6 +94,8 @@ def peak_memory(
         if phase != "optimizer":
             held["casts"] = _cast_bytes(precision, load.params)
         held = _with_state(held, load, optimizer, precision)
+        if phase == "optimizer" and optimizer == "adam" and profile.device != "cuda":
+            held["update"] = held["param"]  # a foreach update makes one tensor of each parameter's size
         if checkpointing and phase != "optimizer":
             held["activation"] = _kept(load, held["activation"], factor)
         own = load.devices > 1 and layout == parse_layout(load.layout, load.devices)
@@ -147,7 +149,7 @@ def _shared(held: dict[str, float], load: Workload, layout: Layout, phase: str) 
     grads = in_format * max(kinds.get("grad", 0.0) for kinds in profile.memory.values())
     if layout.microbatches > 1:  # gradients of earlier micro-batches are there in every phase
         held = {**held, "grad": grads}
-    kept = {kind: nbytes / whole if kind in (*_STATE, "casts") else nbytes for kind, nbytes in held.items()}
+    kept = {kind: nbytes / whole if kind in (*_STATE, "casts", "update") else nbytes for kind, nbytes in held.items()}
     if layout.tensor > 1:
         kept["activation"] *= WHOLE_ACTIVATIONS + (1 - WHOLE_ACTIVATIONS) / layout.tensor
     if layout.pipeline > 1:  # 1F1B: the first stage holds as many micro-batches as there are stages
@@ -156,8 +158,7 @@ def _shared(held: dict[str, float], load: Workload, layout: Layout, phase: str) 
         kept["other"] = profile.resting_bytes + (kept["other"] - profile.resting_bytes) / layout.microbatches
     n, unsharded = layout.data, kept["param"]
     if n > 1 and layout.stage >= 1:
-        kept["opt_state"] /= n
-        kept["master"] /= n
+        kept |= {kind: kept[kind] / n for kind in ("opt_state", "master", "update") if kind in kept}
     if n > 1 and layout.stage >= 2:
         kept["grad"] /= n
     if n > 1 and layout.stage >= 3:

@@ -16,11 +16,13 @@ from lightning_costs.prediction.communication import (
     parse_layout,
 )
 from lightning_costs.prediction.efficiency import Efficiencies, Measured, StepTime, Table, calibrate, table_of
+from lightning_costs.prediction.memory import FORMAT_WIDTH as ACTIVATION_WIDTH
 from lightning_costs.prediction.memory import WIDTHS as MEMORY_WIDTHS
 from lightning_costs.prediction.memory import PeakMemory, fits, largest_batch, peak_memory, with_work_space
 from lightning_costs.prediction.power import POWER_WIDTHS, device_power
 from lightning_costs.prediction.prediction import Prediction, Setting
 from lightning_costs.prediction.workload import (
+    PRECISIONS,
     Workload,
     optimizer_of,
     precision_of,
@@ -43,7 +45,7 @@ _QUANTILE = 1.2815515655446004
 #: doubling of the batch, for another format, for a layout that was not measured. Recorded errors recalibrate them.
 SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.02, 0.08, 0.05
 #: A count on another kind of device than it is predicted for: other kernels, and other operators for some.
-COUNT_WIDTH = 0.15
+COUNT_WIDTH = 0.07
 
 
 def predict(
@@ -171,8 +173,10 @@ class _Predictor:
             return None
         peak = with_work_space(load, peak, setting.card)
         same = setting.batch_size == load.batch_size and setting.precision == load.precision
-        width = 2 if setting.card.known and load.profile.device != "cuda" else 0 if same else 1
-        self._note("peak_mem_bytes", peak.total_bytes, MEMORY_WIDTHS[width])
+        width = MEMORY_WIDTHS[2 if setting.card.known and load.profile.device != "cuda" else 0 if same else 1]
+        if PRECISIONS[setting.precision][3] != PRECISIONS[load.precision][3]:
+            width = math.hypot(width, ACTIVATION_WIDTH)
+        self._note("peak_mem_bytes", peak.total_bytes, width)
         try:
             self._amounts["largest_batch_samples"] = Forecast(
                 middle=largest_batch(load, setting.layout, setting.card, **how)
@@ -312,7 +316,8 @@ class _Predictor:
             self._note("power_w", host_w, POWER_WIDTHS[0])
             return
         try:
-            drawn = device_power(load, setting.card, table, found, step_s)
+            other = setting.precision != load.precision
+            drawn = device_power(load, setting.card, table, found, step_s, other_format=other)
         except Missing as missing:
             self._missing["power_w"] = str(missing)
             return

@@ -80,6 +80,7 @@ class OpCounterMode(TorchDispatchMode):
         weights: The parameters: products with them are the building blocks.
         lifetimes: Follows storages too; None counts only.
         first_backward: Called once, when the first backward pass begins.
+        update_begins: Called when an update begins: parameters hold their gradients.
         counts: Whether operators are counted; False follows storages alone.
         gathered: Returns the weights of this moment, if they are in shards and put together only while in use.
         classifies: Whether operators are also counted by class.
@@ -104,6 +105,7 @@ class OpCounterMode(TorchDispatchMode):
         weights: Iterable[torch.Tensor] = (),
         lifetimes: StorageTracker | None = None,
         first_backward: Callable[[], None] | None = None,
+        update_begins: Callable[[], None] | None = None,
         counts: bool = True,
         gathered: Callable[[], Iterable[torch.Tensor]] | None = None,
         classifies: bool = True,
@@ -117,7 +119,7 @@ class OpCounterMode(TorchDispatchMode):
         self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
-        self._first_backward = first_backward
+        self._first_backward, self._update_begins = first_backward, update_begins
         self._counts, self._classifies = counts, classifies
         self._running = 0
         self._phase: Phase = "forward"
@@ -227,6 +229,8 @@ class OpCounterMode(TorchDispatchMode):
         recomputed, self._recomputing = self._recomputing and not recomputing, recomputing
         if self._lifetimes is not None and (phase != was or recomputed):
             self._lifetimes.set_phase(phase)
+        if phase == "optimizer" and was != phase and self._update_begins is not None:
+            self._update_begins()
 
     def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
         outputs = output_tensors(out)
