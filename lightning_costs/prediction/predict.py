@@ -132,6 +132,8 @@ class _Predictor:
         self._missing: dict[str, str] = {}
         self._said: list[str] = list(setting.load.notes)
         self._others = others
+        #: Whether what calibrates was measured on another card.
+        self._elsewhere = False
 
     def predict(self, steps: float | None, samples: float | None, tariff: Tariff) -> Prediction:
         setting, width = self._set, 0.0
@@ -236,6 +238,7 @@ class _Predictor:
             step_s -= self._own_exposed_s(at) if load is self._load else load.exposed_s or 0.0
             parts = (load.profile.host_s, load.device_s, load.phases)
             measured.append(Measured(at, load.card, step_s, *parts))
+            self._elsewhere |= load.card.name != self._set.card.name
         if not measured:
             self._said.append("nothing was measured on a card with known peaks: efficiencies are the prior's")
         elif not self._load.card or not self._load.card.known:
@@ -247,7 +250,7 @@ class _Predictor:
         """Width of the work's time: what the calibration left open, and what the model leaves out."""
         setting, load = self._set, self._load
         doublings = abs(math.log2(setting.batch_size / load.batch_size)) * (1 if setting.card.known else 5)
-        widths = [found.width(table, other_card=not setting.same_card), DOUBLING_WIDTH * doublings]
+        widths = [found.width(table, other_card=self._elsewhere), DOUBLING_WIDTH * doublings]
         widths += [found.time(table).host_width]
         widths += [SETTING_WIDTH] if not setting.same_card or doublings else []
         widths += [FORMAT_WIDTH] if setting.precision != load.precision else []
