@@ -41,7 +41,7 @@ WIDTHS = {
         "depthwise": 0.7,
         "memory": 0.2,
         "kernel": 0.2,
-        "host": 0.4,
+        "host": 0.3,
     },
     "card": 0.03,
 }

@@ -21,8 +21,8 @@ CONTEXT_BYTES = 6e8
 #: What an allocator cannot use of the rest: fragments (an assumption).
 FRAGMENTS = 0.04
 #: Widths (standard deviations of logarithms) of a peak: in the setting that was measured, in another one, of a count that
-#: ran on another kind of device; and of activations in another format.
-WIDTHS, FORMAT_WIDTH = (0.01, 0.03, 0.05), 0.1
+#: ran on another kind of device; of activations in another format; and shared otherwise.
+WIDTHS, FORMAT_WIDTH, SHARING_WIDTH = (0.01, 0.03, 0.05), 0.1, 0.05
 #: What tensor parallelism leaves whole of a transformer block's activations: 10 of 34 bytes an element (Korthikanti et
 #: al. 2022, 'Reducing activation recomputation', equation 2).
 WHOLE_ACTIVATIONS = 10 / 34
@@ -94,7 +94,7 @@ def peak_memory(
         if phase != "optimizer":
             held["casts"] = _cast_bytes(precision, load.params)
         held = _with_state(held, load, optimizer, precision)
-        if phase == "optimizer" and optimizer == "adam" and profile.device != "cuda":
+        if phase == "optimizer" and optimizer == "adam" and profile.device == "meta":
             held["update"] = held["param"]  # a foreach update makes one tensor of each parameter's size
         if checkpointing and phase != "optimizer":
             held["activation"] = _kept(load, held["activation"], factor)

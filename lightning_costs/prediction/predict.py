@@ -17,6 +17,7 @@ from lightning_costs.prediction.communication import (
 )
 from lightning_costs.prediction.efficiency import Efficiencies, Measured, StepTime, Table, calibrate, table_of
 from lightning_costs.prediction.memory import FORMAT_WIDTH as ACTIVATION_WIDTH
+from lightning_costs.prediction.memory import SHARING_WIDTH
 from lightning_costs.prediction.memory import WIDTHS as MEMORY_WIDTHS
 from lightning_costs.prediction.memory import PeakMemory, fits, largest_batch, peak_memory, with_work_space
 from lightning_costs.prediction.power import POWER_WIDTHS, device_power
@@ -43,7 +44,7 @@ from lightning_costs.sources.loader import load_run
 _QUANTILE = 1.2815515655446004
 #: Widths (standard deviations of logarithms) of what the model leaves out: from one setting to another, for each
 #: doubling of the batch, for another format, for a layout that was not measured. Recorded errors recalibrate them.
-SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.02, 0.08, 0.05
+SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.02, 0.08, 0.12
 #: A count on another kind of device than it is predicted for: other kernels, and other operators for some.
 COUNT_WIDTH = 0.07
 
@@ -178,6 +179,8 @@ class _Predictor:
         width = MEMORY_WIDTHS[2 if setting.card.known and load.profile.device != "cuda" else 0 if same else 1]
         if PRECISIONS[setting.precision][3] != PRECISIONS[load.precision][3]:
             width = math.hypot(width, ACTIVATION_WIDTH)
+        if setting.layout != setting.own_layout:
+            width = math.hypot(width, SHARING_WIDTH)
         self._note("peak_mem_bytes", peak.total_bytes, width)
         try:
             self._amounts["largest_batch_samples"] = Forecast(
