@@ -21,8 +21,8 @@ from lightning_costs.records.pipeline.ideal_bubble import PipelineShape, ideal_b
 LINK_ATTAINED, MESSAGE_S = 0.8, 15e-6
 #: Bytes of gradients that DDP sends at once (`bucket_cap_mb` of torch.nn.parallel.DistributedDataParallel).
 BUCKET_BYTES = 25 * 2**20
-#: Calls that DDP's hooks and buckets, and FSDP2's DTensors, cost the host for each call of the update: measured once, with
-#: a GPT of 406 M parameters on two H200, whose host could hardly keep up with one (docs/predict.md).
+#: Calls that DDP's hooks and buckets, and FSDP2's DTensors, cost the host for each call of the update: measured once, a
+#: GPT of 406 M parameters on two H200 (docs/predict.md).
 ADDED_CALLS = {"ddp": 1.0, "fsdp": 2.8}
 #: Width (standard deviation of the logarithm) of a predicted communication.
 LINK_WIDTH = 0.25
@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def added_calls(self) -> float:
-        """Calls that the host queues beside the step's own, for each of the update's: it has some for every parameter."""
+        """Calls that the host queues beside the step's own, for each of the update's: that has some for a parameter."""
         return ADDED_CALLS["fsdp" if self.fsdp else "ddp"] if self.fsdp or self.ddp_buckets else 0.0
 
     @property

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lightning_costs.prediction.cards import Card
 from lightning_costs.probes.device_peaks import format_of
-from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
+from lightning_costs.records.step_profile import PHASES, StepProfile
 
 Floats = NDArray[np.float64]
 
@@ -223,8 +223,10 @@ class Measured:
 
     def misses(self, time: StepTime, width: float) -> list[float]:
         """By how many widths a model's step differs from each of them."""
-        pairs = [(time.total_s, self.step_s, math.hypot(width, time.host_width)), (time.host_s, self.host_s, HOST_WIDTH)]
-        pairs += [(time.device_s, self.device_s, PART_WIDTH)]
+        pairs: list[tuple[float, float | None, float]] = [
+            (time.total_s, self.step_s, math.hypot(width, time.host_width))
+        ]
+        pairs += [(time.host_s, self.host_s, HOST_WIDTH), (time.device_s, self.device_s, PART_WIDTH)]
         pairs += [(time.by_phase[phase], seconds, PART_WIDTH) for phase, seconds in self.phases.items()]
         return [math.log(got / want) / wide for got, want, wide in pairs if want and got > 0]
 
@@ -250,7 +252,7 @@ def calibrate(tables: Sequence[Table], measured: Sequence[Measured], *, own: boo
     widths_of = [first if own and not n else OTHER_STEP_WIDTH for n in range(len(measured))]
 
     def misses(at: Floats) -> Floats:
-        found = []
+        found: list[float] = []
         for n, (one, width) in enumerate(zip(measured, widths_of, strict=True)):
             missed = one.misses(prior.time(one.table, at), width)
             found += missed if own and not n else map(_robust, missed)

@@ -7,6 +7,7 @@ stages say (Rajbhandari et al. 2020, section 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import final
@@ -20,8 +21,8 @@ from lightning_costs.records.missing import Missing
 CONTEXT_BYTES = 6e8
 #: What an allocator cannot use of the rest: fragments (an assumption).
 FRAGMENTS = 0.04
-#: Widths (standard deviations of logarithms) of a peak: in the setting that was measured, in another one, of a count that
-#: ran on another kind of device; of activations in another format; and shared otherwise.
+#: Widths (standard deviations of logarithms) of a peak: in the setting that was measured, in another one, of a count on
+#: another kind of device; of activations in another format; and shared otherwise.
 WIDTHS, FORMAT_WIDTH, SHARING_WIDTH = (0.01, 0.03, 0.05), 0.1, 0.05
 #: What tensor parallelism leaves whole of a transformer block's activations: 10 of 34 bytes an element (Korthikanti et
 #: al. 2022, 'Reducing activation recomputation', equation 2).
@@ -215,6 +216,15 @@ def with_work_space(load: Workload, peak: PeakMemory, card: Card) -> PeakMemory:
         modern = card.name.startswith(("H", "B", "GB", "GH"))
         over = 2.0 * (_WORK_SPACE_BYTES if modern else _WORK_SPACE_BEFORE_HOPPER_BYTES)
     return replace(peak, by_kind={**peak.by_kind, "other": peak.by_kind.get("other", 0.0) + over})
+
+
+def peak_width(load: Workload, card: Card, layout: Layout, *, batch_size: float, precision: str) -> float:
+    """Width of a predicted peak."""
+    same = batch_size == load.batch_size and precision == load.precision
+    widths = [WIDTHS[2 if card.known and load.profile.device != "cuda" else 0 if same else 1]]
+    widths += [FORMAT_WIDTH] if PRECISIONS[precision][3] != PRECISIONS[load.precision][3] else []
+    widths += [SHARING_WIDTH] if layout != parse_layout(load.layout, load.devices) else []
+    return math.hypot(*widths)
 
 
 def _most(phases: Iterable[Mapping[str, float]]) -> float:

@@ -9,7 +9,7 @@ from lightning_costs.prediction.efficiency import Efficiencies, StepTime, Table,
 from lightning_costs.prediction.workload import Workload
 from lightning_costs.records.missing import Missing
 
-#: Of the board's power beyond idle: drawn while the device is busy at all, and by products and by memory at their peaks.
+#: Of the board's power beyond idle: drawn while the device is busy at all, and by products and memory at their peaks.
 #: Fitted to an H200's runs (docs/predict.md); a run's own draw replaces them.
 BUSY_SHARE, COMPUTE_SHARE, MEMORY_SHARE = 0.43, 0.44, 0.42
 #: Widths of a device's power: measured here, here in another format, on another card, assumed.
@@ -24,7 +24,8 @@ class Drawn(NamedTuple):
     measured: bool
 
 
-def device_power(load: Workload, card: Card, table: Table, found: Efficiencies, step_s: float, *, other_format: bool
+def device_power(
+    load: Workload, card: Card, table: Table, found: Efficiencies, step_s: float, *, other_format: bool
 ) -> Drawn:
     """Mean power of one device: a measured draw, scaled by what the boards may draw.
 

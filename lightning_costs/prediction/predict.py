@@ -16,15 +16,19 @@ from lightning_costs.prediction.communication import (
     parse_layout,
 )
 from lightning_costs.prediction.efficiency import Efficiencies, Measured, StepTime, Table, calibrate, table_of
-from lightning_costs.prediction.memory import FORMAT_WIDTH as ACTIVATION_WIDTH
-from lightning_costs.prediction.memory import SHARING_WIDTH
-from lightning_costs.prediction.memory import WIDTHS as MEMORY_WIDTHS
-from lightning_costs.prediction.memory import PeakMemory, fits, largest_batch, peak_memory, with_work_space
+from lightning_costs.prediction.memory import (
+    PeakMemory,
+    fits,
+    largest_batch,
+    peak_memory,
+    peak_width,
+    with_work_space,
+)
 from lightning_costs.prediction.power import POWER_WIDTHS, device_power
 from lightning_costs.prediction.prediction import Prediction, Setting
 from lightning_costs.prediction.workload import (
-    PRECISIONS,
     Workload,
+    loader_wait,
     optimizer_of,
     precision_of,
     workload_of_model,
@@ -35,7 +39,6 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.device_peaks import DevicePeak
 from lightning_costs.records.forecast import Forecast
 from lightning_costs.records.missing import Missing
-from lightning_costs.run.input_stalls import HIGHLY, MODERATELY
 from lightning_costs.run.plan import recalibration
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.loader import load_run
@@ -175,12 +178,9 @@ class _Predictor:
             self._missing["peak_mem_bytes"] = str(missing)
             return None
         peak = with_work_space(load, peak, setting.card)
-        same = setting.batch_size == load.batch_size and setting.precision == load.precision
-        width = MEMORY_WIDTHS[2 if setting.card.known and load.profile.device != "cuda" else 0 if same else 1]
-        if PRECISIONS[setting.precision][3] != PRECISIONS[load.precision][3]:
-            width = math.hypot(width, ACTIVATION_WIDTH)
-        if setting.layout != setting.own_layout:
-            width = math.hypot(width, SHARING_WIDTH)
+        width = peak_width(
+            load, setting.card, setting.layout, batch_size=setting.batch_size, precision=setting.precision
+        )
         self._note("peak_mem_bytes", peak.total_bytes, width)
         try:
             self._amounts["largest_batch_samples"] = Forecast(
@@ -215,7 +215,8 @@ class _Predictor:
             self._note(f"{phase}_s", self._amounts[f"{phase}_s"].middle, width)
         if setting.layout.pipeline > 1:
             self._said.append(f"1F1B: a bubble of {setting.layout.bubble_fraction:.3g} of the step by its closed form")
-        (waiting_s, unsure_s), gap_s = self._waiting(work_s), load.gap_s
+        (waiting_s, unsure_s, said), gap_s = loader_wait(load, setting.batch_size, work_s), load.gap_s
+        self._said += said
         step_s = work_s + traffic.likely_s + waiting_s + gap_s
         comm = math.hypot((traffic.most_s - traffic.least_s) / math.sqrt(12), traffic.likely_s * LINK_WIDTH)
         width = math.hypot(width * work_s, comm, unsure_s) / step_s
@@ -253,8 +254,8 @@ class _Predictor:
         """Width of the work's time: what the calibration left open, and what the model leaves out."""
         setting, load = self._set, self._load
         doublings = abs(math.log2(setting.batch_size / load.batch_size)) * (1 if setting.card.known else 5)
-        widths = [found.width(table, other_card=self._elsewhere), DOUBLING_WIDTH * doublings]
-        widths += [found.time(table).host_width]
+        widths = [found.width(table, other_card=self._elsewhere), found.time(table).host_width]
+        widths += [DOUBLING_WIDTH * doublings]
         widths += [SETTING_WIDTH] if not setting.same_card or doublings else []
         widths += [FORMAT_WIDTH] if setting.precision != load.precision else []
         widths += [FORMAT_WIDTH] if setting.optimizer != load.optimizer or setting.checkpointing else []
@@ -289,27 +290,6 @@ class _Predictor:
             return Exposed(total_s=waited_s, least_s=waited_s, likely_s=waited_s, most_s=waited_s)
         self._said.append(setting.link_words())
         return setting.sent(setting.layout, time, setting.batch_size, setting.precision)
-
-    def _waiting(self, work_s: float) -> tuple[float, float]:
-        """Seconds of a step in which the device waits for its batch, and their standard deviation.
-
-        At least, what is waited for is loaded between two steps, whatever the card. At most, the loader gave batches as
-        fast as it can, and a faster card waits for the rest.
-        """
-        load, setting = self._load, self._set
-        whole, grown = load.whole_step_s, setting.batch_size / load.batch_size
-        least_s = load.input_s * grown
-        if not whole or load.input_s < MODERATELY * whole:
-            if load.input_s:
-                self._said.append("the loader is taken to keep up: its wait a sample stays as measured")
-            return least_s, 0.0
-        most_s = max(least_s, (whole - load.gap_s) * grown - work_s)
-        share = load.input_s / whole
-        self._said.append(
-            f"the run is input-bound ({100 * share:.0f} % of a step): its loader gave a batch every {whole:.3g} s, and "
-            "a faster card does not shrink that"
-        )
-        return most_s if share >= HIGHLY else (least_s + most_s) / 2, (most_s - least_s) / math.sqrt(12)
 
     def _power(self, table: Table, found: Efficiencies, step_s: float) -> None:
         """Mean power of all that draws it, while training."""

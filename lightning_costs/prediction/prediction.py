@@ -16,14 +16,8 @@ from lightning_costs.prediction.communication import (
     step_traffic,
 )
 from lightning_costs.prediction.efficiency import StepTime
-from lightning_costs.prediction.workload import (
-    PRECISIONS,
-    Workload,
-    in_precision,
-    resized,
-    with_checkpointing,
-    with_optimizer,
-)
+from lightning_costs.prediction.other_settings import in_precision, resized, with_checkpointing, with_optimizer
+from lightning_costs.prediction.workload import PRECISIONS, Workload
 from lightning_costs.records.forecast import COVERAGE, Forecast
 from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.missing import Missing

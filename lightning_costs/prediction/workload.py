@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -12,7 +13,8 @@ from lightning_costs.model_cost import ModelCost
 from lightning_costs.prediction.cards import Card, find_card
 from lightning_costs.prediction.communication import parse_layout
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
+from lightning_costs.records.step_profile import PHASES, StepProfile
+from lightning_costs.run.input_stalls import HIGHLY, MODERATELY
 from lightning_costs.run.plan import steady_step_s
 from lightning_costs.run.record import RunRecord
 
@@ -20,8 +22,8 @@ from lightning_costs.run.record import RunRecord
 #: of state that it keeps: counted with this package's census on torch 2.13.
 UPDATE_BYTES = {"sgd": 12.0, "momentum": 32.0, "adam": 84.0, "sam": 60.0}
 STATE_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "sam": 8.0}
-#: Formats: of products, bytes of a weight, and bytes that other operators move, and activations hold, over those in fp32.
-#: Autocast leaves norms, softmax and losses in fp32: 0.5 to 1 and 0.51 to 0.79 in what was counted on a GPU.
+#: Formats: of products, bytes of a weight, and the bytes that other operators move and activations hold over those in
+#: fp32. Autocast leaves norms, softmax and losses in fp32: 0.5 to 1 and 0.51 to 0.79 in what was counted on a GPU.
 PRECISIONS = {
     "fp32": ("float32", 4.0, 1.0, 1.0),
     "tf32": ("tf32", 4.0, 1.0, 1.0),
@@ -30,12 +32,8 @@ PRECISIONS = {
     "bf16-true": ("bfloat16", 2.0, 0.5, 0.5),
     "fp16-true": ("float16", 2.0, 0.5, 0.5),
 }
-#: Copies that autocast makes for each product of the forward pass, of weights, biases and inputs, and of their gradients
-#: on the way back: 1.1 to 2.7 were counted, each queued in two thirds of another operator's time, for which they stand.
-CASTS = {"forward": 1.3, "backward": 1.5}
 #: Share of the multiprocessors that work while a device-bound step runs: 0.83 to 0.9 on an H200 (docs/predict.md).
 ACTIVE_SHARE = 0.87
-_PRODUCTS = ("product", "conv", "depthwise", "attention", "causal", "recurrent")
 
 
 @final
@@ -175,6 +173,26 @@ def workload_of_model(cost: ModelCost, name: str = "model") -> Workload:
     )
 
 
+def loader_wait(load: Workload, batch_size: float, work_s: float) -> tuple[float, float, list[str]]:
+    """Seconds of a step in which the device waits for its batch, their standard deviation, and what must be known.
+
+    At least, what is waited for is loaded between two steps, whatever the card. At most, the loader gave batches as fast
+    as it can, and a faster card waits for the rest.
+    """
+    whole, grown = load.whole_step_s, batch_size / load.batch_size
+    least_s = load.input_s * grown
+    if not whole or load.input_s < MODERATELY * whole:
+        kept_up = ["the loader is taken to keep up: its wait a sample stays as measured"]
+        return least_s, 0.0, kept_up if load.input_s else []
+    most_s = max(least_s, (whole - load.gap_s) * grown - work_s)
+    share = load.input_s / whole
+    bound = (
+        f"the run is input-bound ({100 * share:.0f} % of a step): its loader gave a batch every {whole:.3g} s, and a "
+        "faster card does not shrink that"
+    )
+    return most_s if share >= HIGHLY else (least_s + most_s) / 2, (most_s - least_s) / math.sqrt(12), [bound]
+
+
 def optimizer_of(name: str, groups: Any = ()) -> str:
     """The kind of an optimizer by its class's name.
 
@@ -248,7 +266,7 @@ def _measured(final: Mapping[str, float | None]) -> tuple[float | None, float, f
 
 
 def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: float) -> float | None:
-    """Seconds of a step in which the device ran something: as a trace saw it, else by how many multiprocessors worked."""
+    """Seconds of a step in which the device ran something: as a trace saw it, else by its multiprocessors' work."""
     idle_s, active_s = final.get("step_idle_s"), final.get("sm_active_s")
     if step_s is None:
         return None
@@ -257,9 +275,7 @@ def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: fl
     return active_s / steps / ACTIVE_SHARE if active_s else None
 
 
-def _watts(
-    final: Mapping[str, float | None], devices: int, card: Card
-) -> tuple[float | None, float | None]:
+def _watts(final: Mapping[str, float | None], devices: int, card: Card) -> tuple[float | None, float | None]:
     """Power of a device in steady steps, and mean power of a node's processors and memory while training.
 
     A device is taken to wait in the seconds of training that are no steady step: compilers, autotuning, counted steps.
@@ -307,95 +323,3 @@ def _notes(batch: StepProfile, header: Mapping[str, Any]) -> tuple[str, ...]:
     if calls := (header.get("census") or {}).get("uncounted_calls"):
         notes.append(f"no formula for {', '.join(calls)}: their time is in the efficiencies of the others")
     return tuple(notes)
-
-
-# Other settings -----------------------------------------------------------------------------------------------
-
-
-def resized(profile: StepProfile, factor: float) -> StepProfile:
-    """The profile with another batch: work grows with it, weights and their update do not."""
-    classes = []
-    for one in profile.classes:
-        if one.phase != "optimizer":
-            growing = one.access_bytes - one.fixed_bytes
-            one = replace(one, flop=one.flop * factor, access_bytes=growing * factor + one.fixed_bytes)
-        classes.append(one)
-    return replace(
-        profile,
-        classes=tuple(classes),
-        samples=profile.samples * factor,
-        boundary_bytes=profile.boundary_bytes * factor,
-    )
-
-
-def in_precision(profile: StepProfile, params: float, was: str, now: str) -> StepProfile:
-    """The profile in another format: products in it, other operators with the share of bytes that autocast leaves."""
-    if was == now:
-        return profile
-    (_, was_weight, was_share, _), (dtype, weight, share, _) = PRECISIONS[was], PRECISIONS[now]
-    half = _product_bytes(now) / _product_bytes(was)
-    classes = []
-    for one in profile.classes:
-        bytes_share = weight / was_weight if one.phase == "optimizer" else share / was_share
-        if one.kind in _PRODUCTS and one.phase != "optimizer":
-            one = replace(one.scaled(access_bytes=half), dtype=dtype)
-        elif one.dtype != "integer":
-            one = one.scaled(access_bytes=bytes_share)
-        classes.append(one)
-    if (mixed := now.endswith("-mixed")) != was.endswith("-mixed"):
-        classes = _with_casts(classes, params, 1 if mixed else -1)
-    return replace(profile, classes=tuple(classes), boundary_bytes=profile.boundary_bytes * half)
-
-
-def _with_casts(classes: Sequence[OpClass], params: float, sign: int) -> list[OpClass]:
-    """Classes with autocast's copies of weights and inputs, or without them: of each product, there and back."""
-    products = sum(one.calls for one in classes if one.kind in _PRODUCTS and one.phase == "forward")
-    found = list(classes)
-    for phase, calls in CASTS.items():
-        casts = OpClass(
-            phase=phase,
-            kind="other",
-            dtype="float32",
-            calls=calls * products,
-            flop=0.0,
-            access_bytes=6 * params,
-            fixed_bytes=6 * params,
-        )
-        if sign > 0:
-            found.append(casts)
-            continue
-        others = [one for one in found if one.phase == phase and one.kind == "other"]
-        calls, moved = sum(one.calls for one in others), sum(one.fixed_bytes for one in others)
-        left = max(0.2, 1 - casts.calls / calls) if calls else 1.0
-        kept = max(0.0, 1 - casts.access_bytes / moved) if moved else 1.0
-        for one in others:
-            gone = one.fixed_bytes * (1 - kept)
-            found[found.index(one)] = replace(
-                one, calls=one.calls * left, access_bytes=one.access_bytes - gone, fixed_bytes=one.fixed_bytes - gone
-            )
-    return found
-
-
-def _product_bytes(precision: str) -> float:
-    return 2.0 if PRECISIONS[precision][0] in ("bfloat16", "float16") else 4.0
-
-
-def with_optimizer(profile: StepProfile, params: float, was: str | None, now: str | None) -> StepProfile:
-    """The profile with another optimizer's update, its bytes in proportion; SAM runs forward and backward twice."""
-    if now is None or was == now:
-        return profile
-    kept = tuple(one for one in profile.classes if one.phase != "optimizer")
-    if (now == "sam") != (was == "sam"):
-        twice = 2.0 if now == "sam" else 0.5
-        kept = tuple(one.scaled(twice, twice, twice) for one in kept)
-    moved = UPDATE_BYTES[now] * params
-    update = OpClass(
-        phase="optimizer", kind="other", dtype="float32", calls=12, flop=0.0, access_bytes=moved, fixed_bytes=moved
-    )
-    return replace(profile, classes=(*kept, update))
-
-
-def with_checkpointing(profile: StepProfile) -> StepProfile:
-    """The profile with activation checkpointing: the backward pass runs the forward pass again."""
-    again = tuple(replace(one, phase="backward") for one in profile.classes if one.phase == "forward")
-    return replace(profile, classes=(*profile.classes, *again))

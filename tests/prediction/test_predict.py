@@ -18,7 +18,8 @@ from torch import nn
 
 from lightning_costs import CostMonitor, Tariff, measure, predict
 from lightning_costs.prediction.efficiency import ATTAINED, ATTAINED_OF_MEMORY, HOST_S, KERNEL_S
-from lightning_costs.prediction.workload import resized, workload_of_run
+from lightning_costs.prediction.other_settings import resized
+from lightning_costs.prediction.workload import workload_of_run
 from lightning_costs.records.step_profile import StepProfile, classes_of
 from lightning_costs.run.record import RunRecord
 

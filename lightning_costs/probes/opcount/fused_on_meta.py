@@ -25,7 +25,7 @@ class FusedOnMeta(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         first = args[0] if args else kwargs.get("query")
-        fused = {"scaled_dot_product_attention": _fused, "lstm": _lstm}.get(getattr(func, "__name__", ""))
+        fused = _FUSED.get(getattr(func, "__name__", ""))
         if fused is not None and isinstance(first, torch.Tensor) and first.device.type == "meta":
             try:
                 return fused(*args, **kwargs)
@@ -72,7 +72,7 @@ class _Held(torch.autograd.Function):
         return out.view_as(out)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
         return grad
 
 
@@ -99,8 +99,11 @@ def _lstm(
             own += [] if biases else [own[0].new_zeros(own[0].shape[0])] * 2
             both, how = (state[0][way], state[1][way]), (biases, bidirectional, False, train)
             run = torch.ops.aten.mkldnn_rnn_layer(out, *own, *both, bool(way % ways), [], 2, size, layers, *how)
-            made.append(_Held.apply(run[0]))
+            made.append(_Held.apply(run[0]))  # type: ignore[no-untyped-call]
             ends.append(run[1:3])
         out = torch.cat(made, -1) if bidirectional else made[0]
     hidden, cell = (torch.stack(found) for found in zip(*ends, strict=True))
     return out.transpose(0, 1) if batch_first else out, hidden, cell
+
+
+_FUSED: dict[str, Callable[..., Any]] = {"scaled_dot_product_attention": _fused, "lstm": _lstm}
