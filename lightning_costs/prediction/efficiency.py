@@ -33,15 +33,15 @@ HOST_S = {"forward": 27e-6, "backward": 27e-6, "optimizer": 40e-6}
 #: Widths (standard deviations of the logarithm) of what is not measured yet.
 WIDTHS = {
     **{
-        "product": 0.2,
+        "product": 0.15,
         "conv": 0.4,
         "attention": 0.3,
         "causal": 0.3,
         "recurrent": 0.5,
         "depthwise": 0.7,
-        "memory": 0.2,
+        "memory": 0.15,
         "kernel": 0.2,
-        "host": 0.3,
+        "host": 0.25,
     },
     "card": 0.03,
 }

@@ -8,8 +8,8 @@ from dataclasses import replace
 from lightning_costs.prediction.workload import PRECISIONS, UPDATE_BYTES
 from lightning_costs.records.step_profile import OpClass, StepProfile
 
-#: Copies that autocast makes for a product of the forward pass: of its weight, bias and input, and of their gradients on
-#: the way back. 1.1 to 2.7 were counted; each is queued in two thirds of the time of another call, for which it stands.
+#: Copies that autocast makes for a product of the forward pass, of its weight, bias and input, and of their gradients
+#: on the way back. 1.1 to 2.7 were counted, each queued in two thirds of the time of other calls: these stand for them.
 CASTS = {"forward": 1.3, "backward": 1.5}
 _PRODUCTS = ("product", "conv", "depthwise", "attention", "causal", "recurrent")
 

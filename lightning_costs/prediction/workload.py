@@ -176,8 +176,8 @@ def workload_of_model(cost: ModelCost, name: str = "model") -> Workload:
 def loader_wait(load: Workload, batch_size: float, work_s: float) -> tuple[float, float, list[str]]:
     """Seconds of a step in which the device waits for its batch, their standard deviation, and what must be known.
 
-    At least, what is waited for is loaded between two steps, whatever the card. At most, the loader gave batches as fast
-    as it can, and a faster card waits for the rest.
+    At least, what is waited for is loaded between two steps, whatever the card. At most, the loader gave batches as
+    fast as it can, and a faster card waits for the rest.
     """
     whole, grown = load.whole_step_s, batch_size / load.batch_size
     least_s = load.input_s * grown
