@@ -47,7 +47,7 @@ from lightning_costs.sources.loader import load_run
 _QUANTILE = 1.2815515655446004
 #: Widths (standard deviations of logarithms) of what the model leaves out: from one setting to another, for each
 #: doubling of the batch, for another format, for a layout that was not measured. Recorded errors recalibrate them.
-SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.02, 0.08, 0.12
+SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.03, 0.08, 0.12
 #: A count on another kind of device than it is predicted for: other kernels, and other operators for some.
 COUNT_WIDTH = 0.07
 
