@@ -6,13 +6,14 @@ samples, tokens, FLOPs and parameters against one device; energy against NVML's 
 analytic figures; throughput against a stopwatch; the bubble against its closed form. A planted slow rank has to be
 named, a killed one has to leave a run that loads, and the monitor's own cost stands beside ThroughputMonitor's.
 
-    python benchmarks/many_gpus.py [--devices 8] [--steps 120] [--only ddp fsdp2 ...] [--json FILE]
+    python benchmarks/many_gpus.py [--devices 8] [--steps 120] [--only ddp fsdp2 ...] [--json FILE] [--keep DIR]
     python benchmarks/many_gpus.py --size tiny --devices 2        processes of one CPU over gloo
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,8 @@ CUDA = torch.cuda.is_available()
 #: Steps before the stopwatch starts: compilers, autotuning, counted steps.
 WARMUP_STEPS = 30
 TIMEOUT_S = 240.0
+#: A straggler of two ranks shows once it was the last one in each of 24 blocks of 4 steps.
+TIMES_STEPS = {"slow": 2}
 #: Of a step, how much longer the planted rank takes.
 SLOWER = 0.2
 
@@ -161,7 +164,8 @@ class Gpt(pl.LightningModule):
         return loss_of(self.net(batch["input_ids"]), batch["labels"])
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters(), lr=1e-4)
+        # The plan of `tp` leaves some layers whole, and fused loops over parameters take no mix of tensors.
+        return torch.optim.AdamW(self.parameters(), lr=1e-4, foreach=False if self.case == "tp" else None)
 
 
 # What is read from outside --------------------------------------------------------------------------------------
@@ -280,7 +284,8 @@ def lightning(case: str, size: Size, world: int, steps: int, folder: str) -> dic
     if case == "slow":
         before = fit("ddp", size, world, WARMUP_STEPS + 20, []).facts(WARMUP_STEPS + 20)
         slow_s = SLOWER * before["step_s"]
-    outside = fit(case, size, world, steps, [CostMonitor(save_dir=folder, infer=False)], slow_s)
+    traced = case in ("ddp", "fsdp2", "tp")
+    outside = fit(case, size, world, steps, [CostMonitor(save_dir=folder, infer=False, trace=traced)], slow_s)
     return {**outside.facts(steps), "planted_s": slow_s * steps}
 
 
@@ -288,7 +293,7 @@ def overhead(_: str, size: Size, world: int, steps: int, folder: str) -> dict[st
     """Seconds a step, in turn without a monitor, with ours and with Lightning's; and collectives of each."""
     times: dict[str, list[float]] = {"none": [], "ours": [], "throughput": []}
     calls: dict[str, int | None] = {}
-    for _round in range(4):
+    for _round in range(3):
         for name, found in times.items():
             monitors: list[Callback] = []
             if name == "ours":
@@ -302,7 +307,20 @@ def overhead(_: str, size: Size, world: int, steps: int, folder: str) -> dict[st
     return {"times": times, "collectives": calls}
 
 
+#: torch's schedules, and how many stages a rank holds.
 SCHEDULES = {"GPipe": 1, "1F1B": 1, "Interleaved1F1B": 2}
+
+
+def even_bounds(size: Size, parts: int) -> list[int]:
+    """Where to cut the layers so that each part has as much to compute: a head counts as several blocks."""
+    block = 24 * size.width**2 + 4 * size.length * size.width
+    cost = [0, *[block] * size.depth, 0, 2 * size.width * size.vocabulary]
+    bounds, done = [0], 0.0
+    for at, each in enumerate(cost):
+        if done + each / 2 >= len(bounds) * sum(cost) / parts and len(bounds) < parts:
+            bounds.append(at)
+        done += each
+    return [*bounds, len(cost)]
 
 
 def pipeline(case: str, size: Size, world: int, steps: int, folder: str) -> dict[str, Any]:
@@ -312,8 +330,7 @@ def pipeline(case: str, size: Size, world: int, steps: int, folder: str) -> dict
     micro = 4 * world
     torch.manual_seed(0)
     all_layers, number = layers(size), world * chunks
-    bounds = [1 + round(at * size.depth / number) for at in range(number + 1)]
-    bounds[0], bounds[-1] = 0, len(all_layers)
+    bounds = even_bounds(size, number)
     parts = {at: nn.Sequential(*all_layers[bounds[at] : bounds[at + 1]]) for at in range(rank, number, world)}
     held = nn.ModuleList(parts.values()).to(device, torch.bfloat16 if CUDA else torch.float32)
     stages = [pipelining.PipelineStage(part, at, number, device) for at, part in zip(parts, held, strict=True)]
@@ -321,24 +338,41 @@ def pipeline(case: str, size: Size, world: int, steps: int, folder: str) -> dict
     made = kind(stages if chunks > 1 else stages[0], n_microbatches=micro, loss_fn=loss_of)
     optimizer = torch.optim.AdamW(held.parameters(), lr=1e-4)
     data = Tokens(size)
-    batch = torch.utils.data.default_collate([data[i] for i in range(size.batch * world)])
+    batch = torch.utils.data.default_collate([data[i % len(data.rows)] for i in range(micro * size.batch)])
     batch = {name: part.to(device) for name, part in batch.items()}
     first, last = any(s.is_first for s in stages), any(s.is_last for s in stages)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        args = [batch["input_ids"]] if first else []
+        made.step(*args, **({"target": batch["labels"]} if last else {}))
+        optimizer.step()
+
+    bare_s = alone_s(train)
     outside = Outside()
     outside.start()
     with Recorder(module=held, optimizers=[optimizer], save_dir=folder, log_every_n_steps=10) as run:
         watch_pipeline(made, run)
         for step in range(steps):
             with run.train_batch(batch):
-                optimizer.zero_grad()
-                args = [batch["input_ids"]] if first else []
-                made.step(*args, **({"target": batch["labels"]} if last else {}))
-                optimizer.step()
+                train()
             run.step(batch)
             outside.tick(step + 1)
         outside.stop()
     outside.finish()
-    return outside.facts(steps)
+    return {**outside.facts(steps), "bare_s": bare_s}
+
+
+def alone_s(train: Callable[[], None]) -> float:
+    """Seconds a step before anything of ours is there."""
+    for _ in range(5):
+        train()
+    synchronize()
+    began_s = time.perf_counter()
+    for _ in range(20):
+        train()
+    synchronize()
+    return (time.perf_counter() - began_s) / 20
 
 
 def deepspeed_pipeline(case: str, size: Size, world: int, steps: int, folder: str) -> dict[str, Any]:
@@ -347,12 +381,14 @@ def deepspeed_pipeline(case: str, size: Size, world: int, steps: int, folder: st
 
     micro = 4 * world
     torch.manual_seed(0)
-    module = PipelineModule(layers(size), num_stages=world, loss_fn=loss_of, partition_method="uniform")
+    all_layers, bounds = layers(size), even_bounds(size, world)
+    parts = [nn.Sequential(*all_layers[low:high]) for low, high in itertools.pairwise(bounds)]
+    module = PipelineModule(parts, num_stages=world, loss_fn=loss_of, partition_method="uniform")
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=torch.optim.AdamW(module.parameters(), lr=1e-4),
         config={
-            "train_micro_batch_size_per_gpu": max(1, size.batch * world // micro),
+            "train_micro_batch_size_per_gpu": size.batch,
             "gradient_accumulation_steps": micro,
             "steps_per_print": 10**9,
             "zero_allow_untested_optimizer": True,
@@ -360,7 +396,7 @@ def deepspeed_pipeline(case: str, size: Size, world: int, steps: int, folder: st
         },
     )
     data = Tokens(size)
-    rows = [data[i] for i in range(max(1, size.batch * world // micro))]
+    rows = [data[i] for i in range(size.batch)]
     one = torch.utils.data.default_collate([(row["input_ids"], row["labels"]) for row in rows])
     outside = Outside()
     outside.start()
@@ -488,7 +524,8 @@ def launch(case: str, args: argparse.Namespace, folder: str) -> tuple[list[dict[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, __file__, "--work", case, "--size", args.size, "--steps", str(args.steps)]
+    command = [sys.executable, __file__, "--work", case, "--size", args.size]
+    command += ["--steps", str(args.steps * TIMES_STEPS.get(case, 1))]
     logs = [open(Path(folder, f"rank{rank}.log"), "w") for rank in range(world)]  # noqa: SIM115 - closed below
     processes = [
         subprocess.Popen(
@@ -526,6 +563,12 @@ def launch(case: str, args: argparse.Namespace, folder: str) -> tuple[list[dict[
         return [], next((tail for tail, code in zip(tails, codes, strict=True) if code), "timed out")
     found = [Path(folder, f"rank{rank}.json") for rank in range(world)]
     return [json.loads(path.read_text()) if path.exists() else {} for path in found], ""
+
+
+def kept(folder: Path, case: str) -> str:
+    own = folder / case.replace(" ", "-")
+    own.mkdir(parents=True)
+    return str(own)
 
 
 # Checks ---------------------------------------------------------------------------------------------------------
@@ -566,12 +609,14 @@ def bytes_held(case: str, world: int) -> dict[str, float]:
 
 
 def checks(
-    case: str, size: Size, world: int, steps: int, folder: str, ranks: list[dict[str, Any]], one_flop: float | None
+    case: str, size: Size, world: int, steps: int, folder: str, ranks: list[dict[str, Any]], step_flop: float | None
 ) -> Iterator[Check]:
     """What a case's run says beside what was read outside."""
     (run,) = load_runs(folder)
     final = run.final
     copies = 1 if case in ("one", "tp") else world
+    if case.startswith("pipeline"):
+        copies = 4 * world  # microbatches
     samples, tokens = steps * size.batch * copies, steps * size.batch * copies * size.length
     yield Check("samples", final.get("samples"), samples, 0.0)
     if case != "pipeline DeepSpeed":  # its engine fetches its batches for itself, and tells how many samples they have
@@ -580,10 +625,15 @@ def checks(
         yield Check("params", final.get("params"), params_of(size), 0.0)
         # The plan leaves the last layer whole: each rank runs it.
         again = (world - 1) * 3 * 2 * tokens * size.width * size.vocabulary if case == "tp" else 0
-        yield Check("flop", final.get("flop"), None if one_flop is None else one_flop * copies + again, 1e-9)
+        yield Check("flop", final.get("flop"), None if step_flop is None else step_flop * steps * copies + again, 1e-9)
     held = bytes_held(case, 1 if case == "one" else world)
     for column, each in held.items():
         yield Check(f"{column}, all ranks", final.get(column), each * params_of(size) * copies, 0.02)
+    # Gradients once a step with DDP, and parameters twice beside them with FSDP2, of each rank.
+    sent = {"ddp": 1, "slow": 1, "fsdp2": 3, "one": 0}.get(case)
+    own = 2 if CUDA else 4
+    expected = None if sent is None else sent * own * params_of(size) * world * steps
+    yield Check("comm_bytes", final.get("comm_bytes"), expected, 1e-5)
     energies = [rank["energy_j"] for rank in ranks]
     yield Check("gpu_energy_j", final.get("gpu_energy_j"), None if None in energies else sum(energies), 0.03)
     peaks = [rank["peak_bytes"] for rank in ranks]
@@ -596,13 +646,20 @@ def checks(
     if case.startswith("pipeline"):
         theory = final.get("bubble_theory_fraction")
         stage_s, bubble_s = final.get("stage_step_s"), final.get("bubble_s")
-        ours = bubble_s / stage_s if stage_s and bubble_s is not None else None
-        yield Check("bubble (closed form)", ours, theory, 0.5)
+        outside_s = final.get("stage_outside_s") or 0.0
+        ours = (bubble_s - outside_s) / (stage_s - outside_s) if stage_s and bubble_s is not None else None
+        yield Check("bubble in the schedule (closed form)", ours, theory, 0.5)
+        yield Check("of a stage's time outside the schedule", outside_s / stage_s if stage_s else None, None, 0.0)
+        bare = [rank["bare_s"] for rank in ranks if "bare_s" in rank]
+        if bare:
+            yield Check("step beside one without a monitor, ms", 1e3 * step_s, 1e3 * statistics.median(bare), 0.06)
     if case == "slow":
+        found = (run.header.get("ranks") or {}).get("stragglers") or [{}]
+        yield Check("the straggler", *(found[0].get("ranks") or [None]), world - 1, 0.0)
         slowest = (run.header.get("ranks") or {}).get("slowest") or {}
         yield Check("the slow rank", slowest.get("rank"), world - 1, 0.0)
         yield Check("seconds it held up", slowest.get("ahead_s"), ranks[-1]["planted_s"], 0.3)
-    for column in ("comm_bytes", "exposed_comm_s", "straggler_s", "hfu_fraction"):
+    for column in ("comm_s", "exposed_comm_s", "step_idle_s", "straggler_s", "hfu_fraction"):
         if final.get(column) is not None:
             yield Check(column, final[column], None, 0.0)
 
@@ -614,6 +671,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="350m")
     parser.add_argument("--only", nargs="+", choices=CASES)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="keep the run folders here, one a case")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -628,14 +686,14 @@ def main() -> None:
     device = f"{args.devices} x {torch.cuda.get_device_name()}" if CUDA else f"{args.devices} processes over gloo"
     print(f"{device}, torch {torch.__version__}, Lightning {pl.__version__}, {params_of(size) / 1e6:.0f} M parameters")
     print("\n| case | what | ours | outside | within |\n| --- | --- | --- | --- | --- |")
-    one_flop: float | None = None
+    step_flop: float | None = None
     rows: list[dict[str, Any]] = []
     failed = 0
     for case in args.only or CASES:
         if ("zero" in case or "DeepSpeed" in case) and find_spec("deepspeed") is None:
             print(f"| {case} | needs deepspeed | | | |")
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() if args.keep is None else nullcontext(kept(args.keep, case)) as folder:
             ranks, why = launch(case, args, folder)
             if why:
                 failed += 1
@@ -656,9 +714,10 @@ def main() -> None:
                 print(f"| killed | status, steps | {run.header['status']}, {run.final.get('steps')} | "
                       f"{WARMUP_STEPS} steps | |")  # fmt: skip
                 continue
-            for check in checks(case, size, args.devices, args.steps, folder, ranks, one_flop):
-                if case == "one" and check.what == "flop":
-                    one_flop = check.ours
+            steps = args.steps * TIMES_STEPS.get(case, 1)
+            for check in checks(case, size, args.devices, steps, folder, ranks, step_flop):
+                if case == "one" and check.what == "flop" and check.ours is not None:
+                    step_flop = check.ours / steps
                 failed += check.holds is False
                 mark = {True: "yes", False: "NO", None: ""}[check.holds]
                 ours = "missing" if check.ours is None else f"{check.ours:.6g}"

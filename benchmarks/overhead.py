@@ -10,21 +10,30 @@ its first points, which it makes at a quicker pace: these are only a few here, a
 
     python benchmarks/overhead.py [--first] [--rounds 15] [--steps 400] [--every 1 50] [--device cuda] [--width 64]
 
+`--rivals` starts each monitor in a process of its own, in turn, beside TraceML and trainmeter if they are installed:
+both are launchers (`traceml run`, `tm --`).
+
 A step of about 10 ms on an H100: --device cuda --width 8192 --layers 6 --batch 4096 --precision bf16-mixed --steps 150
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -42,6 +51,8 @@ from lightning_costs.recording import emission
 FIRST_POINTS = 4
 #: Steps that nobody times: CostMonitor counts some of them.
 WARMUP_STEPS = 20
+#: Monitors that start a training script for themselves, and their packages.
+LAUNCHERS = {"TraceML": "traceml_ai", "trainmeter": "trainmeter"}
 
 
 class NoWhere(Logger):
@@ -129,6 +140,28 @@ def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Name
     return wall_s / args.steps * 1e6, cpu_s / args.steps * 1e6
 
 
+def alone_us(name: str, every: int, args: argparse.Namespace, folder: str) -> tuple[float, float]:
+    """The same in a process of its own, under the launcher that the monitor may need."""
+    out = Path(folder, "alone.json")
+    out.unlink(missing_ok=True)
+    own = ["--alone", "no monitor" if name in LAUNCHERS else name, "--every", str(every), "--out", str(out)]
+    for option in ("steps", "width", "layers", "batch", "batches", "precision", "device"):
+        own += [f"--{option}", str(getattr(args, option))]
+    own += ["--first"] if args.first else []
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, *own]
+    if name == "TraceML":
+        code = "from traceml_ai.launcher.cli import main; main()"
+        command = [sys.executable, "-c", code, "run", script, "--args", *own]
+    elif name == "trainmeter":
+        command = [sys.executable, "-m", "trainmeter", "-q", "--no-web", "--", *command]
+    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+    if not out.exists():
+        raise SystemExit(f"{name} did not finish: {(done.stderr or done.stdout)[-800:]}")
+    wall_us, cpu_us = json.loads(out.read_text())
+    return wall_us, cpu_us
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", action="store_true", help="time the first points, too")
@@ -141,6 +174,9 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--every", type=int, nargs="+", default=[1, 50], help="log_every_n_steps, one after the other")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rivals", action="store_true", help="each monitor in a process of its own, others' too")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not args.first:
@@ -156,14 +192,26 @@ def main() -> None:
             "ThroughputMonitor": lambda: ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0])),
             "DeviceStatsMonitor": lambda: DeviceStatsMonitor(cpu_stats=args.device == "cpu"),
             "Timer": lambda: Timer(duration="00:12:00:00"),
+            "CostMonitor(trace=True)": lambda: CostMonitor(save_dir=folder, trace=True),
         }
+        if args.alone:
+            args.out.write_text(json.dumps(step_us(contenders[args.alone], args.every[0], args)))
+            return
+        names = [name for name in contenders if "trace" not in name]
+        if args.rivals:
+            names = ["no monitor", "CostMonitor", "CostMonitor(trace=True)", "ThroughputMonitor"]
+            names += [name for name, module in LAUNCHERS.items() if find_spec(module) is not None]
         device = torch.cuda.get_device_name() if args.device == "cuda" else f"{cpu_name()}, one thread"
         print(f"torch {torch.__version__}, Lightning {pl.__version__}, Python {platform.python_version()}, {device}")
         for every in args.every:
-            rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+            rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
             for _ in range(args.rounds):
-                for name, make in contenders.items():
-                    rounds[name].append(step_us(make, every, args))
+                for name in names:
+                    if args.rivals:
+                        rounds[name].append(alone_us(name, every, args, folder))
+                        print(f"{name}: {rounds[name][-1][0]:.0f} us a step", file=sys.stderr, flush=True)
+                    else:
+                        rounds[name].append(step_us(contenders[name], every, args))
             base = rounds["no monitor"]
             base_us = statistics.median(wall for wall, _ in base)
             print(f"\nlogging every {every} step(s): {base_us:.0f} us a step without a monitor")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lightning_costs.indicators.base import Measured as Measured
     from lightning_costs.integrations.lightning.budget import CostBudget as CostBudget
     from lightning_costs.integrations.lightning.callback import CostMonitor as CostMonitor
-    from lightning_costs.model_cost import ModelCost as ModelCost
-    from lightning_costs.model_cost import measure as measure
+    from lightning_costs.model_cost.cost import ModelCost as ModelCost
+    from lightning_costs.model_cost.measure import measure as measure
     from lightning_costs.prediction.predict import predict as predict
     from lightning_costs.prediction.prediction import Prediction as Prediction
     from lightning_costs.pricing.tariff import Tariff as Tariff
@@ -37,7 +37,7 @@ _HOME = {
     "Measured": "indicators.base",
     "MemorySink": "storage.sink",
     "Missing": "records.missing",
-    "ModelCost": "model_cost",
+    "ModelCost": "model_cost.cost",
     "Prediction": "prediction.prediction",
     "Recorder": "recording.recorder",
     "Sink": "storage.sink",
@@ -46,7 +46,7 @@ _HOME = {
     "default_indicators": "indicators",
     "load_run": "sources.loader",
     "load_runs": "sources.loader",
-    "measure": "model_cost",
+    "measure": "model_cost.measure",
     "predict": "prediction.predict",
     "save_runs": "storage.saved_runs",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.pricing.tariff import Tariff
-from lightning_costs.run.lost_work import Curve as CostCurve
+from lightning_costs.run.kept import Curve as CostCurve
 from lightning_costs.run.record import RunRecord
 
 if TYPE_CHECKING:

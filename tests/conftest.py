@@ -84,9 +84,11 @@ def only_sleeps(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 @pytest.fixture
-def ticking(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def ticking(monkeypatch: pytest.MonkeyPatch) -> TickingClock:
     """As `only_sleeps`, and each look at it takes a tenth of a millisecond: loops with a budget end."""
-    return _use_clock(TickingClock(1000.0), monkeypatch)
+    clock = TickingClock(1000.0)
+    _use_clock(clock, monkeypatch)
+    return clock
 
 
 def _use_clock(fake: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
@@ -101,7 +103,7 @@ def _use_clock(fake: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("lightning_costs.") and vars(module).get("now_s") is real:
             monkeypatch.setattr(module, "now_s", fake)
-    monkeypatch.setitem(recorder.Recorder.__init__.__kwdefaults__, "clock", fake)
+    monkeypatch.setitem(recorder.Recorder.__init__.__kwdefaults__ or {}, "clock", fake)
     monkeypatch.setattr(clock, "_runs_ended_s", fake.now)
     monkeypatch.setattr(time, "perf_counter", _in_this_thread(fake, time.perf_counter))
     monkeypatch.setattr(time, "sleep", _in_this_thread(fake.sleep, time.sleep))

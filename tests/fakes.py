@@ -498,7 +498,13 @@ def sample(**values: Any) -> StepSample:
     """A window of which only what matters is said."""
     accounts_s = {"setup": 0.0, "train": 0.0, "evaluate": 0.0, "checkpoint": 0.0, "other": 0.0}
     accounts_s |= values.pop("accounts_s", {})
-    given = {"step": 0, "epoch": 0, "trigger": "train", "begun_s": 0.0, "ended_s": sum(accounts_s.values())} | values
+    given: dict[str, Any] = {
+        "step": 0,
+        "epoch": 0,
+        "trigger": "train",
+        "begun_s": 0.0,
+        "ended_s": sum(accounts_s.values()),
+    } | values
     return StepSample(accounts_s=accounts_s, **given)
 
 

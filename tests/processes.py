@@ -90,8 +90,8 @@ def _as_main(script: Script, out: str, err: str) -> None:
     os.environ.update(script.environment)
     os.chdir(script.cwd)
     multiprocessing.set_start_method(None, force=True)
-    path = [str(script.path.parent), *filter(None, script.environment.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.path[:0] = path
+    places = [str(script.path.parent), *filter(None, script.environment.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:0] = places
     sys.argv = [str(script.path), *script.arguments]
     try:
         runpy.run_path(str(script.path), run_name="__main__")

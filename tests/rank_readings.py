@@ -15,12 +15,12 @@ def own_readings() -> Iterator[dict[str, float]]:
     read, note = IndicatorReader.read, getattr(IndicatorReader, "note_unheard", None)
     readings: dict[str, float] = {}
 
-    def noted(panel: IndicatorReader, sample: Any) -> Any:
-        vector = read(panel, sample)
+    def noted(self: IndicatorReader, sample: Any) -> Any:
+        vector = read(self, sample)
         for name, amount in vector.amounts.items():
             if amount is None:
                 continue
-            counter = panel.declarations[name].kind == "counter"
+            counter = self.declarations[name].kind == "counter"
             before = readings.get(name, 0.0)
             readings[name] = before + amount if counter else max(before, amount)
         return vector

@@ -164,7 +164,7 @@ def run_command(line: str, promised: int, folder: Path, monkeypatch: pytest.Monk
     elif words[0] in ("lightning-costs", "python"):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         rest = words[1:] if words[0] == "python" else ["-m", "lightning_costs", *words[1:]]
-        done = subprocess.run(
+        ran = subprocess.run(
             [sys.executable, *rest],
             cwd=folder,
             env={**os.environ, **environment, "PATH": path},
@@ -173,7 +173,7 @@ def run_command(line: str, promised: int, folder: Path, monkeypatch: pytest.Monk
             check=False,
             timeout=240,
         )
-        assert done.returncode == promised, done.stderr[-3000:]
+        assert ran.returncode == promised, ran.stderr[-3000:]
     else:
         raise AssertionError(f"no test runs {line!r}: put <!-- not run: why --> above its block")
 

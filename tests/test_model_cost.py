@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from fakes import FakeClock
+from fakes import TickingClock
 from torch import Tensor, nn
 
 from lightning_costs import measure
-from lightning_costs.model_cost import ModelCost
+from lightning_costs.model_cost.cost import ModelCost
 
 ROOT = Path(__file__).parents[1]
 #: A pass takes as long as it looks at the clock: what fits a budget, and which batch serves more, is known.
@@ -155,7 +155,7 @@ def test_the_largest_batch_is_computed_from_what_a_sample_takes() -> None:
     assert none.missing["largest_batch_samples"] == "not even one sample fits"
 
 
-def test_peaks_can_be_measured_for_a_device_that_the_table_lacks(ticking: FakeClock) -> None:
+def test_peaks_can_be_measured_for_a_device_that_the_table_lacks(ticking: TickingClock) -> None:
     ticking.TICK_S = 0.004  # what a product takes, and a copy: some looks at the clock
     cost = measure(mlp(), torch.randn(8, 10), times=False, measured_peaks=True)
     assert cost.roofline is not None

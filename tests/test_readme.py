@@ -53,7 +53,7 @@ def test_the_caption_holds_for_the_runs_of_the_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     compared = compare(load_runs(tmp_path / "costs"), targets=[0.9])
     spent = {
-        column: {label.partition("-seed")[0]: hit["cost"] for label, hit in by_run.items()}
+        column: {label.partition("-seed")[0]: hit["cost"] or 0.0 for label, hit in by_run.items()}
         for column, by_run in compared.targets[0]["costs"].items()
         if column in ("samples", "flop")
     }

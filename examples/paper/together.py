@@ -12,7 +12,7 @@ from dataclasses import replace
 import altair as alt
 
 from lightning_costs import Comparison, compare
-from lightning_costs.analysis.schema import RankPair
+from lightning_costs.analysis.agreement_schema import RankPair
 from lightning_costs.report.charts.look import styled
 from lightning_costs.report.charts.ranks import heat_map
 from lightning_costs.report.tables.tables import rank_matrix

@@ -31,15 +31,7 @@ def answer(
     runs: GroupedRuns,
     grouping: str = "",
 ) -> Answer:
-    """Rank runs, or groups if any has two runs, by every independent cost.
-
-    Args:
-        rows: The runs.
-        metric: The quality metric.
-        targets: Cost-to-quality, easiest first.
-        runs: The runs in their groups; each is a group of its own if they are not grouped.
-        grouping: The sentence that says how runs were grouped.
-    """
+    """Rank runs, or groups if any has two runs, by every independent cost."""
     quality = {name: _middle([runs.best[label] for label in labels]) for name, labels in runs.members.items()}
     sign = -1 if metric.mode == "max" else 1
     labels = sorted(quality, key=lambda name: math.inf if (value := quality[name]) is None else sign * value)

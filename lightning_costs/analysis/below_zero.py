@@ -97,12 +97,12 @@ def _without(run: RunRecord, lowest: Mapping[str, float]) -> RunRecord:
     )
     header["statics"] = statics
     cleaned = replace(run, header=header, points=points)
-    gone = {name: amount for name, amount in lowest.items() if cleaned.final.get(name) is None}
+    emptied = {name: amount for name, amount in lowest.items() if cleaned.final.get(name) is None}
     why = {
         name: f"{format_number(amount)} is written there, and no amount of it is below 0: "
         "taken for a mark that it is missing"
-        for name, amount in gone.items()
+        for name, amount in emptied.items()
     }
     header["missing"] = {**header.get("missing", {}), **why}
-    header["methods"] = {name: how for name, how in header.get("methods", {}).items() if name not in gone}
+    header["methods"] = {name: how for name, how in header.get("methods", {}).items() if name not in emptied}
     return replace(cleaned, header=header)

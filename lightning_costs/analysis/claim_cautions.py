@@ -8,21 +8,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 
+from lightning_costs.analysis.agreement_schema import Families, Matched, Ranks
 from lightning_costs.analysis.leads import Field
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schedule import shaping_differences
-from lightning_costs.analysis.schema import (
-    Caution,
-    Declaration,
-    Families,
-    Groups,
-    Leader,
-    Matched,
-    Ranks,
-    RunRow,
-    Spread,
-    Sweep,
-)
+from lightning_costs.analysis.schema import Caution, Declaration, Groups, Leader, RunRow, Spread, Sweep
 from lightning_costs.analysis.text import NAMED, caution, list_runs, quote
 
 #: An early lead counts if it covers this share of the range of qualities.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lightning_costs.analysis import claim_cautions as claims
+from lightning_costs.analysis.agreement_schema import Ranks
 from lightning_costs.analysis.answer import answer, hardest_shared_target
 from lightning_costs.analysis.below_zero import without_below_zero
 from lightning_costs.analysis.breakdowns import cost_breakdowns
@@ -21,18 +22,17 @@ from lightning_costs.analysis.cautions import (
 )
 from lightning_costs.analysis.contrasts import GroupedRuns, contrasts
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.dominance import dominance, pareto_fronts
 from lightning_costs.analysis.families import families, family_pairs
-from lightning_costs.analysis.grouping import group_of_each, members
 from lightning_costs.analysis.leads import leads
 from lightning_costs.analysis.lifecycle import lifecycle
 from lightning_costs.analysis.matched import matched_pairs
 from lightning_costs.analysis.metric import Metric, agree_on_metric, declared_otherwise
+from lightning_costs.analysis.pareto import dominance, pareto_fronts
 from lightning_costs.analysis.rank_correlation import average_ranks, lower_is_cheaper, rank_pairs
 from lightning_costs.analysis.rounding import may_be_rounded
 from lightning_costs.analysis.run_data import declarations, downsample_curve, read_run, unique_labels
-from lightning_costs.analysis.schema import Contrasts, Declaration, Ranks, RunRow, TargetRow
-from lightning_costs.analysis.seed_groups import SeedGroups, find_seed_groups, seed_of
+from lightning_costs.analysis.schema import Contrasts, Declaration, RunRow, TargetRow
+from lightning_costs.analysis.seed_groups import SeedGroups, find_seed_groups, group_of_each, members, seed_of
 from lightning_costs.analysis.seeds import aggregate_groups
 from lightning_costs.analysis.setup import split_setups
 from lightning_costs.analysis.summary import summary
@@ -43,7 +43,7 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.printable import printable, printable_data
 from lightning_costs.records.samples import Amount
 from lightning_costs.records.units import is_rate
-from lightning_costs.run.lost_work import Curve as CostCurve
+from lightning_costs.run.kept import Curve as CostCurve
 from lightning_costs.run.record import RunRecord, printable_run
 
 if TYPE_CHECKING:

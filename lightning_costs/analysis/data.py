@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lightning_costs.analysis.agreement_schema import Dominance, Families, Matched, Ranks
 from lightning_costs.analysis.lifecycle_schema import Lifecycle
 from lightning_costs.analysis.schema import (
     Answer,
@@ -17,20 +18,16 @@ from lightning_costs.analysis.schema import (
     Contrasts,
     Curve,
     Declaration,
-    Dominance,
-    Families,
     Groups,
     Leader,
-    Matched,
     Mode,
-    Ranks,
     RunRow,
     Setups,
     Sweep,
     TargetRow,
 )
 from lightning_costs.records.printable import utf8_encodable
-from lightning_costs.run.lost_work import Curve as CostCurve
+from lightning_costs.run.kept import Curve as CostCurve
 
 #: Version of what `as_dict` and `to_json` hold; a key that goes or changes its meaning raises it.
 SCHEMA = 3

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from lightning_costs.analysis.agreement_schema import Families, FamilyPair, FamilyRow, RankPair
 from lightning_costs.analysis.leads import Field
-from lightning_costs.analysis.schema import Declaration, Families, FamilyPair, FamilyRow, Leader, RankPair
+from lightning_costs.analysis.schema import Declaration, Leader
 from lightning_costs.records.samples import Amount
 
 #: Columns that are another one times a rate: with the same rate for all runs they say the same.
@@ -33,13 +34,6 @@ def families(
     A priced column joins the family of what it is made from if all runs have the same rate: on one machine, run
     time, device time and cloud money are one indicator, as are energy and carbon. A family is led by the runs that lead
     by all of its columns, and contested where not all runs tie in it.
-
-    Args:
-        labels: [runs].
-        finals: Indicator to amounts [runs].
-        declared: Declarations of the indicators.
-        leaders: Indicator to who leads by it.
-        fields: Indicator to how many runs that is of.
     """
     rows: dict[str, FamilyRow] = {}
     for name, amounts in finals.items():
@@ -54,15 +48,15 @@ def families(
     leads: dict[str, list[str]] = {}
     for row in rows.values():
         # A column by which all runs tie has no leader, and does not speak against the others.
-        told = [
+        leading = [
             who
             for name in row["columns"]
             if name in leaders and len(who := set(leaders[name]["labels"])) < fields[name].taking
         ]
-        if not told:
+        if not leading:
             continue
         contested += 1
-        common = set.intersection(*told)
+        common = set.intersection(*leading)
         row["leaders"] = [label for label in labels if label in common]
         row["split"] = not common
         for label in row["leaders"]:

@@ -28,13 +28,6 @@ def leads(
 
     For counters to the last target that any run reached, for others at the end. A run without quality leads nothing.
     A run that alone has a reading is cheaper than no other, unless it is the only run.
-
-    Args:
-        labels: [runs].
-        finals: Indicator to amounts [runs].
-        best: [runs]: best quality.
-        declared: Declarations of the indicators.
-        targets: Cost-to-quality, easiest first.
     """
     rated = [index for index, quality in enumerate(best) if quality is not None]
     found: dict[str, Leader] = {}

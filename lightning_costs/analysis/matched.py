@@ -9,7 +9,8 @@ from decimal import ROUND_FLOOR, Context, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_costs.analysis.schema import TOLERANCE, HiddenDifference, Matched, MatchedPair, MatchedRow
+from lightning_costs.analysis.agreement_schema import HiddenDifference, Matched, MatchedPair, MatchedRow
+from lightning_costs.analysis.schema import TOLERANCE
 from lightning_costs.analysis.windows import count_within, first_pairs, widest_pairs, width
 from lightning_costs.records.samples import Amount
 

@@ -206,12 +206,12 @@ def _is_flop(name: str) -> bool:
     return name.endswith(("flop", "mac"))
 
 
-def _by_method(runs: Sequence[RunRow], name: str, told: Callable[[str], str] = str) -> dict[str, list[str]]:
+def _by_method(runs: Sequence[RunRow], name: str, shorten: Callable[[str], str] = str) -> dict[str, list[str]]:
     """Method to the runs whose reading was got by it."""
     groups: dict[str, list[str]] = {}
     for run in runs:
         if run["final"].get(name) is not None:
-            groups.setdefault(told(run["methods"].get(name) or "unknown"), []).append(run["label"])
+            groups.setdefault(shorten(run["methods"].get(name) or "unknown"), []).append(run["label"])
     return groups
 
 

@@ -137,11 +137,6 @@ def probability_of_improvement(ours: Sequence[Amount], theirs: Sequence[Amount],
 
     Agarwal et al. (arXiv 2108.13264), section 4.3: the Mann-Whitney U statistic over the number of pairs.
 
-    Args:
-        ours: [runs].
-        theirs: [runs].
-        better: 'lower' or 'higher'.
-
     Returns:
         None if a group has fewer than `LEAST_IQM` known values.
 
@@ -159,10 +154,6 @@ def probability_of_improvement(ours: Sequence[Amount], theirs: Sequence[Amount],
 
 def pair_by_seed(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> list[tuple[str, str]]:
     """Labels of the runs of one seed in two groups, in the order of `ours`; of repeated seeds the first with the first.
-
-    Args:
-        ours: Run label to seed, None if it is not known.
-        theirs: Likewise.
 
     Example:
         >>> pair_by_seed({"a1": "1", "a2": "2"}, {"b2": "2", "b3": "3"})

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_costs.analysis.agreement_schema import Counts, RankPair
 from lightning_costs.analysis.rounding import Orders, doubt, orders, spearman_range
-from lightning_costs.analysis.schema import Counts, RankPair
 from lightning_costs.records.samples import Amount
 
 Floats = NDArray[np.float64]
@@ -24,10 +24,6 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's rank correlation with average ranks for ties; None where a side is constant.
 
     Formula: Pearson's correlation of the ranks, in integers (ranks doubled), so that agreement is exactly 1.
-
-    Args:
-        first: [runs], finite.
-        second: [runs], finite.
 
     Example:
         >>> spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0])
@@ -58,12 +54,6 @@ def discordant_pairs(
     labels: Sequence[str], first: Sequence[float], second: Sequence[float], most: int = MOST_FLIPS
 ) -> list[list[str]]:
     """The pairs of runs whose order flips: [a, b] where a is lower by `first` and b by `second`.
-
-    Args:
-        labels: [runs].
-        first: [runs]; NaN leaves a run out.
-        second: [runs], likewise.
-        most: Of more than this number, those of the first runs are listed.
 
     Example:
         >>> discordant_pairs(["small", "large"], [1.0, 2.0], [9.0, 3.0])
@@ -169,7 +159,7 @@ class _Counted(NamedTuple):
 
     def pairs(self, i: int, j: int) -> tuple[int, int, int]:
         all_pairs = int(self.n[i, j]) * (int(self.n[i, j]) - 1) // 2
-        return _told(self.signed[i, j], self.untied[i, j], all_pairs)
+        return _pair_counts(self.signed[i, j], self.untied[i, j], all_pairs)
 
     def tau(self, i: int, j: int) -> float | None:
         untied = self.first[i, j] * self.first[j, i]
@@ -178,12 +168,12 @@ class _Counted(NamedTuple):
     def split(self, i: int, j: int) -> tuple[Counts | None, Counts | None]:
         if self.n_within is None or self.signed_within is None or self.untied_within is None:
             return None, None
-        inside = _told(self.signed_within[i, j], self.untied_within[i, j], int(self.n_within[i, j]))
+        inside = _pair_counts(self.signed_within[i, j], self.untied_within[i, j], int(self.n_within[i, j]))
         outside = tuple(whole - part for whole, part in zip(self.pairs(i, j), inside, strict=True))
         return _counts(*inside), _counts(*outside)
 
 
-def _told(signed: float, untied: float, pairs: int) -> tuple[int, int, int]:
+def _pair_counts(signed: float, untied: float, pairs: int) -> tuple[int, int, int]:
     concordant, discordant = round(untied + signed) // 2, round(untied - signed) // 2
     return concordant, discordant, pairs - concordant - discordant
 

@@ -89,10 +89,6 @@ def doubt(column: Floats, printed: NDArray[np.bool_]) -> Floats:
 def orders(column: Floats, doubts: Floats) -> Orders:
     """The orders of amounts, each of which may be anywhere within its doubt.
 
-    Args:
-        column: [runs], finite.
-        doubts: [runs], at least 0.
-
     Example:
         >>> found = orders(np.array([86.5, 86.5, 50.1]), np.array([0.05, 0.05, 0.05]))
         >>> found.every.tolist()

@@ -86,15 +86,7 @@ def declarations(runs: Sequence[RunRecord]) -> tuple[dict[str, Declaration], lis
 def read_run(
     run: RunRecord, label: str, metric: Metric, declared: Mapping[str, Declaration], group: str | None = None
 ) -> RunData:
-    """Read one run under a metric.
-
-    Args:
-        run: The record.
-        label: Its unique label.
-        metric: The quality metric.
-        declared: Columns to read.
-        group: The method that it is a seed of.
-    """
+    """Read one run under a metric."""
     final = run.final
     missing = {str(name): str(reason) for name, reason in run.header.get("missing", {}).items()}
     methods = {str(name): str(text) for name, text in run.header.get("methods", {}).items()}

@@ -20,10 +20,6 @@ def planned_fraction(setup: Mapping[str, Plain], final: Mapping[str, Amount]) ->
     Lightning ends at `max_epochs` or `max_steps`, whichever comes first, so the share is the larger of the two.
     `max_steps` counts calls of optimizers; -1 plans nothing.
 
-    Args:
-        setup: Flattened.
-        final: Column to the final amount, as spent.
-
     Example:
         >>> planned_fraction({"max_epochs": 10, "max_steps": -1}, {"epochs": 4.0})
         0.4

@@ -95,16 +95,7 @@ def aggregate_groups(
     targets: Sequence[TargetRow],
     better: Mapping[str, str],
 ) -> Groups:
-    """Groups of runs by quality, final amounts and cost-to-quality.
-
-    Args:
-        by: What they were grouped by.
-        members: Group to the labels of its runs.
-        best: Run label to best quality.
-        finals: Indicator to run label to final amount.
-        targets: Cost-to-quality of the runs.
-        better: Indicator to its cheaper direction.
-    """
+    """Groups of runs by quality, final amounts and cost-to-quality."""
 
     def by_group(amounts: Mapping[str, Amount]) -> dict[str, Spread]:
         return {group: seed_spread([amounts.get(label) for label in labels]) for group, labels in members.items()}

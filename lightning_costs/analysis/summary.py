@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lightning_costs.analysis.agreement_schema import Dominance, Families
 from lightning_costs.analysis.leads import Field
 from lightning_costs.analysis.metric import Metric
-from lightning_costs.analysis.schema import Declaration, Dominance, Families, Leader, Plain, RunRow, Setups
+from lightning_costs.analysis.schema import Declaration, Leader, Plain, RunRow, Setups
 from lightning_costs.analysis.text import quote
 from lightning_costs.records.formatting import list_words
 

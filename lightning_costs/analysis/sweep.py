@@ -24,12 +24,6 @@ def sweep(
 ) -> Sweep:
     """Sweep the target over every value that some run's best quality so far takes.
 
-    Args:
-        courses: By run label.
-        counters: Counter to its cheaper direction.
-        mode: Which direction of the quality is better.
-        groups: Group to its runs' labels.
-
     Complexity: O(points) to read, then runs x counters x targets, which is bounded by `MOST_COSTS`.
     """
     labels = list(courses)
@@ -60,12 +54,6 @@ def sweep(
 
 def winner_ranges(labels: Sequence[str], costs: Floats, targets: Floats, better: str) -> list[WinnerRange]:
     """Runs of neighbouring targets that the same label, or the same ones who tie, reach at least cost.
-
-    Args:
-        labels: [runs].
-        costs: [runs, targets]; NaN and infinity cannot win.
-        targets: [targets], easiest first.
-        better: Which direction of the cost is cheaper.
 
     Example:
         >>> costs = np.array([[1.0, 2.0, np.inf], [3.0, 3.0, 3.0]])

@@ -114,10 +114,6 @@ def winners(costs: Mapping[str, Amount], better: str = "lower") -> list[str] | N
 def chosen_targets(best: Sequence[Amount], mode: Mode) -> list[tuple[float, str]]:
     """Targets from results, for runs that declared none: they are hindsight, and marked so.
 
-    Args:
-        best: [runs]: best quality of each run, None if it logged none.
-        mode: Which direction of the quality is better.
-
     Returns:
         The best quality that every run reaches, and the best that at least half of the runs reach, each with its
         reason. If they are the same, it is returned once.
@@ -147,17 +143,7 @@ def target_row(
     finals: Mapping[str, Mapping[str, Amount]],
     counters: Mapping[str, str],
 ) -> TargetRow:
-    """Cost-to-quality of every run by every counter at one target.
-
-    Args:
-        target: Quality to reach.
-        declared: Whether it was set before results were seen.
-        basis: Its origin, in words.
-        mode: Which direction of the quality is better.
-        courses: By run label.
-        finals: Run label to final amounts by column.
-        counters: Counter to its cheaper direction.
-    """
+    """Cost-to-quality of every run by every counter at one target."""
     aim = [_in_single_precision(target, mode)]
     hits = {label: int(first_hits(course.quality, aim, mode)[0]) for label, course in courses.items()}
     kept = {label: int(first_sustained_hits(course.quality, aim, mode)[0]) for label, course in courses.items()}
@@ -188,12 +174,7 @@ def target_row(
 def clock_disagreements(
     costs: Mapping[str, Mapping[str, Amount]], better: Mapping[str, str]
 ) -> list[ClockDisagreement]:
-    """Pairs of counters that order runs differently by cost-to-target, clocks first, then the most discordant.
-
-    Args:
-        costs: Counter to run label to cost; only runs with finite both take part in a pair of counters.
-        better: Counter to its cheaper direction.
-    """
+    """Pairs of counters that order runs differently by cost-to-target, clocks first, then the most discordant."""
     labels = list(next(iter(costs.values()), {}))
     by_counter = {name: list(row.values()) for name, row in costs.items()}
     found: list[ClockDisagreement] = [

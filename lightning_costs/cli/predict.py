@@ -17,7 +17,7 @@ from lightning_costs.cli.places import make_writable
 from lightning_costs.report.terminal.console import Terminal, say
 
 if TYPE_CHECKING:
-    from lightning_costs.model_cost import ModelCost
+    from lightning_costs.model_cost.cost import ModelCost
     from lightning_costs.prediction.prediction import Prediction
     from lightning_costs.run.record import RunRecord
 
@@ -93,8 +93,8 @@ def predict_command(
     made = [predict(found[0], on=card, devices=count, **how) for card in _cards(on) for count in counts]
     _show(made, law)
     if json is not None:
-        told = {"predictions": [one.as_dict() for one in made], "scaling": None if law is None else law.as_dict()}
-        json.write_text(dumps(plain(told), indent=1) + "\n", encoding="utf-8")
+        answer = {"predictions": [one.as_dict() for one in made], "scaling": None if law is None else law.as_dict()}
+        json.write_text(dumps(plain(answer), indent=1) + "\n", encoding="utf-8")
         say(f"wrote {json}")
     if figure is not None:
         from lightning_costs.report.charts.prediction import write_prediction_figure
@@ -129,7 +129,7 @@ def _measured(path: str, function: str, *, here: bool) -> ModelCost:
     """What `measure` finds of what a function returns: on the meta device, or here."""
     import torch
 
-    from lightning_costs.model_cost import measure
+    from lightning_costs.model_cost.measure import measure
 
     made = runpy.run_path(path, run_name="lightning_costs_predict").get(function)
     if not callable(made):

@@ -39,10 +39,10 @@ def reprice(
         for name in priced_columns(header)
     }
     if json:
-        told = {"run": after.id, "tariff": header["tariff"], "columns": changes}
+        answer = {"run": after.id, "tariff": header["tariff"], "columns": changes}
         from lightning_costs.analysis.data import plain
 
-        say(dumps(plain(told), indent=1))
+        say(dumps(plain(answer), indent=1))
         return
     table = Table("cost", "before", "now", "how, or why it is missing", box=None, pad_edge=False)
     for name, change in changes.items():

@@ -162,7 +162,7 @@ def report(
         return compared_runs(runs, monitor, mode, tariff, target, curve, queries, group, tolerance, reference)
 
     if follow:
-        from lightning_costs.cli.follow import follow_page
+        from lightning_costs.cli.watch import follow_page
 
         known: set[str] = set()
         page = out or Path("report.html")
@@ -250,22 +250,22 @@ def _stated(
     from lightning_costs.report import statement
     from lightning_costs.report.tables.plain_tables import comparison_tables
 
-    said = statement.build_statement(
+    stated = statement.build_statement(
         runs,
         tariff=Tariff.from_file(tariff) if tariff is not None else None,
         monitor=monitor,
         mode=chosen_mode(mode),
     )
     if to is Target.HF_YAML:
-        return statement.model_card(said, training_type=training_type)
+        return statement.model_card(stated, training_type=training_type)
     if to is Target.BOAMPS:
-        return statement.boamps(said, given)
+        return statement.boamps(stated, given)
     if to in (Target.ANNEX_XI, Target.NEURIPS):
-        return (statement.annex_xi if to is Target.ANNEX_XI else statement.neurips)(said)
+        return (statement.annex_xi if to is Target.ANNEX_XI else statement.neurips)(stated)
     beneath = comparison_tables(compared) if compared is not None else ()
     cautions = [caution["text"] for caution in compared.cautions] if compared is not None else ()
     write = statement.markdown if to is Target.MD else statement.latex
-    return write(said, tables=beneath, cautions=cautions, short=short)
+    return write(stated, tables=beneath, cautions=cautions, short=short)
 
 
 def _given(texts: Sequence[str] | None) -> dict[str, str]:

@@ -73,7 +73,7 @@ def run(
         Path | None, typer.Option(help="JSON of `predict --json`: the run's end says plan against actual.")
     ] = None,
 ) -> None:
-    """Run an unmodified script of Lightning or of transformers' Trainer and measure what its training costs."""
+    """Run an unmodified script of Lightning, transformers' Trainer or Accelerate, and measure its training."""
     from lightning_costs.cli import run_process
     from lightning_costs.integrations.huggingface.autoload import search_path
     from lightning_costs.integrations.lightning.options import RunOptions

@@ -67,8 +67,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], save_dir: Path) 
         _complain(f"no run was recorded in {printable(str(save_dir))}: {printable(command[0])} {ended}", code)
     elif not recorded:
         _complain(
-            f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric or a "
-            "transformers Trainer trains a batch "
+            f"no run was recorded in {printable(str(save_dir))}. One is if a Lightning Trainer or Fabric, a "
+            "transformers Trainer or a loop with Accelerate trains a batch "
             "(fast_dev_run leaves no run), in a Python that has lightning-costs, with rank 0 on this node, and without "
             "a monitor of its own that writes elsewhere",
             code,
@@ -145,10 +145,10 @@ def _next(waited: set[signal.Signals]) -> tuple[int | None, bool]:
     if sys.platform == "darwin":  # has no sigtimedwait: there, Ctrl-C is taken for a key
         number = signal.sigwait(waited)
         return number, number in (signal.SIGINT, signal.SIGQUIT) and sys.stdin.isatty()
-    told = signal.sigtimedwait(waited, _LOOK_EVERY_S)
-    if told is None:
+    received = signal.sigtimedwait(waited, _LOOK_EVERY_S)
+    if received is None:
         return None, False
-    return told.si_signo, told.si_code > 0  # positive: by the kernel; by a process: 0 or below
+    return received.si_signo, received.si_code > 0  # positive: by the kernel; by a process: 0 or below
 
 
 def _exit_like(code: int) -> NoReturn:

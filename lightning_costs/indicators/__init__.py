@@ -19,6 +19,7 @@ from lightning_costs.indicators import (
     pipeline,
     throughput,
     traced,
+    utilization,
 )
 from lightning_costs.indicators.base import Indicator
 
@@ -62,9 +63,9 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     compute.Flop,
     compute.ModelFlop,
     compute.Mac,
-    compute.FlopPerS,
-    compute.MfuFraction,
-    compute.HfuFraction,
+    utilization.FlopPerS,
+    utilization.MfuFraction,
+    utilization.HfuFraction,
     compute.MemAccessBytes,
     compute.CommBytes,
     compute.OpCalls,
@@ -132,7 +133,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     compute.SteadyFlop,
     compute.SteadyModelFlop,
     compute.EvaluateFlop,
-    compute.PeakFlopPerS,
+    utilization.PeakFlopPerS,
     activity.SmActiveFraction,
     activity.TensorActiveFraction,
     activity.OfuFraction,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import ClassVar, final
 
-from lightning_costs.indicators.base import Derived, Measured, Ratio
-from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.indicators.base import Measured
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.device_peaks import find_peak
 from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.counting import UNSEEN, Quantity, StepOpCounts
 from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
@@ -76,7 +74,7 @@ class _Census(Measured):
             raise Missing(census.failed)
         if not census.counted and not census.censuses:
             raise Missing(f"no batch was counted: {_OUTSIDE}")
-        if census.waiting and sample.trigger == "end":
+        if sample.trigger == "end" and census.waiting:
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {_OUTSIDE}")
         if census.saw_no_products:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
@@ -203,7 +201,7 @@ class EvaluateFlop(Measured):
 
     def open(self, setting: ProbeContext) -> None:
         self._census = setting.probe(EvalOpCounter)
-        self._told = setting.evaluation_is_told
+        self._evaluation_is_reported = setting.evaluation_is_reported
         self._read, self._batches = 0.0, -1
 
     def read(self, sample: StepSample) -> float:
@@ -212,7 +210,7 @@ class EvaluateFlop(Measured):
             raise Missing(census.failed)
         if census.unknown:
             raise Missing("evaluation batches were never counted")
-        if not census.batches and not self._told and sample.accounts_s["evaluate"] > 0:
+        if not census.batches and not self._evaluation_is_reported and sample.accounts_s["evaluate"] > 0:
             raise Missing("evaluation ran outside recorder.eval_batch(batch)")
         if census.batches == self._batches:
             return 0.0
@@ -225,83 +223,6 @@ class EvaluateFlop(Measured):
         total = max(self._read, census.flop)
         new, self._read = total - self._read, total
         return float(new)
-
-
-@final
-class FlopPerS(Ratio):
-    """Executed FLOPs over training seconds, outside warm-up."""
-
-    name, unit, kind, family = "flop_per_s", "flop_per_s", "gauge", "compute"
-    better, label, headline = "higher", "FLOP rate", True
-    needs = ("steady_flop", "steady_s")
-
-
-@final
-class PeakFlopPerS(Measured):
-    """Most FLOP/s that the training devices can do in the number formats in use, dense.
-
-    Products in several formats count by the time that each would take: the whole over the sum of flop / peak.
-
-    Args:
-        flop_per_s: Peak of one device, where the table has none or you measured it (`lightning_costs.measure`).
-    """
-
-    name, unit, kind, family = "peak_flop_per_s", "flop_per_s", "gauge", "compute"
-    better, across, role, label = "higher", "sum", "diagnostic", "peak FLOP rate of the devices"
-
-    def __init__(self, flop_per_s: float | None = None) -> None:
-        if flop_per_s is not None and not flop_per_s > 0:
-            raise ValueError(f"flop_per_s must be a positive rate, got {flop_per_s!r}")
-        self._given = flop_per_s
-
-    def open(self, setting: ProbeContext) -> None:
-        self._census = setting.probe(StepOpCounter)
-        if self._given is not None:
-            self.method = "given by the user"
-            return
-        peak = find_peak(setting.device)
-        if peak is None:
-            raise Missing(
-                f"the table has no peak of {_called(setting)}: pass PeakFlopPerS(flop_per_s=...) among the indicators"
-            )
-        self._peak = peak
-        self.method = f"table: dense figures of {peak.source}"
-
-    def read(self, sample: StepSample) -> Amount:
-        return self._given if self._given is not None else self._peak.mixed_precision_peak(self._census.flop_by_dtype)
-
-
-def _called(setting: ProbeContext) -> str:
-    if not setting.on_cuda:
-        return f"device {setting.device!s}"
-    import torch
-
-    return f"'{torch.cuda.get_device_properties(setting.device).name}'"
-
-
-class _Utilization(Derived):
-    name, unit, kind, family = "utilization_fraction", "fraction", "gauge", "compute"
-    better = "higher"
-
-    def of(self, window: Mapping[str, float], tariff: Tariff) -> Amount:
-        flop, seconds, peak = (window[name] for name in self.needs)
-        return flop / peak / seconds if peak > 0 and seconds > 0 else None
-
-
-@final
-class MfuFraction(_Utilization):
-    """Model FLOP utilization: model FLOPs per second over the devices' peak (Chowdhery et al. 2022, PaLM)."""
-
-    name, label = "mfu_fraction", "model FLOP utilization"
-    needs = ("steady_model_flop", "steady_s", "peak_flop_per_s")
-
-
-@final
-class HfuFraction(_Utilization):
-    """Hardware FLOP utilization: executed FLOPs per second over the devices' peak, recomputation included."""
-
-    name, label = "hfu_fraction", "hardware FLOP utilization"
-    needs = ("steady_flop", "steady_s", "peak_flop_per_s")
 
 
 class _OfOneStep(Measured):

@@ -87,7 +87,7 @@ class Samples(CountedSamples):
     name, headline = "samples", True
 
     def read(self, sample: StepSample) -> float:
-        if self._sizes is not None:
+        if self._sizes is not None and (sample.trigger != "train" or self.method is None):
             self.method = self._sizes.how
         return super().read(sample)
 

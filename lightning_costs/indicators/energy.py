@@ -24,7 +24,7 @@ class _Component(Measured):
     component: ClassVar[str] = "gpu"
 
     def open(self, setting: ProbeContext) -> None:
-        self._meters, self._told_j = setting.probe(EnergyMeters), 0.0
+        self._meters, self._reported_j = setting.probe(EnergyMeters), 0.0
         if self._meters.has(self.component):
             self.method = self._meters.method(self.component) + _SINCE
 
@@ -33,7 +33,7 @@ class _Component(Measured):
             return None
         total_j = self._meters.total_j(self.component, sample)
         self.method = self._meters.method(self.component) + _SINCE
-        spent_j, self._told_j = total_j - self._told_j, total_j
+        spent_j, self._reported_j = total_j - self._reported_j, total_j
         return spent_j
 
 
@@ -88,13 +88,13 @@ class _Account(Measured):
     account: ClassVar[str] = "train"
 
     def open(self, setting: ProbeContext) -> None:
-        self._meters, self._told_j = setting.probe(EnergyMeters), 0.0
+        self._meters, self._reported_j = setting.probe(EnergyMeters), 0.0
         self._meters.require_accounts()
         self.method = "meters read where accounts change, in between by time"
 
     def read(self, sample: StepSample) -> float:
         total_j = self._meters.bucket_j(self.account, sample)
-        spent_j, self._told_j = total_j - self._told_j, total_j
+        spent_j, self._reported_j = total_j - self._reported_j, total_j
         return spent_j
 
 

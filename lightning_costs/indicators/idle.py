@@ -120,10 +120,14 @@ class H2dS(Measured):
 
     def open(self, setting: ProbeContext) -> None:
         self._setting = setting
+        self._hands_over: bool | None = None
 
     def read(self, sample: StepSample) -> float:
-        if not self._setting.on_cuda and self._setting.attached(DeviceTimeline) is None:
-            self.method = "zero by definition: the host trains, nothing is handed over"
+        if self._hands_over is None:  # other indicators may have attached the timeline after this one opened
+            self._hands_over = self._setting.on_cuda or self._setting.attached(DeviceTimeline) is not None
+            if not self._hands_over:
+                self.method = "zero by definition: the host trains, nothing is handed over"
+        if not self._hands_over:
             return 0.0
         if sample.h2d_s is None:
             raise Missing("the moment at which a batch is handed to the device is not reported")

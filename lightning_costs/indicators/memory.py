@@ -6,8 +6,7 @@ from typing import ClassVar, final
 
 from lightning_costs.indicators.base import Measured, rank_max
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.memory.allocator import Allocator
-from lightning_costs.probes.memory.host import rss_reader
+from lightning_costs.probes.memory.readings import Allocator, rss_reader
 from lightning_costs.probes.memory.storage_tracker import Phase, StepMemory
 from lightning_costs.probes.memory.tensors import TensorMemory
 from lightning_costs.probes.opcount.counter import StepOpCounter

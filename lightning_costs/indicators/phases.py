@@ -48,9 +48,11 @@ class _Phase(Measured, ABC):
             raise Missing(phases.why)
         if not phases.seen and sample.optimizer_steps:
             raise Missing(_UNSEEN)
-        found = [phases.estimate(phase) for phase in self.phases]
+        found, known = [], phases.known
+        for phase in self.phases:
+            found.append(estimate := phases.estimate(phase))
+            known = known and estimate.half_width <= KNOWN * estimate.amount
         total_s = self._of(found, sample)
-        known = phases.known and all(each.half_width <= KNOWN * each.amount for each in found)
         if sample.trigger != "end" and not known:
             return self._read  # totals never go down: a first guess that is too high would stay
         if sample.trigger != "train" or self.method is None:
@@ -109,4 +111,5 @@ class StepRestS(_Phase):
 
     def _of(self, found: Sequence[Estimate], sample: StepSample) -> float:
         self._train_s += sample.accounts_s["train"] - (0.0 if self._on_cuda else sample.data_wait_s)
-        return max(0.0, self._train_s - sum(each.amount for each in found))
+        forward, backward, update = found
+        return max(0.0, self._train_s - (forward.amount + backward.amount + update.amount))

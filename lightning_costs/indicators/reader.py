@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
-from lightning_costs.indicators.base import Derived, Indicator, Measured, topological_order
+from lightning_costs.indicators.base import Derived, FromSample, Indicator, Measured, topological_order
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.ranks.reduce import reduce_ranks
@@ -52,11 +52,16 @@ class IndicatorReader:
         self.priced = [i.name for i in self._derived if i.priced]
         #: By priced column, the tariff that was found to price it.
         self._priced_by: dict[str, Tariff] = {}
+        #: Under which tariff columns were found to be priced, what was missing then, and what they need.
+        self._priced_under: tuple[Tariff | None, Mapping[str, str], set[str]] = (None, {}, set())
         self._opened = False
         self._read_s = -MIN_READ_INTERVAL_S
-        self._reads: list[tuple[str, Measured]] | None = None
-        #: Paced gauges, as they were read last.
-        self._gauges: dict[str, Amount] = {}
+        #: What is read window by window, with the field of the sample if that is all of it.
+        self._reads: list[tuple[str, Measured, str]] | None = None
+        #: Those among them that are read at every point.
+        self._unlimited: list[tuple[str, Measured, str]] = []
+        #: What rate-limited indicators have between their readings: counters nothing, gauges what was read last.
+        self._between: dict[str, Amount] = {}
         self._reads_lack = 0
 
     def open(self) -> None:
@@ -88,25 +93,31 @@ class IndicatorReader:
         if reads_all:
             self._read_s = sample.ended_s
         lost = len(self.missing)
-        for name, indicator in self._live():
-            if not reads_all and indicator.rate_limited:
-                amounts[name] = 0.0 if indicator.kind == "counter" else self._gauges.get(name)
-                continue
+        live = self._live()
+        if not reads_all:
+            live = self._unlimited
+            amounts |= self._between
+        for name, indicator, field in live:
             try:
-                amount = indicator.read(sample)
+                amount = getattr(sample, field) if field else None
                 if amount is None:
-                    if indicator.kind == "counter":
+                    amount = indicator.read(sample)
+                elif type(amount) is int:
+                    amount = float(amount)
+                if type(amount) is not float or amount - amount != 0.0:
+                    if amount is not None:
+                        amount = _number(amount)
+                    elif indicator.kind == "counter":
                         raise Missing("a window gave no reading, so its total is unknown", warn=True)
-                    amounts[name] = None
-                else:
-                    amounts[name] = _number(amount)
+                amounts[name] = amount
             except Exception as error:  # noqa: BLE001 - whatever a probe raises, training continues
                 self._lose(indicator, error)
         if len(self.missing) != lost:
             for name in self.missing:
                 amounts.pop(name, None)
         if reads_all:
-            self._gauges = {i.name: amounts.get(i.name) for i in self._measured if i.rate_limited and i.kind == "gauge"}
+            limited = [i for _, i, _ in self._live() if i.rate_limited]
+            self._between = {i.name: 0.0 if i.kind == "counter" else amounts.get(i.name) for i in limited}
             methods = {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
             if methods != self.methods:
                 self.methods = methods
@@ -121,10 +132,13 @@ class IndicatorReader:
                 errors[derived.name] = max(found)
         return errors
 
-    def _live(self) -> list[tuple[str, Measured]]:
+    def _live(self) -> list[tuple[str, Measured, str]]:
         """What is read window by window."""
         if self._reads is None or self._reads_lack != len(self.missing):
-            self._reads = [(i.name, i) for i in self._measured if i.kind != "static" and i.name not in self.missing]
+            live = [i for i in self._measured if i.kind != "static" and i.name not in self.missing]
+            self._reads = [(i.name, i, _field(i)) for i in live]
+            self._unlimited = [read for read in self._reads if not read[1].rate_limited]
+            self._between = {name: amount for name, amount in self._between.items() if name not in self.missing}
             self._reads_lack = len(self.missing)
         return self._reads
 
@@ -199,9 +213,13 @@ class IndicatorReader:
         window: dict[str, Amount] = dict(job)
         counters = self._of_window if even is None else [i for i in self._of_window if i.kind == "counter"]
         self._derive(counters, window, tariff)
-        for indicator in self._unpriced:
-            if indicator.name not in self.missing:
-                self._check_priced(indicator, window, tariff)
+        checked, missing, needs = self._priced_under
+        if checked is not tariff or missing is not self.missing or None in map(window.get, needs):
+            for indicator in self._unpriced:
+                if indicator.name not in self.missing:
+                    self._check_priced(indicator, window, tariff)
+            live = [indicator for indicator in self._unpriced if indicator.name not in self.missing]
+            self._priced_under = tariff, self.missing, {n for i in live for n in i.needs_under(tariff)}
         if even:
             rates = dict(even)
             self._derive(self._of_window, rates, tariff)
@@ -227,6 +245,7 @@ class IndicatorReader:
         return {name: window[name] for name in self._of_totals_names}
 
     def _derive(self, derived: Sequence[Derived], window: dict[str, Amount], tariff: Tariff) -> None:
+        known = cast("dict[str, float]", window)
         for indicator in derived:
             name = indicator.name
             if name in self.missing:
@@ -237,8 +256,10 @@ class IndicatorReader:
                     break
             else:
                 try:
-                    amount = indicator.of(cast("dict[str, float]", window), tariff)
-                    window[name] = None if amount is None else _number(amount)
+                    amount = indicator.of(known, tariff)
+                    if amount is not None and (type(amount) is not float or amount - amount != 0.0):
+                        amount = _number(amount)
+                    window[name] = amount
                 except Exception as error:  # noqa: BLE001 - whatever a derived one raises, training continues
                     self._lose(indicator, error)
 
@@ -268,6 +289,13 @@ class IndicatorReader:
                 reason,
                 exc_info=None if expected else error,
             )
+
+
+def _field(indicator: Measured) -> str:
+    """The field of a sample that an indicator is; empty if it does more than read one."""
+    if not isinstance(indicator, FromSample) or type(indicator).read is not FromSample.read:
+        return ""
+    return indicator.field or indicator.name
 
 
 def _number(amount: object) -> float:

@@ -1,4 +1,4 @@
-"""Batches that a script fetches before it works on them: several loaders' steps of accumulated gradients, say."""
+"""Batches of a script's loop that are not simply trained on: fetched before they are worked on, or evaluated."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class FetchedAhead:
     def __init__(self) -> None:
         self._waiting: deque[tuple[list[Callable[[], Any]], Any, Any]] = deque(maxlen=_MOST)
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def add(self, batch: BatchInWork) -> None:
         """The next batch was fetched before this one was worked on."""
         leaves, form = tree_flatten(batch.content)
@@ -48,3 +51,13 @@ class FetchedAhead:
                 self._waiting.remove(waiting)
                 return BatchInWork(tree_unflatten(leaves, form), loader)
         return None
+
+
+@final
+class Evaluation:
+    """An iteration over a loader that looks like evaluation, until something is trained in it."""
+
+    def __init__(self, loader: Any, content: object) -> None:
+        self.loader, self.content = loader, content
+        #: Whether something was trained in it, and whether a module that was set up made a forward pass.
+        self.trains = self.worked_on = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,11 +13,11 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from lightning_costs.integrations.fetched_ahead import FetchedAhead, weakly
+from lightning_costs.integrations.fetched_ahead import Evaluation, FetchedAhead, weakly
 from lightning_costs.integrations.options import MonitorOptions
-from lightning_costs.integrations.session import BatchInWork, Session
+from lightning_costs.integrations.session import BatchInWork, Session, error_that_ended_the_script
 from lightning_costs.patching.fail_safe import fail_safe, never_harmful
-from lightning_costs.patching.optimizers import hook_optimizer_step, hook_step, unwrap
+from lightning_costs.patching.optimizers import hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.loaders import plan_of
@@ -30,25 +29,12 @@ from lightning_costs.run.record import RunRecord
 _running: list[LoopSession] = []
 
 
-class _Evaluation:
-    """An iteration over a loader that looks like evaluation, until something is trained in it."""
-
-    def __init__(self, loader: Any, content: object) -> None:
-        self.loader, self.content = loader, content
-        #: Whether something was trained in it, and whether a module that was set up made a forward pass.
-        self.trains = self.worked_on = False
-
-
 class LoopSession(Session):
     """The loop of a script that no hook surrounds: what was set up for it, and the run in progress.
 
     A batch begins where a training loader is asked for it and ends where the next one is; it counts if an optimizer
     stepped or a backward pass was reported. The run begins with the first iteration over a loader, or the first update,
     and ends with the process, or if the next session trains.
-
-    Args:
-        options: The user's.
-        begin: When the run begins.
     """
 
     def __init__(self, options: MonitorOptions, begin: RunBegin) -> None:
@@ -61,7 +47,7 @@ class LoopSession(Session):
         self._optimizers: list[Callable[[], Any]] = []
         self.where: dict[str, Any] = {}
         self._trained_on: WeakSet[Any] = WeakSet()
-        self._evaluation: _Evaluation | None = None
+        self._evaluation: Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
         self._evaluated = False
         self._ahead = FetchedAhead()
@@ -81,6 +67,7 @@ class LoopSession(Session):
 
     # Calls of the framework's hooks ---------------------------------------------------------------------------
 
+    @fail_safe
     def add(self, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]) -> None:
         """Modules and optimizers were set up: they are the run's, if they are new."""
         self.wrappers += [wrapper for wrapper in wrappers if all(wrapper is not known for known in self.wrappers)]
@@ -89,7 +76,6 @@ class LoopSession(Session):
             if all(optimizer is not known() for known in self._optimizers):
                 self._optimizers.append(weakly(optimizer))  # one that the script replaces takes its state with it
                 stepped = partial(self._stepped, len(self._optimizers) - 1)
-                hook_step(unwrap(optimizer), self.on_objects, before=self.sample_memory)
                 hook_optimizer_step(optimizer, stepped, self.on_objects, self)
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
@@ -103,10 +89,10 @@ class LoopSession(Session):
             return True
         return loader not in self._trained_on and not any(module.training for module in self._modules)
 
-    @fail_safe
     def backward(self) -> None:
         """A backward pass: what is worked on is trained on."""
-        self._it_trains()
+        if self.alike is None:
+            self._it_trains()
         self.on_backward()
 
     @contextmanager
@@ -130,14 +116,20 @@ class LoopSession(Session):
         if self._evaluated if monitor is None else monitor in metrics:
             self.log_metrics(metrics)
 
-    @fail_safe
     def _stepped(self, index: int) -> None:
+        if (alike := self.alike) is not None:
+            alike.updates.append(index)
+        else:
+            self._updated(index)
+
+    @fail_safe
+    def _updated(self, index: int) -> None:
         self._it_trains()
-        self.sample_memory()
         if self.batch is None:
             self._begin()
         self.on_update(index)
 
+    @fail_safe
     def _it_trains(self) -> None:
         """Fine-tuning in eval mode is no evaluation after all."""
         evaluation, self._evaluation = self._evaluation, None
@@ -147,17 +139,18 @@ class LoopSession(Session):
             self.count.end(discard=True)
             self._trained_on.add(evaluation.loader)
             hooks = self._begin().hooks
-            self._reads(evaluation.loader)
+            if self._reading is not evaluation.loader:
+                self._reads(evaluation.loader)
             hooks.steps.on_batch_start(evaluation.content)  # it is too late to count it: one of its kind will be
             self.batch = BatchInWork(evaluation.content, evaluation.loader)
 
-    @fail_safe
     def forward(self, inputs: object = ()) -> None:
-        """A forward pass: the batch in work is not passed over, or is another one that was fetched before.
+        """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
+        if self.alike is None:
+            self._forward_begins(inputs)
 
-        Args:
-            inputs: What the model is given.
-        """
+    @fail_safe
+    def _forward_begins(self, inputs: object) -> None:
         if self._evaluation is not None:
             self._evaluation.worked_on = self._forwards_tell = True
         elif (ahead := self._ahead.take(inputs)) is not None and self.recorder is not None:
@@ -184,10 +177,12 @@ class LoopSession(Session):
                 try:
                     batch = next(fetched)
                 except StopIteration:
+                    self._fetched()
                     self._exhausted(loader)
                     return
-                finally:
+                except BaseException:
                     self._fetched()
+                    raise
                 self._batch_begins(loader, batch)
                 yield batch
                 del batch
@@ -206,41 +201,50 @@ class LoopSession(Session):
 
     @fail_safe
     def _fetch_begins(self, loader: Any) -> None:
-        self._evaluation_ended(self._evaluation)
+        if self._evaluation is not None:
+            self._evaluation_ended(self._evaluation)
         batch = self.batch
         if batch is not None and (batch.updates or batch.backwards):
-            self.end_batch()
+            self._work_ended(None)
         elif batch is not None and batch.loader is loader:  # it was passed over, or its turn comes later
             self.drop_batch()
             self._ahead.add(batch)
         if self.recorder is not None and self.hooks.run.training:
-            if self.hooks.steps.accounts.current != "train":
-                self.hooks.steps.accounts.reset_to("train")
-            self.enter("data_wait")
+            accounts = self.hooks.steps.accounts
+            if accounts.current != "train":
+                accounts.reset_to("train")
+            accounts.enter("data_wait")
 
     @fail_safe
     def _fetched(self) -> None:
-        if self.recorder is not None and self.hooks.steps.accounts.current == "data_wait":
-            self.hooks.steps.accounts.exit()
+        if self.recorder is not None:
+            accounts = self.hooks.steps.accounts
+            if accounts.current == "data_wait":
+                accounts.exit()
 
     @fail_safe
     def _batch_begins(self, loader: Any, content: object) -> None:
-        if self.recorder is None or self.batch is not None:  # a second loader's batch belongs to the one in work
+        if self.recorder is None:
             return
-        self._reads(loader)
-        self.begin_batch(content, loader=loader)
+        accounts = self.hooks.steps.accounts
+        if accounts.current == "data_wait":
+            accounts.exit()
+        if self.batch is not None:  # a second loader's batch belongs to the one in work
+            return
+        if self._reading is not loader:
+            self._reads(loader)
+        self._work_begins(content, loader)
+        if self._ahead:  # a forward pass may be another batch's
+            self.alike = None
 
     def _reads(self, loader: Any) -> None:
         """The batch in work is this loader's, its first one if it was begun again."""
-        if self._reading is not loader:
-            self._reading = loader
-            self.hooks.steps.begins_epoch_of([self.users_loader(loader)])
-            self.hooks.steps.repeats.disarm()  # many trainings do in an epoch's first step what they do in no other
+        self._reading = loader
+        self.hooks.steps.begins_epoch_of([self.users_loader(loader)])
+        self.hooks.steps.repeats.disarm()  # many trainings do in an epoch's first step what they do in no other
 
-    @fail_safe
-    def end_batch(self, *, emit: bool | None = None) -> bool | None:
-        """The work on the batch is done; steps like it may be noted alone."""
-        repeat = super().end_batch(emit=emit)
+    def _work_ended(self, emit: bool | None) -> bool:
+        repeat = super()._work_ended(emit)
         if repeat:
             self._batches_of_epoch += 1
         elif self.repeating and self.recorder is not None:
@@ -292,16 +296,16 @@ class LoopSession(Session):
             self.leave(depth)
 
     @fail_safe
-    def _evaluation_begins(self, loader: Any, content: object) -> _Evaluation:
-        evaluation = _Evaluation(loader, content)
+    def _evaluation_begins(self, loader: Any, content: object) -> Evaluation:
+        evaluation = Evaluation(loader, content)
         self.count.end(discard=True)  # in the midst of a training batch: what follows is not its work
-        self._evaluated, self._evaluation = True, evaluation
+        self._evaluated, self._evaluation, self.alike = True, evaluation, None
         if self.recorder is not None:
             self.count.begin(self.hooks.steps.on_eval_batch_start(content))
         return evaluation
 
     @fail_safe
-    def _evaluation_ended(self, evaluation: _Evaluation | None, *, left: bool = False) -> None:
+    def _evaluation_ended(self, evaluation: Evaluation | None, *, left: bool = False) -> None:
         """Its work is done, or it was left: by `break` after some work, or without any."""
         if evaluation is not None and evaluation is self._evaluation:
             self._evaluation = None
@@ -321,7 +325,7 @@ class LoopSession(Session):
         for began_s, took_s in self._loads:
             if began_s >= accounts.begun_s:
                 accounts.book("restore", took_s)
-                accounts.restores_are_told = True
+                accounts.restores_are_reported = True
         self._loads.clear()
         accounts.startup_s["imports"] = self.run_begin.imports_s(accounts.begun_s)
         recorder = self.options.recorder(
@@ -349,11 +353,7 @@ class LoopSession(Session):
 
     @never_harmful
     def end_run(self, error: BaseException | None = None) -> RunRecord | None:
-        """The run in progress is over: its process ends, another session trains, or the script says so.
-
-        Args:
-            error: What ended the script, if an error did.
-        """
+        """The run in progress is over: its process ends, another session trains, or the script says so."""
         if self.recorder is None:
             return None
         _running.remove(self)
@@ -372,7 +372,7 @@ class LoopSession(Session):
     def let_go(self, error: BaseException | None = None) -> RunRecord | None:
         """End the run in progress and forget what was set up for it: what is set up next is another run's."""
         run = self.end_run(error)
-        self.batch = self._evaluation = self._reading = None
+        self.batch = self.alike = self._evaluation = self._reading = None
         self._modules, self.wrappers, self._optimizers = [], [], []
         self._ahead, self._batches_of_epoch = FetchedAhead(), 0
         self.on_objects.restore()
@@ -392,9 +392,3 @@ def end_runs() -> None:
     """End the runs in progress now, as the end of the process would: in a notebook, or before something else runs."""
     for session in list(_running):
         session.end_run(error_that_ended_the_script())
-
-
-@never_harmful
-def error_that_ended_the_script() -> BaseException | None:
-    """What Python printed as the script's end, if an error ended it."""
-    return getattr(sys, "last_value", None)

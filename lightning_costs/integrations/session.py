@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.probes.phases import Phases
@@ -28,12 +28,7 @@ _log = logging.getLogger("lightning_costs")
 
 
 class BatchInWork:
-    """A batch that is trained on, and what has happened in it so far.
-
-    Args:
-        content: The batch.
-        loader: The loader that gave it, if that is known.
-    """
+    """A batch that is trained on, and what has happened in it so far."""
 
     def __init__(self, content: object, loader: Any = None) -> None:
         self.content, self.loader = content, loader
@@ -57,6 +52,8 @@ class Session:
     def __init__(self, recorder: Recorder | None = None, *, goes_on: str = "training") -> None:
         self.recorder = recorder
         self.batch: BatchInWork | None = None
+        #: The batch in work if it looks like the last one: until it is done, only what happens in it is noted.
+        self.alike: BatchInWork | None = None
         self.broken = self._disabled = False
         #: Whether steps like the one before are only noted; the framework then calls `StepHooks.allow_repeats`.
         self.repeating = False
@@ -72,7 +69,7 @@ class Session:
 
     def disable(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
-        self.broken = True
+        self.broken, self.alike = True, None
         with suppress(Exception):
             self.take_off()
         with suppress(Exception):
@@ -95,16 +92,23 @@ class Session:
             loader: The loader that gave it, if that is known.
             position: Distinguishes steps of equal shapes that do different work.
         """
+        self._work_begins(content, loader, position)
+
+    def _work_begins(self, content: object, loader: Any, position: Any = None) -> None:
         steps = self.hooks.steps
-        self.batch = BatchInWork(content, loader)
-        if steps.own.shared:
+        self.batch, self.alike = BatchInWork(content, loader), None
+        shared, phases = steps.own.shared, steps.phases
+        if shared:
             steps.accounts.train_s()
             steps.own.on_batch()
         if not (self.repeating and steps.repeats.begin(content)):
             self.count.begin(steps.on_batch_start(content, position))
-        elif steps.timing_device:
-            steps.on_repeat_start()
-        if (phases := self.phases) is not None:
+        else:
+            if not (shared or steps.sampling_memory or (phases is not None and phases.on)):
+                self.alike = self.batch
+            if steps.timing_device:
+                steps.on_repeat_start()
+        if self.alike is None and phases is not None:
             phases.work_begins()
 
     @property
@@ -118,9 +122,15 @@ class Session:
         if (phases := self.phases) is not None:
             phases.forward_begins()
 
-    @fail_safe
     def on_backward(self) -> None:
         """A backward pass begins."""
+        if (alike := self.alike) is not None:
+            alike.backwards += 1
+        else:
+            self._backward_begins()
+
+    @fail_safe
+    def _backward_begins(self) -> None:
         if self.batch is not None:
             if not self.batch.backwards and self.hooks.steps.own.shared:
                 self.hooks.steps.own.on_backward()
@@ -132,16 +142,21 @@ class Session:
         if phases is not None:
             phases.backward_begins()
 
-    @fail_safe
     def on_backward_end(self) -> None:
         """It is over."""
+        if self.alike is None:
+            self._backward_ends()
+
+    @fail_safe
+    def _backward_ends(self) -> None:
         if (phases := self.phases) is not None:
             phases.backward_ends()
+        self.sample_memory()  # ZeRO releases most gradients before it updates
 
     @property
     def on(self) -> bool:
-        """Whether the work in progress may be timed."""
-        return not self.broken
+        """Whether the work in progress may be timed, and memory in it read."""
+        return self.alike is None and not self.broken
 
     def lose(self, error: Exception) -> None:
         """Something could not be noted."""
@@ -150,6 +165,7 @@ class Session:
     @fail_safe
     def update_begins(self) -> None:
         """An optimizer's step begins."""
+        self.sample_memory()
         if (phases := self.phases) is not None:
             phases.update_begins()
 
@@ -158,6 +174,7 @@ class Session:
         """It is over."""
         if (phases := self.phases) is not None:
             phases.update_ends()
+        self.sample_memory()
 
     @fail_safe
     def sample_memory(self) -> None:
@@ -183,33 +200,32 @@ class Session:
         Returns:
             Whether it was a step like the one before, which is noted and at which nothing is due.
         """
-        batch, self.batch = self.batch, None
-        if (phases := self.phases) is not None:
-            phases.work_ends()
-        self.count.end()
+        return self._work_ended(emit)
+
+    def _work_ended(self, emit: bool | None) -> bool:
+        batch, alike = self.batch, self.alike
+        self.batch = self.alike = None
+        if alike is None:
+            if (phases := self.phases) is not None:
+                phases.work_ends()
+            self.count.end()
         if batch is None or self.recorder is None:
             return False
         steps, events = self.hooks.steps, None
         if self.repeating:
-            events = [BACKWARD] * batch.backwards + batch.updates
+            events, repeats = [BACKWARD] * batch.backwards + batch.updates, steps.repeats
             if steps.timing_device:
                 steps.on_batch_queued()
-            if self._is_repeat(events):
+            if repeats.end(events):
                 return True
+            if repeats.same:  # it looked like the last batch, and was another step after all
+                repeats.same = False
+                steps.cancel_repeat()
         else:
             steps.on_batch_queued()
         self.on_batch_done(batch)
         work = (tuple(batch.updates), batch.backwards)
         steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit, events=events)
-        return False
-
-    def _is_repeat(self, events: list[int]) -> bool:
-        steps = self.hooks.steps
-        if steps.repeats.end(events):
-            return True
-        if steps.repeats.same:  # it looked like the last batch, and was another step after all
-            steps.repeats.same = False
-            steps.cancel_repeat()
         return False
 
     def on_batch_done(self, batch: BatchInWork) -> None:
@@ -219,7 +235,7 @@ class Session:
     def drop_batch(self) -> None:
         """The batch in work never was one: it was passed over, or something raised."""
         self.count.end(discard=True)
-        self.batch = None
+        self.batch = self.alike = None
         if (phases := self.phases) is not None:
             phases.work_ends()
 
@@ -252,7 +268,7 @@ class Session:
         if account in METERED_BUCKETS:
             accounts.notify_transition()
         if account == "restore":
-            accounts.restores_are_told = True
+            accounts.restores_are_reported = True
         return accounts.enter(account)
 
     @fail_safe
@@ -338,3 +354,9 @@ def numbers_in(metrics: Mapping[Any, Any]) -> dict[str, float]:
         with suppress(TypeError, ValueError, RuntimeError):
             numbers[str(name)] = float(value)
     return numbers
+
+
+@never_harmful
+def error_that_ended_the_script() -> BaseException | None:
+    """What Python printed as the script's end, if an error ended it."""
+    return getattr(sys, "last_value", None)

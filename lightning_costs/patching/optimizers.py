@@ -111,6 +111,13 @@ class Updating(Protocol):
         """It is over."""
 
 
+class Sampling(Updating, Protocol):
+    """Receives also moments inside an update."""
+
+    def sample_memory(self) -> None:
+        """Memory may peak here; it does not raise."""
+
+
 class Pausing(Updating, Protocol):
     """Receives also what is around zeroing."""
 
@@ -122,18 +129,12 @@ class Pausing(Updating, Protocol):
 
 
 def hook_optimizer_step(
-    optimizer: Any, updated: Callable[[], object], shadows: Patches, timed: Updating | None = None
+    optimizer: Any, updated: Callable[[], object], shadows: Patches, timed: Sampling | None = None
 ) -> None:
     """Report every update of an optimizer, until the patches are removed.
 
     A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
     at all (gradients overflowed): an update is reported once, if it happened, and none while DeepSpeed accumulates.
-
-    Args:
-        optimizer: The optimizer.
-        updated: Called after each update.
-        shadows: Hold the hooks.
-        timed: Receives begin and end of the outermost step.
     """
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):
@@ -164,6 +165,8 @@ def hook_optimizer_step(
         return step
 
     shadows.wrap(around, "step", stepping)
+    if timed is not None:
+        hook_step(inner, shadows, before=timed.sample_memory, after=timed.sample_memory)
     hook_step(inner, shadows, after=part)
 
 

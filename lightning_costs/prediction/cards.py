@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from lightning_costs.pricing.device_names import canonical_device_name
+from lightning_costs.pricing.price_table import canonical_device_name
 from lightning_costs.probes.device_peaks import PEAKS, DevicePeak
 
 #: Of the board's power, what a device with a context draws while it waits: 124 W of 700 W, measured on an H200.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_costs.model_cost import ModelCost
+from lightning_costs.model_cost.cost import ModelCost
 from lightning_costs.prediction.cards import DEVICES_PER_NODE, Card, find_card
 from lightning_costs.prediction.communication import (
     LINK_WIDTH,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
-from lightning_costs.model_cost import ModelCost
+from lightning_costs.model_cost.cost import ModelCost
 from lightning_costs.prediction.cards import Card, find_card
 from lightning_costs.prediction.communication import parse_layout
 from lightning_costs.records.missing import Missing

@@ -86,8 +86,8 @@ def _folded(name: str) -> str:
 
 def _unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> ValueError:
     matches = close_matches(got, known)
-    told = f"; near: {', '.join(matches)}" if matches else ""
-    return ValueError(f"{what} {got!r} is not in codecarbon's tables{hint}{told}")
+    near = f"; near: {', '.join(matches)}" if matches else ""
+    return ValueError(f"{what} {got!r} is not in codecarbon's tables{hint}{near}")
 
 
 def _source(what: str) -> str:
@@ -211,12 +211,12 @@ def _regions(code: str, data: DataSource) -> dict[str, _Region]:
     elif code == "USA":
         table = data.get_country_emissions_data("usa")
         about = table.get("_source", {})
-        told = f" {about.get('year', '')} ({about.get('name', '')})" if about else ""
+        dataset = f" {about.get('year', '')} ({about.get('name', '')})" if about else ""
         for name, row in table.items():
             if "emissions" in row and not name.startswith("_"):  # comments do
-                known[_folded(name)] = _Region(name, told)
+                known[_folded(name)] = _Region(name, dataset)
                 if len(iso := row.get("regionCode", "")) == 2:
-                    known[_folded(f"US-{iso}")] = known[_folded(iso)] = _Region(name, told)
+                    known[_folded(f"US-{iso}")] = known[_folded(iso)] = _Region(name, dataset)
     elif code == "CAN":
         import pycountry
 

@@ -159,11 +159,11 @@ class UnitPrices:
     def of(cls, tariff: Mapping[str, Any]) -> Self:
         """The rates of `Tariff.as_dict()`: of its figures alone, which no table that changes can alter."""
         intensity, row = tariff.get("intensity") or {}, tariff.get("price_row") or {}
-        said = [tariff.get(name) for name in ("provider", "tier", "source", "date")]
+        words = [tariff.get(name) for name in ("provider", "tier", "source", "date")]
         if row:
             region = [] if row.get("region", "all") == "all" else [row["region"]]
             includes = [f"includes {row['includes']}"] if row.get("includes") else []
-            said = [row["provider"], *region, row["tier"], row["gpu"], *includes, row["source"], row["date"]]
+            words = [row["provider"], *region, row["tier"], row["gpu"], *includes, row["source"], row["date"]]
         return cls(
             gco2e_per_kwh=intensity.get("gco2e_per_kwh", tariff.get("gco2e_per_kwh")),
             by_hour=tariff.get("intensity_by_hour"),
@@ -177,7 +177,7 @@ class UnitPrices:
             wue_l_per_kwh=tariff.get("wue_l_per_kwh"),
             embodied=str(tariff.get("embodied_source") or "no source given"),
             carbon=str(intensity.get("source", "given")),
-            hire=", ".join(word for word in said if word),
+            hire=", ".join(word for word in words if word),
             unpriced=str(tariff.get("unpriced") or NO_PRICE),
         )
 
@@ -268,8 +268,8 @@ class PriceHistory:
     def amount(self, column: str, used: Mapping[str, Amount], attempt: int | None = None) -> Amount:
         """A priced column at a point of the run that an attempt made, by default the last one."""
         last = len(self.rates) - 1 if attempt is None else attempt
-        groups = self._groups(column, last)
-        if len(groups) == 1:
+        groups = self._groups(column, last) if last else []
+        if len(groups) < 2:
             return self.rates[last].amount(column, used)
         parts = []
         for numbers in groups:
@@ -304,8 +304,8 @@ class PriceHistory:
 
     def method(self, column: str) -> str:
         """How the run's total of a column was got."""
-        said = dict.fromkeys(rates.method(column) for rates in self.rates if rates.reason(column) is None)
-        return "; then ".join(said)
+        methods = dict.fromkeys(rates.method(column) for rates in self.rates if rates.reason(column) is None)
+        return "; then ".join(methods)
 
     def _groups(self, column: str, last: int) -> list[list[int]]:
         """Numbers of the attempts up to one, those of equal rates together."""

@@ -86,8 +86,8 @@ def lost_priced_at_attempt(
     history: PriceHistory, attempt: int, lost: Mapping[str, Amount], priced: Sequence[str]
 ) -> dict[str, Amount]:
     """Lost work when an attempt began, with repriced columns; an absent column is 0."""
-    anew = {name: history.lost(name, attempt) for name in priced}
-    return {name: amount for name, amount in {**lost, **anew}.items() if amount != 0}
+    repriced = {name: history.lost(name, attempt) for name in priced}
+    return {name: amount for name, amount in {**lost, **repriced}.items() if amount != 0}
 
 
 def missing_and_methods(

@@ -108,14 +108,14 @@ def signs(batch: object) -> list[Sign]:
     """
     found = list(_walk(batch, (), _DEPTH))
     tensors = [(path, part) for path, part in found if isinstance(part, torch.Tensor) and not part.is_nested]
-    told = [Sign("own", path, *own) for path, part in found if (own := own_size(part)) is not None]
-    told += _dimensions(tensors, "first", 0)
-    told += [
+    ordered = [Sign("own", path, *own) for path, part in found if (own := own_size(part)) is not None]
+    ordered += _dimensions(tensors, "first", 0)
+    ordered += [
         Sign("length", path, len(part), f"length of {_called(path)}", next(tensors_in(part), None) is not None)
         for path, part in found
         if (isinstance(part, _PAIR) or (isinstance(part, numpy.ndarray) and part.ndim)) and len(part)
     ]
-    return told + _dimensions(tensors, "second", 1)
+    return ordered + _dimensions(tensors, "second", 1)
 
 
 def _dimensions(tensors: Sequence[tuple[Path, torch.Tensor]], kind: Literal["first", "second"], at: int) -> list[Sign]:
@@ -135,8 +135,8 @@ def reads(batch: object, sign: Sign) -> int | None:
     except Exception:  # noqa: BLE001 - another kind of batch, or a container of the user's
         return None
     if sign.kind == "own":
-        told = own_size(part)
-        return told[0] if told is not None else None
+        stated = own_size(part)
+        return stated[0] if stated is not None else None
     if sign.kind == "length":
         return len(part) if isinstance(part, (*_PAIR, numpy.ndarray)) else None
     dimension = 0 if sign.kind == "first" else 1
@@ -167,12 +167,12 @@ def own_size(part: Any) -> tuple[int, str] | None:
         elif graph and attribute == "num_graphs" and any(t.device.type != "cpu" for t in tensors_in(part)):
             continue  # a batch made by hand asks its tensors
         try:
-            said = getattr(part, attribute)
+            value = getattr(part, attribute)
         except Exception:  # noqa: BLE001 - a property of the user's
             continue
-        said = said[0] if isinstance(said, tuple) and said else said
-        if isinstance(said, int) and not isinstance(said, bool) and said >= 0:
-            return int(said), f"{attribute.lstrip('_')} of the {name}"
+        value = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return int(value), f"{attribute.lstrip('_')} of the {name}"
     if is_dataclass(part) and not isinstance(part, Mapping) and hasattr(kind, "__len__"):
         try:
             return len(part), f"length of the {name}"  # type: ignore[arg-type]

@@ -108,28 +108,28 @@ class Reading:
             )
         expected = (plan.last if self._at_last else plan.size) or plan.size
         before = self.sign
-        told = reads(batch, before) if before is not None else None
-        if told == expected:
-            return told
+        reading = reads(batch, before) if before is not None else None
+        if reading == expected:
+            return reading
         found = signs(batch)
         # A batch with fewer may be a shorter one: a width or a second dimension as long is no better sign.
-        kinds = ("own", "first") if told is not None and told < expected else ("own", "first", "length", "second")
+        kinds = ("own", "first") if reading is not None and reading < expected else ("own", "first", "length", "second")
         if (sign := next((s for s in found if s.size == expected and s.kind in kinds), None)) is not None:
             return self._by(sign, _AS_LOADER)
         every, _ = agreed(batch, found)
         own = next((sign for sign in found if sign.kind == "own"), None)
-        return (self._full if plan.exact else self._at_most)(expected, before, told, every, own)
+        return (self._full if plan.exact else self._at_most)(expected, before, reading, every, own)
 
     def _full(
-        self, expected: int, before: Sign | None, told: int | None, every: Sign | None, own: Sign | None
+        self, expected: int, before: Sign | None, reading: int | None, every: Sign | None, own: Sign | None
     ) -> int | None:
         """Of a loader whose batches are known to be full, though nothing in this one is as long."""
         if own is not None and 1 < own.size < expected:  # samples were left out where the batch was made
             return self._by(own, _AT_MOST)
-        confirmed = before is not None and (before.kind == "length" or (every is not None and every.size == told))
-        if confirmed and told is not None and told < expected:
-            self._short += expected - told
-            return told
+        confirmed = before is not None and (before.kind == "length" or (every is not None and every.size == reading))
+        if confirmed and reading is not None and reading < expected:
+            self._short += expected - reading
+            return reading
         if before is None and every is not None and every.size == self.plan.last:  # resumed within an epoch
             return self._by(every, _AS_LOADER)
         if before is None and not self.words and every is not None and 1 < every.size < expected:
@@ -141,12 +141,12 @@ class Reading:
         return samples
 
     def _at_most(
-        self, expected: int, before: Sign | None, told: int | None, every: Sign | None, own: Sign | None
+        self, expected: int, before: Sign | None, reading: int | None, every: Sign | None, own: Sign | None
     ) -> int | None:
         """Of a loader that may give shorter batches: a stream's, or one that another's sampler fills."""
         bound = expected if self.plan.bounds or before is not None else None
-        if before is not None and told is not None and told < expected:
-            return told
+        if before is not None and reading is not None and reading < expected:
+            return reading
         for sign in (own, every):
             if sign is not None and (bound is None or sign.size <= bound):
                 return self._by(sign, _AT_MOST if bound is not None else _UNCHECKED)
@@ -225,7 +225,7 @@ class BatchCounter:
         if self._samples_of is None and self.parts is None:
             samples = self._plainly(batch, seen.signature)
         else:
-            samples = self._told(batch, seen, done=True)
+            samples = self._samples(batch, seen, done=True)
         if self._tokens_of is None and self.parts is None:
             return samples, input_ids_tokens(batch), None
         return (samples, *self._tokens(batch))
@@ -236,7 +236,7 @@ class BatchCounter:
 
     def samples(self, batch: object, seen: int | None) -> int | None:
         """Samples of a batch that is about to be worked on."""
-        return self._told(batch, inspect_batch(batch), done=False)
+        return self._samples(batch, inspect_batch(batch), done=False)
 
     def _plainly(self, batch: object, signature: Signature) -> int | None:
         """Samples of one loader's batch that is done."""
@@ -251,11 +251,11 @@ class BatchCounter:
         self.why = reading.why
         return None
 
-    def _told(self, batch: object, seen: BatchInfo, *, done: bool) -> int | None:
+    def _samples(self, batch: object, seen: BatchInfo, *, done: bool) -> int | None:
         if self._samples_of is not None and batch is not None:
-            told = self._ask(self._samples_of, batch, "batch_size_fn")
+            samples = self._ask(self._samples_of, batch, "batch_size_fn")
             self.why = self._notes.get("batch_size_fn")
-            return told
+            return samples
         try:
             return self._counted(batch, seen, done=done)
         except Exception as error:  # noqa: BLE001 - a batch that cannot be read costs its count alone
@@ -337,9 +337,9 @@ class SizeAt:
         part = batch
         for key in self._keys(batch):
             part = self._inside(part, key)
-        told = own_size(part)
-        if told is not None:
-            return told[0]
+        stated = own_size(part)
+        if stated is not None:
+            return stated[0]
         if isinstance(part, int) and not isinstance(part, bool):
             return part
         shape = getattr(part, "shape", None)

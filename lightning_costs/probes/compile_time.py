@@ -53,6 +53,8 @@ class CompileTime:
         except Missing as why:
             self._untold = why
             return
+        if now_s == self._known_s:
+            return
         new_s, self._known_s = now_s - self._known_s, now_s
         if self._accounts is None or (self._accounts.root == "train" and not self._accounts.interrupted):
             self._train_s += max(0.0, new_s)

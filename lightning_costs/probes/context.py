@@ -71,7 +71,7 @@ class ProbeContext:
         inference: What a forward pass costs, once it was measured; until then, why it was not.
         accounts: Where the run's time goes; None without accounts.
         count: How operators are counted.
-        evaluation_is_told: Whether every batch of evaluation is reported, as by a framework's adapter.
+        evaluation_is_reported: Whether every batch of evaluation is reported, as by a framework's adapter.
         trace: Whether a few steps now and then are profiled.
     """
 
@@ -89,7 +89,7 @@ class ProbeContext:
     inference: Inference | str = "not asked for: infer=False"
     accounts: TimeBuckets | None = None
     count: Count = "auto"
-    evaluation_is_told: bool = False
+    evaluation_is_reported: bool = False
     trace: bool = False
     _probes: dict[type, Probe] = field(default_factory=dict)
 

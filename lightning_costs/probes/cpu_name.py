@@ -30,7 +30,7 @@ def cpu_name() -> str | None:
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _WINDOWS_KEY) as key:
                 return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip() or None
         if sys.platform == "darwin":
-            return _said(["sysctl", "-n", "machdep.cpu.brand_string"]).strip() or None
+            return _output_of(["sysctl", "-n", "machdep.cpu.brand_string"]).strip() or None
         return _in_proc() or _by_lscpu()
     except (OSError, subprocess.SubprocessError):
         return None
@@ -44,11 +44,11 @@ def _in_proc() -> str | None:
 
 
 def _by_lscpu() -> str | None:
-    text = _said(["lscpu"])
+    text = _output_of(["lscpu"])
     return field(text, ["model name"]) or field(text, ["model"])
 
 
-def _said(command: list[str]) -> str:
+def _output_of(command: list[str]) -> str:
     with silence_codecarbon():  # the search for the program is not
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"},

@@ -24,9 +24,6 @@ class GitQuestion:
 
     The process is started and left alone, so asking takes some milliseconds, whatever the size of the repository.
     Nothing stays behind: a process that has not answered ends with this object.
-
-    Args:
-        folder: A folder of the working tree.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,13 +59,13 @@ class GitQuestion:
         if not patience_s and not _answered(process):
             return None
         try:
-            said, _ = process.communicate(timeout=patience_s or PATIENCE_S)
+            output, _ = process.communicate(timeout=patience_s or PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._answer = {"missing": f"git did not answer within {patience_s or PATIENCE_S:g} s"}
         except (OSError, ValueError) as error:
             self._answer = {"missing": f"git's answer could not be read: {error}"}
         else:
-            self._answer = _state(said.decode("utf-8", "replace"))
+            self._answer = _state(output.decode("utf-8", "replace"))
         self._end()
         self._process = None
         return self._answer
@@ -79,8 +76,8 @@ def _answered(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is not None
 
 
-def _state(said: str) -> dict[str, Any]:
-    lines = said.splitlines()
+def _state(output: str) -> dict[str, Any]:
+    lines = output.splitlines()
     commits = [line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)]
     if not commits:
         return {"missing": "the script's folder is in no git repository that git reads"}

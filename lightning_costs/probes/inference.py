@@ -121,13 +121,13 @@ class Trial:
                 self._attempt(("latency_p50_s", "latency_p95_s"), lambda: self._single(call))
                 self._attempt(("samples_per_s", "energy_j"), lambda: self._serve(call, meter))
                 self._attempt(("peak_mem_bytes",), lambda: self._memory(call))
-        said = "".join(f"{note}, " for note in notes)
+        remarks = "".join(f"{note}, " for note in notes)
         return Inference(
             batch_samples=self._samples,
             **self._values,
             passes=self._passes,
             took_s=time.perf_counter() - self._began_s,
-            method=f"eval mode, no gradients, {said}latency of 1 sample with each pass waited for, "
+            method=f"eval mode, no gradients, {remarks}latency of 1 sample with each pass waited for, "
             f"throughput and energy at {self._samples} with passes queued{self._cold}",
             detail="; ".join(self._notes) or "nothing was measured",
             missing=self._missing,

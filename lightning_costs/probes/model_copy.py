@@ -8,16 +8,13 @@ reference to the Trainer into loaders, loggers and callbacks.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import time
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
 from contextlib import suppress
-from enum import Enum
-from typing import Any, Final, NoReturn, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -25,6 +22,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes.opcount.bytes_accessed import written
+from lightning_costs.probes.outside import PLAIN, Outside, home_of, is_global, is_outside, lineage
 from lightning_costs.records.missing import Missing
 
 #: Copies on the host hold no more than this, and on a CUDA device no more than lies below the run's own peak.
@@ -32,9 +30,8 @@ MOST_COPY_BYTES: Final = 2**30
 #: Objects between two checks of the clock.
 _CLOCK_EVERY: Final = 256
 
-_PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
 _SHARED: Final = (
-    *_PLAIN,
+    *PLAIN,
     type,
     range,
     slice,
@@ -47,55 +44,12 @@ _SHARED: Final = (
     torch.cuda.Stream,
     torch.cuda.Event,
 )
-#: Packages whose objects run a training, feed it or write its records: a model only refers to them.
-_MACHINERY: Final = tuple(
-    """lightning. pytorch_lightning. lightning_fabric. lightning_costs. wandb. mlflow. torch.utils.data. torch.optim.
-    torch.utils.tensorboard. torch.distributed. multiprocessing. concurrent. subprocess. socket. itertools.""".split()
-)
 #: Modules that run another one, by the name under which they hold it: their copy is that one's.
 _WRAPPERS: Final = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"}
 #: Where hooks come from that compute a module's weights or watch their ranges.
 _TORCH_HOOKS: Final = ("torch.nn.", "torch.ao.")
 _FORWARD_HOOKS: Final = ("_forward_pre_hooks", "_forward_hooks")
 _CALLS: Final = (types.MethodType, types.FunctionType, functools.partial)
-
-
-@final
-class Outside:
-    """Stands in a copy for what lies outside of the model: plain values can be read, any other use is refused."""
-
-    __slots__ = ("__weakref__", "_of")
-
-    def __init__(self, of: Any) -> None:
-        object.__setattr__(self, "_of", of)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._of, name)
-        if isinstance(value, _PLAIN):
-            return value
-        return _refuse(self._of, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _refuse(self._of, name)
-
-    def _refused(name: str) -> Any:  # type: ignore[misc] # noqa: N805 - looked up on the class, not by `__getattr__`
-        return lambda self, *_, **__: _refuse(self._of, name)
-
-    __call__, __iter__, __next__, __enter__ = map(_refused, ("__call__", "__iter__", "__next__", "__enter__"))
-    __getitem__, __setitem__, __contains__ = map(_refused, ("__getitem__", "__setitem__", "__contains__"))
-    del _refused
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def __bool__(self) -> bool:
-        return bool(self._of)
-
-
-def _refuse(of: Any, name: str) -> NoReturn:
-    raise Missing(
-        f"the forward pass uses {type(of).__name__}.{name}, which is no part of the model and has no copy to try it on"
-    )
 
 
 @final
@@ -189,7 +143,7 @@ class ModelCopy:
             view = value.view()
             view.flags.writeable = False
             return view
-        if _is_outside(value):
+        if is_outside(value):
             return Outside(value)
         if hasattr(kind, "__deepcopy__"):
             return value.__deepcopy__(self._memo)
@@ -236,7 +190,7 @@ class ModelCopy:
         if (plain := getattr(function, "_torchdynamo_orig_callable", None)) is not None:
             return self.of(plain)
         held = (function.__closure__, function.__defaults__, function.__kwdefaults__, function.__dict__)
-        if not any(held) or _is_global(function):
+        if not any(held) or is_global(function):
             return function
         cells = tuple(types.CellType() for _ in function.__closure__ or ())
         made = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
@@ -380,33 +334,10 @@ def _nothing(*_: Any, **__: Any) -> None:
     """Stands for `self.log` if no loop receives the values."""
 
 
-def _lineage(kind: type) -> Iterator[str]:
-    return (f"{base.__module__}." for base in kind.__mro__)
-
-
-def _is_outside(value: Any) -> bool:
-    kind = type(value)
-    if isinstance(value, dict | list | tuple | set | frozenset | BaseException):
-        return False
-    return hasattr(kind, "__del__") or any(home.startswith(_MACHINERY) for home in _lineage(kind))
-
-
-def _home(function: Any) -> str:
-    """The module that a function was written in, whatever it wraps."""
-    return f"{function.__globals__.get('__name__', '')}."
-
-
-def _is_global(function: Any) -> bool:
-    found: Any = sys.modules.get(function.__module__)
-    for name in function.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is function
-
-
 def _is_torch_hook(hook: Any) -> bool:
     if isinstance(hook, types.FunctionType):
-        return _home(hook).startswith(_TORCH_HOOKS)
-    return not isinstance(hook, nn.Module) and any(home.startswith(_TORCH_HOOKS) for home in _lineage(type(hook)))
+        return home_of(hook).startswith(_TORCH_HOOKS)
+    return not isinstance(hook, nn.Module) and any(home.startswith(_TORCH_HOOKS) for home in lineage(type(hook)))
 
 
 def _is_of(hook: Any, reached: set[int]) -> bool:

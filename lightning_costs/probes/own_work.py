@@ -15,10 +15,6 @@ class OwnWork:
 
     The backward pass is left out: a rank computes in it and waits for the others, and no clock separates the two.
     Nothing but these calls costs something: a clock read at a backward pass.
-
-    Args:
-        accounts: Where the run's time goes.
-        shared: Whether several processes train, so that others wait.
     """
 
     __slots__ = ("_accounts", "_begun_beside_s", "_begun_s", "_beside_s", "_waited_s", "lead_s", "shared", "times_s")

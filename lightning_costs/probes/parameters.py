@@ -176,12 +176,12 @@ def _experts(
             alike[(type(child), shapes)].append(child)
     for siblings in alike.values():
         given = [rows.get(sibling, 0) for sibling in siblings]
-        told = _called_experts(part, siblings, parents)
+        named = _called_experts(part, siblings, parents)
         # Layers behind a flattened input all get as many rows, fewer than went in: only a name makes them experts.
-        uneven = any(0 < n < entered for n in given) and max(given) <= entered and (len(set(given)) > 1 or told)
+        uneven = any(0 < n < entered for n in given) and max(given) <= entered and (len(set(given)) > 1 or named)
         narrowing = given[0] >= entered and sorted(given, reverse=True) == given  # layers that drop tokens
         idle = any(n == 0 for n in given) and any(given)
-        if len(siblings) > 1 and ((uneven and not narrowing) or (told and (uneven or idle))):
+        if len(siblings) > 1 and ((uneven and not narrowing) or (named and (uneven or idle))):
             yield siblings
 
 

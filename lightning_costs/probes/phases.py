@@ -64,6 +64,9 @@ class Phases:
         self._resumes, self._paused = REST, False
         self._updates: list[int] = []
         self._closures = self._backwards = 0
+        #: What four columns of a point ask for, and what it is of.
+        self._asked: tuple[float, ...] = ()
+        self._estimates: dict[int, Estimate] = {}
 
     @classmethod
     def attach(cls, setting: ProbeContext) -> Phases:
@@ -141,6 +144,14 @@ class Phases:
     def estimate(self, phase: int) -> Estimate:
         """Seconds of a phase in all steps so far."""
         unfinished = self._read()
+        asked = (self._steps, self._certain.n, self._drawn.n, *unfinished)
+        if asked != self._asked:
+            self._asked, self._estimates = asked, {}
+        if (found := self._estimates.get(phase)) is None:
+            found = self._estimates[phase] = self._estimated(phase, unfinished[phase])
+        return found
+
+    def _estimated(self, phase: int, unfinished_s: float) -> Estimate:
         certain, drawn = self._certain, self._drawn
         others = self._steps - certain.n
         guess = certain.least[phase] if certain.n > 1 else 0.0
@@ -152,7 +163,7 @@ class Phases:
             left = max(0.0, 1.0 - drawn.n / others) if others else 0.0
             half = others * student_t((1 + COVERAGE) / 2, drawn.n - 1) * math.sqrt(variance * left / n)
         return Estimate(
-            amount=certain.sums[phase] + others * mean + unfinished[phase],
+            amount=certain.sums[phase] + others * mean + unfinished_s,
             half_width=half,
             counted=certain.n + drawn.n,
             batches=self._steps,

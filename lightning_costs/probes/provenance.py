@@ -69,12 +69,7 @@ class Provenance:
         return {**always, **{name: value for name, value in known.items() if value}, **self.late()}
 
     def late(self, *, ending: bool = False, hurry: bool = False) -> dict[str, Any]:
-        """What git has answered since it was asked last; at the end of a run it is waited for.
-
-        Args:
-            ending: Whether this is the last request.
-            hurry: Whether an error is waiting to be raised.
-        """
+        """What git has answered since it was asked last; at the end of a run it is waited for."""
         if self._git is None:
             return {}
         answer = self._git.answer((0.05 if hurry else PATIENCE_S) if ending else 0.0)

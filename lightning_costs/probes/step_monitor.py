@@ -33,12 +33,7 @@ LEAST_WATCHED_APART_S = 0.5
 
 
 class BatchVerdict(NamedTuple):
-    """What a batch was.
-
-    Args:
-        look: Its shapes and samples.
-        warm: Whether it is warm-up: in the totals, out of the rates.
-    """
+    """What a batch was."""
 
     look: batches.BatchInfo
     warm: bool
@@ -84,7 +79,7 @@ class StepMonitor:
         self._key: Hashable = None
         self._moment: Moment = "first"
         self._kind: StepKind | None = None
-        self._anew = True
+        self._new_signature = True
         self._nodes = 0
         self._made: int | None = None
         #: How many parameters have a gradient; None if nothing is counted.
@@ -132,12 +127,6 @@ class StepMonitor:
     ) -> AbstractContextManager[None] | None:
         """The work on a batch is about to begin.
 
-        Args:
-            batch: The batch.
-            position: What distinguishes steps of equal shapes.
-            waited_s: Waiting for data so far in the run.
-            hooks_s: Seconds in other callbacks' hooks so far, if a device trains on meanwhile.
-
         Returns:
             The context to enter around the work if its operators are to be counted; None for nearly all batches.
         """
@@ -155,7 +144,7 @@ class StepMonitor:
         if self.looking or self.done >= self._watch_at:
             self._watch_memory()
         trace = self._trace
-        if trace is not None and self._anew and trace.due(self.done):
+        if trace is not None and self._new_signature and trace.due(self.done):
             trace.begin()
             self._warm_left = max(self._warm_left, STEPS)
             self.interrupted()
@@ -288,13 +277,7 @@ class StepMonitor:
         self._moment = self._moment or "opening"
 
     def on_batch_end(self, batch: object, work: Hashable, nodes: int | None = None) -> BatchVerdict:
-        """The work on a batch is done.
-
-        Args:
-            batch: The batch.
-            work: What its work was apart from its shapes.
-            nodes: Nodes that autograd made for it; None for those since it began.
-        """
+        """The work on a batch is done."""
         entered, self._look = self._look, None
         if self._trace is not None:
             self._trace.batch_ends()
@@ -313,8 +296,8 @@ class StepMonitor:
         if self._census is not None:
             position, moment = self._position
             gradients = self.gradients.count() if self.gradients is not None else 0
-            kind = StepKind(self._signature, position, moment, work, self._anew, made, gradients)
-            self._anew = False
+            kind = StepKind(self._signature, position, moment, work, self._new_signature, made, gradients)
+            self._new_signature = False
             if kind != self._kind:
                 self._kind = kind
             self._census.record_batch(self._kind)
@@ -322,7 +305,7 @@ class StepMonitor:
 
     def stepped(self, *, steady: bool, signature: Hashable = None) -> None:
         """A step is complete; `steady` says whether it counts for the rates, `signature` which steps are alike."""
-        self._anew = True
+        self._new_signature = True
         if self._census is not None:
             self._census.commit(steady=steady)
         if self._device_steps is not None:
@@ -401,9 +384,9 @@ class StepMonitor:
         samples = first.samples if first is not None else None
         if samples is None:
             arguments = [*example.args, *example.kwargs.values()]
-            if (told := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
+            if (sign := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:
                 return "how many samples its first forward pass had is not known: give batch_size_fn=lambda batch: ..."
-            samples = told.size if told is not None else None
+            samples = sign.size if sign is not None else None
         return benchmark_inference(
             example.module,
             example.args,

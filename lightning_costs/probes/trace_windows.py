@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from statistics import fmean, stdev
+from itertools import pairwise
+from statistics import fmean, median, stdev
 from typing import Any, Self, final
 
 import torch
@@ -27,6 +28,8 @@ STEPS = 4
 #: Steps before the first window, and how many times as many lie before each one that follows.
 FIRST_AT = 20
 APART = 4
+#: Steps before a window: their median is how long a step takes without a profiler.
+PACE = 12
 #: Windows after the first one wait until all of them together take at most this share of the training.
 SHARE = 0.005
 _MARK = "lightning_costs: batch"
@@ -53,6 +56,8 @@ class TraceWindows:
         self._range: Any = None
         self._batches: list[list[int]] = []
         self._graphs = 0
+        #: When the steps before the window began, in training seconds.
+        self._begins: list[float] = []
         #: The step at which the next window begins.
         self.next = FIRST_AT
         #: What was seen, step by step.
@@ -86,13 +91,16 @@ class TraceWindows:
 
     def due(self, done: int) -> bool:
         """Whether a window is to begin with the step that follows `done` ones."""
-        if done < self.next or self.on or self.why is not None:
+        if done < self.next - PACE or self.on or self.why is not None:
+            return False
+        self._begins.append(self._train_s())
+        if done < self.next:
             return False
         if self.windows and self.took_s + self._last_s > SHARE * self._train_s():
-            self.next = APART * done
+            self._begin_at(APART * done)
             return False
         if _profiles():
-            self.next = done + FIRST_AT
+            self._begin_at(done + FIRST_AT)
             return False
         return True
 
@@ -140,7 +148,7 @@ class TraceWindows:
                 self._fail(error)
             self._spent(began_s)
             self._last_s = 2 * (self.took_s - before_s)
-        self.next = APART * max(done, FIRST_AT)
+        self._begin_at(APART * max(done, FIRST_AT))
         return True
 
     def drop(self) -> None:
@@ -155,7 +163,7 @@ class TraceWindows:
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
             self._spent(began_s)
-        self.next += FIRST_AT
+        self._begin_at(self.next + FIRST_AT)
 
     def take_owed_s(self) -> float:
         """Seconds that windows took since the last call."""
@@ -168,6 +176,9 @@ class TraceWindows:
         return kept
 
     # ----------------------------------------------------------------------------------------------------------
+
+    def _begin_at(self, step: int) -> None:
+        self.next, self._begins = step, []
 
     def _spent(self, began_s: float) -> None:
         took_s = now_s() - began_s
@@ -209,9 +220,7 @@ class TraceWindows:
     def _read(self, results: Any) -> None:
         if compiled_graphs() != self._graphs:
             return
-        found = results.events()
-        zero_ns = min((event.start_ns() for event in found), default=0)
-        events = _without_echoes([_event(event, zero_ns) for event in found])
+        events = trace_events(results.events())
         marks = sorted((e.begun_s, e.ended_s) for e in events if e.kind == "note" and e.name == _MARK)
         steps: list[list[Interval]] = []
         for (many,) in self._batches:
@@ -221,6 +230,9 @@ class TraceWindows:
             self.why = "torch's profiler saw no kernels: another tool holds CUPTI, or this user may not profile"
             return
         seen = (device_steps if self._cuda else host_steps)(events, steps)[1:]
+        if self._cuda and len(self._begins) > 1:
+            pace_s = median(later - begun for begun, later in pairwise(self._begins))
+            seen = [step.at_pace(pace_s) for step in seen]
         self.steps += [step for step in seen if step.step_s > 0]
         self.windows += 1
         self._kept = perfetto(events)
@@ -261,20 +273,27 @@ def _profiles() -> bool:
     return any(getattr(one, "entered", False) and getattr(one, "kineto_results", None) is None for one in held)
 
 
-def _without_echoes(events: list[TraceEvent]) -> list[TraceEvent]:
-    """Without what Kineto repeats of the host's annotations on the device's lanes: nothing runs there for it."""
-    noted = {event.name for event in events if event.kind == "note"}
-    return [event for event in events if event.kind != "kernel" or event.name not in noted]
+def trace_events(found: Sequence[Any]) -> list[TraceEvent]:
+    """Kineto's events as plain data, without its repetition of the host's annotations on the device's lanes.
+
+    Nothing runs there for an annotation, and a mark that counted twice would split a step in two.
+    """
+    zero_ns = min((event.start_ns() for event in found), default=0)
+    noted = {str(event.name()) for event in found if event.is_user_annotation()} | {_MARK}
+    return [
+        _event(event, zero_ns, noted)
+        for event in found
+        if "CPU" in str(event.device_type()) or str(event.name()) not in noted
+    ]
 
 
-def _event(event: Any, zero_ns: int) -> TraceEvent:
+def _event(event: Any, zero_ns: int, noted: Collection[str]) -> TraceEvent:
     """One event of Kineto's, as plain data."""
     begun_s = (event.start_ns() - zero_ns) / 1e9  # since the epoch, seconds would be as coarse as kernels are short
     name = str(event.name())
-    noted = bool(event.is_user_annotation())
     if "CPU" not in str(event.device_type()):
-        kind = "note" if noted or name == _MARK else "kernel"
-    elif noted:
+        kind = "kernel"
+    elif name in noted:
         kind = "note"
     else:
         kind = "launch" if name.startswith(("cu", "hip")) and "::" not in name else "operator"

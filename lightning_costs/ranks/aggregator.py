@@ -87,8 +87,8 @@ class RankAggregator:
         self._watched_point = 0
         self._watched, self._forward = (StragglerDetector(self._joint.places) for _ in range(2))
         self._watched_amounts, self._watched_batches = self._amounts.copy(), 0
-        self._heard_s = np.full(ranks, math.nan)
-        self._gone: dict[int, str] = {}
+        self._reported_s = np.full(ranks, math.nan)
+        self._dropped: dict[int, str] = {}
         counters = [name for name, counter in zip(self.columns, self._counter, strict=True) if counter]
         self._totals: dict[str, Amount] = dict.fromkeys(counters, 0.0)
         self._since_even: dict[str, Amount] = dict(self._totals)
@@ -102,7 +102,7 @@ class RankAggregator:
     def update(self, snapshot: RankSnapshot, now_s: float) -> None:
         """A snapshot came; of an older one than the last of its rank nothing but its own work is new."""
         row = self._rows.get(snapshot.place.rank)
-        if row is None or snapshot.place.rank in self._gone:
+        if row is None or snapshot.place.rank in self._dropped:
             return
         if len(snapshot.blocks):
             self._blocks[row][snapshot.points] = snapshot.blocks
@@ -113,7 +113,7 @@ class RankAggregator:
             return
         self._points[row], self._batches[row], self._final[row] = stamp
         self._amounts[row], self._missing[row] = snapshot.amounts, snapshot.missing
-        self._heard_s[row] = now_s
+        self._reported_s[row] = now_s
         if self._joint.places[row] != snapshot.place:
             self._joint.places[row] = snapshot.place
             self._relocated = True
@@ -121,7 +121,7 @@ class RankAggregator:
     def pending_ranks(self, points: int, batches: int = 0) -> list[int]:
         """Ranks, not lost, that wrote neither a final snapshot nor one at this point, or none of these batches."""
         behind = ((self._points < points) | (self._batches < batches)) & ~self._final
-        return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._gone]
+        return [rank for row in np.flatnonzero(behind) if (rank := self._joint.places[row].rank) not in self._dropped]
 
     def unwatched_ranks(self, points: int) -> list[int]:
         """Ranks whose own work at this point is not known, if their snapshot has not been joined with all others'."""
@@ -137,24 +137,24 @@ class RankAggregator:
         """Record lost ranks at this point: a late rank at the end, or one that was silent for `PATIENCE_S`."""
         for rank in self.pending_ranks(points):
             row = self._rows[rank]
-            silent_s = now_s - self._heard_s[row]
+            silent_s = now_s - self._reported_s[row]
             never = self._points[row] < 0
             if ending:
-                said = "never reported" if never else f"did not report after its point {self._points[row]}"
-                self._gone[rank] = f"rank {rank} {said}, and the run has ended"
+                behavior = "never reported" if never else f"did not report after its point {self._points[row]}"
+                self._dropped[rank] = f"rank {rank} {behavior}, and the run has ended"
             elif self._points[row] < points - 1 and silent_s > RANK_TIMEOUT_S:
-                self._gone[rank] = f"rank {rank} did not report for {silent_s:.0f} s"
-        if points >= 0 and np.isnan(self._heard_s).any():  # a rank that never writes is waited for from now on
-            self._heard_s[np.isnan(self._heard_s)] = now_s
+                self._dropped[rank] = f"rank {rank} did not report for {silent_s:.0f} s"
+        if points >= 0 and np.isnan(self._reported_s).any():  # a rank that never writes is waited for from now on
+            self._reported_s[np.isnan(self._reported_s)] = now_s
 
     def aggregate(self, own: Mapping[str, Amount], points: int) -> JobWindow:
         """The job's window since the last call; columns that are rank 0's own come from its window."""
         if self._relocated:
             self._joint, self._relocated = RankReducer(self._declarations, self._joint.places), False
         readings = self._amounts
-        if self._gone:
+        if self._dropped:
             readings = readings.copy()
-            readings[[self._rows[rank] for rank in self._gone]] = np.nan
+            readings[[self._rows[rank] for rank in self._dropped]] = np.nan
         amounts = dict(zip(self.columns, self._joint.reduce(readings, self._points >= 0), strict=True))
         window: dict[str, Amount] = {**amounts, **{name: own.get(name) for name in self._own}}
         for name, before in self._totals.items():
@@ -216,7 +216,7 @@ class RankAggregator:
         if all(amount is not None for amount in amounts.values()):
             return why, lacking
         lost = self._missing.copy()
-        for rank in self._gone:
+        for rank in self._dropped:
             lost[self._rows[rank]] = True
         for columns, spoken, members in self._joint.owners(readings, self._points >= 0):
             for owned, index in zip(*np.nonzero(np.isnan(spoken)), strict=True):
@@ -225,9 +225,9 @@ class RankAggregator:
                 if name in why or name in self._own or not (self._counter[column] or lost[rows, column].all()):
                     continue
                 ranks = [self._joint.places[row].rank for row in rows]
-                gone = [self._gone[rank] for rank in ranks if rank in self._gone]
-                if gone:
-                    why[name] = gone[0]
+                reasons = [self._dropped[rank] for rank in ranks if rank in self._dropped]
+                if reasons:
+                    why[name] = reasons[0]
                 else:
                     why[name], lacking[name] = f"rank {ranks[0]} has no reading of it", ranks[0]
         return why, lacking
@@ -238,10 +238,10 @@ class RankAggregator:
         most = self._points.max()
         behind = [p.rank for row, p in enumerate(places) if self._points[row] < most and not self._final[row]]
         about: dict[str, Any] = {"heard": int((self._points >= 0).sum()), "of": len(places)}
-        if late := [rank for rank in behind if rank not in self._gone]:
+        if late := [rank for rank in behind if rank not in self._dropped]:
             about["late"] = late
-        if self._gone:
-            about["gone"] = dict(sorted((str(rank), why) for rank, why in self._gone.items()))
+        if self._dropped:
+            about["gone"] = dict(sorted((str(rank), why) for rank, why in self._dropped.items()))
         about["spread"] = {name: s for name in SPREAD if name in self.columns and (s := self._spread(name)) is not None}
         if (slowest := self._slowest()) is not None:
             about["slowest"] = slowest

@@ -96,13 +96,13 @@ class Exchange:
         self._ranks = [p.rank for p in places]
         self._joined: set[int] = set()
         self._joined_last_s = clock()
-        self._said: frozenset[str] = frozenset()
+        self._published_missing: frozenset[str] = frozenset()
         self._waits = {"batch": True, "headline": True}
         #: Points of this rank so far.
         self.points = 0
         #: Why snapshots are left no longer; None while they are.
         self.failed: str | None = None
-        self._told = ""
+        self._failure = ""
         self._token = secrets.token_bytes(_TOKEN) if self._rank == 0 else bytes(_TOKEN)
         try:
             if self._rank == 0:
@@ -135,8 +135,8 @@ class Exchange:
         elif self.failed is None:
             try:
                 self._learn_token()
-                if missing.keys() != self._said:
-                    self._said = frozenset(missing)
+                if missing.keys() != self._published_missing:
+                    self._published_missing = frozenset(missing)
                     self._store.set(f"{self._prefix}/why/{self._rank}", json.dumps(dict(missing)))
                 note = self._token + encode(snapshot, self._totals.columns)
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
@@ -252,9 +252,13 @@ class Exchange:
     def _reasons(self, joined: JobWindow) -> dict[str, str]:
         """Why columns are missing, in the words of the rank without them, if it published any."""
         if self.failed is not None:
-            return {n: f"{why} ({_FAILED}: {self._told})" for n, why in joined.missing.items()}
-        told = {rank: self._left_by(rank, "why") for rank in set(joined.lacking.values())}
-        own = {name: f"rank {rank}: {told[rank][name]}" for name, rank in joined.lacking.items() if name in told[rank]}
+            return {n: f"{why} ({_FAILED}: {self._failure})" for n, why in joined.missing.items()}
+        published = {rank: self._left_by(rank, "why") for rank in set(joined.lacking.values())}
+        own = {
+            name: f"rank {rank}: {published[rank][name]}"
+            for name, rank in joined.lacking.items()
+            if name in published[rank]
+        }
         return joined.missing | own
 
     def _fail(self, error: Exception) -> None:
@@ -263,7 +267,7 @@ class Exchange:
             _log.log(logging.INFO if self._aggregator is None else logging.WARNING, "%s: %r", _FAILED, error)
         self.failed = repr(error)
         # A store's errors name hosts, which a header does not.
-        self._told = str(error) if isinstance(error, Missing) else by_type(error)
+        self._failure = str(error) if isinstance(error, Missing) else by_type(error)
 
     def _left_by(self, rank: int, what: str) -> dict[str, Any]:
         """What a rank published beside its snapshots; empty if nothing."""
@@ -277,7 +281,7 @@ class Exchange:
     def report(self) -> dict[str, Any]:
         """For the header, on rank 0: the ranks that reported, and the straggler."""
         about: dict[str, Any] = {} if self._aggregator is None else self._aggregator.report()
-        return about | ({"failed": self._told} if self.failed is not None else {})
+        return about | ({"failed": self._failure} if self.failed is not None else {})
 
     def broadcast_headline(
         self, headline: Mapping[str, float], trigger: Literal["evaluate", "epoch"]

@@ -52,23 +52,24 @@ def reduce_ranks(
         >>> from lightning_costs.records.samples import CostVector, RankInfo
         >>> from lightning_costs.indicators.energy import CpuEnergyJ
         >>> places = [RankInfo(rank=0), RankInfo(rank=1)]
-        >>> heard = [CostVector(place=places[0], amounts={"cpu_energy_j": 5.0}),
+        >>> reporting = [CostVector(place=places[0], amounts={"cpu_energy_j": 5.0}),
         ...          CostVector(place=places[1], amounts={})]
-        >>> reduce_ranks(heard, {"cpu_energy_j": CpuEnergyJ.declaration()}, places)
+        >>> reduce_ranks(reporting, {"cpu_energy_j": CpuEnergyJ.declaration()}, places)
         {'cpu_energy_j': 5.0}
     """
     vectors = list(vectors)
     if len(places) == len(vectors) == 1:
-        return {name: vectors[0].amounts.get(name) for name in declarations}
+        amounts = vectors[0].amounts
+        return {name: amounts.get(name) for name in declarations}
     by_rank = {vector.place.rank: vector for vector in vectors}
     joint = RankReducer(declarations, [by_rank[p.rank].place if p.rank in by_rank else p for p in places])
-    heard = np.array([place.rank in by_rank for place in joint.places], dtype=bool)
+    reporting = np.array([place.rank in by_rank for place in joint.places], dtype=bool)
     readings = np.full((len(joint.places), len(declarations)), np.nan)
     for row, place in enumerate(joint.places):
         if place.rank in by_rank:
             amount_of = by_rank[place.rank].amounts.get
             readings[row] = [np.nan if (amount := amount_of(name)) is None else amount for name in declarations]
-    return dict(zip(declarations, joint.reduce(readings, heard), strict=True))
+    return dict(zip(declarations, joint.reduce(readings, reporting), strict=True))
 
 
 @final
@@ -92,8 +93,8 @@ class RankReducer:
             members.setdefault(reading_owner(place, scope), []).append(row)
         return list(members.values())
 
-    def owners(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> Iterator[_OfOwners]:
-        """By scope what owners read, of `readings` [ranks, columns], NaN if a rank has none, and who was `heard`."""
+    def owners(self, readings: NDArray[np.float64], reporting: NDArray[np.bool_]) -> Iterator[_OfOwners]:
+        """By scope what owners read, of `readings` [ranks, columns], NaN if none of the `reporting` ranks has any."""
         for scope, columns, members in self._scopes:
             of_scope = readings[:, columns]
             if len(members) == len(self.places):
@@ -106,18 +107,18 @@ class RankReducer:
                     if not lacks.any():
                         break
                     spoken[owned, lacks] = of_scope[row, lacks]
-                    if scope == "device" and heard[row]:
+                    if scope == "device" and reporting[row]:
                         break  # the lowest available rank of a device reports for it, without a substitute
             yield _OfOwners(columns, spoken, members)
 
-    def reduce(self, readings: NDArray[np.float64], heard: NDArray[np.bool_]) -> list[Amount]:
+    def reduce(self, readings: NDArray[np.float64], reporting: NDArray[np.bool_]) -> list[Amount]:
         """[columns]: the job's amounts; None if an owner's reading is missing."""
         job: list[Amount] = [None] * readings.shape[1]
         for column, across in enumerate(self._across):
             if across == "rank0" and self._rank0 is not None:
                 own = float(readings[self._rank0, column])
                 job[column] = None if math.isnan(own) else own
-        for columns, spoken, _ in self.owners(readings, heard):
+        for columns, spoken, _ in self.owners(readings, reporting):
             whole = ~np.isnan(spoken).any(axis=0)
             for index in np.flatnonzero(whole).tolist():
                 across = self._across[columns[index]]

@@ -114,13 +114,13 @@ class RankTotals:
         blocks: NDArray[np.float32] = NO_BLOCKS,
     ) -> RankSnapshot:
         """As of now."""
-        gone = set(missing)
+        lacking = set(missing)
         return RankSnapshot(
             place=place,
             points=points,
             batches=batches,
             final=final,
             amounts=np.array(self._so_far),
-            missing=np.array([name in gone for name in self.columns], dtype=np.bool_),
+            missing=np.array([name in lacking for name in self.columns], dtype=np.bool_),
             blocks=blocks,
         )

@@ -43,11 +43,13 @@ def ran_since(state: Mapping[str, Any], earlier: EarlierAttempts) -> bool:
     return bool(later) and (again or max(point.step for point in later) >= state.get("step", 0))
 
 
-def notes_of_resumed(gone: Collection[str], totals: Mapping[str, Amount], notes: Mapping[str, str]) -> dict[str, str]:
-    """Why columns are missing once earlier totals are taken up: an earlier attempt had not those that are `gone`."""
+def notes_of_resumed(
+    columns: Collection[str], totals: Mapping[str, Amount], notes: Mapping[str, str]
+) -> dict[str, str]:
+    """Why columns are missing once earlier totals are taken up: an earlier attempt did not measure `columns`."""
     unmeasured = "an earlier attempt of this run did not measure it"
-    found = {column: notes.get(column, unmeasured) for column in gone}
+    found = {column: notes.get(column, unmeasured) for column in columns}
     for column, base in LOST.items():
         if column in totals and totals[column] is None:
-            found[column] = f"needs {base}: {found[base]}" if base in gone else notes.get(column, unmeasured)
+            found[column] = f"needs {base}: {found[base]}" if base in columns else notes.get(column, unmeasured)
     return found

@@ -86,7 +86,7 @@ class Emission:
         """Let the probes open: energy is measured from here on."""
         began = self._clock()
         self._tariff = self._tariff.for_device(device_name(self._context), warn=self._context.place.rank == 0)
-        self._run.set_tariff(self._tariff)
+        self._run.amounts.set_tariff(self._tariff)
         if self._run.provenance is not None:
             self._run.provenance.ask()
         self._reader.open()
@@ -193,12 +193,12 @@ class Emission:
             self._run.keep_trace(trace)
             self._run.header |= self._steps.about()
         self._tell_header(trigger)
-        self._run.add(window, missing=self._reader.missing, methods=self._reader.methods)
+        self._run.amounts.add(window, missing=self._reader.missing, methods=self._reader.methods)
         if self._reader.read_all:  # else rate-limited counters lag behind the others
             gauges = self._reader.derive_from_totals(self._run.totals, self._tariff)
-            self._run.set_gauges(gauges, missing=self._reader.missing, methods=self._reader.methods)
+            self._run.amounts.set_gauges(gauges, missing=self._reader.missing, methods=self._reader.methods)
         if trigger != "train":
-            self._run.estimated(self._reader.errors)
+            self._run.amounts.estimated(self._reader.errors)
 
     def _close_window(self, trigger: Trigger) -> StepSample:
         self.book_repeats()
@@ -343,7 +343,7 @@ class Emission:
     def missing_counters(self, columns: Iterable[str]) -> dict[str, str]:
         """Counters among these that are missing, with the reason, as far as known; also before any step."""
         columns = list(columns)
-        why = self._run.notes | self._run.header["missing"]
+        why = self._run.amounts.notes | self._run.header["missing"]
         unread = {name: why.get(name, "it was not read") for name in columns if self._run.totals.get(name) is None}
         hears_all = self._job.all_ranks_reporting
         return unread | self._reader.missing_counters(columns, self._tariff, hears_all=hears_all)

@@ -24,12 +24,7 @@ _log = logging.getLogger("lightning_costs")
 
 @final
 class JobAggregator:
-    """Joins what the panel reads with what the other ranks' panels read.
-
-    Args:
-        panel: This rank's.
-        setting: Its place, and who else takes part.
-    """
+    """Joins what the panel reads with what the other ranks' panels read."""
 
     def __init__(self, panel: IndicatorReader, setting: ProbeContext) -> None:
         self._panel, self._setting = panel, setting

@@ -23,18 +23,7 @@ def new_header(
     priced: list[str],
     warmup: str,
 ) -> dict[str, Any]:
-    """A header without identity and setup.
-
-    Args:
-        declarations: By column name.
-        name: What people call the run.
-        monitor: Name of its quality metric.
-        mode: Whether more of it is better.
-        targets: Quality targets declared before the run.
-        tariff: What carbon and money are priced under.
-        priced: Columns that are computed from the totals and the tariffs.
-        warmup: In words, what is left out of rates.
-    """
+    """A header without identity and setup."""
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": "",

@@ -161,7 +161,7 @@ class Recorder:
             accounts=accounts,
             count=counting_of(count),
             trace=trace,
-            evaluation_is_told=framework,
+            evaluation_is_reported=framework,
         )
         context.nodes = nodes or len({each.node for each in context.places})
         context.devices = devices or (len(context.places) if context.on_cuda else context.nodes)
@@ -183,7 +183,7 @@ class Recorder:
         )
         provenance = Provenance(hyperparameters, owner, prediction)
         self._run.provenance = provenance if place.rank == 0 else None
-        sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.notes)
+        sizes = context.sizes = BatchCounter(batch_size_fn, length_fn, self._run.amounts.notes)
         self._monitor = StepMonitor(context, clock, log_every_n_steps, samples=sizes.samples, keep=infer)
         shared = Shared(
             context=context,
@@ -271,7 +271,7 @@ class Recorder:
         """What happens inside is not training: its seconds go to `account`; 'restore' is a part of `setup_s`."""
         if account not in ("evaluate", "checkpoint", "restore", "other"):
             raise ValueError(f"account must be 'evaluate', 'checkpoint', 'restore' or 'other', got {account!r}")
-        self._accounts.restores_are_told |= account == "restore"
+        self._accounts.restores_are_reported |= account == "restore"
         with self._accounts.bucket(account):
             yield
 

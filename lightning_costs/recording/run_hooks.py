@@ -47,14 +47,7 @@ class Hooks:
 
 @final
 class RunHooks:
-    """The course of a run, and its setup as far as a framework reports it late.
-
-    Args:
-        shared: What the parts of a recorder share.
-        points: Where the window is closed.
-        steps: Receives the batches.
-        oom_snapshot: Whether the allocator's history is recorded, for a snapshot if memory runs out.
-    """
+    """The course of a run, and its setup as far as a framework reports it late."""
 
     def __init__(self, shared: Shared, points: Emission, steps: StepHooks, *, oom_snapshot: bool = False) -> None:
         #: Where and what is trained.

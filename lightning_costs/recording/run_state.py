@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
-from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
-from lightning_costs.pricing.reprice import lost_priced_at_attempt, missing_and_methods
 from lightning_costs.pricing.tariff import Tariff
-from lightning_costs.probes.clock import first_run_here
 from lightning_costs.probes.provenance import Provenance
-from lightning_costs.recording.earlier_attempts import attempts_of, notes_of_resumed, ran_since, spent_in
+from lightning_costs.recording.earlier_attempts import attempts_of, ran_since, spent_in
 from lightning_costs.recording.new_header import new_header
-from lightning_costs.recording.queue import queued_s
+from lightning_costs.recording.run_totals import RunTotals
+from lightning_costs.recording.this_attempt import ThisAttempt
 from lightning_costs.records.declaration import Declaration
-from lightning_costs.records.ledger import LOST, Ledger
 from lightning_costs.records.monitor import UnloggedMonitor
 from lightning_costs.records.samples import Amount, CurvePoint, Trigger
-from lightning_costs.run.attempts import BRANCHED, NO_FOLDER, OF_ATTEMPTS, at_begin, seconds_of
-from lightning_costs.run.kept import OF_KEPT, kept_of, productive
+from lightning_costs.run.attempts import BRANCHED, NO_FOLDER
 from lightning_costs.run.outcome import RunOutcome
 from lightning_costs.run.record import RunRecord
 from lightning_costs.storage.paths import shown, why_unwritable
-from lightning_costs.storage.run_folder.files import TRACE
 from lightning_costs.storage.run_folder.frames import OWN, metrics_of
 from lightning_costs.storage.run_folder.identity import (
     ResolvedRun,
     claim_folder,
     resolve_resumed_run,
     resolve_run,
-    slurm_restart_count,
 )
 from lightning_costs.storage.run_folder.reader import EarlierAttempts
-from lightning_costs.storage.run_folder.starts import LAUNCH, forget_starts, note_end, note_start, starts_without_batch
+from lightning_costs.storage.run_folder.starts import forget_starts, note_end
 from lightning_costs.storage.run_folder.writer import RunFolderSink, utc_now
 from lightning_costs.storage.sink import Sink, Sinks
 
 _log = logging.getLogger("lightning_costs")
 
-#: Why a gauge of kept work is missing if its needs are not.
-_WHY_NOT_KEPT = "what the run's restarts lost, or the time between them, is unknown"
 #: How a run stands; a reader shows 'killed' if the process of a running one has ended.
 Status = Literal["running", "finished", "failed", "interrupted"]
 #: How far a run in this process is; its probes are open from the second on.
@@ -87,15 +77,10 @@ class RunState:
         #: What is known of the setup beside what `open` is given; it goes into the header at the first batch.
         self.setup: dict[str, Any] = dict(setup or {})
         self._sinks = Sinks(sinks if writes else ())
-        self._priced = list(priced)
-        self._history = PriceHistory((), tariff.as_dict())
         self._resumed: int | None = None
-        self._ledger = Ledger(declarations)
-        self._kept = [name for name in OF_KEPT if name in declarations]
         self._save_dir, self._writes = save_dir, writes
         self._folder: RunFolderSink | None = None
         self._point: CurvePoint | None = None
-        self._said: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
         self._found: ResolvedRun | None = None
         self._from_step = self._rows = 0
         self._opened = self._warned = False
@@ -103,15 +88,10 @@ class RunState:
         self.provenance: Provenance | None = None
         #: Notices a metric that is never logged.
         self.unlogged = UnloggedMonitor(monitor)
-        self._attempt = secrets.token_hex(4)
-        self._unbegun: dict[str, str] = {}
-        #: The trace of this attempt; that of `lightning-costs run` if it started the process for this run.
-        self._trace = (first_run_here() and os.environ.get(LAUNCH)) or self._attempt
+        self._attempt = ThisAttempt()
         self._why_no_gap = ""
         #: [first, end) rows of the journal that led to this attempt: what is not in them was lost.
         self._lineage: list[list[int]] = []
-        #: Why something is missing that no indicator knows of.
-        self.notes: dict[str, str] = {}
         self.header = new_header(
             declarations=declarations,
             name=name,
@@ -119,11 +99,13 @@ class RunState:
             mode=mode,
             targets=targets,
             tariff=tariff,
-            priced=self._priced,
+            priced=list(priced),
             warmup=warmup,
         )
+        #: What the run has spent.
+        self.amounts = RunTotals(self.header, declarations, self.header["priced"])
         self._metrics: dict[str, None] = {}
-        self._came_to = RunOutcome(self.header, OWN)
+        self._outcome = RunOutcome(self.header, OWN)
 
     def check_not_ended(self) -> None:
         """A run that has ended is refused."""
@@ -168,28 +150,18 @@ class RunState:
 
     def keep_trace(self, trace: bytes) -> None:
         """Put a trace into the run's folder, in place of the one before, if this process writes it."""
-        if self.path is None:
-            return
-        try:
-            (self.path / TRACE).write_bytes(trace)
-        except OSError as error:
-            _log.info("a trace was not kept: %r", error)
+        if self._folder is not None:
+            self._folder.keep_trace(trace)
 
     @property
     def costs(self) -> dict[str, Amount]:
         """Totals and gauges at the last point."""
-        return dict(self._point.costs) if self._point is not None else self._ledger.costs
+        return dict(self._point.costs) if self._point is not None else self.amounts.costs
 
     @property
     def totals(self) -> dict[str, Amount]:
         """Totals and gauges now, between points too."""
-        return self._ledger.costs
-
-    def set_tariff(self, tariff: Tariff) -> None:
-        """The tariff from here on: its device was found."""
-        self.header["tariff"] = tariff.as_dict()
-        if not self.header["attempts"]:
-            self._history = PriceHistory((), self.header["tariff"])
+        return self.amounts.costs
 
     def begin_attempt(self, facts: Mapping[str, Any]) -> None:
         """Another attempt at the run begins, on what `facts` say.
@@ -210,68 +182,30 @@ class RunState:
             self._warn(found)
             if found.earlier is not None:
                 self._continue(found.earlier)
-                self._restore([spent_in(found.earlier)] if found.earlier.points else [])
-                self._ledger.mark_lost_since(None)
+                self.amounts.load(*([spent_in(found.earlier)] if found.earlier.points else []))
+                self.amounts.ledger.mark_lost_since(None)
                 self._found = replace(found, earlier=replace(found.earlier, points=()))
             elif found.named and self._writes:
-                self._leave_trace(self._save_dir / found.wanted, str(facts.get("started", "")))
-        about: dict[str, Any] = {"id": self._attempt, "began": utc_now(), **facts}
-        before = self.header["attempts"]
-        ended_s = seconds_of(before[-1].get("ended")) if before else None
-        if (waited_s := queued_s(seconds_of(facts.get("started")), ended_s, asks=self._writes)) is not None:
-            about["queue_s"] = waited_s
-        if self._trace != self._attempt:
-            about["launch"] = self._trace
-        if self._unbegun:
-            about["unbegun"] = list(self._unbegun)
-            if not before and all(self._unbegun.values()):
-                about["unbegun_since"] = min(self._unbegun.values())
-        if (restarts := slurm_restart_count()) is not None:
-            about["restart"] = restarts
-        lost = {name: amount for name, amount in self._ledger.lost.items() if amount != 0}
-        about |= {"from_step": self._from_step, "row": self._rows, "lost": lost, "tariff": self.header["tariff"]}
-        if number := len(self.header["attempts"]):
-            used = {name: amount for name, amount in self._ledger.costs.items() if name in BASE_COLUMNS}
-            about |= {"used": used, "resumed": self._resumed}
-            history = PriceHistory([*self.header["attempts"], about], self.header["tariff"])
-            about["lost"] = lost_priced_at_attempt(history, number, lost, self._priced)
-        self.header["attempts"] = [*self.header["attempts"], about]
-        self._history = PriceHistory(self.header["attempts"], self.header["tariff"])
-        lost_now = {name: about["lost"].get(name, 0.0) for name in self._priced}
-        self._ledger.set_derived_totals(self._prices(), lost_now)
-        self._begin_columns()
+                self._attempt.leave_trace(
+                    self._save_dir / found.wanted, self.header["attempts"], str(facts.get("started", ""))
+                )
+        about = self._attempt.facts(facts, self.header["attempts"], asks=self._writes)
+        about |= {"from_step": self._from_step, "row": self._rows}
+        self.amounts.begin_attempt(about, resumed=self._resumed, why_no_gap=self._why_no_gap)
         self.header["lineage"] = [*self._lineage, [self._rows, None]]
-
-    def _begin_columns(self) -> None:
-        """The columns that change where an attempt begins."""
-        columns = [name for name in OF_ATTEMPTS if name in self._ledger.costs]
-        attempts: list[dict[str, Any]] = self.header["attempts"]
-        amounts, missing = at_begin(attempts, self._ledger.costs.get("total_s") if len(attempts) > 1 else 0.0)
-        if self._why_no_gap and len(attempts) > 1:
-            amounts["down_s"], missing["down_s"] = None, self._why_no_gap
-        self._ledger.set_derived_totals({name: amounts[name] for name in columns})
-        for name in columns:
-            self.notes.pop(name, None)
-        self.notes |= {name: why for name, why in missing.items() if name in columns}
 
     def open(
         self, setup: Mapping[str, Any], *, first_batch_s: float | None = None, first_wait_s: float | None = None
     ) -> None:
-        """Make the folder, under the identity that a resume or the environment gave, or a new one.
-
-        Args:
-            setup: What is known of the setup.
-            first_batch_s: Seconds of training that this attempt's first batch took.
-            first_wait_s: Those of them before the work on it.
-        """
+        """Make the folder, under the identity that a resume or the environment gave, or a new one."""
         header = self.header
         first = {"first_batch_s": first_batch_s, "first_wait_s": first_wait_s}
         if header["attempts"]:
             header["attempts"][-1] |= {name: seconds for name, seconds in first.items() if seconds is not None}
         found = self._found or resolve_run(header["name"], self._save_dir, writes=self._writes)
-        said = bool(found.refused)
+        was_refused = bool(found.refused)
         found = self._found = claim_folder(found, self._save_dir, writes=self._writes)
-        if not said:
+        if not was_refused:
             self._warn(found)
         header["created"] = header["created"] or utc_now()
         header["run_id"] = found.run_id
@@ -302,51 +236,6 @@ class RunState:
                 self._save_dir / found.run_id,
             )
 
-    def add(self, window: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
-        """Fold a window into the totals, with why columns are missing and how the others were got."""
-        self._ledger.add(window, unreadable=missing)
-        if self._priced:
-            self._ledger.set_derived_totals(self._prices())
-        if self._kept:
-            kept = productive(self._ledger.costs, self._ledger.lost)
-            for name in self._kept:
-                if kept[name] is not None or name in missing:
-                    self.notes.pop(name, None)
-                else:
-                    self.notes[name] = _WHY_NOT_KEPT
-            self._ledger.set_gauges({name: kept[name] for name in self._kept}, unreadable=self._kept)
-        self._tell(missing, methods)
-
-    def set_gauges(
-        self, gauges: Mapping[str, Amount], *, missing: Mapping[str, str], methods: Mapping[str, str]
-    ) -> None:
-        """Set gauges that follow from the totals."""
-        self._ledger.set_gauges(gauges, unreadable=missing)
-        self._tell(missing, methods)
-
-    def estimated(self, errors: Mapping[str, float]) -> None:
-        """Note the 95 % intervals of columns that are estimated: `errors` are halves of them, as shares of amounts."""
-        amounts = {**self._ledger.costs, **self.header["statics"]}
-        found = {name: amount for name in errors if (amount := amounts.get(name)) is not None}
-        if found or "intervals" in self.header:
-            self.header["intervals"] = {
-                name: [amount * max(0.0, 1 - errors[name]), amount * (1 + errors[name])]
-                for name, amount in found.items()
-            }
-
-    def _tell(self, missing: Mapping[str, str], methods: Mapping[str, str]) -> None:
-        was_missing, was_methods, notes = self._said
-        if was_missing is not missing or was_methods is not methods or notes != len(self.notes):
-            self._said = (missing, methods, len(self.notes))
-            self.header["missing"], self.header["methods"] = missing_and_methods(
-                self._history, self._priced, {**self.notes, **missing}, methods
-            )
-
-    def _prices(self) -> dict[str, Amount]:
-        """The priced columns, from the totals as they stand."""
-        used = self._ledger.costs
-        return {name: self._history.amount(name, used) for name in self._priced}
-
     def append(self, *, step: int, epoch: int, trigger: Trigger, quality: Mapping[str, float]) -> CurvePoint:
         """Make the totals a point, and hand it to the sinks."""
         self._point = point = CurvePoint(
@@ -354,10 +243,10 @@ class RunState:
             epoch=epoch,
             time=time.time(),
             trigger=trigger,
-            costs=self._ledger.costs,
+            costs=self.amounts.costs,
             quality={name: float(value) for name, value in quality.items()},
         )
-        self._came_to.update(point.step, point.quality, point.costs)
+        self._outcome.update(point.step, point.quality, point.costs)
         if trigger == "evaluate":
             self.warn(self.unlogged.evaluated(point.quality))
         if self._opened:
@@ -376,28 +265,19 @@ class RunState:
             self._folder.flush()
         begun = self.header["attempts"][-1]["row"] if self.header["attempts"] else 0
         if self.stage == "training":  # a state that is asked for after the end is no save of the training
-            self._note_saved(self._ledger.state_dict(), 1 + self._saves)
+            self.amounts.note_saved()
         return {
             "run_id": self.run_id,
             "step": step,
             "lineage": [*self._lineage, [begun, self._rows]],
-            "ledger": self._ledger.state_dict(),
+            "ledger": self.amounts.ledger.state_dict(),
             "header": {
                 "name": self.header["name"],
                 "attempts": [dict(attempt) for attempt in self.header["attempts"]],
                 "saves": dict(self.header.get("saves") or {}),
-                "missing": {name: why for name, why in self.header["missing"].items() if name in self._ledger.costs},
+                "missing": {name: why for name, why in self.header["missing"].items() if name in self.amounts.costs},
             },
         }
-
-    @property
-    def _saves(self) -> int:
-        return int((self.header.get("saves") or {}).get("count", 0))
-
-    def _note_saved(self, ledger: Mapping[str, Any], count: int) -> None:
-        """What of training and evaluation a checkpoint holds: the newest one that led here."""
-        kept = {name: kept_of(ledger["costs"], ledger["lost"], name) for name in ("train_s", "evaluate_s")}
-        self.header["saves"] = {"count": count, **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> int:
         """Continue the run of a checkpoint, its identity and its totals, and return the steps that led to it.
@@ -419,7 +299,7 @@ class RunState:
         steps = state["ledger"]["costs"].get("steps")
         self._from_step = int(state.get("step", steps or 0))
         self.header["run_id"] = found.run_id
-        self.notes |= state["header"].get("missing", {})
+        self.amounts.notes |= state["header"].get("missing", {})
         earlier = found.earlier
         self._why_no_gap = ""
         if earlier is None:
@@ -430,7 +310,7 @@ class RunState:
             self.header["attempts"] = attempts
             self.header["created"] = attempts[0]["began"] if attempts else ""
             self.header["name"] = self.header["name"] or (state["header"].get("name") if found.wanted == was else None)
-            self._restore([state["ledger"]])
+            self.amounts.load(state["ledger"])
             if found.wanted == was:
                 self._lost_is_unknown(
                     "the folder of the run's earlier attempt is another run's or cannot be read"
@@ -439,14 +319,12 @@ class RunState:
                 )
             return self._from_step
         self._continue(earlier)
-        counts = [int((header.get("saves") or {}).get("count", 0)) for header in (state["header"], earlier.header)]
-        if any(counts):  # that of the folder may miss the last save before a kill
-            self._note_saved(state["ledger"], max(counts))
+        self.amounts.note_resumed(state["ledger"], (state["header"], earlier.header))
         self._resumed = len(attempts) - 1 if attempts else None
         known = [attempt.get("id") for attempt in attempts]
         listed = [attempt.get("id") for attempt in earlier.header.get("attempts", ())]
         both = min(len(known), len(listed))
-        self._restore([state["ledger"], *([spent_in(earlier)] if earlier.points else [])])
+        self.amounts.load(state["ledger"], *([spent_in(earlier)] if earlier.points else []))
         if len(known) > len(listed):
             self.header["attempts"] += [{k: v for k, v in a.items() if k != "row"} for a in attempts[both:]]
         if known[:both] != listed[:both]:
@@ -454,12 +332,12 @@ class RunState:
         else:
             lineage = [[first, min(end, self._rows)] for first, end in state.get("lineage", ()) if first <= self._rows]
             if ran_since(state, earlier):
-                self._ledger.mark_lost_since(state["ledger"])
+                self.amounts.ledger.mark_lost_since(state["ledger"])
             elif lineage:  # what its maker did after the checkpoint without a step led here too
                 after = earlier.header["attempts"][len(known) :]
                 lineage[-1][1] = after[0].get("row", self._rows) if after else self._rows
             self._lineage = lineage
-        if not self._ledger.lost_is_known:
+        if not self.amounts.ledger.lost_is_known:
             self._lineage = []
         self._found = replace(found, earlier=replace(earlier, points=()))  # they may be many
         return self._from_step
@@ -471,32 +349,21 @@ class RunState:
             header["repriced"] = earlier.header["repriced"]
         header["attempts"] = attempts_of(earlier)
         if self._found is not None and self._writes:
-            self._leave_trace(self._save_dir / self._found.run_id)
+            self._attempt.leave_trace(self._save_dir / self._found.run_id, header["attempts"])
         header["created"] = earlier.header.get("created", "")
         for label in ("name", "group", "tags"):
             header[label] = header[label] or earlier.header.get(label)
-        self.notes |= {name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals}
+        self.amounts.notes |= {
+            name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals
+        }
         self._rows = len(earlier.points)
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
-            self._came_to.update(point.step, point.quality, point.costs)
-
-    def _leave_trace(self, folder: Path, started: str = "") -> None:
-        """Note in the folder that an attempt begins, and see which ones before it trained no batch."""
-        attempts: list[dict[str, Any]] = self.header["attempts"]
-        known = {str(attempt.get(name)) for attempt in attempts for name in ("id", "launch")}
-        known |= {str(start) for attempt in attempts for start in attempt.get("unbegun") or ()}
-        self._unbegun = starts_without_batch(folder, {*known, self._trace})
-        note_start(folder, self._trace, started)
-
-    def _restore(self, states: list[Mapping[str, Any]]) -> None:
-        gone = self._ledger.load_state_dict(*states) if states else []
-        self.notes = notes_of_resumed(gone, self.totals, self.notes)
+            self._outcome.update(point.step, point.quality, point.costs)
 
     def _lost_is_unknown(self, why: str) -> None:
-        self._ledger.mark_lost_unknown()
+        self.amounts.lost_is_unknown(why)
         self._lineage = []
-        self.notes |= {column: why for column in LOST if column in self.totals}
 
     def _let_go(self) -> None:
         if self._found is not None and self._found.lock is not None:
@@ -506,7 +373,7 @@ class RunState:
     @property
     def outcome(self) -> dict[str, float | bool]:
         """Best quality and cost-to-quality so far, for summaries."""
-        return self._came_to.summary()
+        return self._outcome.summary()
 
     def close(self, status: Status, *, ended: str | None = None) -> RunRecord | None:
         """The run is over: the sinks receive how it ended, and when (an ISO text; by default now).
@@ -518,7 +385,7 @@ class RunState:
         if not self._opened:
             found = self._found
             if status == "finished" and self._writes and found is not None and (found.named or found.earlier):
-                note_end(self._save_dir / found.wanted, self._trace)
+                note_end(self._save_dir / found.wanted, self._attempt.trace)
             self._let_go()
             return None
         if status == "finished":

@@ -25,17 +25,13 @@ class StepHooks:
 
     A batch is `on_batch_start`, its work, `on_batch_queued`, `step`. A step like the one before is none of these, but
     noted by `repeats` (`lightning_costs.probes.repeat_steps` has its invariants).
-
-    Args:
-        shared: What the parts of a recorder share.
-        points: Where the window is closed.
     """
 
     def __init__(self, shared: Shared, points: Emission) -> None:
         self._context, self._run, self._points = shared.context, shared.run, points
         self._steps, self._sizes = shared.monitor, shared.sizes
         self.accounts, self.repeats, self.own = shared.accounts, shared.repeats, shared.own
-        self._repeatable = self._said_how = False
+        self._repeatable = self._warned_of_counting = False
         #: Seconds of training before the work on the first batch: loaders, their workers, its fetch.
         self._first_wait_s: float | None = None
 
@@ -240,8 +236,8 @@ class StepHooks:
 
     def say_how(self, error: BaseException) -> None:
         """Work that cannot be tried again raised: if counting may be the cause, say once how to do without."""
-        if not self._said_how and self._steps.is_counting and not raised_on_purpose(error):
-            self._said_how = True
+        if not self._warned_of_counting and self._steps.is_counting and not raised_on_purpose(error):
+            self._warned_of_counting = True
             _log.warning(
                 "a step raised %s while its operators were counted. If it does not without, set count='off' or "
                 "LIGHTNING_COSTS_COUNT=0",

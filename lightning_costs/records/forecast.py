@@ -157,9 +157,12 @@ def student_t(probability: float, degrees: int) -> float:
     if degrees == 2:
         alpha = 4 * probability * (1 - probability)
         return 2 * (probability - 0.5) * math.sqrt(2 / alpha)
-    z = NormalDist().inv_cdf(probability)
+    z = _normal_quantile(probability)
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
     return z + g1 / degrees + g2 / degrees**2 + g3 / degrees**3 + g4 / degrees**4
+
+
+_normal_quantile = cache(NormalDist().inv_cdf)

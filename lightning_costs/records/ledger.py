@@ -46,6 +46,11 @@ class Ledger:
         return dict(self._costs)
 
     @property
+    def now(self) -> Mapping[str, Amount]:
+        """The same, not copied: for who reads and forgets."""
+        return self._costs
+
+    @property
     def lost(self) -> dict[str, Amount]:
         """What of each counter's total was lost to restarts; None if that is unknown."""
         return dict(self._lost)
@@ -62,8 +67,8 @@ class Ledger:
                 amount = amount_of(name)
                 costs[name] = None if amount is None else so_far + amount
         for name, is_most in self._gauges:
-            amount, so_far = amount_of(name), costs[name]
-            if amount is not None and not (is_most and so_far is not None and so_far > amount):
+            amount = amount_of(name)
+            if amount is not None and not (is_most and (so_far := costs[name]) is not None and so_far > amount):
                 costs[name] = amount
             if name in unreadable:
                 costs[name] = None

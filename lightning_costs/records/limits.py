@@ -144,12 +144,6 @@ class Budget:
     ) -> LimitExceeded | None:
         """Record the totals after `steps` steps, and set the next check.
 
-        Args:
-            steps: Steps of this attempt; unchanged if only an evaluation ran.
-            at_s: The moment, on any clock.
-            totals: By column, those of earlier attempts in them; None is missing.
-            most_steps: Steps after which there is a check anyway.
-
         Returns:
             The limit that is passed by most; None if none is.
         """

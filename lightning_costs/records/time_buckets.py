@@ -47,7 +47,7 @@ class TimeBuckets:
         "before_switch",
         "begun_s",
         "failed",
-        "restores_are_told",
+        "restores_are_reported",
         "seconds_by_source",
         "since_s",
         "startup_rest",
@@ -69,7 +69,7 @@ class TimeBuckets:
         #: until the device's timeline says in which of them it was idle.
         self.asynchronous = False
         #: Whether loading a checkpoint is booked as the part `restore`; else it is somewhere in `setup`.
-        self.restores_are_told = False
+        self.restores_are_reported = False
         #: Seconds of `setup` by parts of `STARTUP`, as far as they are known, and the part that has the rest.
         self.startup_s: dict[str, float] = {}
         self.startup_rest = "script"
@@ -199,7 +199,7 @@ class TimeBuckets:
 
         return enter, leave
 
-    def wrap(self, function: Callable[P, R], account: str, whose: str) -> Callable[P, R]:
+    def wrap(self, function: Callable[P, R], account: str, source: str) -> Callable[P, R]:
         """`function`, its seconds booked to `account` as whose they are: `bucket` in a single frame, for every step."""
         clock, stack, spent, claimed, by_whom_s = (
             self._clock,
@@ -208,7 +208,7 @@ class TimeBuckets:
             self._claimed,
             self.seconds_by_source,
         )
-        key = (account, whose)
+        key = (account, source)
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
@@ -239,8 +239,8 @@ class TimeBuckets:
         return call
 
     @contextmanager
-    def bucket(self, account: str, whose: str | None = None) -> Iterator[None]:
-        """Book what happens inside to `account`, also when it raises; `seconds_by_source` reports it by `whose`."""
+    def bucket(self, account: str, source: str | None = None) -> Iterator[None]:
+        """Book what happens inside to `account`, also when it raises; `seconds_by_source` reports it by `source`."""
         metered = account in METERED_BUCKETS
         if metered:
             self.notify_transition()
@@ -253,10 +253,10 @@ class TimeBuckets:
             if metered:
                 self.notify_transition()
             self.exit(depth)
-            if whose is not None:
+            if source is not None:
                 seconds = self._spent[place] - self._claimed[place] - unclaimed_s
                 self._claimed[place] += seconds
-                key = (account, whose)
+                key = (account, source)
                 self.seconds_by_source[key] = self.seconds_by_source.get(key, 0.0) + seconds
 
     def read(self) -> dict[str, float]:

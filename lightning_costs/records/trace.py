@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 Interval = tuple[float, float]
@@ -115,6 +115,17 @@ class TracedStep:
     late_s: float = 0.0
     comm_s: float = 0.0
     exposed_comm_s: float = 0.0
+
+    def at_pace(self, step_s: float) -> TracedStep:
+        """The step as long as steps are without a profiler, if it is longer: a host that is traced launches later.
+
+        What a profiler adds is idle time of the device, so nothing else becomes less.
+        """
+        added_s = min(self.idle_s, max(0.0, self.step_s - step_s))
+        if not added_s:
+            return self
+        late_s = self.late_s * (1 - added_s / self.idle_s)
+        return replace(self, step_s=self.step_s - added_s, idle_s=self.idle_s - added_s, late_s=late_s)
 
 
 def merged(intervals: Iterable[Interval]) -> list[Interval]:

@@ -1,14 +1,57 @@
-"""The open window: integers and one clock read a step, until it is closed into a sample."""
+"""The open window: integers and one clock read a step, until it is closed into a sample; slow steps."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Sequence
 from itertools import starmap
+from typing import final
 
 from lightning_costs.records.samples import DeviceTime, StepSample, Trigger
-from lightning_costs.records.slow_steps import MOST_TIMES, SlowSteps
 from lightning_costs.records.time_buckets import PARTS, TimeBuckets
+
+#: Durations that the median of a signature is taken of, and signatures that are told apart.
+MOST_TIMES, MOST_SIGNATURES = 128, 64
+#: Fewer steps of a signature have no median that is worth a comparison.
+LEAST_TIMES = 3
+
+
+@final
+class SlowSteps:
+    """Compares durations of steps with the median of the last ones of their signature.
+
+    Example:
+        >>> slow = SlowSteps()
+        >>> slow.excess_s("a", [1.0, 1.0, 1.0, 3.0]), slow.excess_s("a", [1.0, 1.5])
+        (2.0, 0.5)
+    """
+
+    __slots__ = ("_times_s", "_usual_s")
+
+    def __init__(self) -> None:
+        self._times_s: dict[Hashable, list[float]] = {}
+        self._usual_s: dict[Hashable, float] = {}
+
+    def excess_s(self, signature: Hashable, times_s: Sequence[float]) -> float:
+        """Seconds above the median, added up over these steps; none of a signature that has hardly been seen."""
+        recent = self._times_s.get(signature)
+        if recent is None:
+            if len(self._times_s) >= MOST_SIGNATURES:
+                return 0.0
+            recent = self._times_s[signature] = []
+        self._usual_s.pop(signature, None)
+        recent += times_s[-MOST_TIMES:]
+        del recent[:-MOST_TIMES]
+        if len(recent) < LEAST_TIMES:
+            return 0.0
+        ascending, half = sorted(recent), len(recent) // 2
+        usual_s = ascending[half] if len(recent) % 2 else (ascending[half - 1] + ascending[half]) / 2
+        self._usual_s[signature] = usual_s
+        return sum([took_s - usual_s for took_s in times_s if took_s > usual_s])
+
+    def usual_s(self, signature: Hashable) -> float | None:
+        """The median of a signature's steps; None of one that has hardly been seen."""
+        return self._usual_s.get(signature)
 
 
 def _sum(total: int | None, amount: int | None) -> int | None:
@@ -99,14 +142,6 @@ class Window:
         signature: Hashable = None,
     ) -> bool | None:
         """Note a batch at its end.
-
-        Args:
-            samples: In it.
-            tokens: In it.
-            optimizer_steps: Calls of optimizers.
-            warm: Whether it is left out of rates.
-            padding: Elements beyond the tokens.
-            signature: Tells steps apart that take different times.
 
         Returns:
             Whether the step that ended with this batch counts for the rates; None if none ended.
@@ -238,7 +273,7 @@ class Window:
             steady_tokens=self._steady_tokens,
             step_times_s=tuple(self._step_times_s),
             overhead_s=self.overhead_s,
-            restore_s=part["restore"] if self._accounts.restores_are_told else None,
+            restore_s=part["restore"] if self._accounts.restores_are_reported else None,
             slow_s=max(0.0, excess_s - part["data_wait"]) + self._warm_slow_s,
         )
         self._closed, self._closed_s = spent, sample.ended_s

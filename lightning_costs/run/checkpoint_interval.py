@@ -113,11 +113,6 @@ def advise_checkpoints(
 ) -> CheckpointAdvice | None:
     """Advice of a run's own saves and failures; None if nothing failed and no rate was given, or no save was seen.
 
-    Args:
-        header: The run's.
-        final: Its totals.
-        mtbf_s: The mean time between failures, if it is known from elsewhere: a cluster's.
-
     Raises:
         ValueError: For a time that is not above 0.
     """

@@ -96,17 +96,7 @@ def definitions_of(
     productive_s: Amount,
     no_wall: str,
 ) -> tuple[Definition, ...]:
-    """Every definition, for one run.
-
-    Args:
-        header: The run's.
-        final: Its totals.
-        lost: What of them was lost; None if that is unknown.
-        wall_s: From the first start to the last end.
-        queued: Seconds in the queue by attempt.
-        productive_s: Ours.
-        no_wall: Why the wall clock is unknown.
-    """
+    """Every definition, for one run."""
     missing: Mapping[str, str] = header.get("missing") or {}
     train_s, total_s = kept_of(final, lost, "train_s"), final.get("total_s")
     no_train = "" if train_s is not None else (missing.get("train_s") or UNKNOWN_LOST)
@@ -132,11 +122,11 @@ def definitions_of(
         why = "" if share is not None else missing.get(column, f"the run did not measure {column}")
         good_s = None if share is None or train_s is None else train_s * share
         found[name] = (good_s, with_queue_s, no_train or why or no_queue)
-    told = []
+    definitions = []
     for name, (label, formula, source) in DEFINITIONS.items():
         good_s, of_s, why = found[name]
         lacks = good_s is None or not of_s
-        told.append(
+        definitions.append(
             Definition(
                 name=name,
                 label=label,
@@ -147,7 +137,7 @@ def definitions_of(
                 missing=(why or no_wall or "the run lasted no time") if lacks else "",
             )
         )
-    return tuple(told)
+    return tuple(definitions)
 
 
 def _saved_s(header: Mapping[str, Any]) -> tuple[Amount, str]:

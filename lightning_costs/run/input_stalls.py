@@ -38,7 +38,7 @@ def describe_input_stalls(setup: Mapping[str, Any], final: Mapping[str, float | 
     reads_back = _reads_back(setup)
     data, other = data_s / timed_s, (idle_s - data_s) / timed_s
     if reads_back and data >= MODERATELY:
-        said = [
+        sentences = [
             f"idle {_percent(data)} while batches were waited for, {format_amount(data_s, 's')} of "
             f"{format_amount(timed_s, 's')}, and "
             "not for the loader alone: between several processes Lightning reads a signal back before each batch "
@@ -46,16 +46,18 @@ def describe_input_stalls(setup: Mapping[str, Any], final: Mapping[str, float | 
         ]
     else:
         who = "the device" if setup.get("devices") in (None, 1) else "the devices"
-        said = [
+        sentences = [
             f"{_bound(data)}: {who} waited {format_amount(data_s, 's')} of {format_amount(timed_s, 's')} for batches"
         ]
     if other >= OTHER:
         causes = "Python between steps" + (", and that signal (lightning#21487)" if reads_back else "")
-        said.append(f"idle at least {_percent(other)} beside that: the host launched too late ({causes})")
+        sentences.append(f"idle at least {_percent(other)} beside that: the host launched too late ({causes})")
     copied_s = final.get("h2d_device_s")
     if copied_s is not None and copied_s >= MODERATELY * timed_s:
-        said.append(f"copying batches took {_percent(copied_s / timed_s)} beside that: pin_memory=True may shorten it")
-    return said
+        sentences.append(
+            f"copying batches took {_percent(copied_s / timed_s)} beside that: pin_memory=True may shorten it"
+        )
+    return sentences
 
 
 def _of_cpu(wait_s: float | None, train_s: float | None) -> list[str]:

@@ -1,11 +1,15 @@
-"""What of a run's totals was kept: spent, and not lost to a restart."""
+"""What of a run's totals was kept, and its curve without the work that restarts lost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from lightning_costs.records.ledger import LOST
 from lightning_costs.records.samples import Amount
+
+if TYPE_CHECKING:
+    import polars
 
 #: Parts of training time in which nothing was learned, as `badput_of_training` splits it.
 TRAINING = ("data_wait", "device_idle", "compile", "slow_steps")
@@ -37,9 +41,9 @@ def kept_of(costs: _Costs, lost: _Costs | None, name: str) -> Amount:
         (7.0, None)
     """
     total = costs.get(name)
-    if total is None or lost is None or (gone := lost.get(name, 0.0)) is None:
+    if total is None or lost is None or (lost_amount := lost.get(name, 0.0)) is None:
         return None
-    return total - gone
+    return total - lost_amount
 
 
 def badput_of_training(costs: _Costs, lost: _Costs | None) -> dict[str, float]:
@@ -87,3 +91,40 @@ def productive(costs: _Costs, lost: _Costs | None) -> dict[str, Amount]:
     productive_s = train_s - sum(badput_of_training(costs, lost).values())
     known = total_s is not None and down_s is not None and total_s + down_s > 0
     return {"productive_s": productive_s, "goodput_fraction": productive_s / (total_s + down_s) if known else None}  # type: ignore[operator]
+
+
+#: 'spent': all that was spent, lost work in it. 'to_reach': what led to each state.
+Curve = Literal["spent", "to_reach"]
+
+UNKNOWN = "what the run's restarts lost is unknown"
+
+
+def without_lost_work(points: polars.DataFrame, header: Mapping[str, Any]) -> tuple[polars.DataFrame, dict[str, str]]:
+    """The points that led to the run's last attempt, and why counters are missing in them that are known as spent.
+
+    Counters are without what was lost by then: an attempt's `lost` for the points from its `row` on. `lineage` are the
+    [first, end) rows that are no lost work.
+    """
+    import polars
+
+    attempts: Sequence[Mapping[str, Any]] = header.get("attempts", ())
+    lineage: Sequence[Sequence[int | None]] = header.get("lineage", [[0, None]])
+    last = points.height
+    kept = [row for first, end in lineage for row in range(first or 0, last if end is None else min(end, last))]
+    by_row: list[Mapping[str, Any] | None] = [{}] * points.height
+    for attempt in attempts:
+        if (row := attempt.get("row")) is not None or len(attempts) > 1:
+            row = min(row or 0, last)
+            by_row[row:] = [attempt.get("lost")] * (last - row)
+    counters = [name for name, declared in header["indicators"].items() if declared["kind"] == "counter"]
+    reasons: dict[str, str] = {}
+    columns = []
+    for name in counters:
+        if name not in points.columns:
+            continue
+        base = LOST.get(name, name)
+        lost = [None if at is None else at.get(base, 0.0) for at in by_row]
+        columns.append(points[name] - polars.Series(name, lost, polars.Float64))
+        if points[name].null_count() < points.height and None in lost:
+            reasons[name] = UNKNOWN
+    return points.with_columns(columns)[kept], reasons

@@ -18,11 +18,11 @@ class RunOutcome:
         columns: Names that metrics cannot have as columns: a metric of such a name is left out.
 
     Example:
-        >>> came_to = RunOutcome({"monitor": "acc", "mode": "max", "targets": [0.5], "indicators": {
+        >>> outcome = RunOutcome({"monitor": "acc", "mode": "max", "targets": [0.5], "indicators": {
         ...     "steps": {"kind": "counter", "role": "indicator"}}})
-        >>> came_to.update(1, {"acc": 0.4}, {"steps": 2.0})
-        >>> came_to.update(2, {"acc": 0.6}, {"steps": 3.0})
-        >>> came_to.summary()
+        >>> outcome.update(1, {"acc": 0.4}, {"steps": 2.0})
+        >>> outcome.update(2, {"acc": 0.6}, {"steps": 3.0})
+        >>> outcome.summary()
         {'best_quality': 0.6, 'best_step': 2, 'target_reached': True, 'to_target_steps': 3.0}
     """
 
@@ -61,11 +61,11 @@ class RunOutcome:
         """
         if not self._seen or math.isnan(self._sign):
             return {}
-        told: dict[str, float | bool] = {}
+        numbers: dict[str, float | bool] = {}
         if self._best is not None:
-            told = {"best_quality": self._best[0], "best_step": self._best[1]}
+            numbers = {"best_quality": self._best[0], "best_step": self._best[1]}
         for number in range(len(self._targets)):
             named = "target" if number == 0 else f"target_{number + 1}"
-            told[f"{named}_reached"] = number in self._hits
-            told |= {f"to_{named}_{name}": amount for name, amount in self._hits.get(number, {}).items()}
-        return told
+            numbers[f"{named}_reached"] = number in self._hits
+            numbers |= {f"to_{named}_{name}": amount for name, amount in self._hits.get(number, {}).items()}
+        return numbers

@@ -123,14 +123,16 @@ def describe_plan(header: Mapping[str, Any], final: Mapping[str, float | None]) 
         >>> describe_plan({"prediction": {"amounts": plan}}, {"steps": 10.0, "train_s": 1.2})
         ['time per step: 120 ms, predicted 100 ms (90 ms to 110 ms): 20 % more, outside the 80 % interval']
     """
-    said = []
+    sentences = []
     for one in plan_errors(header, final):
         unit = unit_of_name(one.name)
         actual, planned, low, high = (format_amount(x, unit) for x in (one.actual, one.planned, one.low, one.high))
         more = f"{100 * abs(one.share):.0f} % {'more' if one.share >= 0 else 'less'}"
         where = "inside" if one.inside else "outside"
-        said.append(f"{one.label}: {actual}, predicted {planned} ({low} to {high}): {more}, {where} the 80 % interval")
-    return said
+        sentences.append(
+            f"{one.label}: {actual}, predicted {planned} ({low} to {high}): {more}, {where} the 80 % interval"
+        )
+    return sentences
 
 
 def describe_errors(runs: Iterable[tuple[Mapping[str, Any], Mapping[str, float | None]]]) -> list[str]:
@@ -139,15 +141,15 @@ def describe_errors(runs: Iterable[tuple[Mapping[str, Any], Mapping[str, float |
     for header, final in runs:
         for one in plan_errors(header, final):
             by_name.setdefault(one.label, []).append(one)
-    said = []
+    sentences = []
     for label, found in by_name.items():
         shares = sorted(abs(one.share) for one in found)
         inside = sum(one.inside for one in found)
-        said.append(
+        sentences.append(
             f"predicted {label}: median error {100 * shares[len(shares) // 2]:.0f} %, worst {100 * shares[-1]:.0f} %, "
             f"{inside} of {len(found)} inside the 80 % interval"
         )
-    return said
+    return sentences
 
 
 def recalibration(widths: Sequence[float]) -> float:

@@ -15,11 +15,6 @@ _INK = "#0072b2"
 def quality_svg(steps: Sequence[float | None], quality: Sequence[float | None], name: str) -> str:
     """The curve; empty for fewer than two finite qualities.
 
-    Args:
-        steps: [evaluations].
-        quality: [evaluations]; what is not finite is left out.
-        name: What the quality is called.
-
     Example:
         >>> "<polyline" in quality_svg([1, 2, 3], [0.1, 0.5, 0.6], "acc"), quality_svg([1], [0.1], "acc")
         (True, '')

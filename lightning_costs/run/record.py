@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_costs.records.formatting import MISSING
 from lightning_costs.records.printable import printable, printable_data
 from lightning_costs.records.samples import Amount
-from lightning_costs.run.lost_work import without_lost_work
+from lightning_costs.run.kept import without_lost_work
 from lightning_costs.run.quality_svg import quality_svg
 from lightning_costs.run.summary import html_table, summary_rows
 

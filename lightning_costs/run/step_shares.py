@@ -69,9 +69,9 @@ def _traced(header: Mapping[str, Any], final: Mapping[str, float | None]) -> lis
 
 def _communication(header: Mapping[str, Any]) -> list[str]:
     made = header.get("communication") or ()
-    told = [
+    parts = [
         f"{one['kind']} among {one['ranks']} ranks ({one['group']}) {format_amount(one['bytes'], 'bytes')} "
         f"in {one['calls']:,} calls"
         for one in made[:_MOST]
     ]
-    return [f"communication of rank 0: {'; '.join(told)}"] if told else []
+    return [f"communication of rank 0: {'; '.join(parts)}"] if parts else []

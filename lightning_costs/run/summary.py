@@ -152,23 +152,23 @@ def describe_out_of_memory(facts: Mapping[str, Any]) -> str:
     where = " ".join(filter(None, (facts["in"], f"({facts['phase']})" if facts["in"] else facts["phase"])))
     rank = f" on rank {facts['rank']}" if facts.get("rank") else ""
     after = f" after {facts['step']:,} steps" if "step" in facts else ""
-    said = []
+    parts = []
     if "asked_bytes" in facts:
-        said.append(f"{format_amount(facts['asked_bytes'], 'bytes')} were asked for")
+        parts.append(f"{format_amount(facts['asked_bytes'], 'bytes')} were asked for")
     if "allocated_bytes" in facts and "capacity_bytes" in facts:
         allocated, reserved, capacity = (
             format_amount(facts.get(f"{name}_bytes"), "bytes") for name in ("allocated", "reserved", "capacity")
         )
-        said.append(f"{allocated} allocated and {reserved} reserved of {capacity}")
+        parts.append(f"{allocated} allocated and {reserved} reserved of {capacity}")
     kinds = [
         f"{word} {format_amount(n, 'bytes')}" for name, word in _KINDS.items() if (n := facts["held_bytes"].get(name))
     ]
     if kinds:
-        said.append(f"held: {', '.join(kinds)}")
-    return f"out of memory{f' in {where}' if where else ''}{rank}{after}: {'; '.join(said) or facts['error']}"
+        parts.append(f"held: {', '.join(kinds)}")
+    return f"out of memory{f' in {where}' if where else ''}{rank}{after}: {'; '.join(parts) or facts['error']}"
 
 
-def describe_straggler(told: Mapping[str, Any]) -> str:
+def describe_straggler(straggler: Mapping[str, Any]) -> str:
     """Who kept the others waiting, with what, from when on, and how long.
 
     Example:
@@ -177,16 +177,18 @@ def describe_straggler(told: Mapping[str, Any]) -> str:
         'rank 3 on node 1 is a straggler (input): 10 % slower than the others, 20 ms a batch before ranks meet, \
 found after 96 batches; the others waited 31 s for it'
     """
-    ranks = told["ranks"]
+    ranks = straggler["ranks"]
     who = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
-    slower = f"{100 * told['slower']:.0f} % slower than the others, " if told.get("slower") is not None else ""
-    until = f", until batch {told['until']}" if told.get("until") is not None else ""
+    slower = (
+        f"{100 * straggler['slower']:.0f} % slower than the others, " if straggler.get("slower") is not None else ""
+    )
+    until = f", until batch {straggler['until']}" if straggler.get("until") is not None else ""
     one = len(ranks) == 1
     return (
-        f"{who} on node {told['node']} {'is a straggler' if one else 'are stragglers'} ({told['phase']}): "
-        f"{slower}{format_amount(told['excess_s'], 's')} a batch before ranks meet, "
-        f"found after {told['batch']} batches{until}; "
-        f"the others waited {format_amount(told['waited_s'], 's')} for {'it' if one else 'them'}"
+        f"{who} on node {straggler['node']} {'is a straggler' if one else 'are stragglers'} ({straggler['phase']}): "
+        f"{slower}{format_amount(straggler['excess_s'], 's')} a batch before ranks meet, "
+        f"found after {straggler['batch']} batches{until}; "
+        f"the others waited {format_amount(straggler['waited_s'], 's')} for {'it' if one else 'them'}"
     )
 
 
@@ -248,9 +250,9 @@ def _by_whom(by_whom_s: Iterable[tuple[str, str, float]], final: Mapping[str, fl
     """Who took time beside training, the longest first."""
     total_s = final.get("total_s") or 0.0
     accounts: dict[str, list[str]] = {}
-    for account, whose, seconds in by_whom_s:
+    for account, source, seconds in by_whom_s:
         if seconds >= _LEAST_SHARE * total_s > 0:
-            accounts.setdefault(account, []).append(f"{whose} {format_amount(seconds, 's')}")
+            accounts.setdefault(account, []).append(f"{source} {format_amount(seconds, 's')}")
     return [
         f"{format_amount(final.get(f'{account}_s'), 's')} of {account} time: {', '.join(who)}"
         for account, who in accounts.items()

@@ -46,10 +46,10 @@ def timeline_svg(pipeline: Mapping[str, Any], number: int = 0) -> str | None:
     scale = (_WIDTH - _GUTTER - _RIGHT) / length
     bottom = _TOP + len(lanes) * (_LANE + _APART)
     hatch = f"lane-idle-{number}"
-    told = f"One step of {pipeline['schedule']}: {len(lanes)} lanes over {_milliseconds(length)}"
+    description = f"One step of {pipeline['schedule']}: {len(lanes)} lanes over {_milliseconds(length)}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom + _AXIS}" width="{_WIDTH}" '
-        f'height="{bottom + _AXIS}" font-family="{_FONT}" role="img" aria-label="{escape(told, _QUOTES)}">',
+        f'height="{bottom + _AXIS}" font-family="{_FONT}" role="img" aria-label="{escape(description, _QUOTES)}">',
         f'<defs><pattern id="{hatch}" width="6" height="6" patternUnits="userSpaceOnUse" '
         f'patternTransform="rotate(45)"><path d="M0,0V6" stroke="{_LINE}" stroke-width="2"/></pattern></defs>',
         f'<rect width="{_WIDTH}" height="{bottom + _AXIS}" rx="6" fill="#ffffff"/>',

@@ -249,11 +249,13 @@ def _input(run: _Run) -> _Loss:
         if of_s < LEAST_S:
             raise _NotJudged(f"{what} (only {format_amount(of_s, 's')} were seen)")
     share = waited_s / of_s
-    said = f"{who} waited {format_amount(waited_s, 's')} of {format_amount(of_s, 's')} for batches ({_percent(share)})"
+    evidence = (
+        f"{who} waited {format_amount(waited_s, 's')} of {format_amount(of_s, 's')} for batches ({_percent(share)})"
+    )
     slow = run.straggler
     if slow is not None and slow["phase"] == "input" and 0 in slow["ranks"]:
         share = max(0.0, share - slow["waited_s"] / run.train_s)  # that rank's input, not everybody's
-    return _Loss(kind="input-bound", s=share * run.train_s, share=share, evidence=said)
+    return _Loss(kind="input-bound", s=share * run.train_s, share=share, evidence=evidence)
 
 
 def _straggler(run: _Run) -> _Loss:
@@ -265,11 +267,13 @@ def _straggler(run: _Run) -> _Loss:
     if slow is None:
         return _Loss(kind="straggler", s=waited_s, share=share, evidence=f"ranks waited for others ({_percent(share)})")
     who = f"rank{'s' if len(slow['ranks']) > 1 else ''} {', '.join(map(str, slow['ranks']))} on node {slow['node']}"
-    said = (
+    evidence = (
         f"{who} kept the others waiting for {format_amount(waited_s, 's')} of {format_amount(run.train_s, 's')} "
         f"({_percent(share)}; {slow['phase']})"
     )
-    return _Loss(kind="straggler", s=waited_s, share=share, evidence=said, next=_STRAGGLER_NEXT.get(slow["phase"], ""))
+    return _Loss(
+        kind="straggler", s=waited_s, share=share, evidence=evidence, next=_STRAGGLER_NEXT.get(slow["phase"], "")
+    )
 
 
 def _communication(run: _Run) -> _Loss:
@@ -278,9 +282,9 @@ def _communication(run: _Run) -> _Loss:
         raise _NotJudged("")
     (exposed_s,) = run.needs("communication", "exposed_comm_s")
     lost_s = max(0.0, exposed_s - (run.final.get("straggler_s") or 0.0))
-    said = f"{format_amount(exposed_s, 's')} of {format_amount(run.train_s, 's')} communicated without computing"
+    evidence = f"{format_amount(exposed_s, 's')} of {format_amount(run.train_s, 's')} communicated without computing"
     share = lost_s / run.train_s
-    return _Loss(kind="communication-bound", s=lost_s, share=share, evidence=f"{said} ({_percent(share)})")
+    return _Loss(kind="communication-bound", s=lost_s, share=share, evidence=f"{evidence} ({_percent(share)})")
 
 
 def _launch(run: _Run) -> _Loss:
@@ -292,15 +296,17 @@ def _launch(run: _Run) -> _Loss:
         raise _NotJudged(f"late launches (only {format_amount(timed_s, 's')} were seen)")
     between = (idle_s - data_s) / timed_s
     traced, active = run.final.get("launch_bound_fraction"), run.final.get("sm_active_fraction")
-    said = [f"the device idled {_percent(between)} between steps for its host"]
+    evidence = [f"the device idled {_percent(between)} between steps for its host"]
     share = between
     if traced is not None:
         share += traced * max(0.0, 1 - idle_s / timed_s)
-        said.append(f"and {_percent(traced)} of traced steps for launches")
+        evidence.append(f"and {_percent(traced)} of traced steps for launches")
     elif active is not None and active < SM_ACTIVE and not run.several:
         share = max(share, 1 - active - data_s / timed_s)
-        said.append(f"its SMs were active {_percent(active)} of the time: late launches, or kernels too small for it")
-    return _Loss(kind="launch-bound", s=share * run.train_s, share=share, evidence=" ".join(said))
+        evidence.append(
+            f"its SMs were active {_percent(active)} of the time: late launches, or kernels too small for it"
+        )
+    return _Loss(kind="launch-bound", s=share * run.train_s, share=share, evidence=" ".join(evidence))
 
 
 def _throttled(run: _Run) -> _Loss:
@@ -316,12 +322,12 @@ def _throttled(run: _Run) -> _Loss:
     limited = power_s / device_s if device_s and clock is not None and clock < POWER_CLOCK else 0.0
     held = min(1.0, max(faulty if faulty >= _THROTTLED else 0.0, limited))
     cause = "its power limit" if limited > faulty else "heat" if thermal_s >= throttled_s - power_s else "the board"
-    said = f"clocks were held down by {cause} for {_percent(held)} of the run"
+    evidence = f"clocks were held down by {cause} for {_percent(held)} of the run"
     if clock is not None:
-        said += f", SMs at {_percent(clock)} of their highest clock"
+        evidence += f", SMs at {_percent(clock)} of their highest clock"
     share = held if clock is None else min(held, 1 - clock)
     lost_s = None if clock is None else share * run.train_s
-    return _Loss(kind="throttled", s=lost_s, share=share, evidence=said if held else "throttled")
+    return _Loss(kind="throttled", s=lost_s, share=share, evidence=evidence if held else "throttled")
 
 
 def _bound_by(run: _Run) -> tuple[Kind, str]:
@@ -339,5 +345,5 @@ def _bound_by(run: _Run) -> tuple[Kind, str]:
         run.needs("memory and compute", "dram_active_fraction" if memory is None else "hfu_fraction")
     assert memory is not None
     assert compute is not None
-    said = f"{_percent(memory)} of memory bandwidth, {_percent(compute)} of arithmetic in use"
-    return ("memory-bound" if memory >= MEMORY else "none"), said
+    evidence = f"{_percent(memory)} of memory bandwidth, {_percent(compute)} of arithmetic in use"
+    return ("memory-bound" if memory >= MEMORY else "none"), evidence

@@ -62,8 +62,8 @@ def numbers(column: polars.Series, decimal: Decimal | None = None) -> Numbers:
     if isinstance(column.dtype, polars.Categorical | polars.Enum):
         column = column.cast(polars.String)
     if column.dtype != polars.String:
-        told = column if column.dtype.is_numeric() else polars.Series(column.name, [None] * len(column))
-        values = told.cast(polars.Float64)
+        numeric = column if column.dtype.is_numeric() else polars.Series(column.name, [None] * len(column))
+        values = numeric.cast(polars.Float64)
         return Numbers(values, column.is_not_null() & values.is_null())
     text = column.str.strip_chars().str.replace(_MINUS, "-").str.replace(r"^\+", "")
     held = filled(column)

@@ -62,9 +62,9 @@ def read_delimited(name: str, content: bytes, *, tabs: bool) -> Texts:
         if content.startswith(begins):
             raise ValueError(f"{name} is {what} and no text: save it as CSV, or name it as what it is")
     text, notes = _decoded(name, content)
-    said = re.match(r'"?sep=(.)"?[ \t]*(?:\r\n|\r|\n|$)', text, re.IGNORECASE)
-    if said:
-        text, separator = text[said.end() :], said[1]
+    hint = re.match(r'"?sep=(.)"?[ \t]*(?:\r\n|\r|\n|$)', text, re.IGNORECASE)
+    if hint:
+        text, separator = text[hint.end() :], hint[1]
     else:
         separator = "\t" if tabs else _separator(text)
     head, rows, numbers = _rows(name, text, separator)
@@ -171,5 +171,5 @@ def _rows(name: str, text: str, separator: str) -> tuple[list[str], list[list[st
 
 def _counts_or_blank(cells: tuple[str, ...]) -> bool:
     """Whether a column without a name is nothing: blank, or the row numbers that pandas writes."""
-    said = [cell.strip() for cell in cells]
-    return not any(said) or any(said == [str(at) for at in range(first, first + len(said))] for first in (0, 1))
+    texts = [cell.strip() for cell in cells]
+    return not any(texts) or any(texts == [str(at) for at in range(first, first + len(texts))] for first in (0, 1))

@@ -11,9 +11,8 @@ from typing import Literal, NamedTuple
 
 from lightning_costs.records.printable import printable
 from lightning_costs.run.record import RunRecord
-from lightning_costs.sources.columns import ReadOptions
+from lightning_costs.sources.columns import ReadOptions, check_declared, parsed_costs, scales_differ
 from lightning_costs.sources.csv_logger import METRICS, read_csv_logger
-from lightning_costs.sources.declared import check_declared, parsed_costs, scales_differ
 from lightning_costs.sources.mlflow import META, MLFLOW, is_run, read_mlflow, read_mlflow_folder
 from lightning_costs.sources.mlperf import TOKEN, is_mlperf, read_mlperf
 from lightning_costs.sources.naming import FOLDER, shortened
@@ -117,8 +116,8 @@ def load_runs(
         step_column=step_column,
         decimal=decimal,
     )
-    for said in (*found.left_out, *found.notes):
-        _log.warning("%s", said)
+    for note in (*found.left_out, *found.notes):
+        _log.warning("%s", note)
     return found.runs
 
 

@@ -166,17 +166,17 @@ def _submission(place: SourcePath, facts: Mapping[str, Any]) -> _Submission:
     """Submitter, system and benchmark; MLCommons lays out `ORG/results/SYSTEM/BENCHMARK/result_0.txt`."""
     path = place.path if place.remote else Path(place.path).resolve().as_posix()
     *above, parent, file = ["", *path.strip("/").split("/")]
-    told = {key: str(value) for key, value in facts.items() if value}
-    benchmark = told.get("submission_benchmark", parent)
+    stated = {key: str(value) for key, value in facts.items() if value}
+    benchmark = stated.get("submission_benchmark", parent)
     if len(above) > 3 and above[-2] == "results":
         org, system = above[-3], above[-1]
         group = f"{org}/{system}/{parent}"
         described = _described(SourcePath(path="/".join(path.split("/")[:-4]), remote=place.remote, url=org), system)
         return _Submission(benchmark, f"{group}/{file}", group, {"system": system, **described})
-    system = told.get("submission_platform", "")
+    system = stated.get("submission_platform", "")
     hardware = {"system": system} if system else {}
-    if system and "submission_org" in told:
-        group = f"{told['submission_org']}/{system}/{benchmark}"
+    if system and "submission_org" in stated:
+        group = f"{stated['submission_org']}/{system}/{benchmark}"
         return _Submission(benchmark, f"{group}/{file}", group, hardware)
     return _Submission(benchmark, f"{parent}/{file}" if parent else file, parent or None, hardware)
 
@@ -187,9 +187,9 @@ def _described(org: SourcePath, system: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read())
-        nodes, each = int(told["number_of_nodes"]), int(told["accelerators_per_node"])
-        return {"accelerator": str(told["accelerator_model_name"]), "nodes": nodes, "devices": nodes * each}
+        system_facts = json.loads(file.read())
+        nodes, each = int(system_facts["number_of_nodes"]), int(system_facts["accelerators_per_node"])
+        return {"accelerator": str(system_facts["accelerator_model_name"]), "nodes": nodes, "devices": nodes * each}
     except (ValueError, KeyError, TypeError):  # some write '8 x 2' or leave it empty
         return {}
 
@@ -273,13 +273,13 @@ def _events(place: SourcePath) -> list[_Event]:
     """The events of a log in the order of their times, those of one time as they were written."""
     found = []
     for line, text in enumerate(place.read().decode("utf-8", "replace").splitlines(), 1):
-        _, token, told = text.partition(TOKEN)
+        _, token, payload = text.partition(TOKEN)
         if not token:
             continue
         try:
-            event, _ = json.JSONDecoder().raw_decode(told.strip())
+            event, _ = json.JSONDecoder().raw_decode(payload.strip())
             now, about = float(event["time_ms"]) / 1e3, event.get("metadata") or {}
             found.append(_Event(line, now, str(event["key"]), event.get("value"), dict(about)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{place}, line {line}: no event of a log: {told.strip()[:60]!r}") from error
+            raise ValueError(f"{place}, line {line}: no event of a log: {payload.strip()[:60]!r}") from error
     return sorted(found, key=lambda event: event.now)

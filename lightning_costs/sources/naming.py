@@ -103,8 +103,8 @@ def named(frame: polars.DataFrame, names: Names, columns: Sequence[str], place: 
         empty = ~filled(texts) if column in names.seeds else texts.fill_null("").eq("")
         if empty.any():
             raise ValueError(f"{place}, row {frame[ROW].filter(empty)[0]}: no name in column {column!r}")
-        told = column != names.columns[0] or bool(names.file)
-        cells.append(f"{column} " + texts if told and not _is_text(frame[column]) else texts)
+        labelled = column != names.columns[0] or bool(names.file)
+        cells.append(f"{column} " + texts if labelled and not _is_text(frame[column]) else texts)
     if names.file:
         cells.insert(0, polars.Series([names.file] * frame.height, dtype=polars.String))
     joined = polars.DataFrame([cell.alias(str(at)) for at, cell in enumerate(cells)])
@@ -150,8 +150,8 @@ def check_one_run_each(
                 & (polars.col("rows") > polars.col("values"))
             )
         if several.height:
-            name, told = several.select(RUN, "of").row(0)
-            some = ", ".join(repr(value[:40]) for value in told[:3]) + (", ..." if len(told) > 3 else "")
+            name, differing = several.select(RUN, "of").row(0)
+            some = ", ".join(repr(value[:40]) for value in differing[:3]) + (", ..." if len(differing) > 3 else "")
             return f"rows of run {name[:60]!r} differ in {column!r} ({some})", column
     return None
 

@@ -108,12 +108,14 @@ class _Table(NamedTuple):
         """Names of those that a run has one of."""
         return [cost.declared.name for cost in self.costs if cost.declared.kind == "static"]
 
-    def run(self, points: polars.DataFrame, run_id: str, name: str, told: Mapping[str, Any], **about: Any) -> RunRecord:
+    def run(
+        self, points: polars.DataFrame, run_id: str, name: str, facts: Mapping[str, Any], **about: Any
+    ) -> RunRecord:
         """One run of it, with the given facts."""
         methods = {cost.declared.name: f"as published in {self.place.name}" for cost in self.costs}
         file = {"file": self.names.file} if self.names.file else {}
         about = {"run_id": run_id, "name": name, "source": self.place.name, "methods": methods} | about
-        return make_imported_run(points, self.costs, self.reading, **about | _about(told) | file)
+        return make_imported_run(points, self.costs, self.reading, **about | _about(facts) | file)
 
 
 def _one_run_each(table: _Table, step: str, others: Sequence[str]) -> None:
@@ -126,14 +128,14 @@ def _one_run_each(table: _Table, step: str, others: Sequence[str]) -> None:
     if found is None:
         return
     why, column = found
-    told = " ".join(f"--run-column {name}" for name in names.columns or (FOLDER,))
+    options = " ".join(f"--run-column {name}" for name in names.columns or (FOLDER,))
     if not reading.run_columns:
         raise ValueError(
-            f"{place}: {why}: they may be several runs. If they are: {told} --run-column {column}; "
-            f"if they are one: {told}"
+            f"{place}: {why}: they may be several runs. If they are: {options} --run-column {column}; "
+            f"if they are one: {options}"
         )
     if column.lower() in (*RUN_COLUMNS, "seed"):
-        raise ValueError(f"{place}: {why}: they are several runs, {told} --run-column {column}")
+        raise ValueError(f"{place}: {why}: they are several runs, {options} --run-column {column}")
     reading.seen.notes[f"{place}: {why} and are read as one run, as requested"] = None
 
 
@@ -151,17 +153,17 @@ def _rows(table: _Table, data: polars.DataFrame) -> list[RunRecord]:
 
     finite = [polars.when(polars.col(name).is_finite()).then(name).alias(name) for name in table.kept]
     points = data.select("step", "epoch", "time", "trigger", *finite, *table.metrics)
-    told_by_row = table.frame.select(table.facts).to_dicts() if table.facts else [{}] * data.height
+    facts_by_row = table.frame.select(table.facts).to_dicts() if table.facts else [{}] * data.height
     return [
         table.run(
             points[at],
             f"{table.place.name} row {amounts[ROW]}",
             amounts[RUN],
-            told,
+            facts,
             statics={name: amounts[name] if math.isfinite(amounts[name] or 0.0) else None for name in table.fixed},
             missing={n: _NEVER for n in (*table.kept, *table.fixed) if not math.isfinite(amounts[n] or 0.0)},
         )
-        for at, (amounts, told) in enumerate(zip(data.to_dicts(), told_by_row, strict=True))
+        for at, (amounts, facts) in enumerate(zip(data.to_dicts(), facts_by_row, strict=True))
     ]
 
 
@@ -175,15 +177,15 @@ def _curves(table: _Table, data: polars.DataFrame, groups: Mapping[str, str]) ->
     columns = data.select(RUN, "step", "epoch", "time", "trigger", *table.kept, *table.metrics)
     records = []
     for (name,), points in columns.partition_by(RUN, as_dict=True, include_key=False, maintain_order=True).items():
-        said = statics.get(str(name), {})
+        amounts = statics.get(str(name), {})
         records.append(
             table.run(
                 points,
                 table.place.name,
                 str(name),
                 facts_of.get(str(name), {}),
-                statics={key: None if amount == math.inf else amount for key, amount in said.items()},
-                missing={key: _NEVER for key, amount in said.items() if amount == math.inf},
+                statics={key: None if amount == math.inf else amount for key, amount in amounts.items()},
+                missing={key: _NEVER for key, amount in amounts.items() if amount == math.inf},
                 **({"group": groups[str(name)]} if groups else {}),
             )
         )
@@ -203,11 +205,13 @@ def _constant(facts: polars.DataFrame, names: polars.Series) -> dict[str, dict[s
     return {row.pop(RUN): row for row in firsts.to_dicts()}
 
 
-def _about(told: Mapping[str, Any]) -> dict[str, Any]:
+def _about(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Group, status and setup of a run from the columns that are neither costs nor metrics."""
-    said = {key: value for key, value in told.items() if value is not None and str(value).strip().lower() not in EMPTY}
-    header = {key: str(said[key]) for key in _HEADER if key in said}
-    return {"setup": {"origin": PUBLISHED, **{k: v for k, v in said.items() if k not in _HEADER}}, **header}
+    known = {
+        key: value for key, value in facts.items() if value is not None and str(value).strip().lower() not in EMPTY
+    }
+    header = {key: str(known[key]) for key in _HEADER if key in known}
+    return {"setup": {"origin": PUBLISHED, **{k: v for k, v in known.items() if k not in _HEADER}}, **header}
 
 
 def _frame(place: SourcePath, reading: ReadOptions) -> polars.DataFrame:
@@ -364,8 +368,8 @@ def _never_fall(data: polars.DataFrame, names: Sequence[str], place: SourcePath)
     for name in names:
         if not fall[name][0]:
             continue
-        told = data.select(RUN, ROW, "step", after=name, before=before(name))
-        run, row, step, after, last = told.filter(polars.col("after") < polars.col("before")).row(0)
+        changes = data.select(RUN, ROW, "step", after=name, before=before(name))
+        run, row, step, after, last = changes.filter(polars.col("after") < polars.col("before")).row(0)
         raise ValueError(
             f"{place}, row {row}: run {run!r} at step {step}: {describe_decrease(name, last, after)}; "
             f"if it is a state and no total, give --cost {name}:gauge"

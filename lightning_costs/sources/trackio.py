@@ -40,8 +40,8 @@ def read_trackio(path: str, reading: ReadOptions) -> list[RunRecord]:
 
 
 def _root() -> Path:
-    if told := os.environ.get("TRACKIO_DIR"):
-        return Path(told)
+    if folder := os.environ.get("TRACKIO_DIR"):
+        return Path(folder)
     return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "trackio"
 
 

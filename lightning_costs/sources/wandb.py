@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.columns import ReadOptions
 from lightning_costs.sources.csv_logger import LoggedRun, run_of_log
 from lightning_costs.sources.imported import number, unmeasured
-from lightning_costs.sources.wandb_power import gpu_energy
 from lightning_costs.storage.loggers import PREFIX, is_summary_key
 from lightning_costs.storage.paths import SourcePath
 
@@ -84,13 +88,13 @@ def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
         api = wandb.Api(timeout=60)
         found = [api.run("/".join(parts))] if len(parts) == 3 else list(api.runs("/".join(parts)))
         found = [run for run in found if getattr(run, "job_type", None) != PAGE_JOB]
-        told = [_told(run) for run in found]
+        kept_by_run = [_kept_of(run) for run in found]
     except (wandb.errors.Error, ValueError) as error:  # the client says 'Could not find' by a ValueError
         raise ValueError(f"{path} cannot be read from W&B: {error}") from error
-    return [_run(**kept, reading=reading) for kept in told]
+    return [_run(**kept, reading=reading) for kept in kept_by_run]
 
 
-def _told(run: Any) -> dict[str, Any]:
+def _kept_of(run: Any) -> dict[str, Any]:
     """All that the server keeps of a run."""
     if callable(getattr(run, "load_full_data", None)):
         run.load_full_data()  # lists of runs leave out configs and summaries until they are asked for
@@ -182,8 +186,8 @@ def _records(folder: SourcePath) -> Iterator[dict[str, Any]]:
     done = subprocess.run(called, capture_output=True, text=True, timeout=_WAIT_S, check=False, env=environment)
     lines = done.stdout.splitlines()
     if done.returncode and not lines:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ValueError(f"{folder} cannot be read by `wandb leet inspect` (wandb 0.31 or later): {said}")
+        message = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"{folder} cannot be read by `wandb leet inspect` (wandb 0.31 or later): {message}")
     for line in lines:
         try:
             record = json.loads(line)
@@ -206,3 +210,71 @@ def _client() -> Any:
     except ImportError as error:
         raise ImportError("runs of W&B are read by its client: pip install 'lightning-costs[wandb]'") from error
     return wandb
+
+
+#: Power of a GPU that the run's process used, and of every GPU of the machine.
+_OWN = re.compile(r"(?:system\.)?gpu\.process\.(\d+)\.powerWatts")
+_ANY = re.compile(r"(?:system\.)?gpu\.(\d+)\.powerWatts")
+
+
+class WandbGpuEnergy(NamedTuple):
+    """Energy at the rows of a run, in J since the first sample of power, and how it was got."""
+
+    at_rows_j: list[float | None]
+    total_j: float
+    method: str
+
+
+def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float | None]) -> WandbGpuEnergy | None:
+    """Integrate the power of GPUs over time: trapezoids between samples, constant power after the last.
+
+    Args:
+        events: W&B's system metrics, each with `_timestamp` in s.
+        times_s: When rows were logged, by the same clock.
+
+    Returns:
+        None where fewer than two samples of power are there. Rows before the first sample have no energy.
+
+    Example:
+        >>> events = [{"_timestamp": t, "gpu.0.powerWatts": 100.0} for t in (10.0, 20.0)]
+        >>> gpu_energy(events, [5.0, 15.0, 21.0]).at_rows_j
+        [None, 500.0, 1100.0]
+    """
+    for pattern, scope in ((_OWN, "those that the process used"), (_ANY, "all of the machine's, others' work too")):
+        samples = _samples(events, pattern)
+        if not samples:
+            continue
+        rows_s = np.array([np.nan if time is None else time for time in times_s])
+        until_s = max([*(time for time in times_s if time is not None), *(times[-1] for times, _ in samples)])
+        at_rows = sum(_energy(times, watts, rows_s) for times, watts in samples)
+        total_j = sum(float(_energy(times, watts, np.array([until_s]))[0]) for times, watts in samples)
+        longest = max(float(np.diff(times).max()) for times, _ in samples)
+        how = f"power of {len(samples)} GPUs ({scope}) in W&B's system metrics, integrated over samples"
+        spent = [None if np.isnan(energy) else float(energy) for energy in np.atleast_1d(at_rows)]
+        return WandbGpuEnergy(spent, total_j, f"{how} {longest:.3g} s apart at most")
+    return None
+
+
+def _samples(
+    events: Sequence[Mapping[str, object]], pattern: re.Pattern[str]
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Times and power of each GPU that has two samples at least, in the order of time."""
+    found: dict[str, dict[float, float]] = defaultdict(dict)
+    for event in events:
+        time = event.get("_timestamp")
+        for name, value in event.items():
+            if (gpu := pattern.fullmatch(name)) and isinstance(value, int | float) and isinstance(time, int | float):
+                found[gpu[1]][float(time)] = float(value)
+    ordered = [sorted(samples.items()) for samples in found.values() if len(samples) > 1]
+    return [(np.array([time for time, _ in one]), np.array([watts for _, watts in one])) for one in ordered]
+
+
+def _energy(
+    times: NDArray[np.float64], watts: NDArray[np.float64], until_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[moments]: energy from the first sample to each, NaN before it."""
+    so_far = np.concatenate([[0.0], np.cumsum(np.diff(times) * (watts[1:] + watts[:-1]) / 2)])
+    last = np.clip(np.searchsorted(times, until_s, side="right") - 1, 0, len(times) - 1)
+    power = np.interp(until_s, times, watts)
+    spent: NDArray[np.float64] = so_far[last] + (until_s - times[last]) * (watts[last] + power) / 2
+    return np.where(until_s >= times[0], spent, np.nan)

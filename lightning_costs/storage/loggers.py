@@ -217,13 +217,6 @@ def begin_run(
     """Define the cost columns of a W&B run, hidden except for the headline, and write the setup into its config.
 
     No `summary=` is given: W&B would keep a dict of the number instead of its last value.
-
-    Args:
-        run: As `wandb.init` returns it.
-        declarations: Declarations by column name.
-        header: The run's header; setup, tariff, metric and targets are taken from it.
-        prefix: What stands before the names of columns.
-        step_metric: The column that they are drawn against at first; W&B's own step if there is none.
     """
     if getattr(run, "resumed", False) and len(header.get("attempts", ())) < 2:
         _log.warning(
@@ -259,10 +252,6 @@ def tag_mlflow_runs(loggers: Iterable[Any], header: Mapping[str, Any]) -> None:
     """Write who a run is into the tags of MLflow runs: tags can be renewed, parameters cannot.
 
     Other loggers keep what the script gave them: a second call of their `log_hyperparams` would change its rows.
-
-    Args:
-        loggers: Lightning's.
-        header: The run's, without the hyperparameters that Lightning sends for itself.
     """
     tags = {f"{PREFIX}run_id": header.get("run_id")}
     for part in _PROVENANCE:
@@ -310,9 +299,9 @@ def end_run(run: Any, final: Mapping[str, Amount], *, prefix: str = PREFIX) -> N
     W&B keeps the last value that was logged: of what went missing since, it goes.
     """
     run.summary.update({prefix + name: value for name, value in final.items() if value is not None})
-    if gone := [prefix + name for name, value in final.items() if value is None]:
+    if unmeasured := [prefix + name for name, value in final.items() if value is None]:
         logged = set(run.summary.keys())  # each time it is asked for, W&B's own process is
-        for key in gone:
+        for key in unmeasured:
             if key in logged:
                 del run.summary[key]
 

@@ -140,14 +140,14 @@ class _Document(NamedTuple):
     def text(self) -> str:
         """The file: a line a run, so that its versions can be told apart."""
         begin = {"format": FORMAT, "version": VERSION, "run_column": self.run_column, "shared": self.shared}
-        lines = ",\n".join(f"{_text(run_id)}:{_text(told)}" for run_id, told in self.runs.items())
+        lines = ",\n".join(f"{_text(run_id)}:{_text(entry)}" for run_id, entry in self.runs.items())
         return f'{_text(begin)[:-1]},\n"runs":{{\n{lines}\n}}}}\n'
 
     def whole_bytes(self) -> int:
         """About how much the headers would be if nothing were shared."""
         shared = self.shared.items()
         sizes = {(name, at): len(_text(value)) for name, values in shared for at, value in enumerate(values)}
-        parts = (told.get("shared") for told in self.runs.values() if isinstance(told, dict))
+        parts = (entry.get("shared") for entry in self.runs.values() if isinstance(entry, dict))
         named = (item for part in parts if isinstance(part, dict) for item in part.items())
         return sum(sizes.get(item, 0) for item in named if isinstance(item[1], int))
 
@@ -168,7 +168,7 @@ def _document(runs: Sequence[RunRecord]) -> _Document:
         (pointer, text) for header in headers.values() for pointer, text in _parts(header) if len(text) > _LONG
     )
     shared: dict[str, dict[str, int]] = {}
-    told: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for run, (run_id, header) in zip(runs, headers.items(), strict=True):
         elsewhere: dict[str, int] = {}
 
@@ -184,12 +184,12 @@ def _document(runs: Sequence[RunRecord]) -> _Document:
                     left[name] = own(value, pointer) if isinstance(value, dict) and not within else value
             return left
 
-        told[run_id] = {"points": run.points.height, "header": own(header), "shared": elsewhere}
+        entries[run_id] = {"points": run.points.height, "header": own(header), "shared": elsewhere}
     values = {pointer: [json.loads(text) for text in texts] for pointer, texts in shared.items()}
     column = "run"
     while any(column in (*run.points.columns, *run.header["indicators"]) for run in runs):
         column += "_"
-    return _Document(column, values, told)
+    return _Document(column, values, entries)
 
 
 def _parts(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -217,8 +217,8 @@ def _table(runs: Sequence[RunRecord], run_column: str) -> polars.DataFrame:
         known = {series.name for series in run.points if series.null_count() < len(series)}
         costs = [name for name in cost_columns(run.header) if name in known]
         points = typed(run.points[[*OWN, *costs, *_metrics(run)]], run.header)
-        told = polars.Series(run_column, [utf8_encodable(run.id)], polars.String).new_from_index(0, points.height)
-        frames.append(polars.DataFrame({run_column: told, **points.to_dict()}))
+        ids = polars.Series(run_column, [utf8_encodable(run.id)], polars.String).new_from_index(0, points.height)
+        frames.append(polars.DataFrame({run_column: ids, **points.to_dict()}))
     return polars.concat(frames, how="diagonal") if frames else polars.DataFrame(schema={run_column: polars.String})
 
 
@@ -275,10 +275,10 @@ def _run(place: SourcePath, document: _Document, points: Mapping[str, polars.Dat
     except ValueError as error:
         raise ValueError(f"{where} has no header of a run: {error}") from error
     check_not_newer(header, where)
-    rows, told, parquet = points[run_id], document.runs[run_id]["points"], place.beside(POINTS).name
-    if rows.height != told:
+    rows, expected, parquet = points[run_id], document.runs[run_id]["points"], place.beside(POINTS).name
+    if rows.height != expected:
         raise ValueError(
-            f"{where} has {told} points, and {parquet} holds {rows.height} of it: the two files were not written "
+            f"{where} has {expected} points, and {parquet} holds {rows.height} of it: the two files were not written "
             "together; save the runs again"
         )
     costs = cost_columns(header)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, final, runtime_checkable
 
 from lightning_costs.records.samples import CurvePoint
@@ -107,20 +107,20 @@ class Sinks:
 
     def open(self, header: Mapping[str, Any]) -> None:
         """Call `open` of all sinks."""
-        self._each(lambda sink: sink.open(dict(header)))
+        self._each("open", header)
 
     def point(self, point: CurvePoint, header: Mapping[str, Any]) -> None:
         """Call `point` of all sinks."""
-        self._each(lambda sink: sink.point(point, dict(header)))
+        self._each("point", header, point)
 
     def close(self, status: str) -> None:
         """Call `close` of all sinks."""
-        self._each(lambda sink: sink.close(status))
+        self._each("close", None, status)
 
-    def _each(self, tell: Callable[[Sink], None]) -> None:
-        for sink in self.all:
+    def _each(self, call: str, header: Mapping[str, Any] | None, *args: Any) -> None:
+        for sink in tuple(self._sinks):
             try:
-                tell(sink)
+                getattr(sink, call)(*args, *(() if header is None else (dict(header),)))
             except Exception as error:  # noqa: BLE001 - a user's sink must not end the user's training
                 self._sinks.remove(sink)
                 _log.warning(

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from lightning_costs import Recorder, default_indicators, load_runs
-from lightning_costs.cli import follow
+from lightning_costs.cli import watch
 from lightning_costs.run.record import RunRecord
 
 pytest.importorskip("altair", reason="altair is not installed: pip install 'lightning-costs[report]'")
@@ -50,13 +50,13 @@ def test_a_page_is_replaced_as_points_come_and_reloads_until_the_runs_have_ended
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A moment of training before every look at the runs."""
-    out, pages, replace = tmp_path / "report.html", [], follow.replace_file
+    out, pages, replace = tmp_path / "report.html", [], watch.replace_file
 
     def replaced(path: Path, write: Any) -> None:
         replace(path, write)
         pages.append(out.read_text(encoding="utf-8"))
 
-    monkeypatch.setattr(follow, "replace_file", replaced)
+    monkeypatch.setattr(watch, "replace_file", replaced)
     with run_of(tmp_path / "costs") as recorder:
 
         def logs(quality: float) -> Any:
@@ -71,7 +71,7 @@ def test_a_page_is_replaced_as_points_come_and_reloads_until_the_runs_have_ended
             next(moments)()
             return load_runs(tmp_path / "costs")
 
-        follow.follow_page(load, Page, out, every_s=0.01)  # type: ignore[arg-type]
+        watch.follow_page(load, Page, out, every_s=0.01)  # type: ignore[arg-type]
     assert pages == ["0.5 1", "0.7 1", "0.7 None"]  # a look without news writes nothing
     said = capsys.readouterr()
     assert [line.partition("not yet: ")[2] for line in said.err.splitlines()] == ["no metric", "a file system is away"]

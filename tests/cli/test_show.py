@@ -37,7 +37,7 @@ def record(folder: Path, name: str = "one", **options: Any) -> Path:
         measured("y_calls", reads=_gone, headline=True),
         measured("z_calls", reads=_gone, headline=True),
     ]
-    given = {"monitor": "acc", "mode": "max", "targets": 0.5, "log_every_n_steps": 1} | options
+    given: dict[str, Any] = {"monitor": "acc", "mode": "max", "targets": 0.5, "log_every_n_steps": 1} | options
     recorder = Recorder(save_dir=folder, name=name, clock=clock, indicators=indicators, **given)
     with recorder:
         for _ in range(3):
@@ -147,11 +147,11 @@ def test_the_next_command_of_show_runs_as_it_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str, monitor: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    goal = {"monitor": monitor, "mode": monitor and "max", "targets": ()}
+    goal: dict[str, Any] = {"monitor": monitor, "mode": monitor and "max", "targets": ()}
     run = record(tmp_path / place, **goal).relative_to(tmp_path)
     record(tmp_path / place, "other", monitor="acc", mode="min", targets=())
     command: str | None = shlex.join(["lightning-costs", "show", "--", str(run)])
-    seen = []
+    seen: list[str] = []
     while command is not None and len(seen) < 4:
         seen.append(command)
         assert call(monkeypatch, *shlex.split(command)[1:]) == 0, command

@@ -376,6 +376,33 @@ def test_a_second_measuring_of_one_accelerator_ends_the_first(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.integration
+@pytest.mark.parametrize("own", [False, True])
+def test_run_measures_an_unmodified_loop_once(tmp_path: Path, *, own: bool) -> None:
+    script = tmp_path / "train.py"
+    measured = "from lightning_costs.integrations.huggingface import measure_accelerator as measure\n"
+    script.write_text(
+        "import torch, accelerate\n"
+        "accelerator = accelerate.Accelerator(cpu=True)\n"
+        + (measured + "measure(accelerator, save_dir='costs', name='theirs')\n" if own else "")
+        + "net = torch.nn.Linear(16, 4)\n"
+        "data = torch.utils.data.TensorDataset(torch.randn(64, 16))\n"
+        "net, optimizer, loader = accelerator.prepare(\n"
+        "    net, torch.optim.SGD(net.parameters(), 0.1), torch.utils.data.DataLoader(data, 8))\n"
+        "for (x,) in loader:\n"
+        "    accelerator.backward(net(x).sum())\n"
+        "    optimizer.step()\n"
+    )
+    ours = [sys.executable, "-m", "lightning_costs", "run", "--save-dir", "costs", "--name", "ours", "--"]
+    done = subprocess.run(
+        [*ours, sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = load_runs(tmp_path / "costs")
+    assert (run.final["steps"], run.final["samples"], run.name) == (8, 64, "theirs" if own else "ours")
+
+
+@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("shared", [False, True])
 def test_two_processes_are_one_run(tmp_path: Path, *, shared: bool) -> None:
     """Their loaders draw batches of their own, or one process draws all and the others get parts of them."""

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def callback(folder: Path, **options: Any) -> CostCallback:
     return CostCallback(**{"save_dir": folder / "costs", "infer": False, "indicators": plain()} | options)
 
 
-def trainer(folder: Path, *callbacks: Any, kind: Any = None, **options: Any) -> Any:
+def trainer(folder: Path, *callbacks: Any, kind: Any = None, net: Any = None, **options: Any) -> Any:
     arguments = {
         "per_device_train_batch_size": 4,
         "per_device_eval_batch_size": 4,
@@ -71,22 +72,29 @@ def trainer(folder: Path, *callbacks: Any, kind: Any = None, **options: Any) -> 
     }
     args = transformers.TrainingArguments(str(folder / "out"), **arguments | options)
     kind = kind or transformers.Trainer
-    return kind(model(), args, train_dataset=data(), eval_dataset=data(8), callbacks=list(callbacks))
+    return kind(net or model(), args, train_dataset=data(), eval_dataset=data(8), callbacks=list(callbacks))
 
 
 def weights(net: Any) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in net.parameters()]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_columns_and_digits_are_lightnings(tmp_path: Path, accumulate: int) -> None:
+def adapted() -> Any:
+    """The model with LoRA: few parameters train, and embeddings are none of them."""
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
+    lora = peft.LoraConfig(r=2, target_modules=["c_attn"], lora_dropout=0.0, fan_in_fan_out=True)
+    return peft.get_peft_model(model(), lora)
+
+
+@pytest.mark.parametrize(("make", "accumulate"), [(model, 1), (model, 2), (adapted, 2)])
+def test_columns_and_digits_are_lightnings(tmp_path: Path, make: Callable[[], Any], accumulate: int) -> None:
     from lightning.pytorch import LightningModule, Trainer
     from torch.utils.data import DataLoader
 
     class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net = model()
+            self.net = make()
 
         def training_step(self, batch: Any, _: int) -> Any:
             return self.net(**batch).loss
@@ -98,7 +106,8 @@ def test_columns_and_digits_are_lightnings(tmp_path: Path, accumulate: int) -> N
             return torch.optim.AdamW(self.parameters(), lr=0.01)
 
     own = callback(tmp_path)
-    trainer(tmp_path, own, gradient_accumulation_steps=accumulate, eval_strategy="epoch").train()
+    fit = trainer(tmp_path, own, gradient_accumulation_steps=accumulate, eval_strategy="epoch", net=make())
+    fit.train()
     monitor = CostMonitor(save_dir=tmp_path / "lightning", infer=False, indicators=plain())
     lightning = Trainer(
         max_epochs=2,

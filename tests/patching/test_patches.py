@@ -164,7 +164,7 @@ class WithSlots(Own):
 
 TWINS = {
     "pickled": lambda thing: pickle.loads(pickle.dumps(thing)),
-    "pickled in Python": lambda thing: pickle.loads(pickle._dumps(thing)),
+    "pickled in Python": lambda thing: pickle.loads(vars(pickle)["_dumps"](thing)),
     "pickled by protocol 2": lambda thing: pickle.loads(pickle.dumps(thing, 2)),
     "deep-copied": copy.deepcopy,
     "copied": copy.copy,

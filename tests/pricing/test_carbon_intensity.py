@@ -174,7 +174,7 @@ def test_nothing_that_is_no_country_code_becomes_the_world_average(wrong):
 
 KNOWN = {"".join(c for c in unicodedata.normalize("NFKD", n) if not unicodedata.combining(c)).casefold().strip()
          for code, row in MIX.items()
-         for country in [pycountry.countries.get(alpha_3=code)]
+         if (country := pycountry.countries.get(alpha_3=code))
          for n in (code, row["country_name"], country.alpha_2, country.name, getattr(country, "common_name", ""),
                    getattr(country, "official_name", ""))}  # fmt: skip
 

@@ -205,7 +205,8 @@ def night_s(monkeypatch):
         return now[0]
 
     monkeypatch.setattr("lightning_costs.recording.run_state.time.time", reading)
-    monkeypatch.setattr("lightning_costs.recording.run_state.utc_now", lambda: iso(reading()))
+    for module in ("run_state", "this_attempt"):
+        monkeypatch.setattr(f"lightning_costs.recording.{module}.utc_now", lambda: iso(reading()))
 
 
 @pytest.mark.usefixtures("every_point_at_once")

@@ -9,8 +9,7 @@ import pytest
 
 from lightning_costs.integrations.lightning.options import RunOptions
 from lightning_costs.pricing import price_table
-from lightning_costs.pricing.device_names import canonical_device_name
-from lightning_costs.pricing.price_table import PriceRow, find_price, load_price_table
+from lightning_costs.pricing.price_table import PriceRow, canonical_device_name, find_price, load_price_table
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.missing import Missing
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from lightning_costs.ranks.aggregator import RANK_TIMEOUT_S, RankAggregator
 from lightning_costs.ranks.snapshot import RankSnapshot, RankTotals, decode, encode
 from lightning_costs.ranks.stragglers import own_blocks
-from lightning_costs.records.samples import RankInfo
+from lightning_costs.records.samples import Amount, RankInfo
 
 DECLARED = {
     "samples": declared("samples", unit="samples", kind="counter", scope="replica", across="sum"),
@@ -184,10 +185,11 @@ OWN = dict(DECLARED, straggler_s=declared("straggler_s", kind="counter", scope="
 OWN["train_s"] = declared("train_s", kind="counter", scope="job", across="rank0")
 
 
-def watched(late: set[int] = frozenset(), points: int = 4) -> tuple[RankAggregator, list[float]]:
+def watched(late: Collection[int] = (), points: int = 4) -> tuple[RankAggregator, list[Amount]]:
     """Four ranks, two on a node, whose own work is 10 ms of a step, but 12 ms on rank 3: their data; some are late."""
     places = [RankInfo(rank=r, node=r // 2, replica=r) for r in range(4)]
-    roll, waited = RankAggregator(OWN, places), []
+    roll = RankAggregator(OWN, places)
+    waited: list[Amount] = []
     totals = [RankTotals({name: d.kind == "counter" for name, d in OWN.items()}) for _ in places]
     letters: dict[tuple[int, int], RankSnapshot] = {}
     for point in range(1, points + 1):

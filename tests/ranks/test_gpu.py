@@ -99,15 +99,15 @@ def lightning(tmp_path: Path, precision: str, *, measured: bool) -> tuple[Any, l
 
     class Count(pl.Callback):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:
-            self.train_batch: Any = None
+            self.counting: Any = None
             self.found: list[str] = []
 
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
             if index == COUNTED[0]:
                 self.counting = synchronisations()
-                self.found = self.train_batch.__enter__()
+                self.found = self.counting.__enter__()
             elif index == COUNTED[-1]:
-                self.train_batch.__exit__(None, None, None)
+                self.counting.__exit__(None, None, None)
 
     count = Count()
     monitors = [CostMonitor(save_dir=tmp_path, infer=False)] if measured else []

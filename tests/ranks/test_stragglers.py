@@ -53,10 +53,11 @@ def watch(
     steps, ranks = own.shape
     parts = np.zeros((2, steps, ranks)) if parts is None else parts
     detector = StragglerDetector([RankInfo(rank=rank, node=rank // per_node) for rank in range(ranks)])
-    found, waited = [], 0.0
+    found: list[Straggler] = []
+    waited = 0.0
     for begin in range(0, steps, every):
         span = slice(begin, begin + every)
-        blocks = [own_blocks([own[span, r], *parts[:, span, r]], len(own[span])) for r in range(ranks)]
+        blocks = [own_blocks([list(own[span, r]), *map(list, parts[:, span, r])], len(own[span])) for r in range(ranks)]
         length_s = float((own[span].max(axis=1) + rest).sum())
         seen = np.array(blocks, np.float64).reshape(ranks, 2, -1)
         more, new = detector.observe(seen, batches=min(begin + every, steps), length_s=length_s, phases=PHASES)

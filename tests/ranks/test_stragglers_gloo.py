@@ -62,7 +62,7 @@ def test_a_rank_that_is_10_percent_slow_is_named_with_node_and_phase(tmp_path: P
     assert found["batch"] <= 100
     assert f"rank 2 on node 1 is a straggler ({slow})" in said
     assert record.final["straggler_s"] == pytest.approx(found["waited_s"])
-    assert record.final["straggler_s"] > 0.2  # of some 0.6 s
+    assert (record.final["straggler_s"] or 0.0) > 0.2  # of some 0.6 s
     judged = verdict(record.header, record.final)
     assert (judged.kind, judged.saves_s) == ("straggler", record.final["straggler_s"])
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_costs import Recorder
 from lightning_costs.indicators import phases
 from lightning_costs.integrations.deepspeed import watch
-from lightning_costs.integrations.deepspeed.hooks import rank_info_from_engine
+from lightning_costs.integrations.deepspeed.engine import rank_info_from_engine
 from lightning_costs.records.samples import RankInfo
 
 

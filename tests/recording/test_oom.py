@@ -146,8 +146,8 @@ def test_which_errors_say_that_memory_ran_out() -> None:
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes."),
     ):
         assert out_of_memory_error(error) is error
-    for error in (None, RuntimeError("CUDA error: device-side assert triggered"), KeyboardInterrupt()):
-        assert out_of_memory_error(error) is None
+    for other in (None, RuntimeError("CUDA error: device-side assert triggered"), KeyboardInterrupt()):
+        assert out_of_memory_error(other) is None
     circle = ValueError()
     circle.__context__ = circle
     assert out_of_memory_error(circle) is None

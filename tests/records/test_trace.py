@@ -5,6 +5,8 @@ import json
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_costs.records.trace import (
     TracedStep,
@@ -168,7 +170,7 @@ def test_operators_of_a_cpu_are_counted_without_those_that_they_call() -> None:
 def test_intervals_are_those_of_a_brute_force_count() -> None:
     draw = random.Random(3)
 
-    def some() -> list[tuple[int, int]]:
+    def some() -> list[tuple[float, float]]:
         return [(begun, begun + draw.randrange(1, 9)) for begun in (draw.randrange(60) for _ in range(8))]
 
     def cells(intervals: list[tuple[float, float]]) -> set[int]:
@@ -217,3 +219,14 @@ def test_a_kept_trace_names_no_path_and_has_every_event_with_its_launch() -> Non
     kernel = next(row for row in rows if row.get("cat") == "kernel")
     assert (kernel["ph"], kernel["ts"], kernel["dur"]) == ("X", 0.5e6, 0.25e6)
     assert [row["ph"] for row in rows if row.get("cat") == "launch"] == ["X", "s", "f"]
+
+
+@given(busy_s=st.floats(0.0, 10.0), idle_s=st.floats(0.0, 10.0), late=st.floats(0.0, 1.0), pace_s=st.floats(0.0, 30.0))
+def test_what_a_profiler_adds_to_a_step_is_taken_out_of_its_idle_time(
+    busy_s: float, idle_s: float, late: float, pace_s: float
+) -> None:
+    step = TracedStep(step_s=busy_s + idle_s, by_category_s={}, idle_s=idle_s, late_s=late * idle_s)
+    found = step.at_pace(pace_s)
+    assert found.step_s == pytest.approx(min(step.step_s, max(pace_s, busy_s)))
+    assert found.step_s - found.idle_s == pytest.approx(busy_s)
+    assert found.late_s == pytest.approx(late * found.idle_s)

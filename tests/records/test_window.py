@@ -8,6 +8,7 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_costs.records.samples import StepSample
 from lightning_costs.records.time_buckets import ACCOUNTS, TimeBuckets
 from lightning_costs.records.window import Window
 
@@ -19,7 +20,7 @@ class Loop:
         self.clock = FakeClock()
         self.accounts = TimeBuckets(self.clock, 0.0)
         self.window = Window(self.accounts)
-        self.samples = []
+        self.samples: list[StepSample] = []
 
     def begin(self, setup_s: float = 0.0):
         self.clock.sleep(setup_s)

@@ -17,8 +17,7 @@ from lightning_costs.report.charts.breakdown import PARTS, parts
 from lightning_costs.report.charts.fit import cost_domain, quality_domain
 from lightning_costs.report.charts.look import COLORS
 from lightning_costs.report.charts.ratios import ratio_chart, ratio_lines
-from lightning_costs.report.page.cautions import labelled
-from lightning_costs.report.page.sections import answer_pictures, missing_reasons
+from lightning_costs.report.page.sections import answer_pictures, labelled, missing_reasons
 from lightning_costs.storage.saved_runs import save_runs
 
 HOSTILE = "</text><script>alert(1)</script><img src=x onerror=alert(2)>\"'&]]>"

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +312,7 @@ def test_a_bar_of_a_run_that_did_not_reach_the_target_has_no_length(eight: Compa
 
 def test_titles_and_labels_of_users_mean_nothing_in_markdown() -> None:
     runs = zoo(2)
-    runs[0].header["name"] = "<script>|*evil*"
+    runs[0] = replace(runs[0], header={**runs[0].header, "name": "<script>|*evil*"})
     spec = json.dumps(dry_run(compare(runs), "me/zoo", title="x" * 300)["report"])
     assert "<script>|*evil*" not in spec
     assert "&lt;script&gt;" in spec

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_costs import default_indicators, load_run
-from lightning_costs.recording import queue
-from lightning_costs.records.slow_steps import SlowSteps
+from lightning_costs.recording import this_attempt
+from lightning_costs.records.window import SlowSteps
 from lightning_costs.report.terminal.goodput import goodput_sentence, goodput_tables
 from lightning_costs.run.attempts import NO_START, at_begin, disruptions, iso
 from lightning_costs.run.checkpoint_interval import advise_checkpoints
@@ -342,17 +342,17 @@ def test_clocks_that_disagree_make_no_down_time_below_zero():
     ],
 )
 def test_time_in_the_queue_goes_from_submission_to_the_jobs_start(monkeypatch, submitted, started, before, expected):
-    monkeypatch.setattr(queue, "first_run_here", lambda: True)
-    monkeypatch.setenv(queue.SUBMITTED, submitted)
-    monkeypatch.setenv(queue.STARTED, started)
+    monkeypatch.setattr(this_attempt, "first_run_here", lambda: True)
+    monkeypatch.setenv(this_attempt.SUBMITTED, submitted)
+    monkeypatch.setenv(this_attempt.STARTED, started)
     process_s = 1070.0 if before is None else 1510.0
-    assert queue.queued_s(process_s, before) == expected
+    assert this_attempt.queued_s(process_s, before) == expected
 
 
 def test_a_second_run_of_a_process_has_not_waited_in_the_queue_again(monkeypatch):
-    monkeypatch.setattr(queue, "first_run_here", lambda: False)
-    monkeypatch.setenv(queue.SUBMITTED, "1000")
-    assert queue.queued_s(2000.0, None) == 0.0
+    monkeypatch.setattr(this_attempt, "first_run_here", lambda: False)
+    monkeypatch.setenv(this_attempt.SUBMITTED, "1000")
+    assert this_attempt.queued_s(2000.0, None) == 0.0
 
 
 #: `scontrol show job` of a job in an array, which the controller answers with a line for every job of it.
@@ -363,8 +363,13 @@ JobId=75 JobName=a b SubmitTime=1970-01-01T00:16:40 EligibleTime=1970-01-01T00:1
 @pytest.fixture
 def scontrol(monkeypatch, tmp_path):
     """A program of that name on PATH, in a job of SLURM's that no variable says the times of."""
-    monkeypatch.setattr(queue, "first_run_here", lambda: True)
-    for name, value in {"SLURM_JOB_ID": "75", "TZ": "UTC", queue.SUBMITTED: "", queue.STARTED: ""}.items():
+    monkeypatch.setattr(this_attempt, "first_run_here", lambda: True)
+    for name, value in {
+        "SLURM_JOB_ID": "75",
+        "TZ": "UTC",
+        this_attempt.SUBMITTED: "",
+        this_attempt.STARTED: "",
+    }.items():
         monkeypatch.setenv(name, value)
     time.tzset()
 
@@ -381,9 +386,9 @@ def scontrol(monkeypatch, tmp_path):
 
 def test_slurm_is_asked_for_the_time_of_submission_if_no_variable_says_it(scontrol):
     scontrol(f"test \"$*\" = '--oneliner show job 75' && test $SLURM_TIME_FORMAT = standard && echo '{SCONTROL}'")
-    assert queue.queued_s(1070.0, None) == 60.0
-    assert queue.queued_s(1070.0, 1030.0) == 30.0, "the attempt before ended later"
-    assert queue.queued_s(1070.0, None, asks=False) is None, "one process of a job asks"
+    assert this_attempt.queued_s(1070.0, None) == 60.0
+    assert this_attempt.queued_s(1070.0, 1030.0) == 30.0, "the attempt before ended later"
+    assert this_attempt.queued_s(1070.0, None, asks=False) is None, "one process of a job asks"
 
 
 @pytest.mark.parametrize(
@@ -392,9 +397,9 @@ def test_slurm_is_asked_for_the_time_of_submission_if_no_variable_says_it(scontr
 def test_a_controller_that_fails_or_does_not_answer_makes_the_queue_unknown_and_holds_nothing_up(
     scontrol, monkeypatch, body
 ):
-    monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(this_attempt, "PATIENCE_S", 0.2)
     scontrol(body)
-    assert queue.queued_s(1070.0, None) is None
+    assert this_attempt.queued_s(1070.0, None) is None
 
 
 # Slow steps -----------------------------------------------------------------------------------------------------

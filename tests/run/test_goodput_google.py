@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Any, Literal
 
 import attempts
 import pytest
@@ -53,7 +53,7 @@ class Told:
             self.ours.train(1, seconds)
             self.step += 1
 
-    def beside(self, account: str, took_s: float) -> None:
+    def beside(self, account: Literal["evaluate", "checkpoint"], took_s: float) -> None:
         """An evaluation or a checkpoint, between the end of a step and the begin of the next one."""
         self.theirs.record_custom_badput_event_start_time(self.now, account)
         with self.ours.recorder.bucket(account):

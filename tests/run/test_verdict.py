@@ -30,7 +30,7 @@ NO_COUNTERS = dict.fromkeys(
 )  # fmt: skip
 SLOW = {"ranks": [5], "node": 0, "phase": "training", "batch": 300, "excess_s": 0.02, "slower": 0.2, "waited_s": 120.0}
 EIGHT_SLOW = {**EIGHT, "ranks": {"stragglers": [SLOW, {**SLOW, "ranks": [1], "waited_s": 4.0}]}}
-PLANTED = {
+PLANTED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a device waits for its loader": ("input-bound", ONE, {"idle_s": 350.0, "idle_data_s": 330.0}),
     "one rank of eight is slow": ("straggler", EIGHT_SLOW, {"straggler_s": 124.0, "exposed_comm_s": 180.0}),
     "gradients are exchanged alone": ("communication-bound", EIGHT, {"exposed_comm_s": 300.0, "straggler_s": 0.0}),

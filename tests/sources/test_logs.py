@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 class Model(BoringModel):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        out = super().training_step(batch, batch_idx)
+        out: Any = super().training_step(batch, batch_idx)
         self.log("train/loss", out["loss"])
         return out
 
@@ -36,8 +36,8 @@ class Model(BoringModel):
 
 
 def train(root: Path, name: str, *, monitored: bool, accumulate: int = 1) -> None:
-    monitor = CostMonitor(monitor="val/loss", mode="min", save_dir=root / "costs", name=name, infer=False)
-    tags = {"group": "g", "tags": ["a", "b"]}
+    monitor: Any = CostMonitor(monitor="val/loss", mode="min", save_dir=root / "costs", name=name, infer=False)
+    tags: dict[str, Any] = {"group": "g", "tags": ["a", "b"]}
     trainer = pl.Trainer(
         max_epochs=2,
         limit_train_batches=8,

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -198,7 +199,7 @@ OK = "model,params,gflops,acc\nA,10,3,70\nB,20,2,75\n"
     ],
 )
 def test_a_name_that_fits_nothing_is_refused_with_the_nearest(
-    tmp_path: Path, options: dict[str, object], said: str
+    tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
         read(tmp_path, OK, **options)

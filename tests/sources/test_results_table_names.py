@@ -139,4 +139,6 @@ def test_parquet_is_split_as_csv_is(tmp_path: Path) -> None:
         load_runs(tmp_path / name, monitor="acc", mode="max", costs=["time_s"]) for name in ("t.csv", "t.parquet")
     )
     assert told(one) == told(other)
-    assert compare(one, group="group").groups["members"] == {"A": ["A, seed 1", "A, seed 2"], "B": ["B, seed 1"]}
+    groups = compare(one, group="group").groups
+    assert groups is not None
+    assert groups["members"] == {"A": ["A, seed 1", "A, seed 2"], "B": ["B, seed 1"]}

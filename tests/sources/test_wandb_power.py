@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wandb_server import ENTITY, WandbServer, newest_wandb
 
 from lightning_costs import compare, load_runs
-from lightning_costs.sources.wandb_power import gpu_energy
+from lightning_costs.sources.wandb import gpu_energy
 
 pytestmark = pytest.mark.integration
 

@@ -15,14 +15,23 @@ Examples:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, final
 
-from lightning_costs.integrations.deepspeed.hooks import DeepSpeedHooks, engine_setup, loop_facts, rank_info_from_engine
+import torch
+
+from lightning_costs.integrations.deepspeed.engine import (
+    batch_from_args,
+    engine_setup,
+    loop_facts,
+    rank_info_from_engine,
+)
 from lightning_costs.integrations.session import BatchInWork, Session
 from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.patching.optimizers import hook_optimizer_step
+from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.recording.recorder import Recorder
@@ -105,18 +114,28 @@ def _is_same(content: object, other: object) -> bool:
 
 @final
 class EngineMonitor(Session):
-    """An engine that is being watched: see `watch`."""
+    """An engine that is being watched: see `watch`.
+
+    Its own methods report what happens, each patched on the instance until the watching ends.
+    """
 
     def __init__(self, engine: Any, recorder: Recorder) -> None:
         super().__init__(recorder)
-        self._engine_hooks = DeepSpeedHooks(engine, self)
+        self._engine, self._patches = engine, Patches(self.disable)
         self._evaluated: BatchInWork | None = None
         run = self.hooks.run
         run.set_rank_info(rank_info_from_engine(engine))
         run.set_wrapped_module(engine, optimizers=lambda: [engine.optimizer])
         run.add_setup({**loop_facts(engine), **engine_setup(engine)})
         run.begin()
-        self._engine_hooks.watch()
+        put = self._patches.wrap
+        put(engine, "forward", self._forward)
+        put(engine, "backward", self._backward)
+        put(engine, "step", self._step)
+        for name in ("save_checkpoint", "save_16bit_model"):
+            put(engine, name, _inside(self.saving))
+        put(engine, "load_checkpoint", _inside(self.restoring))
+        hook_optimizer_step(engine.optimizer, self._updated, self._patches, self)
 
     def close(self) -> None:
         """The engine is as it was; the recorder's run continues until its own end."""
@@ -126,8 +145,8 @@ class EngineMonitor(Session):
         self.drop_batch()
 
     def take_off(self) -> None:
-        """Lift the shadows."""
-        self._engine_hooks.unwatch()
+        """Lift the patches."""
+        self._patches.restore()
 
     def __enter__(self) -> Self:
         return self
@@ -137,19 +156,56 @@ class EngineMonitor(Session):
     ) -> None:
         self.close()
 
-    # Calls of the engine's hooks ----------------------------------------------------------------------------
+    # The engine's methods -------------------------------------------------------------------------------------
+
+    def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            batch = batch_from_args(args, kwargs)
+            if not torch.is_grad_enabled() or not self._engine.training:
+                with self._evaluating(batch):
+                    return original(*args, **kwargs)
+            self._forward_begins(batch)
+            return self._tried(original, args, kwargs)
+
+        return forward
+
+    def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            self._backward_begins()
+            result = self._tried(original, args, kwargs)
+            self.on_backward_end()
+            self.sample_memory()  # ZeRO releases most gradients before it updates
+            return result
+
+        return backward
+
+    def _step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            result = self._tried(original, args, kwargs)
+            self.end_batch()
+            return result
+
+        return step
+
+    def _tried(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except BaseException:
+            self.drop_batch()
+            raise
+
+    # What they report -----------------------------------------------------------------------------------------
 
     @fail_safe
-    def forward_begins(self, batch: object) -> None:
-        """A batch begins, or continues."""
+    def _forward_begins(self, batch: object) -> None:
         if self.batch is not None and self.batch.backwards and not _is_same(self.batch.content, batch):
             self.end_batch()  # gradients accumulate without a step in between
         if self.batch is None:
-            self.begin_batch(batch, position=self._engine_hooks.at_boundary)
+            self.begin_batch(batch, position=bool(self._engine.is_gradient_accumulation_boundary()))
         self.on_forward()
 
     @contextmanager
-    def evaluating(self, batch: object) -> Iterator[None]:
+    def _evaluating(self, batch: object) -> Iterator[None]:
         """Operators of a forward pass of an evaluation are counted apart, unless a batch is in work."""
         count = DetachedOpCounter()
         if self.batch is None:
@@ -167,21 +223,26 @@ class EngineMonitor(Session):
         count.begin(self.hooks.steps.on_eval_batch_start(batch))
 
     @fail_safe
-    def backward_begins(self) -> None:
+    def _backward_begins(self) -> None:
         """A backward pass: in eval mode too it is training."""
         if self.batch is None:
             self.batch, self._evaluated = self._evaluated, None
         self.on_backward()
 
     @fail_safe
-    def backward_ended(self) -> None:
-        """ZeRO releases most gradients before it updates: memory is read here, too."""
-        self.on_backward_end()
-        self.sample_memory()
-
-    @fail_safe
-    def updated(self) -> None:
+    def _updated(self) -> None:
         """An update belongs to the batch in work."""
         if self.batch is None:
             self.batch = BatchInWork(None)
         self.on_update()
+
+
+def _inside(context: Callable[[], AbstractContextManager[None]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with context():
+                return original(*args, **kwargs)
+
+        return call
+
+    return around

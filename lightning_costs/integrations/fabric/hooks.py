@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial, wraps
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from lightning_costs.integrations.loop_session import LoopSession
 from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.ranks.topology import apply_device_mesh, data_parallel_topology
-from lightning_costs.records.samples import RankInfo
 
 _WRAPPED = "_lightning_costs_wrapped"
 #: The Fabric that set a loader or a module up; a copy of one has none.
@@ -27,50 +26,12 @@ _fabric_of: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _log = logging.getLogger("lightning_costs")
 
 
-class FabricListener(Protocol):
-    """Receives the events of a Fabric; `lightning_costs.integrations.fabric.monitor` implements it."""
-
-    def set_up(
-        self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
-    ) -> None:
-        """Modules and optimizers were set up: the user's modules, optimizers as the strategy gave them, wrappers."""
-
-    def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
-        """A loader is iterated over: the same batches, one by one."""
-
-    def backward(self) -> None:
-        """A backward pass begins."""
-
-    def backward_ended(self) -> None:
-        """It is over."""
-
-    def forward(self, inputs: object) -> None:
-        """A module that was set up makes a forward pass of these."""
-
-    def saving(self) -> AbstractContextManager[None]:
-        """What is entered around writing a checkpoint."""
-
-    def loading(self) -> AbstractContextManager[None]:
-        """What is entered around loading a checkpoint."""
-
-    def logged(self, metrics: Mapping[str, float]) -> None:
-        """Metrics were logged."""
-
-    def disable(self) -> None:
-        """Called when an exception of the package is handled: the script is to be left alone."""
-
-
-Find = Callable[[Any], FabricListener | None]
+Find = Callable[[Any], LoopSession | None]
 Call = Callable[[], Any]
 
 
 def patch_fabric(kind: Any, find: Find) -> None:
-    """Wrap the methods of a Fabric class.
-
-    Args:
-        kind: `lightning.fabric.Fabric` or `lightning_fabric.Fabric`.
-        find: The listener of a Fabric, if it has one.
-    """
+    """Wrap the methods of a Fabric class."""
     if vars(kind).get(_WRAPPED):
         return
     setattr(kind, _WRAPPED, True)
@@ -84,7 +45,7 @@ def patch_fabric(kind: Any, find: Find) -> None:
     _wrap(kind, "log_dict", find, _logging)
 
 
-def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListener, Call, Any, Any], Any]) -> None:
+def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, LoopSession, Call, Any, Any], Any]) -> None:
     original = getattr(kind, name, None)
     if original is None:  # an older Lightning
         return
@@ -103,7 +64,7 @@ def _wrap(kind: Any, name: str, find: Find, around: Callable[[Any, FabricListene
     setattr(kind, name, wrapped)
 
 
-def _found(find: Find, fabric: Any) -> FabricListener | None:
+def _found(find: Find, fabric: Any) -> LoopSession | None:
     try:
         return find(fabric)
     except Exception as error:  # noqa: BLE001 - a fault of the package must not become one of the script's
@@ -111,7 +72,7 @@ def _found(find: Find, fabric: Any) -> FabricListener | None:
         return None
 
 
-def _setting_up(find: Find, fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _setting_up(find: Find, fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     parts = result if isinstance(result, tuple) else (result,)
     wrappers = [part for part in parts if isinstance(part, nn.Module)]
@@ -121,7 +82,8 @@ def _setting_up(find: Find, fabric: Any, listener: FabricListener, call: Call, a
             _fabric_of[wrapper] = fabric
     modules = [_users_module(part) for part in wrappers]
     optimizers = [getattr(part, "_optimizer", part) for part in parts if hasattr(part, "param_groups")]
-    listener.set_up(fabric, modules, optimizers, wrappers)
+    listener.world_size, listener.where = fabric.world_size, _where(fabric)
+    listener.add(modules, optimizers, wrappers)
     return result
 
 
@@ -139,7 +101,7 @@ def _users_module(wrapper: nn.Module) -> nn.Module:
     return wrapper
 
 
-def _setting_up_loaders(find: Find, fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _setting_up_loaders(find: Find, fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
     result = call()
     for loader in result if isinstance(result, list) else [result]:
         _watch_loaders(type(loader), find)
@@ -191,7 +153,7 @@ def _watch_modules(kind: Any, find: Find) -> None:
     kind.forward = forward
 
 
-def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _running_backward(fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
     listener.backward()
     try:
         return call()
@@ -199,17 +161,17 @@ def _running_backward(fabric: Any, listener: FabricListener, call: Call, args: A
         listener.backward_ended()
 
 
-def _saving(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _saving(fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
     with listener.saving():
         return call()
 
 
-def _loading(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _loading(fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
     with listener.loading():
         return call()
 
 
-def _logging(fabric: Any, listener: FabricListener, call: Call, args: Any, kwargs: Any) -> Any:
+def _logging(fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
     metrics = args[0] if args else kwargs.get("metrics")
     if isinstance(metrics, Mapping):
         listener.logged(metrics)
@@ -225,16 +187,19 @@ def callbacks(fabric: Any) -> Sequence[object]:
     return found
 
 
-def places(fabric: Any) -> tuple[RankInfo, tuple[RankInfo, ...]]:
-    """This process, and all of them: known once Fabric has launched them."""
-    everyone = data_parallel_topology(fabric.world_size, fabric.world_size // nodes(fabric))
-    everyone = apply_device_mesh(getattr(fabric.strategy, "_device_mesh", None), everyone)
-    return everyone[fabric.global_rank], everyone
-
-
-def nodes(fabric: Any) -> int:
-    """How many machines take part."""
-    return max(1, int(getattr(fabric.strategy, "num_nodes", 1)))
+def _where(fabric: Any) -> dict[str, Any]:
+    """Arguments of `Recorder` that the Fabric knows once it has launched its processes."""
+    nodes = max(1, int(getattr(fabric.strategy, "num_nodes", 1)))
+    places = data_parallel_topology(fabric.world_size, fabric.world_size // nodes)
+    places = apply_device_mesh(getattr(fabric.strategy, "_device_mesh", None), places)
+    return {
+        "place": places[fabric.global_rank],
+        "places": places,
+        "nodes": nodes,
+        "device": fabric.device,
+        "devices": fabric.world_size if fabric.device.type == "cuda" else nodes,
+        "setup": fabric_setup(fabric),
+    }
 
 
 def fabric_setup(fabric: Any) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
-from torch import nn
-
 from lightning_costs.integrations.fabric import hooks as fabric_hooks
 from lightning_costs.integrations.loop_session import LoopSession, end_runs
 from lightning_costs.integrations.options import MonitorOptions
-from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.clock import RunBegin
 
 __all__ = ["FabricMonitor", "end_runs"]
@@ -62,21 +59,3 @@ class FabricSession(LoopSession):
     def users_loader(self, loader: Any) -> Any:
         """The loader that the user handed over."""
         return fabric_hooks.users_loader(loader)
-
-    @fail_safe
-    def set_up(
-        self, fabric: Any, modules: Sequence[nn.Module], optimizers: Sequence[Any], wrappers: Sequence[nn.Module]
-    ) -> None:
-        """Modules and optimizers were set up: they are the run's, if they are new."""
-        place, places = fabric_hooks.places(fabric)
-        nodes, cuda = fabric_hooks.nodes(fabric), fabric.device.type == "cuda"
-        self.world_size = fabric.world_size
-        self.where = {
-            "place": place,
-            "places": places,
-            "nodes": nodes,
-            "device": fabric.device,
-            "devices": fabric.world_size if cuda else nodes,
-            "setup": fabric_hooks.fabric_setup(fabric),
-        }
-        self.add(modules, optimizers, wrappers)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, final
@@ -14,6 +15,7 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
+from lightning_costs.integrations.deepspeed.engine import engine_setup
 from lightning_costs.integrations.huggingface.hooks import users_loader
 from lightning_costs.integrations.huggingface.loaders import unwatch_loaders, watch_loader
 from lightning_costs.integrations.loop_session import LoopSession
@@ -95,6 +97,8 @@ class AcceleratorSession(LoopSession):
         self._shadows = Patches(self.disable)
         self._resumed: Mapping[str, Any] | None = None
         self._rows: LoggerSink | None = None
+        #: Whether DeepSpeed's engines make the backward passes; the Accelerator's method then updates the weights, too.
+        self._by_engine = False
         _open.add(self)
         self._watch()
 
@@ -137,7 +141,7 @@ class AcceleratorSession(LoopSession):
         accelerator, put = self.accelerator, self._shadows.wrap
         for name in ("prepare", "prepare_model", "prepare_optimizer", "prepare_data_loader", "skip_first_batches"):
             put(accelerator, name, self._preparing)
-        put(accelerator, "backward", self._in_backward, hot=True)
+        put(accelerator, "backward", partial(self._in_backward, False), hot=True)
         put(accelerator, "save_state", self._within(self.saving))
         put(accelerator, "load_state", self._within(self.loading))
         put(accelerator, "free_memory", self._within(self._forgetting))
@@ -162,6 +166,11 @@ class AcceleratorSession(LoopSession):
             "accumulate_grad_batches": accelerator.gradient_accumulation_steps,
         }
         wrappers = [part for part in prepared if isinstance(part, nn.Module)]
+        for engine in [wrapper for wrapper in wrappers if type(wrapper).__name__ == "DeepSpeedEngine"]:
+            self.where["setup"] |= engine_setup(engine)
+            if all(engine is not known for known in self.wrappers):
+                self._by_engine = True
+                self.on_objects.wrap(engine, "backward", partial(self._in_backward, True), hot=True)
         modules = [_users_module(part) for part in wrappers]
         for wrapper in wrappers:
             if all(wrapper is not known for known in self.wrappers):
@@ -182,8 +191,13 @@ class AcceleratorSession(LoopSession):
 
         return prepare
 
-    def _in_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _in_backward(self, of_engine: bool, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if of_engine is not self._by_engine:
+                return original(*args, **kwargs)
+            if (alike := self.alike) is not None:  # the calls below, without their cost
+                alike.backwards += 1
+                return original(*args, **kwargs)
             self.backward()
             try:
                 return original(*args, **kwargs)
@@ -230,7 +244,7 @@ class AcceleratorSession(LoopSession):
         yield
 
     def _entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self.alike is None:
             self.forward((args, kwargs))
 
     def _let_go(self) -> None:

@@ -11,12 +11,18 @@ from typing import Any, Literal
 from weakref import ref
 
 from lightning_costs.indicators.base import Indicator
-from lightning_costs.integrations.huggingface.hooks import calling_trainer, goal, set_arguments, steps_between_logs
+from lightning_costs.integrations.huggingface.hooks import (
+    calling_trainer,
+    engine_of,
+    goal,
+    set_arguments,
+    steps_between_logs,
+)
 from lightning_costs.integrations.huggingface.session import TrainerSession
 from lightning_costs.integrations.lightning.final_table import try_print_summary
 from lightning_costs.integrations.options import EVERY_N_STEPS, MonitorOptions
 from lightning_costs.patching.fail_safe import never_harmful
-from lightning_costs.patching.patches import Patches
+from lightning_costs.patching.patches import Patches, Shadow
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.clock import RunBegin, now_s
 from lightning_costs.probes.context import Count
@@ -141,7 +147,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
             return
         shadows, own = Patches(_nothing_more), ref(self)
         accounts = self._accounts = TimeBuckets(now_s, self._run_begin.seconds())
-        accounts.restores_are_told = True
+        accounts.restores_are_reported = True
         accounts.startup_s["imports"] = self._run_begin.imports_s(accounts.begun_s)
 
         def ended(train: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,7 +173,17 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
 
             return call
 
+        def preparing(prepare: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                prepared, engine = prepare(*args, **kwargs), engine_of(trainer.accelerator)
+                if engine is not None and not isinstance(engine.load_checkpoint, Shadow):
+                    shadows.wrap(engine, "load_checkpoint", restoring)
+                return prepared
+
+            return call
+
         shadows.wrap(trainer, "train", ended)
+        shadows.wrap(trainer.accelerator, "prepare", preparing)
         for name in ("_load_from_checkpoint", "_load_optimizer_and_scheduler"):  # before `on_train_begin`
             shadows.wrap(trainer, name, restoring)
         self._says_late = bool(shadows)
@@ -194,16 +210,6 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
         """A batch whose gradients accumulate."""
         if self._session is not None:
             self._session.substep_ends()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Memory may peak around an update."""
-        if self._session is not None:
-            self._session.sample_memory()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """As before it."""
-        if self._session is not None:
-            self._session.sample_memory()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A batch, the last one of an optimizer step."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Literal, Protocol, final
 
-from lightning_costs.integrations.deepspeed.hooks import engine_setup
-from lightning_costs.patching.optimizers import Updating, hook_optimizer_step
+from lightning_costs.integrations.deepspeed.engine import engine_setup
+from lightning_costs.patching.optimizers import Sampling, hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
 
@@ -20,7 +20,7 @@ from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
 _NO_HYPERPARAMETERS = ("_dir", "run_name", "hub_", "push_to_hub", "report_to", "project", "disable_tqdm", "log_level")
 
 
-class TrainerListener(Updating, Protocol):
+class TrainerListener(Sampling, Protocol):
     """Receives the events of a training; `lightning_costs.integrations.huggingface.session` implements it."""
 
     def batch_begins(self, batch: object) -> None:
@@ -72,6 +72,7 @@ class TrainerHooks:
     def __init__(self, trainer: Any, listener: TrainerListener) -> None:
         self._trainer, self._listener = trainer, listener
         self._shadows = Patches(listener.disable)
+        self._watching = False
 
     def watch(self, *, rows: bool) -> None:
         """Put the shadows.
@@ -79,13 +80,13 @@ class TrainerHooks:
         Args:
             rows: Whether costs join the rows of trackers.
         """
-        trainer, put = self._trainer, self._shadows.wrap
+        trainer, put, self._watching = self._trainer, self._shadows.wrap, True
         put(trainer, "get_batch_samples", self._fetching)
-        put(trainer, "training_step", self._training)
+        put(trainer, "training_step", self._training, hot=True)
         put(trainer, "prediction_step", self._predicting)
         put(trainer, "evaluate", self._in_account("evaluate"))
         put(trainer, "_save_checkpoint", self._saving)
-        put(trainer.accelerator, "backward", self._backward)
+        put(engine_of(trainer.accelerator) or trainer.accelerator, "backward", self._backward, hot=True)
         if trainer.optimizer is not None:
             hook_optimizer_step(trainer.optimizer, _nothing, self._shadows, self._listener)
         for callback in trainer.callback_handler.callbacks if rows else ():
@@ -94,6 +95,7 @@ class TrainerHooks:
 
     def unwatch(self) -> None:
         """Lift the shadows; the listener receives nothing more."""
+        self._watching = False
         self._shadows.restore()
 
     def _fetching(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,6 +112,8 @@ class TrainerHooks:
 
     def _training(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def training_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._watching:
+                return original(model, inputs, *args, **kwargs)
             self._listener.batch_begins(inputs)
             try:
                 return original(model, inputs, *args, **kwargs)
@@ -121,6 +125,8 @@ class TrainerHooks:
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*args: Any, **kwargs: Any) -> Any:
+            if not self._watching:
+                return original(*args, **kwargs)
             self._listener.on_backward()
             try:
                 return original(*args, **kwargs)
@@ -196,7 +202,7 @@ def calling_trainer() -> Any:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if hasattr(type(caller), "training_step") and hasattr(caller, "callback_handler"):
+        if hasattr(type(caller), "training_step") and hasattr(type(caller), "create_optimizer_and_scheduler"):
             return caller
         frame = frame.f_back
     return None
@@ -251,6 +257,11 @@ def loop_facts(trainer: Any) -> dict[str, Any]:
         "batch_size": trainer.state.train_batch_size or args.train_batch_size,
         "schedulers": [type(trainer.lr_scheduler).__name__] if trainer.lr_scheduler is not None else [],
     }
+
+
+def engine_of(accelerator: Any) -> Any:
+    """DeepSpeed's engine, whose backward pass is one alone: the Accelerator's method updates the weights, too."""
+    return getattr(getattr(accelerator, "deepspeed_engine_wrapped", None), "engine", None)
 
 
 def users_loader(loader: Any) -> Any:

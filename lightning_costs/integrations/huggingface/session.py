@@ -84,9 +84,10 @@ class TrainerSession(Session):
     def batch_begins(self, batch: object) -> None:
         """A batch begins, and with it the one before has ended: a step that was skipped has no callback."""
         if self.batch is not None:
-            self.end_batch(emit=False)
-        self.begin_batch(batch, position=bool(self.trainer.accelerator.sync_gradients))
-        self.on_forward()
+            self._work_ended(emit=False)
+        self._work_begins(batch, None, bool(self.trainer.accelerator.sync_gradients))
+        if self.alike is None:
+            self.on_forward()
 
     @fail_safe
     def evaluated_batch_begins(self, batch: object) -> None:
@@ -135,8 +136,8 @@ class TrainerSession(Session):
     def step_ends(self) -> None:
         """The optimizer stepped, or its gradient scaler passed the step over."""
         if self.batch is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
-            self.on_update()
-        if self.end_batch(emit=False):
+            self.batch.updates.append(0)
+        if self._work_ended(emit=False):
             return
         step = self.trainer.state.global_step
         if self.hooks.points.should_emit(step):

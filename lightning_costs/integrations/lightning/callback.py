@@ -13,10 +13,9 @@ from lightning_costs.indicators.base import Indicator
 from lightning_costs.integrations.lightning.budget import CostBudget
 from lightning_costs.integrations.lightning.compat import Callback
 from lightning_costs.integrations.lightning.final_table import AfterProgressBar
-from lightning_costs.integrations.lightning.fit_entered import FitEntered
-from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP
-from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
+from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP, FitEntered
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
+from lightning_costs.integrations.lightning.trainer_view import saved_hyperparameters
 from lightning_costs.integrations.options import MonitorOptions
 from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.patching.patches import Shadow
@@ -158,7 +157,7 @@ class CostMonitor(Callback):
         self._printed: AfterProgressBar | None = None
         self._logs: Any = None
         self._entered: FitEntered | None = None
-        self._said_one = False
+        self._warned_of_second = False
         #: What a checkpoint that is saved after the fit holds of it.
         self._ended: dict[str, Any] | None = None
         self.run: RunRecord | None = None
@@ -231,8 +230,8 @@ class CostMonitor(Callback):
         return first is self
 
     def _say_one_measures(self) -> None:
-        if not self._said_one:
-            self._said_one = True
+        if not self._warned_of_second:
+            self._warned_of_second = True
             _log.warning(
                 "one CostMonitor measures a fit, the first of the Trainer's callbacks; another, or the same one again, "
                 "does nothing. Leave it out"

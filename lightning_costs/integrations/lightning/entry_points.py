@@ -32,14 +32,19 @@ def huggingface() -> list[Any]:
     return _made("huggingface_callbacks")
 
 
-def _made(make: str, *namespace: str) -> list[Any]:
+def accelerate(accelerator: Any) -> None:
+    """Measure an Accelerator that a script makes; `huggingface/autoload` calls it."""
+    _made("measure_accelerators_loop", accelerator)
+
+
+def _made(make: str, *of: Any) -> list[Any]:
     if os.environ.get("LIGHTNING_COSTS") != "1":
         return []
     try:
         _log_apart()
         from lightning_costs.integrations.lightning import instrument
 
-        return list(getattr(instrument, make)(*namespace))
+        return list(getattr(instrument, make)(*of))
     except Exception as error:  # noqa: BLE001 - a factory that raises breaks every Trainer in the environment
         _refuse(f"{type(error).__name__}: {error}")
         return []

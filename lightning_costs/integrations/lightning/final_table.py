@@ -28,11 +28,6 @@ class AfterProgressBar:
 
     Rich's bar draws until its own `teardown`, which comes after those of the callbacks before it: what is printed in
     between is overwritten. So a bar that comes later has its `teardown` shadowed, once.
-
-    Args:
-        trainer: The Trainer.
-        owner: The callback in whose `teardown` this is made.
-        do: What to do; it must not raise.
     """
 
     def __init__(self, trainer: Any, owner: object, do: Callable[[], None]) -> None:
@@ -92,8 +87,8 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     if lost := describe_lost_work(header, recorder.final):
         console.print(lost, highlight=False, soft_wrap=True)
     console.print(verdict(header, recorder.final).words(), highlight=False, soft_wrap=True)
-    for told in (*describe_budget(header, recorder.final), *describe_plan(header, recorder.final)):
-        console.print(told, highlight=False, soft_wrap=True)
+    for sentence in (*describe_budget(header, recorder.final), *describe_plan(header, recorder.final)):
+        console.print(sentence, highlight=False, soft_wrap=True)
     if lacking := [line.label for line in rows if line.text == MISSING]:
         why = "; the command below says why" if command is not None else ""
         console.print(f"missing: {', '.join(lacking)}{why}", highlight=False, soft_wrap=True)

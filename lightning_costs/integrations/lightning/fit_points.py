@@ -1,4 +1,4 @@
-"""Points of a fit: made at the Trainer's own steps, so that costs join its rows, its metrics and its progress bar."""
+"""Points of a fit: at the Trainer's own steps, so that costs join its rows, its metrics and its progress bar."""
 
 from __future__ import annotations
 
@@ -9,29 +9,20 @@ from typing import Any, final
 import numpy
 import torch
 
-from lightning_costs.integrations.lightning.progress_text import progress_text
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session, SessionPart
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.recording.recorder import Recorder
+from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.forecast import Forecast
-from lightning_costs.records.samples import CurvePoint
+from lightning_costs.records.formatting import format_amount
+from lightning_costs.records.samples import Amount, CurvePoint
 from lightning_costs.storage.loggers import Log, LoggerSink, columns, logger_row
 
 
 @final
 class FitPoints(SessionPart):
-    """Listens to `RowPatches`, and is what a `CostBudget` asks.
-
-    Args:
-        session: The fit.
-        recorder: The run's.
-        trainer: The Trainer.
-        view: What it says.
-        open_next_row: Called if the next train row is one that costs belong into.
-        log: Which costs loggers get.
-        hyperparameters: Those that loggers get.
-    """
+    """Listens to `RowPatches`, and is what a `CostBudget` asks."""
 
     def __init__(
         self,
@@ -136,3 +127,51 @@ class FitPoints(SessionPart):
             # new ones, because a callback may keep the last.
             values = torch.from_numpy(numpy.array(list(headline.values()), dtype=numpy.float64)).unbind()
             self._view.publish(dict(zip(headline, values, strict=True)))
+
+
+#: What a wide bar shows; a narrow one the last of these that is known.
+SHOWN = ("total_s", "energy_j", "cloud_usd")
+#: Columns of a terminal from which a bar is wide.
+WIDE = 120
+
+
+def progress_text(
+    costs: Mapping[str, Amount],
+    ahead: Mapping[str, Forecast],
+    declared: Mapping[str, Declaration],
+    *,
+    limits: Mapping[str, float],
+    width: int,
+) -> str:
+    """Cost so far and, while it is not reached, the one at the end as planned, in human units.
+
+    A narrow bar shows one cost: that of the budget of which most is used, else money, energy or time.
+
+    Example:
+        >>> from lightning_costs.indicators import default_indicators
+        >>> declared = {each.name: each.declaration() for each in default_indicators()}
+        >>> costs = {"total_s": 12.7, "energy_j": 82.3, "cloud_usd": 0.00354}
+        >>> ahead = {"total_s": Forecast(middle=17.1), "energy_j": Forecast(middle=111.0)}
+        >>> progress_text(costs, ahead, declared, limits={}, width=80)
+        '$0.00354'
+        >>> progress_text(costs, ahead, declared, limits={"energy_j": 100.0}, width=80)
+        '82.3 J → 111 J'
+        >>> progress_text(costs, ahead, declared, limits={"energy_j": 100.0}, width=120)
+        '12.7 s · 82.3 J · $0.00354 → 17.1 s · 111 J (82.3 % of the budget)'
+    """
+    known = {name: amount for name in SHOWN if name in declared and (amount := costs.get(name)) is not None}
+    used = {name: amount / limit for name, limit in limits.items() if (amount := costs.get(name)) is not None}
+    nearest = max(used, key=lambda name: used[name], default=None)
+    if width < WIDE:
+        shown = [name for name in [nearest or next(reversed(known), None)] if name is not None and name in declared]
+    else:
+        shown = list(known)
+    units = {name: declared[name].unit for name in shown}
+    so_far = {name: format_amount(costs.get(name), unit) for name, unit in units.items()}
+    at_end = {name: format_amount(ahead[name].middle, unit) for name, unit in units.items() if name in ahead}
+    text = " · ".join(so_far.values())
+    if any(at_end[name] != so_far[name] and ahead[name].middle > (costs.get(name) or 0.0) for name in at_end):
+        text += f" → {' · '.join(at_end.values())}"
+    if nearest is not None and width >= WIDE:
+        text += f" ({format_amount(used[nearest], 'fraction')} of the budget)"
+    return text

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-from lightning_costs.integrations.deepspeed.hooks import engine_setup
+from lightning_costs.integrations.deepspeed.engine import engine_setup
 from lightning_costs.integrations.lightning.fit_points import FitPoints
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session, SessionPart
@@ -20,14 +20,7 @@ _log = logging.getLogger("lightning_costs")
 
 @final
 class FitSteps(SessionPart):
-    """Listens to `StepPatches`.
-
-    Args:
-        session: The fit.
-        trainer: The Trainer.
-        view: What it says.
-        points: Where points are made.
-    """
+    """Listens to `StepPatches`."""
 
     def __init__(self, session: Session, trainer: Any, view: TrainerView, points: FitPoints) -> None:
         super().__init__(session)

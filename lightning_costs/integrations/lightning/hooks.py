@@ -13,8 +13,11 @@ from typing import Any, Protocol, final
 from lightning_costs.integrations.lightning.row_patches import RowListener, RowPatches
 from lightning_costs.integrations.lightning.step_patches import StepListener, StepPatches
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
+from lightning_costs.patching.fail_safe import never_harmful
 from lightning_costs.patching.patches import ABSENT, Patches, instance_attribute
+from lightning_costs.probes.clock import now_s
 from lightning_costs.recording.step_hooks import StepHooks
+from lightning_costs.records.time_buckets import TimeBuckets
 
 _log = logging.getLogger("lightning_costs")
 
@@ -77,14 +80,7 @@ def _kinds(thing: object) -> set[str]:
 
 @final
 class TrainerHooks:
-    """Reports to a listener what happens in a Trainer.
-
-    Args:
-        trainer: A Trainer of `lightning.pytorch` or `pytorch_lightning`.
-        owner: The callback; if it is not among the trainer's callbacks, a finder is running.
-        listener: Receives the reports.
-        steps: The recorder's hooks of a step: accounts and repeats are theirs.
-    """
+    """Reports to a listener what happens in a Trainer."""
 
     def __init__(self, trainer: Any, owner: object, listener: TrainerListener, steps: StepHooks) -> None:
         self._trainer = trainer
@@ -105,7 +101,7 @@ class TrainerHooks:
         for name in ("_restore_modules_and_callbacks", "restore_training_state"):
             if hasattr(connector := getattr(trainer, "_checkpoint_connector", None), name):
                 put(connector, name, self._restoring)
-                self._accounts.restores_are_told = True
+                self._accounts.restores_are_reported = True
         self._steps.install()
         if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
             put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
@@ -151,8 +147,8 @@ class TrainerHooks:
             except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
                 _log.warning("something of the measuring could not be taken off the trainer: %r", error)
 
-    def _booked(self, account: str, whose: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        accounts, name = self._accounts, type(whose).__name__
+    def _booked(self, account: str, caller: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        accounts, name = self._accounts, type(caller).__name__
         return lambda original: accounts.wrap(original, account, name)
 
     def _restoring(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,3 +196,43 @@ class TrainerHooks:
                 return original(*args, **kwargs)
 
         return run
+
+
+@final
+class FitEntered:
+    """Times `strategy.setup_environment`, from the moment at which a Trainer gives its callbacks the module's `log`.
+
+    No hook of a callback is called earlier. The one patch is lifted as soon as the method has run.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._began_s = now_s()
+        self._distributed_s: float | None = None
+        self._patches = Patches(lambda: None)
+        self._patches.wrap(trainer.strategy, "setup_environment", self._timed)
+
+    def _timed(self, original: Callable[[], None]) -> Callable[[], None]:
+        def setup_environment() -> None:
+            began_s = now_s()
+            try:
+                original()
+            finally:
+                self._distributed_s = now_s() - began_s
+                self.lift()
+
+        return setup_environment
+
+    @never_harmful
+    def lift(self) -> None:
+        """Lift the patch, if the method never ran."""
+        self._patches.restore()
+
+    def split(self, accounts: TimeBuckets) -> None:
+        """Hand over what the run's start-up had up to now; the model's part begins here."""
+        if self._distributed_s is None or self._began_s < accounts.begun_s:
+            return
+        parts = accounts.startup_s
+        parts["script"] = self._began_s - accounts.begun_s - parts["imports"]
+        parts["distributed"] = self._distributed_s
+        parts["data"] = now_s() - self._began_s - self._distributed_s
+        accounts.startup_rest = "model"

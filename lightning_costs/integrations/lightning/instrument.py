@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_costs.integrations.lightning.options import RunOptions
 
 if TYPE_CHECKING:
     from lightning_costs.integrations.fabric import FabricMonitor
     from lightning_costs.integrations.huggingface import CostCallback
+    from lightning_costs.integrations.huggingface.accelerator import AcceleratorSession
     from lightning_costs.integrations.lightning.callback import CostBudget, CostMonitor
 
 _log = logging.getLogger("lightning_costs")
@@ -65,3 +66,20 @@ def huggingface_callbacks() -> list[type[CostCallback]]:
             super().__init__(**options.arguments())
 
     return [FallbackCallback]
+
+
+def measure_accelerators_loop(accelerator: Any) -> list[AcceleratorSession]:
+    """Measure the script's own loop with an Accelerator; one that a Trainer makes for itself has a callback.
+
+    Raises:
+        ValueError: As `make_monitors` and `measure_accelerator` do.
+    """
+    from lightning_costs.integrations.huggingface import measure_accelerator
+    from lightning_costs.integrations.huggingface.hooks import calling_trainer
+
+    if calling_trainer() is not None:
+        return []
+    options = RunOptions.from_environment()
+    if options.budget is not None:
+        _log.error("--budget is not enforced in a loop with Accelerate; `Recorder.exceeded` is for loops")
+    return [measure_accelerator(accelerator, **options.arguments())]

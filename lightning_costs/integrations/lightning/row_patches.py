@@ -33,14 +33,7 @@ class RowListener(Protocol):
 
 @final
 class RowPatches:
-    """Patches what a Trainer writes metrics by.
-
-    Args:
-        trainer: The Trainer.
-        view: What it says.
-        listener: Receives the events, and is asked.
-        accounts: Where the time of loggers goes.
-    """
+    """Patches what a Trainer writes metrics by."""
 
     def __init__(self, trainer: Any, view: TrainerView, listener: RowListener, accounts: TimeBuckets) -> None:
         self._trainer, self._view, self._listener, self._accounts = trainer, view, listener, accounts
@@ -55,7 +48,7 @@ class RowPatches:
         for logger in self._trainer.loggers:
             name = type(logger).__name__
             put(logger, "log_metrics", self._logging(name))
-            put(logger, "save", partial(self._accounts.wrap, account="other", whose=name))
+            put(logger, "save", partial(self._accounts.wrap, account="other", source=name))
         bar = getattr(self._trainer, "progress_bar_callback", None)
         if bar is not None:
             put(bar, "get_metrics", self._bar)
@@ -64,11 +57,11 @@ class RowPatches:
         """Lift what waits for the next row."""
         self._train_row.restore()
 
-    def _logging(self, whose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def _logging(self, source: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Costs join rows of evaluation results and train rows at emissions, and no other."""
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            booked = self._accounts.wrap(original, "other", whose)
+            booked = self._accounts.wrap(original, "other", source)
 
             def log_metrics(*args: Any, **kwargs: Any) -> Any:
                 if self._row_open and (costs := self._listener.row()):

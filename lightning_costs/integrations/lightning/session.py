@@ -24,15 +24,7 @@ CHECKPOINT_KEY = "lightning_costs"
 
 @final
 class TrainingSession(Session):
-    """One fit: listens to the Trainer's hooks and reports to the recorder.
-
-    Args:
-        trainer: The Trainer.
-        owner: The monitor, one of its callbacks.
-        recorder: The run's.
-        log: Which costs loggers get.
-        hyperparameters: Those that loggers get: Lightning sends them what modules saved.
-    """
+    """One fit: listens to the Trainer's hooks and reports to the recorder."""
 
     recorder: Recorder
 

@@ -73,14 +73,7 @@ class StepListener(Protocol):
 
 @final
 class StepPatches:
-    """Patches what a Trainer works on a batch by.
-
-    Args:
-        trainer: The Trainer.
-        view: What it says.
-        listener: Receives the events.
-        steps: The recorder's hooks of a step: accounts, repeats and a rank's own work are theirs.
-    """
+    """Patches what a Trainer works on a batch by."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a Lightning Trainer says of itself, in names of its that are not public. Seen on Lightning 2.6.6."""
+"""What a Lightning Trainer and its module say of themselves, in names that are not public. Seen on Lightning 2.6.6."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, final
 
+from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
+
 
 @final
 class TrainerView:
-    """Reads a Trainer, and changes nothing of it but what it publishes.
-
-    Args:
-        trainer: A Trainer of `lightning.pytorch` or `pytorch_lightning`.
-    """
+    """Reads a Trainer, and changes nothing of it but what it publishes."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -100,3 +98,18 @@ def _parts(iterables: Any, batch: Any) -> list[Any]:
     if isinstance(iterables, list | tuple):
         return [part for each, own in zip(iterables, batch, strict=True) for part in _parts(each, own)]
     return [batch]
+
+
+def saved_hyperparameters(trainer: Any, pl_module: Any) -> dict[str, Plain]:
+    """Plain hyperparameters by name; if both saved one of a name, the module's.
+
+    `hparams` itself is not read if nothing was saved: Lightning would put an empty one into the object.
+    """
+    found: dict[str, Plain] = {}
+    for owner in (getattr(trainer, "datamodule", None), pl_module):
+        if owner is not None and "_hparams" in getattr(owner, "__dict__", {}):
+            try:
+                found |= plain_hyperparameters(owner.hparams)
+            except Exception:  # noqa: BLE001 - whatever the user's object holds, its training continues
+                continue
+    return found

@@ -62,7 +62,7 @@ class CpuModel:
         #: Power when load was measured last; the model's least until then.
         self._power_w = 0.1 * tdp_w
         #: Joules that were reported since load was measured.
-        self._told_j = 0.0
+        self._reported_j = 0.0
 
     def joules(self) -> float:
         """CPU energy since the last call, in joules.
@@ -73,13 +73,13 @@ class CpuModel:
         now_s = time.perf_counter()
         elapsed_s = now_s - self._seen_s
         if elapsed_s < _LEAST_LOAD_S:
-            told_j, self._told_j = self._told_j, max(self._told_j, self._power_w * elapsed_s)
-            return self._told_j - told_j
+            reported_j, self._reported_j = self._reported_j, max(self._reported_j, self._power_w * elapsed_s)
+            return self._reported_j - reported_j
         _, energy = self._cpu.measure_power_and_energy(elapsed_s)
         self._seen_s = now_s
         spent_j = float(energy.kWh) * JOULE_PER_KWH
         self._power_w = spent_j / elapsed_s
-        owed_j, self._told_j = spent_j - self._told_j, max(0.0, self._told_j - spent_j)
+        owed_j, self._reported_j = spent_j - self._reported_j, max(0.0, self._reported_j - spent_j)
         return max(0.0, owed_j)
 
     def metering(self) -> MeterInfo:

@@ -267,13 +267,13 @@ class EnergyMeters:
 
     def metadata(self, *, final: bool = False) -> dict[str, Any]:
         """How this rank's energy was got, for the header: by component, and by account."""
-        told: dict[str, Any] = {}
+        about: dict[str, Any] = {}
         for component in COMPONENTS:
             meter = self._meters.get(component)
             if meter is not None and not isinstance(meter, Missing):
-                told[component] = meter.metering().as_dict()
+                about[component] = meter.metering().as_dict()
         if self._accounts is not None:
-            told["by_account"] = {
+            about["by_account"] = {
                 "readings": self._readings,
                 "detail": "meters are read at points, and where an evaluation or a checkpoint begins or ends "
                 f"{LEAST_S:g} s or more after the last reading; what a reading counts goes to the accounts of the time "
@@ -281,5 +281,5 @@ class EnergyMeters:
                 "meter's step (a GPU's: 0.1 s) to its neighbour",
             }
         if self._share is not None:
-            told["job_share_fraction"] = self._share.fraction(now=final)
-        return told
+            about["job_share_fraction"] = self._share.fraction(now=final)
+        return about

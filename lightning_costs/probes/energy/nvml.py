@@ -121,7 +121,7 @@ class GpuEnergy:
         #: Joules by the counter, joules by the power and seconds of the stretches that both saw.
         self._both = (0.0, 0.0, 0.0)
         self._since_fetch_j = 0.0
-        self._told_j = 0.0 if self._power is None else self._power.integral.joules
+        self._reported_j = 0.0 if self._power is None else self._power.integral.joules
         self._warned = False
 
     @classmethod
@@ -220,7 +220,7 @@ class GpuEnergy:
     def _by_power(self) -> float:
         assert self._power is not None
         self._power.read()
-        spent_j, self._told_j = self._power.integral.joules - self._told_j, self._power.integral.joules
+        spent_j, self._reported_j = self._power.integral.joules - self._reported_j, self._power.integral.joules
         return spent_j
 
     def _by_counter(self, now_s: float) -> float:

@@ -7,7 +7,7 @@ and work space inside one is not seen. Views cost nothing, in-place operators wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from lightning_costs.probes.memory.tensors import storages, strided_parts
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+_SCALAR = (int, float, complex, str, type(None))
 #: In-place operators that never read what they overwrite.
 _OVERWRITES = frozenset(
     """zero_ fill_ copy_ normal_ uniform_ bernoulli_ random_ exponential_ log_normal_ cauchy_ geometric_ _foreach_zero_
@@ -27,7 +28,7 @@ _PUTS = frozenset(("index_put_", "_index_put_impl_", "scatter_", "index_copy_", 
 _PUTS_ADDING = frozenset(("scatter_add_", "index_add_", "scatter_reduce_", "index_reduce_"))
 
 
-class _Plan(NamedTuple):
+class AccessPlan(NamedTuple):
     """What an operator's schema says, looked up once an operator."""
 
     name: str
@@ -41,24 +42,36 @@ class _Plan(NamedTuple):
     untouched: bool
     #: All that it is given is read in full, and nothing of it written.
     only_reads: bool
+    #: How often it reads or writes each argument, if all that it returns are arguments that it writes; else empty.
+    touches: Mapping[str, int]
+    #: The same of its positional arguments, in order.
+    touched: tuple[int, ...]
 
 
-_plans: dict[Any, _Plan] = {}
+_plans: dict[Any, AccessPlan] = {}
 
 
-def _plan(func: Any) -> _Plan:
+def access_plan(func: Any) -> AccessPlan:
+    """What the schema of an operator says of the memory that it touches."""
     if (plan := _plans.get(func)) is None:
         schema = getattr(func, "_schema", None)
         name = schema.name.rpartition("::")[2] if schema is not None else str(func)
         arguments = schema.arguments if schema is not None else ()
         written = [a for a in arguments if a.alias_info is not None and a.alias_info.is_write]
-        plan = _plans[func] = _Plan(
+        overwrites = frozenset(a.name for a in written if a.kwarg_only or name in _OVERWRITES)
+        writes, by_rows = frozenset(a.name for a in written), name in _PICKS | _PUTS | _PUTS_ADDING
+        returned = schema.returns if schema is not None else ()
+        in_place = bool(written) and all(r.alias_info is not None and r.alias_info.is_write for r in returned)
+        touches = {a.name: 1 + (a.name in writes - overwrites) for a in arguments} if in_place and not by_rows else {}
+        plan = _plans[func] = AccessPlan(
             name=name,
-            writes=frozenset(a.name for a in written),
-            overwrites=frozenset(a.name for a in written if a.kwarg_only or name in _OVERWRITES),
+            writes=writes,
+            overwrites=overwrites,
             positions=tuple(a.name for a in arguments),
             untouched=name.startswith(("empty", "new_empty")),
-            only_reads=not written and name not in _PICKS | _PUTS | _PUTS_ADDING,
+            only_reads=not written and not by_rows,
+            touches=touches,
+            touched=tuple(touches.values()),
         )
     return plan
 
@@ -74,7 +87,7 @@ def iter_tensors(values: Iterable[object]) -> Iterator[torch.Tensor]:
 
 def written(func: Any, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[torch.Tensor]:
     """Tensors among an operator's arguments that its schema says it writes to."""
-    plan = _plan(func)
+    plan = access_plan(func)
     yield from iter_tensors(value for name, value in zip(plan.positions, args, strict=False) if name in plan.writes)
     yield from iter_tensors(value for name, value in kwargs.items() if name in plan.writes)
 
@@ -97,6 +110,19 @@ def output_tensors(out: object) -> list[torch.Tensor]:
     return list(iter_tensors(out)) if isinstance(out, list | tuple) else []
 
 
+def _address(tensor: torch.Tensor) -> int:
+    """Where a tensor's storage begins; 0 if it has none of its own, or one without memory."""
+    if type(tensor) not in _PLAIN:
+        return 0
+    try:
+        return _data_address(tensor)
+    except RuntimeError:  # sparse
+        return 0
+
+
+_data_address: Callable[[torch.Tensor], int] = torch._C._data_address  # type: ignore[attr-defined]
+
+
 def footprint_bytes(tensor: torch.Tensor) -> int:
     """Bytes of memory that a tensor's elements lie in: an expanded dimension is stored once.
 
@@ -104,17 +130,18 @@ def footprint_bytes(tensor: torch.Tensor) -> int:
         >>> footprint_bytes(torch.zeros(8, 4)), footprint_bytes(torch.zeros(4).expand(8, 4))
         (128, 16)
     """
-    if _is_dense(tensor):
-        return min(tensor.nbytes, tensor.untyped_storage().nbytes())
-    total = 0
-    for part in strided_parts(tensor):
-        elements = part.numel()
-        if not part.is_nested:
-            for size, stride in zip(part.shape, part.stride(), strict=True):
-                if size > 1 and not stride:
-                    elements //= size
-        total += min(elements * part.element_size(), part.untyped_storage().nbytes())
-    return total
+    if _address(tensor) and tensor.is_contiguous():
+        return tensor.nbytes
+    return sum(map(_strided_bytes, strided_parts(tensor)))
+
+
+def _strided_bytes(tensor: torch.Tensor) -> int:
+    elements = tensor.numel()
+    if not tensor.is_nested:
+        for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+            if size > 1 and not stride:
+                elements //= size
+    return min(elements * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
 def bytes_accessed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[torch.Tensor]) -> int:
@@ -127,11 +154,31 @@ def bytes_accessed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outpu
         >>> bytes_accessed(torch.ops.aten.view.default, (a, [2, 5]), {}, [a.view(2, 5)])
         0
     """
-    plan = _plan(func)
+    return planned_bytes(access_plan(func), args, kwargs, given(args, kwargs), outputs)
+
+
+def planned_bytes(
+    plan: AccessPlan,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+) -> int:
+    """`bytes_accessed` of an operator whose plan is known, and the tensors among its arguments."""
     if plan.untouched:
         return 0
     if plan.only_reads:  # nearly all: without the names of their arguments
-        return _read_bytes(given(args, kwargs), outputs)
+        return _read_bytes(inputs, outputs)
+    if plan.touches:  # nearly all others
+        moved = 0
+        for times, value in zip(plan.touched, args, strict=False):
+            if type(value) in _PLAIN:
+                moved += times * footprint_bytes(value)
+            elif not isinstance(value, _SCALAR):
+                moved += times * sum(map(footprint_bytes, iter_tensors((value,))))
+        for name, value in kwargs.items():
+            moved += plan.touches[name] * sum(map(footprint_bytes, iter_tensors((value,))))
+        return moved
     named = [*zip(plan.positions, args, strict=False), *kwargs.items()] if plan.positions else []
     if not named:
         named = [("", argument) for argument in (*args, *kwargs.values())]
@@ -149,28 +196,31 @@ def bytes_accessed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], outpu
     return moved + sum(footprint_bytes(tensor) for name, tensor in reads if name not in plan.overwrites)
 
 
-def _read_bytes(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
-    """Inputs and outputs, or nothing if every output is a view of an input; each storage is asked for once."""
+def _read_bytes(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
+    """Inputs and outputs, or nothing if every output is a view of an input.
+
+    A view has its input's address. Objects of storages, made for new tensors alone, would take longer than all else.
+    """
     known: set[int] = set()
     moved, views = 0, True
     for tensor in inputs:
-        if _is_dense(tensor):
-            storage = tensor.untyped_storage()
-            known.add(storage._cdata)
-            moved += min(tensor.nbytes, storage.nbytes())
-        else:
-            known.update([storage._cdata for storage in storages((tensor,))])
-            moved += footprint_bytes(tensor)
+        if not (address := _address(tensor)):
+            return _read_bytes_of_any(inputs, outputs)
+        known.add(address)
+        moved += tensor.nbytes if tensor.is_contiguous() else _strided_bytes(tensor)
     for tensor in outputs:
-        if not known.issuperset([storage._cdata for storage in storages((tensor,))]):
+        if not (address := _address(tensor)):
+            return _read_bytes_of_any(inputs, outputs)
+        if address not in known:
             views = False
-            moved += footprint_bytes(tensor)
+            moved += tensor.nbytes if tensor.is_contiguous() else _strided_bytes(tensor)
     return 0 if outputs and views else moved
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's elements lie side by side in one storage."""
-    return type(tensor) in _PLAIN and tensor.layout == torch.strided and tensor.is_contiguous()
+def _read_bytes_of_any(inputs: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
+    """The same of tensors without an address of their own: sparse, wrapping, empty, or of the meta device."""
+    fresh = _fresh(outputs, inputs)
+    return 0 if outputs and not fresh else sum(map(footprint_bytes, (*inputs, *fresh)))
 
 
 def _fresh(outputs: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
@@ -179,7 +229,7 @@ def _fresh(outputs: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> l
     return [t for t in outputs if not known.issuperset([storage._cdata for storage in storages((t,))])]
 
 
-def _put_bytes(plan: _Plan, tensors: Sequence[torch.Tensor]) -> int:
+def _put_bytes(plan: AccessPlan, tensors: Sequence[torch.Tensor]) -> int:
     """The values and their indices are read, the values written; an adding one reads what it adds to as well."""
     _, *given = tensors
     values = footprint_bytes(given[-1]) if given else 0

@@ -19,9 +19,10 @@ from lightning_costs.probes.opcount.counting import (
     counted,
     force_eager,
 )
-from lightning_costs.probes.opcount.mode import OpCounterMode, watch_triton_launches
+from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.step_kinds import StepKind
 from lightning_costs.probes.opcount.strata import Stratum
+from lightning_costs.probes.opcount.triton_launches import watch_triton_launches
 from lightning_costs.records.missing import Missing
 
 
@@ -33,7 +34,7 @@ class EvalOpCounter(OpCounting):
         self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
     ) -> None:
         super().__init__(module, count, busy_s)
-        self._told: Stratum[StepOpCounts] | None = None
+        self._reported: Stratum[StepOpCounts] | None = None
 
     @classmethod
     def attach(cls, setting: ProbeContext) -> Self:
@@ -56,8 +57,8 @@ class EvalOpCounter(OpCounting):
         drawn = self.failed is None and self._is_drawn()
         self.batches += 1
         new = not again and self._strata.counted < MOST_CENSUSES
-        self._told = self._strata.stratum(kind, kind.features)
-        self._strata.book(self._told, kind.features)
+        self._reported = self._strata.stratum(kind, kind.features)
+        self._strata.book(self._reported, kind.features)
         if self.failed is None and (drawn or new) and self._can_count():
             return self._counting(kind, drawn=drawn, again=again)
         return None
@@ -84,8 +85,8 @@ class EvalOpCounter(OpCounting):
     def left(self) -> None:
         """The last reported batch was fetched and left: no work was done on it."""
         self.batches -= 1
-        if self._told is not None:
-            self._strata.remove(self._told)
+        if self._reported is not None:
+            self._strata.remove(self._reported)
 
     @property
     def unknown(self) -> int:

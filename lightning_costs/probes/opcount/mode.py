@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_costs.probes.device_peaks import tf32
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
-from lightning_costs.probes.opcount.bytes_accessed import bytes_accessed, given, output_tensors
+from lightning_costs.probes.opcount.bytes_accessed import (
+    AccessPlan,
+    access_plan,
+    footprint_bytes,
+    given,
+    output_tensors,
+    planned_bytes,
+)
 from lightning_costs.probes.opcount.collectives import Collective, collective, communicates
-from lightning_costs.probes.opcount.formulas.registry import Formulas
+from lightning_costs.probes.opcount.formulas.registry import Formulas, current_formulas
 from lightning_costs.records.missing import type_only
 from lightning_costs.records.step_profile import QUANTITIES, ClassKey
 
@@ -70,6 +76,16 @@ class _Operator(NamedTuple):
     #: What bounds it: product, conv, attention, recurrent, other or collective.
     kind: str
     communicates: bool
+    #: What the schema says of memory.
+    plan: AccessPlan
+    is_view: bool
+    #: Runs it, past the frame that an overload of torch puts around it.
+    run: Callable[..., Any]
+
+
+#: Operators that were met, and the formulas by which they were looked up.
+_met: tuple[Formulas | None, dict[Any, _Operator]] = (None, {})
+_graph_task_id = torch._C._current_graph_task_id
 
 
 @final
@@ -111,8 +127,11 @@ class OpCounterMode(TorchDispatchMode):
         classifies: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._formulas = Formulas()
-        self._operators: dict[Any, _Operator] = {}
+        global _met
+        self._formulas = current_formulas()
+        if _met[0] is not self._formulas:
+            _met = self._formulas, {}
+        self._operators = _met[1]
         weights = list(weights)
         self._weights = {storage._cdata for storage in storages(weights)}
         self._weight_shapes = {shape for w in weights for shape in (w.shape, w.shape[::-1])}
@@ -152,23 +171,27 @@ class OpCounterMode(TorchDispatchMode):
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
                 self.failed = type_only("a step could not be watched", error)
         if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
-            return func(*args, **kwargs)
-        inputs: list[torch.Tensor] | None = None
+            return func._op(*args, **kwargs)
+        operator: _Operator | None = None
+        inputs: list[torch.Tensor] = []
         if self.failed is None and not self.away:
             try:
                 if not self.compiled and "torch._inductor" in sys.modules:
                     self.compiled = _is_compiled(sys._getframe().f_back)
-                inputs = self._before(func, args, kwargs)
+                inputs = given(args, kwargs)
+                known = self._operators.get(func) or self._meet(func)
+                self._turn(known.is_view, inputs)
+                operator = known
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
                 self.failed = type_only("a step could not be watched", error)
         self._running += 1
         try:
-            out = func(*args, **kwargs)
+            out = (func if operator is None else operator.run)(*args, **kwargs)
         finally:
             self._running -= 1
-        if inputs is not None:
+        if operator is not None:
             try:
-                self._after(func, args, kwargs, inputs, out)
+                self._after(operator, func, args, kwargs, inputs, out)
             except Exception as error:  # noqa: BLE001 - as above
                 self.failed = type_only(f"{func} could not be watched", error)
         return out
@@ -188,8 +211,8 @@ class OpCounterMode(TorchDispatchMode):
             return False
         self._defers = True
         if self.failed is None and not self.away:
-            self._turn(func, given(args, kwargs))  # a shard has no sign of whether it needs a gradient
             operator = self._operators.get(func) or self._meet(func)
+            self._turn(operator.is_view, given(args, kwargs))  # a shard has no sign of whether it needs a gradient
             self.sharded = self.sharded or operator.computes
         return True
 
@@ -201,30 +224,27 @@ class OpCounterMode(TorchDispatchMode):
         if not self._running and not kernel.startswith(_FUSED):
             self.uncounted[f"triton.{kernel}"] += 1
 
-    def _before(self, func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
-        inputs = given(args, kwargs)
-        self._turn(func, inputs)
-        return inputs
-
-    def _turn(self, func: Any, inputs: list[torch.Tensor]) -> None:
+    def _turn(self, is_view: bool, inputs: list[torch.Tensor]) -> None:
         """Return the phase of the operator about to run.
 
         Backward is what the autograd engine runs. After it comes the optimizer. An operator with a gradient to record
         begins another forward pass (SAM's second one, the other network of a GAN). A view does not change the phase:
         frameworks detach the loss when all is over.
         """
-        if torch._C._current_graph_task_id() != -1:
+        if _graph_task_id() != -1:
             if self.forward is None:
                 self.forward = copy(self.step)
                 if self._first_backward is not None:
                     self._first_backward()
             self._enter("backward", torch.is_grad_enabled() and _under_a_recomputer())
         elif self._phase != "forward":
-            computes = torch.is_grad_enabled() and not getattr(func, "is_view", False)
+            computes = not is_view and torch.is_grad_enabled()
             again = computes and any(tensor.requires_grad for tensor in inputs)
             self._enter("forward" if again else "optimizer", False)
 
     def _enter(self, phase: Phase, recomputing: bool) -> None:
+        if phase == self._phase and recomputing == self._recomputing:
+            return
         was, self._phase = self._phase, phase
         recomputed, self._recomputing = self._recomputing and not recomputing, recomputing
         if self._lifetimes is not None and (phase != was or recomputed):
@@ -232,29 +252,39 @@ class OpCounterMode(TorchDispatchMode):
         if phase == "optimizer" and was != phase and self._update_begins is not None:
             self._update_begins()
 
-    def _after(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any) -> None:
+    def _after(
+        self, operator: _Operator, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any
+    ) -> None:
         outputs = output_tensors(out)
         if self._defers and any(isinstance(output, FakeTensor) for output in outputs):
             return  # a DTensor asked for the shape of its result: nothing ran
         if self._counts:
-            self._count(func, args, kwargs, inputs, outputs, out)
+            self._count(operator, func, args, kwargs, inputs, outputs, out)
         if self._lifetimes is not None:
             activation = self._phase == "forward" or self._recomputing
             self._lifetimes.on_op(inputs, outputs, activation=activation)
 
     def _count(
-        self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], outputs: list[Any], out: Any
+        self,
+        operator: _Operator,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        inputs: list[torch.Tensor],
+        outputs: list[Any],
+        out: Any,
     ) -> None:
-        tally, operator = self.step, self._operators.get(func) or self._meet(func)
+        tally = self.step
         if operator.recasts and self._has_weight(inputs):
             self._recast(outputs)
         work = self._formulas.work(func, args, kwargs, out) if operator.computes else None
-        access_bytes = bytes_accessed(func, args, kwargs, outputs)
-        tally.access_bytes += access_bytes
-        tally.calls += access_bytes > 0 or work is not None
-        if self._classifies and (access_bytes or work is not None):
-            kind, launches = _special(func, operator.kind, args, kwargs)
-            self._classify(kind, launches, inputs, outputs, work.flop if work is not None else 0, access_bytes)
+        access_bytes = planned_bytes(operator.plan, args, kwargs, inputs, outputs)
+        if access_bytes or work is not None:
+            tally.access_bytes += access_bytes
+            tally.calls += 1
+            if self._classifies:
+                kind, launches = _special(func, operator.kind, args, kwargs)
+                self._classify(kind, launches, inputs, outputs, work.flop if work is not None else 0, access_bytes)
         if operator.communicates and (found := collective(operator.name, args, kwargs, out, _calling())) is not None:
             made, nbytes = found
             tally.comm_bytes += nbytes
@@ -278,7 +308,15 @@ class OpCounterMode(TorchDispatchMode):
         name = str(getattr(func, "_overloadpacket", func))
         computes, plain = self._formulas.apply(func), self._formulas.plain(func)
         operator = self._operators[func] = _Operator(
-            name, name in _RECASTS, computes, plain, _kind(name, computes), communicates(name)
+            name=name,
+            recasts=name in _RECASTS,
+            computes=computes,
+            plain=plain,
+            kind=_kind(name, computes),
+            communicates=communicates(name),
+            plan=access_plan(func),
+            is_view=getattr(func, "is_view", False),
+            run=func._op if type(func) is torch._ops.OpOverload else func,
         )
         return operator
 
@@ -287,11 +325,18 @@ class OpCounterMode(TorchDispatchMode):
     ) -> None:
         """Add a call to its class. What has a weight's shape is a weight or a gradient, and no batch makes it grow."""
         tensors = [*inputs, *outputs]
-        dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.int64)
+        dtype = torch.int64
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                dtype = tensor.dtype
+                break
         fixed = access_bytes
         if self._phase != "optimizer":
             shapes = self._weight_shapes
-            fixed = sum([t.nbytes for t in tensors if t.shape in shapes])
+            try:
+                fixed = sum([t.nbytes for t in tensors if t.shape in shapes])
+            except RuntimeError:  # a sparse one has no bytes of its own, a nested one no shape
+                fixed = sum(footprint_bytes(t) for t in tensors if not t.is_nested and t.shape in shapes)
         if not flop and kind != "collective":
             kind = "other"
         key = (self._phase, kind, dtype, (flop // calls).bit_length(), (access_bytes // calls).bit_length())
@@ -301,7 +346,7 @@ class OpCounterMode(TorchDispatchMode):
         held[0] += calls
         held[1] += flop
         held[2] += access_bytes
-        held[3] += min(fixed, access_bytes)
+        held[3] += fixed if fixed < access_bytes else access_bytes
 
     @property
     def classes(self) -> Counter[tuple[ClassKey, str]]:
@@ -393,31 +438,3 @@ def _under_a_recomputer() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-@contextmanager
-def watch_triton_launches(tell: Callable[[str], None]) -> Iterator[None]:
-    """Report the name of every Triton kernel launched inside, past torch's dispatcher, by Triton's own hooks."""
-    chain = _chain()
-    if chain is None:
-        yield
-        return
-
-    def hook(metadata: Any) -> None:
-        try:
-            tell(str(metadata.get()["name"]))
-        except Exception:  # noqa: BLE001 - a kernel without a name is a kernel
-            tell("unnamed")
-
-    chain.add(hook)
-    try:
-        yield
-    finally:
-        chain.remove(hook)
-
-
-def _chain() -> Any:
-    """Triton's chain of hooks (3.4 and later); None if it has none."""
-    triton = sys.modules.get("triton")
-    chain = getattr(getattr(getattr(triton, "knobs", None), "runtime", None), "launch_enter_hook", None)
-    return chain if hasattr(chain, "add") and hasattr(chain, "remove") else None

@@ -102,7 +102,7 @@ class Stratum(Generic[T]):
     def totals(self) -> Vector:
         """Amounts of all batches, by quantity."""
         if self.agrees:
-            return tuple(self.batches * value for value in self.values[0])
+            return tuple([self.batches * value for value in self.values[0]])
         totals = self.shares() @ numpy.array(self.values, dtype=float)
         return tuple(self._exact(n) if self.settles(n) else float(total) for n, total in enumerate(totals))
 
@@ -218,6 +218,7 @@ class Strata(Generic[T]):
         self._sought: dict[bool, tuple[tuple[object, ...], _Sums]] = {}
         self._model: FeatureModel | None = None
         self._fitted = -1
+        self._agree: bool | None = True
 
     # Booking ------------------------------------------------------------------------------------------------
 
@@ -258,6 +259,7 @@ class Strata(Generic[T]):
     def count(self, stratum: Stratum[T] | None, count: T, *, features: Vector = (), drawn: bool = False) -> None:
         """Note what was counted in the batch booked last."""
         self.counted += 1
+        self._agree = None
         values = self._values(count)
         if stratum is None:
             self._rest_counts.append((features, values))
@@ -271,6 +273,7 @@ class Strata(Generic[T]):
         """The batch of a stratum that was booked last was none."""
         if stratum.positions and stratum.positions[-1] == stratum.batches:  # it was counted, at nothing
             self.counted -= 1
+            self._agree = None
             for held in (stratum.counts, stratum.values, stratum.positions, stratum.drawn):
                 held.pop()
             stratum.agrees = len(set(stratum.values)) <= 1
@@ -284,7 +287,11 @@ class Strata(Generic[T]):
     @property
     def agrees(self) -> bool:
         """Whether all batches are of strata that were counted, and the counts of each agree."""
-        return not self.unknown and not self.rest and all(stratum.agrees for stratum in self._strata.values())
+        if self.unknown or self.rest:
+            return False
+        if self._agree is None:
+            self._agree = all(stratum.agrees for stratum in self._strata.values())
+        return self._agree
 
     def total(self, quantity: int, *, steady: bool = False) -> float:
         """A quantity over all batches; `steady` for the steady ones."""
@@ -307,7 +314,7 @@ class Strata(Generic[T]):
             if not n or not stratum.values:
                 steady = all_of_it
             elif stratum.agrees:
-                steady = tuple(steady_n * value for value in stratum.values[0])
+                steady = tuple([steady_n * value for value in stratum.values[0]])
             else:
                 steady = tuple(
                     total * steady_n // n
@@ -453,7 +460,7 @@ class Strata(Generic[T]):
 
 
 def _moved(sums: Vector, now: Vector, before: Vector) -> Vector:
-    return tuple(total + new - old for total, new, old in zip(sums, now, before, strict=True))
+    return tuple([total + new - old for total, new, old in zip(sums, now, before, strict=True)])
 
 
 def _agree(strata: Iterable[Stratum[T]], quantity: int) -> bool:

@@ -23,15 +23,7 @@ def instrument_pipeline(
     loop: StepListener | None = None,
     aside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> InstrumentedPipeline:
-    """Put shadows on a pipeline's instances.
-
-    Args:
-        pipeline: A schedule or an engine (`is_pipeline`).
-        tape: Receives what the stage does.
-        shadows: Holds them.
-        loop: Receives an engine's batches too; None if the loop around it reports them.
-        aside: Entered around what a first step does beside its work: torch infers shapes by passes of its own.
-    """
+    """Put shadows on a pipeline's instances."""
     if "PipelineEngine" in _kinds(pipeline):
         return watch_engine(pipeline, tape, shadows, loop)
     if loop is not None:

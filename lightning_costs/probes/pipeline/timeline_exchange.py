@@ -59,20 +59,20 @@ class TimelineExchange:
 
     def read(self, own: Lane, most_s: float) -> list[Lane]:
         """The lanes of all ranks that have left one by now, or within `most_s` seconds, and this rank's own."""
-        heard = [own]
+        lanes = [own]
         try:
-            self._read_others(own, heard, most_s)
+            self._read_others(own, lanes, most_s)
         except Exception as error:  # noqa: BLE001 - as above
             _log.warning("other stages' timelines could not be read from the job's store: %r", error)
-        return heard
+        return lanes
 
-    def _read_others(self, own: Lane, heard: list[Lane], most_s: float) -> None:
+    def _read_others(self, own: Lane, lanes: list[Lane], most_s: float) -> None:
         store = self._open()
         waiting = {rank: f"{self._prefix}/{rank}" for rank in self._ranks if rank != own["rank"]}
         until_s = self._clock() + most_s
         while waiting:
             for rank in [rank for rank, key in waiting.items() if store.check([key])]:
-                heard.append(json.loads(store.get(waiting.pop(rank))))
+                lanes.append(json.loads(store.get(waiting.pop(rank))))
             if not waiting or self._clock() >= until_s:
                 return
             time.sleep(_PAUSE_S)

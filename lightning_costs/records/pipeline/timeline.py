@@ -104,13 +104,13 @@ def merge_timelines(lanes: Iterable[Lane]) -> dict[str, Any] | None:
     Of several replicas the one of the lowest rank is taken, of several steps the latest that most lanes are of. None of
     no lanes.
     """
-    heard = sorted(lanes, key=lambda each: each["rank"])
-    if not heard:
+    by_rank = sorted(lanes, key=lambda each: each["rank"])
+    if not by_rank:
         return None
-    mine = [each for each in heard if each["replica"] == heard[0]["replica"]]
-    steps = [each["step"] for each in mine]
+    of_replica = [each for each in by_rank if each["replica"] == by_rank[0]["replica"]]
+    steps = [each["step"] for each in of_replica]
     step = max(set(steps), key=lambda number: (steps.count(number), number))
-    by_stage = {each["stage"]: each for each in reversed(mine) if each["step"] == step}
+    by_stage = {each["stage"]: each for each in reversed(of_replica) if each["step"] == step}
     ordered = [by_stage[stage] for stage in sorted(by_stage)]
     moves = clock_offsets_us(ordered)
     ends = [each["length_us"] + move for each, move in zip(ordered, moves, strict=True)]

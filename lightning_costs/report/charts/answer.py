@@ -134,10 +134,6 @@ def shown_names(cmp: ComparisonData, most: int = MOST_LINES) -> list[str]:
 def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart:
     """Draw ranks by quality and by every independent cost, a line per run or group.
 
-    Args:
-        cmp: The comparison.
-        width: Of the whole figure, in pixels.
-
     Raises:
         ValueError: Without two runs, or without a cost that tells them apart.
     """
@@ -167,13 +163,17 @@ def answer_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart:
     lines = base.mark_line(strokeWidth=2.5, opacity=0.75, aria=False).encode(
         color=color, order=alt.Order("i:Q"), detail="who:N"
     )
-    said = alt.ExprRef("datum.who + ', ' + datum.by + ': ' + datum.said")
-    tooltip = tooltip_of({"who": "who", "by": "by", "amount": "said"})
-    dots = base.mark_circle(size=420, opacity=1, stroke="white", strokeWidth=1.5, description=said, tooltip=tooltip)
+    described = alt.ExprRef("datum.who + ', ' + datum.by + ': ' + datum.description")
+    tooltip = tooltip_of({"who": "who", "by": "by", "amount": "description"})
+    dots = base.mark_circle(
+        size=420, opacity=1, stroke="white", strokeWidth=1.5, description=described, tooltip=tooltip
+    )
     reached = dots.transform_filter("datum.rank !== ''").encode(color=color)
     never = (
         base.transform_filter("datum.rank === ''")
-        .mark_point(size=300, filled=True, fill="white", strokeWidth=2, opacity=1, description=said, tooltip=tooltip)
+        .mark_point(
+            size=300, filled=True, fill="white", strokeWidth=2, opacity=1, description=described, tooltip=tooltip
+        )
         .encode(stroke=alt.Stroke("who:N", scale=_colors(look, names), legend=None))
     )
     light = [name for name in names if _color(look, name) in _LIGHT]
@@ -250,7 +250,7 @@ def _rows(columns: Sequence[RankColumn], names: Sequence[str]) -> list[dict[str,
                     "rank": text,
                     "text": column.texts[name] + star,
                     "by": column.head,
-                    "said": f"{f'rank {text}, ' if text else ''}{column.texts[name]}",
+                    "description": f"{f'rank {text}, ' if text else ''}{column.texts[name]}",
                 }
             )
     return rows

@@ -82,14 +82,7 @@ def parts(cmp: ComparisonData) -> list[BreakdownChart]:
 def part_chart(
     part: BreakdownChart, labels: Sequence[str], source: alt.InlineData | alt.NamedData, *, page: bool = False
 ) -> alt.LayerChart:
-    """Draw parts as stacked bars, and what is only read side by side as points on a line, a row per run.
-
-    Args:
-        part: The breakdown.
-        labels: The runs.
-        source: The breakdown's rows.
-        page: Whether the page's legend switches runs off.
-    """
+    """Draw parts as stacked bars, and what is only read side by side as points on a line, a row per run."""
     count = len(part.heads)
     heads = [f"{number} {single_line(head, 34)}" for number, head in enumerate(part.heads, 1)]
     names = f"{json.dumps([single_line(label, 34) for label in labels])}[datum.value]"

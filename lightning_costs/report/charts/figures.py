@@ -21,8 +21,7 @@ from lightning_costs.report.charts.breakdown import part_chart, parts
 from lightning_costs.report.charts.data import Axis, ChartData, chart_data, rows
 from lightning_costs.report.charts.fit import group_of_runs, quality_domain
 from lightning_costs.report.charts.look import TEXT, VEGA_LITE, RunStyle, styled
-from lightning_costs.report.charts.pareto import front_chart, front_rows
-from lightning_costs.report.charts.power_limits import power_limit_chart
+from lightning_costs.report.charts.pareto import front_chart, front_rows, power_limit_chart
 from lightning_costs.report.charts.quality import QualitySource, band_rows, fitted, identities, layered_chart
 from lightning_costs.report.charts.ranks import bump_chart, bump_names, bump_rows, heat_map, ranking_bases
 from lightning_costs.report.charts.ratios import ratio_figure
@@ -136,11 +135,6 @@ def _check(cmp: ComparisonData, only: Sequence[str], found: Sequence[Figure]) ->
 
 def slug(text: str, taken: Collection[str] = (), most: int = _LONGEST) -> str:
     """A file name, without its ending, that every system takes, whatever a user called what it shows.
-
-    Args:
-        text: What the file shows.
-        taken: Names in lower case that are taken; a number is added to avoid them.
-        most: Its most characters.
 
     Example:
         >>> slug("quality against ../../etc/passwd"), slug("Größe: 5 %"), slug("🔥"), slug("a", {"a"})

@@ -1,10 +1,12 @@
-"""The Pareto front of quality and one cost: every run at its end, those on the front joined by steps."""
+"""Pareto fronts: of quality and one cost, and of energy and time under several power limits."""
 
 from __future__ import annotations
 
 import altair as alt
 
 from lightning_costs.analysis.data import ComparisonData
+from lightning_costs.analysis.power_limits import power_limit_runs
+from lightning_costs.records.formatting import choose_unit
 from lightning_costs.report.charts.data import Axis, ChartData
 from lightning_costs.report.charts.look import (
     SHOWN,
@@ -42,17 +44,7 @@ def front_chart(
     higher: bool,
     page: bool = False,
 ) -> alt.LayerChart:
-    """Lay the front's steps, the runs off it and those on it over each other.
-
-    Args:
-        look: How the runs are told apart; a row with `r` below 0 is a run without a look of its own.
-        x: Axis of the cost, in the column `x`.
-        y: Axis of the best quality, in the column `y`.
-        source: Rows as `front_rows` gives them.
-        log: Whether the cost is on a logarithmic axis.
-        higher: Whether more of the cost is better, as of a throughput.
-        page: Whether the page's script fills in titles, scales and tooltips.
-    """
+    """Lay the front's steps, the runs off it and those on it over each other."""
     x, y = at_field(x, "x"), at_field(y, "y")
     base = alt.Chart(source).encode(x=encoded(alt.X, x, log=log), y=encoded(alt.Y, y, log=False))
     if not page and log:
@@ -78,3 +70,31 @@ def front_chart(
     on = named.transform_filter(_ON).mark_point(filled=True, size=130, opacity=1, **mark)
     picture = alt.layer(steps, others, off, on)
     return picture.add_params(alt.param(name="hidden", value=[])) if page else picture
+
+
+def power_limit_chart(look: RunStyle, data: ChartData, cmp: ComparisonData) -> alt.LayerChart | None:
+    """Lay runs, their limits and the front over each other; None without two limits that reach a target."""
+    found = power_limit_runs(cmp)
+    if not found:
+        return None
+    time = choose_unit("s", max(run.time_s for run in found))
+    energy = choose_unit("j", max(run.energy_j for run in found))
+    numbers = {label: number for number, label in enumerate(data.labels)}
+    rows = [
+        {
+            **look.identity(numbers[run.label]),
+            "x": run.time_s / time.factor,
+            "y": run.energy_j / energy.factor,
+            "f": int(run.on_front),
+            "limit": f"{run.limit_w:g} W",
+        }
+        for run in found
+        if run.label in numbers
+    ]
+    source = alt.InlineData(values=rows)
+    x = Axis(field="x", label="time to the target", suffix=time.suffix, static=False, positive=False)
+    y = Axis(field="y", label="energy to the target", suffix=energy.suffix, static=False, positive=False)
+    limits = (
+        alt.Chart(source).mark_text(align="left", dx=9, dy=-7, color="#52606d").encode(x="x:Q", y="y:Q", text="limit:N")
+    )
+    return alt.layer(front_chart(look, x, y, source, log=False, higher=False), limits)

@@ -40,13 +40,7 @@ def ranking_bases(cmp: ComparisonData) -> dict[str, str]:
 
 
 def orders(cmp: ComparisonData, basis: str, names: Sequence[str]) -> dict[str, list[float | None]]:
-    """Indicator to each run's rank, None if it has none; 1 is best.
-
-    Args:
-        cmp: The comparison; ranks are among all runs that were compared.
-        basis: One of `ranking_bases`.
-        names: Indicators to take.
-    """
+    """Indicator to each run's rank, None if it has none; 1 is best."""
     by_name = cmp.ranks["orders"] if basis == "end" else cmp.targets[int(basis)]["orders"]
     return {name: [by_name[name].get(label) for label in cmp.labels] for name in names if by_name.get(name)}
 
@@ -77,15 +71,7 @@ def bump_chart(
     *,
     page: bool = False,
 ) -> alt.LayerChart:
-    """Draw ranks, best on top, a line per run; where two lines cross, their order flips.
-
-    Args:
-        look: How the runs are told apart.
-        heads: What stands under the columns.
-        source: Rows as `bump_rows` gives them.
-        labels: The runs, for names at the ends of lines.
-        page: Whether the page's legend stands for this chart's.
-    """
+    """Draw ranks, best on top, a line per run; where two lines cross, their order flips."""
     x = alt.X(
         "i:O",
         title=None,

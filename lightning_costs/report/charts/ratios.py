@@ -112,12 +112,7 @@ def _number(value: float) -> str:
 
 
 def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | None:
-    """Draw a row per cost and group: the ratio as a mark, its interval as a line; left of 1 the group needs less.
-
-    Args:
-        cmp: The comparison.
-        width: Of the whole figure, in pixels.
-    """
+    """Draw a row per cost and group: the ratio as a mark, its interval as a line; left of 1 the group needs less."""
     lines = _drawn(cmp)
     medians = [line.ratio["median"] for line in lines]
     if cmp.contrasts is None or not any(value is not None and math.isfinite(value) for value in medians):
@@ -144,9 +139,9 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
     layers: list[alt.Chart] = [
         one.encode(x=x),
         drawn.mark_rule(strokeWidth=2.5, aria=False).encode(x="low:Q", x2="high:Q", color=color),
-        drawn.mark_point(filled=True, size=90, opacity=1, stroke="white", description=alt.ExprRef("datum.said")).encode(
-            x=x, color=color
-        ),
+        drawn.mark_point(
+            filled=True, size=90, opacity=1, stroke="white", description=alt.ExprRef("datum.description")
+        ).encode(x=x, color=color),
         base.mark_text(align="right", fontSize=TEXT, aria=False).encode(
             x=alt.value(-8), text="name:N", color=alt.value("#1f2933")
         ),
@@ -154,7 +149,7 @@ def ratio_chart(cmp: ComparisonData, *, width: int = 700) -> alt.LayerChart | No
         .mark_text(align="left", fontSize=TEXT, fontWeight=600, color="#1f2933", aria=False)
         .encode(y=y, x=alt.value(-left), text="head:N"),
         base.transform_filter("!isValid(datum.x)")
-        .mark_text(align="left", fontSize=TEXT, color="#52606d", dx=6, description=alt.ExprRef("datum.said"))
+        .mark_text(align="left", fontSize=TEXT, color="#52606d", dx=6, description=alt.ExprRef("datum.description"))
         .encode(x=alt.value(0), text="text:N"),
     ]
     if not phone:
@@ -196,7 +191,7 @@ def _rows(lines: Sequence[RatioLine], span: float) -> tuple[list[dict[str, objec
                 "name": single_line(line.group, _LONGEST),
                 "text": line.text,
                 "verdict": line.verdict,
-                "said": f"{line.group}, {label} {at}: {line.text}, {line.verdict}",
+                "description": f"{line.group}, {label} {at}: {line.text}, {line.verdict}",
             }
             median, low, high = line.ratio["median"], line.ratio["low"], line.ratio["high"]
             if median is not None and math.isfinite(median):

@@ -83,17 +83,7 @@ def sweep_chart(
     falling: bool,
     page: bool = False,
 ) -> alt.LayerChart:
-    """Draw each run's cost against the target, a strip of who needs least above.
-
-    Args:
-        look: How the runs are told apart.
-        x: Axis of targets.
-        y: Axis of the cost.
-        sources: 'rows' as `sweep_rows` gives them, 'ranges' as `sweep_ranges`.
-        log: Whether the cost is on a logarithmic axis.
-        falling: Whether less quality is better, so that harder targets are further left on a common axis.
-        page: Whether the page's script fills in titles, scales and tooltips.
-    """
+    """Draw each run's cost against the target, a strip of who needs least above."""
     across = encoded(alt.X, at_field(x, "x"), log=False)
     across.scale = alt.Scale(type="linear", zero=False, nice=False, padding=PADDING, reverse=falling)
     legend = None if page else run_legend("stroke")

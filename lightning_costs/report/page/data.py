@@ -1,4 +1,4 @@
-"""What the page's script draws from: columns once, axes, a template for each kind of chart."""
+"""What the page's script draws from: columns once, axes, chart templates, lines of life cycles."""
 
 from __future__ import annotations
 
@@ -31,17 +31,7 @@ def page_data(
     curves: Sequence[str],
     csv: str,
 ) -> dict[str, object]:
-    """All of it, ready for JSON.
-
-    Args:
-        cmp: The comparison.
-        drawn: The same with the runs that are drawn alone.
-        data: The chart data of those.
-        look: How they, or their groups, are told apart.
-        themes: Its breakdowns.
-        curves: The costs that quality is drawn against, with bands of groups.
-        csv: The file that the page gives away.
-    """
+    """All of it, ready for JSON."""
     return {
         "labels": data.labels,
         "keys": look.keys,

@@ -10,7 +10,7 @@ from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.records.formatting import DisplayUnit, choose_unit, format_amount
 from lightning_costs.report.charts.data import rounded
 from lightning_costs.report.charts.look import PADDING, SHOWN, RunStyle, described, styled, tooltip_of
-from lightning_costs.report.tables.lifecycle import TOLD, available_columns, queries_text
+from lightning_costs.report.tables.lifecycle import COLUMNS, available_columns, queries_text
 
 #: Most break-even numbers that are marked, and points of a line per power of ten.
 _MARKS, _STEPS = 60, 4
@@ -21,7 +21,7 @@ def life_data(look: RunStyle, cmp: ComparisonData) -> dict[str, object]:
     found: dict[str, object] = {}
     steps = [10 ** (step / _STEPS) for step in range(_STEPS * _decades(cmp) + 1)]
     for name in available_columns(cmp.lifecycle):
-        unit, label = TOLD[name]
+        unit, label = COLUMNS[name]
         costs = []
         for run in cmp.labels:
             life = cmp.lifecycle["runs"][run]
@@ -61,7 +61,7 @@ def _marks(look: RunStyle, cmp: ComparisonData, name: str, shown: DisplayUnit, m
             "b": look.keys[cmp.labels.index(pair["second"])],
             "run": f"{pair['first']} and {pair['second']}",
             "at": queries_text(queries),
-            "cost": format_amount(cost, TOLD[name][0]),
+            "cost": format_amount(cost, COLUMNS[name][0]),
         }
         for queries, cost, pair in sorted(on_axis, key=lambda one: one[0])[:_MARKS]
     ]

@@ -49,7 +49,7 @@
   };
 
   // Titles, scales and tooltips of the layers that have them; a zero-width space as in charts.py.
-  const fill = (spec, titles, logs, told) => {
+  const fill = (spec, titles, logs, tips) => {
     for (const layer of spec.layer) {
       for (const channel of ["x", "y"]) {
         const encoding = layer.encoding?.[channel];
@@ -58,9 +58,9 @@
         encoding.scale = scaled(encoding.scale, logs[channel]);
       }
       if (layer.mark.type !== "point" && layer.mark.type !== "rect") continue;
-      layer.mark.tooltip = tooltip(told[layer.mark.type] ?? told.point);
+      layer.mark.tooltip = tooltip(tips[layer.mark.type] ?? tips.point);
       // What a screen reader says of a point: the run and its amounts.
-      if (layer.mark.aria !== false) layer.mark.description = { expr: told.point.map(([, code]) => code).join(" + ', ' + ") };
+      if (layer.mark.aria !== false) layer.mark.description = { expr: tips.point.map(([, code]) => code).join(" + ', ' + ") };
     }
     return spec;
   };

@@ -26,15 +26,15 @@ from lightning_costs.report.charts.ranks import ranking_bases as bump_bases
 from lightning_costs.report.charts.ratios import ratio_lines
 from lightning_costs.report.charts.selection import restrict_to_runs, select_runs
 from lightning_costs.report.charts.target_sweep import describe_ranges
-from lightning_costs.report.page.cautions import page_cautions
 from lightning_costs.report.page.data import page_data
-from lightning_costs.report.page.pipeline_timeline import pipeline_sections
 from lightning_costs.report.page.sections import (
     answer_pictures,
     answer_table,
     cost_sections,
     distinct_methods,
     missing_reasons,
+    page_cautions,
+    pipeline_sections,
     ratio_pictures,
     tied_costs,
 )
@@ -45,7 +45,7 @@ from lightning_costs.report.tables.agreement import (
     matched_lines,
     reversal_lines,
 )
-from lightning_costs.report.tables.lifecycle import TOLD, available_columns, life_heads, life_sentences, life_tables
+from lightning_costs.report.tables.lifecycle import COLUMNS, available_columns, life_heads, life_sentences, life_tables
 from lightning_costs.report.tables.run_table import run_columns, run_lines, runs_csv
 from lightning_costs.report.tables.tables import (
     final_blocks,
@@ -196,7 +196,7 @@ def _lifecycle(cmp: ComparisonData) -> dict[str, object] | None:
     if not names and "infer_energy_j" not in cmp.indicators:
         return None
     return {
-        "choices": [(name, TOLD[name][1]) for name in names],
+        "choices": [(name, COLUMNS[name][1]) for name in names],
         "sentences": life_sentences(cmp),
         "heads": life_heads(cmp),
         "tables": life_tables(cmp),

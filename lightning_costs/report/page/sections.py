@@ -1,4 +1,4 @@
-"""The page's section of each independent cost, and of what was not measured: words and names for its templates."""
+"""The page's sections: independent costs, what was not measured, cautions and pipelines, as words for its templates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
+from lightning_costs.analysis.advice import by_weight
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.records.certainty import noted
 from lightning_costs.records.formatting import list_words
+from lightning_costs.records.pipeline.ideal_bubble import describe_bubble
 from lightning_costs.records.printable import printable_data
 from lightning_costs.report.charts.answer import answer_columns, answer_figure, differing_costs
 from lightning_costs.report.charts.data import ChartData, share_text
@@ -21,7 +23,9 @@ from lightning_costs.report.charts.fit import quality_domain
 from lightning_costs.report.charts.look import VEGA_LITE
 from lightning_costs.report.charts.ratios import ratio_figure
 from lightning_costs.report.charts.target_sweep import describe_ranges
+from lightning_costs.report.tables.agreement import evidence_lines
 from lightning_costs.report.tables.tables import ordered_names
+from lightning_costs.run.timeline_svg import timeline_svg
 
 #: The widths that figures of the first screen are drawn for: a desktop's and a phone's.
 _WIDE, _PHONE = 740, 328
@@ -176,3 +180,102 @@ def _pictures(figures: list[tuple[str, alt.LayerChart | None]]) -> list[tuple[st
         # Vega writes texts of users as text: `&`, `<` and quotes are escaped by it.
         found.append((shown, Markup(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE))))
     return found
+
+
+class PipelineSection(NamedTuple):
+    """A run that was a pipeline.
+
+    Args:
+        label: The run's.
+        sentence: What is in its bubble, beside the closed form.
+        svg: One step; None if none was kept.
+        clock: What the picture was read from.
+    """
+
+    label: str
+    sentence: str
+    svg: Markup | None
+    clock: str
+
+
+def pipeline_sections(cmp: ComparisonData) -> list[PipelineSection]:
+    """The runs that were pipelines, in the order of the comparison."""
+    found = []
+    for number, run in enumerate(cmp.runs):
+        pipeline = run["about"].get("pipeline")
+        if pipeline is None:
+            continue
+        svg = timeline_svg(pipeline, number)
+        found.append(
+            PipelineSection(
+                label=run["label"],
+                sentence="; ".join(describe_bubble(pipeline, run["final"])),
+                # Made of numbers and of text that is escaped there.
+                svg=None if svg is None else Markup(svg),
+                clock=pipeline["timeline"]["clock"] if svg is not None else "",
+            )
+        )
+    return found
+
+
+#: What limits a claim less than the others is folded.
+_LIGHT = {
+    "targets_in_hindsight",
+    "early_lead",
+    "one_indicator",
+    "almost_as_good",
+    "parameters_matched",
+    "compute_matched",
+    "few_runs",
+    "decided_by_rounding",
+    "estimates_overlap",
+}
+#: Most kinds that are open.
+_OPEN = 4
+
+
+class PageCaution(NamedTuple):
+    """Cautions of one kind: the first in words, those of other runs beneath it.
+
+    Args:
+        text: The first one.
+        advice: What to do; '' if nothing can be done.
+        section: That of the paper which warns of it.
+        more: The others of this kind.
+        evidence: The figures behind the first one.
+    """
+
+    text: str
+    advice: str
+    section: str | None
+    more: list[str]
+    evidence: list[tuple[str, str]]
+
+
+def page_cautions(cmp: ComparisonData) -> tuple[list[PageCaution], list[PageCaution]]:
+    """Cautions of most weight, and those to fold."""
+    opened: list[PageCaution] = []
+    folded: list[PageCaution] = []
+    for first, _, advice in by_weight(cmp.cautions):
+        others = [one for one in cmp.cautions if one["kind"] == first["kind"] and one is not first]
+        entry = PageCaution(
+            text=labelled(first["text"], cmp),
+            advice=advice,
+            section=first["section"],
+            more=[labelled(caution["text"], cmp) for caution in others],
+            evidence=[(labelled(key, cmp), labelled(text, cmp)) for key, text in evidence_lines(first["evidence"])],
+        )
+        (folded if first["kind"] in _LIGHT or len(opened) == _OPEN else opened).append(entry)
+    return (opened, folded) if opened else (folded[:_OPEN], folded[_OPEN:])
+
+
+def labelled(text: str, cmp: ComparisonData) -> str:
+    """The text with labels for the names of columns: people read 'total time', not total_s."""
+    names = sorted((name for name in cmp.indicators if "_" in name), key=len, reverse=True)
+    if not names:
+        return text
+    return re.sub(
+        rf"(?<![\w./'-])({'|'.join(map(re.escape, names))})(?![\w./'-])",
+        lambda found: cmp.indicators[found[1]]["label"],
+        text,
+    )

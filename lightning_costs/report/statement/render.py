@@ -38,14 +38,7 @@ class Table(NamedTuple):
 def markdown(
     statement: Statement, *, tables: Sequence[Table] = (), cautions: Sequence[str] = (), short: bool = False
 ) -> str:
-    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them).
-
-    Args:
-        statement: The statement.
-        tables: Tables of a comparison, beneath.
-        cautions: What is to be read with them.
-        short: Three sentences, without tables of totals.
-    """
+    """The statement as Markdown (CommonMark, with tables as GitHub and Hugging Face draw them)."""
     return _written("markdown.md.j2", escape.markdown, statement, short=short, compared=tables, cautions=cautions)
 
 
@@ -138,7 +131,7 @@ def paragraphs(statement: Statement, which: str = "paragraphs") -> list[tuple[st
 
     `which` of them: all ("paragraphs"), three sentences ("short") or those of a checklist ("neurips").
     """
-    found: Any = _template("sentences.txt.j2").make_module({"said": statement})
+    found: Any = _template("sentences.txt.j2").make_module({"statement": statement})
     texts = [(title, " ".join(text.split())) for title, text in getattr(found, which)]
     return [(title, text) for title, text in texts if text]
 
@@ -208,7 +201,7 @@ def _written(
     parts: dict[str, Any] = {"paragraphs": paragraphs(statement, "short"), "totals": None, "runs": None}
     if not short:
         parts = {"paragraphs": paragraphs(statement), "totals": totals_table(statement), "runs": runs_table(statement)}
-    text = _template(name, escaped).render(said=statement, author=written_by(), **parts, **more)
+    text = _template(name, escaped).render(statement=statement, author=written_by(), **parts, **more)
     return text.strip("\n") + "\n"
 
 
@@ -235,7 +228,7 @@ def _template(name: str, escaped: Callable[[Any], str] | None = None) -> jinja2.
         "listed": list_words,
         "counted": counted,
         "of_runs": lambda counts: of_runs(counts.items()),
-        "told": format_for_paper,
+        "amount": format_for_paper,
         "scores": scores,
         "together_g": carbon_together_g,
         "capital": lambda text: text[:1].upper() + text[1:],

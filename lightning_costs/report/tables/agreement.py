@@ -7,8 +7,9 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from lightning_costs.analysis.agreement_schema import MatchedPair
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import MatchedPair, TargetRow
+from lightning_costs.analysis.schema import TargetRow
 from lightning_costs.analysis.summary import front_sentences
 from lightning_costs.analysis.text import list_runs, quote
 from lightning_costs.records.formatting import format_number
@@ -120,7 +121,7 @@ def evidence_lines(evidence: Mapping[str, Any], most: int = 12) -> list[tuple[st
         >>> evidence_lines({"ratio": 0.123456, "runs": {"a": 1.0}})
         [('ratio', '0.123'), ('runs', 'a: 1')]
     """
-    return [(str(key).replace("_", " "), _cut(_told(value))) for key, value in list(evidence.items())[:most]]
+    return [(str(key).replace("_", " "), _cut(_as_words(value))) for key, value in list(evidence.items())[:most]]
 
 
 def _example(pair: MatchedPair, cmp: ComparisonData, names: Collection[str]) -> str:
@@ -135,15 +136,15 @@ def _example(pair: MatchedPair, cmp: ComparisonData, names: Collection[str]) -> 
     return f"{text}: the {more} has {format_number(round(times, 2))} times the {cmp.indicators[name]['label']}"
 
 
-def _told(value: object) -> str:
+def _as_words(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "unknown"}[value]
     if isinstance(value, int | float):
         return format_number(float(f"{value:.3g}")) if math.isfinite(value) else "not reached"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_told(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {_as_words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return "; ".join(map(_told, value))
+        return "; ".join(map(_as_words, value))
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -12,7 +12,7 @@ from lightning_costs.records.formatting import format_amount, list_words
 from lightning_costs.report.tables.tables import Cell, TableRow, TableSection, quality_text
 
 #: Column to its unit and what it is called here.
-TOLD = {
+COLUMNS = {
     "energy_j": ("j", "energy"),
     "co2e_g": ("g", "CO2e"),
     "electricity_usd": ("usd", "electricity cost"),
@@ -44,16 +44,11 @@ def queries_text(queries: float) -> str:
 
 def available_columns(life: Lifecycle) -> list[str]:
     """The columns that some run has both parts of, in reading order."""
-    return [name for name in TOLD if name in life["columns"]]
+    return [name for name in COLUMNS if name in life["columns"]]
 
 
 def life_sentences(cmp: ComparisonData, most: int = 10) -> list[str]:
-    """Who costs least over how many queries, then pair by pair; the quality beside each claim.
-
-    Args:
-        cmp: The comparison.
-        most: How many pairs of runs are spelt out.
-    """
+    """Who costs least over how many queries, then pair by pair; the quality beside each claim."""
     columns = available_columns(cmp.lifecycle)
     if not columns:
         return _absent(cmp)
@@ -66,7 +61,7 @@ def life_tables(cmp: ComparisonData) -> list[TableSection]:
     life = cmp.lifecycle
     found = []
     for name in available_columns(life):
-        unit, label = TOLD[name]
+        unit, label = COLUMNS[name]
         rated = [run["label"] for run in cmp.runs if run["best_quality"] is not None]
         least = [_least(row, name, rated) for row in life["at"]]
         lines = []
@@ -130,7 +125,7 @@ def _envelopes(cmp: ComparisonData, columns: Sequence[str]) -> list[str]:
                 parts.append(f"{who} at every number of queries" if len(rows) == 1 else f"{who} beyond")
             else:
                 parts.append(f"{who} up to {queries_text(following['from_queries'])}")
-        by_text.setdefault(", then ".join(parts), []).append(TOLD[name][1])
+        by_text.setdefault(", then ".join(parts), []).append(COLUMNS[name][1])
     return [f"Least {list_words(names)}: {text}." for text, names in by_text.items()]
 
 
@@ -140,7 +135,7 @@ def _pairs(cmp: ComparisonData, columns: Sequence[str], most: int) -> list[str]:
         if pair["column"] not in columns or pair["outcome"] == "missing":
             continue
         texts = by_pair.setdefault((pair["first"], pair["second"]), {})
-        texts.setdefault(_outcome(pair), []).append(TOLD[pair["column"]][1])
+        texts.setdefault(_outcome(pair), []).append(COLUMNS[pair["column"]][1])
     sentences = [
         f"By {list_words(names)}, {text} ({_quality(cmp, *labels)}{_near(cmp, *labels)})."
         for labels, texts in by_pair.items()

@@ -37,8 +37,8 @@ def comparison_html(cmp: ComparisonData) -> str:
         f"<li>{escape(caution['text'])}{f' ({count} more like it)' if count else ''}. {escape(advice)}</li>"
         for caution, count, advice in kinds
     )
-    said = [*cmp.answer["sentences"], cmp.answer["grouping"]]
-    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)
+    texts = [*cmp.answer["sentences"], cmp.answer["grouping"]]
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in texts if sentence)
     return (
         f"<div>{sentences}{_figure(cmp)}"
         f"<table><caption>At the end of each run</caption><thead><tr>"

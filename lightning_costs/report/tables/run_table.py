@@ -53,13 +53,7 @@ def run_columns(cmp: ComparisonData, names: Sequence[str] = ()) -> list[RunTable
 
 
 def run_lines(cmp: ComparisonData, drawn: list[str], names: Sequence[str] = ()) -> list[RunLine]:
-    """A line per run, best quality first, in the order of the comparison if it is the same.
-
-    Args:
-        cmp: The comparison.
-        drawn: The runs that charts draw.
-        names: Columns to take, as for `run_columns`.
-    """
+    """A line per run, best quality first, in the order of the comparison if it is the same."""
     columns = run_columns(cmp, names)
     numbers = {label: number for number, label in enumerate(drawn)}
     best = set(cmp.best)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_costs.analysis.agreement_schema import RankPair
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
-from lightning_costs.analysis.schema import CostToTarget, Declaration, RankPair, RunRow, Spread, TargetRow
+from lightning_costs.analysis.schema import CostToTarget, Declaration, RunRow, Spread, TargetRow
 from lightning_costs.analysis.summary import family_place
 from lightning_costs.records.certainty import amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
@@ -195,13 +196,7 @@ def rank_matrix(cmp: ComparisonData, names: Sequence[str]) -> list[TableRow]:
 
 
 def flip_lines(cmp: ComparisonData, names: Sequence[str], most: int = 4) -> list[FlipLine]:
-    """Pairs of indicators that order runs differently, the most disagreeing first.
-
-    Args:
-        cmp: The comparison.
-        names: Indicators to take.
-        most: How many pairs of runs are spelt out.
-    """
+    """Pairs of indicators that order runs differently, the most disagreeing first."""
     chosen = [
         pair for pair in cmp.ranks["pairs"] if pair["flips"] and pair["first"] in names and pair["second"] in names
     ]

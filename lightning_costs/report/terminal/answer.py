@@ -31,14 +31,7 @@ _WON, _UNSURE, _FAINT = "bold green", "bold yellow", "dim"
 
 
 def answer_lines(cmp: ComparisonData, width: int, most: int = MOST_LINES, *, cautions: bool = True) -> list[Text]:
-    """The answer as lines of a terminal.
-
-    Args:
-        cmp: The comparison.
-        width: Columns of the terminal.
-        most: Most lines, as far as sentences and tables leave room for cautions.
-        cautions: Whether cautions follow.
-    """
+    """The answer as lines of a terminal."""
     found = cmp.answer
     first, *others = found["sentences"]
     lines = _wrapped(first, width, style="bold")

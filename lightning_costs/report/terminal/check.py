@@ -54,13 +54,7 @@ def check_parts(found: CheckResult) -> list[RenderableType]:
 
 
 def check_markdown(found: CheckResult, run: str, baseline: str) -> str:
-    """The same for the comment of a pull request: gated columns in a table, the others folded away.
-
-    Args:
-        found: What a check found.
-        run: What the run is called; any text.
-        baseline: What its baseline is called.
-    """
+    """The same for the comment of a pull request: gated columns in a table, the others folded away."""
     lines = [f"### Training costs: {_plain(_verdict(found))}", "", f"{_plain(run)}, against {_plain(baseline)}", ""]
     reasons = [f"- {_plain(reason)}" for reason in _reasons(found)]
     gated = [row for row in found.rows if row.outcome != "reported"]

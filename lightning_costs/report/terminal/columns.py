@@ -30,13 +30,7 @@ class FittedTable(NamedTuple):
 
 
 def fit_table(names: Sequence[str], columns: Sequence[Column], width: int) -> FittedTable:
-    """Lay out a table in the width of the terminal.
-
-    Args:
-        names: What the rows are called; long ones are shortened in the middle, which distinguishes least.
-        columns: The columns, the most important first.
-        width: Columns of the terminal.
-    """
+    """Lay out a table in the width of the terminal."""
     widest = max((cell_len(name) for name in names), default=0)
     first = min(widest, max(_NAMES[0], min(_NAMES[1], width // 3)))
     sizes = [_size(column) for column in columns]

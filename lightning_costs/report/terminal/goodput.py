@@ -27,12 +27,12 @@ def goodput_sentence(found: Goodput) -> str | None:
         return f"goodput is unknown: {missing}" if found.disruptions and missing else None
     shares = [(b.s / found.wall_s, b.label) for b in found.buckets[1:] if b.s is not None]
     named = [f"{label} {_percent(share)}" for share, label in sorted(shares, reverse=True) if share >= _LEAST_SHARE]
-    said = f"goodput {_percent(found.goodput_fraction)} of {format_amount(found.wall_s, 's')} wall clock"
+    sentence = f"goodput {_percent(found.goodput_fraction)} of {format_amount(found.wall_s, 's')} wall clock"
     if named:
-        said += f"; the rest: {list_words(named, _MOST_NAMED)}"
+        sentence += f"; the rest: {list_words(named, _MOST_NAMED)}"
     if found.disruptions:
-        said += f"; {found.disruptions} disruption{'s' if found.disruptions > 1 else ''}"
-    return said
+        sentence += f"; {found.disruptions} disruption{'s' if found.disruptions > 1 else ''}"
+    return sentence
 
 
 def _percent(share: float) -> str:

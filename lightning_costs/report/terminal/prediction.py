@@ -66,10 +66,10 @@ def prediction_table(found: Prediction) -> Table:
 def prediction_notes(found: Prediction) -> list[str]:
     """Memory by kind, whether it fits, and what the prediction rests on."""
     kinds = [f"{kind.replace('_', ' ')} {format_amount(n, 'bytes')}" for kind, n in found.memory.items() if n]
-    said = [f"memory of a device at its fullest: {', '.join(kinds)}"] if kinds else []
+    notes = [f"memory of a device at its fullest: {', '.join(kinds)}"] if kinds else []
     if found.fits is not None:
-        said.append(f"{'fits' if found.fits else 'does not fit'} on {found.setting['on']}")
-    return [*said, *(f"assumed: {text}" for text in found.assumptions)]
+        notes.append(f"{'fits' if found.fits else 'does not fit'} on {found.setting['on']}")
+    return [*notes, *(f"assumed: {text}" for text in found.assumptions)]
 
 
 def beside_table(found: Sequence[Prediction]) -> Table:

@@ -134,10 +134,10 @@ def sentences(run: RunRecord) -> list[str]:
     """What else the run says, and how much of it is to come."""
     bubble = describe_bubble(run.header.get("pipeline"), run.final)
     ahead = forecast_line(run)
-    told = [*describe_run(run.header, run.final), *bubble]
-    told.insert(1 if "oom" in run.header else 0, verdict(run.header, run.final).words())
-    told = [*describe_attempts(run.header, run.final), *told]
-    return [*([ahead] if ahead is not None else []), *told]
+    lines = [*describe_run(run.header, run.final), *bubble]
+    lines.insert(1 if "oom" in run.header else 0, verdict(run.header, run.final).words())
+    lines = [*describe_attempts(run.header, run.final), *lines]
+    return [*([ahead] if ahead is not None else []), *lines]
 
 
 class Ahead(NamedTuple):

@@ -32,12 +32,7 @@ def running_first(runs: Sequence[RunRecord], *, most: int) -> list[RunRecord]:
 
 
 def watch_view(runs: Sequence[RunRecord], *, marks: bool = True) -> RenderableType:
-    """All runs, one below the other.
-
-    Args:
-        runs: In the order in which they are shown.
-        marks: Whether curves are drawn by block characters.
-    """
+    """All runs, one below the other."""
     parts: list[RenderableType] = []
     for run in runs:
         parts += [*([Text()] if parts else []), *_run(run, marks=marks)]

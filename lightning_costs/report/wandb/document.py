@@ -41,8 +41,8 @@ def report(cmp: ComparisonData, entity: str, project: str, of: PanelData, *, tit
 
     few = fit_to_width(cmp)
     blocks: list[Any] = [wr.TableOfContents(), *section("What was found", " ".join(map(escaped, cmp.summary)))]
-    if told := words.cautions(cmp):
-        blocks += [wr.H2("Cautions"), wr.MarkdownBlock("\n".join(f"- {caution}" for caution in told))]
+    if cautions := words.cautions(cmp):
+        blocks += [wr.H2("Cautions"), wr.MarkdownBlock("\n".join(f"- {caution}" for caution in cautions))]
     if len(few.runs) < len(cmp.runs):
         blocks.append(wr.MarkdownBlock(f"Of {len(cmp.runs)} runs, tables show {len(few.runs)}: {CHOSEN}."))
     blocks += section("Quality against every cost", *grid(panels.curves(of)))
@@ -82,8 +82,8 @@ def report(cmp: ComparisonData, entity: str, project: str, of: PanelData, *, tit
 
 def as_json(made: Report) -> dict[str, Any]:
     """The report as W&B's server would get it."""
-    told: dict[str, Any] = json.loads(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
-    return told
+    document: dict[str, Any] = json.loads(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
+    return document
 
 
 #: A runset that names no entity means the report's own project, and asks no server for its number.

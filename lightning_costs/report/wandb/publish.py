@@ -58,12 +58,6 @@ def dry_run(cmp: ComparisonData, place: str, *, title: str | None = None) -> dic
 def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: str | None = None) -> Published:
     """Write the report, or replace it if the project has one of this title by the package.
 
-    Args:
-        cmp: The comparison.
-        place: `entity/project`.
-        title: The report's title, by which it is found again.
-        page: The page as HTML; none is attached if it is None.
-
     Raises:
         ImportError: Without the extra `wandb`.
         ValueError: For a place that is none, or where W&B refuses it or cannot be reached.
@@ -71,7 +65,7 @@ def publish(cmp: ComparisonData, place: str, *, title: str | None = None, page: 
     wandb = _client()
     entity, project = split_project(place)
     title = title_of(cmp, title)
-    with _said(place):
+    with _publish_errors(place):
         api = wandb.Api(timeout=_WAIT_S)
         here = _here(api, cmp, entity, project)
         of = panel_data(cmp, here.ids, here.held, here.before)
@@ -167,7 +161,7 @@ def _earlier(api: Any, entity: str, project: str, title: str) -> str:
 
 
 @contextmanager
-def _said(place: str) -> Iterator[None]:
+def _publish_errors(place: str) -> Iterator[None]:
     """What W&B refuses is one line that says what to look at."""
     import requests
     import wandb
@@ -175,10 +169,10 @@ def _said(place: str) -> Iterator[None]:
     try:
         yield
     except (wandb.errors.Error, requests.RequestException, TimeoutError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise ValueError(
-            f"the report could not be written to {place}: {said}. Is the network up, WANDB_BASE_URL right, and are you "
-            "logged in (`wandb login`)? --dry-run writes it to a file"
+            f"the report could not be written to {place}: {message}. Is the network up, WANDB_BASE_URL right, and are "
+            "you logged in (`wandb login`)? --dry-run writes it to a file"
         ) from error
 
 

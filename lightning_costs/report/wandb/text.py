@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_costs.analysis.agreement_schema import MatchedRow
 from lightning_costs.analysis.data import ComparisonData
-from lightning_costs.analysis.schema import MatchedRow, Plain
+from lightning_costs.analysis.schema import Plain
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.report.statement.escape import markdown as escaped
 from lightning_costs.report.tables.tables import (
@@ -67,12 +68,12 @@ def ranks(cmp: ComparisonData) -> str:
         return "One run, or one indicator: there is no order to disagree on."
     heads = ["", *(str(number) for number in range(1, len(matrix) + 1))]
     rows = [[f"{number} {line.label}", *(cell.text for cell in line.cells)] for number, line in enumerate(matrix, 1)]
-    said = [
+    flips = [
         f"- {escaped(flip.first)} and {escaped(flip.second)} order {flip.discordant} of {flip.pairs} pairs otherwise: "
         + escaped("; ".join(flip.sentences) + (f"; {flip.more} more" if flip.more else ""))
         for flip in flip_lines(cmp, names)[:_MOST_FLIPS]
     ]
-    return "\n\n".join([_table(heads, rows), "\n".join(said) or "No two of them order two runs differently."])
+    return "\n\n".join([_table(heads, rows), "\n".join(flips) or "No two of them order two runs differently."])
 
 
 def matched(cmp: ComparisonData) -> str:

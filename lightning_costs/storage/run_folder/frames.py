@@ -26,7 +26,9 @@ def quality_columns(points: Sequence[CurvePoint], taken: Mapping[str, Any]) -> d
 def columns_of(metrics: Iterable[str], taken: Mapping[str, Any]) -> dict[str, str]:
     """Column name of every metric; characters outside UTF-8 are escaped."""
     plain = {name: utf8_encodable(name) for name in metrics}
-    return {name: f"quality/{told}" if told in taken or told in OWN else told for name, told in plain.items()}
+    return {
+        name: f"quality/{escaped}" if escaped in taken or escaped in OWN else escaped for name, escaped in plain.items()
+    }
 
 
 def metrics_of(points: Iterable[CurvePoint]) -> list[str]:

@@ -46,7 +46,7 @@ def header_of(text: str | bytes) -> dict[str, Any]:
 def header_from(header: Any) -> dict[str, Any]:
     """The header that data of JSON hold; of a newer version its number alone."""
     if not isinstance(header, dict):
-        raise Misshapen(f"expected an object with the field 'schema_version', got {_said(header)}")
+        raise Misshapen(f"expected an object with the field 'schema_version', got {_quoted(header)}")
     version = _count(header.get("schema_version"), "schema_version")
     if version > SCHEMA_VERSION:
         return {"schema_version": version}
@@ -95,7 +95,7 @@ _MOST_WHOLE = 2**64
 # Shapes: each takes a value and its place, and returns the value or raises -----------------------------
 
 
-def _said(value: Any) -> str:
+def _quoted(value: Any) -> str:
     if value is None:
         return "null"
     kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
@@ -104,7 +104,7 @@ def _said(value: Any) -> str:
 
 
 def _wrong(expected: str, value: Any, where: str) -> Misshapen:
-    return Misshapen(f"{where!r} must be {expected}, got {_said(value)}")
+    return Misshapen(f"{where!r} must be {expected}, got {_quoted(value)}")
 
 
 def _any(value: Any, where: str) -> Any:

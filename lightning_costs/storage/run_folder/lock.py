@@ -160,11 +160,11 @@ def _lives(content: bytes) -> bool:
 
 def _machine() -> str:
     """Identity of this machine, and of this container on it, without a name."""
-    told = [platform.node()]
+    identifiers = [platform.node()]
     with suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        told.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+        identifiers.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        identifiers.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(identifiers).encode()).hexdigest()[:16]
 
 
 def _always_busy(folder: Path) -> bool:

@@ -63,17 +63,17 @@ def check_not_newer(header: Mapping[str, Any], where: str) -> None:
 
 def _with_points(header: dict[str, Any], folder: Path) -> RunRecord:
     journal, parquet = folder / JOURNAL, folder / PARQUET
-    anew = "repriced" in header  # what the header says counts, though the files of points were not reached
+    was_repriced = "repriced" in header  # what the header says counts, though the files of points were not reached
     finished = parquet.is_file() and (not journal.is_file() or parquet.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
     if finished and (frame := _parquet(parquet, header, else_from=journal)) is not None:
         metrics = [name for name in frame.columns if name not in OWN and name not in header["indicators"]]
-        frame = price_points(frame, header) if anew else frame
+        frame = price_points(frame, header) if was_repriced else frame
         return RunRecord(header={**header, "quality": metrics}, points=frame, source=PARQUET)
     points = _journal(journal)
     metrics = list(quality_columns(points, header["indicators"]).values())
     check_values(f"{printable(str(folder))}: {JOURNAL}", len(points), len(header["indicators"]) + len(metrics))
     frame = to_frame(points, header)
-    frame = price_points(frame, header) if anew else frame
+    frame = price_points(frame, header) if was_repriced else frame
     return RunRecord(header={**header, "quality": metrics}, points=frame, source=JOURNAL)
 
 
@@ -119,8 +119,8 @@ def typed(frame: polars.DataFrame, header: Mapping[str, Any]) -> polars.DataFram
 
 def _as_it_is(header: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The header with what its writer could not write any more: that it was killed."""
-    gone = header.get("status") == "running" and writer_status(folder) == "gone"
-    return mark_killed(header) if gone else header
+    killed = header.get("status") == "running" and writer_status(folder) == "gone"
+    return mark_killed(header) if killed else header
 
 
 def mark_killed(header: dict[str, Any]) -> dict[str, Any]:

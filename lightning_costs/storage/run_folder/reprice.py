@@ -69,21 +69,21 @@ def _reprice(folder: Path, before: RunRecord, tariff: Tariff) -> RepricedRun:
     # What the file says, not what a reader makes of it: a killed run's header says 'running'.
     header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
     after = reprice(before, tariff)
-    anew = {name: after.header[name] for name in ("indicators", "tariff", "priced", "missing", "methods")}
+    repriced = {name: after.header[name] for name in ("indicators", "tariff", "priced", "missing", "methods")}
     by_number = zip(header.get("attempts", ()), after.header.get("attempts", ()), strict=True)
-    anew["attempts"] = [{**was, **{k: now[k] for k in ("tariff", "lost") if k in now}} for was, now in by_number]
-    changed = {name: value for name, value in anew.items() if header.get(name) != value}
-    if changed and _tariffs(header) != _tariffs(anew):
+    repriced["attempts"] = [{**was, **{k: now[k] for k in ("tariff", "lost") if k in now}} for was, now in by_number]
+    changed = {name: value for name, value in repriced.items() if header.get(name) != value}
+    if changed and _tariffs(header) != _tariffs(repriced):
         earlier = {"until": utc_now(), "tariff": header.get("tariff", {}), "attempts": _tariffs(header)[1:]}
-        anew["repriced"] = [*header.get("repriced", ()), earlier]
+        repriced["repriced"] = [*header.get("repriced", ()), earlier]
     elif "repriced" in header:
-        anew["repriced"] = header["repriced"]
-    told = {name: value for name, value in anew.items() if name != "attempts"}
-    after = replace(after, header={**after.header, **told})
+        repriced["repriced"] = header["repriced"]
+    run_fields = {name: value for name, value in repriced.items() if name != "attempts"}
+    after = replace(after, header={**after.header, **run_fields})
     written = RunFolder(folder)
     if changed:
-        written.write_header({**header, **anew})
-    if "repriced" in anew:
+        written.write_header({**header, **repriced})
+    if "repriced" in repriced:
         written.rewrite(after.points, after.header)
     return RepricedRun(before, after)
 

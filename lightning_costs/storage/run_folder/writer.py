@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from lightning_costs.pricing.reprice import price_points
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.run.record import RunRecord
-from lightning_costs.storage.run_folder.files import JOURNAL, PARQUET, RunFolder
+from lightning_costs.storage.run_folder.files import JOURNAL, PARQUET, TRACE, RunFolder
 from lightning_costs.storage.run_folder.frames import columns_of, read_parquet, to_frame
 from lightning_costs.storage.run_folder.journal import read_journal
 from lightning_costs.storage.run_folder.lock import Claim, FolderLock
@@ -42,13 +42,6 @@ class RunFolderSink:
     """A run's folder: a sink (`lightning_costs.Sink`) of rank 0.
 
     If it cannot be written, that is logged once; points wait, and are written when it can be written again.
-
-    Args:
-        path: The run's folder.
-        lock: The folder, held: while it is, a reader sees that its writer lives.
-        metrics: Names of metrics that earlier attempts of the run wrote.
-        rows: Rows of the journal that they wrote.
-        warned: Whether a warning that it cannot be written was shown already.
     """
 
     def __init__(
@@ -65,7 +58,7 @@ class RunFolderSink:
         self._metrics = dict.fromkeys(metrics)
         self._written: Mapping[str, Any] = {}
         self._failed_s: float | None = None
-        self._said = warned
+        self._warned = warned
         #: The header that is written next; its values are replaced, never changed in place.
         self.header: Mapping[str, Any] = {}
         #: Rows of the journal. Fewer than the points if some had to go while they waited.
@@ -108,6 +101,13 @@ class RunFolderSink:
         self.flush()
         return 1 - dropped
 
+    def keep_trace(self, trace: bytes) -> None:
+        """Put a trace beside the points, in place of the one before."""
+        try:
+            (self.path / TRACE).write_bytes(trace)
+        except OSError as error:
+            _log.info("a trace was not kept: %r", error)
+
     def flush(self) -> None:
         """Write the points that wait."""
         self._try(self._folder.flush)
@@ -146,12 +146,7 @@ class RunFolderSink:
         return (self.path / JOURNAL).stat().st_size <= SHORT_BYTES
 
     def _try(self, write: Callable[[], object], *, now: bool = False) -> None:
-        """Write, or let it wait: a full disk must not kill a training.
-
-        Args:
-            write: Writes.
-            now: Whether it is the last time, so that nothing waits for another.
-        """
+        """Write, or let it wait: a full disk must not kill a training."""
         if self._failed_s is not None and not now and time.monotonic() - self._failed_s < RETRY_S:
             return
         try:
@@ -165,8 +160,8 @@ class RunFolderSink:
         except Exception as error:  # noqa: BLE001 - whatever a disk that fails makes a library raise
             self._failed_s = time.monotonic()
             self._written = {}
-            if not self._said:
-                self._said = True
+            if not self._warned:
+                self._warned = True
                 written = "no longer" if self._folder.opened else "not"
                 _log.warning(
                     "costs are %s written to %s: %s; they wait, and it is tried again", written, self.path, error

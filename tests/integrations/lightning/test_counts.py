@@ -310,7 +310,7 @@ def test_a_roofline_stands_in_the_header_with_what_is_unknown_on_a_cpu(tmp_path:
 
 def test_utilization_against_a_peak_that_the_user_gives(tmp_path: Path) -> None:
     from lightning_costs import default_indicators
-    from lightning_costs.indicators.compute import PeakFlopPerS
+    from lightning_costs.indicators.utilization import PeakFlopPerS
 
     indicators = [PeakFlopPerS(1e9) if i.name == "peak_flop_per_s" else i for i in default_indicators()]
     monitor = CostMonitor(save_dir=tmp_path, indicators=indicators, infer=False)

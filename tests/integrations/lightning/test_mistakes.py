@@ -11,7 +11,7 @@ import torch
 from lightning_models import classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor, Recorder, load_runs
-from lightning_costs.integrations.lightning.hyperparameters import saved_hyperparameters
+from lightning_costs.integrations.lightning.trainer_view import saved_hyperparameters
 
 pl = namespace("lightning.pytorch")
 

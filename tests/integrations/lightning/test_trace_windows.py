@@ -8,6 +8,7 @@ import os
 import socket
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from lightning_costs import CostMonitor, load_run
 from lightning_costs.indicators import clocks, counts, throughput, traced
 from lightning_costs.probes import trace_windows
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows, _without_echoes
+from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows, trace_events
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.trace import TracedStep, TraceEvent
+from lightning_costs.records.trace import TracedStep
 from lightning_costs.report.terminal.run import sentences
 
 PROFILE = torch.autograd.profiler.profile
@@ -149,10 +150,62 @@ def test_a_window_holds_whole_steps_of_accumulated_batches_whatever_is_counted_a
     assert monitor.run.header["trace"]["steps"] == STEPS - 1
 
 
-def test_an_annotation_that_kineto_repeats_on_the_device_is_no_kernel() -> None:
-    events = [
-        TraceEvent("note", "Optimizer.step#Adam.step", 1, 0.0, 4.0),
-        TraceEvent("kernel", "Optimizer.step#Adam.step", 7, 1.0, 4.0),
-        TraceEvent("kernel", "multi_tensor_apply_kernel", 7, 1.0, 2.0, 3),
+class KinetoEvent:
+    """As `kineto_results.events()` has them."""
+
+    def __init__(self, name: str, device: str, begun_ns: int, ended_ns: int, *, annotation: bool = False) -> None:
+        self._name, self._device, self._annotation = name, device, annotation
+        self._begun_ns, self._ended_ns = begun_ns, ended_ns
+
+    def name(self) -> str:
+        return self._name
+
+    def device_type(self) -> str:
+        return f"DeviceType.{self._device}"
+
+    def is_user_annotation(self) -> bool:
+        return self._annotation
+
+    def start_ns(self) -> int:
+        return self._begun_ns
+
+    def duration_ns(self) -> int:
+        return self._ended_ns - self._begun_ns
+
+    def correlation_id(self) -> int:
+        return 3
+
+    def device_resource_id(self) -> int:
+        return 7
+
+    def start_thread_id(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["marked as such", "by its name alone"])
+def test_an_annotation_that_kineto_repeats_on_the_device_is_no_kernel_and_no_second_mark(marked: bool) -> None:
+    raw = [
+        KinetoEvent("Optimizer.step#Adam.step", "CPU", 10, 14, annotation=True),
+        KinetoEvent("Optimizer.step#Adam.step", "CUDA", 11, 14, annotation=marked),
+        KinetoEvent(trace_windows._MARK, "CPU", 10, 20, annotation=True),
+        KinetoEvent(trace_windows._MARK, "CUDA", 12, 22, annotation=marked),
+        KinetoEvent("multi_tensor_apply_kernel", "CUDA", 11, 12),
+        KinetoEvent("cudaLaunchKernel", "CPU", 10, 11),
+        KinetoEvent("aten::add", "CPU", 10, 12),
     ]
-    assert [event.name for event in _without_echoes(events) if event.kind == "kernel"] == ["multi_tensor_apply_kernel"]
+    assert [(event.kind, event.name) for event in trace_events(raw)] == [
+        ("note", "Optimizer.step#Adam.step"),
+        ("note", trace_windows._MARK),
+        ("kernel", "multi_tensor_apply_kernel"),
+        ("launch", "cudaLaunchKernel"),
+        ("operator", "aten::add"),
+    ]
+
+
+def test_the_pace_is_the_median_step_before_the_window() -> None:
+    begun_s = iter([0.0, 1.0, 2.0, 30.0, 31.0, 32.0, 33.0, 34.0, 35.0, 36.0, 37.0, 38.0, 39.0])
+    windows = TraceWindows(torch.device("cuda"), train_s=lambda: next(begun_s))
+    assert [windows.due(done) for done in range(FIRST_AT + 1)] == [False] * FIRST_AT + [True]
+    lengths = [later - begun for begun, later in pairwise(windows._begins)]
+    assert len(lengths) == trace_windows.PACE
+    assert median(lengths) == 1.0

@@ -6,8 +6,8 @@ import os
 import psutil
 import pytest
 
-from lightning_costs.probes.memory import host
-from lightning_costs.probes.memory.host import rss_reader
+from lightning_costs.probes.memory import readings
+from lightning_costs.probes.memory.readings import rss_reader
 
 
 def test_resident_memory_is_that_of_the_operating_system_and_follows_it() -> None:
@@ -41,5 +41,5 @@ def test_where_there_is_no_proc_psutil_tells(monkeypatch: pytest.MonkeyPatch) ->
     def gone(*_: object) -> int:
         raise FileNotFoundError("/proc/self/statm")
 
-    monkeypatch.setattr(host.os, "open", gone)
+    monkeypatch.setattr(readings.os, "open", gone)
     assert rss_reader()() == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)

@@ -368,11 +368,26 @@ def test_an_operator_that_cannot_be_watched_makes_counts_missing_and_runs(monkey
     def broken(*args):
         raise RuntimeError("what is this?")
 
-    monkeypatch.setattr(mode, "bytes_accessed", broken)
+    monkeypatch.setattr(mode, "planned_bytes", broken)
     out = []
     census = counted(lambda: out.append(torch.ones(2, 2) @ torch.ones(2, 2)))
     assert out[0].tolist() == [[2.0, 2.0], [2.0, 2.0]]
     assert "could not be watched: RuntimeError (its text is in the log)" in census.failed
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_sparse_gradients_and_nested_tensors_of_a_weights_shape_are_counted():
+    table, layer = nn.Embedding(20, 8, sparse=True), nn.Linear(6, 3)
+    update = torch.optim.SparseAdam(table.parameters())
+    rows = torch.nested.nested_tensor([torch.randn(4, 6), torch.randn(2, 6)])
+    census = StepOpCounter(nn.ModuleList([table, layer]))
+    with census.counting("step"):
+        table(torch.tensor([1, 2])).sum().backward()
+        update.step()
+        layer(rows * 2)
+    census.record_batch("step")
+    assert census.failed is None
+    assert census.total("flop") == 2 * 6 * 6 * 3
 
 
 # The first forward pass ------------------------------------------------------------------------------------------

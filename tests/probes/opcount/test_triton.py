@@ -8,7 +8,7 @@ import torch
 import torch._dynamo  # the first dispatch mode of a process imports it, and it imports Triton
 
 from lightning_costs.probes.opcount.counter import StepOpCounter
-from lightning_costs.probes.opcount.mode import watch_triton_launches
+from lightning_costs.probes.opcount.triton_launches import watch_triton_launches
 
 
 class Chain(list):

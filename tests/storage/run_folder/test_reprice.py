@@ -105,8 +105,9 @@ def record(tmp_path, monkeypatch):
         """Two recordings of a story have the same times, and their attempts the same names."""
         ticks, names = count(1), count(1)
         monkeypatch.setattr("lightning_costs.recording.run_state.time.time", lambda: 1.8e9 + next(ticks))
-        monkeypatch.setattr("lightning_costs.recording.run_state.secrets.token_hex", lambda n: f"{next(names):08x}")
-        monkeypatch.setattr("lightning_costs.recording.run_state.utc_now", lambda: "2026-11-24T00:00:00.000+00:00")
+        monkeypatch.setattr("lightning_costs.recording.this_attempt.secrets.token_hex", lambda n: f"{next(names):08x}")
+        for module in ("run_state", "this_attempt"):
+            monkeypatch.setattr(f"lightning_costs.recording.{module}.utc_now", lambda: "2026-11-24T00:00:00.000+00:00")
         return story(tmp_path / f"{next(made)}", *tariffs)
 
     return record

@@ -1,4 +1,6 @@
-"""Loaded by each Python that `lightning-costs run` starts: when transformers' trainer is imported, it gets a callback.
+"""Loaded by each Python that `lightning-costs run` starts: transformers' trainer gets a callback when it is imported.
+
+Every Accelerator that a script makes for itself is measured, too.
 
 It is inert without LIGHTNING_COSTS=1, imports nothing of the package before that, and raises nothing. The
 `sitecustomize` that it stands before is loaded as well.
@@ -6,25 +8,48 @@ It is inert without LIGHTNING_COSTS=1, imports nothing of the package before tha
 
 import os
 import sys
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
 from typing import Any
 
-_TRAINER = "transformers.trainer"
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+def _add_callback(module: ModuleType) -> None:
+    from lightning_costs.integrations.lightning.entry_points import huggingface
+
+    module.DEFAULT_CALLBACKS.extend(huggingface())
+
+
+def _measure_accelerators(module: ModuleType) -> None:
+    from lightning_costs.integrations.lightning.entry_points import accelerate
+
+    made = module.Accelerator.__init__
+
+    @wraps(made)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it becomes the class's
+        made(self, *args, **kwargs)
+        accelerate(self)
+
+    module.Accelerator.__init__ = __init__
+
+
+_AFTER = {"transformers.trainer": _add_callback, "accelerate.accelerator": _measure_accelerators}
+
+
 class _AfterImport(Loader):
-    """Loads as another loader does, and adds our callback to the defaults.
+    """Loads as another loader does, and then has the module's classes measured.
 
     Args:
         loader: The other one.
+        after: What is called with the module.
     """
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
+    def __init__(self, loader: Any, after: Any) -> None:
+        self._loader, self._after = loader, after
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -35,30 +60,29 @@ class _AfterImport(Loader):
         return made
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the other loader; then its default callbacks are one more."""
+        """As the other loader."""
         self._loader.exec_module(module)
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         try:
-            from lightning_costs.integrations.lightning.entry_points import huggingface
-
-            module.DEFAULT_CALLBACKS.extend(huggingface())
-        except Exception as error:  # noqa: BLE001 - a Python without lightning-costs, a transformers of another shape
-            print(f"lightning-costs: transformers' Trainer is not measured: {error!r}", file=sys.stderr)
+            self._after(module)
+        except Exception as error:  # noqa: BLE001 - a Python without lightning-costs, a module of another shape
+            print(f"lightning-costs: {module.__name__} is not measured: {error!r}", file=sys.stderr)
 
 
 class _Finder(MetaPathFinder):
-    """Finds transformers' trainer as Python does, once."""
+    """Finds these modules as Python does, each once."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """None for every other module."""
-        if fullname != _TRAINER:
+        if (after := _AFTER.pop(fullname, None)) is None:
             return None
-        sys.meta_path.remove(self)
+        if not _AFTER:
+            sys.meta_path.remove(self)
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _AfterImport(spec.loader)
+            spec.loader = _AfterImport(spec.loader, after)
         return spec
 
 

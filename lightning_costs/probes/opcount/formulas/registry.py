@@ -69,14 +69,15 @@ class OpWork(NamedTuple):
 class Formulas:
     """torch's registered formulas (a user's own among them), and those that torch does not have.
 
-    Made at each census: formulas registered by `torch.utils.flop_counter.register_flop_formula` since the last one
-    are seen. A user's formula wins over ours, ours over torch's.
+    A user's formula wins over ours, ours over torch's.
     """
 
     def __init__(self) -> None:
+        #: What was registered when they were looked up.
+        self.registry = dict(flop_counter.flop_registry)
         self._torch: dict[Any, Any] = {}
         self._users: dict[Any, Any] = {}
-        for packet, formula in flop_counter.flop_registry.items():
+        for packet, formula in self.registry.items():
             own = getattr(formula, "__module__", "").startswith("torch.")
             (self._torch if own else self._users)[packet] = formula
 
@@ -110,6 +111,17 @@ class Formulas:
     def _users_own(self, packet: Any, name: str, args: Any, kwargs: Any, out: Any) -> OpWork | None:
         formula = self._users.get(_kernel(kwargs) if name.startswith("triton_kernel_wrapper") else packet)
         return None if formula is None else _registered(formula, args, kwargs, out)
+
+
+_latest = Formulas()
+
+
+def current_formulas() -> Formulas:
+    """The formulas of now: those that `torch.utils.flop_counter.register_flop_formula` registered since are seen."""
+    global _latest
+    if _latest.registry != flop_counter.flop_registry:
+        _latest = Formulas()
+    return _latest
 
 
 @cache
