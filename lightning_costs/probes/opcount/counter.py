@@ -186,6 +186,7 @@ class StepOpCounter(OpCounting):
                 lifetimes=follows,
                 classifies=classes is None,
                 first_backward=calls.stop if calls is not None else None,
+                update_begins=self.refresh_kinds,  # a loop may drop its gradients inside the step
                 gathered=self._module.parameters if self._module is not None and in_shards(self._module) else None,
             )
             stack.enter_context(force_eager() if self._eager else nullcontext())
