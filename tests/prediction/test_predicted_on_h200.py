@@ -13,7 +13,7 @@ import pytest
 from lightning_costs import predict
 from lightning_costs.prediction.cards import find_card
 from lightning_costs.prediction.efficiency import HOST_RUN_WIDTH, Measured, calibrate, table_of
-from lightning_costs.prediction.workload import ACTIVE_SHARE, workload_of_run
+from lightning_costs.prediction.workload import ACTIVE_SHARE, Workload, workload_of_run
 from lightning_costs.records.step_profile import OpClass, StepProfile
 from lightning_costs.run.record import RunRecord
 
@@ -128,3 +128,15 @@ def test_the_roof_of_a_kind_is_that_of_the_units_that_run_it() -> None:
     assert seconds("conv", "bfloat16") == seconds("conv", "tf32") < seconds("conv", "float32")
     assert seconds("causal", "tf32") == seconds("causal", "float32") > seconds("causal", "bfloat16")
     assert seconds("depthwise", "bfloat16") == seconds("depthwise", "float32") > seconds("conv", "float32")
+
+
+def test_a_step_far_slower_than_expected_is_the_devices_if_the_host_was_seen_to_be_fast() -> None:
+    classes = tuple(
+        OpClass(phase=phase, kind="conv", dtype="bfloat16", calls=200, flop=2e10, access_bytes=1.2e10, fixed_bytes=0.0)
+        for phase in ("forward", "backward")
+    )
+    step = StepProfile(classes=classes, samples=64, host_s=0.015, device="cuda")
+    load = Workload(
+        name="slow", profile=step, batch_size=64, params=1e6, card=find_card("H200"), step_s=0.053, device_s=0.056
+    )
+    assert predict(load, batch_size=32)["step_s"] == pytest.approx(0.053 / 2, rel=0.2)
