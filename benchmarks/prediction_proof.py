@@ -6,6 +6,9 @@ meta device alone, with efficiencies that the runs of all other models on this c
 time, energy and peak memory, predicted and measured, with errors and whether the 80 % interval holds the measurement.
 
     python benchmarks/prediction_proof.py [--seconds 6] [--quick] [--only gpt lstm] [--json FILE] [--out FILE]
+
+`--keep DIR` leaves the run folders there, and `--from DIR` predicts from such folders instead of training: on any
+machine, as often as the model changes.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import gc
 import json
 import logging
 import math
+import re
 import statistics
 import sys
 import tempfile
@@ -32,7 +36,7 @@ from hardware_proof import Block as TransformerBlock
 from hardware_proof import Bottleneck, Gpt, Lstm, labels, next_token, resnet50, sdpa, squares
 from torch import Tensor, nn
 
-from lightning_costs import ModelCost, Recorder, measure, predict
+from lightning_costs import ModelCost, Recorder, load_run, measure, predict
 from lightning_costs.prediction.prediction import Prediction
 from lightning_costs.run.record import RunRecord
 
@@ -236,10 +240,16 @@ class Proof:
                     wait(self.device)
                     until = time.perf_counter() + self.seconds
             wait(self.device)
-        from lightning_costs import load_run
-
         assert recorder.path is not None
         self.runs[setting] = load_run(recorder.path)
+
+    def read(self, folder: Path, chosen: dict[str, Case]) -> None:
+        """The runs that `--keep` left, by their names: CASE-SIZE-PRECISION."""
+        for path in sorted(folder.glob("*/header.json")):
+            run = load_run(path.parent)
+            found = re.fullmatch(r"(.+)-(\d+)-(fp32|tf32|bf16-mixed)", run.name)
+            if found is not None and found[1] in chosen:
+                self.runs[Setting(found[1], int(found[2]), found[3])] = run
 
     def count(self, setting: Setting, case: Case) -> ModelCost:
         """The setting's step on the meta device, in float32: the prediction turns it into the format."""
@@ -377,6 +387,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="keep the run folders here")
+    parser.add_argument("--from", dest="kept", type=Path, help="predict from the run folders in here, without training")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning_costs").setLevel(logging.ERROR)
@@ -385,7 +396,9 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         proof = Proof(device, 0.2 if given.quick else given.seconds, given.keep or Path(folder))
-        for name, case in chosen.items():
+        if given.kept:
+            proof.read(given.kept, chosen)
+        for name, case in {} if given.kept else chosen.items():
             for precision in case.precisions:
                 for size in case.sizes:
                     setting = Setting(name, size, precision)
@@ -395,8 +408,9 @@ def main() -> None:
                         proof.failed[str(setting)] = repr(error)[:300]
                     print(f"{time.perf_counter() - began:6.1f} s  {setting}", file=sys.stderr, flush=True)
         rows = list(proof.rows(chosen))
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    text = report(rows, proof.failed, f"{card}, torch {torch.__version__}, {time.perf_counter() - began:.0f} s in all")
+    setup = next(iter(proof.runs.values())).header["setup"]
+    card, trained_by = setup["hardware"].get("device", "cpu"), setup["software"]["torch"]
+    text = report(rows, proof.failed, f"{card}, torch {trained_by}, {time.perf_counter() - began:.0f} s in all")
     print(text)
     if given.out:
         given.out.write_text(text, encoding="utf-8")

@@ -49,10 +49,9 @@ class LoopSession(Session):
         self._trained_on: WeakSet[Any] = WeakSet()
         self._evaluation: Evaluation | None = None
         self._iterations = self._batches_of_epoch = 0
-        self._evaluated = False
         self._ahead = FetchedAhead()
-        #: Whether the batches of evaluation show by forward passes of modules that were set up.
-        self._forwards_tell = False
+        #: Whether an evaluation came last, and whether its batches show by forward passes of modules that were set up.
+        self._evaluated = self._forwards_tell = False
         self._reading: Any = None
         self.world_size = 1
         #: When checkpoints began to be loaded and how long that took, before there was a run.
@@ -176,13 +175,12 @@ class LoopSession(Session):
                 self._fetch_begins(loader)
                 try:
                     batch = next(fetched)
-                except StopIteration:
+                except BaseException as error:
                     self._fetched()
+                    if not isinstance(error, StopIteration):
+                        raise
                     self._exhausted(loader)
                     return
-                except BaseException:
-                    self._fetched()
-                    raise
                 self._batch_begins(loader, batch)
                 yield batch
                 del batch
@@ -217,10 +215,8 @@ class LoopSession(Session):
 
     @fail_safe
     def _fetched(self) -> None:
-        if self.recorder is not None:
-            accounts = self.hooks.steps.accounts
-            if accounts.current == "data_wait":
-                accounts.exit()
+        if self.recorder is not None and self.hooks.steps.accounts.current == "data_wait":
+            self.hooks.steps.accounts.exit()
 
     @fail_safe
     def _batch_begins(self, loader: Any, content: object) -> None:
@@ -234,8 +230,7 @@ class LoopSession(Session):
         if self._reading is not loader:
             self._reads(loader)
         self._work_begins(content, loader)
-        if self._ahead:  # a forward pass may be another batch's
-            self.alike = None
+        self.alike = None if self._ahead else self.alike  # a forward pass may be another batch's
 
     def _reads(self, loader: Any) -> None:
         """The batch in work is this loader's, its first one if it was begun again."""

@@ -21,6 +21,9 @@ from lightning_costs.records.pipeline.ideal_bubble import PipelineShape, ideal_b
 LINK_ATTAINED, MESSAGE_S = 0.8, 15e-6
 #: Bytes of gradients that DDP sends at once (`bucket_cap_mb` of torch.nn.parallel.DistributedDataParallel).
 BUCKET_BYTES = 25 * 2**20
+#: Calls that DDP's hooks and buckets, and FSDP2's DTensors, cost the host for each call of the update: measured once, a
+#: GPT of 406 M parameters on two H200 (docs/predict.md).
+ADDED_CALLS = {"ddp": 1.0, "fsdp": 2.8}
 #: Width (standard deviation of the logarithm) of a predicted communication.
 LINK_WIDTH = 0.25
 
@@ -38,6 +41,7 @@ class Layout:
             parameters too (FSDP).
         microbatches: Of a step, in a pipeline.
         ddp_buckets: Whether gradients are copied into buckets, as torch's DDP does.
+        fsdp: Whether parameters are torch's DTensors, as FSDP2's are.
     """
 
     data: int = 1
@@ -46,6 +50,12 @@ class Layout:
     stage: int = 0
     microbatches: int = 1
     ddp_buckets: bool = False
+    fsdp: bool = False
+
+    @property
+    def added_calls(self) -> float:
+        """Calls that the host queues beside the step's own, for each of the update's: that has some for a parameter."""
+        return ADDED_CALLS["fsdp" if self.fsdp else "ddp"] if self.fsdp or self.ddp_buckets else 0.0
 
     @property
     def devices(self) -> int:
@@ -79,7 +89,7 @@ def parse_layout(text: str, devices: int, microbatches: int | None = None) -> La
         Traceback (most recent call last):
         ValueError: strategy must be ddp, fsdp, zero1, zero2, zero3, tp, pp or several joined by '+', got 'magic'
     """
-    sizes, stage, ddp = {"tp": 1, "pp": 1}, 0, False
+    sizes, stage, ddp, fsdp = {"tp": 1, "pp": 1}, 0, False, False
     for part in text.lower().replace("deepspeed_stage_", "zero").split("+"):
         word = re.fullmatch(r"(tp|pp|tensor|pipeline)(\d*)", part.strip())
         if word is not None:
@@ -88,7 +98,7 @@ def parse_layout(text: str, devices: int, microbatches: int | None = None) -> La
         elif zero := re.search(r"zero-?([0-3])", part):
             stage, ddp = int(zero[1]), zero[1] == "0"
         elif "fsdp" in part or "fullyshard" in part:
-            stage = 3
+            stage, fsdp = 3, True
         elif "deepspeed" in part:
             stage = 2
         elif part.strip() in ("ddp", "none", "auto") or "ddp" in part or "single" in part:
@@ -110,6 +120,7 @@ def parse_layout(text: str, devices: int, microbatches: int | None = None) -> La
         stage=stage if data > 1 else 0,
         microbatches=m,
         ddp_buckets=ddp and data > 1,
+        fsdp=fsdp and data > 1,
     )
 
 

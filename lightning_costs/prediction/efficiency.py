@@ -19,28 +19,29 @@ from numpy.typing import NDArray
 
 from lightning_costs.prediction.cards import Card
 from lightning_costs.probes.device_peaks import format_of
-from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
+from lightning_costs.records.step_profile import PHASES, StepProfile
 
 Floats = NDArray[np.float64]
 
 #: Share of the peak that a kind of operator attains by number format, before anything was measured. Large products
 #: attain 60 to 80 % on data-centre cards; convolutions and attention less (the project's assumptions; docs/predict.md).
-ATTAINED = {"product": 0.65, "conv": 0.35, "attention": 0.35, "causal": 0.7, "recurrent": 0.4}
+ATTAINED = {"product": 0.65, "conv": 0.18, "attention": 0.35, "causal": 0.7, "recurrent": 0.4, "depthwise": 0.02}
 ATTAINED_OF_MEMORY = 0.7
 #: Device seconds that a kernel takes to start and drain, and host seconds to queue a call, by phase.
 KERNEL_S = 2.5e-6
-HOST_S = {"forward": 8e-6, "backward": 6e-6, "optimizer": 10e-6}
+HOST_S = {"forward": 27e-6, "backward": 27e-6, "optimizer": 40e-6}
 #: Widths (standard deviations of the logarithm) of what is not measured yet.
 WIDTHS = {
     **{
-        "product": 0.2,
-        "conv": 0.3,
+        "product": 0.15,
+        "conv": 0.4,
         "attention": 0.3,
         "causal": 0.3,
         "recurrent": 0.5,
-        "memory": 0.2,
-        "kernel": 0.4,
-        "host": 0.5,
+        "depthwise": 0.7,
+        "memory": 0.15,
+        "kernel": 0.2,
+        "host": 0.25,
     },
     "card": 0.03,
 }
@@ -52,7 +53,9 @@ UNKNOWN_CARD_WIDTH, PROCESSOR_WIDTH = 3.0, 1.0
 OTHER_CARD_WIDTH, OTHER_HOST_WIDTH = 0.1, 0.15
 #: How far a measured mean step is from that of the next run alike: on a card with known peaks, and on others (a host's
 #: processors, which others use too); and the host's seconds in it.
-STEP_WIDTH, STEP_WIDTH_ELSEWHERE, HOST_WIDTH = 0.015, 0.1, 0.05
+STEP_WIDTH, STEP_WIDTH_ELSEWHERE, HOST_WIDTH = 0.015, 0.1, 0.25
+#: How far the host's seconds of one run are from those of the next one alike: of a step that it bounds, so is the step.
+HOST_RUN_WIDTH = 0.07
 #: How far the model is from parts of a step: the device's seconds, and those of a phase.
 PART_WIDTH = 0.1
 #: How far the model is from another training's step, whose own peculiarities no efficiency of a kind can follow.
@@ -61,7 +64,7 @@ OTHER_STEP_WIDTH = 0.12
 #: roof an operator is under.
 _STAND_IN, _STAND_IN_OF_CORE = (1e12, 1e11), (5e10, 1e10)
 #: How sharply the slower of host and device sets the pace: the p of a p-norm.
-_SHARPNESS = 6.0
+_SHARPNESS = 16.0
 
 
 @final
@@ -76,6 +79,8 @@ class Table:
     host_s: Floats
     phase: NDArray[np.int64]
     unknown: tuple[str, ...]
+    #: Seconds of all products and of all bytes at the peaks themselves.
+    peak_s: tuple[float, float]
     #: Whether operators run as they are called, as on a processor: then the host's seconds add to them.
     synchronous: bool = False
 
@@ -87,48 +92,61 @@ def table_of(profile: StepProfile, card: Card) -> Table:
     stand_in_flop_per_s, bytes_per_s = _STAND_IN_OF_CORE if card.name == "cpu" else _STAND_IN
     if card.known and card.peak is not None and card.peak.bytes_per_s is not None:
         bytes_per_s = card.peak.bytes_per_s
-    names, compute, unknown = [], [], set()
+    names, compute, unknown, peak_s = [], [], set(), 0.0
     for one in classes:
         number = format_of(one.dtype, tf32=False)
-        number = "fp32" if number == "tf32" and "tf32" not in rates else number
+        number = _roof(one.kind, number, rates)
         rate = rates.get(number, stand_in_flop_per_s if not card.known else None)
         if one.flop and rate is None:
             unknown.add(number)
+        peak_s += one.flop / rate if rate else 0.0
         compute.append(one.flop / (rate * ATTAINED.get(one.kind, 0.5)) if rate and one.flop else 0.0)
         names.append((one.kind, f"{one.kind}:{number}") if one.flop else ())
-    calls = np.array([one.calls for one in classes])
+    calls, moved = (np.array([getattr(one, name) for one in classes]) for name in ("calls", "access_bytes"))
     return Table(
         names=tuple(names),
         compute_s=np.array(compute),
-        memory_s=np.array([one.access_bytes for one in classes]) / (bytes_per_s * ATTAINED_OF_MEMORY),
+        memory_s=moved / (bytes_per_s * ATTAINED_OF_MEMORY),
         calls=calls,
-        host_s=calls * np.array([_host_s(one) for one in classes]),
+        host_s=calls * np.array([HOST_S[one.phase] for one in classes]),
         phase=np.array([PHASES.index(one.phase) for one in classes], dtype=np.int64),
         unknown=tuple(sorted(unknown)),
+        peak_s=(peak_s, float(moved.sum()) / bytes_per_s),
         synchronous=card.name == "cpu",
     )
 
 
-def _host_s(one: OpClass) -> float:
-    """A recurrent operator's time steps are queued by one call."""
-    return 0.1 * HOST_S[one.phase] if one.kind == "recurrent" else HOST_S[one.phase]
+def _roof(kind: str, number: str, rates: Mapping[str, float]) -> str:
+    """The format whose peak bounds a kind of operator in a format, on a card with these peaks.
+
+    Convolutions are hardly faster in a half format than in TF32, and fused attention in TF32 than in fp32.
+    """
+    if kind == "conv" and number in ("bf16", "fp16") and "tf32" in rates:
+        return "tf32"
+    if kind == "depthwise" or (number == "tf32" and ("tf32" not in rates or kind in ("attention", "causal"))):
+        return "fp32"
+    return number
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of a step by phase; of the device and of the host in all, and the device's under either roof."""
+    """Seconds of a step by phase, and of the device and of the host in all."""
 
     by_phase: Mapping[str, float]
     device_s: float
     host_s: float
-    compute_s: float
-    memory_s: float
 
     @property
     def total_s(self) -> float:
         """The step."""
         return float(sum(self.by_phase.values()))
+
+    @property
+    def host_width(self) -> float:
+        """Width of the step's time by what the host takes from run to run."""
+        host, device = self.host_s**_SHARPNESS, self.device_s**_SHARPNESS
+        return HOST_RUN_WIDTH * host / (host + device) if host + device else 0.0
 
 
 @final
@@ -157,8 +175,8 @@ class Efficiencies:
             return math.exp(known.get(name, 0.0))
 
         card = slower("card")
-        compute = table.compute_s * np.exp(_design(table.names, self.names) @ mean) * card
-        memory = table.memory_s * slower("memory") * card
+        kind = np.exp(_design(table.names, self.names) @ mean) * card
+        compute, memory = table.compute_s * kind, table.memory_s * kind * slower("memory")
         device = np.maximum(compute, memory) + table.calls * KERNEL_S * slower("kernel") * card
         host = table.host_s * slower("host")
         device_s, host_s = float(device.sum()), float(host.sum())
@@ -166,13 +184,10 @@ class Efficiencies:
         by_phase = np.array([pace(device[table.phase == n].sum(), host[table.phase == n].sum()) for n in range(3)])
         whole = pace(device_s, host_s) * self.residual
         share = by_phase / by_phase.sum() if by_phase.sum() else by_phase
-        bound = compute > memory
         return StepTime(
             by_phase={phase: float(whole * part) for phase, part in zip(PHASES, share, strict=True)},
             device_s=device_s * self.residual,
             host_s=host_s * self.residual,
-            compute_s=float(device[bound].sum()) * self.residual,
-            memory_s=float(device[~bound].sum()) * self.residual,
         )
 
     def width(self, table: Table, *, other_card: bool) -> float:
@@ -208,8 +223,10 @@ class Measured:
 
     def misses(self, time: StepTime, width: float) -> list[float]:
         """By how many widths a model's step differs from each of them."""
-        pairs = [(time.total_s, self.step_s, width), (time.host_s, self.host_s, HOST_WIDTH)]
-        pairs += [(time.device_s, self.device_s, PART_WIDTH)]
+        pairs: list[tuple[float, float | None, float]] = [
+            (time.total_s, self.step_s, math.hypot(width, time.host_width))
+        ]
+        pairs += [(time.host_s, self.host_s, HOST_WIDTH), (time.device_s, self.device_s, PART_WIDTH)]
         pairs += [(time.by_phase[phase], seconds, PART_WIDTH) for phase, seconds in self.phases.items()]
         return [math.log(got / want) / wide for got, want, wide in pairs if want and got > 0]
 
@@ -235,18 +252,32 @@ def calibrate(tables: Sequence[Table], measured: Sequence[Measured], *, own: boo
     widths_of = [first if own and not n else OTHER_STEP_WIDTH for n in range(len(measured))]
 
     def misses(at: Floats) -> Floats:
-        pairs = zip(measured, widths_of, strict=True)
-        return np.array([miss for one, width in pairs for miss in one.misses(prior.time(one.table, at), width)])
+        found: list[float] = []
+        for n, (one, width) in enumerate(zip(measured, widths_of, strict=True)):
+            missed = one.misses(prior.time(one.table, at), width)
+            found += missed if own and not n else map(_robust, missed)
+        return np.array(found)
 
-    mean, covariance = _updated(misses, widths)
+    # A step that is much slower than expected may be the device's or the host's: both are tried.
+    slow = math.log(max(1.0, measured[0].step_s / prior.time(measured[0].table).total_s))
+    starts = [slow * np.array([float(name in side) for name in names]) for side in ((), ("card",), ("host",))]
+    mean, covariance = min((_updated(misses, widths, start) for start in starts), key=lambda found: found[2])[:2]
     found = Efficiencies(names, mean, covariance)
     residual = measured[0].step_s / found.time(measured[0].table).total_s if own else 1.0
     return replace(found, residual=residual)
 
 
-def _updated(misses: Callable[[Floats], Floats], widths: Floats) -> tuple[Floats, Floats]:
-    """Most probable parameters under a centred normal prior, and their covariance there (Levenberg and Marquardt)."""
-    at, damping = np.zeros(len(widths)), 1.0
+def _robust(miss: float) -> float:
+    """A miss whose square grows no faster than it does itself when it is large: an outlier does not bend the rest."""
+    return math.copysign(math.sqrt(2 * (math.sqrt(1 + miss * miss) - 1)), miss)
+
+
+def _updated(misses: Callable[[Floats], Floats], widths: Floats, at: Floats) -> tuple[Floats, Floats, float]:
+    """Most probable parameters under a centred normal prior, their covariance there, and the loss.
+
+    Levenberg and Marquardt's iteration from a start.
+    """
+    damping = 1.0
     precision = np.diag(1 / widths**2)
 
     def loss(at: Floats) -> float:
@@ -264,7 +295,7 @@ def _updated(misses: Callable[[Floats], Floats], widths: Floats) -> tuple[Floats
             damping *= 4
     slope = _jacobian(misses, at)
     covariance: Floats = np.asarray(np.linalg.inv(slope.T @ slope + precision), dtype=np.float64)
-    return at, covariance
+    return at, covariance, loss(at)
 
 
 @lru_cache(maxsize=512)

@@ -7,6 +7,7 @@ stages say (Rajbhandari et al. 2020, section 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import final
@@ -20,9 +21,9 @@ from lightning_costs.records.missing import Missing
 CONTEXT_BYTES = 6e8
 #: What an allocator cannot use of the rest: fragments (an assumption).
 FRAGMENTS = 0.04
-#: Width (standard deviation of the logarithm) of a peak: in the setting that was measured, in another one, and of a
-#: count that ran on another kind of device.
-WIDTHS = (0.01, 0.03, 0.08)
+#: Widths (standard deviations of logarithms) of a peak: in the setting that was measured, in another one, of a count on
+#: another kind of device; of activations in another format; and shared otherwise.
+WIDTHS, FORMAT_WIDTH, SHARING_WIDTH = (0.01, 0.03, 0.05), 0.1, 0.05
 #: What tensor parallelism leaves whole of a transformer block's activations: 10 of 34 bytes an element (Korthikanti et
 #: al. 2022, 'Reducing activation recomputation', equation 2).
 WHOLE_ACTIVATIONS = 10 / 34
@@ -94,6 +95,8 @@ def peak_memory(
         if phase != "optimizer":
             held["casts"] = _cast_bytes(precision, load.params)
         held = _with_state(held, load, optimizer, precision)
+        if phase == "optimizer" and optimizer == "adam" and profile.device == "meta":
+            held["update"] = held["param"]  # a foreach update makes one tensor of each parameter's size
         if checkpointing and phase != "optimizer":
             held["activation"] = _kept(load, held["activation"], factor)
         own = load.devices > 1 and layout == parse_layout(load.layout, load.devices)
@@ -117,7 +120,7 @@ def _whole(held: dict[str, float], measured: Layout, layout: Layout) -> dict[str
 
 
 def _in_format(held: dict[str, float], was: str, now: str) -> dict[str, float]:
-    (_, was_weight, was_share), (_, weight, share) = PRECISIONS[was], PRECISIONS[now]
+    (_, was_weight, _, was_share), (_, weight, _, share) = PRECISIONS[was], PRECISIONS[now]
     scales = dict.fromkeys((*_STATE, "master"), weight / was_weight) | {"activation": share / was_share}
     return {kind: nbytes * scales.get(kind, 1.0) for kind, nbytes in held.items()}
 
@@ -147,7 +150,7 @@ def _shared(held: dict[str, float], load: Workload, layout: Layout, phase: str) 
     grads = in_format * max(kinds.get("grad", 0.0) for kinds in profile.memory.values())
     if layout.microbatches > 1:  # gradients of earlier micro-batches are there in every phase
         held = {**held, "grad": grads}
-    kept = {kind: nbytes / whole if kind in (*_STATE, "casts") else nbytes for kind, nbytes in held.items()}
+    kept = {kind: nbytes / whole if kind in (*_STATE, "casts", "update") else nbytes for kind, nbytes in held.items()}
     if layout.tensor > 1:
         kept["activation"] *= WHOLE_ACTIVATIONS + (1 - WHOLE_ACTIVATIONS) / layout.tensor
     if layout.pipeline > 1:  # 1F1B: the first stage holds as many micro-batches as there are stages
@@ -156,8 +159,7 @@ def _shared(held: dict[str, float], load: Workload, layout: Layout, phase: str) 
         kept["other"] = profile.resting_bytes + (kept["other"] - profile.resting_bytes) / layout.microbatches
     n, unsharded = layout.data, kept["param"]
     if n > 1 and layout.stage >= 1:
-        kept["opt_state"] /= n
-        kept["master"] /= n
+        kept |= {kind: kept[kind] / n for kind in ("opt_state", "master", "update") if kind in kept}
     if n > 1 and layout.stage >= 2:
         kept["grad"] /= n
     if n > 1 and layout.stage >= 3:
@@ -214,6 +216,15 @@ def with_work_space(load: Workload, peak: PeakMemory, card: Card) -> PeakMemory:
         modern = card.name.startswith(("H", "B", "GB", "GH"))
         over = 2.0 * (_WORK_SPACE_BYTES if modern else _WORK_SPACE_BEFORE_HOPPER_BYTES)
     return replace(peak, by_kind={**peak.by_kind, "other": peak.by_kind.get("other", 0.0) + over})
+
+
+def peak_width(load: Workload, card: Card, layout: Layout, *, batch_size: float, precision: str) -> float:
+    """Width of a predicted peak."""
+    same = batch_size == load.batch_size and precision == load.precision
+    widths = [WIDTHS[2 if card.known and load.profile.device != "cuda" else 0 if same else 1]]
+    widths += [FORMAT_WIDTH] if PRECISIONS[precision][3] != PRECISIONS[load.precision][3] else []
+    widths += [SHARING_WIDTH] if layout != parse_layout(load.layout, load.devices) else []
+    return math.hypot(*widths)
 
 
 def _most(phases: Iterable[Mapping[str, float]]) -> float:

@@ -16,12 +16,19 @@ from lightning_costs.prediction.communication import (
     parse_layout,
 )
 from lightning_costs.prediction.efficiency import Efficiencies, Measured, StepTime, Table, calibrate, table_of
-from lightning_costs.prediction.memory import WIDTHS as MEMORY_WIDTHS
-from lightning_costs.prediction.memory import PeakMemory, fits, largest_batch, peak_memory, with_work_space
+from lightning_costs.prediction.memory import (
+    PeakMemory,
+    fits,
+    largest_batch,
+    peak_memory,
+    peak_width,
+    with_work_space,
+)
 from lightning_costs.prediction.power import POWER_WIDTHS, device_power
 from lightning_costs.prediction.prediction import Prediction, Setting
 from lightning_costs.prediction.workload import (
     Workload,
+    loader_wait,
     optimizer_of,
     precision_of,
     workload_of_model,
@@ -32,7 +39,6 @@ from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.device_peaks import DevicePeak
 from lightning_costs.records.forecast import Forecast
 from lightning_costs.records.missing import Missing
-from lightning_costs.run.input_stalls import HIGHLY, MODERATELY
 from lightning_costs.run.plan import recalibration
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.loader import load_run
@@ -41,9 +47,9 @@ from lightning_costs.sources.loader import load_run
 _QUANTILE = 1.2815515655446004
 #: Widths (standard deviations of logarithms) of what the model leaves out: from one setting to another, for each
 #: doubling of the batch, for another format, for a layout that was not measured. Recorded errors recalibrate them.
-SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.02, 0.08, 0.05
+SETTING_WIDTH, DOUBLING_WIDTH, FORMAT_WIDTH, LAYOUT_WIDTH = 0.02, 0.03, 0.08, 0.12
 #: A count on another kind of device than it is predicted for: other kernels, and other operators for some.
-COUNT_WIDTH = 0.15
+COUNT_WIDTH = 0.07
 
 
 def predict(
@@ -130,6 +136,8 @@ class _Predictor:
         self._missing: dict[str, str] = {}
         self._said: list[str] = list(setting.load.notes)
         self._others = others
+        #: Whether what calibrates was measured on another card.
+        self._elsewhere = False
 
     def predict(self, steps: float | None, samples: float | None, tariff: Tariff) -> Prediction:
         setting, width = self._set, 0.0
@@ -170,9 +178,10 @@ class _Predictor:
             self._missing["peak_mem_bytes"] = str(missing)
             return None
         peak = with_work_space(load, peak, setting.card)
-        same = setting.batch_size == load.batch_size and setting.precision == load.precision
-        width = 2 if setting.card.known and load.profile.device != "cuda" else 0 if same else 1
-        self._note("peak_mem_bytes", peak.total_bytes, MEMORY_WIDTHS[width])
+        width = peak_width(
+            load, setting.card, setting.layout, batch_size=setting.batch_size, precision=setting.precision
+        )
+        self._note("peak_mem_bytes", peak.total_bytes, width)
         try:
             self._amounts["largest_batch_samples"] = Forecast(
                 middle=largest_batch(load, setting.layout, setting.card, **how)
@@ -206,7 +215,8 @@ class _Predictor:
             self._note(f"{phase}_s", self._amounts[f"{phase}_s"].middle, width)
         if setting.layout.pipeline > 1:
             self._said.append(f"1F1B: a bubble of {setting.layout.bubble_fraction:.3g} of the step by its closed form")
-        (waiting_s, unsure_s), gap_s = self._waiting(work_s), load.gap_s
+        (waiting_s, unsure_s, said), gap_s = loader_wait(load, setting.batch_size, work_s), load.gap_s
+        self._said += said
         step_s = work_s + traffic.likely_s + waiting_s + gap_s
         comm = math.hypot((traffic.most_s - traffic.least_s) / math.sqrt(12), traffic.likely_s * LINK_WIDTH)
         width = math.hypot(width * work_s, comm, unsure_s) / step_s
@@ -218,7 +228,7 @@ class _Predictor:
         self._note("input_s", waiting_s, width)
         self._note("step_s", step_s, width)
         self._note("samples_per_s", setting.samples_per_step / step_s, width)
-        self._power(time, found, step_s)
+        self._power(table, found, step_s)
         return width
 
     def _calibrated(self, table: Table) -> Efficiencies:
@@ -232,6 +242,7 @@ class _Predictor:
             step_s -= self._own_exposed_s(at) if load is self._load else load.exposed_s or 0.0
             parts = (load.profile.host_s, load.device_s, load.phases)
             measured.append(Measured(at, load.card, step_s, *parts))
+            self._elsewhere |= load.card.name != self._set.card.name
         if not measured:
             self._said.append("nothing was measured on a card with known peaks: efficiencies are the prior's")
         elif not self._load.card or not self._load.card.known:
@@ -243,7 +254,8 @@ class _Predictor:
         """Width of the work's time: what the calibration left open, and what the model leaves out."""
         setting, load = self._set, self._load
         doublings = abs(math.log2(setting.batch_size / load.batch_size)) * (1 if setting.card.known else 5)
-        widths = [found.width(table, other_card=not setting.same_card), DOUBLING_WIDTH * doublings]
+        widths = [found.width(table, other_card=self._elsewhere), found.time(table).host_width]
+        widths += [DOUBLING_WIDTH * doublings]
         widths += [SETTING_WIDTH] if not setting.same_card or doublings else []
         widths += [FORMAT_WIDTH] if setting.precision != load.precision else []
         widths += [FORMAT_WIDTH] if setting.optimizer != load.optimizer or setting.checkpointing else []
@@ -279,28 +291,7 @@ class _Predictor:
         self._said.append(setting.link_words())
         return setting.sent(setting.layout, time, setting.batch_size, setting.precision)
 
-    def _waiting(self, work_s: float) -> tuple[float, float]:
-        """Seconds of a step in which the device waits for its batch, and their standard deviation.
-
-        At least, what is waited for is loaded between two steps, whatever the card. At most, the loader gave batches as
-        fast as it can, and a faster card waits for the rest.
-        """
-        load, setting = self._load, self._set
-        whole, grown = load.whole_step_s, setting.batch_size / load.batch_size
-        least_s = load.input_s * grown
-        if not whole or load.input_s < MODERATELY * whole:
-            if load.input_s:
-                self._said.append("the loader is taken to keep up: its wait a sample stays as measured")
-            return least_s, 0.0
-        most_s = max(least_s, (whole - load.gap_s) * grown - work_s)
-        share = load.input_s / whole
-        self._said.append(
-            f"the run is input-bound ({100 * share:.0f} % of a step): its loader gave a batch every {whole:.3g} s, and "
-            "a faster card does not shrink that"
-        )
-        return most_s if share >= HIGHLY else (least_s + most_s) / 2, (most_s - least_s) / math.sqrt(12)
-
-    def _power(self, time: StepTime, found: Efficiencies, step_s: float) -> None:
+    def _power(self, table: Table, found: Efficiencies, step_s: float) -> None:
         """Mean power of all that draws it, while training."""
         setting, load = self._set, self._load
         devices = setting.layout.devices
@@ -311,7 +302,8 @@ class _Predictor:
             self._note("power_w", host_w, POWER_WIDTHS[0])
             return
         try:
-            drawn = device_power(load, setting.card, time, found, step_s)
+            other = setting.precision != load.precision
+            drawn = device_power(load, setting.card, table, found, step_s, other_format=other)
         except Missing as missing:
             self._missing["power_w"] = str(missing)
             return
@@ -333,10 +325,11 @@ class _Predictor:
             raise Missing("how long is the training? give steps= or samples=")
         done = final.get("steps") or 0.0
         step_s, width = self._amounts["step_s"].middle, self._spread("step_s")
-        train_s, setup_s, rest_s = step_s * self._note("steps", steps, 0.0), 0.0, 0.0
+        train_s, setup_s, rest_s, slow_s = step_s * self._note("steps", steps, 0.0), 0.0, 0.0, 0.0
         if done and load.whole_step_s:
             setup_s = final.get("setup_s") or 0.0
-            train_s += (final.get("train_s") or 0.0) - done * load.whole_step_s  # warm-up, compilation
+            slow_s = (final.get("train_s") or 0.0) - done * load.whole_step_s  # warm-up, compilation
+            train_s += slow_s
             per_step = load.batch_size * setting.own_layout.data
             trained = steps * setting.samples_per_step / (done * per_step)
             faster = step_s / load.whole_step_s * per_step / setting.samples_per_step
@@ -355,12 +348,15 @@ class _Predictor:
             self._missing["energy_j"] = self._missing["power_w"]
             return
         power_w = self._amounts["power_w"].middle
+        train_j = power_w * train_s
+        if (drawn := self._amounts.get("device_w")) is not None and (idle_w := setting.card.idle_w) is not None:
+            train_j -= max(0.0, slow_s) * setting.layout.devices * max(0.0, drawn.middle - idle_w)
         apart_j = (final.get("energy_j") or 0.0) - (final.get("train_energy_j") or final.get("energy_j") or 0.0)
         apart_s = (final.get("total_s") or 0.0) - (final.get("train_s") or 0.0)
         train_w = (final.get("train_energy_j") or 0.0) / (final.get("train_s") or 1.0)
         if apart_s > 0 and train_w > 0:  # evaluation, setup and the rest drew their share of the power in training
-            apart_j *= (total_s - train_s) / apart_s * power_w / train_w
-        self._note("energy_j", power_w * train_s + apart_j, math.hypot(width, self._spread("power_w")))
+            apart_j *= (total_s - train_s) / apart_s * train_j / train_s / train_w
+        self._note("energy_j", train_j + apart_j, math.hypot(width, self._spread("power_w")))
 
     def _spread(self, name: str) -> float:
         found = self._amounts[name]

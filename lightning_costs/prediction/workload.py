@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from lightning_costs.model_cost.cost import ModelCost
 from lightning_costs.prediction.cards import Card, find_card
 from lightning_costs.prediction.communication import parse_layout
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.step_profile import PHASES, OpClass, StepProfile
+from lightning_costs.records.step_profile import PHASES, StepProfile
+from lightning_costs.run.input_stalls import HIGHLY, MODERATELY
 from lightning_costs.run.plan import steady_step_s
 from lightning_costs.run.record import RunRecord
 
@@ -20,17 +22,18 @@ from lightning_costs.run.record import RunRecord
 #: of state that it keeps: counted with this package's census on torch 2.13.
 UPDATE_BYTES = {"sgd": 12.0, "momentum": 32.0, "adam": 84.0, "sam": 60.0}
 STATE_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "sam": 8.0}
-#: Formats: of products, bytes of a weight, bytes of an activation over those in fp32 (autocast leaves norms, softmax
-#: and losses in fp32; the share is an assumption).
+#: Formats: of products, bytes of a weight, and the bytes that other operators move and activations hold over those in
+#: fp32. Autocast leaves norms, softmax and losses in fp32: 0.5 to 1 and 0.51 to 0.79 in what was counted on a GPU.
 PRECISIONS = {
-    "fp32": ("float32", 4.0, 1.0),
-    "tf32": ("tf32", 4.0, 1.0),
-    "bf16-mixed": ("bfloat16", 4.0, 0.65),
-    "fp16-mixed": ("float16", 4.0, 0.65),
-    "bf16-true": ("bfloat16", 2.0, 0.5),
-    "fp16-true": ("float16", 2.0, 0.5),
+    "fp32": ("float32", 4.0, 1.0, 1.0),
+    "tf32": ("tf32", 4.0, 1.0, 1.0),
+    "bf16-mixed": ("bfloat16", 4.0, 0.8, 0.6),
+    "fp16-mixed": ("float16", 4.0, 0.8, 0.6),
+    "bf16-true": ("bfloat16", 2.0, 0.5, 0.5),
+    "fp16-true": ("float16", 2.0, 0.5, 0.5),
 }
-_PRODUCTS = ("product", "conv", "attention", "causal", "recurrent")
+#: Share of the multiprocessors that work while a device-bound step runs: 0.83 to 0.9 on an H200 (docs/predict.md).
+ACTIVE_SHARE = 0.87
 
 
 @final
@@ -114,12 +117,15 @@ def workload_of_run(run: RunRecord) -> Workload:
     replicas = parse_layout(layout, devices).data
     batch_size = samples / steps / replicas if samples else batch.samples * batches / steps
     step_s, input_s, gap_s = _measured(final)
-    idle_s, exposed_s = final.get("step_idle_s"), final.get("exposed_comm_s")
-    watts = _watts(final, devices)
+    exposed_s = final.get("exposed_comm_s")
+    card = find_card(device)
+    watts = _watts(final, devices, card)
     batches_planned = setup.get("planned_batches_per_epoch")
     planned = setup.get("max_steps") if (setup.get("max_steps") or -1) > 0 else None
     if planned is None and batches_planned and setup.get("max_epochs"):
         planned = setup["max_epochs"] * batches_planned * steps / batches
+    if planned is None and header.get("status") == "finished":  # a loop of the user's own: its steps were its schedule
+        planned = steps
     names = [str(each.get("name")) for each in setup.get("optimizers", ()) if isinstance(each, Mapping)]
     return Workload(
         name=run.name,
@@ -128,12 +134,12 @@ def workload_of_run(run: RunRecord) -> Workload:
         params=final.get("params") or 0.0,
         precision=precision_of(str(setup.get("precision") or "32-true"), str(setup.get("matmul_precision"))),
         optimizer=optimizer_of(names[0] if names else "adamw", setup.get("optimizers", ())),
-        card=find_card(device),
+        card=card,
         devices=devices,
         layout=layout,
         step_s=step_s,
         phases={phase: found / steps for phase in PHASES if (found := final.get(f"{phase}_s"))},
-        device_s=None if step_s is None or idle_s is None else max(0.02 * step_s, step_s - idle_s / steps),
+        device_s=_device_s(final, step_s, steps),
         exposed_s=None if exposed_s is None else exposed_s / steps,
         input_s=input_s,
         gap_s=gap_s,
@@ -165,6 +171,26 @@ def workload_of_model(cost: ModelCost, name: str = "model") -> Workload:
         step_s=cost.step_s,
         notes=tuple(f"FLOPs are a lower bound: no formula for {name}" for name in cost.uncounted),
     )
+
+
+def loader_wait(load: Workload, batch_size: float, work_s: float) -> tuple[float, float, list[str]]:
+    """Seconds of a step in which the device waits for its batch, their standard deviation, and what must be known.
+
+    At least, what is waited for is loaded between two steps, whatever the card. At most, the loader gave batches as
+    fast as it can, and a faster card waits for the rest.
+    """
+    whole, grown = load.whole_step_s, batch_size / load.batch_size
+    least_s = load.input_s * grown
+    if not whole or load.input_s < MODERATELY * whole:
+        kept_up = ["the loader is taken to keep up: its wait a sample stays as measured"]
+        return least_s, 0.0, kept_up if load.input_s else []
+    most_s = max(least_s, (whole - load.gap_s) * grown - work_s)
+    share = load.input_s / whole
+    bound = (
+        f"the run is input-bound ({100 * share:.0f} % of a step): its loader gave a batch every {whole:.3g} s, and a "
+        "faster card does not shrink that"
+    )
+    return most_s if share >= HIGHLY else (least_s + most_s) / 2, (most_s - least_s) / math.sqrt(12), [bound]
 
 
 def optimizer_of(name: str, groups: Any = ()) -> str:
@@ -239,14 +265,31 @@ def _measured(final: Mapping[str, float | None]) -> tuple[float | None, float, f
     return whole * max(0.04, 1 - data - gaps), whole * data, whole * gaps
 
 
-def _watts(final: Mapping[str, float | None], devices: int) -> tuple[float | None, float | None]:
-    """Mean power of a device in training, and of a node's processors and memory."""
+def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: float) -> float | None:
+    """Seconds of a step in which the device ran something: as a trace saw it, else by its multiprocessors' work."""
+    idle_s, active_s = final.get("step_idle_s"), final.get("sm_active_s")
+    if step_s is None:
+        return None
+    if idle_s is not None:
+        return max(0.02 * step_s, step_s - idle_s / steps)
+    return active_s / steps / ACTIVE_SHARE if active_s else None
+
+
+def _watts(final: Mapping[str, float | None], devices: int, card: Card) -> tuple[float | None, float | None]:
+    """Power of a device in steady steps, and mean power of a node's processors and memory while training.
+
+    A device is taken to wait in the seconds of training that are no steady step: compilers, autotuning, counted steps.
+    """
     energy, gpu, train_j = (final.get(name) for name in ("energy_j", "gpu_energy_j", "train_energy_j"))
     train_s, total_s = final.get("train_s"), final.get("total_s")
     if energy is None or gpu is None or not train_s or not total_s:
         return None, None
     share = train_j / energy if train_j and energy else train_s / total_s
-    return gpu * share / train_s / devices or None, (energy - gpu) * share / train_s / (final.get("nodes") or 1)
+    host_w = (energy - gpu) * share / train_s / (final.get("nodes") or 1)
+    mean_w = gpu * share / train_s / devices
+    steady_s = min(train_s, (steady_step_s(final) or 0.0) * (final.get("steps") or 0.0)) or train_s
+    idle_w = min(mean_w, card.idle_w if card.idle_w is not None else mean_w)
+    return idle_w + (mean_w - idle_w) * train_s / steady_s or None, host_w
 
 
 def _by_the_allocator(final: Mapping[str, float | None], peak_bytes: float) -> dict[str, dict[str, float]]:
@@ -280,64 +323,3 @@ def _notes(batch: StepProfile, header: Mapping[str, Any]) -> tuple[str, ...]:
     if calls := (header.get("census") or {}).get("uncounted_calls"):
         notes.append(f"no formula for {', '.join(calls)}: their time is in the efficiencies of the others")
     return tuple(notes)
-
-
-# Other settings -----------------------------------------------------------------------------------------------
-
-
-def resized(profile: StepProfile, factor: float) -> StepProfile:
-    """The profile with another batch: work grows with it, weights and their update do not."""
-    classes = []
-    for one in profile.classes:
-        if one.phase != "optimizer":
-            growing = one.access_bytes - one.fixed_bytes
-            one = replace(one, flop=one.flop * factor, access_bytes=growing * factor + one.fixed_bytes)
-        classes.append(one)
-    return replace(
-        profile,
-        classes=tuple(classes),
-        samples=profile.samples * factor,
-        boundary_bytes=profile.boundary_bytes * factor,
-    )
-
-
-def in_precision(profile: StepProfile, was: str, now: str) -> StepProfile:
-    """The profile in another format: products in it, other operators with the share of bytes that autocast leaves."""
-    if was == now:
-        return profile
-    (_, was_weight, was_share), (dtype, weight, share) = PRECISIONS[was], PRECISIONS[now]
-    half = _product_bytes(now) / _product_bytes(was)
-    classes = []
-    for one in profile.classes:
-        bytes_share = weight / was_weight if one.phase == "optimizer" else share / was_share
-        if one.kind in _PRODUCTS and one.phase != "optimizer":
-            one = replace(one.scaled(access_bytes=half), dtype=dtype)
-        elif one.dtype != "integer":
-            one = one.scaled(access_bytes=bytes_share)
-        classes.append(one)
-    return replace(profile, classes=tuple(classes), boundary_bytes=profile.boundary_bytes * half)
-
-
-def _product_bytes(precision: str) -> float:
-    return 2.0 if PRECISIONS[precision][0] in ("bfloat16", "float16") else 4.0
-
-
-def with_optimizer(profile: StepProfile, params: float, was: str | None, now: str | None) -> StepProfile:
-    """The profile with another optimizer's update, its bytes in proportion; SAM runs forward and backward twice."""
-    if now is None or was == now:
-        return profile
-    kept = tuple(one for one in profile.classes if one.phase != "optimizer")
-    if (now == "sam") != (was == "sam"):
-        twice = 2.0 if now == "sam" else 0.5
-        kept = tuple(one.scaled(twice, twice, twice) for one in kept)
-    moved = UPDATE_BYTES[now] * params
-    update = OpClass(
-        phase="optimizer", kind="other", dtype="float32", calls=12, flop=0.0, access_bytes=moved, fixed_bytes=moved
-    )
-    return replace(profile, classes=(*kept, update))
-
-
-def with_checkpointing(profile: StepProfile) -> StepProfile:
-    """The profile with activation checkpointing: the backward pass runs the forward pass again."""
-    again = tuple(replace(one, phase="backward") for one in profile.classes if one.phase == "forward")
-    return replace(profile, classes=(*profile.classes, *again))

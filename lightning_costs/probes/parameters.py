@@ -237,10 +237,12 @@ def _values(weight: torch.Tensor) -> torch.Tensor:
 def repeated_blocks(module: nn.Module | None, given_bytes: Mapping[nn.Module, int]) -> dict[str, Any]:
     """The layers that a model repeats, as `records.step_profile.StepProfile` names them: those of its largest list.
 
-    A list is a ModuleList or Sequential whose children are of one class; parameters count in the child that has them.
+    A list is a ModuleList or Sequential; of its children, those of the class that has most of its parameters are
+    layers, if there are several. Parameters count in the child that has them.
     """
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential)] if module is not None else []
-    alike = [list(m) for m in lists if len(m) > 1 and len({type(child) for child in m}) == 1]
+    alike = [[child for child in m if type(child) is kind] for m in lists for kind in {type(child) for child in m}]
+    alike = [children for children in alike if len(children) > 1]
     sizes = [[sum(p.nbytes for p in child.parameters()) for child in children] for children in alike]
     if not any(map(sum, sizes)):
         return {}

@@ -21,8 +21,8 @@ class OpClass:
 
     Args:
         phase: forward, backward or optimizer.
-        kind: product, conv, attention, causal (attention of which kernels skip half), recurrent, collective, or other,
-            which memory bounds.
+        kind: product, conv, depthwise (convolutions of single channels), attention, causal (attention of which kernels
+            skip half), recurrent, collective, or other, which memory bounds.
         dtype: Of the first floating-point argument, as torch calls it; tf32 for float32 products that may run in it.
         calls: Launches; a recurrent operator counts one a time step and layer.
         flop: Floating-point operations of all calls; `access_bytes` likewise.

@@ -103,8 +103,8 @@ for epoch in range(2):
 accelerator.end_training()
 said(costs.run)
 """
-#: What is the same however the model is sharded. Parameters in shards are read before the first evaluation, which
-#: leaves them gathered until the next step.
+#: What is the same however the model is sharded. Parameters in shards are read before the first evaluation: it leaves
+#: them gathered until the next step.
 SAME = (
     *("samples", "tokens", "steps", "optimizer_steps", "batches", "epochs", "params", "trainable_params"),
     *("flop", "model_flop", "mac", "forward_flop", "evaluate_flop", "status", "heard"),

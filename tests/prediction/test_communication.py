@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from predicted import CARD, FASTER, workload
+from predicted import CARD, FASTER, op, profile, workload
 
 from lightning_costs import predict
 from lightning_costs.prediction.communication import (
@@ -78,3 +78,21 @@ def test_more_devices_need_fewer_steps_for_the_same_samples() -> None:
     assert (one["steps"], eight["steps"]) == (1e4, 1250)
     assert eight["total_s"] < one["total_s"] < 8 * eight["total_s"]  # type: ignore[operator]
     assert eight["device_s"] > one["device_s"]  # type: ignore[operator]
+
+
+def test_wrappers_cost_a_host_that_can_hardly_keep_up_and_nothing_beside_a_busy_device() -> None:
+    launching = profile(
+        classes=(op("forward", "product", 1e6, 1e4, calls=900), op("optimizer", "other", 0.0, 1e4, calls=800))
+    )
+    busy = profile(classes=(op("forward", "product", 1e13, 1e9), op("optimizer", "other", 0.0, 1e9, calls=100)))
+    for step, slower in ((launching, 1.3), (busy, 1.0)):
+        one = workload(profile=step, card=None, params=1e6)
+        alone, ddp, fsdp, zero = (
+            predict(one, on=CARD, devices=n, strategy=how)["step_s"]
+            for n, how in ((1, "ddp"), (2, "ddp"), (2, "fsdp"), (2, "zero3"))
+        )
+        if slower > 1:
+            assert slower * alone < ddp < fsdp  # type: ignore[operator]
+            assert zero < ddp  # type: ignore[operator] # DeepSpeed updates flat tensors
+        else:
+            assert fsdp == pytest.approx(alone, rel=0.02)

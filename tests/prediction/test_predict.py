@@ -16,9 +16,11 @@ from lightning_models import classifier, data, namespace, trainer
 from predicted import CARD, FASTER, op, profile, workload
 from torch import nn
 
-from lightning_costs import CostMonitor, Tariff, measure, predict
+from lightning_costs import CostMonitor, Recorder, Tariff, load_run, measure, predict
 from lightning_costs.prediction.efficiency import ATTAINED, ATTAINED_OF_MEMORY, HOST_S, KERNEL_S
-from lightning_costs.prediction.workload import resized, workload_of_run
+from lightning_costs.prediction.other_settings import in_precision, resized
+from lightning_costs.prediction.workload import workload_of_run
+from lightning_costs.probes.opcount.mode import _special
 from lightning_costs.records.step_profile import StepProfile, classes_of
 from lightning_costs.run.record import RunRecord
 
@@ -169,12 +171,33 @@ def test_operators_without_a_formula_are_named() -> None:
 
 def test_a_half_format_halves_the_products_and_leaves_the_masters() -> None:
     full = replace(profile(), classes=tuple(replace(one, dtype="float32") for one in profile().classes))
-    load = workload(profile=full, precision="fp32", card=None)
+    load = workload(profile=full, precision="fp32", card=None, params=0.0)
     slow, fast = predict(load, on=CARD), predict(load, on=CARD, precision="bf16-mixed")
     assert slow["backward_s"] == pytest.approx(10 * fast["backward_s"], rel=1e-3)  # type: ignore[operator]
     assert slow["optimizer_s"] == pytest.approx(fast["optimizer_s"])
     true = predict(load, on=CARD, precision="bf16-true")
     assert true["optimizer_s"] == pytest.approx(fast["optimizer_s"] / 2, rel=1e-2)  # type: ignore[operator]
+
+
+def test_autocast_adds_the_copies_that_a_count_of_it_has() -> None:
+    def counted(**how: Any) -> StepProfile:
+        model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 64))
+        profile = measure(model, torch.randn(32, 64), times=False, **how).profile
+        assert profile is not None
+        return profile
+
+    def autocast(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return model(batch)
+
+    full, mixed, params = counted(), counted(forward=autocast), 64 * 256 * 2 + 256 * 256 + 2 * 256 + 64
+    made = in_precision(full, params, "fp32", "bf16-mixed")
+    for phase, share in (("forward", 0.25), ("backward", 0.35)):  # a copy counts two thirds of a call
+        assert made.total("calls", phase) > full.total("calls", phase)
+        assert made.total("calls", phase) == pytest.approx(mixed.total("calls", phase), rel=share)
+        assert made.total("fixed_bytes", phase) == pytest.approx(mixed.total("fixed_bytes", phase), rel=0.35)
+    back = in_precision(made, params, "bf16-mixed", "fp32")
+    assert back.total("calls") == pytest.approx(full.total("calls"))
 
 
 def test_sam_trains_twice_and_checkpointing_runs_the_forward_pass_again() -> None:
@@ -213,11 +236,14 @@ def test_without_a_schedule_there_is_no_end() -> None:
 
 
 def test_a_pipeline_is_stretched_by_its_closed_form() -> None:
-    alone = predict(workload(card=None), on=CARD)
-    piped = predict(workload(card=None), on=CARD, devices=4, strategy="pp", microbatches=8)
+    alone = predict(workload(card=None, params=0.0), on=CARD)
+    piped = predict(workload(card=None, params=0.0), on=CARD, devices=4, strategy="pp", microbatches=8)
     stage_s = alone["backward_s"] / 4  # type: ignore[operator]
     assert piped["backward_s"] == pytest.approx(stage_s * (8 + 3) / 8, rel=0.02)
     assert any(said.startswith("1F1B: a bubble of 0.273") for said in piped.assumptions)
+    adding = predict(workload(card=None), on=CARD, devices=4, strategy="pp", microbatches=8)
+    added_s = 7 * 3 * 4e8 / 4 / (1e12 * ATTAINED_OF_MEMORY) * (8 + 3) / 8  # seven micro-batches add to gradients
+    assert adding["backward_s"] - piped["backward_s"] == pytest.approx(added_s, rel=0.02)  # type: ignore[operator]
 
 
 def test_a_run_without_a_counted_step_says_what_to_do(run: RunRecord) -> None:
@@ -254,6 +280,72 @@ def test_attention_on_the_meta_device_holds_no_scores() -> None:
         assert cost.activation_bytes < scores  # type: ignore[operator]
         kinds = {one.kind for one in cost.profile.classes}
         assert "causal" in kinds
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_lstm_on_the_meta_device_is_as_fused_as_on_another(bidirectional: bool) -> None:
+    def counted(device: str) -> Any:
+        with torch.device(device):
+            model = nn.LSTM(16, 24, 3, batch_first=True, bidirectional=bidirectional)
+            x = torch.zeros(4, 7, 16)
+        return measure(model, x, samples=4, times=False, loss=lambda out, _: out[0].sum())
+
+    meta, cpu = counted("meta"), counted("cpu")
+    assert meta.flop == cpu.flop
+    for cost in (meta, cpu):
+        recurrent = [one for one in cost.profile.classes if one.kind == "recurrent"]
+        assert sum(one.calls for one in recurrent) == 2 * 3 * 7 * (1 + bidirectional)  # there and back
+    assert meta.profile.total("calls") < 2 * cpu.profile.total("calls")
+    assert meta.activation_bytes >= 5 * 3 * 4 * 7 * 24 * 4 * (1 + bidirectional)  # gates and cells of all time steps
+
+
+def test_a_recurrent_operator_launches_its_time_steps_and_layers_not_its_batch() -> None:
+    x = torch.zeros(64, 32, 8, device="meta")
+    how = {"input": x, "num_layers": 3, "batch_first": True, "bidirectional": False, "batch_sizes": []}
+    operator = torch.ops.aten._cudnn_rnn.default
+    assert _special(operator, "recurrent", (), how) == ("recurrent", 96)
+    assert _special(operator, "recurrent", (), how | {"batch_first": False})[1] == 192
+    assert _special(operator, "recurrent", (), how | {"bidirectional": True})[1] == 192
+    assert _special(operator, "recurrent", (), how | {"batch_sizes": [4, 2]})[1] == 6
+
+
+def test_convolutions_of_single_channels_are_a_kind_of_their_own() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, groups=2))
+    profile = measure(model, torch.randn(2, 1, 16, 16), times=False).profile
+    assert profile is not None
+    flop = {kind: sum(one.flop for one in profile.classes if one.kind == kind) for kind in ("conv", "depthwise")}
+    first, single, grouped = 2 * 2 * 8 * 14 * 14 * 9, 2 * 2 * 8 * 12 * 12 * 9, 2 * 2 * 8 * 10 * 10 * 9 * 4
+    assert flop["depthwise"] == 3 * single
+    assert flop["conv"] == 2 * first + 3 * grouped
+
+
+def test_gradients_that_a_loop_drops_inside_the_step_are_gradients(tmp_path: Path) -> None:
+    model = nn.Sequential(*[nn.Linear(64, 64) for _ in range(4)])
+    optimizer, batch = torch.optim.AdamW(model.parameters()), torch.randn(8, 64)
+    with Recorder(module=model, optimizers=[optimizer], save_dir=tmp_path) as recorder:
+        for _ in range(12):
+            with recorder.train_batch(batch):
+                model(batch).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            recorder.step(batch)
+    assert recorder.path is not None
+    run = load_run(recorder.path)
+    params = sum(p.nbytes for p in model.parameters())
+    assert run.header["step_profile"]["memory"]["optimizer"]["grad"] == params
+    small, large = predict(run), predict(run, batch_size=16)
+    assert large["peak_mem_bytes"] - small["peak_mem_bytes"] < 0.1 * params  # type: ignore[operator]
+    assert small["train_s"] == pytest.approx(run.final["train_s"])  # its schedule was the steps that it took
+
+
+def test_blocks_between_other_layers_are_the_models_blocks() -> None:
+    def blocks_of(*layers: nn.Module) -> tuple[int, float, float]:
+        profile = measure(nn.Sequential(*layers), torch.randn(2, 8), times=False).profile
+        assert profile is not None
+        return profile.blocks, profile.block_bytes, profile.boundary_bytes
+
+    blocks = [nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)) for _ in range(3)]
+    assert blocks_of(nn.LayerNorm(8), *blocks, nn.Linear(8, 2)) == (3, 4 * (2 * 8 * 32 + 32 + 8), 2 * 8 * 4)
 
 
 def test_many_classes_are_bounded_and_lose_nothing() -> None:
@@ -340,7 +432,7 @@ def test_a_run_on_a_card_predicts_itself_and_moves_to_another_one() -> None:
     here = predict(run)
     for name in ("train_s", "total_s", "energy_j", "peak_mem_bytes"):
         assert here[name] == pytest.approx(run.final[name]), name
-    assert here["device_w"] == pytest.approx(45000 * 50500 / 60000 / 101)
+    assert here["device_w"] == pytest.approx(119 + (45000 * 50500 / 60000 / 101 - 119) * 101 / 100)  # but in warm-up
     there = predict(run, on="A100 SXM 80GB")
     assert there["step_s"] > here["step_s"]  # type: ignore[operator]
     assert there["peak_mem_bytes"] == pytest.approx(2.5e9)

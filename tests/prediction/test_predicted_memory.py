@@ -154,3 +154,14 @@ def test_a_seven_billion_parameter_model_needs_no_weights_to_be_predicted() -> N
     assert found.memory["opt_state"] == pytest.approx(4 * params / 8, rel=1e-3)  # type: ignore[operator]
     assert found["cloud_usd"] is not None
     assert found.fits is True
+
+
+def test_an_update_holds_a_tensor_of_the_parameters_size_on_a_gpu() -> None:
+    with torch.device("meta"):
+        model, batch = nn.Sequential(*[nn.Linear(256, 256) for _ in range(6)]), torch.zeros(2, 256)
+    params = sum(p.nbytes for p in model.parameters())
+    cost = measure(model, batch, optimizer=torch.optim.AdamW, samples=2, times=False)
+    found = predict(cost, on="H200")
+    assert found.memory["update"] == found.memory["grad"] == params
+    shared = predict(cost, on="H200", devices=4, strategy="zero1")
+    assert shared.memory["update"] == params / 4

@@ -23,7 +23,7 @@ def test_the_proof_predicts_every_setting_from_others(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, str(script), "--quick", "--json", str(out)],
+        [sys.executable, str(script), "--quick", "--json", str(out), "--keep", str(tmp_path / "kept")],
         env=environment, capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     assert done.stdout.startswith("## Predicted and measured: cpu, torch")
@@ -31,6 +31,14 @@ def test_the_proof_predicts_every_setting_from_others(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())
     assert {row["setting"][0] for row in rows} == {"gpt", "mlp", "conv"}
     assert all(row["low"] <= row["predicted"] <= row["high"] for row in rows)
+    again = subprocess.run(
+        [sys.executable, str(script), "--quick", "--json", str(out), "--from", str(tmp_path / "kept")],
+        env=environment, capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert again.stdout.startswith("## Predicted and measured: cpu, torch")
+    made = {(*row["setting"], row["how"], row["amount"]): row for row in json.loads(out.read_text())}
+    for row in rows:
+        assert made[*row["setting"], row["how"], row["amount"]]["measured"] == pytest.approx(row["measured"])
 
 
 @pytest.mark.gpu

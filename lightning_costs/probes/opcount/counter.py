@@ -20,6 +20,7 @@ from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_by_kind
 from lightning_costs.probes.opcount.counting import (
+    FEW_KINDS,
     MOST_CENSUSES,
     PLACE,
     OpCounting,
@@ -129,9 +130,9 @@ class StepOpCounter(OpCounting):
         new = key not in self._seen or (key, self._work) not in self._looked_for  # another fold, another optimizer
         wanted = (
             self._drawn
-            or (new and self._new < MOST_CENSUSES)
             or (self._updated and key in self._again)
-            or self.batches == self._waiting.due(self.batches)
+            or (new and self._counts_new)
+            or (self.batches == self._waiting.due(self.batches) and (self._waiting.in_turn or self._has_time))
             or self._seeks
         )
         if wanted:
@@ -140,12 +141,24 @@ class StepOpCounter(OpCounting):
         return False
 
     @property
+    def _counts_new(self) -> bool:
+        """Whether a kind is counted for being new: any of a few, and those of a long tail if there is time for it."""
+        if self._new < min(FEW_KINDS, MOST_CENSUSES):
+            return True
+        return self._new < MOST_CENSUSES and self._has_time
+
+    @property
+    def _has_time(self) -> bool:
+        """Whether one more count is within what counting may take."""
+        return self._draws.left_s(self._busy_s(), varies=True) >= 0
+
+    @property
     def _seeks(self) -> bool:
         """Whether steps like the last one are counted until one is of a kind that waits."""
         awaited = self._waiting.may_be_next(self._entered)
         if awaited == "new":
-            return self._new < MOST_CENSUSES
-        return awaited == "varied" and self._draws.left_s(self._busy_s(), varies=True) >= 0
+            return self._counts_new
+        return awaited == "varied" and self._has_time
 
     @property
     def _next(self) -> int:
@@ -173,6 +186,7 @@ class StepOpCounter(OpCounting):
                 lifetimes=follows,
                 classifies=classes is None,
                 first_backward=calls.stop if calls is not None else None,
+                update_begins=self.refresh_kinds,  # a loop may drop its gradients inside the step
                 gathered=self._module.parameters if self._module is not None and in_shards(self._module) else None,
             )
             stack.enter_context(force_eager() if self._eager else nullcontext())

@@ -73,7 +73,7 @@ class _Operator(NamedTuple):
     computes: bool
     #: Whether it needs none.
     plain: bool
-    #: What bounds it: product, conv, attention, causal, recurrent, other or collective.
+    #: What bounds it: product, conv, attention, recurrent, other or collective.
     kind: str
     communicates: bool
     #: What the schema says of memory.
@@ -96,6 +96,7 @@ class OpCounterMode(TorchDispatchMode):
         weights: The parameters: products with them are the building blocks.
         lifetimes: Follows storages too; None counts only.
         first_backward: Called once, when the first backward pass begins.
+        update_begins: Called when an update begins: parameters hold their gradients.
         counts: Whether operators are counted; False follows storages alone.
         gathered: Returns the weights of this moment, if they are in shards and put together only while in use.
         classifies: Whether operators are also counted by class.
@@ -120,6 +121,7 @@ class OpCounterMode(TorchDispatchMode):
         weights: Iterable[torch.Tensor] = (),
         lifetimes: StorageTracker | None = None,
         first_backward: Callable[[], None] | None = None,
+        update_begins: Callable[[], None] | None = None,
         counts: bool = True,
         gathered: Callable[[], Iterable[torch.Tensor]] | None = None,
         classifies: bool = True,
@@ -136,7 +138,7 @@ class OpCounterMode(TorchDispatchMode):
         self._gathered = gathered
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
-        self._first_backward = first_backward
+        self._first_backward, self._update_begins = first_backward, update_begins
         self._counts, self._classifies = counts, classifies
         self._running = 0
         self._phase: Phase = "forward"
@@ -247,6 +249,8 @@ class OpCounterMode(TorchDispatchMode):
         recomputed, self._recomputing = self._recomputing and not recomputing, recomputing
         if self._lifetimes is not None and (phase != was or recomputed):
             self._lifetimes.set_phase(phase)
+        if phase == "optimizer" and was != phase and self._update_begins is not None:
+            self._update_begins()
 
     def _after(
         self, operator: _Operator, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[torch.Tensor], out: Any
@@ -279,10 +283,8 @@ class OpCounterMode(TorchDispatchMode):
             tally.access_bytes += access_bytes
             tally.calls += 1
             if self._classifies:
-                kind = operator.kind
-                if kind == "attention" and _is_causal(func, args, kwargs):  # kernels skip half of what is counted
-                    kind = "causal"
-                self._classify(kind, args, inputs, outputs, work.flop if work is not None else 0, access_bytes)
+                kind, launches = _special(func, operator.kind, args, kwargs)
+                self._classify(kind, launches, inputs, outputs, work.flop if work is not None else 0, access_bytes)
         if operator.communicates and (found := collective(operator.name, args, kwargs, out, _calling())) is not None:
             made, nbytes = found
             tally.comm_bytes += nbytes
@@ -319,7 +321,7 @@ class OpCounterMode(TorchDispatchMode):
         return operator
 
     def _classify(
-        self, kind: str, args: Any, inputs: list[torch.Tensor], outputs: list[Any], flop: int, access_bytes: int
+        self, kind: str, calls: int, inputs: list[torch.Tensor], outputs: list[Any], flop: int, access_bytes: int
     ) -> None:
         """Add a call to its class. What has a weight's shape is a weight or a gradient, and no batch makes it grow."""
         tensors = [*inputs, *outputs]
@@ -337,7 +339,6 @@ class OpCounterMode(TorchDispatchMode):
                 fixed = sum(footprint_bytes(t) for t in tensors if not t.is_nested and t.shape in shapes)
         if not flop and kind != "collective":
             kind = "other"
-        calls = _launches(args) if kind == "recurrent" else 1
         key = (self._phase, kind, dtype, (flop // calls).bit_length(), (access_bytes // calls).bit_length())
         held = self._classes.get(key)
         if held is None:
@@ -387,16 +388,26 @@ def _kind(name: str, computes: bool) -> str:
     return next((kind for word, kind in words if word in short), "product")
 
 
-def _is_causal(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether a call of fused attention masks what comes later."""
+def _special(func: Any, kind: str, args: Any, kwargs: dict[str, Any]) -> tuple[str, int]:
+    """The kind of a call by its arguments, and its launches.
+
+    Kernels of causal attention skip half of what is counted; convolutions of single channels run on no tensor core;
+    a recurrent operator launches its time steps and layers one after the other.
+    """
+    if kind not in ("attention", "conv", "recurrent"):
+        return kind, 1
     names = [argument.name for argument in getattr(getattr(func, "_schema", None), "arguments", ())]
-    return bool({**dict(zip(names, args, strict=False)), **kwargs}.get("is_causal"))
-
-
-def _launches(args: Any) -> int:
-    """Time steps of a recurrent operator's input, which run one after the other: at least one."""
-    shape = next((t.shape for t in args if isinstance(t, torch.Tensor) and t.ndim == 3), (1,))
-    return max(1, int(shape[0]))
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if kind == "attention":
+        return "causal" if given.get("is_causal") else kind, 1
+    if kind == "conv":
+        weight = given.get("weight")
+        alone = weight is not None and weight.shape[1] == 1 and given.get("groups", 1) > 1
+        return "depthwise" if alone else kind, 1
+    layer = "mkldnn" in func.__name__  # which has one of the layers, and its time steps first
+    x, packed = given["input"], given.get("batch_sizes")
+    steps = len(packed) if packed else int(x.shape[1 if given.get("batch_first") and not layer else 0])
+    return kind, max(1, steps * (1 if layer else given["num_layers"] * (1 + given["bidirectional"])))
 
 
 def _calling() -> FrameType | None:

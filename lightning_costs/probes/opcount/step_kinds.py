@@ -54,15 +54,17 @@ class PendingKinds:
     """
 
     def __init__(self) -> None:
-        #: What steps of each kind are entered by.
+        #: What steps of each kind are entered by, and the kinds of what is entered so.
         self._entered: dict[Hashable, Hashable] = {}
+        self._kinds: dict[Hashable, set[Hashable]] = {}
         #: Kinds apart from their nodes of which one was counted, and those of which none was.
         self._known: set[Hashable] = set()
         self._new: set[Hashable] = set()
         #: The batch at which each kind came last, and those at which one is due.
         self._met: dict[Hashable, int] = {}
         self._due: set[int] = set()
-        self._in_vain = 0
+        #: Steps counted in vain since one was not, and those at which a kind was due.
+        self._in_vain = self._missed = 0
 
     def __bool__(self) -> bool:
         return bool(self._entered)
@@ -78,29 +80,40 @@ class PendingKinds:
         if known:
             self._known.add(base)
             self._new.discard(base)
-            if self._entered.pop(kind, None) is not None:
+            if kind in self._entered:
+                self._kinds[self._entered.pop(kind)].discard(kind)
                 self._in_vain = 0
             elif counted and self._entered:
                 self._in_vain += 1
+                self._missed += batch in self._due
             self._met.pop(kind, None)
             return
-        self._due = {due for due in self._due if due > batch}
+        if self._due:
+            self._due = {due for due in self._due if due > batch}
         if kind in self._met:
             self._due.add(2 * batch - self._met[kind])
         else:
             self._in_vain = 0
+        if kind in self._entered:
+            self._kinds[self._entered[kind]].discard(kind)
         self._met[kind], self._entered[kind] = batch, entered
+        self._kinds.setdefault(entered, set()).add(kind)
         if base not in self._known:
             self._new.add(base)
 
     def may_be_next(self, entered: Hashable) -> Literal["new", "varied", None]:
         """Whether a step that is entered so may be of a kind that waits: of new work, or one that varies."""
-        kinds = [kind for kind, other in self._entered.items() if other == entered]
+        kinds = self._kinds.get(entered)
         if not kinds:
             return None
         if any(_base(kind) in self._new for kind in kinds):
             return "new"
         return "varied" if self._in_vain < _MOST_IN_VAIN else None
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether kinds come in turn, as far as was seen: those that come at random are rarely there when due."""
+        return self._missed < _MOST_IN_VAIN
 
     def due(self, batch: int) -> int | None:
         """The next batch from this one on at which a kind is due that comes in turn."""

@@ -392,11 +392,12 @@ class Strata(Generic[T]):
                 self._fitted = self.counted
         return self._model
 
-    def estimate(self, quantity: int) -> Estimate:
-        """A quantity over all batches, with its interval."""
+    def estimate(self, quantity: int, *, anew: bool = True) -> Estimate:
+        """A quantity over all batches, with its interval; `anew` fits the model to all that was counted."""
         parts = self._parts(self, quantity)
         if self.unknown or self.rest:
-            self._fitted = -1  # with all that was counted
+            if anew:
+                self._fitted = -1
             model = self._fit()
             if model is not None:
                 features, batches, squares = self._uncounted()
@@ -416,7 +417,7 @@ class Strata(Generic[T]):
 
     def wanted(self, quantity: int) -> float:
         """Counts that would bring the interval of a total to 2 %; 0 if all counts agree."""
-        found = self.estimate(quantity)
+        found = self.estimate(quantity, anew=False)
         if found.exact:
             return 0.0
         return self.counted * (found.half_width / (WANTED * found.amount)) ** 2 if found.amount else 0.0
@@ -440,7 +441,7 @@ class Strata(Generic[T]):
         relative, degrees = self._relative(quantity)
         parts = []
         for stratum in strata:
-            if stratum.values:
+            if stratum.values and not (stratum.agrees and not relative):  # else it varies in nothing
                 amounts = numpy.array([values[quantity] for values in stratum.values], dtype=float)
                 own = int(sum(stratum.drawn)) or len(amounts)
                 variance = stratum.variance(amounts, relative)
@@ -451,7 +452,9 @@ class Strata(Generic[T]):
         """Relative variance of batches of one stratum, over all strata, and its degrees of freedom."""
         squares, degrees = 0.0, 0
         for stratum in self._strata.values():
-            if len(stratum.values) > 1:
+            if stratum.agrees:
+                degrees += max(0, len(stratum.values) - 1)
+            else:
                 amounts = numpy.array([values[quantity] for values in stratum.values], dtype=float)
                 if mean := float(amounts.mean()):
                     squares += float(((amounts - mean) ** 2).sum()) / mean**2
