@@ -164,14 +164,14 @@ class EngineMonitor(Session):
             if not torch.is_grad_enabled() or not self._engine.training:
                 with self._evaluating(batch):
                     return original(*args, **kwargs)
-            self._forward_begins(batch)
+            self._engine_forward_begins(batch)
             return self._tried(original, args, kwargs)
 
         return forward
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*args: Any, **kwargs: Any) -> Any:
-            self._backward_begins()
+            self._engine_backward_begins()
             result = self._tried(original, args, kwargs)
             self.on_backward_end()
             self.sample_memory()  # ZeRO releases most gradients before it updates
@@ -197,7 +197,7 @@ class EngineMonitor(Session):
     # What they report -----------------------------------------------------------------------------------------
 
     @fail_safe
-    def _forward_begins(self, batch: object) -> None:
+    def _engine_forward_begins(self, batch: object) -> None:
         if self.batch is not None and self.batch.backwards and not _is_same(self.batch.content, batch):
             self.end_batch()  # gradients accumulate without a step in between
         if self.batch is None:
@@ -223,7 +223,7 @@ class EngineMonitor(Session):
         count.begin(self.hooks.steps.on_eval_batch_start(batch))
 
     @fail_safe
-    def _backward_begins(self) -> None:
+    def _engine_backward_begins(self) -> None:
         """A backward pass: in eval mode too it is training."""
         if self.batch is None:
             self.batch, self._evaluated = self._evaluated, None
