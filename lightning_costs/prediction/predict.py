@@ -134,7 +134,7 @@ class _Predictor:
         self._set, self._load, self._stretch = setting, setting.load, stretch
         self._amounts: dict[str, Forecast] = {}
         self._missing: dict[str, str] = {}
-        self._said: list[str] = list(setting.load.notes)
+        self._assumptions: list[str] = list(setting.load.notes)
         self._others = others
         #: Whether what calibrates was measured on another card.
         self._elsewhere = False
@@ -156,7 +156,7 @@ class _Predictor:
             amounts=self._amounts,
             memory=peak.by_kind if peak is not None else {},
             fits=fits(peak.total_bytes, setting.card) if peak is not None else None,
-            assumptions=tuple(dict.fromkeys(self._said)),
+            assumptions=tuple(dict.fromkeys(self._assumptions)),
             missing=self._missing,
             width=width,
         )
@@ -214,9 +214,11 @@ class _Predictor:
         for phase in time.by_phase:
             self._note(f"{phase}_s", self._amounts[f"{phase}_s"].middle, width)
         if setting.layout.pipeline > 1:
-            self._said.append(f"1F1B: a bubble of {setting.layout.bubble_fraction:.3g} of the step by its closed form")
-        (waiting_s, unsure_s, said), gap_s = loader_wait(load, setting.batch_size, work_s), load.gap_s
-        self._said += said
+            self._assumptions.append(
+                f"1F1B: a bubble of {setting.layout.bubble_fraction:.3g} of the step by its closed form"
+            )
+        (waiting_s, unsure_s, assumed), gap_s = loader_wait(load, setting.batch_size, work_s), load.gap_s
+        self._assumptions += assumed
         step_s = work_s + traffic.likely_s + waiting_s + gap_s
         comm = math.hypot((traffic.most_s - traffic.least_s) / math.sqrt(12), traffic.likely_s * LINK_WIDTH)
         width = math.hypot(width * work_s, comm, unsure_s) / step_s
@@ -244,9 +246,9 @@ class _Predictor:
             measured.append(Measured(at, load.card, step_s, *parts))
             self._elsewhere |= load.card.name != self._set.card.name
         if not measured:
-            self._said.append("nothing was measured on a card with known peaks: efficiencies are the prior's")
+            self._assumptions.append("nothing was measured on a card with known peaks: efficiencies are the prior's")
         elif not self._load.card or not self._load.card.known:
-            self._said.append(f"peaks of {self._set.card.name} are unknown: its rates are those of the run")
+            self._assumptions.append(f"peaks of {self._set.card.name} are unknown: its rates are those of the run")
         own = bool(measured) and self._load.step_s is not None and measured[0].card is self._load.card
         return calibrate([table], measured, own=own)
 
@@ -262,7 +264,7 @@ class _Predictor:
         widths += [LAYOUT_WIDTH] if setting.layout.devices != load.devices else []
         widths += [COUNT_WIDTH] if setting.card.known and load.profile.device != "cuda" else []
         if not setting.same_card and load.step_s is not None:
-            self._said.append("the host queues operators as fast as the measured one")
+            self._assumptions.append("the host queues operators as fast as the measured one")
         return math.hypot(*widths)
 
     def _own_exposed_s(self, table: Table) -> float:
@@ -276,7 +278,7 @@ class _Predictor:
         try:
             return min(self._set.sent(own, guess, load.batch_size, load.precision).likely_s, load.step_s / 2)
         except Missing as missing:
-            self._said.append(f"what the measured devices waited for each other is in the work: {missing}")
+            self._assumptions.append(f"what the measured devices waited for each other is in the work: {missing}")
             return 0.0
 
     def _exposed(self, time: StepTime) -> Exposed:
@@ -286,9 +288,9 @@ class _Predictor:
             return Exposed()
         if setting.layout == setting.own_layout and load.step_s is not None:
             waited_s = load.exposed_s or 0.0
-            self._said.append("devices wait for each other as in the measured step")
+            self._assumptions.append("devices wait for each other as in the measured step")
             return Exposed(total_s=waited_s, least_s=waited_s, likely_s=waited_s, most_s=waited_s)
-        self._said.append(setting.link_words())
+        self._assumptions.append(setting.link_words())
         return setting.sent(setting.layout, time, setting.batch_size, setting.precision)
 
     def _power(self, table: Table, found: Efficiencies, step_s: float) -> None:
@@ -297,7 +299,7 @@ class _Predictor:
         devices = setting.layout.devices
         host_w = (load.host_w or 0.0) * math.ceil(devices / DEVICES_PER_NODE)
         if load.host_w is None:
-            self._said.append("energy is the devices' alone: power of processors and memory was not measured")
+            self._assumptions.append("energy is the devices' alone: power of processors and memory was not measured")
         if load.card is not None and load.card.name == "cpu" and setting.same_card and load.host_w is not None:
             self._note("power_w", host_w, POWER_WIDTHS[0])
             return
@@ -308,7 +310,7 @@ class _Predictor:
             self._missing["power_w"] = str(missing)
             return
         if not drawn.measured:
-            self._said.append("power: shares of the board's power are assumed, none was measured")
+            self._assumptions.append("power: shares of the board's power are assumed, none was measured")
         self._note("device_w", drawn.watts, drawn.width)
         self._note("power_w", drawn.watts * devices + host_w, drawn.width)
 
@@ -338,7 +340,7 @@ class _Predictor:
             )
             rest_s = trained * (evaluate_s * faster + checkpoint_s + other_s)
         else:
-            self._said.append("start-up, evaluation and checkpoints are not in it: no run has measured them")
+            self._assumptions.append("start-up, evaluation and checkpoints are not in it: no run has measured them")
         self._note("train_s", train_s, width)
         total_s = self._note("total_s", train_s + setup_s + rest_s, width)
         nodes = math.ceil(setting.layout.devices / DEVICES_PER_NODE)
@@ -375,7 +377,7 @@ class _Predictor:
             ]
             if rows:
                 row = min(rows, key=lambda one: one.usd_per_device_h)
-                self._said.append(
+                self._assumptions.append(
                     f"price: {row.provider} asks {row.usd_per_device_h:.4g} USD an hour for {row.gpu}, the least on "
                     f"demand in the table ({row.source}, {row.date})"
                 )

@@ -365,9 +365,9 @@ class OpCounterMode(TorchDispatchMode):
         for storage in storages(outputs):
             identity = storage._cdata
             self._weights.add(identity)
-            self._casts[identity] = weakref.ref(storage, partial(self._gone, identity))
+            self._casts[identity] = weakref.ref(storage, partial(self._discard_cast, identity))
 
-    def _gone(self, identity: int, _: object) -> None:
+    def _discard_cast(self, identity: int, _: object) -> None:
         self._weights.discard(identity)
         self._casts.pop(identity, None)
 
