@@ -99,12 +99,19 @@ _KINDS = {
 }
 
 
+#: If one step in ten differs, 29 steps drawn at random are all alike in 1 of 20 trainings (0.9 ** 29 = 0.047).
+FEW_COUNTS = 29
+
+
 def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | None = None) -> list[str]:
     """What a run says beside its columns: whether it waited for data, how energy was got, what is uncounted, and more.
 
     Example:
         >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
         ['50 of 200 batches were not counted, after 64 counted steps']
+        >>> describe_run({"census": {"counted_steps": 9, "batches": 300, "batches_not_counted": 0},
+        ...     "methods": {"flop": "exact; step census"}})
+        ['FLOPs: 9 of 300 batches were counted, and agree; others may differ unseen']
     """
     lines = (
         [
@@ -135,10 +142,17 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         lost, batches = census["batches_not_counted"], census["batches"]
         if lost:
             lines.append(f"{lost} of {batches} batches were not counted, after {census['counted_steps']} counted steps")
+        elif census["counted_steps"] < min(batches, FEW_COUNTS) and _flops_are_exact(header):
+            counted = census["counted_steps"]
+            lines.append(f"FLOPs: {counted} of {batches} batches were counted, and agree; others may differ unseen")
         if calls := census.get("uncounted_calls"):
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())
             lines.append(f"FLOPs are a lower bound, no formula for: {named}")
     return lines
+
+
+def _flops_are_exact(header: Mapping[str, Any]) -> bool:
+    return str((header.get("methods") or {}).get("flop", "")).startswith("exact")
 
 
 def describe_out_of_memory(facts: Mapping[str, Any]) -> str:
