@@ -15,9 +15,13 @@ _HOME = lightning_costs.__path__[0]
 _BETWEEN = ("contextlib.py", "functools.py")
 #: What handles faults: it is what is tested.
 _GUARDS = {"fail_safe.py"}
-_GUARDS_BY_NAME = {"stop_measuring", "_fail", "TrainerView._step.<locals>.run", "_found", "_made"}
+_GUARDS_BY_NAME = {"stop_measuring", "_fail", "_found", "_made"}
 #: What stands in the place of a function of the user's: a patch of ours that calls it cannot be careful.
-_IN_PLACE_OF_THE_USERS = {"between.<locals>.wrap.<locals>.call"}
+_IN_PLACE_OF_THE_USERS = {
+    "between.<locals>.wrap.<locals>.call",
+    "StepPatches._step.<locals>.run",
+    "StepPatches._watch_fetching.<locals>.begins",
+}
 
 
 class Fault(Exception):  # noqa: N818 - it is raised on purpose

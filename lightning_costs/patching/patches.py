@@ -291,6 +291,16 @@ class Patches:
         """Something else to undo: a hook's handle."""
         self._undo.append(undo)
 
+    def lift(self) -> None:
+        """`restore` in the midst of the user's work: what it raises stops the measuring."""
+        try:
+            self.restore()
+        except Exception as error:
+            if self._failed is None:
+                raise
+            _log.debug("a patch could not be lifted: %r", error)
+            self._failed()
+
     def restore(self) -> None:
         """Give every method back, last first; what one undoing raises comes after all the others."""
         errors = []

@@ -160,7 +160,7 @@ class CostCallback(TrainerCallback):  # type: ignore[misc]
                         callback._close(status_from_exception(type(error)))
                     raise
                 finally:
-                    shadows.restore()
+                    shadows.lift()
                     if (callback := own()) is not None:
                         callback._say()
 

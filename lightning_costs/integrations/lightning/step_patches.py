@@ -193,8 +193,13 @@ class StepPatches:
 
         own = self._own
 
+        listener = self._listener
+
         def fetched() -> None:
-            own.on_batch()
+            try:
+                own.on_batch()
+            except Exception:  # noqa: BLE001 - a clock of the package must not end the training
+                listener.disable()
             ends()
 
         enter, leave = self._accounts.start_stop_hooks("data_wait", begins, fetched if own.shared else ends)
@@ -260,7 +265,7 @@ class StepPatches:
                     result = carefully(original, partial(_within, around), listener.disable, args, {})
             finally:
                 if timed is not None:
-                    timed.restore()
+                    timed.lift()
             if fetched and listener.timing_device:
                 listener.on_batch_queued()
             return result
