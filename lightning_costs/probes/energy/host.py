@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 import time
 from functools import cache
 from importlib.resources import files
-from typing import Any, final
+from typing import final
+
+import psutil
 
 from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
 from lightning_costs.probes.cpu_name import cpu_name
@@ -19,7 +20,6 @@ from lightning_costs.probes.energy import rapl
 from lightning_costs.probes.energy.rapl import RaplEnergy
 from lightning_costs.records.meter_info import MeterInfo
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.units import JOULE_PER_KWH
 
 #: Least seconds over which load is measured.
 _LEAST_LOAD_S = 0.1
@@ -46,18 +46,25 @@ def _thermal_design() -> tuple[str, float]:
     return name, (float(watts[known]) if known else 0.0) or float(count_cpus() * DEFAULT_POWER_PER_CORE)
 
 
+def _cpu_times_s() -> tuple[float, float]:
+    """Seconds of all cores since the machine began: those in which they were busy, and all of them."""
+    times = psutil.cpu_times()
+    # Linux counts a guest's time in user's and nice's, too.
+    whole_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return whole_s - times.idle - getattr(times, "iowait", 0.0), whole_s
+
+
 @final
 class CpuModel:
     """CPU energy of the node by codecarbon's load model: TDP x (0.1 + 0.9 x load^3), load averaged over a reading."""
 
-    def __init__(self, cpu: Any, model: str, tdp_w: float) -> None:
-        self._cpu, self._model, self._tdp_w = cpu, model, tdp_w
+    def __init__(self, model: str, tdp_w: float) -> None:
+        self._model, self._tdp_w = model, tdp_w
         self.method = (
             f"model: codecarbon cpu_load, TDP {tdp_w:g} W for '{model}' (generic where unknown), "
             "load of every process on this node; RAPL is not readable here"
         )
-        with silence_codecarbon():
-            cpu.start()
+        self._times_s = _cpu_times_s()
         self._seen_s = time.perf_counter()
         #: Power when load was measured last; the model's least until then.
         self._power_w = 0.1 * tdp_w
@@ -75,12 +82,21 @@ class CpuModel:
         if elapsed_s < _LEAST_LOAD_S:
             reported_j, self._reported_j = self._reported_j, max(self._reported_j, self._power_w * elapsed_s)
             return self._reported_j - reported_j
-        _, energy = self._cpu.measure_power_and_energy(elapsed_s)
         self._seen_s = now_s
-        spent_j = float(energy.kWh) * JOULE_PER_KWH
-        self._power_w = spent_j / elapsed_s
+        self._power_w = self._tdp_w * (0.1 + 0.9 * self._load() ** 3)
+        spent_j = self._power_w * elapsed_s
         owed_j, self._reported_j = spent_j - self._reported_j, max(0.0, self._reported_j - spent_j)
         return max(0.0, owed_j)
+
+    def _load(self) -> float:
+        """The share of all cores' time since the last call in which they were busy.
+
+        Read here, as codecarbon below 3.2.9 sleeps for half a second to measure it, and some later ones share psutil's
+        one baseline with all who ask.
+        """
+        (busy_s, whole_s), self._times_s = self._times_s, _cpu_times_s()
+        passed_s = self._times_s[1] - whole_s
+        return min(max((self._times_s[0] - busy_s) / passed_s, 0.0), 1.0) if passed_s > 0 else 0.0
 
     def metering(self) -> MeterInfo:
         """How it was got."""
@@ -133,11 +149,7 @@ def cpu_meter() -> RaplEnergy | CpuModel:
         return counter
     try:
         with silence_codecarbon():
-            from codecarbon.external.hardware import CPU
-
-            model, tdp_w = _thermal_design()
-            cpu = CPU.from_utils(tempfile.gettempdir(), "cpu_load", model, tdp_w)
-        return CpuModel(cpu, model, tdp_w)
+            return CpuModel(*_thermal_design())
     except Exception as error:
         raise Missing(f"cpu energy: codecarbon cannot model this machine ({error!r})", warn=True) from error
 

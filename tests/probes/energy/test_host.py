@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections import namedtuple
 from importlib.resources import files
 
 import pytest
@@ -40,15 +41,40 @@ def clock(monkeypatch, tmp_path):
 
 @pytest.fixture
 def load(monkeypatch):
-    """The CPU's load in percent, told."""
+    """The CPU's load in percent, given."""
+    now = {"percent": 0.0}
+    monkeypatch.setattr(probe.CpuModel, "_load", lambda self: now["percent"] / 100)
+    return now
+
+
+@pytest.mark.parametrize("percent", [0.0, 35.0, 100.0])
+def test_power_under_a_load_is_codecarbons(clock, load, monkeypatch, percent):
     from codecarbon.external import hardware
 
-    now = {"percent": 0.0}
+    now = load
+    now["percent"] = percent
     if hasattr(hardware, "SystemCPULoadMeter"):  # from 3.3 on
         monkeypatch.setattr(hardware.SystemCPULoadMeter, "percent", lambda self, *a, **kw: now["percent"])
     else:
         monkeypatch.setattr(hardware.psutil, "cpu_percent", lambda *a, **kw: now["percent"])
-    return now
+    theirs = CPU.from_utils(tempfile.gettempdir(), "cpu_load", "some CPU", 100.0)
+    theirs.start()
+    monkeypatch.setattr(probe, "_thermal_design", lambda: ("some CPU", 100.0))
+    ours = cpu_meter()
+    clock.sleep(10.0)
+    assert ours.joules() == pytest.approx(theirs.measure_power_and_energy(10.0)[1].kWh * 3.6e6)
+
+
+def test_load_is_the_busy_share_of_the_time_between_two_readings(clock, monkeypatch):
+    Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")
+    readings = iter([Times(10, 0, 5, 80, 5, 1, 0), Times(13, 0, 6, 84, 7, 2, 0), Times(13, 0, 6, 84, 7, 2, 0)])
+    monkeypatch.setattr(probe.psutil, "cpu_times", lambda: next(readings))
+    monkeypatch.setattr(probe, "_thermal_design", lambda: ("some CPU", 100.0))
+    model = cpu_meter()
+    assert model._load() == pytest.approx(
+        0.4
+    )  # of 10 s, as a guest's second is a user's, too; 6 are idle or wait for disks
+    assert model._load() == 0.0
 
 
 @pytest.mark.integration
@@ -250,7 +276,7 @@ def test_a_codecarbon_that_fails_is_missing_with_its_words(clock, monkeypatch):
     def fail(*args, **kwargs):
         raise FileNotFoundError("no table")
 
-    monkeypatch.setattr(CPU, "from_utils", fail)
+    monkeypatch.setattr(probe, "_thermal_design", fail)
     monkeypatch.setattr(RAM, "total_power", fail)
     for component, make in (("cpu", cpu_meter), ("ram", ram_meter)):
         wanted = rf"{component} energy: codecarbon cannot model this machine \(FileNotFoundError"
@@ -269,7 +295,7 @@ def test_the_level_of_codecarbons_logger_is_the_users_again(clock, load, level, 
         cpu_meter().joules()
         ram_meter().joules()
         assert logger.level == level
-        monkeypatch.setattr(CPU, "from_utils", lambda *a, **kw: 1 / 0)
+        monkeypatch.setattr(probe, "_thermal_design", lambda: 1 / 0)
         with pytest.raises(Missing):
             cpu_meter()
         assert logger.level == level
