@@ -71,7 +71,9 @@ def _lowest(run: RunRecord) -> dict[str, float]:
     statics: Mapping[str, Amount] = run.header.get("statics", {})
     declared = run.header["indicators"]
     found: dict[str, Any] = {
-        column.name: column.min() for column in run.points.get_columns() if column.name in declared
+        column.name: column.min()
+        for column in run.points.get_columns()
+        if column.name in declared and column.dtype != pl.Null  # polars 1.17 knows no least of nothing
     }
     found |= {name: amount for name, amount in statics.items() if name in declared}
     return {name: amount for name, amount in found.items() if isinstance(amount, int | float)}
