@@ -70,7 +70,7 @@ class AmdEnergy:
         with silence_codecarbon():
             counter_mj = self._device._get_total_energy_consumption()
         if counter_mj is None:
-            why = getattr(self._device, "_counter_error", None)
+            why = getattr(self._device, "_counter_error", None) or "codecarbon below 3.3.2 does not say why"
             raise Missing(f"gpu energy: amdsmi gives no energy counter ({why})", warn=True)
         return float(counter_mj)
 

@@ -139,5 +139,5 @@ def test_a_counter_that_fails_or_is_reset_during_the_run_is_missing(machine):
     with pytest.raises(Missing, match="accumulator was reset during the run"):
         meter.joules()
     machine.fails = AmdSmiError("AMDSMI_STATUS_NO_DATA")
-    with pytest.raises(Missing, match=r"gives no energy counter \(.*AMDSMI_STATUS_NO_DATA"):
+    with pytest.raises(Missing, match=r"gives no energy counter \(.*(AMDSMI_STATUS_NO_DATA|does not say why)"):
         meter.joules()
