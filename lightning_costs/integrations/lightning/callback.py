@@ -198,11 +198,9 @@ class CostMonitor(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make the recorder and put the shadows; probes open here, so energy is measured from here on."""
-        self._leave()
-        if stage != "fit" or trainer.fast_dev_run:
-            return
         try:
-            if self._is_free(trainer):
+            self._leave()
+            if stage == "fit" and not trainer.fast_dev_run and self._is_free(trainer):
                 self._begin(trainer, pl_module)
         except Exception as error:
             if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
