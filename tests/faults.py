@@ -16,6 +16,8 @@ _BETWEEN = ("contextlib.py", "functools.py")
 #: What handles faults: it is what is tested.
 _GUARDS = {"fail_safe.py"}
 _GUARDS_BY_NAME = {"stop_measuring", "_fail", "_found", "_made", "Patches.lift"}
+#: They compare an attribute and call what is guarded: at a repeated step, a guard would cost more than they do.
+_NOTHING_TO_RAISE = {"LoopSession.forward", "LoopSession._stepped"}
 #: What stands in the place of a function of the user's: a patch of ours that calls it cannot be careful.
 _IN_PLACE_OF_THE_USERS = {
     "between.<locals>.wrap.<locals>.call",
@@ -49,7 +51,7 @@ def _counts(frame: FrameType) -> bool:
     if (
         not _ours(frame)
         or code.co_filename.rpartition("/")[2] in _GUARDS
-        or {code.co_name, code.co_qualname} & (_GUARDS_BY_NAME | _IN_PLACE_OF_THE_USERS)
+        or {code.co_name, code.co_qualname} & (_GUARDS_BY_NAME | _IN_PLACE_OF_THE_USERS | _NOTHING_TO_RAISE)
     ):
         return False
     caller, through_with = frame.f_back, False
