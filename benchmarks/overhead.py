@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import platform
 import statistics
 import subprocess
@@ -155,7 +154,7 @@ def alone_us(name: str, every: int, args: argparse.Namespace, folder: str) -> tu
         command = [sys.executable, "-c", code, "run", script, "--args", *own]
     elif name == "trainmeter":
         command = [sys.executable, "-m", "trainmeter", "-q", "--no-web", "--", *command]
-    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if not out.exists():
         raise SystemExit(f"{name} did not finish: {(done.stderr or done.stdout)[-800:]}")
     wall_us, cpu_us = json.loads(out.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Sequence
 from itertools import starmap
+from statistics import median
 from typing import final
 
 from lightning_costs.records.samples import DeviceTime, StepSample, Trigger
@@ -44,9 +45,7 @@ class SlowSteps:
         del recent[:-MOST_TIMES]
         if len(recent) < LEAST_TIMES:
             return 0.0
-        ascending, half = sorted(recent), len(recent) // 2
-        usual_s = ascending[half] if len(recent) % 2 else (ascending[half - 1] + ascending[half]) / 2
-        self._usual_s[signature] = usual_s
+        usual_s = self._usual_s[signature] = median(recent)
         return sum([took_s - usual_s for took_s in times_s if took_s > usual_s])
 
     def usual_s(self, signature: Hashable) -> float | None:

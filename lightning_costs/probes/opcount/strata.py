@@ -392,11 +392,11 @@ class Strata(Generic[T]):
                 self._fitted = self.counted
         return self._model
 
-    def estimate(self, quantity: int, *, anew: bool = True) -> Estimate:
-        """A quantity over all batches, with its interval; `anew` fits the model to all that was counted."""
+    def estimate(self, quantity: int, *, refit: bool = True) -> Estimate:
+        """A quantity over all batches, with its interval; `refit` fits the model to all that was counted."""
         parts = self._parts(self, quantity)
         if self.unknown or self.rest:
-            if anew:
+            if refit:
                 self._fitted = -1
             model = self._fit()
             if model is not None:
@@ -417,7 +417,7 @@ class Strata(Generic[T]):
 
     def wanted(self, quantity: int) -> float:
         """Counts that would bring the interval of a total to 2 %; 0 if all counts agree."""
-        found = self.estimate(quantity, anew=False)
+        found = self.estimate(quantity, refit=False)
         if found.exact:
             return 0.0
         return self.counted * (found.half_width / (WANTED * found.amount)) ** 2 if found.amount else 0.0
