@@ -230,7 +230,8 @@ class LoopSession(Session):
         if self._reading is not loader:
             self._reads(loader)
         self._work_begins(content, loader)
-        self.alike = None if self._ahead else self.alike  # a forward pass may be another batch's
+        if self._ahead:  # a forward pass may be another batch's
+            self.alike = None
 
     def _reads(self, loader: Any) -> None:
         """The batch in work is this loader's, its first one if it was begun again."""
