@@ -229,7 +229,7 @@ def test_steps_that_are_only_noted_count_as_those_that_are_recorded_in_full(
         return script.run(), len(in_full)
 
     (noted, few), (full, every) = trained(tmp_path / "a", noted=True), trained(tmp_path / "b", noted=False)
-    assert few < every / 2
+    assert few < every * 2 / 3  # how many are in full depends on the clock, too
     assert {name: noted.final[name] for name in SAME} == {name: full.final[name] for name in SAME}
     assert noted.points["steps"].to_list() == full.points["steps"].to_list()
     assert noted.points["flop"].to_list() == full.points["flop"].to_list()
