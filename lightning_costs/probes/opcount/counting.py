@@ -31,7 +31,7 @@ K = TypeVar("K")
 #: The number of kinds after which no more are counted for being new: a stream of new lengths must stay cheap.
 MOST_CENSUSES = 64
 #: The number of kinds that are counted whatever it takes; of a longer tail, new ones keep to what counting may take.
-FEW_KINDS = 16
+FEW_KINDS = 8
 
 Quantity = Literal[
     "flop",

@@ -11,6 +11,8 @@ from lightning_costs.probes.opcount.feature_model import Vector
 
 #: Steps counted in vain for a kind that differs by its nodes alone: then it waits until it is met by chance or in turn.
 _MOST_IN_VAIN = 8
+#: Steps counted in vain because a kind was due, whatever that takes: kinds that come in turn are there.
+_MOST_MISSED = 3
 
 Moment = Literal["first", "opening", ""]
 
@@ -113,7 +115,7 @@ class PendingKinds:
     @property
     def in_turn(self) -> bool:
         """Whether kinds come in turn, as far as was seen: those that come at random are rarely there when due."""
-        return self._missed < _MOST_IN_VAIN
+        return self._missed < _MOST_MISSED
 
     def due(self, batch: int) -> int | None:
         """The next batch from this one on at which a kind is due that comes in turn."""
