@@ -325,7 +325,7 @@ def _throttled(run: _Run) -> _Loss:
     evidence = f"clocks were held down by {cause} for {_percent(held)} of the run"
     if clock is not None:
         evidence += f", SMs at {_percent(clock)} of their highest clock"
-    share = held if clock is None else min(held, 1 - clock)
+    share = held if clock is None else min(held, max(0.0, 1 - clock))  # a mean of clocks may exceed the peak by a digit
     lost_s = None if clock is None else share * run.train_s
     return _Loss(kind="throttled", s=lost_s, share=share, evidence=evidence if held else "throttled")
 

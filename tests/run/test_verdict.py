@@ -59,6 +59,7 @@ BALANCED = {
     "one device": (ONE, {}),
     "eight devices": (EIGHT, {"exposed_comm_s": 90.0, "straggler_s": 0.0}),
     "a straggler that is over soon": (EIGHT_SLOW, {"exposed_comm_s": 60.0, "straggler_s": 20.0}),
+    "clocks at their peak but for rounding": (ONE, {"tensor_peak_s": 300.0000001}),
     "a bit of everything": (ONE, {"idle_s": 170.0, "idle_data_s": 80.0, "sm_active_fraction": 0.7}),
 }
 
@@ -80,6 +81,7 @@ def test_a_balanced_run_has_no_bottleneck(case: str) -> None:
     found = verdict(header, {**GPU, **figures})
     assert (found.kind, found.saves_s, found.next) == ("none", None, "")
     assert found.words().startswith("verdict: no single bottleneck: ")
+    assert "-0 %" not in found.words()
 
 
 def test_what_it_would_save_is_in_seconds_joules_and_money_of_this_run() -> None:
