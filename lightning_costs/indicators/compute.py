@@ -12,7 +12,7 @@ from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.counting import UNSEEN, Quantity, StepOpCounts
 from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
 from lightning_costs.probes.opcount.strata import Estimate
-from lightning_costs.records.certainty import FEW_COUNTS
+from lightning_costs.records.certainty import TAKEN_ALIKE
 from lightning_costs.records.declaration import Family, Scope
 from lightning_costs.records.formatting import format_amount
 from lightning_costs.records.missing import Missing
@@ -30,17 +30,12 @@ _OUTSIDE = (
 def how_sure(estimate: Estimate, unit: str) -> str:
     """How a total was got, in words: exact, or estimated, with its interval in human units.
 
-    Counts that agree cannot show a batch that differs without a sign: how many there were is named if they are few.
-
     Example:
         >>> how_sure(Estimate(amount=2e9, half_width=1e8, counted=12, batches=900, exact=False), "flop")
         'estimated over 12 sampled steps of 900, 95 % interval 1.90 GFLOP to 2.10 GFLOP'
-        >>> how_sure(Estimate(amount=2e9, half_width=0.0, counted=9, batches=300, exact=True), "flop")
-        'exact; 9 of 300 batches were counted'
     """
-    if estimate.exact:
-        few = estimate.counted < min(estimate.batches, FEW_COUNTS)
-        return f"exact; {estimate.counted} of {estimate.batches} batches were counted" if few else "exact"
+    if estimate.exact:  # over how many counted steps stands in the header's census: runs counted alike say the same
+        return "exact"
     low, high = format_amount(estimate.low, unit), format_amount(estimate.high, unit)
     return f"estimated over {estimate.counted} sampled steps of {estimate.batches}, 95 % interval {low} to {high}"
 
@@ -101,8 +96,9 @@ class _Census(Measured):
         return float(new)
 
     def _how(self, census: StepOpCounter, sure: str) -> str:
+        alike = f"; {TAKEN_ALIKE}" if sure == "exact" else ""
         compiled = f"; {COMPILED}" if census.compiled else ""
-        return f"{sure}; step census: {CONVENTION}{compiled}{lower_bound_note(census.missing_formulas)}"
+        return f"{sure}{alike}; step census: {CONVENTION}{compiled}{lower_bound_note(census.missing_formulas)}"
 
 
 def relative_error(estimate: Estimate) -> float | None:
@@ -165,7 +161,7 @@ class MemAccessBytes(_Census):
         return super().read(sample)
 
     def _how(self, census: StepOpCounter, sure: str) -> str:
-        sampled = "" if sure.startswith("exact") else f"; {sure}"
+        sampled = "" if sure == "exact" else f"; {sure}"
         return (
             "estimate: step census, inputs and outputs of every operator as it ran, "
             f"no cache between operators, no work space inside one{sampled}"

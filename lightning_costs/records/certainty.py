@@ -12,11 +12,10 @@ from lightning_costs.records.meter_info import COMPONENTS
 #: Counted or read; estimated from a sample, with an interval; or modelled, without a bound of the error.
 Certainty = Literal["exact", "estimated", "modelled"]
 
-#: If one batch in ten differs, 29 batches drawn at random are all alike in 1 of 20 trainings (0.9 ** 29 = 0.047).
-FEW_COUNTS = 29
+#: What an exact count of a sample takes for granted: it cannot show a step that differs without a sign.
+TAKEN_ALIKE = "uncounted steps are taken to be like the counted ones of their kind"
 
 _SAMPLED = re.compile(r"(^|; )estimated over \d+ sampled steps of \d+, 95 % interval [^;]*")
-_FEW = re.compile(r"^\d+ of \d+ batches were counted(; |$)")
 _MODELS = {"model", "estimate", "constant"}
 _PARTS = {f"{part}_energy_j": part for part in COMPONENTS}
 #: Columns of the components of energy: each is from a meter, a model or a constant.
@@ -117,7 +116,5 @@ def convention(method: str) -> str:
         'step census: products'
         >>> convention("exact; step census: products"), convention("step census: products")
         ('step census: products', 'step census: products')
-        >>> convention("exact; 9 of 300 batches were counted; step census: products")
-        'step census: products'
     """
-    return _FEW.sub("", _SAMPLED.sub("", method).removeprefix("exact; ").removeprefix("; "))
+    return _SAMPLED.sub("", method).removeprefix("exact; ").removeprefix("; ").removeprefix(f"{TAKEN_ALIKE}; ")

@@ -25,6 +25,7 @@ from lightning_costs.recording.emission import (
     SHARE_OF_FIRST_POINTS,
     SHARE_OF_POINTS,
 )
+from lightning_costs.records.certainty import convention
 
 PARAMS = 12 * 24 + 24 + 24 * 3 + 3
 FLOP_PER_SAMPLE = 2 * 2 * 12 * 24 + 3 * 2 * 24 * 3  # the first layer has no gradient of its input
@@ -397,4 +398,6 @@ def test_what_a_loop_computes_after_its_step_makes_no_other_kind_of_it(tmp_path)
     assert recorder.final["flop"] == FLOP_PER_SAMPLE * 8 * 40
     counted = recorder.header["census"]["counted_steps"]
     assert counted < 8
-    assert recorder.header["methods"]["flop"].startswith(f"exact; {counted} of 40 batches were counted; step census: ")
+    how = recorder.header["methods"]["flop"]
+    assert how.startswith("exact; uncounted steps are taken to be like the counted ones of their kind; step census: ")
+    assert convention(how) == f"step census: {CONVENTION}"
