@@ -247,11 +247,12 @@ def hook_step(
         if function is None or not hasattr(optimizer, name):
             continue
         try:
-            handle = getattr(optimizer, name)(Hook(function if plain else _ignoring_arguments(function)))
+            hook = Hook(function if plain else _ignoring_arguments(function))
+            handle = getattr(optimizer, name)(hook)
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
             _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
         else:
-            shadows.add_cleanup(handle.remove)
+            shadows.add_hook(handle, hook)
 
 
 def _ignoring_arguments(function: Callable[[], object]) -> Callable[..., None]:

@@ -33,6 +33,7 @@ class Shadow(functools.partial[Any]):
     owner: Any
     name: str
     before: Any
+    of_class: Any
     active: bool
 
     def __getattr__(self, name: str) -> Any:
@@ -162,6 +163,7 @@ def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, befo
     shadow = Shadow(call)
     functools.update_wrapper(shadow, original)
     shadow.owner, shadow.name, shadow.before, shadow.active = owner, name, before, True
+    shadow.of_class = getattr(type(owner), name, None)
     setattr(owner, name, shadow)
     return shadow
 
@@ -203,6 +205,9 @@ class Patches:
     def __init__(self, failed: Callable[[], None] | None = None) -> None:
         self._failed = failed
         self._undo: list[Callable[[], None]] = []
+        #: What `suspend` takes off, in the order in which it was put: shadows, and hooks with their handles.
+        self._shadows: list[Shadow] = []
+        self._hooks: list[tuple[Any, Any]] = []
 
     def __bool__(self) -> bool:
         return bool(self._undo)
@@ -246,6 +251,7 @@ class Patches:
             self._uncover(state)
             _log.debug("%s.%s is not watched: it takes no attribute: %r", type(owner).__name__, name, error)
             return
+        self._shadows += [*(state.puts if state.shadows == 1 else ()), shadow]
 
         def undo() -> None:
             shadow.active = False
@@ -288,22 +294,64 @@ class Patches:
         self._undo.append(undo)
 
     def add_cleanup(self, undo: Callable[[], None]) -> None:
-        """Something else to undo: a hook's handle."""
+        """Something else to undo."""
         self._undo.append(undo)
+
+    def add_hook(self, handle: Any, hook: Any) -> None:
+        """A hook in a dictionary of torch's, to be removed by its handle."""
+        self._undo.append(handle.remove)
+        self._hooks.append((handle, hook))
+
+    def suspend(self) -> None:
+        """Take everything off for a while; what that raises stops the measuring.
+
+        That costs a fraction of `restore`, as what was put is kept. `resume` puts it again, `restore` ends it all.
+        """
+        try:
+            for handle, _ in self._hooks:
+                handle.remove()
+            for shadow in reversed(self._shadows):
+                owner, name = shadow.owner, shadow.name
+                if getattr(owner, name, None) is not shadow:
+                    continue  # another library's patch lies above it: it stays, and calls through
+                if shadow.before is ABSENT:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, shadow.before)
+        except Exception as error:  # noqa: BLE001 - as `lift`
+            self._stop(error)
+
+    def resume(self) -> bool:
+        """Put again what was suspended, unless a method is another one by now: whether it was put."""
+        for shadow in self._shadows:
+            owner, name = shadow.owner, shadow.name
+            if instance_attribute(owner, name) is not shadow.before or (
+                getattr(type(owner), name, None) is not shadow.of_class
+            ):
+                return False
+        for shadow in self._shadows:
+            setattr(shadow.owner, shadow.name, shadow)
+        for handle, hook in self._hooks:
+            handle.hooks_dict_ref()[handle.id] = hook
+        return True
 
     def lift(self) -> None:
         """`restore` in the midst of the user's work: what it raises stops the measuring."""
         try:
             self.restore()
-        except Exception as error:
-            if self._failed is None:
-                raise
-            _log.debug("a patch could not be lifted: %r", error)
-            self._failed()
+        except Exception as error:  # noqa: BLE001 - handled by those who measure, if there are any
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        if self._failed is None:
+            raise error
+        _log.debug("a patch could not be lifted: %r", error)
+        self._failed()
 
     def restore(self) -> None:
         """Give every method back, last first; what one undoing raises comes after all the others."""
         errors = []
+        self._shadows, self._hooks = [], []
         while self._undo:
             try:
                 self._undo.pop()()

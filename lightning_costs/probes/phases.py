@@ -95,8 +95,25 @@ class Phases:
         return 0 if self.on else max(0, self._next - self._steps)
 
     def skipped(self, n: int) -> None:
-        """`n` steps that were not timed are complete."""
+        """`n` steps are complete, none of which `stepped` reports."""
         self._advance(n, certain=False)
+
+    def begin_repeat(self) -> None:
+        """The step that is drawn begins, and `skipped` has not reported those before it yet."""
+        self.on = self._started
+
+    def end_repeat(self) -> int:
+        """It is over, and `skipped` will report it, too.
+
+        Returns:
+            How many steps after it the next one is timed.
+        """
+        if self.on:
+            self._end(self._weight)
+            self.on = False
+        timed = self._next
+        self._next, self._weight = _draw(timed + 1)
+        return self._next - timed
 
     def lose(self, error: Exception) -> None:
         """A moment could not be noted: phases are not known any more."""
@@ -111,10 +128,13 @@ class Phases:
             certain: Whether the next one is to be timed in any case.
         """
         if self.on:
-            self._finish(self._weight if steady else 0)
-            self._phase, self._open, self._closures = REST, False, 0
-            self._updates.clear()
+            self._end(self._weight if steady else 0)
         self._advance(1, certain=certain)
+
+    def _end(self, weight: int) -> None:
+        self._finish(weight)
+        self._phase, self._open, self._closures = REST, False, 0
+        self._updates.clear()
 
     def _advance(self, n: int, *, certain: bool) -> None:
         self._steps += n

@@ -37,7 +37,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, TypeVar, final
+from typing import Any, Protocol, TypeVar, final
 
 import torch
 from torch import nn
@@ -115,6 +115,17 @@ class Gradients:
         return found
 
 
+class Timed(Protocol):
+    """Draws which steps are timed."""
+
+    @property
+    def quiet(self) -> int:
+        """How many steps may follow before one that is timed."""
+
+    def end_repeat(self) -> int:
+        """One that was drawn is noted as a repeat: how many steps after it the next one is timed."""
+
+
 @final
 class RepeatedStepFastPath:
     """Notes steps that are just like the one before them, as nearly every step of nearly every training is.
@@ -140,9 +151,11 @@ class RepeatedStepFastPath:
         "left",
         "nodes",
         "on_record",
+        "phases",
         "recorded",
         "same",
         "samples",
+        "timed_left",
         "tokens",
         "train_s",
         "until_s",
@@ -163,6 +176,9 @@ class RepeatedStepFastPath:
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
+        #: What `left` is before a step whose moments are noted, and what they are reported to, if `dispatch` can.
+        self.timed_left = -math.inf
+        self.phases: Timed | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
         #: Whether the batch in work was a step like the last one, and is noted.
@@ -186,17 +202,28 @@ class RepeatedStepFastPath:
         self._counted = _compiled()
         self._graphs = compiled_graphs()
 
+    def allow(self, steps: float, phases: Timed | None) -> None:
+        """Let so many steps follow, or those up to one that is timed if `dispatch` cannot time it."""
+        quiet = phases.quiet if phases is not None else math.inf
+        self.left = steps if self.phases is not None else min(steps, quiet)
+        self.timed_left = steps - quiet
+
     def disarm(self) -> None:
         """The next step has to be recorded in full."""
         self.left = 0
 
     def dispatch(
-        self, alike: Callable[..., R], otherwise: Callable[..., R], failed: Callable[[], object]
+        self,
+        alike: Callable[..., R],
+        otherwise: Callable[..., R],
+        failed: Callable[[], object],
+        timed: Callable[..., R] | None = None,
     ) -> Callable[..., R]:
         """A function around the work on a batch: `alike` if it may be a step like the last one, else `otherwise`.
 
         The last argument holds what a training step gets, its batch under that name. `failed` is called where noting
-        the step raised, and the exception is handled.
+        the step raised, and the exception is handled. `timed` takes the place of `alike` in steps whose moments
+        `phases` is to receive.
         """
 
         def run(*args: Any) -> R:
@@ -210,10 +237,13 @@ class RepeatedStepFastPath:
                 except Exception:  # noqa: BLE001 - a batch that cannot be inspected is recorded in full, and logged there
                     self.same = False
                 if self.same:
-                    result = alike(*args)
+                    due = self.left == self.timed_left
+                    result = timed(*args) if due and timed is not None else alike(*args)
                     self.nodes = nodes_made() - begun
                     try:
                         self.recorded = self._try_record()
+                        if due and self.recorded and self.phases is not None:
+                            self.timed_left -= self.phases.end_repeat()
                     except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                         failed()
                     return result

@@ -238,8 +238,6 @@ class StepMonitor:
         quiet = self._watch_at - self.done - 1
         if self._trace is not None:
             quiet = min(quiet, max(0, self._trace.next - self.done))
-        if self.phases is not None:
-            quiet = min(quiet, self.phases.quiet)
         if self._census is None or self._census.failed is not None:
             return quiet
         return min(quiet, self._census.quiet) if self._census.repeatable else 0
@@ -293,13 +291,13 @@ class StepMonitor:
             if self._census is not None:
                 self._census.record_batch(None)
             return BatchVerdict(batches.inspect_batch(batch), warm)
+        position, moment = self._position
+        gradients = self.gradients.count() if self.gradients is not None else 0
+        kind = StepKind(self._signature, position, moment, work, self._new_signature, made, gradients)
+        self._new_signature = False
+        if kind != self._kind:
+            self._kind = kind
         if self._census is not None:
-            position, moment = self._position
-            gradients = self.gradients.count() if self.gradients is not None else 0
-            kind = StepKind(self._signature, position, moment, work, self._new_signature, made, gradients)
-            self._new_signature = False
-            if kind != self._kind:
-                self._kind = kind
             self._census.record_batch(self._kind)
         return BatchVerdict(entered, warm)
 

@@ -189,7 +189,7 @@ class StepHooks:
         if self._repeatable:
             step = self._steps.done if step is None else step
             quiet, self.repeats.until_s = self._points.quiet_after(step)
-            self.repeats.left = min(batches, self._steps.repeats, quiet)
+            self.repeats.allow(min(batches, self._steps.repeats, quiet), self._steps.phases)
 
     def on_repeat_start(self) -> None:
         """The work on a batch that `repeats` takes for one like the last is about to begin, if `timing_device`."""

@@ -8,7 +8,9 @@ import sys
 from unittest.mock import Mock, call
 
 import pytest
+import torch
 
+from lightning_costs.patching.optimizers import hook_step
 from lightning_costs.patching.patches import Hook, Patches
 
 
@@ -91,6 +93,47 @@ def test_lifting_twice_undoes_once():
     loop.run = lambda: 5
     shadows.restore()
     assert (undone, loop.run()) == ([1], 5)
+
+
+def test_what_is_suspended_is_off_and_can_be_put_again():
+    loop, shadows, optimizer = Loop(), Patches(), torch.optim.SGD([torch.zeros(1)])
+    shadows.wrap(loop, "run", adds(10))
+    shadows.wrap(optimizer, "zero_grad", lambda original: original)
+    hook_step(optimizer, shadows, before=lambda: None, after=lambda: None)
+    hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    for _ in range(3):
+        assert (loop.run(), [len(held) for held in hooks]) == (11, [1, 1])
+        assert copy.copy(loop).run() == pickle.loads(pickle.dumps(loop)).run() == 1
+        shadows.suspend()
+        assert (loop.run(), vars(loop), [len(held) for held in hooks]) == (1, {}, [0, 0])
+        assert "zero_grad" not in vars(optimizer)
+        assert shadows.resume()
+    shadows.suspend()
+    shadows.restore()
+    assert (vars(loop), [len(held) for held in hooks]) == ({}, [0, 0])
+
+
+@pytest.mark.parametrize("change", ["the class", "the object"])
+def test_what_another_has_patched_since_is_not_put_again(change, monkeypatch):
+    loop, shadows = Loop(), Patches()
+    shadows.wrap(loop, "run", adds(10))
+    shadows.suspend()
+    monkeypatch.setattr(Loop if change == "the class" else loop, "run", lambda *_: 5)
+    assert not shadows.resume()
+    assert loop.run() == 5
+    shadows.restore()
+    assert loop.run() == 5
+
+
+def test_a_foreign_wrap_on_top_stays_when_ours_is_suspended():
+    loop, shadows = Loop(), Patches()
+    shadows.wrap(loop, "run", adds(10))
+    ours = loop.run
+    loop.run = lambda: ours() + 1000
+    shadows.suspend()
+    assert loop.run() == 1011
+    shadows.restore()
+    assert loop.run() == 1001
 
 
 def test_what_is_no_method_is_left_alone():

@@ -87,6 +87,9 @@ class StepPatches:
         self._hooks = steps
         self._phases: Phases | None = None
         self._patches = Patches(listener.disable)
+        #: What reports the moments of a timed step, and what it was put on.
+        self._moments = Patches(listener.disable)
+        self._moments_of: tuple[Any, ...] = ()
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
         self._hooked: WeakSet[Any] = WeakSet()
@@ -100,7 +103,7 @@ class StepPatches:
         trainer, put = self._trainer, self._patches.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         self._watch_fetching(epoch_loop)
-        self._phases = self._hooks.phases
+        self._phases = self._repeats.phases = self._hooks.phases
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
@@ -112,6 +115,8 @@ class StepPatches:
 
     def uninstall(self) -> None:
         """Lift them."""
+        self._repeats.phases = None
+        self._moments.restore()
         self._patches.restore()
 
     def hook_optimizers(self) -> None:
@@ -209,21 +214,28 @@ class StepPatches:
     def _timed(self) -> Patches | None:
         """What reports the moments of passes and updates, put for this batch's work alone; None if none are due.
 
-        Each timed step puts its own: patches that stay would cost every step what they cost these.
+        Patches that stay would cost every step what they cost these.
         """
-        phases = self._phases
+        phases, strategy = self._phases, self._trainer.strategy
         if phases is None or not phases.on:
             return None
-        timed, strategy = Patches(self._listener.disable), self._trainer.strategy
-        module = self._trainer.lightning_module
-        precision, put = strategy.precision_plugin, timed.wrap
+        module, precision = self._trainer.lightning_module, strategy.precision_plugin
+        compiled = getattr(module, "_compiler_ctx", None) is not None
+        optimizers = strategy.optimizers
+        of = (strategy, precision, module, module.automatic_optimization, compiled, *map(id, optimizers))
+        timed = self._moments
+        if of == self._moments_of and timed.resume():
+            return timed
+        timed.restore()
+        self._moments_of = of
+        put = timed.wrap
         put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
         put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
         put(precision, "_wrap_closure", between(phases, phases.closure_begins, phases.closure_ends), hot=True)
-        if getattr(module, "_compiler_ctx", None) is None:  # else its training_step is compiled, and this call in it
+        if not compiled:  # else its training_step is compiled, and this call in it
             for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
                 put(module, name, between(phases, phases.pause, phases.resume), hot=True)
-        for place, optimizer in enumerate(strategy.optimizers):
+        for place, optimizer in enumerate(optimizers):
             time_updates(optimizer, timed, phases)
             if not module.automatic_optimization:
                 hook_parts(optimizer, timed, phases)
@@ -265,7 +277,7 @@ class StepPatches:
                     result = carefully(original, partial(_within, around), listener.disable, args, {})
             finally:
                 if timed is not None:
-                    timed.lift()
+                    timed.suspend()
             if fetched and listener.timing_device:
                 listener.on_batch_queued()
             return result
@@ -276,7 +288,24 @@ class StepPatches:
             listener.on_batch_queued()
             return result
 
-        return repeats.dispatch(run_alike if listener.timing_device else original, run, listener.disable)
+        alike = run_alike if listener.timing_device else original
+        phases = self._phases
+
+        def run_timed(*args: Any) -> Any:
+            timed: Patches | None = None
+            try:
+                if phases is not None:
+                    phases.begin_repeat()
+                timed = self._timed()
+            except Exception:  # noqa: BLE001 - a fault of the package must not end the training
+                listener.disable()
+            try:
+                return alike(*args)
+            finally:
+                if timed is not None:
+                    timed.suspend()
+
+        return repeats.dispatch(alike, run, listener.disable, run_timed)
 
     def _batch_to_device(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Training batches alone: evaluation, too, hands its own over by this method."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from lightning_costs import CostMonitor, Recorder
 from lightning_costs.indicators import phases
 from lightning_costs.patching.patches import Shadow
+from lightning_costs.probes.phases import HostPhases
+from lightning_costs.recording.step_hooks import StepHooks
 from lightning_costs.run.record import RunRecord
 
 PASSES = ("forward_s", "backward_s", "optimizer_s")
@@ -157,6 +159,25 @@ def test_phases_are_those_of_a_stopwatch_in_the_module(
     how = "exact" if kind in ("accumulation", "manual sam") else "estimated from sampled steps"
     assert how in run.header["methods"]["forward_s"]
     assert "host clock" in run.header["methods"]["forward_s"]
+    held = [model, fit.strategy, fit.strategy.precision_plugin, *fit.optimizers]
+    assert not [thing for thing in held if any(isinstance(value, Shadow) for value in vars(thing).values())]
+
+
+def test_a_timed_step_is_noted_like_those_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pl, watch = namespace(NAMESPACES[0]), Stopwatch(monkeypatch)
+    in_full: list[object] = []
+    timed: list[int] = []
+    step, end = StepHooks.step, HostPhases.end_repeat
+    monkeypatch.setattr(StepHooks, "step", lambda *args, **kwargs: (in_full.append(0), step(*args, **kwargs))[1])
+    monkeypatch.setattr(HostPhases, "end_repeat", lambda phases: (timed.append(end(phases)), timed[-1])[1])
+    model = module(pl, watch, "automatic")
+    monitor = CostMonitor(save_dir=tmp_path, infer=False, log="none", indicators=indicators(), count="off")
+    fit = trainer(pl, monitor, max_epochs=1, log_every_n_steps=400)
+    fit.fit(model, data(samples=400 * 8, batch_size=8))
+    assert monitor.run is not None
+    assert {name: monitor.run.final[name] for name in PASSES} == watch.seconds
+    assert len(timed) > len(in_full) - 20
+    assert len(timed) + len(in_full) < 60
     held = [model, fit.strategy, fit.strategy.precision_plugin, *fit.optimizers]
     assert not [thing for thing in held if any(isinstance(value, Shadow) for value in vars(thing).values())]
 
