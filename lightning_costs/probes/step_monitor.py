@@ -235,6 +235,8 @@ class StepMonitor:
         """How many steps like the last one `record_repeats` alone may record; 0 if each has to be seen in full."""
         if self._warm_left or self._kind is None or self._kind.moment:
             return 0
+        if self.done > self._watch_at:
+            self._watch_at = self._next_watched()
         quiet = self._watch_at - self.done - 1
         if self._trace is not None:
             quiet = min(quiet, max(0, self._trace.next - self.done))
