@@ -5,7 +5,7 @@ import gc
 import itertools
 import pickle
 import sys
-from unittest.mock import Mock, call
+from unittest.mock import MagicMock, Mock, call
 
 import pytest
 import torch
@@ -262,6 +262,20 @@ def test_a_mock_keeps_its_method():
     logger.log_metrics({"b": 1}, step=4)
     assert logger.log_metrics is method
     assert logger.log_metrics.call_args_list == [call({"a": 1}, step=3), call({"b": 1}, step=4)]
+
+
+@pytest.mark.parametrize("kind", [Mock, MagicMock])
+def test_a_mock_that_was_watched_is_as_it_was(kind):
+    logger, shadows = kind(), Patches()
+    logger.log_metrics({}, step=0)
+    copy.copy(logger)
+    before, of_its_class = dict(vars(logger)), set(vars(type(logger)))
+    shadows.wrap(logger, "log_metrics", lambda original: lambda *a, **kw: original(*a, **kw))
+    shadows.wrap(logger, "log_metrics", lambda original: lambda *a, **kw: original(*a, **kw))
+    copy.copy(logger)  # as a fit may do while it is watched
+    shadows.restore()
+    assert vars(logger).keys() - {"log_metrics"} == before.keys()
+    assert set(vars(type(logger))) == of_its_class
 
 
 def test_an_object_that_takes_no_attributes_is_left_alone():

@@ -7,6 +7,7 @@ and `row_patches` (the rows that it writes). Everything is a patch of an instanc
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol, final
 
@@ -82,7 +83,7 @@ def _kinds(thing: object) -> set[str]:
 class TrainerHooks:
     """Reports to a listener what happens in a Trainer."""
 
-    def __init__(self, trainer: Any, owner: object, listener: TrainerListener, steps: StepHooks) -> None:
+    def __init__(self, trainer: Any, owner: Any, listener: TrainerListener, steps: StepHooks) -> None:
         self._trainer = trainer
         self._owner = owner
         self._listener = listener
@@ -96,6 +97,7 @@ class TrainerHooks:
         """Put the patches."""
         trainer, put = self._trainer, self._patches.wrap
         put(trainer, "save_checkpoint", self._saving)
+        put(trainer.strategy, "teardown", self._ending)
         put(trainer.fit_loop, "run", self._fitting)
         put(trainer.fit_loop.epoch_loop.val_loop, "run", self._evaluating)
         for name in ("_restore_modules_and_callbacks", "restore_training_state"):
@@ -187,6 +189,21 @@ class TrainerHooks:
             return result
 
         return run
+
+    def _ending(self, original: Callable[[], None]) -> Callable[[], None]:
+        """The end of every fit, also of one that fails while a finder has replaced the Trainer's callbacks."""
+
+        def teardown() -> None:
+            trainer, owner = self._trainer, self._owner
+            if owner not in trainer.callbacks:
+                error = sys.exc_info()[1] if str(trainer.state.status).lower().endswith("interrupted") else None
+                if error is None:
+                    owner.teardown(trainer, trainer.lightning_module, "fit")
+                else:
+                    owner.on_exception(trainer, trainer.lightning_module, error)
+            original()
+
+        return teardown
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -340,3 +340,45 @@ def test_a_monitor_of_a_fit_that_ended_unheard_measures_the_next(tmp_path: Path)
     trainer(pl, measuring, max_epochs=1).fit(classifier(pl), data())
     assert measuring.run is not None
     assert measuring.run.final["samples"] == 64
+
+
+class FindsIn(pl.callbacks.LearningRateFinder):  # type: ignore[misc]
+    """A finder in the epoch that is given, or before the first if none is."""
+
+    def __init__(self, epoch: int | None) -> None:
+        super().__init__(num_training_steps=3)
+        self.epoch = epoch
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.epoch is None:
+            super().on_fit_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            self.lr_find(trainer, pl_module)
+
+
+class FailsWhenAlone(Net):
+    """Fails in the training of a finder, which is without the Trainer's callbacks."""
+
+    lr = 0.1
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if not any(isinstance(callback, CostMonitor) for callback in self.trainer.callbacks):
+            raise ArithmeticError("nothing can be found")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("epoch", "statuses"), [(None, []), (1, ["failed"])])
+def test_a_fit_that_fails_in_a_finder_is_over(tmp_path: Path, epoch: int | None, statuses: list[str]) -> None:
+    measuring = monitor(tmp_path)
+    fit = trainer(pl, FindsIn(epoch), measuring, CostBudget({"total_s": 1e6}), default_root_dir=tmp_path, max_epochs=4)
+    module = FailsWhenAlone()
+    with pytest.raises(ArithmeticError):
+        fit.fit(module, data())
+    runs = load_runs(tmp_path / "costs") if statuses else []
+    assert [run.header["status"] for run in runs] == statuses
+    assert measuring.recorder is None
+    parts = [fit.fit_loop.epoch_loop, fit._data_connector, module, *module.modules()]
+    held = [value for part in (*holders(fit).values(), *parts) for value in getattr(part, "__dict__", {}).values()]
+    assert not [value for value in held if type(value).__module__.startswith("lightning_costs.patching")]
