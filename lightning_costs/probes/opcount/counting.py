@@ -144,7 +144,7 @@ class OpCounting:
         self._draws = RecountSchedule()
         began_s = perf_counter()
         self._busy_s = busy_s or (lambda: perf_counter() - began_s)
-        self._counted_s = 0.0
+        self._counted_s = self._compiled_s = 0.0
         self.batches = 0
         #: Batches that were counted.
         self.censuses = 0
@@ -165,15 +165,19 @@ class OpCounting:
             self._draws.plan(self.batches - 1, busy_s=busy_s, step_s=self._step_s(busy_s), wanted=wanted)
         return self.batches == self._draws.at
 
-    def took(self, took_s: float, *, again: bool) -> None:
-        """A batch was counted, which took so long; `again` if one of its kind had been."""
-        self._draws.spent(took_s, self._step_s(self._busy_s()), again=again)
+    def took(self, took_s: float, *, again: bool, compiled_s: float = 0.0) -> None:
+        """A batch was counted, which took so long; `again` if one of its kind had been.
+
+        What torch.compile took of it would have been spent without counting, too.
+        """
+        self._draws.spent(took_s - compiled_s, self._step_s(self._busy_s()), again=again)
         self._counted_s += took_s
+        self._compiled_s += compiled_s
 
     @property
     def added_s(self) -> float:
         """Seconds that counting added to the batches that were counted."""
-        return max(0.0, self._counted_s - self.censuses * self._step_s(self._busy_s()))
+        return max(0.0, self._counted_s - self._compiled_s - self.censuses * self._step_s(self._busy_s()))
 
     @property
     def agrees(self) -> bool:
