@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -90,7 +90,7 @@ _OLD_TORCH = (
     "(seen on 2.13), or count='eager' lets counted steps run eagerly, which changes last digits"
 )
 _GAVE_UP = (
-    "a step raised {} while its operators were counted, and none is counted since: count='off' or "
+    "{} raised {} while its operators were counted, and none is counted since: count='off' or "
     "LIGHTNING_COSTS_COUNT=0 trains without counting"
 )
 
@@ -136,6 +136,9 @@ def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts
 
 class OpCounting:
     """What both censuses share: whether they may count, and how they stop in the midst of it."""
+
+    #: What is counted, for people.
+    counts: ClassVar = "a step"
 
     def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"
@@ -229,7 +232,7 @@ class OpCounting:
         if stack is None or raised_on_purpose(error):
             return False
         stack.close()
-        self.failed = _GAVE_UP.format(type(error).__name__)
+        self.failed = _GAVE_UP.format(self.counts, type(error).__name__)
         _log.warning("%s", self.failed)
         _log.info("what it raised", exc_info=error)
         return True

@@ -31,6 +31,8 @@ from lightning_costs.records.missing import Missing
 class EvalOpCounter(OpCounting):
     """Operators of evaluation batches: each shape counted at its first batch, and some again at random."""
 
+    counts = "an evaluation"
+
     def __init__(
         self, module: nn.Module | None = None, count: Count = "auto", busy_s: Callable[[], float] | None = None
     ) -> None:
