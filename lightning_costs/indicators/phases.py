@@ -25,8 +25,8 @@ _UNSEEN = (
     "passes of this loop are not seen: Lightning, Fabric, the Hugging Face Trainer and a DeepSpeed engine show theirs"
 )
 _HIDDEN = (
-    "forward passes of this loop are not seen: set its loader up by fabric.setup_dataloaders, or its model by setup of "
-    "the Fabric that runs the backward pass; with Accelerate: prepare them"
+    "forward passes of this loop are not seen: they are in batches of a loader that fabric.setup_dataloaders or "
+    "accelerator.prepare returned, and in calls of a model that fabric.setup or prepare returned"
 )
 
 
