@@ -89,6 +89,18 @@ class DataWaitS(FromSample):
 
     name, unit, kind, family = "data_wait_s", "s", "counter", "time"
     scope, across, role, label, field = "job", "rank0", "diagnostic", "waiting for data", "data_wait_s"
+    lacking = (
+        "no waiting for a batch was seen: wrap the loader by recorder.wrap_loader(loader), in Fabric set it up by "
+        "setup_dataloaders, with Accelerate prepare it"
+    )
+
+    def open(self, setting: ProbeContext) -> None:
+        self._accounts = setting.accounts
+
+    def read(self, sample: StepSample) -> float:
+        if sample.batches and self._accounts is not None and not self._accounts.waits_are_reported:
+            raise Missing(self.lacking)
+        return super().read(sample)
 
 
 RankMaxDataWaitS = rank_max(DataWaitS, "waiting for data, the worst rank")

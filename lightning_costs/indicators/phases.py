@@ -24,6 +24,10 @@ SAMPLED = "estimated from sampled steps"
 _UNSEEN = (
     "passes of this loop are not seen: Lightning, Fabric, the Hugging Face Trainer and a DeepSpeed engine show theirs"
 )
+_HIDDEN = (
+    "forward passes of this loop are not seen: they are in batches of a loader that fabric.setup_dataloaders or "
+    "accelerator.prepare returned, and in calls of a model that fabric.setup or prepare returned"
+)
 
 
 class _Phase(Measured, ABC):
@@ -48,6 +52,8 @@ class _Phase(Measured, ABC):
             raise Missing(phases.why)
         if not phases.seen and sample.optimizer_steps:
             raise Missing(_UNSEEN)
+        if phases.forwards_hidden and FORWARD in self.phases:
+            raise Missing(_HIDDEN)
         found, known = [], phases.known
         for phase in self.phases:
             found.append(estimate := phases.estimate(phase))

@@ -142,6 +142,8 @@ class LoopSession(Session):
                 self._reads(evaluation.loader)
             hooks.steps.on_batch_start(evaluation.content)  # it is too late to count it: one of its kind will be
             self.batch = BatchInWork(evaluation.content, evaluation.loader)
+            if self.phases is not None:
+                self.phases.work_begins()
 
     def forward(self, inputs: object = ()) -> None:
         """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
@@ -160,7 +162,7 @@ class LoopSession(Session):
             if self.hooks.steps.accounts.current != "train":  # the loader's end may have been met
                 self.hooks.steps.accounts.reset_to("train")
             self.begin_batch(ahead.content, loader=ahead.loader)
-        if self.batch is not None:
+        if self.batch is not None or torch.is_grad_enabled():  # without a loader, only what may be trained on
             self.on_forward()
 
     def _alive(self) -> list[Any]:

@@ -241,10 +241,7 @@ def _are_samples(items: Sequence[Any]) -> bool | None:
     """Whether a list's items are samples: records that are no batches, images of several sizes; None in doubt."""
     first = items[0]
     if isinstance(first, torch.Tensor):
-        images = len(items) > 1 and all(
-            isinstance(i, torch.Tensor) and i.ndim == 3 and i.shape[0] in _CHANNELS for i in items
-        )
-        if not images:
+        if len(items) < 2 or not all(_is_image(item) for item in items):
             return False
         return True if len({shape_of(item) for item in items}) > 1 else None
     if isinstance(first, Mapping):
@@ -258,8 +255,15 @@ def _are_samples(items: Sequence[Any]) -> bool | None:
     return None if any(agreed(item, signs(item))[1] == 1 for item in items) else False
 
 
+def _is_image(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and item.ndim == 3 and item.shape[0] in _CHANNELS
+
+
 def _is_record(item: Any) -> bool:
     """Whether a mapping or tuple is one sample and no batch: it holds scalars, or tensors of several lengths."""
+    if isinstance(item, _PAIR) and len(item) == 2 and isinstance(item[0], str) and any(True for _ in tensors_in(item)):
+        named = item[1]  # batches have names as well as samples: a mapping's items
+        return _is_image(named) or _is_record(named if isinstance(named, (Mapping, *_PAIR)) else (named,))
     parts = list(item.values() if isinstance(item, Mapping) else item)
     if any(isinstance(part, int | float | str | bytes) for part in parts):
         return True

@@ -28,6 +28,14 @@ def compiled_s() -> float:
     return sum(spent_ns.get(phase, 0) for phase in _WALL) / 1e9
 
 
+def compiled_if_known_s() -> float:
+    """The same, or 0 if this torch keeps no account of it."""
+    try:
+        return compiled_s()
+    except Missing:
+        return 0.0
+
+
 @final
 class CompileTime:
     """Compilation in the account `train`: what is compiled in evaluations and checkpoints stays theirs."""

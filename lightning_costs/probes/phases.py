@@ -55,8 +55,9 @@ class Phases:
         self._certain, self._drawn = _Sums(), _Sums()
         #: Why phases are not known.
         self.why: str | None = None
-        #: Whether a backward pass was seen.
-        self.seen = False
+        #: Whether a backward pass was seen, and whether one came whose forward pass had not shown.
+        self.seen = self.forwards_hidden = False
+        self._shown = False
         self._phase = REST
         self._open = False
         #: Nodes that autograd had made where the last gap began, and at the last update or the batch's begin.
@@ -133,7 +134,7 @@ class Phases:
 
     def _end(self, weight: int) -> None:
         self._finish(weight)
-        self._phase, self._open, self._closures = REST, False, 0
+        self._phase, self._open, self._shown, self._closures = REST, False, False, 0
         self._updates.clear()
 
     def _advance(self, n: int, *, certain: bool) -> None:
@@ -202,7 +203,7 @@ class Phases:
         """A batch is in the hands of user code whose forward passes may not show."""
         if self.on:
             self._updates.clear()
-            self._open, self._backwards, self._closures = True, 0, 0
+            self._open, self._shown, self._backwards, self._closures = True, True, 0, 0
             self._nodes = self._before = nodes_made()
             self._turn(REST, REST)
 
@@ -215,6 +216,7 @@ class Phases:
     def forward_begins(self) -> None:
         """A training step or a forward pass begins."""
         if self.on:
+            self._shown = True
             if not self._open:
                 self._open, self._backwards = True, 0
                 self._nodes = self._before = nodes_made()
@@ -230,6 +232,7 @@ class Phases:
         """A backward pass begins."""
         if self.on:
             self.seen = True
+            self.forwards_hidden |= not self._shown
             self._backwards += 1
             self._turn(self._ended() if self._open else self._phase, BACKWARD)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 from lightning_costs.probes import batch as batches
+from lightning_costs.probes.compile_time import compiled_if_known_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import DeviceTimeline
 from lightning_costs.probes.inference import benchmark_inference
@@ -80,11 +81,10 @@ class StepMonitor:
         self._moment: Moment = "first"
         self._kind: StepKind | None = None
         self._new_signature = True
-        self._nodes = 0
         self._made: int | None = None
         #: How many parameters have a gradient; None if nothing is counted.
         self.gradients: Gradients | None = None
-        self._watch_at = self._watched = 0
+        self._nodes = self._watch_at = self._watched = 0
         self._watched_s = clock()
         #: Whether the step in work is watched: `sample_memory` is useful.
         self.looking = False
@@ -195,15 +195,15 @@ class StepMonitor:
 
     @contextmanager
     def _counted(self, census: StepOpCounter, key: Hashable, samples: int | None) -> Iterator[None]:
-        began, again = self._clock(), census.knows(key)
+        began, again, compiled_s = self._clock(), census.knows(key), compiled_if_known_s()
         opening = self._position[1] == "opening"  # its shapes were there before
         # This step, and if its shapes are new the next: a compiled module compiles there.
         self._warm_left = max(self._warm_left, 1 if again or opening else 2)
         with census.counting(key, samples, follow=not opening):
             yield
-        took_s = self._clock() - began
-        self._census_s.append(took_s)
-        census.took(took_s, again=again)
+        took_s, compiled_s = self._clock() - began, compiled_if_known_s() - compiled_s
+        self._census_s.append(took_s - compiled_s)
+        census.took(took_s, again=again, compiled_s=compiled_s)
 
     def give_up(self, error: Exception) -> bool:
         """A step or an evaluation raised while it was counted: whether it may be tried again without."""

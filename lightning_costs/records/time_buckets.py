@@ -52,6 +52,7 @@ class TimeBuckets:
         "since_s",
         "startup_rest",
         "startup_s",
+        "waits_are_reported",
     )
 
     def __init__(self, clock: Callable[[], float], begun_s: float) -> None:
@@ -70,6 +71,8 @@ class TimeBuckets:
         self.asynchronous = False
         #: Whether loading a checkpoint is booked as the part `restore`; else it is somewhere in `setup`.
         self.restores_are_reported = False
+        #: Whether waiting for batches is booked as the part `data_wait`; else it is somewhere in `train`.
+        self.waits_are_reported = False
         #: Seconds of `setup` by parts of `STARTUP`, as far as they are known, and the part that has the rest.
         self.startup_s: dict[str, float] = {}
         self.startup_rest = "script"
@@ -123,6 +126,8 @@ class TimeBuckets:
         self._spent[self._stack[-1]] += now - self.since_s
         self.since_s = now
         self._stack.append(account)
+        if account == "data_wait":
+            self.waits_are_reported = True
         return len(self._stack) - 1
 
     def exit(self, depth: int | None = None) -> None:
@@ -174,6 +179,7 @@ class TimeBuckets:
     ) -> tuple[Callable[[], None], Callable[[], None]]:
         """Two functions around something that belongs to `account` where training waits for it: one frame each."""
         clock, stack, spent = self._clock, self._stack, self._spent
+        self.waits_are_reported |= account == "data_wait"
 
         def enter() -> None:
             begins()

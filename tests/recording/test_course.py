@@ -84,6 +84,17 @@ def test_waiting_for_batches_is_training_time_shown_apart(make, clock):
     assert recorder.final["train_s"] == 3 + 3 * 2 + 16
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_where_no_loader_is_seen_waiting_is_missing_and_not_0(make, clock, seen):
+    with make() as recorder:
+        recorder.log_metrics({"acc": 0.1})  # nothing was waited for yet
+        for batch in recorder.wrap_loader([BATCH] * 2) if seen else [BATCH] * 2:
+            train(recorder, clock, batch=batch)
+    for column in ("data_wait_s", "rank_max_data_wait_s"):
+        assert recorder.final[column] == (0.0 if seen else None)
+        assert ("recorder.wrap_loader(loader)" in recorder.header["missing"].get(column, "")) is not seen
+
+
 def test_fetching_gives_every_batch_and_an_error_of_the_loader_gets_out(make):
     def loader():
         yield 1

@@ -385,6 +385,26 @@ def test_a_loop_whose_counted_step_fails_is_told_how_to_train_without(tmp_path, 
     train(count="off")
 
 
+@pytest.mark.parametrize("compile_s", [0.0, 16.0])
+def test_what_torch_compiles_in_a_counted_step_is_no_cost_of_counting(tmp_path, monkeypatch, compile_s):
+    account = {"entire_frame_compile": 0, "backend_compile": 0}
+    monkeypatch.setattr("torch._dynamo.utils.cumulative_time_spent_ns", account)
+    training = Training(tmp_path)
+
+    def works(*_):
+        training.clock.sleep(0.25 + compile_s)
+        account["entire_frame_compile"] += int(compile_s * 1e9)
+
+    training.net.register_forward_hook(works)
+    with training.recorder as recorder:
+        training.step()
+        compile_s = 0.0
+        for _ in range(300):
+            training.step()
+    assert recorder.final["overhead_s"] == 0.0
+    assert recorder.header["census"]["took_s"] == 0.0
+
+
 def test_what_a_loop_computes_after_its_step_makes_no_other_kind_of_it(tmp_path):
     training = Training(tmp_path)
     with training.recorder as recorder:

@@ -414,15 +414,15 @@ def test_a_step_is_held_against_steps_of_its_own_signature():
 
 
 def test_slow_steps_show_in_their_column_and_waiting_for_data_does_not(tmp_path):
-    attempt = Attempt(tmp_path).train(20).train(1, 5.0).train(5)
+    attempt = Attempt(tmp_path)
+    assert list(attempt.recorder.wrap_loader([])) == []
+    attempt.train(20).train(1, 5.0).train(5)
     assert attempt.recorder.totals["slow_s"] == pytest.approx(4.0)
-    loader = attempt.recorder.wrap_loader([attempts.BATCH])
 
     def slow_loader():
         attempt.clock.sleep(7.0)
         yield attempts.BATCH
 
-    del loader
     for batch in attempt.recorder.wrap_loader(slow_loader()):
         attempt.clock.sleep(1.0)
         attempt.recorder.step(batch)

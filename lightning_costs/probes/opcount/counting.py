@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -90,7 +90,7 @@ _OLD_TORCH = (
     "(seen on 2.13), or count='eager' lets counted steps run eagerly, which changes last digits"
 )
 _GAVE_UP = (
-    "a step raised {} while its operators were counted, and none is counted since: count='off' or "
+    "{} raised {} while its operators were counted, and none is counted since: count='off' or "
     "LIGHTNING_COSTS_COUNT=0 trains without counting"
 )
 
@@ -137,6 +137,9 @@ def weighted(strata: Iterable[Stratum[StepOpCounts]], of: Callable[[StepOpCounts
 class OpCounting:
     """What both censuses share: whether they may count, and how they stop in the midst of it."""
 
+    #: What is counted, for people.
+    counts: ClassVar = "a step"
+
     def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
         self._module, self._eager = module, count == "eager"
         self._stack: ExitStack | None = None
@@ -144,7 +147,7 @@ class OpCounting:
         self._draws = RecountSchedule()
         began_s = perf_counter()
         self._busy_s = busy_s or (lambda: perf_counter() - began_s)
-        self._counted_s = 0.0
+        self._counted_s = self._compiled_s = 0.0
         self.batches = 0
         #: Batches that were counted.
         self.censuses = 0
@@ -165,15 +168,19 @@ class OpCounting:
             self._draws.plan(self.batches - 1, busy_s=busy_s, step_s=self._step_s(busy_s), wanted=wanted)
         return self.batches == self._draws.at
 
-    def took(self, took_s: float, *, again: bool) -> None:
-        """A batch was counted, which took so long; `again` if one of its kind had been."""
-        self._draws.spent(took_s, self._step_s(self._busy_s()), again=again)
+    def took(self, took_s: float, *, again: bool, compiled_s: float = 0.0) -> None:
+        """A batch was counted, which took so long; `again` if one of its kind had been.
+
+        What torch.compile took of it would have been spent without counting, too.
+        """
+        self._draws.spent(took_s - compiled_s, self._step_s(self._busy_s()), again=again)
         self._counted_s += took_s
+        self._compiled_s += compiled_s
 
     @property
     def added_s(self) -> float:
         """Seconds that counting added to the batches that were counted."""
-        return max(0.0, self._counted_s - self.censuses * self._step_s(self._busy_s()))
+        return max(0.0, self._counted_s - self._compiled_s - self.censuses * self._step_s(self._busy_s()))
 
     @property
     def agrees(self) -> bool:
@@ -225,7 +232,7 @@ class OpCounting:
         if stack is None or raised_on_purpose(error):
             return False
         stack.close()
-        self.failed = _GAVE_UP.format(type(error).__name__)
+        self.failed = _GAVE_UP.format(self.counts, type(error).__name__)
         _log.warning("%s", self.failed)
         _log.info("what it raised", exc_info=error)
         return True

@@ -232,3 +232,39 @@ def test_fabric_shows_its_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     end_runs()
     (run,) = load_runs(tmp_path)
     assert {name: run.final[name] for name in PASSES} == watch.seconds
+
+
+@pytest.mark.parametrize("set_up", [True, False])
+def test_without_a_loader_fabrics_passes_are_those_of_its_models_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_up: bool
+) -> None:
+    from lightning.fabric import Fabric
+
+    from lightning_costs import load_runs
+    from lightning_costs.integrations.fabric import FabricMonitor, end_runs
+
+    watch = Stopwatch(monkeypatch)
+    monitor = FabricMonitor("lightning.fabric", {"save_dir": tmp_path, "infer": False, "indicators": indicators()})
+    fabric = Fabric(accelerator="cpu", devices=1, callbacks=[monitor])
+    model: nn.Module = nn.Linear(16, 4)
+    model.weight.register_hook(lambda grad: watch.spend("backward_s", 4.0))  # type: ignore[operator, union-attr]
+    optimizer = fabric.setup_optimizers(watch.adam(model.parameters()))
+    if set_up:
+        model = fabric.setup_module(model)
+    for number, (x, y) in enumerate(data()):
+        with torch.no_grad():
+            model(x)
+            watch.spend(None, 8.0)  # an environment
+        loss = nn.functional.cross_entropy(model(x), y)
+        watch.spend("forward_s", 2.0)
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        if not number:  # the run begins with the first update
+            watch.seconds = dict.fromkeys(PASSES, 0.0)
+    end_runs()
+    (run,) = load_runs(tmp_path)
+    assert {name: run.final.get(name) for name in PASSES} == watch.seconds | ({} if set_up else {"forward_s": None})
+    if not set_up:
+        assert run.final["step_rest_s"] is None
+        assert "fabric.setup_dataloaders" in run.header["missing"]["forward_s"]

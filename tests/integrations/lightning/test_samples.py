@@ -351,8 +351,10 @@ def test_batches_of_a_sampler_of_the_users_have_what_they_hold(tmp_path: Path, c
         [(torch.zeros(8, 3), [b"a"] * 8)] * 3,
         [torch.nn.utils.rnn.pack_sequence([torch.zeros(3, 2)] * 8)] * 3,
         [[{"image": torch.zeros(3, 9, 9), "label": i} for i in range(8)]] * 3,
+        [[(f"{i}.png", torch.zeros(3, 9, 9)) for i in range(8)]] * 3,
+        [[(f"{i}.png", {"image": torch.zeros(9, 9), "label": i}) for i in range(8)]] * 3,
     ],
-    ids=["dict", "texts", "packed", "samples"],
+    ids=["dict", "texts", "packed", "samples", "named images", "named samples"],
 )
 def test_batches_that_come_ready_made_tell_by_themselves(tmp_path: Path, batches: Any) -> None:
     assert fit(tmp_path, Ready(*batches)).final["samples"] == 48
@@ -371,9 +373,19 @@ def test_batches_that_come_ready_made_tell_by_themselves(tmp_path: Path, batches
         (loader_of(FIRST, batch_sampler=Buckets(8, 8, 4), size=1), "more samples than its loader reads"),
         (DataLoader([(torch.zeros(16), torch.tensor(1))] * 6, batch_size=None), "give different sizes"),
         (Ready(*[images([0, 0, 0])] * 4), "give different sizes"),
+        (Ready(*[[("edge", {"x": x([1, 2])}), ("inside", {"x": x([1, 2, 3])})]] * 4), "give different sizes"),  # pina's
         (DataLoader(range(SAMPLES), SIZE, collate_fn=lambda b: x(b[:3])), "fewer samples than its loader puts"),
     ],
-    ids=["stream of graphs", "stream of views", "buckets of graphs", "too many", "one sample", "images", "fewer"],
+    ids=[
+        "stream of graphs",
+        "stream of views",
+        "buckets of graphs",
+        "too many",
+        "one sample",
+        "images",
+        "named",
+        "fewer",
+    ],
 )
 def test_samples_that_nothing_confirms_are_missing_and_say_what_to_do(tmp_path: Path, loader: Any, why: str) -> None:
     run = fit(tmp_path, loader)

@@ -221,7 +221,9 @@ def test_a_step_that_counting_makes_fail_is_run_again_without(
     assert torch.equal(random, random_after)
     assert measuring.run is not None
     assert measuring.run.final["flop"] is None
-    assert "RuntimeError while its operators were counted" in measuring.run.header["missing"]["flop"]
+    missing = measuring.run.header["missing"]
+    assert "a step raised RuntimeError while its operators were counted" in missing["flop"]
+    assert "an evaluation raised RuntimeError while its operators were counted" in missing["evaluate_flop"]
     assert "LIGHTNING_COSTS_COUNT=0" in caplog.text
     assert measuring.run.final["samples"] == 128
 
