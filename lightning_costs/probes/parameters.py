@@ -243,10 +243,10 @@ def repeated_blocks(module: nn.Module | None, given_bytes: Mapping[nn.Module, in
     layers, if there are several. Parameters count in the child that has them.
     """
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential)] if module is not None else []
-    parts = [list(m.children()) for m in lists]  # without places that hold None
+    parts = [[part for part in m._modules.values() if part is not None] for m in lists]
     alike = [[child for child in m if type(child) is kind] for m in parts for kind in {type(child) for child in m}]
     alike = [children for children in alike if len(children) > 1]
-    sizes = [[sum(p.nbytes for p in child.parameters()) for child in children] for children in alike]
+    sizes = [[sum(p.nbytes for p in child.parameters() if not is_lazy(p)) for child in children] for children in alike]
     if not any(map(sum, sizes)):
         return {}
     at = max(range(len(sizes)), key=lambda n: sum(sizes[n]))
