@@ -177,8 +177,10 @@ def _experts(
     for siblings in alike.values():
         given = [rows.get(sibling, 0) for sibling in siblings]
         named = _called_experts(part, siblings, parents)
-        # Layers behind a flattened input all get as many rows, fewer than went in: only a name makes them experts.
-        uneven = any(0 < n < entered for n in given) and max(given) <= entered and (len(set(given)) > 1 or named)
+        # A name makes experts of those that got fewer rows. Without one they share out each row, or k times each:
+        # layers for a part of the input (its static features, a coarser level) get what adds up to neither.
+        shared_out = len(set(given)) > 1 and sum(given) % entered == 0
+        uneven = any(0 < n < entered for n in given) and max(given) <= entered and (shared_out or named)
         narrowing = given[0] >= entered and sorted(given, reverse=True) == given  # layers that drop tokens
         idle = any(n == 0 for n in given) and any(given)
         if len(siblings) > 1 and ((uneven and not narrowing) or (named and (uneven or idle))):
@@ -241,9 +243,10 @@ def repeated_blocks(module: nn.Module | None, given_bytes: Mapping[nn.Module, in
     layers, if there are several. Parameters count in the child that has them.
     """
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential)] if module is not None else []
-    alike = [[child for child in m if type(child) is kind] for m in lists for kind in {type(child) for child in m}]
+    parts = [[part for part in m._modules.values() if part is not None] for m in lists]
+    alike = [[child for child in m if type(child) is kind] for m in parts for kind in {type(child) for child in m}]
     alike = [children for children in alike if len(children) > 1]
-    sizes = [[sum(p.nbytes for p in child.parameters()) for child in children] for children in alike]
+    sizes = [[sum(p.nbytes for p in child.parameters() if not is_lazy(p)) for child in children] for children in alike]
     if not any(map(sum, sizes)):
         return {}
     at = max(range(len(sizes)), key=lambda n: sum(sizes[n]))

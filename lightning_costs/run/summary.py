@@ -108,7 +108,7 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
 
     Example:
         >>> describe_run({"census": {"counted_steps": 64, "batches": 200, "batches_not_counted": 50}})
-        ['50 of 200 batches were not counted, after 64 counted steps']
+        ['FLOPs: 64 of 200 batches were counted; 50 are of kinds of which none was']
         >>> describe_run({"census": {"counted_steps": 9, "batches": 300, "batches_not_counted": 0},
         ...     "methods": {"flop": "exact; step census"}})
         ['FLOPs: 9 of 300 batches were counted, and agree; others may differ unseen']
@@ -139,11 +139,10 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
     lines += _energy(header.get("energy") or {})
     lines += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
-        lost, batches = census["batches_not_counted"], census["batches"]
+        lost, batches, counted = census["batches_not_counted"], census["batches"], census["counted_steps"]
         if lost:
-            lines.append(f"{lost} of {batches} batches were not counted, after {census['counted_steps']} counted steps")
-        elif census["counted_steps"] < min(batches, FEW_COUNTS) and _flops_are_exact(header):
-            counted = census["counted_steps"]
+            lines.append(f"FLOPs: {counted} of {batches} batches were counted; {lost} are of kinds of which none was")
+        elif counted < min(batches, FEW_COUNTS) and _flops_are_exact(header):
             lines.append(f"FLOPs: {counted} of {batches} batches were counted, and agree; others may differ unseen")
         if calls := census.get("uncounted_calls"):
             named = ", ".join(f"{name} ({n} call{'s' if n != 1 else ''})" for name, n in calls.items())

@@ -325,9 +325,48 @@ def test_layers_behind_an_input_that_is_flattened_are_no_experts():
     assert parameters.count_active(net, calls.counts, calls.rows) == 2 * 24 * 24
 
 
+def test_layers_for_a_part_of_the_input_are_no_experts():
+    """As in a TemporalFusionTransformer: static features have one row a sample, the others one a time step."""
+
+    class Forecaster(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scales = nn.ModuleDict({name: nn.Linear(1, 4) for name in ("length", "x", "y")})
+            self.of_static, self.of_horizon, self.of_all = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x):
+            static, x = self.scales["length"](x[:, 0, :1]), self.scales["x"](x[..., :1]) + self.scales["y"](x[..., 1:])
+            return self.of_horizon(x[:, -3:]) + self.of_all(x)[:, -3:] + self.of_static(static)[:, None]
+
+    net = Forecaster()
+    calls = called(net, torch.rand(8, 16, 2))
+    assert parameters.count_active(net, calls.counts, calls.rows) == parameters.count_parameters(net)
+
+
+def test_experts_without_a_name_share_out_the_rows():
+    class Switch(Mixture):
+        experts = property(lambda self: self.feeders)
+
+        def __init__(self):
+            super().__init__(experts=4, top=2)
+            self.feeders = self._modules.pop("experts")
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Switch())
+    calls = called(net, torch.randn(200, 4))
+    assert parameters.count_active(net, calls.counts, calls.rows) == pytest.approx(20 + 2 * 20)
+
+
 def test_experts_of_other_ranks_count_too():
     """DeepSpeed's mixture of experts: each of two ranks holds two of four experts."""
     experts = pytest.importorskip("deepspeed.moe.experts").Experts(nn.Linear(3, 5), 2, expert_group_name="ep_size_2")
     net = nn.ModuleList([nn.Linear(3, 3), experts])
     assert parameters.count_parameters(net) == 3 * 3 + 3 + 4 * (3 * 5 + 5)
     assert parameters.count_parameters(net, trainable_only=True) == parameters.count_parameters(net)
+
+
+def test_a_place_without_a_layer_is_no_layer_that_repeats():
+    """scvi-tools keeps None in a Sequential for the layers that an option leaves out."""
+    parts = [nn.Linear(4, 4), None, nn.ReLU(), None, nn.Linear(4, 4)]
+    blocks = parameters.repeated_blocks(nn.Sequential(*parts), {})
+    assert blocks == {"blocks": 2, "block_bytes": 80, "boundary_bytes": 0}

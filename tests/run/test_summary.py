@@ -86,7 +86,7 @@ def test_what_the_counted_steps_say_beside_their_columns():
         "roofline of the training steps: 155 FLOP/byte, memory-bound",
         "memory at its peak, 7.15 MiB in the backward phase: parameters 1.91 MiB, gradients 977 KiB, "
         "optimizer state 488 KiB, activations 3.81 MiB",
-        "50 of 200 batches were not counted, after 64 counted steps",
+        "FLOPs: 64 of 200 batches were counted; 50 are of kinds of which none was",
         "FLOPs are a lower bound, no formula for: a.b (1 call), c.d (3 calls)",
     ]
     counted = {"counted_steps": 2, "batches": 200, "batches_not_counted": 0, "uncounted_calls": {}}

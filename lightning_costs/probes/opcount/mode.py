@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, final
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.probes.device_peaks import tf32
@@ -93,7 +94,7 @@ class OpCounterMode(TorchDispatchMode):
     """Counts the operators that run while it is on. Each runs as it is, with the arguments it was given.
 
     Args:
-        weights: The parameters: products with them are the building blocks.
+        weights: The parameters: products with them are the building blocks. A lazy one gets its shape in the step.
         lifetimes: Follows storages too; None counts only.
         first_backward: Called once, when the first backward pass begins.
         update_begins: Called when an update begins: parameters hold their gradients.
@@ -134,8 +135,8 @@ class OpCounterMode(TorchDispatchMode):
         self._operators = _met[1]
         weights = list(weights)
         self._weights = {storage._cdata for storage in storages(weights)}
-        self._weight_shapes = {shape for w in weights for shape in (w.shape, w.shape[::-1])}
-        self._gathered = gathered
+        self._weight_shapes = {shape for w in weights if not is_lazy(w) for shape in (w.shape, w.shape[::-1])}
+        self._gathered = gathered or ((lambda: weights) if any(map(is_lazy, weights)) else None)
         self._casts: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._lifetimes = lifetimes
         self._first_backward, self._update_begins = first_backward, update_begins

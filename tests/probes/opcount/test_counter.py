@@ -448,6 +448,18 @@ def test_activations_are_outputs_of_products_with_a_weight():
     assert census.first.forward.elements == 2 * (5 * 64 + 7)
 
 
+def test_a_lazy_layer_is_counted_in_the_step_that_gives_it_its_shape():
+    net, never_used = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3)), nn.LazyLinear(2)
+    census = StepOpCounter(nn.ModuleList([net, never_used, nn.Sequential(nn.LazyLinear(2), nn.LazyLinear(2))]))
+    with census.counting("step"):
+        net(torch.randn(8, 12)).sum().backward()
+    census.record_batch("step")
+    assert census.failed is None
+    assert census.total("flop") == 2 * 8 * (2 * 12 * 4 + 3 * 4 * 3)
+    assert census.first.forward.elements == 8 * (4 + 3)
+    assert census.profile() is not None
+
+
 def test_a_weight_cast_by_autocast_is_the_same_weight():
     net, x = nn.Linear(10, 4), torch.randn(8, 10)
     census = StepOpCounter(net)
