@@ -30,9 +30,9 @@ coverage: $(READY)
 ## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
 ## a wheel for the CPU: any other would bring gigabytes of CUDA.
 TORCH := 2.13.0
-RANGE := tests/records tests/storage tests/sources tests/analysis tests/cli tests/probes/energy tests/integrations/lightning
-TOOLS := lightning 'jsonargparse[signatures]' hypothesis jsonschema mlflow-skinny playwright pytest pytest-xdist \
-  pytorch_optimizer scikit-learn tensorboard
+RANGE := tests/storage tests/sources tests/analysis tests/cli tests/probes/energy tests/integrations/lightning
+TOOLS := lightning alembic 'jsonargparse[signatures]' hypothesis jsonschema markdown-it-py mlflow-skinny playwright pytest \
+  pytest-xdist pytorch_optimizer scikit-learn sqlalchemy tensorboard
 
 test-lowest: ; $(call try,lowest,-c constraints-lowest.txt)
 test-newest: ; $(call try,newest,--upgrade --upgrade-strategy eager)

@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 import pytest
 
-#: What this server answers is what the client of wandb 0.31 asks; `wandb leet` came with it, too.
-newest_wandb = pytest.mark.skipif(
-    tuple(int(part) for part in version("wandb").split(".")[:2]) < (0, 31), reason="needs wandb 0.31"
+#: For what an offline run's file holds.
+leet_inspect = pytest.mark.skipif(
+    tuple(int(part) for part in version("wandb").split(".")[:2]) < (0, 31),
+    reason="`wandb leet inspect --json` came with wandb 0.31",
 )
 ENTITY = "tester"
 KEY = "0" * 40
@@ -190,6 +191,14 @@ class WandbServer:
 
     def _OrgFeatureFlags(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"organization": {"featureFlags": []}}
+
+    # What wandb below 0.31 asks of the schema before it uses a newer part of it.
+
+    def _InputFields(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"TypeInfo": {"inputFields": []}}
+
+    def _ProbeRunInput(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"RunType": {"fields": [{"name": "projectId"}]}}
 
     def _RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         key = asked["name"]

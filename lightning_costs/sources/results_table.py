@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -225,7 +224,7 @@ def _frame(place: SourcePath, reading: ReadOptions) -> polars.DataFrame:
     try:
         content = place.read() if place.remote else None
         refuse_pointer(str(place), place.starts(200) if content is None else content)
-        file = Path(place.path) if content is None else io.BytesIO(content)
+        file = Path(place.path) if content is None else content
         check_table(place.name, file)
         frame = polars.read_parquet(file)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:

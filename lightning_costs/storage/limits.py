@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from io import BytesIO
 from pathlib import Path
 
 #: A header is some 50 kB, a line of the journal some 3 kB, a journal or table some MB.
@@ -41,7 +40,7 @@ def check_values(name: str, rows: int, columns: int) -> None:
         raise ValueError(f"{name} holds {rows:,} rows of {columns:,} columns, at most {MOST_VALUES:,} values are read")
 
 
-def check_table(name: str, file: Path | BytesIO) -> None:
+def check_table(name: str, file: Path | bytes) -> None:
     """Refuse a Parquet file by what it says of its own size: it may expand a thousandfold."""
     import polars
 

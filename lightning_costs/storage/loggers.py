@@ -226,9 +226,10 @@ def begin_run(
     _configure(run, header, prefix)
     options = {"step_metric": step_metric, "step_sync": False} if step_metric else {}
     run.define_metric(f"{prefix}*", hidden=True, **options)
+    # Each by its name: of two patterns that match, wandb below 0.31 takes one at random, and WandbLogger defines `*`.
     for name, declared in declarations.items():
-        if declared.headline and declared.kind != "static":
-            run.define_metric(f"{prefix}{name}", hidden=False, **options)
+        if declared.kind != "static":
+            run.define_metric(f"{prefix}{name}", hidden=not declared.headline, **options)
 
 
 def _configure(run: Any, header: Mapping[str, Any], prefix: str) -> None:

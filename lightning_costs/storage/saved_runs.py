@@ -253,8 +253,8 @@ def _read_table(place: SourcePath, document: _Document) -> dict[str, polars.Data
     refuse_pointer(str(place), content)
     column = document.run_column
     try:
-        check_table(place.name, BytesIO(content))
-        frame = polars.read_parquet(BytesIO(content))
+        check_table(place.name, content)
+        frame = polars.read_parquet(content)
         if frame.schema.get(column) != polars.String:
             raise ValueError(
                 f"{place} cannot be read: expected a column {printable(column)!r} of texts, which names the run"

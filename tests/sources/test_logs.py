@@ -16,7 +16,7 @@ import pytest
 import wandb
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from wandb_server import ENTITY, WandbServer, newest_wandb
+from wandb_server import ENTITY, WandbServer, leet_inspect
 
 from lightning_costs import CostMonitor, compare, load_run, load_runs
 from lightning_costs.report.terminal.comparison import comparison_text
@@ -127,7 +127,7 @@ def test_hyperparameters_that_need_code_are_left_out(tmp_path: Path) -> None:
     assert run.header["setup"] == {"origin": "CSVLogger, setup unknown"}
 
 
-@newest_wandb
+@leet_inspect
 def test_a_wandb_offline_run_is_its_run_folder_and_is_taken_once(logged: Path) -> None:
     (folder,) = load_runs(logged / "costs")
     offline = by_name(load_runs(logged / "wandb"))
@@ -164,7 +164,6 @@ for name, speed in (("slow", 1.0), ("fast", 2.0)):
 """
 
 
-@newest_wandb
 def test_online_runs_are_read_by_the_public_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with WandbServer() as server:
         for name, value in server.environment.items():
@@ -359,7 +358,7 @@ def test_a_model_that_was_evaluated_after_the_run_costs_what_its_training_did(tm
     assert (run.final["run_s"], run.final["evaluate_s"]) == (21.0, 0.0)
 
 
-@newest_wandb
+@leet_inspect
 def test_every_source_stands_in_one_comparison(logged: Path, tmp_path: Path) -> None:
     mlperf = result(tmp_path / "mlperf", accuracies=(3.0, 2.0))
     mlperf.write_text(mlperf.read_text().replace("eval_accuracy", "eval_loss"))
@@ -401,11 +400,10 @@ def test_run_folders_and_tables_are_read_by_url(logged: Path, tmp_path: Path) ->
         assert load_run(f"memory://bucket/costs/{here[0].id}").header == here[0].header
         assert [run.name for run in load_runs("memory://bucket/csv")] == ["seen/version_0", "unseen/version_0"]
         curves = here[0].points.select("step", "steps", "val/loss").with_columns(run=1)
-        with fsspec.open("memory://bucket/curves.parquet", "wb") as file:
-            curves.write_parquet(file)
+        curves.write_parquet(tmp_path / "curves.parquet")
+        memory.pipe_file("/bucket/curves.parquet", (tmp_path / "curves.parquet").read_bytes())
         (run,) = load_runs("memory://bucket/curves.parquet", monitor="val/loss", mode="min")
         assert run.final == {"steps": here[0].final["steps"]}
-        curves.write_parquet(tmp_path / "curves.parquet")
         (same,) = load_runs(f"file://{tmp_path}/curves.parquet", monitor="val/loss", mode="min")
         assert same.points.equals(run.points)
         (local,) = load_runs(f"file://{logged}/costs")

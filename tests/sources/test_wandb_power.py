@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wandb_server import ENTITY, WandbServer, newest_wandb
+from wandb_server import ENTITY, WandbServer
 
 from lightning_costs import compare, load_runs
 from lightning_costs.sources.wandb import gpu_energy
@@ -64,7 +64,6 @@ with wandb.init(project="unseen", name="unseen", settings=wandb.Settings(console
 """
 
 
-@newest_wandb
 def test_a_run_that_nobody_measured_has_its_gpus_energy_and_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,8 @@ def test_wandb_hides_all_columns_but_the_headline_curves():
     init_wandb_runs([CSVLogger(), logger], DECLARATIONS, {"monitor": "acc"})
     run = logger.experiment
     assert run.config == {"cost": {"monitor": "acc"}}
-    assert {name: options["hidden"] for name, options in run.metrics.items()} == {"cost/*": True, "cost/flop": False}
+    hidden = {name: options["hidden"] for name, options in run.metrics.items()}
+    assert hidden == {"cost/*": True, "cost/flop": False, "cost/steps": True}
     assert {options["step_metric"] for options in run.metrics.values()} == {"trainer/global_step"}
 
 
@@ -72,7 +73,7 @@ def test_a_loggers_prefix_applies_to_costs():
     logger = WandbLogger(prefix="exp")
     init_wandb_runs([logger], DECLARATIONS, {})
     write_wandb_summaries([logger], {"flop": 5.0, "steps": None})
-    assert set(logger.experiment.metrics) == {"exp-cost/*", "exp-cost/flop"}
+    assert set(logger.experiment.metrics) == {"exp-cost/*", "exp-cost/flop", "exp-cost/steps"}
     assert logger.experiment.summary == {"exp-cost/flop": 5.0}
 
 

@@ -91,8 +91,7 @@ class CpuModel:
     def _load(self) -> float:
         """The share of all cores' time since the last call in which they were busy.
 
-        Read here, as codecarbon below 3.2.9 sleeps for half a second to measure it, and some later ones share psutil's
-        one baseline with all who ask.
+        Read here, as some versions of codecarbon share psutil's one baseline with all who ask.
         """
         (busy_s, whole_s), self._times_s = self._times_s, _cpu_times_s()
         passed_s = self._times_s[1] - whole_s

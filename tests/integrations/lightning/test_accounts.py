@@ -178,11 +178,18 @@ def test_seconds_of_the_learning_rate_finder_are_other_time_of_the_run_that_foll
 def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_path: Path) -> None:
     monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
     finder = pl.callbacks.LearningRateFinder(num_training_steps=10, early_stop_threshold=None)
-    fit = trainer(pl, monitor, finder, default_root_dir=tmp_path, num_sanity_val_steps=0)
+    trained: list[int] = []
+
+    class Trained(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            trained.append(args[-1])
+
+    fit = trainer(pl, monitor, finder, Trained(), default_root_dir=tmp_path, num_sanity_val_steps=0)
     fit.fit(classifier(pl, train_s=0.3), data(32))
     (run,) = load_runs(tmp_path / "costs")
-    assert run.final["batches"] == 8
-    assert run.final["train_s"] == pytest.approx(8 * 0.3)
+    assert len(trained) in (4, 8), "after a finder Lightning 2.5.0 trains one epoch less"
+    assert run.final["batches"] == len(trained)
+    assert run.final["train_s"] == pytest.approx(len(trained) * 0.3)
     assert run.final["other_s"] == pytest.approx(8 * 0.3)
 
 

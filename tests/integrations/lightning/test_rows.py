@@ -17,6 +17,7 @@ import torch
 from fakes import FakeClock
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 from processes import TESTS, Script
+from wandb_server import leet_inspect
 
 from lightning_costs import CostMonitor, Tariff
 from lightning_costs.run.record import RunRecord
@@ -227,6 +228,7 @@ print(monitor.recorder, monitor.run.id)
 """
 
 
+@leet_inspect
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "prefix"), [pytest.param("lightning.pytorch", "", marks=pytest.mark.slow), ("pytorch_lightning", "mine")]

@@ -156,8 +156,10 @@ def test_the_headline_has_panels_and_the_other_costs_are_hidden(logged: Logged, 
     hidden = 2  # the option's number in the client's record
     told = logged.server.defined(key)
     declared = logged.folders[key].header["indicators"]
-    assert hidden in told[f"{before}cost/*"]["6"]
+    rest = told.get(f"{before}cost/*")  # wandb below 0.31 sends each metric that the pattern covers instead
+    costs = {name for row in logged.server.history(key) for name in row if name.startswith(f"{before}cost/")}
     shown = {name for name, entry in told.items() if name.startswith(f"{before}cost/") and hidden not in entry["6"]}
+    assert all(hidden in (told.get(name) or rest)["6"] for name in costs - shown)
     assert shown == {
         f"{before}cost/{name}" for name, row in declared.items() if row["headline"] and row["kind"] != "static"
     }
