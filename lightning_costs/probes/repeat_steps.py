@@ -22,8 +22,8 @@ What holds:
 - `left` is how many repeats may follow: fewer than the batches up to the epoch's last one and up to the next point by
   steps. It is also fewer than those up to the next step that is to be counted or watched. `until_s` is when the next
   point is due.
-- `timed_left` is what `left` is before a step that is timed, if `dispatch` can time it: it is a repeat as well, noted by
-  `Phases.end_repeat` at once and counted by `Phases.skipped` when it is booked.
+- `timed_left` is what `left` is before a step that is timed, if `dispatch` can time it. It is a repeat as well, noted
+  by `Phases.end_repeat` at once and counted by `Phases.skipped` when it is booked.
 - `train_s` has one number for each repeat that is not booked yet. Code that reads the window, or asks how many steps
   are done, books them first (`Emission.book_repeats`).
 - Whatever differs disarms the path, and the step is recorded in full. Nothing is lost by that but time.
