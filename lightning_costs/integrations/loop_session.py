@@ -142,6 +142,7 @@ class LoopSession(Session):
                 self._reads(evaluation.loader)
             hooks.steps.on_batch_start(evaluation.content)  # it is too late to count it: one of its kind will be
             self.batch = BatchInWork(evaluation.content, evaluation.loader)
+            self.batch.forwards = int(evaluation.worked_on)
             if self.phases is not None:
                 self.phases.work_begins()
 
@@ -149,6 +150,8 @@ class LoopSession(Session):
         """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
         if self.alike is None:
             self._forward_begins(inputs)
+        else:
+            self.alike.forwards += 1
 
     @fail_safe
     def _forward_begins(self, inputs: object) -> None:
@@ -162,6 +165,8 @@ class LoopSession(Session):
             if self.hooks.steps.accounts.current != "train":  # the loader's end may have been met
                 self.hooks.steps.accounts.reset_to("train")
             self.begin_batch(ahead.content, loader=ahead.loader)
+        if self.batch is not None:
+            self.batch.forwards += 1
         if self.batch is not None or torch.is_grad_enabled():  # without a loader, only what may be trained on
             self.on_forward()
 

@@ -16,7 +16,7 @@ from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.probes.phases import Phases
-from lightning_costs.probes.repeat_steps import BACKWARD
+from lightning_costs.probes.repeat_steps import BACKWARD, FORWARD
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_hooks import Hooks
 from lightning_costs.recording.run_state import Status
@@ -34,7 +34,8 @@ class BatchInWork:
         self.content, self.loader = content, loader
         #: Indices of the optimizers that stepped, in order.
         self.updates: list[int] = []
-        self.backwards = 0
+        #: Passes of modules whose calls are seen, and of autograd.
+        self.forwards = self.backwards = 0
 
 
 class Session:
@@ -209,7 +210,8 @@ class Session:
             return False
         steps, events = self.hooks.steps, None
         if self.repeating:
-            events, repeats = [BACKWARD] * batch.backwards + batch.updates, steps.repeats
+            passes = [FORWARD] * batch.forwards + [BACKWARD] * batch.backwards
+            events, repeats = passes + batch.updates, steps.repeats
             if steps.timing_device:
                 steps.on_batch_queued()
             if repeats.end(events):
@@ -220,7 +222,7 @@ class Session:
         else:
             steps.on_batch_queued()
         self.on_batch_done(batch)
-        work = (tuple(batch.updates), batch.backwards)
+        work = (tuple(batch.updates), batch.backwards, batch.forwards)
         steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit, events=events)
         return False
 

@@ -47,8 +47,8 @@ from torch import nn
 from lightning_costs.probes.batch import BatchInfo, Signature, inspect_batch
 from lightning_costs.records.time_buckets import TimeBuckets
 
-#: What `RepeatedStepFastPath.events` holds for a backward pass; an optimizer's step is its index.
-BACKWARD = -1
+#: What `RepeatedStepFastPath.events` holds for passes that are seen; an optimizer's step is its index.
+BACKWARD, FORWARD = -1, -2
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
 _PLAIN = (list, tuple)
 R = TypeVar("R")
@@ -165,7 +165,7 @@ class RepeatedStepFastPath:
 
     def __init__(self, accounts: TimeBuckets) -> None:
         self._accounts = accounts
-        #: What happened in the batch in work: indices of optimizers that stepped, and BACKWARD.
+        #: What happened in the batch in work: indices of optimizers that stepped, and passes.
         self.events: list[int] = []
         self._events: list[int] = []
         self._signature: Signature = ()
@@ -200,7 +200,7 @@ class RepeatedStepFastPath:
         self._nodes = self.nodes
         self._gradients = self.gradients() if self.gradients is not None else 0
         self.samples, self.tokens = samples, tokens
-        self.calls = sum(event != BACKWARD for event in events)
+        self.calls = sum(event >= 0 for event in events)
         self._counted = _compiled()
         self._graphs = compiled_graphs()
 
@@ -308,4 +308,4 @@ def summarize_events(events: list[int]) -> tuple[tuple[int, ...], int]:
         >>> summarize_events([BACKWARD, 0, BACKWARD, BACKWARD, 1])
         ((0, 1), 3)
     """
-    return tuple(event for event in events if event != BACKWARD), events.count(BACKWARD)
+    return tuple(event for event in events if event >= 0), events.count(BACKWARD)

@@ -413,6 +413,22 @@ def test_optimizers_that_are_replaced_step_on_and_are_let_go(script: Script, end
     assert run.final["opt_state_bytes"] == 2 * run.final["param_bytes"] + 4 * 4  # type: ignore[operator]
 
 
+def test_a_look_without_gradients_in_some_batches_is_counted(script: Script, ended: Callable[[], RunRecord]) -> None:
+    looks = [0, 8, 13, 22, 31]  # a GAN's samples on fixed noise
+    for number in range(32):
+        if number % 8 == 0:
+            batches = iter(script.loader)
+        script.train(next(batches))
+        if number in looks:
+            with torch.no_grad():
+                script.model(torch.zeros(64, 16))
+        if number % 8 == 7:
+            assert next(batches, None) is None
+    run = ended()
+    assert run.final["flop"] == 32 * 8 * STEP_FLOP + len(looks) * 64 * 2 * (16 * 32 + 32 * 4)
+    assert run.header["methods"]["flop"].startswith("exact")
+
+
 def test_folds_with_short_last_batches_are_counted(tmp_path: Path, ended: Callable[[], RunRecord]) -> None:
     monitor = FabricMonitor("lightning.fabric", {"save_dir": tmp_path, "infer": False})
     fabric = Fabric(accelerator="cpu", devices=1, callbacks=[monitor])

@@ -244,7 +244,7 @@ class AcceleratorSession(LoopSession):
         yield
 
     def _entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not torch.compiler.is_compiling() and self.alike is None:
+        if not torch.compiler.is_compiling():
             self.forward((args, kwargs))
 
     def _let_go(self) -> None:
