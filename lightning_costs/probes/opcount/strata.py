@@ -401,7 +401,9 @@ class Strata(Generic[T]):
             model = self._fit()
             if model is not None:
                 features, batches, squares = self._uncounted()
-                if batches:
+                if all(len(stratum.values) < 2 for stratum in self):  # nothing shows how much batches of one differ
+                    squares += sum((s.batches - 1) ** 2 for s in self if s.values)
+                if squares:
                     parts.append(model.variance(features, quantity, squares))
                 relative, degrees = self._relative(quantity)
                 for stratum in self.unknown.values():
