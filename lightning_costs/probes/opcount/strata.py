@@ -401,10 +401,11 @@ class Strata(Generic[T]):
             model = self._fit()
             if model is not None:
                 features, batches, squares = self._uncounted()
-                if all(len(stratum.values) < 2 for stratum in self):  # nothing shows how much batches of one differ
-                    squares += sum((s.batches - 1) ** 2 for s in self if s.values)
-                if squares:
+                if batches:
                     parts.append(model.variance(features, quantity, squares))
+                if self.counted > 2 and all(len(stratum.values) < 2 for stratum in self):  # no count checks another
+                    unchecked = float(sum((stratum.batches - 1) ** 2 for stratum in self if stratum.values))
+                    parts.append(model.variance(numpy.zeros(1), quantity, unchecked))
                 relative, degrees = self._relative(quantity)
                 for stratum in self.unknown.values():
                     if (mean := self._means_of_alike().get(self._alike(stratum.key))) is not None:

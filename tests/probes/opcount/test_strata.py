@@ -210,3 +210,15 @@ def test_if_no_stratum_was_counted_twice_intervals_have_what_features_leave_unex
         found = strata.estimate(0)
         held += found.low <= sum(amounts) <= found.high
     assert held >= 80
+
+
+def test_of_strata_that_are_known_by_others_alike_there_is_an_interval_too():
+    strata = Strata(lambda count: (count,), alike=lambda key: key[0])
+    for key, amount in [("a1", 7), ("a2", None), ("b1", 9), ("b1", None), ("c1", 8)]:
+        stratum = strata.stratum(key, (1.0, 2.0, 3.0))
+        strata.book(stratum)
+        if amount is not None:
+            strata.count(stratum, amount)
+    found = strata.estimate(0)
+    assert (found.amount, found.exact) == (7 + 7 + 9 + 9 + 8, False)
+    assert 0 < found.half_width < 10
