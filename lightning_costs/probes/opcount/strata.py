@@ -403,6 +403,9 @@ class Strata(Generic[T]):
                 features, batches, squares = self._uncounted()
                 if batches:
                     parts.append(model.variance(features, quantity, squares))
+                if self.counted > 2 and all(len(stratum.values) < 2 for stratum in self):  # no count checks another
+                    unchecked = float(sum((stratum.batches - 1) ** 2 for stratum in self if stratum.values))
+                    parts.append(model.variance(numpy.zeros(1), quantity, unchecked))
                 relative, degrees = self._relative(quantity)
                 for stratum in self.unknown.values():
                     if (mean := self._means_of_alike().get(self._alike(stratum.key))) is not None:
