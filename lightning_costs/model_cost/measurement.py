@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,6 +14,7 @@ from torch import nn
 from lightning_costs.model_cost.calling import BoundModel, Forward, Loss, call_model, lightning_loss, sum_of_outputs
 from lightning_costs.probes import parameters
 from lightning_costs.probes.batch import alone
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_peaks import wait
 from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.inference import Trial, forward_peak_bytes
@@ -334,18 +334,18 @@ def time_steps(step: Callable[[], object], device: torch.device, budget_s: float
         step()
     wait(device)
     alone: list[float] = []
-    until = time.perf_counter() + budget_s / 4
-    while len(alone) < 3 or (time.perf_counter() < until and len(alone) < 20):
-        began = time.perf_counter()
+    until = now_s() + budget_s / 4
+    while len(alone) < 3 or (now_s() < until and len(alone) < 20):
+        began = now_s()
         step()
-        alone.append(time.perf_counter() - began)
+        alone.append(now_s() - began)
         wait(device)
-    steps, began = 0, time.perf_counter()
+    steps, began = 0, now_s()
     until = began + budget_s * 3 / 4
-    while steps < 3 or time.perf_counter() < until:
+    while steps < 3 or now_s() < until:
         step()
         steps += 1
         if not steps % 10:  # the host must not run far ahead of what the budget allows
             wait(device)
     wait(device)
-    return (time.perf_counter() - began) / steps, min(alone)
+    return (now_s() - began) / steps, min(alone)

@@ -165,7 +165,8 @@ def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, befo
     shadow.owner, shadow.name, shadow.before, shadow.active = owner, name, before, True
     shadow.of_class = getattr(type(owner), name, None)
     setattr(owner, name, shadow)
-    if instance_attribute(owner, name) is not shadow:  # a Mock wraps its `__getstate__` once more, and would keep it
+    kept: object = instance_attribute(owner, name)
+    if kept is not shadow:  # a Mock wraps its `__getstate__` once more, and would keep it
         delattr(owner, name)
         raise TypeError(f"expected an attribute that is kept as it is set; {type(owner).__name__}.{name} is not")
     return cast(Shadow, shadow)

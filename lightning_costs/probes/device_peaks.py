@@ -6,7 +6,6 @@ Written down in November 2026. A device that is not here has no peak: no other d
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from types import MappingProxyType
 from typing import Any, Final, final
 
 import torch
+
+from lightning_costs.probes.clock import now_s
 
 _FORMATS: Final = MappingProxyType(
     {
@@ -289,10 +290,10 @@ def measure_matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: floa
     Every element is the same, so that no random number is drawn. Only run on request, before training.
     """
     best = 0.0
-    until = time.perf_counter() + budget_s
+    until = now_s() + budget_s
     sizes = (1024, 4096, 8192) if device.type == "cuda" else (256, 512, 1024)
     for n in sizes:
-        if best and 4 * 2 * n**3 / best > until - time.perf_counter():  # a warm-up and three repeats would not fit
+        if best and 4 * 2 * n**3 / best > until - now_s():  # a warm-up and three repeats would not fit
             break
         a = torch.full((n, n), 0.5, device=device, dtype=dtype)
         out = torch.empty_like(a)
@@ -312,12 +313,12 @@ def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float) -> 
     run()
     wait(device)
     took_s: list[float] = []
-    until = time.perf_counter() + budget_s
-    while len(took_s) < 3 or time.perf_counter() < until:
-        began = time.perf_counter()
+    until = now_s() + budget_s
+    while len(took_s) < 3 or now_s() < until:
+        began = now_s()
         run()
         wait(device)
-        took_s.append(time.perf_counter() - began)
+        took_s.append(now_s() - began)
     return statistics.median(took_s)
 
 

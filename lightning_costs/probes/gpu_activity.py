@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, final
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.energy.gpu_device import open_nvml, training_devices
 from lightning_costs.records.meter_info import split_by_bucket
@@ -119,7 +119,7 @@ class GpuActivity:
             raise
         self.seen_s = self.sm_s = self.tensor_s = self.dram_s = self.tensor_peak_s = 0.0
         self._clocks_hz: list[float] = []
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
         self._spent_s = self._train_and_all()
         self._sample: StepSample | None = None
         self.failed: str | None = None
@@ -167,7 +167,7 @@ class GpuActivity:
 
     def on_bucket_change(self) -> None:
         """Another account begins: read, if the last reading is far enough. Nothing raised gets out."""
-        if self.failed is not None or time.perf_counter() - self._read_s < LEAST_S:
+        if self.failed is not None or now_s() - self._read_s < LEAST_S:
             return
         try:
             self._read()
@@ -176,12 +176,12 @@ class GpuActivity:
 
     def _read(self) -> None:
         shares = [gpm.shares() for gpm in self._gpms]
-        now_s = time.perf_counter()
+        at_s = now_s()
         if None in shares:
             return  # what passed since is seen at the next reading, of all GPUs alike
         for gpm in self._gpms:
             gpm.keep()
-        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        elapsed_s, self._read_s = at_s - self._read_s, at_s
         before_s, self._spent_s = self._spent_s, self._train_and_all()
         spent_s = {name: amount_s - before_s[name] for name, amount_s in self._spent_s.items()}
         trained_s = split_by_bucket(elapsed_s, spent_s, "train").get("train", 0.0)
@@ -225,7 +225,7 @@ class Throttling:
                 continue  # its column says so
             self._policies[cause] = policy
         self._spent_s = dict.fromkeys(self._policies, 0.0)
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
 
     @classmethod
     def attach(cls, setting: ProbeContext) -> Self:
@@ -257,7 +257,7 @@ class Throttling:
         """
         if cause not in self._policies:
             raise Missing(f"NVML has no violation counter of this GPU for {cause!r}")
-        read_s = time.perf_counter()
+        read_s = now_s()
         if now or read_s - self._read_s >= THROTTLE_APART_S:
             self._read_s = read_s
             try:

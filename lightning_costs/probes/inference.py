@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, final
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_peaks import wait
 from lightning_costs.probes.example_batch import resize_batch, to_device
 from lightning_costs.probes.memory.storage_tracker import StorageTracker
@@ -56,7 +56,7 @@ def benchmark_inference(
     eagerly: new shapes would compile for longer than the budget. A pass that has begun is not interrupted. Of
     `budget_s` about a third is for one sample, half for the batch; `meter` gives joules since its last call.
     """
-    began_s = time.perf_counter()
+    began_s = now_s()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
     with without_side_effects(), _disable_current_modes():  # a mode that the user counts with must not count this
         try:
@@ -67,7 +67,7 @@ def benchmark_inference(
             return Inference(batch_samples=samples or 0, missing=dict.fromkeys(_FIELDS, why))
         if samples is None:
             samples = next((t.shape[0] for t in tensors_in(call) if t.ndim), 1)
-        spent_s = min(budget_s / 2, time.perf_counter() - began_s)
+        spent_s = min(budget_s / 2, now_s() - began_s)
         notes = [
             *(["eagerly although compiled"] if compiled_parts(module) else []),
             *(["without the hooks of others"] if twin.hooks_left_out else []),
@@ -100,7 +100,7 @@ class Trial:
     ) -> None:
         self._module, self._device, self._samples, self._context = module, device, samples, context
         self._budget_s = budget_s
-        self._began_s = time.perf_counter() - spent_s
+        self._began_s = now_s() - spent_s
         self._passes, self._pass_s = 0, 0.0
         self._values: dict[str, Any] = {}
         self._missing: dict[str, str] = {}
@@ -126,7 +126,7 @@ class Trial:
             batch_samples=self._samples,
             **self._values,
             passes=self._passes,
-            took_s=time.perf_counter() - self._began_s,
+            took_s=now_s() - self._began_s,
             method=f"eval mode, no gradients, {remarks}latency of 1 sample with each pass waited for, "
             f"throughput and energy at {self._samples} with passes queued{self._cold}",
             detail="; ".join(self._notes) or "nothing was measured",
@@ -201,9 +201,9 @@ class Trial:
             self._cold = _COLD
             raise Missing("one pass used up the time: too short to read energy from" if meter else _NO_METER)
         started = meter is not None and self._metered(meter) is not None
-        before, began_s = self._passes, time.perf_counter()
+        before, began_s = self._passes, now_s()
         self._queue(run, max(1, min(16, int(_AHEAD_S / first_s))))
-        took_s = time.perf_counter() - began_s
+        took_s = now_s() - began_s
         served = (self._passes - before) * self._samples
         self._values["samples_per_s"] = served / took_s
         self._notes.append(f"throughput at {self._samples}: {self._passes - before} passes in {took_s:.3g} s")
@@ -236,11 +236,11 @@ class Trial:
 
     def _timed(self, run: Callable[[], Any]) -> float:
         wait(self._device)
-        began_s = time.perf_counter()
+        began_s = now_s()
         self._passes += 1
         run()
         wait(self._device)
-        self._pass_s = time.perf_counter() - began_s
+        self._pass_s = now_s() - began_s
         return self._pass_s
 
     def _queue(self, run: Callable[[], Any], ahead: int) -> None:
@@ -268,7 +268,7 @@ class Trial:
             return None
 
     def _spent(self, share: float) -> bool:
-        return time.perf_counter() - self._began_s >= share * self._budget_s
+        return now_s() - self._began_s >= share * self._budget_s
 
 
 def _peak_bytes(module: nn.Module, run: Callable[[], Any], device: torch.device) -> int:

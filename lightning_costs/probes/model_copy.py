@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 import types
 import weakref
 from collections import OrderedDict
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.opcount.bytes_accessed import written
 from lightning_costs.probes.outside import PLAIN, Outside, home_of, is_global, is_outside, lineage
 from lightning_costs.records.missing import Missing
@@ -70,7 +70,7 @@ class ModelCopy:
 
     def __init__(self, room_bytes: dict[str, int] | None = None, most_s: float = 60.0) -> None:
         self._room_bytes = {} if room_bytes is None else dict(room_bytes)
-        self._most_s, self._until_s = most_s, time.perf_counter() + most_s
+        self._most_s, self._until_s = most_s, now_s() + most_s
         self._seen = 0
         self._alive: list[Any] = []
         #: By identity, as `copy.deepcopy` has it: methods `__deepcopy__` are handed it.
@@ -90,7 +90,7 @@ class ModelCopy:
         if id(value) in self._memo:
             return self._memo[id(value)]
         self._seen += 1
-        if self._seen % _CLOCK_EVERY == 0 and time.perf_counter() > self._until_s:
+        if self._seen % _CLOCK_EVERY == 0 and now_s() > self._until_s:
             raise Missing(f"copying the model takes longer than {self._most_s:.2g} s")
         try:
             made = self._made(value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Self, final
 
 from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
+from lightning_costs.probes.clock import now_s
 from lightning_costs.records.meter_info import EdgeErrorBound, MeterInfo
 from lightning_costs.records.missing import Missing
 
@@ -31,7 +31,7 @@ class AmdEnergy:
                 "and some drivers have none",
                 warn=True,
             )
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
         self._edge = EdgeErrorBound(_LAG_S)
 
     @classmethod
@@ -76,8 +76,8 @@ class AmdEnergy:
 
     def joules(self) -> float:
         """Energy since the last call, in joules."""
-        now_s = time.perf_counter()
-        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        read_s = now_s()
+        elapsed_s, self._read_s = read_s - self._read_s, read_s
         before_mj, self._counter_mj = self._counter_mj, self._read_mj()
         if self._counter_mj < before_mj:
             raise Missing("gpu energy: amdsmi's accumulator was reset during the run", warn=True)

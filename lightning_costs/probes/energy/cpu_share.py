@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Mapping
 from typing import Any, final
+
+from lightning_costs.probes.clock import now_s
 
 _log = logging.getLogger("lightning_costs")
 
@@ -35,7 +36,7 @@ class CpuShare:
 
     def __init__(self, processes: int = 1) -> None:
         self._root = job_root(processes=processes)
-        self._looked_s = time.perf_counter()
+        self._looked_s = now_s()
         self._fraction: float | None = None
         self._tree_s, self._busy_s = self._look() or (math.nan, math.nan)
 
@@ -51,7 +52,7 @@ class CpuShare:
 
     def fraction(self, *, now: bool = False) -> float | None:
         """The share so far, looked up once a minute, or now; None where the node was not seen busy yet."""
-        at_s = time.perf_counter()
+        at_s = now_s()
         if now or at_s - self._looked_s >= _EVERY_S:
             self._looked_s = at_s
             if (found := self._look()) is not None and (busy_s := found[1] - self._busy_s) > 0:

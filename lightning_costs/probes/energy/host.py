@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from functools import cache
 from importlib.resources import files
 from typing import final
@@ -15,6 +14,7 @@ from typing import final
 import psutil
 
 from lightning_costs.patching.quiet_codecarbon import silence_codecarbon
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.energy import rapl
 from lightning_costs.probes.energy.rapl import RaplEnergy
@@ -65,7 +65,7 @@ class CpuModel:
             "load of every process on this node; RAPL is not readable here"
         )
         self._times_s = _cpu_times_s()
-        self._seen_s = time.perf_counter()
+        self._seen_s = now_s()
         #: Power when load was measured last; the model's least until then.
         self._power_w = 0.1 * tdp_w
         #: Joules that were reported since load was measured.
@@ -77,12 +77,12 @@ class CpuModel:
         The system counts CPU time in ticks of 10 ms: over a few of them load is noise. Until there are enough
         the last power continues, and is made good after.
         """
-        now_s = time.perf_counter()
-        elapsed_s = now_s - self._seen_s
+        read_s = now_s()
+        elapsed_s = read_s - self._seen_s
         if elapsed_s < _LEAST_LOAD_S:
             reported_j, self._reported_j = self._reported_j, max(self._reported_j, self._power_w * elapsed_s)
             return self._reported_j - reported_j
-        self._seen_s = now_s
+        self._seen_s = read_s
         self._power_w = self._tdp_w * (0.1 + 0.9 * self._load() ** 3)
         spent_j = self._power_w * elapsed_s
         owed_j, self._reported_j = spent_j - self._reported_j, max(0.0, self._reported_j - spent_j)
@@ -120,12 +120,12 @@ class RamConstant:
     def __init__(self, power_w: float) -> None:
         self._power_w = power_w
         self.method = f"constant: codecarbon RAM model, {power_w:g} W from the installed memory"
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
 
     def joules(self) -> float:
         """RAM energy since the last call, in joules."""
-        now_s = time.perf_counter()
-        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        read_s = now_s()
+        elapsed_s, self._read_s = read_s - self._read_s, read_s
         return self._power_w * elapsed_s
 
     def metering(self) -> MeterInfo:

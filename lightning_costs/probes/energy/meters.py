@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self, final
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.energy.amdsmi import AmdEnergy
 from lightning_costs.probes.energy.cpu_share import CpuShare
@@ -141,7 +141,7 @@ class EnergyMeters:
         self._joules = dict.fromkeys(self._meters, 0.0)
         self._by_account: dict[str, float] = {}
         self._spent_s = accounts.read() if accounts is not None else {}
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
         self._sample: StepSample | None = None
         self._readings = 0
         self._lacks_accounts = self._why_no_accounts()
@@ -234,12 +234,12 @@ class EnergyMeters:
 
     def on_bucket_change(self) -> None:
         """Another account begins: read, where the last reading is not too close to tell them apart."""
-        if time.perf_counter() - self._read_s >= LEAST_S:
+        if now_s() - self._read_s >= LEAST_S:
             self.read()
 
     def read(self) -> None:
         """Read the meters; nothing raised gets out."""
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
         self._readings += 1
         spent_j = 0.0
         for component, meter in self._meters.items():

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.energy.gpu_device import nvml_handle, whole_gpu
 from lightning_costs.probes.energy.power_integral import PowerIntegrator
 from lightning_costs.records.meter_info import MeterInfo
@@ -52,7 +53,7 @@ class _Power:
             samples = self._kept()
         except self._nvml.NVMLError:
             return False
-        return bool(samples) and abs(samples[-1][0] - time.perf_counter()) < 60
+        return bool(samples) and abs(samples[-1][0] - now_s()) < 60
 
     def _kept(self) -> list[tuple[float, float]]:
         """Samples (seconds, watts) since the last call, as far as the driver still has them.
@@ -72,7 +73,7 @@ class _Power:
         new = [(at_us, power_mw) for at_us, power_mw in stamped if at_us > self._seen_us]
         if new:
             self._seen_us = new[-1][0]
-        ahead_s = time.time() - time.perf_counter()
+        ahead_s = time.time() - now_s()
         return [(at_us / 1e6 - ahead_s, power_mw / 1e3) for at_us, power_mw in new]
 
     def read(self) -> None:
@@ -80,9 +81,9 @@ class _Power:
         if self.keeps_samples:
             self.integral.extend(self._kept())
         at_s = self.integral.at_s
-        now_s = time.perf_counter()
-        if not self.keeps_samples or at_s is None or now_s - at_s > LAG_S:
-            self.integral.add(now_s, self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3)
+        read_s = now_s()
+        if not self.keeps_samples or at_s is None or read_s - at_s > LAG_S:
+            self.integral.add(read_s, self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3)
 
 
 @final
@@ -114,7 +115,7 @@ class GpuEnergy:
                 raise Missing(
                     f"gpu energy: NVML gives neither a counter nor power ({error}; {why})", warn=True
                 ) from error
-        self._read_s = self._fetched_s = time.perf_counter()
+        self._read_s = self._fetched_s = now_s()
         self._peak_w = 0.0
         self._resets = 0
         self._reset_error_j: float | None = 0.0
@@ -207,10 +208,10 @@ class GpuEnergy:
 
     def joules(self) -> float:
         """Energy since the last call (or since the meter was made), in joules."""
-        now_s = time.perf_counter()
-        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        read_s = now_s()
+        elapsed_s, self._read_s = read_s - self._read_s, read_s
         try:
-            spent_j = self._by_power() if self._counter_mj is None else self._by_counter(now_s)
+            spent_j = self._by_power() if self._counter_mj is None else self._by_counter(read_s)
         except self._nvml.NVMLError as error:
             raise Missing(f"gpu energy: NVML stopped answering ({error})", warn=True) from error
         if elapsed_s > LAG_S:
@@ -223,19 +224,19 @@ class GpuEnergy:
         spent_j, self._reported_j = self._power.integral.joules - self._reported_j, self._power.integral.joules
         return spent_j
 
-    def _by_counter(self, now_s: float) -> float:
+    def _by_counter(self, read_s: float) -> float:
         assert self._counter_mj is not None
         counter_mj: int = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         spent_j = (counter_mj - self._counter_mj) / 1e3
         self._counter_mj = counter_mj
         if spent_j < 0:
-            return self._over_a_reset(now_s)
+            return self._over_a_reset(read_s)
         self._since_fetch_j += spent_j
-        if now_s - self._fetched_s >= _FETCH_S:
-            self.check(now_s)
+        if read_s - self._fetched_s >= _FETCH_S:
+            self.check(read_s)
         return spent_j
 
-    def _over_a_reset(self, now_s: float) -> float:
+    def _over_a_reset(self, read_s: float) -> float:
         """The counter was reset: since the last fetch of power, the integral of power counts."""
         power, since_j = self._power, self._since_fetch_j
         if power is None:
@@ -243,7 +244,7 @@ class GpuEnergy:
         known_j, error_j = power.integral.joules, power.integral.error_j
         power.read()
         self._resets += 1
-        self._fetched_s, self._since_fetch_j = now_s, 0.0
+        self._fetched_s, self._since_fetch_j = read_s, 0.0
         if self._reset_error_j is None or error_j is None or power.integral.error_j is None:
             self._reset_error_j = None
         else:
@@ -251,13 +252,13 @@ class GpuEnergy:
             self._reset_error_j += power.integral.error_j - error_j + edges_j
         return max(0.0, power.integral.joules - known_j - since_j)
 
-    def check(self, now_s: float) -> None:
+    def check(self, read_s: float) -> None:
         """Fetch the power since the last time, and compare the counter with it if it was seen without a gap.
 
         `joules` does so once a second.
         """
         power = self._power
-        took_s, self._fetched_s = now_s - self._fetched_s, now_s
+        took_s, self._fetched_s = read_s - self._fetched_s, read_s
         counter_j, self._since_fetch_j = self._since_fetch_j, 0.0
         if power is None:
             return

@@ -7,11 +7,11 @@ and is no CPU. `intel-rapl-mmio` shows the same packages again. Counters wrap at
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import final
 
+from lightning_costs.probes.clock import now_s
 from lightning_costs.records.meter_info import EdgeErrorBound, MeterInfo
 from lightning_costs.records.missing import Missing
 
@@ -51,14 +51,14 @@ class RaplEnergy:
 
     def __init__(self, zones: Sequence[Zone], covers: str) -> None:
         self._zones, self._covers = list(zones), covers
-        self._read_s = time.perf_counter()
+        self._read_s = now_s()
         self._edge = EdgeErrorBound(_LAG_S)
         self.method = f"counter: RAPL, {covers}, every process on this node"
 
     def joules(self) -> float:
         """Energy since the last call, in joules."""
-        now_s = time.perf_counter()
-        elapsed_s, self._read_s = now_s - self._read_s, now_s
+        read_s = now_s()
+        elapsed_s, self._read_s = read_s - self._read_s, read_s
         longest_s = min(zone.range_uj for zone in self._zones) / 1e6 / _MOST_W
         if elapsed_s > longest_s:
             raise Missing(

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_costs.patching.fail_safe import raised_on_purpose
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import Count
 from lightning_costs.probes.opcount.collectives import Collective
 from lightning_costs.probes.opcount.feature_model import Vector
@@ -145,8 +145,8 @@ class OpCounting:
         self._stack: ExitStack | None = None
         self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment)
         self._draws = RecountSchedule()
-        began_s = perf_counter()
-        self._busy_s = busy_s or (lambda: perf_counter() - began_s)
+        began_s = now_s()
+        self._busy_s = busy_s or (lambda: now_s() - began_s)
         self._counted_s = self._compiled_s = 0.0
         self.batches = 0
         #: Batches that were counted.

@@ -6,9 +6,10 @@ import copy
 import io
 import logging
 import pickle
+import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import lightning.pytorch as pl
 import pytest
@@ -298,6 +299,15 @@ def test_a_mock_of_a_logger_has_its_method_after_the_fit(tmp_path: Path) -> None
     trainer(pl, monitor(tmp_path), logger=logger, max_epochs=1).fit(classifier(pl), data(), data())
     logger.log_metrics(metrics={}, step=1)
     assert logger.log_metrics.call_count > 1
+
+
+def test_a_clock_that_the_script_replaced_is_read_by_the_script_alone(tmp_path: Path) -> None:
+    reads = []
+    for callbacks in ([], [CostMonitor(save_dir=tmp_path / "costs", infer=True)]):
+        with patch("time.perf_counter", side_effect=time.perf_counter) as clock:
+            trainer(pl, *callbacks).fit(classifier(pl), data(), data())
+        reads.append(clock.call_count)
+    assert reads[0] == reads[1]
 
 
 # Several monitors and several trainers -----------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_processes_are_not_walked_at_every_point(monkeypatch):
     node.tree_s = node.busy_s = 10.0
     assert share.fraction() is None
     later_s = time.perf_counter() + 61
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: later_s)
+    monkeypatch.setattr(probe, "now_s", lambda: later_s)
     assert share.fraction() == 1.0
 
 
