@@ -20,7 +20,7 @@ from lightning_costs.probes.opcount.step_kinds import Moment, StepKind
 from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.pipeline.pipeline import Pipeline
 from lightning_costs.probes.repeat_steps import Gradients, compiled_graphs, nodes_made
-from lightning_costs.probes.step_facts import step_facts
+from lightning_costs.probes.step_facts import StepFacts
 from lightning_costs.probes.trace_windows import STEPS, TraceWindows
 from lightning_costs.records.inference import Inference
 from lightning_costs.records.samples import DeviceTime, PipelineTime
@@ -95,6 +95,7 @@ class StepMonitor:
         self._step_signature: Hashable = None
         self._graphs = compiled_graphs()
         self.done = 0
+        self._facts = StepFacts(setting)
 
     def open(self) -> None:
         """Take the probes that indicators asked for when they opened."""
@@ -354,13 +355,14 @@ class StepMonitor:
 
     def about(self, *, final: bool = False) -> dict[str, Any]:
         """What steps say beside their columns, for the header."""
-        facts = step_facts(self._setting, self._census, self._pipeline, self._trace, final=final)
-        census = self._census
-        if census is not None and census.failed is None and (profile := census.profile()) is not None:
-            host_s = self._device_steps.host_s if self._device_steps is not None else None
-            batch_bytes = batches.signature_bytes(self._signature)
-            facts["step_profile"] = replace(profile, host_s=host_s, batch_bytes=batch_bytes).as_dict()
-        return facts
+        return self._facts.read(self._census, self._pipeline, self._trace, self._profile, final=final)
+
+    def _profile(self) -> dict[str, Any] | None:
+        profile = self._census.profile() if self._census is not None else None
+        if profile is None:
+            return None
+        host_s = self._device_steps.host_s if self._device_steps is not None else None
+        return replace(profile, host_s=host_s, batch_bytes=batches.signature_bytes(self._signature)).as_dict()
 
     def infer(
         self,

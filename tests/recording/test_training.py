@@ -421,3 +421,16 @@ def test_what_a_loop_computes_after_its_step_makes_no_other_kind_of_it(tmp_path)
     how = recorder.header["methods"]["flop"]
     assert how.startswith("exact; uncounted steps are taken to be like the counted ones of their kind; step census: ")
     assert convention(how) == f"step census: {CONVENTION}"
+
+
+def test_a_fact_of_the_header_that_cannot_be_read_costs_itself_alone(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(counter.StepOpCounter, "profile", lambda _: 1 / 0)
+    training = Training(tmp_path)
+    with training.recorder:
+        for _ in range(3):
+            training.step(8)
+    header = training.recorder.header
+    assert (header["status"], training.recorder.final["flop"]) == ("finished", FLOP_PER_SAMPLE * 24)
+    assert header["census"]["batches"] == 3
+    assert "step_profile" not in header
+    assert caplog.text.count("the run's header has no step_profile: reading it raised ZeroDivisionError") == 1
