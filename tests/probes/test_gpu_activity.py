@@ -22,7 +22,7 @@ HIGHEST_HZ = 1.98e9
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock(1024.0)
-    monkeypatch.setattr(probe, "time", clock)
+    monkeypatch.setattr(probe, "now_s", clock)
     return clock
 
 
@@ -48,7 +48,7 @@ def test_activity_of_training_is_the_integral_of_what_was_active(clock):
 def test_whatever_the_rhythm_of_readings_nothing_is_counted_twice(seconds):
     clock = FakeClock(1024.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "time", clock)
+        patch.setattr(probe, "now_s", clock)
         gpu = FakeGpmGpu(clock, lambda t: (0.5, 0.25, 0.125))
         activity = GpuActivity(FakeGpm(), [gpu])
         for wait_s in seconds:

@@ -78,7 +78,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.version, "hip", "6.4")
     clock = fake.clock = FakeClock()
-    monkeypatch.setattr(probe, "time", clock)
+    monkeypatch.setattr(probe, "now_s", clock)
     return fake
 
 

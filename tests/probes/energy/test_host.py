@@ -33,7 +33,7 @@ HOUR = 3600.0
 def clock(monkeypatch, tmp_path):
     """The time, on a machine without RAPL."""
     clock = FakeClock()
-    monkeypatch.setattr(probe, "time", clock)
+    monkeypatch.setattr(probe, "now_s", clock)
     for kind in ("packages", "memory"):
         monkeypatch.setattr(rapl, kind, lambda: None)
     return clock

@@ -31,7 +31,7 @@ BY_ACCOUNT = (
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock()
-    monkeypatch.setattr(probe, "time", clock)
+    monkeypatch.setattr(probe, "now_s", clock)
     return clock
 
 
@@ -145,7 +145,7 @@ steps = st.lists(
 def test_the_accounts_add_up_to_the_energy_whatever_happens(steps):
     clock = FakeClock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "time", clock)
+        patch.setattr(probe, "now_s", clock)
         bench = Bench(clock, cpu=80.0, ram=20.0)
         clock.sleep(1)
         bench.accounts.reset_to("train")
@@ -217,6 +217,7 @@ def test_each_device_and_each_node_is_counted_once_on_any_number_of_ranks(clock,
     gpus = {f"GPU-{n}-{d}": FakeGpu(clock, lambda t: 100.0) for n in range(nodes) for d in range(devices)}
     fake = FakeNvml(clock, gpus=gpus)
     monkeypatch.setattr(nvml, "time", clock)
+    monkeypatch.setattr(nvml, "now_s", clock)
     monkeypatch.setattr(probe, "cpu_meter", lambda: FakeMeter(10.0, clock))
     monkeypatch.setattr(probe, "ram_meter", lambda: FakeMeter(1.0, clock))
     import pynvml

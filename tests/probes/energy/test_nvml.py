@@ -24,6 +24,7 @@ from lightning_costs.records.missing import Missing
 def clock(monkeypatch):
     clock = FakeClock(100.0)
     monkeypatch.setattr(probe, "time", clock)
+    monkeypatch.setattr(probe, "now_s", clock)
     return clock
 
 
@@ -142,6 +143,7 @@ def test_splitting_windows_keeps_the_energy(steps, way):
     with pytest.MonkeyPatch.context() as patch:
         clock = FakeClock(100.0)
         patch.setattr(probe, "time", clock)
+        patch.setattr(probe, "now_s", clock)
         meter = GpuEnergy(FakeNvml(clock, lambda t: 250.0, **WAYS[way]), handle=0)
         total = 0.0
         for step in steps:

@@ -17,7 +17,7 @@ RANGE_UJ = 262_143_328_850
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock(50.0)
-    monkeypatch.setattr(probe, "time", clock)
+    monkeypatch.setattr(probe, "now_s", clock)
     return clock
 
 
