@@ -30,7 +30,8 @@ coverage: $(READY)
 ## The tests that concern other packages' versions, on the lowest and on the newest that pyproject.toml admits. TORCH= names
 ## a wheel for the CPU: any other would bring gigabytes of CUDA.
 TORCH := 2.13.0
-RANGE := tests/storage tests/sources tests/analysis tests/cli tests/probes/energy tests/integrations/lightning
+RANGE := tests/pricing tests/storage tests/sources tests/analysis tests/cli tests/probes/energy tests/integrations/lightning \
+  $(patsubst %,tests/report/test_%.py,charts files wandb)
 TOOLS := lightning alembic 'jsonargparse[signatures]' hypothesis jsonschema markdown-it-py mlflow-skinny playwright pytest \
   pytest-xdist pytorch_optimizer scikit-learn sqlalchemy tensorboard
 

@@ -200,6 +200,16 @@ class WandbServer:
     def _ProbeRunInput(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"RunType": {"fields": [{"name": "projectId"}]}}
 
+    def _ProbeServerCapabilities(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        known = {"QueryType": [], "MutationType": [{"name": "createRunFiles"}], "ServerInfoType": []}
+        return {part: {"fields": fields} for part, fields in known.items()}
+
+    def _ProbeServerSettings(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"ServerSettingsType": {"fields": []}}
+
+    def _ProbeServerArtifact(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"ArtifactInfoType": {"fields": [{"name": "aliases"}]}}
+
     def _RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         key = asked["name"]
         bucket: dict[str, Any] | None = None
@@ -294,7 +304,9 @@ class WandbServer:
         names = dict.fromkeys([run["project"] for run in self.runs.values()])
         nodes = [{"__typename": "Project", **self._project(name), "user": None} for name in names]
         page = {"__typename": "PageInfo", **_PAGE}
-        return {"models": {"pageInfo": page, "edges": [{"node": node} for node in nodes]}}
+        return {"models": {"pageInfo": page, "edges": [{"node": node, "cursor": node["name"]} for node in nodes]}}
+
+    _Projects = _GetProjects
 
     def _GetProject(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"project": {"__typename": "Project", **self._project(asked["name"]), "user": None}}
@@ -339,6 +351,20 @@ class WandbServer:
     def _CommitArtifact(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         digest = self.artifacts[asked["artifactID"]]["digest"]
         return {"commitArtifact": {"artifact": {"id": asked["artifactID"], "digest": digest}}}
+
+    def _ArtifactByIDShort(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        made = self.artifacts[asked["id"]]
+        collection = {"name": made["artifactCollectionName"], "project": self._project(made["projectName"])}
+        about = dict.fromkeys(("description", "commitHash", "currentManifest", "updatedAt"))
+        about |= {"metadata": "{}", "aliases": [], "fileCount": 1, "createdAt": "2026-01-01T00:00:00Z"}
+        of = {"artifactSequence": collection, "artifactType": {"name": made["artifactTypeName"]}, "versionIndex": 0}
+        return {"artifact": {"id": asked["id"], "state": "COMMITTED", **about, **of}}
+
+    def _ArtifactManifest(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        collection = asked["name"].partition(":")[0]
+        (*_, key) = (key for key, made in self.artifacts.items() if made["artifactCollectionName"] == collection)
+        file = {"id": f"f-{key}", "directUrl": f"{self.url}/storage/artifact/{key}/wandb_manifest.json"}
+        return {"project": {"artifact": {"currentManifest": {"id": f"m-{key}", "file": file}}}}
 
     def _ClientIDMapping(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         found = [key for key, made in self.artifacts.items() if made["clientID"] == asked["clientID"]]

@@ -16,7 +16,7 @@ import wandb_workspaces.reports.v2 as wr
 from processes import TESTS, Script
 from synthetic import zoo
 from typer.testing import CliRunner
-from wandb_server import ENTITY, KEY, WandbServer
+from wandb_server import ENTITY, KEY, WandbServer, leet_inspect
 from wandb_workspaces.reports.v2 import internal
 
 from lightning_costs import Comparison, compare, load_runs
@@ -210,6 +210,7 @@ def test_nothing_that_a_report_writes_names_the_machine_or_its_user(project: tup
         assert secret not in written
 
 
+@leet_inspect
 def test_synced_offline_runs_make_the_same_comparison(
     project: tuple[WandbServer, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
