@@ -205,7 +205,7 @@ class RepeatedStepFastPath:
         self._graphs = compiled_graphs()
 
     def allow(self, steps: float, phases: Timed | None) -> None:
-        """Let so many steps follow, or those up to one that is timed if `dispatch` cannot time it."""
+        """Let this number of steps follow, or those up to one that is timed if `dispatch` cannot time it."""
         quiet = phases.quiet if phases is not None else math.inf
         self.left = steps if self.phases is not None else min(steps, quiet)
         self.timed_left = steps - quiet

@@ -42,7 +42,7 @@ class StepFacts:
             try:
                 if fact := read():
                     facts[name] = fact
-            except Exception as error:  # noqa: BLE001 - a model of a form that nobody thought of
+            except Exception as error:  # noqa: BLE001 - a model may have any form
                 self._lacks(name, error)
 
         if watched is not None:
