@@ -333,10 +333,14 @@ class Patches:
                 getattr(type(owner), name, None) is not shadow.of_class
             ):
                 return False
+        # An optimizer of another library may give a handle of another kind.
+        held: list[Any] = [getattr(handle, "hooks_dict_ref", lambda: None)() for handle, _ in self._hooks]
+        if any(hooks is None for hooks in held):
+            return False
         for shadow in self._shadows:
             setattr(shadow.owner, shadow.name, shadow)
-        for handle, hook in self._hooks:
-            handle.hooks_dict_ref()[handle.id] = hook
+        for hooks, (handle, hook) in zip(held, self._hooks, strict=True):
+            hooks[handle.id] = hook
         return True
 
     def lift(self) -> None:

@@ -125,6 +125,20 @@ def test_what_another_has_patched_since_is_not_put_again(change, monkeypatch):
     assert loop.run() == 5
 
 
+def test_hooks_of_an_optimizer_that_is_gone_or_gives_handles_of_its_own_are_not_put_again():
+    optimizer, shadows = torch.optim.SGD([torch.zeros(1)]), Patches()
+    hook_step(optimizer, shadows, after=lambda: None)
+    shadows.suspend()
+    del optimizer
+    gc.collect()
+    assert not shadows.resume()
+    shadows.restore()
+    own = Mock(spec=["remove"])
+    shadows.add_hook(own, None)
+    shadows.suspend()
+    assert not shadows.resume()
+
+
 def test_a_foreign_wrap_on_top_stays_when_ours_is_suspended():
     loop, shadows = Loop(), Patches()
     shadows.wrap(loop, "run", adds(10))

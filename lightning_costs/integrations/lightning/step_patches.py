@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from operator import is_
 from typing import Any, Protocol, final
 from weakref import WeakSet
 
@@ -115,7 +116,7 @@ class StepPatches:
 
     def uninstall(self) -> None:
         """Lift them."""
-        self._repeats.phases = None
+        self._repeats.phases, self._moments_of = None, ()
         self._moments.restore()
         self._patches.restore()
 
@@ -222,9 +223,9 @@ class StepPatches:
         module, precision = self._trainer.lightning_module, strategy.precision_plugin
         compiled = getattr(module, "_compiler_ctx", None) is not None
         optimizers = strategy.optimizers
-        of = (strategy, precision, module, module.automatic_optimization, compiled, *map(id, optimizers))
+        of = (strategy, precision, module, module.automatic_optimization, compiled, *optimizers)
         timed = self._moments
-        if of == self._moments_of and timed.resume():
+        if len(of) == len(self._moments_of) and all(map(is_, of, self._moments_of)) and timed.resume():
             return timed
         timed.restore()
         self._moments_of = of
