@@ -15,7 +15,7 @@ _HOME = lightning_costs.__path__[0]
 _BETWEEN = ("contextlib.py", "functools.py")
 #: What handles faults: it is what is tested.
 _GUARDS = {"fail_safe.py"}
-_GUARDS_BY_NAME = {"stop_measuring", "_fail", "_found", "_made", "Patches.lift"}
+_GUARDS_BY_NAME = {"stop_measuring", "_fail", "_found", "_made", "Patches.lift", "Patches.suspend"}
 #: They compare an attribute and call what is guarded: at a repeated step, a guard would cost more than they do.
 _NOTHING_TO_RAISE = {"LoopSession.forward", "LoopSession._stepped"}
 #: What stands in the place of a function of the user's: a patch of ours that calls it cannot be careful.
