@@ -22,6 +22,7 @@ _NOTHING_TO_RAISE = {"LoopSession.forward", "LoopSession._stepped"}
 _IN_PLACE_OF_THE_USERS = {
     "between.<locals>.wrap.<locals>.call",
     "StepPatches._step.<locals>.run",
+    "StepPatches._step.<locals>.run_timed",
     "StepPatches._watch_fetching.<locals>.begins",
 }
 
