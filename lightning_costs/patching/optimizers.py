@@ -7,7 +7,9 @@ any that is no torch Optimizer and has one in `.optimizer`) are seen by their op
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -33,6 +35,8 @@ _GRADIENTS = (
     "grad_partitions_flat_buffer",  # ZeRO-3, all the time
     "fp32_groups_gradients_flat",  # bf16 that accumulates in fp32, all the time
 )
+#: Frames between a step and that of its base class, at most.
+_MOST_FRAMES = 30
 
 
 def unwrap(optimizer: Any) -> Any:
@@ -247,12 +251,40 @@ def hook_step(
         if function is None or not hasattr(optimizer, name):
             continue
         try:
-            hook = Hook(function if plain else _ignoring_arguments(function))
+            takes_all = function if plain else _ignoring_arguments(function)
+            hook = Hook(_outermost(takes_all) if _may_nest(optimizer) else takes_all)
             handle = getattr(optimizer, name)(hook)
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
             _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
         else:
             shadows.add_hook(handle, hook)
+
+
+def _may_nest(optimizer: Any) -> bool:
+    """Whether its step may call that of a base class, which has torch's hooks called once more."""
+    return sum("step" in vars(kind) for kind in type(optimizer).__mro__ if kind is not Optimizer) > 1
+
+
+def _outermost(function: Callable[..., object]) -> Callable[..., None]:
+    """A hook that is silent inside another step of the same optimizer.
+
+    Whether a base class's step has hooks depends on whether one of its instances was made in the process. No state is
+    kept, as a step that raises has no end.
+    """
+
+    def hook(optimizer: Any, *rest: Any) -> None:
+        frame: FrameType | None = sys._getframe(1)  # torch's wrapper of a step, which calls the hooks
+        assert frame is not None
+        wrapper, frame = frame.f_code, frame.f_back
+        for _ in range(_MOST_FRAMES):
+            if frame is None:
+                break
+            if frame.f_code is wrapper and frame.f_locals.get("self") is optimizer:
+                return
+            frame = frame.f_back
+        function(optimizer, *rest)
+
+    return hook
 
 
 def _ignoring_arguments(function: Callable[[], object]) -> Callable[..., None]:

@@ -426,7 +426,6 @@ def test_a_look_without_gradients_in_some_batches_is_counted(script: Script, end
             assert next(batches, None) is None
     run = ended()
     assert run.final["flop"] == 32 * 8 * STEP_FLOP + len(looks) * 64 * 2 * (16 * 32 + 32 * 4)
-    assert run.header["methods"]["flop"].startswith("exact")
 
 
 def test_folds_with_short_last_batches_are_counted(tmp_path: Path, ended: Callable[[], RunRecord]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -107,3 +109,34 @@ def test_shards_that_zero_3_keeps_are_parameters():
         parameter.ds_tensor = torch.zeros(parameter.numel() // 3)
         parameter.data = torch.empty(0)
     assert memory_breakdown(net, []).param_bytes == 4 * PARAMS // 3
+
+
+def test_a_step_that_calls_its_base_classes_is_one_update_whoever_was_made_before() -> None:
+    class Base(SGD):
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            if self.param_groups[0]["lr"] < 0.1:
+                raise RuntimeError("diverged")
+            return super().step(closure)
+
+    class Own(Base):
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            return super().step(closure)
+
+    weight = nn.Parameter(torch.ones(1))
+    SGD([weight], 0.1), Base([weight], 0.1)  # torch has their steps call hooks, from now on
+    for kind in (SGD, Base, Own):
+        optimizer, other, patches = kind([weight], 0.1), kind([weight], 0.1), Patches()
+        updates: list[int] = []
+        hook_optimizer_step(optimizer, partial(updates.append, 1), patches)
+        optimizer.step()
+        other.step()
+        optimizer.step()
+        assert updates == [1, 1]
+        if kind is not SGD:
+            optimizer.param_groups[0]["lr"] = 0.0
+            with pytest.raises(RuntimeError, match="diverged"):
+                optimizer.step()
+            optimizer.param_groups[0]["lr"] = 0.1
+            optimizer.step()
+            assert updates == [1, 1, 1]
+        patches.restore()
