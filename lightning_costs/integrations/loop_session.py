@@ -150,7 +150,7 @@ class LoopSession(Session):
         """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
         if self.alike is None:
             self._forward_begins(inputs)
-        else:
+        elif self._evaluation is None:
             self.alike.forwards += 1
 
     @fail_safe
@@ -165,7 +165,7 @@ class LoopSession(Session):
             if self.hooks.steps.accounts.current != "train":  # the loader's end may have been met
                 self.hooks.steps.accounts.reset_to("train")
             self.begin_batch(ahead.content, loader=ahead.loader)
-        if self.batch is not None:
+        if self.batch is not None and self._evaluation is None:  # else the batch was fetched before an evaluation
             self.batch.forwards += 1
         if self.batch is not None or torch.is_grad_enabled():  # without a loader, only what may be trained on
             self.on_forward()
