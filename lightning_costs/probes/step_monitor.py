@@ -236,9 +236,7 @@ class StepMonitor:
         """How many steps like the last one `record_repeats` alone may record; 0 if each has to be seen in full."""
         if self._warm_left or self._kind is None or self._kind.moment:
             return 0
-        if self.done > self._watch_at:
-            self._watch_at = self._next_watched()
-        quiet = self._watch_at - self.done - 1
+        quiet = self._watch_at - self.done - 1  # below 0 after a watched step: the next one ends the watching
         if self._trace is not None:
             quiet = min(quiet, max(0, self._trace.next - self.done))
         if self._census is None or self._census.failed is not None:

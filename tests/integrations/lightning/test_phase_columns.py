@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from fakes import FakeClock
-from lightning_models import NAMESPACES, data, namespace, trainer
+from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 from pytorch_optimizer import SAM
 from torch import Tensor, nn
 
 from lightning_costs import CostMonitor, Recorder
 from lightning_costs.indicators import phases
 from lightning_costs.patching.patches import Shadow
+from lightning_costs.probes.memory import tensors
 from lightning_costs.probes.phases import HostPhases
 from lightning_costs.recording.step_hooks import StepHooks
 from lightning_costs.run.record import RunRecord
@@ -180,6 +181,16 @@ def test_a_timed_step_is_noted_like_those_around_it(tmp_path: Path, monkeypatch:
     assert len(timed) + len(in_full) < 60
     held = [model, fit.strategy, fit.strategy.precision_plugin, *fit.optimizers]
     assert not [thing for thing in held if any(isinstance(value, Shadow) for value in vars(thing).values())]
+
+
+def test_steps_after_a_watched_one_are_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[object] = []
+    walk = tensors.memory_breakdown
+    monkeypatch.setattr(tensors, "memory_breakdown", lambda *args: (walks.append(0), walk(*args))[1])
+    pl = namespace(NAMESPACES[0])
+    monitor = CostMonitor(save_dir=tmp_path, infer=False, log="none")
+    trainer(pl, monitor, max_epochs=1, log_every_n_steps=50).fit(classifier(pl), data(samples=400 * 8, batch_size=8))
+    assert 8 < len(walks) < 200
 
 
 def test_a_backward_pass_past_lightning_is_missing_with_what_to_call(
