@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -273,13 +272,12 @@ def _outermost(function: Callable[..., object]) -> Callable[..., None]:
     """
 
     def hook(optimizer: Any, *rest: Any) -> None:
-        frame: FrameType | None = sys._getframe(1)  # torch's wrapper of a step, which calls the hooks
-        assert frame is not None
-        wrapper, frame = frame.f_code, frame.f_back
+        step = sys._getframe(1)  # torch's wrapper of a step, which calls the hooks
+        frame = step.f_back
         for _ in range(_MOST_FRAMES):
             if frame is None:
                 break
-            if frame.f_code is wrapper and frame.f_locals.get("self") is optimizer:
+            if frame.f_code is step.f_code and frame.f_locals.get("self") is optimizer:
                 return
             frame = frame.f_back
         function(optimizer, *rest)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from operator import itemgetter
 from types import BuiltinMethodType
-from typing import Any, cast, final
+from typing import Any, final
 
 from lightning_costs.patching.fail_safe import carefully
 
@@ -160,7 +160,7 @@ def instance_attribute(owner: Any, name: str) -> Any:
 
 
 def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, before: Any) -> Shadow:
-    shadow: Any = Shadow(call)
+    shadow = Shadow(call)
     functools.update_wrapper(shadow, original)
     shadow.owner, shadow.name, shadow.before, shadow.active = owner, name, before, True
     shadow.of_class = getattr(type(owner), name, None)
@@ -169,7 +169,7 @@ def _put(owner: Any, name: str, call: Callable[..., Any], original: Any, *, befo
     if kept is not shadow:  # a Mock wraps its `__getstate__` once more, and would keep it
         delattr(owner, name)
         raise TypeError(f"expected an attribute that is kept as it is set; {type(owner).__name__}.{name} is not")
-    return cast(Shadow, shadow)
+    return shadow
 
 
 def _peel(owner: Any, name: str) -> None:

@@ -146,14 +146,15 @@ class RepeatedStepFastPath:
         "_graphs",
         "_keep",
         "_nodes",
+        "_phases",
         "_signature",
+        "_times",
         "calls",
         "events",
         "gradients",
         "left",
         "nodes",
         "on_record",
-        "phases",
         "recorded",
         "same",
         "samples",
@@ -178,9 +179,10 @@ class RepeatedStepFastPath:
         #: How many batches may still be noted here, and until when on the accounts' clock.
         self.left: float = 0
         self.until_s = math.inf
-        #: What `left` is before a step whose moments are noted, and what they are reported to, if `dispatch` can.
+        #: What `left` is before a step whose moments are noted, and whether `dispatch` can have them noted.
         self.timed_left = -math.inf
-        self.phases: Timed | None = None
+        self._times = False
+        self._phases: Timed | None = None
         #: Whether the batch in work looks like the last one.
         self.same = False
         #: Whether the batch in work was a step like the last one, and is noted.
@@ -207,8 +209,8 @@ class RepeatedStepFastPath:
     def allow(self, steps: float, phases: Timed | None) -> None:
         """Let this number of steps follow, or those up to one that is timed if `dispatch` cannot time it."""
         quiet = phases.quiet if phases is not None else math.inf
-        self.left = steps if self.phases is not None else min(steps, quiet)
-        self.timed_left = steps - quiet
+        self.left = steps if self._times else min(steps, quiet)
+        self.timed_left, self._phases = steps - quiet, phases
 
     def disarm(self) -> None:
         """The next step has to be recorded in full."""
@@ -224,9 +226,9 @@ class RepeatedStepFastPath:
         """A function around the work on a batch: `alike` if it may be a step like the last one, else `otherwise`.
 
         The last argument holds what a training step gets, its batch under that name. `failed` is called where noting
-        the step raised, and the exception is handled. `timed` takes the place of `alike` in steps whose moments
-        `phases` is to receive.
+        the step raised, and the exception is handled. `timed` takes the place of `alike` in steps that are timed.
         """
+        self._times = timed is not None
 
         def run(*args: Any) -> R:
             self.recorded = False
@@ -244,8 +246,8 @@ class RepeatedStepFastPath:
                     self.nodes = nodes_made() - begun
                     try:
                         self.recorded = self._try_record()
-                        if due and self.recorded and self.phases is not None:
-                            self.timed_left -= self.phases.end_repeat()
+                        if due and self.recorded and self._phases is not None:
+                            self.timed_left -= self._phases.end_repeat()
                     except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                         failed()
                     return result

@@ -104,7 +104,7 @@ class StepPatches:
         trainer, put = self._trainer, self._patches.wrap
         epoch_loop = trainer.fit_loop.epoch_loop
         self._watch_fetching(epoch_loop)
-        self._phases = self._repeats.phases = self._hooks.phases
+        self._phases = self._hooks.phases
         put(epoch_loop.automatic_optimization, "run", self._automatic_step, hot=True)
         put(epoch_loop.manual_optimization, "run", self._manual_step, hot=True)
         put(trainer.strategy, "backward", self._backward, hot=True)
@@ -116,7 +116,7 @@ class StepPatches:
 
     def uninstall(self) -> None:
         """Lift them."""
-        self._repeats.phases, self._moments_of = None, ()
+        self._moments_of = ()
         self._moments.restore()
         self._patches.restore()
 
