@@ -286,12 +286,13 @@ class DeviceTimeline(Generic[E]):
 
     def _pass_step(self, end: E, *, steady: bool) -> None:
         signature = self._signatures.popleft()
+        if steady:  # the host's clock has it among steady seconds, whatever else ran in the period
+            self._steady_hooks_idle_s += self._period_hooks_s
         if self._step_end is not None:
             if steady and self._whole:
                 period_s = self._events.between_s(self._step_end, end)
                 self._step_times_s.append(period_s)
                 self._busy.append((signature, period_s - self._period_idle_s if self._seen else period_s))
-                self._steady_hooks_idle_s += self._period_hooks_s
                 if self._seen:
                     self._timed_s += period_s
                     self._idle_s += self._period_idle_s
@@ -326,6 +327,7 @@ class DeviceTimeline(Generic[E]):
                 self._waits.popleft()
             if kind in (_WARM, _STEADY):
                 self._signatures.popleft()
+                self._steady_hooks_idle_s += self._period_hooks_s if kind == _STEADY else 0.0
                 self._step_end = self._batch_end = event
                 self._start_period()
                 return
