@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import pairwise
 from statistics import fmean, median, stdev
 from typing import Any, Self, final
 
 import torch
+from torch.autograd import DeviceType
 
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
@@ -19,7 +20,7 @@ from lightning_costs.probes.opcount.strata import COVERAGE, Estimate
 from lightning_costs.probes.repeat_steps import compiled_graphs
 from lightning_costs.records.forecast import student_t
 from lightning_costs.records.missing import Missing
-from lightning_costs.records.trace import Interval, TracedStep, TraceEvent, device_steps, host_steps, perfetto
+from lightning_costs.records.trace import Interval, Kind, TracedStep, TraceEvent, device_steps, host_steps, perfetto
 
 _log = logging.getLogger("lightning_costs")
 
@@ -41,6 +42,12 @@ class TraceWindows:
 
     No window begins while a profiler of the user's runs. One that is under way ends without a result if the user starts
     a profiler. Windows in which operators are counted, code is compiled or an evaluation runs are dropped, too.
+
+    Args:
+        device: The one that trains.
+        train_s: Seconds of training so far.
+        apart: Entered around what windows do, which is no training.
+        keeps: Whether the last trace is kept for the run folder.
     """
 
     def __init__(
@@ -48,7 +55,10 @@ class TraceWindows:
         device: torch.device | None,
         train_s: Callable[[], float] = now_s,
         apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        keeps: bool = True,
     ) -> None:
+        self._keeps = keeps
         self._cuda = device is not None and device.type == "cuda"
         self._train_s, self._apart = train_s, apart
         self._profiler: Any = None
@@ -74,10 +84,10 @@ class TraceWindows:
         """For the device that trains."""
         if not setting.trace:
             raise Missing("trace windows are off: trace=True profiles a few steps now and then")
-        accounts = setting.accounts
+        accounts, keeps = setting.accounts, setting.place.rank == 0
         if accounts is None:
-            return cls(setting.device)
-        return cls(setting.device, accounts.train_s, lambda: accounts.bucket("other", "lightning-costs"))
+            return cls(setting.device, keeps=keeps)
+        return cls(setting.device, accounts.train_s, lambda: accounts.bucket("other", "lightning-costs"), keeps=keeps)
 
     def detach(self) -> None:
         """No window stays open."""
@@ -143,7 +153,8 @@ class TraceWindows:
         with self._apart():
             began_s, before_s = now_s(), self.took_s
             try:
-                self._read(self._end())
+                with _without_collector():
+                    self._read(self._end())
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
             self._spent(began_s)
@@ -235,7 +246,8 @@ class TraceWindows:
             seen = [step.at_pace(pace_s) for step in seen]
         self.steps += [step for step in seen if step.step_s > 0]
         self.windows += 1
-        self._kept = perfetto(events)
+        if self._keeps:
+            self._kept = perfetto(events)
 
     # What is known ------------------------------------------------------------------------------------------
 
@@ -273,30 +285,40 @@ def _profiles() -> bool:
     return any(getattr(one, "entered", False) and getattr(one, "kineto_results", None) is None for one in held)
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A hundred thousand events at once would have the garbage collector look for cycles, for half of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def trace_events(found: Sequence[Any]) -> list[TraceEvent]:
     """Kineto's events as plain data, without its repetition of the host's annotations on the device's lanes.
 
     Nothing runs there for an annotation, and a mark that counted twice would split a step in two.
     """
-    zero_ns = min((event.start_ns() for event in found), default=0)
-    noted = {str(event.name()) for event in found if event.is_user_annotation()} | {_MARK}
-    return [
-        _event(event, zero_ns, noted)
-        for event in found
-        if "CPU" in str(event.device_type()) or str(event.name()) not in noted
-    ]
-
-
-def _event(event: Any, zero_ns: int, noted: Collection[str]) -> TraceEvent:
-    """One event of Kineto's, as plain data."""
-    begun_s = (event.start_ns() - zero_ns) / 1e9  # since the epoch, seconds would be as coarse as kernels are short
-    name = str(event.name())
-    if "CPU" not in str(event.device_type()):
-        kind = "kernel"
-    elif name in noted:
-        kind = "note"
-    else:
-        kind = "launch" if name.startswith(("cu", "hip")) and "::" not in name else "operator"
-    lane = event.device_resource_id() if kind == "kernel" else event.start_thread_id()
-    ended_s = begun_s + event.duration_ns() / 1e9
-    return TraceEvent(kind, name, int(lane), begun_s, ended_s, int(event.correlation_id()) if kind != "note" else 0)  # type: ignore[arg-type]
+    starts_ns = [event.start_ns() for event in found]
+    zero_ns = min(starts_ns, default=0)  # since the epoch, seconds would be as coarse as kernels are short
+    names = [str(event.name()) for event in found]
+    noted = {name for name, event in zip(names, found, strict=True) if event.is_user_annotation()} | {_MARK}
+    events = []
+    for name, start_ns, event in zip(names, starts_ns, found, strict=True):
+        note = name in noted
+        begun_s, ended_s = (start_ns - zero_ns) / 1e9, (start_ns - zero_ns + event.duration_ns()) / 1e9
+        if event.device_type() != DeviceType.CPU:
+            if not note:
+                lane = event.device_resource_id()
+                events.append(TraceEvent("kernel", name, lane, begun_s, ended_s, event.correlation_id()))
+        elif note:
+            events.append(TraceEvent("note", name, event.start_thread_id(), begun_s, ended_s))
+        else:
+            kind: Kind = "launch" if name.startswith(("cu", "hip")) and "::" not in name else "operator"
+            lane = event.start_thread_id()
+            events.append(TraceEvent(kind, name, lane, begun_s, ended_s, event.correlation_id()))
+    return events

@@ -10,24 +10,33 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 Interval = tuple[float, float]
+Kind = Literal["kernel", "launch", "operator", "note"]
 
-#: Patterns of kernels' names, in the order in which they are tried. Names of cuBLAS, cuDNN, CUTLASS, Triton and NCCL.
-_KERNELS = {
-    "communication": r"nccl|rccl|nvshmem|symm_mem",
-    "memory copies": r"^mem(cpy|set)|memcpy|memset",
-    "attention": r"flash|fmha|attention|sdpa|flex_att",
-    "convolutions": r"conv|fprop|dgrad|wgrad|winograd|implicit_gemm",
-    "elementwise and reduction": r"triton_(poi|red|per|for)|elementwise|reduce|softmax|norm|multi_tensor|foreach|"
-    r"index|scatter|gather|embedding|dropout|fill|cat|copy|transpose|pool|sort|scan|loss|unrolled|vectorized",
-    "matrix products": r"gemm|gemv|gett|nvjet|cutlass|cublas|xmma|mma|splitk|triton_(mm|tem|.*mm)|dot",
-}
+#: Patterns of kernels' names, in the order in which they are tried. Names of cuBLAS, cuDNN, CUTLASS, Triton and NCCL, and
+#: of what ran in traces of an H200 (torch 2.11). A pointwise kernel of Triton is named after all that was fused into it.
+_KERNELS = (
+    ("communication", r"nccl|rccl|nvshmem|symm_mem"),
+    ("memory copies", r"^mem(cpy|set)|memcpy|memset"),
+    ("elementwise and reduction", r"^triton_(poi|red|per|for)_"),
+    ("attention", r"flash|fmha|attention|sdpa|flex_att"),
+    ("convolutions", r"conv|fprop|dgrad|wgrad|winograd|implicit_gemm"),
+    (
+        "elementwise and reduction",
+        r"elem(ent)?wise|reduce|softmax|norm|bn_(fw|bw)|gammabeta|multi_tensor|foreach|index|scatter|gather|embedding|"
+        r"grad_weight|segment|dropout|fill|cat|copy|transpose|nchwtonhwc|nhwctonchw|pool|sort|scan|unique|cub::|loss|"
+        r"unrolled|vectorized",
+    ),
+    ("matrix products", r"gemm|gemv|gett|nvjet|cutlass|cublas|xmma|mma|splitk|triton_(mm|tem|.*mm)|dot"),
+)
 #: Patterns of operators' names, without their namespace.
 _OPERATORS = {
     "compiled code": r"compiled|inductor",
@@ -38,10 +47,11 @@ _OPERATORS = {
     r"^_grouped_mm|mkldnn.*linear|lstm|gru|rnn",
     "memory copies": r"^(copy_|_to_copy|to|clone|contiguous|_pin_memory|pin_memory|_local_scalar_dense|item)$",
 }
-_KERNEL = {category: re.compile(pattern, re.IGNORECASE) for category, pattern in _KERNELS.items()}
+_KERNEL = [(category, re.compile(pattern, re.IGNORECASE)) for category, pattern in _KERNELS]
 _OPERATOR = {category: re.compile(pattern, re.IGNORECASE) for category, pattern in _OPERATORS.items()}
 
 
+@lru_cache(maxsize=4096)
 def kernel_category(name: str) -> str:
     """The category of a kernel or a copy.
 
@@ -56,9 +66,10 @@ def kernel_category(name: str) -> str:
         attention
         other
     """
-    return next((category for category, pattern in _KERNEL.items() if pattern.search(name)), "other")
+    return next((category for category, pattern in _KERNEL if pattern.search(name)), "other")
 
 
+@lru_cache(maxsize=4096)
 def operator_category(name: str) -> str:
     """The category of an operator on a CPU.
 
@@ -88,7 +99,7 @@ class TraceEvent(NamedTuple):
         correlation: What a launch and its kernels have in common; 0 for nothing.
     """
 
-    kind: Literal["kernel", "launch", "operator", "note"]
+    kind: Kind
     name: str
     lane: int
     begun_s: float
@@ -159,11 +170,11 @@ def without(some: Iterable[Interval], others: Iterable[Interval]) -> list[Interv
         [(0, 2), (3, 5)]
     """
     left, others = [], merged(others)
+    ends = [other_ended for _, other_ended in others]
     for begun, ended in merged(some):
         at = begun
-        for other_begun, other_ended in others:
-            if other_ended <= at:
-                continue
+        for place in range(bisect_right(ends, begun), len(others)):
+            other_begun, other_ended = others[place]
             if other_begun >= ended:
                 break
             if other_begun > at:
@@ -174,11 +185,6 @@ def without(some: Iterable[Interval], others: Iterable[Interval]) -> list[Interv
     return left
 
 
-def _inside(events: Iterable[TraceEvent], window: Interval) -> list[Interval]:
-    begun, ended = window
-    return [(max(e.begun_s, begun), min(e.ended_s, ended)) for e in events if e.ended_s > begun and e.begun_s < ended]
-
-
 def device_steps(events: Sequence[TraceEvent], steps: Sequence[Sequence[Interval]]) -> list[TracedStep]:
     """What a device did in steps whose batches' work on the host went between these moments.
 
@@ -187,40 +193,61 @@ def device_steps(events: Sequence[TraceEvent], steps: Sequence[Sequence[Interval
     launches = {e.correlation: e for e in events if e.kind == "launch" and e.correlation}
     kernels = sorted((e for e in events if e.kind == "kernel"), key=lambda e: e.begun_s)
     batches = [(number, begun) for number, step in enumerate(steps) for begun, _ in step]
-    begins = [begun for _, begun in batches] + [float("inf")]
+    begins = [begun for _, begun in batches]
     #: The last end of the kernels that each batch launched.
     ends = [0.0] * len(batches)
     for kernel in kernels:
         asked = launches.get(kernel.correlation)
-        at = asked.begun_s if asked is not None else kernel.begun_s
-        place = next((n for n in range(len(batches)) if begins[n] <= at < begins[n + 1]), None)
-        if place is not None:
+        place = bisect_right(begins, asked.begun_s if asked is not None else kernel.begun_s) - 1
+        if place >= 0:
             ends[place] = max(ends[place], kernel.ended_s)
-    found, before = [], 0.0
+    before = 0.0
     windows: list[list[Interval]] = [[] for _ in steps]
     for (number, begun), ended in zip(batches, ends, strict=True):
         if ended > (start := max(begun, before)):
             windows[number].append((start, ended))
             before = ended
-    for spans in windows:
-        found.append(_device_step(kernels, launches, spans))
-    return found
+    ran = _Kernels(kernels)
+    return [_device_step(ran, launches, spans) for spans in windows]
 
 
-def _device_step(
-    kernels: Sequence[TraceEvent], launches: Mapping[int, TraceEvent], spans: list[Interval]
-) -> TracedStep:
+class _Kernels:
+    """Kernels in the order of their begins.
+
+    Args:
+        kernels: In that order; those of several streams overlap.
+    """
+
+    def __init__(self, kernels: Sequence[TraceEvent]) -> None:
+        self._kernels = kernels
+        self._begins = [kernel.begun_s for kernel in kernels]
+        #: When all up to each one have ended.
+        self._ends = list(accumulate((kernel.ended_s for kernel in kernels), max))
+
+    def inside(self, span: Interval) -> list[tuple[str, Interval]]:
+        """Names and intervals of those that ran in a span, as far as they are in it."""
+        begun, ended = span
+        some = self._kernels[bisect_right(self._ends, begun) : bisect_left(self._begins, ended)]
+        return [(k.name, (max(k.begun_s, begun), min(k.ended_s, ended))) for k in some if k.ended_s > begun]
+
+    def after(self, moment_s: float) -> TraceEvent | None:
+        """The first that begins then or later."""
+        place = bisect_left(self._begins, moment_s)
+        return self._kernels[place] if place < len(self._kernels) else None
+
+
+def _device_step(ran: _Kernels, launches: Mapping[int, TraceEvent], spans: list[Interval]) -> TracedStep:
     by_category: dict[str, list[Interval]] = defaultdict(list)
-    late_s, idle, begins = 0.0, list[Interval](), [kernel.begun_s for kernel in kernels]
+    late_s, idle = 0.0, list[Interval]()
     for span in spans:
-        busy = _inside(kernels, span)
-        gaps = without([span], busy)
+        busy = ran.inside(span)
+        for name, interval in busy:
+            by_category[kernel_category(name)].append(interval)
+        gaps = without([span], [interval for _, interval in busy])
         idle += gaps
-        for kernel in kernels:
-            by_category[kernel_category(kernel.name)] += _inside([kernel], span)
         for begun, ended in gaps:
-            place = bisect_left(begins, ended)
-            asked = launches.get(kernels[place].correlation) if place < len(kernels) else None
+            kernel = ran.after(ended)
+            asked = launches.get(kernel.correlation) if kernel is not None else None
             if asked is not None:
                 late_s += min(max(asked.ended_s - begun, 0.0), ended - begun)
     communication = merged(by_category.get("communication", ()))
@@ -243,13 +270,14 @@ def _device_step(
 
 def host_steps(events: Sequence[TraceEvent], steps: Sequence[Sequence[Interval]]) -> list[TracedStep]:
     """What a CPU did in steps: seconds of operators themselves, less those that they called, on all threads."""
-    own = _own_seconds([e for e in events if e.kind == "operator"])
+    own = sorted(_own_seconds([e for e in events if e.kind == "operator"]), key=lambda each: each[0].begun_s)
+    begins = [event.begun_s for event, _ in own]
     found = []
     for step in steps:
         by_category_s: dict[str, float] = defaultdict(float)
         covered: list[Interval] = []
-        for event, seconds in own:
-            if any(begun <= event.begun_s < ended for begun, ended in step):
+        for begun, ended in step:
+            for event, seconds in own[bisect_left(begins, begun) : bisect_left(begins, ended)]:
                 by_category_s[operator_category(event.name)] += seconds
                 covered.append((event.begun_s, event.ended_s))
         found.append(
@@ -304,8 +332,9 @@ def perfetto(events: Sequence[TraceEvent]) -> bytes:
         if event.correlation and event.kind in ("launch", "kernel"):
             flow = {"id": event.correlation, "name": "launch", "cat": "launch", **at}
             rows.append({"ph": "s", **flow} if event.kind == "launch" else {"ph": "f", "bp": "e", **flow})
-    return gzip.compress(json.dumps({"traceEvents": rows, "displayTimeUnit": "ms"}).encode(), 6, mtime=0)
+    return gzip.compress(json.dumps({"traceEvents": rows, "displayTimeUnit": "ms"}).encode(), 3, mtime=0)
 
 
+@lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     return re.sub(r"(?:[A-Za-z]:)?[^\s<>(),:]*[/\\](?=[^\s/\\])", "", name)

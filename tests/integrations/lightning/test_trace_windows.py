@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor, load_run
@@ -160,8 +161,8 @@ class KinetoEvent:
     def name(self) -> str:
         return self._name
 
-    def device_type(self) -> str:
-        return f"DeviceType.{self._device}"
+    def device_type(self) -> DeviceType:
+        return DeviceType.CPU if self._device == "CPU" else DeviceType.CUDA
 
     def is_user_annotation(self) -> bool:
         return self._annotation
