@@ -19,54 +19,87 @@ AGREEING = 8.0
 LEAST_APART = 16
 
 
+#: A count costs this share of what it took at least, and the other one if the length of other batches is unknown.
+LEAST_COST, UNKNOWN_COST = 0.1, 0.5
+
+
 @final
 class RecountSchedule:
     """Draws which batch is counted next: one of each block, whose length grows.
 
-    Blocks are powers of two and begin at their multiples, and the draw depends on nothing else. Ranks that count at
-    about the same rate count the same batches. So they wait for each other no longer than one of them counts.
+    Blocks are powers of two and begin at their multiples. The batch of a block is that of one of its halves, by a coin
+    that depends on nothing but the block. So ranks that count at different rates count batches of which the rarer ones
+    are among the others. A rank waits for one that counts, and ranks that count the same batch wait once.
     """
 
     def __init__(self) -> None:
-        self._spent_s = self._cost_s = 0.0
+        self._took_s = self._last_s = 0.0
+        self._counts = 0
         #: The batch to be counted next, from 0.
-        self.at = self._draw(LEAST_APART // 2, LEAST_APART)
+        self.at = drawn(LEAST_APART // 2, LEAST_APART // 2)
 
-    def plan(self, done: int, *, busy_s: float, step_s: float, wanted: float = 0.0) -> None:
+    def plan(self, done: int, *, busy_s: float, step_s: float | None, wanted: float = 0.0) -> None:
         """Draw the next batch.
 
         Args:
             done: Batches so far.
             busy_s: Seconds of training so far.
-            step_s: Seconds of a batch that is not counted.
+            step_s: Seconds of a batch that is not counted; None if unknown.
             wanted: Number of counts that would make the total precise enough; 0 if counts agree.
         """
-        short_s = max(0.0, -self.left_s(busy_s, varies=wanted > 0))
+        short_s = max(0.0, -self.left_s(busy_s, step_s, varies=wanted > 0))
         share = FIRST_SHARE if busy_s < FIRST_S else SHARE
-        affordable = short_s / share / step_s if step_s > 0 else 1.0
+        affordable = short_s / share / step_s if step_s else 1.0
         # Counts spread evenly over whatever length the training will have, if part of the seconds lasts till now.
         begun_s = ALLOWED_IF_VARYING_S if wanted else ALLOWED_S
-        many = (begun_s / 4 + share * busy_s) / self._cost_s if self._cost_s else AGREEING
+        cost_s = self._cost_s(step_s)
+        many = (begun_s / 4 + share * busy_s) / cost_s if cost_s else AGREEING
         apart = done / min(max(AGREEING, wanted), max(2.0, many))
         least = 1 if wanted else LEAST_APART
         # Now and then one whatever it costs: counts that are never checked are worth nothing.
         apart = min(max(affordable, apart, least), max(4 * done, LEAST_APART))
         length = 1 << math.floor(math.log2(max(1.0, apart)))
-        self.at = self._draw(-(-(done + 1) // length) * length, length)
+        self.at = drawn(-(-(done + 1) // length) * length, length)
 
-    @staticmethod
-    def _draw(start: int, length: int) -> int:
-        return start + random.Random(start * 1_000_003 + length).randrange(length)
+    def took(self, took_s: float, *, again: bool = True) -> None:
+        """A batch was counted, which took so long; `again` if one like it had been."""
+        self._took_s += took_s
+        self._counts += 1
+        if again or not self._last_s:
+            self._last_s = took_s
 
-    def spent(self, took_s: float, step_s: float, *, again: bool = True) -> None:
-        """A batch was counted, which took so long instead of `step_s`; `again` if one like it had been."""
-        spent_s = max(took_s - step_s, 0.1 * took_s)
-        self._spent_s += spent_s
-        if again or not self._cost_s:
-            self._cost_s = spent_s
+    def _cost_s(self, step_s: float | None) -> float:
+        """Seconds that one more count costs."""
+        return _excess_s(self._last_s, 1, step_s)
 
-    def left_s(self, busy_s: float, *, varies: bool) -> float:
-        """Seconds that may be spent on counting, less what one more count takes; negative if it has to wait."""
+    def left_s(self, busy_s: float, step_s: float | None, *, varies: bool) -> float:
+        """Seconds that may be spent on counting, less what one more count costs; negative if it has to wait.
+
+        What counts so far cost is known as well as `step_s` is now: a training's first batches are longer than others.
+        """
         allowed_s = ALLOWED_IF_VARYING_S if varies else ALLOWED_S
         allowed_s += FIRST_SHARE * min(busy_s, FIRST_S) + SHARE * max(0.0, busy_s - FIRST_S)
-        return allowed_s - self._spent_s - self._cost_s
+        return allowed_s - _excess_s(self._took_s, self._counts, step_s) - self._cost_s(step_s)
+
+
+def _excess_s(took_s: float, counts: int, step_s: float | None) -> float:
+    """What counted batches took beyond others."""
+    return UNKNOWN_COST * took_s if step_s is None else max(took_s - counts * step_s, LEAST_COST * took_s)
+
+
+def drawn(start: int, length: int) -> int:
+    """A batch of a block, as likely as any other; that of a block is that of one of its halves.
+
+    Args:
+        start: The block's first batch, a multiple of `length`.
+        length: A power of two.
+
+    Example:
+        >>> drawn(0, 64) in {drawn(0, 32), drawn(32, 32)}
+        True
+    """
+    while length > 1:
+        second_half = random.Random(start * 1_000_003 + length).random() < 0.5
+        length //= 2
+        start += length * second_half
+    return start
