@@ -18,7 +18,7 @@ from lightning_costs.records.samples import StepSample
 _STAGED = (
     "in a pipeline, passes of several micro-batches interleave: stage_busy_s and stage_outside_s say where time goes"
 )
-#: Half of an interval, as a share of the amount, from which a total waits for more steps.
+#: Half of an interval, as a share of the amount, from which a total is the interval's lower end.
 KNOWN = 0.25
 SAMPLED = "estimated from sampled steps"
 _UNSEEN = (
@@ -59,10 +59,10 @@ class _Phase(Measured, ABC):
             found.append(estimate := phases.estimate(phase))
             known = known and estimate.half_width <= KNOWN * estimate.amount
         total_s = self._of(found, sample)
+        half_s = min(total_s, sum(each.half_width for each in found))
         if sample.trigger != "end" and not known:
-            return self._read  # totals never go down: a first guess that is too high would stay
+            return total_s - half_s  # totals never go down: a first guess that is too high would stay
         if sample.trigger != "train" or self.method is None:
-            half_s = min(total_s, sum(each.half_width for each in found))
             whole = replace(found[0], amount=total_s, half_width=half_s, exact=all(each.exact for each in found))
             self.error = relative_error(whole)
             how = "CUDA events on the compute stream, read late" if self._on_cuda else "host clock"
