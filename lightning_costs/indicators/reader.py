@@ -1,4 +1,4 @@
-"""The panel: reads all indicators of a rank, and knows for each missing one why it is missing."""
+"""Reads all indicators of a rank, and knows for each missing one why it is missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import cast, final
 
 from lightning_costs.indicators.base import Derived, FromSample, Indicator, Measured, topological_order
 from lightning_costs.pricing.tariff import Tariff
+from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.ranks.reduce import reduce_ranks
 from lightning_costs.records.declaration import Declaration
@@ -20,6 +21,10 @@ _log = logging.getLogger("lightning_costs")
 #: Meters move in steps of 10 ms (CPU times) to 100 ms (NVML), and asking the operating system costs hundreds of
 #: microseconds: train points closer than this share one reading of the rate-limited indicators.
 MIN_READ_INTERVAL_S = 0.5
+#: Where a reading is slow (NVML takes 7 ms in some virtual machines), it is made so rarely that it takes this share of
+#: the time, but this often: a driver keeps samples of power for 2.4 s.
+READ_SHARE = 1 / 400
+MAX_READ_INTERVAL_S = 2.0
 
 
 @final
@@ -55,7 +60,7 @@ class IndicatorReader:
         #: Under which tariff columns were found to be priced, what was missing then, and what they need.
         self._priced_under: tuple[Tariff | None, Mapping[str, str], set[str]] = (None, {}, set())
         self._opened = False
-        self._read_s = -MIN_READ_INTERVAL_S
+        self._read_s, self._apart_s = -MIN_READ_INTERVAL_S, MIN_READ_INTERVAL_S
         #: What is read window by window, with the field of the sample if that is all of it.
         self._reads: list[tuple[str, Measured, str]] | None = None
         #: Those among them that are read at every point.
@@ -88,8 +93,9 @@ class IndicatorReader:
     def read(self, sample: StepSample) -> CostVector:
         """This rank's amounts of the window; missing indicators are absent."""
         amounts: dict[str, Amount] = {}
-        reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= MIN_READ_INTERVAL_S
+        reads_all = sample.trigger != "train" or sample.ended_s - self._read_s >= self._apart_s
         self.read_all = reads_all
+        began_s = now_s() if reads_all else 0.0
         if reads_all:
             self._read_s = sample.ended_s
         lost = len(self.missing)
@@ -116,6 +122,7 @@ class IndicatorReader:
             for name in self.missing:
                 amounts.pop(name, None)
         if reads_all:
+            self._apart_s = min(max(MIN_READ_INTERVAL_S, (now_s() - began_s) / READ_SHARE), MAX_READ_INTERVAL_S)
             limited = [i for _, i, _ in self._live() if i.rate_limited]
             self._between = {i.name: 0.0 if i.kind == "counter" else amounts.get(i.name) for i in limited}
             methods = {i.name: i.method for i in self._indicators if i.method and i.name not in self.missing}
