@@ -21,9 +21,10 @@ from lightning_costs.records.pipeline.ideal_bubble import PipelineShape, ideal_b
 LINK_ATTAINED, MESSAGE_S = 0.8, 15e-6
 #: Bytes of gradients that DDP sends at once (`bucket_cap_mb` of torch.nn.parallel.DistributedDataParallel).
 BUCKET_BYTES = 25 * 2**20
-#: Calls that DDP's hooks and buckets, and FSDP2's DTensors, cost the host for each call of the update: measured once, a
-#: GPT of 406 M parameters on two H200 (docs/predict.md).
-ADDED_CALLS = {"ddp": 1.0, "fsdp": 2.8}
+#: Calls that sharing adds for the host, for each of the update's: DDP's hooks and buckets in the backward pass, updates
+#: of torch's DTensors (FSDP2 and tensor parallelism), DeepSpeed's hooks for each parameter. Measured once, a GPT of 406 M
+#: parameters on two and four H200 (docs/predict.md).
+ADDED_CALLS = {"ddp": 1.0, "dtensor": 2.8, "zero": 4.2, "zero3": 20.0}
 #: Width (standard deviation of the logarithm) of a predicted communication.
 LINK_WIDTH = 0.25
 
@@ -53,9 +54,13 @@ class Layout:
     fsdp: bool = False
 
     @property
-    def added_calls(self) -> float:
-        """Calls that the host queues beside the step's own, for each of the update's: that has some for a parameter."""
-        return ADDED_CALLS["fsdp" if self.fsdp else "ddp"] if self.fsdp or self.ddp_buckets else 0.0
+    def adds(self) -> str:
+        """What adds calls for the host, by `ADDED_CALLS`; empty for nothing."""
+        if self.fsdp or self.tensor > 1:
+            return "dtensor"
+        if self.stage:
+            return "zero3" if self.stage == 3 else "zero"
+        return "ddp" if self.ddp_buckets else ""
 
     @property
     def devices(self) -> int:

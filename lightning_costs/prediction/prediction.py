@@ -8,6 +8,7 @@ from typing import Any, final
 
 from lightning_costs.prediction.cards import Card
 from lightning_costs.prediction.communication import (
+    ADDED_CALLS,
     Exposed,
     Layout,
     exposed,
@@ -69,6 +70,18 @@ class Prediction:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON and for a run that is given its prediction."""
         return {**asdict(self), "assumptions": list(self.assumptions), "coverage": COVERAGE}
+
+
+def with_sharing(load: Workload) -> StepProfile:
+    """What one device did in the measured step, and what sharing it added for the host: no operator shows that."""
+    profile = load.profile
+    added = _added(parse_layout(load.layout, load.devices), profile.total("calls", "optimizer"))
+    return replace(profile, classes=(*profile.classes, *added))
+
+
+def _added(layout: Layout, updates: float) -> list[OpClass]:
+    calls = ADDED_CALLS.get(layout.adds, 0.0) * updates
+    return [_made("optimizer" if layout.adds == "dtensor" else "backward", calls)] if calls else []
 
 
 def _made(phase: str, calls: float, moved_bytes: float = 0.0) -> OpClass:
@@ -141,8 +154,7 @@ class Setting:
             calls = one.calls * layout.microbatches / layout.pipeline
             classes.append(replace(one, calls=calls, flop=one.flop / whole, access_bytes=grown))
         updates, again = profile.total("calls", "optimizer"), layout.microbatches - 1
-        if (calls := (layout.added_calls - self.own_layout.added_calls) * updates) > 0:
-            classes.append(_made("optimizer" if layout.fsdp else "backward", calls))
+        classes += _added(layout, updates)
         if again:  # every micro-batch but the first adds its gradients to those before
             moved = 3 * again * load.params * PRECISIONS[self.precision][1] / whole
             classes.append(_made("backward", ADDITIONS * again * updates / layout.pipeline, moved))

@@ -139,7 +139,7 @@ def workload_of_run(run: RunRecord) -> Workload:
         layout=layout,
         step_s=step_s,
         phases={phase: found / steps for phase in PHASES if (found := final.get(f"{phase}_s"))},
-        device_s=_device_s(final, step_s, steps),
+        device_s=_device_s(final, step_s, steps, alone=devices == 1),
         exposed_s=None if exposed_s is None else exposed_s / steps,
         input_s=input_s,
         gap_s=gap_s,
@@ -265,14 +265,20 @@ def _measured(final: Mapping[str, float | None]) -> tuple[float | None, float, f
     return whole * max(0.04, 1 - data - gaps), whole * data, whole * gaps
 
 
-def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: float) -> float | None:
-    """Seconds of a step in which the device ran something: as a trace saw it, else by its multiprocessors' work."""
+def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: float, *, alone: bool) -> float | None:
+    """Seconds of a step in which the device computed: as a trace saw it, else by its multiprocessors' work.
+
+    A collective's kernel occupies multiprocessors while it waits for other devices, so their work shows that of a
+    device alone.
+    """
     idle_s, active_s = final.get("step_idle_s"), final.get("sm_active_s")
     if step_s is None:
         return None
     if idle_s is not None:
-        return max(0.02 * step_s, step_s - idle_s / steps)
-    return active_s / steps / ACTIVE_SHARE if active_s else None
+        waited_s = final.get("exposed_comm_s") or 0.0
+        return max(0.02 * step_s, step_s - (idle_s + waited_s) / steps)
+    return active_s / steps / ACTIVE_SHARE if active_s and alone else None
+
 
 
 def _watts(final: Mapping[str, float | None], devices: int, card: Card) -> tuple[float | None, float | None]:
