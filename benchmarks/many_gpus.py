@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import functools
 import logging
 import os
 import signal
@@ -50,8 +51,8 @@ CUDA = torch.cuda.is_available()
 #: Steps before the stopwatch starts: compilers, autotuning, counted steps.
 WARMUP_STEPS = 30
 TIMEOUT_S = 240.0
-#: A straggler of two ranks shows once it was the last one in each of 24 blocks of 4 steps.
-TIMES_STEPS = {"slow": 2}
+#: A straggler of two ranks whose forward pass is slow on the device shows once it was the last one at each of 24 points.
+TIMES_STEPS = {"slow": 3}
 #: Of a step, how much longer the planted rank takes.
 SLOWER = 0.2
 
@@ -158,7 +159,7 @@ class Gpt(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if self.slow_s and self.global_rank == self.trainer.world_size - 1:
-            time.sleep(self.slow_s)
+            hold_up(self.slow_s)
         if self.case == "killed" and self.global_rank == self.trainer.world_size - 1 and batch_idx == WARMUP_STEPS:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss_of(self.net(batch["input_ids"]), batch["labels"])
@@ -166,6 +167,25 @@ class Gpt(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         # The plan of `tp` leaves some layers whole, and fused loops over parameters take no mix of tensors.
         return torch.optim.AdamW(self.parameters(), lr=1e-4, foreach=False if self.case == "tp" else None)
+
+
+@functools.lru_cache(maxsize=1)
+def cycles_per_s() -> float:
+    """Of the device: by one kernel that spins."""
+    torch.cuda._sleep(10**6)
+    torch.cuda.synchronize()
+    began_s = time.perf_counter()
+    torch.cuda._sleep(10**8)
+    torch.cuda.synchronize()
+    return 1e8 / (time.perf_counter() - began_s)
+
+
+def hold_up(seconds: float) -> None:
+    """Work that is slow on the device: a host that sleeps is hidden, as the device has work queued."""
+    if CUDA:
+        torch.cuda._sleep(int(seconds * cycles_per_s()))
+    else:
+        time.sleep(seconds)
 
 
 # What is read from outside --------------------------------------------------------------------------------------
