@@ -13,9 +13,9 @@ named, a killed one has to leave a run that loads, and the monitor's own cost st
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
-import functools
 import logging
 import os
 import signal
@@ -51,7 +51,7 @@ CUDA = torch.cuda.is_available()
 #: Steps before the stopwatch starts: compilers, autotuning, counted steps.
 WARMUP_STEPS = 30
 TIMEOUT_S = 240.0
-#: A straggler of two ranks whose forward pass is slow on the device shows once it was the last one at each of 24 points.
+#: A straggler of two ranks whose forward pass is slow on the device shows once it was the last at each of 24 points.
 TIMES_STEPS = {"slow": 3}
 #: Of a step, how much longer the planted rank takes.
 SLOWER = 0.2

@@ -98,8 +98,9 @@ class Measured(Indicator, ABC):
 
     Class attributes:
         rate_limited: A reading is expensive, or the meter moves in steps. Train points closer to each other than
-            `lightning_costs.indicators.reader.MIN_READ_INTERVAL_S` share one reading, and those up to
-            `MAX_READ_INTERVAL_S` if it is slow. `read` of a rate-limited counter returns the amount since its last call.
+            `lightning_costs.indicators.reader.MIN_READ_INTERVAL_S` share one reading; so do those up to
+            `MAX_READ_INTERVAL_S` if it is slow. `read` of a rate-limited counter returns the amount since its last
+            call.
 
     Examples:
         >>> class Sneezes(Measured):

@@ -22,8 +22,8 @@ LINK_ATTAINED, MESSAGE_S = 0.8, 15e-6
 #: Bytes of gradients that DDP sends at once (`bucket_cap_mb` of torch.nn.parallel.DistributedDataParallel).
 BUCKET_BYTES = 25 * 2**20
 #: Calls that sharing adds for the host, for each of the update's: DDP's hooks and buckets in the backward pass, updates
-#: of torch's DTensors (FSDP2 and tensor parallelism), DeepSpeed's hooks for each parameter. Measured once, a GPT of 406 M
-#: parameters on two and four H200 (docs/predict.md).
+#: of torch's DTensors (FSDP2 and tensor parallelism), DeepSpeed's hooks for each parameter. Measured once: a GPT of
+#: 406 M parameters on two and four H200 (docs/predict.md).
 ADDED_CALLS = {"ddp": 1.0, "dtensor": 2.8, "zero": 4.2, "zero3": 20.0}
 #: Width (standard deviation of the logarithm) of a predicted communication.
 LINK_WIDTH = 0.25

@@ -280,7 +280,6 @@ def _device_s(final: Mapping[str, float | None], step_s: float | None, steps: fl
     return active_s / steps / ACTIVE_SHARE if active_s and alone else None
 
 
-
 def _watts(final: Mapping[str, float | None], devices: int, card: Card) -> tuple[float | None, float | None]:
     """Power of a device in steady steps, and mean power of a node's processors and memory while training.
 

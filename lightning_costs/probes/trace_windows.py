@@ -12,7 +12,7 @@ from statistics import fmean, median, stdev
 from typing import Any, Self, final
 
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext

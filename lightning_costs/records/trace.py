@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 Interval = tuple[float, float]
 Kind = Literal["kernel", "launch", "operator", "note"]
 
-#: Patterns of kernels' names, in the order in which they are tried. Names of cuBLAS, cuDNN, CUTLASS, Triton and NCCL, and
-#: of what ran in traces of an H200 (torch 2.11). A pointwise kernel of Triton is named after all that was fused into it.
+#: Patterns of kernels' names, in the order in which they are tried. Names of cuBLAS, cuDNN, CUTLASS, Triton and NCCL,
+#: and of what ran in traces of an H200 (torch 2.11). A pointwise kernel of Triton is named after all that it fuses.
 _KERNELS = (
     ("communication", r"nccl|rccl|nvshmem|symm_mem"),
     ("memory copies", r"^mem(cpy|set)|memcpy|memset"),

@@ -150,7 +150,7 @@ class StepOpCounter(OpCounting):
     @property
     def _has_time(self) -> bool:
         """Whether one more count is within what counting may take."""
-        return self._draws.left_s(self._busy_s(), self._step_s(), varies=True) >= 0
+        return self._draws.left_s(self._busy_s(), self._step_s, varies=True) >= 0
 
     @property
     def _seeks(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -32,8 +32,8 @@ K = TypeVar("K")
 MOST_CENSUSES = 64
 #: The number of kinds that are counted whatever it takes; of a longer tail, new ones keep to what counting may take.
 FEW_KINDS = 8
-#: A training's first batches, which take longer than the others.
-FIRST_BATCHES = 8
+#: The number of batches between two counts from which their mean length is known.
+FOR_A_MEAN = 8
 
 Quantity = Literal[
     "flop",
@@ -150,8 +150,10 @@ class OpCounting:
         began_s = now_s()
         self._busy_s = busy_s or (lambda: now_s() - began_s)
         self._counted_s = self._compiled_s = 0.0
-        #: Seconds and number of batches that were not counted when the first ones were over.
-        self._first = (0.0, 0)
+        #: Seconds of training and number of batches when the last count was over, and mean lengths of batches between
+        #: counts.
+        self._since = (0.0, 0)
+        self._means_s: deque[float] = deque(maxlen=4)
         self.batches = 0
         #: Batches that were counted.
         self.censuses = 0
@@ -161,21 +163,19 @@ class OpCounting:
     def detach(self) -> None:
         """Nothing is held."""
 
+    @property
     def _step_s(self) -> float | None:
-        """Seconds of a batch that is not counted, without a training's first ones; None if too few are known."""
-        plain_s, plain = self._busy_s() - self._counted_s, self.batches - self.censuses
-        first_s, first = self._first
-        if plain > first > 0:
-            return max(0.0, plain_s - first_s) / (plain - first)
-        if plain >= FIRST_BATCHES:
-            self._first = plain_s, plain
-        return None
+        """Seconds of a batch that is not counted; None if too few followed each other. The least of a few means.
+
+        A training's first batches take longer than the others, and counting must not be taken for cheap by them.
+        """
+        return min(self._means_s, default=None)
 
     def _is_drawn(self) -> bool:
         """Whether the batch about to begin was drawn to be counted again; if its turn has passed, draw another one."""
         if self.batches > self._draws.at:
             wanted = self._strata.wanted(PLACE["flop"])
-            self._draws.plan(self.batches - 1, busy_s=self._busy_s(), step_s=self._step_s(), wanted=wanted)
+            self._draws.plan(self.batches - 1, busy_s=self._busy_s(), step_s=self._step_s, wanted=wanted)
         return self.batches == self._draws.at
 
     def took(self, took_s: float, *, again: bool, compiled_s: float = 0.0) -> None:
@@ -184,13 +184,17 @@ class OpCounting:
         What torch.compile took of it would have been spent without counting, too.
         """
         self._draws.took(took_s - compiled_s, again=again)
+        (since_s, since), ended_s = self._since, self._busy_s()
+        if self.batches - since >= FOR_A_MEAN:
+            self._means_s.append(max(0.0, ended_s - took_s - since_s) / (self.batches - since))
+        self._since = ended_s, self.batches + 1  # this one is booked after its work
         self._counted_s += took_s
         self._compiled_s += compiled_s
 
     @property
     def added_s(self) -> float:
         """Seconds that counting added to the batches that were counted."""
-        step_s = self._step_s()
+        step_s = self._step_s
         if step_s is None:
             step_s = max(0.0, self._busy_s() - self._counted_s) / max(1, self.batches - self.censuses)
         return max(0.0, self._counted_s - self._compiled_s - self.censuses * step_s)

@@ -49,7 +49,7 @@ class RecountSchedule:
         """
         short_s = max(0.0, -self.left_s(busy_s, step_s, varies=wanted > 0))
         share = FIRST_SHARE if busy_s < FIRST_S else SHARE
-        affordable = short_s / share / step_s if step_s else 1.0
+        affordable = short_s / share / (step_s or UNKNOWN_COST * self._last_s) if short_s else 1.0
         # Counts spread evenly over whatever length the training will have, if part of the seconds lasts till now.
         begun_s = ALLOWED_IF_VARYING_S if wanted else ALLOWED_S
         cost_s = self._cost_s(step_s)

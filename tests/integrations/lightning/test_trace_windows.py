@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.autograd import DeviceType
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
+from torch._C._autograd import DeviceType
 
 from lightning_costs import CostMonitor, load_run
 from lightning_costs.indicators import clocks, counts, throughput, traced
