@@ -38,7 +38,7 @@ POINTS_AT_ANY_PACE = 100
 #: The share of the time for points up to this one, and for those after it.
 FIRST_POINTS = 200
 SHARE_OF_FIRST_POINTS = 0.01
-SHARE_OF_POINTS = 0.0025
+SHARE_OF_POINTS = 0.00125
 MOST_APART_S = 1.0
 
 
