@@ -162,7 +162,10 @@ class Gpt(pl.LightningModule):
             hold_up(self.slow_s)
         if self.case == "killed" and self.global_rank == self.trainer.world_size - 1 and batch_idx == WARMUP_STEPS:
             os.kill(os.getpid(), signal.SIGKILL)
-        return loss_of(self.net(batch["input_ids"]), batch["labels"])
+        loss = loss_of(self.net(batch["input_ids"]), batch["labels"])
+        if self.case != "overhead":
+            self.log("loss", loss)  # the quality on the page of these runs
+        return loss
 
     def configure_optimizers(self) -> Any:
         # The plan of `tp` leaves some layers whole, and fused loops over parameters take no mix of tensors.
@@ -305,7 +308,8 @@ def lightning(case: str, size: Size, world: int, steps: int, folder: str) -> dic
         before = fit("ddp", size, world, WARMUP_STEPS + 20, []).facts(WARMUP_STEPS + 20)
         slow_s = SLOWER * before["step_s"]
     traced = case in ("ddp", "fsdp2", "tp")
-    outside = fit(case, size, world, steps, [CostMonitor(save_dir=folder, infer=False, trace=traced)], slow_s)
+    monitor = CostMonitor(save_dir=folder, monitor="loss", mode="min", name=case, infer=False, trace=traced)
+    outside = fit(case, size, world, steps, [monitor], slow_s)
     return {**outside.facts(steps), "planted_s": slow_s * steps}
 
 
@@ -321,7 +325,7 @@ def overhead(_: str, size: Size, world: int, steps: int, folder: str) -> dict[st
             elif name == "throughput":
                 monitors = [ThroughputMonitor(batch_size_fn=lambda batch: len(batch["input_ids"]))]
             before = collectives() or 0
-            found.append(fit("ddp", size, world, steps, monitors).facts(steps)["step_s"])
+            found.append(fit("overhead", size, world, steps, monitors).facts(steps)["step_s"])
             after = collectives()
             calls[name] = None if after is None else after - before
     return {"times": times, "collectives": calls}
