@@ -84,6 +84,8 @@ class StepOpCounter(OpCounting):
         self._work: Hashable = None
         self._looked_for: set[tuple[Hashable, Hashable]] = set()
         self._drawn = False
+        #: At how many counts it was judged whether the total is precise enough, and whether it was.
+        self._judged = (0, False)
         self._fresh: StepOpCounts | None = None
         self._lost = 0
         self._updated = False
@@ -150,7 +152,7 @@ class StepOpCounter(OpCounting):
     @property
     def _has_time(self) -> bool:
         """Whether one more count is within what counting may take."""
-        return self._draws.left_s(self._busy_s(), self._step_s, varies=True) >= 0
+        return self._draws.left_s(self._busy_s(), self._step_s) >= 0
 
     @property
     def _seeks(self) -> bool:
@@ -158,7 +160,14 @@ class StepOpCounter(OpCounting):
         awaited = self._waiting.may_be_next(self._entered)
         if awaited == "new":
             return self._counts_new
-        return awaited == "varied" and self._has_time
+        return awaited == "varied" and self._has_time and not self._is_precise()
+
+    def _is_precise(self) -> bool:
+        """Whether the total is within 2 % without counts of the kinds that wait; asked anew after each count."""
+        counted = self._strata.counted
+        if self._judged[0] != counted:
+            self._judged = counted, 0 < self._strata.wanted(PLACE["flop"]) < counted
+        return self._judged[1]
 
     @property
     def _next(self) -> int:

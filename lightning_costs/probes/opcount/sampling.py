@@ -6,10 +6,8 @@ import math
 import random
 from typing import final
 
-#: Seconds that counting may take in any training, and in one whose steps vary; a share of its first 10 s beside them,
-#: and of what it takes beyond.
-ALLOWED_S = 0.004
-ALLOWED_IF_VARYING_S = 0.02
+#: Seconds that counting may take in any training; a share of its first 10 s beside them, and of what it takes beyond.
+ALLOWED_S = 0.005
 FIRST_SHARE = 0.003
 FIRST_S = 10.0
 SHARE = 0.001
@@ -33,8 +31,8 @@ class RecountSchedule:
     """
 
     def __init__(self) -> None:
-        self._took_s = self._last_s = 0.0
-        self._counts = 0
+        self._took_s = self._new_s = self._last_s = 0.0
+        self._counts = self._new = 0
         #: The batch to be counted next, from 0.
         self.at = drawn(LEAST_APART // 2, LEAST_APART // 2)
 
@@ -47,13 +45,12 @@ class RecountSchedule:
             step_s: Seconds of a batch that is not counted; None if unknown.
             wanted: Number of counts that would make the total precise enough; 0 if counts agree.
         """
-        short_s = max(0.0, -self.left_s(busy_s, step_s, varies=wanted > 0))
+        short_s = max(0.0, -self.left_s(busy_s, step_s))
         share = FIRST_SHARE if busy_s < FIRST_S else SHARE
         affordable = short_s / share / (step_s or UNKNOWN_COST * self._last_s) if short_s else 1.0
         # Counts spread evenly over whatever length the training will have, if part of the seconds lasts till now.
-        begun_s = ALLOWED_IF_VARYING_S if wanted else ALLOWED_S
         cost_s = self._cost_s(step_s)
-        many = (begun_s / 4 + share * busy_s) / cost_s if cost_s else AGREEING
+        many = (ALLOWED_S / 4 + share * busy_s) / cost_s if cost_s else AGREEING
         apart = done / min(max(AGREEING, wanted), max(2.0, many))
         least = 1 if wanted else LEAST_APART
         # Now and then one whatever it costs: counts that are never checked are worth nothing.
@@ -63,23 +60,27 @@ class RecountSchedule:
 
     def took(self, took_s: float, *, again: bool = True) -> None:
         """A batch was counted, which took so long; `again` if one like it had been."""
-        self._took_s += took_s
         self._counts += 1
-        if again or not self._last_s:
+        if again:
+            self._took_s += took_s
             self._last_s = took_s
+        else:
+            self._new += 1
+            self._new_s += took_s
+            self._last_s = self._last_s or took_s
 
     def _cost_s(self, step_s: float | None) -> float:
         """Seconds that one more count costs."""
         return _excess_s(self._last_s, 1, step_s)
 
-    def left_s(self, busy_s: float, step_s: float | None, *, varies: bool) -> float:
+    def left_s(self, busy_s: float, step_s: float | None) -> float:
         """Seconds that may be spent on counting, less what one more count costs; negative if it has to wait.
 
         What counts so far cost is known as well as `step_s` is now: a training's first batches are longer than others.
         """
-        allowed_s = ALLOWED_IF_VARYING_S if varies else ALLOWED_S
-        allowed_s += FIRST_SHARE * min(busy_s, FIRST_S) + SHARE * max(0.0, busy_s - FIRST_S)
-        return allowed_s - _excess_s(self._took_s, self._counts, step_s) - self._cost_s(step_s)
+        took_s = self._took_s + min(self._new_s, self._new * self._last_s)  # what is made once is not counting's
+        allowed_s = ALLOWED_S + FIRST_SHARE * min(busy_s, FIRST_S) + SHARE * max(0.0, busy_s - FIRST_S)
+        return allowed_s - _excess_s(took_s, self._counts, step_s) - self._cost_s(step_s)
 
 
 def _excess_s(took_s: float, counts: int, step_s: float | None) -> float:

@@ -439,7 +439,6 @@ def test_steps_that_repeat_are_counted_like_any_other(
     booked: list[bool] = []
     # Counted steps are no steady ones, and seconds decide which are counted: here all that may be.
     monkeypatch.setattr(sampling, "ALLOWED_S", math.inf)
-    monkeypatch.setattr(sampling, "ALLOWED_IF_VARYING_S", math.inf)
 
     def fitted(folder: str) -> RunRecord:
         monitor = CostMonitor(save_dir=tmp_path / folder, infer=False)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lightning_costs.probes.opcount import sampling
 from lightning_costs.probes.opcount.sampling import (
-    ALLOWED_IF_VARYING_S,
     ALLOWED_S,
     FIRST_S,
     FIRST_SHARE,
@@ -101,7 +100,7 @@ def test_intervals_hold_the_truth_in_nine_of_ten_trainings(name, batches):
 def test_counting_takes_its_share_of_the_time_and_some_counts_whatever_they_cost(cost_s):
     amounts = VARYING["uniform"](random.Random(0), 20_000)
     _, counted, spent_s = drawn(amounts, cost_s=cost_s)
-    assert spent_s <= ALLOWED_IF_VARYING_S + FIRST_SHARE * FIRST_S + SHARE * 20_000 * 0.01 + 7 * cost_s
+    assert spent_s <= ALLOWED_S + FIRST_SHARE * FIRST_S + SHARE * 20_000 * 0.01 + 7 * cost_s
     assert counted >= 5
 
 
