@@ -102,6 +102,11 @@ def rare_and_long(m, x, n):
     return m.head(m.through(rows, m.layers)).square().mean()
 
 
+def masked_loss(m, x, n):
+    """The loss is over a random part of what is computed: the work is the same."""
+    return m.head(m.through(x, m.layers))[: 1 + m.chance.randrange(ROWS)].clone().mul(2.0).square().mean()
+
+
 def freezes(m, x, n, at=130):
     if m.steps == at:
         for layer in m.layers[:8]:
@@ -244,6 +249,7 @@ TRAININGS = {
     "a second loss at random": (two_losses, of_rows),
     "lengths without end": (attends, lengths),
     "graphs without end": (passes_messages, graphs),
+    "a loss over a part at random": (masked_loss, of_rows),
     "nothing varies": (fixed, of_rows),
 }
 

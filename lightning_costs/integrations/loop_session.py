@@ -88,11 +88,11 @@ class LoopSession(Session):
             return True
         return loader not in self._trained_on and not any(module.training for module in self._modules)
 
-    def backward(self) -> None:
+    def backward(self, loss: object = None) -> None:
         """A backward pass: what is worked on is trained on."""
         if self.alike is None:
             self._it_trains()
-        self.on_backward()
+        self.on_backward(loss)
 
     @contextmanager
     def loading(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.probes.phases import Phases
-from lightning_costs.probes.repeat_steps import BACKWARD, FORWARD
+from lightning_costs.probes.repeat_steps import FORWARD, backward_event, loss_elements
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_hooks import Hooks
 from lightning_costs.recording.run_state import Status
@@ -34,8 +34,9 @@ class BatchInWork:
         self.content, self.loader = content, loader
         #: Indices of the optimizers that stepped, in order.
         self.updates: list[int] = []
-        #: Passes of modules whose calls are seen, and of autograd.
-        self.forwards = self.backwards = 0
+        #: Passes of modules whose calls are seen, and of autograd, by `backward_event`.
+        self.forwards = 0
+        self.backwards: list[int] = []
 
 
 class Session:
@@ -119,19 +120,19 @@ class Session:
         if (phases := self.phases) is not None:
             phases.forward_begins()
 
-    def on_backward(self) -> None:
-        """A backward pass begins."""
+    def on_backward(self, loss: object = None) -> None:
+        """A backward pass begins, from this loss if it is known."""
         if (alike := self.alike) is not None:
-            alike.backwards += 1
+            alike.backwards.append(backward_event(loss))
         else:
-            self._backward_begins()
+            self._backward_begins(loss)
 
     @fail_safe
-    def _backward_begins(self) -> None:
+    def _backward_begins(self, loss: object) -> None:
         if self.batch is not None:
             if not self.batch.backwards and self.hooks.steps.own.shared:
                 self.hooks.steps.own.on_backward()
-            self.batch.backwards += 1
+            self.batch.backwards.append(backward_event(loss))
         phases = self.phases
         if phases is not None:
             phases.pause()
@@ -210,8 +211,7 @@ class Session:
             return False
         steps, events = self.hooks.steps, None
         if self.repeating:
-            passes = [FORWARD] * batch.forwards + [BACKWARD] * batch.backwards
-            events, repeats = passes + batch.updates, steps.repeats
+            events, repeats = [FORWARD] * batch.forwards + batch.backwards + batch.updates, steps.repeats
             if steps.timing_device:
                 steps.on_batch_queued()
             if repeats.end(events):
@@ -222,8 +222,9 @@ class Session:
         else:
             steps.on_batch_queued()
         self.on_batch_done(batch)
-        work = (tuple(batch.updates), batch.backwards, batch.forwards)
-        steps.step(batch.content, optimizer_steps=len(batch.updates), work=work, emit=emit, events=events)
+        work, elements = (tuple(batch.updates), len(batch.backwards), batch.forwards), loss_elements(batch.backwards)
+        updates = len(batch.updates)
+        steps.step(batch.content, optimizer_steps=updates, work=work, elements=elements, emit=emit, events=events)
         return False
 
     def on_batch_done(self, batch: BatchInWork) -> None:

@@ -37,7 +37,8 @@ import math
 import sys
 import weakref
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, final
 
@@ -47,11 +48,37 @@ from torch import nn
 from lightning_costs.probes.batch import BatchInfo, Signature, inspect_batch
 from lightning_costs.records.time_buckets import TimeBuckets
 
-#: What `RepeatedStepFastPath.events` holds for passes that are seen; an optimizer's step is its index.
+#: What `RepeatedStepFastPath.events` holds for passes that are seen, and below them backward passes whose loss shows how
+#: much it is of; an optimizer's step is its index.
 BACKWARD, FORWARD = -1, -2
+#: How many of the operators before a loss are looked at: sums, factors and reductions are often the last ones.
+_HOPS = 4
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
 _PLAIN = (list, tuple)
 R = TypeVar("R")
+
+
+def backward_event(loss: Any) -> int:
+    """What `events` holds for a backward pass: steps whose losses are of twice as much are no repeats of each other.
+
+    Rows that a step repeats, packs or leaves out show in no shape of its batch. They often show in what its loss is
+    the mean of, here by the magnitude of the number of elements.
+
+    Example:
+        >>> rows = torch.ones(8, 4, requires_grad=True)
+        >>> one, repeated = (rows * 2).square().mean(), (rows.repeat(4, 1) * 2).square().mean()
+        >>> backward_event(one) - backward_event(repeated), backward_event(None) == BACKWARD
+        (2, True)
+    """
+    most = 0
+    try:
+        node = loss.grad_fn
+        for _ in range(_HOPS):
+            node = node.next_functions[0][0]
+            most = max(most, prod(node._input_metadata[0].shape))
+    except Exception:  # noqa: BLE001 - the graph has fewer, or a node of another kind: what was seen counts
+        pass
+    return FORWARD - most.bit_length() if most > 0 else BACKWARD
 
 
 def _compiled() -> Mapping[str, int]:
@@ -304,10 +331,22 @@ class RepeatedStepFastPath:
 
 
 def summarize_events(events: list[int]) -> tuple[tuple[int, ...], int]:
-    """Which optimizers stepped (in order), and how many backward passes ran.
+    """Which optimizers stepped (in order), and how many passes ran.
 
     Example:
         >>> summarize_events([BACKWARD, 0, BACKWARD, BACKWARD, 1])
         ((0, 1), 3)
     """
-    return tuple(event for event in events if event >= 0), events.count(BACKWARD)
+    stepped = tuple(event for event in events if event >= 0)
+    return stepped, len(events) - len(stepped)
+
+
+def loss_elements(events: Iterable[int]) -> int:
+    """Elements that the losses of backward passes are made of, by magnitude; 0 if none shows them.
+
+    Example:
+        >>> rows = torch.ones(8, 4, requires_grad=True)
+        >>> loss_elements([backward_event(rows.square().mean()), BACKWARD, 0])
+        64
+    """
+    return sum([1 << FORWARD - event for event in events if event < FORWARD])

@@ -275,7 +275,7 @@ class StepMonitor:
         """The next batch is an epoch's first one: many trainings do in it what they do in no other."""
         self._moment = self._moment or "opening"
 
-    def on_batch_end(self, batch: object, work: Hashable, nodes: int | None = None) -> BatchVerdict:
+    def on_batch_end(self, batch: object, work: Hashable, nodes: int | None = None, elements: int = 0) -> BatchVerdict:
         """The work on a batch is done."""
         entered, self._look = self._look, None
         if self._trace is not None:
@@ -294,7 +294,7 @@ class StepMonitor:
             return BatchVerdict(batches.inspect_batch(batch), warm)
         position, moment = self._position
         gradients = self.gradients.count() if self.gradients is not None else 0
-        kind = StepKind(self._signature, position, moment, work, self._new_signature, made, gradients)
+        kind = StepKind(self._signature, position, moment, work, self._new_signature, made, gradients, elements)
         self._new_signature = False
         if kind != self._kind:
             self._kind = kind

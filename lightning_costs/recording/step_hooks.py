@@ -118,6 +118,7 @@ class StepHooks:
         *,
         optimizer_steps: int = 1,
         work: Hashable = None,
+        elements: int = 0,
         emit: bool | None = None,
         events: list[int] | None = None,
     ) -> CurvePoint | None:
@@ -127,6 +128,7 @@ class StepHooks:
             batch: What was trained on, for its samples and tokens.
             optimizer_steps: How many times an optimizer stepped; 0 while gradients accumulate.
             work: Distinguishes batches of equal shapes by what was done with them (which optimizers stepped).
+            elements: What its losses are made of, by magnitude; 0 if that is unknown.
             emit: Whether to close the window into a point now; by default every `log_every_n_steps` steps.
             events: What happened in it, by `RepeatedStepFastPath.events`: steps like this one may then follow by
                 `repeats` alone, as many as `allow_repeats` allows.
@@ -139,7 +141,8 @@ class StepHooks:
         self._run.check_training()
         if not self._run.opened:  # at the first training batch: finders and sanity checks leave no folder
             self.open_run(batches.inspect_batch(batch))
-        look, warm = steps.on_batch_end(batch, work, self.repeats.nodes if events is not None else None)
+        nodes = self.repeats.nodes if events is not None else None
+        look, warm = steps.on_batch_end(batch, work, nodes, elements)
         samples, tokens, padding = self._sizes.of(batch, look)
         signature = look.signature, optimizer_steps
         steady = points.window.add_batch(

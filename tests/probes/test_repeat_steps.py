@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from lightning_costs.patching.patches import ABSENT, Patches, instance_attribute
 from lightning_costs.probes.batch import inspect_batch
-from lightning_costs.probes.repeat_steps import BACKWARD, RepeatedStepFastPath, same_signature, summarize_events
+from lightning_costs.probes.repeat_steps import (
+    BACKWARD,
+    RepeatedStepFastPath,
+    backward_event,
+    same_signature,
+    summarize_events,
+)
 from lightning_costs.records.time_buckets import TimeBuckets
 
 PAIR = [torch.zeros(8, 3), torch.zeros(8, dtype=torch.long)]
@@ -134,10 +140,46 @@ def test_batches_look_alike_if_and_only_if_their_signatures_are_equal(one: Any, 
 
 
 @given(st.lists(st.integers(-1, 2)))
-def test_work_is_the_optimizers_in_order_and_the_number_of_backward_passes(events: list[int]):
-    stepped, backwards = summarize_events(events)
-    assert len(stepped) + backwards == len(events)
+def test_work_is_the_optimizers_in_order_and_the_number_of_passes(events: list[int]):
+    stepped, passes = summarize_events(events)
+    assert len(stepped) + passes == len(events)
     assert list(stepped) == [event for event in events if event >= 0]
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+@pytest.mark.parametrize(
+    "loss_of",
+    [
+        lambda rows: rows.square().mean(),
+        lambda rows: torch.nn.functional.cross_entropy(rows, torch.zeros(len(rows), dtype=torch.long)) / 4,
+        lambda rows: rows.abs().sum() + 0.1 * rows.square().sum(),
+        lambda rows: Doubled.apply(rows).mean(),
+        lambda rows: rows.relu().sum(dim=1).amax(),
+    ],
+    ids=["mean", "cross entropy", "two terms", "a function of the user's", "two reductions"],
+)
+def test_a_backward_pass_is_known_by_the_magnitude_of_what_its_loss_is_made_of(loss_of: Any):
+    weight = torch.ones(4, 4, requires_grad=True)
+    one, same, four_times = (backward_event(loss_of(torch.ones(n, 4) @ weight)) for n in (8, 8, 32))
+    assert one == same == four_times + 2 < BACKWARD
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [None, 3.0, torch.ones(()), torch.ones((), requires_grad=True), {"loss": torch.ones(2, requires_grad=True) * 2}],
+    ids=str,
+)
+def test_a_loss_that_shows_no_graph_is_a_backward_pass_all_the_same(loss: Any):
+    assert backward_event(loss) == BACKWARD
 
 
 def test_shadows_leave_the_attributes_of_an_object_where_cpython_keeps_them():

@@ -171,7 +171,7 @@ class EngineMonitor(Session):
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*args: Any, **kwargs: Any) -> Any:
-            self._engine_backward_begins()
+            self._engine_backward_begins(args[0] if args else None)
             result = self._tried(original, args, kwargs)
             self.on_backward_end()
             self.sample_memory()  # ZeRO releases most gradients before it updates
@@ -223,11 +223,11 @@ class EngineMonitor(Session):
         count.begin(self.hooks.steps.on_eval_batch_start(batch))
 
     @fail_safe
-    def _engine_backward_begins(self) -> None:
+    def _engine_backward_begins(self, loss: object) -> None:
         """A backward pass: in eval mode too it is training."""
         if self.batch is None:
             self.batch, self._evaluated = self._evaluated, None
-        self.on_backward()
+        self.on_backward(loss)
 
     @fail_safe
     def _updated(self) -> None:

@@ -154,7 +154,7 @@ def _watch_modules(kind: Any, find: Find) -> None:
 
 
 def _running_backward(fabric: Any, listener: LoopSession, call: Call, args: Any, kwargs: Any) -> Any:
-    listener.backward()
+    listener.backward(args[0] if args else None)
     try:
         return call()
     finally:

@@ -24,6 +24,7 @@ from lightning_costs.patching.fail_safe import fail_safe, never_harmful
 from lightning_costs.patching.patches import Hook, Patches
 from lightning_costs.probes.clock import RunBegin
 from lightning_costs.probes.loaders import plan_of
+from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
@@ -196,9 +197,9 @@ class AcceleratorSession(LoopSession):
             if of_engine is not self._by_engine:
                 return original(*args, **kwargs)
             if (alike := self.alike) is not None:  # the calls below, without their cost
-                alike.backwards += 1
+                alike.backwards.append(backward_event(args[0] if args else None))
                 return original(*args, **kwargs)
-            self.backward()
+            self.backward(args[0] if args else None)
             try:
                 return original(*args, **kwargs)
             finally:

@@ -26,7 +26,7 @@ class TrainerListener(Sampling, Protocol):
     def batch_begins(self, batch: object) -> None:
         """Forward and backward passes of a batch begin."""
 
-    def on_backward(self) -> None:
+    def on_backward(self, loss: object = None) -> None:
         """A backward pass begins."""
 
     def on_backward_end(self) -> None:
@@ -127,7 +127,7 @@ class TrainerHooks:
         def backward(*args: Any, **kwargs: Any) -> Any:
             if not self._watching:
                 return original(*args, **kwargs)
-            self._listener.on_backward()
+            self._listener.on_backward(args[0] if args else None)
             try:
                 return original(*args, **kwargs)
             finally:

@@ -13,7 +13,7 @@ from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session, SessionPart
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.probes.pipeline.detect import find_pipelines
-from lightning_costs.probes.repeat_steps import summarize_events
+from lightning_costs.probes.repeat_steps import loss_elements, summarize_events
 
 _log = logging.getLogger("lightning_costs")
 
@@ -103,7 +103,7 @@ class FitSteps(SessionPart):
             self._repeats.same = False
             steps.cancel_repeat()
         events = self._repeats.take_events()
-        work = summarize_events(events)
+        work, elements = summarize_events(events), loss_elements(events)
         if not self._begun:  # the loaders are known from the first batch on
             with self._accounts.bucket("other"):
                 self._session.describe_data(view.loaders, _facts(self._trainer, view.loaders))
@@ -112,7 +112,8 @@ class FitSteps(SessionPart):
         if view.epoch_complete:
             self._epoch_done = True
             steps.epoch_done()
-        steps.step(batch, optimizer_steps=len(work[0]), work=work, emit=False, events=events)
+        updates = len(work[0])
+        steps.step(batch, optimizer_steps=updates, work=work, elements=elements, emit=False, events=events)
         step = view.row_step + 1
         self._points.on_step(step)
         steps.allow_repeats(0 if view.accumulates else view.batches_before_last, step)

@@ -24,7 +24,7 @@ from lightning_costs.patching.optimizers import (
 )
 from lightning_costs.patching.patches import Patches
 from lightning_costs.probes.phases import Phases
-from lightning_costs.probes.repeat_steps import BACKWARD
+from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.recording.step_hooks import StepHooks
 
@@ -362,7 +362,7 @@ class StepPatches:
                     own.on_backward()
                 except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                     listener.disable()
-            note(BACKWARD)
+            note(backward_event(args[0] if args else None))
             if not listener.sampling_memory:
                 return original(*args, **kwargs)
             listener.sample_memory()

@@ -28,6 +28,7 @@ class StepKind(NamedTuple):
         fresh: Whether a step ended with the batch before, so that gradients start from zero.
         nodes: Nodes that autograd made for it.
         gradients: How many of some of the parameters had a gradient after it.
+        elements: What its losses are made of, by magnitude.
     """
 
     signature: Signature
@@ -37,6 +38,7 @@ class StepKind(NamedTuple):
     fresh: bool = True
     nodes: int = 0
     gradients: int = 0
+    elements: int = 0
 
     @property
     def features(self) -> Vector:
@@ -45,7 +47,7 @@ class StepKind(NamedTuple):
         shapes = [tuple(n if isinstance(n, int) else 1 for n in shape) for shape, _ in self.signature]
         sizes = [float(prod(shape)) for shape in shapes]
         square = next((float(shape[0] * shape[1] ** 2) for shape in shapes if len(shape) > 1), 0.0)
-        return (1.0, sum(sizes), square, *(sizes + [0.0] * 4)[:4], float(self.nodes))
+        return (1.0, sum(sizes), square, *(sizes + [0.0] * 4)[:4], float(self.nodes), float(self.elements))
 
 
 @final
@@ -128,5 +130,5 @@ def at_any_moment(kind: Hashable) -> Hashable:
 
 
 def _base(kind: Hashable) -> Hashable:
-    """A kind apart from what only shows that layers were left out, added or frozen."""
-    return kind._replace(nodes=0, gradients=0) if isinstance(kind, StepKind) else kind
+    """A kind apart from what only shows that layers or rows were left out or added, or layers frozen."""
+    return kind._replace(nodes=0, gradients=0, elements=0) if isinstance(kind, StepKind) else kind

@@ -12,7 +12,6 @@ pytestmark = pytest.mark.integration
 SILENT = {
     "expert rows that vary",
     "unpadding by lengths",
-    "one in five steps four times as long",
     "a silent teacher from step 100 on",
     "rejection sampling",
     "curriculum of growing rows",
@@ -21,8 +20,12 @@ QUICK = {
     "early exit at random",
     "freezing in mid-epoch",
     "lengths without end",
+    "one in five steps four times as long",
+    "a loss over a part at random",
     "nothing varies",
 }
+#: Kinds of these are all counted within two epochs.
+EXACT = {"one in five steps four times as long", "nothing varies"}
 
 
 def measured(name, tmp_path, **options):
@@ -42,6 +45,7 @@ def test_the_flops_of_every_step_are_in_the_interval(name, tmp_path):
     assert low * (1 - 1e-9) <= truth <= high * (1 + 1e-9)
     assert how.startswith("exact; ") == ("flop" not in run.header.get("intervals", {}))
     assert flop == pytest.approx(truth, rel=0.02)
+    assert flop == truth or name not in EXACT
 
 
 @pytest.mark.parametrize("name", ["unpadding by lengths"])

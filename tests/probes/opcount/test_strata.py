@@ -84,8 +84,7 @@ VARYING = {
 @pytest.mark.parametrize("name", VARYING)
 @pytest.mark.parametrize("batches", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_intervals_hold_the_truth_in_nine_of_ten_trainings(name, batches):
-    trainings = 40 if batches == 1_000 else 20
-    held, errors = 0, []
+    trainings, held, errors = 40, 0, []
     for seed in range(trainings):
         amounts = VARYING[name](random.Random(seed), batches)
         strata, _, _ = drawn(amounts)
