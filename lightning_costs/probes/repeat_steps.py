@@ -48,10 +48,10 @@ from torch import nn
 from lightning_costs.probes.batch import BatchInfo, Signature, inspect_batch
 from lightning_costs.records.time_buckets import TimeBuckets
 
-#: What `RepeatedStepFastPath.events` holds for passes that are seen, and below them backward passes whose loss shows how
-#: much it is of; an optimizer's step is its index.
+#: What `RepeatedStepFastPath.events` holds for passes that are seen, and below them backward passes whose loss shows
+#: how much it is of; an optimizer's step is its index.
 BACKWARD, FORWARD = -1, -2
-#: How many of the operators before a loss are looked at: sums, factors and reductions are often the last ones.
+#: How many of the operators before a loss are read: sums, factors and reductions are often the last ones.
 _HOPS = 4
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
 _PLAIN = (list, tuple)

@@ -163,7 +163,7 @@ class StepOpCounter(OpCounting):
         return awaited == "varied" and self._has_time and not self._is_precise()
 
     def _is_precise(self) -> bool:
-        """Whether the total is within 2 % without counts of the kinds that wait; asked anew after each count."""
+        """Whether the total is within 2 % without counts of the kinds that wait; judged after each count."""
         counted = self._strata.counted
         if self._judged[0] != counted:
             self._judged = counted, 0 < self._strata.wanted(PLACE["flop"]) < counted
