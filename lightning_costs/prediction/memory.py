@@ -16,6 +16,7 @@ from lightning_costs.prediction.cards import Card
 from lightning_costs.prediction.communication import Layout, parse_layout
 from lightning_costs.prediction.workload import PRECISIONS, STATE_BYTES, Workload
 from lightning_costs.records.missing import Missing
+from lightning_costs.records.step_profile import StepProfile
 
 #: What a CUDA process needs beside its tensors: its context, and libraries' work space (an assumption; 0.4 to 0.7 GB).
 CONTEXT_BYTES = 6e8
@@ -91,7 +92,7 @@ def peak_memory(
             held["activation"] = (held["activation"] - casts) * factor
         held["other"] = grown + batch * (factor - 1) + made * factor
         held = _whole(held, parse_layout(load.layout, load.devices), layout)
-        held = _in_format(held, load.precision, precision)
+        held = _in_format(held, load.precision, precision, _convolving(profile))
         if phase != "optimizer":
             held["casts"] = _cast_bytes(precision, load.params)
         held = _with_state(held, load, optimizer, precision)
@@ -119,8 +120,19 @@ def _whole(held: dict[str, float], measured: Layout, layout: Layout) -> dict[str
     return {kind: nbytes * sharers.get(kind, 1) for kind, nbytes in held.items()}
 
 
-def _in_format(held: dict[str, float], was: str, now: str) -> dict[str, float]:
+def _convolving(profile: StepProfile) -> float:
+    """The share of the forward pass's products that are convolutions."""
+    calls = {one.kind: 0.0 for one in profile.classes}
+    for one in profile.classes:
+        calls[one.kind] += one.calls if one.phase == "forward" else 0.0
+    convolutions = calls.get("conv", 0.0) + calls.get("depthwise", 0.0)
+    return convolutions / whole if (whole := convolutions + calls.get("product", 0.0)) else 0.0
+
+
+def _in_format(held: dict[str, float], was: str, now: str, convolving: float) -> dict[str, float]:
+    """Bytes in another format: autocast leaves layer norms in fp32, what follows convolutions in the half format."""
     (_, was_weight, _, was_share), (_, weight, _, share) = PRECISIONS[was], PRECISIONS[now]
+    was_share, share = (one if one == 1.0 else one + convolving * (0.5 - one) for one in (was_share, share))
     scales = dict.fromkeys((*_STATE, "master"), weight / was_weight) | {"activation": share / was_share}
     return {kind: nbytes * scales.get(kind, 1.0) for kind, nbytes in held.items()}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +123,30 @@ def test_checkpointing_keeps_the_blocks_inputs_and_one_block() -> None:
 def test_optimizers_keep_what_they_keep(optimizer: str, state_bytes: float) -> None:
     found = predict(workload(step_s=0.1), optimizer=optimizer)
     assert found.memory["opt_state"] == pytest.approx(state_bytes)
+
+
+@pytest.mark.parametrize(
+    ("layers", "share"),
+    [
+        (lambda: [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()], 0.5),
+        (lambda: [nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU()], 0.6),
+        (lambda: [nn.Conv2d(8, 8, 3, padding=1), nn.Linear(16, 16)], 0.55),
+    ],
+    ids=["convolutions", "products", "both"],
+)
+def test_autocast_halves_what_follows_convolutions_and_leaves_layer_norms(layers: Callable[[], Any], share: float):
+    with torch.device("meta"):
+        model = nn.Sequential(*[layer for _ in range(4) for layer in layers()])
+        cost = measure(model, torch.zeros(4, 8, 16, 16), optimizer=torch.optim.SGD, times=False)
+    load, alone = workload_of_model(cost), parse_layout("ddp", 1)
+    full, half = (
+        peak_memory(load, alone, batch_size=4, precision=precision, optimizer="sgd").by_kind["activation"]
+        for precision in ("fp32", "bf16-mixed")
+    )
+    assert half == pytest.approx(share * full)
+    back = peak_memory(replace(load, precision="bf16-mixed"), alone, batch_size=4, precision="tf32", optimizer="sgd")
+    casts = 2 * load.params
+    assert back.by_kind["activation"] == pytest.approx((full - casts) / share)
 
 
 def test_what_fits_leaves_room_for_a_context_and_fragments() -> None:
