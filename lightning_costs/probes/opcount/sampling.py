@@ -31,6 +31,7 @@ class RecountSchedule:
     """
 
     def __init__(self) -> None:
+        #: Seconds and number of counts; of those of kinds that had none, apart; seconds of the last one.
         self._took_s = self._new_s = self._last_s = 0.0
         self._counts = self._new = 0
         #: The batch to be counted next, from 0.
@@ -47,7 +48,8 @@ class RecountSchedule:
         """
         short_s = max(0.0, -self.left_s(busy_s, step_s))
         share = FIRST_SHARE if busy_s < FIRST_S else SHARE
-        affordable = short_s / share / (step_s or UNKNOWN_COST * self._last_s) if short_s else 1.0
+        each_s = step_s or UNKNOWN_COST * self._last_s
+        affordable = short_s / share / each_s if each_s else 1.0
         # Counts spread evenly over whatever length the training will have, if part of the seconds lasts till now.
         cost_s = self._cost_s(step_s)
         many = (ALLOWED_S / 4 + share * busy_s) / cost_s if cost_s else AGREEING

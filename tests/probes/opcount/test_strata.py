@@ -181,6 +181,15 @@ def test_ranks_that_count_at_other_rates_count_the_same_batches(times):
     assert len(rare & often) >= 0.8 * len(rare) > 3
 
 
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=20), st.floats(0, 10), st.none() | st.floats(0, 1))
+def test_whatever_counts_took_the_next_one_is_ahead_and_no_more_than_four_times_as_far(counts, busy_s, step_s):
+    draws, done = RecountSchedule(), 100
+    for took_s, again in counts:
+        draws.took(took_s, again=again)
+    draws.plan(done, busy_s=busy_s, step_s=step_s)
+    assert done < draws.at <= 3 * 4 * done
+
+
 @given(st.integers(0, 2**40), st.integers(0, 24))
 def test_the_batch_of_a_block_is_that_of_one_of_its_halves(place, power):
     length = 2 << power
