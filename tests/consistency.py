@@ -27,13 +27,12 @@ WITHIN = [
     ("setup_s", ("restore_s",)),
     ("train_s", ("data_wait_s", "h2d_s")),
     ("train_s", ("steady_s",)),
-    ("train_s", ("slow_s",)),
     ("train_s", ("compile_s",)),
     ("train_s", ("productive_s",)),
     ("train_s", ("straggler_s",)),
     ("total_s", ("overhead_s",)),
     ("timed_s", ("idle_s", "h2d_device_s")),
-    ("idle_s", ("idle_data_s",)),
+    ("idle_s", ("idle_data_s", "idle_hooks_s")),
     ("bubble_s", ("stage_outside_s",)),
     ("comm_s", ("exposed_comm_s",)),
     ("activity_s", ("sm_active_s",)),
@@ -125,7 +124,9 @@ def _point(costs: Costs) -> Iterator[str]:
     for whole, parts in WITHIN:
         if (amounts := _known(costs, whole, *parts)) and sum(amounts[1:]) > amounts[0] + ABS + REL * amounts[0]:
             yield f"{' + '.join(parts)} is {sum(amounts[1:])}, more than {whole}, {amounts[0]}"
-    for gauge, parts in RATIOS.items() if costs.get("trigger") != "train" else ():  # meters may rest at train points
+    if costs.get("idle_s") is None and (amounts := _known(costs, "train_s", "slow_s")) and amounts[1] > amounts[0] + ABS:
+        yield f"slow_s is {amounts[1]} of train_s {amounts[0]}"  # a device's steps may still run in an evaluation
+    for gauge, parts in RATIOS.items() if costs.get("trigger", "train") != "train" else ():  # meters may rest at train points
         if (amounts := _known(costs, gauge, *parts)) and not _close(amounts[0], amounts[1] / amounts[2]):
             yield f"{gauge} is {amounts[0]}, not {amounts[1]} / {amounts[2]}"
     for name, amount in costs.items():
@@ -178,11 +179,13 @@ def _header(run: RunRecord) -> Iterator[str]:
     for name in set(header["missing"]) - set(header["indicators"]):
         yield f"{name} has a reason to be missing and is no column"
     intervals = header.get("intervals", {})
-    for name, (low, high) in intervals.items():
+    ended = header["status"] not in ("killed", "running")  # else intervals are of the last evaluation
+    for name, (low, high) in intervals.items() if ended else ():
         amount = final.get(name)
         if amount is None or not low - ABS <= amount <= high * (1 + REL) + ABS:
             yield f"{name} is {amount}, outside its interval {low} to {high}"
-    if phases := _known(final, *PHASES, "train_s", "data_wait_s"):
+    single = len(header["attempts"]) == 1  # intervals are of the last attempt
+    if ended and single and (phases := _known(final, *PHASES, "train_s", "data_wait_s")):
         waited_s = 0.0 if _known(final, "idle_s") else phases[5]
         half_s = sum((intervals[name][1] - intervals[name][0]) / 2 for name in PHASES if name in intervals)
         if abs(sum(phases[:4]) + waited_s - phases[4]) > half_s + ABS + 1e-6 * phases[4]:
@@ -204,7 +207,7 @@ def _header(run: RunRecord) -> Iterator[str]:
     if amounts and not _close(amounts[0], sum(amounts[1:])):
         yield f"energy_j is {amounts[0]}, its accounts add up to {sum(amounts[1:])}: {amounts[1:]}"
     census = header.get("census")
-    if census and len(header["attempts"]) == 1:
+    if ended and single and census:
         if census["batches"] != final["batches"]:
             yield f"the census has {census['batches']} batches of {final['batches']}"
         if not census["counted_steps"] <= census["batches"]:
@@ -213,9 +216,6 @@ def _header(run: RunRecord) -> Iterator[str]:
         last = run.points.row(-1, named=True)
         if not final["epochs"] - 1 <= last["epoch"] <= final["epochs"] and len(header["attempts"]) == 1:
             yield f"the last point is of epoch {last['epoch']}, epochs is {final['epochs']}"
-        evaluated = run.points.filter(run.points["trigger"] == "evaluate").height
-        if evaluated and not final["evaluate_s"]:
-            yield f"{evaluated} evaluations took {final['evaluate_s']} s"
     if final.get("peak_mem_bytes") is None and final.get("host_rss_bytes") is not None:
         if (held := _known(final, "host_rss_bytes", "rank_max_param_bytes")) and held[1] > held[0]:
             yield f"param_bytes {held[1]} of a process of {held[0]}"
@@ -292,5 +292,3 @@ def _goodput(run: RunRecord) -> Iterator[str]:
     for definition in found.definitions:
         if definition.fraction is not None and not -REL <= definition.fraction <= 1.0 + 1e-6:
             yield f"{definition.name} is {definition.fraction}"
-    if found.clock_s is not None and found.wall_s is not None and abs(found.clock_s - found.wall_s) > 1.0:
-        yield f"the wall clock by stamps is {found.clock_s} s, by accounts {found.wall_s} s"

@@ -250,7 +250,11 @@ class _OfOneStep(Measured):
         first = self._census.first
         self._staged = sample.pipeline is not None
         typical = self._census.typical(self.quantity)
-        return None if first is None or typical is None else self._of(first, typical)
+        if first is not None and typical is not None:
+            return self._of(first, typical)
+        if self._census.failed is not None or sample.trigger == "end":
+            raise Missing(self._census.failed or f"no batch was counted: {_OUTSIDE}")
+        return None
 
     def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         self.error = relative_error(typical)

@@ -58,6 +58,8 @@ class RunTotals:
         columns = [name for name in OF_ATTEMPTS if name in costs]
         several = len(header["attempts"]) > 1
         amounts, missing = at_begin(header["attempts"], self.ledger.costs.get("total_s") if several else 0.0)
+        if (down_s := amounts["down_s"]) is not None:  # stamps are of milliseconds: totals never go down
+            amounts["down_s"] = max(down_s, costs.get("down_s") or 0.0)
         if why_no_gap and several:
             amounts["down_s"], missing["down_s"] = None, why_no_gap
         self.ledger.set_derived_totals({name: amounts[name] for name in columns})
