@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.ledger import LOST
@@ -90,12 +89,12 @@ def disagreements(run: RunRecord, *, live: Costs | None = None) -> list[str]:
         run: A run as it was read.
         live: What the recorder holds of it, if it is at hand.
     """
-    points = list(run.points.iter_rows(named=True))
+    points, final = list(run.points.iter_rows(named=True)), run.final
     found = [f"at point {n} ({costs['trigger']}): {text}" for n, costs in enumerate(points) for text in _point(costs)]
-    found += [f"at the end: {text}" for text in _point(run.final)]
-    found += _course(run, points) + [*_header(run)] + [*_attempts(run, points)] + [*_goodput(run)]
+    found += [f"at the end: {text}" for text in _point(final)]
+    found += [*_course(run, points), *_header(run), *_attempts(run, points), *_goodput(run)]
     if live is not None:
-        found += [f"live {name} is {live[name]}, not {run.final[name]}" for name in live if live[name] != run.final[name]]
+        found += [f"live {name} is {live[name]}, {final[name]} on disk" for name in live if live[name] != final[name]]
     if len(run.header["attempts"]) > 1 and points:
         kept = run.to_reach()
         found += [f"of kept work: {text}" for text in _falling(kept, list(kept.points.iter_rows(named=True)))]
@@ -124,9 +123,11 @@ def _point(costs: Costs) -> Iterator[str]:
     for whole, parts in WITHIN:
         if (amounts := _known(costs, whole, *parts)) and sum(amounts[1:]) > amounts[0] + ABS + REL * amounts[0]:
             yield f"{' + '.join(parts)} is {sum(amounts[1:])}, more than {whole}, {amounts[0]}"
-    if costs.get("idle_s") is None and (amounts := _known(costs, "train_s", "slow_s")) and amounts[1] > amounts[0] + ABS:
-        yield f"slow_s is {amounts[1]} of train_s {amounts[0]}"  # a device's steps may still run in an evaluation
-    for gauge, parts in RATIOS.items() if costs.get("trigger", "train") != "train" else ():  # meters may rest at train points
+    slow = _known(costs, "train_s", "slow_s")
+    if costs.get("idle_s") is None and slow and slow[1] > slow[0] + ABS:  # a device may finish a step in an evaluation
+        yield f"slow_s is {slow[1]} of train_s {slow[0]}"
+    meters_rest = costs.get("trigger", "train") == "train"
+    for gauge, parts in RATIOS.items() if not meters_rest else ():
         if (amounts := _known(costs, gauge, *parts)) and not _close(amounts[0], amounts[1] / amounts[2]):
             yield f"{gauge} is {amounts[0]}, not {amounts[1]} / {amounts[2]}"
     for name, amount in costs.items():
@@ -152,8 +153,9 @@ def _falling(run: RunRecord, points: Sequence[Costs]) -> list[str]:
 def _course(run: RunRecord, points: Sequence[Costs]) -> list[str]:
     found = _falling(run, points)
     nothing: Costs = {}
+    alone = all(attempt["processes"] == 1 for attempt in run.header["attempts"])  # else of when all ranks reported
     for number, (before, after) in enumerate(pairwise([nothing, *points])):
-        for gauge, (part, per) in RATES.items():
+        for gauge, (part, per) in RATES.items() if alone else ():
             ended, begun = _known(after, part, per), [before.get(part) or 0.0, before.get(per) or 0.0]
             rate = after.get(gauge)
             if ended is None or rate is None:
@@ -161,7 +163,7 @@ def _course(run: RunRecord, points: Sequence[Costs]) -> list[str]:
             spent = [now - then for now, then in zip(ended, begun, strict=True)]
             expected = spent[0] / spent[1] if spent[1] > ABS else before.get(gauge)
             if expected is not None and not _close(rate, expected, 1e-6 + 2 * ABS / max(spent[1], ABS)):
-                found.append(f"at point {number} ({after['trigger']}): {gauge} is {rate}, {spent[0]} / {spent[1]} is {expected}")
+                found.append(f"at point {number} ({after['trigger']}): {gauge} is {rate}, not {expected} of {spent}")
         if number and after["time"] < before["time"]:
             found.append(f"at point {number}: time falls from {before['time']} to {after['time']}")
     return found
@@ -169,10 +171,10 @@ def _course(run: RunRecord, points: Sequence[Costs]) -> list[str]:
 
 def _header(run: RunRecord) -> Iterator[str]:
     header, final = run.header, run.final
-    trained = bool(final.get("batches"))
+    on_cuda = str(header["setup"]["device"]).startswith("cuda")
     for name, declared in header["indicators"].items():
         waits = declared["kind"] == "gauge" and declared["fold"] == "last"  # for a reading that has not come yet
-        if final.get(name) is None and name not in header["missing"] and not waits and trained:
+        if final.get(name) is None and name not in header["missing"] and not waits:
             yield f"{name} is missing without a reason"
         if final.get(name) is not None and name in header["missing"]:
             yield f"{name} is {final[name]}, and missing as {header['missing'][name]}"
@@ -186,7 +188,7 @@ def _header(run: RunRecord) -> Iterator[str]:
             yield f"{name} is {amount}, outside its interval {low} to {high}"
     single = len(header["attempts"]) == 1  # intervals are of the last attempt
     if ended and single and (phases := _known(final, *PHASES, "train_s", "data_wait_s")):
-        waited_s = 0.0 if _known(final, "idle_s") else phases[5]
+        waited_s = 0.0 if on_cuda else phases[5]
         half_s = sum((intervals[name][1] - intervals[name][0]) / 2 for name in PHASES if name in intervals)
         if abs(sum(phases[:4]) + waited_s - phases[4]) > half_s + ABS + 1e-6 * phases[4]:
             yield f"phases {phases[:4]} and waiting {waited_s} are {sum(phases[:4]) + waited_s}, train_s {phases[4]}"
@@ -200,7 +202,7 @@ def _header(run: RunRecord) -> Iterator[str]:
         parts = sum(amount for name, amount in peak.items() if name not in ("phase", "total_bytes"))
         if parts != peak["total_bytes"]:
             yield f"memory_at_peak adds up to {parts}: {peak}"
-        most = max((final.get(f"peak_{phase}_bytes") or 0.0 for phase in ("forward", "backward", "optimizer")))
+        most = max(final.get(f"peak_{phase}_bytes") or 0.0 for phase in ("forward", "backward", "optimizer"))
         if most and peak["total_bytes"] != most:
             yield f"memory_at_peak is {peak['total_bytes']}, the phases' most is {most}"
     amounts = _known(final, "energy_j", *ACCOUNTS_J)
@@ -216,9 +218,9 @@ def _header(run: RunRecord) -> Iterator[str]:
         last = run.points.row(-1, named=True)
         if not final["epochs"] - 1 <= last["epoch"] <= final["epochs"] and len(header["attempts"]) == 1:
             yield f"the last point is of epoch {last['epoch']}, epochs is {final['epochs']}"
-    if final.get("peak_mem_bytes") is None and final.get("host_rss_bytes") is not None:
-        if (held := _known(final, "host_rss_bytes", "rank_max_param_bytes")) and held[1] > held[0]:
-            yield f"param_bytes {held[1]} of a process of {held[0]}"
+    held = _known(final, "peak_mem_bytes" if on_cuda else "host_rss_bytes", "rank_max_param_bytes")
+    if held and held[1] > held[0]:
+        yield f"parameters are {held[1]} bytes of {held[0]}"
 
 
 def _attempts(run: RunRecord, points: Sequence[Costs]) -> Iterator[str]:
@@ -237,14 +239,13 @@ def _attempts(run: RunRecord, points: Sequence[Costs]) -> Iterator[str]:
             if final.get(name) is not None and not _close(final[name], price()):
                 yield f"{name} is {final[name]}, the tariff makes {price()}"
     for name, of in (("device_s", "devices"), ("node_s", "nodes")):
-        sizes = {attempt[of] for attempt in attempts}
-        if len(sizes) == 1 and (amounts := _known(final, name, "total_s")):
-            if not _close(amounts[0], amounts[1] * sizes.pop()):
-                yield f"{name} is {amounts[0]} of total_s {amounts[1]} and {of} {[a[of] for a in attempts]}"
-    startup_s = [sum((attempt.get("startup_s") or {}).values()) for attempt in attempts]
-    if all("startup_s" in attempt for attempt in attempts) and final.get("setup_s") is not None:
-        if not _close(sum(startup_s), final["setup_s"]):
-            yield f"startup_s adds up to {startup_s}, setup_s is {final['setup_s']}"
+        sizes = [attempt[of] for attempt in attempts]
+        amounts = _known(final, name, "total_s")
+        if amounts and len(set(sizes)) == 1 and not _close(amounts[0], amounts[1] * sizes[0]):
+            yield f"{name} is {amounts[0]} of total_s {amounts[1]} and {of} {sizes}"
+    startup_s = [seconds for attempt in attempts for seconds in attempt["startup_s"].values()]
+    if final.get("setup_s") is not None and not _close(sum(startup_s), final["setup_s"]):
+        yield f"startup_s adds up to {sum(startup_s)}, setup_s is {final['setup_s']}"
     for number, attempt in enumerate(attempts):
         first = attempt.get("first_batch_s"), attempt.get("first_wait_s")
         if None not in first and first[1] > first[0] + ABS:
@@ -255,14 +256,12 @@ def _attempts(run: RunRecord, points: Sequence[Costs]) -> Iterator[str]:
             yield f"attempt {number} begins at row {attempt['row']} of {len(points)}"
     for before, after in pairwise(attempts):
         for name, amount in (after.get("used") or {}).items():
-            then = (before.get("used") or {}).get(name, 0.0)
-            if amount is not None and then is not None and not then <= amount <= (final.get(name) or 0.0) + ABS:
-                if final.get(name) is not None:
-                    yield f"{name} used by attempts: {then}, {amount}, in the end {final[name]}"
-        lost, then = after.get("lost") or {}, before.get("lost") or {}
-        for name in lost:
-            if lost[name] is not None and final.get(name) is not None and lost[name] > final[name] + ABS:
-                yield f"lost {name} is {lost[name]} of {final[name]}"
+            spent = [(before.get("used") or {}).get(name, 0.0), amount, final.get(name)]
+            if None not in spent and not spent[0] <= spent[1] <= spent[2] + ABS:
+                yield f"{name} of attempts and in the end is {spent}"
+        for name, amount in (after.get("lost") or {}).items():
+            if amount is not None and final.get(name) is not None and amount > final[name] + ABS:
+                yield f"lost {name} is {amount} of {final[name]}"
     if attempts and final.get("disruptions") is not None:
         broken = sum(attempt["status"] != "finished" for attempt in attempts[:-1])
         if final["disruptions"] < broken:
@@ -284,11 +283,10 @@ def _goodput(run: RunRecord) -> Iterator[str]:
     for name in ("productive_s", "goodput_fraction"):
         if final.get(name) is not None and not _close(final[name], getattr(found, name)):
             yield f"{name} is {final[name]}, goodput says {getattr(found, name)}"
-    for whole, unit in (("energy_j", "energy_j"), ("co2e_g", "co2e_g"), ("cloud_usd", "cloud_usd")):
-        parts = [getattr(bucket, unit) for bucket in found.buckets]
-        if final.get(whole) is not None and lost_is_known and any(parts):
-            if not _close(sum(part or 0.0 for part in parts), final[whole], 1e-6):
-                yield f"{whole} is {final[whole]}, buckets add up to {sum(part or 0.0 for part in parts)}: {parts}"
+    for name in ("energy_j", "co2e_g", "cloud_usd"):
+        parts = [getattr(bucket, name) or 0.0 for bucket in found.buckets]
+        if final.get(name) is not None and lost_is_known and any(parts) and not _close(sum(parts), final[name], 1e-6):
+            yield f"{name} is {final[name]}, buckets of goodput add up to {sum(parts)}: {parts}"
     for definition in found.definitions:
         if definition.fraction is not None and not -REL <= definition.fraction <= 1.0 + 1e-6:
             yield f"{definition.name} is {definition.fraction}"

@@ -160,7 +160,8 @@ class IndicatorReader:
     def mark_unread(self, statics: Mapping[str, Amount], why: str) -> None:
         """Static columns that are not there and will not be read any more."""
         for indicator in self._measured:
-            if indicator.kind == "static" and statics.get(indicator.name) is None and indicator.name not in self.missing:
+            name = indicator.name
+            if indicator.kind == "static" and statics.get(name) is None and name not in self.missing:
                 self._lose(indicator, Missing(why))
 
     def _reading(self, indicator: Measured, sample: StepSample) -> Amount:

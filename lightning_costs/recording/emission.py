@@ -68,8 +68,7 @@ class Emission:
         #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
         self._hooks_owed_s = (0.0, 0.0)
         self._forecast = Forecaster(n for n, d in reader.declarations.items() if d.kind == "counter")
-        #: What was folded since the last point: rates and step times of the next one are of all of its window.
-        self._folded: Mapping[str, Amount] | None = None
+        #: Of steps that were folded since the last point, which are the next one's.
         self._folded_times_s: tuple[float, ...] = ()
         self._marked_s = 0.0
         self._next_point_s = -math.inf
@@ -194,15 +193,12 @@ class Emission:
         job, even = self._job.reduce_window(
             vector, trigger=trigger, batches=self._batches, exact=not at_point, hurry=self._hurry, blocks=blocks
         )
-        rates = even
-        if self._folded is not None:
-            rates = self._whole_window(self._folded, even)
-        self._folded = None if at_point else rates
-        window = self._reader.derive(job, self._tariff, None if rates is job else rates or {})
+        window = self._reader.derive(job, self._tariff, None if even is job else even or {})
         if statics is not None:
             self._run.header["statics"] = self._job.statics(statics, final=ending)
-        if statics is not None or ending:
-            self._run.header |= self._steps.about(final=ending and not self._hurry)
+            self._run.header |= self._steps.about(final=ending)
+        elif ending:  # what else steps say belongs to the statics that are there
+            self._run.header |= {name: fact for name, fact in self._steps.about().items() if name == "census"}
         if ending:
             how = {"failed": "failed", "interrupted": "was interrupted"}.get(str(self._hurry), "did not show it")
             self._reader.mark_unread(self._run.header["statics"], f"read when a training has finished; this one {how}")
@@ -217,21 +213,6 @@ class Emission:
         if trigger != "train":
             self._run.amounts.estimated(self._reader.errors)
 
-    def _whole_window(
-        self, folded: Mapping[str, Amount], rest: Mapping[str, Amount] | None
-    ) -> Mapping[str, Amount] | None:
-        """Counters of a point's window of which a part was folded before, for a checkpoint; other columns of the rest.
-
-        Of what not every rank reported there is no rate.
-        """
-        if rest is None:
-            return None
-        whole = dict(rest)
-        for name, declared in self._reader.measured.items():
-            if declared.kind == "counter" and (more := rest.get(name)) is not None:
-                whole[name] = more + (folded.get(name) or 0.0)
-        return whole
-
     def _close_window(self, trigger: Trigger, *, at_point: bool) -> StepSample:
         self.book_repeats()
         self.window.overhead_s += self._steps.take_census_s(self.window.steady_step_s)
@@ -244,7 +225,7 @@ class Emission:
             sample = replace(sample, device=device, step_times_s=device.step_times_s, slow_s=slow_s)
             sample = self._settle_hooks(sample, device)
         if self._folded_times_s or not at_point:
-            times_s = self._folded_times_s + tuple(sample.step_times_s or ())
+            times_s = (*self._folded_times_s, *(sample.step_times_s or ()))
             self._folded_times_s = () if at_point else times_s
             sample = replace(sample, step_times_s=times_s)
         if (pipeline := self._steps.pipeline_time()) is not None:
