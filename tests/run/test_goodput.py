@@ -64,7 +64,10 @@ def final(**columns):
 amounts = st.floats(0, 1e6)
 
 
-MEASURED = "setup_s train_s evaluate_s checkpoint_s other_s data_wait_s compile_s slow_s restore_s idle_s idle_data_s idle_hooks_s down_s"
+MEASURED = (
+    "setup_s train_s evaluate_s checkpoint_s other_s data_wait_s compile_s slow_s restore_s "
+    "idle_s idle_data_s idle_hooks_s down_s"
+)
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(MEASURED.split(), amounts)), st.booleans())
