@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,25 @@ class Adversarial(pl.LightningModule):  # type: ignore[name-defined,misc]
         return [torch.optim.Adam(self.one.parameters()), torch.optim.SGD(self.other.parameters(), lr=0.1)]
 
 
+class Varying(pl.LightningModule):  # type: ignore[name-defined,misc]
+    """Steps of several depths, and of work that shows in nothing but the counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.head, self.draws = nn.Linear(16, 16), nn.Linear(16, 16), random.Random(4)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x = batch[0]
+        for _ in range(self.draws.randrange(4)):
+            x = self.net(x)
+        with torch.no_grad():
+            batch[0][: self.draws.randrange(1, 9)] @ self.head.weight
+        return self.head(x).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters())
+
+
 class Slow(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return 32
@@ -91,6 +111,7 @@ CASES: dict[str, Callable[[Path], tuple[list[Any], dict[str, Any]]]] = {
     "checkpoints": options(saves, enable_checkpointing=True, max_epochs=4),
     "two_optimizers_by_hand": options(model=Adversarial, val=None, max_epochs=4),
     "sam": options(model=lambda: classifier(pl, optimizer="sam"), max_epochs=3),
+    "steps_that_vary": options(model=Varying, max_epochs=12, val=None),
     "slow_loader": options(train=lambda: DataLoader(Slow(), 8), max_epochs=3),
     "stream": options(train=lambda: DataLoader(Stream(), 8), max_epochs=3),
     "callbacks_that_sleep": options(Sleeps(), max_epochs=2),
