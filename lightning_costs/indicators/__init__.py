@@ -120,6 +120,7 @@ _DEFAULT: tuple[type[Indicator], ...] = (
     throughput.SteadyTokens,
     idle.TimedS,
     idle.IdleDataS,
+    idle.IdleHooksS,
     idle.H2dDeviceS,
     idle.RankMaxIdleFraction,
     clocks.RankMaxDataWaitS,

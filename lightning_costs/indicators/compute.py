@@ -79,9 +79,6 @@ class _Census(Measured):
             raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {_OUTSIDE}")
         if census.saw_no_products:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
-        # What is learnt later may lower an estimate; totals never go down, so the windows that follow wait for it.
-        total = max(self._read, self._total())
-        new, self._read = total - self._read, total
         known = (
             census.missing_formulas,
             census.compiled,
@@ -90,9 +87,12 @@ class _Census(Measured):
         )
         if known != self._known:
             self._known = known
-            estimate = census.estimate(self.quantities[0])
+            estimate = census.estimate(self.quantities[0])  # it fits to all counts: before any total of this point
             self.error = relative_error(estimate)
             self.method = self._how(census, how_sure(estimate, self.unit))
+        # What is learnt later may lower an estimate; totals never go down, so the windows that follow wait for it.
+        total = max(self._read, self._total())
+        new, self._read = total - self._read, total
         return float(new)
 
     def _how(self, census: StepOpCounter, sure: str) -> str:
@@ -250,7 +250,11 @@ class _OfOneStep(Measured):
         first = self._census.first
         self._staged = sample.pipeline is not None
         typical = self._census.typical(self.quantity)
-        return None if first is None or typical is None else self._of(first, typical)
+        if first is not None and typical is not None:
+            return self._of(first, typical)
+        if self._census.failed is not None or sample.trigger == "end":
+            raise Missing(self._census.failed or f"no batch was counted: {_OUTSIDE}")
+        return None
 
     def _of(self, first: StepOpCounts, typical: Estimate) -> float:
         self.error = relative_error(typical)

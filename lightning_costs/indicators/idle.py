@@ -71,6 +71,17 @@ class IdleDataS(_DeviceAmount):
 
 
 @final
+class IdleHooksS(_DeviceAmount):
+    """The part of `idle_s` in loggers and other callbacks' hooks: it is `other_s`, all else of `idle_s` is `train_s`.
+
+    In each gap the lesser of what waiting for data leaves of the device's idle and of the host's time in them.
+    """
+
+    name, unit, kind, family = "idle_hooks_s", "s", "counter", "time"
+    role, label = "diagnostic", "device idle in hooks and loggers"
+
+
+@final
 class H2dDeviceS(_DeviceAmount):
     """Device seconds of batch transfers on the compute stream, in the steps of `timed_s`."""
 

@@ -157,6 +157,13 @@ class IndicatorReader:
             if i.kind == "static" and i.name not in self.missing
         }
 
+    def mark_unread(self, statics: Mapping[str, Amount], why: str) -> None:
+        """Static columns that are not there and will not be read any more."""
+        for indicator in self._measured:
+            name = indicator.name
+            if indicator.kind == "static" and statics.get(name) is None and name not in self.missing:
+                self._lose(indicator, Missing(why))
+
     def _reading(self, indicator: Measured, sample: StepSample) -> Amount:
         try:
             amount = indicator.read(sample)

@@ -192,6 +192,13 @@ class DeviceTimeline(Generic[E]):
         self._kinds[-1] += (_STEADY if steady else _WARM) - _ENDED
         self._signatures.append(signature)
 
+    def finish(self, wait_s: float, hooks_s: float) -> None:
+        """No batch follows: the gap after the last one belongs to no step, and has hooks as any other."""
+        self._mark(_BEGUN)
+        self._waits.append((wait_s, hooks_s))
+        self._mark(_WARM)
+        self._signatures.append(None)
+
     def interrupted(self) -> None:
         """Something else than training ran (an evaluation, a checkpoint): the current period belongs to no step."""
         self._interrupted = _BROKEN
@@ -213,6 +220,7 @@ class DeviceTimeline(Generic[E]):
             timed_s=self._timed_s,
             idle_s=self._idle_s,
             idle_data_s=self._idle_data_s,
+            idle_hooks_s=self._idle_hooks_s,
             h2d_s=self._h2d_s,
             hooks_idle_s=self._hooks_idle_s,
             steady_hooks_idle_s=self._steady_hooks_idle_s,
@@ -225,7 +233,7 @@ class DeviceTimeline(Generic[E]):
         self._step_times_s: list[float] = []
         self._own_times_s: list[tuple[float, float, float]] = []
         self._busy: list[tuple[Hashable, float]] = []
-        self._timed_s = self._idle_s = self._idle_data_s = self._h2d_s = 0.0
+        self._timed_s = self._idle_s = self._idle_data_s = self._idle_hooks_s = self._h2d_s = 0.0
         self._hooks_idle_s = self._steady_hooks_idle_s = 0.0
 
     def _start_period(self) -> None:
@@ -280,14 +288,12 @@ class DeviceTimeline(Generic[E]):
             self._period_data_s += data_s
             if self._whole:
                 hooks_s = min(hooks_s, idle_s - data_s)
-        self._hooks_idle_s += hooks_s
         self._period_hooks_s += hooks_s
         self._at_work = True
 
     def _pass_step(self, end: E, *, steady: bool) -> None:
         signature = self._signatures.popleft()
-        if steady:  # the host's clock has it among steady seconds, whatever else ran in the period
-            self._steady_hooks_idle_s += self._period_hooks_s
+        self._give_back_hooks(steady=steady)
         if self._step_end is not None:
             if steady and self._whole:
                 period_s = self._events.between_s(self._step_end, end)
@@ -297,12 +303,18 @@ class DeviceTimeline(Generic[E]):
                     self._timed_s += period_s
                     self._idle_s += self._period_idle_s
                     self._idle_data_s += self._period_data_s
+                    self._idle_hooks_s += self._period_hooks_s
                     self._h2d_s += self._period_h2d_s
                     idle_s, h2d_s = self._period_idle_s, self._period_h2d_s
                     self._own_times_s.append((idle_s + h2d_s, self._period_data_s, h2d_s))
             self._events.release(self._step_end)
         self._step_end = end
         self._start_period()
+
+    def _give_back_hooks(self, *, steady: bool) -> None:
+        """Whatever else ran in the period: the host's clock has its hooks in training and in steady seconds alike."""
+        self._hooks_idle_s += self._period_hooks_s
+        self._steady_hooks_idle_s += self._period_hooks_s if steady else 0.0
 
     def _forget_copying(self) -> None:
         if self._copying is not None:
@@ -327,7 +339,7 @@ class DeviceTimeline(Generic[E]):
                 self._waits.popleft()
             if kind in (_WARM, _STEADY):
                 self._signatures.popleft()
-                self._steady_hooks_idle_s += self._period_hooks_s if kind == _STEADY else 0.0
+                self._give_back_hooks(steady=kind == _STEADY)
                 self._step_end = self._batch_end = event
                 self._start_period()
                 return

@@ -254,6 +254,12 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.stepped(steady=True, signature=self._step_signature)
 
+    def finish(self, waited_s: float, hooks_s: float) -> None:
+        """Training is over; as `on_repeat_start`, and no batch follows."""
+        if self._device_steps is not None:
+            self._device_steps.finish(waited_s - self._waited_s, hooks_s - self._hooks_s)
+            self._waited_s, self._hooks_s = waited_s, hooks_s
+
     @property
     def last_look(self) -> batches.BatchInfo | None:
         """What the last batch looked like that was worked on in full."""

@@ -68,6 +68,8 @@ class Emission:
         #: Seconds, and of them those outside warm-up, that earlier windows booked as training and the device idled.
         self._hooks_owed_s = (0.0, 0.0)
         self._forecast = Forecaster(n for n, d in reader.declarations.items() if d.kind == "counter")
+        #: Of steps that were folded since the last point, which are the next one's.
+        self._folded_times_s: tuple[float, ...] = ()
         self._marked_s = 0.0
         self._next_point_s = -math.inf
         self._batches = self._train_points = 0
@@ -107,12 +109,17 @@ class Emission:
             self._steps.phases.start()
 
     def _meter_switch(self) -> None:
-        """Read the meters when a long account begins or ends, so that each gets what it spent."""
+        """Read the meters when a long account begins or ends, so that each gets what it spent; it is in no step."""
         began = self._clock()
+        self._steps.interrupted()
         for meter in (self._meters, self._activity, self._compiling):
             if meter is not None:
                 meter.on_bucket_change()
         self.window.overhead_s += self._clock() - began
+
+    def finish(self) -> None:
+        """No batch follows: what the device idled since the last one is known."""
+        self._steps.finish(self._accounts.data_wait_s(), self._accounts.hooks_s())
 
     def close(self, hurry: Hurry) -> float:
         """Make the last point, if the run trained, and let the probes go.
@@ -127,6 +134,7 @@ class Emission:
         if self._steps.phases is not None:
             self._steps.phases.stop()
         if self._run.opened:
+            self.finish()
             self.emit("end")
         self._accounts.before_switch = self._meters = self._activity = self._compiling = None
         self._reader.close()
@@ -173,7 +181,7 @@ class Emission:
             at_point: Whether a point follows: all ranks close a window there.
         """
         self._run.check_measured()
-        sample = self._close_window(trigger)
+        sample = self._close_window(trigger, at_point=at_point)
         vector = self._reader.read(sample)
         self._batches += sample.batches
         ending = trigger == "end"
@@ -189,6 +197,11 @@ class Emission:
         if statics is not None:
             self._run.header["statics"] = self._job.statics(statics, final=ending)
             self._run.header |= self._steps.about(final=ending)
+        elif ending:  # what else steps say belongs to the statics that are there
+            self._run.header |= {name: fact for name, fact in self._steps.about().items() if name == "census"}
+        if ending:
+            how = {"failed": "failed", "interrupted": "was interrupted"}.get(str(self._hurry), "did not show it")
+            self._reader.mark_unread(self._run.header["statics"], f"read when a training has finished; this one {how}")
         if (trace := self._steps.take_trace()) is not None:
             self._run.keep_trace(trace)
             self._run.header |= self._steps.about()
@@ -200,7 +213,7 @@ class Emission:
         if trigger != "train":
             self._run.amounts.estimated(self._reader.errors)
 
-    def _close_window(self, trigger: Trigger) -> StepSample:
+    def _close_window(self, trigger: Trigger, *, at_point: bool) -> StepSample:
         self.book_repeats()
         self.window.overhead_s += self._steps.take_census_s(self.window.steady_step_s)
         sample = self.window.close(step=self._step, epoch=self._epoch, trigger=trigger)
@@ -211,6 +224,10 @@ class Emission:
             slow_s = self.window.device_slow_s(device)
             sample = replace(sample, device=device, step_times_s=device.step_times_s, slow_s=slow_s)
             sample = self._settle_hooks(sample, device)
+        if self._folded_times_s or not at_point:
+            times_s = (*self._folded_times_s, *(sample.step_times_s or ()))
+            self._folded_times_s = () if at_point else times_s
+            sample = replace(sample, step_times_s=times_s)
         if (pipeline := self._steps.pipeline_time()) is not None:
             sample = replace(sample, pipeline=pipeline)
         return sample

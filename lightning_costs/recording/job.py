@@ -31,6 +31,8 @@ class JobAggregator:
         self._exchange: Exchange | None = None
         #: Why the other ranks cannot be received; None if they can.
         self._alone: str | None = None
+        #: What rates may be made of since the last point, if windows were closed between points.
+        self._between: Mapping[str, Amount] | None = None
 
     def start_exchange(self) -> None:
         """Training begins: from now on ranks leave snapshots for rank 0."""
@@ -70,7 +72,7 @@ class JobAggregator:
         hurry: Hurry = None,
         blocks: NDArray[np.float32] = NO_BLOCKS,
     ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
-        """The job's window, and what rates may be made of (see `JobWindow.even`).
+        """The job's window, and what rates may be made of (see `JobWindow.even`), all since the last point.
 
         Args:
             own: This rank's window.
@@ -80,6 +82,25 @@ class JobAggregator:
             hurry: How the run ended, if it did not finish.
             blocks: This rank's own work since the last point, at a point.
         """
+        job, even = self._reduce(own, trigger=trigger, batches=batches, exact=exact, hurry=hurry, blocks=blocks)
+        if self._between is not None and even is not None:
+            even = dict(even)
+            for name, declared in self._panel.measured.items():
+                if declared.kind == "counter" and (amount := even.get(name)) is not None:
+                    even[name] = amount + (self._between.get(name) or 0.0)
+        self._between = even if exact else None
+        return job, even
+
+    def _reduce(
+        self,
+        own: CostVector,
+        *,
+        trigger: Trigger,
+        batches: int,
+        exact: bool,
+        hurry: Hurry,
+        blocks: NDArray[np.float32],
+    ) -> tuple[Mapping[str, Amount], Mapping[str, Amount] | None]:
         panel, places = self._panel, self._setting.places
         exchange = self._exchange
         if len(places) > 1 and own.place.rank != 0:

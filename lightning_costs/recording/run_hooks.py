@@ -159,6 +159,7 @@ class RunHooks:
     def training_ended(self) -> None:
         """What follows until `end` goes to the account `other`."""
         self._accounts.reset_to("other")
+        self._points.finish()
 
     def benchmark_inference(
         self,

@@ -356,6 +356,7 @@ class RunState:
         self.amounts.notes |= {
             name: why for name, why in earlier.header.get("missing", {}).items() if name in self.totals
         }
+        self.amounts.continues(earlier.header.get("intervals") or {})
         self._rows = len(earlier.points)
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, final
 
 from lightning_costs.pricing.rates import BASE_COLUMNS, PriceHistory
@@ -29,6 +29,10 @@ class RunTotals:
         self.notes: dict[str, str] = {}
         self._header, self._priced = header, list(priced)
         self._history = PriceHistory((), header["tariff"])
+        #: Halves of the intervals of earlier attempts, and the totals where this one began; None if they are not known.
+        self._halves: dict[str, float] = {}
+        self._begun: dict[str, Amount] | None = None
+        self._counters = [name for name, declared in declarations.items() if declared.kind == "counter"]
         self._kept = [name for name in OF_KEPT if name in declarations]
         self._written_reasons: tuple[Mapping[str, str] | None, Mapping[str, str] | None, int] = (None, None, 0)
 
@@ -46,6 +50,8 @@ class RunTotals:
     def begin_attempt(self, about: dict[str, Any], *, resumed: int | None, why_no_gap: str) -> None:
         """Another attempt begins: `about` it, what was spent and lost before it, which joins the header."""
         header, costs = self._header, self.ledger.costs
+        if self._begun is not None:
+            self._begun = {name: costs[name] for name in self._counters}
         lost = {name: amount for name, amount in self.ledger.lost.items() if amount != 0}
         about |= {"lost": lost, "tariff": header["tariff"]}
         if number := len(header["attempts"]):
@@ -58,6 +64,8 @@ class RunTotals:
         columns = [name for name in OF_ATTEMPTS if name in costs]
         several = len(header["attempts"]) > 1
         amounts, missing = at_begin(header["attempts"], self.ledger.costs.get("total_s") if several else 0.0)
+        if (down_s := amounts["down_s"]) is not None:  # stamps are of milliseconds: totals never go down
+            amounts["down_s"] = max(down_s, costs.get("down_s") or 0.0)
         if why_no_gap and several:
             amounts["down_s"], missing["down_s"] = None, why_no_gap
         self.ledger.set_derived_totals({name: amounts[name] for name in columns})
@@ -88,14 +96,24 @@ class RunTotals:
         self._write_reasons(missing, methods)
 
     def estimated(self, errors: Mapping[str, float]) -> None:
-        """Note the 95 % intervals of columns that are estimated: `errors` are halves of them, as shares of amounts."""
+        """Note the 95 % intervals of columns that are estimated: `errors` are halves of them, as shares of amounts.
+
+        The amounts are of this attempt; what earlier ones do not know for sure is added.
+        """
         amounts = {**self.ledger.costs, **self._header["statics"]}
-        found = {name: amount for name in errors if (amount := amounts.get(name)) is not None}
-        if found or "intervals" in self._header:
-            self._header["intervals"] = {
-                name: [amount * max(0.0, 1 - errors[name]), amount * (1 + errors[name])]
-                for name, amount in found.items()
-            }
+        intervals = {}
+        for name in {**errors, **self._halves}:
+            if (amount := amounts.get(name)) is not None:
+                own = amount - ((self._begun or {}).get(name) or 0.0)
+                half = self._halves.get(name, 0.0) + errors.get(name, 0.0) * own
+                intervals[name] = [max(0.0, amount - half), amount + half]
+        if intervals or "intervals" in self._header:
+            self._header["intervals"] = intervals
+
+    def continues(self, intervals: Mapping[str, Sequence[float]]) -> None:
+        """The run's earlier attempts are known, with the intervals of their totals; before this one begins."""
+        self._halves = {name: (high - low) / 2 for name, (low, high) in intervals.items() if name in self._counters}
+        self._begun = {}
 
     def load(self, *states: Mapping[str, Any]) -> None:
         """Take up the totals of earlier attempts."""

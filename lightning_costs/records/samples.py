@@ -47,6 +47,7 @@ class DeviceTime:
         idle_s: Nothing queued between the end of one batch's work and the begin of the next one's, transfers apart.
         idle_data_s: Upper bound of the part of `idle_s` due to data: in each gap the lesser of idle time and of the
             host's wait for data.
+        idle_hooks_s: What others' hooks then explain of `idle_s`, likewise: it is in `hooks_idle_s`, too.
         h2d_s: Transfers of batches on the compute stream.
         hooks_idle_s: Host seconds in other callbacks' hooks and loggers (the part `hooks`) in which the device was
             idle, of all steps: the lesser of both in each gap, and all of them in a gap that was interrupted.
@@ -60,6 +61,7 @@ class DeviceTime:
     timed_s: float = 0.0
     idle_s: float = 0.0
     idle_data_s: float = 0.0
+    idle_hooks_s: float = 0.0
     h2d_s: float = 0.0
     hooks_idle_s: float = 0.0
     steady_hooks_idle_s: float = 0.0

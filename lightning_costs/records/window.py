@@ -108,7 +108,7 @@ class Window:
         self._slow, self._slow_on_device = SlowSteps(), SlowSteps()
         #: Signatures of the window's steps outside warm-up, each with the number of the first one of a row of it.
         self._signatures: list[tuple[Hashable, int]] = []
-        #: Warm-up steps whose signature has no median yet, and what they took without waiting for data.
+        #: Warm-up steps whose signature has no median yet, and what they took without waiting for data and hooks.
         self._warm: list[tuple[Hashable, float]] = []
         self._warm_slow_s = self._waited_s = 0.0
         self._reset()
@@ -161,7 +161,7 @@ class Window:
         self._optimizer_steps += optimizer_steps
         train_s = self._accounts.train_s()
         took_s, self._train_s = train_s - self._train_s, train_s
-        waited_s = self._accounts.data_wait_s()
+        waited_s = self._accounts.data_wait_s() + self._accounts.hooks_s()
         if warm:
             if len(self._warm) < MOST_TIMES:
                 self._warm.append((signature, took_s - (waited_s - self._waited_s)))

@@ -64,7 +64,9 @@ def badput_of_training(costs: _Costs, lost: _Costs | None) -> dict[str, float]:
     if idle_s is not None and idle_data_s is not None:
         total_s, device_s = costs.get("total_s") or 0.0, costs.get("device_s") or 0.0
         devices = max(1.0, device_s / total_s) if total_s > 0 else 1.0
-        parts = [max(0.0, idle_data_s) / devices, max(0.0, idle_s - idle_data_s) / devices]
+        # Idle in others' hooks is no training that could be lost: it is in other_s.
+        idle_else_s = idle_s - idle_data_s - kept("idle_hooks_s")
+        parts = [max(0.0, idle_data_s) / devices, max(0.0, idle_else_s) / devices]
     else:
         parts = [kept("data_wait_s"), 0.0]
     compile_s = kept("compile_s")

@@ -379,6 +379,7 @@ def _total(found: list[DeviceTime]) -> DeviceTime:
         timed_s=sum(each.timed_s for each in found),
         idle_s=sum(each.idle_s for each in found),
         idle_data_s=sum(each.idle_data_s for each in found),
+        idle_hooks_s=sum(each.idle_hooks_s for each in found),
         h2d_s=sum(each.h2d_s for each in found),
         hooks_idle_s=sum(each.hooks_idle_s for each in found),
         steady_hooks_idle_s=sum(each.steady_hooks_idle_s for each in found),
@@ -414,6 +415,7 @@ def test_every_device_second_of_a_counted_step_is_work_transfer_or_idle_and_only
         timed_s=sum(end - begin for begin, end in counted),
         idle_s=sum(loop.stream.spent_s(begin, end, "idle") for begin, end in counted),
         idle_data_s=total.idle_data_s,
+        idle_hooks_s=total.idle_hooks_s,
         h2d_s=sum(loop.stream.spent_s(begin, end, "copy") for begin, end in counted),
         hooks_idle_s=total.hooks_idle_s,
         steady_hooks_idle_s=total.steady_hooks_idle_s,
@@ -423,7 +425,8 @@ def test_every_device_second_of_a_counted_step_is_work_transfer_or_idle_and_only
     own_s, data_s, h2d_s = (sum(part) for part in zip((0.0, 0.0, 0.0), *total.own_times_s, strict=True))
     assert (own_s, data_s, h2d_s) == pytest.approx((total.idle_s + total.h2d_s, total.idle_data_s, total.h2d_s))
     assert total.steady_hooks_idle_s <= total.hooks_idle_s <= sum(batch.after for batch, _ in program) + 1e-9
-    assert 0 <= total.idle_data_s <= total.idle_s <= total.timed_s
+    assert 0 <= total.idle_data_s <= total.idle_data_s + total.idle_hooks_s <= total.idle_s <= total.timed_s
+    assert total.idle_hooks_s <= total.hooks_idle_s
     assert loop.stream.in_use <= 3, "the ends of the last step, of the last batch, and one not yet judged"
 
 

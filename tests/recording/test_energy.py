@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from consistency import agree
 from fakes import FakeMeter
 
 from lightning_costs import Recorder, Tariff, load_run, load_runs
@@ -220,4 +221,5 @@ def test_a_killed_run_keeps_its_energy_and_how_it_was_got(tmp_path):
     assert run.header["status"] == "killed"
     assert run.final["energy_j"] > 0
     assert 0 < run.final["train_energy_j"] <= run.final["energy_j"]
+    agree(run)
     assert run.header["energy"]["ram"]["method"] in ("counter", "constant")

@@ -62,6 +62,28 @@ def test_each_attempt_is_listed(tmp_path):
     assert run.header["created"] == load_run(tmp_path / run.id).header["created"]
 
 
+class Estimated(Attempt):
+    """Its samples are estimated, within a share of them."""
+
+    error: float | None = None
+
+    @staticmethod
+    def indicators():
+        return [*counters(), measured("seen_samples", reads=lambda s: float(s.samples), error=Estimated.error)]
+
+
+def test_the_interval_of_a_total_is_of_all_attempts(tmp_path, monkeypatch):
+    state, intervals = None, []
+    for error, steps in ((0.25, 10), (None, 20), (0.5, 10)):
+        monkeypatch.setattr(Estimated, "error", error)
+        attempt = Estimated(tmp_path, state).train(steps)
+        state = attempt.checkpoint()
+        run = attempt.end()
+        intervals.append(run.header["intervals"]["seen_samples"])
+    assert run.final["seen_samples"] == 320.0
+    assert intervals == [[60.0, 100.0], [220.0, 260.0], [320.0 - 60.0, 320.0 + 60.0]]
+
+
 def test_work_after_the_checkpoint_was_spent_and_stays_in_the_totals(tmp_path):
     first = Attempt(tmp_path).train(3)
     state = first.checkpoint()

@@ -65,7 +65,8 @@ amounts = st.floats(0, 1e6)
 
 
 MEASURED = (
-    "setup_s train_s evaluate_s checkpoint_s other_s data_wait_s compile_s slow_s restore_s idle_s idle_data_s down_s"
+    "setup_s train_s evaluate_s checkpoint_s other_s data_wait_s compile_s slow_s restore_s "
+    "idle_s idle_data_s idle_hooks_s down_s"
 )
 
 
@@ -114,6 +115,8 @@ def test_on_a_device_waiting_is_what_the_device_waited_and_not_the_host():
     costs = final(train_s=100.0) | {"data_wait_s": 60.0, "idle_s": 30.0, "idle_data_s": 20.0, "device_s": 200.0}
     found = goodput({"attempts": [{}]}, costs)
     assert (found.bucket("data_wait").s, found.bucket("device_idle").s) == (10.0, 5.0)
+    with_hooks = goodput({"attempts": [{}]}, {**costs, "idle_hooks_s": 6.0})
+    assert with_hooks.bucket("device_idle").s == 2.0, "the others are no training time"
 
 
 def test_the_definitions_of_one_run_differ_as_their_formulas_say():

@@ -126,6 +126,7 @@ class TrainerSession(Session):
         counted = float(self.trainer.state.epoch or 0.5).is_integer() if hasattr(loader, "__len__") else False
         if (counted or self._exhausted) and self.recorder.run_id:
             self.hooks.steps.epoch_done()
+            self._place()  # the Trainer counted the epoch at its last step
 
     @fail_safe
     def substep_ends(self) -> None:
@@ -145,10 +146,13 @@ class TrainerSession(Session):
         if self.repeating:
             self.hooks.steps.allow_repeats(math.inf, step)
 
-    def _stamp(self) -> None:
+    def _place(self) -> None:
         state = self.trainer.state
         self.hooks.points.set_step(step=max(0, state.global_step - 1), epoch=int(state.epoch or 0))
-        self._point_at = state.global_step
+
+    def _stamp(self) -> None:
+        self._place()
+        self._point_at = self.trainer.state.global_step
 
     def _emit(self) -> None:
         self._stamp()

@@ -128,7 +128,14 @@ def mark_killed(header: dict[str, Any]) -> dict[str, Any]:
     attempts = [dict(attempt) for attempt in header.get("attempts", ())]
     if attempts and "status" not in attempts[-1]:
         attempts[-1]["status"] = "killed"
-    return {**header, "status": "killed", "attempts": attempts}
+    statics: Mapping[str, Amount] = header.get("statics") or {}
+    unread = {
+        name: "read when a training has finished; this one was killed"
+        for name, declared in header["indicators"].items()
+        if declared["kind"] == "static" and statics.get(name) is None
+    }
+    missing = {**unread, **header.get("missing", {})}
+    return {**header, "status": "killed", "attempts": attempts, "missing": missing}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

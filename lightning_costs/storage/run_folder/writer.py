@@ -84,9 +84,12 @@ class RunFolderSink:
         """Write the header if it says anything new, and add the point to the journal."""
         self.header = header
         self._metrics |= dict.fromkeys(point.quality)
-        if point.trigger != "end" and header != self._written:  # `close` writes the last one, with how the run ended
+        is_new = point.trigger != "end" and header != self._written  # `close` writes the last, with how the run ended
+        if is_new:
             self._try(self._write_header)
         self.rows += self._append(point)
+        if is_new:
+            self.flush()  # else the folder of a killed run has a header that is of points which it has not
 
     def _write_header(self) -> None:
         self._folder.write_header(self.header)
