@@ -246,17 +246,36 @@ def hook_step(
         after: Called after it.
         plain: Whether both take the hooks' own arguments: that spares a call.
     """
+    takes = getattr(getattr(type(optimizer), "step", None), "hooked", False)
     for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
         if function is None or not hasattr(optimizer, name):
             continue
         try:
             takes_all = function if plain else _ignoring_arguments(function)
             hook = Hook(_outermost(takes_all) if _may_nest(optimizer) else takes_all)
-            handle = getattr(optimizer, name)(hook)
+            handle = getattr(optimizer, name)(hook) if takes else None
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
-            _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
-        else:
+            _log.debug("the step of %s is shadowed: %s raised %r", type(optimizer).__name__, name, error)
+            handle = None
+        if handle is not None:
             shadows.add_hook(handle, hook)
+        else:  # torch's `__init__` did not run, as in many a Lookahead: the class calls no hooks
+            shadows.wrap(optimizer, "step", _calling(function, first=function is before))
+
+
+def _calling(function: Callable[..., object], *, first: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            if first:
+                function()
+            result = original(*args, **kwargs)
+            if not first:
+                function()
+            return result
+
+        return step
+
+    return wrap
 
 
 def _may_nest(optimizer: Any) -> bool:
