@@ -75,7 +75,7 @@ class LoopSession(Session):
             if all(optimizer is not known() for known in self._optimizers):
                 self._optimizers.append(weakly(optimizer))  # one that the script replaces takes its state with it
                 stepped = partial(self._stepped, len(self._optimizers) - 1)
-                hook_optimizer_step(optimizer, stepped, self.on_objects, self)
+                hook_optimizer_step(optimizer, stepped, self.on_objects, self, apart=optimizers)
 
     def batches(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         """The loader's batches; what is reported between them never raises."""

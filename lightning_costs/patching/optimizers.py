@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -132,12 +132,24 @@ class Pausing(Updating, Protocol):
 
 
 def hook_optimizer_step(
-    optimizer: Any, updated: Callable[[], object], shadows: Patches, timed: Sampling | None = None
+    optimizer: Any,
+    updated: Callable[[], object],
+    shadows: Patches,
+    timed: Sampling | None = None,
+    apart: Iterable[Any] = (),
 ) -> None:
     """Report every update of an optimizer, until the patches are removed.
 
     A wrapper may call its torch optimizer several times for one update (ZeRO once for each parameter group), or not
     at all (gradients overflowed): an update is reported once, if it happened, and none while DeepSpeed accumulates.
+    That of an optimizer that it owns is reported, too, outside its own: SAM's halves step its base optimizer.
+
+    Args:
+        optimizer: The optimizer, or what stands around it.
+        updated: Called after each update.
+        shadows: Hold the hooks.
+        timed: Receives moments of updates.
+        apart: Optimizers that are reported for themselves, whoever else holds them.
     """
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):
@@ -147,6 +159,11 @@ def hook_optimizer_step(
         time_updates(optimizer, shadows, timed)
     if around is None:
         hook_step(inner, shadows, after=updated)
+        own = {id(unwrap(other)) for other in apart}
+        family = list(inner_optimizers(inner))
+        for owned in family[1:]:
+            if id(owned) not in own:
+                hook_step(owned, shadows, after=updated, within=family)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 
@@ -236,6 +253,7 @@ def hook_step(
     before: Callable[..., object] | None = None,
     after: Callable[..., object] | None = None,
     plain: bool = False,
+    within: Iterable[Any] = (),
 ) -> None:
     """Have a torch optimizer that has hooks call `before` and `after`, which must not raise, around its step.
 
@@ -245,18 +263,38 @@ def hook_step(
         before: Called before each step.
         after: Called after it.
         plain: Whether both take the hooks' own arguments: that spares a call.
+        within: Optimizers inside whose steps neither is called.
     """
+    takes = getattr(getattr(type(optimizer), "step", None), "hooked", False)
     for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
         if function is None or not hasattr(optimizer, name):
             continue
         try:
             takes_all = function if plain else _ignoring_arguments(function)
-            hook = Hook(_outermost(takes_all) if _may_nest(optimizer) else takes_all)
-            handle = getattr(optimizer, name)(hook)
+            hook = Hook(_outermost(takes_all, [optimizer, *within]) if within or _may_nest(optimizer) else takes_all)
+            handle = getattr(optimizer, name)(hook) if takes else None
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
-            _log.warning("steps of %s are not seen: %s refused a hook: %r", type(optimizer).__name__, name, error)
-        else:
+            _log.debug("the step of %s is shadowed: %s raised %r", type(optimizer).__name__, name, error)
+            handle = None
+        if handle is not None:
             shadows.add_hook(handle, hook)
+        else:  # torch's `__init__` did not run, as in many a Lookahead: the class calls no hooks
+            shadows.wrap(optimizer, "step", _calling(function, first=function is before))
+
+
+def _calling(function: Callable[..., object], *, first: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            if first:
+                function()
+            result = original(*args, **kwargs)
+            if not first:
+                function()
+            return result
+
+        return step
+
+    return wrap
 
 
 def _may_nest(optimizer: Any) -> bool:
@@ -264,12 +302,13 @@ def _may_nest(optimizer: Any) -> bool:
     return sum("step" in vars(kind) for kind in type(optimizer).__mro__ if kind is not Optimizer) > 1
 
 
-def _outermost(function: Callable[..., object]) -> Callable[..., None]:
-    """A hook that is silent inside another step of the same optimizer.
+def _outermost(function: Callable[..., object], family: Iterable[Any]) -> Callable[..., None]:
+    """A hook that is silent inside another step of these optimizers.
 
     Whether a base class's step has hooks depends on whether one of its instances was made in the process. No state is
     kept, as a step that raises has no end.
     """
+    members = {id(member) for member in family}  # a reference would keep an optimizer's state
 
     def hook(optimizer: Any, *rest: Any) -> None:
         step = sys._getframe(1)  # torch's wrapper of a step, which calls the hooks
@@ -277,7 +316,8 @@ def _outermost(function: Callable[..., object]) -> Callable[..., None]:
         for _ in range(_MOST_FRAMES):
             if frame is None:
                 break
-            if frame.f_code is step.f_code and frame.f_locals.get("self") is optimizer:
+            code = frame.f_code
+            if (code is step.f_code or code.co_name == "step") and id(frame.f_locals.get("self")) in members:
                 return
             frame = frame.f_back
         function(optimizer, *rest)

@@ -261,7 +261,7 @@ class Phases:
         """Something begins that is no pass: logging, zeroing, hooks before a backward pass. In an update it is its."""
         self._paused = self.on and self._open and (self._closures > 0 or not self._updates)
         if self._paused:
-            ended, self._resumes = self._ended(), FORWARD if self._phase == FORWARD else REST
+            ended, self._resumes = self._ended(), self._phase if self._phase in (FORWARD, BACKWARD) else REST
             self._nodes = nodes_made()
             self._turn(ended, REST)
 

@@ -140,3 +140,38 @@ def test_a_step_that_calls_its_base_classes_is_one_update_whoever_was_made_befor
             optimizer.step()
             assert updates == [1, 1, 1]
         patches.restore()
+
+
+class Bare(Optimizer):
+    """A Lookahead as many are: torch's `__init__` does not run, and the class calls no hooks."""
+
+    def __init__(self, inner: Optimizer) -> None:
+        self.inner, self.param_groups, self.state = inner, inner.param_groups, inner.state
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        return self.inner.step(closure)
+
+
+def test_an_optimizer_whose_class_calls_no_hooks_has_its_updates_counted_once(caplog: pytest.LogCaptureFixture) -> None:
+    optimizer, patches, updates = Bare(SGD([nn.Parameter(torch.ones(1))], 0.1)), Patches(), list[int]()
+    hook_optimizer_step(optimizer, partial(updates.append, 1), patches)
+    optimizer.step()
+    optimizer.step()
+    optimizer.inner.step()  # by hand
+    assert updates == [1, 1, 1]
+    patches.restore()
+    optimizer.step()
+    assert updates == [1, 1, 1]
+    assert "step" not in vars(optimizer)
+    assert not caplog.records
+
+
+def test_an_optimizer_that_another_holds_is_counted_for_itself_if_it_is_one_of_the_scripts() -> None:
+    first, second = (SGD([nn.Parameter(torch.ones(1))], 0.1) for _ in range(2))
+    second.main = first  # type: ignore[attr-defined]
+    updates: list[str] = []
+    for name, optimizer in (("first", first), ("second", second)):
+        hook_optimizer_step(optimizer, partial(updates.append, name), Patches(), apart=[first, second])
+    first.step()
+    second.step()
+    assert updates == ["first", "second"]

@@ -120,6 +120,7 @@ class FitSteps(SessionPart):
 
     @fail_safe
     def on_epoch_end(self) -> None:
+        self._repeats.disarm()  # the epoch may have been cut short: the next one's first batch is no repeat
         done, self._epoch_done = self._epoch_done, False
         if not done and self._view.exhausted and self._points.recorder.run_id:
             self._steps.epoch_done()

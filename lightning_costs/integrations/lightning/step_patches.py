@@ -128,11 +128,12 @@ class StepPatches:
         """
         note = self._repeats.events.append
         self._optimizers = self._trainer.strategy._optimizers
-        for place, optimizer in enumerate(self._trainer.strategy.optimizers):
+        optimizers = self._trainer.strategy.optimizers
+        for place, optimizer in enumerate(optimizers):
             if optimizer not in self._hooked:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
-                hook_optimizer_step(optimizer, partial(note, number), self._patches)
+                hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:

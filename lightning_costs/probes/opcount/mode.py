@@ -108,7 +108,7 @@ class OpCounterMode(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing compiles in a census; to forbid it, torch would import its compiler: seconds of the user's run."""
+        """To forbid it, torch would import its compiler: seconds of the user's run. `_keep_uncompiled` does without."""
         return False
 
     @classmethod
@@ -128,6 +128,7 @@ class OpCounterMode(TorchDispatchMode):
         classifies: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        _keep_uncompiled()
         global _met
         self._formulas = current_formulas()
         if _met[0] is not self._formulas:
@@ -419,8 +420,17 @@ def _calling() -> FrameType | None:
     return frame
 
 
+def _keep_uncompiled() -> None:
+    """What watches operators is not compiled: in a module that compiles in place, `module.compile()`, it would be."""
+    dispatch = OpCounterMode.__torch_dispatch__
+    if "torch._dynamo" in sys.modules and not hasattr(dispatch, "_torchdynamo_orig_callable"):
+        OpCounterMode.__torch_dispatch__ = torch._dynamo.disable(dispatch)  # type: ignore[method-assign]
+
+
 def _is_compiled(caller: FrameType | None) -> bool:
     """Whether torch.compile wrote the code that calls an operator; autograd calls some from threads without frames."""
+    if caller is not None and caller.f_globals.get("__name__") == "torch._dynamo.eval_frame":
+        caller = caller.f_back  # of `_keep_uncompiled`
     name = caller.f_globals.get("__name__") if caller is not None else None
     return isinstance(name, str) and name.startswith("torch._inductor.")
 

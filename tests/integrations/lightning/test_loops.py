@@ -152,6 +152,35 @@ def test_an_epoch_that_the_module_cuts_short_counts_what_was_trained(tmp_path: P
     assert run.final["flop"] == 48 * FLOP_PER_SAMPLE
 
 
+def test_an_epoch_begins_after_one_that_was_cut_short_among_steps_that_repeat(tmp_path: Path) -> None:
+    class Cuts(type(classifier(pl))):  # type: ignore[misc]
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+            return -1 if batch_idx == 40 else None
+
+    run = fit(tmp_path, Cuts(), data(samples=8 * 50), log_every_n_steps=1000, max_epochs=4)
+    assert (run.final["batches"], run.final["samples"]) == (160, 160 * 8), run.header["missing"]
+
+
+def test_halves_of_sam_that_a_script_calls_are_one_update(tmp_path: Path) -> None:
+    class Manual(type(classifier(pl, optimizer="sam"))):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizer = self.optimizers()
+            for half in (optimizer.first_step, optimizer.second_step):
+                self.manual_backward(nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+                half(zero_grad=True)
+
+        def configure_optimizers(self) -> Any:
+            from pytorch_optimizer import SAM
+
+            return SAM(self.parameters(), torch.optim.SGD, lr=0.05)
+
+    model = Manual()
+    model.automatic_optimization = False
+    run = fit(tmp_path, model, data())
+    assert (run.final["steps"], run.final["optimizer_steps"]) == (16, 16)
+    assert run.final["samples_per_s"]
+
+
 def test_layers_unfrozen_on_the_way_are_counted_from_then_on(tmp_path: Path) -> None:
     class Unfreeze(pl.callbacks.BaseFinetuning):
         def freeze_before_training(self, pl_module: Any) -> None:

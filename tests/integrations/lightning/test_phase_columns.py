@@ -157,11 +157,41 @@ def test_phases_are_those_of_a_stopwatch_in_the_module(
     assert {name: run.final[name] for name in PASSES} == watch.seconds
     assert run.final["optimizer_s"]
     assert run.final["step_rest_s"] == 0.0, "the run's own clock hardly moved"
-    how = "exact" if kind in ("accumulation", "manual sam") else "estimated from sampled steps"
+    how = "exact" if kind == "accumulation" else "estimated from sampled steps"
     assert how in run.header["methods"]["forward_s"]
     assert "host clock" in run.header["methods"]["forward_s"]
     held = [model, fit.strategy, fit.strategy.precision_plugin, *fit.optimizers]
     assert not [thing for thing in held if any(isinstance(value, Shadow) for value in vars(thing).values())]
+
+
+def test_what_updates_inside_a_backward_pass_leaves_it_a_backward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pl, watch = namespace(NAMESPACES[0]), Stopwatch(monkeypatch)
+
+    class Fused(type(module(pl, watch, "manual"))):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            self.manual_backward(self.loss(batch))
+
+        def on_train_start(self) -> None:
+            for optimizer in self.trainer.optimizers:
+                for parameter in optimizer.param_groups[0]["params"]:
+                    parameter.register_post_accumulate_grad_hook(self.update(optimizer))
+
+        def update(self, optimizer: Any) -> Any:
+            def updates(parameter: Tensor) -> None:
+                optimizer.step()
+                optimizer.zero_grad()
+
+            return updates
+
+        def configure_optimizers(self) -> Any:
+            return [watch.adam([parameter]) for parameter in self.parameters()]
+
+    model = Fused()
+    model.automatic_optimization = False
+    _, run = fitted(pl, tmp_path, model)
+    assert {name: run.final[name] for name in PASSES} == watch.seconds
 
 
 def test_a_timed_step_is_noted_like_those_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.opcount import counter as probe
 from lightning_costs.probes.opcount.counter import StepOpCounter
 from lightning_costs.probes.opcount.eval_counter import EvalOpCounter
-from lightning_costs.probes.opcount.mode import _is_compiled
+from lightning_costs.probes.opcount.mode import OpCounterMode, _is_compiled
 from lightning_costs.probes.opcount.step_kinds import StepKind
 from lightning_costs.records.missing import Missing
 
@@ -572,6 +572,28 @@ def test_evaluation_batches_are_counted_once_a_shape():
 
 
 # Compiled modules --------------------------------------------------------------------------------------------
+
+
+def test_in_a_module_that_compiles_in_place_what_watches_is_not_compiled():
+    torch._dynamo.reset()
+    net = nn.Sequential(nn.Linear(20, 16), nn.Dropout(0.1), nn.Linear(16, 4))
+    net.compile(backend="eager")
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    census = StepOpCounter(net, lambda: [optimizer], torch.device("cpu"))
+    try:
+        for n in range(3):
+            with census.counting(n):
+                net(torch.randn(8 + 8 * n, 20)).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            assert census.failed is None
+            census.record_batch(n)
+            census.commit(steady=True)
+        watched = OpCounterMode._after
+        assert not torch._dynamo.eval_frame._debug_get_cache_entry_list(watched.__code__)
+    finally:
+        torch._dynamo.reset()
+    assert census.total("flop") == (8 + 16 + 24) * 2 * (2 * 20 * 16 + 3 * 16 * 4)
 
 
 @pytest.mark.parametrize("aot", [False, True])
