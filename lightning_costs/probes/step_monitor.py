@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, final
 
@@ -257,7 +257,8 @@ class StepMonitor:
     def finish(self, waited_s: float, hooks_s: float) -> None:
         """Training is over; as `on_repeat_start`, and no batch follows."""
         if self._device_steps is not None:
-            self._device_steps.finish(waited_s - self._waited_s, hooks_s - self._hooks_s)
+            with suppress(Exception):  # a device that failed records nothing, and the run must end as it did
+                self._device_steps.finish(waited_s - self._waited_s, hooks_s - self._hooks_s)
             self._waited_s, self._hooks_s = waited_s, hooks_s
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from consistency import agree
 from fakes import FakeClock
 
 from lightning_costs import CostMonitor, default_indicators, load_runs
@@ -438,6 +439,7 @@ def test_steps_like_the_one_before_are_only_noted_and_all_digits_stay(
     columns = ["step", "trigger", "steps", "samples", "tokens", "flop", "epochs"]
     assert fast.points.select(columns).rows() == slow.points.select(columns).rows()
     assert fast.final["samples"] == 2 * samples
+    agree(fast)
 
 
 def test_passes_and_updates_are_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,18 @@ def test_the_hook_after_the_last_batch_is_other_time_too(tmp_path, clock, stream
     assert train(tmp_path, clock, stream, hook)["other_s"] == pytest.approx(60.0)
 
 
+def test_a_device_that_fails_leaves_training_its_own_error_and_the_run_its_end(tmp_path, clock, stream, monkeypatch):
+    def hook():
+        if clock() > 1030.0:
+            monkeypatch.setattr(stream, "record", lambda: 1 / 0)
+            raise RuntimeError("out of order")
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        train(tmp_path, clock, stream, hook)
+    (run,) = load_runs(tmp_path)
+    assert (run.header["status"], run.points["trigger"][-1]) == ("failed", "end")
+
+
 def test_a_first_hook_that_takes_long_makes_no_slow_step(tmp_path, clock, stream):
     waits_s = iter([60.0])
 

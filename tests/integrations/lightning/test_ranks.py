@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consistency import agree
 from processes import run, start
 
 from lightning_costs import load_run, load_runs
@@ -189,6 +190,14 @@ def test_throughput_of_two_ranks_is_of_both_ranks_samples_in_one_ranks_time(two:
     assert 50 <= steps <= 67, "70 but for warm-up, which may be a step longer on one of the ranks"
     # A step sleeps for 0.02 s, and all of them lie between the outside stopwatch's start and stop.
     assert 0.02 * (steps - 1) <= run.final["steady_s"] <= two[1][0]["stopwatch"]  # type: ignore[operator]
+
+
+def test_the_numbers_of_every_run_of_two_ranks_agree(two: Two) -> None:
+    folder, _ = two
+    runs = [found for place in folder.iterdir() if place.is_dir() and place.name != "csv" for found in load_runs(place)]
+    assert len(runs) > 5
+    for each in runs:
+        agree(each)
 
 
 def test_the_energy_of_one_node_is_read_by_one_rank(two: Two) -> None:
