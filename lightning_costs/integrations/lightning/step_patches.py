@@ -331,7 +331,8 @@ class StepPatches:
     def _position(self, *, manual: bool) -> Hashable:
         """What besides a batch decides a step's work: accumulation, and which parameters there are and are frozen.
 
-        By name and shape, as a network may grow: one that is pruned or parametrized from an epoch on goes by another, and its mask is work, too.
+        By name and shape: a network may grow, and a parameter that is pruned or parametrized from an epoch on goes by
+        another name, and its mask is work, too.
         """
         trainer = self._trainer
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:  # the epoch's first batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import logging
 import pickle
@@ -163,6 +164,7 @@ def test_a_network_that_the_script_replaces_takes_its_weights_along(tmp_path: Pa
 
     class Later(pl.Callback):
         def on_train_batch_end(self, fit: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            gc.collect()
             still.append([each() for each in old] if batch_idx == 6 else [])
 
     still: list[list[Any]] = []
