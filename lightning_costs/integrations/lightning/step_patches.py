@@ -12,6 +12,8 @@ from operator import is_
 from typing import Any, Protocol, final
 from weakref import WeakSet
 
+from torch.nn.parameter import is_lazy
+
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.patching.optimizers import (
@@ -327,14 +329,15 @@ class StepPatches:
         return batch_to_device
 
     def _position(self, *, manual: bool) -> Hashable:
-        """What besides shapes decides a step's work: accumulation, and which parameters there are and are frozen.
+        """What besides a batch decides a step's work: accumulation, and which parameters there are and are frozen.
 
-        By name: one that is pruned or parametrized from an epoch on goes by another, and its mask is work, too.
+        By name and shape: a network may grow, and a parameter that is pruned or parametrized from an epoch on goes by
+        another name, and its mask is work, too.
         """
         trainer = self._trainer
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:  # the epoch's first batch
             named = trainer.lightning_module.named_parameters()
-            self._frozen = hash(tuple((name, parameter.requires_grad) for name, parameter in named))
+            self._frozen = hash(tuple((name, is_lazy(one) or one.shape, one.requires_grad) for name, one in named))
         accumulating = trainer.accumulate_grad_batches != 1 and not manual and self._view.accumulating
         if accumulating != self._at[0] or self._frozen != self._at[1]:
             self._at = (accumulating, self._frozen)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from threading import Lock, get_ident
 from typing import Any, Self, final
+from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
@@ -19,7 +19,7 @@ class ModuleCallRecorder:
     """Watches the calls of a module and its submodules for one forward pass.
 
     It watches `nn.Module.__call__` rather than hooking each module: a module that is copied or saved in that pass
-    contains nothing of the package.
+    contains nothing of the package. Modules are held weakly: those that a script replaces take their weights along.
     """
 
     def __init__(self, module: nn.Module, *, keep_example: bool = False) -> None:
@@ -30,15 +30,15 @@ class ModuleCallRecorder:
         #: Calls that are open.
         self.depth = 0
         self._on = True
-        self._kept: Example | None = None
+        self._kept: tuple[ref[nn.Module], tuple[Any, ...], dict[str, Any]] | None = None
         #: How often each module was called.
-        self.counts: Counter[nn.Module] = Counter()
+        self.counts: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
         #: Rows that each module was given: elements of its first floating-point tensor over its last dimension.
-        self.rows: Counter[nn.Module] = Counter()
+        self.rows: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
         #: Bytes of that tensor, of the last call.
-        self.given_bytes: dict[nn.Module, int] = {}
-        #: Modules with parameters that were called from outside of any other, in order.
-        self.outermost: list[nn.Module] = []
+        self.given_bytes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+        #: Classes of modules with parameters that were called from outside of any other, by identity, in order.
+        self._outermost: dict[int, str] = {}
         self.failed: str | None = None
 
     def __enter__(self) -> Self:
@@ -67,15 +67,15 @@ class ModuleCallRecorder:
         if not self._on:
             return True
         try:
-            self.counts[module] += 1
+            self.counts[module] = self.counts.get(module, 0) + 1
             first = next((t for t in tensors_in([*args, *kwargs.values()]) if t.is_floating_point() and t.ndim), None)
             if first is not None and not first.is_nested and first.shape[-1]:
-                self.rows[module] += first.numel() // first.shape[-1]
+                self.rows[module] = self.rows.get(module, 0) + first.numel() // first.shape[-1]
                 self.given_bytes[module] = first.nbytes
             if self.depth == 1 and next(module.parameters(), None) is not None:
-                self.outermost.append(module)
-                if self._keep and self._kept is None:
-                    self._kept = example_of(module, args, kwargs)
+                self._outermost[id(module)] = type(module).__name__
+                if self._keep and self._kept is None and (kept := example_of(module, args, kwargs)) is not None:
+                    self._kept = ref(module), kept.args, kept.kwargs
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
             self.give_up(error)
         return True
@@ -87,7 +87,10 @@ class ModuleCallRecorder:
     @property
     def example(self) -> Example | None:
         """The outermost call, where the first forward pass had just one module to call."""
-        return self._kept if not self.why_no_example else None
+        if self._kept is None or self.why_no_example:
+            return None
+        of, args, kwargs = self._kept
+        return Example(module, args, kwargs) if (module := of()) is not None else None
 
     @property
     def why_no_example(self) -> str:
@@ -96,16 +99,18 @@ class ModuleCallRecorder:
             return "no example of a forward pass was kept"
         if self.failed is not None:
             return self.failed
-        names = list(dict.fromkeys(type(module).__name__ for module in self.outermost))
+        names = list(dict.fromkeys(self._outermost.values()))
         if not names:
             return "the step calls no module with parameters: define forward() and call it in training_step"
-        if len(dict.fromkeys(self.outermost)) > 1:
+        if len(self._outermost) > 1:
             return (
                 f"the step calls {' and '.join(names)} one after the other: "
                 "define forward() and call it in training_step as self(...)"
             )
         if self._kept is None:
             return f"the arguments of {names[0]} hold more than {MOST_EXAMPLE_BYTES >> 30} GiB"
+        if self._kept[0]() is None:
+            return f"the {names[0]} of the first forward pass was replaced"
         return ""
 
 

@@ -203,6 +203,17 @@ def test_layers_unfrozen_on_the_way_are_counted_from_then_on(tmp_path: Path) -> 
     assert final["opt_state_bytes"] == final["opt_peak_bytes"] == WEIGHT_BYTES
 
 
+def test_a_network_that_grows_between_epochs_is_counted_at_each_of_its_sizes(tmp_path: Path) -> None:
+    class Grows(type(classifier(pl))):  # type: ignore[misc]
+        def on_train_epoch_start(self) -> None:
+            width = 32 << self.current_epoch
+            self.net = nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 4))
+            self.trainer.strategy.optimizers[0].param_groups[0]["params"] = list(self.net.parameters())
+
+    run = fit(tmp_path, Grows(), data(), max_epochs=3)
+    assert run.final["flop"] == 64 * FLOP_PER_SAMPLE * (1 + 2 + 4)
+
+
 def test_layers_pruned_on_the_way_are_counted_anew_and_their_zeros_at_the_end(tmp_path: Path) -> None:
     class Prunes(pl.Callback):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:

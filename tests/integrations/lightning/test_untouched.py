@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import logging
 import pickle
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
@@ -147,6 +149,30 @@ def test_workers_that_are_sent_the_trainer_start(tmp_path: Path, start: str) -> 
     trainer(pl, measuring, max_epochs=1).fit(Net(), datamodule=Collating(start))
     assert measuring.run is not None
     assert measuring.run.final["samples"] == 32
+
+
+@pytest.mark.parametrize("infer", [True, False])
+def test_a_network_that_the_script_replaces_takes_its_weights_along(tmp_path: Path, *, infer: bool) -> None:
+    old: list[Any] = []
+
+    def replace(fit: Any, module: Any) -> None:
+        old.append(weakref.ref(module.net.weight))
+        module.net = nn.Linear(16, 4)
+        (optimizer,) = fit.strategy.optimizers
+        optimizer.state.clear()
+        optimizer.param_groups[0]["params"] = list(module.net.parameters())
+
+    class Later(pl.Callback):
+        def on_train_batch_end(self, fit: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            gc.collect()
+            still.append([each() for each in old] if batch_idx == 6 else [])
+
+    still: list[list[Any]] = []
+    watcher = CostMonitor(save_dir=tmp_path / "costs", infer=infer)
+    trainer(pl, watcher, Midway(replace), Later()).fit(Net(), data())
+    assert [found for found in still if found] == [[None, None]] * 2
+    assert watcher.run is not None
+    assert not infer or "was replaced" in watcher.run.header["missing"]["infer_latency_p50_s"]
 
 
 def test_a_callback_among_the_hyperparameters_goes_into_checkpoints(tmp_path: Path) -> None:
