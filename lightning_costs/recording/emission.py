@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -28,8 +27,6 @@ from lightning_costs.records.forecast import Forecast, Forecaster
 from lightning_costs.records.limits import unenforceable_limits
 from lightning_costs.records.samples import Amount, CurvePoint, DeviceTime, StepSample, Trigger
 from lightning_costs.records.window import Window
-
-_log = logging.getLogger("lightning_costs")
 
 #: Train points after which emissions become half as frequent, again and again: a bound for long runs.
 POINTS_BEFORE_THINNING = 1000
@@ -122,10 +119,7 @@ class Emission:
 
     def finish(self) -> None:
         """No batch follows: what the device idled since the last one is known."""
-        try:
-            self._steps.finish(self._accounts.data_wait_s(), self._accounts.hooks_s())
-        except Exception as error:  # noqa: BLE001 - a device that failed must not hide why the training ended
-            _log.debug("the device's last gap is unknown", exc_info=error)
+        self._steps.finish(self._accounts.data_wait_s(), self._accounts.hooks_s())
 
     def close(self, hurry: Hurry) -> float:
         """Make the last point, if the run trained, and let the probes go.
