@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.records.ledger import LOST
-from lightning_costs.records.samples import Amount
 from lightning_costs.run.goodput import goodput
 from lightning_costs.run.record import RunRecord
 
-Costs = Mapping[str, Amount]
+Costs = Mapping[str, Any]
 
 #: A total, and the parts that add up to it.
 SUMS = {
@@ -170,7 +170,7 @@ def _course(run: RunRecord, points: Sequence[Costs]) -> list[str]:
 
 
 def _header(run: RunRecord) -> Iterator[str]:
-    header, final = run.header, run.final
+    header, final = run.header, dict[str, Any](run.final)
     on_cuda = str(header["setup"]["device"]).startswith("cuda")
     for name, declared in header["indicators"].items():
         waits = declared["kind"] == "gauge" and declared["fold"] == "last"  # for a reading that has not come yet
@@ -224,7 +224,7 @@ def _header(run: RunRecord) -> Iterator[str]:
 
 
 def _attempts(run: RunRecord, points: Sequence[Costs]) -> Iterator[str]:
-    header, final, attempts = run.header, run.final, run.header["attempts"]
+    header, final, attempts = run.header, dict[str, Any](run.final), run.header["attempts"]
     tariff = Tariff.from_dict(header["tariff"])
     if all(attempt["tariff"] == header["tariff"] for attempt in attempts):
         used = {name: final[name] or 0.0 for name in ("energy_j", "device_s", "node_s", "flop") if name in final}
@@ -271,7 +271,7 @@ def _attempts(run: RunRecord, points: Sequence[Costs]) -> Iterator[str]:
 
 
 def _goodput(run: RunRecord) -> Iterator[str]:
-    final, found = run.final, goodput(run.header, run.final)
+    final, found = dict[str, Any](run.final), goodput(run.header, run.final)
     seconds = [bucket.s for bucket in found.buckets]
     lost_is_known = found.bucket("lost").s is not None
     if found.wall_s is not None and lost_is_known and not _close(found.wall_s, sum(s or 0.0 for s in seconds)):
