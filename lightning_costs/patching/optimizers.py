@@ -149,7 +149,7 @@ def hook_optimizer_step(
         updated: Called after each update.
         shadows: Hold the hooks.
         timed: Receives moments of updates.
-        apart: Optimizers that are reported for themselves, whoever else holds them.
+        apart: Optimizers that are reported for themselves, even if others hold them.
     """
     inner = unwrap(optimizer)
     if not hasattr(inner, "register_step_post_hook"):
