@@ -29,7 +29,7 @@ class RunTotals:
         self.notes: dict[str, str] = {}
         self._header, self._priced = header, list(priced)
         self._history = PriceHistory((), header["tariff"])
-        #: Halves of the intervals of earlier attempts, and the totals at the begin of this one; None if they are not known.
+        #: Halves of the intervals of earlier attempts, and the totals at this one's begin; None if they are not known.
         self._halves: dict[str, float] = {}
         self._begun: dict[str, Amount] | None = None
         self._counters = [name for name, declared in declarations.items() if declared.kind == "counter"]
