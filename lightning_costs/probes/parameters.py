@@ -158,7 +158,6 @@ def count_active(module: nn.Module, counts: Calls, rows: Calls, sizes: Sizes | N
                 walk(child)
 
     walk(module)
-    del walk  # it refers to itself, and would keep the modules until the next garbage collection
     return total
 
 
