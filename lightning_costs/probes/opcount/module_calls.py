@@ -107,7 +107,7 @@ class ModuleCallRecorder:
         names = list(dict.fromkeys(name for _, name in self._outermost))
         if not names:
             return "the step calls no module with parameters: define forward() and call it in training_step"
-        if len({of for of, _ in self._outermost}) > 1:
+        if len({id(of) for of, _ in self._outermost}) > 1:  # a module has one reference; a dead one has no hash
             return (
                 f"the step calls {' and '.join(names)} one after the other: "
                 "define forward() and call it in training_step as self(...)"
