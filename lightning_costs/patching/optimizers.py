@@ -162,8 +162,12 @@ def hook_optimizer_step(
         own = {id(unwrap(other)) for other in apart}
         family = list(inner_optimizers(inner))
         for owned in family[1:]:
-            if id(owned) not in own:
-                hook_step(owned, shadows, after=updated, within=family)
+            if id(owned) in own:
+                continue
+            if timed is not None:
+                begins, ends = _moment(timed, timed.update_begins), _moment(timed, timed.update_ends)
+                hook_step(owned, shadows, before=begins, after=ends, plain=True, within=family)
+            hook_step(owned, shadows, after=updated, within=family)
         return
     within: list[bool] = []  # the wrapper's step in progress: whether it updated anything
 

@@ -15,6 +15,7 @@ import torch
 from fakes import FakeClock, FakeMeter
 from lightning.fabric import Fabric
 from lightning_models import data
+from pytorch_optimizer import SAM
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.data import DataLoader, TensorDataset
@@ -440,3 +441,16 @@ def test_folds_with_short_last_batches_are_counted(tmp_path: Path, ended: Callab
             fabric.backward(net(x).sum())
             optimizer.step()
     assert ended().final["flop"] == 3 * 42 * 2 * 2 * 8 * 8
+
+
+def test_halves_of_sam_are_one_update_and_its_time(tmp_path: Path, ended: Callable[[], RunRecord]) -> None:
+    script = Script(tmp_path)
+    net = nn.Linear(16, 4)
+    model, optimizer = script.fabric.setup(net, SAM(net.parameters(), torch.optim.SGD, lr=0.1))
+    for x, y in script.loader:
+        for half in (optimizer.first_step, optimizer.second_step):
+            script.fabric.backward(nn.functional.cross_entropy(model(x), y))
+            half(zero_grad=True)
+    run = ended()
+    assert (run.final["steps"], run.final["optimizer_steps"]) == (8, 8)
+    assert run.final["optimizer_s"]

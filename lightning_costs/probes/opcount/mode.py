@@ -415,7 +415,7 @@ def _special(func: Any, kind: str, args: Any, kwargs: dict[str, Any]) -> tuple[s
 def _calling() -> FrameType | None:
     """The frame whose code called the operator that is counted, outside this file."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename == __file__:
+    while frame is not None and (frame.f_code.co_filename == __file__ or _is_around(frame)):
         frame = frame.f_back
     return frame
 
@@ -427,10 +427,15 @@ def _keep_uncompiled() -> None:
         OpCounterMode.__torch_dispatch__ = torch._dynamo.disable(dispatch)  # type: ignore[method-assign]
 
 
+def _is_around(frame: FrameType) -> bool:
+    """Whether a frame is what `_keep_uncompiled` put around the dispatch."""
+    return frame.f_globals.get("__name__") == "torch._dynamo.eval_frame"
+
+
 def _is_compiled(caller: FrameType | None) -> bool:
     """Whether torch.compile wrote the code that calls an operator; autograd calls some from threads without frames."""
-    if caller is not None and caller.f_globals.get("__name__") == "torch._dynamo.eval_frame":
-        caller = caller.f_back  # of `_keep_uncompiled`
+    if caller is not None and _is_around(caller):
+        caller = caller.f_back
     name = caller.f_globals.get("__name__") if caller is not None else None
     return isinstance(name, str) and name.startswith("torch._inductor.")
 

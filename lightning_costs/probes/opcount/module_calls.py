@@ -37,8 +37,8 @@ class ModuleCallRecorder:
         self.rows: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
         #: Bytes of that tensor, of the last call.
         self.given_bytes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-        #: Classes of modules with parameters that were called from outside of any other, by identity, in order.
-        self._outermost: dict[int, str] = {}
+        #: Modules with parameters that were called from outside of any other, in order, and their classes.
+        self._outermost: list[tuple[ref[nn.Module], str]] = []
         self.failed: str | None = None
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class ModuleCallRecorder:
                 self.rows[module] = self.rows.get(module, 0) + first.numel() // first.shape[-1]
                 self.given_bytes[module] = first.nbytes
             if self.depth == 1 and next(module.parameters(), None) is not None:
-                self._outermost[id(module)] = type(module).__name__
+                self._outermost.append((ref(module), type(module).__name__))
                 if self._keep and self._kept is None and (kept := example_of(module, args, kwargs)) is not None:
                     self._kept = ref(module), kept.args, kept.kwargs
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
@@ -83,6 +83,11 @@ class ModuleCallRecorder:
     def give_up(self, error: Exception) -> None:
         """A call could not be inspected: nothing more is noted."""
         self.failed, self._on = type_only("calls could not be noted", error), False
+
+    @property
+    def outermost(self) -> list[nn.Module]:
+        """Modules with parameters that were called from outside of any other, in order, as far as they are alive."""
+        return [module for of, _ in self._outermost if (module := of()) is not None]
 
     @property
     def example(self) -> Example | None:
@@ -99,10 +104,10 @@ class ModuleCallRecorder:
             return "no example of a forward pass was kept"
         if self.failed is not None:
             return self.failed
-        names = list(dict.fromkeys(self._outermost.values()))
+        names = list(dict.fromkeys(name for _, name in self._outermost))
         if not names:
             return "the step calls no module with parameters: define forward() and call it in training_step"
-        if len(self._outermost) > 1:
+        if len({id(of) for of, _ in self._outermost}) > 1:  # a module has one reference; a dead one has no hash
             return (
                 f"the step calls {' and '.join(names)} one after the other: "
                 "define forward() and call it in training_step as self(...)"
