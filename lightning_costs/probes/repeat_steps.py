@@ -70,15 +70,15 @@ def backward_event(loss: Any) -> int:
         >>> backward_event(one) - backward_event(repeated), backward_event(None) == BACKWARD
         (2, True)
     """
-    most = 0
     try:
         node = loss.grad_fn
-        for _ in range(_HOPS):
+        for _ in range(_HOPS):  # a node costs microseconds: the first that is no scalar is enough
             node = node.next_functions[0][0]
-            most = max(most, prod(node._input_metadata[0].shape))
-    except Exception:  # noqa: BLE001 - the graph has fewer, or a node of another kind: what was seen counts
+            if (elements := prod(node._input_metadata[0].shape)) > 1:
+                return FORWARD - elements.bit_length()
+    except Exception:  # noqa: BLE001 - the graph has fewer, or a node of another kind
         pass
-    return FORWARD - most.bit_length() if most > 0 else BACKWARD
+    return BACKWARD
 
 
 def _compiled() -> Mapping[str, int]:
