@@ -74,7 +74,8 @@ def backward_event(loss: Any) -> int:
         node = loss.grad_fn
         for _ in range(_HOPS):  # a node costs microseconds: the first that is no scalar is enough
             node = node.next_functions[0][0]
-            if (elements := prod(node._input_metadata[0].shape)) > 1:
+            elements: int = prod(node._input_metadata[0].shape)
+            if elements > 1:
                 return FORWARD - elements.bit_length()
     except Exception:  # noqa: BLE001 - the graph has fewer, or a node of another kind
         pass
