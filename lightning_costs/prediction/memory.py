@@ -122,11 +122,10 @@ def _whole(held: dict[str, float], measured: Layout, layout: Layout) -> dict[str
 
 def _convolving(profile: StepProfile) -> float:
     """The share of the forward pass's products that are convolutions."""
-    calls = {one.kind: 0.0 for one in profile.classes}
-    for one in profile.classes:
-        calls[one.kind] += one.calls if one.phase == "forward" else 0.0
-    convolutions = calls.get("conv", 0.0) + calls.get("depthwise", 0.0)
-    return convolutions / whole if (whole := convolutions + calls.get("product", 0.0)) else 0.0
+    forward = [one for one in profile.classes if one.phase == "forward"]
+    convolutions = sum(one.calls for one in forward if one.kind in ("conv", "depthwise"))
+    whole = convolutions + sum(one.calls for one in forward if one.kind == "product")
+    return convolutions / whole if whole else 0.0
 
 
 def _in_format(held: dict[str, float], was: str, now: str, convolving: float) -> dict[str, float]:
