@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from math import nan
 from typing import Generic, Protocol, Self, TypeVar, final
 
 import torch
@@ -76,8 +77,9 @@ class CudaEvents:
         self._pool.append(event)
 
 
-#: What happened at a mark. _ENDED is the end of a batch whose step continues, or whose step is not judged yet.
-_COPYING, _COPIED, _BEGUN, _ENDED, _WARM, _STEADY = range(6)
+#: What happened at a mark. _LED is the begin of a batch's first backward pass, _ENDED the end of a batch whose step
+#: continues, or whose step is not judged yet.
+_COPYING, _COPIED, _BEGUN, _LED, _ENDED, _WARM, _STEADY = range(7)
 #: Set on a mark before which something else than training ran.
 _BROKEN = 8
 
@@ -97,8 +99,10 @@ class DeviceTimeline(Generic[E]):
     `begin` was not reported has a step time and no idle.
     """
 
-    def __init__(self, events: EventSource[E], most: int = MOST_EVENTS) -> None:
-        self._events, self._most = events, most
+    def __init__(
+        self, events: EventSource[E], most: int = MOST_EVENTS, capturing: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._events, self._most, self._capturing = events, most, capturing
         self._tape: deque[E] = deque()
         self._kinds: deque[int] = deque()
         #: Host seconds waited for the batch, and in hooks, one pair for each `begin` on the tape.
@@ -113,6 +117,7 @@ class DeviceTimeline(Generic[E]):
         self._step_end: E | None = None
         self._batch_end: E | None = None
         self._copying: E | None = None
+        self._work_begin: E | None = None
         self._at_work = False
         self._start_period()
         self._gap_copy_s = 0.0
@@ -123,7 +128,7 @@ class DeviceTimeline(Generic[E]):
         """A probe of the setting's CUDA device."""
         if not setting.on_cuda:
             raise Missing("device events need a CUDA device")
-        return cls(CudaEvents(setting.device))  # type: ignore[arg-type]
+        return cls(CudaEvents(setting.device), capturing=torch.cuda.is_current_stream_capturing)  # type: ignore[arg-type]
 
     def detach(self) -> None:
         """Let the events go."""
@@ -131,7 +136,7 @@ class DeviceTimeline(Generic[E]):
         self._kinds.clear()
         self._waits.clear()
         self._signatures.clear()
-        self._step_end = self._batch_end = self._copying = None
+        self._step_end = self._batch_end = self._copying = self._work_begin = None
 
     # Calls of the loop -------------------------------------------------------------------------------------
 
@@ -155,6 +160,11 @@ class DeviceTimeline(Generic[E]):
         self._waits.append((wait_s, hooks_s))
         self._interrupted = 0
         self._begun_s = now_s() if waits else None
+
+    def mark_backward(self) -> None:
+        """A batch's first backward pass is about to be queued: what led to it is this rank's own work."""
+        if not self._capturing():  # else the event would be the captured graph's
+            self._mark(_LED)
 
     def end(self) -> None:
         """The work on a batch was queued: as early as may be, after its last kernel."""
@@ -231,7 +241,7 @@ class DeviceTimeline(Generic[E]):
 
     def _start_window(self) -> None:
         self._step_times_s: list[float] = []
-        self._own_times_s: list[tuple[float, float, float]] = []
+        self._own_times_s: list[tuple[float, float, float, float]] = []
         self._busy: list[tuple[Hashable, float]] = []
         self._timed_s = self._idle_s = self._idle_data_s = self._idle_hooks_s = self._h2d_s = 0.0
         self._hooks_idle_s = self._steady_hooks_idle_s = 0.0
@@ -240,6 +250,8 @@ class DeviceTimeline(Generic[E]):
         #: Whether nothing else ran in the period, and whether the begin of all its work is known.
         self._whole = self._seen = True
         self._period_idle_s = self._period_data_s = self._period_h2d_s = self._period_hooks_s = 0.0
+        #: From the begin of each batch's work to its first backward pass; None if that was not reported.
+        self._period_led_s: float | None = None
 
     def _read(self) -> None:
         """Read the tape as far as the device is; the stream is in order, so one search finds how far."""
@@ -267,8 +279,15 @@ class DeviceTimeline(Generic[E]):
             return
         if kind == _BEGUN:
             self._pass_gap(event, *self._waits.popleft())
+            self._forget_begin()
+            self._work_begin = event
+            return
+        if kind == _LED:
+            if self._work_begin is not None:
+                self._period_led_s = (self._period_led_s or 0.0) + events.between_s(self._work_begin, event)
             events.release(event)
             return
+        self._forget_begin()
         self._seen = self._seen and self._at_work
         self._at_work, self._gap_copy_s = False, 0.0
         if self._batch_end is not None and self._batch_end is not self._step_end:
@@ -306,7 +325,8 @@ class DeviceTimeline(Generic[E]):
                     self._idle_hooks_s += self._period_hooks_s
                     self._h2d_s += self._period_h2d_s
                     idle_s, h2d_s = self._period_idle_s, self._period_h2d_s
-                    self._own_times_s.append((idle_s + h2d_s, self._period_data_s, h2d_s))
+                    led_s = nan if self._period_led_s is None else self._period_led_s
+                    self._own_times_s.append((idle_s + h2d_s, self._period_data_s, h2d_s, led_s))
             self._events.release(self._step_end)
         self._step_end = end
         self._start_period()
@@ -321,12 +341,18 @@ class DeviceTimeline(Generic[E]):
             self._events.release(self._copying)
             self._copying = None
 
+    def _forget_begin(self) -> None:
+        if self._work_begin is not None:
+            self._events.release(self._work_begin)
+            self._work_begin = None
+
     def _make_room(self) -> None:
         """Read what has happened; if that is nothing, drop the oldest step: the next one's period stays whole."""
         self._read()
         if len(self._tape) < self._most:
             return
         self._forget_copying()
+        self._forget_begin()
         if self._batch_end is not None and self._batch_end is not self._step_end:
             self._events.release(self._batch_end)
         if self._step_end is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Callable
 from typing import final
 
 from lightning_costs.records.time_buckets import TimeBuckets
@@ -14,13 +15,28 @@ class OwnWork:
     """Adds up, batch by batch, waiting for data, other callbacks and loggers, and what comes before the backward pass.
 
     The backward pass is left out: a rank computes in it and waits for the others, and no clock separates the two.
-    Nothing but these calls costs something: a clock read at a backward pass.
+    Nothing but these calls costs something: a clock read and, on a device, an event at a backward pass.
+
+    Args:
+        accounts: Where the run's time goes.
+        mark_device: Called before a batch's first backward pass is queued.
+        shared: Whether several ranks train.
     """
 
-    __slots__ = ("_accounts", "_begun_beside_s", "_begun_s", "_beside_s", "_waited_s", "lead_s", "shared", "times_s")
+    __slots__ = (
+        "_accounts",
+        "_begun_beside_s",
+        "_begun_s",
+        "_beside_s",
+        "_mark_device",
+        "_waited_s",
+        "lead_s",
+        "shared",
+        "times_s",
+    )
 
-    def __init__(self, accounts: TimeBuckets, *, shared: bool) -> None:
-        self._accounts, self.shared = accounts, shared
+    def __init__(self, accounts: TimeBuckets, mark_device: Callable[[], None] = lambda: None, *, shared: bool) -> None:
+        self._accounts, self._mark_device, self.shared = accounts, mark_device, shared
         #: Seconds from having a batch to its first backward pass, of all since `take_lead_s`; None if not reported.
         self.lead_s: float | None = None
         #: Own work of each batch since the last point, in seconds: all of it, waiting for data, and other accounts.
@@ -37,6 +53,7 @@ class OwnWork:
         accounts.train_s()
         beside_s = accounts.beside_s()
         lead_s = accounts.since_s - self._begun_s - (beside_s - self._begun_beside_s)
+        self._mark_device()
         self.lead_s = (self.lead_s or 0.0) + lead_s
         self._note(lead_s, beside_s)
 

@@ -123,6 +123,16 @@ class StepMonitor:
         if self._device_steps is not None:
             self._device_steps.mark_h2d_end()
 
+    def on_backward(self) -> None:
+        """A batch's first backward pass is about to be queued; reported only if several ranks train."""
+        if self._device_steps is not None:
+            self._device_steps.mark_backward()
+
+    @property
+    def waits_in_forward(self) -> bool | None:
+        """Whether ranks wait for each other in forward passes; None if no step was counted."""
+        return self._census.forward_communicates if self._census is not None else None
+
     def before(
         self, batch: object, position: Hashable, waited_s: float = 0.0, hooks_s: float = 0.0
     ) -> AbstractContextManager[None] | None:

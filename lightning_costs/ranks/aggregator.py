@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_costs.ranks.reduce import RankReducer
 from lightning_costs.ranks.snapshot import NO_BLOCKS, RankSnapshot
-from lightning_costs.ranks.stragglers import Straggler, StragglerDetector
+from lightning_costs.ranks.stragglers import Straggler, StragglerDetector, split_blocks
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount, RankInfo
 
@@ -22,10 +22,10 @@ RANK_TIMEOUT_S = 60.0
 MOST_POINTS = 4
 #: The column of what ranks waited for stragglers.
 WAITED = "straggler_s"
-#: Forward passes on a device, in which data-parallel ranks do not wait for each other; read once a point.
-FORWARD = "forward_s"
 #: What parts of a rank's own work are called, and its rest: on a device by its events, else by the host's accounts.
 DEVICE_PHASES, HOST_PHASES = ("input", "transfer", "between steps"), ("input", "other", "training")
+#: And of what comes before a backward pass, which has no parts.
+LED_PHASES = ("", "", "training")
 #: Columns whose spread over ranks goes into the header, where ranks have them.
 SPREAD = (
     "data_wait_s",
@@ -86,7 +86,7 @@ class RankAggregator:
         self._blocks: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(ranks)]
         self._watched_point = 0
         self._watched, self._forward = (StragglerDetector(self._joint.places) for _ in range(2))
-        self._watched_amounts, self._watched_batches = self._amounts.copy(), 0
+        self._watched_amounts = self._amounts.copy()
         self._reported_s = np.full(ranks, math.nan)
         self._dropped: dict[int, str] = {}
         counters = [name for name, counter in zip(self.columns, self._counter, strict=True) if counter]
@@ -186,25 +186,24 @@ class RankAggregator:
         for point in range(max(self._watched_point, points - MOST_POINTS) + 1, points + 1):
             own = [blocks.get(point, NO_BLOCKS) for blocks in self._blocks]
             if len(own[0]) and all(len(each) == len(own[0]) for each in own):
-                seen.append(np.array(own, np.float64).reshape(len(own), 2, -1))
+                seen.append(split_blocks(np.array(own, np.float64)))
         stages = {place.stage for place in self._joint.places}
         if not seen or len(stages) > 1 or self.pending_ranks(points):  # what stages wait for is the pipeline's bubble
             return 0.0, ()
-        parts_s = np.mean([each[..., -2:] for each in seen], axis=0)
-        own_s = np.concatenate([*(each[..., :-2] for each in seen), parts_s], axis=2)
+        own_s, parts_s, forward_s = zip(*seen, strict=True)
+        parts_s = np.mean(parts_s, axis=0)
         spent, self._watched_amounts = self._amounts - self._watched_amounts, self._amounts.copy()
         self._watched_point = points
         on_device = not np.isnan(spent[:, self.columns.index("timed_s")]).any() if "timed_s" in self.columns else False
         batches, length_s = int(self._batches[0]), float(spent[0, self.columns.index("train_s")])
         phases = DEVICE_PHASES if on_device else HOST_PHASES
-        waited_s, found = self._watched.observe(own_s, batches=batches, length_s=length_s, phases=phases)
-        if on_device and FORWARD in self.columns and not np.isnan(s := spent[:, self.columns.index(FORWARD)]).any():
-            forward_s = np.zeros((len(s), 2, 3))
-            forward_s[:, :, 0] = s[:, None] / max(1, batches - self._watched_batches)
-            phases = ("", "", "training")
-            more = self._forward.observe(forward_s, batches=batches, length_s=length_s, phases=phases)
+        waited_s, found = self._watched.observe(
+            np.concatenate([*own_s, parts_s], axis=2), batches=batches, length_s=length_s, phases=phases
+        )
+        if not np.isnan(led_s := np.concatenate(forward_s, axis=2)).any():
+            led_s = np.concatenate([led_s, np.zeros_like(parts_s)], axis=2)
+            more = self._forward.observe(led_s, batches=batches, length_s=length_s, phases=LED_PHASES)
             waited_s, found = waited_s + more[0], [*found, *more[1]]
-        self._watched_batches = batches
         return waited_s, found
 
     def _reasons(

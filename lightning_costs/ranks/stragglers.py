@@ -44,31 +44,49 @@ _TRIMMED = 0.1
 _MOST_NAMED = _MOST_SCORED = 16
 
 
-def own_blocks(parts_s: Sequence[Sequence[float]], steps: int) -> NDArray[np.float32]:
+def own_blocks(parts_s: Sequence[Sequence[float]], steps: int, led_s: Sequence[float] = ()) -> NDArray[np.float32]:
     """A rank's own work in blocks of the same steps on every rank, for a snapshot; empty of fewer times than blocks.
 
     Args:
         parts_s: [3][steps]: own work by step, in seconds, and two of its parts; a device that reports late may miss
             a few steps.
         steps: Steps since the last point, the same number on every rank.
+        led_s: [steps]: the device's work before the first backward pass; none if that is not known or not its own.
 
     Returns:
-        [2 x (blocks + 2)]: seconds a step of the blocks and of the two parts, first lower quartiles, then means. The
-        former show a rank that is slow in every step however often the machine interrupts it.
+        [2 x (2 blocks + 2)]: seconds a step of own work in the blocks, of the two parts, and of `led_s` in the
+        blocks, NaN if there is none; first lower quartiles, then means. The former show a rank that is slow in every
+        step however often the machine interrupts it.
 
     Example:
         >>> own_blocks([[1.0, 1.0, 1.0, 9.0, 3.0, 3.0, 3.0, 3.0], [1.0] * 8, [0.0] * 8], 8)
-        array([1., 3., 1., 0., 3., 3., 1., 0.], dtype=float32)
+        array([ 1.,  3.,  1.,  0., nan, nan,  3.,  3.,  1.,  0., nan, nan],
+              dtype=float32)
     """
     blocks = min(BLOCKS, max(1, steps // STEPS))
     own_s, *parts = (np.asarray(part, np.float64) for part in parts_s)
     if len(own_s) < blocks:
         return np.empty(0, np.float32)
     size = len(own_s) // blocks  # all of one size, the last ones: ranks then split alike, and it is one operation
-    grouped = np.sort(own_s[len(own_s) - size * blocks :].reshape(blocks, size), axis=1)
+    led = np.asarray(led_s, np.float64) if len(led_s) == len(own_s) else np.full(len(own_s), np.nan)
+    grouped, forward = (
+        np.sort(times[len(times) - size * blocks :].reshape(blocks, size), axis=1) for times in (own_s, led)
+    )
     low = [np.partition(part, len(part) // 4)[len(part) // 4] for part in parts]
     means = [part.mean() for part in parts]
-    return np.concatenate([grouped[:, size // 4], low, grouped.mean(axis=1), means]).astype(np.float32)
+    quartiles = [grouped[:, size // 4], low, forward[:, size // 4]]
+    return np.concatenate([*quartiles, grouped.mean(axis=1), means, forward.mean(axis=1)]).astype(np.float32)
+
+
+def split_blocks(own_s: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """[ranks, 2, blocks] of own work, [ranks, 2, 2] of its parts, [ranks, 2, blocks] of work before a backward pass.
+
+    Args:
+        own_s: [ranks, 2 x (2 blocks + 2)], as `own_blocks` makes them.
+    """
+    both = own_s.reshape(len(own_s), 2, -1)
+    blocks = both.shape[2] // 2 - 1
+    return both[..., :blocks], both[..., blocks : blocks + 2], both[..., blocks + 2 :]
 
 
 @lru_cache(maxsize=1024)

@@ -59,7 +59,7 @@ class Emission:
         self._own = shared.own
         #: Batches or, of a device, steps since the last point, and its own work in them.
         self._own_steps = 0
-        self._own_device_s: list[tuple[float, float, float]] = []
+        self._own_device_s: list[tuple[float, float, float, float]] = []
         self._clock, self._reader, self._tariff, self._every = shared.clock, reader, tariff, every
         self._job = JobAggregator(reader, shared.context)
         self._meters: EnergyMeters | None = None
@@ -243,7 +243,11 @@ class Emission:
             return NO_BLOCKS
         host_s, device_s, steps = self._own.take(), self._own_device_s, self._own_steps
         self._own_steps, self._own_device_s = 0, []
-        return own_blocks(host_s if device is None else list(zip(*device_s, strict=True)) or [()], steps)
+        if device is None:
+            return own_blocks(host_s, steps)
+        own_s, data_s, h2d_s, led_s = zip(*device_s, strict=True) if device_s else ((),) * 4
+        # Who waits for others in its forward pass is slow there because of them.
+        return own_blocks((own_s, data_s, h2d_s), steps, led_s if self._steps.waits_in_forward is False else ())
 
     def _settle_hooks(self, sample: StepSample, device: DeviceTime) -> StepSample:
         """Others' hooks are training's while the device trains on; what it idled in them goes to `other`.

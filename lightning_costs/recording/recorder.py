@@ -191,7 +191,7 @@ class Recorder:
             monitor=self._monitor,
             sizes=sizes,
             repeats=RepeatedStepFastPath(accounts),
-            own=OwnWork(accounts, shared=len(context.places) > 1),
+            own=OwnWork(accounts, self._monitor.on_backward, shared=len(context.places) > 1),
             accounts=accounts,
             clock=clock,
         )

@@ -53,7 +53,7 @@ class DeviceTime:
             idle, of all steps: the lesser of both in each gap, and all of them in a gap that was interrupted.
         steady_hooks_idle_s: Those of steps outside warm-up.
         own_times_s: Of each step what other ranks' devices wait for in a collective: idle with transfers, idle that
-            waiting for data explains, and transfers.
+            waiting for data explains, transfers, and what comes before the first backward pass; NaN if unknown.
     """
 
     step_times_s: tuple[float, ...] = ()
@@ -65,7 +65,7 @@ class DeviceTime:
     h2d_s: float = 0.0
     hooks_idle_s: float = 0.0
     steady_hooks_idle_s: float = 0.0
-    own_times_s: tuple[tuple[float, float, float], ...] = ()
+    own_times_s: tuple[tuple[float, float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import nan
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ class Batch:
     blocking: bool = False  # the host waits for the copy, as from pageable memory
     python: float = 0.0  # between copy and step: hooks
     late: float = 0.0  # inside the step, before its first kernel
+    forward: float | None = None  # work before a backward pass that is reported
     work: float = 0.0
     inside: float = 0.0  # a read-back after a tenth of the work, and Python before the rest is launched
     steps: bool = True
@@ -68,6 +70,9 @@ class Loop:
             self.clock.sleep(batch.python)
             self.probe.begin(batch.wait, batch.after)
             self.clock.sleep(batch.late)
+            if batch.forward is not None:
+                self.stream.launch(batch.forward)
+                self.probe.mark_backward()
             self.stream.launch(batch.work / 10 if batch.inside else batch.work)
             if batch.inside:
                 self.stream.synchronize()
@@ -350,6 +355,7 @@ _batches = st.builds(
     copy=_ticks,
     blocking=st.booleans(),
     python=_ticks,
+    forward=st.none() | _ticks,
     work=_ticks,
     steps=st.booleans(),
     steady=st.booleans(),
@@ -422,12 +428,18 @@ def test_every_device_second_of_a_counted_step_is_work_transfer_or_idle_and_only
         own_times_s=total.own_times_s,
     )
     assert total == expected
-    own_s, data_s, h2d_s = (sum(part) for part in zip((0.0, 0.0, 0.0), *total.own_times_s, strict=True))
+    own_s, data_s, h2d_s = (
+        sum(part) for part in zip((0.0, 0.0, 0.0), *[own[:3] for own in total.own_times_s], strict=True)
+    )
     assert (own_s, data_s, h2d_s) == pytest.approx((total.idle_s + total.h2d_s, total.idle_data_s, total.h2d_s))
+    led = [led_s for *_, led_s in total.own_times_s if led_s == led_s]
+    assert sum(led) <= sum(batch.forward or 0.0 for batch, _ in program) + 1e-9
     assert total.steady_hooks_idle_s <= total.hooks_idle_s <= sum(batch.after for batch, _ in program) + 1e-9
     assert 0 <= total.idle_data_s <= total.idle_data_s + total.idle_hooks_s <= total.idle_s <= total.timed_s
     assert total.idle_hooks_s <= total.hooks_idle_s
-    assert loop.stream.in_use <= 3, "the ends of the last step, of the last batch, and one not yet judged"
+    assert loop.stream.in_use <= 4, (
+        "the ends of the last step, of the last batch and of one not yet judged, and its begin"
+    )
 
 
 @given(_programs, st.integers(8, 24))
@@ -444,7 +456,30 @@ def test_an_overflow_never_makes_a_sum_larger_than_what_happened(program: list[t
     assert 0 <= kept.idle_s <= all_of_it.idle_s
     assert 0 <= kept.h2d_s <= all_of_it.h2d_s
     assert sum(kept.step_times_s) == kept.timed_s <= all_of_it.timed_s
-    assert small.stream.in_use <= 3
+    assert small.stream.in_use <= 4
+
+
+def test_what_leads_to_the_backward_pass_is_known_of_each_step_with_all_its_micro_batches():
+    loop = Loop()
+    loop.run(Batch(forward=3 * MS, work=9 * MS))
+    loop.run(
+        *[
+            Batch(after=MS, forward=forward * MS, work=9 * MS, steps=steps)
+            for forward, steps in ((3, True), (7, True), (2, False), (4, True))
+        ]
+    )
+    loop.run(Batch(work=9 * MS))  # nobody reports its backward pass
+    assert [own[3] for own in loop.collect().own_times_s] == pytest.approx([3 * MS, 7 * MS, 6 * MS, nan], nan_ok=True)
+    assert loop.stream.in_use <= 4
+
+
+def test_a_backward_pass_in_a_captured_graph_leaves_no_event_in_it():
+    stream = FakeStream(FakeClock(100.0))
+    probe = DeviceTimeline(stream, capturing=lambda: True)
+    probe.begin()
+    in_use = stream.in_use
+    probe.mark_backward()
+    assert stream.in_use == in_use
 
 
 def test_hooks_in_which_the_device_works_on_are_no_idle_time():

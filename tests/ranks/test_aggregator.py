@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from math import nan
 
 import numpy as np
 import pytest
@@ -91,6 +92,18 @@ def test_a_rank_that_was_never_heard_has_spent_nothing_yet_and_its_gauges_wait()
     assert (first.window["samples"], first.window["param_bytes"], first.missing) == (8.0, None, {})
     second = ranks.point([{"samples": 8.0}] * 2)
     assert (second.window["samples"], second.window["param_bytes"]) == (24.0, 8.0)
+
+
+def test_a_rank_whose_device_is_slow_before_the_backward_pass_is_named():
+    aggregator, waited = watched(led_s=(0.005, 0.006, 0.005, 0.005))
+    (found,) = aggregator.report()["stragglers"]
+    assert (found["ranks"], found["phase"], found["batch"]) == ([1], "training", 50)
+    assert found["excess_s"] == pytest.approx(0.001, rel=0.05)
+    assert sum(waited) == pytest.approx(200 * 0.001, rel=0.05)
+
+
+def test_forward_passes_that_one_rank_does_not_know_accuse_nobody():
+    assert watched(led_s=(0.005, nan, 0.009, 0.005))[0].report()["stragglers"] == []
 
 
 def test_a_rank_that_is_silent_for_long_takes_what_it_alone_knows_with_it():
@@ -185,8 +198,13 @@ OWN = dict(DECLARED, straggler_s=declared("straggler_s", kind="counter", scope="
 OWN["train_s"] = declared("train_s", kind="counter", scope="job", across="rank0")
 
 
-def watched(late: Collection[int] = (), points: int = 4) -> tuple[RankAggregator, list[Amount]]:
-    """Four ranks, two on a node, whose own work is 10 ms of a step, but 12 ms on rank 3: their data; some are late."""
+def watched(
+    late: Collection[int] = (), points: int = 4, led_s: Sequence[float] = ()
+) -> tuple[RankAggregator, list[Amount]]:
+    """Four ranks, two on a node, whose own work is 10 ms of a step, but 12 ms on rank 3: their data; some are late.
+
+    With `led_s`, what comes before a backward pass on each rank's device, there is no other difference.
+    """
     places = [RankInfo(rank=r, node=r // 2, replica=r) for r in range(4)]
     roll = RankAggregator(OWN, places)
     waited: list[Amount] = []
@@ -195,9 +213,10 @@ def watched(late: Collection[int] = (), points: int = 4) -> tuple[RankAggregator
     for point in range(1, points + 1):
         for rank, place in enumerate(places):
             totals[rank].add(dict.fromkeys(OWN, 0.0) | {"train_s": 1.0})
-            own_s = [0.012 if rank == 3 else 0.01] * 50
+            own_s = [0.012 if rank == 3 and not led_s else 0.01] * 50
             jitter = [own * (1 + (17 * rank + 7 * at) % 5 / 1000) for at, own in enumerate(own_s)]
-            blocks = own_blocks([jitter, [0.004 if rank == 3 else 0.002] * 50, [0.0] * 50], 50)
+            led = [led_s[rank] + own / 100 for own in jitter] if led_s else ()
+            blocks = own_blocks([jitter, [0.004 if rank == 3 else 0.002] * 50, [0.0] * 50], 50, led)
             letters[rank, point] = totals[rank].snapshot(
                 place, points=point, batches=50 * point, final=False, missing=(), blocks=blocks
             )

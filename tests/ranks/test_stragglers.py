@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lightning_costs.ranks.stragglers import ALPHA, HORIZONS, Straggler, StragglerDetector, own_blocks, wins_needed
+from lightning_costs.ranks.stragglers import (
+    ALPHA,
+    HORIZONS,
+    Straggler,
+    StragglerDetector,
+    own_blocks,
+    split_blocks,
+    wins_needed,
+)
 from lightning_costs.records.samples import RankInfo
 
 PHASES = ("input", "other", "training")
@@ -59,7 +67,7 @@ def watch(
         span = slice(begin, begin + every)
         blocks = [own_blocks([list(own[span, r]), *map(list, parts[:, span, r])], len(own[span])) for r in range(ranks)]
         length_s = float((own[span].max(axis=1) + rest).sum())
-        seen = np.array(blocks, np.float64).reshape(ranks, 2, -1)
+        seen = np.concatenate(split_blocks(np.array(blocks, np.float64))[:2], axis=2)
         more, new = detector.observe(seen, batches=min(begin + every, steps), length_s=length_s, phases=PHASES)
         waited, found = waited + more, [*found, *new]
     return detector, found, waited
@@ -170,10 +178,20 @@ def test_equal_ranks_pass_the_number_of_wins_as_rarely_as_stated(blocks: int, ra
     assert sum(tail[needed:]) <= ALPHA < sum(tail[needed - 1 :])
 
 
+def test_blocks_of_what_comes_before_a_backward_pass_stand_beside_those_of_own_work() -> None:
+    own, led = [float(step) for step in range(8)], [10.0 + step for step in range(8)]
+    own_s, parts_s, led_s = split_blocks(np.array([own_blocks([own, own, own], 8, led)], np.float64))
+    assert own_s.tolist() == [[[1.0, 5.0], [1.5, 5.5]]]
+    assert parts_s.shape == (1, 2, 2)
+    assert led_s.tolist() == [[[11.0, 15.0], [11.5, 15.5]]]
+    unknown = split_blocks(np.array([own_blocks([own, own, own], 8)], np.float64))[2]
+    assert np.isnan(unknown).all()
+
+
 def test_blocks_are_of_the_same_steps_on_every_rank_though_a_device_reports_late() -> None:
     times = [float(step) for step in range(50)]
     whole = own_blocks([times, times, times], 50)
     late = own_blocks([times[:-1]] * 3, 50)
-    assert len(whole) == len(late) == 2 * (12 + 2)
-    assert np.abs(whole - late).max() <= 1.0
+    assert len(whole) == len(late) == 2 * (12 + 2 + 12)
+    assert np.nanmax(np.abs(whole - late)) <= 1.0
     assert len(own_blocks([times[:3]] * 3, 50)) == 0

@@ -228,6 +228,12 @@ class OpCounting:
             for made, amount in nbytes.most_common()
         ]
 
+    @property
+    def forward_communicates(self) -> bool | None:
+        """Whether a first forward pass has collectives; None if none was counted."""
+        counts = [count for stratum in self._strata for count in stratum.counts]
+        return any(count.forward.comm_bytes for count in counts) if counts else None
+
     def _can_count(self) -> bool:
         """Whether the user's step runs unchanged while it is counted."""
         if not self._eager and not runs_as_ever(self._module):

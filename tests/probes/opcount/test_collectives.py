@@ -44,7 +44,8 @@ SCRIPT = dedent(
                     step(batch)
                 recorder.step(batch)
         header = recorder.header
-        found[name] = recorder.costs["comm_bytes"], header["methods"]["comm_bytes"], header["communication"]
+        waits = recorder._monitor.waits_in_forward
+        found[name] = recorder.costs["comm_bytes"], header["methods"]["comm_bytes"], header["communication"], waits
 
     def passes(module):
         def step(batch):
@@ -109,7 +110,9 @@ def test_bytes_of_every_strategy_are_those_of_closed_forms(tmp_path: Path) -> No
         assert found[name][0] == STEPS * 2 * nbytes, found[name][2]
     # Activations to the next stage, and their gradients back.
     assert found["pipeline"][0] == STEPS * 2 * 4 * 8 * 8, found["pipeline"][2]
-    assert all(how.startswith("exact") for _, how, _ in found.values())
+    assert all(how.startswith("exact") for _, how, *_ in found.values())
+    waits = {name: found[name][3] for name in per_rank}
+    assert waits == {"ddp": False, "unused": False, "fsdp2": True, "tensor": True}
     by_hand = {each["kind"]: (each["calls"] / STEPS, each["bytes"] / STEPS) for each in found["by hand"][2]}
     objects = by_hand.pop("all_gather", (0, 0))
     assert by_hand == {
