@@ -51,8 +51,8 @@ CUDA = torch.cuda.is_available()
 #: Steps before the stopwatch starts: compilers, autotuning, counted steps.
 WARMUP_STEPS = 30
 TIMEOUT_S = 240.0
-#: A straggler of two ranks whose forward pass is slow on the device shows once it was the last at each of 24 points.
-TIMES_STEPS = {"slow": 3}
+#: A straggler of two ranks shows once it was the last in each of 24 blocks of four steps or more.
+TIMES_STEPS = {"slow": 2}
 #: Of a step, how much longer the planted rank takes.
 SLOWER = 0.2
 
@@ -174,8 +174,8 @@ class Gpt(pl.LightningModule):
 
 @functools.lru_cache(maxsize=1)
 def cycles_per_s() -> float:
-    """Of the device: by one kernel that spins."""
-    torch.cuda._sleep(10**6)
+    """Of the device: by one kernel that spins, after one that makes an idle device raise its clock."""
+    torch.cuda._sleep(10**9)
     torch.cuda.synchronize()
     began_s = time.perf_counter()
     torch.cuda._sleep(10**8)
@@ -680,9 +680,7 @@ def checks(
     if case == "slow":
         found = (run.header.get("ranks") or {}).get("stragglers") or [{}]
         yield Check("the straggler", *(found[0].get("ranks") or [None]), world - 1, 0.0)
-        slowest = (run.header.get("ranks") or {}).get("slowest") or {}
-        yield Check("the slow rank", slowest.get("rank"), world - 1, 0.0)
-        yield Check("seconds it held up", slowest.get("ahead_s"), ranks[-1]["planted_s"], 0.3)
+        yield Check("seconds it held up", run.final.get("straggler_s"), ranks[-1]["planted_s"], 0.1)
     for column in ("comm_s", "exposed_comm_s", "step_idle_s", "straggler_s", "hfu_fraction"):
         if final.get(column) is not None:
             yield Check(column, final[column], None, 0.0)
