@@ -248,7 +248,7 @@ class StepMonitor:
             return 0
         quiet = self._watch_at - self.done - 1  # below 0 after a watched step: the next one ends the watching
         if self._trace is not None:
-            quiet = min(quiet, max(0, self._trace.next - self.done))
+            quiet = min(quiet, max(0, self._trace.watched_from - self.done))
         if self._census is None or self._census.failed is not None:
             return quiet
         return min(quiet, self._census.quiet) if self._census.repeatable else 0

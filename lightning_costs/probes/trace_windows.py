@@ -99,9 +99,14 @@ class TraceWindows:
         """Whether a window is under way."""
         return self._profiler is not None
 
+    @property
+    def watched_from(self) -> int:
+        """The first of the steps whose pace is taken: `due` has to be asked before each of them."""
+        return self.next - PACE
+
     def due(self, done: int) -> bool:
         """Whether a window is to begin with the step that follows `done` ones."""
-        if done < self.next - PACE or self.on or self.why is not None:
+        if done < self.watched_from or self.on or self.why is not None:
             return False
         self._begins.append(self._train_s())
         if done < self.next:

@@ -20,7 +20,7 @@ from lightning_costs import CostMonitor, load_run
 from lightning_costs.indicators import clocks, counts, throughput, traced
 from lightning_costs.probes import trace_windows
 from lightning_costs.probes.context import ProbeContext
-from lightning_costs.probes.trace_windows import FIRST_AT, STEPS, TraceWindows, trace_events
+from lightning_costs.probes.trace_windows import APART, FIRST_AT, PACE, STEPS, TraceWindows, trace_events
 from lightning_costs.records.missing import Missing
 from lightning_costs.records.trace import TracedStep
 from lightning_costs.report.terminal.run import sentences
@@ -201,6 +201,26 @@ def test_an_annotation_that_kineto_repeats_on_the_device_is_no_kernel_and_no_sec
         ("launch", "cudaLaunchKernel"),
         ("operator", "aten::add"),
     ]
+
+
+def test_steps_before_a_window_are_seen_one_by_one_though_others_repeat_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    due = TraceWindows.due
+
+    def noted(self: TraceWindows, done: int) -> bool:
+        asked.append(done)
+        return due(self, done)
+
+    monkeypatch.setattr(TraceWindows, "due", noted)
+    monkeypatch.setattr(trace_windows, "SHARE", 1.0)
+    _, monitor = fitted(tmp_path, steps=150)
+    second = APART * (FIRST_AT + STEPS)
+    assert monitor.run is not None
+    assert monitor.run.header["trace"]["windows"] == 2
+    assert set(range(second - PACE, second + 1)) <= set(asked)
+    assert len(asked) < 120, "elsewhere steps repeat silently"
 
 
 def test_the_pace_is_the_median_step_before_the_window() -> None:
