@@ -93,6 +93,10 @@ class TrainerHooks:
         self._rows = RowPatches(trainer, self._view, listener.points, steps.accounts)
         self._patches = Patches(listener.disable)
 
+    def optimizers(self) -> list[Any]:
+        """Those that update what is trained, also if the script steps them for itself."""
+        return self._steps.optimizers()
+
     def install(self) -> None:
         """Put the patches."""
         trainer, put = self._trainer, self._patches.wrap

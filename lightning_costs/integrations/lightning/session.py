@@ -74,7 +74,7 @@ class TrainingSession(Session):
     @fail_safe
     def on_train_start(self) -> None:
         self.repeats.take_events()
-        self._run.set_wrapped_module(self.trainer.strategy.model)
+        self._run.set_wrapped_module(self.trainer.strategy.model, self._trainer_hooks.optimizers)
         self.steps.find_pipeline()
         self._run.begin()
 

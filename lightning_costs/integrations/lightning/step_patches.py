@@ -25,6 +25,7 @@ from lightning_costs.patching.optimizers import (
     unwrap,
 )
 from lightning_costs.patching.patches import Patches
+from lightning_costs.patching.script_optimizers import ScriptOptimizers
 from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.probes.side_effects import forward_state
@@ -96,6 +97,8 @@ class StepPatches:
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
         self._hooked: WeakSet[Any] = WeakSet()
+        #: Those that the script steps for itself, if it may.
+        self._script: ScriptOptimizers | None = None
         #: A number for each kind of optimizer at a place in the list.
         self._numbers: dict[Hashable, int] = {}
         self._at: tuple[bool, int] = (False, 0)
@@ -122,6 +125,18 @@ class StepPatches:
         self._moments.restore()
         self._patches.restore()
 
+    def optimizers(self) -> list[Any]:
+        """The strategy's, and those that the module steps for itself; Lightning's stand-in for none only if alone."""
+        given, own = self._trainer.strategy.optimizers, self._script.living if self._script is not None else []
+        return [*(each for each in given if not _is_stand_in(each)), *own] or given
+
+    def _notice(self, optimizer: Any, hooks: Patches) -> None:
+        number = self._numbers.setdefault(("script", type(optimizer)), len(self._numbers))
+        note = partial(self._repeats.events.append, number)
+        if self._phases is not None:  # it may be another one in each step, so what is put for one step comes too late
+            time_updates(optimizer, hooks, self._phases)
+        hook_optimizer_step(optimizer, note, hooks, apart=self._trainer.strategy.optimizers)
+
     def hook_optimizers(self) -> None:
         """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
 
@@ -136,6 +151,13 @@ class StepPatches:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
+        module = self._trainer.lightning_module
+        # Elsewhere Lightning steps all there are, and a hook for all of torch's would cost for nothing.
+        if self._script is None and (not module.automatic_optimization or all(map(_is_stand_in, optimizers))):
+            self._script = ScriptOptimizers(
+                module, lambda: self._trainer.strategy.optimizers, self._notice, self._listener.disable
+            )
+            self._script.install(self._patches)
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -146,7 +168,7 @@ class StepPatches:
         """
         looks, look = Patches(self._listener.disable), self._listener.sample_memory
         try:
-            for optimizer in self._trainer.strategy.optimizers:
+            for optimizer in self.optimizers():
                 hook_step(unwrap(optimizer), looks, before=look, after=look)
             if count is not None:
                 looks.wrap(self._trainer.strategy, "training_step", self._tried)
@@ -375,6 +397,11 @@ class StepPatches:
             return result
 
         return backward
+
+
+def _is_stand_in(optimizer: Any) -> bool:
+    """Whether Lightning made it, as `configure_optimizers` returned None."""
+    return type(optimizer).__name__ == "_MockOptimizer"
 
 
 def _within(around: AbstractContextManager[None], function: Callable[..., Any]) -> Callable[..., Any]:
