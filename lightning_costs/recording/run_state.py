@@ -247,6 +247,8 @@ class RunState:
             quality={name: float(value) for name, value in quality.items()},
         )
         self._outcome.update(point.step, point.quality, point.costs)
+        if trigger == "train":
+            self.unlogged.logged(point.quality)
         if trigger == "evaluate":
             self.warn(self.unlogged.evaluated(point.quality))
         if self._opened:

@@ -74,6 +74,10 @@ class UnloggedMonitor:
         self._logged: set[str] = set()
         self._evaluated = False
 
+    def logged(self, logged: Iterable[str]) -> None:
+        """A training step logged these metrics."""
+        self._logged.update(logged)
+
     def evaluated(self, logged: Iterable[str]) -> str | None:
         """What to say after an evaluation that logged these metrics."""
         self._evaluated = True

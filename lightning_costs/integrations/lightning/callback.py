@@ -61,7 +61,7 @@ class CostMonitor(Callback):
 
     Args:
         monitor: Name of the quality metric, for comparisons; by default that of the trainer's
-            ModelCheckpoint or EarlyStopping.
+            ModelCheckpoint or EarlyStopping. One that is logged in training steps alone is read at train points.
         mode: Whether more of it is better ('max') or less ('min').
         targets: Quality targets declared before the run, one or several.
         save_dir: Folder for run folders, on this machine; a relative path starts at the working directory.

@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
-from lightning_costs.integrations.session import Session, SessionPart
+from lightning_costs.integrations.session import Session, SessionPart, numbers_in
 from lightning_costs.patching.fail_safe import fail_safe
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.declaration import Declaration
@@ -56,7 +56,15 @@ class FitPoints(SessionPart):
         """A step is done, the one of this number: make a train point if one is due."""
         if self._points.should_emit(step) and not self._view.accumulating:
             self._stamp()
-            self._on_point(self._points.emit("train"))
+            self._on_point(self._points.emit("train", self._logged_in_step()))
+
+    def _logged_in_step(self) -> Mapping[str, float]:
+        """The run's metric, if it is one of training steps: to read it waits for the device, as a logger does."""
+        monitor = self.recorder.header["monitor"]
+        if monitor is None:
+            return {}
+        logged = self._view.logged_in_steps
+        return numbers_in({monitor: logged[monitor]}) if monitor in logged else {}
 
     @fail_safe
     def on_eval_end(self, metrics: Mapping[str, float]) -> None:
@@ -70,7 +78,7 @@ class FitPoints(SessionPart):
         if monitor is None:
             return
         logged = metrics()
-        self._points.epoch_logged(logged)
+        self._points.epoch_logged([*logged, *self._view.logged_in_steps])
         if monitor in logged:
             self._stamp()
             self._on_point(self._points.emit("epoch", logged))

@@ -24,6 +24,13 @@ class TrainerView:
         return int(self._trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     @property
+    def logged_in_steps(self) -> dict[str, Any]:
+        """The last values, on the device, of metrics that the module logs in training steps, by the loggers' names."""
+        results = self._trainer.fit_loop.epoch_loop._results
+        logged = [each for each in results.values() if each.meta.on_step and not each.has_reset]
+        return {each.meta.forked_name(True): each._forward_cache for each in logged}
+
+    @property
     def accumulates(self) -> bool:
         """Whether Lightning accumulates gradients over batches."""
         return self._trainer.accumulate_grad_batches != 1  # type: ignore[no-any-return]
