@@ -246,3 +246,11 @@ def test_a_single_run_has_its_costs_on_the_page_although_there_is_nobody_to_comp
     text = page(compare([make_run()]))
     assert 'data-plot="quality" data-chart="energy_j"' in text
     assert 'class="picture"' not in text
+
+
+def test_without_any_quality_no_card_announces_a_figure_that_is_not_there():
+    text = page(compare([make_run("a", quality=[None, None]), make_run("b", quality=[None, None])]))
+    assert 'class="cost' not in text
+    assert "Left: " not in text
+    assert "All runs" in text
+    assert 'class="cost' in page(compare([make_run("a"), make_run("b")]))

@@ -71,8 +71,13 @@ class MissingReason(NamedTuple):
 
 
 def cost_sections(cmp: ComparisonData, data: ChartData) -> list[CostSection]:
-    """The independent costs by which runs differ, or all if they differ by none, in the answer's order."""
+    """The independent costs by which runs differ, or all if they differ by none, in the answer's order.
+
+    None if no run has the quality that they are drawn with.
+    """
     seen = quality_domain(cmp)
+    if seen is None:
+        return []
     found = []
     for cost in differing_costs(cmp) or cmp.answer["costs"]:
         name, share = cost["column"], cost["modelled_share"]
