@@ -237,10 +237,11 @@ class StepPatches:
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
 
-    def _timed(self) -> Patches | None:
+    def _timed(self, *, fetched: bool = True) -> Patches | None:
         """What reports the moments of passes and updates, put for this batch's work alone; None if none are due.
 
-        Patches that stay would cost every step what they cost these.
+        Patches that stay would cost every step what they cost these. A step that fetches its batches for itself waits
+        for data in its forward pass.
         """
         phases, strategy = self._phases, self._trainer.strategy
         if phases is None or not phases.on:
@@ -248,7 +249,8 @@ class StepPatches:
         module, precision = self._trainer.lightning_module, strategy.precision_plugin
         compiled = getattr(module, "_compiler_ctx", None) is not None
         optimizers = strategy.optimizers
-        of = (strategy, precision, module, module.automatic_optimization, compiled, *optimizers)
+        fetcher = None if fetched else self._trainer.fit_loop._data_fetcher
+        of = (strategy, precision, module, module.automatic_optimization, compiled, fetcher, *optimizers)
         timed = self._moments
         if len(of) == len(self._moments_of) and all(map(is_, of, self._moments_of)) and timed.resume():
             return timed
@@ -258,6 +260,9 @@ class StepPatches:
         put(strategy, "training_step", between(phases, phases.forward_begins, phases.forward_ends), hot=True)
         put(precision, "backward", between(phases, phases.backward_begins, phases.backward_ends), hot=True)
         put(precision, "_wrap_closure", between(phases, phases.closure_begins, phases.closure_ends), hot=True)
+        if fetcher is not None:
+            put(fetcher, "_start_profiler", between(phases, phases.pause, _nothing), hot=True)
+            put(fetcher, "_stop_profiler", between(phases, _nothing, phases.resume), hot=True)
         if not compiled:  # else its training_step is compiled, and this call in it
             for name in ("log",) if module.automatic_optimization else ("log", *_MANUAL):
                 put(module, name, between(phases, phases.pause, phases.resume), hot=True)
@@ -292,7 +297,8 @@ class StepPatches:
                     around = listener.on_batch_start(batch, self._position(manual=manual))
                     if around is not None or listener.sampling_memory:
                         around = self._looking_inside(around)
-                    timed = self._timed()
+                if self._view.in_training:
+                    timed = self._timed(fetched=fetched)
             except Exception:  # noqa: BLE001 - a fault of the package, or a model that raises when it is inspected
                 listener.disable()
                 return original(*args)
@@ -397,6 +403,10 @@ class StepPatches:
             return result
 
         return backward
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_stand_in(optimizer: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from lightning_models import NAMESPACES, Dicts, Stream, classifier, data, namespace, trainer
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from lightning_costs import CostMonitor, Measured, Missing, default_indicators, load_run, load_runs
 from lightning_costs.probes.opcount import sampling
@@ -238,14 +239,23 @@ def test_a_step_that_fetches_its_own_batches_says_what_it_cannot_count(tmp_path:
 
         def training_step(self, dataloader_iter: Any) -> Tensor:
             (x, y), _, _ = next(dataloader_iter)
+            time.sleep(0.004)
             return nn.functional.cross_entropy(self.net(x), y)
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), 0.01)
 
+    def slowly(samples: list[Any]) -> Any:
+        time.sleep(0.02)
+        return default_collate(samples)
+
     with pytest.warns(UserWarning, match="dataloader_iter"):
-        run = fit(tmp_path, Fetches(), data())
-    assert (run.final["steps"], run.final["samples"]) == (16, 128)
+        run = fit(tmp_path, Fetches(), DataLoader(data().dataset, 8, collate_fn=slowly))
+    costs = run.final
+    assert (costs["steps"], costs["samples"]) == (16, 128)
+    assert costs["data_wait_s"] >= 16 * 0.02
+    assert 16 * 0.004 <= costs["forward_s"] < costs["train_s"] - costs["data_wait_s"], "waiting is no forward pass"
+    assert costs["backward_s"] > 0
     assert run.final["flop"] is None
     assert "shapes are unknown" in run.header["missing"]["flop"]
 
