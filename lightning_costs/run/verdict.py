@@ -296,17 +296,15 @@ def _launch(run: _Run) -> _Loss:
         raise _NotJudged(f"late launches (only {format_amount(timed_s, 's')} were seen)")
     between = (idle_s - data_s) / timed_s
     traced, active = run.final.get("launch_bound_fraction"), run.final.get("sm_active_fraction")
-    evidence = [f"the device idled {_percent(between)} between steps for its host"]
+    evidence = f"the device idled {_percent(between)} between steps for its host"
     share = between
     if traced is not None:
         share += traced * max(0.0, 1 - idle_s / timed_s)
-        evidence.append(f"and {_percent(traced)} of traced steps for launches")
+        evidence += f" and {_percent(traced)} of traced steps for launches"
     elif active is not None and active < SM_ACTIVE and not run.several:
         share = max(share, 1 - active - data_s / timed_s)
-        evidence.append(
-            f"its SMs were active {_percent(active)} of the time: late launches, or kernels too small for it"
-        )
-    return _Loss(kind="launch-bound", s=share * run.train_s, share=share, evidence=" ".join(evidence))
+        evidence += f", and its SMs were active {_percent(active)} of the time: late launches, or kernels too small for it"
+    return _Loss(kind="launch-bound", s=share * run.train_s, share=share, evidence=evidence)
 
 
 def _throttled(run: _Run) -> _Loss:
