@@ -155,6 +155,7 @@ def test_the_largest_batch_is_computed_from_what_a_sample_takes() -> None:
     assert none.missing["largest_batch_samples"] == "not even one sample fits"
 
 
+@pytest.mark.integration
 def test_peaks_can_be_measured_for_a_device_that_the_table_lacks(ticking: TickingClock) -> None:
     ticking.TICK_S = 0.004  # what a product takes, and a copy: some looks at the clock
     cost = measure(mlp(), torch.randn(8, 10), times=False, measured_peaks=True)

@@ -9,6 +9,8 @@ import pytest
 
 from lightning_costs.cli.commands import main
 
+pytestmark = pytest.mark.integration
+
 TABLE = "the model,Params (M),gflops,ms,top 1\nA,10,2,5,70\nB,20,4,9,75\nC,30,3,4,80\n"
 CURVES = "run,step,time_s,acc\na-1,0,1,0.1\na-1,10,9,0.9\nb-1,0,1,0.2\nb-1,10,7,0.8\n"
 

@@ -13,6 +13,8 @@ from lightning_costs import Comparison, Recorder, Tariff, compare, load_run, loa
 from lightning_costs.report.charts.quality import chart
 from lightning_costs.report.page.page import page
 
+pytestmark = pytest.mark.integration
+
 
 def said_of(compared: Comparison) -> list[str]:
     return [caution["text"] for caution in compared.cautions]

@@ -15,6 +15,8 @@ from hostile import HIDDEN, PAYLOADS, hostile_header, rich_header, write_run
 
 from lightning_costs.cli.commands import main
 
+pytestmark = pytest.mark.integration
+
 GOAL = ("--monitor", "val/acc", "--mode", "max")
 
 

@@ -78,6 +78,7 @@ def test_a_finished_run_has_no_forecast_and_stands_behind_those_in_progress(tmp_
     assert "50 % of 160 samples" in finished
 
 
+@pytest.mark.integration
 def test_a_killed_run_is_told_as_that(tmp_path: Path) -> None:
     here = Path(__file__).parent
     script = (

@@ -26,7 +26,10 @@ pytest.importorskip("accelerate", reason="accelerate is not installed: pip insta
 
 from lightning_costs.integrations.huggingface import CostCallback  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("default")  # those of transformers and what it loads are theirs
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("default"),
+]  # those of transformers and what it loads are theirs
 
 #: What must be the same to the digit, whatever framework trains.
 SAME = (

@@ -20,6 +20,8 @@ from lightning_costs.report.charts.ratios import ratio_chart, ratio_lines
 from lightning_costs.report.page.sections import answer_pictures, labelled, missing_reasons
 from lightning_costs.storage.saved_runs import save_runs
 
+pytestmark = pytest.mark.integration
+
 HOSTILE = "</text><script>alert(1)</script><img src=x onerror=alert(2)>\"'&]]>"
 
 

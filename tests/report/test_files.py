@@ -19,6 +19,8 @@ from lightning_costs.report.charts.selection import MOST_RUNS, restrict_to_runs,
 from lightning_costs.report.statement import build_statement, latex, markdown
 from lightning_costs.report.tables.plain_tables import MOST_COLUMNS, comparison_tables
 
+pytestmark = pytest.mark.integration
+
 HOSTILE = "=cmd|' /C calc'!A0 <script>alert(1)</script> \"'\n../../etc/passwd \\input{x} % & # | " + "long " * 60 + "🔥"
 
 

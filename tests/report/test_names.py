@@ -85,6 +85,7 @@ def test_a_comparison_of_them_prints_and_is_written(runs: list[RunRecord], tmp_p
     assert found.to_json(tmp_path / "out.json").is_file()
 
 
+@pytest.mark.integration
 def test_a_page_of_them_runs_no_script_of_theirs(tmp_path: Path) -> None:
     """All on one page: a page takes half a second."""
     found = compare([record for name in sorted(NAMES) for record in table_of(NAMES[name], tmp_path)[:1]])

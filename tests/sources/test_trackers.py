@@ -13,6 +13,8 @@ import pytest
 from lightning_costs import compare, load_runs
 from lightning_costs.sources import mlflow as mlflow_source
 
+pytestmark = pytest.mark.integration
+
 STEPS = (0, 10, 20)
 
 

@@ -193,6 +193,7 @@ def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_pat
     assert run.final["other_s"] == pytest.approx(8 * 0.3)
 
 
+@pytest.mark.integration
 def test_the_batch_size_finder_leaves_no_points(tmp_path: Path) -> None:
     class Sized(type(classifier(pl))):  # type: ignore[misc]
         batch_size = 4

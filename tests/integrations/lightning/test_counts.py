@@ -338,6 +338,7 @@ def test_inference_is_measured_after_training(tmp_path: Path, ticking: FakeClock
     assert final["infer_peak_mem_bytes"] == 4 * (WEIGHTS + 8 * 16 + 2 * 8 * 32)
 
 
+@pytest.mark.integration
 def test_inference_with_time_enough_has_its_energy(tmp_path: Path) -> None:
     final = fit(tmp_path, classifier(pl), infer=True).final
     assert final["infer_energy_j"] > 0  # type: ignore[operator]

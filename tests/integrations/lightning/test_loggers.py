@@ -13,6 +13,8 @@ from lightning_models import classifier, data, namespace, trainer
 
 from lightning_costs import CostMonitor
 
+pytestmark = pytest.mark.integration
+
 pl = namespace("lightning.pytorch")
 #: Step to name to value, as a logger's own reader tells.
 Read = dict[int, dict[str, float]]

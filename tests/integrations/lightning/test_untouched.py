@@ -151,6 +151,7 @@ def test_workers_that_are_sent_the_trainer_start(tmp_path: Path, start: str) -> 
     assert measuring.run.final["samples"] == 32
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("infer", [True, False])
 def test_a_network_that_the_script_replaces_takes_its_weights_along(tmp_path: Path, *, infer: bool) -> None:
     old: list[Any] = []
@@ -327,6 +328,7 @@ def test_a_mock_of_a_logger_has_its_method_after_the_fit(tmp_path: Path) -> None
     assert logger.log_metrics.call_count > 1
 
 
+@pytest.mark.integration
 def test_a_clock_that_the_script_replaced_is_read_by_the_script_alone(tmp_path: Path) -> None:
     reads = []
     for callbacks in ([], [CostMonitor(save_dir=tmp_path / "costs", infer=True)]):
