@@ -7,7 +7,6 @@ Warm-up is timed, and a share of the steps after it, drawn at random; the others
 from __future__ import annotations
 
 import math
-import random
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,6 +17,7 @@ import torch
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import CudaEvents, EventSource
+from lightning_costs.probes.opcount.sampling import scattered
 from lightning_costs.probes.opcount.strata import COVERAGE, Estimate
 from lightning_costs.probes.repeat_steps import nodes_made
 from lightning_costs.records.forecast import student_t
@@ -325,7 +325,7 @@ def _draw(done: int) -> tuple[int, int]:
     """The next step to be drawn, on every rank the same one, and the length of the block that it stands for."""
     length = min(MOST_APART, 1 << max(1, (done // 4).bit_length() - 1))
     start = -(-done // length) * length
-    return start + random.Random(start * 1_000_003 + length).randrange(length), length
+    return start + scattered(start, length) % length, length
 
 
 @final
