@@ -57,6 +57,7 @@ def read_in_time(folder, seconds=240.0):
     return found[0]
 
 
+@pytest.mark.integration  # each example is reported in every form
 @settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=places, value=junk, parquet=st.booleans())
 def test_junk_in_any_field_is_one_error_that_names_it_or_a_run_of_which_everything_can_be_told(
