@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, final
-from weakref import WeakSet, ref
+from weakref import finalize, ref
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lightning_costs.patching.optimizers import inner_optimizers
+from lightning_costs.patching.optimizers import inner_optimizers, optimizers_among, steps_within
 from lightning_costs.patching.patches import Patches
 
 
@@ -19,12 +19,14 @@ from lightning_costs.patching.patches import Patches
 class ScriptOptimizers:
     """Notices optimizers by their first step, as torch has hooks for the steps of all (`torch.optim.optimizer`).
 
-    One that updates none of the module's parameters is left alone: an attack on inputs, an inner loop on a copy.
+    One that updates none of the module's parameters is left alone: an attack on inputs, an inner loop on a copy. So is
+    one that another one steps, as its part.
 
     Args:
         module: What is trained.
         given: Returns the optimizers that the framework has.
-        noticed: Called before its first step with each that it has not, and with what keeps hooks on it.
+        noticed: Called before its first step with each that it has not, the places of the parameters that it updates,
+            and what keeps hooks on it.
         failed: Called if an internal error was caught.
     """
 
@@ -32,44 +34,72 @@ class ScriptOptimizers:
         self,
         module: nn.Module,
         given: Callable[[], Iterable[Any]],
-        noticed: Callable[[Optimizer, Patches], None],
+        noticed: Callable[[Optimizer, tuple[int, ...], Patches], None],
         failed: Callable[[], None],
     ) -> None:
         self._module, self._given, self._noticed, self._failed = module, given, noticed, failed
-        self._seen: WeakSet[Optimizer] = WeakSet()
+        #: By identity: a user's class may compare by value, and then has no hash.
+        self._seen: dict[int, ref[Optimizer]] = {}
         #: A script may make one for each step: they are not kept, and hooks on those that it let go are dropped.
         self._hooked: list[tuple[ref[Optimizer], Patches]] = []
 
     def install(self, patches: Patches) -> None:
-        """From now on, until these patches are removed."""
-        handle = register_optimizer_step_pre_hook(self._before_step)
-        patches.add_cleanup(handle.remove)
+        """From now on, until these patches are removed, or no one has this object any more."""
+        this, seen, is_compiling = ref(self), self._seen, torch.compiler.is_compiling
+
+        def before_step(optimizer: Optimizer, *_: Any) -> None:  # at each step of every optimizer of the process
+            if is_compiling() or id(optimizer) in seen:
+                return
+            if (there := this()) is not None:
+                there._first_step(optimizer)
+
+        remove = register_optimizer_step_pre_hook(before_step).remove
+        finalize(self, remove).atexit = False
+        patches.add_cleanup(remove)
         patches.add_cleanup(self._forget)
+
+    def look(self) -> None:
+        """Notice those among the attributes of the module: a step that is compiled calls for no hook of all."""
+        for module in self._module.modules():
+            for optimizer in optimizers_among(vars(module)):
+                self._first_step(optimizer)
 
     @property
     def living(self) -> list[Optimizer]:
         """Those that were noticed and are still there."""
         return [optimizer for there, _ in self._hooked if (optimizer := there()) is not None]
 
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if torch.compiler.is_compiling() or optimizer in self._seen:
-            return
+    def _first_step(self, optimizer: Optimizer) -> None:
         try:
-            self._seen.add(optimizer)
-            if self._is_another(optimizer):
-                self._hooked = [(there, hooks) for there, hooks in self._hooked if there() is not None]
+            seen, identity = self._seen, id(optimizer)
+            seen[identity] = ref(optimizer, lambda _: seen.pop(identity, None))
+            updates = self._updated(optimizer)
+            if updates and not self._is_known(optimizer):
+                self._drop({id(owned) for owned in inner_optimizers(optimizer)})
                 hooks = Patches(self._failed)
                 self._hooked.append((ref(optimizer), hooks))
-                self._noticed(optimizer, hooks)
+                self._noticed(optimizer, updates, hooks)
         except Exception:  # noqa: BLE001 - an internal error must not end the training
             self._failed()
 
-    def _is_another(self, optimizer: Optimizer) -> bool:
-        known = (inner for each in (*self._given(), *self.living) for inner in inner_optimizers(each))
-        if any(optimizer is inner for inner in known):
-            return False
+    def _updated(self, optimizer: Optimizer) -> tuple[int, ...]:
+        """Which of the module's parameters it updates, by their places."""
         updated = {id(one) for group in optimizer.param_groups for one in group["params"]}
-        return any(id(one) in updated for one in self._module.parameters())
+        return tuple(place for place, one in enumerate(self._module.parameters()) if id(one) in updated)
+
+    def _is_known(self, optimizer: Optimizer) -> bool:
+        known = [inner for each in (*self._given(), *self.living) for inner in inner_optimizers(each)]
+        return any(optimizer is each for each in known) or steps_within(known)
+
+    def _drop(self, owned: set[int]) -> None:
+        """Forget those that were collected, and those that are parts of one that is noticed now."""
+        kept = []
+        for there, hooks in self._hooked:
+            if (optimizer := there()) is not None and id(optimizer) in owned:
+                hooks.restore()
+            elif optimizer is not None:
+                kept.append((there, hooks))
+        self._hooked = kept
 
     def _forget(self) -> None:
         hooked, self._hooked = self._hooked, []

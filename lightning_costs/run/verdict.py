@@ -303,7 +303,9 @@ def _launch(run: _Run) -> _Loss:
         evidence += f" and {_percent(traced)} of traced steps for launches"
     elif active is not None and active < SM_ACTIVE and not run.several:
         share = max(share, 1 - active - data_s / timed_s)
-        evidence += f", and its SMs were active {_percent(active)} of the time: late launches, or kernels too small for it"
+        evidence += (
+            f", and its SMs were active {_percent(active)} of the time: late launches, or kernels too small for it"
+        )
     return _Loss(kind="launch-bound", s=share * run.train_s, share=share, evidence=evidence)
 
 

@@ -126,12 +126,15 @@ class StepPatches:
         self._patches.restore()
 
     def optimizers(self) -> list[Any]:
-        """The strategy's, and those that the module steps for itself; Lightning's stand-in for none only if alone."""
-        given, own = self._trainer.strategy.optimizers, self._script.living if self._script is not None else []
-        return [*(each for each in given if not _is_stand_in(each)), *own] or given
+        """The strategy's, and those that the module steps for itself."""
+        own = self._script.living if self._script is not None else []
+        return [*(each for each in self._trainer.strategy.optimizers if not _is_stand_in(each)), *own]
 
-    def _notice(self, optimizer: Any, hooks: Patches) -> None:
-        number = self._numbers.setdefault(("script", type(optimizer)), len(self._numbers))
+    def _notice(self, optimizer: Any, updates: tuple[int, ...], hooks: Patches) -> None:
+        known = len(self._numbers)
+        number = self._numbers.setdefault((updates, type(optimizer)), known)
+        if number == known:
+            self._hooks.optimizer_came(optimizer)
         note = partial(self._repeats.events.append, number)
         if self._phases is not None:  # it may be another one in each step, so what is put for one step comes too late
             time_updates(optimizer, hooks, self._phases)
@@ -147,17 +150,16 @@ class StepPatches:
         self._optimizers = self._trainer.strategy._optimizers
         optimizers = self._trainer.strategy.optimizers
         for place, optimizer in enumerate(optimizers):
-            if optimizer not in self._hooked:
+            if optimizer not in self._hooked and not _is_stand_in(optimizer):
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
-        module = self._trainer.lightning_module
-        # Elsewhere Lightning steps all there are, and a hook for all of torch's would cost for nothing.
-        if self._script is None and (not module.automatic_optimization or all(map(_is_stand_in, optimizers))):
-            self._script = ScriptOptimizers(
-                module, lambda: self._trainer.strategy.optimizers, self._notice, self._listener.disable
-            )
+        if self._script is None:
+            module, strategy = self._trainer.lightning_module, self._trainer.strategy
+            self._script = ScriptOptimizers(module, lambda: strategy.optimizers, self._notice, self._listener.disable)
             self._script.install(self._patches)
+            if not module.automatic_optimization or all(map(_is_stand_in, optimizers)):
+                self._script.look()
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
