@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -78,9 +78,8 @@ def optimizers_among(attributes: Mapping[str, Any]) -> list[Optimizer]:
     return found
 
 
-def steps_within(others: Iterable[Any]) -> bool:
-    """Whether the step in progress was called by that of one of these optimizers, and not by a closure of it."""
-    members = {id(other) for other in others}
+def steps_within(members: Container[int]) -> bool:
+    """Whether the step of one of these, by identity, called the step in progress, and none of its closures did."""
     frame = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         if frame.f_back is None or frame.f_code.co_name == "closure":  # in Lightning's is all of a training step
@@ -89,6 +88,19 @@ def steps_within(others: Iterable[Any]) -> bool:
         if frame.f_code.co_name == "step" and id(frame.f_locals.get("self")) in members:
             return True
     return False
+
+
+def caller_of(optimizer: Optimizer) -> Optimizer:
+    """The outermost optimizer that owns one and is calling its step, as SAM's halves do; itself if none is."""
+    frame, found = sys._getframe(1), optimizer
+    for _ in range(_MOST_FRAMES):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Optimizer) and any(optimizer is inner for inner in inner_optimizers(caller)):
+            found = unwrap(caller)  # Lightning's wrapper of one is an Optimizer, too
+    return found
 
 
 def wrappers(optimizer: Any) -> Iterator[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Container, Iterable
 from typing import Any, final
 from weakref import finalize, ref
 
@@ -11,8 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lightning_costs.patching.optimizers import inner_optimizers, optimizers_among, steps_within
+from lightning_costs.patching.optimizers import caller_of, inner_optimizers, optimizers_among, steps_within
 from lightning_costs.patching.patches import Patches
+
+_log = logging.getLogger("lightning_costs")
 
 
 @final
@@ -41,7 +44,8 @@ class ScriptOptimizers:
         #: By identity: a user's class may compare by value, and then has no hash.
         self._seen: dict[int, ref[Optimizer]] = {}
         #: A script may make one for each step: they are not kept, and hooks on those that it let go are dropped.
-        self._hooked: list[tuple[ref[Optimizer], Patches]] = []
+        #: Each with all that it owns.
+        self._hooked: list[tuple[ref[Optimizer], frozenset[int], Patches]] = []
 
     def install(self, patches: Patches) -> None:
         """From now on, until these patches are removed, or no one has this object any more."""
@@ -67,17 +71,23 @@ class ScriptOptimizers:
     @property
     def living(self) -> list[Optimizer]:
         """Those that were noticed and are still there."""
-        return [optimizer for there, _ in self._hooked if (optimizer := there()) is not None]
+        return [optimizer for there, _, _ in self._hooked if (optimizer := there()) is not None]
 
     def _first_step(self, optimizer: Optimizer) -> None:
+        seen, identity = self._seen, id(optimizer)
         try:
-            seen, identity = self._seen, id(optimizer)
             seen[identity] = ref(optimizer, lambda _: seen.pop(identity, None))
-            updates = self._updated(optimizer)
-            if updates and not self._is_known(optimizer):
-                self._drop({id(owned) for owned in inner_optimizers(optimizer)})
+            optimizer = caller_of(optimizer)
+            family = frozenset(map(id, inner_optimizers(optimizer)))
+            updates = () if self._is_known(id(optimizer)) else self._updated(optimizer)
+        except Exception as error:  # noqa: BLE001 - one of the user's that cannot be inspected
+            _log.debug("%s is left alone: %r", type(optimizer).__name__, error)
+            return
+        try:
+            if updates:
+                self._drop(family)
                 hooks = Patches(self._failed)
-                self._hooked.append((ref(optimizer), hooks))
+                self._hooked.append((ref(optimizer), family, hooks))
                 self._noticed(optimizer, updates, hooks)
         except Exception:  # noqa: BLE001 - an internal error must not end the training
             self._failed()
@@ -87,21 +97,22 @@ class ScriptOptimizers:
         updated = {id(one) for group in optimizer.param_groups for one in group["params"]}
         return tuple(place for place, one in enumerate(self._module.parameters()) if id(one) in updated)
 
-    def _is_known(self, optimizer: Optimizer) -> bool:
-        known = [inner for each in (*self._given(), *self.living) for inner in inner_optimizers(each)]
-        return any(optimizer is each for each in known) or steps_within(known)
+    def _is_known(self, identity: int) -> bool:
+        known = {id(inner) for each in self._given() for inner in inner_optimizers(each)}
+        known.update(*(family for there, family, _ in self._hooked if there() is not None))
+        return identity in known or steps_within(known)
 
-    def _drop(self, owned: set[int]) -> None:
+    def _drop(self, owned: Container[int]) -> None:
         """Forget those that were collected, and those that are parts of one that is noticed now."""
         kept = []
-        for there, hooks in self._hooked:
+        for there, family, hooks in self._hooked:
             if (optimizer := there()) is not None and id(optimizer) in owned:
                 hooks.restore()
             elif optimizer is not None:
-                kept.append((there, hooks))
+                kept.append((there, family, hooks))
         self._hooked = kept
 
     def _forget(self) -> None:
         hooked, self._hooked = self._hooked, []
-        for _, hooks in hooked:
+        for *_, hooks in hooked:
             hooks.restore()

@@ -251,8 +251,9 @@ class StepPatches:
         module, precision = self._trainer.lightning_module, strategy.precision_plugin
         compiled = getattr(module, "_compiler_ctx", None) is not None
         optimizers = strategy.optimizers
+        own = self._script.living if self._script is not None and not module.automatic_optimization else ()
         fetcher = None if fetched else self._trainer.fit_loop._data_fetcher
-        of = (strategy, precision, module, module.automatic_optimization, compiled, fetcher, *optimizers)
+        of = (strategy, precision, module, module.automatic_optimization, compiled, fetcher, *optimizers, *own)
         timed = self._moments
         if len(of) == len(self._moments_of) and all(map(is_, of, self._moments_of)) and timed.resume():
             return timed
@@ -275,6 +276,8 @@ class StepPatches:
                 # Lightning's wrapper, which a manual step calls, has the optimizer's methods as its own.
                 for wrapper in getattr(strategy, "_lightning_optimizers", ())[place : place + 1]:
                     hook_parts(wrapper, timed, phases)
+        for optimizer in own:
+            hook_parts(optimizer, timed, phases)
         return timed
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:

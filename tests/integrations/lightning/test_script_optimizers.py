@@ -269,6 +269,40 @@ class OwnLater(InHook):
             self.owner[0].step()
 
 
+class Halves(torch.optim.Optimizer):
+    """As SAM: a step is two calls, of which the second one steps the optimizer that it owns."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+        self.base = SGD(self.param_groups, lr=0.1, momentum=0.9)
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        for group in self.param_groups:
+            for one in group["params"]:
+                self.state[one]["old"] = one.clone()
+                one.add_(one.grad, alpha=0.1)
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for group in self.param_groups:
+            for one in group["params"]:
+                one.copy_(self.state[one].pop("old"))
+        self.base.step()
+
+
+class OwnHalves(InHook):
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.own = self.own or Halves([*self.net.parameters(), *self.head.parameters()])
+        for half in (self.own.first_step, self.own.second_step):
+            self.zero_grad()
+            self.manual_backward(self.loss(batch))
+            half()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
 ALL = sum(one.numel() for one in Base().parameters())
 PAIR, OTHER = 16 * 8 + 8 + 8 * 4 + 4, 16 * 4 + 4
 
@@ -288,6 +322,7 @@ PAIR, OTHER = 16 * 8 + 8 + 8 * 4 + 4, 16 * 4 + 4
         (GivenSeveral, 2 * STEPS, 2 * STEPS, 8 * PAIR + 4 * 4),
         (OwnSeveral, 2 * STEPS, 2 * STEPS, 8 * ALL + 4 * 6),
         (OwnLater, 2 * STEPS, 2 * STEPS, 8 * ALL + 4 * 6),
+        (OwnHalves, 2 * STEPS, 2 * STEPS, 4 * PAIR),
     ],
 )
 def test_updates_state_and_flops_are_those_of_the_script(
@@ -313,6 +348,10 @@ def test_updates_state_and_flops_are_those_of_the_script(
     assert costs["flop"] == flops.get_total_flops()
     assert "Mock" not in str(header["setup"]["optimizers"])
     assert bool(header["setup"]["optimizers"]) == bool(calls)
+    if kind is OwnHalves:
+        assert [each["name"] for each in header["setup"]["optimizers"]] == ["Halves over SGD"]
+        assert costs["opt_peak_bytes"] == 2 * 4 * PAIR, "the old weights are in it"
+        assert costs["optimizer_s"] > 0
     if kind is Discriminator:  # nobody saw its backward pass, which would be a part of the forward pass
         assert costs["forward_s"] is None
         assert "backward pass was not seen" in header["missing"]["forward_s"]
