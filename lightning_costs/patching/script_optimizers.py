@@ -28,6 +28,7 @@ class ScriptOptimizers:
     Args:
         module: What is trained.
         given: Returns the optimizers that the framework has.
+        training: Whether an update at this moment is one of the training: first steps at others are passed over.
         noticed: Called before its first step with each that it has not, the places of the parameters that it updates,
             and what keeps hooks on it.
         failed: Called if an internal error was caught.
@@ -37,10 +38,12 @@ class ScriptOptimizers:
         self,
         module: nn.Module,
         given: Callable[[], Iterable[Any]],
+        training: Callable[[], bool],
         noticed: Callable[[Optimizer, tuple[int, ...], Patches], None],
         failed: Callable[[], None],
     ) -> None:
-        self._module, self._given, self._noticed, self._failed = module, given, noticed, failed
+        self._module, self._given, self._training = module, given, training
+        self._noticed, self._failed = noticed, failed
         #: By identity: a user's class may compare by value, and then has no hash.
         self._seen: dict[int, ref[Optimizer]] = {}
         #: A script may make one for each step: they are not kept, and hooks on those that it let go are dropped.
@@ -54,7 +57,7 @@ class ScriptOptimizers:
         def before_step(optimizer: Optimizer, *_: Any) -> None:  # at each step of every optimizer of the process
             if is_compiling() or id(optimizer) in seen:
                 return
-            if (there := this()) is not None:
+            if (there := this()) is not None and there._training():
                 there._first_step(optimizer)
 
         remove = register_optimizer_step_pre_hook(before_step).remove

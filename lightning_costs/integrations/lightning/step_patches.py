@@ -30,6 +30,7 @@ from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.recording.step_hooks import StepHooks
+from lightning_costs.records.time_buckets import TimeBuckets
 
 _FETCHED_WITHIN = object()
 #: What a manual step calls besides passes and updates.
@@ -76,6 +77,19 @@ class StepListener(Protocol):
 
 
 @final
+class _InTraining:
+    """Phases, told of updates in training alone: those of an evaluation or a callback are in another account."""
+
+    def __init__(self, phases: Phases, accounts: TimeBuckets) -> None:
+        self._phases, self._accounts = phases, accounts
+        self.lose, self.update_begins, self.update_ends = phases.lose, phases.update_begins, phases.update_ends
+
+    @property
+    def on(self) -> bool:
+        return self._phases.on and self._accounts.current == "train"
+
+
+@final
 class StepPatches:
     """Patches what a Trainer works on a batch by."""
 
@@ -99,6 +113,8 @@ class StepPatches:
         self._hooked: WeakSet[Any] = WeakSet()
         #: Those that the script steps for itself, if it may.
         self._script: ScriptOptimizers | None = None
+        #: Whether Lightning has none.
+        self._unaided = False
         #: A number for each kind of optimizer at a place in the list.
         self._numbers: dict[Hashable, int] = {}
         self._at: tuple[bool, int] = (False, 0)
@@ -135,10 +151,23 @@ class StepPatches:
         number = self._numbers.setdefault((updates, type(optimizer)), known)
         if number == known:
             self._hooks.optimizer_came(optimizer)
-        note = partial(self._repeats.events.append, number)
+        append = self._repeats.events.append
+
+        def note() -> None:
+            if self._updates_train():
+                append(number)
+
         if self._phases is not None:  # it may be another one in each step, so what is put for one step comes too late
-            time_updates(optimizer, hooks, self._phases)
+            time_updates(optimizer, hooks, _InTraining(self._phases, self._accounts))
         hook_optimizer_step(optimizer, note, hooks, apart=self._trainer.strategy.optimizers)
+
+    def _updates_train(self) -> bool:
+        """Whether an update at this moment is one of the training.
+
+        An evaluation's is none, and neither is a callback's beside optimizers that Lightning has: a probe's.
+        """
+        current = self._accounts.current
+        return current == "train" or (current == "other" and self._unaided)
 
     def hook_optimizers(self) -> None:
         """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
@@ -154,11 +183,14 @@ class StepPatches:
                 self._hooked.add(optimizer)
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
+        self._unaided = all(map(_is_stand_in, optimizers))
         if self._script is None:
             module, strategy = self._trainer.lightning_module, self._trainer.strategy
-            self._script = ScriptOptimizers(module, lambda: strategy.optimizers, self._notice, self._listener.disable)
+            self._script = ScriptOptimizers(
+                module, lambda: strategy.optimizers, self._updates_train, self._notice, self._listener.disable
+            )
             self._script.install(self._patches)
-            if not module.automatic_optimization or all(map(_is_stand_in, optimizers)):
+            if not module.automatic_optimization or self._unaided:
                 self._script.look()
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -359,7 +360,7 @@ def test_updates_state_and_flops_are_those_of_the_script(
 
 def test_a_fit_that_is_gone_without_a_word_leaves_no_hook() -> None:
     hooks = dict(GLOBAL_HOOKS)
-    watched = ScriptOptimizers(nn.Linear(2, 2), tuple, lambda *_: None, lambda: None)
+    watched = ScriptOptimizers(nn.Linear(2, 2), tuple, lambda: True, lambda *_: None, lambda: None)
     watched.install(Patches(lambda: None))
     assert dict(GLOBAL_HOOKS) != hooks
     del watched
@@ -391,3 +392,39 @@ def test_costs_ahead_are_those_of_the_updates_that_will_be(
     trainer(pl, monitor, Peek(), max_epochs=4, **options).fit(kind(), data(STEPS * 8))
     assert monitor.run is not None
     assert ahead[-1] == pytest.approx(monitor.run.final["samples"], rel=0.05)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_end"])
+def test_a_probe_beside_the_training_is_none_of_its_updates(hook: str, first: bool, tmp_path: Path) -> None:
+    pl = namespace(NAMESPACES[0])
+
+    class Probed(Discriminator):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.loss(batch)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    class Slow(SGD):
+        def step(self, closure: Any = None) -> Any:
+            time.sleep(0.01)
+            return super().step(closure)
+
+    def step(callback: Any, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        with torch.enable_grad():
+            callback.own = getattr(callback, "own", None) or Slow(module.other.parameters(), lr=0.1)
+            callback.own.zero_grad()
+            module.others_loss(batch).backward()
+            callback.own.step()
+
+    probe = type("Probe", (pl.Callback,), {hook: step})()
+    monitor = CostMonitor(save_dir=tmp_path, infer=False, log="none")
+    callbacks = [probe, monitor] if first else [monitor, probe]
+    trainer(pl, *callbacks, accumulate_grad_batches=4).fit(Probed(), data(STEPS * 8), data(16))
+    assert monitor.run is not None
+    costs = monitor.run.final
+    assert costs["optimizer_steps"] == costs["steps"] == STEPS // 2
+    phases = [costs[name] for name in ("forward_s", "backward_s", "optimizer_s")]
+    assert sum(phases) < costs["train_s"]  # type: ignore[arg-type]
+    assert costs["opt_state_bytes"] == 8 * PAIR + 4 * 4
