@@ -85,7 +85,7 @@ def steps_within(members: Container[int]) -> bool:
         if frame.f_back is None or frame.f_code.co_name == "closure":  # in Lightning's is all of a training step
             return False
         frame = frame.f_back
-        if frame.f_code.co_name == "step" and id(frame.f_locals.get("self")) in members:
+        if frame.f_code.co_name in ("step", "wrapper") and id(frame.f_locals.get("self")) in members:
             return True
     return False
 

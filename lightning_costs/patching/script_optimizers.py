@@ -22,8 +22,8 @@ _log = logging.getLogger("lightning_costs")
 class ScriptOptimizers:
     """Notices optimizers by their first step, as torch has hooks for the steps of all (`torch.optim.optimizer`).
 
-    One that updates none of the module's parameters is left alone: an attack on inputs, an inner loop on a copy. So is
-    one that another one steps, as its part.
+    One that updates none of the module's parameters is left alone: an attack on inputs, an inner loop on a copy. One
+    that another one steps is a part of that: its state is seen, and its updates are none of their own.
 
     Args:
         module: What is trained.
@@ -63,7 +63,7 @@ class ScriptOptimizers:
         remove = register_optimizer_step_pre_hook(before_step).remove
         finalize(self, remove).atexit = False
         patches.add_cleanup(remove)
-        patches.add_cleanup(self._forget)
+        patches.add_cleanup(self._lift)
 
     def look(self) -> None:
         """Notice those among the attributes of the module: a step that is compiled calls for no hook of all."""
@@ -82,7 +82,9 @@ class ScriptOptimizers:
             seen[identity] = ref(optimizer, lambda _: seen.pop(identity, None))
             optimizer = caller_of(optimizer)
             family = frozenset(map(id, inner_optimizers(optimizer)))
-            updates = () if self._is_known(id(optimizer)) else self._updated(optimizer)
+            known = self._known
+            updates = () if id(optimizer) in known else self._updated(optimizer)
+            is_part = steps_within(known)
         except Exception as error:  # noqa: BLE001 - one of the user's that cannot be inspected
             _log.debug("%s is left alone: %r", type(optimizer).__name__, error)
             return
@@ -91,7 +93,8 @@ class ScriptOptimizers:
                 self._drop(family)
                 hooks = Patches(self._failed)
                 self._hooked.append((ref(optimizer), family, hooks))
-                self._noticed(optimizer, updates, hooks)
+                if not is_part:
+                    self._noticed(optimizer, updates, hooks)
         except Exception:  # noqa: BLE001 - an internal error must not end the training
             self._failed()
 
@@ -100,10 +103,11 @@ class ScriptOptimizers:
         updated = {id(one) for group in optimizer.param_groups for one in group["params"]}
         return tuple(place for place, one in enumerate(self._module.parameters()) if id(one) in updated)
 
-    def _is_known(self, identity: int) -> bool:
+    @property
+    def _known(self) -> set[int]:
+        """Those of the framework and those that were noticed, with all that they own, by identity."""
         known = {id(inner) for each in self._given() for inner in inner_optimizers(each)}
-        known.update(*(family for there, family, _ in self._hooked if there() is not None))
-        return identity in known or steps_within(known)
+        return known.union(*(family for there, family, _ in self._hooked if there() is not None))
 
     def _drop(self, owned: Container[int]) -> None:
         """Forget those that were collected, and those that are parts of one that is noticed now."""
@@ -115,7 +119,7 @@ class ScriptOptimizers:
                 kept.append((there, family, hooks))
         self._hooked = kept
 
-    def _forget(self) -> None:
-        hooked, self._hooked = self._hooked, []
-        for *_, hooks in hooked:
+    def _lift(self) -> None:
+        """Nothing is left on them; what they hold is still asked for when the run ends."""
+        for *_, hooks in self._hooked:
             hooks.restore()

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from operator import is_
 from typing import Any, Protocol, final
-from weakref import WeakSet
+from weakref import ref
 
 from torch.nn.parameter import is_lazy
 
@@ -78,7 +78,7 @@ class StepListener(Protocol):
 
 @final
 class _InTraining:
-    """Phases, told of updates in training alone: those of an evaluation or a callback are in another account."""
+    """Phases that receive updates in training alone: those of an evaluation or a callback are in another account."""
 
     def __init__(self, phases: Phases, accounts: TimeBuckets) -> None:
         self._phases, self._accounts = phases, accounts
@@ -110,7 +110,7 @@ class StepPatches:
         self._moments_of: tuple[Any, ...] = ()
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
-        self._hooked: WeakSet[Any] = WeakSet()
+        self._hooked: list[ref[Any]] = []
         #: Those that the script steps for itself, if it may.
         self._script: ScriptOptimizers | None = None
         #: Whether Lightning has none.
@@ -179,8 +179,8 @@ class StepPatches:
         self._optimizers = self._trainer.strategy._optimizers
         optimizers = self._trainer.strategy.optimizers
         for place, optimizer in enumerate(optimizers):
-            if optimizer not in self._hooked and not _is_stand_in(optimizer):
-                self._hooked.add(optimizer)
+            if not any(optimizer is there() for there in self._hooked) and not _is_stand_in(optimizer):
+                self._hooked.append(ref(optimizer))
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
         self._unaided = all(map(_is_stand_in, optimizers))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
@@ -255,6 +256,39 @@ class OwnSeveral(InHook):
         self.own = Several(Adam(self.net.parameters()), Adam([*self.head.parameters(), *self.other.parameters()]))
 
 
+class Hiding(torch.optim.Optimizer):
+    """Steps one that none of its attributes is."""
+
+    def __init__(self, hidden: torch.optim.Optimizer) -> None:
+        self.holder = SimpleNamespace(hidden=hidden)
+        super().__init__([one for group in hidden.param_groups for one in group["params"]], {})
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        loss = closure() if closure is not None else None
+        self.holder.hidden.step()
+        return loss
+
+
+class GivenHiding(NoOptimizer):
+    def configure_optimizers(self) -> Any:
+        return Hiding(Adam([*self.net.parameters(), *self.head.parameters()]))
+
+
+class GivenUnhashable(NoOptimizer):
+    def configure_optimizers(self) -> Any:
+        return ByValue([*self.net.parameters(), *self.head.parameters()], lr=0.1, momentum=0.9)
+
+
+class FullBatch(InHook):
+    """One update for each epoch, after its last batch."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+    def on_train_epoch_end(self) -> None:
+        self.own.step()
+
+
 class OwnLater(InHook):
     """A part steps alone before its owner does."""
 
@@ -324,6 +358,9 @@ PAIR, OTHER = 16 * 8 + 8 + 8 * 4 + 4, 16 * 4 + 4
         (OwnSeveral, 2 * STEPS, 2 * STEPS, 8 * ALL + 4 * 6),
         (OwnLater, 2 * STEPS, 2 * STEPS, 8 * ALL + 4 * 6),
         (OwnHalves, 2 * STEPS, 2 * STEPS, 4 * PAIR),
+        (GivenHiding, 2 * STEPS, 2 * STEPS, 8 * PAIR + 4 * 4),
+        (GivenUnhashable, 2 * STEPS, 2 * STEPS, 4 * PAIR),
+        (FullBatch, 2, 2, 8 * ALL + 4 * 6),
     ],
 )
 def test_updates_state_and_flops_are_those_of_the_script(
