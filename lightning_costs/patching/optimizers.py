@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +34,8 @@ _GRADIENTS = (
     "grad_partitions_flat_buffer",  # ZeRO-3, all the time
     "fp32_groups_gradients_flat",  # bf16 that accumulates in fp32, all the time
 )
+#: Attributes of torch's that hold none, and may hold much.
+_NO_OPTIMIZERS = ("state", "param_groups", "defaults")
 #: Frames between a step and that of its base class, at most.
 _MOST_FRAMES = 30
 
@@ -53,7 +55,7 @@ def unwrap(optimizer: Any) -> Any:
 
 
 def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
-    """An optimizer and every optimizer it owns: SAM's base optimizer, Lookahead's inner one."""
+    """An optimizer and every optimizer it owns: SAM's base optimizer, Lookahead's inner one, a list of several."""
     seen: set[int] = set()
     waiting = [unwrap(optimizer)]
     while waiting:
@@ -62,7 +64,43 @@ def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
             continue
         seen.add(id(current))
         yield current
-        waiting += [value for value in vars(current).values() if isinstance(value, Optimizer)]
+        waiting += optimizers_among(
+            {name: value for name, value in vars(current).items() if name not in _NO_OPTIMIZERS}
+        )
+
+
+def optimizers_among(attributes: Mapping[str, Any]) -> list[Optimizer]:
+    """Optimizers that an object has as attributes, or in a list, tuple or dict that is one."""
+    found: list[Optimizer] = []
+    for value in attributes.values():
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        found += [each for each in held if isinstance(each, Optimizer)]
+    return found
+
+
+def steps_within(members: Container[int]) -> bool:
+    """Whether the step of one of these, by identity, called the step in progress, and none of its closures did."""
+    frame = sys._getframe(1)
+    for _ in range(_MOST_FRAMES):
+        if frame.f_back is None or frame.f_code.co_name == "closure":  # in Lightning's is all of a training step
+            return False
+        frame = frame.f_back
+        if frame.f_code.co_name in ("step", "wrapper") and id(frame.f_locals.get("self")) in members:
+            return True
+    return False
+
+
+def caller_of(optimizer: Optimizer) -> Optimizer:
+    """The outermost optimizer that owns one and is calling its step, as SAM's halves do; itself if none is."""
+    frame, found = sys._getframe(1), optimizer
+    for _ in range(_MOST_FRAMES):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Optimizer) and any(optimizer is inner for inner in inner_optimizers(caller)):
+            found = unwrap(caller)  # Lightning's wrapper of one is an Optimizer, too
+    return found
 
 
 def wrappers(optimizer: Any) -> Iterator[Any]:

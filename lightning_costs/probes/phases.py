@@ -278,7 +278,8 @@ class Phases:
             ended = self._phase
             if self._open:
                 ended, nodes = self._ended(), nodes_made()
-                if ended == FORWARD and not self._backwards and nodes != self._before and not self._updates:
+                hidden = ended == FORWARD and not self._backwards and nodes != self._before
+                if hidden and (self._closures or not self._updates):  # in a closure it may be another optimizer's
                     self.why = (
                         "an optimizer stepped after a forward pass whose backward pass was not seen: in manual "
                         "optimization call self.manual_backward(loss), in Fabric fabric.backward(loss)"

@@ -246,7 +246,7 @@ class RunState:
             costs=self.amounts.costs,
             quality={name: float(value) for name, value in quality.items()},
         )
-        self._outcome.update(point.step, point.quality, point.costs)
+        self._update_outcome(point)
         if trigger == "train":
             self.unlogged.logged(point.quality)
         if trigger == "evaluate":
@@ -255,6 +255,9 @@ class RunState:
             self._sinks.point(point, self.header)
             self._rows = self._folder.rows if self._folder is not None else self._rows + 1
         return point
+
+    def _update_outcome(self, point: CurvePoint) -> None:
+        self._outcome.update(point.step, point.quality, point.costs, evaluated=point.trigger == "evaluate")
 
     def warn(self, text: str | None) -> None:
         """Log a warning, on the rank that writes; None is none."""
@@ -362,7 +365,7 @@ class RunState:
         self._rows = len(earlier.points)
         self._metrics = dict.fromkeys(metrics_of(earlier.points))
         for point in earlier.points:
-            self._outcome.update(point.step, point.quality, point.costs)
+            self._update_outcome(point)
 
     def _lost_is_unknown(self, why: str) -> None:
         self.amounts.lost_is_unknown(why)

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from lightning_costs.patching.fail_safe import raised_on_purpose
 from lightning_costs.probes import batch as batches
-from lightning_costs.probes.environment import collect_environment
+from lightning_costs.probes.environment import collect_environment, describe_optimizers
 from lightning_costs.probes.own_work import cpu_s
 from lightning_costs.probes.phases import Phases
 from lightning_costs.recording.emission import Emission
@@ -166,6 +166,18 @@ class StepHooks:
         if emit is None:
             emit = points.should_emit(steps.done)
         return points.emit("train") if emit else None
+
+    def optimizer_came(self, optimizer: object) -> None:
+        """An optimizer is about to make its first step, perhaps after the header was made."""
+        if self._run.opened:
+            setup = self._run.header["setup"]
+            described = [*setup.get("optimizers", ()), *describe_optimizers([optimizer])]
+            self._run.header["setup"] = {**setup, "optimizers": described}
+
+    def updated_late(self, calls: int) -> None:
+        """Optimizers stepped after the last batch, this many times."""
+        self._points.book_repeats()
+        self._points.window.add_late_updates(calls)
 
     def open_run(self, look: batches.BatchInfo | None) -> None:
         """Make the run's folder: the first batch is done, or memory ran out in it."""

@@ -85,6 +85,7 @@ class Window:
         "_steady_samples",
         "_steady_tokens",
         "_step_times_s",
+        "_stepless",
         "_steps",
         "_tokens",
         "_train_s",
@@ -104,6 +105,8 @@ class Window:
         self._held_samples: int | None = 0
         self._held_tokens: int | None = 0
         self._held_warm = False
+        #: Whether there was a batch without an update.
+        self._stepless = False
         self.overhead_s = 0.0
         self._slow, self._slow_on_device = SlowSteps(), SlowSteps()
         #: Signatures of the window's steps outside warm-up, each with the number of the first one of a row of it.
@@ -155,6 +158,7 @@ class Window:
         if not optimizer_steps:
             self._held_samples, self._held_tokens, self._held_warm = samples, tokens, warm
             self._held_batches += 1
+            self._stepless = True
             return None
         self._held_batches = 0
         self._steps += 1
@@ -175,6 +179,12 @@ class Window:
             self._signatures.append((signature, len(self._step_times_s)))
         self._step_times_s.append(took_s)
         return True
+
+    def add_late_updates(self, calls: int) -> None:
+        """Note updates after the last batch; a step, unless each batch had one of its own."""
+        self._optimizer_steps += calls
+        self._steps += self._stepless
+        self._held_batches = 0
 
     def add_repeated(
         self, train_s: Sequence[float], *, samples: int | None, tokens: int | None, padding: int | None, calls: int

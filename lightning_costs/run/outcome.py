@@ -33,13 +33,22 @@ class RunOutcome:
         self._sign = {"max": 1.0, "min": -1.0}.get(header.get("mode") or "", math.nan)
         self._targets = list(header.get("targets") or ())
         self._counters = [n for n, row in declared.items() if row["kind"] == "counter" and row["role"] == "indicator"]
-        self._seen = False
+        self._seen = self._evaluated = False
         self._best: tuple[float, int] | None = None
         self._hits: dict[int, dict[str, float]] = {}
 
-    def update(self, step: int, quality: Mapping[str, float], costs: Mapping[str, Amount]) -> None:
-        """A point of the run; one that holds no quality is passed over."""
+    def update(
+        self, step: int, quality: Mapping[str, float], costs: Mapping[str, Amount], *, evaluated: bool = True
+    ) -> None:
+        """A point of the run; one that holds no quality is passed over.
+
+        So is that of training steps, if evaluations log a metric of the same name.
+        """
         if self._monitor is None or (value := quality.get(self._monitor)) is None:
+            return
+        if evaluated and not self._evaluated:
+            self._evaluated, self._best, self._hits = True, None, {}
+        elif self._evaluated and not evaluated:
             return
         self._seen = True
         if not math.isfinite(value) or math.isnan(self._sign):

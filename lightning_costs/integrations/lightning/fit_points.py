@@ -50,7 +50,14 @@ class FitPoints(SessionPart):
             recorder.hooks.run.add_sink(self._loggers)
         self._headline = columns(self._points.declarations, headline_only=True)
         self._costs: Mapping[str, float | None] = {}
+        #: Steps, batches and Lightning's calls of optimizers at this fit's first point, and at its last one.
+        self._begun: tuple[float, float, float] | None = None
+        self._now: tuple[float, float, float] = (0, 0, 0)
         self._bar: str | None = ""
+        #: Whether an evaluation logged the run's metric: one of that name in training steps is another one.
+        self._evaluated = False
+        #: The value of it that was read last.
+        self._read: Any = None
 
     def on_step(self, step: int) -> None:
         """A step is done, the one of this number: make a train point if one is due."""
@@ -59,15 +66,22 @@ class FitPoints(SessionPart):
             self._on_point(self._points.emit("train", self._logged_in_step()))
 
     def _logged_in_step(self) -> Mapping[str, float]:
-        """The run's metric, if it is one of training steps: to read it waits for the device, as a logger does."""
+        """The run's metric, if a training step logged it since the point before.
+
+        To read it waits for the device, as a logger does.
+        """
         monitor = self.recorder.header["monitor"]
-        if monitor is None:
+        if monitor is None or self._evaluated:
             return {}
-        logged = self._view.logged_in_steps
-        return numbers_in({monitor: logged[monitor]}) if monitor in logged else {}
+        value = self._view.logged_in_steps.get(monitor)
+        if value is None or value is self._read:  # each log makes another tensor
+            return {}
+        self._read = value
+        return numbers_in({monitor: value})
 
     @fail_safe
     def on_eval_end(self, metrics: Mapping[str, float]) -> None:
+        self._evaluated |= self.recorder.header["monitor"] in metrics
         self._stamp()
         self._on_point(self._points.emit("evaluate", metrics))
 
@@ -79,7 +93,7 @@ class FitPoints(SessionPart):
             return
         logged = metrics()
         self._points.epoch_logged([*logged, *self._view.logged_in_steps])
-        if monitor in logged:
+        if monitor in logged and not self._evaluated:
             self._stamp()
             self._on_point(self._points.emit("epoch", logged))
 
@@ -100,9 +114,12 @@ class FitPoints(SessionPart):
 
     def ahead(self) -> Mapping[str, Forecast]:
         """Totals at the end of training as planned."""
-        costs = self.recorder.totals
-        steps, calls = costs.get("steps"), costs.get("optimizer_steps")
-        return self._points.forecast(self._view.planned_steps(calls_a_step=calls / steps if calls and steps else 1.0))
+        (steps_then, batches_then, calls_then), (steps, batches, calls) = self._begun or self._now, self._now
+        if steps == steps_then:
+            steps_then = batches_then = calls_then = 0
+        done = steps - steps_then or 1
+        calls_a_step, steps_a_batch = (calls - calls_then) / done, done / (batches - batches_then or done)
+        return self._points.forecast(self._view.planned_steps(calls_a_step=calls_a_step, steps_a_batch=steps_a_batch))
 
     @property
     def step(self) -> int:
@@ -117,6 +134,8 @@ class FitPoints(SessionPart):
     def _on_point(self, point: CurvePoint) -> None:
         """A point was made at the Trainer's step of this moment: its costs are for the row, the bar and callbacks."""
         self._costs, self._bar = point.costs, None
+        self._now = point.costs.get("steps") or 0, point.costs.get("batches") or 0, self._view.calls
+        self._begun = self._begun or self._now
         if self._loggers is None:
             return
         if not self._trainer.is_global_zero:  # sinks are called on rank 0; another rank's logger may write for itself

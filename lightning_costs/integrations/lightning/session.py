@@ -13,6 +13,7 @@ from lightning_costs.integrations.lightning.hooks import TrainerHooks
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session
 from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.probes.repeat_steps import summarize_events
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.recording.run_state import Status
 from lightning_costs.run.record import RunRecord
@@ -80,6 +81,8 @@ class TrainingSession(Session):
 
     @fail_safe
     def on_train_end(self) -> None:
+        if updates := summarize_events(self.repeats.take_events())[0]:  # in hooks after the last batch
+            self.hooks.steps.updated_late(len(updates))
         self._run.training_ended()
 
     @fail_safe

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from operator import is_
 from typing import Any, Protocol, final
-from weakref import WeakSet
+from weakref import ref
 
 from torch.nn.parameter import is_lazy
 
@@ -30,6 +30,7 @@ from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.recording.step_hooks import StepHooks
+from lightning_costs.records.time_buckets import TimeBuckets
 
 _FETCHED_WITHIN = object()
 #: What a manual step calls besides passes and updates.
@@ -76,6 +77,19 @@ class StepListener(Protocol):
 
 
 @final
+class _InTraining:
+    """Phases that receive updates in training alone: those of an evaluation or a callback are in another account."""
+
+    def __init__(self, phases: Phases, accounts: TimeBuckets) -> None:
+        self._phases, self._accounts = phases, accounts
+        self.lose, self.update_begins, self.update_ends = phases.lose, phases.update_begins, phases.update_ends
+
+    @property
+    def on(self) -> bool:
+        return self._phases.on and self._accounts.current == "train"
+
+
+@final
 class StepPatches:
     """Patches what a Trainer works on a batch by."""
 
@@ -96,9 +110,11 @@ class StepPatches:
         self._moments_of: tuple[Any, ...] = ()
         #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
         self._optimizers: Any = None
-        self._hooked: WeakSet[Any] = WeakSet()
+        self._hooked: list[ref[Any]] = []
         #: Those that the script steps for itself, if it may.
         self._script: ScriptOptimizers | None = None
+        #: Whether Lightning has none.
+        self._unaided = False
         #: A number for each kind of optimizer at a place in the list.
         self._numbers: dict[Hashable, int] = {}
         self._at: tuple[bool, int] = (False, 0)
@@ -126,16 +142,32 @@ class StepPatches:
         self._patches.restore()
 
     def optimizers(self) -> list[Any]:
-        """The strategy's, and those that the module steps for itself; Lightning's stand-in for none only if alone."""
-        given, own = self._trainer.strategy.optimizers, self._script.living if self._script is not None else []
-        return [*(each for each in given if not _is_stand_in(each)), *own] or given
+        """The strategy's, and those that the module steps for itself."""
+        own = self._script.living if self._script is not None else []
+        return [*(each for each in self._trainer.strategy.optimizers if not _is_stand_in(each)), *own]
 
-    def _notice(self, optimizer: Any, hooks: Patches) -> None:
-        number = self._numbers.setdefault(("script", type(optimizer)), len(self._numbers))
-        note = partial(self._repeats.events.append, number)
+    def _notice(self, optimizer: Any, updates: tuple[int, ...], hooks: Patches) -> None:
+        known = len(self._numbers)
+        number = self._numbers.setdefault((updates, type(optimizer)), known)
+        if number == known:
+            self._hooks.optimizer_came(optimizer)
+        append = self._repeats.events.append
+
+        def note() -> None:
+            if self._updates_train():
+                append(number)
+
         if self._phases is not None:  # it may be another one in each step, so what is put for one step comes too late
-            time_updates(optimizer, hooks, self._phases)
+            time_updates(optimizer, hooks, _InTraining(self._phases, self._accounts))
         hook_optimizer_step(optimizer, note, hooks, apart=self._trainer.strategy.optimizers)
+
+    def _updates_train(self) -> bool:
+        """Whether an update at this moment is one of the training.
+
+        An evaluation's is none, and neither is a callback's beside optimizers that Lightning has: a probe's.
+        """
+        current = self._accounts.current
+        return current == "train" or (current == "other" and self._unaided)
 
     def hook_optimizers(self) -> None:
         """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
@@ -147,17 +179,19 @@ class StepPatches:
         self._optimizers = self._trainer.strategy._optimizers
         optimizers = self._trainer.strategy.optimizers
         for place, optimizer in enumerate(optimizers):
-            if optimizer not in self._hooked:
-                self._hooked.add(optimizer)
+            if not any(optimizer is there() for there in self._hooked) and not _is_stand_in(optimizer):
+                self._hooked.append(ref(optimizer))
                 number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
                 hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
-        module = self._trainer.lightning_module
-        # Elsewhere Lightning steps all there are, and a hook for all of torch's would cost for nothing.
-        if self._script is None and (not module.automatic_optimization or all(map(_is_stand_in, optimizers))):
+        self._unaided = all(map(_is_stand_in, optimizers))
+        if self._script is None:
+            module, strategy = self._trainer.lightning_module, self._trainer.strategy
             self._script = ScriptOptimizers(
-                module, lambda: self._trainer.strategy.optimizers, self._notice, self._listener.disable
+                module, lambda: strategy.optimizers, self._updates_train, self._notice, self._listener.disable
             )
             self._script.install(self._patches)
+            if not module.automatic_optimization or self._unaided:
+                self._script.look()
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -249,8 +283,9 @@ class StepPatches:
         module, precision = self._trainer.lightning_module, strategy.precision_plugin
         compiled = getattr(module, "_compiler_ctx", None) is not None
         optimizers = strategy.optimizers
+        own = self._script.living if self._script is not None and not module.automatic_optimization else ()
         fetcher = None if fetched else self._trainer.fit_loop._data_fetcher
-        of = (strategy, precision, module, module.automatic_optimization, compiled, fetcher, *optimizers)
+        of = (strategy, precision, module, module.automatic_optimization, compiled, fetcher, *optimizers, *own)
         timed = self._moments
         if len(of) == len(self._moments_of) and all(map(is_, of, self._moments_of)) and timed.resume():
             return timed
@@ -273,6 +308,8 @@ class StepPatches:
                 # Lightning's wrapper, which a manual step calls, has the optimizer's methods as its own.
                 for wrapper in getattr(strategy, "_lightning_optimizers", ())[place : place + 1]:
                     hook_parts(wrapper, timed, phases)
+        for optimizer in own:
+            hook_parts(optimizer, timed, phases)
         return timed
 
     def _automatic_step(self, original: Callable[..., Any]) -> Callable[..., Any]:

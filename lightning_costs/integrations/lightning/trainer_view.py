@@ -77,19 +77,28 @@ class TrainerView:
         combined = self._trainer.fit_loop._combined_loader
         return [batch] if combined is None else _parts(combined.iterables, batch)
 
-    def planned_steps(self, *, calls_a_step: float) -> float:
+    @property
+    def calls(self) -> int:
+        """Calls of optimizers that Lightning counts and `max_steps` limits: those that it was given."""
+        return int(self._trainer.global_step)
+
+    def planned_steps(self, *, calls_a_step: float, steps_a_batch: float = 1.0) -> float:
         """Steps (batches in which an optimizer stepped) that the whole training will have; inf if it has no end.
 
         EarlyStopping, `max_time` and `should_stop` may end it sooner.
 
         Args:
-            calls_a_step: Calls of optimizers in a step: `max_steps` counts them.
+            calls_a_step: Calls of optimizers in a step, as `calls` has them: `max_steps` counts them.
+            steps_a_batch: Share of batches with a step, if a script decides that.
         """
         trainer, loop = self._trainer, self._trainer.fit_loop
         steps = math.inf
         if loop.max_epochs not in (-1, None) and loop.max_batches != math.inf:
-            steps = math.ceil(loop.max_batches / trainer.accumulate_grad_batches) * loop.max_epochs
-        if trainer.max_steps != -1:
+            of_epoch = loop.max_batches * steps_a_batch
+            if self.accumulates:
+                of_epoch = math.ceil(loop.max_batches / trainer.accumulate_grad_batches)
+            steps = of_epoch * loop.max_epochs
+        if trainer.max_steps != -1 and calls_a_step:
             steps = min(steps, trainer.max_steps / calls_a_step)
         return steps
 

@@ -42,7 +42,10 @@ def cost_columns(header: Mapping[str, Any]) -> list[str]:
 
 
 def to_columns(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> Columns:
-    """Points as columns of [points] values: step, epoch, time, trigger, costs, metrics."""
+    """Points as columns of [points] values: step, epoch, time, trigger, costs, metrics.
+
+    A metric that evaluations log is theirs alone: training steps may log one of the same name, of other data.
+    """
     columns: dict[str, tuple[Kind, Sequence[Any]]] = {
         "step": ("int", [p.step for p in points]),
         "epoch": ("int", [p.epoch for p in points]),
@@ -51,8 +54,13 @@ def to_columns(points: Sequence[CurvePoint], header: Mapping[str, Any]) -> Colum
     }
     for name in cost_columns(header):
         columns[name] = "float", [p.costs.get(name) for p in points]
+    evaluated = set(metrics_of(p for p in points if p.trigger == "evaluate"))
     for metric, column in quality_columns(points, header["indicators"]).items():
-        columns[column] = "float", [p.quality.get(metric) for p in points]
+        of_any = metric not in evaluated
+        columns[column] = (
+            "float",
+            [p.quality.get(metric) if of_any or p.trigger == "evaluate" else None for p in points],
+        )
     return columns
 
 

@@ -64,3 +64,42 @@ def test_a_training_shorter_than_a_point_warns_only_of_a_name_that_is_never_logg
         assert not caplog.records
         fitted(tmp_path / "never", NAMESPACES[0], "step alone")
     assert "Did you mean 'steps alone'" in caplog.text
+
+
+@pytest.mark.parametrize("on_epoch", [False, True])
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_one_that_evaluations_log_is_theirs(name: str, on_epoch: bool, tmp_path: Path) -> None:
+    pl = namespace(name)
+
+    class Shared(type(classifier(pl))):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("acc", 0.9, on_step=not on_epoch, on_epoch=on_epoch)
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.log("acc", 0.5)
+
+    monitor = CostMonitor(
+        save_dir=tmp_path, monitor="acc", mode="max", targets=(0.4, 0.8), infer=False, log="none", log_every_n_steps=4
+    )
+    outcomes = []
+
+    class Peek(pl.Callback):  # type: ignore[misc,name-defined]
+        def on_train_end(self, *_: Any) -> None:
+            outcomes.append(monitor.recorder.hooks.run.outcome)  # type: ignore[union-attr]
+
+    trainer(pl, monitor, Peek(), num_sanity_val_steps=0).fit(Shared(), data(BATCHES * 8), data(16))
+    (run,) = load_runs(tmp_path)
+    assert curve(run, "acc") == [(BATCHES, 0.5, "evaluate"), (2 * BATCHES, 0.5, "evaluate")]
+    assert (outcomes[0]["best_quality"], outcomes[0]["to_target_steps"]) == (0.5, BATCHES)
+    assert not outcomes[0]["target_2_reached"]
+
+
+def test_a_value_is_of_the_points_after_it_was_logged_and_of_one_alone(tmp_path: Path) -> None:
+    run = fitted(tmp_path, NAMESPACES[0], "early")
+    assert curve(run, "early") == [
+        (8, 8.0, "train"),
+        (16, 10.0, "train"),
+        (48, 48.0, "train"),
+        (56, 50.0, "train"),
+    ]
