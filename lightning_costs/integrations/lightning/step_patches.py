@@ -10,27 +10,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from operator import is_
 from typing import Any, Protocol, final
-from weakref import ref
 
 from torch.nn.parameter import is_lazy
 
+from lightning_costs.integrations.lightning.optimizer_patches import OptimizerPatches
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.patching.fail_safe import carefully
 from lightning_costs.patching.optimizers import (
     between,
-    hook_optimizer_step,
     hook_parts,
     hook_step,
     time_updates,
     unwrap,
 )
 from lightning_costs.patching.patches import Patches
-from lightning_costs.patching.script_optimizers import ScriptOptimizers
 from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.probes.side_effects import forward_state
 from lightning_costs.recording.step_hooks import StepHooks
-from lightning_costs.records.time_buckets import TimeBuckets
 
 _FETCHED_WITHIN = object()
 #: What a manual step calls besides passes and updates.
@@ -77,19 +74,6 @@ class StepListener(Protocol):
 
 
 @final
-class _InTraining:
-    """Phases that receive updates in training alone: those of an evaluation or a callback are in another account."""
-
-    def __init__(self, phases: Phases, accounts: TimeBuckets) -> None:
-        self._phases, self._accounts = phases, accounts
-        self.lose, self.update_begins, self.update_ends = phases.lose, phases.update_begins, phases.update_ends
-
-    @property
-    def on(self) -> bool:
-        return self._phases.on and self._accounts.current == "train"
-
-
-@final
 class StepPatches:
     """Patches what a Trainer works on a batch by."""
 
@@ -108,15 +92,7 @@ class StepPatches:
         #: What reports the moments of a timed step, and what it was put on.
         self._moments = Patches(listener.disable)
         self._moments_of: tuple[Any, ...] = ()
-        #: The strategy's list of optimizers as it was when they were hooked, and all that ever were.
-        self._optimizers: Any = None
-        self._hooked: list[ref[Any]] = []
-        #: Those that the script steps for itself, if it may.
-        self._script: ScriptOptimizers | None = None
-        #: Whether Lightning has none.
-        self._unaided = False
-        #: A number for each kind of optimizer at a place in the list.
-        self._numbers: dict[Hashable, int] = {}
+        self._optimizers = OptimizerPatches(trainer, steps, self._patches, listener.disable)
         self._at: tuple[bool, int] = (False, 0)
         self._frozen: int = 0
 
@@ -142,56 +118,12 @@ class StepPatches:
         self._patches.restore()
 
     def optimizers(self) -> list[Any]:
-        """The strategy's, and those that the module steps for itself."""
-        own = self._script.living if self._script is not None else []
-        return [*(each for each in self._trainer.strategy.optimizers if not _is_stand_in(each)), *own]
-
-    def _notice(self, optimizer: Any, updates: tuple[int, ...], hooks: Patches) -> None:
-        known = len(self._numbers)
-        number = self._numbers.setdefault((updates, type(optimizer)), known)
-        if number == known:
-            self._hooks.optimizer_came(optimizer)
-        append = self._repeats.events.append
-
-        def note() -> None:
-            if self._updates_train():
-                append(number)
-
-        if self._phases is not None:  # it may be another one in each step, so what is put for one step comes too late
-            time_updates(optimizer, hooks, _InTraining(self._phases, self._accounts))
-        hook_optimizer_step(optimizer, note, hooks, apart=self._trainer.strategy.optimizers)
-
-    def _updates_train(self) -> bool:
-        """Whether an update at this moment is one of the training.
-
-        An evaluation's is none, and neither is a callback's beside optimizers that Lightning has: a probe's.
-        """
-        current = self._accounts.current
-        return current == "train" or (current == "other" and self._unaided)
+        """Those that update what is trained."""
+        return self._optimizers.all()
 
     def hook_optimizers(self) -> None:
-        """Count the updates of the torch optimizers themselves: Lightning's `global_step` counts calls.
-
-        A script may replace them in the midst of training: those in place of others of the same kind do the same
-        work. One that was replaced stays hooked, as its step may be under way.
-        """
-        note = self._repeats.events.append
-        self._optimizers = self._trainer.strategy._optimizers
-        optimizers = self._trainer.strategy.optimizers
-        for place, optimizer in enumerate(optimizers):
-            if not any(optimizer is there() for there in self._hooked) and not _is_stand_in(optimizer):
-                self._hooked.append(ref(optimizer))
-                number = self._numbers.setdefault((place, type(unwrap(optimizer))), len(self._numbers))
-                hook_optimizer_step(optimizer, partial(note, number), self._patches, apart=optimizers)
-        self._unaided = all(map(_is_stand_in, optimizers))
-        if self._script is None:
-            module, strategy = self._trainer.lightning_module, self._trainer.strategy
-            self._script = ScriptOptimizers(
-                module, lambda: strategy.optimizers, self._updates_train, self._notice, self._listener.disable
-            )
-            self._script.install(self._patches)
-            if not module.automatic_optimization or self._unaided:
-                self._script.look()
+        """They are made late."""
+        self._optimizers.hook()
 
     @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
@@ -283,7 +215,7 @@ class StepPatches:
         module, precision = self._trainer.lightning_module, strategy.precision_plugin
         compiled = getattr(module, "_compiler_ctx", None) is not None
         optimizers = strategy.optimizers
-        own = self._script.living if self._script is not None and not module.automatic_optimization else ()
+        own = self._optimizers.own if not module.automatic_optimization else ()
         fetcher = None if fetched else self._trainer.fit_loop._data_fetcher
         of = (strategy, precision, module, module.automatic_optimization, compiled, fetcher, *optimizers, *own)
         timed = self._moments
@@ -328,8 +260,8 @@ class StepPatches:
             try:
                 batch = args[-1].get("batch", _FETCHED_WITHIN) if self._view.in_training else _FETCHED_WITHIN
                 fetched = batch is not _FETCHED_WITHIN  # a step may fetch its batches for itself
-                if self._view.in_training and self._trainer.strategy._optimizers is not self._optimizers:
-                    self.hook_optimizers()
+                if self._view.in_training and self._optimizers.stale:
+                    self._optimizers.hook()
                 if fetched:
                     around = listener.on_batch_start(batch, self._position(manual=manual))
                     if around is not None or listener.sampling_memory:
@@ -412,7 +344,7 @@ class StepPatches:
         """A backward pass, automatic or manual: a callback hook would cost thrice as much, with what is around it."""
         listener, repeats = self._listener, self._repeats
         note, events, own = repeats.events.append, repeats.events, self._own
-        strategy = self._trainer.strategy
+        strategy, optimizers = self._trainer.strategy, self._optimizers
         manual = self._phases if not self._trainer.lightning_module.automatic_optimization else None
 
         def backward(*args: Any, **kwargs: Any) -> Any:
@@ -421,9 +353,9 @@ class StepPatches:
                     manual.pause()  # hooks come before the pass itself
                 except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
                     manual.lose(error)
-            if strategy._optimizers is not self._optimizers:
+            if strategy._optimizers is not optimizers.hooked:
                 try:
-                    self.hook_optimizers()
+                    self._optimizers.hook()
                 except Exception:  # noqa: BLE001 - an internal error must not end the training
                     listener.disable()
             if own.shared and not events:
@@ -444,11 +376,6 @@ class StepPatches:
 
 def _nothing() -> None:
     pass
-
-
-def _is_stand_in(optimizer: Any) -> bool:
-    """Whether Lightning made it, as `configure_optimizers` returned None."""
-    return type(optimizer).__name__ == "_MockOptimizer"
 
 
 def _within(around: AbstractContextManager[None], function: Callable[..., Any]) -> Callable[..., Any]:
