@@ -114,6 +114,8 @@ class LoopSession(Session):
         monitor = self.options.monitor
         if self._evaluated if monitor is None else monitor in metrics:
             self.log_metrics(metrics)
+        elif self.recorder is not None:
+            self.hooks.run.note_logged(map(str, metrics))
 
     def _stepped(self, index: int) -> None:
         if (alike := self.alike) is not None:
@@ -144,6 +146,8 @@ class LoopSession(Session):
             evaluation.trains = True
             self.repeating = False  # this batch began in no way that could be compared
             self.count.end(discard=True)
+            if self.recorder is not None:
+                self.hooks.steps.left_evaluation()
             self._trained_on.add(evaluation.loader)
             hooks = self._begin().hooks
             if self._reading is not evaluation.loader:

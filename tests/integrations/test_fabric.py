@@ -540,3 +540,28 @@ def test_steps_beside_a_loader_that_was_left_are_training(
     assert final["forward_s"] == 2.0
     assert final["step_rest_s"] == 12.0
     assert final["evaluate_s"] == (3 * 8.0 if looked else 0.0)
+
+
+def test_a_metric_that_is_never_logged_is_said_beside_those_that_are(
+    tmp_path: Path, ended: Callable[[], RunRecord], caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Script(tmp_path, monitor="val_acc", mode="max")
+    for batch in script.loader:
+        script.train(batch)
+    script.evaluate()
+    script.fabric.log_dict({"val/acc": 0.5, "val/loss": 2.0})
+    assert ended().quality_columns == []
+    assert "Did you mean 'val/acc'? Logged: val/acc, val/loss" in caplog.text
+
+
+def test_fine_tuning_in_eval_mode_after_training_is_no_evaluation(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    for batch in script.loader:
+        script.train(batch)
+    script.model.eval()
+    for batch in script.fabric.setup_dataloaders(data()):
+        script.train(batch)
+    run = ended()
+    assert counts(run) == [16, 16, 128, 2, 128 * STEP_FLOP]
+    assert run.final["evaluate_flop"] == 0
