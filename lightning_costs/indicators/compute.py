@@ -22,9 +22,6 @@ _log = logging.getLogger("lightning_costs")
 
 CONVENTION = "executed operators of the step, matrix products and convolutions, 2 FLOP a multiply-accumulate"
 COMPILED = "compiled code as it ran: products that the compiler wrote into kernels of its own are not seen"
-_OUTSIDE = (
-    "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.train_batch(batch)"
-)
 
 
 def how_sure(estimate: Estimate, unit: str) -> str:
@@ -74,9 +71,9 @@ class _Census(Measured):
         if census.failed is not None:
             raise Missing(census.failed)
         if not census.counted and not census.censuses:
-            raise Missing(f"no batch was counted: {_OUTSIDE}")
+            raise Missing(f"no batch was counted: {census.why_none}")
         if sample.trigger == "end" and census.waiting:
-            raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {_OUTSIDE}")
+            raise Missing(f"{census.waiting} of {census.batches} batches were never counted: {census.why_none}")
         if census.saw_no_products:
             raise Missing("no matrix product or convolution was seen in a step (a replayed graph?)")
         known = (
@@ -253,7 +250,7 @@ class _OfOneStep(Measured):
         if first is not None and typical is not None:
             return self._of(first, typical)
         if self._census.failed is not None or sample.trigger == "end":
-            raise Missing(self._census.failed or f"no batch was counted: {_OUTSIDE}")
+            raise Missing(self._census.failed or f"no batch was counted: {self._census.why_none}")
         return None
 
     def _of(self, first: StepOpCounts, typical: Estimate) -> float:

@@ -95,7 +95,7 @@ def counted_memory(census: StepOpCounter) -> StepMemory:
     if census.compiled:
         raise Missing(UNSEEN)
     if census.memory is None:
-        raise Missing("no step was counted: shapes are unknown, or it is not inside recorder.train_batch(batch)")
+        raise Missing(f"no step was counted: {census.why_none}")
     return census.memory
 
 

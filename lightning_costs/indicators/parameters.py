@@ -27,7 +27,8 @@ class _Params(Measured):
 
     def _sizes(self) -> Mapping[int, int]:
         """Whole sizes of parameters in shards: under FSDP what wraps the module knows them."""
-        return parameters.sharded_sizes(self._setting.wrapper or self._module)
+        wrapper = self._setting.wrapper
+        return parameters.sharded_sizes(self._module if wrapper is None else wrapper)  # a compiled one has no length
 
     def _calls(self) -> tuple[Mapping[nn.Module, int], Mapping[nn.Module, int]]:
         """How often the first counted forward pass called each module, and with how many rows."""

@@ -22,7 +22,8 @@ _STAGED = (
 KNOWN = 0.25
 SAMPLED = "estimated from sampled steps"
 _UNSEEN = (
-    "passes of this loop are not seen: Lightning, Fabric, the Hugging Face Trainer and a DeepSpeed engine show theirs"
+    "passes of this loop are not seen: "
+    "Lightning, Fabric, Accelerate, the Hugging Face Trainer and a DeepSpeed engine show theirs"
 )
 _HIDDEN = (
     "forward passes of this loop are not seen: they are in batches of a loader that fabric.setup_dataloaders or "

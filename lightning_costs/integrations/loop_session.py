@@ -114,6 +114,8 @@ class LoopSession(Session):
         monitor = self.options.monitor
         if self._evaluated if monitor is None else monitor in metrics:
             self.log_metrics(metrics)
+        elif self.recorder is not None:
+            self.hooks.run.note_logged(map(str, metrics))
 
     def _stepped(self, index: int) -> None:
         if (alike := self.alike) is not None:
@@ -131,11 +133,21 @@ class LoopSession(Session):
     @fail_safe
     def _it_trains(self) -> None:
         """Fine-tuning in eval mode is no evaluation after all."""
-        evaluation, self._evaluation = self._evaluation, None
-        if evaluation is not None:
+        evaluation, batch = self._evaluation, self.batch
+        if evaluation is None:
+            if batch is None and self.recorder is not None:  # one that came from elsewhere, between or after loaders
+                self._to_training()
+            return
+        if batch is not None and not (batch.updates and self._evaluates(evaluation.loader)):
+            self._training_goes_on()
+        else:
+            self.end_batch()
+            self._evaluation = None
             evaluation.trains = True
             self.repeating = False  # this batch began in no way that could be compared
             self.count.end(discard=True)
+            if self.recorder is not None:
+                self.hooks.steps.left_evaluation()
             self._trained_on.add(evaluation.loader)
             hooks = self._begin().hooks
             if self._reading is not evaluation.loader:
@@ -146,6 +158,25 @@ class LoopSession(Session):
             if self.phases is not None:
                 self.phases.work_begins()
 
+    def _training_goes_on(self) -> None:
+        """An evaluation in the midst of a batch is over, though its loader may give more: that stays open."""
+        self._evaluation_ended(self._evaluation, left=True)
+        if self.hooks.steps.accounts.current == "evaluate":
+            self._to_training()
+        if (phases := self.phases) is not None:
+            phases.resume()
+
+    @property
+    def _in_training(self) -> bool:
+        """Whether time goes to training: what else is done then is in no phase of it."""
+        return self.recorder is not None and self.hooks.steps.accounts.current == "train"
+
+    def _to_training(self) -> None:
+        """Time goes to training, if it went to anything else."""
+        accounts = self.hooks.steps.accounts
+        if self.hooks.run.training and accounts.current != "train":
+            accounts.reset_to("train")
+
     def forward(self, inputs: object = ()) -> None:
         """A forward pass: the batch in work is not passed over, or is another one that was fetched before."""
         if self.alike is None:
@@ -155,20 +186,22 @@ class LoopSession(Session):
 
     @fail_safe
     def _forward_begins(self, inputs: object) -> None:
-        if self._evaluation is not None:
-            self._evaluation.worked_on = self._forwards_tell = True
-        elif (ahead := self._ahead.take(inputs)) is not None and self.recorder is not None:
+        if (evaluation := self._evaluation) is not None:
+            if self.batch is None or self._evaluates(evaluation.loader):
+                evaluation.worked_on = self._forwards_tell = True
+                return
+            self._training_goes_on()
+        if (ahead := self._ahead.take(inputs)) is not None and self.recorder is not None:
             if self.batch is not None and not (self.batch.updates or self.batch.backwards):
                 self._ahead.add(self.batch)
                 self.drop_batch()
             self.end_batch()
-            if self.hooks.steps.accounts.current != "train":  # the loader's end may have been met
-                self.hooks.steps.accounts.reset_to("train")
+            self._to_training()  # the loader's end may have been met
             self.begin_batch(ahead.content, loader=ahead.loader)
-        if self.batch is not None and self._evaluation is None:  # else the batch was fetched before an evaluation
+        if self.batch is not None:
             self.batch.forwards += 1
-        if self.batch is not None or torch.is_grad_enabled():  # without a loader, only what may be trained on
-            self.on_forward()
+        if self.batch is not None or (torch.is_grad_enabled() and self._in_training):
+            self.on_forward()  # without a loader, only what may be trained on
 
     def _alive(self) -> list[Any]:
         return [optimizer for known in self._optimizers if (optimizer := known()) is not None]
@@ -282,7 +315,7 @@ class LoopSession(Session):
     def _evaluating(self, loader: Any, fetched: Iterator[Any]) -> Iterator[Any]:
         if self.batch is not None and self.batch.updates and not self._iterations:
             self.end_batch()
-        depth = self.enter("evaluate")
+        depth = self._evaluation_resumes(None)
         evaluation, left = None, False
         try:
             for batch in fetched:
@@ -293,10 +326,22 @@ class LoopSession(Session):
                 if evaluation is not None and evaluation.trains:
                     yield from self._training(loader, fetched)
                     return
+                depth = self._evaluation_resumes(depth)
                 self._evaluation_ended(evaluation)
         finally:
             self._evaluation_ended(evaluation, left=left)
             self.leave(depth)
+            if (phases := self.phases) is not None:
+                phases.resume()
+
+    @fail_safe
+    def _evaluation_resumes(self, depth: int | None) -> int | None:
+        """Time goes to evaluation; again, if an open iterator gives one more batch."""
+        if self.recorder is None or self.hooks.steps.accounts.current == "evaluate":
+            return depth
+        if (phases := self.phases) is not None:
+            phases.pause()
+        return self.enter("evaluate")
 
     @fail_safe
     def _evaluation_begins(self, loader: Any, content: object) -> Evaluation:

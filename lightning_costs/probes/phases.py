@@ -201,6 +201,7 @@ class Phases:
 
     def work_begins(self) -> None:
         """A batch is in the hands of user code whose forward passes may not show."""
+        self._paused = False
         if self.on:
             self._updates.clear()
             self._open, self._shown, self._backwards, self._closures = True, True, 0, 0
@@ -209,6 +210,7 @@ class Phases:
 
     def work_ends(self) -> None:
         """The batch is done."""
+        self._paused = False
         if self.on and self._open:
             self._turn(self._phase, REST)
             self._open = False

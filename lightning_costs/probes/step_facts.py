@@ -67,10 +67,10 @@ class StepFacts:
 
 def _counted(census: StepOpCounter) -> dict[str, Any]:
     return {
-        "counted_steps": census.censuses,
+        "counted_steps": census.counted,
         "took_s": census.added_s,
         "batches": census.batches,
-        "batches_not_counted": census.waiting + census.predicted,
+        "batches_not_counted": census.waiting + census.predicted if census.counted else census.batches,
         "uncounted_calls": dict(sorted(census.uncounted.items())),
     }
 

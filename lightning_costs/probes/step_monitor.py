@@ -393,12 +393,12 @@ class StepMonitor:
             return "no forward pass was counted that could be repeated"
         if calls.example is None:
             return calls.why_no_example
-        sizes, first = self._setting.sizes, self._census.first if self._census is not None else None
+        sizes = self._setting.sizes
         if sizes is not None and sizes.contradicted:
             return f"how many samples a batch holds is not known: {sizes.why}"
         example, device = calls.example, self._setting.device
         assert device is not None
-        samples = first.samples if first is not None else None
+        samples = calls.samples
         if samples is None:
             arguments = [*example.args, *example.kwargs.values()]
             if (sign := batches.alone(arguments)) is None and next(tensors_in(arguments), None) is not None:

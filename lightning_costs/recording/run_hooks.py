@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
@@ -103,6 +103,10 @@ class RunHooks:
         self._run.check_not_ended()
         loop = EngineSteps(self._step_hooks) if steps else None
         self.set_rank_info(self.context.probe(Pipeline).watch(pipeline, loop))
+
+    def note_logged(self, names: Iterable[str]) -> None:
+        """These metrics were logged and make no point: a `monitor` that never is may be one of them, misspelt."""
+        self._run.unlogged.logged(names)
 
     # Course -------------------------------------------------------------------------------------------------
 

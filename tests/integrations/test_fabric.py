@@ -454,3 +454,114 @@ def test_halves_of_sam_are_one_update_and_its_time(tmp_path: Path, ended: Callab
     run = ended()
     assert (run.final["steps"], run.final["optimizer_steps"]) == (8, 8)
     assert run.final["optimizer_s"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_batch_of_an_open_evaluation_takes_nothing_from_the_batch_that_is_trained_on(
+    script: Script, ended: Callable[[], RunRecord], first: bool
+) -> None:
+    others = script.fabric.setup_dataloaders(DataLoader(TensorDataset(torch.rand(40, 16)), 5))
+    held: list[Any] = []
+
+    def look() -> None:
+        script.model.eval()
+        with torch.no_grad():
+            held[:] = held or [iter(others)]
+            script.model(next(held[0])[0])
+        script.model.train()
+
+    for i, batch in enumerate(script.loader):
+        if first and i % 3 == 0:
+            look()
+        script.train(batch)
+        if not first and i % 3 == 0:
+            look()
+    run = ended()
+    assert counts(run) == [8, 8, 64, 1, 64 * STEP_FLOP]
+    assert run.final["evaluate_flop"] == 3 * 5 * 2 * (16 * 32 + 32 * 4)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("opened", [True, False])
+def test_an_evaluation_between_an_update_and_the_next_batch_is_in_no_phase_and_no_training(
+    only_sleeps: FakeClock, tmp_path: Path, ended: Callable[[], RunRecord], gradients: bool, opened: bool
+) -> None:
+    script = Script(tmp_path)
+    script.model._forward_module.register_forward_pre_hook(lambda *_: only_sleeps.sleep(1.0))
+    others = script.fabric.setup_dataloaders(data())
+    held = iter(others)
+    for batch in script.loader:
+        script.train(batch)
+        script.model.eval()
+        with torch.set_grad_enabled(gradients):
+            for x, _ in [next(held)] if opened else others:
+                only_sleeps.sleep(4.0)
+                script.model(x)
+        script.model.train()
+    final = ended().final
+    evaluated = 8 if opened else 64
+    assert (final["forward_s"], final["train_s"]) == (8.0, 8.0)
+    assert final["evaluate_s"] == 5.0 * evaluated
+    assert [final["backward_s"], final["optimizer_s"], final["step_rest_s"]] == [0.0, 0.0, 0.0]
+
+
+def test_batches_that_each_hold_an_evaluation_say_why_they_are_not_counted(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    for batch in script.loader:
+        script.evaluate()
+        script.train(batch)
+    run = ended()
+    assert run.final["flop"] is None
+    assert "something else ran as well: an evaluation" in run.header["missing"]["flop"]
+    assert run.header["missing"]["activation_bytes"] == run.header["missing"]["flop"].replace(
+        "8 of 8 batches were never counted", "no step was counted"
+    )
+    census = run.header["census"]
+    assert (census["counted_steps"], census["batches"], census["batches_not_counted"]) == (0, 8, 8)
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_steps_beside_a_loader_that_was_left_are_training(
+    only_sleeps: FakeClock, tmp_path: Path, ended: Callable[[], RunRecord], looked: bool
+) -> None:
+    script = Script(tmp_path)
+    script.model._forward_module.register_forward_pre_hook(lambda *_: only_sleeps.sleep(1.0))
+    batch = next(iter(script.loader))
+    for _ in range(3):
+        if looked:
+            script.evaluate()
+        script.train(batch)
+        only_sleeps.sleep(4.0)
+    final = ended().final
+    assert (final["steps"], final["samples"]) == (3, None)
+    # What comes before the first backward pass is not known to be training.
+    assert final["train_s"] == 4.0 + 5.0 + 5.0
+    assert final["forward_s"] == 2.0
+    assert final["step_rest_s"] == 12.0
+    assert final["evaluate_s"] == (3 * 8.0 if looked else 0.0)
+
+
+def test_a_metric_that_is_never_logged_is_said_beside_those_that_are(
+    tmp_path: Path, ended: Callable[[], RunRecord], caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Script(tmp_path, monitor="val_acc", mode="max")
+    for batch in script.loader:
+        script.train(batch)
+    script.evaluate()
+    script.fabric.log_dict({"val/acc": 0.5, "val/loss": 2.0})
+    assert ended().quality_columns == []
+    assert "Did you mean 'val/acc'? Logged: val/acc, val/loss" in caplog.text
+
+
+def test_fine_tuning_in_eval_mode_after_training_is_no_evaluation(
+    script: Script, ended: Callable[[], RunRecord]
+) -> None:
+    for batch in script.loader:
+        script.train(batch)
+    script.model.eval()
+    for batch in script.fabric.setup_dataloaders(data()):
+        script.train(batch)
+    run = ended()
+    assert counts(run) == [16, 16, 128, 2, 128 * STEP_FLOP]
+    assert run.final["evaluate_flop"] == 0

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,6 +177,30 @@ def test_the_metric_of_the_best_model_is_the_quality(tmp_path: Path) -> None:
     assert not any("dir" in name for name in own.run.header["hyperparameters"])
 
 
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """The data without a length."""
+
+    def __iter__(self) -> Any:
+        yield from data(22)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_stream_without_a_length_is_measured(tmp_path: Path, accumulate: int) -> None:
+    own = callback(tmp_path)
+    steps = 9 // accumulate
+    training = trainer(tmp_path, own, max_steps=steps, gradient_accumulation_steps=accumulate)
+    training.train_dataset = Stream()
+    training.train()
+    assert own.run is not None
+    final = own.run.final
+    # An epoch has five batches of four and one of two.
+    batches = steps * accumulate
+    samples = 4 * batches - 2 * (batches > 5)
+    assert [final[name] for name in ("steps", "batches", "samples", "tokens", "epochs", "dataset_samples")] == [
+        *(steps, batches, samples, 12 * samples, 1, None)
+    ]
+
+
 def test_a_resumed_training_continues_its_totals(tmp_path: Path) -> None:
     first = callback(tmp_path)
     stopped = trainer(tmp_path, first, save_strategy="steps", save_steps=5, max_steps=10)
@@ -192,6 +217,20 @@ def test_a_resumed_training_continues_its_totals(tmp_path: Path) -> None:
     assert state["stateful_callbacks"]["lightning_costs"]
     assert first.run.final["checkpoint_s"]
     assert second.run.final["restore_s"]
+
+
+def test_the_summary_draws_no_random_number_of_the_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)  # it draws a number when it is imported
+    own, drawn = callback(tmp_path), []
+    training = trainer(tmp_path, own, max_steps=2)
+    end = own.on_train_end
+    monkeypatch.setattr(
+        own, "on_train_end", lambda *args, **kwargs: (end(*args, **kwargs), drawn.append(random.getstate()))
+    )
+    training.train()
+    assert "rich.style" in sys.modules
+    assert drawn == [random.getstate()]
 
 
 def test_costs_join_the_rows_of_trackers_and_of_nobody_else(tmp_path: Path) -> None:

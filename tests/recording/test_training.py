@@ -15,7 +15,7 @@ from lightning_costs import Recorder, Tariff, load_run
 from lightning_costs.indicators import default_indicators
 from lightning_costs.indicators.base import Measured
 from lightning_costs.indicators.compute import CONVENTION
-from lightning_costs.probes import clock
+from lightning_costs.probes import clock, step_monitor
 from lightning_costs.probes.memory import tensors
 from lightning_costs.probes.opcount import counter
 from lightning_costs.recording.emission import (
@@ -434,3 +434,41 @@ def test_a_fact_of_the_header_that_cannot_be_read_costs_itself_alone(tmp_path, c
     assert header["census"]["batches"] == 3
     assert "step_profile" not in header
     assert caplog.text.count("the run's header has no step_profile: reading it raised ZeroDivisionError") == 1
+
+
+def test_a_pass_that_is_repeated_has_the_samples_of_its_own_batch(tmp_path, monkeypatch):
+    """Where something in the process is compiled, modules are watched from the second counted step on."""
+    monkeypatch.setattr(counter, "may_compile", lambda module: True)
+    given = {}
+
+    def benchmark(module, args, kwargs, **options):
+        given.update(options, rows=len(args[0]))
+        return "not run here"
+
+    monkeypatch.setattr(step_monitor, "benchmark_inference", benchmark)
+    training = Training(tmp_path, infer=True)
+    with training.recorder:
+        for size in (8, 3, 8, 3):
+            training.step(size)
+        training.recorder.benchmark_inference()
+    assert (given["rows"], given["samples"]) == (3, 3)
+
+
+class NoTruth(nn.Module):
+    """A wrapper that has no length until it is asked for one, as torch.compile's."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def __len__(self):
+        raise TypeError("it does not support len()")
+
+
+def test_parameters_below_a_wrapper_without_a_length_are_known(tmp_path):
+    training = Training(tmp_path)
+    training.recorder.hooks.run.set_wrapped_module(NoTruth(training.net))
+    with training.recorder:
+        training.step()
+    names = ("params", "trainable_params", "shared_params", "embedding_params", "active_params")
+    assert [load_run(training.recorder.path).final[name] for name in names] == [PARAMS, PARAMS, 0, 0, PARAMS]

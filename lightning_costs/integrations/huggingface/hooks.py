@@ -266,4 +266,5 @@ def engine_of(accelerator: Any) -> Any:
 
 def users_loader(loader: Any) -> Any:
     """The torch loader inside the one that Accelerate prepared."""
-    return getattr(loader, "base_dataloader", None) or loader
+    inner = getattr(loader, "base_dataloader", None)
+    return loader if inner is None else inner  # one without a length has no truth value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 from collections.abc import Callable, Mapping
 from io import StringIO
@@ -67,9 +68,11 @@ def try_print_summary(recorder: Recorder, run: RunRecord | None) -> None:
 
 def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     """About ten rows in human units, and what to try next; on stderr, since stdout is the script's."""
+    drawn = random.getstate()
     from rich.console import Console
     from rich.table import Table
 
+    random.setstate(drawn)  # rich draws a number when it is imported, from the generator that is the script's
     header: Mapping[str, Any] = printable_data(recorder.header)
     rows = summary_rows(header, recorder.final)
     table = Table(title=f"What {header['name']} cost", title_justify="left", box=None, show_header=False)

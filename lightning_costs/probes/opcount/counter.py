@@ -20,8 +20,10 @@ from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import tensors_by_kind
 from lightning_costs.probes.opcount.counting import (
+    DISCARDED,
     FEW_KINDS,
     MOST_CENSUSES,
+    OUTSIDE,
     PLACE,
     OpCounting,
     Quantity,
@@ -185,7 +187,7 @@ class StepOpCounter(OpCounting):
         stack = ExitStack()
         try:
             if self.calls is None and self._module is not None and self._may_watch_calls():
-                calls = ModuleCallRecorder(self._module, keep_example=self.keep_example)
+                calls = ModuleCallRecorder(self._module, keep_example=self.keep_example, samples=samples)
             if follow and (key not in self._seen or key in self._again):  # of one seen before, counts are enough
                 follows = self._follow()
             # Steps of a kind have the same classes of operators; only predictions need these, and a third of the cost.
@@ -432,6 +434,11 @@ class StepOpCounter(OpCounting):
     def predicted(self) -> int:
         """Batches of kinds that were never counted."""
         return sum(stratum.batches for stratum in self._strata.unknown.values()) + self._strata.rest
+
+    @property
+    def why_none(self) -> str:
+        """Why batches were not counted, for people."""
+        return DISCARDED if self.censuses and not self.counted else OUTSIDE
 
     @property
     def saw_no_products(self) -> bool:

@@ -87,6 +87,11 @@ UNSEEN = (
     "compiled code ran, and what its kernels read, write and hold is not seen: count='eager' runs counted steps "
     "eagerly instead, which changes last digits"
 )
+OUTSIDE = "their tensors' shapes are unknown, or (without Lightning) the step is not inside recorder.train_batch(batch)"
+DISCARDED = (
+    "in each one that was to be, something else ran as well: an evaluation, a mode of the script's own, or an error "
+    "that ended it"
+)
 _OLD_TORCH = (
     f"torch {torch.__version__} cannot count compiled code as it runs: a later one does "
     "(seen on 2.13), or count='eager' lets counted steps run eagerly, which changes last digits"

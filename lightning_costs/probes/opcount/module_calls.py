@@ -22,8 +22,10 @@ class ModuleCallRecorder:
     contains nothing of the package. Modules are held weakly: those that a script replaces take their weights along.
     """
 
-    def __init__(self, module: nn.Module, *, keep_example: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, keep_example: bool = False, samples: int | None = None) -> None:
         self._module = module
+        #: Samples of the batch that the pass is of, if they are known.
+        self.samples = samples
         self._keep = keep_example
         self._known: set[int] = set()
         self._thread = 0
