@@ -38,9 +38,20 @@ def run_script(script: str, *arguments: object, cwd: Path) -> str:
 # No polars -------------------------------------------------------------------------------------------------------
 
 _WITHOUT_POLARS = """
-import os, pickle, sys
+import os, pickle, sys, traceback
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+assert "polars" not in sys.modules, "polars was there before"
+
+class Imports:
+    by = "nobody"
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "polars":
+            cls.by = "".join(traceback.format_stack())
+
+sys.meta_path.insert(0, Imports)
 
 def handlers():
     lines = Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else []
@@ -76,7 +87,7 @@ try:
     trainer(pl, CostMonitor(save_dir="costs"), Fails()).fit(classifier(pl), data())
 except Stop:
     pass
-assert "polars" not in sys.modules, "polars was loaded"
+assert "polars" not in sys.modules, "polars was loaded by " + Imports.by
 assert {name for name in os.environ if name.startswith("_RJEM")} <= set(environment), "the environment was changed"
 assert handlers() == before, (before, handlers())
 assert (Path("costs") / monitor.run.id / "points.parquet").is_file()
