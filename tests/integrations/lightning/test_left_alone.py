@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_models import classifier, data, namespace, trainer
-from processes import TESTS, Script
+from processes import TESTS
 
 from lightning_costs import CostMonitor, Recorder, load_run, load_runs
 from lightning_costs.integrations.fabric import FabricMonitor
@@ -23,16 +25,20 @@ pl = namespace("lightning.pytorch")
 
 
 def run_script(script: str, *arguments: object, cwd: Path) -> str:
+    """In a process of Python's own: one that is forked has what the tests before it had loaded."""
     (cwd / "train.py").write_text(script)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("_RJEM")}
-    begun = Script(cwd / "train.py", (TESTS, *map(str, arguments)), cwd, environment, own_group=True)
+    begun = subprocess.Popen(
+        [sys.executable, "train.py", TESTS, *map(str, arguments)],
+        cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     try:
-        done = begun.ended(200)
+        out, err = begun.communicate(timeout=200)
     finally:
-        with suppress(ProcessLookupError):  # its children too, where one hangs
+        with suppress(ProcessLookupError):  # its children too, if one hangs
             os.killpg(begun.pid, signal.SIGKILL)
-    assert done.code == 0, done.err[-5000:]
-    return done.out
+    assert begun.returncode == 0, err[-5000:]
+    return out
 
 
 # No polars -------------------------------------------------------------------------------------------------------
