@@ -50,7 +50,7 @@ sys.path.insert(0, sys.argv[1])
 assert "polars" not in sys.modules, "polars was there before"
 
 class Imports:
-    by = "nobody"
+    by = "an import that was not seen"
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
