@@ -141,6 +141,7 @@ class StepMonitor:
         Returns:
             The context to enter around the work if its operators are to be counted; None for nearly all batches.
         """
+        self._settle()
         self._look = self._last = look = batches.inspect_batch(batch)
         signature = look.signature
         here, self._moment = (position, self._moment), ""
@@ -206,15 +207,19 @@ class StepMonitor:
 
     @contextmanager
     def _counted(self, census: StepOpCounter, key: Hashable, samples: int | None) -> Iterator[None]:
-        began, again, compiled_s = self._clock(), census.knows(key), compiled_if_known_s()
+        again, compiled_s = census.knows(key), compiled_if_known_s()
         opening = self._position[1] == "opening"  # its shapes were there before
         # This step, and if its shapes are new the next: a compiled module compiles there.
         self._warm_left = max(self._warm_left, 1 if again or opening else 2)
+        census.count_begins()
         with census.counting(key, samples, follow=not opening):
             yield
-        took_s, compiled_s = self._clock() - began, compiled_if_known_s() - compiled_s
-        self._census_s.append(took_s - compiled_s)
-        census.took(took_s, again=again, compiled_s=compiled_s)
+        census.count_ends(again=again, compiled_s=compiled_if_known_s() - compiled_s)
+
+    def _settle(self) -> None:
+        """What a counted step took is known."""
+        if self._census is not None and (took_s := self._census.settle()) is not None:
+            self._census_s.append(took_s)
 
     def give_up(self, error: Exception) -> bool:
         """A step or an evaluation raised while it was counted: whether it may be tried again without."""
@@ -358,6 +363,9 @@ class StepMonitor:
         What trace windows took beside their steps is among them.
         """
         owed_s = self._trace.take_owed_s() if self._trace is not None else 0.0
+        self._settle()
+        if self._census is not None and self._census.step_s is not None:
+            step_s = self._census.step_s
         if step_s is None:
             return owed_s
         excess_s = sum(max(0.0, took_s - step_s) for took_s in self._census_s)

@@ -277,6 +277,11 @@ class TimeBuckets:
         self.since_s = now
         return spent["train"] + spent["data_wait"] + spent["h2d"] + spent["hooks"]
 
+    def work_s(self) -> float:
+        """Seconds so far of the account `train` without its parts: work on batches, and what the loop does beside it."""
+        self.train_s()
+        return self._spent["train"]
+
     def data_wait_s(self) -> float:
         """Seconds waited for data so far, without the waiting that is going on: no clock read."""
         return self._spent["data_wait"]

@@ -64,6 +64,7 @@ def test_waiting_for_data_is_shown_apart_and_is_training():
     with accounts.bucket("data_wait"):
         clock.sleep(2)
     assert (accounts.read()["train"], accounts.read()["data_wait"], accounts.train_s()) == (3.0, 2.0, 5.0)
+    assert accounts.work_s() == 3.0
 
 
 def test_an_account_is_left_when_its_inside_raises():

@@ -23,6 +23,7 @@ from lightning_costs.probes.opcount.counting import (
     DISCARDED,
     FEW_KINDS,
     MOST_CENSUSES,
+    MOST_IN_TURN,
     OUTSIDE,
     PLACE,
     OpCounting,
@@ -67,8 +68,9 @@ class StepOpCounter(OpCounting):
         device: torch.device | None = None,
         count: Count = "auto",
         busy_s: Callable[[], float] | None = None,
+        work_s: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(module, count, busy_s)
+        super().__init__(module, count, busy_s, work_s)
         self._optimizers, self._device = optimizers, device
         self._graphs = compiled_graphs()
         self._last: tuple[Hashable, Stratum[StepOpCounts] | None, Vector] | None = None
@@ -80,6 +82,8 @@ class StepOpCounter(OpCounting):
         self._waiting = PendingKinds()
         #: Steps that were counted as their kind was new.
         self._new = 0
+        #: Steps that were counted in turn.
+        self._turns = 0
         #: What the step in work was entered by.
         self._entered: Hashable = None
         #: What the last step's work was, and with which keys each work was looked for.
@@ -117,9 +121,10 @@ class StepOpCounter(OpCounting):
         """A census for the module in training."""
         if setting.module is None:
             raise Missing("no module was given: nothing to count operators of")
-        busy_s = setting.accounts.train_s if setting.accounts is not None else None
+        accounts = setting.accounts
+        busy_s, work_s = (accounts.train_s, accounts.work_s) if accounts is not None else (None, None)
         # Optimizers may be wrapped later.
-        return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count, busy_s)
+        return cls(setting.module, lambda: setting.optimizers(), setting.device, setting.count, busy_s, work_s)
 
     # Counting -----------------------------------------------------------------------------------------------
 
@@ -136,13 +141,22 @@ class StepOpCounter(OpCounting):
             self._drawn
             or (self._updated and key in self._again)
             or (new and self._counts_new)
-            or (self.batches == self._waiting.due(self.batches) and (self._waiting.in_turn or self._has_time))
+            or self._is_due()
             or self._seeks
         )
         if wanted:
             return self._can_count()
         self._content = key if self._updated else None
         return False
+
+    def _is_due(self) -> bool:
+        """Whether a kind is due that comes in turn: a few are counted whatever that takes."""
+        if self.batches != self._waiting.due(self.batches):
+            return False
+        if self._waiting.in_turn and self._turns < MOST_IN_TURN:
+            self._turns += 1
+            return True
+        return self._has_time
 
     @property
     def _counts_new(self) -> bool:
@@ -154,7 +168,7 @@ class StepOpCounter(OpCounting):
     @property
     def _has_time(self) -> bool:
         """Whether one more count is within what counting may take."""
-        return self._draws.left_s(self._busy_s(), self._step_s) >= 0
+        return self._draws.left_s(self._busy_s(), self.step_s) >= 0
 
     @property
     def _seeks(self) -> bool:

@@ -32,6 +32,8 @@ K = TypeVar("K")
 MOST_CENSUSES = 64
 #: The number of kinds that are counted whatever it takes; of a longer tail, new ones keep to what counting may take.
 FEW_KINDS = 8
+#: The number of batches that are counted whatever it takes as a kind is due that comes in turn.
+MOST_IN_TURN = 4
 #: The number of batches between two counts from which their mean length is known.
 FOR_A_MEAN = 8
 
@@ -147,15 +149,25 @@ class OpCounting:
     #: What is counted, for people.
     counts: ClassVar = "a step"
 
-    def __init__(self, module: nn.Module | None, count: Count, busy_s: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module | None,
+        count: Count,
+        busy_s: Callable[[], float] | None = None,
+        work_s: Callable[[], float] | None = None,
+    ) -> None:
         self._module, self._eager = module, count == "eager"
         self._stack: ExitStack | None = None
         self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment)
         self._draws = RecountSchedule()
         began_s = now_s()
         self._busy_s = busy_s or (lambda: now_s() - began_s)
-        self._counted_s = self._compiled_s = 0.0
-        #: Seconds of training and number of batches when the last count was over, and mean lengths of batches between
+        #: Seconds of it without waiting for data and others' hooks, by which batches are compared.
+        self._work_s = work_s or self._busy_s
+        self._counted_s = self._compiled_s = self._begun_s = 0.0
+        #: Of a counted batch whose length is not known yet: whether one of its kind had been, and seconds of compiling.
+        self._ended: tuple[bool, float] | None = None
+        #: Seconds of work and number of batches when the last count was over, and mean lengths of batches between
         #: counts.
         self._since = (0.0, 0)
         self._means_s: deque[float] = deque(maxlen=4)
@@ -169,7 +181,7 @@ class OpCounting:
         """Nothing is held."""
 
     @property
-    def _step_s(self) -> float | None:
+    def step_s(self) -> float | None:
         """Seconds of a batch that is not counted; None if too few followed each other. The least of a few means.
 
         A training's first batches take longer than the others, and counting must not be taken for cheap by them.
@@ -180,28 +192,49 @@ class OpCounting:
         """Whether the batch about to begin was drawn to be counted again; if its turn has passed, draw another one."""
         if self.batches > self._draws.at:
             wanted = self._strata.wanted(PLACE["flop"])
-            self._draws.plan(self.batches - 1, busy_s=self._busy_s(), step_s=self._step_s, wanted=wanted)
+            self._draws.plan(self.batches - 1, busy_s=self._busy_s(), step_s=self.step_s, wanted=wanted)
         return self.batches == self._draws.at
 
-    def took(self, took_s: float, *, again: bool, compiled_s: float = 0.0) -> None:
-        """A batch was counted, which took so long; `again` if one of its kind had been.
+    def count_begins(self) -> None:
+        """The work on a batch begins, and is counted."""
+        self._begun_s = self._work_s()
 
-        What torch.compile took of it would have been spent without counting, too.
+    def count_ends(self, *, again: bool, compiled_s: float) -> None:
+        """It is over; `again` if one of its kind had been counted. torch.compile took so long of it."""
+        self._ended = again, compiled_s
+
+    def settle(self) -> float | None:
+        """The batch after a counted one begins, or none follows.
+
+        A batch is as long as it is to the next one's begin: batches that are not counted are measured so.
+
+        Returns:
+            Seconds that the counted batch took; what torch.compile took would have been spent without counting, too.
         """
+        if self._ended is None:
+            return None
+        (again, compiled_s), self._ended = self._ended, None
+        took_s = self._work_s() - self._begun_s
+        self.took(took_s, again=again, compiled_s=compiled_s)
+        return took_s - compiled_s
+
+    def took(self, took_s: float, *, again: bool, compiled_s: float = 0.0) -> None:
+        """The last batch was counted, which took so long: `settle` reports it."""
         self._draws.took(took_s - compiled_s, again=again)
-        (since_s, since), ended_s = self._since, self._busy_s()
-        if self.batches - since >= FOR_A_MEAN:
-            self._means_s.append(max(0.0, ended_s - took_s - since_s) / (self.batches - since))
-        self._since = ended_s, self.batches + 1  # this one is booked after its work
+        (since_s, since), ended_s = self._since, self._work_s()
+        between = self.batches - 1 - since
+        if between >= FOR_A_MEAN:
+            self._means_s.append(max(0.0, ended_s - took_s - since_s) / between)
+        self._since = ended_s, self.batches
         self._counted_s += took_s
         self._compiled_s += compiled_s
 
     @property
     def added_s(self) -> float:
         """Seconds that counting added to the batches that were counted."""
-        step_s = self._step_s
+        step_s = self.step_s
         if step_s is None:
-            step_s = max(0.0, self._busy_s() - self._counted_s) / max(1, self.batches - self.censuses)
+            step_s = max(0.0, self._work_s() - self._counted_s) / max(1, self.batches - self.censuses)
         return max(0.0, self._counted_s - self._compiled_s - self.censuses * step_s)
 
     @property

@@ -9,7 +9,6 @@ from typing import Self, final
 from torch import nn
 
 from lightning_costs.probes.batch import Signature
-from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.compile_time import compiled_if_known_s
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.opcount.counting import (
@@ -54,6 +53,7 @@ class EvalOpCounter(OpCounting):
         Returns:
             What to enter around it if it is to be counted.
         """
+        self.settle()
         kind = StepKind(signature, loader)
         stratum = self._strata.get(kind)
         again = stratum is not None and bool(stratum.counts)
@@ -70,7 +70,8 @@ class EvalOpCounter(OpCounting):
     def _counting(self, kind: StepKind, *, drawn: bool, again: bool) -> Iterator[None]:
         watch = OpCounterMode(classifies=False)
         self.censuses += 1
-        began_s, compiled_s = now_s(), compiled_if_known_s()
+        self.count_begins()
+        compiled_s = compiled_if_known_s()
         with ExitStack() as stack:
             stack.enter_context(force_eager() if self._eager else nullcontext())
             stack.enter_context(watch_triton_launches(watch.launched))
@@ -80,7 +81,7 @@ class EvalOpCounter(OpCounting):
                 yield
             finally:
                 gave_up, self._stack = self._stack is None, None
-        self.took(now_s() - began_s, again=again, compiled_s=compiled_if_known_s() - compiled_s)
+        self.count_ends(again=again, compiled_s=compiled_if_known_s() - compiled_s)
         if watch.failed is None and not gave_up:
             count = counted(watch, None)
             self._strata.count(self._strata.stratum(kind, kind.features), count, features=kind.features, drawn=drawn)

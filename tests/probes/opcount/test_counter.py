@@ -320,6 +320,40 @@ def test_kinds_that_come_at_random_are_not_waited_for_as_if_they_came_in_turn():
     assert 5 <= loop.census.censuses < 40
 
 
+def test_many_kinds_that_come_in_turn_keep_to_the_time_that_counting_may_take():
+    """Graphs that are not shuffled come back in each epoch, each a kind of its own."""
+    loop, signature, true_flop = Loop(), (((8, 4), "float32"),), 0
+    for _ in range(5):
+        for depth in range(2, 102):
+            loop.census.took(60.0, again=True)
+            with loop.census.counting("k") if loop.census.should_count("k") else nullcontext():
+                _ = torch.zeros(depth, 4) @ torch.zeros(4, 4)
+            true_flop += 2 * depth * 4 * 4
+            loop.census.record_batch(StepKind(signature, nodes=depth))
+    assert loop.census.censuses < 5 * probe.FEW_KINDS
+    assert loop.census.total("flop") == pytest.approx(true_flop, rel=1e-9)  # linear in what is known of a step
+    assert not loop.census.estimate("flop").exact
+
+
+def test_a_counted_batch_is_as_long_as_it_is_to_the_next_ones_begin():
+    """Batches that are not counted are measured so: what a loop does beside the work is no saving of a count's."""
+    clock = [0.0]
+    census = StepOpCounter(work_s=lambda: clock[0])
+    for batch in range(40):
+        census.settle()
+        if batch in {0, 20}:
+            census.count_begins()
+            clock[0] += 0.003  # the work, counted: 2 ms more
+            census.count_ends(again=batch > 0, compiled_s=0.0)
+        else:
+            clock[0] += 0.001
+        clock[0] += 0.009  # hooks, metrics, logging
+        census.record_batch("k")
+    assert census.settle() is None
+    assert census.step_s == pytest.approx(0.010)
+    assert census._draws._took_s + census._draws._new_s == pytest.approx(0.024)
+
+
 def test_the_first_counted_step_tells_the_operators_per_step():
     census = StepOpCounter()
     assert census.first is None
