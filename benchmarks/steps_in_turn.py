@@ -1,15 +1,15 @@
 """What monitors add to a training step, of trainings in one process that take their steps in turn.
 
 `overhead.py` trains once with each monitor, one after the other. A machine that is fast in one second and slow in the
-next hides tens of microseconds from it. Here each monitor's training has a thread of its own and runs one step while the
-others wait, so each step stands beside those of the same few milliseconds. A figure is the mean difference from the
-training without a monitor, over all steps past the warm-up (points, counted and timed steps included), with the range of
-the rounds' means; the median over steps follows. Points are spaced by the time that they take: their share is divided
-by the number of trainings, as so much of the time is the others'.
+next hides tens of microseconds from it. Here each training has a thread of its own and runs one step while the others
+wait, so a step stands beside those of the same milliseconds. A figure is the mean difference from the training without
+a monitor over all steps past the warm-up, those that are counted or timed or make a point among them. Its range over
+rounds and the median step follow. CostMonitor paces some of its work by the time that passes, which is mostly the other
+trainings' here: these paces are slowed down by their number.
 
-    python benchmarks/steps_in_turn.py [--first] [--rounds 5] [--steps 4000] [--every 1 50]
+    python benchmarks/steps_in_turn.py [--first] [--rounds 8] [--steps 4000] [--every 1 50]
 
-`--first` times the first steps, from the 21st on, in which points come at any pace.
+`--first` times the first steps, too, from the 21st on, in which points come at any pace.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from lightning_costs import CostMonitor
+from lightning_costs.probes import step_monitor
 from lightning_costs.probes.cpu_name import cpu_name
+from lightning_costs.probes.opcount import sampling
 from lightning_costs.recording import emission
 
 BATCH, BATCHES = 8, 250
@@ -120,7 +122,7 @@ def take_turns(make: dict[str, Callable[[], Callback | None]], steps: int, every
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", action="store_true", help="time the first points, too")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, nargs="+", default=[1, 50], help="log_every_n_steps, one after the other")
     args = parser.parse_args()
@@ -138,9 +140,14 @@ def main() -> None:
         }
         if not args.first:
             emission.POINTS_AT_ANY_PACE = emission.FIRST_POINTS = FIRST_POINTS
-        emission.SHARE_OF_FIRST_POINTS /= len(make)
-        emission.SHARE_OF_POINTS /= len(make)
-        emission.MOST_APART_S *= len(make)
+        for module, shares, seconds in (
+            (emission, ("SHARE_OF_FIRST_POINTS", "SHARE_OF_POINTS"), ("MOST_APART_S",)),
+            (sampling, ("FIRST_SHARE", "SHARE"), ("FIRST_S",)),
+            (step_monitor, (), ("LEAST_WATCHED_APART_S",)),
+        ):
+            paces: dict[str, float] = vars(module)
+            paces.update({name: paces[name] / len(make) for name in shares})
+            paces.update({name: paces[name] * len(make) for name in seconds})
         for every in args.every:
             skipped = WARMUP_STEPS if args.first else FIRST_POINTS * every + 60
             means: dict[str, list[float]] = {name: [] for name in make}

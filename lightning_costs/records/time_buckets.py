@@ -278,7 +278,7 @@ class TimeBuckets:
         return spent["train"] + spent["data_wait"] + spent["h2d"] + spent["hooks"]
 
     def work_s(self) -> float:
-        """Seconds so far of the account `train` without its parts: work on batches, and what the loop does beside it."""
+        """Seconds so far of the account `train` without its parts: work, and what the loop does beside it."""
         self.train_s()
         return self._spent["train"]
 
