@@ -21,7 +21,7 @@ from lightning_costs.probes.opcount.collectives import Collective
 from lightning_costs.probes.opcount.feature_model import Vector
 from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
-from lightning_costs.probes.opcount.step_kinds import at_any_moment
+from lightning_costs.probes.opcount.step_kinds import at_any_moment, of_any_size
 from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
 from lightning_costs.records.step_profile import ClassKey
 
@@ -158,7 +158,7 @@ class OpCounting:
     ) -> None:
         self._module, self._eager = module, count == "eager"
         self._stack: ExitStack | None = None
-        self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment)
+        self._strata: Strata[StepOpCounts] = Strata(StepOpCounts.values, at_any_moment, of_any_size)
         self._draws = RecountSchedule()
         began_s = now_s()
         self._busy_s = busy_s or (lambda: now_s() - began_s)

@@ -59,13 +59,19 @@ class FeatureModel:
         return float(chosen @ self._weights[:, quantity] * self._size[quantity])
 
     def beyond(self, features: Vector, quantity: int) -> float:
-        """How far a batch that lies outside the counted ones may be off: as far as it is from the nearest of those."""
+        """How far a batch that lies outside the counted ones may be off: as far as it is from the nearest of those.
+
+        If they are alike in a feature, they do not say what it is worth: the batch may be in proportion to it.
+        """
         one = numpy.array(features) / self._extent
         known, values = self._known
         if ((known.min(axis=0) <= one) & (one <= known.max(axis=0))).all():
             return 0.0
-        nearest = values[((known - one) ** 2).sum(axis=1).argmin(), quantity] * self._size[quantity]
-        return abs(self.total(numpy.array(features), quantity) - float(nearest))
+        place = ((known - one) ** 2).sum(axis=1).argmin()
+        nearest = float(values[place, quantity] * self._size[quantity])
+        alike = (known.min(axis=0) == known.max(axis=0)) & (known[place] != 0)
+        off = max((abs(ratio - 1) for ratio in one[alike] / known[place][alike]), default=0.0)
+        return max(abs(self.total(numpy.array(features), quantity) - nearest), float(off) * nearest)
 
     def variance(self, features: NDArray[numpy.float64], quantity: int, squares: float) -> tuple[float, float]:
         """Variance of that total, and its degrees of freedom: batches of one stratum err together."""

@@ -129,6 +129,11 @@ def at_any_moment(kind: Hashable) -> Hashable:
     return kind._replace(moment="") if isinstance(kind, StepKind) else kind
 
 
+def of_any_size(kind: Hashable) -> Hashable:
+    """A kind apart from the magnitude of what its losses are made of; None if that is unknown."""
+    return kind._replace(elements=0) if isinstance(kind, StepKind) and kind.elements else None
+
+
 def _base(kind: Hashable) -> Hashable:
     """A kind apart from what only shows that layers or rows were left out or added, or layers frozen."""
     return kind._replace(nodes=0, gradients=0, elements=0) if isinstance(kind, StepKind) else kind

@@ -29,6 +29,8 @@ WANTED = 0.02
 MOST_STRATA = 256
 #: Counts kept of one stratum: of more, every second one drawn is forgotten, and those left stand for more.
 MOST_COUNTS = 512
+#: Relative variance of what is known to a power of two alone: that of a uniform distribution from 1 to 2.
+_OF_A_MAGNITUDE = (1 / 12) / 1.5**2
 #: Drawn counts of a stratum from which its own variance is taken; below, that of all strata together.
 _ENOUGH_COUNTS = 4
 
@@ -69,10 +71,25 @@ class Estimate:
 class Stratum(Generic[T]):
     """Batches that nothing told apart before one of them was counted."""
 
-    __slots__ = ("agrees", "amounts", "batches", "counts", "drawn", "features", "key", "positions", "steady", "values")
+    __slots__ = (
+        "agrees",
+        "amounts",
+        "batches",
+        "counts",
+        "drawn",
+        "features",
+        "key",
+        "positions",
+        "siblings",
+        "steady",
+        "values",
+    )
 
-    def __init__(self, key: Hashable, features: Vector) -> None:
+    def __init__(self, key: Hashable, features: Vector, siblings: list[Stratum[T]] | None = None) -> None:
         self.key, self.features = key, features
+        #: Strata that differ from this one in a magnitude alone, itself among them.
+        self.siblings = siblings if siblings is not None else []
+        self.siblings.append(self)
         self.batches = self.steady = 0
         self.counts: list[T] = []
         self.values: list[Vector] = []
@@ -106,10 +123,15 @@ class Stratum(Generic[T]):
         totals = self.shares() @ numpy.array(self.values, dtype=float)
         return tuple(self._exact(n) if self.settles(n) else float(total) for n, total in enumerate(totals))
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether its batches may differ within their magnitude, and one count is all that is known of them."""
+        return len(self.siblings) > 1 and len(self.values) == 1 < self.batches
+
     def settles(self, quantity: int) -> bool:
         """Whether all counts agree, or all of those drawn: the others stand for themselves."""
         if self.agrees:
-            return True
+            return not self.unchecked
         first, drawn = self._by_draw(quantity)
         return len({*first, *drawn}) == 1 or (len(drawn) >= _ENOUGH_COUNTS and len(set(drawn)) == 1)
 
@@ -133,7 +155,11 @@ class Stratum(Generic[T]):
             relative: Relative variance of a batch, if too few were drawn here to estimate it.
         """
         counted = len(amounts)
-        if counted >= self.batches or (self.agrees and not relative):
+        if counted >= self.batches:
+            return 0.0
+        if self.unchecked:
+            relative = max(relative, _OF_A_MAGNITUDE)
+        if self.agrees and not relative:
             return 0.0
         weights = self.shares()
         drawn = numpy.array(self.drawn) if any(self.drawn) else numpy.ones(counted, dtype=bool)
@@ -187,6 +213,7 @@ class Strata(Generic[T]):
     Args:
         values: Quantities of a count.
         alike: What keys have in common whose batches cost about the same: the uncounted ones are taken for the counted.
+        sized: What keys have in common that a magnitude of their work alone tells apart; None for other keys.
 
     Example:
         >>> strata: Strata[int] = Strata(lambda count: (count,))
@@ -199,8 +226,14 @@ class Strata(Generic[T]):
         (70, True)
     """
 
-    def __init__(self, values: Callable[[T], Vector], alike: Callable[[Hashable], Hashable] = lambda key: key) -> None:
-        self._values, self._alike = values, alike
+    def __init__(
+        self,
+        values: Callable[[T], Vector],
+        alike: Callable[[Hashable], Hashable] = lambda key: key,
+        sized: Callable[[Hashable], Hashable] = lambda key: None,
+    ) -> None:
+        self._values, self._alike, self._sized = values, alike, sized
+        self._siblings: dict[Hashable, list[Stratum[T]]] = {}
         self._means: tuple[int, dict[Hashable, NDArray[numpy.float64]]] = (-1, {})
         self._strata: dict[Hashable, Stratum[T]] = {}
         self._changed: set[Stratum[T]] = set()
@@ -226,7 +259,10 @@ class Strata(Generic[T]):
         """The stratum of a key; None if no more are told apart."""
         found = self._strata.get(key)
         if found is None and len(self._strata) < MOST_STRATA:
-            found = self._strata[key] = self.unknown[key] = Stratum(key, features)
+            size = self._sized(key)
+            siblings = self._siblings.setdefault(size, []) if size is not None else []
+            found = self._strata[key] = self.unknown[key] = Stratum(key, features, siblings)
+            self._agree = None
         return found
 
     def get(self, key: Hashable) -> Stratum[T] | None:
@@ -289,8 +325,8 @@ class Strata(Generic[T]):
         """Whether all batches are of strata that were counted, and the counts of each agree."""
         if self.unknown or self.rest:
             return False
-        if self._agree is None:
-            self._agree = all(stratum.agrees for stratum in self._strata.values())
+        if self._agree is None or self._siblings:  # these are settled by how many batches there are, too
+            self._agree = all(stratum.agrees and not stratum.unchecked for stratum in self._strata.values())
         return self._agree
 
     def total(self, quantity: int, *, steady: bool = False) -> float:
@@ -444,7 +480,7 @@ class Strata(Generic[T]):
         relative, degrees = self._relative(quantity)
         parts = []
         for stratum in strata:
-            if stratum.values and not (stratum.agrees and not relative):  # else it varies in nothing
+            if stratum.values and not (stratum.settles(quantity) and not relative):  # else it varies in nothing
                 amounts = numpy.array([values[quantity] for values in stratum.values], dtype=float)
                 own = int(sum(stratum.drawn)) or len(amounts)
                 variance = stratum.variance(amounts, relative)

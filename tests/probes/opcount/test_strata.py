@@ -269,3 +269,41 @@ def test_of_strata_that_are_known_by_others_alike_there_is_an_interval_too():
     found = strata.estimate(0)
     assert (found.amount, found.exact) == (7 + 7 + 9 + 9 + 8, False)
     assert 0 < found.half_width < 10
+
+
+def test_batches_that_a_magnitude_alone_tells_apart_are_not_settled_by_one_count():
+    """Rows that are unpadded by lengths: a kind has from 8 to 15 of them."""
+    rows = [9, 30, 12, 17, 15, 25, 10, 20]
+    for sized, exact in [(lambda key: "rows", False), (lambda key: None, True)]:
+        strata: Strata[int] = Strata(lambda count: (count,), sized=sized)
+        for number in rows:
+            stratum = strata.stratum(number.bit_length(), (1.0, 32.0, float(1 << number.bit_length())))
+            strata.book(stratum)
+            if not stratum.counts:
+                strata.count(stratum, 100 * number)
+        found = strata.estimate(0)
+        assert (found.exact, strata.agrees, found.amount) == (exact, exact, 4 * 900 + 4 * 3000)
+        assert exact or found.low <= 100 * sum(rows) <= found.high
+
+
+def test_batches_of_several_magnitudes_are_settled_by_counts_that_agree():
+    strata: Strata[int] = Strata(lambda count: (count,), sized=lambda key: "rows")
+    for key in [8, 32, 8, 32, 8, 8, 32]:
+        stratum = strata.stratum(key, (1.0, float(key)))
+        strata.book(stratum)
+        if len(stratum.counts) < 2:
+            strata.count(stratum, 100 * key)
+    assert (strata.estimate(0).exact, strata.agrees, strata.total(0)) == (True, True, 4 * 800 + 3 * 3200)
+
+
+def test_a_kind_is_in_proportion_to_a_feature_in_which_all_counted_ones_are_alike():
+    """One batch in five repeats its rows four times, and none of these was counted."""
+    strata: Strata[int] = Strata(lambda count: (count,))
+    for n in range(50):
+        rows = 32 if n % 5 == 4 else 8
+        stratum = strata.stratum(rows, (1.0, 8.0, 0.0, 8.0, 0.0, 0.0, 0.0, 3.0, float(rows)))
+        strata.book(stratum)
+        if rows == 8 and len(stratum.counts) < 3:
+            strata.count(stratum, 800)
+    found = strata.estimate(0)
+    assert found.low <= 40 * 800 + 10 * 3200 <= found.high
