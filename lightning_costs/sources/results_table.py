@@ -12,7 +12,7 @@ from lightning_costs.records.formatting import format_number
 from lightning_costs.records.printable import printable
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.cells import EMPTY, Numbers, hint, numbers
-from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, not_there
+from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, not_there, refuse_other_unit
 from lightning_costs.sources.delimited import ROW, read_delimited
 from lightning_costs.sources.imported import PUBLISHED, describe_decrease, make_imported_run
 from lightning_costs.sources.naming import (
@@ -268,8 +268,11 @@ def _numbers(table: _Table) -> polars.DataFrame:
 
     frame, step, names, decimal = table.frame, table.step, table.runs, table.reading.decimal
 
+    def where_at(row: int) -> str:
+        return f"{table.place}, row {frame[ROW][row]} (run {str(names[row])[:60]!r})"
+
     def where(rows: polars.Series) -> str:
-        return f"{table.place}, row {frame[ROW].filter(rows)[0]} (run {str(names.filter(rows)[0])[:60]!r})"
+        return where_at(int(rows.arg_true()[0]))
 
     def column(name: str) -> Numbers:
         found = numbers(frame[name], decimal)
@@ -300,6 +303,8 @@ def _numbers(table: _Table) -> polars.DataFrame:
     for cost in table.costs:
         found = column(cost.column)
         shares = found.percent and cost.declared.unit == "fraction"  # '75%' in a column of per cent is no 0.0075
+        if not found.percent:
+            refuse_other_unit(cost, found.values.to_list(), where_at)
         amounts = found.values.fill_nan(None) * (1.0 if shares else cost.factor)
         endless = amounts.is_infinite().fill_null(value=False)
         named_so = _TO_TARGET.search(f"{cost.declared.name} {cost.column}") is not None
