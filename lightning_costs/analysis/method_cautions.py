@@ -19,7 +19,9 @@ _MORE_WORK = 1.4
 
 def methods(runs: Sequence[RunRow]) -> list[Caution]:
     """A word on each indicator whose readings were got in different ways, and one on runs that say it of none."""
-    silent = [run["label"] for run in runs if not run["methods"]]
+    # A run without any reading has nothing to be compared by, however it was measured.
+    known = [run for run in runs if any(amount is not None for amount in run["final"].values())]
+    silent = [run["label"] for run in known if not run["methods"]]
     telling = [run for run in runs if run["methods"]]
     found = []
     if silent and telling:

@@ -1,6 +1,7 @@
 """Each caution appears where it should, with its evidence and the paper's section, and not elsewhere."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from synthetic import declaration, make_run, zoo
@@ -107,6 +108,13 @@ def test_runs_that_say_of_no_cost_how_it_was_got_are_told_once_and_not_column_by
     assert caution["runs"] == ["log"]
     assert not of_kind(compare(runs), "flop_conventions")
     assert not of_kind(compare(runs[:1] * 1), "methods_differ")
+
+
+def test_a_run_without_any_reading_is_in_no_caution_on_methods():
+    runs = [curve([0.5, 0.8], "none", methods={}), curve([0.5, 0.9], "known", methods={"samples": "counted"})]
+    runs[0] = replace(runs[0], points=runs[0].points.drop("samples", "energy_j"))
+    assert not any(runs[0].final.values())
+    assert not of_kind(compare(runs), "methods_differ")
 
 
 def test_a_step_of_several_passes_is_told_from_its_work():
