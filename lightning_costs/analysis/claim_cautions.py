@@ -64,13 +64,14 @@ def early_leads(
     for label in ordered[:_EARLY_TOLD]:
         early, by = rows[label], leads[label]
         upto = max((upto for _, upto in by.values()), key=lambda value: value if metric.mode == "max" else -value)
+        there = [name for name, (_, own) in by.items() if own == upto]
         differences = shaped[label]
         why = f"; they differ in {', '.join(differences[:4])}" if differences else ""
         found.append(
             caution(
                 "early_lead",
-                f"{quote(label)} leads early and loses late: up to {metric.monitor} {upto:.4g} it needs less than "
-                f"{quote(late['label'])} by {_listed(list(by))}, and ends at {early['best_quality']:.4g} against "
+                f"{quote(label)} leads early and loses late: to reach {metric.monitor} {upto:.4g} it needs less than "
+                f"{quote(late['label'])} by {_listed(there)}, and its best is {early['best_quality']:.4g} against "
                 f"{late['best_quality']:.4g}{why}",
                 [label, late["label"]],
                 section="2.1",
@@ -109,7 +110,10 @@ def single_family_leads(families: Families) -> list[Caution]:
                     "one_indicator",
                     f"that {quote(label)} is the efficient one is supported by {led[0]} alone, of "
                     f"{families['contested']} families of indicators that differ: "
-                    + "; ".join(f"by {family} {list_runs(who, 2)} leads" for family, who in list(others.items())[:3]),
+                    + "; ".join(
+                        f"by {family} {list_runs(who, 2)} lead{'s' if len(who) == 1 else ''}"
+                        for family, who in list(others.items())[:3]
+                    ),
                     [label],
                     family=led[0],
                     others=others,
