@@ -348,6 +348,12 @@ def test_amounts_that_are_none_of_their_unit_are_refused(
     )
 
 
+def test_an_amount_in_another_unit_is_the_one_that_is_written_out(tmp_path: Path) -> None:
+    text = "model,params,mac,acc\nA,4.1,4.11,2\n"
+    (run,) = read(tmp_path, text, costs=["params", "mac"], units={"params": "G", "mac": "GMAC"})
+    assert run.final == {"params": 4_100_000_000.0, "mac": 4_110_000_000.0}
+
+
 def test_a_mean_of_counts_may_be_broken(tmp_path: Path) -> None:
     (run,) = read(tmp_path, "model,samples,steps,acc\nA,50000.5,90.25,2\n", costs=[])
     assert run.final == {"samples": 50000.5, "steps": 90.25}
