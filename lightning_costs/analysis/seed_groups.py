@@ -168,7 +168,7 @@ _WAYS: tuple[tuple[str, str, str, _Way], ...] = (
 
 
 def _is_published(run: RunRecord) -> bool:
-    """Whether a run is a row that somebody published."""
+    """Whether a run is a row of a published table."""
     return "published" in str((run.header.get("setup") or {}).get("origin"))
 
 

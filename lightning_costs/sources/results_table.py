@@ -338,7 +338,7 @@ def _numbers(table: _Table) -> polars.DataFrame:
 
 
 def _converted(amounts: polars.Series, factor: float) -> polars.Series:
-    """Amounts in our unit, in fifteen digits: 4.1 G is 4.1e9, as it is where it is written out, and no neighbour."""
+    """Amounts in our unit, in fifteen digits: 4.1 G is 4.1e9, the number that other sources write out."""
     import polars
 
     if factor == 1.0:
