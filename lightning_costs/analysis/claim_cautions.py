@@ -39,11 +39,14 @@ def early_leads(
 
     A short schedule, a learning rate that decays soon and a low weight decay lead early and lose late (the paper's
     figures 2 and 3). An early lead is reported if it covers `EARLY_SHARE` of the range of qualities, by some counter.
+    A row of a table, evaluated once, has no course in which it could lead.
     """
     rows = {run["label"]: run for run in runs}
     if not best or len(sweep["targets"]) < 2:
         return []
     late = rows[best[0]]
+    if late["evaluations"] < 2:
+        return []
     targets = np.array(sweep["targets"])
     widths = np.abs(np.diff(targets, prepend=targets[0]))
     whole = float(widths.sum())
@@ -55,7 +58,7 @@ def early_leads(
         theirs = table[list(rows).index(late["label"])]
         ahead = table < theirs
         for label, row, share in zip(rows, ahead, (ahead @ widths) / whole, strict=True):
-            if share >= EARLY_SHARE and label not in best:
+            if share >= EARLY_SHARE and label not in best and rows[label]["evaluations"] > 1:
                 leads.setdefault(label, {})[name] = (float(share), float(targets[np.flatnonzero(row)[-1]]))
     found = []
     # A difference in schedule explains a lead: such runs come first, then those that lead furthest.

@@ -141,6 +141,8 @@ def run_of_log(log: LoggedRun, reading: ReadOptions, *, run_id: str, name: str, 
         if PREFIX not in cost.column:  # what the package logged has its unit in its name
             refuse_other_unit(cost, values, lambda at: f"{source}, step {points[at]['step']:.0f}")
         total = finite_or_none(number(log.totals.get(cost.column)))
+        if total is not None and _is_stamp(cost, log):
+            total += 1.0
         if cost.declared.kind == "static":
             seen = [value for value in values if value is not None]
             statics[column] = total * cost.factor if total is not None else seen[-1] if seen else None
@@ -218,8 +220,13 @@ def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[C
     return found
 
 
+def _is_stamp(cost: CostColumn, log: LoggedRun) -> bool:
+    """Whether a cost is the number of steps, which is one more than the stamp of the last."""
+    return cost.column == log.step and cost.declared.name == "steps"
+
+
 def _amount(point: Mapping[str, Any], cost: CostColumn, log: LoggedRun) -> Amount:
-    if cost.column == log.step and cost.declared.name == "steps":
+    if _is_stamp(cost, log):
         return float(point["step"]) + 1.0
     amount = finite_or_none(point.get(cost.column))
     return None if amount is None else amount * cost.factor

@@ -70,6 +70,12 @@ def test_an_early_lead_is_said_at_the_target_and_of_the_costs_that_it_holds_for(
     assert caution["evidence"]["upto"] == {"train_s": 0.5, "energy_j": 0.8}
 
 
+def test_what_was_evaluated_once_leads_nothing_early():
+    once = [make_run(name, quality=[q], costs={"train_s": [s]}) for name, q, s in (("a", 0.7, 1), ("b", 0.9, 9))]
+    once.append(make_run("c", quality=[0.1], costs={"train_s": [0.5]}))
+    assert not of_kind(compare(once), "early_lead")
+
+
 def test_in_a_loss_an_early_lead_is_one_too():
     runs = [curve([-q for q in run.points["val/acc"].to_list()], run.name, mode="min") for run in schedules()]
     assert of_kind(compare(runs, targets=[-0.6]), "early_lead")

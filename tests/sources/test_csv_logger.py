@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from lightning_costs.run.record import RunRecord
+from lightning_costs.sources.columns import ReadOptions
+from lightning_costs.sources.csv_logger import LoggedRun, run_of_log
 from lightning_costs.sources.loader import find_runs
 
 TEXT = "epoch,step,val_acc,note\n0,1009,0.5,\n1,2019,0.7,late\n"
@@ -60,3 +62,11 @@ def test_a_torn_last_row_is_left_out_and_said(tmp_path: Path) -> None:
     run, notes = read(tmp_path, b"epoch,step,val_acc\n0,9,0.5\n1,1")
     assert run.points["val_acc"].to_list() == [0.5]
     assert [note.rpartition(": ")[2] for note in notes] == ["its last row is torn and was left out"]
+
+
+def test_a_final_stamp_that_a_logger_keeps_apart_counts_as_those_of_rows_do() -> None:
+    stamp = "trainer/global_step"
+    rows: list[Any] = [{stamp: 9, "val_acc": 0.5}, {stamp: 19, "val_acc": 0.6}]
+    log = LoggedRun(rows=rows, step=stamp, stamped=True, totals={stamp: 29})
+    run = run_of_log(log, ReadOptions(monitor="val_acc", mode="max"), run_id="r", name="r", source="W&B, r")
+    assert run.final == {"steps": 30.0}
